@@ -1,0 +1,117 @@
+//! All that can happen to the engine, and all that it can want done. The shell (`server/`) and the simulator perform
+//! the actions **in order**; if one fails, what follows is dropped and the engine is built anew from the ledger.
+
+use super::record::Record;
+use nightjar_shared::{
+    ids::{BlobHash, DeviceId, LeaseId, Version},
+    wire::{self, coordinator_message, device_message},
+};
+
+/// Which request an answer belongs to. The shell makes them up; the engine only hands them back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReplyTo(pub u64);
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A device asks. The shell has checked the connection's key (that is the id) and, in a hello, the invite's
+    /// signature and expiry.
+    Asked {
+        /// Who.
+        device: DeviceId,
+        /// Where the answer goes.
+        reply_to: ReplyTo,
+        /// What.
+        body: device_message::Body,
+        /// In a hello that brought a token: the invite, signed by this coordinator and not expired.
+        invite: Option<wire::Invite>,
+    },
+    /// The answer to [`Action::MeasureDelta`]: the blob is stored, whole and verified, and was decoded once.
+    DeltaMeasured {
+        /// Where the answer goes.
+        reply_to: ReplyTo,
+        /// Who offered it.
+        device: DeviceId,
+        /// The offer.
+        offer: wire::DeltaOffer,
+        /// What was seen, or the reason why it is no delta for this model.
+        measured: Result<Measured, String>,
+    },
+    /// The answer to [`Action::Publish`]: the blobs of a version are stored and synced.
+    Published(Published),
+    /// Time passed; `Engine::next_deadline` says when this is due.
+    Tick,
+}
+
+/// What one pass over a delta shows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measured {
+    /// Euclidean norm of the pseudo-gradient.
+    pub norm: f64,
+}
+
+/// A version whose blobs are stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Published {
+    /// Its number.
+    pub version: Version,
+    /// The change from the version before; `None` for the run's first.
+    pub update: Option<(BlobHash, u64)>,
+    /// The whole, where one was asked for.
+    pub keyframe: Option<(BlobHash, u64)>,
+    /// Digest of the weights (after the keyframe's rounding, where there is one).
+    pub digest: [u8; 32],
+    /// All deltas up to this sequence number are in it.
+    pub through_seq: u64,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Write these records in one transaction, conditional on this process's generation. Nothing after it happens
+    /// unless it is durable.
+    Commit(Vec<Record>),
+    /// Answer a device.
+    Reply {
+        /// Which request.
+        to: ReplyTo,
+        /// The answer.
+        body: coordinator_message::Body,
+    },
+    /// If the offered blob is stored, decode it once and come back with [`Event::DeltaMeasured`]; if not, answer the
+    /// request with `UploadFrom` and the length that is there already.
+    MeasureDelta {
+        /// Which request.
+        to: ReplyTo,
+        /// Who offered it.
+        device: DeviceId,
+        /// The offer.
+        offer: wire::DeltaOffer,
+    },
+    /// Add a delta to the merge buffer. It is in the ledger already.
+    Merge(MergeOrder),
+    /// Make a version of what is in the buffer, store its blobs, and come back with [`Event::Published`].
+    Publish {
+        /// The new version's number.
+        version: Version,
+        /// Whether it is to be a keyframe too.
+        keyframe: bool,
+        /// All deltas up to this one are in it.
+        through_seq: u64,
+    },
+}
+
+/// One delta's place in the merge: what replaying the ledger needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MergeOrder {
+    /// Position among all merged deltas, from 1.
+    pub seq: u64,
+    /// The lease that it was trained for.
+    pub lease: LeaseId,
+    /// The blob.
+    pub delta: BlobHash,
+    /// Tokens that it was trained on: its share of the mean.
+    pub tokens: u64,
+    /// Its staleness weight.
+    pub weight: f64,
+}

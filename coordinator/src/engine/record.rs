@@ -1,0 +1,177 @@
+//! What the ledger keeps: one type a fact. Records are only ever added; the engine is rebuilt from them.
+
+use nightjar_shared::{
+    ids::{BlobHash, DeviceId, Generation, LeaseId, Version},
+    time::Wall,
+    wire::Role,
+};
+use serde::{Deserialize, Serialize};
+
+/// A fact to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+    /// A device enrolled, or changed its name or speed.
+    Device(DeviceRecord),
+    /// A lease was issued.
+    LeaseIssued(LeaseRecord),
+    /// A lease ended.
+    LeaseClosed {
+        /// Which.
+        id: LeaseId,
+        /// How.
+        outcome: LeaseOutcome,
+        /// Samples trained on and merged, from the range's start; the rest went back to the pool.
+        samples_used: u32,
+        /// When.
+        at: Wall,
+    },
+    /// A delta was merged.
+    Delta(DeltaRecord),
+    /// A version was published.
+    Version(VersionRecord),
+    /// Held-out loss was measured.
+    Evaluation(EvaluationRecord),
+}
+
+/// A device of the roster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceRecord {
+    /// Who.
+    pub id: DeviceId,
+    /// As its owner calls it.
+    pub name: String,
+    /// What trains.
+    pub device: String,
+    /// What its invite made it.
+    pub role: Role,
+    /// The invite that it came with.
+    pub invite_nonce: Vec<u8>,
+    /// When it first came.
+    pub enrolled_at: Wall,
+    /// Measured speed, tokens a second; 0 before its first delta.
+    pub tokens_per_s: f64,
+    /// Whether it has left.
+    pub left: bool,
+}
+
+/// A lease as it was issued.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeaseRecord {
+    /// Its number.
+    pub id: LeaseId,
+    /// Of the coordinator that issued it.
+    pub generation: Generation,
+    /// Whose.
+    pub device: DeviceId,
+    /// Train or evaluate.
+    pub kind: LeaseKind,
+    /// The version that it starts from.
+    pub base_version: Version,
+    /// Pass over the data that its samples belong to, from 0.
+    pub epoch: u32,
+    /// Position of the shard in the manifest's list.
+    pub shard: u32,
+    /// First sample within the shard.
+    pub first_sample: u32,
+    /// Number of samples.
+    pub samples: u32,
+    /// Inner steps.
+    pub steps: u32,
+    /// When it was issued.
+    pub issued_at: Wall,
+}
+
+/// What a lease is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseKind {
+    /// Inner steps on a range of samples.
+    Train,
+    /// Held-out loss of a version.
+    Evaluate,
+}
+
+/// How a lease ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseOutcome {
+    /// Its delta was merged.
+    Merged,
+    /// Its delta was screened out; its samples went back.
+    ScreenedOut,
+    /// The device gave it back.
+    Returned,
+    /// Its deadline passed.
+    Expired,
+    /// Its loss was recorded.
+    Evaluated,
+}
+
+/// A merged delta. Replaying all of them in order of `seq` gives the weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeltaRecord {
+    /// Position among all merged deltas, from 1.
+    pub seq: u64,
+    /// The lease.
+    pub lease: LeaseId,
+    /// The device.
+    pub device: DeviceId,
+    /// The blob's name.
+    pub blob: BlobHash,
+    /// The blob's length.
+    pub bytes: u64,
+    /// Inner steps taken.
+    pub steps: u32,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Versions published since its base.
+    pub staleness: u64,
+    /// Staleness weight, as applied.
+    pub weight: f64,
+    /// Norm of the pseudo-gradient.
+    pub norm: f64,
+    /// Time in inner steps, as the device says.
+    pub train_ms: u64,
+    /// From grant to commit, as the coordinator saw it.
+    pub wall_ms: u64,
+    /// Loss of the first inner step, nats a token.
+    pub loss_first: f64,
+    /// Loss of the last inner step.
+    pub loss_last: f64,
+    /// When it was committed.
+    pub merged_at: Wall,
+}
+
+/// A published version.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VersionRecord {
+    /// Its number.
+    pub version: Version,
+    /// The change from the version before, with its length; `None` for the first.
+    pub update: Option<(BlobHash, u64)>,
+    /// The whole, with its length, where it was published.
+    pub keyframe: Option<(BlobHash, u64)>,
+    /// Digest of the weights.
+    pub digest: [u8; 32],
+    /// All deltas up to this one are in it.
+    pub through_seq: u64,
+    /// When.
+    pub published_at: Wall,
+}
+
+/// A measured held-out loss.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EvaluationRecord {
+    /// Of which version.
+    pub version: Version,
+    /// Under which lease.
+    pub lease: LeaseId,
+    /// Summed over all predicted tokens, nats.
+    pub nats: f64,
+    /// Predicted tokens.
+    pub tokens: u64,
+    /// Bytes of text behind them.
+    pub text_bytes: u64,
+    /// When.
+    pub measured_at: Wall,
+}

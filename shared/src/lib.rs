@@ -1,0 +1,19 @@
+//! What both ends of Nightjar must agree on: names, the run spec, the model's layout, shards, codecs, published
+//! versions, messages. Plain arithmetic in a fixed order, so that every device computes the same bits.
+//!
+//! Never here: an async runtime, a socket, a GPU, a clock, or a random source of its own. Time and seeds are arguments.
+
+pub mod bytes;
+pub mod delta;
+pub mod disk;
+pub mod fail;
+pub mod fragment;
+pub mod ids;
+pub mod invite;
+pub mod model_spec;
+pub mod rng;
+pub mod run_spec;
+pub mod shard;
+pub mod time;
+pub mod version;
+pub mod wire;

@@ -1,0 +1,288 @@
+//! The model's shape: a Llama-family decoder as Hugging Face's `LlamaForCausalLM` lays it out. Both ends derive from it
+//! the same list of tensors, in the same order, and the coordinator draws version 0 from it.
+//!
+//! The *flat order* is the order of [`ModelSpec::tensors`]: the embedding; for each layer the input norm, q, k, v, o,
+//! the second norm, gate, up, down; the last norm; the head where it is not tied. A *flat vector* holds all weights in
+//! that order, each tensor row-major, `[out, in]` for matrices.
+
+use crate::rng;
+use serde::{Deserialize, Serialize};
+
+/// The configuration keys of a `LlamaForCausalLM`, under Hugging Face's names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSpec {
+    /// Number of tokens in the vocabulary.
+    pub vocab_size: u32,
+    /// Width of the residual stream.
+    pub hidden_size: u32,
+    /// Width inside the feed-forward block.
+    pub intermediate_size: u32,
+    /// Number of decoder layers.
+    pub num_hidden_layers: u32,
+    /// Query heads; `hidden_size` is a multiple of it.
+    pub num_attention_heads: u32,
+    /// Key and value heads; `num_attention_heads` is a multiple of it (grouped-query attention).
+    pub num_key_value_heads: u32,
+    /// Longest context, in tokens.
+    pub max_position_embeddings: u32,
+    /// Base of the rotary embedding's wavelengths.
+    pub rope_theta: f64,
+    /// Added to the mean square in RMSNorm.
+    pub rms_norm_eps: f64,
+    /// Whether the output head is the embedding's transpose.
+    pub tie_word_embeddings: bool,
+}
+
+/// One tensor of the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorSpec {
+    /// Hugging Face's name, as in `model.safetensors`.
+    pub name: String,
+    /// One dimension (norms) or two (`[out, in]`).
+    pub shape: Vec<usize>,
+    /// Index of its first element in the flat vector.
+    pub offset: usize,
+    /// Whether weight decay applies: matrices only.
+    pub decays: bool,
+    init: Init,
+}
+
+impl TensorSpec {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether the tensor has no elements; never true for a valid spec.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its range in the flat vector.
+    pub fn range(&self) -> std::ops::Range<usize> {
+        self.offset..self.offset + self.len()
+    }
+}
+
+/// How a tensor starts. q, k and v share one stream (as one fused matrix would), and so do gate and up.
+#[derive(Clone, Debug, PartialEq)]
+enum Init {
+    Ones,
+    Normal { std: f64, stream: u64, first: u64 },
+}
+
+/// A spec that no model can be built from.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum ModelSpecError {
+    /// A size is zero or beyond what this version handles.
+    #[error("model.{key} is {value}; allowed is {allowed}")]
+    OutOfRange {
+        /// The key in the `[model]` section.
+        key: &'static str,
+        /// What it holds.
+        value: u64,
+        /// What it may hold.
+        allowed: &'static str,
+    },
+    /// A size must divide another.
+    #[error("model.{whole} must be a multiple of model.{part}")]
+    NotDivisible {
+        /// The key that must be the multiple.
+        whole: &'static str,
+        /// The key that must divide it.
+        part: &'static str,
+    },
+}
+
+impl ModelSpec {
+    /// 0.8 M parameters over bytes: the demo's model, and the reference's size `s`.
+    pub fn tiny() -> Self {
+        ModelSpec {
+            vocab_size: 256,
+            hidden_size: 128,
+            intermediate_size: 344,
+            num_hidden_layers: 4,
+            num_attention_heads: 4,
+            num_key_value_heads: 4,
+            max_position_embeddings: 128,
+            rope_theta: 10_000.0,
+            rms_norm_eps: 1e-5,
+            tie_word_embeddings: true,
+        }
+    }
+
+    /// 3.2 M parameters over bytes: the reference's size `m`.
+    pub fn small() -> Self {
+        ModelSpec { hidden_size: 256, intermediate_size: 688, ..Self::tiny() }
+    }
+
+    /// Width of one head.
+    pub fn head_size(&self) -> usize {
+        (self.hidden_size / self.num_attention_heads) as usize
+    }
+
+    /// Refuses what no model can be built from.
+    pub fn validate(&self) -> Result<(), ModelSpecError> {
+        let sized = [
+            ("vocab_size", self.vocab_size, 1 << 20, "1 to 1048576"),
+            ("hidden_size", self.hidden_size, 1 << 16, "1 to 65536"),
+            ("intermediate_size", self.intermediate_size, 1 << 18, "1 to 262144"),
+            ("num_hidden_layers", self.num_hidden_layers, 512, "1 to 512"),
+            ("num_attention_heads", self.num_attention_heads, 1024, "1 to 1024"),
+            ("num_key_value_heads", self.num_key_value_heads, 1024, "1 to 1024"),
+            ("max_position_embeddings", self.max_position_embeddings, 1 << 20, "1 to 1048576"),
+        ];
+        for (key, value, most, allowed) in sized {
+            if value == 0 || value > most {
+                return Err(ModelSpecError::OutOfRange { key, value: u64::from(value), allowed });
+            }
+        }
+        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
+            return Err(ModelSpecError::NotDivisible { whole: "hidden_size", part: "num_attention_heads" });
+        }
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+            return Err(ModelSpecError::NotDivisible { whole: "num_attention_heads", part: "num_key_value_heads" });
+        }
+        if !self.head_size().is_multiple_of(2) {
+            let value = self.head_size() as u64;
+            return Err(ModelSpecError::OutOfRange {
+                key: "head size (hidden_size / num_attention_heads)",
+                value,
+                allowed: "an even number",
+            });
+        }
+        for (key, value) in [("rope_theta", self.rope_theta), ("rms_norm_eps", self.rms_norm_eps)] {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(ModelSpecError::OutOfRange { key, value: 0, allowed: "a positive number" });
+            }
+        }
+        Ok(())
+    }
+
+    /// All tensors, in flat order.
+    pub fn tensors(&self) -> Vec<TensorSpec> {
+        let (d, hidden) = (self.hidden_size as usize, self.intermediate_size as usize);
+        let kv = self.num_key_value_heads as usize * self.head_size();
+        let std = 0.02;
+        // GPT-2's rule: what writes into the residual stream starts smaller, by the number of writers.
+        let std_residual = 0.02 / libm::sqrt(2.0 * f64::from(self.num_hidden_layers));
+        let mut list = Listing::default();
+        list.group(std, &[("model.embed_tokens.weight".into(), [self.vocab_size as usize, d])]);
+        for l in 0..self.num_hidden_layers {
+            let name = |part: &str| format!("model.layers.{l}.{part}.weight");
+            list.norm(name("input_layernorm"), d);
+            list.group(
+                std,
+                &[(name("self_attn.q_proj"), [d, d]), (name("self_attn.k_proj"), [kv, d]), (name("self_attn.v_proj"), [kv, d])],
+            );
+            list.group(std_residual, &[(name("self_attn.o_proj"), [d, d])]);
+            list.norm(name("post_attention_layernorm"), d);
+            list.group(std, &[(name("mlp.gate_proj"), [hidden, d]), (name("mlp.up_proj"), [hidden, d])]);
+            list.group(std_residual, &[(name("mlp.down_proj"), [d, hidden])]);
+        }
+        list.norm("model.norm.weight".into(), d);
+        if !self.tie_word_embeddings {
+            list.group(std, &[("lm_head.weight".into(), [self.vocab_size as usize, d])]);
+        }
+        list.tensors
+    }
+
+    /// Number of parameters: the length of the flat vector.
+    pub fn parameters(&self) -> usize {
+        self.tensors().iter().map(TensorSpec::len).sum()
+    }
+
+    /// The initial weights of one tensor, row-major.
+    pub fn draw(&self, tensor: &TensorSpec, seed: u64) -> Vec<f32> {
+        match tensor.init {
+            Init::Ones => vec![1.0; tensor.len()],
+            Init::Normal { std, stream, first } => {
+                (0..tensor.len() as u64).map(|i| (rng::normal(seed, stream, first + i) * std) as f32).collect()
+            }
+        }
+    }
+
+    /// The initial weights as one flat vector.
+    pub fn draw_all(&self, seed: u64) -> Vec<f32> {
+        self.tensors().iter().flat_map(|t| self.draw(t, seed)).collect()
+    }
+}
+
+/// Collects tensors in order; a group shares one random stream.
+#[derive(Default)]
+struct Listing {
+    tensors: Vec<TensorSpec>,
+    next_offset: usize,
+    next_stream: u64,
+}
+
+impl Listing {
+    fn norm(&mut self, name: String, width: usize) {
+        self.push(name, vec![width], false, Init::Ones);
+        self.next_stream += 1;
+    }
+
+    fn group(&mut self, std: f64, matrices: &[(String, [usize; 2])]) {
+        let mut first = 0;
+        for (name, [rows, columns]) in matrices {
+            let init = Init::Normal { std, stream: rng::stream::TENSOR + self.next_stream, first };
+            self.push(name.clone(), vec![*rows, *columns], true, init);
+            first += (rows * columns) as u64;
+        }
+        self.next_stream += 1;
+    }
+
+    fn push(&mut self, name: String, shape: Vec<usize>, decays: bool, init: Init) {
+        let tensor = TensorSpec { name, shape, offset: self.next_offset, decays, init };
+        self.next_offset += tensor.len();
+        self.tensors.push(tensor);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Figures from the PyTorch reference's golden.json: count, first values, sum and sum of squares.
+    #[test]
+    fn tiny_starts_from_the_references_weights() {
+        let spec = ModelSpec::tiny();
+        let w = spec.draw_all(1);
+        assert_eq!(w.len(), 824_448);
+        let first = [
+            -0.007_147_702_388_465_404_5,
+            0.002_719_067_037_105_560_3,
+            0.029_507_834_464_311_6,
+            -0.022_009_300_068_020_82,
+            -0.001_157_494_960_352_777_8,
+        ];
+        for (got, want) in w.iter().zip(first) {
+            assert!((f64::from(*got) - want).abs() < 1e-9, "{got} {want}");
+        }
+        let sum: f64 = w.iter().map(|x| f64::from(*x)).sum();
+        let squares: f64 = w.iter().map(|x| f64::from(*x).powi(2)).sum();
+        assert!((sum - 1158.859_437_344_688_6).abs() < 1e-3, "{sum}");
+        assert!((squares - 1_396.801_534_623_028_1).abs() < 1e-3, "{squares}");
+    }
+
+    #[test]
+    fn tensors_tile_the_flat_vector() {
+        let spec = ModelSpec { num_key_value_heads: 2, tie_word_embeddings: false, ..ModelSpec::small() };
+        let mut next = 0;
+        for t in spec.tensors() {
+            assert_eq!(t.offset, next, "{}", t.name);
+            next += t.len();
+        }
+        assert_eq!(next, spec.parameters());
+    }
+
+    #[test]
+    fn impossible_shapes_are_refused_by_key() {
+        let bad = ModelSpec { num_attention_heads: 3, ..ModelSpec::tiny() };
+        assert!(bad.validate().unwrap_err().to_string().contains("model.hidden_size must be a multiple"));
+        assert!(ModelSpec { vocab_size: 0, ..ModelSpec::tiny() }.validate().is_err());
+        assert!(ModelSpec { rope_theta: f64::NAN, ..ModelSpec::tiny() }.validate().is_err());
+        ModelSpec::tiny().validate().unwrap();
+    }
+}

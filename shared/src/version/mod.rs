@@ -1,0 +1,148 @@
+//! Published weights, and the two ways they travel: a *keyframe* (the whole model in bf16) and an *update* (the change
+//! from one version to the next).
+//!
+//! Published values are integers times a power-of-two step a tensor, |integer| < 2²⁴, so every value is exact in f32,
+//! applying an update is integer addition, and coordinator and devices hold the same bits on any hardware.
+
+pub mod keyframe;
+pub mod update;
+
+use crate::{bytes::Truncated, ids::Version, model_spec::ModelSpec};
+
+/// Integers are below this in magnitude: what f32 represents exactly.
+pub const INTEGER_LIMIT: i32 = 1 << 24;
+
+/// One tensor's published values: `integers[i] · 2^step_exponent`, row-major.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    /// The step is two to this power.
+    pub step_exponent: i32,
+    /// The values, in steps.
+    pub integers: Vec<i32>,
+}
+
+/// The weights of one published version: one [`Fixed`] a tensor, in flat order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weights {
+    /// Which version these are.
+    pub version: Version,
+    /// The tensors, in flat order.
+    pub tensors: Vec<Fixed>,
+}
+
+/// Bytes that are no keyframe or update for this model, or do not follow the weights at hand.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum VersionError {
+    /// Wrong magic or reserved bytes.
+    #[error("it is no {0}")]
+    WrongKind(&'static str),
+    /// A codec this build does not know.
+    #[error("codec {0} is unknown")]
+    UnknownCodec(u8),
+    /// The tensors that it names are not in the model.
+    #[error("it names tensors that the model does not have")]
+    WrongFragment,
+    /// An update for other weights than these.
+    #[error("it changes version {expected}, the weights are version {have}")]
+    WrongVersion {
+        /// The version that the update starts from.
+        expected: Version,
+        /// The version of the weights at hand.
+        have: Version,
+    },
+    /// A value outside ±2²⁴ steps, or one that is no multiple of the step.
+    #[error("a value is not a whole number of steps below 2^24")]
+    OutOfRange,
+    /// Too short.
+    #[error(transparent)]
+    Truncated(#[from] Truncated),
+    /// Too long.
+    #[error("{0} bytes follow its end")]
+    Trailing(usize),
+}
+
+/// 2^exponent as f32; exact for the exponents that a step can have.
+pub(crate) fn power_of_two(exponent: i32) -> f32 {
+    libm::ldexpf(1.0, exponent)
+}
+
+/// Exponents that a step can have: its integers times it are then normal f32 numbers.
+pub(crate) const STEP_EXPONENTS: std::ops::RangeInclusive<i32> = -100..=80;
+
+impl Fixed {
+    /// The values as f32: exact.
+    pub fn values(&self) -> impl Iterator<Item = f32> + '_ {
+        let step = power_of_two(self.step_exponent);
+        self.integers.iter().map(move |n| *n as f32 * step)
+    }
+}
+
+impl Weights {
+    /// Version 0 from initial values: each rounds to bf16 and to a step that leaves room for the tensor to grow
+    /// sixteenfold, or to ±16. Values must be finite.
+    pub fn start(spec: &ModelSpec, flat: &[f32]) -> Self {
+        let tensors = spec
+            .tensors()
+            .iter()
+            .map(|t| {
+                let values = &flat[t.range()];
+                let step_exponent = step_exponent_for(values.iter().fold(0f32, |m, v| m.max(v.abs())));
+                let scale = power_of_two(-step_exponent);
+                Fixed {
+                    step_exponent,
+                    integers: values.iter().map(|v| keyframe::round_to_bf16((*v * scale).round_ties_even())).collect(),
+                }
+            })
+            .collect();
+        Weights { version: Version(0), tensors }
+    }
+
+    /// All values as one flat vector: exact.
+    pub fn flat(&self) -> Vec<f32> {
+        self.tensors.iter().flat_map(Fixed::values).collect()
+    }
+
+    /// A BLAKE3 hash of version, steps and integers: equal hashes mean bit-identical weights.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.version.0.to_le_bytes());
+        for t in &self.tensors {
+            hasher.update(&t.step_exponent.to_le_bytes());
+            for chunk in t.integers.chunks(1024) {
+                let bytes: Vec<u8> = chunk.iter().flat_map(|n| n.to_le_bytes()).collect();
+                hasher.update(&bytes);
+            }
+        }
+        *hasher.finalize().as_bytes()
+    }
+}
+
+/// The step for a tensor whose largest magnitude is `largest`: room for 16 times that, and for ±16 at least.
+fn step_exponent_for(largest: f32) -> i32 {
+    let (_, exponent) = libm::frexpf(largest.max(1.0)); // largest < 2^exponent
+    (exponent + 4).max(4 + 1) - 24
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_exact_in_bf16_and_close_to_the_draw() {
+        let spec = ModelSpec::tiny();
+        let flat = spec.draw_all(1);
+        let weights = Weights::start(&spec, &flat);
+        for (want, got) in flat.iter().zip(weights.flat()) {
+            assert!((want - got).abs() <= want.abs() / 256.0 + power_of_two(-19), "{want} {got}");
+            assert_eq!(got.to_bits() & 0xffff, 0, "{got} is no bf16");
+        }
+    }
+
+    #[test]
+    fn the_step_leaves_room() {
+        for largest in [0.0f32, 0.02, 1.0, 3.9, 4.0, 1000.0] {
+            let most = INTEGER_LIMIT as f32 * power_of_two(step_exponent_for(largest));
+            assert!(most >= 16.0 * largest.max(1.0), "{largest} {most}");
+        }
+    }
+}
