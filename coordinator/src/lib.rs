@@ -1,1 +1,18 @@
-//! Stub.
+//! The coordinator: a pure engine that decides, a ledger that remembers, a press that merges, and a server around them.
+
+/// What counting alone achieves.
+pub mod baseline;
+/// Text in, shards out.
+pub mod dataset;
+/// What decides: a pure state machine.
+pub mod engine;
+/// Models as folders that other tools load.
+pub mod export;
+/// Who the coordinator is.
+pub mod identity;
+/// Going through the ledger again, to recover or to verify.
+pub mod replay;
+/// Devices in, versions out: sockets, streams, the event loop, the page.
+pub mod server;
+/// What lasts.
+pub mod store;

@@ -17,6 +17,10 @@ pub trait Disk: Send + Sync {
     fn length(&self, name: &str) -> io::Result<Option<u64>>;
     /// Replaces the file as a whole: after a crash it holds the old bytes or the new, never a mix. Durable on return.
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    /// As [`Disk::write`], and nobody but this user can read the file, not even while it is being written.
+    fn write_private(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.write(name, bytes)
+    }
     /// Writes at `offset`, creating the file. Not durable until [`Disk::sync`].
     fn write_at(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes a file's bytes durable.
@@ -42,6 +46,16 @@ impl FolderDisk {
         let root = root.into();
         fs::create_dir_all(&root)?;
         Ok(FolderDisk { root })
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8], options: &fs::OpenOptions) -> io::Result<()> {
+        let path = self.with_folder(name)?;
+        let temporary = self.path(&format!("{name}.new"));
+        let mut file = options.open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        self.sync_folder_of(&path)
     }
 
     fn sync_folder_of(&self, path: &Path) -> io::Result<()> {
@@ -88,13 +102,17 @@ impl Disk for FolderDisk {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let path = self.with_folder(name)?;
-        let temporary = format!("{name}.new");
-        let mut file = fs::File::create(self.path(&temporary))?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(self.path(&temporary), &path)?;
-        self.sync_folder_of(&path)
+        self.replace(name, bytes, fs::OpenOptions::new().write(true).create(true).truncate(true))
+    }
+
+    fn write_private(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        // A file left by a crash would keep the rights that it has.
+        self.remove(&format!("{name}.new"))?;
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        self.replace(name, bytes, &options)
     }
 
     fn write_at(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -141,6 +159,18 @@ impl Disk for FolderDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_private_file_is_for_its_owner() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let disk = FolderDisk::open(root.path()).unwrap();
+        disk.write("key.new", b"left by a crash").unwrap();
+        disk.write_private("key", b"secret").unwrap();
+        assert_eq!(fs::metadata(disk.path("key")).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(disk.read("key").unwrap(), Some(b"secret".to_vec()));
+    }
 
     #[test]
     fn a_folder_keeps_what_it_is_given() {

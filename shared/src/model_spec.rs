@@ -262,7 +262,7 @@ mod tests {
         }
         let sum: f64 = w.iter().map(|x| f64::from(*x)).sum();
         let squares: f64 = w.iter().map(|x| f64::from(*x).powi(2)).sum();
-        assert!((sum - 1158.859_437_344_688_6).abs() < 1e-3, "{sum}");
+        assert!((sum - 1_158.859_437_344_688_6).abs() < 1e-3, "{sum}");
         assert!((squares - 1_396.801_534_623_028_1).abs() < 1e-3, "{squares}");
     }
 

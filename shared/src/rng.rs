@@ -9,18 +9,14 @@ use std::f64::consts::PI;
 pub mod stream {
     /// Initial weights: one stream a tensor, `TENSOR + t`.
     pub const TENSOR: u64 = 1000;
-    /// The order of the samples within a lease, and of leases within an epoch.
-    pub const ORDER: u64 = 1 << 32;
     /// Jitter of retries and reconnections.
-    pub const JITTER: u64 = 2 << 32;
-    /// Which leases are audited.
-    pub const AUDIT: u64 = 3 << 32;
+    pub const JITTER: u64 = 1 << 32;
     /// What the simulator decides: speeds, losses, kills.
-    pub const SIM: u64 = 4 << 32;
+    pub const SIM: u64 = 2 << 32;
     /// Which document goes to which split and shard.
-    pub const DATASET: u64 = 5 << 32;
+    pub const DATASET: u64 = 3 << 32;
     /// Tokens drawn while sampling from a model.
-    pub const SAMPLE: u64 = 6 << 32;
+    pub const SAMPLE: u64 = 4 << 32;
 }
 
 /// Splitmix64's output function applied to one counter value.
@@ -76,8 +72,8 @@ mod tests {
     fn shuffle_is_a_permutation_that_depends_on_the_seed() {
         let mut a: Vec<u32> = (0..100).collect();
         let mut b = a.clone();
-        shuffle(&mut a, 1, stream::ORDER);
-        shuffle(&mut b, 2, stream::ORDER);
+        shuffle(&mut a, 1, stream::DATASET);
+        shuffle(&mut b, 2, stream::DATASET);
         assert_ne!(a, b);
         a.sort_unstable();
         assert_eq!(a, (0..100).collect::<Vec<_>>());

@@ -1,1 +1,29 @@
-//! Stub.
+//! What the whole-system tests share: places to run in, processes that end with the test, and waiting for a condition.
+
+pub mod place;
+pub mod process;
+pub mod small_disk;
+
+pub use place::{Place, Size};
+pub use process::{Ended, Running};
+pub use small_disk::SmallDisk;
+
+use std::time::{Duration, Instant};
+
+/// How long a test waits for something that must happen. Generous: the machine may be busy, and nothing asserts speed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks again and again until there is an answer.
+///
+/// # Panics
+/// If there is none in [`PATIENCE`].
+pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let since = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(since.elapsed() < PATIENCE, "{what}: not within {} s", PATIENCE.as_secs());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

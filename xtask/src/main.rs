@@ -1,2 +1,74 @@
-//! Stub.
-fn main() {}
+//! The repository's own commands: `demo` shows the whole of Nightjar on one machine, `test` runs every test, `setup`
+//! finds what the two need beyond Rust.
+
+mod demo;
+mod keeper;
+mod setup;
+mod suite;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use keeper::Keeper;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+/// Commands of the Nightjar repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a model across processes on this machine, with a killed device and a killed coordinator.
+    Demo(demo::Options),
+    /// Run every test, with cargo-nextest where it is installed.
+    Test {
+        /// Passed on to cargo-nextest or `cargo test`, such as a name to select tests by.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Find, and where possible install, what is needed beyond Rust.
+    Setup,
+    /// Watch over another command's processes (started by it).
+    #[command(hide = true)]
+    Reap,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<keeper::Interrupted>() => {
+            eprintln!("{error}");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Demo(options) => demo::run(&options, &Keeper::new()?),
+        Command::Test { args } => suite::run(&args, &Keeper::new()?),
+        Command::Setup => setup::run(setup::Need::Everything, &Keeper::new()?),
+        Command::Reap => keeper::reap(),
+    }
+}
+
+/// The repository's root, where the workspace manifest is.
+fn root() -> Result<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Ok(here.parent().context("xtask must lie in the repository's root")?.to_owned())
+}
+
+/// The cargo that runs this command.
+fn cargo() -> std::process::Command {
+    std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}

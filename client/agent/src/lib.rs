@@ -1,1 +1,21 @@
-//! Stub.
+//! The agent: the always-on half of the client. Sensors feed the policy, the policy allows or holds the session, the
+//! session asks for leases, has a worker train them and delivers the deltas.
+//!
+//! [`policy`] and [`session`] decide and are pure; [`event_loop`] performs. Never here: Burn or a GPU.
+
+pub mod clock;
+pub mod control;
+pub mod event_loop;
+pub mod home;
+pub mod identity;
+pub mod journal;
+pub mod lease;
+pub mod link;
+pub mod membership;
+pub mod pause;
+pub mod policy;
+pub mod preferences;
+pub mod sensor;
+pub mod session;
+pub mod transfer;
+pub mod worker;

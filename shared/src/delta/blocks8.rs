@@ -30,7 +30,7 @@ pub(super) fn decode(tensor: &TensorSpec, r: &mut Reader<'_>, each: &mut impl Fn
     for range in fragment::blocks(tensor) {
         let scale = r.f32()?;
         // 127 times the scale must be finite too, or a value would not be.
-        if !(scale >= 0.0 && scale <= f32::MAX / 128.0) {
+        if !(0.0..=f32::MAX / 128.0).contains(&scale) {
             return Err(DeltaError::BadScale);
         }
         let values = &mut values[..range.len()];

@@ -7,7 +7,11 @@
 pub mod keyframe;
 pub mod update;
 
-use crate::{bytes::Truncated, ids::Version, model_spec::ModelSpec};
+use crate::{
+    bytes::{Reader, Truncated},
+    ids::Version,
+    model_spec::ModelSpec,
+};
 
 /// Integers are below this in magnitude: what f32 represents exactly.
 pub const INTEGER_LIMIT: i32 = 1 << 24;
@@ -102,6 +106,31 @@ impl Weights {
         self.tensors.iter().flat_map(Fixed::values).collect()
     }
 
+    /// Appends all of them, exact, as state files keep them: version (u64), then a tensor's step exponent (i32) and
+    /// integers (i32 each), little-endian.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend(self.version.0.to_le_bytes());
+        for t in &self.tensors {
+            out.extend(t.step_exponent.to_le_bytes());
+            out.extend(t.integers.iter().flat_map(|n| n.to_le_bytes()));
+        }
+    }
+
+    /// Reads what [`Weights::write`] wrote.
+    pub fn read(spec: &ModelSpec, r: &mut Reader<'_>) -> Result<Self, VersionError> {
+        let version = Version(r.u64()?);
+        let mut tensors = vec![];
+        for t in spec.tensors() {
+            let step_exponent = r.i32()?;
+            let integers: Vec<i32> = r.take(4 * t.len())?.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
+            if !STEP_EXPONENTS.contains(&step_exponent) || integers.iter().any(|n| n.unsigned_abs() >= INTEGER_LIMIT as u32) {
+                return Err(VersionError::OutOfRange);
+            }
+            tensors.push(Fixed { step_exponent, integers });
+        }
+        Ok(Weights { version, tensors })
+    }
+
     /// A BLAKE3 hash of version, steps and integers: equal hashes mean bit-identical weights.
     pub fn digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
@@ -136,6 +165,20 @@ mod tests {
             assert!((want - got).abs() <= want.abs() / 256.0 + power_of_two(-19), "{want} {got}");
             assert_eq!(got.to_bits() & 0xffff, 0, "{got} is no bf16");
         }
+    }
+
+    #[test]
+    fn state_files_keep_every_bit() {
+        let spec = ModelSpec::tiny();
+        let mut weights = Weights::start(&spec, &spec.draw_all(3));
+        weights.version = Version(7);
+        weights.tensors[2].integers[5] = 1 - INTEGER_LIMIT;
+        let mut bytes = vec![];
+        weights.write(&mut bytes);
+        assert_eq!(Weights::read(&spec, &mut Reader::new(&bytes)), Ok(weights));
+        assert_eq!(Weights::read(&spec, &mut Reader::new(&bytes[..bytes.len() - 1])), Err(Truncated.into()));
+        bytes[8..12].copy_from_slice(&500i32.to_le_bytes());
+        assert_eq!(Weights::read(&spec, &mut Reader::new(&bytes)), Err(VersionError::OutOfRange));
     }
 
     #[test]

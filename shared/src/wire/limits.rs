@@ -9,8 +9,6 @@ pub const WORKER_MESSAGE_BYTES_MAX: usize = 4 << 20;
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 8;
 /// Connections that a coordinator serves at once.
 pub const CONNECTIONS_MAX: usize = 10_000;
-/// Open leases of one device.
-pub const LEASES_PER_DEVICE_MAX: usize = 1;
 /// Shard names in a lease request.
 pub const SHARDS_NAMED_MAX: usize = 256;
 /// Update steps in a lease's path: beyond, the device gets a keyframe.

@@ -1,6 +1,7 @@
 //! The messages, their framing and their bounds. A frame is a length (u32, little-endian), then that many bytes of
 //! protobuf. The exchange is described in docs/protocol.md.
 
+pub mod close;
 pub mod frame;
 pub mod limits;
 pub mod refusal;

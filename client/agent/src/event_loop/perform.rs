@@ -1,0 +1,199 @@
+//! What the session wants, done: over the network, on the disk, with the worker.
+
+use super::{Agent, AgentError, Event, GOODBYE_MAX, Online};
+use crate::{
+    journal,
+    link::{Control, Link},
+    membership::MEMBERSHIP_FILE,
+    session::{self, Action},
+    transfer::{self, TransferError},
+};
+use nightjar_shared::{
+    disk::{Disk, FolderDisk},
+    wire::{
+        DeviceMessage,
+        worker::{Stop, to_worker},
+    },
+};
+use std::{future::Future, io, sync::Arc};
+use tokio::sync::mpsc;
+
+impl Agent {
+    pub(super) fn perform(&mut self, action: Action) -> Result<(), AgentError> {
+        match action {
+            Action::Connect => self.connect(),
+            Action::Disconnect => {
+                if let Some(link) = self.hang_up() {
+                    tokio::spawn(link.close());
+                }
+            }
+            Action::Ask { request, body } => {
+                // If there is no room the connection is stuck, and its end will be reported.
+                if let Some(online) = &self.online {
+                    let _ = online.requests.try_send(DeviceMessage { request, body: Some(body) });
+                }
+            }
+            Action::Fetch(blob) if transfer::present(&*self.disk, blob)? => {
+                self.waiting.push_back(session::Event::Fetched { hash: blob.hash });
+            }
+            Action::Fetch(blob) => {
+                let hash = blob.hash;
+                let failed = move |fault| session::Event::FetchFailed { hash, fault };
+                self.transfer(
+                    |link, disk| async move { transfer::get(&link, &*disk, blob).await },
+                    session::Event::Fetched { hash },
+                    failed,
+                );
+            }
+            Action::Upload { lease, blob, file } => self.transfer(
+                move |link, disk| async move { transfer::put(&link, &*disk, lease, blob, &file).await },
+                session::Event::Uploaded,
+                session::Event::UploadFailed,
+            ),
+            Action::Work(job) => self.work(job),
+            Action::StopWork => {
+                // One that does not listen is ended by the session's timer.
+                if let Some(worker) = &mut self.worker {
+                    worker.send(to_worker::Body::Stop(Stop {}));
+                }
+            }
+            Action::EndWorker => {
+                self.worker = None;
+                self.worker_serial += 1;
+            }
+            Action::WriteJournal(journal) => journal.store(&*self.disk)?,
+            Action::Tidy { keep } => journal::tidy(&*self.disk, &keep)?,
+            Action::Forget => {
+                self.disk.remove(MEMBERSHIP_FILE)?;
+                journal::forget(&*self.disk)?;
+            }
+            Action::Report(report) => (self.say)(&report.to_string()),
+            Action::Exit(ending) => self.ending = Some(ending),
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self) {
+        self.connection_serial += 1;
+        let (serial, queue, dialer) = (self.connection_serial, self.queue.clone(), self.dialer.clone());
+        tokio::spawn(async move {
+            let made = async {
+                let link = dialer.connect().await?;
+                let control = link.control().await?;
+                Ok((link, control))
+            };
+            let made = made.await;
+            let _ = queue.send(Event::Connected { serial, made }).await; // fails only when the agent ends
+        });
+    }
+
+    /// Starts the exchange of requests and answers on a new connection.
+    pub(super) fn converse(&mut self, link: Link, mut control: Control) {
+        let (requests, mut waiting) = mpsc::channel::<DeviceMessage>(4);
+        let (serial, queue, watched) = (self.connection_serial, self.queue.clone(), link.clone());
+        let conversation = tokio::spawn(async move {
+            let why = loop {
+                let request = tokio::select! {
+                    request = waiting.recv() => request,
+                    why = watched.closed() => break why,
+                };
+                let Some(request) = request else { return };
+                match control.ask(&request).await {
+                    Ok(message) => {
+                        if queue.send(Event::Answer { serial, message }).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(e) => break e.to_string(),
+                }
+            };
+            let _ = queue.send(Event::Disconnected { serial, why }).await; // fails only when the agent ends
+        });
+        self.online = Some(Online { link, requests, conversation: conversation.abort_handle() });
+    }
+
+    /// Lets go of the connection and all that is under way on it.
+    pub(super) fn hang_up(&mut self) -> Option<Link> {
+        self.connection_serial += 1;
+        self.end_transfer();
+        let online = self.online.take()?;
+        online.conversation.abort();
+        Some(online.link)
+    }
+
+    pub(super) fn lost(&mut self, why: String) -> session::Event {
+        self.hang_up();
+        session::Event::Disconnected { why }
+    }
+
+    fn end_transfer(&mut self) {
+        self.transfer_serial += 1;
+        if let Some(transfer) = self.transfer.take() {
+            transfer.abort();
+        }
+    }
+
+    /// Moves a blob in the background, one at a time: two writers of one partial file would ruin it.
+    fn transfer<F: Future<Output = Result<(), TransferError>> + Send + 'static>(
+        &mut self,
+        travel: impl FnOnce(Link, Arc<FolderDisk>) -> F,
+        arrived: session::Event,
+        failed: impl FnOnce(session::Fault) -> session::Event + Send + 'static,
+    ) {
+        self.end_transfer();
+        let Some(online) = &self.online else {
+            return self.waiting.push_back(failed(session::Fault::Broken("there is no connection".into())));
+        };
+        let (serial, queue) = (self.transfer_serial, self.queue.clone());
+        let travel = travel(online.link.clone(), self.disk.clone());
+        let task = tokio::spawn(async move {
+            let ended = match travel.await {
+                Ok(()) => Ok(arrived),
+                Err(e) => {
+                    tracing::info!("a blob did not travel: {e}");
+                    e.fault().map(failed)
+                }
+            };
+            let _ = queue.send(Event::Transferred { serial, ended }).await; // fails only when the agent ends
+        });
+        self.transfer = Some(task.abort_handle());
+    }
+
+    fn work(&mut self, job: to_worker::Body) {
+        if self.worker.is_none()
+            && let Err(e) = self.start_worker()
+        {
+            let why = format!("the worker does not start: {e}");
+            return self.waiting.push_back(session::Event::WorkerExited { why });
+        }
+        let taken = self.worker.as_mut().is_some_and(|w| w.send(job));
+        if !taken {
+            self.worker = None;
+            self.worker_serial += 1;
+            self.waiting.push_back(session::Event::WorkerExited { why: "the worker takes no messages".into() });
+        }
+    }
+
+    fn start_worker(&mut self) -> io::Result<()> {
+        self.worker_serial += 1;
+        let (serial, queue) = (self.worker_serial, self.queue.clone());
+        let (events, mut heard) = mpsc::channel(16);
+        self.worker = Some(self.workshop.start(events)?);
+        tokio::spawn(async move {
+            while let Some(event) = heard.recv().await {
+                if queue.send(Event::Worker { serial, event }).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(())
+    }
+
+    pub(super) async fn goodbye(&mut self) {
+        self.worker = None;
+        if let Some(link) = self.hang_up() {
+            // The coordinator notices in the end even if it does not hear this.
+            let _ = tokio::time::timeout(GOODBYE_MAX, link.close()).await;
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Who this device is: an ed25519 key, drawn at first start, that never leaves the home folder. The device's id is the
+//! SHA-256 of its public key.
+
+use crate::home::Home;
+use nightjar_shared::{ids::DeviceId, invite};
+use ring::{
+    rand::SystemRandom,
+    signature::{Ed25519KeyPair, KeyPair},
+};
+use std::{fs, io};
+
+const IDENTITY_FILE: &str = "identity.pk8";
+
+/// A device's key.
+pub struct Identity {
+    pkcs8: Vec<u8>,
+    public_key: [u8; 32],
+}
+
+/// A key that cannot be read or made.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The disk refused.
+    #[error("cannot read or write this device's key {file}: {source}")]
+    Disk {
+        /// Where.
+        file: String,
+        /// The disk's words.
+        source: io::Error,
+    },
+    /// The file holds no key.
+    #[error("{file} holds no ed25519 key; move it away and join again: the device gets a new id")]
+    Damaged {
+        /// Where.
+        file: String,
+    },
+    /// The system's random source failed.
+    #[error("the system gives no random numbers, so no key can be drawn")]
+    NoRandomness,
+}
+
+impl Identity {
+    /// Reads the key; draws and writes one at first start.
+    pub fn load_or_create(home: &Home) -> Result<Self, IdentityError> {
+        let path = home.path(IDENTITY_FILE);
+        let file = path.display().to_string();
+        match fs::read(&path) {
+            Ok(pkcs8) => Self::from_pkcs8(pkcs8).ok_or(IdentityError::Damaged { file }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let identity = Self::generate()?;
+                home.write_private(IDENTITY_FILE, &identity.pkcs8).map_err(|source| IdentityError::Disk { file, source })?;
+                Ok(identity)
+            }
+            Err(source) => Err(IdentityError::Disk { file, source }),
+        }
+    }
+
+    /// Draws a key.
+    pub fn generate() -> Result<Self, IdentityError> {
+        let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| IdentityError::NoRandomness)?;
+        Self::from_pkcs8(document.as_ref().to_vec()).ok_or(IdentityError::NoRandomness)
+    }
+
+    fn from_pkcs8(pkcs8: Vec<u8>) -> Option<Self> {
+        let pair = Ed25519KeyPair::from_pkcs8(&pkcs8).ok()?;
+        let public_key = pair.public_key().as_ref().try_into().ok()?;
+        Some(Identity { pkcs8, public_key })
+    }
+
+    /// The device's id.
+    pub fn device(&self) -> DeviceId {
+        DeviceId::of_spki(&self.spki())
+    }
+
+    /// The public key as TLS shows it.
+    pub fn spki(&self) -> Vec<u8> {
+        invite::spki_of_ed25519(&self.public_key)
+    }
+
+    /// The public key.
+    pub fn public_key(&self) -> [u8; 32] {
+        self.public_key
+    }
+
+    /// The key as PKCS #8.
+    pub fn pkcs8(&self) -> &[u8] {
+        &self.pkcs8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_stays_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(folder.path().into())).unwrap();
+        let first = Identity::load_or_create(&home).unwrap();
+        assert_eq!(Identity::load_or_create(&home).unwrap().device(), first.device());
+        fs::write(home.path(IDENTITY_FILE), b"junk").unwrap();
+        assert!(matches!(Identity::load_or_create(&home), Err(IdentityError::Damaged { .. })));
+    }
+}

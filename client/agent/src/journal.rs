@@ -1,0 +1,262 @@
+//! The journal: the device's transaction. One small file, replaced as a whole, names the lease at hand and the delta,
+//! residual, optimizer state and weights that belong together. It is written before the first byte of a delta goes up,
+//! so a retry after any crash offers the same blob; what it does not name is removed.
+
+use crate::lease::{BlobRef, Lease};
+use nightjar_shared::{
+    disk::Disk,
+    fail,
+    ids::{BlobHash, RunId, Version},
+};
+use serde::{Deserialize, Serialize};
+use std::io;
+
+/// The journal's file in the home folder.
+pub const JOURNAL_FILE: &str = "journal.json";
+/// Where the worker keeps its checkpoints of the lease at hand, in the home folder: two slots, `.0` and `.1`.
+pub const CHECKPOINT: &str = "work/checkpoint";
+const FORMAT: u32 = 1;
+/// Shards kept on the disk, so that later leases on them need no download.
+const SHARDS_KEPT_MAX: usize = 4;
+
+/// All that a device must remember between two starts. File names are relative to the home folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Journal {
+    /// Of this layout.
+    pub format: u32,
+    /// The run, once the coordinator has welcomed this device.
+    pub run: Option<Run>,
+    /// The newest weights on the disk.
+    pub weights: Option<HeldWeights>,
+    /// What earlier deltas lost to rounding; `None`: nothing yet.
+    pub residual: Option<String>,
+    /// The inner optimizer's state; `None`: fresh.
+    pub optimizer: Option<String>,
+    /// Shards on the disk, last used first.
+    pub shards: Vec<BlobRef>,
+    /// The lease at hand.
+    pub lease: Option<Lease>,
+    /// What was trained under it, if that is finished: it is offered until it is acknowledged or dropped.
+    pub delta: Option<PendingDelta>,
+    /// What this device has done so far.
+    pub totals: Totals,
+}
+
+/// The run that this device is in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// Its spec, as it was sent.
+    pub spec_json: String,
+    /// A lease is renewed at least this often.
+    pub keep_alive_ms: u64,
+}
+
+/// Weights of a published version in a file that the worker wrote.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeldWeights {
+    /// Which version.
+    pub version: Version,
+    /// Their digest.
+    pub digest: BlobHash,
+    /// Where.
+    pub file: String,
+}
+
+/// A delta that is not acknowledged yet, and the state that counts if it is merged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PendingDelta {
+    /// The blob.
+    pub blob: BlobRef,
+    /// Where it is.
+    pub file: String,
+    /// The residual after it.
+    pub residual: String,
+    /// The optimizer's state after it.
+    pub optimizer: String,
+    /// Inner steps taken.
+    pub steps: u32,
+    /// Samples used, from the range's start.
+    pub samples: u32,
+    /// Time in inner steps.
+    pub train_ms: u64,
+    /// Loss of the first inner step.
+    pub loss_first: f64,
+    /// Loss of the last inner step.
+    pub loss_last: f64,
+}
+
+/// What this device has done in this run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Leases whose delta was acknowledged.
+    pub leases: u64,
+    /// Deltas that count in the model.
+    pub merged: u64,
+    /// Samples that they were trained on.
+    pub samples: u64,
+    /// Held-out measurements delivered.
+    pub evaluations: u64,
+}
+
+/// A journal that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The disk refused.
+    #[error("cannot {verb} the journal at {file} ({source}); check free space and permissions, then start again")]
+    Disk {
+        /// Read or write.
+        verb: &'static str,
+        /// Where.
+        file: String,
+        /// The disk's words.
+        source: io::Error,
+    },
+    /// It is there, but not as this program wrote it.
+    #[error("the journal at {file} is damaged ({why}); move it away to start afresh: only a delta not yet delivered is lost")]
+    Damaged {
+        /// Where.
+        file: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Journal {
+            format: FORMAT,
+            run: None,
+            weights: None,
+            residual: None,
+            optimizer: None,
+            shards: vec![],
+            lease: None,
+            delta: None,
+            totals: Totals::default(),
+        }
+    }
+}
+
+impl Journal {
+    /// Reads the journal; a fresh one if there is none.
+    pub fn load(disk: &dyn Disk) -> Result<Self, JournalError> {
+        let file = || disk.path(JOURNAL_FILE).display().to_string();
+        let bytes = disk.read(JOURNAL_FILE).map_err(|source| JournalError::Disk { verb: "read", file: file(), source })?;
+        let Some(bytes) = bytes else { return Ok(Journal::default()) };
+        let damaged = |why: String| JournalError::Damaged { file: file(), why };
+        let journal: Journal = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        if journal.format != FORMAT {
+            return Err(damaged(format!("its format is {}, this program reads {FORMAT}", journal.format)));
+        }
+        if journal.delta.is_some() && journal.lease.is_none() {
+            return Err(damaged("it has a delta without a lease".into()));
+        }
+        Ok(journal)
+    }
+
+    /// Replaces the journal on the disk; durable on return.
+    pub fn store(&self, disk: &dyn Disk) -> Result<(), JournalError> {
+        let error = |source| JournalError::Disk { verb: "write", file: disk.path(JOURNAL_FILE).display().to_string(), source };
+        let bytes = serde_json::to_vec_pretty(self).map_err(|e| error(e.into()))?;
+        disk.write(JOURNAL_FILE, &bytes).map_err(error)?;
+        fail::point("journal.written");
+        Ok(())
+    }
+
+    /// Remembers that a shard is on the disk, and lets go of the one unused longest.
+    pub fn used_shard(&mut self, shard: BlobRef) {
+        self.shards.retain(|s| s.hash != shard.hash);
+        self.shards.insert(0, shard);
+        self.shards.truncate(SHARDS_KEPT_MAX);
+    }
+
+    /// All files that must stay.
+    pub fn files(&self) -> Vec<String> {
+        let state = self.weights.iter().map(|w| &w.file).chain(&self.residual).chain(&self.optimizer);
+        let delta = self.delta.iter().flat_map(|d| [&d.file, &d.residual, &d.optimizer]);
+        let mut files: Vec<String> = state.chain(delta).cloned().collect();
+        files.extend(self.shards.iter().map(BlobRef::file));
+        if let (Some(lease), None) = (&self.lease, &self.delta) {
+            files.extend(lease.blobs().flat_map(|b| [b.file(), b.partial_file()]));
+            files.extend([0, 1].map(|slot| format!("{CHECKPOINT}.{slot}")));
+        }
+        files
+    }
+}
+
+/// Removes what the journal no longer names from the folders of blobs and of the worker.
+pub fn tidy(disk: &dyn Disk, keep: &[String]) -> io::Result<()> {
+    for folder in ["blobs", "work"] {
+        for name in disk.list(folder)? {
+            let file = format!("{folder}/{name}");
+            if !keep.contains(&file) {
+                disk.remove(&file)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Forgets a run: first the journal, so that no crash leaves one that names what is gone.
+pub fn forget(disk: &dyn Disk) -> io::Result<()> {
+    disk.remove(JOURNAL_FILE)?;
+    tidy(disk, &[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nightjar_shared::disk::FolderDisk;
+
+    fn disk() -> (tempfile::TempDir, FolderDisk) {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = FolderDisk::open(folder.path()).unwrap();
+        (folder, disk)
+    }
+
+    #[test]
+    fn what_was_stored_is_loaded() {
+        let (_folder, disk) = disk();
+        assert_eq!(Journal::load(&disk).unwrap(), Journal::default());
+        let mut journal = Journal { residual: Some("work/r".into()), ..Journal::default() };
+        journal.used_shard(BlobRef { hash: BlobHash::of(b"s"), bytes: 9 });
+        journal.store(&disk).unwrap();
+        assert_eq!(Journal::load(&disk).unwrap(), journal);
+    }
+
+    /// A crash before the rename leaves the new bytes beside the journal, cut anywhere: the old journal counts.
+    #[test]
+    fn a_torn_write_leaves_the_journal_before_it() {
+        let (_folder, disk) = disk();
+        let journal = Journal { optimizer: Some("work/o".into()), ..Journal::default() };
+        journal.store(&disk).unwrap();
+        disk.write_at(&format!("{JOURNAL_FILE}.new"), 0, b"{\"format\": 1, \"ru").unwrap();
+        assert_eq!(Journal::load(&disk).unwrap(), journal);
+    }
+
+    #[test]
+    fn damage_is_told_with_file_and_remedy() {
+        let (_folder, disk) = disk();
+        Journal::default().store(&disk).unwrap();
+        let whole = disk.read(JOURNAL_FILE).unwrap().unwrap();
+        for cut in [0, 1, whole.len() / 2, whole.len() - 1] {
+            disk.write(JOURNAL_FILE, &whole[..cut]).unwrap();
+            let told = Journal::load(&disk).unwrap_err().to_string();
+            assert!(told.contains("journal.json") && told.contains("move it away"), "{told}");
+        }
+    }
+
+    #[test]
+    fn tidying_keeps_what_is_named() {
+        let (_folder, disk) = disk();
+        for file in ["work/weights-1", "work/old", "blobs/x", "prefs.toml"] {
+            disk.write(file, b"").unwrap();
+        }
+        tidy(&disk, &["work/weights-1".into()]).unwrap();
+        assert_eq!(disk.list("work").unwrap(), ["weights-1"]);
+        assert!(disk.list("blobs").unwrap().is_empty());
+        assert_eq!(disk.length("prefs.toml").unwrap(), Some(0));
+    }
+}

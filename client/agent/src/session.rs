@@ -1,0 +1,314 @@
+//! The device's half of the flow, as a pure state machine: connect, hello, lease, fetch, train, journal, offer, upload,
+//! acknowledged, next. Events and the time go in, actions come out; no clock, file, socket or random source inside.
+//!
+//! Most of it is level-triggered: an event changes the state, then [`Session::advance`] looks at the whole state and
+//! wants whatever is possible and not under way. A retry is therefore nothing special: a timer blocks, then it does not.
+//!
+//! **A delta that does not count** (dropped, refused, screened out) leaves no trace: residual and optimizer state stay
+//! those from before its lease. The lease's samples go back to the pool and someone trains on them anew, so carrying
+//! part of its effect on in this device's residual would count it twice.
+
+mod answers;
+mod blobs;
+mod event;
+mod messages;
+mod status;
+mod timers;
+mod work;
+
+#[cfg(test)]
+mod tests;
+
+pub use event::{Action, Ending, Event, Fault, Permission, Report};
+pub use status::{Status, Training};
+
+use crate::{journal::Journal, lease::LeaseKind};
+use nightjar_shared::{
+    ids::DeviceId,
+    time::Mono,
+    wire::{self, device_message as ask},
+};
+use std::time::Duration;
+use timers::{Timer, Timers};
+
+/// A question must be answered within this, or the connection is given up.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
+/// A process that is to end does so within this.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
+
+/// What does not change while a session lasts.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Who this is.
+    pub device: DeviceId,
+    /// The invite's token, shown at every hello.
+    pub token: Vec<u8>,
+    /// What the invite made it.
+    pub role: wire::Role,
+    /// What leases it takes.
+    pub kinds: Vec<LeaseKind>,
+    /// How its owner calls it.
+    pub name: String,
+    /// What trains.
+    pub hardware: String,
+    /// Memory free for training.
+    pub memory_bytes: u64,
+    /// Most tokens a second; 0: no cap.
+    pub tokens_per_s_max: f64,
+    /// At most this much training is lost when the worker is killed.
+    pub checkpoint_ms: u64,
+}
+
+#[cfg(test)]
+impl Profile {
+    /// A volunteer that takes leases of both kinds.
+    pub(crate) fn for_tests() -> Self {
+        Profile {
+            device: DeviceId([7; 32]),
+            token: b"token".to_vec(),
+            role: wire::Role::Volunteer,
+            kinds: vec![LeaseKind::Train, LeaseKind::Evaluate],
+            name: "den".into(),
+            hardware: "flex, 1 threads".into(),
+            memory_bytes: 1 << 30,
+            tokens_per_s_max: 0.0,
+            checkpoint_ms: 1000,
+        }
+    }
+}
+
+/// The link, as far as the session knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Down,
+    Connecting,
+    Up { greeted: bool },
+}
+
+/// What a request was about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Question {
+    Hello,
+    Lease,
+    Offer,
+    Return,
+    Evaluation,
+    Renew,
+    Leave,
+}
+
+/// The worker, as far as the session knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worker {
+    Off,
+    Idle,
+    Busy,
+    Stopping,
+}
+
+/// Where the pending delta's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upload {
+    /// The coordinator may have them: the offer will tell.
+    Unasked,
+    Wanted,
+    Underway,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Session {
+    profile: Profile,
+    journal: Journal,
+    /// `None` before the first verdict, which forbids too.
+    permission: Option<Permission>,
+    link: Link,
+    /// The one question that is open. Requests go one at a time, so an answer needs no matching beyond its number.
+    asked: Option<(u64, Question)>,
+    next_request: u64,
+    renew_due: bool,
+    /// Blobs of the lease at hand that are on the disk, counted in the order of `Lease::blobs`.
+    fetched: usize,
+    fetching: bool,
+    worker: Worker,
+    training: Training,
+    /// Set: the lease at hand is to be given back, for this reason.
+    returning: Option<String>,
+    /// The measured sum of nats and number of tokens of the evaluate lease at hand.
+    evaluated: Option<(f64, u64)>,
+    upload: Upload,
+    /// Why the coordinator had no work when it was last asked, in its words.
+    told: String,
+    leaving: bool,
+    closing: bool,
+    ended: bool,
+    timers: Timers,
+}
+
+impl Session {
+    /// Takes up where the journal ends. Training is held until the first [`Event::Permission`].
+    pub fn new(profile: Profile, journal: Journal) -> Self {
+        let seed = u64::from_le_bytes(*profile.device.0.first_chunk().unwrap_or(&[0; 8]));
+        Session {
+            profile,
+            journal,
+            permission: None,
+            link: Link::Down,
+            asked: None,
+            next_request: 1,
+            renew_due: false,
+            fetched: 0,
+            fetching: false,
+            worker: Worker::Off,
+            training: Training::default(),
+            returning: None,
+            evaluated: None,
+            upload: Upload::Unasked,
+            told: String::new(),
+            leaving: false,
+            closing: false,
+            ended: false,
+            timers: Timers::new(seed),
+        }
+    }
+
+    /// When [`Event::Tick`] is due, if nothing else happens.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        self.timers.next()
+    }
+
+    /// What the journal holds, or will once the last action is performed.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Takes an event; what comes back is to be performed in order.
+    pub fn handle(&mut self, event: Event, now: Mono) -> Vec<Action> {
+        let mut out = vec![];
+        if self.ended {
+            return out;
+        }
+        for timer in self.timers.due(now) {
+            self.timer_due(timer, now, &mut out);
+        }
+        match event {
+            Event::Permission(permission) => self.permission(permission, &mut out),
+            Event::Connected => self.connected(),
+            Event::Disconnected { why } => self.disconnected(why, now, &mut out),
+            Event::Answered { request, body } => self.answered(request, body, now, &mut out),
+            Event::Fetched { hash } => self.blob_fetched(hash),
+            Event::FetchFailed { hash, fault } => self.fetch_failed(hash, fault, now, &mut out),
+            Event::Uploaded => self.upload_ended(None, now, &mut out),
+            Event::UploadFailed(fault) => self.upload_ended(Some(fault), now, &mut out),
+            Event::Worker(message) => self.worker_says(message, now, &mut out),
+            Event::WorkerExited { why } => self.worker_exited(why, now, &mut out),
+            Event::Leave => {
+                self.leaving = true;
+                self.timers.set(Timer::Close, now + 5 * CLOSE_MAX);
+            }
+            Event::Shutdown if !self.closing => {
+                self.closing = true;
+                self.timers.set(Timer::Close, now + CLOSE_MAX);
+            }
+            Event::Shutdown | Event::Tick => {}
+        }
+        self.advance(now, &mut out);
+        out
+    }
+
+    fn timer_due(&mut self, timer: Timer, now: Mono, out: &mut Vec<Action>) {
+        match timer {
+            Timer::Reconnect | Timer::Request | Timer::Transfer | Timer::Work => {}
+            Timer::Renew => self.renew_due = true,
+            Timer::Answer => {
+                out.push(Action::Disconnect);
+                self.disconnected("the coordinator does not answer".into(), now, out);
+            }
+            // Killed before it could report: what it trained since the last checkpoint is lost.
+            Timer::Stop => self.end_worker(out),
+            Timer::Close if self.leaving => self.forget(out),
+            Timer::Close => self.exit(Ending::Asked, out),
+        }
+    }
+
+    /// Wants whatever is possible and not under way.
+    fn advance(&mut self, now: Mono, out: &mut Vec<Action>) {
+        if self.ended {
+            return;
+        }
+        self.advance_worker(now, out);
+        self.advance_blobs(out);
+        self.advance_requests(now, out);
+        if self.link == Link::Down && !self.timers.pending(Timer::Reconnect) && !self.closing {
+            self.link = Link::Connecting;
+            out.push(Action::Connect);
+        }
+        let undelivered = self.journal.delta.is_some() || self.returning.is_some();
+        let deliverable = undelivered && matches!(self.link, Link::Up { .. });
+        if self.closing && !self.leaving && !self.working() && !deliverable {
+            self.exit(Ending::Asked, out);
+        }
+    }
+
+    fn advance_requests(&mut self, now: Mono, out: &mut Vec<Action>) {
+        let Link::Up { greeted } = self.link else { return };
+        if self.asked.is_some() || self.timers.pending(Timer::Request) {
+            return;
+        }
+        let question = if greeted { self.question() } else { Some((Question::Hello, ask::Body::Hello(self.hello()))) };
+        if let Some((question, body)) = question {
+            let request = self.next_request;
+            self.next_request += 1;
+            self.asked = Some((request, question));
+            self.timers.set(Timer::Answer, now + ANSWER_MAX);
+            out.push(Action::Ask { request, body });
+        }
+    }
+
+    fn may_train(&self) -> bool {
+        self.permission == Some(Permission::Allowed) && !self.closing && !self.leaving
+    }
+
+    fn working(&self) -> bool {
+        matches!(self.worker, Worker::Busy | Worker::Stopping)
+    }
+
+    fn greeted(&self) -> bool {
+        self.link == Link::Up { greeted: true }
+    }
+
+    /// Whether there is a lease whose work is still to be done.
+    fn unfinished(&self) -> bool {
+        self.journal.lease.is_some() && self.journal.delta.is_none() && self.evaluated.is_none()
+    }
+
+    fn permission(&mut self, permission: Permission, out: &mut Vec<Action>) {
+        // A held owner need not hear that the reason's minutes moved on.
+        match (&self.permission, &permission) {
+            _ if self.leaving => {}
+            (Some(Permission::Allowed), Permission::Allowed) | (Some(Permission::Held(_)), Permission::Held(_)) => {}
+            (_, Permission::Allowed) => out.push(Action::Report(Report::Released)),
+            (_, Permission::Held(reason)) => out.push(Action::Report(Report::Held { reason: reason.clone() })),
+        }
+        self.permission = Some(permission);
+    }
+
+    /// Writes the journal and removes what it no longer names.
+    fn commit(&self, out: &mut Vec<Action>) {
+        out.push(Action::WriteJournal(Box::new(self.journal.clone())));
+        out.push(Action::Tidy { keep: self.journal.files() });
+    }
+
+    fn exit(&mut self, ending: Ending, out: &mut Vec<Action>) {
+        self.end_worker(out);
+        self.ended = true;
+        out.push(Action::Disconnect);
+        out.push(Action::Exit(ending));
+    }
+
+    fn forget(&mut self, out: &mut Vec<Action>) {
+        self.end_worker(out);
+        out.push(Action::Forget);
+        self.exit(Ending::Asked, out);
+    }
+}

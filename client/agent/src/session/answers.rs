@@ -1,0 +1,188 @@
+//! What the link and the coordinator say, and what that does to the lease at hand.
+
+use super::{Action, Ending, Link, Question, Report, Session, Timer, Training, Upload};
+use crate::{
+    journal::{Journal, Run},
+    lease::{Lease, LeaseKind},
+};
+use nightjar_shared::{
+    ids::RunId,
+    run_spec::RunSpec,
+    time::Mono,
+    wire::{self, Refusal, RefusalAction, RefusalCode, coordinator_message as answer},
+};
+use std::time::Duration;
+
+impl Session {
+    pub(super) fn connected(&mut self) {
+        self.link = Link::Up { greeted: false };
+        // A new connection owes nothing to what the last one was refused.
+        self.timers.clear(Timer::Request);
+    }
+
+    pub(super) fn disconnected(&mut self, why: String, now: Mono, out: &mut Vec<Action>) {
+        // Once a minute at most: the owner knows by then.
+        if self.greeted() || self.timers.attempts(Timer::Reconnect) == 0 {
+            out.push(Action::Report(Report::Offline { why }));
+        }
+        self.link = Link::Down;
+        self.asked = None;
+        self.fetching = false;
+        // The offer will tell how much of the delta arrived.
+        self.upload = Upload::Unasked;
+        self.timers.clear(Timer::Answer);
+        self.timers.back_off(Timer::Reconnect, now);
+    }
+
+    pub(super) fn answered(&mut self, request: u64, body: answer::Body, now: Mono, out: &mut Vec<Action>) {
+        let Some((_, question)) = self.asked.take_if(|(open, _)| *open == request) else { return };
+        self.timers.clear(Timer::Answer);
+        if question != Question::Hello && !matches!(body, answer::Body::Refusal(_)) {
+            self.timers.clear(Timer::Request);
+        }
+        match (question, body) {
+            (Question::Leave, _) => self.forget(out),
+            (_, answer::Body::Refusal(refusal)) => self.refused(refusal, now, out),
+            (Question::Hello, answer::Body::Welcome(welcome)) => self.welcomed(welcome, out),
+            (Question::Lease, answer::Body::Lease(lease)) => self.granted(&lease, now, out),
+            (Question::Offer, answer::Body::Upload(_)) => self.upload = Upload::Wanted,
+            (Question::Offer | Question::Evaluation, answer::Body::Done(done)) => self.delivered(done, out),
+            (Question::Return, answer::Body::Done(_)) => self.close_lease(out),
+            (Question::Renew, answer::Body::Done(_)) => self.renewed(now),
+            (question, _) => {
+                out.push(Action::Disconnect);
+                self.disconnected(format!("the coordinator's answer does not fit the question ({question:?})"), now, out);
+            }
+        }
+    }
+
+    pub(super) fn refused(&mut self, refusal: Refusal, now: Mono, out: &mut Vec<Action>) {
+        let sentence = wire::limits::tame(&refusal.sentence);
+        match refusal.action() {
+            RefusalAction::HelloAgain => {
+                self.link = Link::Up { greeted: false };
+                self.timers.back_off(Timer::Request, now);
+            }
+            RefusalAction::Upgrade | RefusalAction::Stop => {
+                let over = refusal.code() == RefusalCode::RunOver;
+                self.exit(if over { Ending::RunOver(sentence) } else { Ending::Refused(sentence) }, out);
+            }
+            RefusalAction::DropLease if self.journal.lease.is_some() => self.drop_lease(sentence, out),
+            RefusalAction::Retry if refusal.retry_ms > 0 => {
+                self.told = sentence;
+                self.timers.wait(Timer::Request, now, Duration::from_millis(refusal.retry_ms));
+            }
+            RefusalAction::Retry | RefusalAction::DropLease | RefusalAction::Unspecified => {
+                self.timers.back_off(Timer::Request, now);
+            }
+        }
+    }
+
+    pub(super) fn welcomed(&mut self, welcome: wire::Welcome, out: &mut Vec<Action>) {
+        let (Some(id), Ok(spec)) = (RunId::from_bytes(&welcome.run_id), parse_spec(&welcome.run_spec_json)) else {
+            let why = "this run needs a newer nightjar: its run spec is not understood; upgrade, then start again";
+            return self.exit(Ending::Refused(why.into()), out);
+        };
+        self.link = Link::Up { greeted: true };
+        self.timers.clear(Timer::Reconnect);
+        out.push(Action::Report(Report::Online { run: spec.name }));
+        let run = Run { id, spec_json: welcome.run_spec_json, keep_alive_ms: welcome.keep_alive_ms.max(1000) };
+        if self.journal.run.as_ref().is_some_and(|old| old.id != id) {
+            // Another run behind the same invite: nothing of the old one fits.
+            self.end_worker(out);
+            self.journal = Journal::default();
+            self.lease_over();
+        }
+        if self.journal.run.as_ref() != Some(&run) {
+            self.journal.run = Some(run);
+            self.commit(out);
+        }
+        // Whether the lease at hand still stands is the first thing to know.
+        self.renew_due = true;
+    }
+
+    pub(super) fn granted(&mut self, message: &wire::Lease, now: Mono, out: &mut Vec<Action>) {
+        match Lease::from_wire(message, self.journal.weights.is_some()) {
+            Ok(lease) => {
+                self.told.clear();
+                self.journal.lease = Some(lease);
+                out.push(Action::WriteJournal(Box::new(self.journal.clone())));
+                self.renewed(now);
+            }
+            Err(bad) => {
+                out.push(Action::Report(Report::Trouble(bad.to_string())));
+                self.timers.back_off(Timer::Request, now);
+            }
+        }
+    }
+
+    pub(super) fn renewed(&mut self, now: Mono) {
+        self.renew_due = false;
+        if let Some(run) = &self.journal.run {
+            self.timers.set(Timer::Renew, now + Duration::from_millis(run.keep_alive_ms / 2));
+        }
+    }
+
+    pub(super) fn delivered(&mut self, done: wire::Done, out: &mut Vec<Action>) {
+        let Some(lease) = &self.journal.lease else { return };
+        let delta = self.journal.delta.take();
+        let counts = lease.kind == LeaseKind::Evaluate || done.merged;
+        out.push(Action::Report(Report::Delivered {
+            lease: lease.id,
+            kind: lease.kind,
+            steps: delta.as_ref().map_or(0, |d| d.steps),
+            losses: delta.as_ref().map(|d| (d.loss_first, d.loss_last)),
+            merged: if counts { Ok(()) } else { Err(wire::limits::tame(&done.note)) },
+        }));
+        let totals = &mut self.journal.totals;
+        match delta {
+            Some(delta) => {
+                totals.leases += 1;
+                if done.merged {
+                    totals.merged += 1;
+                    totals.samples += u64::from(delta.samples);
+                    self.journal.residual = Some(delta.residual);
+                    self.journal.optimizer = Some(delta.optimizer);
+                }
+            }
+            None => totals.evaluations += 1,
+        }
+        self.close_lease(out);
+    }
+
+    pub(super) fn drop_lease(&mut self, why: String, out: &mut Vec<Action>) {
+        if let Some(lease) = &self.journal.lease {
+            out.push(Action::Report(Report::Dropped { lease: lease.id, why }));
+        }
+        if self.working() {
+            self.end_worker(out);
+        }
+        self.close_lease(out);
+    }
+
+    /// The lease at hand is over, whatever came of it.
+    pub(super) fn close_lease(&mut self, out: &mut Vec<Action>) {
+        self.journal.lease = None;
+        self.journal.delta = None;
+        self.lease_over();
+        self.commit(out);
+    }
+
+    pub(super) fn lease_over(&mut self) {
+        self.fetched = 0;
+        self.fetching = false;
+        self.training = Training::default();
+        self.returning = None;
+        self.evaluated = None;
+        self.upload = Upload::Unasked;
+        self.renew_due = false;
+        self.timers.clear(Timer::Renew);
+        self.timers.clear(Timer::Transfer);
+    }
+}
+
+fn parse_spec(json: &str) -> Result<RunSpec, ()> {
+    let spec: RunSpec = serde_json::from_str(json).map_err(|_| ())?;
+    spec.validate().map_err(|_| ())?;
+    Ok(spec)
+}

@@ -1,0 +1,76 @@
+//! Blobs under way: what the lease at hand needs, one after the other, and the pending delta's upload.
+
+use super::{Action, Fault, Session, Timer, Upload};
+use nightjar_shared::{ids::BlobHash, time::Mono, wire::RefusalCode};
+
+/// A lease is given back after its blobs could not be fetched this often over a working link.
+const FETCH_FAILURES_MAX: u32 = 5;
+
+impl Session {
+    pub(super) fn advance_blobs(&mut self, out: &mut Vec<Action>) {
+        if self.timers.pending(Timer::Transfer) {
+            return;
+        }
+        let Some(lease) = &self.journal.lease else { return };
+        if let Some(delta) = &self.journal.delta {
+            if self.upload == Upload::Wanted && self.greeted() {
+                self.upload = Upload::Underway;
+                out.push(Action::Upload { lease: lease.id, blob: delta.blob, file: delta.file.clone() });
+            }
+        } else if !self.fetching
+            && self.may_train()
+            && self.returning.is_none()
+            && self.evaluated.is_none()
+            && let Some(blob) = lease.blobs().nth(self.fetched)
+        {
+            self.fetching = true;
+            out.push(Action::Fetch(blob));
+        }
+    }
+
+    pub(super) fn blob_fetched(&mut self, hash: BlobHash) {
+        if self.fetching && self.awaited() == Some(hash) {
+            self.fetching = false;
+            self.fetched += 1;
+            self.timers.clear(Timer::Transfer);
+        }
+    }
+
+    pub(super) fn fetch_failed(&mut self, hash: BlobHash, fault: Fault, now: Mono, out: &mut Vec<Action>) {
+        if !self.fetching || self.awaited() != Some(hash) {
+            return;
+        }
+        self.fetching = false;
+        self.timers.back_off(Timer::Transfer, now);
+        let gone = matches!(&fault, Fault::Refused(r) if r.code() == RefusalCode::NotFound);
+        if let Fault::Refused(refusal) = fault
+            && !gone
+        {
+            self.refused(refusal, now, out);
+        }
+        if gone || (self.greeted() && self.timers.attempts(Timer::Transfer) >= FETCH_FAILURES_MAX) {
+            self.returning = Some(format!("the blob {} could not be fetched", hash.short()));
+        }
+    }
+
+    /// The blob that is being fetched.
+    pub(super) fn awaited(&self) -> Option<BlobHash> {
+        self.journal.lease.as_ref()?.blobs().nth(self.fetched).map(|b| b.hash)
+    }
+
+    pub(super) fn upload_ended(&mut self, fault: Option<Fault>, now: Mono, out: &mut Vec<Action>) {
+        if self.upload != Upload::Underway {
+            return;
+        }
+        self.upload = Upload::Unasked;
+        match fault {
+            None => self.timers.clear(Timer::Transfer),
+            Some(Fault::Refused(refusal)) => {
+                self.timers.back_off(Timer::Transfer, now);
+                self.refused(refusal, now, out);
+            }
+            Some(Fault::Broken(_)) => self.timers.back_off(Timer::Transfer, now),
+            Some(Fault::FileGone) => self.drop_lease("its delta is no longer on this computer's disk".into(), out),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! All that can happen to a session, and all that it can want done. The event loop and the simulator perform the
+//! actions **in order**: an offer comes after the journal that names it, so it must be durable before the offer goes up.
+
+use crate::{
+    journal::Journal,
+    lease::{BlobRef, LeaseKind},
+};
+use nightjar_shared::{
+    ids::{BlobHash, LeaseId},
+    wire::{Refusal, coordinator_message, device_message, worker},
+};
+use std::fmt;
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The policy's verdict.
+    Permission(Permission),
+    /// The answer to [`Action::Connect`]: there is a connection.
+    Connected,
+    /// There is none, or no longer. All that was under way on it is over, and will not be reported one by one.
+    Disconnected {
+        /// What the link says.
+        why: String,
+    },
+    /// The answer to [`Action::Ask`].
+    Answered {
+        /// Which request.
+        request: u64,
+        /// The answer.
+        body: coordinator_message::Body,
+    },
+    /// The answer to [`Action::Fetch`]: the blob is on the disk, whole and verified.
+    Fetched {
+        /// Which.
+        hash: BlobHash,
+    },
+    /// The answer to [`Action::Fetch`]: it is not.
+    FetchFailed {
+        /// Which.
+        hash: BlobHash,
+        /// Why.
+        fault: Fault,
+    },
+    /// The answer to [`Action::Upload`]: the coordinator has the delta.
+    Uploaded,
+    /// The answer to [`Action::Upload`]: it has not.
+    UploadFailed(Fault),
+    /// The worker says something. Files that it names are synced.
+    Worker(worker::from_worker::Body),
+    /// The worker ended, whether it was told to or not.
+    WorkerExited {
+        /// Its last words.
+        why: String,
+    },
+    /// The owner leaves the run.
+    Leave,
+    /// The process is to end soon.
+    Shutdown,
+    /// Time passed; `Session::next_deadline` says when this is due.
+    Tick,
+}
+
+/// Whether training is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// It is.
+    Allowed,
+    /// It is not, for this reason.
+    Held(String),
+}
+
+/// Why a blob did not travel.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// The coordinator refused.
+    Refused(Refusal),
+    /// The link broke, or what came was damaged; what arrived whole is kept.
+    Broken(String),
+    /// The file to be uploaded is not on this device's disk as the journal says.
+    FileGone,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Connect to the coordinator, whichever address answers.
+    Connect,
+    /// Close the connection. [`Event::Disconnected`] does not follow.
+    Disconnect,
+    /// Send a request.
+    Ask {
+        /// Repeated in the answer.
+        request: u64,
+        /// The request.
+        body: device_message::Body,
+    },
+    /// Have this blob on the disk: answered at once if it is there.
+    Fetch(BlobRef),
+    /// Send a delta's bytes.
+    Upload {
+        /// The lease it belongs to.
+        lease: LeaseId,
+        /// Its name.
+        blob: BlobRef,
+        /// Its file.
+        file: String,
+    },
+    /// Give the worker a lease, starting the process if there is none.
+    Work(worker::to_worker::Body),
+    /// Tell the worker to finish its step and report.
+    StopWork,
+    /// End the worker's process. [`Event::WorkerExited`] does not follow.
+    EndWorker,
+    /// Replace the journal. Nothing after it happens unless it is durable.
+    WriteJournal(Box<Journal>),
+    /// Remove blobs and worker files other than these.
+    Tidy {
+        /// What stays.
+        keep: Vec<String>,
+    },
+    /// Forget the run: membership, journal, blobs and worker files.
+    Forget,
+    /// Tell the owner.
+    Report(Report),
+    /// End the process.
+    Exit(Ending),
+}
+
+impl Action {
+    /// The fail point passed just before the action is performed.
+    pub fn fail_point(&self) -> &'static str {
+        match self {
+            Action::Connect => "agent.connect",
+            Action::Disconnect => "agent.disconnect",
+            Action::Ask { body: device_message::Body::DeltaOffer(_), .. } => "agent.offer",
+            Action::Ask { .. } => "agent.ask",
+            Action::Fetch(_) => "agent.fetch",
+            Action::Upload { .. } => "agent.upload",
+            Action::Work(_) => "agent.work",
+            Action::StopWork => "agent.stop_work",
+            Action::EndWorker => "agent.end_worker",
+            Action::WriteJournal(_) => "agent.journal",
+            Action::Tidy { .. } => "agent.tidy",
+            Action::Forget => "agent.forget",
+            Action::Report(_) => "agent.report",
+            Action::Exit(_) => "agent.exit",
+        }
+    }
+}
+
+/// How a session ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// As the owner asked.
+    Asked,
+    /// The run is over.
+    RunOver(String),
+    /// The coordinator will not have this device, or this version of it; says why.
+    Refused(String),
+}
+
+/// What the owner is told, a line each.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// Connected and welcome.
+    Online {
+        /// The run's name.
+        run: String,
+    },
+    /// Not connected.
+    Offline {
+        /// Why.
+        why: String,
+    },
+    /// Training is not allowed.
+    Held {
+        /// Why.
+        reason: String,
+    },
+    /// Training is allowed again.
+    Released,
+    /// A lease was delivered.
+    Delivered {
+        /// Which.
+        lease: LeaseId,
+        /// What for.
+        kind: LeaseKind,
+        /// Inner steps taken.
+        steps: u32,
+        /// Loss of the first and the last step, nats a token.
+        losses: Option<(f64, f64)>,
+        /// Whether it counts; else the coordinator's reason.
+        merged: Result<(), String>,
+    },
+    /// A lease came to nothing.
+    Dropped {
+        /// Which.
+        lease: LeaseId,
+        /// Why.
+        why: String,
+    },
+    /// Something went wrong and is tried again.
+    Trouble(String),
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Report::Online { run } => write!(f, "online: in the run \"{run}\""),
+            Report::Offline { why } => write!(f, "offline: {why}; trying again"),
+            Report::Held { reason } => write!(f, "holding: {reason}"),
+            Report::Released => write!(f, "running: training is allowed"),
+            Report::Delivered { lease, kind, steps, losses, merged } => {
+                match kind {
+                    LeaseKind::Train => write!(f, "lease {lease}: {steps} steps")?,
+                    LeaseKind::Evaluate => write!(f, "lease {lease}: held-out loss measured")?,
+                }
+                if let Some((first, last)) = losses {
+                    write!(f, ", loss {first:.3} to {last:.3}")?;
+                }
+                match (kind, merged) {
+                    (LeaseKind::Train, Ok(())) => write!(f, ", merged"),
+                    (LeaseKind::Evaluate, Ok(())) => Ok(()),
+                    (_, Err(why)) => write!(f, ", not merged: {why}"),
+                }
+            }
+            Report::Dropped { lease, why } => write!(f, "lease {lease}: given up: {why}"),
+            Report::Trouble(what) => write!(f, "trouble: {what}"),
+        }
+    }
+}

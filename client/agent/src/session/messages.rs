@@ -1,0 +1,111 @@
+//! The messages that a session sends, made from its state.
+
+use super::{Question, Session, Timer, Upload};
+use crate::{
+    journal::{HeldWeights, PendingDelta, Run},
+    lease::{Lease, LeaseKind},
+};
+use nightjar_shared::{
+    delta::CodecId,
+    wire::{self, device_message as ask, worker},
+};
+
+impl Session {
+    /// What there is to ask, once greeted.
+    pub(super) fn question(&self) -> Option<(Question, ask::Body)> {
+        if self.leaving {
+            return Some((Question::Leave, ask::Body::Leave(wire::Leave {})));
+        }
+        let Some(lease) = &self.journal.lease else {
+            let wanted = self.may_train() && !self.timers.pending(Timer::Work);
+            return wanted.then(|| (Question::Lease, ask::Body::LeaseRequest(self.lease_request())));
+        };
+        let (lease_id, generation) = (lease.id.0, lease.generation.0);
+        if let Some(delta) = &self.journal.delta {
+            let offer = offer(lease, delta);
+            return (self.upload == Upload::Unasked).then_some((Question::Offer, ask::Body::DeltaOffer(offer)));
+        }
+        if let Some(why) = &self.returning {
+            let why = why.clone();
+            return Some((Question::Return, ask::Body::LeaseReturn(wire::LeaseReturn { lease_id, generation, why })));
+        }
+        if let Some((nats, tokens)) = self.evaluated {
+            let body = wire::Evaluation { lease_id, generation, nats, tokens };
+            return Some((Question::Evaluation, ask::Body::Evaluation(body)));
+        }
+        let steps_done = self.training.steps;
+        self.renew_due.then_some((Question::Renew, ask::Body::LeaseRenew(wire::LeaseRenew { lease_id, generation, steps_done })))
+    }
+
+    pub(super) fn hello(&self) -> wire::Hello {
+        let run = self.journal.run.as_ref();
+        wire::Hello {
+            software: concat!("nightjar ", env!("CARGO_PKG_VERSION")).into(),
+            // An enrolled device needs none, but a coordinator whose ledger was restored may have forgotten it.
+            invite: self.profile.token.clone(),
+            role: self.profile.role as i32,
+            codecs: CodecId::ALL.iter().map(|c| *c as u32).collect(),
+            kinds: self.profile.kinds.iter().map(|k| k.to_wire() as i32).collect(),
+            name: self.profile.name.clone(),
+            device: self.profile.hardware.clone(),
+            memory_bytes: self.profile.memory_bytes,
+            run_id: run.map_or_else(Vec::new, |r| r.id.0.to_vec()),
+        }
+    }
+
+    pub(super) fn lease_request(&self) -> wire::LeaseRequest {
+        let held = |w: &HeldWeights| wire::HeldWeights { version: w.version.0, digest: w.digest.0.to_vec() };
+        wire::LeaseRequest {
+            held: self.journal.weights.as_ref().map(held),
+            shards: self.journal.shards.iter().map(|s| s.hash.0.to_vec()).collect(),
+        }
+    }
+
+    pub(super) fn job(&self, lease: &Lease, run: &Run) -> worker::to_worker::Body {
+        let from_held = lease.keyframe.is_none();
+        let base = worker::Base {
+            weights_file: self.journal.weights.as_ref().filter(|_| from_held).map_or_else(String::new, |w| w.file.clone()),
+            keyframe_file: lease.keyframe.map_or_else(String::new, |k| k.file()),
+            updates: lease.updates.iter().map(|u| worker::UpdateFile { file: u.blob.file(), redefines: u.redefines }).collect(),
+            version: lease.base_version.0,
+            digest: lease.base_digest.0.to_vec(),
+        };
+        let slice = worker::Slice {
+            shard_file: lease.shard.file(),
+            shard_samples: lease.shard_samples,
+            first_sample: lease.first_sample,
+            samples: lease.samples,
+        };
+        let (lease_id, run_spec_json, base, slice) = (lease.id.0, run.spec_json.clone(), Some(base), Some(slice));
+        match lease.kind {
+            LeaseKind::Evaluate => worker::to_worker::Body::Evaluate(worker::Evaluate { lease_id, run_spec_json, base, slice }),
+            LeaseKind::Train => worker::to_worker::Body::Train(worker::Train {
+                lease_id,
+                run_spec_json,
+                base,
+                slice,
+                steps: lease.steps,
+                progress_tokens: lease.progress_tokens,
+                progress_tokens_per_step: lease.progress_tokens_per_step,
+                codec: lease.codec,
+                residual_file: self.journal.residual.clone().unwrap_or_default(),
+                optimizer_file: self.journal.optimizer.clone().unwrap_or_default(),
+                tokens_per_s_max: self.profile.tokens_per_s_max,
+                checkpoint_ms: self.profile.checkpoint_ms,
+            }),
+        }
+    }
+}
+
+fn offer(lease: &Lease, delta: &PendingDelta) -> wire::DeltaOffer {
+    wire::DeltaOffer {
+        lease_id: lease.id.0,
+        generation: lease.generation.0,
+        delta: Some(delta.blob.to_wire()),
+        steps: delta.steps,
+        samples: delta.samples,
+        train_ms: delta.train_ms,
+        loss_first: delta.loss_first,
+        loss_last: delta.loss_last,
+    }
+}

@@ -1,0 +1,91 @@
+//! What a session tells about itself.
+
+use super::{Link, Permission, Question, Session, Worker};
+use crate::{journal::Totals, lease::LeaseKind};
+use serde::{Deserialize, Serialize};
+
+/// How far the worker is with the lease at hand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Training {
+    /// Inner steps taken.
+    pub steps: u32,
+    /// Loss of the last one, nats a token.
+    pub loss: f64,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Time in inner steps.
+    pub train_ms: u64,
+}
+
+/// A session at one glance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// What it does now, in a few words.
+    pub doing: String,
+    /// Whether a worker trains or measures at this moment.
+    pub working: bool,
+    /// Whether the coordinator has welcomed it.
+    pub online: bool,
+    /// The lease at hand, if any.
+    pub lease: Option<u64>,
+    /// Its inner steps.
+    pub lease_steps: u32,
+    /// How far the worker is with it.
+    pub training: Training,
+    /// The newest weights on the disk.
+    pub version: Option<u64>,
+    /// What was delivered so far.
+    pub totals: Totals,
+}
+
+/// With nothing to do, and nothing to ask before a while has passed.
+const WAITING: &str = "waiting for work";
+
+impl Session {
+    /// What it does, and what it has done.
+    pub fn status(&self) -> Status {
+        let lease = self.journal.lease.as_ref();
+        let mut doing = self.doing().to_owned();
+        if doing == WAITING && !self.told.is_empty() {
+            doing = format!("{WAITING}; the coordinator says: {}", self.told);
+        }
+        Status {
+            doing,
+            working: self.working(),
+            online: self.greeted(),
+            lease: lease.map(|l| l.id.0),
+            lease_steps: lease.map_or(0, |l| l.steps),
+            training: self.training,
+            version: self.journal.weights.as_ref().map(|w| w.version.0),
+            totals: self.journal.totals.clone(),
+        }
+    }
+
+    fn doing(&self) -> &'static str {
+        if self.leaving {
+            return "leaving the run";
+        }
+        match (self.worker, &self.journal.lease) {
+            (Worker::Stopping, _) => return "stopping at the next step",
+            (Worker::Busy, Some(lease)) if lease.kind == LeaseKind::Evaluate => return "measuring held-out loss",
+            (Worker::Busy, _) => return "training",
+            _ => {}
+        }
+        if self.journal.delta.is_some() {
+            return if self.greeted() { "delivering a delta" } else { "waiting for the coordinator to deliver a delta" };
+        }
+        if self.returning.is_some() {
+            return "giving a lease back";
+        }
+        if self.permission != Some(Permission::Allowed) {
+            return "holding";
+        }
+        match self.link {
+            Link::Down | Link::Connecting => "connecting",
+            Link::Up { greeted: false } => "saying hello",
+            Link::Up { greeted: true } if self.journal.lease.is_some() => "fetching what the lease needs",
+            Link::Up { greeted: true } if matches!(self.asked, Some((_, Question::Lease))) => "asking for a lease",
+            Link::Up { greeted: true } => WAITING,
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The worker: when it is given a lease or told to stop, and what becomes of what it says.
+
+use super::{Action, Permission, Report, Session, Timer, Training, Upload, Worker};
+use crate::{
+    journal::{HeldWeights, PendingDelta},
+    lease::{BlobRef, LeaseKind},
+};
+use nightjar_shared::{
+    ids::BlobHash,
+    time::Mono,
+    wire::{self, worker},
+};
+use std::time::Duration;
+
+/// A worker that is told to stop is ended after this. The owner wants the machine back.
+const STOP_MAX: Duration = Duration::from_secs(5);
+
+/// A lease is given back after its worker failed this often.
+const WORKER_FAILURES_MAX: u32 = 3;
+
+impl Session {
+    pub(super) fn advance_worker(&mut self, now: Mono, out: &mut Vec<Action>) {
+        if self.may_train() {
+            self.start_work(out);
+            return;
+        }
+        let measuring = self.journal.lease.as_ref().is_some_and(|l| l.kind == LeaseKind::Evaluate);
+        match self.worker {
+            Worker::Off | Worker::Stopping => {}
+            // Half a measurement is worth nothing.
+            Worker::Busy if measuring || self.leaving => self.end_worker(out),
+            Worker::Busy => {
+                self.worker = Worker::Stopping;
+                self.timers.set(Timer::Stop, now + STOP_MAX);
+                out.push(Action::StopWork);
+            }
+            // Its memory is the owner's too.
+            Worker::Idle => self.end_worker(out),
+        }
+        // A lease cannot wait for its owner: what is not trained by now goes back to the pool.
+        if let Some(Permission::Held(reason)) = &self.permission
+            && self.unfinished()
+            && !self.working()
+            && !self.closing
+        {
+            self.returning.get_or_insert_with(|| reason.clone());
+        }
+    }
+
+    pub(super) fn start_work(&mut self, out: &mut Vec<Action>) {
+        let ready = matches!(self.worker, Worker::Off | Worker::Idle) && !self.timers.pending(Timer::Work);
+        if !ready || !self.unfinished() || self.returning.is_some() {
+            return;
+        }
+        let (Some(lease), Some(run)) = (&self.journal.lease, &self.journal.run) else { return };
+        if self.fetched < lease.blobs().count() {
+            return;
+        }
+        out.push(Action::Work(self.job(lease, run)));
+        self.worker = Worker::Busy;
+        self.training = Training::default();
+    }
+
+    pub(super) fn worker_says(&mut self, message: worker::from_worker::Body, now: Mono, out: &mut Vec<Action>) {
+        use worker::from_worker::Body;
+        match message {
+            Body::Ready(ready) => self.profile.hardware = wire::limits::tame(&ready.device),
+            Body::Progress(p) if self.is_at_work_on(p.lease_id) => {
+                self.training = Training { steps: p.steps, loss: p.loss, tokens: p.tokens, train_ms: p.train_ms };
+            }
+            Body::Trained(trained) if self.is_at_work_on(trained.lease_id) => self.trained(trained, now, out),
+            Body::Evaluated(e) if self.is_at_work_on(e.lease_id) => {
+                self.worker_idle();
+                self.evaluated = Some((e.nats, e.tokens));
+                self.hold_weights(e.weights_file);
+                self.commit(out);
+            }
+            Body::Failed(failed) if self.working() => self.worker_failed(failed, now, out),
+            // From before a lease was dropped.
+            Body::Progress(_) | Body::Trained(_) | Body::Evaluated(_) | Body::Failed(_) => {}
+        }
+    }
+
+    pub(super) fn is_at_work_on(&self, lease_id: u64) -> bool {
+        self.working() && self.unfinished() && self.journal.lease.as_ref().is_some_and(|l| l.id.0 == lease_id)
+    }
+
+    pub(super) fn trained(&mut self, t: worker::Trained, now: Mono, out: &mut Vec<Action>) {
+        self.worker_idle();
+        if t.steps == 0 || t.delta_file.is_empty() {
+            self.returning = Some("it was stopped before its first step".into());
+            return;
+        }
+        let finite = t.loss_first.is_finite() && t.loss_last.is_finite();
+        let (Some(hash), true) = (BlobHash::from_bytes(&t.delta_hash), finite) else {
+            return self.failed_attempt("the worker reported a result that makes no sense".into(), now, out);
+        };
+        self.hold_weights(t.weights_file);
+        self.journal.delta = Some(PendingDelta {
+            blob: BlobRef { hash, bytes: t.delta_bytes },
+            file: t.delta_file,
+            residual: t.residual_file,
+            optimizer: t.optimizer_file,
+            steps: t.steps,
+            samples: t.samples,
+            train_ms: t.train_ms,
+            loss_first: t.loss_first,
+            loss_last: t.loss_last,
+        });
+        self.upload = Upload::Unasked;
+        self.commit(out);
+    }
+
+    /// Notes that the lease's base weights are on the disk, built and checked.
+    pub(super) fn hold_weights(&mut self, file: String) {
+        let Some(lease) = &self.journal.lease else { return };
+        if !file.is_empty() {
+            self.journal.weights = Some(HeldWeights { version: lease.base_version, digest: lease.base_digest, file });
+        }
+        let shard = lease.shard;
+        self.journal.used_shard(shard);
+    }
+
+    pub(super) fn worker_idle(&mut self) {
+        self.worker = Worker::Idle;
+        self.timers.clear(Timer::Stop);
+        self.timers.clear(Timer::Work);
+    }
+
+    pub(super) fn worker_failed(&mut self, failed: worker::Failed, now: Mono, out: &mut Vec<Action>) {
+        let why = wire::limits::tame(&failed.sentence);
+        self.end_worker(out);
+        if failed.base_is_wrong {
+            // With no weights named in the next request, a keyframe comes.
+            self.journal.weights = None;
+            self.returning = Some(why);
+            self.commit(out);
+        } else {
+            self.failed_attempt(why, now, out);
+        }
+    }
+
+    pub(super) fn worker_exited(&mut self, why: String, now: Mono, out: &mut Vec<Action>) {
+        let (was_working, was_stopping) = (self.working(), self.worker == Worker::Stopping);
+        self.worker = Worker::Off;
+        self.timers.clear(Timer::Stop);
+        if was_working && !was_stopping {
+            self.failed_attempt(why, now, out);
+        }
+    }
+
+    /// The worker failed at the lease at hand: it tries again after a while, or the lease goes back.
+    pub(super) fn failed_attempt(&mut self, why: String, now: Mono, out: &mut Vec<Action>) {
+        self.timers.back_off(Timer::Work, now);
+        if self.timers.attempts(Timer::Work).is_multiple_of(WORKER_FAILURES_MAX) {
+            self.returning = Some(why.clone());
+        }
+        out.push(Action::Report(Report::Trouble(format!("the worker failed: {why}"))));
+    }
+
+    pub(super) fn end_worker(&mut self, out: &mut Vec<Action>) {
+        if self.worker != Worker::Off {
+            self.worker = Worker::Off;
+            self.timers.clear(Timer::Stop);
+            out.push(Action::EndWorker);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `join`, `run`, `anchor` and `leave`: the commands that are, or become, an agent.
+
+use super::{control, preferences::PreferenceFlags};
+use anyhow::{Context, Result};
+use clap::Args;
+use nightjar_agent::{
+    control::Command,
+    event_loop::{self, Setup},
+    home::Home,
+    identity::Identity,
+    journal,
+    lease::LeaseKind,
+    link::{Dialer, LinkError},
+    membership::Membership,
+    preferences::{Policy, Preferences},
+    session::Ending,
+    worker::Processes,
+};
+use nightjar_shared::wire::Role;
+use std::{
+    io::Write,
+    process::ExitCode,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// The coordinator is waited for so long while a device joins.
+const KNOCK_MAX: Duration = Duration::from_secs(5);
+
+#[derive(Args)]
+pub(super) struct Join {
+    /// The invite: a link that starts with "nightjar:"
+    invite: String,
+    /// How this computer is called in the run's roster [default: the first digits of its id]
+    #[arg(long)]
+    name: Option<String>,
+}
+
+#[derive(Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    pub preferences: PreferenceFlags,
+}
+
+#[derive(Args)]
+pub(super) struct Anchor {
+    #[command(flatten)]
+    preferences: PreferenceFlags,
+    /// Only measure held-out loss; do not train
+    #[arg(long)]
+    evaluate_only: bool,
+}
+
+pub(super) fn join(home: &Home, join: &Join) -> Result<ExitCode> {
+    let _lock = home.lock()?;
+    let identity = Identity::load_or_create(home)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let device = identity.device().short();
+    let membership = Membership::from_link(&join.invite, join.name.as_deref().unwrap_or(&device), now)?;
+    let answers = knock(&identity, &membership)?;
+    let disk = home.disk();
+    if !Membership::load(&*disk).is_ok_and(|before| before.is_same_run(&membership)) {
+        // Weights and leases of another run are of no use in this one.
+        journal::forget(&*disk).context("cannot clear this device's folder")?;
+    }
+    membership.store(&*disk)?;
+    let role = if membership.role() == Role::Anchor { "an anchor node" } else { "a volunteer" };
+    println!("joined \"{}\" as {role}; this device is {device} ({})", membership.invite.run_name, membership.name);
+    let next = if membership.role() == Role::Anchor { "anchor" } else { "run" };
+    if !answers {
+        println!("the coordinator does not answer at the moment; `nightjar {next}` keeps trying");
+    }
+    println!("next: nightjar {next}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the coordinator of an invite answers. One that does not today may do so tonight; one with another key is not
+/// the one that the invite is for.
+fn knock(identity: &Identity, membership: &Membership) -> Result<bool> {
+    let dialer = Dialer::new(identity, &membership.invite)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        match tokio::time::timeout(KNOCK_MAX, dialer.connect()).await {
+            Ok(Ok(link)) => {
+                link.close().await;
+                Ok(true)
+            }
+            Ok(Err(error @ LinkError::WrongKey(_))) => Err(error.into()),
+            Ok(Err(_)) | Err(_) => Ok(false),
+        }
+    })
+}
+
+pub(super) fn run(home: Home, flags: &PreferenceFlags) -> Result<ExitCode> {
+    let preferences = flags.over_file(&home)?;
+    agent(home, preferences, vec![LeaseKind::Train], false)
+}
+
+pub(super) fn anchor(home: Home, anchor: &Anchor) -> Result<ExitCode> {
+    let preferences = Preferences { policy: Policy::Always, ..anchor.preferences.over_file(&home)? };
+    let mut kinds = vec![LeaseKind::Evaluate];
+    if !anchor.evaluate_only {
+        kinds.push(LeaseKind::Train);
+    }
+    agent(home, preferences, kinds, false)
+}
+
+pub(super) fn leave(home: Home) -> Result<ExitCode> {
+    if let Some(running) = control::Running::find(&home) {
+        running.send(Command::Leave)?;
+        println!("the agent is leaving the run");
+        return Ok(ExitCode::SUCCESS);
+    }
+    agent(home, Preferences::default(), vec![], true)
+}
+
+/// Runs the agent in this process until it ends.
+fn agent(home: Home, preferences: Preferences, kinds: Vec<LeaseKind>, leave: bool) -> Result<ExitCode> {
+    let _lock = home.lock()?;
+    let membership = Membership::load(&*home.disk())?;
+    let identity = Identity::load_or_create(&home)?;
+    let workshop = Box::new(worker(&home, &preferences)?);
+    // A pipe whose reader is gone must not end the training.
+    let say = Box::new(|line: &str| drop(writeln!(std::io::stdout(), "{line}")));
+    let setup = Setup { home, identity, membership, preferences, kinds, workshop, say, leave };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
+    match runtime.block_on(event_loop::run(setup))? {
+        Ending::Asked if leave => println!("left the run"),
+        Ending::Asked => println!("stopped"),
+        Ending::RunOver(sentence) => println!("the run is over: {sentence}"),
+        Ending::Refused(sentence) => anyhow::bail!("the coordinator refused this device: {sentence}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn worker(home: &Home, preferences: &Preferences) -> Result<Processes> {
+    let program = std::env::current_exe().context("cannot find this program's own file, which the worker is started from")?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = preferences.threads_on(cores).to_string();
+    let arguments = ["worker", "serve", "--device", &preferences.device, "--threads", &threads, "--state"];
+    let mut arguments: Vec<_> = arguments.iter().map(Into::into).collect();
+    arguments.push(home.folder().into());
+    Ok(Processes { program, arguments, log: home.path("worker.log") })
+}

@@ -1,0 +1,189 @@
+//! The local training state: what a device needs to go on with a lease after it was killed.
+//!
+//! Two slots, written in turn, each as a whole: whatever happens to the newer one, the older is still there. A file ends
+//! with the BLAKE3 hash of what precedes it.
+
+use crate::optimizer::Moments;
+use nightjar_shared::{
+    bytes::{Reader, Truncated},
+    disk::Disk,
+    ids::BlobHash,
+};
+use std::io;
+
+const MAGIC: &[u8; 8] = b"NJSTATE1";
+/// Magic, sequence, five counters, four floats, moments' `t`, number of parameters.
+const HEADER_BYTES: usize = 8 + 8 + 5 * 8 + 4 * 8 + 8 + 8;
+const HASH_BYTES: usize = 32;
+
+/// Why a checkpoint was not saved.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The disk failed.
+    #[error("saving the training state failed: {0}")]
+    Write(#[source] io::Error),
+    /// The disk failed.
+    #[error("reading the training state failed: {0}")]
+    Read(#[source] io::Error),
+    /// Weights and moments are not of one length.
+    #[error("weights and moments differ in length: {weights}, {m}, {v}")]
+    Lengths {
+        /// Length of the weights.
+        weights: usize,
+        /// Length of the first moments.
+        m: usize,
+        /// Length of the second moments.
+        v: usize,
+    },
+}
+
+/// How far a lease has been trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LeaseProgress {
+    /// The lease.
+    pub lease_id: u64,
+    /// The version it started from.
+    pub base_version: u64,
+    /// Inner steps made.
+    pub steps: u64,
+    /// Samples trained on.
+    pub samples: u64,
+    /// Tokens predicted.
+    pub tokens: u64,
+    /// Time spent training, in seconds.
+    pub train_s: f64,
+    /// Sum of the steps' losses.
+    pub loss_sum: f64,
+    /// The first step's loss.
+    pub loss_first: f64,
+    /// The last step's loss.
+    pub loss_last: f64,
+}
+
+/// Everything that a checkpoint holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Checkpoint {
+    /// How far it is.
+    pub progress: LeaseProgress,
+    /// The weights as a flat vector.
+    pub weights: Vec<f32>,
+    /// The optimizer's state.
+    pub moments: Moments,
+}
+
+/// Where a process keeps its training state.
+pub struct CheckpointStore<'a> {
+    disk: &'a dyn Disk,
+    name: String,
+    parameters: usize,
+    /// Of the checkpoint to write next.
+    sequence: u64,
+}
+
+impl<'a> CheckpointStore<'a> {
+    /// Uses the files `name.0` and `name.1`; a model with `parameters` parameters bounds what is read.
+    pub fn open(disk: &'a dyn Disk, name: &str, parameters: usize) -> Result<Self, CheckpointError> {
+        let mut store = CheckpointStore { disk, name: name.into(), parameters, sequence: 0 };
+        store.sequence = store.newest()?.map_or(0, |(sequence, _)| sequence + 1);
+        Ok(store)
+    }
+
+    /// Saves; on return it is durable. The checkpoint before it is kept.
+    pub fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        let bytes = encode(checkpoint, self.sequence, self.parameters)?;
+        self.disk.write(&self.slot(self.sequence), &bytes).map_err(CheckpointError::Write)?;
+        self.sequence += 1;
+        Ok(())
+    }
+
+    /// The newest checkpoint that is whole and fits the model; `None` if there is none. A damaged one is passed over.
+    pub fn load(&self) -> Result<Option<Checkpoint>, CheckpointError> {
+        Ok(self.newest()?.map(|(_, checkpoint)| checkpoint))
+    }
+
+    /// Removes both slots: the lease is done.
+    pub fn clear(&mut self) -> Result<(), CheckpointError> {
+        for slot in 0..2 {
+            self.disk.remove(&self.slot(slot)).map_err(CheckpointError::Write)?;
+        }
+        Ok(())
+    }
+
+    fn slot(&self, sequence: u64) -> String {
+        format!("{}.{}", self.name, sequence % 2)
+    }
+
+    fn newest(&self) -> Result<Option<(u64, Checkpoint)>, CheckpointError> {
+        let mut newest: Option<(u64, Checkpoint)> = None;
+        for slot in 0..2 {
+            let name = self.slot(slot);
+            let want = HEADER_BYTES + 12 * self.parameters + HASH_BYTES;
+            if self.disk.length(&name).map_err(CheckpointError::Read)? != Some(want as u64) {
+                continue;
+            }
+            let Some(bytes) = self.disk.read(&name).map_err(CheckpointError::Read)? else { continue };
+            let Some(found) = decode(&bytes, self.parameters) else {
+                tracing::warn!("{name} is damaged; using the checkpoint before it");
+                continue;
+            };
+            if newest.as_ref().is_none_or(|(sequence, _)| *sequence < found.0) {
+                newest = Some(found);
+            }
+        }
+        Ok(newest)
+    }
+}
+
+fn encode(c: &Checkpoint, sequence: u64, parameters: usize) -> Result<Vec<u8>, CheckpointError> {
+    let (weights, m, v) = (c.weights.len(), c.moments.m.len(), c.moments.v.len());
+    if [weights, m, v] != [parameters; 3] {
+        return Err(CheckpointError::Lengths { weights, m, v });
+    }
+    let mut out = Vec::with_capacity(HEADER_BYTES + 12 * parameters + HASH_BYTES);
+    out.extend_from_slice(MAGIC);
+    let p = &c.progress;
+    for number in [sequence, p.lease_id, p.base_version, p.steps, p.samples, p.tokens] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    for number in [p.train_s, p.loss_sum, p.loss_first, p.loss_last] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    out.extend_from_slice(&c.moments.t.to_le_bytes());
+    out.extend_from_slice(&(parameters as u64).to_le_bytes());
+    for values in [&c.weights, &c.moments.m, &c.moments.v] {
+        out.extend(values.iter().flat_map(|x| x.to_le_bytes()));
+    }
+    let hash = BlobHash::of(&out);
+    out.extend_from_slice(&hash.0);
+    Ok(out)
+}
+
+/// `None` for anything but a whole checkpoint of this model.
+fn decode(bytes: &[u8], parameters: usize) -> Option<(u64, Checkpoint)> {
+    let (body, hash) = bytes.split_at_checked(bytes.len().checked_sub(HASH_BYTES)?)?;
+    if BlobHash::of(body).0 != hash {
+        return None;
+    }
+    let read = || -> Result<Option<(u64, Checkpoint)>, Truncated> {
+        let mut r = Reader::new(body);
+        if &r.array::<8>()? != MAGIC {
+            return Ok(None);
+        }
+        let sequence = r.u64()?;
+        let [lease_id, base_version, steps, samples, tokens] = [r.u64()?, r.u64()?, r.u64()?, r.u64()?, r.u64()?];
+        let mut float = || Ok::<f64, Truncated>(f64::from_bits(r.u64()?));
+        let [train_s, loss_sum, loss_first, loss_last] = [float()?, float()?, float()?, float()?];
+        let t = r.u64()?;
+        if r.u64()? != parameters as u64 {
+            return Ok(None);
+        }
+        let mut vector = || -> Result<Vec<f32>, Truncated> {
+            let bytes = r.take(4 * parameters)?;
+            Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+        };
+        let [weights, m, v] = [vector()?, vector()?, vector()?];
+        let progress = LeaseProgress { lease_id, base_version, steps, samples, tokens, train_s, loss_sum, loss_first, loss_last };
+        Ok(Some((sequence, Checkpoint { progress, weights, moments: Moments { m, v, t } })))
+    };
+    read().ok().flatten()
+}

@@ -1,0 +1,278 @@
+//! Which device trains, chosen at run time: a GPU through `wgpu`, or the processor (`flex`).
+
+use burn::backend::AutoGraphicsApi;
+use burn::tensor::{Device, DeviceKind};
+use nightjar_shaders::tuning::{self, Tuning};
+use std::{
+    fmt,
+    future::Future,
+    path::PathBuf,
+    pin::pin,
+    str::FromStr,
+    sync::{Mutex, OnceLock},
+    task::{Context, Poll, Waker},
+};
+
+/// What the owner asks for: `auto`, `wgpu`, `wgpu:N` or `flex`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The first discrete or else integrated GPU, else the processor. Never a software adapter.
+    #[default]
+    Auto,
+    /// A `wgpu` adapter by its index in [`adapters`]; without one, the best there is, a software adapter included.
+    Wgpu(Option<usize>),
+    /// The processor.
+    Flex,
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceChoice::Auto => f.write_str("auto"),
+            DeviceChoice::Wgpu(None) => f.write_str("wgpu"),
+            DeviceChoice::Wgpu(Some(n)) => write!(f, "wgpu:{n}"),
+            DeviceChoice::Flex => f.write_str("flex"),
+        }
+    }
+}
+
+impl FromStr for DeviceChoice {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        match text {
+            "auto" => Ok(DeviceChoice::Auto),
+            "wgpu" => Ok(DeviceChoice::Wgpu(None)),
+            "flex" => Ok(DeviceChoice::Flex),
+            _ => {
+                let index = text.strip_prefix("wgpu:").and_then(|n| n.parse().ok());
+                index.map(|n| DeviceChoice::Wgpu(Some(n))).ok_or_else(|| DeviceError::NotADevice(text.into()))
+            }
+        }
+    }
+}
+
+/// Why no device could be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The text names no device.
+    #[error("'{0}' is no device; use auto, flex, wgpu or wgpu:N (N counts adapters from 0)")]
+    NotADevice(String),
+    /// There is no such adapter.
+    #[error("there is no wgpu adapter {index}; found: {found}")]
+    NoAdapter {
+        /// The index asked for.
+        index: usize,
+        /// Those there are.
+        found: String,
+    },
+    /// The adapter is of a kind that Burn cannot address.
+    #[error("adapter '{0}' cannot be used: its kind is unknown")]
+    UnknownKind(String),
+    /// The adapter did not open.
+    #[error("opening adapter '{name}' failed: {reason}")]
+    Open {
+        /// Its name.
+        name: String,
+        /// What the runtime says.
+        reason: String,
+    },
+    /// The thread pool already runs with another number of threads.
+    #[error("this process computes with {running} threads already; {wanted} were asked for")]
+    ThreadsRunning {
+        /// Threads of the pool.
+        running: usize,
+        /// Threads asked for.
+        wanted: usize,
+    },
+}
+
+/// What kind of device an adapter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdapterKind {
+    /// A GPU with memory of its own.
+    Discrete,
+    /// A GPU that shares the processor's memory.
+    Integrated,
+    /// A GPU of a virtual machine.
+    Virtual,
+    /// A program that plays GPU, such as llvmpipe.
+    Software,
+    /// The driver does not say.
+    Unknown,
+}
+
+/// A `wgpu` adapter of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adapter {
+    /// N of `wgpu:N`.
+    pub index: usize,
+    /// The device's name, as its driver has it.
+    pub name: String,
+    /// What it is.
+    pub kind: AdapterKind,
+    /// The graphics API it is reached through.
+    pub api: String,
+    /// Its index among the adapters of its kind, which is how Burn names it.
+    nth_of_kind: usize,
+}
+
+/// The adapters of this machine, asked for once a process. All are of one graphics API: the first that has a GPU.
+pub fn adapters() -> &'static [Adapter] {
+    static ADAPTERS: OnceLock<Vec<Adapter>> = OnceLock::new();
+    ADAPTERS.get_or_init(|| {
+        // Burn looks in the same order, so that an index means the same adapter to both.
+        let lists: Vec<Vec<Adapter>> = AutoGraphicsApi::chain().into_iter().map(probe).filter(|list| !list.is_empty()).collect();
+        let has_gpu = |list: &&Vec<Adapter>| list.iter().any(|a| a.kind != AdapterKind::Software);
+        lists.iter().find(has_gpu).or(lists.first()).cloned().unwrap_or_default()
+    })
+}
+
+fn probe(api: wgpu::Backend) -> Vec<Adapter> {
+    let backends = wgpu::Backends::from(api);
+    let instance =
+        wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() });
+    let mut list: Vec<Adapter> = Vec::new();
+    for (index, adapter) in ready(instance.enumerate_adapters(backends)).into_iter().enumerate() {
+        let info = adapter.get_info();
+        let kind = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
+            wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
+            wgpu::DeviceType::VirtualGpu => AdapterKind::Virtual,
+            wgpu::DeviceType::Cpu => AdapterKind::Software,
+            wgpu::DeviceType::Other => AdapterKind::Unknown,
+        };
+        let nth_of_kind = list.iter().filter(|a| a.kind == kind).count();
+        list.push(Adapter { index, name: info.name, kind, api: api.to_string(), nth_of_kind });
+    }
+    list
+}
+
+/// The value of a future that waits for nothing, as wgpu's are outside browsers.
+fn ready<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return value;
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// How a device is opened.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceSettings {
+    /// Which one.
+    pub choice: DeviceChoice,
+    /// Threads that compute, on the processor; 0 is one a core.
+    pub threads: usize,
+    /// Folder where a GPU's runtime keeps what it tuned and compiled; `None` is its own default.
+    pub cache: Option<PathBuf>,
+}
+
+/// A device that was opened.
+#[derive(Clone, Debug)]
+pub struct OpenDevice {
+    /// For [`crate::Trainer::new`] and [`crate::Model::new`].
+    pub device: Device,
+    /// For people: the adapter's name, or the processor's threads.
+    pub name: String,
+    /// Whether the processor does the work, itself or behind a software adapter.
+    pub software: bool,
+}
+
+/// Opens a device. Bounds the threads that compute before anything else does, for the whole process: the first call
+/// decides, and a later one with another number of threads is refused.
+pub fn open(settings: &DeviceSettings) -> Result<OpenDevice, DeviceError> {
+    let threads = bound_threads(settings.threads)?;
+    // Asking for adapters loads every driver: not for nothing.
+    let adapters = if settings.choice == DeviceChoice::Flex { &[] } else { adapters() };
+    let s = if threads == 1 { "" } else { "s" };
+    match choose(settings.choice, adapters)? {
+        Some(adapter) => open_adapter(adapter, settings.cache.clone()),
+        None => Ok(OpenDevice { device: Device::flex(), name: format!("flex, {threads} thread{s}"), software: true }),
+    }
+}
+
+/// The adapter a choice means, or `None` for the processor.
+fn choose(choice: DeviceChoice, adapters: &[Adapter]) -> Result<Option<&Adapter>, DeviceError> {
+    let first = |kind| adapters.iter().find(|a| a.kind == kind);
+    let best = || first(AdapterKind::Discrete).or(first(AdapterKind::Integrated));
+    let wanted = match choice {
+        DeviceChoice::Flex => return Ok(None),
+        DeviceChoice::Auto => return Ok(best()),
+        DeviceChoice::Wgpu(None) => best().or(first(AdapterKind::Virtual)).or(adapters.first()),
+        DeviceChoice::Wgpu(Some(index)) => adapters.get(index),
+    };
+    let index = if let DeviceChoice::Wgpu(Some(index)) = choice { index } else { 0 };
+    wanted.map(Some).ok_or_else(|| {
+        let found: Vec<String> = adapters.iter().map(|a| format!("{} {}", a.index, a.name)).collect();
+        DeviceError::NoAdapter { index, found: if found.is_empty() { "none".into() } else { found.join(", ") } }
+    })
+}
+
+fn open_adapter(adapter: &Adapter, cache: Option<PathBuf>) -> Result<OpenDevice, DeviceError> {
+    // The runtime registers a device once; whoever asks again gets the same.
+    static OPENED: Mutex<Vec<(usize, Device)>> = Mutex::new(Vec::new());
+    let mut opened = OPENED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let software = adapter.kind == AdapterKind::Software;
+    let device = match opened.iter().find(|(index, _)| *index == adapter.index) {
+        Some((_, device)) => device.clone(),
+        None => {
+            let kind = match adapter.kind {
+                AdapterKind::Discrete => DeviceKind::DiscreteGpu(adapter.nth_of_kind),
+                AdapterKind::Integrated => DeviceKind::IntegratedGpu(adapter.nth_of_kind),
+                AdapterKind::Virtual => DeviceKind::VirtualGpu(adapter.nth_of_kind),
+                AdapterKind::Software => DeviceKind::Cpu,
+                AdapterKind::Unknown => return Err(DeviceError::UnknownKind(adapter.name.clone())),
+            };
+            tuning::configure(if software { Tuning::Minimal } else { Tuning::Normal }, cache);
+            let device = Device::wgpu_options().device_kind(kind).init();
+            let device = device.map_err(|e| DeviceError::Open { name: adapter.name.clone(), reason: e.to_string() })?;
+            opened.push((adapter.index, device.clone()));
+            device
+        }
+    };
+    Ok(OpenDevice { device, name: format!("{} ({})", adapter.name, adapter.api), software })
+}
+
+/// Sets the number of threads of the pool that all CPU work runs in (flex, its matrix products, the CPU twins).
+fn bound_threads(wanted: usize) -> Result<usize, DeviceError> {
+    // Fails if the pool runs already, which is fine if it has as many threads.
+    let started = rayon::ThreadPoolBuilder::new().num_threads(wanted).build_global().is_ok();
+    let running = rayon::current_num_threads();
+    if started || wanted == 0 || running == wanted { Ok(running) } else { Err(DeviceError::ThreadsRunning { running, wanted }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adapter(index: usize, kind: AdapterKind) -> Adapter {
+        Adapter { index, name: format!("{kind:?}"), kind, api: "vulkan".into(), nth_of_kind: 0 }
+    }
+
+    #[test]
+    fn choices_read_as_they_print() {
+        for text in ["auto", "wgpu", "wgpu:0", "wgpu:12", "flex"] {
+            assert_eq!(text.parse::<DeviceChoice>().unwrap().to_string(), text);
+        }
+        for text in ["", "cuda", "wgpu:", "wgpu:-1", "wgpu:x", "Flex"] {
+            assert!(matches!(text.parse::<DeviceChoice>(), Err(DeviceError::NotADevice(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn auto_never_takes_a_software_adapter() {
+        use AdapterKind::*;
+        let list = [adapter(0, Software), adapter(1, Integrated), adapter(2, Discrete)];
+        assert_eq!(choose(DeviceChoice::Auto, &list).unwrap().unwrap().index, 2);
+        assert_eq!(choose(DeviceChoice::Auto, &list[..2]).unwrap().unwrap().index, 1);
+        assert_eq!(choose(DeviceChoice::Auto, &list[..1]).unwrap(), None);
+        assert_eq!(choose(DeviceChoice::Auto, &[]).unwrap(), None);
+        assert_eq!(choose(DeviceChoice::Wgpu(None), &list[..1]).unwrap().unwrap().index, 0);
+        assert_eq!(choose(DeviceChoice::Wgpu(Some(1)), &list).unwrap().unwrap().kind, Integrated);
+        assert!(matches!(choose(DeviceChoice::Wgpu(Some(3)), &list), Err(DeviceError::NoAdapter { index: 3, .. })));
+        assert!(matches!(choose(DeviceChoice::Wgpu(None), &[]), Err(DeviceError::NoAdapter { .. })));
+    }
+}

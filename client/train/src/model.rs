@@ -1,0 +1,259 @@
+//! The model: a Llama-family decoder as Hugging Face's `LlamaForCausalLM` computes it (RMSNorm, rotate-half RoPE,
+//! SwiGLU, grouped-query attention, tied or untied head), forward and, by hand, backward.
+
+use crate::weights::{DOWN, GATE_UP, NORM1, NORM2, OUT, QKV, Weights, WeightsError};
+use burn::tensor::{Device, Tensor};
+use nightjar_shaders::op::{self, Heads, Saved, Tables};
+use nightjar_shared::model_spec::{ModelSpec, ModelSpecError};
+use std::sync::{Arc, Mutex};
+
+/// Why a model cannot be built or run.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The spec describes no model.
+    #[error(transparent)]
+    Spec(#[from] ModelSpecError),
+    /// The weights do not fit it.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// A token is outside the vocabulary.
+    #[error("token {token} is outside the vocabulary of {vocab_size}")]
+    UnknownToken {
+        /// The token.
+        token: u32,
+        /// Size of the vocabulary.
+        vocab_size: u32,
+    },
+    /// The tokens are none, more than the model's context, or no whole number of sequences.
+    #[error("{tokens} tokens in sequences of {context}; the model's longest context is {longest}")]
+    WrongContext {
+        /// Tokens given.
+        tokens: usize,
+        /// Tokens a sequence.
+        context: usize,
+        /// `max_position_embeddings`.
+        longest: usize,
+    },
+    /// The device failed.
+    #[error("reading from the device failed: {0}")]
+    Read(String),
+}
+
+/// A model on a device.
+pub struct Model {
+    spec: ModelSpec,
+    device: Device,
+    pub(crate) weights: Weights,
+    /// Tables of the context length last used.
+    tables: Mutex<Option<(usize, Arc<Tables>)>>,
+}
+
+/// What a layer's backward pass reads.
+struct LayerTape {
+    x: Tensor<2>,
+    inverse1: Tensor<2>,
+    h1: Tensor<2>,
+    saved: Saved,
+    attended: Tensor<2>,
+    middle: Tensor<2>,
+    inverse2: Tensor<2>,
+    h2: Tensor<2>,
+    gate_up: Tensor<2>,
+    activated: Tensor<2>,
+}
+
+/// Loss and gradient of one micro-batch.
+pub(crate) struct Gradient {
+    /// Nats of each token (`[tokens]`), still on the device.
+    pub nats: Tensor<1>,
+    pub gradient: Weights,
+}
+
+impl Model {
+    /// Builds a model from its spec and its flat vector.
+    pub fn new(spec: &ModelSpec, flat: &[f32], device: &Device) -> Result<Self, ModelError> {
+        spec.validate()?;
+        let device = device.clone().without_autodiff();
+        let weights = Weights::from_flat(spec, flat, &device)?;
+        Ok(Model { spec: spec.clone(), device, weights, tables: Mutex::new(None) })
+    }
+
+    /// What it was built from.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// Where it is.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Replaces the weights by those of a flat vector.
+    pub fn load(&mut self, flat: &[f32]) -> Result<(), ModelError> {
+        self.weights = Weights::from_flat(&self.spec, flat, &self.device)?;
+        Ok(())
+    }
+
+    /// The weights as a flat vector.
+    pub fn to_flat(&self) -> Result<Vec<f32>, ModelError> {
+        Ok(self.weights.to_flat()?)
+    }
+
+    /// The logits after each token, `[tokens.len() · vocab_size]`; `tokens` holds whole sequences of `context`.
+    pub fn logits(&self, tokens: &[u32], context: usize) -> Result<Vec<f32>, ModelError> {
+        self.check(tokens, context)?;
+        let (h, _) = self.hidden(tokens, context, None);
+        read(h.matmul(self.head().clone().transpose()))
+    }
+
+    /// The logits after the last token of one sequence (`[vocab_size]`).
+    pub fn next_logits(&self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
+        self.check(tokens, tokens.len())?;
+        let (h, _) = self.hidden(tokens, tokens.len(), None);
+        let last = h.narrow(0, tokens.len() - 1, 1);
+        read(last.matmul(self.head().clone().transpose()))
+    }
+
+    /// The loss of each token in nats; `targets[i]` is the token after `tokens[i]`.
+    pub fn nats(&self, tokens: &[u32], targets: &[u32], context: usize) -> Result<Vec<f32>, ModelError> {
+        self.check(tokens, context)?;
+        self.check(targets, context)?;
+        let (h, _) = self.hidden(tokens, context, None);
+        let (nats, _) = op::cross_entropy(h.matmul(self.head().clone().transpose()), targets, None);
+        read(nats)
+    }
+
+    /// Nats a token, and the gradient of `scale` times their sum.
+    pub(crate) fn gradient(&self, tokens: &[u32], targets: &[u32], context: usize, scale: f32) -> Result<Gradient, ModelError> {
+        self.check(tokens, context)?;
+        self.check(targets, context)?;
+        let shape = self.heads(tokens.len() / context, context);
+        let tables = self.tables(shape);
+        let layers = self.layers();
+        let mut tape = Vec::with_capacity(layers);
+        let (h, (x, inverse)) = self.hidden(tokens, context, Some(&mut tape));
+
+        let (nats, dlogits) = op::cross_entropy(h.clone().matmul(self.head().clone().transpose()), targets, Some(scale));
+        let dlogits = dlogits.expect("asked for by the scale");
+        let dhead = dlogits.clone().transpose().matmul(h);
+        let dh = dlogits.matmul(self.head().clone());
+        let nothing = Tensor::zeros(x.dims(), &self.device);
+        let (mut dx, dlast_norm) = op::rms_norm_backward(&dh, &x, self.weights.last_norm(layers), &inverse, nothing);
+
+        // Collected from the end, turned round below.
+        let mut blocks = Vec::with_capacity(self.weights.blocks.len());
+        let (dtable, dhead) = if self.spec.tie_word_embeddings {
+            (dhead, None)
+        } else {
+            (Tensor::zeros(self.weights.embedding().dims(), &self.device), Some(dhead))
+        };
+        blocks.extend(dhead);
+        blocks.push(dlast_norm);
+        for (l, tape) in tape.into_iter().enumerate().rev() {
+            dx = self.layer_backward(l, tape, dx, shape, &tables, &mut blocks);
+        }
+        blocks.push(op::embedding_backward(&dx, tokens, dtable));
+        blocks.reverse();
+        Ok(Gradient { nats, gradient: Weights { blocks } })
+    }
+
+    /// The normed output of the last layer, with the last norm's input and inverse root.
+    fn hidden(
+        &self,
+        tokens: &[u32],
+        context: usize,
+        mut tape: Option<&mut Vec<LayerTape>>,
+    ) -> (Tensor<2>, (Tensor<2>, Tensor<2>)) {
+        let shape = self.heads(tokens.len() / context, context);
+        let tables = self.tables(shape);
+        let eps = self.spec.rms_norm_eps;
+        let mut x = op::embedding(self.weights.embedding(), tokens);
+        for l in 0..self.layers() {
+            let product = |h: &Tensor<2>, part| h.clone().matmul(self.weights.layer(l, part).clone().transpose());
+            let (h1, inverse1) = op::rms_norm(&x, self.weights.layer(l, NORM1), eps);
+            let (attended, saved) = op::attention(product(&h1, QKV), shape, &tables);
+            let middle = x.clone() + product(&attended, OUT);
+            let (h2, inverse2) = op::rms_norm(&middle, self.weights.layer(l, NORM2), eps);
+            let gate_up = product(&h2, GATE_UP);
+            let activated = op::swiglu(&gate_up);
+            let next = middle.clone() + product(&activated, DOWN);
+            if let Some(tape) = &mut tape {
+                tape.push(LayerTape { x, inverse1, h1, saved, attended, middle, inverse2, h2, gate_up, activated });
+            }
+            x = next;
+        }
+        let (h, inverse) = op::rms_norm(&x, self.weights.last_norm(self.layers()), eps);
+        (h, (x, inverse))
+    }
+
+    /// Pushes a layer's gradients, last block first, and returns that in its input.
+    fn layer_backward(
+        &self,
+        l: usize,
+        tape: LayerTape,
+        dx: Tensor<2>,
+        shape: Heads,
+        tables: &Tables,
+        blocks: &mut Vec<Tensor<2>>,
+    ) -> Tensor<2> {
+        let w = |part| self.weights.layer(l, part).clone();
+        // For y = x·wᵀ: dw = dyᵀ·x and dx = dy·w.
+        blocks.push(dx.clone().transpose().matmul(tape.activated));
+        let dactivated = dx.clone().matmul(w(DOWN));
+        let dgate_up = op::swiglu_backward(tape.gate_up, &dactivated);
+        blocks.push(dgate_up.clone().transpose().matmul(tape.h2));
+        let dh2 = dgate_up.matmul(w(GATE_UP));
+        let (dx, dnorm2) = op::rms_norm_backward(&dh2, &tape.middle, &w(NORM2), &tape.inverse2, dx);
+        blocks.push(dnorm2);
+        blocks.push(dx.clone().transpose().matmul(tape.attended));
+        let dattended = dx.clone().matmul(w(OUT));
+        let dqkv = op::attention_backward(dattended, tape.saved, shape, tables);
+        blocks.push(dqkv.clone().transpose().matmul(tape.h1));
+        let dh1 = dqkv.matmul(w(QKV));
+        let (dx, dnorm1) = op::rms_norm_backward(&dh1, &tape.x, &w(NORM1), &tape.inverse1, dx);
+        blocks.push(dnorm1);
+        dx
+    }
+
+    fn layers(&self) -> usize {
+        self.spec.num_hidden_layers as usize
+    }
+
+    fn head(&self) -> &Tensor<2> {
+        self.weights.head(self.layers())
+    }
+
+    fn heads(&self, batch: usize, context: usize) -> Heads {
+        let (heads, kv) = (self.spec.num_attention_heads as usize, self.spec.num_key_value_heads as usize);
+        Heads { batch, context, heads, kv, size: self.spec.head_size() }
+    }
+
+    fn tables(&self, shape: Heads) -> Arc<Tables> {
+        let mut last = self.tables.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match &*last {
+            Some((context, tables)) if *context == shape.context => tables.clone(),
+            _ => {
+                let tables = Arc::new(Tables::new(shape.context, shape, self.spec.rope_theta, &self.device));
+                *last = Some((shape.context, tables.clone()));
+                tables
+            }
+        }
+    }
+
+    fn check(&self, tokens: &[u32], context: usize) -> Result<(), ModelError> {
+        let longest = self.spec.max_position_embeddings as usize;
+        if tokens.is_empty() || context == 0 || context > longest || !tokens.len().is_multiple_of(context) {
+            return Err(ModelError::WrongContext { tokens: tokens.len(), context, longest });
+        }
+        let vocab_size = self.spec.vocab_size;
+        match tokens.iter().find(|t| **t >= vocab_size) {
+            Some(&token) => Err(ModelError::UnknownToken { token, vocab_size }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ModelError> {
+    let data = tensor.try_into_data().map_err(|e| ModelError::Read(e.to_string()))?;
+    data.try_to_vec::<f32>().map_err(|e| ModelError::Read(e.to_string()))
+}

@@ -1,0 +1,159 @@
+//! A model with its optimizer: one call an inner step, micro-batches inside, nothing applied that is not finite.
+
+use crate::{
+    batches::Batch,
+    model::{Model, ModelError},
+    optimizer::{AdamW, AdamWConfig, Moments},
+    weights::{Weights, WeightsError},
+};
+use burn::tensor::{Device, Transaction};
+use nightjar_shaders::op;
+use nightjar_shared::model_spec::ModelSpec;
+
+/// Why a step was not made. Weights and moments are as before it.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// Loss or gradient is infinite or not a number.
+    #[error("the step gave a loss of {loss} and a gradient norm of {grad_norm}; it was not applied")]
+    NotFinite {
+        /// Mean nats a token.
+        loss: f64,
+        /// Global norm.
+        grad_norm: f64,
+    },
+    /// The caller asked to stop between two micro-batches.
+    #[error("stopped between two micro-batches; the step was not applied")]
+    Stopped,
+    /// The batch has no samples.
+    #[error("the batch is empty")]
+    EmptyBatch,
+    /// The model refused the batch, or the device failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// State and model do not fit, or the device failed.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+}
+
+/// What one inner step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// Mean nats a token, before the update.
+    pub loss: f64,
+    /// Global norm of the gradient, before clipping.
+    pub grad_norm: f64,
+    /// Tokens predicted.
+    pub tokens: u64,
+}
+
+/// A model in training.
+pub struct Trainer {
+    model: Model,
+    optimizer: AdamW,
+    /// Samples that go through the model at once.
+    micro_batch: usize,
+}
+
+impl Trainer {
+    /// Starts from a flat vector, with fresh moments. A step's batch is cut into micro-batches of `micro_batch` samples
+    /// (at least one), whose gradients add up to the whole batch's.
+    pub fn new(
+        spec: &ModelSpec,
+        flat: &[f32],
+        config: AdamWConfig,
+        micro_batch: usize,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let model = Model::new(spec, flat, device)?;
+        let optimizer = AdamW::new(config, spec, model.device());
+        Ok(Trainer { model, optimizer, micro_batch: micro_batch.max(1) })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Replaces the weights, keeping the moments: a new lease starts from a new version.
+    pub fn load_weights(&mut self, flat: &[f32]) -> Result<(), TrainError> {
+        Ok(self.model.load(flat)?)
+    }
+
+    /// The weights as a flat vector.
+    pub fn weights(&self) -> Result<Vec<f32>, TrainError> {
+        Ok(self.model.to_flat()?)
+    }
+
+    /// Replaces the optimizer's state.
+    pub fn load_moments(&mut self, moments: &Moments) -> Result<(), TrainError> {
+        let device = self.model.device().clone();
+        let spec = self.model.spec().clone();
+        Ok(self.optimizer.load(&spec, moments, &device)?)
+    }
+
+    /// The optimizer's state.
+    pub fn moments(&self) -> Result<Moments, TrainError> {
+        Ok(self.optimizer.moments()?)
+    }
+
+    /// One inner step on a batch.
+    pub fn step(&mut self, batch: &Batch, lr: f64) -> Result<StepReport, TrainError> {
+        self.step_while(batch, lr, || true)
+    }
+
+    /// One inner step that asks `go_on` before each micro-batch; on false it ends as [`TrainError::Stopped`].
+    pub fn step_while(&mut self, batch: &Batch, lr: f64, mut go_on: impl FnMut() -> bool) -> Result<StepReport, TrainError> {
+        if batch.samples() == 0 {
+            return Err(TrainError::EmptyBatch);
+        }
+        let tokens = batch.tokens();
+        let scale = 1.0 / tokens as f32;
+        let mut sum: Option<Weights> = None;
+        // Read only at the end, together with the norm, so that the device is waited for once a step.
+        let mut read = Transaction::default();
+        for part in batch.parts(self.micro_batch) {
+            if !go_on() {
+                return Err(TrainError::Stopped);
+            }
+            let g = self.model.gradient(&part.inputs(), &part.targets(), part.context(), scale)?;
+            read = read.register(g.nats);
+            match &mut sum {
+                Some(sum) => sum.add(g.gradient),
+                None => sum = Some(g.gradient),
+            }
+        }
+        let gradient = sum.ok_or(TrainError::EmptyBatch)?;
+        for block in &gradient.blocks {
+            read = read.register(op::sum_of_squares(block));
+        }
+        let failed = |e: String| TrainError::Model(ModelError::Read(e));
+        let mut values = read.try_execute().map_err(|e| failed(e.to_string()))?.into_iter().map(|data| {
+            let values = data.as_slice::<f32>().map_err(|e| failed(format!("{e:?}")))?;
+            Ok::<f64, TrainError>(values.iter().map(|x| f64::from(*x)).sum())
+        });
+        let parts = batch.samples().div_ceil(self.micro_batch);
+        let nats = values.by_ref().take(parts).sum::<Result<f64, _>>()?;
+        let squares = values.sum::<Result<f64, _>>()?;
+        let (loss, grad_norm) = (nats / tokens as f64, squares.sqrt());
+        if !loss.is_finite() || !grad_norm.is_finite() {
+            return Err(TrainError::NotFinite { loss, grad_norm });
+        }
+        self.optimizer.step(&mut self.model, &gradient, grad_norm, lr);
+        Ok(StepReport { loss, grad_norm, tokens: tokens as u64 })
+    }
+
+    /// Sum of nats over all tokens of a batch, and their number, without training.
+    pub fn evaluate(&self, batch: &Batch) -> Result<(f64, u64), TrainError> {
+        evaluate(&self.model, batch, self.micro_batch.max(16))
+    }
+}
+
+/// Sum of nats over all tokens of a batch, and their number; `at_once` samples go through the model together.
+pub fn evaluate(model: &Model, batch: &Batch, at_once: usize) -> Result<(f64, u64), TrainError> {
+    let mut sum = 0.0;
+    for part in batch.parts(at_once) {
+        let nats = model.nats(&part.inputs(), &part.targets(), part.context())?;
+        sum += nats.iter().map(|x| f64::from(*x)).sum::<f64>();
+    }
+    Ok((sum, batch.tokens() as u64))
+}

@@ -1,0 +1,126 @@
+//! The weights as tensors on a device: blocks of the flat vector, in flat order. Gradients and the optimizer's moments
+//! have the same shape and use the same type.
+//!
+//! q, k and v are one block, and so are gate and up: they lie side by side in the flat vector, and one wide matrix
+//! product is faster than several narrow ones. Matrices stay `[out, in]`, as the flat vector and Hugging Face have them;
+//! with hand-written gradients no transposed copy is ever needed.
+
+use burn::tensor::{Device, Tensor, TensorData, Transaction};
+use nightjar_shared::model_spec::ModelSpec;
+
+/// What the blocks of one decoder layer are, by position.
+pub(crate) const LAYER_BLOCKS: usize = 6;
+/// First norm's gain (`[1, hidden]`), within a layer.
+pub(crate) const NORM1: usize = 0;
+/// Queries, keys and values (`[(heads + 2·kv)·size, hidden]`).
+pub(crate) const QKV: usize = 1;
+/// Attention's output projection (`[hidden, hidden]`).
+pub(crate) const OUT: usize = 2;
+/// Second norm's gain.
+pub(crate) const NORM2: usize = 3;
+/// Gate and up (`[2·intermediate, hidden]`).
+pub(crate) const GATE_UP: usize = 4;
+/// Down (`[hidden, intermediate]`).
+pub(crate) const DOWN: usize = 5;
+
+/// A vector does not fit the model it is for.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum WeightsError {
+    /// The flat vector's length is not the model's number of parameters.
+    #[error("the model has {want} parameters, the flat vector holds {got} values")]
+    WrongLength {
+        /// Parameters of the model.
+        want: usize,
+        /// Length of the vector.
+        got: usize,
+    },
+    /// The device could not hand the values over.
+    #[error("reading the weights from the device failed: {0}")]
+    Read(String),
+}
+
+/// The blocks' shapes, from a model's spec.
+#[derive(Clone, Debug)]
+pub(crate) struct Block {
+    pub shape: [usize; 2],
+    /// Whether weight decay applies.
+    pub decays: bool,
+}
+
+pub(crate) fn blocks(spec: &ModelSpec) -> Vec<Block> {
+    let mut list: Vec<Block> = Vec::new();
+    for t in spec.tensors() {
+        let [rows, columns] = match t.shape[..] {
+            [rows, columns] => [rows, columns],
+            _ => [1, t.len()],
+        };
+        let joins = ["self_attn.k_proj", "self_attn.v_proj", "mlp.up_proj"].iter().any(|part| t.name.contains(part));
+        match list.last_mut().filter(|_| joins) {
+            Some(block) => block.shape[0] += rows,
+            None => list.push(Block { shape: [rows, columns], decays: t.decays }),
+        }
+    }
+    list
+}
+
+/// One tensor a block, in flat order.
+#[derive(Clone, Debug)]
+pub(crate) struct Weights {
+    pub blocks: Vec<Tensor<2>>,
+}
+
+impl Weights {
+    pub fn zeros(spec: &ModelSpec, device: &Device) -> Self {
+        Weights { blocks: blocks(spec).iter().map(|b| Tensor::zeros(b.shape, device)).collect() }
+    }
+
+    pub fn from_flat(spec: &ModelSpec, flat: &[f32], device: &Device) -> Result<Self, WeightsError> {
+        let want = spec.parameters();
+        if flat.len() != want {
+            return Err(WeightsError::WrongLength { want, got: flat.len() });
+        }
+        let mut rest = flat;
+        let upload = |b: Block| {
+            let (values, after) = rest.split_at(b.shape[0] * b.shape[1]);
+            rest = after;
+            Tensor::from_data(TensorData::new(values.to_vec(), b.shape), device)
+        };
+        Ok(Weights { blocks: blocks(spec).into_iter().map(upload).collect() })
+    }
+
+    /// All values in flat order, read from the device in one transaction.
+    pub fn to_flat(&self) -> Result<Vec<f32>, WeightsError> {
+        let all = self.blocks.iter().fold(Transaction::default(), |all, b| all.register(b.clone()));
+        let data = all.try_execute().map_err(|e| WeightsError::Read(e.to_string()))?;
+        let mut flat = Vec::new();
+        for block in data {
+            flat.extend_from_slice(block.as_slice::<f32>().map_err(|e| WeightsError::Read(format!("{e:?}")))?);
+        }
+        Ok(flat)
+    }
+
+    pub fn layer(&self, l: usize, part: usize) -> &Tensor<2> {
+        &self.blocks[1 + l * LAYER_BLOCKS + part]
+    }
+
+    pub fn embedding(&self) -> &Tensor<2> {
+        &self.blocks[0]
+    }
+
+    pub fn last_norm(&self, layers: usize) -> &Tensor<2> {
+        &self.blocks[1 + layers * LAYER_BLOCKS]
+    }
+
+    /// The head's matrix (`[vocabulary, hidden]`); the embedding where they are tied.
+    pub fn head(&self, layers: usize) -> &Tensor<2> {
+        self.blocks.get(2 + layers * LAYER_BLOCKS).unwrap_or(&self.blocks[0])
+    }
+
+    /// Adds `other`, block by block.
+    pub fn add(&mut self, other: Weights) {
+        for (mine, theirs) in self.blocks.iter_mut().zip(other.blocks) {
+            let sum = mine.clone() + theirs;
+            *mine = sum;
+        }
+    }
+}

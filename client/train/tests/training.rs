@@ -1,0 +1,182 @@
+//! Training on the processor: accumulation, other shapes of model, gradients against differences, and what is refused.
+
+use burn::tensor::Device;
+use nightjar_shared::{model_spec::ModelSpec, rng};
+use nightjar_train::*;
+
+/// A model of a few thousand parameters.
+fn little() -> ModelSpec {
+    ModelSpec {
+        vocab_size: 32,
+        hidden_size: 24,
+        intermediate_size: 40,
+        num_hidden_layers: 2,
+        num_attention_heads: 6,
+        num_key_value_heads: 2,
+        max_position_embeddings: 20,
+        rope_theta: 10_000.0,
+        rms_norm_eps: 1e-5,
+        tie_word_embeddings: false,
+    }
+}
+
+/// Weights large enough that every part of the model matters; norms are not 1.
+fn weights(spec: &ModelSpec) -> Vec<f32> {
+    let drawn = spec.draw_all(3);
+    drawn.iter().enumerate().map(|(i, w)| w * 3.0 + 0.05 * rng::normal(9, 0, i as u64) as f32).collect()
+}
+
+fn batch(spec: &ModelSpec, samples: usize, context: usize) -> Batch {
+    let tokens = (0..samples * (context + 1)).map(|i| rng::below(5, 5, i as u64, u64::from(spec.vocab_size)) as u32).collect();
+    Batch::new(tokens, context).unwrap()
+}
+
+/// One step whose only effect on the weights is `-lr · gradient`, up to rounding: no clipping, no decay, no momentum,
+/// and a huge epsilon in place of the second moment.
+fn gradient(spec: &ModelSpec, weights: &[f32], batch: &Batch, micro_batch: usize, device: &Device) -> (StepReport, Vec<f32>) {
+    let plain = AdamWConfig { beta1: 0.0, beta2: 0.0, epsilon: 1e6, weight_decay: 0.0, clip_norm: 1e9 };
+    let mut trainer = Trainer::new(spec, weights, plain, micro_batch, device).unwrap();
+    let report = trainer.step(batch, 0.0).unwrap();
+    // With beta1 = 0 the first moment is the gradient itself.
+    (report, trainer.moments().unwrap().m)
+}
+
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+    norm(&mut a.iter().zip(b).map(|(x, y)| f64::from(*x) - f64::from(*y))) / norm(&mut b.iter().map(|x| f64::from(*x)))
+}
+
+#[test]
+fn gradients_agree_with_differences_in_every_tensor() {
+    for (kv, tied) in [(2, false), (6, true), (1, true), (3, false)] {
+        let spec = ModelSpec { num_key_value_heads: kv, tie_word_embeddings: tied, ..little() };
+        let (w, batch) = (weights(&spec), batch(&spec, 3, 17));
+        let (report, g) = gradient(&spec, &w, &batch, 3, &Device::flex());
+        assert!((g.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() / report.grad_norm - 1.0).abs() < 1e-4);
+        let loss = |w: &[f32]| {
+            let (nats, tokens) = evaluate(&Model::new(&spec, w, &Device::flex()).unwrap(), &batch, 3).unwrap();
+            nats / tokens as f64
+        };
+        for t in spec.tensors() {
+            // Along a random direction within the tensor, so that its whole gradient is in one number.
+            let step = 3e-4;
+            let along: Vec<f32> = t.range().map(|i| rng::normal(11, 1, i as u64) as f32).collect();
+            let moved = |sign: f32| {
+                let mut w = w.clone();
+                w[t.range()].iter_mut().zip(&along).for_each(|(w, a)| *w += sign * step * a);
+                loss(&w)
+            };
+            // The fourth-order difference: what is left is the third derivative's error, and f32's rounding.
+            let want = (8.0 * (moved(1.0) - moved(-1.0)) - (moved(2.0) - moved(-2.0))) / (12.0 * f64::from(step));
+            let got: f64 = g[t.range()].iter().zip(&along).map(|(g, a)| f64::from(g * a)).sum();
+            assert!(
+                (got - want).abs() < 3e-3 * want.abs().max(0.4),
+                "{} with {kv} kv heads, tied {tied}: {got} against {want}",
+                t.name
+            );
+        }
+    }
+}
+
+#[test]
+fn micro_batches_add_up_to_the_whole_batch() {
+    let spec = little();
+    let (w, batch) = (weights(&spec), batch(&spec, 7, 20));
+    let (whole_report, whole) = gradient(&spec, &w, &batch, 7, &Device::flex());
+    for micro_batch in [1, 2, 3, 100] {
+        let (report, g) = gradient(&spec, &w, &batch, micro_batch, &Device::flex());
+        assert!(distance(&g, &whole) < 1e-5, "{micro_batch}: {}", distance(&g, &whole));
+        assert!((report.loss - whole_report.loss).abs() < 1e-6);
+        assert_eq!(report.tokens, 140);
+    }
+}
+
+#[test]
+fn a_token_is_predicted_from_earlier_ones_only() {
+    let spec = little();
+    let model = Model::new(&spec, &weights(&spec), &Device::flex()).unwrap();
+    let mut tokens: Vec<u32> = (0..20).collect();
+    let before = model.logits(&tokens, 20).unwrap();
+    tokens[12] = 31;
+    let after = model.logits(&tokens, 20).unwrap();
+    let vocabulary = 32;
+    assert_eq!(before[..12 * vocabulary], after[..12 * vocabulary]);
+    assert_ne!(before[12 * vocabulary..13 * vocabulary], after[12 * vocabulary..13 * vocabulary]);
+    let shorter = model.next_logits(&tokens[..15]).unwrap();
+    let longer = &after[14 * vocabulary..15 * vocabulary];
+    assert!(shorter.iter().zip(longer).all(|(a, b)| (a - b).abs() < 1e-5));
+}
+
+#[test]
+fn training_lowers_the_loss_and_state_goes_on_where_it_was() {
+    let spec = little();
+    let (w, batch) = (weights(&spec), batch(&spec, 4, 20));
+    let mut trainer = Trainer::new(&spec, &w, AdamWConfig::default(), 4, &Device::flex()).unwrap();
+    let first = trainer.step(&batch, 1e-2).unwrap().loss;
+    for _ in 0..20 {
+        trainer.step(&batch, 1e-2).unwrap();
+    }
+    let (weights, moments) = (trainer.weights().unwrap(), trainer.moments().unwrap());
+    assert_eq!(moments.t, 21);
+    let last = trainer.step(&batch, 1e-2).unwrap();
+    assert!(last.loss < first - 1.0, "{first} then {}", last.loss);
+
+    let mut again = Trainer::new(&spec, &weights, AdamWConfig::default(), 4, &Device::flex()).unwrap();
+    again.load_moments(&moments).unwrap();
+    assert_eq!(again.step(&batch, 1e-2).unwrap(), last);
+    assert_eq!(again.weights().unwrap(), trainer.weights().unwrap());
+    assert_eq!(again.moments().unwrap(), trainer.moments().unwrap());
+}
+
+#[test]
+fn what_is_not_finite_is_not_applied() {
+    let spec = little();
+    let mut w = weights(&spec);
+    let batch = batch(&spec, 2, 20);
+    let last_norm = spec.tensors().into_iter().find(|t| t.name == "model.norm.weight").unwrap();
+    w[last_norm.offset] = f32::NAN;
+    let mut trainer = Trainer::new(&spec, &w, AdamWConfig::default(), 2, &Device::flex()).unwrap();
+    let refused = trainer.step(&batch, 1e-2);
+    assert!(matches!(refused, Err(TrainError::NotFinite { .. })), "{refused:?}");
+    let after = trainer.weights().unwrap();
+    assert!(after.iter().zip(&w).all(|(a, b)| a.to_bits() == b.to_bits()));
+    assert_eq!(trainer.moments().unwrap().t, 0);
+}
+
+#[test]
+fn a_stopped_step_is_not_applied() {
+    let spec = little();
+    let w = weights(&spec);
+    let mut trainer = Trainer::new(&spec, &w, AdamWConfig::default(), 1, &Device::flex()).unwrap();
+    let mut asked = 0;
+    let stopped = trainer.step_while(&batch(&spec, 3, 20), 1e-2, || {
+        asked += 1;
+        asked < 3
+    });
+    assert!(matches!(stopped, Err(TrainError::Stopped)));
+    assert_eq!(trainer.weights().unwrap(), w);
+}
+
+#[test]
+fn what_does_not_fit_the_model_is_refused() {
+    let spec = little();
+    let w = weights(&spec);
+    assert!(matches!(Model::new(&spec, &w[1..], &Device::flex()), Err(ModelError::Weights(WeightsError::WrongLength { .. }))));
+    let mut trainer = Trainer::new(&spec, &w, AdamWConfig::default(), 1, &Device::flex()).unwrap();
+    let unknown = Batch::new(vec![32; 21], 20).unwrap();
+    assert!(matches!(trainer.step(&unknown, 1e-2), Err(TrainError::Model(ModelError::UnknownToken { token: 32, .. }))));
+    let long = Batch::new(vec![1; 22], 21).unwrap();
+    assert!(matches!(trainer.step(&long, 1e-2), Err(TrainError::Model(ModelError::WrongContext { longest: 20, .. }))));
+    assert!(matches!(trainer.step(&Batch::new(vec![], 20).unwrap(), 1e-2), Err(TrainError::EmptyBatch)));
+}
+
+#[test]
+fn text_is_continued_reproducibly() {
+    let spec = little();
+    let model = Model::new(&spec, &weights(&spec), &Device::flex()).unwrap();
+    let sampling = Sampling { temperature: 1.0, top_k: 0, seed: 4 };
+    let text = generate(&model, &[1, 2, 3], 50, &sampling).unwrap();
+    assert_eq!(text.len(), 50);
+    assert_eq!(text, generate(&model, &[1, 2, 3], 50, &sampling).unwrap());
+    assert_ne!(text, generate(&model, &[1, 2, 3], 50, &Sampling { seed: 5, ..sampling }).unwrap());
+}

@@ -1,0 +1,101 @@
+//! The command line: one file a command, and one way to fail.
+
+mod dataset;
+mod export;
+mod invite;
+mod opened;
+mod run_file;
+mod serve;
+mod stats;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use std::{fmt::Display, io::Write, process::ExitCode};
+use tracing_subscriber::EnvFilter;
+
+/// Trains one model on many computers: leases work to devices, merges what they send back, publishes versions.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    /// Say more about what happens, on stderr; twice: everything
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+A run from nothing:
+  nightjar-coordinator dataset prepare texts/ --out data
+  nightjar-coordinator serve --run run.toml --data data --state state
+  nightjar-coordinator invite --state state --address my.host.org:4433
+  nightjar-coordinator export model --state state --data data
+
+A smallest run.toml (`serve --help` shows more):
+  name = \"my first run\"
+  token_budget = 2000000";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a dataset of texts
+    #[command(subcommand)]
+    Dataset(dataset::Dataset),
+    Serve(serve::Serve),
+    Invite(invite::Invite),
+    Verify(verify::Verify),
+    Stats(stats::Stats),
+    Export(export::Export),
+}
+
+/// Why a command ends without success: one sentence, and the exit code.
+enum Failure {
+    /// What was asked for cannot be done as it was asked: exit code 2.
+    Input(String),
+    /// It went wrong on the way: exit code 1.
+    Midway(String),
+    /// Everything is said already: exit code 1.
+    Said,
+}
+
+impl Failure {
+    fn input(why: impl Display) -> Self {
+        Failure::Input(why.to_string())
+    }
+
+    fn midway(why: impl Display) -> Self {
+        Failure::Midway(why.to_string())
+    }
+}
+
+/// Runs the command.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let level = ["warn", "info", "nightjar_coordinator=debug,info"][usize::from(cli.verbose.min(2))];
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let outcome = match cli.command {
+        Command::Dataset(command) => command.run(),
+        Command::Serve(command) => in_runtime(command.run()),
+        Command::Invite(command) => in_runtime(command.run()),
+        Command::Verify(command) => in_runtime(command.run()),
+        Command::Stats(command) => in_runtime(command.run()),
+        Command::Export(command) => in_runtime(command.run()),
+    };
+    let (code, why) = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Input(why)) => (2, why),
+        Err(Failure::Midway(why)) => (1, why),
+        Err(Failure::Said) => return ExitCode::from(1),
+    };
+    eprintln!("error: {why}");
+    ExitCode::from(code)
+}
+
+fn in_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Runtime::new().map_err(Failure::midway)?.block_on(command)
+}
+
+/// Prints a line. A reader that has gone away (`| head`) is no reason to stop.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

@@ -1,0 +1,57 @@
+//! A run's ledger, opened to be looked at: while it is served, or after.
+
+use super::Failure;
+use clap::Args;
+use nightjar_coordinator::{
+    dataset::Dataset,
+    server::{run_identity, state::StateFolder},
+    store::{Blobs, Counters, Facts, LedgerError, SqliteLedger},
+};
+use nightjar_shared::{ids::Generation, run_spec::RunSpec};
+use std::path::PathBuf;
+
+/// Where a run is.
+#[derive(Args)]
+pub struct RunFolders {
+    /// The run's state folder, as given to `serve`
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// The dataset that it trains on, as given to `serve`
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+}
+
+/// A run, read.
+pub struct Opened {
+    /// What it is.
+    pub spec: RunSpec,
+    /// What it trains on.
+    pub dataset: Dataset,
+    /// Everything that happened.
+    pub facts: Facts,
+    /// What travelled.
+    pub counters: Counters,
+    /// Of the coordinator that wrote last.
+    pub generation: Generation,
+    /// Deltas and versions.
+    pub blobs: Blobs,
+}
+
+impl RunFolders {
+    /// Reads the ledger.
+    pub async fn open(&self) -> Result<Opened, Failure> {
+        let dataset = Dataset::open(&self.data).map_err(Failure::input)?;
+        let state = StateFolder::open(&self.state).map_err(Failure::input)?;
+        let ledger = SqliteLedger::open_to_read(&state.ledger()).await.map_err(Failure::input)?;
+        let spec: RunSpec = serde_json::from_str(&ledger.identity().spec_json)
+            .map_err(|_| Failure::input(LedgerError::Damaged("its run spec cannot be read")))?;
+        if run_identity(&spec, dataset.manifest()).manifest_hash != ledger.identity().manifest_hash {
+            return Err(Failure::input(LedgerError::OtherData));
+        }
+        let facts = ledger.facts().await.map_err(Failure::midway)?;
+        let counters = ledger.counters().await.map_err(Failure::midway)?;
+        let generation = ledger.generation();
+        ledger.close().await;
+        Ok(Opened { spec, dataset, facts, counters, generation, blobs: state.blobs() })
+    }
+}

@@ -1,0 +1,124 @@
+//! `serve`: the coordinator itself.
+
+use super::{Failure, run_file, say};
+use clap::Args;
+use nightjar_coordinator::{
+    dataset::Dataset,
+    server::{Server, Setup},
+};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// Serve a run to devices
+///
+/// Serves a run to devices until Ctrl-C or SIGTERM. All state is in the state folder: end it in any way and start the same
+/// command again, and the run goes on where it was. Ready when it prints a line that starts with `ready:`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  nightjar-coordinator serve --run run.toml --data data --state state
+  nightjar-coordinator serve --run run.toml --data data --state state --listen [::]:443
+  nightjar-coordinator serve --run run.toml --data data --state state --init model
+
+run.toml (name and token_budget are needed; the others show their defaults, and there are more):
+  name = \"my first run\"
+  description = \"who we are and what this is for\"
+  token_budget = 2000000
+
+  [model]                        # as in a Hugging Face config.json
+  vocab_size = 256
+  hidden_size = 128
+  intermediate_size = 344
+  num_hidden_layers = 4
+  num_attention_heads = 4
+  num_key_value_heads = 4
+  max_position_embeddings = 128  # the dataset's --context
+  rope_theta = 10000.0
+  rms_norm_eps = 1e-5
+  tie_word_embeddings = true
+
+  [inner]
+  batch_samples = 4
+  learning_rate = 2e-3
+
+  [lease]
+  wall_s = 60.0                  # how long a device trains between two deltas
+
+  [merge]
+  quorum = 4                     # deltas that make a version
+  staleness = { rule = \"polynomial\", power = 0.5 }
+
+Then let devices in:
+  nightjar-coordinator invite --state state --address HOST:4433")]
+pub struct Serve {
+    /// The run spec
+    #[arg(long, value_name = "FILE")]
+    run: PathBuf,
+    /// The dataset, as `dataset prepare` wrote it
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Where the run's state is kept; created for a new run
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// Where devices connect (UDP)
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4433")]
+    listen: SocketAddr,
+    /// Where the status page is (TCP, this machine only)
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8433")]
+    http: SocketAddr,
+    /// Start a new run from a model that `export` or `transformers` wrote, instead of random weights
+    #[arg(long, value_name = "DIR")]
+    init: Option<PathBuf>,
+}
+
+impl Serve {
+    pub async fn run(self) -> Result<(), Failure> {
+        let spec = run_file::read(&self.run)?;
+        let dataset = Dataset::open(&self.data).map_err(Failure::input)?;
+        let start = self.init.as_ref().map(|folder| run_file::read_start(folder, &spec.model)).transpose()?;
+        let is_told_to_start = start.is_some();
+        let (name, parameters, manifest) = (spec.name.clone(), spec.model.parameters(), dataset.manifest());
+        let data = format!("{} samples in {} shards", manifest.train_samples(), manifest.train.len());
+        let state = self.state.clone();
+        let setup = Setup { spec, dataset, state, listen: self.listen, http: self.http, start, say: Box::new(say) };
+        // From here on a signal stops it in order.
+        let stop = stop_signal().map_err(Failure::midway)?;
+        let server = Server::open(setup).await.map_err(Failure::input)?;
+        let (address, page) = (server.address().map_err(Failure::midway)?, server.http_address().map_err(Failure::midway)?);
+        say(&format!("run       {name}{}", if server.is_new() { "" } else { ", taken up again" }));
+        say(&format!("model     {:.2} M parameters", parameters as f64 / 1e6));
+        say(&format!("data      {data}"));
+        say(&format!("key       {}", server.fingerprint()));
+        say(&format!("devices   {address} (UDP); invite them with:"));
+        say(&format!("          nightjar-coordinator invite --state {} --address HOST:{}", self.state.display(), address.port()));
+        say(&format!("page      http://{page}/"));
+        if is_told_to_start && !server.is_new() {
+            say("note      the run has begun already, so --init is not used");
+        }
+        server.run(format!("ready: {address}"), stop).await.map_err(Failure::midway)?;
+        say("stopped: everything is stored; the same command goes on from here");
+        Ok(())
+    }
+}
+
+/// Done when the person or the system asks this process to end.
+#[cfg(unix)]
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Done when the person asks this process to end.
+#[cfg(not(unix))]
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
+}

@@ -1,0 +1,357 @@
+//! A run's figures, computed from its ledger.
+
+use nightjar_coordinator::{
+    baseline::Baselines,
+    engine::record::{DeltaRecord, DeviceRecord, LeaseKind, LeaseOutcome, LeaseRecord},
+    server::{
+        history::{History, LossPoint, VersionPoint},
+        role,
+    },
+    store::{Counters, Facts, LeaseFacts},
+};
+use nightjar_shared::{
+    ids::{DeviceId, Generation},
+    run_spec::RunSpec,
+    time::Wall,
+};
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
+
+/// All of them. Losses are nats a byte of held-out text; times are milliseconds since the Unix epoch.
+#[derive(Debug, Serialize)]
+pub struct Figures {
+    run: String,
+    generation: Generation,
+    parameters: u64,
+    /// Of the first version measured; null before any was.
+    heldout_loss_start: Option<f64>,
+    /// Of the last version measured.
+    heldout_loss_end: Option<f64>,
+    /// Of a table of byte pairs counted on exactly the merged samples; null where tokens are not bytes.
+    order1_loss: Option<f64>,
+    /// Of a table of byte triples.
+    order2_loss: Option<f64>,
+    tokens: u64,
+    token_budget: u64,
+    inner_steps: u64,
+    bytes_up: u64,
+    bytes_down: u64,
+    /// What as many steps of data parallel training would have moved: 2 bytes a parameter each way.
+    bytes_data_parallel_bf16: u64,
+    merged: u64,
+    /// Leases whose delta was acknowledged.
+    acknowledged: u64,
+    /// Deltas merged for a lease that had been merged before.
+    duplicates: u64,
+    /// Samples of acknowledged leases that no merged delta holds.
+    lost_samples: u64,
+    /// Merged deltas by staleness.
+    staleness: BTreeMap<u64, u64>,
+    /// Leases by how they ended; `open` for those that have not.
+    leases: BTreeMap<&'static str, u64>,
+    devices: Vec<Device>,
+    loss_curve: Vec<LossPoint>,
+    lease_timeline: Vec<LeaseLine>,
+    versions: Vec<VersionPoint>,
+}
+
+/// A device's part.
+#[derive(Debug, Serialize)]
+struct Device {
+    id: DeviceId,
+    name: String,
+    role: &'static str,
+    tokens: u64,
+    leases: u64,
+    /// Without the first lease, which measures the device's speed.
+    lease_wall_s_median: Option<f64>,
+    /// Time in inner steps of merged deltas, of the time from its first lease to its last delta.
+    training_share: f64,
+}
+
+/// A lease on the time line.
+#[derive(Debug, Serialize)]
+struct LeaseLine {
+    device: String,
+    kind: LeaseKind,
+    start: Wall,
+    end: Option<Wall>,
+    outcome: &'static str,
+}
+
+/// Training leases that were merged, with the samples used of each.
+pub fn merged_ranges(facts: &Facts) -> impl Iterator<Item = (&LeaseRecord, u32)> {
+    let is_merged = |l: &&LeaseFacts| l.closed.is_some_and(|c| c.outcome == LeaseOutcome::Merged);
+    facts.leases.iter().filter(is_merged).map(|l| (&l.lease, l.closed.map_or(0, |c| c.samples_used)))
+}
+
+fn word(outcome: Option<LeaseOutcome>) -> &'static str {
+    match outcome {
+        None => "open",
+        Some(LeaseOutcome::Merged) => "merged",
+        Some(LeaseOutcome::ScreenedOut) => "screened_out",
+        Some(LeaseOutcome::Returned) => "returned",
+        Some(LeaseOutcome::Expired) => "expired",
+        Some(LeaseOutcome::Evaluated) => "evaluated",
+    }
+}
+
+fn count<K: Ord>(keys: impl Iterator<Item = K>) -> BTreeMap<K, u64> {
+    keys.fold(BTreeMap::new(), |mut counts, key| {
+        *counts.entry(key).or_default() += 1;
+        counts
+    })
+}
+
+impl Figures {
+    /// Of a ledger.
+    pub fn of(spec: &RunSpec, facts: &Facts, counters: Counters, generation: Generation, counted: Option<Baselines>) -> Self {
+        let History { mut losses, versions, .. } = History::of(facts);
+        losses.sort_by_key(|point| point.version);
+        let tokens: u64 = facts.deltas.iter().map(|d| d.tokens).sum();
+        let inner_steps = facts.deltas.iter().map(|d| u64::from(d.steps)).sum();
+        let parameters = spec.model.parameters() as u64;
+        let acknowledged_samples: u64 = merged_ranges(facts).map(|(_, samples)| u64::from(samples)).sum();
+        let names: BTreeMap<DeviceId, String> = facts.devices.iter().map(|d| (d.id, name_of(d))).collect();
+        let line = |l: &LeaseFacts| LeaseLine {
+            device: names.get(&l.lease.device).cloned().unwrap_or_default(),
+            kind: l.lease.kind,
+            start: l.lease.issued_at,
+            end: l.closed.map(|c| c.at),
+            outcome: word(l.closed.map(|c| c.outcome)),
+        };
+        Figures {
+            run: spec.name.clone(),
+            generation,
+            parameters,
+            heldout_loss_start: losses.first().map(|p| p.loss),
+            heldout_loss_end: losses.last().map(|p| p.loss),
+            order1_loss: counted.map(|b| b.order1),
+            order2_loss: counted.map(|b| b.order2),
+            tokens,
+            token_budget: spec.token_budget,
+            inner_steps,
+            bytes_up: counters.bytes_up,
+            bytes_down: counters.bytes_down,
+            bytes_data_parallel_bf16: 4 * parameters * inner_steps,
+            merged: facts.deltas.len() as u64,
+            acknowledged: merged_ranges(facts).count() as u64,
+            duplicates: (facts.deltas.len() - facts.deltas.iter().map(|d| d.lease).collect::<BTreeSet<_>>().len()) as u64,
+            lost_samples: acknowledged_samples.saturating_sub(tokens / spec.tokens_per_sample()),
+            staleness: count(facts.deltas.iter().map(|d| d.staleness)),
+            leases: count(facts.leases.iter().map(|l| word(l.closed.map(|c| c.outcome)))),
+            devices: by_name(facts.devices.iter().map(|device| Device::of(device, facts)).collect()),
+            loss_curve: losses,
+            lease_timeline: facts.leases.iter().map(line).collect(),
+            versions,
+        }
+    }
+
+    /// For people.
+    pub fn table(&self) -> String {
+        let loss = |loss: Option<f64>| loss.map_or("–".to_owned(), |l| format!("{l:.4}"));
+        let counts = |counts: Vec<String>| if counts.is_empty() { "–".to_owned() } else { counts.join("  ") };
+        let mega = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+        let rows = [
+            ("run", format!("{}, generation {}", self.run, self.generation)),
+            ("parameters", format!("{:.2} M", self.parameters as f64 / 1e6)),
+            ("held-out loss, nats a byte", format!("{} → {}", loss(self.heldout_loss_start), loss(self.heldout_loss_end))),
+            ("  counting byte pairs, triples", format!("{}, {}", loss(self.order1_loss), loss(self.order2_loss))),
+            ("tokens merged", format!("{} of {} in {} inner steps", self.tokens, self.token_budget, self.inner_steps)),
+            ("versions", self.versions.len().to_string()),
+            ("deltas acknowledged", self.acknowledged.to_string()),
+            ("deltas merged, of them twice", format!("{}, {}", self.merged, self.duplicates)),
+            ("samples lost", self.lost_samples.to_string()),
+            ("leases", counts(self.leases.iter().map(|(word, n)| format!("{}: {n}", word.replace('_', " "))).collect())),
+            ("deltas by staleness", counts(self.staleness.iter().map(|(tau, n)| format!("{tau}: {n}")).collect())),
+            ("bytes up, down", format!("{}, {}", mega(self.bytes_up), mega(self.bytes_down))),
+            ("  data parallel in bf16", mega(self.bytes_data_parallel_bf16)),
+        ];
+        let mut text = String::new();
+        for (what, figure) in rows {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{what:<31} {figure}");
+        }
+        let _ = writeln!(
+            text,
+            "\n{:<24}{:<10}{:>12}{:>8}{:>17}{:>10}",
+            "device", "role", "tokens", "leases", "lease, median s", "training"
+        );
+        for d in &self.devices {
+            let wall = d.lease_wall_s_median.map_or("–".to_owned(), |s| format!("{s:.1}"));
+            let share = format!("{:.0} %", 100.0 * d.training_share);
+            let _ = writeln!(text, "{:<24}{:<10}{:>12}{:>8}{wall:>17}{share:>10}", d.name, d.role, d.tokens, d.leases);
+        }
+        text
+    }
+}
+
+/// People look for a device by its name.
+fn by_name(mut devices: Vec<Device>) -> Vec<Device> {
+    devices.sort_by(|a, b| a.name.cmp(&b.name));
+    devices
+}
+
+fn name_of(device: &DeviceRecord) -> String {
+    if device.name.is_empty() { device.id.short() } else { device.name.clone() }
+}
+
+impl Device {
+    fn of(device: &DeviceRecord, facts: &Facts) -> Self {
+        let deltas: Vec<&DeltaRecord> = facts.deltas.iter().filter(|d| d.device == device.id).collect();
+        let trains = |l: &&LeaseFacts| l.lease.device == device.id && l.lease.kind == LeaseKind::Train;
+        let walls_s = deltas.iter().skip(1).map(|d| d.wall_ms as f64 / 1000.0).collect();
+        let began = facts.leases.iter().find(trains).map(|l| l.lease.issued_at);
+        let ended = deltas.last().map(|d| d.merged_at);
+        let present_ms = began.zip(ended).map_or(0, |(began, ended)| ended.unix_ms.saturating_sub(began.unix_ms));
+        let train_ms: u64 = deltas.iter().map(|d| d.train_ms).sum();
+        Device {
+            id: device.id,
+            name: name_of(device),
+            role: role(device.role),
+            tokens: deltas.iter().map(|d| d.tokens).sum(),
+            leases: deltas.len() as u64,
+            lease_wall_s_median: median(walls_s),
+            training_share: if present_ms > 0 { train_ms as f64 / present_ms as f64 } else { 0.0 },
+        }
+    }
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let upper = *values.get(values.len() / 2)?;
+    let lower = values[(values.len() - 1) / 2];
+    Some((lower + upper) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nightjar_coordinator::{
+        engine::record::{EvaluationRecord, VersionRecord},
+        store::Closed,
+    };
+    use nightjar_shared::{
+        ids::{BlobHash, LeaseId, Version},
+        wire::Role,
+    };
+
+    const DEVICE: DeviceId = DeviceId([7; 32]);
+
+    fn lease(id: u64, issued_s: u64, closed: Option<(LeaseOutcome, u32, u64)>) -> LeaseFacts {
+        let lease = LeaseRecord {
+            id: LeaseId(id),
+            generation: Generation(1),
+            device: DEVICE,
+            kind: LeaseKind::Train,
+            base_version: Version(0),
+            epoch: 0,
+            shard: 0,
+            first_sample: 8 * id as u32,
+            samples: 8,
+            steps: 2,
+            issued_at: Wall { unix_ms: issued_s * 1000 },
+        };
+        let end = |(outcome, samples_used, s)| Closed { outcome, samples_used, at: Wall { unix_ms: s * 1000 } };
+        LeaseFacts { lease, closed: closed.map(end) }
+    }
+
+    fn delta(seq: u64, samples: u64, wall_s: u64, merged_s: u64) -> DeltaRecord {
+        DeltaRecord {
+            seq,
+            lease: LeaseId(seq),
+            device: DEVICE,
+            blob: BlobHash([seq as u8; 32]),
+            bytes: 100,
+            steps: 2,
+            tokens: 128 * samples,
+            staleness: seq % 2,
+            weight: 1.0,
+            norm: 1.0,
+            train_ms: wall_s * 900,
+            wall_ms: wall_s * 1000,
+            loss_first: 5.0,
+            loss_last: 4.0,
+            merged_at: Wall { unix_ms: merged_s * 1000 },
+        }
+    }
+
+    fn evaluation(version: u64, nats: f64) -> EvaluationRecord {
+        let measured_at = Wall { unix_ms: 60_000 + version };
+        EvaluationRecord { version: Version(version), lease: LeaseId(9), nats, tokens: 10, text_bytes: 10, measured_at }
+    }
+
+    fn facts() -> Facts {
+        let merged = |s| Some((LeaseOutcome::Merged, 8, s));
+        let version = |n, through_seq| VersionRecord {
+            version: Version(n),
+            update: None,
+            keyframe: Some((BlobHash([n as u8; 32]), 50)),
+            digest: [0; 32],
+            through_seq,
+            published_at: Wall { unix_ms: 1 },
+        };
+        Facts {
+            devices: vec![DeviceRecord {
+                id: DEVICE,
+                name: String::new(),
+                device: "flex".into(),
+                role: Role::Volunteer,
+                invite_nonce: vec![],
+                enrolled_at: Wall::default(),
+                tokens_per_s: 1.0,
+                left: false,
+            }],
+            leases: vec![
+                lease(1, 0, merged(40)),
+                lease(2, 50, merged(60)),
+                lease(3, 60, merged(80)),
+                lease(4, 80, Some((LeaseOutcome::Expired, 0, 99))),
+                lease(5, 99, None),
+            ],
+            deltas: vec![delta(1, 8, 40, 40), delta(2, 8, 10, 60), delta(3, 8, 20, 80)],
+            versions: vec![version(0, 0), version(1, 2)],
+            // Measured out of order: the newer version first.
+            evaluations: vec![evaluation(1, 30.0), evaluation(0, 55.0)],
+        }
+    }
+
+    fn figures(facts: &Facts) -> Figures {
+        let spec: RunSpec = serde_json::from_str(r#"{"name": "x", "token_budget": 10000}"#).unwrap();
+        Figures::of(&spec, facts, Counters::default(), Generation(3), None)
+    }
+
+    #[test]
+    fn figures_by_hand() {
+        let f = figures(&facts());
+        assert_eq!((f.merged, f.acknowledged, f.duplicates, f.lost_samples), (3, 3, 0, 0));
+        assert_eq!((f.heldout_loss_start, f.heldout_loss_end), (Some(5.5), Some(3.0)));
+        assert_eq!((f.tokens, f.inner_steps, f.bytes_data_parallel_bf16), (3072, 6, 24 * f.parameters));
+        assert_eq!(f.staleness, BTreeMap::from([(0, 1), (1, 2)]));
+        assert_eq!(f.leases, BTreeMap::from([("expired", 1), ("merged", 3), ("open", 1)]));
+        assert_eq!(f.loss_curve.iter().map(|p| (p.version, p.tokens)).collect::<Vec<_>>(), [(0, 0), (1, 2048)]);
+        let device = &f.devices[0];
+        assert_eq!((device.name.as_str(), device.leases), ("07070707", 3));
+        assert_eq!(device.lease_wall_s_median, Some(15.0), "of 10 and 20: the first measures");
+        assert!((device.training_share - 63.0 / 80.0).abs() < 1e-12);
+        assert!(f.table().contains("5.5000 → 3.0000"));
+    }
+
+    #[test]
+    fn a_lost_delta_and_a_double_one_show() {
+        let mut lost = facts();
+        lost.deltas.pop();
+        assert_eq!(figures(&lost).lost_samples, 8);
+        let mut twice = facts();
+        twice.deltas[2].lease = LeaseId(2);
+        assert_eq!(figures(&twice).duplicates, 1);
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!((median(vec![]), median(vec![3.0]), median(vec![3.0, 1.0, 2.0])), (None, Some(3.0), Some(2.0)));
+    }
+}

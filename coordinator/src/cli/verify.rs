@@ -1,0 +1,28 @@
+//! `verify`: the ledger's invariants, and its replay from version 0.
+
+use super::{Failure, opened::RunFolders, say};
+use clap::Args;
+use nightjar_coordinator::replay;
+
+/// Prove from the ledger that nothing was lost, merged twice, or changed
+///
+/// Goes through the ledger again from version 0, checks that no acknowledged delta was lost or merged twice and that every
+/// sample is accounted for, and compares every version bit for bit. Prints a line for each check; the exit code is 0 if
+/// all hold and 1 if one does not. A run that is being served can be verified too.
+#[derive(Args)]
+#[command(after_help = "Example:\n  nightjar-coordinator verify --state state --data data")]
+pub struct Verify {
+    #[command(flatten)]
+    folders: RunFolders,
+}
+
+impl Verify {
+    pub async fn run(self) -> Result<(), Failure> {
+        let run = self.folders.open().await?;
+        let report = replay::verify(&run.spec, run.dataset.manifest(), &run.facts, &run.blobs);
+        for check in &report.checks {
+            say(&format!("{:<6} {}: {}", if check.passed { "ok" } else { "FAILED" }, check.name, check.detail));
+        }
+        if report.passed() { Ok(()) } else { Err(Failure::Said) }
+    }
+}

@@ -1,0 +1,153 @@
+//! What can go wrong with a dataset, said with what to do next.
+
+use std::{io, path::PathBuf};
+
+/// A dataset that cannot be prepared or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DatasetError {
+    /// Neither a path nor the registry was named.
+    #[error("nothing to read: name files or folders, or pass --cargo-registry")]
+    NoInput,
+    /// An input path does not exist.
+    #[error("{path} does not exist: check the path")]
+    NotFound {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A folder without a readable file in it, or inputs without text.
+    #[error("there is no text in {what}: name text files, .jsonl or .parquet files, or folders that hold them")]
+    Empty {
+        /// Where it was looked for.
+        what: String,
+    },
+    /// Cargo has not downloaded any sources.
+    #[error("no crate sources under {path}: run `cargo fetch` in any Rust project first, or name text files instead")]
+    NoRegistry {
+        /// Where they would be.
+        path: PathBuf,
+    },
+    /// Reading or writing failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No space is left.
+    #[error("the disk that holds {path} is full: free some space and run the same command again, it continues where it stopped")]
+    DiskFull {
+        /// The file that could not be written.
+        path: PathBuf,
+    },
+    /// A line that is not the JSON object that was expected.
+    #[error("{path}:{line}: {reason}")]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// A parquet file that cannot be read.
+    #[error("{path} is not a parquet file that can be read: {reason}")]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A parquet file without the named text column.
+    #[error("{path} has no text column `{column}`: pass --column with one of: {available}")]
+    Column {
+        /// The file.
+        path: PathBuf,
+        /// The column asked for.
+        column: String,
+        /// The text columns that there are.
+        available: String,
+    },
+    /// The tokenizer cannot be read, trained or used.
+    #[error("the tokenizer {name} cannot be used: {reason}")]
+    Tokenizer {
+        /// As it was named.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// An option is outside what is allowed.
+    #[error("{option} is {value}; allowed is {allowed}")]
+    OutOfRange {
+        /// The option.
+        option: &'static str,
+        /// What it holds.
+        value: String,
+        /// What it may hold.
+        allowed: &'static str,
+    },
+    /// The output folder cannot be made or opened.
+    #[error("{out} cannot be used as a folder ({source}): pass another --out")]
+    Out {
+        /// As given.
+        out: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The output folder holds a dataset of other options or inputs.
+    #[error(
+        "{out} was prepared, or begun, with other options or inputs: pass another --out, or remove that folder to start over"
+    )]
+    Changed {
+        /// The folder.
+        out: PathBuf,
+    },
+    /// The output folder holds something else.
+    #[error("{out} holds files that are no dataset of ours: pass another --out, or empty it")]
+    Foreign {
+        /// The folder.
+        out: PathBuf,
+    },
+    /// Another process prepares into the same folder.
+    #[error("another `dataset prepare` is at work in {out}: wait for it, or pass another --out")]
+    Busy {
+        /// The folder.
+        out: PathBuf,
+    },
+    /// Too little text to fill one sample.
+    #[error("{split} has {tokens} tokens, fewer than one sample of {needed}: {advice}")]
+    TooLittle {
+        /// Which part of the dataset.
+        split: &'static str,
+        /// What it has.
+        tokens: u64,
+        /// What a sample takes.
+        needed: u64,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A folder without a dataset.
+    #[error("{path} holds no prepared dataset (no manifest.json): run `nightjar-coordinator dataset prepare … --out {path}`")]
+    NotPrepared {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A manifest or shard that does not hold what it should.
+    #[error("the dataset is damaged: {what}: prepare it again into an empty folder")]
+    Damaged {
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl DatasetError {
+    /// Wraps a failed read or write of `path`; a full disk gets its own words.
+    pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> DatasetError {
+        let path = path.into();
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DatasetError::DiskFull { path },
+            io::ErrorKind::NotFound => DatasetError::NotFound { path },
+            _ => DatasetError::Io { path, source },
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What a preparation has finished: one small file, replaced atomically. After a kill the next run takes it from there,
+//! and comes to the same bytes as a run that was never killed.
+
+use super::{error::DatasetError, read::Position, stream::StreamState};
+use nightjar_shared::{
+    disk::{Disk, FolderDisk},
+    shard::ShardInfo,
+};
+use serde::{Deserialize, Serialize};
+
+/// Name of the journal within the output folder.
+pub const JOURNAL: &str = "work/journal.json";
+
+/// What was not taken as it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Files left out because they hold zero bytes: no text.
+    pub binary_files: u64,
+    /// Pieces of text in which bytes that are not UTF-8 were replaced by U+FFFD.
+    pub invalid_utf8: u64,
+}
+
+/// Everything that a later run needs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Journal {
+    /// What was passed over so far.
+    pub skipped: Skipped,
+    /// How far it is.
+    pub stage: Stage,
+}
+
+/// The two passes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Text becomes samples in buckets.
+    Read(ReadState),
+    /// Buckets become shards.
+    Shuffle(ShuffleState),
+}
+
+/// How far reading is; the buckets' files hold exactly what was read before.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReadState {
+    /// Number of the source being read.
+    pub source: usize,
+    /// Where in it.
+    pub position: Position,
+    /// Groups begun so far.
+    pub groups: u64,
+    /// The crate that the last group begun is, if it is one.
+    pub group_crate: Option<String>,
+    /// Bytes of text read so far.
+    pub text_bytes: u64,
+    /// What is trained on.
+    pub train: StreamState,
+    /// What is held out.
+    pub heldout: StreamState,
+}
+
+/// How far shuffling is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ShuffleState {
+    /// Buckets to come, next first.
+    pub pending: Vec<Bucket>,
+    /// Finished shards to train on.
+    pub train: Vec<ShardInfo>,
+    /// Finished held-out shards.
+    pub heldout: Vec<ShardInfo>,
+}
+
+/// A file of samples that belong together at random.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// The file's name within the work folder; what is drawn for the bucket depends on it.
+    pub name: String,
+    /// Whether its samples are held out.
+    pub heldout: bool,
+}
+
+impl Journal {
+    /// What an earlier run left; `None` before the first checkpoint.
+    pub fn load(disk: &FolderDisk) -> Result<Option<Self>, DatasetError> {
+        let Some(json) = disk.read(JOURNAL).map_err(DatasetError::io(disk.path(JOURNAL)))? else { return Ok(None) };
+        let damaged = |e| DatasetError::Damaged { what: format!("{}: {e}", disk.path(JOURNAL).display()) };
+        serde_json::from_slice(&json).map_err(damaged).map(Some)
+    }
+
+    /// Makes this the state to go on from.
+    pub fn save(&self, disk: &FolderDisk) -> Result<(), DatasetError> {
+        let failed = |e| DatasetError::Damaged { what: format!("the journal cannot be written: {e}") };
+        let json = serde_json::to_vec(self).map_err(failed)?;
+        disk.write(JOURNAL, &json).map_err(DatasetError::io(disk.path(JOURNAL)))
+    }
+}

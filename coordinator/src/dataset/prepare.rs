@@ -1,0 +1,290 @@
+//! `dataset prepare`: the passes in order, each continuing where the journal says.
+
+use super::{
+    error::DatasetError,
+    folder::{self, Found, PLAN},
+    journal::{Journal, ReadState, ShuffleState, Skipped, Stage},
+    open::Dataset,
+    progress::progress,
+    read::{Position, ReadOptions, Reader},
+    reading::Reading,
+    registry::RegistryLimits,
+    shuffle::Shuffler,
+    source::{self, Source},
+    split::SplitRule,
+    stream::StreamState,
+    vocabulary::{self, TokenizerChoice, Vocabulary},
+};
+use nightjar_shared::{
+    disk::{Disk, FolderDisk},
+    fail,
+    ids::BlobHash,
+    shard::Manifest,
+};
+use serde::Serialize;
+use std::{fs, path::PathBuf};
+
+/// Most text from Cargo's registry, unless `max_bytes` says otherwise.
+const REGISTRY_BYTES_MAX: u64 = 32 << 20;
+/// Buckets that what is trained on is scattered over at first: also the fewest shards.
+const TRAIN_BUCKETS: usize = 8;
+/// Text that a vocabulary is trained on, at most.
+const VOCABULARY_SAMPLE_BYTES: u64 = 16 << 20;
+
+/// What `dataset prepare` is asked for.
+#[derive(Clone, Debug)]
+pub struct PrepareOptions {
+    /// Files and folders to read.
+    pub paths: Vec<PathBuf>,
+    /// Whether to read the crate sources that Cargo unpacked.
+    pub cargo_registry: bool,
+    /// Where the dataset goes.
+    pub out: PathBuf,
+    /// Which tokens.
+    pub tokenizer: TokenizerChoice,
+    /// Tokens that a sample predicts.
+    pub context: u32,
+    /// The column of .jsonl and .parquet files.
+    pub column: String,
+    /// Share of the groups that is held out.
+    pub heldout: f64,
+    /// Most bytes of text.
+    pub max_bytes: Option<u64>,
+    /// All that is drawn depends on it.
+    pub seed: u64,
+    /// Whether to show no progress bars; there are none either where stderr is no terminal.
+    pub quiet: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prepared {
+    /// The dataset.
+    pub manifest: Manifest,
+    /// What was not taken as it was; unknown where nothing was done.
+    pub skipped: Skipped,
+    /// Whether an earlier run had done all of it.
+    pub already_done: bool,
+}
+
+/// Sizes that tests make small.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Longest piece of text.
+    pub piece_bytes: usize,
+    /// Text between two checkpoints.
+    pub checkpoint_bytes: u64,
+    /// Largest bucket that is shuffled in memory.
+    pub bucket_bytes_max: u64,
+    /// Children of a larger one.
+    pub fan_out: usize,
+    /// Tokens in a shard, in bytes before compression.
+    pub shard_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            piece_bytes: 64 << 10,
+            checkpoint_bytes: 64 << 20,
+            bucket_bytes_max: 64 << 20,
+            fan_out: 64,
+            shard_bytes: 2 << 20,
+        }
+    }
+}
+
+/// What a folder was prepared for. A run with another plan does not continue it.
+#[derive(Serialize)]
+struct Plan {
+    tokenizer: String,
+    context: u32,
+    column: String,
+    heldout: f64,
+    max_bytes: Option<u64>,
+    seed: u64,
+    split: SplitRule,
+    /// Hash of the list of sources, with lengths and times of change.
+    sources: BlobHash,
+    source_bytes: u64,
+}
+
+/// Reads the inputs and writes a dataset, or goes on doing so.
+pub fn prepare(options: &PrepareOptions) -> Result<Prepared, DatasetError> {
+    prepare_within(options, &Limits::default())
+}
+
+/// [`prepare`] with sizes of one's own.
+pub fn prepare_within(options: &PrepareOptions, limits: &Limits) -> Result<Prepared, DatasetError> {
+    let registry = options.cargo_registry.then(|| RegistryLimits {
+        cargo_home: cargo_home(),
+        bytes_max: options.max_bytes.unwrap_or(REGISTRY_BYTES_MAX).min(REGISTRY_BYTES_MAX),
+    });
+    prepare_from(options, limits, registry.as_ref())
+}
+
+/// [`prepare_within`] with a registry of one's own.
+pub fn prepare_from(
+    options: &PrepareOptions,
+    limits: &Limits,
+    registry: Option<&RegistryLimits>,
+) -> Result<Prepared, DatasetError> {
+    check(options)?;
+    let sources = source::list(&options.paths, registry)?;
+    let split = SplitRule::for_sources(&sources, options.heldout, limits.piece_bytes, options.seed);
+    let plan = Plan {
+        tokenizer: options.tokenizer.fingerprint()?,
+        context: options.context,
+        column: options.column.clone(),
+        heldout: options.heldout,
+        max_bytes: options.max_bytes,
+        seed: options.seed,
+        split,
+        sources: BlobHash::of(&json(&sources)?),
+        source_bytes: sources.iter().map(|s| s.bytes).sum(),
+    };
+
+    let plan = json(&plan)?;
+    let cannot_open = |source| DatasetError::Out { out: options.out.clone(), source };
+    let disk = FolderDisk::open(&options.out).map_err(cannot_open)?;
+    let found = folder::find(&disk, &options.out, &plan)?;
+    if found == Found::Done {
+        folder::remove_work(&disk)?;
+        let manifest = Dataset::open(&options.out)?.manifest().clone();
+        return Ok(Prepared { manifest, skipped: Skipped::default(), already_done: true });
+    }
+    let lock = folder::lock(&disk, &options.out)?;
+    if found == Found::Nothing {
+        disk.remove("tokenizer.json").map_err(DatasetError::io(disk.path("tokenizer.json")))?;
+        disk.write(PLAN, &plan).map_err(DatasetError::io(disk.path(PLAN)))?;
+    }
+
+    let vocabulary = choose_vocabulary(&disk, options, &split, &sources)?;
+    let fresh = || Journal {
+        skipped: Skipped::default(),
+        stage: Stage::Read(ReadState {
+            source: 0,
+            position: Position::default(),
+            groups: 0,
+            group_crate: None,
+            text_bytes: 0,
+            train: StreamState::new(TRAIN_BUCKETS),
+            heldout: StreamState::new(1),
+        }),
+    };
+    let mut journal = Journal::load(&disk)?.unwrap_or_else(fresh);
+    if let Stage::Read(state) = journal.stage.clone() {
+        let reading = Reading { disk: &disk, options, limits, split, sources: &sources, vocabulary: &vocabulary };
+        reading.run(&mut journal, state)?;
+    }
+    if let Stage::Shuffle(state) = journal.stage.clone() {
+        let bytes = state.pending.iter().filter_map(|b| fs::metadata(disk.path(&format!("work/{}", b.name))).ok());
+        let bar = progress("shuffling", bytes.map(|m| m.len()).sum(), options.quiet);
+        let shuffler =
+            Shuffler { disk: &disk, vocabulary: &vocabulary, context: options.context, seed: options.seed, limits, bar: &bar };
+        let state = shuffler.run(&mut journal, state)?;
+        bar.finish();
+        finish(&disk, options, &vocabulary, state)?;
+    }
+    drop(lock);
+    folder::remove_work(&disk)?;
+    Ok(Prepared { manifest: Dataset::open(&options.out)?.manifest().clone(), skipped: journal.skipped, already_done: false })
+}
+
+fn check(options: &PrepareOptions) -> Result<(), DatasetError> {
+    let refuse = |option, value: String, allowed| Err(DatasetError::OutOfRange { option, value, allowed });
+    if !(1..=1 << 20).contains(&options.context) {
+        return refuse("--context", options.context.to_string(), "1 to 1048576");
+    }
+    if !(options.heldout > 0.0 && options.heldout <= 0.5) {
+        return refuse("--heldout", options.heldout.to_string(), "a share above 0, at most 0.5");
+    }
+    if options.max_bytes == Some(0) {
+        return refuse("--max-bytes", "0".into(), "at least 1");
+    }
+    Ok(())
+}
+
+fn cargo_home() -> PathBuf {
+    let set = std::env::var_os("CARGO_HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    set.unwrap_or_else(|| std::env::home_dir().unwrap_or_default().join(".cargo"))
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>, DatasetError> {
+    serde_json::to_vec_pretty(value).map_err(|e| DatasetError::Damaged { what: format!("a path is no valid text: {e}") })
+}
+
+/// Reads the tokenizer, or trains it unless an earlier run did.
+fn choose_vocabulary(
+    disk: &FolderDisk,
+    options: &PrepareOptions,
+    split: &SplitRule,
+    sources: &[Source],
+) -> Result<Vocabulary, DatasetError> {
+    if options.tokenizer == TokenizerChoice::Bytes {
+        return Ok(Vocabulary::Bytes);
+    }
+    let file = "tokenizer.json";
+    let name = options.tokenizer.to_string();
+    if let Some(json) = disk.read(file).map_err(DatasetError::io(disk.path(file)))? {
+        return Vocabulary::from_json(&name, &json);
+    }
+    let json = match &options.tokenizer {
+        TokenizerChoice::Train(size) => {
+            let read = ReadOptions { column: &options.column, piece_bytes: split.piece_bytes };
+            let texts = sample_text(sources, read, options.quiet)?;
+            vocabulary::train(*size, texts.into_iter())?
+        }
+        TokenizerChoice::File(path) => fs::read(path).map_err(DatasetError::io(path))?,
+        TokenizerChoice::Bytes => return Ok(Vocabulary::Bytes),
+    };
+    let vocabulary = Vocabulary::from_json(&name, &json)?;
+    disk.write(file, &json).map_err(DatasetError::io(disk.path(file)))?;
+    fail::point("dataset.tokenizer");
+    Ok(vocabulary)
+}
+
+/// Text for a vocabulary: from the start of every source, in proportion to its size, within a fixed bound. It may
+/// include held-out text: what a vocabulary learns of it is which words are frequent.
+fn sample_text(sources: &[Source], options: ReadOptions, quiet: bool) -> Result<Vec<String>, DatasetError> {
+    let bytes: u64 = sources.iter().map(|s| s.bytes).sum();
+    let share = (VOCABULARY_SAMPLE_BYTES as f64 / bytes as f64).min(1.0);
+    let bar = progress("sampling text", bytes, quiet);
+    let (mut texts, mut taken, mut seen) = (vec![], 0, 0);
+    for source in sources {
+        seen += source.bytes;
+        let mut reader = Reader::open(source, options, Position::default())?;
+        while (taken as f64) < share * seen as f64 {
+            let Some(pieces) = reader.next(&mut Skipped::default())? else { break };
+            taken += pieces.iter().map(|p| p.text.len()).sum::<usize>();
+            texts.extend(pieces.into_iter().map(|p| p.text));
+        }
+        bar.set_position(seen);
+    }
+    bar.finish();
+    Ok(texts)
+}
+
+/// Writes the manifest: from here on the dataset is there.
+fn finish(disk: &FolderDisk, options: &PrepareOptions, vocabulary: &Vocabulary, state: ShuffleState) -> Result<(), DatasetError> {
+    let write = |name: &str, bytes: &[u8]| disk.write(name, bytes).map_err(DatasetError::io(disk.path(name)));
+    let tokenizer = match disk.read("tokenizer.json").map_err(DatasetError::io(disk.path("tokenizer.json")))? {
+        None => None,
+        Some(json) => {
+            let hash = BlobHash::of(&json);
+            write(&format!("blobs/{hash}"), &json)?;
+            Some(hash)
+        }
+    };
+    let manifest = Manifest {
+        format: 1,
+        context: options.context,
+        vocab_size: vocabulary.size(),
+        tokenizer,
+        train: state.train,
+        heldout: state.heldout,
+    };
+    write("manifest.json", &json(&manifest)?)?;
+    fail::point("dataset.manifest");
+    Ok(())
+}

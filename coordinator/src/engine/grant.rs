@@ -1,0 +1,176 @@
+//! Answering a lease request: the lease that a device has already, a version to evaluate, or samples to train on.
+
+use super::{
+    Engine,
+    leases::{self, OpenLease},
+    open_lease,
+    record::{LeaseKind, LeaseOutcome, LeaseRecord, Record},
+    roster::Session,
+    turn::Turn,
+};
+use nightjar_shared::{
+    delta::CodecId,
+    ids::{BlobHash, DeviceId, Version},
+    shard::ShardInfo,
+    time::Mono,
+    wire::{self, Blob, HeldWeights, LeaseRequest, Refusal, RefusalAction, RefusalCode, limits},
+};
+use std::time::Duration;
+
+impl Engine {
+    /// A lease for a device that asks for one.
+    ///
+    /// A device holds one lease at most. If it has one already, it has lost it (the answer, or its memory): it gets the
+    /// same again where that would be issued today, from the same version; otherwise that one ends as returned.
+    pub(super) fn lease(
+        &mut self,
+        device: DeviceId,
+        session: Session,
+        request: &LeaseRequest,
+        now: Mono,
+        turn: &mut Turn,
+    ) -> Result<wire::Lease, Refusal> {
+        if request.shards.len() > limits::SHARDS_NAMED_MAX {
+            let sentence = "The request names more shards than a message may.";
+            return Err(Refusal::with(RefusalCode::Limit, RefusalAction::Stop, sentence));
+        }
+        let newest = self.versions.newest().map(|v| v.version);
+        let Some(newest) = newest else {
+            return Err(self.retry(RefusalCode::Busy, "The run is about to start.", Duration::from_secs(1), device, now));
+        };
+        if let Some(OpenLease { record, .. }) = self.leases.of_device(device) {
+            let (id, trains) = (record.id, record.kind == LeaseKind::Train);
+            let is_current = if trains { session.trains && record.base_version == newest } else { session.evaluates };
+            if is_current {
+                self.leases.renew(id, now, true);
+                return self.describe(device, request.held.as_ref(), now);
+            }
+            self.close(id, LeaseOutcome::Returned, 0, turn);
+        }
+        let record = match self.version_to_evaluate(newest).filter(|_| session.evaluates) {
+            Some(version) => self.evaluate_lease(device, version),
+            None => self.train_lease(device, session, request, newest, now)?,
+        };
+        self.last_lease = record.id;
+        if record.kind == LeaseKind::Evaluate {
+            self.evaluating = Some((record.base_version, record.id));
+        }
+        let tokens_per_s = self.roster.get(device).map_or(0.0, |d| d.pace.tokens_per_s());
+        turn.records.push(Record::LeaseIssued(record.clone()));
+        self.leases.insert(open_lease(&self.spec, record, tokens_per_s, now, Some(now)));
+        self.describe(device, request.held.as_ref(), now)
+    }
+
+    /// The version whose held-out loss is wanted: the newest multiple of `evaluate.every`, and the run's last.
+    fn version_to_evaluate(&self, newest: Version) -> Option<Version> {
+        let every = self.spec.evaluate.every;
+        let is_last = self.finished() && self.versions.newest().is_some_and(|v| v.through_seq == self.last_seq);
+        let wanted = if is_last { newest } else { Version(newest.0 - newest.0 % every) };
+        let is_taken = self.evaluating.is_some_and(|(version, _)| version >= wanted)
+            || self.evaluation.as_ref().is_some_and(|e| e.version >= wanted);
+        let is_possible = self.versions.get(wanted).is_some() && self.heldout().is_some();
+        (!is_taken && is_possible).then_some(wanted)
+    }
+
+    fn heldout(&self) -> Option<&ShardInfo> {
+        self.manifest.heldout.first().filter(|s| s.samples > 0)
+    }
+
+    fn evaluate_lease(&self, device: DeviceId, version: Version) -> LeaseRecord {
+        let samples = self.heldout().map_or(0, |s| s.samples.min(self.spec.evaluate.samples));
+        LeaseRecord { kind: LeaseKind::Evaluate, base_version: version, samples, ..self.blank(device) }
+    }
+
+    fn train_lease(
+        &mut self,
+        device: DeviceId,
+        session: Session,
+        request: &LeaseRequest,
+        newest: Version,
+        now: Mono,
+    ) -> Result<LeaseRecord, Refusal> {
+        if self.finished() {
+            let hour = Duration::from_secs(3600);
+            return Err(self.retry(RefusalCode::RunOver, "The run is over. Thank you.", hour, device, now));
+        }
+        let nothing = |engine: &Engine| {
+            engine.retry(RefusalCode::NoWork, "There is nothing to do at the moment.", Duration::from_secs(1), device, now)
+        };
+        if !session.trains {
+            return Err(nothing(self));
+        }
+        let tokens_per_s = self.roster.get(device).map_or(0.0, |d| d.pace.tokens_per_s());
+        let (batch, per_step) = (self.spec.inner.batch_samples, self.spec.tokens_per_step());
+        let to_the_end = (self.spec.token_budget - self.tokens).div_ceil(per_step);
+        let steps = leases::steps_for(&self.spec, tokens_per_s).min(u32::try_from(to_the_end).unwrap_or(u32::MAX));
+        let named = request.shards.iter().filter_map(|hash| BlobHash::from_bytes(hash));
+        let near = named.filter_map(|hash| self.shard_by_hash.get(&hash).copied());
+        let Some(range) = self.pool.take(steps.saturating_mul(batch), near) else { return Err(nothing(self)) };
+        Ok(LeaseRecord {
+            base_version: newest,
+            epoch: range.epoch,
+            shard: range.shard,
+            first_sample: range.first,
+            samples: range.samples,
+            steps: range.samples / batch,
+            ..self.blank(device)
+        })
+    }
+
+    /// The next lease's number and circumstances; its work is for the caller to fill in.
+    fn blank(&self, device: DeviceId) -> LeaseRecord {
+        LeaseRecord {
+            id: self.last_lease.next(),
+            generation: self.generation,
+            device,
+            kind: LeaseKind::Train,
+            base_version: Version(0),
+            epoch: 0,
+            shard: 0,
+            first_sample: 0,
+            samples: 0,
+            steps: 0,
+            issued_at: self.wall,
+        }
+    }
+
+    /// The device's open lease, in words for the device.
+    fn describe(&self, device: DeviceId, held: Option<&HeldWeights>, now: Mono) -> Result<wire::Lease, Refusal> {
+        let internal = || Refusal::with(RefusalCode::Internal, RefusalAction::Retry, "The coordinator lost a version.");
+        let lease = self.leases.of_device(device).ok_or_else(internal)?;
+        let record = &lease.record;
+        let base = self.versions.get(record.base_version).ok_or_else(internal)?;
+        let path = self.versions.path(held, record.base_version).ok_or_else(internal)?;
+        let (kind, shard) = match record.kind {
+            LeaseKind::Train => (wire::LeaseKind::Train, self.manifest.train.get(record.shard as usize)),
+            LeaseKind::Evaluate => (wire::LeaseKind::Evaluate, self.heldout()),
+        };
+        let shard = shard.ok_or_else(internal)?;
+        Ok(wire::Lease {
+            id: record.id.0,
+            generation: record.generation.0,
+            kind: kind as i32,
+            base_version: record.base_version.0,
+            base_digest: base.digest.to_vec(),
+            keyframe: path.keyframe,
+            updates: path.updates,
+            shard: Some(Blob::new(shard.hash, shard.bytes)),
+            shard_samples: shard.samples,
+            first_sample: record.first_sample,
+            samples: record.samples,
+            steps: record.steps,
+            progress_tokens: self.tokens,
+            progress_tokens_per_step: self.tokens_per_step_of_all(lease),
+            remaining_ms: lease.deadline.since(now).as_millis() as u64,
+            codec: CodecId::Blocks8 as u32,
+        })
+    }
+
+    /// By how much the whole run moves on while this device takes a step: its share of all speeds decides. Where its
+    /// speed is not known yet, it is taken for as fast as the others.
+    fn tokens_per_step_of_all(&self, lease: &OpenLease) -> u64 {
+        let (own, all, per_step) = (lease.speed_milli, self.leases.speed_milli, self.spec.tokens_per_step());
+        let devices = if own > 0 { all as f64 / own as f64 } else { self.leases.len() as f64 };
+        (per_step as f64 * devices.max(1.0)) as u64
+    }
+}

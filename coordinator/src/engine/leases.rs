@@ -1,0 +1,138 @@
+//! Open leases and their one timer, the deadline; and how many steps fit a device's speed.
+
+use super::record::LeaseRecord;
+use nightjar_shared::{
+    ids::{DeviceId, LeaseId},
+    run_spec::RunSpec,
+    time::Mono,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// However often it is renewed, a lease ends after this many times its first deadline: else a device that renews for
+/// ever would keep its samples from the epoch for ever.
+const LIFE_ALLOWANCES: u32 = 24;
+
+/// Inner steps for a device of this speed (tokens a second; 0 if unknown): as many as fill the lease's wall time
+/// (DyLU, arXiv 2401.09135).
+pub(super) fn steps_for(spec: &RunSpec, tokens_per_s: f64) -> u32 {
+    let steps = if tokens_per_s > 0.0 {
+        (tokens_per_s * spec.lease.wall_s / spec.tokens_per_step() as f64).round().max(1.0) as u32
+    } else {
+        spec.lease.calibration_steps
+    };
+    steps.min(spec.lease.steps_max)
+}
+
+/// How long a device may be silent: `deadline_factor` times the wall time that the steps should take.
+pub(super) fn allowance(spec: &RunSpec, steps: u32, tokens_per_s: f64) -> Duration {
+    let tokens = f64::from(steps) * spec.tokens_per_step() as f64;
+    let expected_s = if tokens_per_s > 0.0 { tokens / tokens_per_s } else { spec.lease.wall_s };
+    Duration::from_secs_f64((spec.lease.deadline_factor * expected_s).clamp(spec.lease.deadline_s_min, 1e9))
+}
+
+/// A lease that has not ended.
+#[derive(Clone, Debug)]
+pub(super) struct OpenLease {
+    pub record: LeaseRecord,
+    /// When this process first knew of it.
+    pub born: Mono,
+    /// When the device was last told; `None` if that was before this process started.
+    pub granted: Option<Mono>,
+    /// When it expires, unless renewed.
+    pub deadline: Mono,
+    /// How far a renewal moves the deadline.
+    pub allowance: Duration,
+    /// The device's speed when it was issued, in thousandths of tokens a second; 0 for evaluations.
+    pub speed_milli: u64,
+}
+
+/// All open leases; every operation is logarithmic in their number.
+#[derive(Default)]
+pub(super) struct Leases {
+    open: BTreeMap<LeaseId, OpenLease>,
+    by_device: BTreeMap<DeviceId, LeaseId>,
+    deadlines: BTreeSet<(Mono, LeaseId)>,
+    /// Speeds of all devices that train, together.
+    pub speed_milli: u64,
+}
+
+impl Leases {
+    pub fn insert(&mut self, lease: OpenLease) {
+        let id = lease.record.id;
+        self.speed_milli += lease.speed_milli;
+        self.by_device.insert(lease.record.device, id);
+        self.deadlines.insert((lease.deadline, id));
+        self.open.insert(id, lease);
+    }
+
+    pub fn remove(&mut self, id: LeaseId) -> Option<OpenLease> {
+        let lease = self.open.remove(&id)?;
+        self.speed_milli -= lease.speed_milli;
+        self.by_device.remove(&lease.record.device);
+        self.deadlines.remove(&(lease.deadline, id));
+        Some(lease)
+    }
+
+    pub fn get(&self, id: LeaseId) -> Option<&OpenLease> {
+        self.open.get(&id)
+    }
+
+    pub fn of_device(&self, device: DeviceId) -> Option<&OpenLease> {
+        self.by_device.get(&device).and_then(|id| self.open.get(id))
+    }
+
+    /// Moves the deadline: the device was heard of. `granted_again` says that it starts from the beginning.
+    pub fn renew(&mut self, id: LeaseId, now: Mono, granted_again: bool) {
+        let Some(lease) = self.open.get_mut(&id) else { return };
+        self.deadlines.remove(&(lease.deadline, id));
+        lease.deadline = (now + lease.allowance).min(lease.born + lease.allowance * LIFE_ALLOWANCES);
+        self.deadlines.insert((lease.deadline, id));
+        if granted_again {
+            lease.granted = Some(now);
+        }
+    }
+
+    /// A lease whose deadline has passed.
+    pub fn expired(&self, now: Mono) -> Option<LeaseId> {
+        self.deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, id)| *id)
+    }
+
+    pub fn next_deadline(&self) -> Option<Mono> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> RunSpec {
+        // 4 samples of 128 tokens a step; 60 s a lease.
+        serde_json::from_str(r#"{"name": "x", "token_budget": 1000000}"#).unwrap()
+    }
+
+    #[test]
+    fn steps_follow_the_speed() {
+        let spec = spec();
+        assert_eq!(steps_for(&spec, 0.0), 4, "the first lease measures");
+        assert_eq!(steps_for(&spec, 512.0), 60);
+        assert_eq!(steps_for(&spec, 2048.0), 240, "four times as fast, four times as many");
+        assert_eq!(steps_for(&spec, 1.0), 1);
+        assert_eq!(steps_for(&spec, 1e9), 500);
+    }
+
+    #[test]
+    fn a_deadline_is_a_multiple_of_the_time_that_the_steps_should_take() {
+        let spec = spec();
+        assert_eq!(allowance(&spec, 60, 512.0), Duration::from_secs(240));
+        assert_eq!(allowance(&spec, 1, 512.0), Duration::from_secs(60), "the least");
+        assert_eq!(allowance(&spec, 4, 0.0), Duration::from_secs(240));
+    }
+}

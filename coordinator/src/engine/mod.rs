@@ -1,0 +1,410 @@
+//! The engine: all that the coordinator decides. A pure state machine: an event and the time go in, actions come out.
+//! Its state is a cache of the ledger; [`Engine::restore`] builds it from one.
+//!
+//! Never here: a clock, a socket, a file, a channel, a random source, `async`.
+
+pub mod event;
+mod grant;
+mod leases;
+pub mod merge;
+mod offer;
+mod pool;
+pub mod record;
+mod roster;
+mod screen;
+#[cfg(test)]
+pub(crate) mod tests;
+mod turn;
+mod versions;
+
+pub use pool::{epoch_samples, usable};
+
+use crate::store::Snapshot;
+use event::{Action, Event, Published, ReplyTo};
+use leases::{Leases, OpenLease};
+use nightjar_shared::{
+    delta::{self, CodecId},
+    ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},
+    run_spec::RunSpec,
+    shard::Manifest,
+    time::{Mono, Wall},
+    wire::{self, Refusal, RefusalAction, RefusalCode, Role, coordinator_message as answer, device_message as ask, limits},
+};
+use pool::{Pool, SampleRange};
+use record::{EvaluationRecord, LeaseKind, LeaseOutcome, Record, VersionRecord};
+use roster::Roster;
+use screen::Screen;
+use std::{collections::BTreeMap, time::Duration};
+use turn::Turn;
+use versions::Versions;
+
+/// A run spec that cannot be trained on a dataset.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Mismatch {
+    /// Samples are of another length than the model's context.
+    #[error(
+        "the dataset's samples hold {data} tokens, model.max_position_embeddings is {model}; prepare it with --context {model}"
+    )]
+    Context {
+        /// In the manifest.
+        data: u32,
+        /// In the run spec.
+        model: u32,
+    },
+    /// The dataset has tokens that the model does not.
+    #[error("the dataset's vocabulary is {data}, model.vocab_size is {model}; set model.vocab_size = {data} in run.toml")]
+    Vocabulary {
+        /// In the manifest.
+        data: u32,
+        /// In the run spec.
+        model: u32,
+    },
+    /// No batch can be made of any shard.
+    #[error("no shard of the dataset holds inner.batch_samples = {batch} samples; prepare more data or set a smaller batch")]
+    TooSmall {
+        /// In the run spec.
+        batch: u32,
+    },
+}
+
+/// Refuses a dataset that the run cannot be trained on.
+pub fn check(spec: &RunSpec, manifest: &Manifest) -> Result<(), Mismatch> {
+    let (model, batch) = (&spec.model, spec.inner.batch_samples);
+    if manifest.context != model.max_position_embeddings {
+        return Err(Mismatch::Context { data: manifest.context, model: model.max_position_embeddings });
+    }
+    if manifest.vocab_size > model.vocab_size {
+        return Err(Mismatch::Vocabulary { data: manifest.vocab_size, model: model.vocab_size });
+    }
+    if epoch_samples(manifest, batch) == 0 { Err(Mismatch::TooSmall { batch }) } else { Ok(()) }
+}
+
+/// Decides everything; see the module's words.
+pub struct Engine {
+    spec: RunSpec,
+    spec_json: String,
+    manifest: Manifest,
+    run_id: RunId,
+    generation: Generation,
+    roster: Roster,
+    leases: Leases,
+    last_lease: LeaseId,
+    pool: Pool,
+    shard_by_hash: BTreeMap<BlobHash, u32>,
+    versions: Versions,
+    /// A version that was ordered and is not published yet.
+    publishing: Option<Version>,
+    screen: Screen,
+    /// Merged deltas, and their tokens.
+    last_seq: u64,
+    tokens: u64,
+    evaluation: Option<EvaluationRecord>,
+    /// The version that an open lease is evaluating.
+    evaluating: Option<(Version, LeaseId)>,
+    /// The latest wall time seen: what is written never goes back, even where the clock does.
+    wall: Wall,
+}
+
+/// The run at a glance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// Of this process.
+    pub generation: Generation,
+    /// The newest version; `None` until the first is stored.
+    pub version: Option<Version>,
+    /// The newest measurement of held-out loss.
+    pub evaluation: Option<EvaluationRecord>,
+    /// Tokens merged.
+    pub tokens: u64,
+    /// Tokens at which the run is over.
+    pub token_budget: u64,
+    /// Measured speeds of all devices that hold a training lease, together.
+    pub tokens_per_s: f64,
+    /// Deltas merged.
+    pub merged: u64,
+    /// Leases that have not ended.
+    pub leases_open: usize,
+    /// Whether the run is over.
+    pub finished: bool,
+}
+
+/// A device at a glance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceStatus {
+    /// Who.
+    pub id: DeviceId,
+    /// As its owner calls it.
+    pub name: String,
+    /// What its invite made it.
+    pub role: Role,
+    /// Tokens merged.
+    pub tokens: u64,
+    /// Leases merged.
+    pub leases: u64,
+    /// Measured speed; 0 if unknown.
+    pub tokens_per_s: f64,
+    /// Whether it holds a training lease.
+    pub training: bool,
+    /// Whether it has left the run.
+    pub left: bool,
+}
+
+impl Engine {
+    /// Builds the engine from what the ledger holds. The actions are to be performed before any other: a run's version
+    /// 0, or a version that was due when the last process ended. Leases that were open stay open, with their deadline
+    /// counted anew from now.
+    pub fn restore(
+        spec: RunSpec,
+        manifest: Manifest,
+        run_id: RunId,
+        generation: Generation,
+        snapshot: Snapshot,
+        now: Mono,
+    ) -> (Engine, Vec<Action>) {
+        let mut pool = Pool::restore(&manifest, spec.inner.batch_samples, snapshot.epochs_opened, &snapshot.epochs);
+        let roster = Roster::restore(snapshot.devices, spec.lease.wall_s);
+        let mut leases = Leases::default();
+        let mut evaluating = None;
+        let newest_lease = snapshot.open_leases.last().map(|l| l.issued_at);
+        for record in snapshot.open_leases {
+            let tokens_per_s = roster.get(record.device).map_or(0.0, |d| d.pace.tokens_per_s());
+            match record.kind {
+                LeaseKind::Train => pool.claim(range_of(&record)),
+                LeaseKind::Evaluate => evaluating = Some((record.base_version, record.id)),
+            }
+            leases.insert(open_lease(&spec, record, tokens_per_s, now, None));
+        }
+        let wall = snapshot.versions.last().map(|v| v.published_at).max(newest_lease).unwrap_or_default();
+        let mut engine = Engine {
+            spec_json: serde_json::to_string(&spec).unwrap_or_default(),
+            shard_by_hash: manifest.train.iter().zip(0..).map(|(s, i)| (s.hash, i)).collect(),
+            screen: Screen::restore(&spec, &snapshot.recent_deltas),
+            versions: Versions::restore(snapshot.versions),
+            spec,
+            manifest,
+            run_id,
+            generation,
+            roster,
+            leases,
+            last_lease: snapshot.last_lease,
+            pool,
+            publishing: None,
+            last_seq: snapshot.last_seq,
+            tokens: snapshot.tokens,
+            evaluation: snapshot.evaluation,
+            evaluating,
+            wall,
+        };
+        let mut turn = Turn::default();
+        engine.publish_if_due(&mut turn);
+        (engine, turn.actions())
+    }
+
+    /// Takes in what happened and says what is to be done.
+    pub fn handle(&mut self, event: Event, now: Mono, wall: Wall) -> Vec<Action> {
+        self.wall = self.wall.max(wall);
+        let mut turn = Turn::default();
+        while let Some(id) = self.leases.expired(now) {
+            self.close(id, LeaseOutcome::Expired, 0, &mut turn);
+        }
+        match event {
+            Event::Asked { device, reply_to, body, invite } => {
+                let answer = self.asked(device, body, invite.as_ref(), reply_to, now, &mut turn);
+                match answer {
+                    Ok(Some(body)) => turn.reply(reply_to, body),
+                    Ok(None) => {}
+                    Err(refusal) => turn.reply(reply_to, answer::Body::Refusal(refusal)),
+                }
+            }
+            Event::DeltaMeasured { reply_to, device, offer, measured } => {
+                let body = self.delta_measured(device, &offer, measured, now, &mut turn);
+                turn.reply(reply_to, body.unwrap_or_else(answer::Body::Refusal));
+            }
+            Event::Published(published) => self.published(published, &mut turn),
+            Event::Tick => {}
+        }
+        self.publish_if_due(&mut turn);
+        turn.actions()
+    }
+
+    /// When [`Event::Tick`] is due, if nothing else happens before.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        self.leases.next_deadline()
+    }
+
+    /// Whether this device may upload a blob of this length for this lease now.
+    pub fn accepts_upload(&self, device: DeviceId, lease: LeaseId, bytes: u64) -> bool {
+        let is_its_own = |l: &OpenLease| l.record.device == device && l.record.kind == LeaseKind::Train;
+        self.leases.get(lease).is_some_and(is_its_own) && bytes == delta::encoded_bytes(&self.spec.model, CodecId::Blocks8)
+    }
+
+    /// The run at a glance.
+    pub fn status(&self) -> Status {
+        Status {
+            generation: self.generation,
+            version: self.versions.newest().map(|v| v.version),
+            evaluation: self.evaluation.clone(),
+            tokens: self.tokens,
+            token_budget: self.spec.token_budget,
+            tokens_per_s: self.leases.speed_milli as f64 / 1000.0,
+            merged: self.last_seq,
+            leases_open: self.leases.len(),
+            finished: self.finished(),
+        }
+    }
+
+    /// All devices that ever enrolled, by id.
+    pub fn devices(&self) -> impl Iterator<Item = DeviceStatus> {
+        self.roster.iter().map(|d| DeviceStatus {
+            id: d.record.id,
+            name: d.record.name.clone(),
+            role: d.record.role,
+            tokens: d.tokens,
+            leases: d.merged,
+            tokens_per_s: d.pace.tokens_per_s(),
+            training: self.leases.of_device(d.record.id).is_some_and(|l| l.record.kind == LeaseKind::Train),
+            left: d.record.left,
+        })
+    }
+
+    fn finished(&self) -> bool {
+        self.tokens >= self.spec.token_budget
+    }
+
+    /// Answers a request; `None` where the answer follows a measurement.
+    fn asked(
+        &mut self,
+        device: DeviceId,
+        body: ask::Body,
+        invite: Option<&wire::Invite>,
+        reply_to: ReplyTo,
+        now: Mono,
+        turn: &mut Turn,
+    ) -> Result<Option<answer::Body>, Refusal> {
+        if let ask::Body::Hello(hello) = body {
+            let changed = self.roster.hello(device, &hello, invite, self.run_id, self.wall)?;
+            turn.records.extend(changed.map(Record::Device));
+            return Ok(Some(answer::Body::Welcome(self.welcome())));
+        }
+        let session = self.roster.get(device).ok_or_else(roster::not_enrolled)?.session.ok_or_else(hello_again)?;
+        match body {
+            ask::Body::Hello(_) => Ok(None),
+            ask::Body::LeaseRequest(request) => {
+                self.lease(device, session, &request, now, turn).map(|lease| Some(answer::Body::Lease(lease)))
+            }
+            ask::Body::LeaseReturn(wire::LeaseReturn { lease_id, generation, .. }) => {
+                let id = self.own_lease(device, lease_id, generation)?.record.id;
+                self.close(id, LeaseOutcome::Returned, 0, turn);
+                Ok(Some(self.done(false, "")))
+            }
+            ask::Body::LeaseRenew(wire::LeaseRenew { lease_id, generation, .. }) => {
+                let id = self.own_lease(device, lease_id, generation)?.record.id;
+                self.leases.renew(id, now, false);
+                Ok(Some(self.done(false, "")))
+            }
+            ask::Body::DeltaOffer(offer) => self.delta_offered(device, offer, reply_to, now, turn),
+            ask::Body::Evaluation(evaluation) => self.evaluated(device, &evaluation, turn).map(Some),
+            ask::Body::Leave(_) => {
+                if let Some(id) = self.leases.of_device(device).map(|l| l.record.id) {
+                    self.close(id, LeaseOutcome::Returned, 0, turn);
+                }
+                turn.records.extend(self.roster.leave(device).map(Record::Device));
+                Ok(Some(self.done(false, "")))
+            }
+        }
+    }
+
+    fn welcome(&self) -> wire::Welcome {
+        wire::Welcome {
+            run_id: self.run_id.0.to_vec(),
+            generation: self.generation.0,
+            run_spec_json: self.spec_json.clone(),
+            codec: CodecId::Blocks8 as u32,
+            // Two renewals may be lost before the shortest deadline passes.
+            keep_alive_ms: (self.spec.lease.deadline_s_min * 1000.0 / 3.0) as u64,
+        }
+    }
+
+    /// The device's own open lease of this number and generation.
+    fn own_lease(&self, device: DeviceId, id: u64, generation: u64) -> Result<&OpenLease, Refusal> {
+        let same = |l: &&OpenLease| l.record.device == device && l.record.generation.0 == generation;
+        let gone = || Refusal::lease_gone("The lease has ended: its time was over, or it was given back.");
+        self.leases.get(LeaseId(id)).filter(same).ok_or_else(gone)
+    }
+
+    fn done(&self, merged: bool, note: &str) -> answer::Body {
+        let version = self.versions.newest().map_or(0, |v| v.version.0);
+        answer::Body::Done(wire::Done { version, merged, note: limits::tame(note) })
+    }
+
+    /// Ends a lease; what it did not use is free again.
+    fn close(&mut self, id: LeaseId, outcome: LeaseOutcome, samples_used: u32, turn: &mut Turn) {
+        let Some(lease) = self.leases.remove(id) else { return };
+        match lease.record.kind {
+            LeaseKind::Train => {
+                let whole = range_of(&lease.record);
+                let rest = SampleRange { first: whole.first + samples_used, samples: whole.samples - samples_used, ..whole };
+                self.pool.give_back(rest);
+            }
+            LeaseKind::Evaluate => self.evaluating = self.evaluating.filter(|(_, by)| *by != id),
+        }
+        turn.records.push(Record::LeaseClosed { id, outcome, samples_used, at: self.wall });
+    }
+
+    /// Orders the next version once it is due: the first; after a quorum of deltas; with whatever there is when the
+    /// budget is reached. No device is waited for.
+    fn publish_if_due(&mut self, turn: &mut Turn) {
+        if self.publishing.is_some() {
+            return;
+        }
+        let version = match self.versions.newest() {
+            None => Version(0),
+            Some(newest) => {
+                let buffered = self.last_seq - newest.through_seq;
+                let quorum = if self.finished() { 1 } else { u64::from(self.spec.merge.quorum) };
+                if buffered < quorum {
+                    return;
+                }
+                newest.version.next()
+            }
+        };
+        // However rare keyframes are to be, one must be in reach of the longest path.
+        let every = self.spec.publish.keyframe_every.min(limits::UPDATE_STEPS_MAX as u64);
+        let keyframe = version.0.is_multiple_of(every);
+        self.publishing = Some(version);
+        turn.effects.push(Action::Publish { version, keyframe, through_seq: self.last_seq });
+    }
+
+    fn published(&mut self, published: Published, turn: &mut Turn) {
+        let Published { version, update, keyframe, digest, through_seq } = published;
+        if self.publishing != Some(version) {
+            return;
+        }
+        self.publishing = None;
+        let record = VersionRecord { version, update, keyframe, digest, through_seq, published_at: self.wall };
+        turn.records.push(Record::Version(record.clone()));
+        self.versions.push(record);
+    }
+
+    /// "Try again": after about `base`, by a quarter more or less, so that devices do not come back all at once.
+    fn retry(&self, code: RefusalCode, sentence: &str, base: Duration, device: DeviceId, now: Mono) -> Refusal {
+        let who = u64::from_le_bytes(*device.0.first_chunk().unwrap_or(&[0; 8]));
+        Refusal::retry(code, sentence, base.mul_f64(0.75 + 0.5 * self.spec.jitter(who, now.ms)))
+    }
+}
+
+fn hello_again() -> Refusal {
+    let sentence = "The coordinator was started anew.";
+    Refusal::with(RefusalCode::StaleGeneration, RefusalAction::HelloAgain, sentence)
+}
+
+fn range_of(lease: &record::LeaseRecord) -> SampleRange {
+    SampleRange { epoch: lease.epoch, shard: lease.shard, first: lease.first_sample, samples: lease.samples }
+}
+
+fn open_lease(spec: &RunSpec, record: record::LeaseRecord, tokens_per_s: f64, now: Mono, granted: Option<Mono>) -> OpenLease {
+    let trains = record.kind == LeaseKind::Train;
+    let allowance = leases::allowance(spec, record.steps, if trains { tokens_per_s } else { 0.0 });
+    let speed_milli = if trains { (tokens_per_s * 1000.0) as u64 } else { 0 };
+    OpenLease { record, born: now, granted, deadline: now + allowance, allowance, speed_milli }
+}

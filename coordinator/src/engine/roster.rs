@@ -1,0 +1,200 @@
+//! The roster: who enrolled with which invite, how fast each device is, and what it said it can do.
+
+use super::record::DeviceRecord;
+use crate::store::DeviceSummary;
+use nightjar_shared::{
+    delta::CodecId,
+    ids::{DeviceId, Generation, LeaseId, RunId},
+    time::Wall,
+    wire::{self, LeaseKind, Refusal, RefusalAction, RefusalCode, Role, limits},
+};
+use std::collections::BTreeMap;
+
+/// Most devices that a run enrols.
+pub const DEVICES_MAX: usize = 4 << 20;
+
+/// One enrolled device.
+pub(super) struct Device {
+    pub record: DeviceRecord,
+    pub tokens: u64,
+    pub merged: u64,
+    pub last_merged: Option<(LeaseId, Generation)>,
+    pub pace: Pace,
+    /// What its hello said; `None` until it has greeted this process.
+    pub session: Option<Session>,
+}
+
+/// What a device can do, as it said in its hello.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Session {
+    pub trains: bool,
+    pub evaluates: bool,
+}
+
+/// A device's speed: tokens by wall time, over leases of which each counts half as much as the next. A short lease
+/// (the first) therefore soon counts for little.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    tokens: f64,
+    wall_s: f64,
+}
+
+impl Pace {
+    /// As remembered from an earlier process, with the weight of one lease.
+    fn remembered(tokens_per_s: f64, lease_wall_s: f64) -> Self {
+        if tokens_per_s > 0.0 { Pace { tokens: tokens_per_s * lease_wall_s, wall_s: lease_wall_s } } else { Pace::default() }
+    }
+
+    /// Learns from a lease.
+    pub fn learn(&mut self, tokens: u64, wall_s: f64) {
+        self.tokens = self.tokens / 2.0 + tokens as f64;
+        self.wall_s = self.wall_s / 2.0 + wall_s.max(1e-3);
+    }
+
+    /// Tokens a second; 0 if unknown.
+    pub fn tokens_per_s(&self) -> f64 {
+        if self.wall_s > 0.0 { self.tokens / self.wall_s } else { 0.0 }
+    }
+}
+
+/// All devices, by id.
+#[derive(Default)]
+pub(super) struct Roster {
+    devices: BTreeMap<DeviceId, Device>,
+    /// Devices that came with an invite and have not left.
+    by_invite: BTreeMap<Vec<u8>, u64>,
+}
+
+impl Roster {
+    pub fn restore(devices: Vec<DeviceSummary>, lease_wall_s: f64) -> Self {
+        let mut roster = Roster::default();
+        for DeviceSummary { record, tokens, merged, last_merged } in devices {
+            if !record.left {
+                *roster.by_invite.entry(record.invite_nonce.clone()).or_default() += 1;
+            }
+            let pace = Pace::remembered(record.tokens_per_s, lease_wall_s);
+            roster.devices.insert(record.id, Device { record, tokens, merged, last_merged, pace, session: None });
+        }
+        roster
+    }
+
+    /// The device, if it is enrolled and has not left.
+    pub fn get(&self, id: DeviceId) -> Option<&Device> {
+        self.devices.get(&id).filter(|d| !d.record.left)
+    }
+
+    pub fn get_mut(&mut self, id: DeviceId) -> Option<&mut Device> {
+        self.devices.get_mut(&id).filter(|d| !d.record.left)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Device> {
+        self.devices.values()
+    }
+
+    /// A device greets. It is enrolled by an invite that it is not enrolled with yet. Returns the record to write, if
+    /// anything changed.
+    pub fn hello(
+        &mut self,
+        id: DeviceId,
+        hello: &wire::Hello,
+        invite: Option<&wire::Invite>,
+        run_id: RunId,
+        wall: Wall,
+    ) -> Result<Option<DeviceRecord>, Refusal> {
+        if !hello.run_id.is_empty() && hello.run_id != run_id.0 {
+            let sentence = "This coordinator serves another run. Leave, and join with a new invite.";
+            return Err(Refusal::with(RefusalCode::WrongRun, RefusalAction::Stop, sentence));
+        }
+        let trains = hello.kinds().any(|k| k == LeaseKind::Train);
+        if trains && !hello.codecs.contains(&(CodecId::Blocks8 as u32)) {
+            let sentence = "Coordinator and device know no common way to encode deltas. Upgrade Nightjar on this device.";
+            return Err(Refusal::with(RefusalCode::Unsupported, RefusalAction::Upgrade, sentence));
+        }
+        let enrolled = self.get(id);
+        let joins_by = invite.filter(|i| enrolled.is_none_or(|d| d.record.invite_nonce != i.nonce));
+        let role = match (joins_by, enrolled) {
+            (Some(invite), _) => invite.role(),
+            (None, Some(device)) => device.record.role,
+            (None, None) => return Err(not_enrolled()),
+        };
+        if hello.role() == Role::Anchor && role != Role::Anchor {
+            return Err(invite_refused("This invite is for volunteers. Ask the lab for one for anchor nodes."));
+        }
+        if let Some(invite) = joins_by {
+            self.admit(id, invite, wall)?;
+        }
+        let device = self.devices.get_mut(&id).ok_or_else(not_enrolled)?;
+        let evaluates = role == Role::Anchor && hello.kinds().any(|k| k == LeaseKind::Evaluate);
+        device.session = Some(Session { trains, evaluates });
+        let (name, kind) = (limits::tame(&hello.name), limits::tame(&hello.device));
+        if joins_by.is_none() && device.record.name == name && device.record.device == kind {
+            return Ok(None);
+        }
+        (device.record.name, device.record.device) = (name, kind);
+        Ok(Some(device.record.clone()))
+    }
+
+    /// Enrols a device, or enrols it anew.
+    fn admit(&mut self, id: DeviceId, invite: &wire::Invite, wall: Wall) -> Result<(), Refusal> {
+        let used = self.by_invite.get(&invite.nonce).copied().unwrap_or(0);
+        if invite.devices_max > 0 && used >= invite.devices_max {
+            return Err(invite_refused("This invite has been used by as many devices as it allows. Ask the lab for a new one."));
+        }
+        let known = self.devices.contains_key(&id);
+        if !known && self.devices.len() >= DEVICES_MAX {
+            let sentence = "This run has as many devices as it can take.";
+            return Err(Refusal::with(RefusalCode::Limit, RefusalAction::Stop, sentence));
+        }
+        self.uncount(id);
+        *self.by_invite.entry(invite.nonce.clone()).or_default() += 1;
+        let device = self.devices.entry(id).or_insert_with(|| Device {
+            record: DeviceRecord {
+                id,
+                name: String::new(),
+                device: String::new(),
+                role: Role::Volunteer,
+                invite_nonce: vec![],
+                enrolled_at: wall,
+                tokens_per_s: 0.0,
+                left: false,
+            },
+            tokens: 0,
+            merged: 0,
+            last_merged: None,
+            pace: Pace::default(),
+            session: None,
+        });
+        device.record.role = if invite.role() == Role::Anchor { Role::Anchor } else { Role::Volunteer };
+        device.record.invite_nonce = invite.nonce.clone();
+        device.record.left = false;
+        Ok(())
+    }
+
+    /// A device leaves; its place under the invite is free again.
+    pub fn leave(&mut self, id: DeviceId) -> Option<DeviceRecord> {
+        self.uncount(id);
+        let device = self.get_mut(id)?;
+        device.record.left = true;
+        device.session = None;
+        Some(device.record.clone())
+    }
+
+    fn uncount(&mut self, id: DeviceId) {
+        let Some(nonce) = self.get(id).map(|d| d.record.invite_nonce.clone()) else { return };
+        if let Some(count) = self.by_invite.get_mut(&nonce) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_invite.remove(&nonce);
+            }
+        }
+    }
+}
+
+/// The answer to a device that is not on the roster.
+pub(super) fn not_enrolled() -> Refusal {
+    invite_refused("This device is not enrolled in the run. Join with an invite from the lab.")
+}
+
+fn invite_refused(sentence: &str) -> Refusal {
+    Refusal::with(RefusalCode::Invite, RefusalAction::Stop, sentence)
+}

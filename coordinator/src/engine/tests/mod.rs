@@ -1,0 +1,5 @@
+//! The engine from outside: scenarios to read, then random events against the invariants.
+
+mod random;
+mod scenarios;
+pub mod world;

@@ -1,0 +1,297 @@
+//! A shell around the engine without a network: a ledger in memory, a clock that is moved by hand, and versions that are
+//! only names, or, with [`World::with_weights`], real ones.
+
+use crate::{
+    engine::{
+        Engine, epoch_samples,
+        event::{Action, Event, Measured, MergeOrder, Published, ReplyTo},
+        merge::Merger,
+        record::Record,
+    },
+    replay,
+    store::{Blobs, Measure, MemoryLedger, Press},
+};
+use nightjar_shared::{
+    delta::{self, CodecId},
+    disk::Disk,
+    ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},
+    model_spec::ModelSpec,
+    rng,
+    run_spec::RunSpec,
+    shard::{Manifest, ShardInfo},
+    time::{Mono, Wall},
+    wire::{
+        Blob, DeltaOffer, Done, Hello, Invite, Lease, LeaseKind, LeaseRequest, Refusal, RefusalCode, Role,
+        coordinator_message::Body, device_message as ask,
+    },
+};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+pub struct World {
+    pub spec: RunSpec,
+    pub manifest: Manifest,
+    pub ledger: MemoryLedger,
+    pub engine: Engine,
+    pub generation: Generation,
+    pub now: Mono,
+    /// What a measurement of the next delta says.
+    pub measured: Result<Measured, String>,
+    /// Orders to the merger, since the world began.
+    pub merged: Vec<MergeOrder>,
+    /// All commits, since the world began.
+    pub commits: Vec<Vec<Record>>,
+    /// Where there are real weights: what merges them, and their blobs.
+    pub weights: Option<(Press, Blobs)>,
+    /// Actions that are still performed; then the process is dead, until it is started anew.
+    pub actions_left: usize,
+    answers: BTreeMap<ReplyTo, Body>,
+    asked: u64,
+}
+
+/// A run on samples of 4 tokens, 2 a step, so 8 tokens a step; 10 seconds a lease.
+pub fn spec() -> RunSpec {
+    let mut spec: RunSpec = serde_json::from_str(r#"{"name": "test", "token_budget": 1000000}"#).unwrap();
+    spec.model.max_position_embeddings = 4;
+    spec.inner.batch_samples = 2;
+    spec.lease.wall_s = 10.0;
+    spec.merge.quorum = 2;
+    spec.publish.keyframe_every = 4;
+    spec
+}
+
+/// Two shards of 100 samples, the second with one that makes no batch; 10 held-out samples.
+pub fn manifest() -> Manifest {
+    let shard =
+        |name: u8, samples: u32| ShardInfo { hash: BlobHash([name; 32]), bytes: 99, samples, text_bytes: 4 * u64::from(samples) };
+    Manifest {
+        format: 1,
+        context: 4,
+        vocab_size: 256,
+        tokenizer: None,
+        train: vec![shard(1, 100), shard(2, 101)],
+        heldout: vec![shard(3, 10)],
+    }
+}
+
+pub fn device(number: u8) -> DeviceId {
+    DeviceId([number; 32])
+}
+
+pub fn invite(role: Role) -> Invite {
+    Invite { role: role as i32, nonce: vec![role as u8], ..Invite::default() }
+}
+
+pub fn hello(role: Role, kinds: &[LeaseKind]) -> Hello {
+    let kinds = kinds.iter().map(|k| *k as i32).collect();
+    Hello { role: role as i32, codecs: vec![1], kinds, name: "night owl".into(), device: "flex".into(), ..Hello::default() }
+}
+
+impl World {
+    pub fn new(spec: RunSpec, manifest: Manifest) -> Self {
+        let mut world = Self::prepare(spec, manifest);
+        world.restart();
+        world
+    }
+
+    /// With a small model, whose blobs are on this disk.
+    pub fn with_weights(mut spec: RunSpec, manifest: Manifest, disk: Arc<dyn Disk>) -> Self {
+        spec.model = ModelSpec { hidden_size: 8, intermediate_size: 5, num_hidden_layers: 1, ..spec.model };
+        let blobs = Blobs::new(disk);
+        let merger = Merger::start(spec.clone(), &spec.model.draw_all(1));
+        let mut world = Self::prepare(spec, manifest);
+        world.weights = Some((Press::new(merger, blobs.clone()), blobs));
+        world.restart();
+        world
+    }
+
+    fn prepare(spec: RunSpec, manifest: Manifest) -> Self {
+        let ledger = MemoryLedger::new();
+        let (engine, generation, _) = start(&spec, &manifest, &ledger, Mono::default());
+        World {
+            spec,
+            manifest,
+            ledger,
+            engine,
+            generation,
+            now: Mono::default(),
+            measured: Ok(Measured { norm: 0.01 }),
+            merged: vec![],
+            commits: vec![],
+            weights: None,
+            actions_left: usize::MAX,
+            answers: BTreeMap::new(),
+            asked: 0,
+        }
+    }
+
+    /// Kills the process and starts another on the same ledger.
+    pub fn restart(&mut self) {
+        self.actions_left = usize::MAX;
+        if let Some((press, blobs)) = &mut self.weights {
+            let merger = replay::recover(&self.spec, &self.ledger.facts(), blobs, || self.spec.model.draw_all(1)).unwrap();
+            *press = Press::new(merger, blobs.clone());
+        }
+        let (engine, generation, actions) = start(&self.spec, &self.manifest, &self.ledger, self.now);
+        (self.engine, self.generation) = (engine, generation);
+        self.perform(actions);
+    }
+
+    pub fn wait(&mut self, seconds: f64) {
+        self.now = self.now + Duration::from_secs_f64(seconds);
+    }
+
+    pub fn handle(&mut self, event: Event) {
+        if self.actions_left > 0 {
+            let actions = self.engine.handle(event, self.now, Wall { unix_ms: 1_000_000 + self.now.ms });
+            self.perform(actions);
+        }
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            if self.actions_left == 0 {
+                return;
+            }
+            self.actions_left -= 1;
+            match action {
+                Action::Commit(records) => {
+                    self.ledger.commit(self.generation, &records).unwrap();
+                    self.commits.push(records);
+                }
+                Action::Reply { to, body } => drop(self.answers.insert(to, body)),
+                Action::MeasureDelta { to, device, offer } => {
+                    let measured = self.measure(&offer);
+                    self.handle(Event::DeltaMeasured { reply_to: to, device, offer, measured });
+                }
+                Action::Merge(order) => {
+                    if let Some((press, _)) = &mut self.weights {
+                        press.merge(&order).unwrap();
+                    }
+                    self.merged.push(order);
+                }
+                Action::Publish { version, keyframe, through_seq } => {
+                    let published = self.publish(version, keyframe, through_seq);
+                    self.handle(Event::Published(published));
+                }
+            }
+        }
+    }
+
+    fn measure(&self, offer: &DeltaOffer) -> Result<Measured, String> {
+        match &self.weights {
+            None => self.measured.clone(),
+            Some((_, blobs)) => match blobs.measure(&self.spec, offer).unwrap() {
+                Measure::Done(measured) => measured,
+                Measure::Missing { .. } => panic!("the delta is to be stored before it is offered"),
+            },
+        }
+    }
+
+    fn publish(&mut self, version: Version, keyframe: bool, through_seq: u64) -> Published {
+        if let Some((press, _)) = &mut self.weights {
+            return press.publish(version, keyframe).unwrap();
+        }
+        let name = |kind: u8| (BlobHash([kind.wrapping_add(version.0 as u8); 32]), 50);
+        Published {
+            version,
+            update: (version.0 > 0).then(|| name(0)),
+            keyframe: keyframe.then(|| name(100)),
+            digest: [version.0 as u8; 32],
+            through_seq,
+        }
+    }
+
+    /// Asks; `None` if the process died before it answered.
+    pub fn try_ask(&mut self, device: DeviceId, body: ask::Body, invite: Option<Invite>) -> Option<Body> {
+        self.asked += 1;
+        let reply_to = ReplyTo(self.asked);
+        self.handle(Event::Asked { device, reply_to, body, invite });
+        self.answers.remove(&reply_to)
+    }
+
+    pub fn ask(&mut self, device: DeviceId, body: ask::Body) -> Body {
+        self.try_ask(device, body, None).expect("an answer")
+    }
+
+    pub fn join(&mut self, device: DeviceId, role: Role, kinds: &[LeaseKind]) -> Body {
+        self.try_ask(device, ask::Body::Hello(hello(role, kinds)), Some(invite(role))).expect("an answer")
+    }
+
+    /// Enrols a volunteer that trains.
+    pub fn volunteer(&mut self, number: u8) -> DeviceId {
+        let id = device(number);
+        assert!(matches!(self.join(id, Role::Volunteer, &[LeaseKind::Train]), Body::Welcome(_)));
+        id
+    }
+
+    pub fn request(&mut self, device: DeviceId) -> Body {
+        self.ask(device, ask::Body::LeaseRequest(LeaseRequest::default()))
+    }
+
+    pub fn lease(&mut self, device: DeviceId) -> Lease {
+        match self.request(device) {
+            Body::Lease(lease) => lease,
+            other => panic!("expected a lease, got {other:?}"),
+        }
+    }
+
+    pub fn offer(&mut self, device: DeviceId, offer: DeltaOffer) -> Body {
+        self.ask(device, ask::Body::DeltaOffer(offer))
+    }
+
+    /// The honest offer for the whole of a lease; its delta, where weights are real, is stored.
+    pub fn offer_for(&self, lease: &Lease) -> DeltaOffer {
+        let bytes = delta::encoded_bytes(&self.spec.model, CodecId::Blocks8);
+        let hash = match &self.weights {
+            None => BlobHash([lease.id as u8; 32]),
+            Some((_, blobs)) => {
+                let n = self.spec.model.parameters();
+                let change = |i| (1e-3 * rng::normal(lease.id, 0, i as u64)) as f32;
+                let change: Vec<f32> = (0..n).map(change).collect();
+                blobs.put(&delta::encode(&self.spec.model, CodecId::Blocks8, &change, &mut vec![0.0; n])).unwrap()
+            }
+        };
+        DeltaOffer {
+            lease_id: lease.id,
+            generation: lease.generation,
+            delta: Some(Blob::new(hash, bytes)),
+            steps: lease.steps,
+            samples: lease.samples,
+            train_ms: 1,
+            loss_first: 5.5,
+            loss_last: 5.4,
+        }
+    }
+
+    /// Trains a lease at `tokens_per_s` and offers the delta.
+    pub fn train(&mut self, device: DeviceId, lease: &Lease, tokens_per_s: f64) -> Done {
+        self.wait(f64::from(lease.samples) * 4.0 / tokens_per_s);
+        match self.offer(device, self.offer_for(lease)) {
+            Body::Done(done) => done,
+            other => panic!("expected an acknowledgement, got {other:?}"),
+        }
+    }
+
+    pub fn epoch_samples(&self) -> u64 {
+        epoch_samples(&self.manifest, self.spec.inner.batch_samples)
+    }
+
+    pub fn is_merged(&self, lease: &Lease) -> bool {
+        self.ledger.facts().deltas.iter().any(|d| d.lease == LeaseId(lease.id))
+    }
+}
+
+fn start(spec: &RunSpec, manifest: &Manifest, ledger: &MemoryLedger, now: Mono) -> (Engine, Generation, Vec<Action>) {
+    let generation = ledger.raise(1);
+    let snapshot = ledger.snapshot(epoch_samples(manifest, spec.inner.batch_samples));
+    let (engine, actions) = Engine::restore(spec.clone(), manifest.clone(), RunId([7; 32]), generation, snapshot, now);
+    (engine, generation, actions)
+}
+
+/// The code of a refusal.
+pub fn code(body: &Body) -> Option<RefusalCode> {
+    match body {
+        Body::Refusal(Refusal { code, .. }) => RefusalCode::try_from(*code).ok(),
+        _ => None,
+    }
+}

@@ -1,0 +1,119 @@
+//! config.json and its companions, under the keys that `transformers` knows.
+
+use super::ExportError;
+use nightjar_shared::model_spec::ModelSpec;
+use serde_json::{Value, json};
+use tokenizers::Tokenizer;
+
+/// The token that ends a document, where the vocabulary has one.
+pub struct EndOfText {
+    id: u32,
+    content: String,
+}
+
+/// Looks for the end of text among a tokenizer's tokens; all of them must be the model's too.
+pub fn end_of_text(tokenizer: &[u8], model: &ModelSpec) -> Result<Option<EndOfText>, ExportError> {
+    let tokenizer = Tokenizer::from_bytes(tokenizer).map_err(|e| ExportError::BadTokenizer(e.to_string()))?;
+    let tokens = tokenizer.get_vocab_size(true);
+    if tokens > model.vocab_size as usize {
+        return Err(ExportError::Vocabulary { tokenizer: tokens, model: model.vocab_size });
+    }
+    let known = crate::dataset::END_OF_TEXT.iter();
+    Ok(known.copied().find_map(|content| Some(EndOfText { id: tokenizer.token_to_id(content)?, content: content.to_owned() })))
+}
+
+/// config.json of a `LlamaForCausalLM`.
+pub fn model_config(model: &ModelSpec, end: Option<&EndOfText>) -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "torch_dtype": "float32",
+        "vocab_size": model.vocab_size,
+        "hidden_size": model.hidden_size,
+        "intermediate_size": model.intermediate_size,
+        "num_hidden_layers": model.num_hidden_layers,
+        "num_attention_heads": model.num_attention_heads,
+        "num_key_value_heads": model.num_key_value_heads,
+        "head_dim": model.head_size(),
+        "max_position_embeddings": model.max_position_embeddings,
+        "rope_theta": model.rope_theta,
+        "rope_scaling": null,
+        "rms_norm_eps": model.rms_norm_eps,
+        "tie_word_embeddings": model.tie_word_embeddings,
+        "hidden_act": "silu",
+        "attention_bias": false,
+        "attention_dropout": 0.0,
+        "mlp_bias": false,
+        "initializer_range": 0.02,
+        "use_cache": true,
+        "bos_token_id": null,
+        "eos_token_id": end.map(|end| end.id),
+        "pad_token_id": null,
+    })
+}
+
+/// generation_config.json: draw from the model's distribution as it is.
+pub fn generation_config(end: Option<&EndOfText>) -> Value {
+    json!({
+        "bos_token_id": null,
+        "eos_token_id": end.map(|end| end.id),
+        "do_sample": true,
+    })
+}
+
+/// tokenizer_config.json: read tokenizer.json as it is. Without it `transformers` would guess a class by the model's type.
+pub fn tokenizer_config(model: &ModelSpec, end: Option<&EndOfText>) -> Value {
+    json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": model.max_position_embeddings,
+        "clean_up_tokenization_spaces": false,
+        "eos_token": end.map(|end| &end.content),
+    })
+}
+
+/// The model that a config.json describes, or what keeps this version from training it.
+pub fn model_of(json: &[u8]) -> Result<ModelSpec, String> {
+    let config: Value = serde_json::from_slice(json).map_err(|e| format!("no JSON ({e})"))?;
+    let fixed = [
+        ("model_type", json!("llama")),
+        ("hidden_act", json!("silu")),
+        ("attention_bias", json!(false)),
+        ("mlp_bias", json!(false)),
+        ("rope_scaling", Value::Null),
+    ];
+    for (key, only) in fixed {
+        let found = &config[key];
+        if *found != only && (key == "model_type" || !found.is_null()) {
+            return Err(format!("{key} is {found}; only {only} can be trained"));
+        }
+    }
+    let size = |key: &str| match config[key].as_u64().and_then(|n| u32::try_from(n).ok()) {
+        Some(n) => Ok(n),
+        None => Err(format!("{key} is {}; it must be a whole number", config[key])),
+    };
+    let heads = size("num_attention_heads")?;
+    // transformers 5 keeps the rotary embedding's keys in an object of its own.
+    let rope = &config["rope_parameters"];
+    if let Some(kind) = rope["rope_type"].as_str().filter(|kind| *kind != "default") {
+        return Err(format!("rope_parameters.rope_type is {kind}; only default can be trained"));
+    }
+    let rope_theta = config["rope_theta"].as_f64().or(rope["rope_theta"].as_f64()).unwrap_or(10_000.0);
+    let model = ModelSpec {
+        vocab_size: size("vocab_size")?,
+        hidden_size: size("hidden_size")?,
+        intermediate_size: size("intermediate_size")?,
+        num_hidden_layers: size("num_hidden_layers")?,
+        num_attention_heads: heads,
+        num_key_value_heads: if config["num_key_value_heads"].is_null() { heads } else { size("num_key_value_heads")? },
+        max_position_embeddings: size("max_position_embeddings")?,
+        rope_theta,
+        rms_norm_eps: config["rms_norm_eps"].as_f64().unwrap_or(1e-6),
+        tie_word_embeddings: config["tie_word_embeddings"].as_bool().unwrap_or(false),
+    };
+    match config["head_dim"].as_u64() {
+        Some(size) if heads > 0 && size != u64::from(model.hidden_size / heads) => {
+            Err(format!("head_dim is {size}; only hidden_size / num_attention_heads can be trained"))
+        }
+        _ => Ok(model),
+    }
+}

@@ -1,0 +1,138 @@
+//! The layout that other tools read, and the way back.
+
+use super::*;
+use safetensors::{Dtype, SafeTensors};
+use tokenizers::Tokenizer;
+
+fn model() -> ModelSpec {
+    ModelSpec {
+        vocab_size: 256,
+        hidden_size: 16,
+        intermediate_size: 24,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        ..ModelSpec::tiny()
+    }
+}
+
+#[test]
+fn safetensors_hold_hugging_faces_names_and_shapes() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("model");
+    let weights = model().draw_all(3);
+    export(&target, &model(), &weights, None).unwrap();
+    let bytes = fs::read(target.join("model.safetensors")).unwrap();
+    let header_bytes = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    assert!(header_bytes.is_multiple_of(8), "the data is not aligned");
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let shapes = |name: &str| tensors.tensor(name).unwrap().shape().to_vec();
+    assert_eq!(tensors.len(), 1 + 2 * 9 + 1);
+    assert_eq!(shapes("model.embed_tokens.weight"), [256, 16]);
+    assert_eq!(shapes("model.layers.1.self_attn.q_proj.weight"), [16, 16]);
+    assert_eq!(shapes("model.layers.1.self_attn.k_proj.weight"), [8, 16]);
+    assert_eq!(shapes("model.layers.0.mlp.down_proj.weight"), [16, 24]);
+    assert_eq!(shapes("model.norm.weight"), [16]);
+    assert!(tensors.tensor("lm_head.weight").is_err(), "a tied head is not written");
+    let embedding = tensors.tensor("model.embed_tokens.weight").unwrap();
+    assert_eq!((embedding.dtype(), &embedding.data()[4..8]), (Dtype::F32, weights[1].to_le_bytes().as_slice()));
+}
+
+#[test]
+fn what_is_exported_is_imported() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("model");
+    for tie_word_embeddings in [true, false] {
+        let model = ModelSpec { tie_word_embeddings, rope_theta: 5e5, ..model() };
+        let weights = model.draw_all(3);
+        export(&target, &model, &weights, None).unwrap();
+        assert_eq!(import(&target).unwrap(), (model, weights));
+    }
+    let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["model"], "something was left beside the export");
+    let permissions = |name: &str| fs::metadata(target.join(name)).unwrap().permissions();
+    assert_eq!(permissions("model.safetensors"), permissions("config.json"));
+}
+
+#[test]
+fn the_byte_tokenizer_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("model");
+    export(&target, &model(), &model().draw_all(3), None).unwrap();
+    let tokenizer = Tokenizer::from_file(target.join("tokenizer.json")).unwrap();
+    let text = "fn main() {\n\tprintln!(\"Grüße 🦀\");\r\n}\n";
+    let ids = tokenizer.encode(text, true).unwrap().get_ids().to_vec();
+    assert_eq!(ids, text.bytes().map(u32::from).collect::<Vec<_>>());
+    assert_eq!(tokenizer.decode(&ids, true).unwrap(), text);
+}
+
+#[test]
+fn a_tokenizer_larger_than_the_model_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = ModelSpec { vocab_size: 200, ..model() };
+    let refused = export(&folder.path().join("model"), &model, &model.draw_all(3), None).unwrap_err();
+    assert!(refused.to_string().contains("256 tokens, but the model's vocab_size is 200"), "{refused}");
+}
+
+#[test]
+fn a_foreign_folder_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("thesis.tex"), "dear").unwrap();
+    let refused = export(folder.path(), &model(), &model().draw_all(3), None).unwrap_err();
+    assert!(matches!(refused, ExportError::Foreign { .. }));
+    assert!(folder.path().join("thesis.tex").exists());
+}
+
+#[test]
+fn narrow_and_divided_weights_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("model");
+    let weights = model().draw_all(3);
+    export(&target, &model(), &weights, None).unwrap();
+    // As bf16, in two files with an index.
+    let narrow = |w: &f32| f32::from_bits(w.to_bits() & 0xFFFF_0000);
+    let tensors = model().tensors();
+    let mut weight_map = serde_json::Map::new();
+    for (file, half) in ["one.safetensors", "two.safetensors"].into_iter().zip(tensors.chunks(tensors.len() / 2)) {
+        let bytes: Vec<Vec<u8>> = half
+            .iter()
+            .map(|t| weights[t.range()].iter().flat_map(|w| ((w.to_bits() >> 16) as u16).to_le_bytes()).collect())
+            .collect();
+        let views = half.iter().zip(&bytes).map(|(t, bytes)| {
+            (t.name.clone(), safetensors::tensor::TensorView::new(Dtype::BF16, t.shape.clone(), bytes).unwrap())
+        });
+        safetensors::serialize_to_file(views, None, &target.join(file)).unwrap();
+        weight_map.extend(half.iter().map(|t| (t.name.clone(), file.into())));
+    }
+    fs::remove_file(target.join("model.safetensors")).unwrap();
+    fs::write(target.join("model.safetensors.index.json"), serde_json::json!({"weight_map": weight_map}).to_string()).unwrap();
+    assert_eq!(import(&target).unwrap().1, weights.iter().map(narrow).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_cannot_be_trained_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("model");
+    export(&target, &model(), &model().draw_all(3), None).unwrap();
+    let config = fs::read_to_string(target.join("config.json")).unwrap();
+    let message = |from: &str, to: &str| {
+        assert!(config.contains(from), "{config}");
+        fs::write(target.join("config.json"), config.replace(from, to)).unwrap();
+        import(&target).unwrap_err().to_string()
+    };
+    assert!(message("\"llama\"", "\"gpt2\"").contains("model_type is \"gpt2\"; only \"llama\""));
+    assert!(message("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3").contains("there is no tensor model.layers.2."));
+    assert!(message("\"vocab_size\": 256", "\"vocab_size\": 257").contains("model.embed_tokens.weight has the shape [256, 16]"));
+    assert!(message("\"hidden_size\": 16", "\"hidden_size\": \"x\"").contains("hidden_size is \"x\""));
+    fs::write(target.join("config.json"), &config).unwrap();
+    let file = target.join("model.safetensors");
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..bytes.len() - 8]).unwrap();
+    assert!(import(&target).unwrap_err().to_string().contains("cannot be read"));
+    fs::write(&file, [255; 20]).unwrap();
+    assert!(import(&target).unwrap_err().to_string().contains("no safetensors file"));
+    fs::remove_file(&file).unwrap();
+    assert!(import(&target).unwrap_err().to_string().contains("save_pretrained"));
+}

@@ -1,0 +1,180 @@
+//! The run so far, as curves: held-out losses and versions, each with the tokens that had been merged. Built from the
+//! ledger's facts, or kept up to date record by record.
+
+use crate::{
+    engine::record::{DeltaRecord, EvaluationRecord, Record, VersionRecord},
+    store::Facts,
+};
+use nightjar_shared::time::Wall;
+use serde::Serialize;
+use std::collections::VecDeque;
+
+/// A measurement of held-out loss.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LossPoint {
+    /// Of which version.
+    pub version: u64,
+    /// When it was measured, in milliseconds since the Unix epoch.
+    pub wall: Wall,
+    /// Tokens merged into that version.
+    pub tokens: u64,
+    /// Nats a byte.
+    pub loss: f64,
+}
+
+/// A published version.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct VersionPoint {
+    /// Its number.
+    pub version: u64,
+    /// When it was published, in milliseconds since the Unix epoch.
+    pub wall: Wall,
+    /// Tokens merged into it.
+    pub tokens: u64,
+    /// Length of the update; 0 if there is none.
+    pub update_bytes: u64,
+    /// Length of the keyframe; 0 if there is none.
+    pub keyframe_bytes: u64,
+}
+
+/// Both curves.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// In the order in which they were measured.
+    pub losses: Vec<LossPoint>,
+    /// In order.
+    pub versions: Vec<VersionPoint>,
+    tokens_published: u64,
+    /// Sequence numbers and tokens of deltas that no version includes yet.
+    unpublished: VecDeque<(u64, u64)>,
+}
+
+impl History {
+    /// Of everything in a ledger.
+    pub fn of(facts: &Facts) -> Self {
+        let mut history = History::default();
+        facts.deltas.iter().for_each(|delta| history.add_delta(delta));
+        facts.versions.iter().for_each(|version| history.add_version(version));
+        facts.evaluations.iter().for_each(|evaluation| history.add_evaluation(evaluation));
+        history
+    }
+
+    /// Takes in what was written to the ledger.
+    pub fn add(&mut self, record: &Record) {
+        match record {
+            Record::Delta(delta) => self.add_delta(delta),
+            Record::Version(version) => self.add_version(version),
+            Record::Evaluation(evaluation) => self.add_evaluation(evaluation),
+            Record::Device(_) | Record::LeaseIssued(_) | Record::LeaseClosed { .. } => {}
+        }
+    }
+
+    fn add_delta(&mut self, delta: &DeltaRecord) {
+        self.unpublished.push_back((delta.seq, delta.tokens));
+    }
+
+    fn add_version(&mut self, record: &VersionRecord) {
+        while let Some((_, tokens)) = self.unpublished.pop_front_if(|(seq, _)| *seq <= record.through_seq) {
+            self.tokens_published += tokens;
+        }
+        let bytes = |blob: Option<(_, u64)>| blob.map_or(0, |(_, bytes)| bytes);
+        self.versions.push(VersionPoint {
+            version: record.version.0,
+            wall: record.published_at,
+            tokens: self.tokens_published,
+            update_bytes: bytes(record.update),
+            keyframe_bytes: bytes(record.keyframe),
+        });
+    }
+
+    fn add_evaluation(&mut self, record: &EvaluationRecord) {
+        let version = record.version.0;
+        let tokens = self.versions.iter().rev().find(|v| v.version == version).map_or(0, |v| v.tokens);
+        self.losses.push(LossPoint { version, wall: record.measured_at, tokens, loss: record.nats_per_byte() });
+    }
+}
+
+impl EvaluationRecord {
+    /// The loss in nats a byte of text: comparable between vocabularies.
+    pub fn nats_per_byte(&self) -> f64 {
+        self.nats / self.text_bytes.max(1) as f64
+    }
+}
+
+/// At most `most` of the points, evenly, the last always among them.
+pub fn thinned<T: Clone>(points: &[T], most: usize) -> Vec<T> {
+    let stride = points.len().div_ceil(most.max(1)).max(1);
+    let mut thin: Vec<T> = points.iter().rev().step_by(stride).cloned().collect();
+    thin.reverse();
+    thin
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nightjar_shared::ids::{BlobHash, DeviceId, LeaseId, Version};
+
+    fn delta(seq: u64, tokens: u64) -> DeltaRecord {
+        DeltaRecord {
+            seq,
+            lease: LeaseId(seq),
+            device: DeviceId([0; 32]),
+            blob: BlobHash([0; 32]),
+            bytes: 1,
+            steps: 1,
+            tokens,
+            staleness: 0,
+            weight: 1.0,
+            norm: 1.0,
+            train_ms: 1,
+            wall_ms: 1,
+            loss_first: 1.0,
+            loss_last: 1.0,
+            merged_at: Wall::default(),
+        }
+    }
+
+    fn version(n: u64, through_seq: u64) -> VersionRecord {
+        let update = (n > 0).then_some((BlobHash([1; 32]), 7));
+        VersionRecord {
+            version: Version(n),
+            update,
+            keyframe: None,
+            digest: [0; 32],
+            through_seq,
+            published_at: Wall { unix_ms: n },
+        }
+    }
+
+    #[test]
+    fn a_version_counts_the_tokens_that_are_in_it() {
+        let evaluation = EvaluationRecord {
+            version: Version(1),
+            lease: LeaseId(9),
+            nats: 6.0,
+            tokens: 3,
+            text_bytes: 4,
+            measured_at: Wall { unix_ms: 5 },
+        };
+        let facts = Facts {
+            deltas: vec![delta(1, 10), delta(2, 20), delta(3, 40)],
+            versions: vec![version(0, 0), version(1, 2)],
+            evaluations: vec![evaluation.clone()],
+            ..Facts::default()
+        };
+        let mut history = History::of(&facts);
+        assert_eq!(history.versions.iter().map(|v| v.tokens).collect::<Vec<_>>(), [0, 30]);
+        assert_eq!(history.losses, [LossPoint { version: 1, wall: Wall { unix_ms: 5 }, tokens: 30, loss: 1.5 }]);
+        history.add(&Record::Version(version(2, 3)));
+        assert_eq!(history.versions[2].tokens, 70);
+    }
+
+    #[test]
+    fn thinning_keeps_the_newest() {
+        let points: Vec<u32> = (0..100).collect();
+        let thin = thinned(&points, 10);
+        assert_eq!((thin.len(), thin.last()), (10, Some(&99)));
+        assert_eq!(thinned(&points[..3], 10), [0, 1, 2]);
+        assert!(thinned::<u32>(&[], 10).is_empty());
+    }
+}

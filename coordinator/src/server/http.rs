@@ -1,0 +1,161 @@
+//! The page for whoever runs the coordinator, on this machine only: the run as JSON, and one plain page that draws it.
+
+use super::{
+    connection::Porch,
+    history::{LossPoint, VersionPoint},
+};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use nightjar_shared::{
+    ids::{DeviceId, Generation},
+    wire::Role,
+};
+use serde::Serialize;
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
+
+/// A page that cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The address can be reached from outside, and the page has no password.
+    #[error(
+        "the status page has no password, so it listens on this machine only: {0} is not a loopback address; \
+         choose 127.0.0.1:PORT with --http (and reach it from elsewhere with `ssh -L`)"
+    )]
+    NotLoopback(SocketAddr),
+    /// The port is taken.
+    #[error("TCP port {port} is in use by another program; stop it, or choose another address with --http", port = .0.port())]
+    InUse(SocketAddr),
+    /// The socket, for another reason.
+    #[error("cannot listen on {address} (TCP): {error}; choose another address with --http")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// The answer of `/api/status`.
+#[derive(Serialize)]
+struct StatusAnswer<'a> {
+    run: &'a str,
+    generation: Generation,
+    /// Null until the first version stands.
+    version: Option<u64>,
+    /// Nats a byte.
+    heldout_loss: Option<f64>,
+    heldout_version: Option<u64>,
+    tokens: u64,
+    token_budget: u64,
+    tokens_per_s: f64,
+    merged: u64,
+    bytes_up: u64,
+    bytes_down: u64,
+    devices: Vec<DeviceAnswer>,
+    leases_open: usize,
+    finished: bool,
+    losses: Vec<LossPoint>,
+    versions: Vec<VersionPoint>,
+}
+
+#[derive(Serialize)]
+struct DeviceAnswer {
+    id: DeviceId,
+    name: String,
+    role: &'static str,
+    tokens: u64,
+    leases: u64,
+    online: bool,
+    training: bool,
+    tokens_per_s: f64,
+}
+
+/// Opens the socket.
+pub fn listen(address: SocketAddr) -> Result<TcpListener, HttpError> {
+    if !address.ip().is_loopback() {
+        return Err(HttpError::NotLoopback(address));
+    }
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::AddrInUse => HttpError::InUse(address),
+        _ => HttpError::Bind { address, error },
+    };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+struct Page {
+    run: String,
+    porch: Arc<Porch>,
+}
+
+/// Serves until the process ends.
+pub async fn serve(listener: TcpListener, run: String, porch: Arc<Porch>) -> io::Result<()> {
+    let routes = Router::new()
+        .route("/", get(page))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/api/status", get(status))
+        .with_state(Arc::new(Page { run, porch }));
+    axum::serve(tokio::net::TcpListener::from_std(listener)?, routes).await
+}
+
+async fn page() -> impl IntoResponse {
+    // The page runs its own few lines and asks this server only, whatever a device called itself.
+    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:";
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, policy)];
+    (headers, include_str!("page.html"))
+}
+
+async fn status(State(page): State<Arc<Page>>) -> impl IntoResponse {
+    let Ok(glance) = page.porch.desk.glance().await else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the coordinator is stopping\n").into_response();
+    };
+    let (run, evaluation) = (&glance.status, &glance.status.evaluation);
+    let devices = glance.devices.into_iter().filter(|device| !device.left).map(|device| DeviceAnswer {
+        online: page.porch.present.has(device.id),
+        id: device.id,
+        name: device.name,
+        role: role(device.role),
+        tokens: device.tokens,
+        leases: device.leases,
+        training: device.training,
+        tokens_per_s: device.tokens_per_s,
+    });
+    let answer = StatusAnswer {
+        run: &page.run,
+        generation: run.generation,
+        version: run.version.map(|v| v.0),
+        heldout_loss: evaluation.as_ref().map(|e| e.nats_per_byte()),
+        heldout_version: evaluation.as_ref().map(|e| e.version.0),
+        tokens: run.tokens,
+        token_budget: run.token_budget,
+        tokens_per_s: run.tokens_per_s,
+        merged: run.merged,
+        bytes_up: glance.counters.bytes_up,
+        bytes_down: glance.counters.bytes_down,
+        devices: devices.collect(),
+        leases_open: run.leases_open,
+        finished: run.finished,
+        losses: glance.losses,
+        versions: glance.versions,
+    };
+    ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response()
+}
+
+/// A role's word.
+pub fn role(role: Role) -> &'static str {
+    match role {
+        Role::Anchor => "anchor",
+        Role::Volunteer | Role::Unspecified => "volunteer",
+    }
+}

@@ -1,0 +1,301 @@
+//! The event loop: it owns the engine, hands it whatever happens, and performs its actions in order. Merging and
+//! publishing run on a thread of their own, in order too; deltas are measured beside it. Every wait is in `run`.
+
+use super::{
+    catalog::Catalog,
+    desk::{Glance, Question, Request},
+    history::{History, thinned},
+    members::Members,
+    press_thread::{self, Order},
+    stream::Traffic,
+    wall_now,
+};
+use crate::{
+    engine::{
+        Engine,
+        event::{Action, Event, ReplyTo},
+        record::Record,
+    },
+    store::{BlobError, Blobs, Counters, LedgerError, Measure, Press, PressError, SqliteLedger},
+};
+use nightjar_shared::{
+    ids::DeviceId,
+    run_spec::RunSpec,
+    time::Mono,
+    wire::{DeltaOffer, Refusal, RefusalCode, UploadFrom, coordinator_message as answer, limits::QUEUE_EVENTS_MAX},
+};
+use std::{collections::HashMap, future::Future, pin::pin, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+
+/// How often the counters of bytes are written to the ledger.
+const COUNTERS_EVERY: Duration = Duration::from_secs(5);
+/// Deltas measured at once: each takes a core, and its blob's length in memory.
+const MEASURING_MAX: usize = 2;
+/// Points of a curve that a page is given.
+const POINTS_MAX: usize = 500;
+/// After how long a device may ask again what failed here.
+const RETRY: Duration = Duration::from_secs(10);
+/// Wakes the loop up where the engine waits for nothing.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
+
+/// Why the coordinator cannot go on. Nothing that was acknowledged is lost.
+#[derive(Debug, thiserror::Error)]
+pub enum ShellError {
+    /// A transaction failed: what the engine had decided did not happen.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A version could not be made.
+    #[error("a version could not be made: {0}")]
+    Press(#[from] PressError),
+    /// Uploads cannot be stored.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// The thread that merges is gone.
+    #[error("the thread that merges has ended unexpectedly; start again, nothing was lost")]
+    PressGone,
+}
+
+/// Where lines for the person at the terminal go.
+pub type Say = Box<dyn Fn(&str) + Send + Sync>;
+
+/// What the shell works with.
+pub struct Parts {
+    /// Decides.
+    pub engine: Engine,
+    /// Remembers.
+    pub ledger: SqliteLedger,
+    /// Keeps deltas and versions.
+    pub blobs: Blobs,
+    /// Learns what is published.
+    pub catalog: Arc<Catalog>,
+    /// Learns who is enrolled.
+    pub members: Arc<Members>,
+    /// Counts bytes.
+    pub traffic: Arc<Traffic>,
+    /// What the run is.
+    pub spec: Arc<RunSpec>,
+    /// What the run was before this start.
+    pub history: History,
+    /// Its bytes before this start.
+    pub counters: Counters,
+    /// When monotonic time began: what the engine was restored at is zero.
+    pub origin: Instant,
+    /// Tells the person at the terminal what happens.
+    pub say: Say,
+}
+
+/// A delta that was measured, or could not be.
+struct Measurement {
+    to: ReplyTo,
+    device: DeviceId,
+    offer: DeltaOffer,
+    result: Result<Measure, BlobError>,
+}
+
+struct Shell {
+    parts: Parts,
+    orders: mpsc::Sender<Order>,
+    measurements: mpsc::Sender<Measurement>,
+    measuring: Arc<Semaphore>,
+    waiting: HashMap<ReplyTo, oneshot::Sender<answer::Body>>,
+    last_reply: u64,
+    /// Said once the first version stands.
+    ready: Option<String>,
+}
+
+/// Runs until `stop` is done or nothing can go on. `first` is what the engine wants done before anything else.
+pub async fn run(
+    parts: Parts,
+    press: Press,
+    first: Vec<Action>,
+    mut questions: mpsc::Receiver<Question>,
+    ready: String,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ShellError> {
+    let (thread, orders, mut published) = press_thread::start(press);
+    let (measurements, mut measured) = mpsc::channel(QUEUE_EVENTS_MAX);
+    let mut shell = Shell {
+        parts,
+        orders,
+        measurements,
+        measuring: Arc::new(Semaphore::new(MEASURING_MAX)),
+        waiting: HashMap::new(),
+        last_reply: 0,
+        ready: Some(ready),
+    };
+    let mut counters_due = interval(COUNTERS_EVERY);
+    counters_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut stop = pin!(stop);
+    shell.perform(first).await?;
+    loop {
+        shell.say_ready_once();
+        tokio::select! {
+            () = &mut stop => break,
+            Some(question) = questions.recv() => shell.question(question).await?,
+            Some(measurement) = measured.recv() => shell.measured(measurement).await?,
+            version = published.recv() => {
+                let version = version.ok_or(ShellError::PressGone)??;
+                shell.parts.catalog.publish(&version);
+                shell.happened(Event::Published(version)).await?;
+            }
+            () = sleep_until(shell.next_deadline()) => shell.happened(Event::Tick).await?,
+            _ = counters_due.tick() => shell.write_counters().await?,
+        }
+    }
+    shell.write_counters().await?;
+    // The order at hand is carried out; those that wait are in the ledger, and are carried out after the next start.
+    published.close();
+    drop(shell.orders);
+    press_thread::join(thread).await;
+    shell.parts.ledger.close().await;
+    Ok(())
+}
+
+impl Shell {
+    fn now(&self) -> Mono {
+        Mono::from_origin(self.parts.origin.elapsed())
+    }
+
+    fn next_deadline(&self) -> Instant {
+        match self.parts.engine.next_deadline() {
+            // A millisecond more: the engine's time is cut to whole ones.
+            Some(deadline) => self.parts.origin + Duration::from_millis(deadline.ms + 1),
+            None => Instant::now() + NEVER,
+        }
+    }
+
+    async fn happened(&mut self, event: Event) -> Result<(), ShellError> {
+        let actions = self.parts.engine.handle(event, self.now(), wall_now());
+        self.perform(actions).await
+    }
+
+    /// Performs actions in order; what follows a failed one does not happen.
+    async fn perform(&mut self, actions: Vec<Action>) -> Result<(), ShellError> {
+        for action in actions {
+            match action {
+                Action::Commit(records) => {
+                    self.parts.ledger.commit(&records).await?;
+                    records.iter().for_each(|record| self.tell(record));
+                }
+                Action::Reply { to, body } => self.reply(to, body),
+                Action::MeasureDelta { to, device, offer } => self.measure(to, device, offer),
+                Action::Merge(order) => self.order(Order::Merge(order)).await?,
+                Action::Publish { version, keyframe, .. } => self.order(Order::Publish { version, keyframe }).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn question(&mut self, question: Question) -> Result<(), ShellError> {
+        match question {
+            Question::Request(request) => {
+                let Request { device, body, invite, answer } = *request;
+                self.last_reply += 1;
+                let reply_to = ReplyTo(self.last_reply);
+                self.waiting.insert(reply_to, answer);
+                self.happened(Event::Asked { device, reply_to, body, invite }).await
+            }
+            Question::MayUpload { device, lease, bytes, answer } => {
+                // Who asked may be gone by now; here and below that is no fault.
+                let _ = answer.send(self.parts.engine.accepts_upload(device, lease, bytes));
+                Ok(())
+            }
+            Question::Glance(answer) => {
+                let _ = answer.send(self.glance());
+                Ok(())
+            }
+            Question::DiskFull(error) => Err(error.into()),
+        }
+    }
+
+    fn reply(&mut self, to: ReplyTo, body: answer::Body) {
+        if let Some(answer) = self.waiting.remove(&to) {
+            let _ = answer.send(body);
+        }
+    }
+
+    async fn order(&self, order: Order) -> Result<(), ShellError> {
+        self.orders.send(order).await.map_err(|_| ShellError::PressGone)
+    }
+
+    fn measure(&self, to: ReplyTo, device: DeviceId, offer: DeltaOffer) {
+        let (blobs, spec) = (self.parts.blobs.clone(), self.parts.spec.clone());
+        let (places, measurements) = (self.measuring.clone(), self.measurements.clone());
+        tokio::spawn(async move {
+            // The semaphore is never closed.
+            let _place = places.acquire_owned().await;
+            let measuring = tokio::task::spawn_blocking(move || {
+                let result = blobs.measure(&spec, &offer);
+                Measurement { to, device, offer, result }
+            });
+            match measuring.await {
+                // Fails only where the loop has ended.
+                Ok(measurement) => drop(measurements.send(measurement).await),
+                Err(panic) => tracing::error!(%panic, "measuring a delta failed"),
+            }
+        });
+    }
+
+    async fn measured(&mut self, measurement: Measurement) -> Result<(), ShellError> {
+        let Measurement { to, device, offer, result } = measurement;
+        match result {
+            Ok(Measure::Done(measured)) => {
+                self.happened(Event::DeltaMeasured { reply_to: to, device, offer, measured }).await?;
+            }
+            Ok(Measure::Missing { have }) => self.reply(to, answer::Body::Upload(UploadFrom { offset: have })),
+            Err(error) => {
+                tracing::error!(%error, "a delta could not be measured");
+                let refusal = Refusal::retry(RefusalCode::Internal, "The coordinator could not read the delta.", RETRY);
+                self.reply(to, answer::Body::Refusal(refusal));
+            }
+        }
+        Ok(())
+    }
+
+    fn glance(&self) -> Glance {
+        let (up, down) = self.parts.traffic.peek();
+        Glance {
+            status: self.parts.engine.status(),
+            devices: self.parts.engine.devices().collect(),
+            counters: Counters { bytes_up: self.parts.counters.bytes_up + up, bytes_down: self.parts.counters.bytes_down + down },
+            losses: thinned(&self.parts.history.losses, POINTS_MAX),
+            versions: thinned(&self.parts.history.versions, POINTS_MAX),
+        }
+    }
+
+    async fn write_counters(&mut self) -> Result<(), ShellError> {
+        let (up, down) = self.parts.traffic.take();
+        if up + down > 0 {
+            self.parts.counters.bytes_up += up;
+            self.parts.counters.bytes_down += down;
+            self.parts.ledger.add_counters(up, down).await?;
+        }
+        Ok(())
+    }
+
+    fn say_ready_once(&mut self) {
+        if let Some(ready) = self.ready.take_if(|_| self.parts.engine.status().version.is_some()) {
+            (self.parts.say)(&ready);
+        }
+    }
+
+    /// Tells people and the pages what is now in the ledger.
+    fn tell(&mut self, record: &Record) {
+        self.parts.history.add(record);
+        match record {
+            Record::Version(version) => {
+                let status = self.parts.engine.status();
+                let loss = self.parts.history.losses.last();
+                let loss = loss.map_or(String::new(), |l| format!("  loss {:.4} nats a byte (version {})", l.loss, l.version));
+                let millions = status.tokens as f64 / 1e6;
+                let line = format!("version {:<5} {:>6} deltas {millions:>9.3} M tokens{loss}", version.version, status.merged);
+                (self.parts.say)(&line);
+            }
+            Record::Device(device) => self.parts.members.note(device),
+            record => tracing::debug!(?record, "committed"),
+        }
+    }
+}

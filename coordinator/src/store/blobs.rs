@@ -1,0 +1,287 @@
+//! The blob folder: immutable files named by their BLAKE3 hash. What is being uploaded lies in `incoming/` until it is
+//! whole and verified; what a device was told is stored has been synced and renamed before.
+
+use crate::engine::{event::Measured, merge};
+use nightjar_shared::{
+    disk::Disk,
+    fail,
+    ids::BlobHash,
+    run_spec::RunSpec,
+    wire::{DeltaOffer, limits::CHUNK_BYTES},
+};
+use std::{io, sync::Arc};
+
+/// A blob that cannot be had or stored.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// There is none of this name.
+    #[error("blob {0} is missing")]
+    NotFound(BlobHash),
+    /// The file's bytes are not those that its name promises.
+    #[error("blob {0} is damaged: its bytes do not match its name")]
+    Corrupt(BlobHash),
+    /// An upload that skips bytes, or is longer than announced.
+    #[error("the upload of blob {hash} goes on at byte {offset}, but {have} bytes are here")]
+    Gap {
+        /// The blob.
+        hash: BlobHash,
+        /// Where the upload would go on.
+        offset: u64,
+        /// How much is here.
+        have: u64,
+    },
+    /// No space.
+    #[error("the disk is full: free some space and start again, nothing was lost")]
+    DiskFull,
+    /// Anything else that the file system says.
+    #[error("blob {hash} could not be read or written: {error}")]
+    Io {
+        /// The blob.
+        hash: BlobHash,
+        /// What the file system says.
+        #[source]
+        error: io::Error,
+    },
+    /// The folder itself.
+    #[error("the state folder could not be read or written: {0}")]
+    Folder(#[source] io::Error),
+}
+
+/// What is known of an offered delta.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Measure {
+    /// It is to be uploaded, from this offset.
+    Missing {
+        /// Bytes that are here already.
+        have: u64,
+    },
+    /// It is here, and this is what decoding it shows.
+    Done(Result<Measured, String>),
+}
+
+/// The state folder's blobs, uploads and checkpoints. Clones are the same folder.
+#[derive(Clone)]
+pub struct Blobs {
+    disk: Arc<dyn Disk>,
+}
+
+fn stored(hash: BlobHash) -> String {
+    format!("blobs/{hash}")
+}
+
+fn incoming(hash: BlobHash) -> String {
+    format!("incoming/{hash}")
+}
+
+fn of(hash: BlobHash) -> impl Fn(io::Error) -> BlobError {
+    move |error| match error.kind() {
+        io::ErrorKind::NotFound => BlobError::NotFound(hash),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => BlobError::DiskFull,
+        _ => BlobError::Io { hash, error },
+    }
+}
+
+fn folder(error: io::Error) -> BlobError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => BlobError::DiskFull,
+        _ => BlobError::Folder(error),
+    }
+}
+
+impl Blobs {
+    /// Over the state folder.
+    pub fn new(disk: Arc<dyn Disk>) -> Self {
+        Blobs { disk }
+    }
+
+    /// Stores bytes; they are durable on return.
+    pub fn put(&self, bytes: &[u8]) -> Result<BlobHash, BlobError> {
+        let hash = BlobHash::of(bytes);
+        self.disk.write(&stored(hash), bytes).map_err(of(hash))?;
+        Ok(hash)
+    }
+
+    /// The whole blob, checked against its name.
+    pub fn read(&self, hash: BlobHash) -> Result<Vec<u8>, BlobError> {
+        let bytes = self.disk.read(&stored(hash)).map_err(of(hash))?.ok_or(BlobError::NotFound(hash))?;
+        if BlobHash::of(&bytes) == hash { Ok(bytes) } else { Err(BlobError::Corrupt(hash)) }
+    }
+
+    /// Up to `length` bytes from `offset`; fewer only at the end. Who puts them together checks the hash.
+    pub fn read_range(&self, hash: BlobHash, offset: u64, length: usize) -> Result<Vec<u8>, BlobError> {
+        self.disk.read_at(&stored(hash), offset, length).map_err(of(hash))
+    }
+
+    /// The blob's length; `None` if it is not stored.
+    pub fn length(&self, hash: BlobHash) -> Result<Option<u64>, BlobError> {
+        self.disk.length(&stored(hash)).map_err(of(hash))
+    }
+
+    /// All stored blobs.
+    pub fn list(&self) -> Result<Vec<BlobHash>, BlobError> {
+        Ok(self.disk.list("blobs").map_err(folder)?.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// Removes a blob, if it is there.
+    pub fn remove(&self, hash: BlobHash) -> Result<(), BlobError> {
+        self.disk.remove(&stored(hash)).map_err(of(hash))
+    }
+
+    /// Bytes of an upload that are here.
+    pub fn incoming(&self, hash: BlobHash) -> Result<u64, BlobError> {
+        Ok(self.disk.length(&incoming(hash)).map_err(of(hash))?.unwrap_or(0))
+    }
+
+    /// Uploads that were begun and not finished.
+    pub fn list_incoming(&self) -> Result<Vec<BlobHash>, BlobError> {
+        Ok(self.disk.list("incoming").map_err(folder)?.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// Adds bytes to an upload, at its end.
+    pub fn append(&self, hash: BlobHash, offset: u64, bytes: &[u8]) -> Result<(), BlobError> {
+        let have = self.incoming(hash)?;
+        if offset != have {
+            return Err(BlobError::Gap { hash, offset, have });
+        }
+        self.disk.write_at(&incoming(hash), offset, bytes).map_err(of(hash))
+    }
+
+    /// Ends an upload: syncs it, verifies it, and gives it its name among the blobs. What does not match is removed, so
+    /// that the next try starts from nothing.
+    pub fn finish(&self, hash: BlobHash, bytes: u64) -> Result<(), BlobError> {
+        let name = incoming(hash);
+        self.disk.sync(&name).map_err(of(hash))?;
+        fail::point("blob.synced");
+        if self.incoming(hash)? != bytes || self.hash_of(&name).map_err(of(hash))? != hash {
+            self.discard(hash)?;
+            return Err(BlobError::Corrupt(hash));
+        }
+        self.disk.rename(&name, &stored(hash)).map_err(of(hash))?;
+        fail::point("blob.renamed");
+        Ok(())
+    }
+
+    /// Gives an upload up.
+    pub fn discard(&self, hash: BlobHash) -> Result<(), BlobError> {
+        self.disk.remove(&incoming(hash)).map_err(of(hash))
+    }
+
+    fn hash_of(&self, name: &str) -> io::Result<BlobHash> {
+        let mut hasher = blake3::Hasher::new();
+        let mut at = 0;
+        loop {
+            let chunk = self.disk.read_at(name, at, CHUNK_BYTES)?;
+            if chunk.is_empty() {
+                return Ok(BlobHash(*hasher.finalize().as_bytes()));
+            }
+            hasher.update(&chunk);
+            at += chunk.len() as u64;
+        }
+    }
+
+    /// What `Action::MeasureDelta` asks for. A stored delta that is damaged is removed, to be uploaded again.
+    pub fn measure(&self, spec: &RunSpec, offer: &DeltaOffer) -> Result<Measure, BlobError> {
+        let Some(hash) = offer.delta.as_ref().and_then(|b| b.name()) else {
+            return Ok(Measure::Done(Err("The offer names no delta.".into())));
+        };
+        match self.read(hash) {
+            Ok(bytes) => {
+                Ok(Measure::Done(merge::measure(&spec.model, &bytes).map_err(|e| format!("The delta cannot be read: {e}."))))
+            }
+            Err(BlobError::NotFound(_)) => Ok(Measure::Missing { have: self.incoming(hash)? }),
+            Err(BlobError::Corrupt(_)) => {
+                self.remove(hash)?;
+                Ok(Measure::Missing { have: 0 })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps a checkpoint, and those of the [`CHECKPOINTS_KEPT`] versions before it.
+    pub fn put_checkpoint(&self, version: u64, bytes: &[u8]) -> Result<(), BlobError> {
+        self.disk.write(&checkpoint(version), bytes).map_err(folder)?;
+        fail::point("checkpoint.written");
+        let older = self.checkpoints()?.into_iter().filter(|v| *v < version).skip(CHECKPOINTS_KEPT);
+        for version in older {
+            self.disk.remove(&checkpoint(version)).map_err(folder)?;
+        }
+        Ok(())
+    }
+
+    /// Versions that have a checkpoint, newest first.
+    pub fn checkpoints(&self) -> Result<Vec<u64>, BlobError> {
+        let names = self.disk.list("checkpoints").map_err(folder)?;
+        let mut versions: Vec<u64> = names.iter().filter_map(|name| name.strip_suffix(".njc")?.parse().ok()).collect();
+        versions.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(versions)
+    }
+
+    /// A version's checkpoint, as it was written; the reader checks it.
+    pub fn checkpoint(&self, version: u64) -> Result<Option<Vec<u8>>, BlobError> {
+        self.disk.read(&checkpoint(version)).map_err(folder)
+    }
+}
+
+/// Checkpoints kept besides the newest: should that one turn out damaged, less has to be merged again.
+const CHECKPOINTS_KEPT: usize = 1;
+
+fn checkpoint(version: u64) -> String {
+    format!("checkpoints/{version}.njc")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nightjar_shared::disk::FolderDisk;
+
+    fn blobs() -> (tempfile::TempDir, Blobs) {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::new(Arc::new(FolderDisk::open(folder.path()).unwrap()));
+        (folder, blobs)
+    }
+
+    #[test]
+    fn an_upload_goes_on_where_it_stopped() {
+        let (_folder, blobs) = blobs();
+        let hash = BlobHash::of(b"hello");
+        assert_eq!(blobs.incoming(hash).unwrap(), 0);
+        blobs.append(hash, 0, b"he").unwrap();
+        assert_eq!(blobs.incoming(hash).unwrap(), 2);
+        assert!(matches!(blobs.append(hash, 4, b"o"), Err(BlobError::Gap { have: 2, .. })));
+        assert!(matches!(blobs.read(hash), Err(BlobError::NotFound(_))), "not before it is whole");
+        blobs.append(hash, 2, b"llo").unwrap();
+        blobs.finish(hash, 5).unwrap();
+        assert_eq!(blobs.read(hash).unwrap(), b"hello");
+        assert_eq!(blobs.read_range(hash, 1, 3).unwrap(), b"ell");
+        assert_eq!((blobs.list().unwrap(), blobs.list_incoming().unwrap()), (vec![hash], vec![]));
+    }
+
+    #[test]
+    fn an_upload_of_other_bytes_is_thrown_away() {
+        let (_folder, blobs) = blobs();
+        let hash = BlobHash::of(b"hello");
+        blobs.append(hash, 0, b"hallo").unwrap();
+        assert!(matches!(blobs.finish(hash, 5), Err(BlobError::Corrupt(_))));
+        assert_eq!(blobs.incoming(hash).unwrap(), 0);
+        blobs.append(hash, 0, b"hello").unwrap();
+        assert!(matches!(blobs.finish(hash, 6), Err(BlobError::Corrupt(_))), "of another length than announced");
+    }
+
+    #[test]
+    fn a_flipped_bit_is_noticed() {
+        let (folder, blobs) = blobs();
+        let hash = blobs.put(b"hello").unwrap();
+        std::fs::write(folder.path().join(stored(hash)), b"hellO").unwrap();
+        assert!(matches!(blobs.read(hash), Err(BlobError::Corrupt(_))));
+    }
+
+    #[test]
+    fn the_newest_checkpoints_are_kept() {
+        let (_folder, blobs) = blobs();
+        for version in [0, 16, 32, 48] {
+            blobs.put_checkpoint(version, &[version as u8]).unwrap();
+        }
+        assert_eq!(blobs.checkpoints().unwrap(), [48, 32]);
+        assert_eq!(blobs.checkpoint(32).unwrap(), Some(vec![32]));
+    }
+}

@@ -1,0 +1,56 @@
+//! What can go wrong with a ledger, in words for the person who runs it.
+
+use nightjar_shared::ids::Generation;
+use std::path::PathBuf;
+
+/// A ledger that cannot be used, or would not take a transaction.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Another coordinator was started on the same ledger.
+    #[error("another coordinator has taken over this run (this one is generation {0}); stop one of the two")]
+    Fenced(Generation),
+    /// The state folder belongs to a run with another spec.
+    #[error("this state folder belongs to a run with a different run.toml; restore the old file, or choose a new --state folder")]
+    OtherSpec,
+    /// The state folder belongs to a run on other data.
+    #[error("this state folder belongs to a run on different data; give the old --data folder, or choose a new --state folder")]
+    OtherData,
+    /// There is none.
+    #[error("there is no ledger at {0}; is this the state folder of a run?")]
+    NotFound(PathBuf),
+    /// No space.
+    #[error("the disk is full: the ledger could not be written; free some space and start again, nothing was lost")]
+    DiskFull,
+    /// Locked by someone else for longer than we wait.
+    #[error("the ledger is locked by another program; close it and start again")]
+    Locked,
+    /// It was written by a newer version of this program.
+    #[error("the ledger was written by a newer version of Nightjar; upgrade this coordinator")]
+    Newer,
+    /// A column holds what was never written.
+    #[error("the ledger is damaged: {0}; restore it from a backup")]
+    Damaged(&'static str),
+    /// A record contradicts what is there.
+    #[error("the ledger refused a record: {0}")]
+    Contradiction(String),
+    /// Anything else that the database says.
+    #[error("the ledger could not be used: {0}")]
+    Sql(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for LedgerError {
+    fn from(error: sqlx::Error) -> Self {
+        // SQLite's primary result codes are the low byte of the extended ones: https://www.sqlite.org/rescode.html
+        let primary = |e: &dyn sqlx::error::DatabaseError| e.code().and_then(|c| c.parse::<i32>().ok()).map(|c| c & 0xff);
+        match &error {
+            sqlx::Error::Database(e) => match primary(e.as_ref()) {
+                Some(13) => LedgerError::DiskFull,
+                Some(5 | 6) => LedgerError::Locked,
+                Some(11 | 26) => LedgerError::Damaged("it is no readable database"),
+                Some(19) => LedgerError::Contradiction(e.message().to_owned()),
+                _ => LedgerError::Sql(error),
+            },
+            _ => LedgerError::Sql(error),
+        }
+    }
+}

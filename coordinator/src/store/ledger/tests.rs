@@ -1,0 +1,152 @@
+//! The ledger in a real file, beside the one in memory.
+
+use super::*;
+use crate::{
+    engine::record::{DeviceRecord, LeaseRecord},
+    engine::tests::world::{World, device, manifest, spec},
+    store::MemoryLedger,
+};
+use nightjar_shared::wire::{Evaluation, LeaseKind, Leave, Role, device_message as ask};
+
+fn identity() -> RunIdentity {
+    RunIdentity { run_id: RunId([1; 32]), spec_json: "{}".into(), manifest_hash: BlobHash([2; 32]) }
+}
+
+async fn open(folder: &tempfile::TempDir, unix_s: u64) -> SqliteLedger {
+    SqliteLedger::create_or_open(&folder.path().join("ledger.sqlite"), &identity(), unix_s).await.unwrap()
+}
+
+/// The commits of a run in which about everything happens.
+fn eventful() -> (World, u64) {
+    let mut world = World::new(spec(), manifest());
+    let (owl, other, anchor) = (world.volunteer(1), world.volunteer(2), device(3));
+    world.join(anchor, Role::Anchor, &[LeaseKind::Evaluate]);
+    for round in 0..9 {
+        let lease = world.lease(owl);
+        world.train(owl, &lease, 80.0);
+        let lease = world.lease(anchor);
+        let measured =
+            Evaluation { lease_id: lease.id, generation: lease.generation, nats: 3.0, tokens: u64::from(lease.samples) * 4 };
+        world.ask(anchor, ask::Body::Evaluation(measured));
+        match round {
+            2 => drop(world.lease(other)),
+            4 => world.wait(500.0),
+            5 => drop(world.ask(other, ask::Body::Leave(Leave {}))),
+            6 => {
+                world.restart();
+                world.volunteer(1);
+                world.join(anchor, Role::Anchor, &[LeaseKind::Evaluate]);
+            }
+            _ => {}
+        }
+        let lease = world.lease(owl);
+        world.train(owl, &lease, 80.0);
+    }
+    world.lease(owl);
+    let epoch_samples = world.epoch_samples();
+    (world, epoch_samples)
+}
+
+#[tokio::test]
+async fn it_tells_the_same_as_the_ledger_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = open(&folder, 1).await;
+    let (world, epoch_samples) = eventful();
+    let memory = MemoryLedger::new();
+    let generation = memory.raise(1);
+    for records in &world.commits {
+        sqlite.commit(records).await.unwrap();
+        memory.commit(generation, records).unwrap();
+        assert_eq!(sqlite.snapshot(epoch_samples).await.unwrap(), memory.snapshot(epoch_samples));
+    }
+    let facts = sqlite.facts().await.unwrap();
+    assert_eq!(facts, memory.facts());
+    assert!(facts.versions.len() > 8 && facts.evaluations.len() > 4 && facts.leases.iter().any(|l| l.closed.is_none()));
+    assert!(memory.snapshot(epoch_samples).epochs_opened > 2, "epochs end, too");
+    sqlite.close().await;
+    assert_eq!(open(&folder, 1).await.facts().await.unwrap(), facts, "and after it was closed");
+}
+
+#[tokio::test]
+async fn of_two_coordinators_only_the_newest_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (world, _) = eventful();
+    let (old, new) = (open(&folder, 1000).await, open(&folder, 900).await);
+    assert_eq!((old.generation(), new.generation()), (Generation(1000), Generation(1001)));
+    assert!(matches!(old.commit(&world.commits[0]).await, Err(LedgerError::Fenced(Generation(1000)))));
+    assert!(matches!(old.add_counters(1, 1).await, Err(LedgerError::Fenced(_))));
+    assert_eq!(new.facts().await.unwrap(), Facts::default(), "nothing of it was written");
+    new.commit(&world.commits[0]).await.unwrap();
+    new.add_counters(3, 4).await.unwrap();
+    new.add_counters(3, 4).await.unwrap();
+    assert_eq!(old.counters().await.unwrap(), Counters { bytes_up: 6, bytes_down: 8 });
+    assert_eq!(open(&folder, 2000).await.generation(), Generation(2000));
+}
+
+#[tokio::test]
+async fn a_contradiction_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = open(&folder, 1).await;
+    let memory = MemoryLedger::new();
+    let generation = memory.raise(1);
+    let (world, epoch_samples) = eventful();
+    for records in &world.commits {
+        sqlite.commit(records).await.unwrap();
+        memory.commit(generation, records).unwrap();
+    }
+    let before = memory.facts();
+    let device = Record::Device(before.devices[0].clone());
+    let open_lease = before.leases.last().unwrap().lease.clone();
+    let contradictions = [
+        Record::Delta(before.deltas[0].clone()),
+        Record::Version(before.versions[0].clone()),
+        Record::Evaluation(before.evaluations[0].clone()),
+        Record::LeaseClosed { id: LeaseId(1), outcome: LeaseOutcome::Expired, samples_used: 0, at: Default::default() },
+        Record::LeaseClosed { id: LeaseId(9999), outcome: LeaseOutcome::Expired, samples_used: 0, at: Default::default() },
+        Record::LeaseIssued(open_lease.clone()),
+        Record::LeaseIssued(LeaseRecord { id: LeaseId(9999), ..open_lease }),
+    ];
+    for record in contradictions {
+        let both = [device.clone(), record];
+        assert!(matches!(sqlite.commit(&both).await, Err(LedgerError::Contradiction(_))), "{:?}", both[1]);
+        assert!(matches!(memory.commit(generation, &both), Err(LedgerError::Contradiction(_))), "{:?}", both[1]);
+    }
+    assert_eq!((sqlite.facts().await.unwrap(), memory.facts()), (before.clone(), before));
+    assert_eq!(sqlite.snapshot(epoch_samples).await.unwrap(), memory.snapshot(epoch_samples));
+}
+
+#[tokio::test]
+async fn another_runs_ledger_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.sqlite");
+    open(&folder, 1).await.close().await;
+    let other_spec = RunIdentity { spec_json: "{ }".into(), ..identity() };
+    assert!(matches!(SqliteLedger::create_or_open(&path, &other_spec, 1).await, Err(LedgerError::OtherSpec)));
+    let other_data = RunIdentity { manifest_hash: BlobHash([3; 32]), ..identity() };
+    assert!(matches!(SqliteLedger::create_or_open(&path, &other_data, 1).await, Err(LedgerError::OtherData)));
+    assert_eq!(SqliteLedger::open_to_read(&path).await.unwrap().identity(), &identity());
+    let nowhere = folder.path().join("nowhere.sqlite");
+    assert!(matches!(SqliteLedger::open_to_read(&nowhere).await, Err(LedgerError::NotFound(_))));
+    assert!(!nowhere.exists(), "looking for it does not create it");
+    std::fs::write(&nowhere, vec![7; 8192]).unwrap();
+    assert!(matches!(SqliteLedger::create_or_open(&nowhere, &identity(), 1).await, Err(LedgerError::Damaged(_))));
+}
+
+#[tokio::test]
+async fn a_full_disk_and_a_locked_file_are_said_plainly() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sqlite, other) = (open(&folder, 1).await, open(&folder, 1).await);
+    let (world, _) = eventful();
+    let all: Vec<Record> = world.commits.concat();
+    sqlx::query("PRAGMA max_page_count = 1").fetch_all(&other.pool).await.unwrap();
+    let wide = Record::Device(DeviceRecord { name: "x".repeat(1 << 20), ..world.ledger.facts().devices[0].clone() });
+    let full = other.commit(&[all.clone(), vec![wide]].concat()).await;
+    assert!(matches!(full, Err(LedgerError::DiskFull)), "{full:?}");
+    assert_eq!(other.facts().await.unwrap(), Facts::default());
+    other.commit(&world.commits[0]).await.expect("it goes on as soon as there is space");
+    sqlx::query("PRAGMA busy_timeout = 0").fetch_all(&other.pool).await.unwrap();
+    let writer = sqlite.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let locked = other.add_counters(1, 1).await;
+    assert!(matches!(locked, Err(LedgerError::Locked)), "{locked:?}");
+    drop(writer);
+}

@@ -1,0 +1,16 @@
+//! All that lasts: the ledger of facts, the folder of blobs, and the press that turns merged deltas into stored versions.
+
+pub mod blobs;
+pub mod error;
+pub mod ledger;
+pub mod memory;
+pub mod press;
+mod rows;
+pub mod snapshot;
+
+pub use blobs::{BlobError, Blobs, Measure};
+pub use error::LedgerError;
+pub use ledger::{Counters, RunIdentity, SqliteLedger};
+pub use memory::MemoryLedger;
+pub use press::{Press, PressError};
+pub use snapshot::{Closed, DeviceSummary, EpochUse, Facts, LeaseFacts, MergedRange, RecentDelta, Snapshot};

@@ -1,0 +1,120 @@
+//! What the ledger tells at a start: [`Snapshot`], the little that the engine goes on from, and [`Facts`], everything,
+//! for those who check or count.
+
+use crate::engine::record::{DeltaRecord, DeviceRecord, EvaluationRecord, LeaseOutcome, LeaseRecord, VersionRecord};
+use nightjar_shared::{
+    ids::{Generation, LeaseId},
+    time::Wall,
+    wire::limits::UPDATE_STEPS_MAX,
+};
+
+/// Newest versions in a snapshot: enough for the longest path of updates and the keyframe below it.
+pub const VERSIONS_KEPT: usize = 2 * UPDATE_STEPS_MAX;
+/// Newest deltas in a snapshot: what the screen's median is taken of.
+pub const DELTAS_KEPT: usize = 64;
+
+/// The state that the engine is restored from. It does not grow with the run's length, but for devices and versions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// All devices, by id.
+    pub devices: Vec<DeviceSummary>,
+    /// Leases that have not ended, by number.
+    pub open_leases: Vec<LeaseRecord>,
+    /// The highest lease number.
+    pub last_lease: LeaseId,
+    /// Epochs that were opened.
+    pub epochs_opened: u32,
+    /// Epochs in which samples are still to be merged, in their order.
+    pub epochs: Vec<EpochUse>,
+    /// Merged deltas; the newest one's sequence number.
+    pub last_seq: u64,
+    /// Tokens merged.
+    pub tokens: u64,
+    /// The newest [`DELTAS_KEPT`] deltas, oldest first.
+    pub recent_deltas: Vec<RecentDelta>,
+    /// The newest [`VERSIONS_KEPT`] versions, oldest first.
+    pub versions: Vec<VersionRecord>,
+    /// The newest measurement of held-out loss.
+    pub evaluation: Option<EvaluationRecord>,
+}
+
+/// A device and what it has done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceSummary {
+    /// As last written.
+    pub record: DeviceRecord,
+    /// Tokens of its merged deltas.
+    pub tokens: u64,
+    /// Its merged deltas.
+    pub merged: u64,
+    /// The lease of the last one: an offer for it is answered as before.
+    pub last_merged: Option<(LeaseId, Generation)>,
+}
+
+/// An epoch that is not finished: what is neither merged nor leased is free.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EpochUse {
+    /// Pass over the data, from 0.
+    pub epoch: u32,
+    /// What merged deltas were trained on, by shard and first sample.
+    pub merged: Vec<MergedRange>,
+}
+
+/// Samples that a merged delta was trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MergedRange {
+    /// Position of the shard in the manifest's list.
+    pub shard: u32,
+    /// First sample.
+    pub first: u32,
+    /// Number of samples.
+    pub samples: u32,
+}
+
+/// What the screen remembers of a delta.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RecentDelta {
+    /// Position among all merged deltas.
+    pub seq: u64,
+    /// Norm of the pseudo-gradient.
+    pub norm: f64,
+    /// Inner steps.
+    pub steps: u32,
+    /// Tokens merged in the whole run up to and including it.
+    pub tokens_so_far: u64,
+}
+
+/// Everything in the ledger.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// All devices, by id.
+    pub devices: Vec<DeviceRecord>,
+    /// All leases, by number.
+    pub leases: Vec<LeaseFacts>,
+    /// All merged deltas, in their order.
+    pub deltas: Vec<DeltaRecord>,
+    /// All versions, in their order.
+    pub versions: Vec<VersionRecord>,
+    /// All measurements, in their order.
+    pub evaluations: Vec<EvaluationRecord>,
+}
+
+/// A lease and its end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeaseFacts {
+    /// As it was issued.
+    pub lease: LeaseRecord,
+    /// Its end; `None` while it is open.
+    pub closed: Option<Closed>,
+}
+
+/// How and when a lease ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// How.
+    pub outcome: LeaseOutcome,
+    /// Samples trained on and merged, from the range's start.
+    pub samples_used: u32,
+    /// When.
+    pub at: Wall,
+}

@@ -1,0 +1,161 @@
+//! What a test needs to serve a run: a model of a few hundred parameters, a dataset made by hand, a state folder.
+
+use nightjar_coordinator::{
+    dataset::Dataset,
+    identity::Identity,
+    server::{Server, Setup, ShellError},
+};
+use nightjar_shared::{
+    disk::FolderDisk,
+    ids::BlobHash,
+    model_spec::ModelSpec,
+    rng,
+    run_spec::RunSpec,
+    shard::{Manifest, ShardInfo},
+    wire::{Invite, Role},
+};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+};
+use tokio::{sync::oneshot, task::JoinHandle};
+
+pub const CONTEXT: u32 = 8;
+const SAMPLES: u32 = 2000;
+
+/// Folders of a run.
+pub struct Bed {
+    root: tempfile::TempDir,
+    pub spec: RunSpec,
+}
+
+impl Bed {
+    pub fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let model = ModelSpec {
+            vocab_size: 256,
+            hidden_size: 8,
+            intermediate_size: 8,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            num_key_value_heads: 2,
+            max_position_embeddings: CONTEXT,
+            ..ModelSpec::tiny()
+        };
+        let mut spec: RunSpec = serde_json::from_str(r#"{"name": "bed", "token_budget": 100000000}"#).unwrap();
+        spec.model = model;
+        spec.merge.quorum = 1;
+        let bed = Bed { root, spec };
+        bed.write_dataset();
+        fs::write(bed.run_file(), bed.run_toml()).unwrap();
+        bed
+    }
+
+    fn write_dataset(&self) {
+        fs::create_dir_all(self.data().join("blobs")).unwrap();
+        let shard = |seed: u64, samples: u32| {
+            let tokens = u64::from(samples) * u64::from(CONTEXT + 1);
+            let bytes: Vec<u8> = (0..tokens).flat_map(|i| ((rng::draw(seed, 0, i) % 16) as u16).to_le_bytes()).collect();
+            let frame = zstd::bulk::compress(&bytes, 1).unwrap();
+            let hash = BlobHash::of(&frame);
+            fs::write(self.data().join("blobs").join(hash.to_string()), &frame).unwrap();
+            ShardInfo { hash, bytes: frame.len() as u64, samples, text_bytes: u64::from(samples * CONTEXT) }
+        };
+        let manifest = Manifest {
+            format: 1,
+            context: CONTEXT,
+            vocab_size: 256,
+            tokenizer: None,
+            train: vec![shard(1, SAMPLES), shard(2, SAMPLES)],
+            heldout: vec![shard(3, 300)],
+        };
+        fs::write(self.data().join("manifest.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
+    }
+
+    pub fn run_toml(&self) -> String {
+        toml::to_string(&self.spec).unwrap()
+    }
+
+    pub fn run_file(&self) -> PathBuf {
+        self.root.path().join("run.toml")
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.root.path().join("data")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.root.path().join("state")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// The coordinator's key; made here if no server was there yet.
+    pub fn identity(&self) -> Identity {
+        Identity::open_or_create(&FolderDisk::open(self.state()).unwrap()).unwrap()
+    }
+
+    pub fn invite(&self, role: Role) -> Vec<u8> {
+        self.identity().sign_invite(Invite {
+            addresses: vec!["127.0.0.1:1".into()],
+            role: role as i32,
+            run_name: "bed".into(),
+            nonce: vec![1],
+            ..Invite::default()
+        })
+    }
+
+    /// Starts a server within this process.
+    pub async fn serve(&self) -> Serving {
+        let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let setup = Setup {
+            spec: self.spec.clone(),
+            dataset: Dataset::open(self.data()).unwrap(),
+            state: self.state(),
+            listen: loopback,
+            http: loopback,
+            start: None,
+            say: Box::new(|_| {}),
+        };
+        let server = Server::open(setup).await.unwrap();
+        let (address, http) = (server.address().unwrap(), server.http_address().unwrap());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(server.run("ready".into(), async move { drop(stopped.await) }));
+        Serving { address, http, stop, task }
+    }
+}
+
+/// A server at work.
+pub struct Serving {
+    pub address: SocketAddr,
+    pub http: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), ShellError>>,
+}
+
+impl Serving {
+    pub async fn stop(self) {
+        drop(self.stop);
+        self.task.await.unwrap().unwrap();
+    }
+
+    /// `/api/status`.
+    pub async fn status(&self) -> serde_json::Value {
+        let http = self.http;
+        let body = tokio::task::spawn_blocking(move || get(http, "/api/status")).await.unwrap();
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
+    }
+}
+
+/// The body of a page.
+pub fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}

@@ -1,0 +1,257 @@
+//! A device, as small as can be: it speaks the protocol and trains nothing.
+
+use crate::bed::Bed;
+use nightjar_shared::{
+    delta::{self, CodecId},
+    ids::BlobHash,
+    invite::spki_of_ed25519,
+    model_spec::ModelSpec,
+    rng,
+    wire::{
+        ALPN, Blob, BlobGet, BlobHead, BlobPut, BlobStored, ControlOpen, CoordinatorMessage, DeltaOffer, DeviceMessage, Hello,
+        Lease, LeaseRequest, Refusal, RefusalAction, Role, StreamOpen, coordinator_message as answer, device_message as ask,
+        frame, stream_open::Kind,
+    },
+};
+use prost::Message;
+use quinn::{Connection, Endpoint, RecvStream, SendStream, crypto::rustls::QuicClientConfig};
+use ring::{rand::SystemRandom, signature::Ed25519KeyPair, signature::KeyPair};
+use rustls::{
+    DigitallySignedStruct, Error, SignatureScheme,
+    client::{
+        AlwaysResolvesClientRawPublicKeys,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{ring::default_provider, ring::sign::any_eddsa_type, verify_tls13_signature_with_raw_key},
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
+    sign::CertifiedKey,
+};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+/// A key of a device.
+pub struct Device {
+    pkcs8: Vec<u8>,
+    pinned: Vec<u8>,
+}
+
+/// A device's connection, with its control stream.
+pub struct Link {
+    pub connection: Connection,
+    send: SendStream,
+    receive: RecvStream,
+    requests: u64,
+    _endpoint: Endpoint,
+}
+
+impl Device {
+    /// A new device that pins the coordinator's key.
+    pub fn new(bed: &Bed) -> Self {
+        Self::pinning(bed.identity().public_key())
+    }
+
+    pub fn pinning(key: [u8; 32]) -> Self {
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap().as_ref().to_vec();
+        Device { pkcs8, pinned: spki_of_ed25519(&key) }
+    }
+
+    pub async fn connect(&self, to: SocketAddr) -> Result<Connection, quinn::ConnectionError> {
+        Ok(self.connect_from(to).await?.1)
+    }
+
+    async fn connect_from(&self, to: SocketAddr) -> Result<(Endpoint, Connection), quinn::ConnectionError> {
+        let pair = Ed25519KeyPair::from_pkcs8(&self.pkcs8).unwrap();
+        let spki = spki_of_ed25519(pair.public_key().as_ref().try_into().unwrap());
+        let key = any_eddsa_type(&PrivatePkcs8KeyDer::from(self.pkcs8.clone())).unwrap();
+        let shown = CertifiedKey::new(vec![CertificateDer::from(spki)], key);
+        let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Pin(self.pinned.clone())))
+            .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(Arc::new(shown))));
+        tls.alpn_protocols = vec![ALPN.to_vec()];
+        let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap())));
+        let connection = endpoint.connect(to, "coordinator").unwrap().await?;
+        Ok((endpoint, connection))
+    }
+
+    /// Connects and opens the control stream.
+    pub async fn link(&self, to: SocketAddr) -> Link {
+        let (endpoint, connection) = self.connect_from(to).await.unwrap();
+        let (send, receive) = open(&connection, Kind::Control(ControlOpen {})).await;
+        Link { connection, send, receive, requests: 0, _endpoint: endpoint }
+    }
+
+    /// Connects and says hello.
+    pub async fn join(&self, to: SocketAddr, invite: Vec<u8>) -> Link {
+        let mut link = self.link(to).await;
+        match link.hello(invite, Role::Volunteer).await {
+            answer::Body::Welcome(_) => link,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Opens a stream for a purpose.
+pub async fn open(connection: &Connection, kind: Kind) -> (SendStream, RecvStream) {
+    let (mut send, receive) = connection.open_bi().await.unwrap();
+    send.write_all(&frame::encode(&StreamOpen { kind: Some(kind) })).await.unwrap();
+    (send, receive)
+}
+
+/// Why a connection was closed, which must be soon.
+pub async fn closed(connection: &Connection) -> quinn::ConnectionError {
+    tokio::time::timeout(Duration::from_secs(10), connection.closed()).await.expect("the connection was to be closed")
+}
+
+/// The next message of a stream.
+pub async fn message<M: Message + Default>(receive: &mut RecvStream) -> M {
+    let mut prefix = [0; 4];
+    receive.read_exact(&mut prefix).await.unwrap();
+    let mut body = vec![0; u32::from_le_bytes(prefix) as usize];
+    receive.read_exact(&mut body).await.unwrap();
+    M::decode(&body[..]).unwrap()
+}
+
+impl Link {
+    pub async fn ask(&mut self, body: ask::Body) -> answer::Body {
+        self.requests += 1;
+        let message_up = DeviceMessage { request: self.requests, body: Some(body) };
+        self.send.write_all(&frame::encode(&message_up)).await.unwrap();
+        let answer: CoordinatorMessage = message(&mut self.receive).await;
+        assert_eq!(answer.request, self.requests);
+        answer.body.unwrap()
+    }
+
+    pub async fn hello(&mut self, invite: Vec<u8>, role: Role) -> answer::Body {
+        let hello = Hello {
+            software: "test".into(),
+            invite,
+            role: role as i32,
+            codecs: vec![CodecId::Blocks8 as u32],
+            kinds: vec![1],
+            name: "a <b>device</b>".into(),
+            device: "none".into(),
+            ..Hello::default()
+        };
+        self.ask(ask::Body::Hello(hello)).await
+    }
+
+    /// Asks for a lease, again where that is the advice.
+    pub async fn lease(&mut self, request: LeaseRequest) -> Lease {
+        for _ in 0..100 {
+            match self.ask(ask::Body::LeaseRequest(request.clone())).await {
+                answer::Body::Lease(lease) => return lease,
+                answer::Body::Refusal(r) if r.action() == RefusalAction::Retry => {
+                    tokio::time::sleep(Duration::from_millis(50)).await
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        panic!("no lease")
+    }
+
+    /// Downloads a blob in two goes and checks it.
+    pub async fn fetch(&self, blob: &Blob) -> Vec<u8> {
+        let middle = blob.bytes / 3;
+        let (_send, mut receive) = open(&self.connection, Kind::Get(BlobGet { hash: blob.hash.clone(), offset: 0 })).await;
+        let head: BlobHead = message(&mut receive).await;
+        assert_eq!((head.bytes, head.offset, head.refusal), (blob.bytes, 0, None));
+        let mut bytes = vec![0; middle as usize];
+        receive.read_exact(&mut bytes).await.unwrap();
+        receive.stop(0u32.into()).unwrap();
+        let (_send, mut receive) = open(&self.connection, Kind::Get(BlobGet { hash: blob.hash.clone(), offset: middle })).await;
+        let head: BlobHead = message(&mut receive).await;
+        assert_eq!((head.bytes, head.offset, head.refusal), (blob.bytes, middle, None));
+        bytes.extend(receive.read_to_end(1 << 20).await.unwrap());
+        assert_eq!(BlobHash::of(&bytes), blob.name().unwrap());
+        bytes
+    }
+
+    /// Begins an upload: the offset from which it goes on, or a refusal.
+    pub async fn put(&self, lease: u64, blob: Blob) -> (SendStream, RecvStream, Result<u64, Refusal>) {
+        let (send, mut receive) = open(&self.connection, Kind::Put(BlobPut { blob: Some(blob), lease_id: lease })).await;
+        let head: BlobHead = message(&mut receive).await;
+        let start = match head.refusal {
+            None => Ok(head.offset),
+            Some(refusal) => Err(refusal),
+        };
+        (send, receive, start)
+    }
+
+    /// Uploads a blob to its end.
+    pub async fn upload(&self, lease: u64, bytes: &[u8]) -> Result<(), Refusal> {
+        let (mut send, mut receive, start) = self.put(lease, Blob::new(BlobHash::of(bytes), bytes.len() as u64)).await;
+        send.write_all(&bytes[start? as usize..]).await.unwrap();
+        send.finish().unwrap();
+        let stored: BlobStored = message(&mut receive).await;
+        stored.refusal.map_or(Ok(()), Err)
+    }
+}
+
+/// A delta that is plausible, and its offer.
+pub fn trained(model: &ModelSpec, lease: &Lease, seed: u64) -> (Vec<u8>, DeltaOffer) {
+    let n = model.parameters();
+    let gradient: Vec<f32> = (0..n as u64).map(|i| rng::normal(seed, 0, i) as f32 * 1e-4).collect();
+    let bytes = delta::encode(model, CodecId::Blocks8, &gradient, &mut vec![0.0; n]);
+    let offer = DeltaOffer {
+        lease_id: lease.id,
+        generation: lease.generation,
+        delta: Some(Blob::new(BlobHash::of(&bytes), bytes.len() as u64)),
+        steps: lease.steps,
+        samples: lease.samples,
+        train_ms: 1,
+        loss_first: 2.7,
+        loss_last: 2.6,
+    };
+    (bytes, offer)
+}
+
+/// Accepts one key.
+#[derive(Debug)]
+struct Pin(Vec<u8>);
+
+impl ServerCertVerifier for Pin {
+    fn verify_server_cert(
+        &self,
+        key: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if key.as_ref() == self.0 {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(Error::General("not the pinned key".into()))
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.3 only".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        key: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = default_provider().signature_verification_algorithms;
+        verify_tls13_signature_with_raw_key(message, &SubjectPublicKeyInfoDer::from(key.as_ref()), signature, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}

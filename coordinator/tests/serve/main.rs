@@ -1,0 +1,7 @@
+//! The coordinator from outside: real QUIC on loopback, real files, real kills.
+
+mod abuse;
+mod bed;
+mod command_line;
+mod device;
+mod journey;

@@ -1,0 +1,33 @@
+//! Embedding lookup: the twin is [`crate::cpu::embedding`].
+
+use super::host::{Source, Target, tensor};
+use crate::cpu;
+use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
+
+/// Row `tokens[i]` of the table, for each `i` (`[n, width]`). Every token must be below the table's height.
+pub fn embedding(table: &Tensor<2>, tokens: &[u32]) -> Tensor<2> {
+    let width = table.dims()[1];
+    if let Some(table) = Source::of(table) {
+        let mut y = vec![0.0; tokens.len() * width];
+        cpu::embedding::forward(table.slice(), width, tokens, &mut y);
+        return tensor(y, [tokens.len(), width]);
+    }
+    table.clone().select(0, index(tokens, &table.device()))
+}
+
+/// Adds the gradient of [`embedding`] to that of the table.
+pub fn embedding_backward(dy: &Tensor<2>, tokens: &[u32], dtable: Tensor<2>) -> Tensor<2> {
+    let width = dtable.dims()[1];
+    if let Some(dy) = Source::of(dy) {
+        let mut dtable = Target::of(dtable).expect("all operands are on one device");
+        cpu::embedding::backward(dy.slice(), width, tokens, dtable.slice());
+        return dtable.tensor();
+    }
+    let index = index(tokens, &dy.device());
+    dtable.select_assign(0, index, dy.clone(), IndexingUpdateOp::Add)
+}
+
+fn index(tokens: &[u32], device: &Device) -> Tensor<1, Int> {
+    let index: Vec<i32> = tokens.iter().map(|t| *t as i32).collect();
+    Tensor::from_data(TensorData::new(index, [tokens.len()]), device)
+}

@@ -1,0 +1,51 @@
+//! Tensors of the `flex` device as plain slices.
+
+use burn::backend::{DispatchDevice, Flex};
+use burn::tensor::{Device, Tensor, TensorData};
+use burn_flex::FlexTensor;
+
+/// Whether a device's tensors are slices in this process's memory, so that the CPU twins apply.
+pub fn is_host(device: &Device) -> bool {
+    matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// A contiguous `f32` tensor to read from. Shares the tensor's memory where its layout allows.
+pub(super) struct Source(FlexTensor);
+
+impl Source {
+    /// `None` where the tensor is on another device.
+    pub fn of<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
+        let inner = tensor.clone().try_into_primitive::<Flex>().ok()?;
+        Some(Source(if inner.is_contiguous() { inner } else { inner.to_contiguous() }))
+    }
+
+    pub fn slice(&self) -> &[f32] {
+        self.0.as_slice::<f32>().expect("a contiguous f32 tensor: Source::of made it so")
+    }
+}
+
+/// A contiguous `f32` tensor to write to. Takes over the tensor's memory where nobody else holds it.
+pub(super) struct Target(FlexTensor);
+
+impl Target {
+    /// `None` where the tensor is on another device.
+    pub fn of<const D: usize>(tensor: Tensor<D>) -> Option<Self> {
+        let inner = tensor.try_into_primitive::<Flex>().ok()?;
+        let elements = inner.layout().num_elements();
+        let whole = inner.is_contiguous() && inner.layout().start_offset() == 0 && inner.bytes().len() == elements * 4;
+        Some(Target(if whole { inner } else { inner.to_contiguous() }))
+    }
+
+    pub fn slice(&mut self) -> &mut [f32] {
+        self.0.storage_mut::<f32>()
+    }
+
+    pub fn tensor<const D: usize>(self) -> Tensor<D> {
+        Tensor::from_primitive::<Flex>(self.0)
+    }
+}
+
+/// A new tensor of the `flex` device, without a copy.
+pub(super) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
+    Tensor::from_primitive::<Flex>(FlexTensor::from_data(TensorData::new(values, shape)))
+}

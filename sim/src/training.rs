@@ -1,0 +1,112 @@
+//! What a worker does, without tensors: the weights are built from the very blobs and files that a real worker reads, by
+//! the same code; only the gradient is made up. It points away from a target drawn from the seed, so merging many of
+//! them must come nearer to it.
+
+use nightjar_agent::session::Profile;
+use nightjar_shared::{
+    bytes::Reader,
+    delta::{self, CodecId},
+    disk::Disk,
+    ids::{BlobHash, Version},
+    rng,
+    run_spec::RunSpec,
+    version::{Weights, keyframe, update},
+    wire::worker::{Base, Evaluate, Evaluated, Train, Trained},
+};
+use std::io;
+
+/// A value of the target that training approaches.
+pub fn target(seed: u64, i: usize) -> f32 {
+    rng::normal(seed, rng::stream::SIM + 80, i as u64) as f32 * 0.5
+}
+
+/// Euclidean distance of flat weights to the target.
+pub fn distance(seed: u64, flat: &[f32]) -> f64 {
+    let squares = flat.iter().enumerate().map(|(i, w)| f64::from(w - target(seed, i)).powi(2));
+    squares.sum::<f64>().sqrt()
+}
+
+/// Trains `steps` of a lease and leaves the files that a worker leaves.
+pub fn train(disk: &dyn Disk, spec: &RunSpec, profile: &Profile, job: &Train, steps: u32, train_ms: u64) -> io::Result<Trained> {
+    let weights = base(disk, spec, job.base.as_ref())?;
+    let flat = weights.flat();
+    let mut residual = match job.residual_file.as_str() {
+        "" => vec![0.0; flat.len()],
+        file => floats(&whole(disk, file)?),
+    };
+    let who = u64::from(profile.device.0[0]);
+    let pull = 0.01 * steps as f32;
+    let gradient: Vec<f32> = flat
+        .iter()
+        .enumerate()
+        .map(|(i, w)| pull.min(0.5) * (w - target(spec.seed, i)) + rng::normal(job.lease_id, who, i as u64) as f32 * 1e-3)
+        .collect();
+    let bytes = delta::encode(&spec.model, CodecId::Blocks8, &gradient, &mut residual);
+    let lease = job.lease_id;
+    let files = ["delta", "residual", "optimizer", "weights"].map(|what| format!("work/{what}-{lease}"));
+    disk.write(&files[0], &bytes)?;
+    disk.write(&files[1], &residual.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())?;
+    disk.write(&files[2], &lease.to_le_bytes())?;
+    disk.write(&files[3], &write_weights(&weights))?;
+    let [delta_file, residual_file, optimizer_file, weights_file] = files;
+    Ok(Trained {
+        lease_id: lease,
+        delta_hash: BlobHash::of(&bytes).0.to_vec(),
+        delta_bytes: bytes.len() as u64,
+        delta_file,
+        residual_file,
+        optimizer_file,
+        weights_file,
+        steps,
+        samples: steps * spec.inner.batch_samples,
+        train_ms,
+        loss_first: 2.0,
+        loss_last: 1.0,
+    })
+}
+
+/// Measures a version; the "loss" is the distance to the target.
+pub fn evaluate(disk: &dyn Disk, spec: &RunSpec, job: &Evaluate) -> io::Result<Evaluated> {
+    let weights = base(disk, spec, job.base.as_ref())?;
+    let samples = job.slice.as_ref().map_or(0, |s| s.samples);
+    let weights_file = format!("work/weights-{}", job.lease_id);
+    disk.write(&weights_file, &write_weights(&weights))?;
+    Ok(Evaluated {
+        lease_id: job.lease_id,
+        nats: distance(spec.seed, &weights.flat()),
+        tokens: u64::from(samples) * spec.tokens_per_sample(),
+        weights_file,
+    })
+}
+
+fn whole(disk: &dyn Disk, file: &str) -> io::Result<Vec<u8>> {
+    disk.read(file)?.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, file.to_owned()))
+}
+
+/// The weights at a job's base version, checked against its digest: invariant 5.
+fn base(disk: &dyn Disk, spec: &RunSpec, base: Option<&Base>) -> io::Result<Weights> {
+    let base = base.ok_or_else(|| io::Error::other("a job without weights"))?;
+    let mut weights = match (base.keyframe_file.as_str(), base.weights_file.as_str()) {
+        ("", file) => Weights::read(&spec.model, &mut Reader::new(&whole(disk, file)?)).map_err(io::Error::other)?,
+        (file, _) => keyframe::decode(&spec.model, &whole(disk, file)?).map_err(io::Error::other)?,
+    };
+    for step in &base.updates {
+        update::apply(&spec.model, &mut weights, &whole(disk, &step.file)?).map_err(io::Error::other)?;
+        if step.redefines {
+            keyframe::redefine(&mut weights, &mut vec![0.0; spec.model.parameters()]);
+        }
+    }
+    assert_eq!(weights.version, Version(base.version), "invariant 5: the path ends elsewhere");
+    assert_eq!(weights.digest(), base.digest[..], "invariant 5: not the coordinator's bits at version {}", base.version);
+    Ok(weights)
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+fn write_weights(weights: &Weights) -> Vec<u8> {
+    let mut bytes = vec![];
+    weights.write(&mut bytes);
+    bytes
+}

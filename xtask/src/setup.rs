@@ -1,0 +1,160 @@
+//! What the repository needs beyond Rust: a C compiler, and for the shader tests a Vulkan loader with a driver. Found by
+//! trying, installed where that is possible, else named.
+
+use crate::keeper::Keeper;
+use anyhow::{Result, bail};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// How much to look for.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Need {
+    /// What a build needs.
+    Build,
+    /// What the tests need besides.
+    Everything,
+}
+
+/// One thing beyond Rust.
+struct Requirement {
+    what: &'static str,
+    why: &'static str,
+    present: fn() -> bool,
+    /// Whether nothing works without it.
+    essential: bool,
+    /// Its packages under apt-get, dnf, pacman and apk.
+    packages: [&'static str; 4],
+}
+
+const REQUIREMENTS: [Requirement; 3] = [
+    Requirement {
+        what: "a C compiler",
+        why: "SQLite and the cryptography are compiled from C",
+        present: c_compiler_works,
+        essential: true,
+        packages: ["gcc libc6-dev", "gcc glibc-devel", "gcc", "gcc musl-dev"],
+    },
+    Requirement {
+        what: "a Vulkan loader",
+        why: "the shader tests run on it",
+        present: vulkan_loader_is_there,
+        essential: false,
+        packages: ["libvulkan1", "vulkan-loader", "vulkan-icd-loader", "vulkan-loader"],
+    },
+    Requirement {
+        what: "a Vulkan driver",
+        why: "the shader tests run on Mesa's software driver where there is no GPU",
+        present: vulkan_driver_is_there,
+        essential: false,
+        packages: ["mesa-vulkan-drivers", "mesa-vulkan-drivers", "vulkan-swrast", "mesa-vulkan-swrast"],
+    },
+];
+
+/// The package managers that `Requirement::packages` speaks of, with the words that install.
+const MANAGERS: [(&str, &str); 4] = [
+    ("apt-get", "apt-get install --yes --no-install-recommends"),
+    ("dnf", "dnf install --assumeyes"),
+    ("pacman", "pacman -S --noconfirm"),
+    ("apk", "apk add"),
+];
+
+/// Finds what is missing and installs it, or names the command. Fails only where something essential stays missing.
+pub fn run(need: Need, keeper: &Keeper) -> Result<()> {
+    let missing = look(need);
+    if missing.is_empty() {
+        if need == Need::Everything {
+            println!("setup: a C compiler, a Vulkan loader and a driver are there");
+        }
+        return Ok(());
+    }
+    for requirement in &missing {
+        println!("setup: {} is missing ({})", requirement.what, requirement.why);
+    }
+    let Some(manager) = MANAGERS.iter().position(|(name, _)| in_path(name).is_some()) else {
+        return conclude(&missing, "install it with this system's package manager");
+    };
+    let packages: Vec<&str> = missing.iter().flat_map(|r| r.packages[manager].split(' ')).collect();
+    let install = format!("{} {}", MANAGERS[manager].1, packages.join(" "));
+    let prefix = match privilege() {
+        Some(prefix) if MANAGERS[manager].0 == "apt-get" => prefix,
+        _ => return conclude(&missing, &format!("install it with: sudo {install}")),
+    };
+    println!("setup: running: {prefix}{install}");
+    // Package lists may be older than the packages; a failed refresh shows in the installation.
+    let script = format!("{prefix}apt-get update --quiet; {prefix}{install}");
+    keeper.run("apt-get", Command::new("sh").args(["-c", &script]).env("DEBIAN_FRONTEND", "noninteractive"))?;
+    conclude(&look(need), &format!("the installation did not help; try: sudo {install}"))
+}
+
+fn look(need: Need) -> Vec<&'static Requirement> {
+    REQUIREMENTS.iter().filter(|r| (r.essential || need == Need::Everything) && !(r.present)()).collect()
+}
+
+fn conclude(missing: &[&Requirement], advice: &str) -> Result<()> {
+    if missing.is_empty() {
+        println!("setup: done");
+        return Ok(());
+    }
+    let names: Vec<&str> = missing.iter().map(|r| r.what).collect();
+    if missing.iter().any(|r| r.essential) {
+        bail!("cannot build without {}: {advice}", names.join(" and "));
+    }
+    println!("setup: going on without {}; tests on a GPU will say that they skip. To have them: {advice}", names.join(" and "));
+    Ok(())
+}
+
+/// The words that give root's rights: none as root, sudo where it asks for no password.
+fn privilege() -> Option<&'static str> {
+    let sudo_without_password = || quiet(Command::new("sudo").args(["--non-interactive", "true"]));
+    if rustix::process::geteuid().is_root() {
+        Some("")
+    } else if in_path("sudo").is_some() && sudo_without_password() {
+        Some("sudo ")
+    } else {
+        None
+    }
+}
+
+/// Compiles a program that includes a header: a compiler without the C library's headers is not enough.
+fn c_compiler_works() -> bool {
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
+    let mut words = compiler.split_whitespace();
+    let Some(program) = words.next() else { return false };
+    let mut command = Command::new(program);
+    command.args(words).args(["-x", "c", "-fsyntax-only", "-"]).stdin(Stdio::piped());
+    let Ok(mut child) = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn() else { return false };
+    if let Some(mut source) = child.stdin.take() {
+        let _ = std::io::Write::write_all(&mut source, b"#include <stdlib.h>\nint main(void) { return EXIT_SUCCESS; }\n");
+    }
+    child.wait().is_ok_and(|status| status.success())
+}
+
+fn vulkan_loader_is_there() -> bool {
+    let library_folders = ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib"].map(PathBuf::from);
+    let by_architecture = library_folders.iter().map(|folder| folder.join(format!("{}-linux-gnu", std::env::consts::ARCH)));
+    library_folders.iter().cloned().chain(by_architecture).any(|folder| folder.join("libvulkan.so.1").exists())
+}
+
+fn vulkan_driver_is_there() -> bool {
+    let has_manifest = |folder: &str| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    std::env::var_os("VK_ICD_FILENAMES").is_some()
+        || std::env::var_os("VK_DRIVER_FILES").is_some()
+        || ["/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vulkan/icd.d"].into_iter().any(has_manifest)
+}
+
+/// Where a program is.
+pub fn in_path(program: &str) -> Option<PathBuf> {
+    let paths = std::env::var_os("PATH")?;
+    std::env::split_paths(&paths).map(|folder| folder.join(program)).find(|file: &PathBuf| is_program(file))
+}
+
+fn is_program(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+fn quiet(command: &mut Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
