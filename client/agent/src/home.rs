@@ -1,10 +1,10 @@
 //! The device's home folder: where everything it must remember lies. One process at a time uses it.
 
-use nightjar_shared::disk::FolderDisk;
+use nightjar_shared::disk::{Disk, FolderDisk};
 use std::{
     ffi::OsString,
     fs::{self, File, TryLockError},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -89,20 +89,7 @@ impl Home {
 
     /// Replaces a file that only this user may read, atomically.
     pub fn write_private(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let (path, temporary) = (self.path(name), self.path(&format!("{name}.new")));
-        // Left over from a crash, it might be readable to others.
-        match fs::remove_file(&temporary) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let mut options = fs::OpenOptions::new();
-        options.create_new(true).write(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(temporary, path)
+        self.disk.write_private(name, bytes)
     }
 }
 
