@@ -5,7 +5,7 @@ use crate::{
     engine::{
         event::MergeOrder,
         merge::{MergeError, Merger, PublishedBytes},
-        record::{DeltaRecord, LeaseKind, LeaseOutcome, VersionRecord},
+        record::{DeltaRecord, LeaseKind, LeaseOutcome, Squash, VersionRecord},
         usable,
     },
     store::{BlobError, Blobs, Facts, LeaseFacts},
@@ -14,6 +14,7 @@ use nightjar_shared::{
     ids::{BlobHash, LeaseId, Version},
     run_spec::RunSpec,
     shard::Manifest,
+    version::update,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -131,6 +132,7 @@ pub fn verify(spec: &RunSpec, manifest: &Manifest, facts: &Facts, blobs: &Blobs)
     report.checks.extend([
         check("every blob is there and whole", all_blobs(facts, blobs)),
         check("replaying the ledger gives the same versions", replayed(spec, facts, blobs)),
+        check("every squash is the sum of its updates", squashes(spec, facts, blobs)),
     ]);
     report
 }
@@ -252,7 +254,7 @@ fn evaluations(facts: &Facts) -> Result<String, String> {
 }
 
 fn all_blobs(facts: &Facts, blobs: &Blobs) -> Result<String, String> {
-    let of_versions = facts.versions.iter().flat_map(|v| v.update.into_iter().chain(v.keyframe));
+    let of_versions = facts.versions.iter().flat_map(|v| v.blobs());
     let named: BTreeMap<BlobHash, u64> = of_versions.chain(facts.deltas.iter().map(|d| (d.blob, d.bytes))).collect();
     let mut total = 0;
     for (hash, bytes) in &named {
@@ -285,6 +287,31 @@ fn replayed(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, Stri
     merge_through(&mut merger, facts, blobs, u64::MAX).map_err(|e| text(&e))?;
     let checkpoint = newest.map_or("no checkpoint".into(), |v| format!("and the checkpoint of version {v}"));
     Ok(format!("{} versions bit for bit, {checkpoint}", facts.versions.len()))
+}
+
+/// A squash leads where the updates lead: made of them again, it has the same name.
+fn squashes(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, String> {
+    let at = |v: Version| facts.versions.binary_search_by_key(&v, |v| v.version).ok();
+    let mut checked = 0;
+    for version in &facts.versions {
+        for Squash { from, blob } in &version.squashes {
+            let wrong = |why: &str| format!("the squash from version {from} to {}: {why}", version.version);
+            let parts = at(*from).zip(at(version.version)).and_then(|(from, to)| facts.versions.get(from + 1..=to));
+            let parts = parts.filter(|parts| !parts.is_empty()).ok_or_else(|| wrong("there is no such version"))?;
+            if parts[..parts.len() - 1].iter().any(|v| v.keyframe.is_some()) {
+                return Err(wrong("it leads across a keyframe"));
+            }
+            let updates = parts.iter().filter_map(|v| v.update).map(|(hash, _)| blobs.read(hash)).collect::<Result<Vec<_>, _>>();
+            let updates = updates.map_err(|e| wrong(&e.to_string()))?;
+            let again = update::squash(&spec.model, &updates.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            let again = again.map_err(|e| wrong(&e.to_string()))?;
+            if (BlobHash::of(&again), again.len() as u64) != *blob {
+                return Err(wrong("its updates give another"));
+            }
+            checked += 1;
+        }
+    }
+    Ok(format!("{checked} squashes"))
 }
 
 #[cfg(test)]

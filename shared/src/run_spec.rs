@@ -1,7 +1,13 @@
 //! The run spec: what a lab writes in `run.toml`, and what every device is sent. It is data: a device runs only the
 //! kernels in its own binary.
 
-use crate::{model_spec::ModelSpec, model_spec::ModelSpecError, rng};
+mod lease;
+mod merge;
+
+pub use lease::{LeaseSpec, Pacing};
+pub use merge::{Average, Correction, MergeRule, MergeSpec, StalenessSpec};
+
+use crate::{delta::CodecId, model_spec::ModelSpec, model_spec::ModelSpecError, rng, version::update};
 use serde::{Deserialize, Serialize};
 
 /// Everything that decides how a run trains. Unknown keys are refused, so that a typing mistake is noticed.
@@ -27,6 +33,9 @@ pub struct RunSpec {
     /// How leases are sized.
     #[serde(default)]
     pub lease: LeaseSpec,
+    /// How deltas are encoded.
+    #[serde(default)]
+    pub delta: DeltaSpec,
     /// How deltas are merged.
     #[serde(default)]
     pub merge: MergeSpec,
@@ -60,6 +69,19 @@ pub struct InnerSpec {
     pub weight_decay: f64,
     /// Gradients above this global norm are scaled down to it.
     pub clip_norm: f64,
+    /// What becomes of the optimizer's state from one lease to the next.
+    pub state: InnerState,
+}
+
+/// What becomes of the inner optimizer's state from one lease to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InnerState {
+    /// The next lease goes on with it, as DiLoCo's workers do (arXiv 2311.08105).
+    #[default]
+    Keep,
+    /// Every lease starts with moments of zero.
+    Reset,
 }
 
 impl Default for InnerSpec {
@@ -74,6 +96,7 @@ impl Default for InnerSpec {
             epsilon: 1e-8,
             weight_decay: 0.1,
             clip_norm: 1.0,
+            state: InnerState::Keep,
         }
     }
 }
@@ -91,105 +114,55 @@ impl InnerSpec {
     }
 }
 
-/// How leases are sized: H follows the device's measured speed (DyLU, arXiv 2401.09135), so that every device reports
-/// after about `wall_s`.
+/// How a delta's values are coded; names and numbers are those of [`CodecId`](crate::delta::CodecId).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct LeaseSpec {
-    /// Wall time that a lease should take, from grant to delta, in seconds.
-    pub wall_s: f64,
-    /// Inner steps of a device's first lease, which measures its speed.
-    pub calibration_steps: u32,
-    /// Most inner steps in a lease.
-    pub steps_max: u32,
-    /// A lease expires after this many times the wall time that it should take.
-    pub deadline_factor: f64,
-    /// A lease never expires sooner than this, in seconds.
-    pub deadline_s_min: f64,
+pub struct DeltaSpec {
+    /// The codec.
+    pub codec: CodecId,
+    /// With `sparse2`: how many of each 4096 values are sent.
+    pub k: u32,
+    /// Error feedback (SparseLoCo, arXiv 2508.15706): before a delta is encoded, the residual of earlier ones, times this,
+    /// is added. 0: none; 1: all of it.
+    pub feedback: f64,
+    /// What becomes of a residual whose delta never counted, or that has grown old.
+    pub residual: ResidualSpec,
 }
 
-impl Default for LeaseSpec {
+impl Default for DeltaSpec {
     fn default() -> Self {
-        LeaseSpec { wall_s: 60.0, calibration_steps: 4, steps_max: 500, deadline_factor: 4.0, deadline_s_min: 60.0 }
+        DeltaSpec { codec: CodecId::Blocks2, k: 64, feedback: 1.0, residual: ResidualSpec::Keep }
     }
 }
 
-/// How much a stale delta counts. `tau` is the number of versions published since the one it started from.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "rule", rename_all = "snake_case", deny_unknown_fields)]
-pub enum StalenessSpec {
-    /// 1, whatever the staleness.
-    Constant,
-    /// (1 + tau)^-power (FedAsync, arXiv 1903.03934; FedBuff uses power 0.5).
-    Polynomial {
-        /// The exponent.
-        power: f64,
-    },
-    /// 1 up to `grace`, then 1 / (slope · (tau − grace) + 1) (FedAsync).
-    Hinge {
-        /// Staleness that costs nothing.
-        grace: f64,
-        /// How fast the weight falls beyond.
-        slope: f64,
-    },
-}
-
-impl StalenessSpec {
-    /// The weight of a delta that is `tau` versions stale.
-    pub fn weight(&self, tau: u64) -> f64 {
-        let tau = tau as f64;
-        match *self {
-            StalenessSpec::Constant => 1.0,
-            StalenessSpec::Polynomial { power } => libm::pow(1.0 + tau, -power),
-            StalenessSpec::Hinge { grace, slope } if tau > grace => 1.0 / (slope * (tau - grace) + 1.0),
-            StalenessSpec::Hinge { .. } => 1.0,
-        }
-    }
-}
-
-/// How deltas become the next version: a quorum buffer (FedBuff, arXiv 2106.06639), each delta weighted by its
-/// staleness and by the tokens it was trained on (PAPAYA, arXiv 2111.04877), then SGD with Nesterov momentum.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct MergeSpec {
-    /// Deltas in the buffer that make a version.
-    pub quorum: u32,
-    /// The outer step's learning rate.
-    pub learning_rate: f64,
-    /// The outer step's momentum.
-    pub momentum: f64,
-    /// How much a stale delta counts.
-    pub staleness: StalenessSpec,
-    /// A delta more versions stale than this is not merged.
-    pub staleness_max: u64,
-    /// A delta whose norm is above this many times the recent median is not merged.
-    pub norm_factor_max: f64,
-}
-
-impl Default for MergeSpec {
-    fn default() -> Self {
-        MergeSpec {
-            quorum: 4,
-            learning_rate: 1.0,
-            momentum: 0.0,
-            staleness: StalenessSpec::Polynomial { power: 0.5 },
-            staleness_max: 32,
-            norm_factor_max: 8.0,
-        }
-    }
+/// What becomes of a residual that is `tau` versions older than the weights of the lease it is to be added to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResidualSpec {
+    /// It is kept as it is.
+    #[default]
+    Keep,
+    /// It is multiplied by the staleness weight of its age.
+    Decay,
+    /// It is dropped where it is older than one version.
+    Drop,
 }
 
 /// How versions are published.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PublishSpec {
-    /// Every so many versions the whole model is published as a keyframe; in between, updates.
+    /// How an update's values are coded: `blocks8`, `blocks4` or `blocks2`.
+    pub codec: CodecId,
+    /// Every so many versions the whole model is published as a keyframe; in between, updates. A keyframe's 16 bits a
+    /// parameter over 64 versions are 0.25 a version, so with `blocks2` 2.28 in all; squashes serve those who missed
+    /// some, so keyframes only serve those who come anew, and the coordinator's restart.
     pub keyframe_every: u64,
 }
 
 impl Default for PublishSpec {
     fn default() -> Self {
-        PublishSpec { keyframe_every: 16 }
+        PublishSpec { codec: CodecId::Blocks2, keyframe_every: 64 }
     }
 }
 
@@ -215,6 +188,9 @@ mod defaults {
     }
 }
 
+/// Section and key, what it holds, the least and the most that it may hold, and the same in words.
+type Range = (&'static str, f64, f64, f64, &'static str);
+
 /// A run spec that cannot be trained.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum RunSpecError {
@@ -231,14 +207,16 @@ pub enum RunSpecError {
         /// What it may hold.
         allowed: &'static str,
     },
+    /// A codec that deltas may have, but not updates.
+    #[error("publish.codec is {0:?}; allowed is blocks8, blocks4 or blocks2")]
+    UpdateCodec(CodecId),
 }
 
 impl RunSpec {
     /// Refuses what cannot be trained, naming the key and what is allowed.
     pub fn validate(&self) -> Result<(), RunSpecError> {
         self.model.validate()?;
-        let (i, l, m) = (&self.inner, &self.lease, &self.merge);
-        // key, value, least, most, words
+        let i = &self.inner;
         let ranges = [
             ("token_budget", self.token_budget as f64, 1.0, 1e18, "at least 1"),
             ("inner.batch_samples", f64::from(i.batch_samples), 1.0, 65536.0, "1 to 65536"),
@@ -250,33 +228,21 @@ impl RunSpec {
             ("inner.epsilon", i.epsilon, 1e-20, 1.0, "1e-20 to 1"),
             ("inner.weight_decay", i.weight_decay, 0.0, 10.0, "0 to 10"),
             ("inner.clip_norm", i.clip_norm, 1e-9, 1e9, "a positive number"),
-            ("lease.wall_s", l.wall_s, 0.1, 1e6, "0.1 to 1000000"),
-            ("lease.calibration_steps", f64::from(l.calibration_steps), 1.0, 10_000.0, "1 to 10000"),
-            ("lease.steps_max", f64::from(l.steps_max), 1.0, 100_000.0, "1 to 100000"),
-            ("lease.deadline_factor", l.deadline_factor, 1.0, 1000.0, "1 to 1000"),
-            ("lease.deadline_s_min", l.deadline_s_min, 0.1, 1e7, "0.1 to 10000000"),
-            ("merge.quorum", f64::from(m.quorum), 1.0, 100_000.0, "1 to 100000"),
-            ("merge.learning_rate", m.learning_rate, 0.0, 10.0, "0 to 10"),
-            ("merge.momentum", m.momentum, 0.0, 0.999_999, "0 to 0.999999"),
-            ("merge.norm_factor_max", m.norm_factor_max, 1.0, 1e9, "at least 1"),
+            ("delta.k", f64::from(self.delta.k), 1.0, 4096.0, "1 to 4096"),
+            ("delta.feedback", self.delta.feedback, 0.0, 1.0, "0 to 1"),
             ("publish.keyframe_every", self.publish.keyframe_every as f64, 1.0, 1e6, "1 to 1000000"),
             ("evaluate.every", self.evaluate.every as f64, 1.0, 1e6, "1 to 1000000"),
             ("evaluate.samples", f64::from(self.evaluate.samples), 1.0, 1e6, "1 to 1000000"),
         ];
-        for (key, value, least, most, allowed) in ranges {
+        for (key, value, least, most, allowed) in ranges.into_iter().chain(self.lease.ranges()).chain(self.merge.ranges()) {
             if !(least..=most).contains(&value) {
                 return Err(RunSpecError::OutOfRange { key, value, allowed });
             }
         }
-        match m.staleness {
-            StalenessSpec::Polynomial { power } if !(0.0..=10.0).contains(&power) => {
-                Err(RunSpecError::OutOfRange { key: "merge.staleness.power", value: power, allowed: "0 to 10" })
-            }
-            StalenessSpec::Hinge { grace, slope } if !(grace >= 0.0 && slope >= 0.0 && slope.is_finite()) => {
-                Err(RunSpecError::OutOfRange { key: "merge.staleness.slope", value: slope, allowed: "0 or more, and grace too" })
-            }
-            _ => Ok(()),
+        if !update::is_known(self.publish.codec) {
+            return Err(RunSpecError::UpdateCodec(self.publish.codec));
         }
+        self.merge.validate()
     }
 
     /// Tokens that one inner step trains on.
@@ -310,14 +276,6 @@ mod tests {
     }
 
     #[test]
-    fn staleness_weights_by_hand() {
-        assert_eq!(StalenessSpec::Constant.weight(9), 1.0);
-        assert!((StalenessSpec::Polynomial { power: 0.5 }.weight(3) - 0.5).abs() < 1e-15);
-        let hinge = StalenessSpec::Hinge { grace: 4.0, slope: 10.0 };
-        assert_eq!((hinge.weight(4), hinge.weight(5)), (1.0, 1.0 / 11.0));
-    }
-
-    #[test]
     fn a_bad_number_is_named() {
         let mut spec: RunSpec = serde_json::from_str(r#"{"name": "x", "token_budget": 10}"#).unwrap();
         spec.validate().unwrap();
@@ -325,6 +283,9 @@ mod tests {
         assert_eq!(spec.validate().unwrap_err().to_string(), "merge.momentum is 1; allowed is 0 to 0.999999");
         spec.merge.momentum = f64::NAN;
         assert!(spec.validate().is_err());
+        spec.merge.momentum = 0.5;
+        spec.publish.codec = CodecId::Sparse2;
+        assert_eq!(spec.validate(), Err(RunSpecError::UpdateCodec(CodecId::Sparse2)));
     }
 
     #[test]

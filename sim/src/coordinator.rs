@@ -1,26 +1,25 @@
-//! The coordinator's process: the engine, ledger, blobs and press that ship. It is killed between any two effects; what
-//! the ledger committed and the disk synced is all that it starts from again.
+//! The coordinator's process: the engine and press that ship. It is killed between any two effects; what the ledger
+//! committed and the disk synced is all that it starts from again.
 
-use crate::{disk::SimDisk, scene::Scene};
+use crate::{estate::Estate, run::Setup};
 use nightjar_coordinator::{
     engine::{
         Engine, epoch_samples,
         event::{Action, Event, ReplyTo},
+        record::{DeltaRecord, EvaluationRecord, Record, VersionRecord},
     },
     replay,
-    store::{Blobs, Measure, MemoryLedger, Press},
+    store::{Measure, Press},
 };
 use nightjar_shared::{
-    ids::BlobHash,
+    ids::Generation,
     rng,
     run_spec::RunSpec,
     time::{Mono, Wall},
+    version::Weights,
     wire::{UploadFrom, coordinator_message as answer},
 };
-use std::{collections::BTreeMap, collections::VecDeque, sync::Arc};
-
-/// An answer on its way to a device.
-pub type Reply = (ReplyTo, answer::Body);
+use std::collections::VecDeque;
 
 /// The process was killed before or after this effect.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,79 +28,74 @@ pub struct Killed;
 /// Whether a process is killed at a place between two effects.
 pub type Killer<'k> = &'k mut dyn FnMut(&'static str) -> bool;
 
-/// What survives a kill.
-pub struct Estate {
-    /// Committed facts.
-    pub ledger: MemoryLedger,
-    /// Blobs, uploads and checkpoints.
-    pub disk: Arc<SimDisk>,
-    /// The dataset, which nothing changes.
-    pub shards: BTreeMap<BlobHash, Vec<u8>>,
-}
-
-impl Estate {
-    /// Of a run that has not begun.
-    pub fn new(scene: &Scene) -> Self {
-        Estate { ledger: MemoryLedger::new(), disk: Arc::new(SimDisk::default()), shards: scene.shards().collect() }
-    }
-
-    /// The blob folder.
-    pub fn blobs(&self) -> Blobs {
-        Blobs::new(self.disk.clone())
-    }
-
-    /// Any blob that a device may fetch.
-    pub fn blob(&self, hash: BlobHash) -> Option<Vec<u8>> {
-        self.shards.get(&hash).cloned().or_else(|| self.blobs().read(hash).ok())
-    }
+/// What left the process in one turn, even if it was killed at the end of it.
+#[derive(Default)]
+pub struct Out {
+    /// Answers on their way to devices.
+    pub replies: Vec<(ReplyTo, answer::Body)>,
+    /// Deltas that were committed.
+    pub merged: Vec<DeltaRecord>,
+    /// Versions that were committed.
+    pub versions: Vec<VersionRecord>,
+    /// Measurements that were committed.
+    pub evaluations: Vec<EvaluationRecord>,
 }
 
 /// A running coordinator.
 pub struct Coordinator {
     /// The engine that ships.
     pub engine: Engine,
-    press: Press,
+    /// `None` in cost mode.
+    press: Option<Press>,
     spec: RunSpec,
-    generation: nightjar_shared::ids::Generation,
+    generation: Generation,
 }
 
 impl Coordinator {
     /// Starts: raises the generation, merges again what no checkpoint has, restores the engine.
-    pub fn start(scene: &Scene, estate: &Estate, now: Mono, kill: Killer<'_>) -> Result<Self, Killed> {
-        let (spec, manifest) = (scene.spec(), scene.manifest());
-        let generation = estate.ledger.raise(wall(now).unix_ms / 1000);
-        let start = || spec.model.draw_all(spec.seed);
-        let merger =
-            replay::recover(&spec, &estate.ledger.facts(), &estate.blobs(), start).expect("a start finds all that it needs");
-        let press = Press::new(merger, estate.blobs());
-        let snapshot = estate.ledger.snapshot(epoch_samples(&manifest, spec.inner.batch_samples));
-        let (engine, actions) = Engine::restore(spec.clone(), manifest, scene.run_id(), generation, snapshot, now);
+    pub fn start(setup: &Setup, estate: &mut Estate, now: Mono, kill: Killer<'_>, out: &mut Out) -> Result<Self, Killed> {
+        let (spec, manifest) = (setup.spec.clone(), setup.dataset.manifest.clone());
+        let generation = estate.raise(wall(now).unix_ms / 1000);
+        let press = match estate {
+            Estate::Sizes(_) => None,
+            Estate::Bytes(whole) => {
+                let merger = replay::recover(&spec, &whole.ledger.facts(), &whole.blobs(), || setup.start_weights())
+                    .expect("a start finds all that it needs");
+                Some(Press::new(merger, whole.blobs()).remembering(&whole.ledger.facts().versions))
+            }
+        };
+        let snapshot = estate.snapshot(epoch_samples(&manifest, spec.inner.batch_samples));
+        let (engine, actions) = Engine::restore(spec.clone(), manifest, setup.run_id(), generation, snapshot, now);
         let mut coordinator = Coordinator { engine, press, spec, generation };
-        coordinator.perform(actions, estate, now, kill, &mut vec![])?;
+        coordinator.perform(actions, estate, now, kill, out)?;
         Ok(coordinator)
     }
 
-    /// Hands an event to the engine and performs all that follows, in order. What was answered before a kill is among
-    /// the replies: it is out.
+    /// The newest version's weights; `None` in cost mode.
+    pub fn weights(&self) -> Option<&Weights> {
+        self.press.as_ref().map(Press::weights)
+    }
+
+    /// Hands an event to the engine and performs all that follows, in order.
     pub fn handle(
         &mut self,
         event: Event,
-        estate: &Estate,
+        estate: &mut Estate,
         now: Mono,
         kill: Killer<'_>,
-        replies: &mut Vec<Reply>,
+        out: &mut Out,
     ) -> Result<(), Killed> {
         let actions = self.engine.handle(event, now, wall(now));
-        self.perform(actions, estate, now, kill, replies)
+        self.perform(actions, estate, now, kill, out)
     }
 
     fn perform(
         &mut self,
         actions: Vec<Action>,
-        estate: &Estate,
+        estate: &mut Estate,
         now: Mono,
         kill: Killer<'_>,
-        replies: &mut Vec<Reply>,
+        out: &mut Out,
     ) -> Result<(), Killed> {
         let mut queue = VecDeque::from(actions);
         while let Some(action) = queue.pop_front() {
@@ -110,28 +104,41 @@ impl Coordinator {
             }
             let follows = match action {
                 Action::Commit(records) => {
-                    estate.ledger.commit(self.generation, &records).expect("no other coordinator, no full disk");
+                    estate.commit(self.generation, &records);
+                    out.note(records);
                     None
                 }
                 Action::Reply { to, body } => {
-                    replies.push((to, body));
+                    out.replies.push((to, body));
                     None
                 }
                 Action::MeasureDelta { to, device, offer } => {
-                    match estate.blobs().measure(&self.spec, &offer).expect("the simulated disk never fails") {
+                    let measure = match estate {
+                        Estate::Sizes(tally) => tally.measure(&offer),
+                        Estate::Bytes(whole) => {
+                            whole.blobs().measure(&self.spec, &offer).expect("the simulated disk never fails")
+                        }
+                    };
+                    match measure {
                         Measure::Missing { have } => {
-                            replies.push((to, answer::Body::Upload(UploadFrom { offset: have })));
+                            out.replies.push((to, answer::Body::Upload(UploadFrom { offset: have })));
                             None
                         }
                         Measure::Done(measured) => Some(Event::DeltaMeasured { reply_to: to, device, offer, measured }),
                     }
                 }
                 Action::Merge(order) => {
-                    self.press.merge(&order).expect("a delta in the ledger can be merged");
+                    if let Some(press) = &mut self.press {
+                        press.merge(&order).expect("a delta in the ledger can be merged");
+                    }
                     None
                 }
-                Action::Publish { version, keyframe, .. } => {
-                    let published = self.press.publish(version, keyframe).expect("the simulated disk never fails");
+                Action::Publish { version, keyframe, through_seq } => {
+                    let published = match (&mut self.press, &mut *estate) {
+                        (None, Estate::Sizes(tally)) => tally.publish(version, keyframe, through_seq),
+                        (Some(press), _) => press.publish(version, keyframe).expect("the simulated disk never fails"),
+                        (None, Estate::Bytes(_)) => unreachable!("a coordinator with bytes has a press"),
+                    };
                     if kill("coordinator.published") {
                         return Err(Killed);
                     }
@@ -144,6 +151,19 @@ impl Coordinator {
             }
         }
         Ok(())
+    }
+}
+
+impl Out {
+    fn note(&mut self, records: Vec<Record>) {
+        for record in records {
+            match record {
+                Record::Delta(delta) => self.merged.push(delta),
+                Record::Version(version) => self.versions.push(version),
+                Record::Evaluation(evaluation) => self.evaluations.push(evaluation),
+                Record::Device(_) | Record::LeaseIssued(_) | Record::LeaseClosed { .. } => {}
+            }
+        }
     }
 }
 

@@ -1,19 +1,38 @@
-//! A device: the session and journal that ship on a disk of its own, with a worker whose training takes virtual time.
+//! A device: the session and journal that ship on a home of its own, with a worker whose training takes virtual time.
 
-use crate::{coordinator::Killed, disk::SimDisk, scene::Scene, training};
+use crate::{
+    byzantine,
+    coordinator::Killed,
+    disk::SimDisk,
+    draws::{Draws, Purpose},
+    home::Home,
+    population::{Presence, Role, Traits},
+    results::Doing,
+    run::Setup,
+    training::{self, JobId, Training},
+    world::transfer::Transfer,
+};
 use nightjar_agent::{
-    journal::{self, Journal},
-    lease::BlobRef,
-    session::{Action, Event, Permission, Profile, Session},
+    lease::{BlobRef, LeaseKind},
+    session::{Action, Ending, Event, Permission, Profile, Session},
 };
 use nightjar_shared::{
     disk::Disk,
-    ids::{BlobHash, LeaseId},
+    ids::{BlobHash, DeviceId, LeaseId},
+    invite, rng,
     run_spec::RunSpec,
     time::Mono,
-    wire::{device_message, worker, worker::from_worker, worker::to_worker},
+    wire::{
+        device_message,
+        worker::{self, from_worker, to_worker},
+    },
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+/// Measuring takes so much less time a token than training does: there is no backward pass.
+const EVALUATION_SPEEDUP: f64 = 3.0;
+/// A worker saves its training this often, so that a process that is killed loses no more.
+const CHECKPOINT_MS: u64 = 60_000;
 
 /// What a device wants of the world.
 #[derive(Debug)]
@@ -24,76 +43,154 @@ pub enum Wish {
     Disconnect,
     /// An answer.
     Ask(u64, device_message::Body),
-    /// A blob that is not on its disk.
+    /// A blob that may not be on its disk.
     Fetch(BlobRef),
-    /// Its delta delivered.
+    /// Its delta delivered; the bytes, where there are any.
     Upload(LeaseId, BlobRef, Vec<u8>),
+    /// To be told that the delta's file is gone.
+    FileGone,
     /// To be heard again at this time, about its worker.
-    WorkerDue(u64, Mono),
-    /// To end for good.
-    Exit,
+    WorkerDue(u32, Mono),
+    /// To end.
+    Exit(Ending),
 }
 
 /// A job of the worker.
 struct Job {
-    number: u64,
+    number: u32,
+    id: JobId,
     body: to_worker::Body,
     began: Mono,
-    /// Inner steps it will have taken when it is due.
+    step_s: f64,
+    /// Inner steps that were taken before, and saved in a checkpoint.
+    before: u32,
+    /// Inner steps that the lease will have when it is due.
     steps: u32,
+    /// Of a measurement.
+    due: Option<Mono>,
+}
+
+/// How far a lease was when its worker last saved it.
+#[derive(Clone, Copy)]
+struct Checkpoint {
+    lease_id: u64,
+    base_version: u64,
+    steps: u32,
+}
+
+/// What a worker that is due leads to.
+pub struct Reported {
+    /// What it says.
+    pub event: Event,
+    /// For so long the device is gone after that, in seconds.
+    pub vanishes_s: Option<f64>,
 }
 
 /// A device, running or not.
 pub struct Device {
-    /// Its place in the population; 0 is the anchor node.
+    /// Its place in the population.
     pub number: u32,
-    /// Who it is and what it takes.
-    pub profile: Profile,
+    /// Who it is.
+    pub id: DeviceId,
+    /// What it is like.
+    pub traits: Traits,
     /// What survives a kill.
-    pub disk: SimDisk,
+    pub home: Home,
     /// The process, while it runs.
     pub session: Option<Session>,
     /// Counts processes and connections: what was on its way to an earlier one is dropped.
-    pub connection: u64,
+    pub connection: u32,
+    /// Whether it is switched on.
+    pub presence: Presence,
+    /// When its presence is to be looked at again, in virtual seconds.
+    pub look_at_s: Option<f64>,
     /// Whether its owner allows training now.
     pub allowed: bool,
-    spec: RunSpec,
-    tokens_per_s: f64,
-    job: Option<Job>,
-    jobs: u64,
+    /// Its chance.
+    pub draws: Draws,
+    /// The earliest of its timers that the world knows of.
+    pub tick_at: Option<Mono>,
+    /// The blob that is on its way.
+    pub transfer: Option<Box<Transfer>>,
+    /// Whether it has ended for good.
+    pub is_done: bool,
+    /// Whether it once used more of its disk than it has.
+    pub disk_overfull: bool,
+    spec: Arc<RunSpec>,
+    job: Option<Box<Job>>,
+    jobs: u32,
+    checkpoint: Option<Checkpoint>,
+    /// The lease whose delta will not be found.
+    lost: Option<u64>,
 }
 
 impl Device {
-    /// Switched off.
-    pub fn new(scene: &Scene, number: u32) -> Self {
+    /// Switched off. `shared` is the disk of devices that have none.
+    pub fn new(setup: &Setup, number: u32, traits: Traits, spec: &Arc<RunSpec>, shared: Option<&Arc<SimDisk>>) -> Self {
+        let mut draws = Draws::of_device(setup.seed, number);
+        let presence = Presence::new(&traits, setup.population.start_hour, &mut draws);
+        let home = match shared {
+            None => Home::Disk(Arc::new(SimDisk::default())),
+            Some(disk) => Home::Names { disk: disk.clone(), journal: None, blobs: vec![], partial: None },
+        };
         Device {
             number,
-            profile: scene.profile(number),
-            disk: SimDisk::default(),
+            id: device_id(setup.seed, number),
+            traits,
+            home,
             session: None,
             connection: 0,
+            presence,
+            look_at_s: None,
             allowed: true,
-            spec: scene.spec(),
-            tokens_per_s: scene.tokens_per_s(number),
+            draws,
+            tick_at: None,
+            transfer: None,
+            is_done: false,
+            disk_overfull: false,
+            spec: spec.clone(),
             job: None,
             jobs: 0,
+            checkpoint: None,
+            lost: None,
+        }
+    }
+
+    fn profile(&self) -> Profile {
+        let kinds = match self.traits.group.role {
+            Role::Volunteer => vec![LeaseKind::Train],
+            Role::Anchor => vec![LeaseKind::Train, LeaseKind::Evaluate],
+            Role::Examiner => vec![LeaseKind::Evaluate],
+        };
+        Profile {
+            device: self.id,
+            token: self.number.to_le_bytes().to_vec(),
+            role: self.traits.group.role.to_wire(),
+            kinds,
+            name: self.traits.name(),
+            hardware: "simulated".into(),
+            memory_bytes: self.traits.memory_bytes,
+            tokens_per_s_max: 0.0,
+            checkpoint_ms: CHECKPOINT_MS,
         }
     }
 
     /// The process starts from what is on the disk.
     pub fn start(&mut self) {
-        let journal = Journal::load(&self.disk).expect("a journal is never torn");
-        journal::tidy(&self.disk, &journal.files()).expect("the simulated disk never fails");
-        self.session = Some(Session::new(self.profile.clone(), journal));
+        let journal = self.home.open();
+        self.session = Some(Session::new(self.profile(), journal));
     }
 
     /// The process and its worker are killed, and the power may be cut too.
-    pub fn kill(&mut self, power: Option<u64>) {
-        self.session = None;
-        self.job = None;
+    pub fn kill(&mut self, power: Option<u64>, now: Mono, training: &mut dyn Training) {
+        self.abandon(now, training);
+        if let Some(session) = self.session.take() {
+            self.home.close(session.journal());
+        }
         self.connection += 1;
-        if let Some(seed) = power {
-            self.disk.crash(seed);
+        self.tick_at = None;
+        if let (Some(seed), Home::Disk(disk)) = (power, &self.home) {
+            disk.crash(seed);
         }
     }
 
@@ -102,8 +199,36 @@ impl Device {
         if self.allowed { Permission::Allowed } else { Permission::Held("its owner is using it".into()) }
     }
 
+    /// For how long its worker has been at the lease at hand, in seconds.
+    pub fn at_work_s(&self, now: Mono) -> f64 {
+        self.job.as_ref().map_or(0.0, |job| now.since(job.began).as_secs_f64())
+    }
+
+    /// What it spends its time on.
+    pub fn doing(&self) -> Doing {
+        match (&self.session, &self.job, &self.transfer) {
+            (None, ..) => Doing::Offline,
+            (_, Some(_), _) => Doing::Training,
+            _ if !self.allowed => Doing::Held,
+            (.., Some(transfer)) => {
+                if transfer.is_up() {
+                    Doing::Uploading
+                } else {
+                    Doing::Fetching
+                }
+            }
+            _ => Doing::Waiting,
+        }
+    }
+
     /// Hands an event to the session and performs what concerns only the device.
-    pub fn handle(&mut self, event: Event, now: Mono, kill: &mut dyn FnMut(&'static str) -> bool) -> Result<Vec<Wish>, Killed> {
+    pub fn handle(
+        &mut self,
+        event: Event,
+        now: Mono,
+        training: &mut dyn Training,
+        kill: &mut dyn FnMut(&'static str) -> bool,
+    ) -> Result<Vec<Wish>, Killed> {
         let mut wishes = vec![];
         let Some(session) = &mut self.session else { return Ok(wishes) };
         for action in session.handle(event, now) {
@@ -115,96 +240,117 @@ impl Device {
                 Action::Disconnect => wishes.push(Wish::Disconnect),
                 Action::Ask { request, body } => wishes.push(Wish::Ask(request, body)),
                 Action::Fetch(blob) => wishes.push(Wish::Fetch(blob)),
-                Action::Upload { lease, blob, file } => {
-                    let bytes = self.disk.read(&file).expect("the simulated disk never fails");
-                    let bytes = bytes.expect("the journal names the delta before it goes up, and keeps it");
-                    assert_eq!(BlobHash::of(&bytes), blob.hash, "a retry sends the same blob");
-                    wishes.push(Wish::Upload(lease, blob, bytes));
-                }
+                Action::Upload { lease, .. } if self.lost == Some(lease.0) => wishes.push(Wish::FileGone),
+                Action::Upload { lease, blob, file } => wishes.push(Wish::Upload(lease, blob, self.delta(blob, &file))),
                 Action::Work(body) => {
                     assert!(self.allowed, "invariant 4: work begins while the owner forbids it");
-                    wishes.push(self.begin(body, now));
+                    wishes.push(self.begin(body, now, training));
                 }
                 Action::StopWork => wishes.extend(self.stop(now)),
-                Action::EndWorker => self.job = None,
-                Action::WriteJournal(journal) => journal.store(&self.disk).expect("the simulated disk never fails"),
-                Action::Tidy { keep } => journal::tidy(&self.disk, &keep).expect("the simulated disk never fails"),
-                Action::Exit(_) => wishes.push(Wish::Exit),
+                Action::EndWorker => self.abandon(now, training),
+                Action::WriteJournal(journal) => self.home.write_journal(&journal),
+                Action::Tidy { keep } => {
+                    let most = self.traits.disk_bytes;
+                    self.disk_overfull |= most > 0 && self.home.bytes() > most;
+                    self.home.tidy(&keep);
+                }
+                Action::Exit(ending) => wishes.push(Wish::Exit(ending)),
                 Action::Forget | Action::Report(_) => {}
             }
         }
         Ok(wishes)
     }
 
-    /// A blob has arrived: whole, or only its first part before the connection broke.
-    pub fn receive(&self, blob: BlobRef, bytes: &[u8], whole: bool) {
-        let (file, partial) = (blob.file(), blob.partial_file());
-        let write = || -> std::io::Result<()> {
-            if !whole {
-                return self.disk.write_at(&partial, 0, &bytes[..bytes.len() / 2]);
-            }
-            let have = self.disk.length(&partial)?.unwrap_or(0).min(bytes.len() as u64);
-            self.disk.write_at(&partial, have, &bytes[have as usize..])?;
-            if self.disk.read(&partial)?.is_none_or(|b| BlobHash::of(&b) != blob.hash) {
-                // Torn by a power cut: from the start.
-                self.disk.remove(&partial)?;
-                self.disk.write_at(&partial, 0, bytes)?;
-            }
-            self.disk.sync(&partial)?;
-            self.disk.rename(&partial, &file)
-        };
-        write().expect("the simulated disk never fails");
+    fn delta(&self, blob: BlobRef, file: &str) -> Vec<u8> {
+        let Home::Disk(disk) = &self.home else { return vec![] };
+        let bytes = disk.read(file).expect("the simulated disk never fails");
+        let bytes = bytes.expect("the journal names the delta before it goes up, and keeps it");
+        assert_eq!(BlobHash::of(&bytes), blob.hash, "a retry sends the same blob");
+        bytes
     }
 
-    /// Whether a blob is on the disk, whole.
-    pub fn has(&self, blob: BlobRef) -> bool {
-        self.disk.read(&blob.file()).is_ok_and(|b| b.is_some_and(|b| BlobHash::of(&b) == blob.hash))
-    }
-
-    /// What the worker says at the time it asked to be heard; `None` if that job is over.
-    pub fn worker_due(&mut self, number: u64, now: Mono) -> Option<Event> {
-        let job = self.job.take_if(|job| job.number == number)?;
-        let train_ms = now.since(job.began).as_millis() as u64;
-        let said = match &job.body {
-            to_worker::Body::Train(train) if job.steps == 0 => {
-                Ok(from_worker::Body::Trained(worker::Trained { lease_id: train.lease_id, ..Default::default() }))
-            }
+    fn begin(&mut self, body: to_worker::Body, now: Mono, training: &mut dyn Training) -> Wish {
+        self.jobs += 1;
+        let speed = self.traits.tokens_per_s * self.traits.pace(&mut self.draws);
+        let step_s = self.spec.tokens_per_step() as f64 / speed;
+        let (before, steps, seconds) = match &body {
             to_worker::Body::Train(train) => {
-                training::train(&self.disk, &self.spec, &self.profile, train, job.steps, train_ms).map(from_worker::Body::Trained)
+                let base = train.base.as_ref().map_or(0, |b| b.version);
+                let saved = self.checkpoint.take().filter(|c| (c.lease_id, c.base_version) == (train.lease_id, base));
+                let before = saved.map_or(0, |c| c.steps).min(train.steps.saturating_sub(1));
+                (before, train.steps, f64::from(train.steps - before) * step_s)
             }
             to_worker::Body::Evaluate(evaluate) => {
-                training::evaluate(&self.disk, &self.spec, evaluate).map(from_worker::Body::Evaluated)
+                let samples = evaluate.slice.as_ref().map_or(0, |s| s.samples);
+                let tokens = f64::from(samples) * self.spec.tokens_per_sample() as f64;
+                (0, 0, tokens / (EVALUATION_SPEEDUP * speed))
             }
-            to_worker::Body::Stop(_) => return None,
+            to_worker::Body::Stop(_) => (0, 0, 0.0),
         };
-        Some(Event::Worker(said.unwrap_or_else(|error| {
-            // Weights that a power cut took: the worker says so, and a keyframe comes.
-            from_worker::Body::Failed(worker::Failed { sentence: error.to_string(), base_is_wrong: true })
-        })))
-    }
-
-    /// Whether the worker is at work.
-    pub fn works(&self) -> bool {
-        self.job.is_some()
-    }
-
-    fn begin(&mut self, body: to_worker::Body, now: Mono) -> Wish {
-        self.jobs += 1;
-        let (steps, tokens) = match &body {
-            to_worker::Body::Train(train) => (train.steps, u64::from(train.steps) * self.spec.tokens_per_step()),
-            _ => (0, 8 * self.spec.tokens_per_sample()),
-        };
-        let due = now + Duration::from_secs_f64(tokens as f64 / self.tokens_per_s);
-        self.job = Some(Job { number: self.jobs, body, began: now, steps });
+        let due = now + Duration::from_secs_f64(seconds);
+        let is_training = matches!(body, to_worker::Body::Train(_));
+        let disk = self.home.disk().clone();
+        let id = training.begin(training::Job { device: self.number, disk, body: body.clone(), spec: self.spec.clone() });
+        let job = Job { number: self.jobs, id, body, began: now, step_s, before, steps, due: (!is_training).then_some(due) };
+        self.job = Some(Box::new(job));
         Wish::WorkerDue(self.jobs, due)
     }
 
     /// Stops after the step at hand.
     fn stop(&mut self, now: Mono) -> Option<Wish> {
         let job = self.job.as_mut()?;
-        let step_s = self.spec.tokens_per_step() as f64 / self.tokens_per_s;
-        let done = (now.since(job.began).as_secs_f64() / step_s).ceil();
-        job.steps = job.steps.min(done as u32);
-        Some(Wish::WorkerDue(job.number, job.began + Duration::from_secs_f64(f64::from(job.steps) * step_s)))
+        if let Some(due) = job.due {
+            return Some(Wish::WorkerDue(job.number, due));
+        }
+        let done = (now.since(job.began).as_secs_f64() / job.step_s).ceil() as u32;
+        job.steps = job.steps.min(job.before + done);
+        let rest_s = f64::from(job.steps - job.before) * job.step_s;
+        Some(Wish::WorkerDue(job.number, job.began + Duration::from_secs_f64(rest_s)))
     }
+
+    /// Ends the worker. What it saved on the way is good for the same lease.
+    fn abandon(&mut self, now: Mono, training: &mut dyn Training) {
+        let Some(job) = self.job.take() else { return };
+        training.abandon(job.id);
+        if let to_worker::Body::Train(train) = &job.body {
+            let saved_ms = now.since(job.began).as_millis() as u64 / CHECKPOINT_MS * CHECKPOINT_MS;
+            let steps = job.before + (saved_ms as f64 / 1000.0 / job.step_s) as u32;
+            let base_version = train.base.as_ref().map_or(0, |b| b.version);
+            self.checkpoint = Some(Checkpoint { lease_id: train.lease_id, base_version, steps: steps.min(job.steps) });
+        }
+    }
+
+    /// What the worker says at the time it asked to be heard; `None` if that job is over, or stopped at another time.
+    pub fn worker_due(&mut self, number: u32, training: &mut dyn Training) -> Option<Reported> {
+        let job = self.job.take_if(|job| job.number == number)?;
+        let to_worker::Body::Train(train) = &job.body else {
+            return Some(Reported { event: Event::Worker(training.finish(job.id, 1, 0)), vanishes_s: None });
+        };
+        if job.steps == 0 {
+            training.abandon(job.id);
+            let none = worker::Trained { lease_id: train.lease_id, ..Default::default() };
+            return Some(Reported { event: Event::Worker(from_worker::Body::Trained(none)), vanishes_s: None });
+        }
+        let train_ms = (f64::from(job.steps) * job.step_s * 1000.0) as u64;
+        let mut said = training.finish(job.id, job.steps, train_ms);
+        let mut vanishes_s = None;
+        if let from_worker::Body::Trained(trained) = &mut said {
+            if let (Some(lie), Home::Disk(disk)) = (self.traits.byzantine(), &self.home) {
+                byzantine::tamper(disk, &self.spec, lie, trained, &mut self.draws);
+            }
+            if self.draws.falls(Purpose::Vanish, self.traits.group.deltas_lost) {
+                self.lost = Some(trained.lease_id);
+                let mean = self.traits.group.lost_away_s;
+                vanishes_s = (mean > 0.0).then(|| self.draws.exponential(Purpose::Vanish, mean));
+            }
+        }
+        Some(Reported { event: Event::Worker(said), vanishes_s })
+    }
+}
+
+/// The id that belongs to a key drawn from the seed.
+fn device_id(seed: u64, number: u32) -> DeviceId {
+    let key: Vec<u8> =
+        (0..4).flat_map(|i| rng::draw(seed, rng::stream::SIM + 11, u64::from(number) * 4 + i).to_le_bytes()).collect();
+    DeviceId::of_spki(&invite::spki_of_ed25519(&key.try_into().unwrap_or([0; 32])))
 }

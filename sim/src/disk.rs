@@ -10,11 +10,14 @@ use std::{
 };
 
 /// A file as programs see it, and as it would be found after a power cut.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct File {
     seen: Vec<u8>,
-    durable: Option<Vec<u8>>,
+    unsynced: Option<Durable>,
 }
+
+/// What is durable of a file with unsynced bytes: `None` if it would not be there.
+type Durable = Option<Vec<u8>>;
 
 /// Files in memory, with their durable state apart.
 #[derive(Default)]
@@ -34,23 +37,32 @@ impl SimDisk {
         let mut draw = (0..).map(|i| rng::draw(seed, rng::stream::SIM, i));
         let mut next = || draw.next().unwrap_or_default();
         files.retain(|_, file| {
-            if file.durable.as_ref() == Some(&file.seen) {
-                return true;
-            }
+            let Some(durable) = file.unsynced.take() else { return true };
+            let was_there = durable.is_some();
+            let old = durable.unwrap_or_default();
             match next() % 3 {
-                0 => file.seen = file.durable.clone().unwrap_or_default(),
+                0 => file.seen = old,
                 1 => {}
                 _ => {
                     let torn_at = next() as usize % (file.seen.len() + 1);
-                    let old = file.durable.clone().unwrap_or_default();
                     file.seen.truncate(torn_at);
                     file.seen.extend(old.get(torn_at..).unwrap_or_default());
                 }
             }
-            let exists = file.durable.is_some() || !file.seen.is_empty();
-            file.durable = Some(file.seen.clone());
-            exists
+            was_there || !file.seen.is_empty()
         });
+    }
+}
+
+impl SimDisk {
+    /// Looks at a file's bytes where they lie; `None` if there is no such file.
+    pub fn with<T>(&self, name: &str, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.files().get(name).map(|f| look(&f.seen))
+    }
+
+    /// Bytes in all files.
+    pub fn bytes(&self) -> u64 {
+        self.files().values().map(|f| f.seen.len() as u64).sum()
     }
 }
 
@@ -74,13 +86,17 @@ impl Disk for SimDisk {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.files().insert(name.to_owned(), File { seen: bytes.to_vec(), durable: Some(bytes.to_vec()) });
+        self.files().insert(name.to_owned(), File { seen: bytes.to_vec(), unsynced: None });
         Ok(())
     }
 
     fn write_at(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut files = self.files();
-        let seen = &mut files.entry(name.to_owned()).or_default().seen;
+        let is_new = !files.contains_key(name);
+        let File { seen, unsynced } = files.entry(name.to_owned()).or_default();
+        if unsynced.is_none() {
+            *unsynced = Some((!is_new).then(|| seen.clone()));
+        }
         let (start, end) = (offset as usize, offset as usize + bytes.len());
         if seen.len() < end {
             seen.resize(end, 0);
@@ -92,7 +108,7 @@ impl Disk for SimDisk {
     fn sync(&self, name: &str) -> io::Result<()> {
         let mut files = self.files();
         let file = files.get_mut(name).ok_or_else(|| none(name))?;
-        file.durable = Some(file.seen.clone());
+        file.unsynced = None;
         Ok(())
     }
 

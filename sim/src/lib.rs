@@ -2,15 +2,37 @@
 //! milliseconds; everything random comes from a seed, so a failure is replayed by its seed.
 //!
 //! What is simulated is only what is outside: time, the network, power cuts, owners, and the arithmetic of training.
-//! Never here: a real clock, a socket, a thread.
+//! Never here: a real clock (but for `host`, on which nothing simulated depends), a socket; threads in `real` alone, where
+//! nothing depends on which is faster.
 
+pub mod byzantine;
 pub mod check;
 pub mod coordinator;
+pub mod dataset;
 pub mod device;
 pub mod disk;
+pub mod draws;
+pub mod estate;
+pub mod home;
+pub mod host;
+#[cfg(feature = "real")]
+pub mod lab;
+pub mod plot;
+pub mod population;
+#[cfg(feature = "real")]
+pub mod real;
+pub mod results;
+pub mod run;
+pub mod scale;
 pub mod scene;
+#[cfg(feature = "real")]
+pub mod study;
+pub mod swarm;
+pub mod text;
 pub mod training;
 pub mod world;
 
+pub use population::Population;
+pub use run::{Progress, Setup, run};
 pub use scene::Scene;
-pub use world::{Outcome, simulate};
+pub use swarm::{Outcome, simulate};

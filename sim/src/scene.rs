@@ -1,14 +1,20 @@
 //! What a simulation starts from: a small run, a dataset that needs no text, and a population drawn from the seed.
 
-use nightjar_agent::{lease::LeaseKind, session::Profile};
+use crate::{
+    dataset::Dataset,
+    population::{Dist, Drawn, Group, Owner, Population, Role},
+    run::{Chaos, Setup},
+};
 use nightjar_shared::{
-    ids::{BlobHash, DeviceId, RunId},
-    invite,
+    delta::CodecId,
+    ids::BlobHash,
     model_spec::ModelSpec,
     rng,
-    run_spec::{EvaluateSpec, InnerSpec, LeaseSpec, MergeSpec, PublishSpec, RunSpec, StalenessSpec},
+    run_spec::{
+        Average, Correction, DeltaSpec, EvaluateSpec, InnerSpec, LeaseSpec, MergeRule, MergeSpec, Pacing, PublishSpec,
+        ResidualSpec, RunSpec, StalenessSpec,
+    },
     shard::{Manifest, ShardInfo},
-    wire::Role,
 };
 
 /// One simulation's settings.
@@ -32,16 +38,19 @@ impl Default for Scene {
 
 const SHARDS: u64 = 4;
 const SAMPLES_PER_SHARD: u32 = 1003;
+/// After the last kill, the run goes on undisturbed until this many more deltas are merged.
+const SETTLING_DELTAS: u64 = 20;
 
 impl Scene {
-    /// A draw for one of the simulation's purposes: uniform in `[0, 1)`.
-    pub fn unit(&self, purpose: u64, i: u64) -> f64 {
-        rng::unit(self.seed, rng::stream::SIM + purpose, i)
+    /// One of some choices, each seed its own.
+    fn pick<T: Copy>(&self, what: u64, choices: &[T]) -> T {
+        choices[rng::below(self.seed, rng::stream::SIM + 12, what, choices.len() as u64) as usize]
     }
 
     /// A run small enough that a thousand of them take a minute, and short in everything, so that keyframes,
-    /// expiries and epochs all happen.
+    /// expiries and epochs all happen. Codecs and merge rules differ from seed to seed.
     pub fn spec(&self) -> RunSpec {
+        let rule = self.pick(0, &[MergeRule::Mean, MergeRule::Nesterov, MergeRule::DelayedNesterov]);
         RunSpec {
             name: "simulated".into(),
             description: String::new(),
@@ -58,16 +67,38 @@ impl Scene {
                 ..ModelSpec::tiny()
             },
             inner: InnerSpec { batch_samples: 4, ..InnerSpec::default() },
-            lease: LeaseSpec { wall_s: 10.0, calibration_steps: 2, steps_max: 50, deadline_factor: 3.0, deadline_s_min: 15.0 },
+            lease: LeaseSpec {
+                pacing: self.pick(12, &[Pacing::Free, Pacing::Free, Pacing::Rounds]),
+                wall_s: 10.0,
+                calibration_steps: 2,
+                steps_max: 50,
+                deadline_factor: 3.0,
+                deadline_s_min: 15.0,
+                ..LeaseSpec::default()
+            },
             merge: MergeSpec {
-                quorum: 3,
-                momentum: if self.seed.is_multiple_of(2) { 0.5 } else { 0.0 },
+                rule,
+                quorum: self.pick(1, &[1, 3, 4]),
+                grace_s: self.pick(2, &[0.0, 0.0, 4.0]),
+                momentum: if rule == MergeRule::Mean { 0.0 } else { self.pick(3, &[0.0, 0.5]) },
+                average: self.pick(4, &[Average::Mean, Average::Rda]),
+                correction: self.pick(5, &[Correction::None, Correction::None, Correction::Heloco]),
                 learning_rate: 0.7,
                 staleness: StalenessSpec::Polynomial { power: 0.5 },
                 staleness_max: 8,
                 norm_factor_max: 1e6,
+                ..MergeSpec::default()
             },
-            publish: PublishSpec { keyframe_every: 4 },
+            publish: PublishSpec {
+                codec: self.pick(7, &[CodecId::Blocks8, CodecId::Blocks4, CodecId::Blocks2]),
+                keyframe_every: self.pick(8, &[4, 6, 20]),
+            },
+            delta: DeltaSpec {
+                codec: self.pick(9, CodecId::ALL),
+                k: 512,
+                feedback: self.pick(10, &[1.0, 0.9, 0.0]),
+                residual: self.pick(11, &[ResidualSpec::Keep, ResidualSpec::Decay, ResidualSpec::Drop]),
+            },
             evaluate: EvaluateSpec { every: 2, samples: 8 },
         }
     }
@@ -99,32 +130,41 @@ impl Scene {
         (0..=SHARDS).map(|n| self.shard(n)).map(|bytes| (BlobHash::of(&bytes), bytes))
     }
 
-    /// The run's id.
-    pub fn run_id(&self) -> RunId {
-        RunId([self.seed as u8; 32])
+    /// The dataset, with its bytes.
+    pub fn dataset(&self) -> Dataset {
+        Dataset::new(self.manifest(), (0..=SHARDS).map(|n| self.shard(n)))
     }
 
-    /// Device `number`: 0 is the anchor node.
-    pub fn profile(&self, number: u32) -> Profile {
-        let is_anchor = number == 0;
-        let key: Vec<u8> =
-            (0..32).map(|i| rng::draw(self.seed, rng::stream::SIM + 90, u64::from(number) * 32 + i) as u8).collect();
-        let key = key.try_into().unwrap_or([0; 32]);
-        Profile {
-            device: DeviceId::of_spki(&invite::spki_of_ed25519(&key)),
-            token: vec![number as u8],
-            role: if is_anchor { Role::Anchor } else { Role::Volunteer },
-            kinds: vec![if is_anchor { LeaseKind::Evaluate } else { LeaseKind::Train }],
-            name: format!("device {number}"),
-            hardware: "simulated".into(),
-            memory_bytes: 1 << 30,
-            tokens_per_s_max: 0.0,
-            checkpoint_ms: 1000,
+    /// An anchor node that only measures, and volunteers over thin, nervous links, whose owners use their computers now
+    /// and then: away for five minutes or so, at it for one.
+    pub fn population(&self) -> Population {
+        let link = |group| Group {
+            up_mbit: Dist::Drawn(Drawn::LogUniform([0.005, 0.5])),
+            down_mbit: Dist::Drawn(Drawn::LogUniform([0.01, 1.0])),
+            latency_ms: Dist::Fixed(5.0),
+            latency_jitter: 40.0,
+            loss: 0.03,
+            message_loss: 0.01,
+            tokens_per_s_jitter: 0.1,
+            ..group
+        };
+        let speeds = Dist::Drawn(Drawn::LogUniform([8.0, 240.0]));
+        let anchor = Group { role: Role::Examiner, ..Group::new("anchor", 1, speeds.clone()) };
+        let owner = Some(Owner { away_s: 300.0, there_s: 60.0 });
+        let volunteers = Group { owner, ..Group::new("volunteer", self.volunteers, speeds) };
+        Population {
+            name: "swarm".into(),
+            start_hour: 0.0,
+            coordinator_up_mbit: 0.0,
+            coordinator_down_mbit: 0.0,
+            group: vec![link(anchor), link(volunteers)],
         }
     }
 
-    /// How fast a device trains, tokens a second: log-uniform over a factor of thirty.
-    pub fn tokens_per_s(&self, number: u32) -> f64 {
-        8.0 * libm::pow(30.0, self.unit(91, u64::from(number)))
+    /// All of it.
+    pub fn setup(&self) -> Setup {
+        let mut setup = Setup::new("swarm", self.seed, self.spec(), self.dataset(), self.population());
+        setup.chaos = Chaos { kills: self.kills, kills_per_mille: self.kills_per_mille, settling_deltas: SETTLING_DELTAS };
+        setup
     }
 }

@@ -24,6 +24,8 @@ fn dependencies(package: &str) -> BTreeSet<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let tree = Command::new(cargo)
         .args(["tree", "--offline", "--locked", "--package", package, "--edges", "normal,build", "--prefix", "none"])
+        // What trains is behind a feature in the simulator, and only there.
+        .args(["--no-default-features"])
         .args(["--format", "{lib} {p}"])
         .current_dir(root)
         .output()

@@ -1,9 +1,10 @@
 //! The repository's own commands: `demo` shows the whole of Nightjar on one machine, `test` runs every test, `setup`
-//! finds what the two need beyond Rust.
+//! finds what the two need beyond Rust, `study` runs the comparisons behind the defaults.
 
 mod demo;
 mod keeper;
 mod setup;
+mod study;
 mod suite;
 
 use anyhow::{Context, Result};
@@ -32,6 +33,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Run the comparisons of docs/study.md and write it; cached, so that it can be broken off. `--help` tells the options.
+    #[command(disable_help_flag = true)]
+    Study {
+        /// Passed on to `nightjar-sim study`: --budget HOURS, --only STUDY, --seeds N, --data FOLDER, --render, ...
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Find, and where possible install, what is needed beyond Rust.
     Setup,
     /// Watch over another command's processes (started by it).
@@ -57,6 +65,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Demo(options) => demo::run(&options, &Keeper::new()?),
         Command::Test { args } => suite::run(&args, &Keeper::new()?),
+        Command::Study { args } => study::run(&args, &Keeper::new()?),
         Command::Setup => setup::run(setup::Need::Everything, &Keeper::new()?),
         Command::Reap => keeper::reap(),
     }

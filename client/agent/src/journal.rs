@@ -30,6 +30,9 @@ pub struct Journal {
     pub weights: Option<HeldWeights>,
     /// What earlier deltas lost to rounding; `None`: nothing yet.
     pub residual: Option<String>,
+    /// The version whose weights the lease of that residual started from; its age is counted from here.
+    #[serde(default)]
+    pub residual_version: Version,
     /// The inner optimizer's state; `None`: fresh.
     pub optimizer: Option<String>,
     /// Shards on the disk, last used first.
@@ -71,9 +74,9 @@ pub struct PendingDelta {
     pub blob: BlobRef,
     /// Where it is.
     pub file: String,
-    /// The residual after it.
+    /// The residual after it; empty: none is kept.
     pub residual: String,
-    /// The optimizer's state after it.
+    /// The optimizer's state after it; empty: none is kept.
     pub optimizer: String,
     /// Inner steps taken.
     pub steps: u32,
@@ -130,6 +133,7 @@ impl Default for Journal {
             run: None,
             weights: None,
             residual: None,
+            residual_version: Version::default(),
             optimizer: None,
             shards: vec![],
             lease: None,
@@ -176,7 +180,7 @@ impl Journal {
     pub fn files(&self) -> Vec<String> {
         let state = self.weights.iter().map(|w| &w.file).chain(&self.residual).chain(&self.optimizer);
         let delta = self.delta.iter().flat_map(|d| [&d.file, &d.residual, &d.optimizer]);
-        let mut files: Vec<String> = state.chain(delta).cloned().collect();
+        let mut files: Vec<String> = state.chain(delta).filter(|f| !f.is_empty()).cloned().collect();
         files.extend(self.shards.iter().map(BlobRef::file));
         if let (Some(lease), None) = (&self.lease, &self.delta) {
             files.extend(lease.blobs().flat_map(|b| [b.file(), b.partial_file()]));

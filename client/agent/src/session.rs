@@ -6,12 +6,14 @@
 //!
 //! **A delta that does not count** (dropped, refused, screened out) leaves no trace: residual and optimizer state stay
 //! those from before its lease. The lease's samples go back to the pool and someone trains on them anew, so carrying
-//! part of its effect on in this device's residual would count it twice.
+//! part of its effect on in this device's residual would count it twice. How much a residual counts that has grown old
+//! meanwhile is the run's to say (`residual.rs`).
 
 mod answers;
 mod blobs;
 mod event;
 mod messages;
+mod residual;
 mod status;
 mod timers;
 mod work;

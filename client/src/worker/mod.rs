@@ -1,9 +1,6 @@
 //! The worker: the child process that holds Burn and trains. It talks to the agent over its pipes, and touches nothing
-//! but files of the home folder that the agent names.
+//! but files of the home folder that the agent names. What it does with a job is `nightjar_train::work`.
 
-mod base;
-mod files;
 mod process;
-mod run;
 
 pub(crate) use process::serve;

@@ -1,9 +1,9 @@
 //! The worker's process: framed messages in on stdin, out on stdout. A thread of its own reads stdin, so that Stop is
 //! heard in the middle of a step, and the process ends at once when the agent is gone.
 
-use super::run::{Bench, WorkError};
 use crate::cli::Serve;
 use anyhow::Result;
+use nightjar_agent::{journal::CHECKPOINT, policy::Reading, sensor::MemorySensor};
 use nightjar_shared::{
     disk::FolderDisk,
     wire::{
@@ -11,6 +11,7 @@ use nightjar_shared::{
         worker::{Failed, FromWorker, Ready, ToWorker, from_worker, to_worker},
     },
 };
+use nightjar_train::work::{Bench, Room, WorkError};
 use std::{
     io::{self, Read, Write},
     process::ExitCode,
@@ -20,6 +21,9 @@ use std::{
         mpsc::{self, Receiver, SyncSender},
     },
 };
+
+/// Free memory where the system does not say how much there is.
+const MEMORY_ASSUMED: u64 = 1 << 30;
 
 /// Works until stdin closes.
 pub(crate) fn serve(args: &Serve) -> Result<ExitCode> {
@@ -42,11 +46,17 @@ fn work(args: &Serve, jobs: &Receiver<to_worker::Body>, stop: &AtomicBool) -> Re
     let disk = FolderDisk::open(&args.state)?;
     let device = args.compute.open()?;
     say(from_worker::Body::Ready(Ready { device: device.name.clone() }));
-    let mut bench = Bench::new(&disk, device, stop, say);
+    let mut bench = Bench::new(device.device);
+    let mut memory = MemorySensor::default();
     for job in jobs {
+        let memory_free = match memory.read() {
+            Reading::Known(bytes) => bytes,
+            Reading::Unknown(_) => MEMORY_ASSUMED,
+        };
+        let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free, stop, say: &say };
         let done = match job {
-            to_worker::Body::Train(job) => bench.train(&job).map(from_worker::Body::Trained),
-            to_worker::Body::Evaluate(job) => bench.evaluate(&job).map(from_worker::Body::Evaluated),
+            to_worker::Body::Train(job) => bench.train(&job, &room).map(from_worker::Body::Trained),
+            to_worker::Body::Evaluate(job) => bench.evaluate(&job, &room).map(from_worker::Body::Evaluated),
             to_worker::Body::Stop(_) => continue,
         };
         say(done.unwrap_or_else(|e| {

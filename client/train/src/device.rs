@@ -244,6 +244,17 @@ fn bound_threads(wanted: usize) -> Result<usize, DeviceError> {
     if started || wanted == 0 || running == wanted { Ok(running) } else { Err(DeviceError::ThreadsRunning { running, wanted }) }
 }
 
+/// From here on the calling thread computes all by itself: what it would share with the process's pool of threads, it
+/// does alone. So that several such threads do different work side by side, each undisturbed.
+pub fn compute_alone() -> Result<Alone, DeviceError> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
+    pool.map(Alone).map_err(|_| DeviceError::ThreadsRunning { running: rayon::current_num_threads(), wanted: 1 })
+}
+
+/// Holds a thread's promise to compute alone; to be kept as long as it computes.
+#[derive(Debug)]
+pub struct Alone(#[expect(dead_code, reason = "held, not read")] rayon::ThreadPool);
+
 #[cfg(test)]
 mod tests {
     use super::*;

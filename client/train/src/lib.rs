@@ -1,7 +1,7 @@
 //! What trains: the model, its optimizer, batches, checkpoints, and text from a trained model. A plain library that
 //! blocks; whoever calls it decides about threads, pipes and clocks.
 //!
-//! Never here: an async runtime, a socket, or the lease protocol.
+//! Never here: an async runtime, a socket, or the protocol with the coordinator.
 //!
 //! A worker's way through it:
 //!
@@ -37,6 +37,7 @@ pub mod optimizer;
 pub mod sample;
 pub mod trainer;
 mod weights;
+pub mod work;
 
 pub use batches::{Batch, BatchError, Shard};
 pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStore, LeaseProgress};

@@ -69,6 +69,11 @@ impl Trainer {
         Ok(Trainer { model, optimizer, micro_batch: micro_batch.max(1) })
     }
 
+    /// Changes how many samples go through the model at once (at least one).
+    pub fn set_micro_batch(&mut self, samples: usize) {
+        self.micro_batch = samples.max(1);
+    }
+
     /// The model.
     pub fn model(&self) -> &Model {
         &self.model

@@ -92,7 +92,7 @@ impl Weights {
     pub fn to_flat(&self) -> Result<Vec<f32>, WeightsError> {
         let all = self.blocks.iter().fold(Transaction::default(), |all, b| all.register(b.clone()));
         let data = all.try_execute().map_err(|e| WeightsError::Read(e.to_string()))?;
-        let mut flat = Vec::new();
+        let mut flat = Vec::with_capacity(self.blocks.iter().map(|b| b.shape().num_elements()).sum());
         for block in data {
             flat.extend_from_slice(block.as_slice::<f32>().map_err(|e| WeightsError::Read(format!("{e:?}")))?);
         }

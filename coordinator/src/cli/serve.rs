@@ -41,11 +41,24 @@ run.toml (name and token_budget are needed; the others show their defaults, and 
   learning_rate = 2e-3
 
   [lease]
-  wall_s = 60.0                  # how long a device trains between two deltas
+  pacing = \"free\"                # each lease by itself; rounds: all end together
+  wall_s = 60.0                  # how long a round, or a free lease, takes
+
+  [delta]
+  codec = \"blocks2\"              # or blocks4, blocks8, sparse2 (k of each 4096), f32
+  feedback = 1.0                 # what rounding took is added to the next delta
 
   [merge]
+  rule = \"mean\"                  # or nesterov, delayed_nesterov
+  average = \"mean\"               # or rda: lengths and directions apart; best with rounds
   quorum = 4                     # deltas that make a version
+  grace_s = 0.0                  # latecomers are waited for so long
+  learning_rate = 1.0
   staleness = { rule = \"polynomial\", power = 0.5 }
+
+  [publish]
+  codec = \"blocks2\"              # or blocks4, blocks8
+  keyframe_every = 64            # versions
 
 Then let devices in:
   nightjar-coordinator invite --state state --address HOST:4433")]

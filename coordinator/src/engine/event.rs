@@ -1,7 +1,7 @@
 //! All that can happen to the engine, and all that it can want done. The shell (`server/`) and the simulator perform
 //! the actions **in order**; if one fails, what follows is dropped and the engine is built anew from the ledger.
 
-use super::record::Record;
+use super::record::{Record, Squash};
 use nightjar_shared::{
     ids::{BlobHash, DeviceId, LeaseId, Version},
     wire::{self, coordinator_message, device_message},
@@ -63,6 +63,10 @@ pub struct Published {
     pub digest: [u8; 32],
     /// All deltas up to this sequence number are in it.
     pub through_seq: u64,
+    /// The share of signal in the deltas of late, 0 to 1, where it is known.
+    pub agreement: Option<f64>,
+    /// Changes from earlier versions, each of several updates in one; the shortest first.
+    pub squashes: Vec<Squash>,
 }
 
 /// What is to be done.

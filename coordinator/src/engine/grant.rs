@@ -9,7 +9,6 @@ use super::{
     turn::Turn,
 };
 use nightjar_shared::{
-    delta::CodecId,
     ids::{BlobHash, DeviceId, Version},
     shard::ShardInfo,
     time::Mono,
@@ -52,8 +51,9 @@ impl Engine {
             None => self.train_lease(device, session, request, newest, now)?,
         };
         self.last_lease = record.id;
-        if record.kind == LeaseKind::Evaluate {
-            self.evaluating = Some((record.base_version, record.id));
+        match record.kind {
+            LeaseKind::Evaluate => self.evaluating = Some((record.base_version, record.id)),
+            LeaseKind::Train => self.round.issued(record.id),
         }
         let tokens_per_s = self.roster.get(device).map_or(0.0, |d| d.pace.tokens_per_s());
         turn.records.push(Record::LeaseIssued(record.clone()));
@@ -70,6 +70,10 @@ impl Engine {
             || self.evaluation.as_ref().is_some_and(|e| e.version >= wanted);
         let is_possible = self.versions.get(wanted).is_some() && self.heldout().is_some();
         (!is_taken && is_possible).then_some(wanted)
+    }
+
+    pub(super) fn something_to_evaluate(&self) -> bool {
+        self.versions.newest().and_then(|v| self.version_to_evaluate(v.version)).is_some()
     }
 
     fn heldout(&self) -> Option<&ShardInfo> {
@@ -102,7 +106,8 @@ impl Engine {
         let tokens_per_s = self.roster.get(device).map_or(0.0, |d| d.pace.tokens_per_s());
         let (batch, per_step) = (self.spec.inner.batch_samples, self.spec.tokens_per_step());
         let to_the_end = (self.spec.token_budget - self.tokens).div_ceil(per_step);
-        let steps = leases::steps_for(&self.spec, tokens_per_s).min(u32::try_from(to_the_end).unwrap_or(u32::MAX));
+        let lease_s = self.lease_s(device, tokens_per_s, now);
+        let steps = leases::steps_for(&self.spec, tokens_per_s, lease_s).min(u32::try_from(to_the_end).unwrap_or(u32::MAX));
         let named = request.shards.iter().filter_map(|hash| BlobHash::from_bytes(hash));
         let near = named.filter_map(|hash| self.shard_by_hash.get(&hash).copied());
         let Some(range) = self.pool.take(steps.saturating_mul(batch), near) else { return Err(nothing(self)) };
@@ -162,7 +167,7 @@ impl Engine {
             progress_tokens: self.tokens,
             progress_tokens_per_step: self.tokens_per_step_of_all(lease),
             remaining_ms: lease.deadline.since(now).as_millis() as u64,
-            codec: CodecId::Blocks8 as u32,
+            codec: self.spec.delta.codec as u32,
         })
     }
 

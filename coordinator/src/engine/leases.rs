@@ -3,7 +3,7 @@
 use super::record::LeaseRecord;
 use nightjar_shared::{
     ids::{DeviceId, LeaseId},
-    run_spec::RunSpec,
+    run_spec::{Pacing, RunSpec},
     time::Mono,
 };
 use std::{
@@ -15,15 +15,21 @@ use std::{
 /// ever would keep its samples from the epoch for ever.
 const LIFE_ALLOWANCES: u32 = 24;
 
-/// Inner steps for a device of this speed (tokens a second; 0 if unknown): as many as fill the lease's wall time
-/// (DyLU, arXiv 2401.09135).
-pub(super) fn steps_for(spec: &RunSpec, tokens_per_s: f64) -> u32 {
-    let steps = if tokens_per_s > 0.0 {
-        (tokens_per_s * spec.lease.wall_s / spec.tokens_per_step() as f64).round().max(1.0) as u32
+/// Inner steps for a device of this speed (tokens a second; 0 if unknown), in a lease of so many seconds: as many as fill
+/// it (DyLU, arXiv 2401.09135), or as the run spec says.
+pub(super) fn steps_for(spec: &RunSpec, tokens_per_s: f64, lease_s: f64) -> u32 {
+    let lease = &spec.lease;
+    let steps = if lease.steps > 0 {
+        lease.steps
+    } else if tokens_per_s > 0.0 {
+        let steps = tokens_per_s * lease_s / spec.tokens_per_step() as f64;
+        // In a round all wait for whoever takes a step too many.
+        let steps = if lease.pacing == Pacing::Rounds { steps.floor() } else { steps.round() };
+        steps.max(1.0) as u32
     } else {
-        spec.lease.calibration_steps
+        lease.calibration_steps
     };
-    steps.min(spec.lease.steps_max)
+    steps.min(lease.steps_max)
 }
 
 /// How long a device may be silent: `deadline_factor` times the wall time that the steps should take.
@@ -121,11 +127,19 @@ mod tests {
     #[test]
     fn steps_follow_the_speed() {
         let spec = spec();
-        assert_eq!(steps_for(&spec, 0.0), 4, "the first lease measures");
-        assert_eq!(steps_for(&spec, 512.0), 60);
-        assert_eq!(steps_for(&spec, 2048.0), 240, "four times as fast, four times as many");
-        assert_eq!(steps_for(&spec, 1.0), 1);
-        assert_eq!(steps_for(&spec, 1e9), 500);
+        assert_eq!(steps_for(&spec, 0.0, 60.0), 4, "the first lease measures");
+        assert_eq!(steps_for(&spec, 512.0, 60.0), 60);
+        assert_eq!(steps_for(&spec, 2048.0, 60.0), 240, "four times as fast, four times as many");
+        assert_eq!(steps_for(&spec, 1.0, 60.0), 1);
+        assert_eq!(steps_for(&spec, 1e9, 60.0), 500);
+    }
+
+    #[test]
+    fn steps_fill_the_lease_or_are_the_same_for_all() {
+        let mut spec = spec();
+        assert_eq!([60.0, 120.0, 240.0].map(|lease_s| steps_for(&spec, 512.0, lease_s)), [60, 120, 240]);
+        spec.lease.steps = 16;
+        assert_eq!([0.0, 100.0, 1e9].map(|speed| steps_for(&spec, speed, 60.0)), [16; 3]);
     }
 
     #[test]

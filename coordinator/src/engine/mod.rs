@@ -11,6 +11,7 @@ mod offer;
 mod pool;
 pub mod record;
 mod roster;
+mod round;
 mod screen;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -23,7 +24,7 @@ use crate::store::Snapshot;
 use event::{Action, Event, Published, ReplyTo};
 use leases::{Leases, OpenLease};
 use nightjar_shared::{
-    delta::{self, CodecId},
+    delta,
     ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},
     run_spec::RunSpec,
     shard::Manifest,
@@ -33,8 +34,9 @@ use nightjar_shared::{
 use pool::{Pool, SampleRange};
 use record::{EvaluationRecord, LeaseKind, LeaseOutcome, Record, VersionRecord};
 use roster::Roster;
+use round::Round;
 use screen::Screen;
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 use turn::Turn;
 use versions::Versions;
 
@@ -94,6 +96,14 @@ pub struct Engine {
     versions: Versions,
     /// A version that was ordered and is not published yet.
     publishing: Option<Version>,
+    /// In a run that has rounds.
+    round: Round,
+    /// The quorum is there; until then more deltas are waited for.
+    grace_until: Option<Mono>,
+    /// How far deltas agree, as the newest version had it; `None` after a start.
+    agreement: Option<f64>,
+    /// What a delta's length can be, worked out once: with the layout of all tensors it would cost more than all else.
+    delta_bytes: RangeInclusive<u64>,
     screen: Screen,
     /// Merged deltas, and their tokens.
     last_seq: u64,
@@ -124,6 +134,8 @@ pub struct Status {
     pub merged: u64,
     /// Leases that have not ended.
     pub leases_open: usize,
+    /// The share of signal in the deltas of late, 0 to 1; `None` until this process has published a version of several.
+    pub agreement: Option<f64>,
     /// Whether the run is over.
     pub finished: bool,
 }
@@ -175,6 +187,7 @@ impl Engine {
             leases.insert(open_lease(&spec, record, tokens_per_s, now, None));
         }
         let wall = snapshot.versions.last().map(|v| v.published_at).max(newest_lease).unwrap_or_default();
+        let delta_bytes = delta::bytes_allowed(&spec.model, &spec.delta);
         let mut engine = Engine {
             spec_json: serde_json::to_string(&spec).unwrap_or_default(),
             shard_by_hash: manifest.train.iter().zip(0..).map(|(s, i)| (s.hash, i)).collect(),
@@ -189,6 +202,10 @@ impl Engine {
             last_lease: snapshot.last_lease,
             pool,
             publishing: None,
+            round: Round::default(),
+            grace_until: None,
+            agreement: None,
+            delta_bytes,
             last_seq: snapshot.last_seq,
             tokens: snapshot.tokens,
             evaluation: snapshot.evaluation,
@@ -196,7 +213,7 @@ impl Engine {
             wall,
         };
         let mut turn = Turn::default();
-        engine.publish_if_due(&mut turn);
+        engine.publish_if_due(now, &mut turn);
         (engine, turn.actions())
     }
 
@@ -220,22 +237,23 @@ impl Engine {
                 let body = self.delta_measured(device, &offer, measured, now, &mut turn);
                 turn.reply(reply_to, body.unwrap_or_else(answer::Body::Refusal));
             }
-            Event::Published(published) => self.published(published, &mut turn),
+            Event::Published(published) => self.published(published, now, &mut turn),
             Event::Tick => {}
         }
-        self.publish_if_due(&mut turn);
+        self.publish_if_due(now, &mut turn);
+        self.next_round(false, now, &mut turn);
         turn.actions()
     }
 
     /// When [`Event::Tick`] is due, if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Mono> {
-        self.leases.next_deadline()
+        self.leases.next_deadline().into_iter().chain(self.grace_until).chain(self.round_deadline()).min()
     }
 
     /// Whether this device may upload a blob of this length for this lease now.
     pub fn accepts_upload(&self, device: DeviceId, lease: LeaseId, bytes: u64) -> bool {
         let is_its_own = |l: &OpenLease| l.record.device == device && l.record.kind == LeaseKind::Train;
-        self.leases.get(lease).is_some_and(is_its_own) && bytes == delta::encoded_bytes(&self.spec.model, CodecId::Blocks8)
+        self.leases.get(lease).is_some_and(is_its_own) && self.delta_bytes.contains(&bytes)
     }
 
     /// The run at a glance.
@@ -249,6 +267,7 @@ impl Engine {
             tokens_per_s: self.leases.speed_milli as f64 / 1000.0,
             merged: self.last_seq,
             leases_open: self.leases.len(),
+            agreement: self.agreement,
             finished: self.finished(),
         }
     }
@@ -267,6 +286,11 @@ impl Engine {
         })
     }
 
+    /// Share of the token budget that is consumed.
+    fn progress(&self) -> f64 {
+        self.tokens as f64 / self.spec.token_budget as f64
+    }
+
     fn finished(&self) -> bool {
         self.tokens >= self.spec.token_budget
     }
@@ -282,7 +306,7 @@ impl Engine {
         turn: &mut Turn,
     ) -> Result<Option<answer::Body>, Refusal> {
         if let ask::Body::Hello(hello) = body {
-            let changed = self.roster.hello(device, &hello, invite, self.run_id, self.wall)?;
+            let changed = self.roster.hello(device, &hello, invite, self.run_id, self.spec.delta.codec, self.wall)?;
             turn.records.extend(changed.map(Record::Device));
             return Ok(Some(answer::Body::Welcome(self.welcome())));
         }
@@ -290,6 +314,10 @@ impl Engine {
         match body {
             ask::Body::Hello(_) => Ok(None),
             ask::Body::LeaseRequest(request) => {
+                let evaluates = session.evaluates && self.something_to_evaluate();
+                if !evaluates && self.hold(device, reply_to, &request, now)? {
+                    return Ok(None);
+                }
                 self.lease(device, session, &request, now, turn).map(|lease| Some(answer::Body::Lease(lease)))
             }
             ask::Body::LeaseReturn(wire::LeaseReturn { lease_id, generation, .. }) => {
@@ -319,7 +347,7 @@ impl Engine {
             run_id: self.run_id.0.to_vec(),
             generation: self.generation.0,
             run_spec_json: self.spec_json.clone(),
-            codec: CodecId::Blocks8 as u32,
+            codec: self.spec.delta.codec as u32,
             // Two renewals may be lost before the shortest deadline passes.
             keep_alive_ms: (self.spec.lease.deadline_s_min * 1000.0 / 3.0) as u64,
         }
@@ -340,6 +368,7 @@ impl Engine {
     /// Ends a lease; what it did not use is free again.
     fn close(&mut self, id: LeaseId, outcome: LeaseOutcome, samples_used: u32, turn: &mut Turn) {
         let Some(lease) = self.leases.remove(id) else { return };
+        self.round.closed(id, lease.record.device);
         match lease.record.kind {
             LeaseKind::Train => {
                 let whole = range_of(&lease.record);
@@ -351,39 +380,59 @@ impl Engine {
         turn.records.push(Record::LeaseClosed { id, outcome, samples_used, at: self.wall });
     }
 
-    /// Orders the next version once it is due: the first; after a quorum of deltas; with whatever there is when the
-    /// budget is reached. No device is waited for.
-    fn publish_if_due(&mut self, turn: &mut Turn) {
+    /// Orders the next version once it is due: the first; when the grace period after a quorum of deltas is over; with
+    /// whatever there is when the budget is reached. No device in particular is waited for.
+    fn publish_if_due(&mut self, now: Mono, turn: &mut Turn) {
         if self.publishing.is_some() {
             return;
         }
         let version = match self.versions.newest() {
             None => Version(0),
             Some(newest) => {
-                let buffered = self.last_seq - newest.through_seq;
-                let quorum = if self.finished() { 1 } else { u64::from(self.spec.merge.quorum) };
-                if buffered < quorum {
+                let (version, buffered) = (newest.version.next(), self.buffered());
+                let is_due = if self.finished() {
+                    buffered > 0
+                } else if self.has_rounds() {
+                    self.round_is_complete(buffered, now)
+                } else {
+                    buffered >= u64::from(self.spec.merge.quorum) && !self.is_in_grace(now)
+                };
+                if !is_due {
                     return;
                 }
-                newest.version.next()
+                version
             }
         };
         // However rare keyframes are to be, one must be in reach of the longest path.
         let every = self.spec.publish.keyframe_every.min(limits::UPDATE_STEPS_MAX as u64);
         let keyframe = version.0.is_multiple_of(every);
         self.publishing = Some(version);
+        self.grace_until = None;
         turn.effects.push(Action::Publish { version, keyframe, through_seq: self.last_seq });
     }
 
-    fn published(&mut self, published: Published, turn: &mut Turn) {
-        let Published { version, update, keyframe, digest, through_seq } = published;
+    /// Whether more deltas are to be waited for, now that the quorum is there.
+    fn is_in_grace(&mut self, now: Mono) -> bool {
+        let grace_s = self.spec.merge.grace_s;
+        grace_s > 0.0 && now < *self.grace_until.get_or_insert(now + Duration::from_secs_f64(grace_s))
+    }
+
+    /// Deltas that are merged and not published yet.
+    fn buffered(&self) -> u64 {
+        self.last_seq - self.versions.newest().map_or(0, |v| v.through_seq)
+    }
+
+    fn published(&mut self, published: Published, now: Mono, turn: &mut Turn) {
+        let Published { version, update, keyframe, digest, through_seq, agreement, squashes } = published;
         if self.publishing != Some(version) {
             return;
         }
         self.publishing = None;
-        let record = VersionRecord { version, update, keyframe, digest, through_seq, published_at: self.wall };
+        self.agreement = agreement;
+        let record = VersionRecord { version, update, keyframe, digest, through_seq, published_at: self.wall, squashes };
         turn.records.push(Record::Version(record.clone()));
         self.versions.push(record);
+        self.next_round(true, now, turn);
     }
 
     /// "Try again": after about `base`, by a quarter more or less, so that devices do not come back all at once.

@@ -30,7 +30,7 @@ impl Engine {
         }
         let lease = self.own_lease(device, offer.lease_id, offer.generation)?;
         let id = lease.record.id;
-        if let Err(why) = screen::plausible(&self.spec, lease, &offer, now) {
+        if let Err(why) = screen::plausible(&self.spec, &self.delta_bytes, lease, &offer, now) {
             self.close(id, LeaseOutcome::ScreenedOut, 0, turn);
             return Err(Refusal::with(RefusalCode::BadDelta, RefusalAction::DropLease, limits::tame(&why)));
         }
@@ -53,7 +53,7 @@ impl Engine {
         }
         let lease = self.own_lease(device, offer.lease_id, offer.generation)?.clone();
         let staleness = self.staleness(&lease);
-        let verdict = screen::plausible(&self.spec, &lease, offer, now).and(measured).and_then(|m| {
+        let verdict = screen::plausible(&self.spec, &self.delta_bytes, &lease, offer, now).and(measured).and_then(|m| {
             self.screen.judge(&self.spec, m, offer.steps, staleness, self.tokens + self.tokens_of(offer))?;
             Ok(m)
         });

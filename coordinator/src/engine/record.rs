@@ -157,6 +157,24 @@ pub struct VersionRecord {
     pub through_seq: u64,
     /// When.
     pub published_at: Wall,
+    /// Changes from earlier versions, each of several updates in one; the shortest first.
+    pub squashes: Vec<Squash>,
+}
+
+/// Several updates in one, for a device that was away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Squash {
+    /// The version that it starts from.
+    pub from: Version,
+    /// The blob, with its length.
+    pub blob: (BlobHash, u64),
+}
+
+impl VersionRecord {
+    /// All that it was published as: blobs with their lengths.
+    pub fn blobs(&self) -> impl Iterator<Item = (BlobHash, u64)> + '_ {
+        self.update.into_iter().chain(self.keyframe).chain(self.squashes.iter().map(|s| s.blob))
+    }
 }
 
 /// A measured held-out loss.

@@ -99,6 +99,7 @@ impl Roster {
         hello: &wire::Hello,
         invite: Option<&wire::Invite>,
         run_id: RunId,
+        codec: CodecId,
         wall: Wall,
     ) -> Result<Option<DeviceRecord>, Refusal> {
         if !hello.run_id.is_empty() && hello.run_id != run_id.0 {
@@ -106,7 +107,7 @@ impl Roster {
             return Err(Refusal::with(RefusalCode::WrongRun, RefusalAction::Stop, sentence));
         }
         let trains = hello.kinds().any(|k| k == LeaseKind::Train);
-        if trains && !hello.codecs.contains(&(CodecId::Blocks8 as u32)) {
+        if trains && !hello.codecs.contains(&(codec as u32)) {
             let sentence = "Coordinator and device know no common way to encode deltas. Upgrade Nightjar on this device.";
             return Err(Refusal::with(RefusalCode::Unsupported, RefusalAction::Upgrade, sentence));
         }

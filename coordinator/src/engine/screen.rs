@@ -6,8 +6,8 @@ use super::{
     record::{LeaseKind, LeaseRecord},
 };
 use crate::store::{RecentDelta, snapshot::DELTAS_KEPT};
-use nightjar_shared::{delta, delta::CodecId, ids::BlobHash, run_spec::RunSpec, time::Mono, wire::DeltaOffer};
-use std::{collections::VecDeque, time::Duration};
+use nightjar_shared::{ids::BlobHash, run_spec::RunSpec, time::Mono, wire::DeltaOffer};
+use std::{collections::VecDeque, ops::RangeInclusive, time::Duration};
 
 /// Deltas whose norms are remembered.
 const WINDOW: usize = DELTAS_KEPT;
@@ -17,16 +17,24 @@ const WINDOW_MIN: usize = 8;
 /// this many times that leaves room for decay and for what error feedback adds.
 const ADAM_SLACK: f64 = 10.0;
 
-/// Whether an offer fits its lease; if not, the reason, for the device's log.
-pub(super) fn plausible(spec: &RunSpec, lease: &OpenLease, offer: &DeltaOffer, now: Mono) -> Result<(), String> {
+/// Whether an offer fits its lease; if not, the reason, for the device's log. `allowed` is what a delta's length can be.
+pub(super) fn plausible(
+    spec: &RunSpec,
+    allowed: &RangeInclusive<u64>,
+    lease: &OpenLease,
+    offer: &DeltaOffer,
+    now: Mono,
+) -> Result<(), String> {
     let LeaseRecord { kind, steps, samples, .. } = lease.record;
     if kind != LeaseKind::Train {
         return Err("The lease was not for training.".into());
     }
-    let wanted = delta::encoded_bytes(&spec.model, CodecId::Blocks8);
     match &offer.delta {
-        Some(blob) if BlobHash::from_bytes(&blob.hash).is_some() && blob.bytes == wanted => {}
-        _ => return Err(format!("A delta of this run is named by 32 bytes and is {wanted} bytes long.")),
+        Some(blob) if BlobHash::from_bytes(&blob.hash).is_some() && allowed.contains(&blob.bytes) => {}
+        _ => {
+            let (least, most) = (allowed.start(), allowed.end());
+            return Err(format!("A delta of this run is named by 32 bytes and is {least} to {most} bytes long."));
+        }
     }
     let used = u64::from(offer.steps) * u64::from(spec.inner.batch_samples);
     if offer.steps == 0 || offer.steps > steps || u64::from(offer.samples) != used || offer.samples > samples {

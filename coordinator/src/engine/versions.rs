@@ -1,4 +1,5 @@
-//! Published versions, and the shortest way from what a device holds to the version that it needs.
+//! Published versions, and the cheapest way from what a device holds to the version that it needs: over updates, squashes
+//! and keyframes. Worked out once a version; a request only walks it, because a million devices ask.
 
 use super::record::VersionRecord;
 use crate::store::snapshot::VERSIONS_KEPT;
@@ -13,24 +14,44 @@ use std::collections::VecDeque;
 pub(super) struct Path {
     /// The whole to start from; `None`: from what the device holds.
     pub keyframe: Option<Blob>,
-    /// The changes to apply after it.
+    /// The changes to apply after it: updates and squashes.
     pub updates: Vec<UpdateStep>,
 }
 
-impl Path {
-    fn bytes(&self) -> u64 {
-        self.keyframe.iter().chain(self.updates.iter().filter_map(|u| u.update.as_ref())).map(|b| b.bytes).sum()
-    }
+/// The way on from a version.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Hop {
+    /// From here to the target.
+    bytes: u64,
+    /// From here to the target.
+    steps: usize,
+    /// Where the first step leads, and its blob; `None` at the target.
+    next: Option<(Version, (BlobHash, u64))>,
+}
+
+/// The ways to one target.
+#[derive(Debug, Default)]
+struct Routes {
+    /// From each version kept, oldest first, up to the target.
+    hops: Vec<Option<Hop>>,
+    /// The keyframe that is the cheapest start for who holds nothing.
+    start: Option<(Version, (BlobHash, u64))>,
+    /// Bytes from there, the keyframe's included.
+    start_bytes: u64,
 }
 
 /// The newest versions, oldest first, without a gap.
 pub(super) struct Versions {
     kept: VecDeque<VersionRecord>,
+    /// To the newest.
+    routes: Routes,
 }
 
 impl Versions {
     pub fn restore(versions: Vec<VersionRecord>) -> Self {
-        Versions { kept: versions.into() }
+        let mut versions = Versions { kept: versions.into(), routes: Routes::default() };
+        versions.find_routes();
+        versions
     }
 
     pub fn push(&mut self, version: VersionRecord) {
@@ -38,39 +59,78 @@ impl Versions {
         if self.kept.len() > VERSIONS_KEPT {
             self.kept.pop_front();
         }
+        self.find_routes();
+    }
+
+    fn find_routes(&mut self) {
+        self.routes = self.newest().and_then(|newest| self.routes_to(newest.version)).unwrap_or_default();
     }
 
     pub fn newest(&self) -> Option<&VersionRecord> {
         self.kept.back()
     }
 
+    fn place(&self, version: Version) -> Option<usize> {
+        usize::try_from(version.0.checked_sub(self.kept.front()?.version.0)?).ok()
+    }
+
     pub fn get(&self, version: Version) -> Option<&VersionRecord> {
-        let oldest = self.kept.front()?.version.0;
-        self.kept.get(usize::try_from(version.0.checked_sub(oldest)?).ok()?)
+        self.kept.get(self.place(version)?)
     }
 
     /// The path of fewest bytes from what is held to `target`.
     pub fn path(&self, held: Option<&HeldWeights>, target: Version) -> Option<Path> {
         let held = held.filter(|h| self.get(Version(h.version)).is_some_and(|v| v.digest == *h.digest));
-        let onward = held.and_then(|h| self.updates(Version(h.version), target));
-        let onward = onward.map(|updates| Path { keyframe: None, updates });
-        let anew = self.starting_anew(target);
-        [onward, anew].into_iter().flatten().min_by_key(Path::bytes)
-    }
-
-    fn starting_anew(&self, target: Version) -> Option<Path> {
-        let reach = (0..=UPDATE_STEPS_MAX as u64).map_while(|back| target.0.checked_sub(back));
-        let (version, keyframe) = reach.map(Version).find_map(|v| Some((v, blob(self.get(v)?.keyframe?))))?;
-        Some(Path { keyframe: Some(keyframe), updates: self.updates(version, target)? })
-    }
-
-    /// The updates that lead from one version to another.
-    fn updates(&self, from: Version, target: Version) -> Option<Vec<UpdateStep>> {
-        if target.0.checked_sub(from.0)? > UPDATE_STEPS_MAX as u64 {
-            return None;
+        let other;
+        let routes = if self.newest()?.version == target {
+            &self.routes
+        } else {
+            other = self.routes_to(target)?;
+            &other
+        };
+        let hop = |v: Version| *routes.hops.get(self.place(v)?)?;
+        let onward = held.map(|h| Version(h.version)).filter(|v| hop(*v).is_some());
+        let (keyframe, from) = match (onward, routes.start) {
+            (Some(from), Some(_)) if hop(from)?.bytes <= routes.start_bytes => (None, from),
+            (_, Some((from, keyframe))) => (Some(blob(keyframe)), from),
+            (Some(from), None) => (None, from),
+            (None, None) => return None,
+        };
+        let mut updates = vec![];
+        let mut at = from;
+        while let Some((next, change)) = hop(at)?.next {
+            updates.push(UpdateStep { update: Some(blob(change)), redefines: self.get(next)?.keyframe.is_some() });
+            at = next;
         }
-        let step = |v: &VersionRecord| Some(UpdateStep { update: Some(blob(v.update?)), redefines: v.keyframe.is_some() });
-        (from.0 + 1..=target.0).map(|v| step(self.get(Version(v))?)).collect()
+        Some(Path { keyframe, updates })
+    }
+
+    /// The cheapest way to `target` from every version kept; of ways that cost the same, the one of fewer steps. Steps only
+    /// lead to newer versions, so one pass from the target backwards finds them all.
+    fn routes_to(&self, target: Version) -> Option<Routes> {
+        let end = self.place(target).filter(|place| *place < self.kept.len())?;
+        let mut hops: Vec<Option<Hop>> = vec![None; end + 1];
+        hops[end] = Some(Hop { bytes: 0, steps: 0, next: None });
+        for (at, record) in self.kept.iter().enumerate().take(end + 1).rev() {
+            let Some(here) = hops[at] else { continue };
+            let update = record.update.into_iter().filter_map(|blob| Some((at.checked_sub(1)?, blob)));
+            let squashes = record.squashes.iter().filter_map(|s| Some((self.place(s.from)?, s.blob)));
+            for (from, blob) in update.chain(squashes) {
+                let hop = Hop { bytes: here.bytes + blob.1, steps: here.steps + 1, next: Some((record.version, blob)) };
+                let is_better = hops[from].is_none_or(|known| (hop.bytes, hop.steps) < (known.bytes, known.steps));
+                if hop.steps <= UPDATE_STEPS_MAX && is_better {
+                    hops[from] = Some(hop);
+                }
+            }
+        }
+        let whole = |(hop, record): (&Option<Hop>, &VersionRecord)| {
+            let keyframe = record.keyframe?;
+            Some((hop.as_ref()?.bytes + keyframe.1, (record.version, keyframe)))
+        };
+        // The newest of the cheapest.
+        let start = hops.iter().zip(&self.kept).filter_map(whole).rev().min_by_key(|(bytes, _)| *bytes);
+        let (start_bytes, start) = start.map_or((0, None), |(bytes, start)| (bytes, Some(start)));
+        Some(Routes { hops, start, start_bytes })
     }
 }
 
@@ -79,55 +139,4 @@ fn blob((hash, bytes): (BlobHash, u64)) -> Blob {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use nightjar_shared::time::Wall;
-
-    /// Versions 0 to `newest`; updates of 10 bytes, keyframes of 25 bytes every fourth version.
-    fn versions(newest: u64) -> Versions {
-        let record = |v: u64| VersionRecord {
-            version: Version(v),
-            update: (v > 0).then_some((BlobHash([v as u8; 32]), 10)),
-            keyframe: v.is_multiple_of(4).then(|| (BlobHash([100 + v as u8; 32]), 25)),
-            digest: [v as u8; 32],
-            through_seq: v,
-            published_at: Wall::default(),
-        };
-        Versions::restore((0..=newest).map(record).collect())
-    }
-
-    fn held(version: u64) -> HeldWeights {
-        HeldWeights { version, digest: vec![version as u8; 32] }
-    }
-
-    fn steps(path: &Path) -> Vec<(u64, bool)> {
-        path.updates.iter().map(|u| (u64::from(u.update.as_ref().unwrap().hash[0]), u.redefines)).collect()
-    }
-
-    #[test]
-    fn few_updates_beat_a_keyframe() {
-        let path = versions(5).path(Some(&held(3)), Version(5)).unwrap();
-        assert_eq!(path.keyframe, None);
-        assert_eq!(steps(&path), [(4, true), (5, false)], "version 4 is a keyframe: round after it");
-        assert_eq!(versions(5).path(Some(&held(5)), Version(5)), Some(Path::default()), "nothing to fetch");
-    }
-
-    #[test]
-    fn a_keyframe_beats_many_updates() {
-        let path = versions(5).path(Some(&held(1)), Version(5)).unwrap();
-        assert_eq!(path.keyframe.as_ref().map(|b| b.hash[0]), Some(104));
-        assert_eq!(steps(&path), [(5, false)]);
-    }
-
-    #[test]
-    fn without_weights_that_we_know_the_keyframe_is_the_start() {
-        let foreign = HeldWeights { version: 5, digest: vec![9; 32] };
-        let ahead = held(7);
-        for held in [None, Some(&foreign), Some(&ahead)] {
-            let path = versions(5).path(held, Version(5)).unwrap();
-            assert!(path.keyframe.is_some());
-            assert_eq!(steps(&path), [(5, false)]);
-        }
-        assert_eq!(Versions::restore(vec![]).path(None, Version(0)), None);
-    }
-}
+mod tests;

@@ -48,6 +48,7 @@ fn a_sound_ledger_passes() {
     assert_eq!(details[1], "11 deltas in 6 versions, 1 wait for the next");
     assert!(details[2].ends_with("1 make no whole batch"), "{}", details[2]);
     assert_eq!(details[5], "6 versions bit for bit, and the checkpoint of version 4");
+    assert_eq!(details[6], "1 squashes", "from version 0 to 4, where a keyframe ends it");
 }
 
 #[test]
@@ -116,7 +117,7 @@ fn a_checkpoint_of_other_deltas_is_passed_over() {
 fn what_is_wrong_is_named() {
     let (folder, world) = run();
     let sound = world.ledger.facts();
-    let [leases, sequence, samples, measurements, whole, same] =
+    let [leases, sequence, samples, measurements, whole, same, sums] =
         report(&world, &sound).checks.iter().map(|c| c.name).collect::<Vec<_>>()[..]
     else {
         panic!()
@@ -144,12 +145,15 @@ fn what_is_wrong_is_named() {
         after(&|f| {
             f.versions.remove(2);
         }),
-        [sequence, same]
+        [sequence, same, sums]
     );
     assert_eq!(after(&|f| f.leases[5].lease.first_sample = f.leases[4].lease.first_sample), [samples]);
     assert_eq!(after(&|f| f.leases[5].lease.first_sample = 99), [samples]);
     assert_eq!(after(&|f| f.deltas[3].weight = 0.5), [same]);
     assert_eq!(after(&|f| f.versions[3].digest[0] ^= 1), [same]);
+    assert_eq!(after(&|f| f.versions[4].squashes[0].from = Version(1)), [sums]);
+    assert_eq!(after(&|f| f.versions[4].squashes[0].blob = f.versions[3].update.unwrap()), [sums]);
+    assert_eq!(after(&|f| f.versions[2].keyframe = f.versions[4].keyframe), [same, sums]);
     let nowhere = crate::engine::record::EvaluationRecord {
         version: Version(1),
         lease: LeaseId(1),
@@ -162,8 +166,8 @@ fn what_is_wrong_is_named() {
     assert_eq!(after(&|_| ()), [""; 0], "and nothing is, where nothing is");
 
     std::fs::remove_file(path_of(&folder, sound.versions[2].update.unwrap().0)).unwrap();
-    assert_eq!(failed(&report(&world, &sound)), [whole]);
+    assert_eq!(failed(&report(&world, &sound)), [whole, sums]);
     std::fs::write(path_of(&folder, sound.deltas[10].blob), b"rotten").unwrap();
-    assert_eq!(failed(&report(&world, &sound)), [whole, same]);
+    assert_eq!(failed(&report(&world, &sound)), [whole, same, sums]);
     assert!(matches!(recovered(&world), Err(ReplayError::Blob(BlobError::Corrupt(_)))));
 }

@@ -53,7 +53,8 @@ impl Catalog {
 
     /// Adds what a version was published as.
     pub fn publish(&self, published: &Published) {
-        self.add([published.update, published.keyframe].into_iter().flatten());
+        let squashes = published.squashes.iter().map(|s| s.blob);
+        self.add(published.update.into_iter().chain(published.keyframe).chain(squashes));
     }
 
     /// Adds blobs of the state folder.

@@ -143,6 +143,7 @@ mod tests {
             digest: [0; 32],
             through_seq,
             published_at: Wall { unix_ms: n },
+            squashes: vec![],
         }
     }
 

@@ -150,15 +150,16 @@ impl Server {
         let catalog = Arc::new(Catalog::new(&dataset, blobs.clone()).map_err(ServeError::Dataset)?);
         let members = Arc::new(Members::default());
         facts.devices.iter().for_each(|device| members.note(device));
-        catalog.add(facts.versions.iter().flat_map(|v| [v.update, v.keyframe]).flatten());
+        catalog.add(facts.versions.iter().flat_map(|v| v.blobs()));
         let (of_spec, of_blobs) = (spec.clone(), blobs.clone());
         let recovered = tokio::task::spawn_blocking(move || -> Result<_, ServeError> {
             let removed = state::clear_away(&facts, &of_blobs)?;
             tracing::debug!(removed, "cleared away what nothing names");
             let draw = || start.unwrap_or_else(|| of_spec.model.draw_all(of_spec.seed));
-            Ok(replay::recover(&of_spec, &facts, &of_blobs, draw)?)
+            let merger = replay::recover(&of_spec, &facts, &of_blobs, draw)?;
+            Ok(Press::new(merger, of_blobs).remembering(&facts.versions))
         });
-        let press = Press::new(recovered.await??, blobs.clone());
+        let press = recovered.await??;
         let snapshot = ledger.snapshot(engine::epoch_samples(dataset.manifest(), spec.inner.batch_samples)).await?;
         let counters = ledger.counters().await?;
 

@@ -82,7 +82,7 @@ impl StateFolder {
 /// Removes blobs and uploads that nothing in the ledger names: deltas that were screened out, uploads given up. While
 /// there are no more of them than open leases they stay: a device may be about to offer them. Returns how many went.
 pub fn clear_away(facts: &Facts, blobs: &Blobs) -> Result<usize, BlobError> {
-    let of_versions = facts.versions.iter().flat_map(|v| v.update.into_iter().chain(v.keyframe)).map(|(hash, _)| hash);
+    let of_versions = facts.versions.iter().flat_map(|v| v.blobs()).map(|(hash, _)| hash);
     let named: BTreeSet<BlobHash> = of_versions.chain(facts.deltas.iter().map(|d| d.blob)).collect();
     let open_leases = facts.leases.iter().filter(|lease| lease.closed.is_none()).count();
     let mut removed = 0;
@@ -128,6 +128,7 @@ mod tests {
             digest: [0; 32],
             through_seq: 0,
             published_at: Default::default(),
+            squashes: vec![],
         };
         let facts = Facts { versions: vec![version], ..Facts::default() };
         assert_eq!(clear_away(&facts, &blobs).unwrap(), 2);

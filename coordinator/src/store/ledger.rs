@@ -50,8 +50,13 @@ pub struct SqliteLedger {
 }
 
 fn migrations() -> Migrator {
-    let first = include_str!("migrations/0001_first.sql").into_sql_str();
-    Migrator::with_migrations(vec![Migration::new(1, "first".into(), MigrationType::Simple, first, false)])
+    let step = |number, name: &'static str, sql: &'static str| {
+        Migration::new(number, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    Migrator::with_migrations(vec![
+        step(1, "first", include_str!("migrations/0001_first.sql")),
+        step(2, "squashes", include_str!("migrations/0002_squashes.sql")),
+    ])
 }
 
 async fn connect(path: &Path, create: bool) -> Result<SqlitePool, LedgerError> {
@@ -229,7 +234,7 @@ impl SqliteLedger {
             last_seq: last_seq as u64,
             tokens: tokens as u64,
             recent_deltas: recent_deltas(&recent, tokens as u64)?,
-            versions: versions.iter().rev().map(rows::version).collect::<Result<_, _>>()?,
+            versions: rows::versions(&mut tx, versions.iter().rev()).await?,
             evaluation: evaluation.as_ref().map(rows::evaluation).transpose()?,
         })
     }
@@ -246,7 +251,7 @@ impl SqliteLedger {
             devices: devices.iter().map(rows::device).collect::<Result<_, _>>()?,
             leases: leases.iter().map(rows::lease_facts).collect::<Result<_, _>>()?,
             deltas: deltas.iter().map(rows::delta).collect::<Result<_, _>>()?,
-            versions: versions.iter().map(rows::version).collect::<Result<_, _>>()?,
+            versions: rows::versions(&mut tx, versions.iter()).await?,
             evaluations: evaluations.iter().map(rows::evaluation).collect::<Result<_, _>>()?,
         })
     }

@@ -1,4 +1,5 @@
-//! All that lasts: the ledger of facts, the folder of blobs, and the press that turns merged deltas into stored versions.
+//! All that lasts: the ledger of facts, the folder of blobs, the press that turns merged deltas into stored versions, and the
+//! squasher that shortens the way to them.
 
 pub mod blobs;
 pub mod error;
@@ -7,6 +8,7 @@ pub mod memory;
 pub mod press;
 mod rows;
 pub mod snapshot;
+pub mod squasher;
 
 pub use blobs::{BlobError, Blobs, Measure};
 pub use error::LedgerError;
@@ -14,3 +16,4 @@ pub use ledger::{Counters, RunIdentity, SqliteLedger};
 pub use memory::MemoryLedger;
 pub use press::{Press, PressError};
 pub use snapshot::{Closed, DeviceSummary, EpochUse, Facts, LeaseFacts, MergedRange, RecentDelta, Snapshot};
+pub use squasher::Squasher;

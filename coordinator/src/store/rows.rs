@@ -2,7 +2,7 @@
 
 use super::{Closed, LeaseFacts, LedgerError};
 use crate::engine::record::{
-    DeltaRecord, DeviceRecord, EvaluationRecord, LeaseKind, LeaseOutcome, LeaseRecord, Record, VersionRecord,
+    DeltaRecord, DeviceRecord, EvaluationRecord, LeaseKind, LeaseOutcome, LeaseRecord, Record, Squash, VersionRecord,
 };
 use nightjar_shared::{
     ids::{BlobHash, DeviceId, Generation, LeaseId, Version},
@@ -133,10 +133,21 @@ pub(super) async fn insert(tx: &mut Transaction<'_, Sqlite>, record: &Record) ->
             .bind(e.text_bytes as i64)
             .bind(e.measured_at.unix_ms as i64),
     };
-    match query.execute(&mut **tx).await?.rows_affected() {
-        0 => Err(LedgerError::Contradiction(format!("nothing to change for {record:?}"))),
-        _ => Ok(()),
+    if query.execute(&mut **tx).await?.rows_affected() == 0 {
+        return Err(LedgerError::Contradiction(format!("nothing to change for {record:?}")));
     }
+    if let Record::Version(v) = record {
+        for Squash { from, blob: (hash, bytes) } in &v.squashes {
+            sqlx::query("INSERT INTO squashes VALUES (?, ?, ?, ?)")
+                .bind(v.version.0 as i64)
+                .bind(from.0 as i64)
+                .bind(&hash.0[..])
+                .bind(*bytes as i64)
+                .execute(&mut **tx)
+                .await?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn device(row: &SqliteRow) -> Result<DeviceRecord, LedgerError> {
@@ -199,7 +210,29 @@ pub(super) fn delta(row: &SqliteRow) -> Result<DeltaRecord, LedgerError> {
     })
 }
 
-pub(super) fn version(row: &SqliteRow) -> Result<VersionRecord, LedgerError> {
+/// Versions, given oldest first, with their squashes.
+pub(super) async fn versions<'r>(
+    tx: &mut Transaction<'_, Sqlite>,
+    oldest_first: impl Iterator<Item = &'r SqliteRow>,
+) -> Result<Vec<VersionRecord>, LedgerError> {
+    let mut versions = oldest_first.map(version).collect::<Result<Vec<_>, _>>()?;
+    let Some(oldest) = versions.first().map(|v| v.version) else { return Ok(versions) };
+    let rows = sqlx::query("SELECT * FROM squashes WHERE version >= ? ORDER BY version, from_version DESC")
+        .bind(oldest.0 as i64)
+        .fetch_all(&mut **tx)
+        .await?;
+    for row in &rows {
+        let of = Version(number(row, "version")?);
+        let squash =
+            Squash { from: Version(number(row, "from_version")?), blob: (BlobHash(hash(row, "hash")?), number(row, "bytes")?) };
+        let at = versions.binary_search_by_key(&of, |v| v.version);
+        let at = at.map_err(|_| LedgerError::Damaged("a squash in it leads to no version"))?;
+        versions[at].squashes.push(squash);
+    }
+    Ok(versions)
+}
+
+fn version(row: &SqliteRow) -> Result<VersionRecord, LedgerError> {
     Ok(VersionRecord {
         version: Version(number(row, "version")?),
         update: blob(row, "update_hash", "update_bytes")?,
@@ -207,6 +240,7 @@ pub(super) fn version(row: &SqliteRow) -> Result<VersionRecord, LedgerError> {
         digest: hash(row, "digest")?,
         through_seq: number(row, "through_seq")?,
         published_at: wall(row, "published_at")?,
+        squashes: vec![],
     })
 }
 

@@ -10,7 +10,7 @@ use nightjar_shared::{
     ids::BlobHash,
     model_spec::ModelSpec,
     rng,
-    run_spec::RunSpec,
+    run_spec::{Pacing, RunSpec},
     shard::{Manifest, ShardInfo},
     wire::{Invite, Role},
 };
@@ -46,7 +46,8 @@ impl Bed {
         };
         let mut spec: RunSpec = serde_json::from_str(r#"{"name": "bed", "token_budget": 100000000}"#).unwrap();
         spec.model = model;
-        spec.merge.quorum = 1;
+        spec.lease.pacing = Pacing::Free;
+        (spec.merge.quorum, spec.merge.grace_s) = (1, 0.0);
         let bed = Bed { root, spec };
         bed.write_dataset();
         fs::write(bed.run_file(), bed.run_toml()).unwrap();

@@ -7,6 +7,7 @@ use nightjar_shared::{
     invite::spki_of_ed25519,
     model_spec::ModelSpec,
     rng,
+    run_spec::DeltaSpec,
     wire::{
         ALPN, Blob, BlobGet, BlobHead, BlobPut, BlobStored, ControlOpen, CoordinatorMessage, DeltaOffer, DeviceMessage, Hello,
         Lease, LeaseRequest, Refusal, RefusalAction, Role, StreamOpen, coordinator_message as answer, device_message as ask,
@@ -129,7 +130,7 @@ impl Link {
             software: "test".into(),
             invite,
             role: role as i32,
-            codecs: vec![CodecId::Blocks8 as u32],
+            codecs: CodecId::ALL.iter().map(|c| *c as u32).collect(),
             kinds: vec![1],
             name: "a <b>device</b>".into(),
             device: "none".into(),
@@ -194,7 +195,7 @@ impl Link {
 pub fn trained(model: &ModelSpec, lease: &Lease, seed: u64) -> (Vec<u8>, DeltaOffer) {
     let n = model.parameters();
     let gradient: Vec<f32> = (0..n as u64).map(|i| rng::normal(seed, 0, i) as f32 * 1e-4).collect();
-    let bytes = delta::encode(model, CodecId::Blocks8, &gradient, &mut vec![0.0; n]);
+    let bytes = delta::encode(model, &DeltaSpec::default(), &gradient, &mut vec![0.0; n]);
     let offer = DeltaOffer {
         lease_id: lease.id,
         generation: lease.generation,

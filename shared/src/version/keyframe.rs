@@ -28,17 +28,33 @@ pub(super) fn round_to_bf16(steps: f32) -> i32 {
 pub fn redefine(weights: &mut Weights, feedback: &mut [f32]) {
     let mut at = 0;
     for tensor in &mut weights.tensors {
-        let step = power_of_two(tensor.step_exponent);
-        let largest = tensor.integers.iter().fold(0, |m, n| n.abs().max(m));
-        let coarser = if largest >= INTEGER_LIMIT / 4 { 3 } else { 0 };
-        for n in &mut tensor.integers {
-            let rounded = round_to_bf16((*n as f32 / power_of_two(coarser)).round_ties_even());
-            feedback[at] += (*n - (rounded << coarser)) as f32 * step;
-            *n = rounded;
-            at += 1;
-        }
-        tensor.step_exponent += coarser;
+        let places = &mut feedback[at..at + tensor.integers.len()];
+        at += places.len();
+        let mut places = places.iter_mut();
+        round_tensor(tensor, |lost| {
+            if let Some(place) = places.next() {
+                *place += lost;
+            }
+        });
     }
+}
+
+/// The same rounding for a device: what it takes is the coordinator's to publish later.
+pub fn round(weights: &mut Weights) {
+    weights.tensors.iter_mut().for_each(|tensor| round_tensor(tensor, |_| ()));
+}
+
+/// Rounds a tensor; `lost` is told, for each value in turn, what rounding took.
+fn round_tensor(tensor: &mut Fixed, mut lost: impl FnMut(f32)) {
+    let step = power_of_two(tensor.step_exponent);
+    let largest = tensor.integers.iter().fold(0, |m, n| n.abs().max(m));
+    let coarser = if largest >= INTEGER_LIMIT / 4 { 3 } else { 0 };
+    for n in &mut tensor.integers {
+        let rounded = round_to_bf16((*n as f32 / power_of_two(coarser)).round_ties_even());
+        lost((*n - (rounded << coarser)) as f32 * step);
+        *n = rounded;
+    }
+    tensor.step_exponent += coarser;
 }
 
 /// Encodes weights that [`redefine`] (or [`Weights::start`]) rounded.
@@ -122,7 +138,10 @@ mod tests {
             w.tensors[1].integers[0] = small;
             let before = w.flat();
             let mut feedback = vec![0.0; spec.parameters()];
+            let mut device = w.clone();
             redefine(&mut w, &mut feedback);
+            round(&mut device);
+            prop_assert_eq!(&device, &w);
             for ((b, a), f) in before.iter().zip(w.flat()).zip(&feedback) {
                 prop_assert_eq!(f64::from(*b), f64::from(a) + f64::from(*f));
             }

@@ -1,5 +1,5 @@
-//! Published weights, and the two ways they travel: a *keyframe* (the whole model in bf16) and an *update* (the change
-//! from one version to the next).
+//! Published weights, and the ways they travel: a *keyframe* (the whole model in bf16), an *update* (the change from one
+//! version to the next), and a *squash* (one update made of several in a row).
 //!
 //! Published values are integers times a power-of-two step a tensor, |integer| < 2²⁴, so every value is exact in f32,
 //! applying an update is integer addition, and coordinator and devices hold the same bits on any hardware.

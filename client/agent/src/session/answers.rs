@@ -141,8 +141,9 @@ impl Session {
                 if done.merged {
                     totals.merged += 1;
                     totals.samples += u64::from(delta.samples);
-                    self.journal.residual = Some(delta.residual);
-                    self.journal.optimizer = Some(delta.optimizer);
+                    self.journal.residual = Some(delta.residual).filter(|file| !file.is_empty());
+                    self.journal.residual_version = lease.base_version;
+                    self.journal.optimizer = Some(delta.optimizer).filter(|file| !file.is_empty());
                 }
             }
             None => totals.evaluations += 1,
@@ -181,7 +182,7 @@ impl Session {
     }
 }
 
-fn parse_spec(json: &str) -> Result<RunSpec, ()> {
+pub(super) fn parse_spec(json: &str) -> Result<RunSpec, ()> {
     let spec: RunSpec = serde_json::from_str(json).map_err(|_| ())?;
     spec.validate().map_err(|_| ())?;
     Ok(spec)

@@ -89,6 +89,7 @@ impl Session {
                 progress_tokens_per_step: lease.progress_tokens_per_step,
                 codec: lease.codec,
                 residual_file: self.journal.residual.clone().unwrap_or_default(),
+                residual_scale: self.residual_scale(lease, run),
                 optimizer_file: self.journal.optimizer.clone().unwrap_or_default(),
                 tokens_per_s_max: self.profile.tokens_per_s_max,
                 checkpoint_ms: self.profile.checkpoint_ms,

@@ -170,6 +170,7 @@ fn a_lease_from_end_to_end() {
     let journal = &bench.stored;
     assert_eq!((journal.lease.as_ref(), journal.delta.as_ref()), (None, None));
     assert_eq!(journal.residual.as_deref(), Some("work/lease-1.residual"));
+    assert_eq!(journal.residual_version, Version(3));
     assert_eq!(journal.optimizer.as_deref(), Some("work/lease-1.optimizer"));
     assert_eq!(journal.totals, journal::Totals { leases: 1, merged: 1, samples: 40, evaluations: 0 });
     // The next request names the weights and the shard that are on the disk now.
@@ -239,10 +240,10 @@ fn after_a_restart_a_lease_goes_on_and_the_coordinator_is_asked_whether_it_stand
 #[test]
 fn a_delta_that_does_not_count_leaves_no_trace() {
     for answer in [refusal(RefusalAction::DropLease), done(false)] {
-        let journal = Journal { residual: Some("work/r".into()), optimizer: Some("work/o".into()), ..Journal::default() };
-        let mut bench = Bench::new(journal);
+        let (residual, optimizer) = (Some("work/r".to_owned()), Some("work/o".to_owned()));
+        let mut bench = Bench::new(Journal { residual, residual_version: Version(2), optimizer, ..Journal::default() });
         bench.training().does(Event::Worker(trained(1, 10))).answers(answer);
-        assert_eq!(bench.stored.residual.as_deref(), Some("work/r"));
+        assert_eq!((bench.stored.residual.as_deref(), bench.stored.residual_version), (Some("work/r"), Version(2)));
         assert_eq!(bench.stored.optimizer.as_deref(), Some("work/o"));
         assert_eq!((&bench.stored.lease, &bench.stored.delta), (&None, &None));
         assert_eq!(bench.stored.weights.as_ref().unwrap().version, Version(3), "its base was checked all the same");

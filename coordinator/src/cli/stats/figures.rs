@@ -293,6 +293,7 @@ mod tests {
             digest: [0; 32],
             through_seq,
             published_at: Wall { unix_ms: 1 },
+            squashes: vec![],
         };
         Facts {
             devices: vec![DeviceRecord {

@@ -1,17 +1,27 @@
-//! The merger: deltas go into a buffer, a buffer becomes the next version. Plain f32 arithmetic in a fixed order, so
-//! that merging the same deltas again yields the same bits, on any machine.
+//! The merger: deltas are added to a buffer, averaged, stepped along, and published as the next version. Arithmetic in a
+//! fixed order, so that merging the same deltas again yields the same bits, on any machine.
 
-pub mod rules;
+pub mod agreement;
+mod buffer;
+mod checkpoint;
+pub mod delayed_nesterov;
+pub mod halos;
+pub mod heloco;
+pub mod nesterov;
+pub mod outer;
 
 use super::event::{Measured, MergeOrder};
+use agreement::Agreement;
+use buffer::Buffer;
 use nightjar_shared::{
-    bytes::Reader,
     delta::{self, DeltaError},
     ids::Version,
     model_spec::ModelSpec,
-    run_spec::RunSpec,
+    run_spec::{Correction, RunSpec},
     version::{VersionError, Weights, keyframe, update},
 };
+use outer::Outer;
+use std::collections::VecDeque;
 
 /// What the merger cannot do.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -53,6 +63,8 @@ pub struct PublishedBytes {
     pub digest: [u8; 32],
     /// All deltas up to this one are in it.
     pub through_seq: u64,
+    /// The share of signal in the deltas of late, 0 to 1; `None` as long as no version was made of several.
+    pub agreement: Option<f64>,
 }
 
 /// The run's weights, and what waits to be published.
@@ -62,11 +74,16 @@ pub struct Merger {
     weights: Weights,
     /// Change wanted but not published yet: what rounding took (error feedback).
     feedback: Vec<f32>,
-    /// Sum of the buffered deltas, each times its tokens and its staleness weight.
-    buffer: Vec<f32>,
-    buffered_tokens: u64,
-    /// The outer step's momentum; empty where the run has none.
-    momentum: Vec<f32>,
+    /// Deltas that wait for the next version.
+    buffer: Buffer,
+    /// Turns their average into a step.
+    outer: Outer,
+    /// What deltas are corrected towards, in a run that corrects them and whose rule has no momentum; else empty.
+    direction: Vec<f32>,
+    /// Tokens of the newest deltas, newest last: what the cap is measured by.
+    recent_tokens: VecDeque<u64>,
+    /// How far deltas agree.
+    agreement: Agreement,
     /// The last delta merged.
     last_seq: u64,
 }
@@ -95,9 +112,25 @@ impl Merger {
     }
 
     fn holding(spec: RunSpec, weights: Weights) -> Self {
-        let n = spec.model.parameters();
-        let momentum = if spec.merge.momentum > 0.0 { vec![0.0; n] } else { vec![] };
-        Merger { weights, feedback: vec![0.0; n], buffer: vec![0.0; n], buffered_tokens: 0, momentum, last_seq: 0, spec }
+        let (n, merge) = (spec.model.parameters(), &spec.merge);
+        let outer = Outer::new(merge, n);
+        let needs_direction = merge.correction == Correction::Heloco && outer.momentum().is_none();
+        Merger {
+            weights,
+            feedback: vec![0.0; n],
+            buffer: Buffer::new(&spec.model, merge),
+            outer,
+            direction: if needs_direction { vec![0.0; n] } else { vec![] },
+            recent_tokens: VecDeque::new(),
+            agreement: Agreement::default(),
+            last_seq: 0,
+            spec,
+        }
+    }
+
+    /// The run's spec.
+    pub fn spec(&self) -> &RunSpec {
+        &self.spec
     }
 
     /// The newest version's weights.
@@ -116,84 +149,62 @@ impl Merger {
         if order.seq != expected {
             return Err(MergeError::OutOfOrder { expected, got: order.seq });
         }
-        // Before anything changes, so that a damaged delta leaves the buffer as it was.
-        measure(&self.spec.model, bytes)?;
-        let share = rules::share(order.tokens, order.weight);
-        let buffer = &mut self.buffer;
-        delta::decode(&self.spec.model, bytes, |at, values| {
-            rules::accumulate(&mut buffer[at..at + values.len()], share, values)
-        })?;
-        self.buffered_tokens += order.tokens;
+        let tokens = self.counted(order.tokens);
+        let momentum = self.outer.momentum().unwrap_or(&self.direction);
+        self.buffer.add(tokens, order.weight, bytes, momentum)?;
+        self.recent_tokens.push_back(order.tokens);
+        if self.recent_tokens.len() > RECENT {
+            self.recent_tokens.pop_front();
+        }
         self.last_seq = order.seq;
         Ok(())
     }
 
+    /// The tokens that a delta counts as: its own, or the cap.
+    fn counted(&self, tokens: u64) -> u64 {
+        if self.spec.merge.tokens_cap == 0.0 {
+            return tokens;
+        }
+        let mut sorted: Vec<u64> = self.recent_tokens.iter().copied().chain([tokens]).collect();
+        sorted.sort_unstable();
+        let median = sorted[(sorted.len() - 1) / 2];
+        tokens.min((median as f64 * self.spec.merge.tokens_cap) as u64)
+    }
+
     /// Makes a version of what is in the buffer, or, at the start of a run, publishes version 0 as it is.
     pub fn publish(&mut self, version: Version, as_keyframe: bool) -> Result<PublishedBytes, MergeError> {
-        let (model, have) = (&self.spec.model, self.weights.version);
+        let have = self.weights.version;
         let is_first = version == Version(0) && have == version && self.last_seq == 0;
         if !is_first && version != have.next() {
             return Err(MergeError::WrongVersion { have, got: version });
         }
         let update = (!is_first).then(|| {
-            let merge = &self.spec.merge;
-            rules::outer_step(merge, &mut self.buffer, self.buffered_tokens, &mut self.momentum, &mut self.feedback);
-            self.buffer.fill(0.0);
-            self.buffered_tokens = 0;
-            update::publish(model, &mut self.weights, &mut self.feedback)
+            self.outer_step();
+            update::publish(&self.spec.model, self.spec.publish.codec, &mut self.weights, &mut self.feedback)
         });
         let keyframe = (as_keyframe || is_first).then(|| {
             keyframe::redefine(&mut self.weights, &mut self.feedback);
-            keyframe::encode(model, &self.weights)
+            keyframe::encode(&self.spec.model, &self.weights)
         });
-        Ok(PublishedBytes { version, update, keyframe, digest: self.weights.digest(), through_seq: self.last_seq })
+        let (digest, agreement) = (self.weights.digest(), self.agreement.share());
+        Ok(PublishedBytes { version, update, keyframe, digest, through_seq: self.last_seq, agreement })
     }
 
-    /// The merger's whole state, as it is right after publishing: the buffer is empty then, and is not part of it.
-    pub fn checkpoint(&self) -> Vec<u8> {
-        debug_assert_eq!(self.buffered_tokens, 0, "a checkpoint is of a version, not of what waits for the next");
-        let mut out = Vec::with_capacity(checkpoint_bytes(&self.spec));
-        out.extend(MAGIC);
-        out.extend(self.last_seq.to_le_bytes());
-        self.weights.write(&mut out);
-        out.extend(self.feedback.iter().chain(&self.momentum).flat_map(|v| v.to_le_bytes()));
-        out.extend(blake3::hash(&out).as_bytes());
-        out
-    }
-
-    /// From a checkpoint; `None` if the bytes are not a whole and undamaged one of this run.
-    pub fn restore(spec: RunSpec, bytes: &[u8]) -> Option<Self> {
-        let body = bytes.split_last_chunk::<HASH_BYTES>();
-        let (body, hash) = body.filter(|_| bytes.len() == checkpoint_bytes(&spec))?;
-        if blake3::hash(body).as_bytes() != hash {
-            return None;
+    /// Averages the buffer, and adds the step that the rule makes of it to the change that is wanted.
+    fn outer_step(&mut self) {
+        let merge = &self.spec.merge;
+        self.agreement.learn(self.buffer.square_of_sum(), self.buffer.lengths, self.buffer.squares);
+        let average = self.buffer.average();
+        self.outer.step(merge.learning_rate as f32, average, &mut self.feedback);
+        for (direction, g) in self.direction.iter_mut().zip(average) {
+            *direction = heloco::FADE * *direction + g;
         }
-        Self::read(spec, &mut Reader::new(body)).ok().flatten()
-    }
-
-    fn read(spec: RunSpec, r: &mut Reader<'_>) -> Result<Option<Self>, VersionError> {
-        if &r.array::<8>()? != MAGIC {
-            return Ok(None);
-        }
-        let last_seq = r.u64()?;
-        let weights = Weights::read(&spec.model, r)?;
-        let mut merger = Self::holding(spec, weights);
-        for v in merger.feedback.iter_mut().chain(&mut merger.momentum) {
-            *v = r.f32()?;
-        }
-        merger.last_seq = last_seq;
-        Ok(Some(merger))
+        self.buffer.clear();
     }
 }
 
-const MAGIC: &[u8; 8] = b"NJC1\0\0\0\0";
-const HASH_BYTES: usize = 32;
-
-/// Length of a checkpoint of this run.
-fn checkpoint_bytes(spec: &RunSpec) -> usize {
-    let vectors = if spec.merge.momentum > 0.0 { 3 } else { 2 };
-    MAGIC.len() + 16 + 4 * spec.model.tensors().len() + 4 * vectors * spec.model.parameters() + HASH_BYTES
-}
+/// Deltas whose tokens are remembered.
+const RECENT: usize = 32;
 
 #[cfg(test)]
 mod tests;

@@ -1,18 +1,24 @@
 //! The merger as a whole: versions, checkpoints, refusals.
 
 use super::*;
-use nightjar_shared::ids::{BlobHash, LeaseId};
+use nightjar_shared::{
+    ids::{BlobHash, LeaseId},
+    rng,
+    run_spec::{Average, MergeRule, MergeSpec},
+};
+use proptest::prelude::*;
 
 fn spec(momentum: f64) -> RunSpec {
     let mut spec: RunSpec = serde_json::from_str(r#"{"name": "x", "token_budget": 1000}"#).unwrap();
     spec.model = ModelSpec { vocab_size: 9, hidden_size: 8, intermediate_size: 5, num_hidden_layers: 1, ..ModelSpec::tiny() };
-    spec.merge.momentum = momentum;
+    spec.merge = MergeSpec { rule: MergeRule::Nesterov, momentum, average: Average::Mean, ..spec.merge };
+    (spec.delta.codec, spec.publish.codec) = (delta::CodecId::Blocks8, delta::CodecId::Blocks8);
     spec
 }
 
 fn delta(spec: &RunSpec, value: f32) -> Vec<u8> {
     let n = spec.model.parameters();
-    delta::encode(&spec.model, delta::CodecId::Blocks8, &vec![value; n], &mut vec![0.0; n])
+    delta::encode(&spec.model, &spec.delta, &vec![value; n], &mut vec![0.0; n])
 }
 
 fn order(seq: u64, tokens: u64, weight: f64) -> MergeOrder {
@@ -56,20 +62,135 @@ fn what_rounding_takes_is_published_later() {
     }
 }
 
-#[test]
-fn a_checkpoint_goes_on_to_the_same_bits() {
-    for momentum in [0.0, 0.9] {
-        let spec = spec(momentum);
+/// A delta of values drawn from a seed, around a common signal.
+fn noisy(spec: &RunSpec, seed: u64) -> Vec<u8> {
+    let n = spec.model.parameters();
+    let value = |i| (1e-3 * (rng::normal(1, 0, i) + rng::normal(seed, 1, i))) as f32;
+    let values: Vec<f32> = (0..n as u64).map(value).collect();
+    delta::encode(&spec.model, &spec.delta, &values, &mut vec![0.0; n])
+}
+
+fn any_merge() -> impl Strategy<Value = MergeSpec> {
+    let rule = prop_oneof![
+        Just((MergeRule::Mean, 0.0)),
+        Just((MergeRule::Nesterov, 0.9)),
+        Just((MergeRule::DelayedNesterov, 0.9)),
+        Just((MergeRule::DelayedNesterov, 0.0)),
+    ];
+    let average = prop_oneof![Just(Average::Mean), Just(Average::Rda)];
+    let correction = prop_oneof![Just(Correction::None), Just(Correction::Heloco)];
+    let cap = prop_oneof![Just(0.0), Just(2.0)];
+    (rule, 1u32..4, average, correction, cap).prop_map(|((rule, momentum), interval, average, correction, tokens_cap)| {
+        MergeSpec { rule, momentum, interval, average, correction, tokens_cap, ..MergeSpec::default() }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    /// Whatever the rule, a merger restored from any version's checkpoint goes on to the same bits as the one that never
+    /// stopped, and so do the weights of a device that applies what is published.
+    #[test]
+    fn a_checkpoint_goes_on_to_the_same_bits(
+        merge in any_merge(),
+        rounds in proptest::collection::vec((1u64..4, any::<bool>()), 2..7),
+        stop in 0usize..7,
+    ) {
+        let spec = RunSpec { merge, ..spec(0.0) };
+        spec.validate().unwrap();
         let mut merger = started(&spec);
-        merger.add(&order(1, 10, 1.0), &delta(&spec, 0.01)).unwrap();
-        merger.publish(Version(1), true).unwrap();
-        let bytes = merger.checkpoint();
-        let mut restored = Merger::restore(spec.clone(), &bytes).unwrap();
-        assert_eq!(restored, merger);
-        for m in [&mut merger, &mut restored] {
-            m.add(&order(2, 10, 1.0), &delta(&spec, 0.02)).unwrap();
+        let mut restored = None;
+        let mut device = merger.weights().clone();
+        for (round, (deltas, is_keyframe)) in rounds.into_iter().enumerate() {
+            if round == stop {
+                restored = Some(Merger::restore(spec.clone(), &merger.checkpoint()).unwrap());
+                prop_assert_eq!(restored.as_ref(), Some(&merger));
+            }
+            let first = merger.last_seq() + 1;
+            let version = merger.weights().version.next();
+            let mut published = vec![];
+            for merger in [Some(&mut merger), restored.as_mut()].into_iter().flatten() {
+                for seq in first..first + deltas {
+                    let order = order(seq, 100 * (1 + seq % 5), if seq % 3 == 0 { 0.5 } else { 1.0 });
+                    merger.add(&order, &noisy(&spec, seq)).unwrap();
+                }
+                published.push(merger.publish(version, is_keyframe).unwrap());
+            }
+            prop_assert!(published.iter().all(|p| p == &published[0]));
+            update::apply(&spec.model, &mut device, published[0].update.as_ref().unwrap()).unwrap();
+            if is_keyframe {
+                let n = spec.model.parameters();
+                keyframe::redefine(&mut device, &mut vec![0.0; n]);
+            }
+            prop_assert_eq!(device.digest(), published[0].digest);
+            prop_assert!(merger.feedback.iter().all(|f| f.is_finite()));
         }
-        assert_eq!(restored.publish(Version(2), false), merger.publish(Version(2), false));
+        if let Some(restored) = restored {
+            prop_assert_eq!(restored, merger);
+        }
+    }
+}
+
+/// By how much the first weight moves down when these deltas, each of one value throughout, make version 1.
+fn moved(spec: &RunSpec, deltas: &[(u64, f64, f32)]) -> f32 {
+    let mut merger = started(spec);
+    let before = merger.weights().flat()[0];
+    for ((tokens, weight, value), seq) in deltas.iter().zip(1..) {
+        merger.add(&order(seq, *tokens, *weight), &delta(spec, *value)).unwrap();
+    }
+    merger.publish(Version(1), false).unwrap();
+    before - merger.weights().flat()[0] - merger.feedback[0]
+}
+
+#[test]
+fn a_cap_bounds_what_one_device_says() {
+    let mut spec = spec(0.0);
+    let deltas = [(100, 1.0, 0.01), (100, 1.0, 0.01), (1000, 1.0, 0.05)];
+    // (200 · 0.01 + 1000 · 0.05) / 1200
+    assert!((moved(&spec, &deltas) - 0.043_333).abs() < 1e-4);
+    spec.merge.tokens_cap = 2.0;
+    // (200 · 0.01 + 200 · 0.05) / 400
+    assert!((moved(&spec, &deltas) - 0.03).abs() < 1e-4);
+    spec.merge.tokens_cap = 10.0;
+    assert!((moved(&spec, &deltas) - 0.043_333).abs() < 1e-4, "the cap is not reached");
+}
+
+#[test]
+fn fed_async_is_the_mean_of_one_with_its_rate_and_staleness() {
+    let mut spec = spec(0.0);
+    spec.merge = MergeSpec { rule: MergeRule::Mean, learning_rate: 0.6, ..spec.merge };
+    // α = 0.6, τ = 3: 0.6 · (1 + 3)^-0.5 = 0.3, whatever the tokens.
+    let weight = spec.merge.staleness.weight(3);
+    assert!((moved(&spec, &[(700, weight, 0.1)]) - 0.03).abs() < 1e-4);
+}
+
+#[test]
+fn agreement_is_measured() {
+    let spec = spec(0.0);
+    let mut merger = started(&spec);
+    merger.add(&order(1, 100, 1.0), &noisy(&spec, 1)).unwrap();
+    assert_eq!(merger.publish(Version(1), false).unwrap().agreement, None, "one delta");
+    for seq in 2..10 {
+        merger.add(&order(seq, 100, 1.0), &noisy(&spec, seq)).unwrap();
+    }
+    let share = merger.publish(Version(2), false).unwrap().agreement.unwrap();
+    assert!((share - 0.5).abs() < 0.1, "as much signal as noise: {share}");
+}
+
+#[test]
+fn delayed_momentum_moves_at_every_second_version() {
+    let mut spec = spec(0.5);
+    (spec.merge.rule, spec.merge.interval) = (MergeRule::DelayedNesterov, 2);
+    let mut merger = started(&spec);
+    let start = merger.weights().flat()[0];
+    let mut moved = vec![];
+    for round in 1..=4 {
+        merger.add(&order(round, 100, 1.0), &delta(&spec, 0.02)).unwrap();
+        merger.publish(Version(round), false).unwrap();
+        moved.push(f64::from(start - merger.weights().flat()[0] - merger.feedback[0]));
+    }
+    // 0.01; + 0.01 + 0.5 · 0.02; + 0.01; + 0.01 + 0.5 · (0.5 · 0.02 + 0.02)
+    for (got, want) in moved.iter().zip([0.01, 0.03, 0.04, 0.065]) {
+        assert!((got - want).abs() < 2e-4, "{moved:?}");
     }
 }
 
@@ -83,7 +204,7 @@ fn a_damaged_checkpoint_is_none() {
         bytes[at] ^= 1;
         assert!(Merger::restore(spec.clone(), &bytes).is_none(), "{at}");
     }
-    let other = RunSpec { merge: nightjar_shared::run_spec::MergeSpec { momentum: 0.5, ..spec.merge.clone() }, ..spec };
+    let other = RunSpec { merge: MergeSpec { momentum: 0.5, ..spec.merge.clone() }, ..spec };
     assert!(Merger::restore(other, &bytes).is_none());
 }
 

@@ -5,6 +5,7 @@ use crate::{
     engine::{event::Event, event::Measured, pool::Pool, range_of, record::LeaseKind as Kind},
     replay,
 };
+use nightjar_shared::run_spec::Pacing;
 use nightjar_shared::wire::{
     DeltaOffer, Evaluation, Lease, LeaseKind, LeaseRequest, LeaseReturn, Leave, Role, coordinator_message::Body,
     device_message as ask,
@@ -130,8 +131,10 @@ impl Devices {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
     #[test]
-    fn whatever_happens_the_invariants_hold(steps in steps()) {
-        let mut devices = Devices { world: World::new(spec(), manifest()), leases: Default::default(), acknowledged: vec![] };
+    fn whatever_happens_the_invariants_hold(steps in steps(), pacing in prop_oneof![Just(Pacing::Free), Just(Pacing::Rounds)]) {
+        let mut spec = spec();
+        (spec.lease.pacing, spec.merge.grace_s) = (pacing, 0.5);
+        let mut devices = Devices { world: World::new(spec, manifest()), leases: Default::default(), acknowledged: vec![] };
         for who in 0..4 {
             devices.take(Step::Hello(who));
         }

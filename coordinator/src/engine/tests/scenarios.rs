@@ -1,7 +1,11 @@
 //! One story a test.
 
 use super::world::{World, code, device, hello, invite, manifest, spec};
-use crate::engine::{Mismatch, check, event::Measured, record::LeaseOutcome};
+use crate::engine::{
+    Mismatch, check,
+    event::{Event, Measured},
+    record::LeaseOutcome,
+};
 use nightjar_shared::{
     ids::{DeviceId, Version},
     shard::Manifest,
@@ -10,6 +14,7 @@ use nightjar_shared::{
         RefusalAction, RefusalCode, Role, coordinator_message::Body, device_message as ask,
     },
 };
+use std::time::Duration;
 
 fn world() -> World {
     World::new(spec(), manifest())
@@ -339,6 +344,60 @@ fn a_quorum_that_came_together_before_a_crash_is_published_after_it() {
     assert_eq!(world.engine.status().version, Some(Version(1)));
     world.volunteer(1);
     assert!(matches!(world.offer(owl, world.offer_for(&lease)), Body::Done(d) if d.merged), "the device hears of it at last");
+}
+
+#[test]
+fn after_the_quorum_more_deltas_are_waited_for_as_long_as_the_grace_period() {
+    let mut spec = spec();
+    spec.merge.grace_s = 5.0;
+    let mut world = World::new(spec, manifest());
+    let owls = [world.volunteer(1), world.volunteer(2), world.volunteer(3), world.volunteer(4)];
+    let leases = owls.map(|owl| world.lease(owl));
+    let deliver =
+        |world: &mut World, i: usize| assert!(matches!(world.offer(owls[i], world.offer_for(&leases[i])), Body::Done(_)));
+    for i in 0..2 {
+        deliver(&mut world, i);
+    }
+    assert_eq!(world.engine.next_deadline(), Some(world.now + Duration::from_secs(5)), "the quorum is there");
+    world.wait(4.9);
+    deliver(&mut world, 2);
+    assert_eq!(world.engine.status().version, Some(Version(0)));
+    world.wait(0.1);
+    world.handle(Event::Tick);
+    let facts = world.ledger.facts();
+    assert_eq!(facts.versions.last().map(|v| (v.version, v.through_seq)), Some((Version(1), 3)), "the third came in time");
+    deliver(&mut world, 3);
+    assert_eq!(world.engine.status().version, Some(Version(1)), "the fourth waits for the next quorum");
+    // A coordinator that starts anew grants the grace anew.
+    for _ in 0..2 {
+        world.restart();
+        world.volunteer(1);
+        let lease = world.lease(owls[0]);
+        world.offer(owls[0], world.offer_for(&lease));
+        world.wait(4.0);
+    }
+    world.restart();
+    assert_eq!(world.engine.status().version, Some(Version(1)));
+    world.wait(5.0);
+    world.handle(Event::Tick);
+    assert_eq!(world.engine.status().version, Some(Version(2)));
+}
+
+#[test]
+fn leases_grow_with_the_runs_progress() {
+    let mut spec = spec();
+    spec.token_budget = 8 * 60;
+    (spec.lease.wall_s, spec.lease.wall_s_end) = (2.0, Some(8.0));
+    let mut world = World::new(spec, manifest());
+    let owl = world.volunteer(1);
+    let mut steps = vec![];
+    for _ in 0..4 {
+        let lease = world.lease(owl);
+        steps.push(lease.steps);
+        world.train(owl, &lease, 40.0);
+    }
+    // 4 measure; then 2 s · 4^(progress) at 5 steps a second: progress 4/60, 15/60, 29/60.
+    assert_eq!(steps, [4, 11, 14, 20]);
 }
 
 #[test]

@@ -12,12 +12,12 @@ use crate::{
     store::{Blobs, Measure, MemoryLedger, Press},
 };
 use nightjar_shared::{
-    delta::{self, CodecId},
+    delta,
     disk::Disk,
     ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},
     model_spec::ModelSpec,
     rng,
-    run_spec::RunSpec,
+    run_spec::{Pacing, RunSpec},
     shard::{Manifest, ShardInfo},
     time::{Mono, Wall},
     wire::{
@@ -45,6 +45,8 @@ pub struct World {
     /// Actions that are still performed; then the process is dead, until it is started anew.
     pub actions_left: usize,
     answers: BTreeMap<ReplyTo, Body>,
+    /// Who asked what was not answered at once.
+    unanswered: BTreeMap<ReplyTo, DeviceId>,
     asked: u64,
 }
 
@@ -53,8 +55,8 @@ pub fn spec() -> RunSpec {
     let mut spec: RunSpec = serde_json::from_str(r#"{"name": "test", "token_budget": 1000000}"#).unwrap();
     spec.model.max_position_embeddings = 4;
     spec.inner.batch_samples = 2;
-    spec.lease.wall_s = 10.0;
-    spec.merge.quorum = 2;
+    (spec.lease.pacing, spec.lease.wall_s) = (Pacing::Free, 10.0);
+    (spec.merge.quorum, spec.merge.grace_s) = (2, 0.0);
     spec.publish.keyframe_every = 4;
     spec
 }
@@ -83,7 +85,14 @@ pub fn invite(role: Role) -> Invite {
 
 pub fn hello(role: Role, kinds: &[LeaseKind]) -> Hello {
     let kinds = kinds.iter().map(|k| *k as i32).collect();
-    Hello { role: role as i32, codecs: vec![1], kinds, name: "night owl".into(), device: "flex".into(), ..Hello::default() }
+    Hello {
+        role: role as i32,
+        codecs: vec![1, 2, 3, 4, 5],
+        kinds,
+        name: "night owl".into(),
+        device: "flex".into(),
+        ..Hello::default()
+    }
 }
 
 impl World {
@@ -120,6 +129,7 @@ impl World {
             weights: None,
             actions_left: usize::MAX,
             answers: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
             asked: 0,
         }
     }
@@ -129,7 +139,7 @@ impl World {
         self.actions_left = usize::MAX;
         if let Some((press, blobs)) = &mut self.weights {
             let merger = replay::recover(&self.spec, &self.ledger.facts(), blobs, || self.spec.model.draw_all(1)).unwrap();
-            *press = Press::new(merger, blobs.clone());
+            *press = Press::new(merger, blobs.clone()).remembering(&self.ledger.facts().versions);
         }
         let (engine, generation, actions) = start(&self.spec, &self.manifest, &self.ledger, self.now);
         (self.engine, self.generation) = (engine, generation);
@@ -198,6 +208,8 @@ impl World {
             keyframe: keyframe.then(|| name(100)),
             digest: [version.0 as u8; 32],
             through_seq,
+            agreement: None,
+            squashes: vec![],
         }
     }
 
@@ -206,7 +218,24 @@ impl World {
         self.asked += 1;
         let reply_to = ReplyTo(self.asked);
         self.handle(Event::Asked { device, reply_to, body, invite });
-        self.answers.remove(&reply_to)
+        let answer = self.answers.remove(&reply_to);
+        if answer.is_none() {
+            self.unanswered.insert(reply_to, device);
+        }
+        answer
+    }
+
+    /// Leases granted in answers that had been held back.
+    pub fn held_answers(&self) -> Vec<(DeviceId, Lease)> {
+        let lease = |to: &ReplyTo| match self.answers.get(to) {
+            Some(Body::Lease(lease)) => Some(lease.clone()),
+            _ => None,
+        };
+        self.unanswered.iter().filter_map(|(to, device)| Some((*device, lease(to)?))).collect()
+    }
+
+    pub fn tick(&mut self) {
+        self.handle(Event::Tick);
     }
 
     pub fn ask(&mut self, device: DeviceId, body: ask::Body) -> Body {
@@ -241,14 +270,14 @@ impl World {
 
     /// The honest offer for the whole of a lease; its delta, where weights are real, is stored.
     pub fn offer_for(&self, lease: &Lease) -> DeltaOffer {
-        let bytes = delta::encoded_bytes(&self.spec.model, CodecId::Blocks8);
+        let bytes = *delta::bytes_allowed(&self.spec.model, &self.spec.delta).start();
         let hash = match &self.weights {
             None => BlobHash([lease.id as u8; 32]),
             Some((_, blobs)) => {
                 let n = self.spec.model.parameters();
                 let change = |i| (1e-3 * rng::normal(lease.id, 0, i as u64)) as f32;
                 let change: Vec<f32> = (0..n).map(change).collect();
-                blobs.put(&delta::encode(&self.spec.model, CodecId::Blocks8, &change, &mut vec![0.0; n])).unwrap()
+                blobs.put(&delta::encode(&self.spec.model, &self.spec.delta, &change, &mut vec![0.0; n])).unwrap()
             }
         };
         DeltaOffer {

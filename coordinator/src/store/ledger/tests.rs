@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::{
-    engine::record::{DeviceRecord, LeaseRecord},
+    engine::record::{DeviceRecord, LeaseRecord, Squash},
     engine::tests::world::{World, device, manifest, spec},
     store::MemoryLedger,
 };
+use nightjar_shared::ids::Version;
 use nightjar_shared::wire::{Evaluation, LeaseKind, Leave, Role, device_message as ask};
 
 fn identity() -> RunIdentity {
@@ -47,6 +48,18 @@ fn eventful() -> (World, u64) {
     (world, epoch_samples)
 }
 
+/// The record; a version has two squashes from version 3 on.
+fn with_squashes(record: &Record) -> Record {
+    let mut record = record.clone();
+    if let Record::Version(v) = &mut record
+        && v.version.0 >= 3
+    {
+        let squash = |span: u64| Squash { from: Version(v.version.0 - span), blob: (BlobHash([span as u8; 32]), 10 * span) };
+        v.squashes = vec![squash(2), squash(3)];
+    }
+    record
+}
+
 #[tokio::test]
 async fn it_tells_the_same_as_the_ledger_in_memory() {
     let folder = tempfile::tempdir().unwrap();
@@ -55,12 +68,14 @@ async fn it_tells_the_same_as_the_ledger_in_memory() {
     let memory = MemoryLedger::new();
     let generation = memory.raise(1);
     for records in &world.commits {
-        sqlite.commit(records).await.unwrap();
-        memory.commit(generation, records).unwrap();
+        let records: Vec<Record> = records.iter().map(with_squashes).collect();
+        sqlite.commit(&records).await.unwrap();
+        memory.commit(generation, &records).unwrap();
         assert_eq!(sqlite.snapshot(epoch_samples).await.unwrap(), memory.snapshot(epoch_samples));
     }
     let facts = sqlite.facts().await.unwrap();
     assert_eq!(facts, memory.facts());
+    assert!(facts.versions.iter().filter(|v| v.squashes.len() == 2).count() > 4);
     assert!(facts.versions.len() > 8 && facts.evaluations.len() > 4 && facts.leases.iter().any(|l| l.closed.is_none()));
     assert!(memory.snapshot(epoch_samples).epochs_opened > 2, "epochs end, too");
     sqlite.close().await;

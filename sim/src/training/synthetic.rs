@@ -1,19 +1,76 @@
-//! What a worker does, without tensors: the weights are built from the very blobs and files that a real worker reads, by
+//! Training without tensors: the weights are built from the very blobs and files that a real worker reads, by
 //! the same code; only the gradient is made up. It points away from a target drawn from the seed, so merging many of
 //! them must come nearer to it.
 
-use nightjar_agent::session::Profile;
+use super::{Job, JobId, Losses, Training};
 use nightjar_shared::{
     bytes::Reader,
-    delta::{self, CodecId},
+    delta,
     disk::Disk,
     ids::{BlobHash, Version},
     rng,
     run_spec::RunSpec,
     version::{Weights, keyframe, update},
-    wire::worker::{Base, Evaluate, Evaluated, Train, Trained},
+    wire::worker::{Base, Evaluate, Evaluated, Failed, Train, Trained, from_worker, to_worker},
 };
-use std::io;
+use std::{collections::BTreeMap, io};
+
+/// Jobs that are open: nothing is done before they end.
+#[derive(Default)]
+pub struct Synthetic {
+    jobs: BTreeMap<JobId, Job>,
+    measured: BTreeMap<JobId, Losses>,
+    next: u64,
+    seed: u64,
+}
+
+impl Synthetic {
+    /// Whose target is drawn from the run's seed.
+    pub fn new(seed: u64) -> Self {
+        Synthetic { seed, ..Self::default() }
+    }
+
+    fn id(&mut self) -> JobId {
+        self.next += 1;
+        JobId(self.next)
+    }
+}
+
+impl Training for Synthetic {
+    fn begin(&mut self, job: Job) -> JobId {
+        let id = self.id();
+        self.jobs.insert(id, job);
+        id
+    }
+
+    fn finish(&mut self, id: JobId, steps: u32, train_ms: u64) -> from_worker::Body {
+        let done = match self.jobs.remove(&id) {
+            Some(Job { body: to_worker::Body::Train(train_job), disk, spec, device }) => {
+                train(&*disk, &spec, device, &train_job, steps, train_ms).map(from_worker::Body::Trained)
+            }
+            Some(Job { body: to_worker::Body::Evaluate(job), disk, spec, .. }) => {
+                evaluate(&*disk, &spec, &job).map(from_worker::Body::Evaluated)
+            }
+            _ => Err(io::Error::other("no such job")),
+        };
+        // Weights that a power cut took: the worker says so, and a keyframe comes.
+        done.unwrap_or_else(|error| from_worker::Body::Failed(Failed { sentence: error.to_string(), base_is_wrong: true }))
+    }
+
+    fn abandon(&mut self, id: JobId) {
+        self.jobs.remove(&id);
+    }
+
+    fn measure(&mut self, weights: &Weights) -> Option<JobId> {
+        let id = self.id();
+        self.measured.insert(id, Losses { heldout: distance(self.seed, &weights.flat()), ood: None });
+        Some(id)
+    }
+
+    fn measured(&mut self, id: JobId) -> Losses {
+        self.measured.remove(&id).unwrap_or_default()
+    }
+}
 
 /// A value of the target that training approaches.
 pub fn target(seed: u64, i: usize) -> f32 {
@@ -27,21 +84,21 @@ pub fn distance(seed: u64, flat: &[f32]) -> f64 {
 }
 
 /// Trains `steps` of a lease and leaves the files that a worker leaves.
-pub fn train(disk: &dyn Disk, spec: &RunSpec, profile: &Profile, job: &Train, steps: u32, train_ms: u64) -> io::Result<Trained> {
+fn train(disk: &dyn Disk, spec: &RunSpec, device: u32, job: &Train, steps: u32, train_ms: u64) -> io::Result<Trained> {
     let weights = base(disk, spec, job.base.as_ref())?;
     let flat = weights.flat();
     let mut residual = match job.residual_file.as_str() {
         "" => vec![0.0; flat.len()],
-        file => floats(&whole(disk, file)?),
+        file => floats(&whole(disk, file)?).iter().map(|r| r * job.residual_scale as f32).collect(),
     };
-    let who = u64::from(profile.device.0[0]);
+    let who = u64::from(device);
     let pull = 0.01 * steps as f32;
     let gradient: Vec<f32> = flat
         .iter()
         .enumerate()
         .map(|(i, w)| pull.min(0.5) * (w - target(spec.seed, i)) + rng::normal(job.lease_id, who, i as u64) as f32 * 1e-3)
         .collect();
-    let bytes = delta::encode(&spec.model, CodecId::Blocks8, &gradient, &mut residual);
+    let bytes = delta::encode(&spec.model, &spec.delta, &gradient, &mut residual);
     let lease = job.lease_id;
     let files = ["delta", "residual", "optimizer", "weights"].map(|what| format!("work/{what}-{lease}"));
     disk.write(&files[0], &bytes)?;
@@ -66,7 +123,7 @@ pub fn train(disk: &dyn Disk, spec: &RunSpec, profile: &Profile, job: &Train, st
 }
 
 /// Measures a version; the "loss" is the distance to the target.
-pub fn evaluate(disk: &dyn Disk, spec: &RunSpec, job: &Evaluate) -> io::Result<Evaluated> {
+fn evaluate(disk: &dyn Disk, spec: &RunSpec, job: &Evaluate) -> io::Result<Evaluated> {
     let weights = base(disk, spec, job.base.as_ref())?;
     let samples = job.slice.as_ref().map_or(0, |s| s.samples);
     let weights_file = format!("work/weights-{}", job.lease_id);

@@ -1,13 +1,14 @@
 //! The worker's state files: weights of a version, and flat vectors (residual, optimizer state). A header, values in
 //! little-endian, and a BLAKE3 hash at the end, so that a damaged file is noticed before it is trained on.
 
+use crate::optimizer::Moments;
 use nightjar_shared::{
     bytes::{Reader, Truncated},
     disk::Disk,
+    ids::BlobHash,
     model_spec::ModelSpec,
     version::Weights,
 };
-use nightjar_train::Moments;
 use std::io;
 
 const WEIGHTS_MAGIC: &[u8; 8] = b"NJWEIGH1";
@@ -17,11 +18,19 @@ const HASH_BYTES: usize = 32;
 
 /// A state file that cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FileError {
+pub enum FileError {
+    /// The disk failed.
     #[error("cannot read or write {file}: {source}")]
-    Disk { file: String, source: io::Error },
+    Disk {
+        /// Which file.
+        file: String,
+        /// The disk's words.
+        source: io::Error,
+    },
+    /// It is not there.
     #[error("{0} is missing")]
     Missing(String),
+    /// Its hash or its length is wrong.
     #[error("{0} is damaged, or of another model")]
     Damaged(String),
 }
@@ -38,15 +47,15 @@ pub(super) fn write(disk: &dyn Disk, file: &str, bytes: &[u8]) -> Result<(), Fil
 }
 
 fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
-    let hash = blake3::hash(&bytes);
-    bytes.extend(hash.as_bytes());
+    let hash = BlobHash::of(&bytes);
+    bytes.extend_from_slice(&hash.0);
     bytes
 }
 
 /// The contents after the magic, if the hash fits.
 fn opened<'a>(bytes: &'a [u8], magic: &[u8; 8]) -> Option<Reader<'a>> {
     let (body, hash) = bytes.split_at_checked(bytes.len().checked_sub(HASH_BYTES)?)?;
-    (blake3::hash(body).as_bytes() == hash).then_some(())?;
+    (BlobHash::of(body).0 == hash).then_some(())?;
     body.strip_prefix(magic).map(Reader::new)
 }
 
@@ -56,38 +65,51 @@ pub(super) fn write_weights(disk: &dyn Disk, file: &str, weights: &Weights) -> R
     write(disk, file, &sealed(bytes))
 }
 
-pub(super) fn read_weights(disk: &dyn Disk, file: &str, spec: &ModelSpec) -> Result<Weights, FileError> {
+/// Weights of a published version, whole and undamaged.
+pub fn read_weights(disk: &dyn Disk, file: &str, spec: &ModelSpec) -> Result<Weights, FileError> {
     let bytes = read(disk, file)?;
     let weights = opened(&bytes, WEIGHTS_MAGIC).and_then(|mut r| Weights::read(spec, &mut r).ok());
     weights.ok_or_else(|| FileError::Damaged(file.into()))
 }
 
-fn floats(values: &[f32]) -> impl Iterator<Item = u8> + '_ {
-    values.iter().flat_map(|v| v.to_le_bytes())
+/// Appends values; a copy as fast as memory, which a chain of iterators would not be.
+fn put_floats(bytes: &mut Vec<u8>, values: &[f32]) {
+    let start = bytes.len();
+    bytes.resize(start + 4 * values.len(), 0);
+    for (to, value) in bytes[start..].as_chunks_mut().0.iter_mut().zip(values) {
+        *to = value.to_le_bytes();
+    }
 }
 
 fn take_floats(r: &mut Reader<'_>, count: usize) -> Result<Vec<f32>, Truncated> {
-    Ok(r.take(4 * count)?.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    Ok(r.take(4 * count)?.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
 }
 
 pub(super) fn write_residual(disk: &dyn Disk, file: &str, residual: &[f32]) -> Result<(), FileError> {
-    write(disk, file, &sealed(RESIDUAL_MAGIC.iter().copied().chain(floats(residual)).collect()))
+    let mut bytes = Vec::with_capacity(RESIDUAL_MAGIC.len() + 4 * residual.len() + HASH_BYTES);
+    bytes.extend_from_slice(RESIDUAL_MAGIC);
+    put_floats(&mut bytes, residual);
+    write(disk, file, &sealed(bytes))
 }
 
-pub(super) fn read_residual(disk: &dyn Disk, file: &str, parameters: usize) -> Result<Vec<f32>, FileError> {
+/// A residual of `parameters` values.
+pub fn read_residual(disk: &dyn Disk, file: &str, parameters: usize) -> Result<Vec<f32>, FileError> {
     let bytes = read(disk, file)?;
     let values = opened(&bytes, RESIDUAL_MAGIC).and_then(|mut r| take_floats(&mut r, parameters).ok());
     values.ok_or_else(|| FileError::Damaged(file.into()))
 }
 
 pub(super) fn write_moments(disk: &dyn Disk, file: &str, moments: &Moments) -> Result<(), FileError> {
-    let mut bytes = OPTIMIZER_MAGIC.to_vec();
-    bytes.extend(moments.t.to_le_bytes());
-    bytes.extend(floats(&moments.m).chain(floats(&moments.v)));
+    let mut bytes = Vec::with_capacity(OPTIMIZER_MAGIC.len() + 8 + 8 * moments.m.len() + HASH_BYTES);
+    bytes.extend_from_slice(OPTIMIZER_MAGIC);
+    bytes.extend_from_slice(&moments.t.to_le_bytes());
+    put_floats(&mut bytes, &moments.m);
+    put_floats(&mut bytes, &moments.v);
     write(disk, file, &sealed(bytes))
 }
 
-pub(super) fn read_moments(disk: &dyn Disk, file: &str, parameters: usize) -> Result<Moments, FileError> {
+/// An optimizer's state for `parameters` parameters.
+pub fn read_moments(disk: &dyn Disk, file: &str, parameters: usize) -> Result<Moments, FileError> {
     let bytes = read(disk, file)?;
     let moments = |mut r: Reader<'_>| -> Result<Moments, Truncated> {
         let t = r.u64()?;

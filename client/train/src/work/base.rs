@@ -11,21 +11,36 @@ use nightjar_shared::{
 
 /// Base weights that cannot be built. Whatever the reason, a keyframe helps.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BaseError {
+pub enum BaseError {
+    /// A file of it cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A keyframe or update is malformed, or not the next one.
     #[error("{file} does not fit: {source}")]
-    Version { file: String, source: VersionError },
+    Version {
+        /// Which file.
+        file: String,
+        /// What is wrong with it.
+        source: VersionError,
+    },
+    /// Neither keyframe nor weights are named.
     #[error("the lease names no weights to start from")]
     Nothing,
+    /// The path ends at another version.
     #[error("the weights come out as version {got}, the lease asks for {want}")]
-    WrongVersion { got: u64, want: u64 },
+    WrongVersion {
+        /// Where it ends.
+        got: u64,
+        /// Where it should.
+        want: u64,
+    },
+    /// The bits are not the coordinator's.
     #[error("the weights of version {0} differ from what the coordinator published")]
     WrongDigest(u64),
 }
 
 /// Builds the weights and checks them.
-pub(super) fn build(disk: &dyn Disk, spec: &ModelSpec, base: &Base) -> Result<Weights, BaseError> {
+pub fn build(disk: &dyn Disk, spec: &ModelSpec, base: &Base) -> Result<Weights, BaseError> {
     let version_error = |file: &str, source| BaseError::Version { file: file.into(), source };
     let mut weights = if !base.keyframe_file.is_empty() {
         let bytes = files::read(disk, &base.keyframe_file)?;
@@ -39,8 +54,7 @@ pub(super) fn build(disk: &dyn Disk, spec: &ModelSpec, base: &Base) -> Result<We
         let bytes = files::read(disk, &step.file)?;
         update::apply(spec, &mut weights, &bytes).map_err(|e| version_error(&step.file, e))?;
         if step.redefines {
-            // What rounding takes is the coordinator's to publish later.
-            keyframe::redefine(&mut weights, &mut vec![0.0; spec.parameters()]);
+            keyframe::round(&mut weights);
         }
     }
     if weights.version.0 != base.version {
@@ -55,7 +69,7 @@ pub(super) fn build(disk: &dyn Disk, spec: &ModelSpec, base: &Base) -> Result<We
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nightjar_shared::{disk::FolderDisk, wire::worker::UpdateFile};
+    use nightjar_shared::{delta::CodecId, disk::FolderDisk, wire::worker::UpdateFile};
 
     /// A coordinator publishes a keyframe, an update that redefines its version, and another update; a device that starts
     /// from any of them ends at the same bits.
@@ -70,7 +84,7 @@ mod tests {
         files::write_weights(&disk, "w0", &weights).unwrap();
         for name in ["u1", "u2"] {
             feedback.iter_mut().enumerate().for_each(|(i, f)| *f += 1e-3 * (i % 7) as f32);
-            disk.write(name, &update::publish(&spec, &mut weights, &mut feedback)).unwrap();
+            disk.write(name, &update::publish(&spec, CodecId::Blocks2, &mut weights, &mut feedback)).unwrap();
             if name == "u1" {
                 keyframe::redefine(&mut weights, &mut feedback);
                 disk.write("k1", &keyframe::encode(&spec, &weights)).unwrap();

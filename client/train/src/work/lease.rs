@@ -1,0 +1,355 @@
+//! One lease, trained or measured: base weights, shard, inner steps at no more than the allowed rate, checkpoints on the
+//! way, and at the end a delta with the state that belongs to it, all synced before it is reported.
+
+use super::{
+    base::{self, BaseError},
+    files::{self, FileError},
+};
+use crate::{
+    batches::{Batch, BatchError, Shard},
+    checkpoint::{Checkpoint, CheckpointError, CheckpointStore, LeaseProgress},
+    model::{Model, ModelError},
+    optimizer::{AdamWConfig, Moments},
+    trainer::{self, TrainError, Trainer},
+};
+use burn::tensor::Device;
+use nightjar_shared::{
+    delta::{self, CodecId},
+    disk::Disk,
+    ids::BlobHash,
+    model_spec::ModelSpec,
+    run_spec::{DeltaSpec, InnerState, RunSpec},
+    version::Weights,
+    wire::worker::{Base, Evaluate, Evaluated, Progress, Slice, Train, Trained, from_worker},
+};
+use std::{
+    borrow::Cow,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+/// Progress is told at most this often.
+const TELL_EVERY: Duration = Duration::from_millis(500);
+/// A worker that sleeps looks this often whether it is to stop.
+const NAP: Duration = Duration::from_millis(20);
+/// Samples that go through the model together when it is measured.
+const EVALUATED_AT_ONCE: usize = 16;
+
+/// A lease that could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkError {
+    /// Its base weights cannot be built; a keyframe helps.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    /// A state file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The run spec is malformed.
+    #[error("the run spec is not understood: {0}")]
+    Spec(String),
+    /// The job lacks its base or its samples.
+    #[error("the lease is incomplete")]
+    Incomplete,
+    /// A codec that this build does not have.
+    #[error("codec {0} is unknown")]
+    Codec(u32),
+    /// The shard is malformed, or not as long as it should be.
+    #[error("the shard is unusable: {0}")]
+    Shard(#[from] BatchError),
+    /// The model cannot be built or run.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A step failed.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The training state cannot be saved or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The inner steps diverged.
+    #[error("training gave weights that are not finite")]
+    NotFinite,
+}
+
+/// What a job is worked on with: everything around it that is not the job itself.
+#[derive(Clone, Copy)]
+pub struct Room<'a> {
+    /// Where all files are that jobs name.
+    pub disk: &'a dyn Disk,
+    /// Name of the checkpoint's two slots on it.
+    pub checkpoint: &'a str,
+    /// Bytes of memory that programs may still take; a quarter bounds the micro-batch.
+    pub memory_free: u64,
+    /// Once set, training ends before the next micro-batch.
+    pub stop: &'a AtomicBool,
+    /// Hears of progress.
+    pub say: &'a dyn Fn(from_worker::Body),
+}
+
+/// Where leases are worked on. A trainer for the model last trained stays from one to the next; all state that counts is
+/// in the jobs' files, so leases of different devices may follow one another on one bench.
+pub struct Bench {
+    device: Device,
+    trainer: Option<(ModelSpec, AdamWConfig, Trainer)>,
+}
+
+impl Bench {
+    /// A bench on a device (see [`crate::open_device`]).
+    pub fn new(device: Device) -> Self {
+        Bench { device, trainer: None }
+    }
+
+    /// A bench on the processor, whatever the number of its threads (see [`crate::device::compute_alone`]).
+    pub fn on_processor() -> Self {
+        Self::new(Device::flex())
+    }
+
+    /// Mean loss of weights on some samples, nats a token.
+    pub fn loss_on(&self, spec: &ModelSpec, flat: &[f32], samples: &Batch) -> Result<f64, WorkError> {
+        let model = Model::new(spec, flat, &self.device)?;
+        let (nats, tokens) = trainer::evaluate(&model, samples, EVALUATED_AT_ONCE)?;
+        Ok(nats / tokens.max(1) as f64)
+    }
+
+    /// Trains a lease until its steps are done or Stop comes.
+    pub fn train(&mut self, job: &Train, room: &Room<'_>) -> Result<Trained, WorkError> {
+        let spec = parse_spec(&job.run_spec_json)?;
+        let codec = CodecId::from_number(job.codec).ok_or(WorkError::Codec(job.codec))?;
+        let delta = DeltaSpec { codec, ..spec.delta.clone() };
+        let (base, slice) = (job.base.as_ref().ok_or(WorkError::Incomplete)?, job.slice.as_ref().ok_or(WorkError::Incomplete)?);
+        let weights = base::build(room.disk, &spec.model, base)?;
+        let flat = weights.flat();
+        let batches = batches(&spec, slice, room.disk)?;
+        let mut store = CheckpointStore::open(room.disk, room.checkpoint, flat.len())?;
+        let (mut trainer, mut progress) = self.take_up(&spec, job, &flat, &store, room)?;
+        run_steps(&spec, job, &batches, &mut trainer, &mut progress, &mut store, room)?;
+        let mut trained = Trained {
+            lease_id: job.lease_id,
+            steps: progress.steps as u32,
+            samples: progress.samples as u32,
+            train_ms: (progress.train_s * 1000.0) as u64,
+            loss_first: progress.loss_first,
+            loss_last: progress.loss_last,
+            ..Default::default()
+        };
+        if progress.steps > 0 {
+            trained.weights_file = keep_weights(base, &weights, room.disk)?;
+            finish(&spec, job, &delta, &flat, &trainer, &mut trained, room.disk)?;
+        }
+        self.trainer = Some((spec.model.clone(), AdamWConfig::from(&spec.inner), trainer));
+        Ok(trained)
+    }
+
+    /// Measures the loss on a lease's samples.
+    pub fn evaluate(&mut self, job: &Evaluate, room: &Room<'_>) -> Result<Evaluated, WorkError> {
+        let spec = parse_spec(&job.run_spec_json)?;
+        let (base, slice) = (job.base.as_ref().ok_or(WorkError::Incomplete)?, job.slice.as_ref().ok_or(WorkError::Incomplete)?);
+        let weights = base::build(room.disk, &spec.model, base)?;
+        let model = Model::new(&spec.model, &weights.flat(), &self.device)?;
+        let samples = shard(&spec, slice, room.disk)?.range(range(slice))?;
+        let (nats, tokens) = trainer::evaluate(&model, &samples, EVALUATED_AT_ONCE)?;
+        let weights_file = keep_weights(base, &weights, room.disk)?;
+        Ok(Evaluated { lease_id: job.lease_id, nats, tokens, weights_file })
+    }
+
+    /// A trainer at the lease's start, or at its last checkpoint.
+    fn take_up(
+        &mut self,
+        spec: &RunSpec,
+        job: &Train,
+        flat: &[f32],
+        store: &CheckpointStore<'_>,
+        room: &Room<'_>,
+    ) -> Result<(Trainer, LeaseProgress), WorkError> {
+        let config = AdamWConfig::from(&spec.inner);
+        let base_version = job.base.as_ref().map_or(0, |b| b.version);
+        let checkpoint = store.load()?.filter(|c| (c.progress.lease_id, c.progress.base_version) == (job.lease_id, base_version));
+        let (progress, weights, moments) = match checkpoint {
+            Some(Checkpoint { progress, weights, moments }) => (progress, Cow::Owned(weights), moments),
+            None => {
+                let progress = LeaseProgress { lease_id: job.lease_id, base_version, ..Default::default() };
+                (progress, Cow::Borrowed(flat), moments(spec, job, flat.len(), room.disk)?)
+            }
+        };
+        let micro_batch = micro_batch(spec, room.memory_free);
+        let mut trainer = match self.trainer.take() {
+            Some((model, settings, mut trainer)) if model == spec.model && settings == config => {
+                trainer.load_weights(&weights)?;
+                trainer.set_micro_batch(micro_batch);
+                trainer
+            }
+            _ => Trainer::new(&spec.model, &weights, config, micro_batch, &self.device)?,
+        };
+        trainer.load_moments(&moments)?;
+        Ok((trainer, progress))
+    }
+}
+
+fn shard(spec: &RunSpec, slice: &Slice, disk: &dyn Disk) -> Result<Shard, WorkError> {
+    let (context, vocab_size) = (spec.model.max_position_embeddings as usize, spec.model.vocab_size);
+    Ok(Shard::read(&files::read(disk, &slice.shard_file)?, slice.shard_samples as usize, context, vocab_size)?)
+}
+
+fn batches(spec: &RunSpec, slice: &Slice, disk: &dyn Disk) -> Result<Vec<Batch>, WorkError> {
+    let (first, samples) = (slice.first_sample as usize, slice.samples as usize);
+    Ok(shard(spec, slice, disk)?.batches(first, samples, spec.inner.batch_samples as usize)?)
+}
+
+/// The optimizer's state that the lease starts from.
+fn moments(spec: &RunSpec, job: &Train, parameters: usize, disk: &dyn Disk) -> Result<Moments, WorkError> {
+    if job.optimizer_file.is_empty() || spec.inner.state == InnerState::Reset {
+        return Ok(Moments { m: vec![0.0; parameters], v: vec![0.0; parameters], t: 0 });
+    }
+    Ok(files::read_moments(disk, &job.optimizer_file, parameters)?)
+}
+
+/// Takes steps until all are done or Stop comes.
+fn run_steps(
+    spec: &RunSpec,
+    job: &Train,
+    batches: &[Batch],
+    trainer: &mut Trainer,
+    progress: &mut LeaseProgress,
+    store: &mut CheckpointStore<'_>,
+    room: &Room<'_>,
+) -> Result<(), WorkError> {
+    let (start, tokens_before, train_s_before) = (Instant::now(), progress.tokens, progress.train_s);
+    let (mut told, mut saved) = (start, start);
+    let stopped = || room.stop.load(Ordering::Relaxed);
+    let todo = batches.iter().take(job.steps as usize).enumerate().skip(progress.steps as usize);
+    for (k, batch) in todo {
+        let tokens = job.progress_tokens as f64 + k as f64 * job.progress_tokens_per_step as f64;
+        let rate = spec.inner.learning_rate_at(tokens / spec.token_budget as f64);
+        let report = match trainer.step_while(batch, rate, || !stopped()) {
+            Ok(report) => report,
+            Err(TrainError::Stopped) => return Ok(()),
+            Err(e) => return Err(e.into()),
+        };
+        if k == 0 {
+            progress.loss_first = report.loss;
+        }
+        progress.loss_last = report.loss;
+        progress.loss_sum += report.loss;
+        progress.steps += 1;
+        progress.samples += batch.samples() as u64;
+        progress.tokens += report.tokens;
+        pace(start, progress.tokens - tokens_before, job.tokens_per_s_max, &stopped);
+        // The pauses that the owner's cap asks for belong to the work: it goes as fast as it may.
+        progress.train_s = train_s_before + start.elapsed().as_secs_f64();
+        if told.elapsed() >= TELL_EVERY {
+            told = Instant::now();
+            (room.say)(from_worker::Body::Progress(Progress {
+                lease_id: job.lease_id,
+                steps: progress.steps as u32,
+                loss: report.loss,
+                tokens: progress.tokens,
+                train_ms: (progress.train_s * 1000.0) as u64,
+            }));
+        }
+        if saved.elapsed() >= Duration::from_millis(job.checkpoint_ms) && progress.steps < u64::from(job.steps) {
+            store.save(&Checkpoint { progress: *progress, weights: trainer.weights()?, moments: trainer.moments()? })?;
+            saved = Instant::now();
+        }
+    }
+    Ok(())
+}
+
+/// Sleeps until `tokens` since `start` are no more than the allowed rate gives, or Stop comes.
+fn pace(start: Instant, tokens: u64, tokens_per_s_max: f64, stopped: &dyn Fn() -> bool) {
+    if tokens_per_s_max <= 0.0 {
+        return;
+    }
+    let due = Duration::try_from_secs_f64(tokens as f64 / tokens_per_s_max).unwrap_or(Duration::MAX);
+    while !stopped() {
+        let left = due.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::sleep(left.min(NAP));
+    }
+}
+
+/// The file of the base weights, for later leases: the one that they came from, or a new one.
+fn keep_weights(base: &Base, weights: &Weights, disk: &dyn Disk) -> Result<String, WorkError> {
+    if base.keyframe_file.is_empty() && base.updates.is_empty() {
+        return Ok(base.weights_file.clone());
+    }
+    let file = format!("work/weights-{}", weights.version);
+    files::write_weights(disk, &file, weights)?;
+    Ok(file)
+}
+
+/// Encodes the delta and writes it with the state that belongs to it.
+fn finish(
+    spec: &RunSpec,
+    job: &Train,
+    encoding: &DeltaSpec,
+    base: &[f32],
+    trainer: &Trainer,
+    trained: &mut Trained,
+    disk: &dyn Disk,
+) -> Result<(), WorkError> {
+    let after = trainer.weights()?;
+    let pseudo_gradient: Vec<f32> = base.iter().zip(&after).map(|(base, after)| base - after).collect();
+    if !pseudo_gradient.iter().all(|v| v.is_finite()) {
+        return Err(WorkError::NotFinite);
+    }
+    let mut residual = residual(job, base.len(), disk)?;
+    let delta = delta::encode(&spec.model, encoding, &pseudo_gradient, &mut residual);
+    let file = |kind: &str| format!("work/lease-{}.{kind}", job.lease_id);
+    trained.delta_file = file("delta");
+    trained.delta_hash = BlobHash::of(&delta).0.to_vec();
+    trained.delta_bytes = delta.len() as u64;
+    files::write(disk, &trained.delta_file, &delta)?;
+    // Without feedback there is nothing to remember.
+    if encoding.feedback > 0.0 {
+        trained.residual_file = file("residual");
+        files::write_residual(disk, &trained.residual_file, &residual)?;
+    }
+    if spec.inner.state == InnerState::Keep {
+        trained.optimizer_file = file("optimizer");
+        files::write_moments(disk, &trained.optimizer_file, &trainer.moments()?)?;
+    }
+    Ok(())
+}
+
+/// What earlier deltas lost to rounding, as much of it as the session lets count.
+fn residual(job: &Train, parameters: usize, disk: &dyn Disk) -> Result<Vec<f32>, WorkError> {
+    let scale = job.residual_scale as f32;
+    if job.residual_file.is_empty() || scale == 0.0 {
+        return Ok(vec![0.0; parameters]);
+    }
+    let mut residual = files::read_residual(disk, &job.residual_file, parameters)?;
+    if scale != 1.0 {
+        residual.iter_mut().for_each(|r| *r *= scale);
+    }
+    Ok(residual)
+}
+
+fn range(slice: &Slice) -> std::ops::Range<usize> {
+    slice.first_sample as usize..slice.first_sample as usize + slice.samples as usize
+}
+
+fn parse_spec(json: &str) -> Result<RunSpec, WorkError> {
+    let spec: RunSpec = serde_json::from_str(json).map_err(|e| WorkError::Spec(e.to_string()))?;
+    spec.validate().map_err(|e| WorkError::Spec(e.to_string()))?;
+    Ok(spec)
+}
+
+/// Samples that go through the model at once: as many of a step's as a quarter of the free memory holds. A GPU's own
+/// memory cannot be asked through `wgpu`; the computer's stands in for it.
+fn micro_batch(spec: &RunSpec, memory_free: u64) -> usize {
+    let model = &spec.model;
+    let [context, hidden, intermediate, layers, heads, vocab] = [
+        model.max_position_embeddings,
+        model.hidden_size,
+        model.intermediate_size,
+        model.num_hidden_layers,
+        model.num_attention_heads,
+        model.vocab_size,
+    ]
+    .map(u64::from);
+    // What the backward pass keeps of a sample, counted in f32: per layer about twelve vectors of the residual stream's
+    // width and four of the feed-forward block's, the attention scores twice, and the logits twice.
+    let floats = context * (layers * (12 * hidden + 4 * intermediate + 2 * heads * context) + 2 * vocab);
+    (memory_free / 4 / (4 * floats)).clamp(1, u64::from(spec.inner.batch_samples)) as usize
+}

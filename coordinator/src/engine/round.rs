@@ -1,0 +1,141 @@
+//! Rounds by the clock: every lease is sized to end with the round, so that what devices trained from one version comes
+//! back together and makes the next. No delta is stale, and none waits for a slow device: that one's lease is shorter.
+//!
+//! It is the synchronous rounds of DiLoCo (arXiv 2311.08105) without their barrier, by the leases of DyLU (arXiv
+//! 2401.09135). docs/study.md shows what staleness of even one version costs.
+
+use super::{Engine, hello_again, turn::Turn};
+use nightjar_shared::{
+    ids::{DeviceId, LeaseId},
+    run_spec::Pacing,
+    time::Mono,
+    wire::{LeaseRequest, Refusal, RefusalCode, coordinator_message as answer},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::event::ReplyTo;
+
+/// A lease shorter than this share of a round is not worth its download: who comes so late waits for the next round.
+const LEAST_SHARE: f64 = 0.25;
+/// Whoever asks within the first moments of a round is not late, however slow.
+const MOST_SHARE: f64 = 0.9;
+/// A device that would have to wait longer for its answer is told when to come again.
+const HOLD_MAX: Duration = Duration::from_secs(45);
+
+/// The round at hand, in a run that has rounds.
+#[derive(Default)]
+pub(super) struct Round {
+    /// When its leases are to be back.
+    ends: Mono,
+    /// Leases that are to be back by then and are not yet.
+    out: BTreeSet<LeaseId>,
+    /// Devices whose lease of this round has ended.
+    done: BTreeSet<DeviceId>,
+    /// Requests that are answered once the next round begins.
+    held: BTreeMap<DeviceId, (ReplyTo, LeaseRequest)>,
+}
+
+impl Round {
+    pub fn issued(&mut self, lease: LeaseId) {
+        self.out.insert(lease);
+    }
+
+    pub fn closed(&mut self, lease: LeaseId, device: DeviceId) {
+        if self.out.remove(&lease) {
+            self.done.insert(device);
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn has_rounds(&self) -> bool {
+        self.spec.lease.pacing == Pacing::Rounds
+    }
+
+    /// When a round's latecomers are not waited for any longer.
+    fn round_is_over(&self) -> Mono {
+        self.round.ends + Duration::from_secs_f64(self.spec.merge.grace_s)
+    }
+
+    fn round_s(&self) -> f64 {
+        self.spec.lease.wall_s_at(self.progress())
+    }
+
+    fn begin_round(&mut self, now: Mono) {
+        self.round.ends = now + Duration::from_secs_f64(self.round_s());
+        self.round.out.clear();
+        self.round.done.clear();
+    }
+
+    /// Seconds that a lease granted now to a device of this speed should take: to the round's end.
+    pub(super) fn lease_s(&mut self, device: DeviceId, tokens_per_s: f64, now: Mono) -> f64 {
+        if !self.has_rounds() {
+            return self.round_s();
+        }
+        if self.is_late(device, tokens_per_s, now) {
+            self.begin_round(now);
+        }
+        self.round.ends.since(now).as_secs_f64()
+    }
+
+    /// Whether what is left of the round is too short for a lease: for one that is worth it, or for a single step. With a
+    /// fixed number of steps a device has one lease a round.
+    fn is_late(&self, device: DeviceId, tokens_per_s: f64, now: Mono) -> bool {
+        if self.spec.lease.steps > 0 {
+            return self.round.done.contains(&device) || now >= self.round_is_over();
+        }
+        let round_s = self.round_s();
+        let step_s = if tokens_per_s > 0.0 { self.spec.tokens_per_step() as f64 / tokens_per_s } else { 0.0 };
+        // A device whose one step is longer than a round still has its turn at the beginning of each.
+        self.round.ends.since(now).as_secs_f64() < step_s.clamp(LEAST_SHARE * round_s, MOST_SHARE * round_s)
+    }
+
+    /// Whether this round's version is due: all leases are back and a quorum with them, or its time is up.
+    pub(super) fn round_is_complete(&self, buffered: u64, now: Mono) -> bool {
+        let quorum = u64::from(self.spec.merge.quorum);
+        let (all, enough) = (self.round.out.is_empty(), buffered >= quorum);
+        buffered > 0 && (all && enough || (all || enough) && now >= self.round_is_over())
+    }
+
+    /// When something is to be done for the round, if nothing happens before. With fewer deltas than a quorum there is
+    /// nothing to do at its end, however late: a deadline then would be due again and again.
+    pub(super) fn round_deadline(&self) -> Option<Mono> {
+        let waits = self.buffered() >= u64::from(self.spec.merge.quorum) || !self.round.held.is_empty();
+        (self.has_rounds() && self.publishing.is_none() && waits).then(|| self.round_is_over())
+    }
+
+    /// Whether a request for a lease is better answered when the next round begins; if that is too long to wait, the
+    /// refusal says when to come again. A held request of the same device is of a connection that is gone.
+    pub(super) fn hold(&mut self, device: DeviceId, to: ReplyTo, request: &LeaseRequest, now: Mono) -> Result<bool, Refusal> {
+        let comes = self.publishing.is_some() || self.buffered() > 0 || !self.round.out.is_empty();
+        let over = self.round_is_over();
+        let speed = self.roster.get(device).map_or(0.0, |d| d.pace.tokens_per_s());
+        let is_near = self.publishing.is_some() || (self.is_late(device, speed, now) && now < over);
+        if !self.has_rounds() || self.finished() || !comes || !is_near || self.leases.of_device(device).is_some() {
+            return Ok(false);
+        }
+        let wait = over.since(now);
+        if wait > HOLD_MAX {
+            return Err(self.retry(RefusalCode::Busy, "The next round is about to begin.", wait, device, now));
+        }
+        self.round.held.insert(device, (to, request.clone()));
+        Ok(true)
+    }
+
+    /// The next round begins, if it is time: all requests that were held are answered.
+    pub(super) fn next_round(&mut self, is_published: bool, now: Mono, turn: &mut Turn) {
+        let is_stuck = self.publishing.is_none() && !self.round.held.is_empty() && now >= self.round_is_over();
+        if !self.has_rounds() || !(is_published || is_stuck) {
+            return;
+        }
+        self.begin_round(now);
+        for (device, (to, request)) in std::mem::take(&mut self.round.held) {
+            let session = self.roster.get(device).and_then(|d| d.session);
+            let lease = session.ok_or_else(hello_again).and_then(|s| self.lease(device, s, &request, now, turn));
+            turn.reply(to, lease.map_or_else(answer::Body::Refusal, answer::Body::Lease));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Rounds by the clock: leases end together, latecomers are not waited for, and early ones wait a little.
+
+use super::world::{World, manifest, spec};
+use nightjar_shared::{
+    ids::DeviceId,
+    run_spec::Pacing,
+    wire::{Lease, LeaseRequest, LeaseReturn, coordinator_message::Body, device_message as ask},
+};
+
+/// Rounds of 10 seconds, a second of grace; two devices of 80 and 20 tokens a second, both measured, at the start of a round.
+fn world() -> (World, [DeviceId; 2]) {
+    let mut spec = spec();
+    (spec.lease.pacing, spec.merge.grace_s, spec.merge.quorum) = (Pacing::Rounds, 1.0, 1);
+    let mut manifest = manifest();
+    manifest.train.iter_mut().for_each(|shard| shard.samples = 10_000);
+    let mut world = World::new(spec, manifest);
+    let devices = [world.volunteer(1), world.volunteer(2)];
+    for (device, speed) in devices.into_iter().zip([80.0, 20.0]) {
+        let first = world.lease(device);
+        world.train(device, &first, speed);
+    }
+    (world, devices)
+}
+
+/// Asks for a lease; `None` if the answer is held back.
+fn request(world: &mut World, device: DeviceId) -> Option<Body> {
+    world.try_ask(device, ask::Body::LeaseRequest(LeaseRequest::default()), None)
+}
+
+fn granted(world: &World, device: DeviceId) -> Option<Lease> {
+    world.held_answers().into_iter().find_map(|(to, lease)| (to == device).then_some(lease))
+}
+
+#[test]
+fn leases_of_a_round_end_together_and_make_the_version() {
+    let (mut world, [fast, slow]) = world();
+    let version = world.engine.status().version.unwrap().0;
+    let (a, b) = (world.lease(fast), world.lease(slow));
+    assert_eq!((a.steps, b.steps), (100, 25), "ten seconds at 80 and at 20 tokens a second, 8 a step");
+    world.wait(5.0);
+    assert!(matches!(world.offer(fast, world.offer_for(&a)), Body::Done(_)));
+    assert_eq!(world.engine.status().version.unwrap().0, version, "the other's delta is still to come");
+    // There is time for another lease in this round, from the same weights.
+    let c = world.lease(fast);
+    assert_eq!(c.base_version, version);
+    assert!((50..150).contains(&c.steps), "five seconds at about twice the speed: {}", c.steps);
+    world.wait(4.5);
+    assert!(matches!(world.offer(fast, world.offer_for(&c)), Body::Done(_)));
+    // Half a second before its end there is nothing left to lease: the answer waits for the version.
+    assert_eq!(request(&mut world, fast), None);
+    world.wait(0.3);
+    assert!(matches!(world.offer(slow, world.offer_for(&b)), Body::Done(_)));
+    assert_eq!(world.engine.status().version.unwrap().0, version + 1);
+    let next = granted(&world, fast).expect("the answer came with the version");
+    assert_eq!(next.base_version, version + 1);
+}
+
+#[test]
+fn who_is_late_is_waited_for_no_longer_than_the_grace() {
+    let (mut world, [fast, slow]) = world();
+    let version = world.engine.status().version.unwrap().0;
+    let (a, b) = (world.lease(fast), world.lease(slow));
+    world.wait(9.0);
+    assert!(matches!(world.offer(fast, world.offer_for(&a)), Body::Done(_)));
+    assert_eq!(request(&mut world, fast), None);
+    let deadline = world.engine.next_deadline().unwrap();
+    assert_eq!(deadline.since(world.now).as_secs_f64(), 2.0, "the round's end and a second of grace");
+    world.wait(1.9);
+    world.tick();
+    assert_eq!(world.engine.status().version.unwrap().0, version);
+    world.wait(0.2);
+    world.tick();
+    assert_eq!(world.engine.status().version.unwrap().0, version + 1, "without the late one");
+    assert!(granted(&world, fast).is_some());
+    let done = world.offer(slow, world.offer_for(&b));
+    assert!(matches!(done, Body::Done(done) if done.merged), "it counts in the next version");
+}
+
+#[test]
+fn a_round_in_which_nobody_delivers_ends_too() {
+    let (mut world, [fast, slow]) = world();
+    let b = world.lease(slow);
+    world.wait(9.0);
+    assert_eq!(request(&mut world, fast), None, "it would be late");
+    world.wait(2.1);
+    world.tick();
+    assert!(granted(&world, fast).is_some(), "a new round");
+    // What comes back is not waited for.
+    let give_back = LeaseReturn { lease_id: b.id, generation: b.generation, why: String::new() };
+    assert!(matches!(world.ask(slow, ask::Body::LeaseReturn(give_back)), Body::Done(_)));
+}
+
+#[test]
+fn an_early_device_is_told_when_to_come_where_the_wait_is_long() {
+    let (mut world, [fast, slow]) = world();
+    world.spec.lease.wall_s = 1000.0;
+    world.restart();
+    for device in [fast, slow] {
+        world.join(device, nightjar_shared::wire::Role::Volunteer, &[nightjar_shared::wire::LeaseKind::Train]);
+    }
+    let lease = world.lease(slow);
+    assert_eq!(lease.steps, 500, "a thousand seconds would be more, but for lease.steps_max");
+    world.wait(760.0);
+    let Some(Body::Refusal(refusal)) = request(&mut world, fast) else { panic!("not a refusal") };
+    assert!((180_000..305_000).contains(&refusal.retry_ms), "{refusal:?}");
+}

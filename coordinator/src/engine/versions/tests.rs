@@ -1,0 +1,185 @@
+//! Which path is offered, by sizes; and, with real weights, that every path offered ends in the version's digest.
+
+use super::*;
+use crate::{
+    engine::{event::MergeOrder, merge::Merger, record::Squash, tests::world},
+    store::{Blobs, Press},
+};
+use nightjar_shared::{
+    delta,
+    disk::FolderDisk,
+    ids::LeaseId,
+    model_spec::ModelSpec,
+    rng,
+    time::Wall,
+    version::{Weights, keyframe, update},
+};
+use std::sync::Arc;
+
+/// Versions 0 to `newest`; updates of 10 bytes, keyframes of 25 bytes every fourth version.
+fn versions(newest: u64) -> Versions {
+    let record = |v: u64| VersionRecord {
+        version: Version(v),
+        update: (v > 0).then_some((BlobHash([v as u8; 32]), 10)),
+        keyframe: v.is_multiple_of(4).then(|| (BlobHash([100u8.wrapping_add(v as u8); 32]), 25)),
+        digest: [v as u8; 32],
+        through_seq: v,
+        published_at: Wall::default(),
+        squashes: vec![],
+    };
+    Versions::restore((0..=newest).map(record).collect())
+}
+
+fn held(version: u64) -> HeldWeights {
+    HeldWeights { version, digest: vec![version as u8; 32] }
+}
+
+fn steps(path: &Path) -> Vec<(u64, bool)> {
+    path.updates.iter().map(|u| (u64::from(u.update.as_ref().unwrap().hash[0]), u.redefines)).collect()
+}
+
+#[test]
+fn few_updates_beat_a_keyframe() {
+    let path = versions(5).path(Some(&held(3)), Version(5)).unwrap();
+    assert_eq!(path.keyframe, None);
+    assert_eq!(steps(&path), [(4, true), (5, false)], "version 4 is a keyframe: round after it");
+    assert_eq!(versions(5).path(Some(&held(5)), Version(5)), Some(Path::default()), "nothing to fetch");
+}
+
+#[test]
+fn a_keyframe_beats_many_updates() {
+    let path = versions(5).path(Some(&held(1)), Version(5)).unwrap();
+    assert_eq!(path.keyframe.as_ref().map(|b| b.hash[0]), Some(104));
+    assert_eq!(steps(&path), [(5, false)]);
+}
+
+#[test]
+fn without_weights_that_we_know_the_keyframe_is_the_start() {
+    let foreign = HeldWeights { version: 5, digest: vec![9; 32] };
+    let ahead = held(7);
+    for held in [None, Some(&foreign), Some(&ahead)] {
+        let path = versions(5).path(held, Version(5)).unwrap();
+        assert!(path.keyframe.is_some());
+        assert_eq!(steps(&path), [(5, false)]);
+    }
+    assert_eq!(Versions::restore(vec![]).path(None, Version(0)), None);
+}
+
+fn squash(from: u64, bytes: u64) -> Squash {
+    Squash { from: Version(from), blob: (BlobHash([200 + from as u8; 32]), bytes) }
+}
+
+#[test]
+fn a_squash_takes_the_place_of_updates_where_that_is_cheaper() {
+    let mut versions = versions(7);
+    versions.kept[7].squashes = vec![squash(5, 19), squash(4, 24)];
+    versions.find_routes();
+    let path = |from| versions.path(Some(&held(from)), Version(7)).unwrap();
+    assert_eq!(steps(&path(5)), [(205, false)]);
+    assert_eq!(steps(&path(4)), [(204, false)]);
+    assert_eq!(steps(&path(3)), [(4, true), (204, false)], "34 bytes; 39 by the other squash");
+    assert_eq!(steps(&path(6)), [(7, false)], "who is past its start cannot use it");
+    let anew = versions.path(None, Version(7)).unwrap();
+    assert_eq!((anew.keyframe.map(|b| b.hash[0]), anew.updates.len()), (Some(104), 1));
+    versions.kept[7].squashes = vec![squash(5, 21)];
+    versions.find_routes();
+    assert_eq!(steps(&versions.path(Some(&held(5)), Version(7)).unwrap()), [(6, false), (7, false)], "bytes count, not steps");
+    let older = versions.path(Some(&held(5)), Version(6)).unwrap();
+    assert_eq!(steps(&older), [(6, false)], "to a version that is not the newest");
+}
+
+#[test]
+fn a_path_has_a_bounded_number_of_steps() {
+    let newest = UPDATE_STEPS_MAX as u64 + 3;
+    let mut versions = versions(newest);
+    for record in versions.kept.iter_mut().skip(1) {
+        record.keyframe = None;
+    }
+    versions.find_routes();
+    let path = |from: u64| versions.path(Some(&HeldWeights { version: from, digest: vec![from as u8; 32] }), Version(newest));
+    assert_eq!(path(2), None, "no way that short from there, nor from the only keyframe");
+    assert_eq!(path(3).unwrap().updates.len(), UPDATE_STEPS_MAX);
+}
+
+/// Versions with real weights, with keyframes now and then, as the press makes them.
+struct Run {
+    model: ModelSpec,
+    blobs: Blobs,
+    versions: Versions,
+    weights: Vec<Weights>,
+    _folder: tempfile::TempDir,
+}
+
+fn run(seed: u64, newest: u64) -> Run {
+    let mut spec = world::spec();
+    spec.model = ModelSpec { vocab_size: 40, hidden_size: 8, intermediate_size: 5, num_hidden_layers: 1, ..spec.model };
+    spec.publish.codec = [delta::CodecId::Blocks8, delta::CodecId::Blocks4, delta::CodecId::Blocks2][seed as usize % 3];
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::new(Arc::new(FolderDisk::open(folder.path()).unwrap()));
+    let n = spec.model.parameters();
+    let mut press = Press::new(Merger::start(spec.clone(), &spec.model.draw_all(seed)), blobs.clone());
+    let (mut records, mut weights) = (vec![], vec![]);
+    for version in 0..=newest {
+        if version > 0 {
+            let change: Vec<f32> = (0..n).map(|i| (1e-3 * rng::normal(seed, version, i as u64)) as f32).collect();
+            let delta = blobs.put(&delta::encode(&spec.model, &spec.delta, &change, &mut vec![0.0; n])).unwrap();
+            press.merge(&MergeOrder { seq: version, lease: LeaseId(version), delta, tokens: 8, weight: 1.0 }).unwrap();
+        }
+        let is_keyframe = version == 0 || rng::draw(seed, 9, version).is_multiple_of(1 << (2 + seed % 5));
+        let p = press.publish(Version(version), is_keyframe).unwrap();
+        records.push(VersionRecord {
+            version: p.version,
+            update: p.update,
+            keyframe: p.keyframe,
+            digest: p.digest,
+            through_seq: version,
+            published_at: Wall::default(),
+            squashes: p.squashes,
+        });
+        weights.push(press.weights().clone());
+    }
+    Run { model: spec.model, blobs, versions: Versions::restore(records), weights, _folder: folder }
+}
+
+/// From whatever version a device holds, or none, to whatever version: what it is offered ends in the coordinator's bits,
+/// and costs no more than the updates alone, or any keyframe with the updates after it.
+#[test]
+fn every_path_offered_ends_in_the_digest() {
+    let (mut squashes, mut keyframes) = (0, 0);
+    for seed in 0..6 {
+        let newest = 66;
+        let run = run(seed, newest);
+        let read = |blob: &Blob| run.blobs.read(blob.name().unwrap()).unwrap();
+        let updates = |from: u64, to: u64| -> u64 {
+            (from + 1..=to).map(|v| run.versions.get(Version(v)).unwrap().update.unwrap().1).sum()
+        };
+        for case in 0..12 {
+            let draw = |purpose: u64, most: u64| rng::draw(seed, purpose, case) % most;
+            let target = if case % 3 == 0 { draw(1, newest + 1) } else { newest };
+            let from = (case > 1).then(|| draw(2, target + 1));
+            let held = from.map(|v| HeldWeights { version: v, digest: run.weights[v as usize].digest().to_vec() });
+            let path = run.versions.path(held.as_ref(), Version(target)).unwrap();
+            let mut weights = match &path.keyframe {
+                Some(blob) => keyframe::decode(&run.model, &read(blob)).unwrap(),
+                None => run.weights[from.unwrap() as usize].clone(),
+            };
+            keyframes += usize::from(path.keyframe.is_some());
+            let mut bytes = path.keyframe.as_ref().map_or(0, |b| b.bytes);
+            for step in &path.updates {
+                let blob = step.update.as_ref().unwrap();
+                let before = weights.version.0;
+                update::apply(&run.model, &mut weights, &read(blob)).unwrap();
+                if step.redefines {
+                    keyframe::round(&mut weights);
+                }
+                squashes += usize::from(weights.version.0 > before + 1);
+                bytes += blob.bytes;
+            }
+            assert_eq!(weights.digest(), run.versions.get(Version(target)).unwrap().digest, "seed {seed}, case {case}");
+            let anew = (0..=target).filter_map(|v| Some(run.versions.get(Version(v))?.keyframe?.1 + updates(v, target)));
+            let plain = anew.chain(from.map(|from| updates(from, target))).min().unwrap();
+            assert!(bytes <= plain, "seed {seed}, case {case}: {bytes} of {plain}");
+        }
+    }
+    assert!(squashes > 20 && keyframes > 10, "{squashes} {keyframes}");
+}

@@ -1,0 +1,68 @@
+//! 2-bit blocks: for each block of 256 values a bf16 scale s, then two bits a value, four to a byte: −3s, −s, s or 3s. Byte
+//! i of a block of n values holds values i, i + ⌈n/4⌉, i + 2⌈n/4⌉ and i + 3⌈n/4⌉, lowest bits first.
+//!
+//! For a Gaussian these evenly spaced levels are within 1 % of the best four there are (Lloyd and Max; J. Max, "Quantizing
+//! for minimum distortion", IRE Trans. Inf. Theory 1960: mean squared error 0.1188 against 0.1175 of the variance).
+
+use super::{
+    DeltaError,
+    dense::{self, Block},
+};
+use crate::bytes::Reader;
+
+/// 2.0625 bits a parameter.
+pub(super) enum Blocks2 {}
+
+impl Block for Blocks2 {
+    #[inline(always)]
+    fn bytes(values: usize) -> usize {
+        2 + values.div_ceil(4)
+    }
+
+    #[inline(always)]
+    fn encode(values: &mut [f32], out: &mut [u8]) {
+        // A Gaussian's best threshold is 0.996 root mean squares. With the codes that it gives, least squares has the scale:
+        // Σ|v||q| / Σq², |q| being 1 or 3.
+        let n = values.len() as f32;
+        let threshold = (dense::sum(values, |v| v * v) / n).sqrt();
+        let is_large = |v: f32| v.abs() >= threshold;
+        let weighted = dense::sum(values, |v| if is_large(v) { 3.0 * v.abs() } else { v.abs() });
+        let large = values.iter().map(|v| u32::from(is_large(*v))).sum::<u32>() as f32;
+        let bits = dense::scale_to_bf16(weighted / (n + 8.0 * large));
+        let scale = dense::scale_from_bf16(bits);
+        let threshold = 2.0 * scale;
+        let (head, codes) = out.split_at_mut(2);
+        head.copy_from_slice(&bits.to_le_bytes());
+        for (quarter, times) in values.chunks_mut(codes.len()).zip([1u8, 4, 16, 64]) {
+            for (v, code) in quarter.iter_mut().zip(codes.iter_mut()) {
+                let (is_large, is_negative) = (v.abs() >= threshold, v.to_bits() >> 31);
+                // −3, −1, 1, 3 are codes 0 to 3.
+                *code |= ((2 | u32::from(is_large)) ^ (3 * is_negative)) as u8 * times;
+                let sent = if is_large { 3.0 * scale } else { scale };
+                *v -= sent.copysign(*v);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn visit(bytes: &[u8], into: &mut [f32], put: impl Fn(&mut f32, f32)) -> Result<(), DeltaError> {
+        let mut r = Reader::new(bytes);
+        let scale = dense::check_scale(dense::scale_from_bf16(u16::from_le_bytes(r.array()?)))?;
+        let codes = r.take(r.remaining())?;
+        let spare = 4 * codes.len() - into.len();
+        // With fewer than four values to a byte, the spare places are the last quarter's last ones, and so on backwards.
+        for place in 0..spare {
+            let (quarter, byte) = ((into.len() + place) / codes.len(), (into.len() + place) % codes.len());
+            if codes[byte] >> (2 * quarter) & 3 != 0 {
+                return Err(DeltaError::Damaged);
+            }
+        }
+        for (quarter, shift) in into.chunks_mut(codes.len()).zip([0u32, 2, 4, 6]) {
+            for (place, code) in quarter.iter_mut().zip(codes) {
+                let q = 2 * i32::from(code >> shift & 3) - 3;
+                put(place, q as f32 * scale);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,92 @@
+//! `[lease]`: how much work a device is given at a time.
+
+use super::Range;
+use serde::{Deserialize, Serialize};
+
+/// How leases are sized: H follows the device's measured speed (DyLU, arXiv 2401.09135), so that every device reports
+/// after about [`LeaseSpec::wall_s_at`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LeaseSpec {
+    /// When leases end.
+    pub pacing: Pacing,
+    /// Wall time that a lease should take, from grant to delta, in seconds; with rounds, the length of a round.
+    pub wall_s: f64,
+    /// Where leases are to grow with progress (post-local SGD, arXiv 1808.07217): the wall time that a lease should take
+    /// at the end of the token budget. In between it changes by the same factor for the same progress.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wall_s_end: Option<f64>,
+    /// Inner steps of every lease, whatever the device's speed, as DiLoCo has it. 0: as many as fill the wall time.
+    pub steps: u32,
+    /// Inner steps of a device's first lease, which measures its speed.
+    pub calibration_steps: u32,
+    /// Most inner steps in a lease.
+    pub steps_max: u32,
+    /// A lease expires after this many times the wall time that it should take.
+    pub deadline_factor: f64,
+    /// A lease never expires sooner than this, in seconds.
+    pub deadline_s_min: f64,
+}
+
+/// When leases end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pacing {
+    /// Each by itself, after its wall time: deltas come at any time, and `merge.quorum` of them make a version.
+    #[default]
+    Free,
+    /// All together, with the round: a version is made when all leases of the round are back, or `merge.grace_s` after its
+    /// end of what is there, if that is a quorum.
+    Rounds,
+}
+
+impl Default for LeaseSpec {
+    fn default() -> Self {
+        LeaseSpec {
+            pacing: Pacing::Free,
+            wall_s: 60.0,
+            wall_s_end: None,
+            steps: 0,
+            calibration_steps: 4,
+            steps_max: 500,
+            deadline_factor: 4.0,
+            deadline_s_min: 60.0,
+        }
+    }
+}
+
+impl LeaseSpec {
+    /// Wall time that a lease should take, in seconds, at `progress`: the share of the token budget that the whole run
+    /// has consumed.
+    pub fn wall_s_at(&self, progress: f64) -> f64 {
+        let growth = self.wall_s_end.map_or(1.0, |end| end / self.wall_s);
+        self.wall_s * libm::pow(growth, progress.clamp(0.0, 1.0))
+    }
+
+    pub(super) fn ranges(&self) -> [Range; 7] {
+        let wall_s_end = self.wall_s_end.unwrap_or(self.wall_s);
+        [
+            ("lease.wall_s", self.wall_s, 0.1, 1e6, "0.1 to 1000000"),
+            ("lease.wall_s_end", wall_s_end, 0.1, 1e6, "0.1 to 1000000"),
+            ("lease.steps", f64::from(self.steps), 0.0, 100_000.0, "1 to 100000; 0 for as many as fill the wall time"),
+            ("lease.calibration_steps", f64::from(self.calibration_steps), 1.0, 10_000.0, "1 to 10000"),
+            ("lease.steps_max", f64::from(self.steps_max), 1.0, 100_000.0, "1 to 100000"),
+            ("lease.deadline_factor", self.deadline_factor, 1.0, 1000.0, "1 to 1000"),
+            ("lease.deadline_s_min", self.deadline_s_min, 0.1, 1e7, "0.1 to 10000000"),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wall_time_grows_by_the_same_factor_for_the_same_progress() {
+        let spec = LeaseSpec { wall_s: 10.0, wall_s_end: Some(160.0), ..LeaseSpec::default() };
+        for (progress, wall_s) in [(0.0, 10.0), (0.25, 20.0), (0.5, 40.0), (1.0, 160.0), (7.0, 160.0)] {
+            assert!((spec.wall_s_at(progress) - wall_s).abs() < 1e-9, "{progress}");
+        }
+        assert_eq!(LeaseSpec::default().wall_s_at(0.7), 60.0);
+    }
+}

@@ -1,0 +1,200 @@
+//! `[merge]`: how deltas become the next version. Which rules there are, under the field's names.
+
+use super::{Range, RunSpecError};
+use serde::{Deserialize, Serialize};
+
+/// How deltas become the next version: a quorum buffer (FedBuff, arXiv 2106.06639), each delta weighted by its
+/// staleness and by the tokens it was trained on (PAPAYA, arXiv 2111.04877); then the outer step.
+///
+/// FedAsync (arXiv 1903.03934) is `quorum = 1`, `rule = "mean"`, its α as `learning_rate` and a polynomial staleness:
+/// every arrival moves the weights by α·s(τ)·Δ. (FedAsync's own form mixes with the device's weights, and so also takes
+/// back a share of what others did since the device's base version; a delta carries no such term.)
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MergeSpec {
+    /// The outer step.
+    pub rule: MergeRule,
+    /// Deltas in the buffer that make a version.
+    pub quorum: u32,
+    /// Once the quorum is there, so long is waited for more (Decoupled DiLoCo, arXiv 2604.21428), in seconds.
+    pub grace_s: f64,
+    /// The outer step's learning rate.
+    pub learning_rate: f64,
+    /// The outer step's momentum; with `nesterov`, 0 makes it the plain mean.
+    pub momentum: f64,
+    /// With `delayed_nesterov`: the momentum moves at every so many versions.
+    pub interval: u32,
+    /// With `delayed_nesterov`: the share of the momentum that versions in between apply.
+    pub c: f64,
+    /// How the buffer's deltas are averaged.
+    pub average: Average,
+    /// What is done to a delta before it is averaged.
+    pub correction: Correction,
+    /// How much a stale delta counts.
+    pub staleness: StalenessSpec,
+    /// A delta more versions stale than this is not merged.
+    pub staleness_max: u64,
+    /// A delta counts as no more tokens than this many times the recent median of all deltas. 0: no cap.
+    pub tokens_cap: f64,
+    /// A delta whose norm is above this many times the recent median is not merged.
+    pub norm_factor_max: f64,
+}
+
+/// The outer step's rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MergeRule {
+    /// θ ← θ − η·Δ (local SGD; FedBuff, arXiv 2106.06639).
+    #[default]
+    Mean,
+    /// m ← μ·m + Δ, θ ← θ − η·(Δ + μ·m) (DiLoCo, arXiv 2311.08105).
+    Nesterov,
+    /// The momentum moves only at every `interval`-th version (Asynchronous Local-SGD, arXiv 2401.09135, algorithm 3).
+    DelayedNesterov,
+}
+
+/// How the deltas of the buffer are averaged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Average {
+    /// Their weighted mean.
+    #[default]
+    Mean,
+    /// Radial-directional averaging (Decoupled DiLoCo, arXiv 2604.21428): lengths and directions are averaged apart, a
+    /// tensor at a time, so that the step does not shrink as more deltas that disagree take part.
+    Rda,
+}
+
+/// What is done to a delta before it is averaged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Correction {
+    /// Nothing.
+    #[default]
+    None,
+    /// Tensors that go against the momentum are turned towards it (HeLoCo, arXiv 2606.00271).
+    Heloco,
+}
+
+/// How much a stale delta counts. `tau` is the number of versions published since the one it started from.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "rule", rename_all = "snake_case", deny_unknown_fields)]
+pub enum StalenessSpec {
+    /// 1, whatever the staleness.
+    Constant,
+    /// (1 + tau)^-power (FedAsync, arXiv 1903.03934; FedBuff uses power 0.5).
+    Polynomial {
+        /// The exponent.
+        power: f64,
+    },
+    /// 1 up to `grace`, then 1 / (slope · (tau − grace) + 1) (FedAsync).
+    Hinge {
+        /// Staleness that costs nothing.
+        grace: f64,
+        /// How fast the weight falls beyond.
+        slope: f64,
+    },
+}
+
+impl StalenessSpec {
+    /// The weight of a delta that is `tau` versions stale.
+    pub fn weight(&self, tau: u64) -> f64 {
+        let tau = tau as f64;
+        match *self {
+            StalenessSpec::Constant => 1.0,
+            StalenessSpec::Polynomial { power } => libm::pow(1.0 + tau, -power),
+            StalenessSpec::Hinge { grace, slope } if tau > grace => 1.0 / (slope * (tau - grace) + 1.0),
+            StalenessSpec::Hinge { .. } => 1.0,
+        }
+    }
+}
+
+impl Default for MergeSpec {
+    fn default() -> Self {
+        MergeSpec {
+            rule: MergeRule::Mean,
+            quorum: 4,
+            grace_s: 0.0,
+            learning_rate: 1.0,
+            momentum: 0.0,
+            interval: 4,
+            c: 0.0,
+            average: Average::Mean,
+            correction: Correction::None,
+            staleness: StalenessSpec::Polynomial { power: 0.5 },
+            staleness_max: 32,
+            tokens_cap: 0.0,
+            norm_factor_max: 8.0,
+        }
+    }
+}
+
+impl MergeSpec {
+    pub(super) fn ranges(&self) -> [Range; 8] {
+        [
+            ("merge.quorum", f64::from(self.quorum), 1.0, 100_000.0, "1 to 100000"),
+            ("merge.grace_s", self.grace_s, 0.0, 1e6, "0 to 1000000"),
+            ("merge.learning_rate", self.learning_rate, 0.0, 10.0, "0 to 10"),
+            ("merge.momentum", self.momentum, 0.0, 0.999_999, "0 to 0.999999"),
+            ("merge.interval", f64::from(self.interval), 1.0, 10_000.0, "1 to 10000"),
+            ("merge.c", self.c, 0.0, 1.0, "0 to 1"),
+            ("merge.tokens_cap", self.tokens_cap, 0.0, 1e9, "1 or more; 0 for no cap"),
+            ("merge.norm_factor_max", self.norm_factor_max, 1.0, 1e9, "at least 1"),
+        ]
+    }
+
+    /// What a range does not say.
+    pub(super) fn validate(&self) -> Result<(), RunSpecError> {
+        let refuse = |key, value, allowed| Err(RunSpecError::OutOfRange { key, value, allowed });
+        match self.staleness {
+            StalenessSpec::Polynomial { power } if !(0.0..=10.0).contains(&power) => {
+                return refuse("merge.staleness.power", power, "0 to 10");
+            }
+            StalenessSpec::Hinge { grace, slope } if !(grace >= 0.0 && slope >= 0.0 && slope.is_finite()) => {
+                return refuse("merge.staleness.slope", slope, "0 or more, and grace too");
+            }
+            _ => {}
+        }
+        if self.rule == MergeRule::Mean && self.momentum > 0.0 {
+            return refuse("merge.momentum", self.momentum, "0 where merge.rule is \"mean\"");
+        }
+        if self.tokens_cap > 0.0 && self.tokens_cap < 1.0 {
+            return refuse("merge.tokens_cap", self.tokens_cap, "1 or more; 0 for no cap");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run_spec::RunSpec;
+
+    #[test]
+    fn staleness_weights_by_hand() {
+        assert_eq!(StalenessSpec::Constant.weight(9), 1.0);
+        assert!((StalenessSpec::Polynomial { power: 0.5 }.weight(3) - 0.5).abs() < 1e-15);
+        let hinge = StalenessSpec::Hinge { grace: 4.0, slope: 10.0 };
+        assert_eq!((hinge.weight(4), hinge.weight(5)), (1.0, 1.0 / 11.0));
+    }
+
+    #[test]
+    fn rules_go_by_the_fields_names() {
+        let spec: RunSpec = serde_json::from_str(
+            r#"{"name": "x", "token_budget": 10, "merge": {"rule": "delayed_nesterov", "momentum": 0.9, "average": "rda",
+                "correction": "heloco", "tokens_cap": 4}}"#,
+        )
+        .unwrap();
+        spec.validate().unwrap();
+        let merge = spec.merge;
+        assert_eq!((merge.rule, merge.average, merge.correction), (MergeRule::DelayedNesterov, Average::Rda, Correction::Heloco));
+        assert_eq!((merge.tokens_cap, merge.momentum), (4.0, 0.9));
+    }
+
+    #[test]
+    fn momentum_that_would_not_be_used_is_refused() {
+        let spec = MergeSpec { rule: MergeRule::Mean, momentum: 0.9, ..MergeSpec::default() };
+        assert!(spec.validate().unwrap_err().to_string().starts_with("merge.momentum is 0.9; allowed is 0 where"));
+        assert!(MergeSpec { tokens_cap: 0.5, ..MergeSpec::default() }.validate().is_err());
+    }
+}

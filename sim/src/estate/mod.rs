@@ -1,0 +1,136 @@
+//! What the coordinator has beside its process: ledger and blobs. They survive a kill. In cost mode both are tallies.
+
+pub mod tally;
+
+pub use tally::Tally;
+
+use crate::{dataset::Dataset, disk::SimDisk, run::Setup};
+use nightjar_coordinator::{
+    engine::record::Record,
+    store::{Blobs, MemoryLedger, Snapshot},
+};
+use nightjar_shared::{
+    disk::Disk,
+    ids::{BlobHash, Generation},
+};
+use std::sync::Arc;
+
+/// Ledger and blobs.
+pub enum Estate {
+    /// As they ship.
+    Bytes(Whole),
+    /// Names and lengths.
+    Sizes(Box<Tally>),
+}
+
+/// A ledger in memory, and blobs on a simulated disk.
+pub struct Whole {
+    /// Committed facts.
+    pub ledger: MemoryLedger,
+    /// Blobs, uploads and checkpoints.
+    pub disk: Arc<SimDisk>,
+    /// The dataset, which nothing changes.
+    pub dataset: Dataset,
+}
+
+impl Whole {
+    /// The blob folder.
+    pub fn blobs(&self) -> Blobs {
+        Blobs::new(self.disk.clone())
+    }
+
+    /// Looks at the bytes of any blob that a device may fetch.
+    pub fn with_blob<T>(&self, hash: BlobHash, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        match self.dataset.shards.get(&hash) {
+            Some(bytes) => Some(look(bytes)),
+            None => self.disk.with(&format!("blobs/{hash}"), look),
+        }
+    }
+}
+
+impl Estate {
+    /// Of a run that has not begun.
+    pub fn new(setup: &Setup, has_bytes: bool) -> Self {
+        if has_bytes {
+            let dataset = setup.dataset.clone();
+            Estate::Bytes(Whole { ledger: MemoryLedger::new(), disk: Arc::new(SimDisk::default()), dataset })
+        } else {
+            Estate::Sizes(Box::new(Tally::new(&setup.spec, &setup.dataset.manifest)))
+        }
+    }
+
+    /// A coordinator starts.
+    pub fn raise(&mut self, unix_s: u64) -> Generation {
+        match self {
+            Estate::Bytes(whole) => whole.ledger.raise(unix_s),
+            Estate::Sizes(tally) => tally.raise(unix_s),
+        }
+    }
+
+    /// What an engine starts from.
+    pub fn snapshot(&self, epoch_samples: u64) -> Snapshot {
+        match self {
+            Estate::Bytes(whole) => whole.ledger.snapshot(epoch_samples),
+            // A tally is never restarted from.
+            Estate::Sizes(_) => Snapshot::default(),
+        }
+    }
+
+    /// Writes records.
+    pub fn commit(&mut self, generation: Generation, records: &[Record]) {
+        match self {
+            Estate::Bytes(whole) => whole.ledger.commit(generation, records).expect("no other coordinator, no full disk"),
+            Estate::Sizes(tally) => tally.commit(records),
+        }
+    }
+
+    /// The length of a blob that a device may fetch.
+    pub fn length(&self, hash: BlobHash) -> Option<u64> {
+        match self {
+            Estate::Bytes(whole) => whole.with_blob(hash, |bytes| bytes.len() as u64),
+            Estate::Sizes(tally) => tally.length(hash),
+        }
+    }
+
+    /// Bytes of an upload that are here.
+    pub fn incoming(&self, hash: BlobHash) -> u64 {
+        match self {
+            Estate::Bytes(whole) => whole.blobs().incoming(hash).expect("the simulated disk never fails"),
+            Estate::Sizes(tally) => tally.incoming(hash),
+        }
+    }
+
+    /// An upload has arrived up to `end` of `bytes`; an error says why it is not stored. `delta` are the whole's bytes,
+    /// where there are any.
+    pub fn receive(&mut self, hash: BlobHash, bytes: u64, delta: &[u8], end: u64) -> Result<(), String> {
+        match self {
+            Estate::Sizes(tally) => {
+                tally.receive(hash, end);
+                Ok(())
+            }
+            Estate::Bytes(whole) => {
+                let blobs = whole.blobs();
+                let store = || {
+                    let have = blobs.incoming(hash)?.min(end);
+                    blobs.append(hash, have, &delta[have as usize..end as usize])?;
+                    if end == bytes { blobs.finish(hash, bytes) } else { Ok(()) }
+                };
+                store().map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    /// A delta is in a published version and will not be needed again, unless to prove it.
+    pub fn forget(&mut self, hash: BlobHash) {
+        if let Estate::Bytes(whole) = self {
+            whole.disk.remove(&format!("blobs/{hash}")).expect("the simulated disk never fails");
+        }
+    }
+
+    /// The power is cut.
+    pub fn crash(&self, seed: u64) {
+        if let Estate::Bytes(whole) = self {
+            whole.disk.crash(seed);
+        }
+    }
+}

@@ -1,0 +1,476 @@
+//! The six studies: what is asked, and the variants that answer. This file is the table to edit; a row is run again only if
+//! its own configuration changes.
+
+mod parts;
+
+use super::{Against, Bound, Column, Figure, Goal, How, Measure, Study, Target, Variant, Work};
+use crate::{
+    lab::Method,
+    population::{Churn, Hours, Population},
+    scale,
+};
+use nightjar_shared::{
+    delta::CodecId,
+    run_spec::{
+        Average, Correction, DeltaSpec, InnerSpec, InnerState, MergeRule, MergeSpec, ResidualSpec, RunSpec, StalenessSpec,
+    },
+};
+use parts::*;
+
+/// All studies, in the order of the page.
+pub fn studies() -> Vec<Study> {
+    vec![pooling(), reference(), uneven(), codecs(), churn(), data_split(), size()]
+}
+
+fn bytes_columns() -> [Column; 2] {
+    [Column::mean("MB up", Measure::BytesUp).per(1e6), Column::mean("MB down", Measure::BytesDown).per(1e6)]
+}
+
+fn hours() -> Column {
+    Column::mean("virtual s", Measure::VirtualS)
+}
+
+/// Study 1: does pooling pay, and from how many devices on?
+fn pooling() -> Study {
+    let alone = "the fastest alone";
+    // So many tokens that each reaches the loss of the fastest alone, and goes on a little.
+    let budgets = [
+        (2u32, 560_000),
+        (4, 560_000),
+        (8, 720_000),
+        (16, 900_000),
+        (32, 1_300_000),
+        (64, 2_200_000),
+        (128, 3_900_000),
+        (256, 7_200_000),
+    ];
+    let speeds = |devices: u32| (0..devices as usize).map(|i| REFERENCE_SPEEDS[i % 4]).collect::<Vec<_>>();
+    let baseline = |method, tokens| warmed(lab(nano(tokens, 8), method, &speeds(16)));
+    let mut variants = vec![
+        Variant::new(alone, warmed(lab(nano(480_000, 8), Method::Alone, &[2000.0]))).at("alone", 1.0),
+        Variant::new("the fastest alone, batch 4", warmed(lab(nano(480_000, 4), Method::Alone, &[2000.0]))),
+        Variant::new("the fastest alone, batch 16", warmed(lab(nano(480_000, 16), Method::Alone, &[2000.0]))),
+        Variant::new("data parallel, bf16, 16", warmed(lab(nano(900_000, 1), Method::DataParallel, &speeds(16)))),
+    ];
+    for (name, learning_rate, momentum) in [("outer 1", 1.0, 0.0), ("outer 0.7/0.9", 0.7, 0.9)] {
+        let method = Method::Diloco { steps: 16, learning_rate, momentum };
+        variants.push(Variant::new(format!("DiLoCo, f32, H 16, {name}, 16"), baseline(method, 900_000)));
+    }
+    for (devices, tokens) in budgets {
+        let wall_s = if devices > 32 { 1.2 } else { 1.5 };
+        let work = warmed(sim(ours(nano(tokens, 4), wall_s), four_speeds(devices)));
+        let variant = Variant::new(format!("ours, {devices}"), work).at("ours", f64::from(devices));
+        variants.push(Variant { seeds: if devices > 128 { 2 } else { 0 }, ..variant });
+    }
+    for (name, spec) in [
+        ("ours, 16, rounds of 3 s", ours(nano(900_000, 4), 3.0)),
+        ("ours, 16, batch 2", ours(nano(900_000, 2), 1.5)),
+        ("ours, 16, 8-bit deltas", with_codec(ours(nano(900_000, 4), 1.5), CodecId::Blocks8, 64)),
+        ("ours, 16, sparse k 64", with_codec(ours(nano(900_000, 4), 1.5), CodecId::Sparse2, 64)),
+        ("ours, 16, 4-bit updates", with_updates(ours(nano(900_000, 4), 1.5), CodecId::Blocks4)),
+        ("ours, 16, 2-bit updates", with_updates(ours(nano(900_000, 4), 1.5), CodecId::Blocks2)),
+        ("ours, 16, plain mean", plain_mean(ours(nano(900_000, 4), 1.5))),
+        ("ours, 16, no rounds", free(ours(nano(900_000, 4), 1.5), 16)),
+    ] {
+        variants.push(Variant::new(name, warmed(sim(spec, four_speeds(16)))));
+    }
+    let until = Measure::Until(Against::Time, Target::FinalOf(alone.into()));
+    let faster = Column::compared("times sooner", until.clone(), How::TimesLess(alone.into()));
+    let [up, down] = bytes_columns();
+    let few = [alone, "data parallel, bf16, 16", "DiLoCo, f32, H 16, outer 1, 16", "ours, 4", "ours, 16", "ours, 64"];
+    Study {
+        key: "pooling",
+        title: "Does pooling pay?",
+        reading: "Pooling pays once a model is warm: the more devices, the sooner, though by less and less. Three things make it so. *Rounds*: \
+                  without them, deltas are about one version stale, and a device that undoes what others have undone already makes the \
+                  weights swing. *Norm-preserving averages* (RDA): deltas of small batches are mostly noise to each other (the measured \
+                  agreement is about a tenth), so their plain mean is a third as long as each, and the run moves a third as far. *Short \
+                  rounds*: of 3 s, each device strays further on noise of its own. A sparse delta of k = 64 needs more rounds than \
+                  these 50 to say all it has to say. What keeps 16 devices from half of the ideal 7.5 is mostly time: they train 74 % of \
+                  it, and wait for messages and for each other the rest; training on meanwhile is not built yet.",
+        question: "Devices of 2000, 1000, 500 and 250 tokens a second, as many of each, on 20 Mbit/s up and 100 down, 15 ms away, \
+                   against the fastest of them alone, which trains for 240 s at the batch that suits it best: how much sooner do \
+                   they reach the loss that it ends with? All start from weights that one device trained for 1.9 M tokens, as \
+                   anchors do before volunteers come: from a random start, what counts is sequential steps, and no pool helps. \
+                   `nano`, 98,624 parameters, the large corpus; everybody has the same learning rate and a schedule that ends \
+                   with its own tokens. Data parallel has one sample a device and step.",
+        columns: vec![
+            Column::mean("held-out loss", Measure::Loss),
+            Column::mean("out of domain", Measure::LossOod),
+            Column::mean("loss at 450 k tokens", Measure::LossAt(Against::Tokens, 450_000.0)),
+            Column::mean("s to the loss of the fastest alone", until),
+            faster.clone(),
+            Column::mean("utilisation", Measure::Utilisation),
+            up,
+            down,
+            hours(),
+        ],
+        figures: vec![
+            Figure::Sweep {
+                title: "Speed-up in time to loss".into(),
+                x: "devices".into(),
+                column: faster.clone(),
+                log: (true, true),
+                level: Some(("the fastest alone".into(), 1.0)),
+            },
+            curves("Loss against time", Against::Time, &few),
+            curves("Loss against tokens", Against::Tokens, &few),
+            curves("Loss against bytes", Against::Bytes, &few[1..]),
+        ],
+        goals: vec![
+            Goal { words: "Pooling pays".into(), variant: "ours, 16".into(), column: faster.clone(), bound: Bound::AtLeast(1.0) },
+            Goal {
+                words: "At least half of the ideal speed-up of 7.5".into(),
+                variant: "ours, 16".into(),
+                column: faster,
+                bound: Bound::AtLeast(3.75),
+            },
+        ],
+        variants,
+    }
+}
+
+/// Study 1, where the reference stands: size `s` from a random start.
+fn reference() -> Study {
+    const TOKENS: u64 = 524_288;
+    let speeds = REFERENCE_SPEEDS;
+    let alone = "the fastest alone";
+    let diloco = |learning_rate, momentum| Method::Diloco { steps: 16, learning_rate, momentum };
+    let variants = vec![
+        Variant::new(alone, lab(small(TOKENS), Method::Alone, &speeds)),
+        Variant::new("data parallel, bf16, 4", lab(small(TOKENS), Method::DataParallel, &speeds)),
+        Variant::new("DiLoCo, f32, H 16, outer 1, 4", lab(small(TOKENS), diloco(1.0, 0.0), &speeds)),
+        Variant::new("DiLoCo, f32, H 16, outer 0.7/0.9, 4", lab(small(TOKENS), diloco(0.7, 0.9), &speeds)),
+        Variant::new("ours, 4", sim(ours(small(TOKENS), 3.0), four_speeds(4))),
+    ];
+    let [up, down] = bytes_columns();
+    Study {
+        key: "reference",
+        title: "Beside the PyTorch reference",
+        question: "Size `s`, 824,448 parameters, from a random start on the small corpus, 524,288 tokens, 2 × 128 a step, four devices: \
+                   what the independent PyTorch implementation reaches is 1.938 alone, 2.042 data parallel, 2.221 and 2.515 DiLoCo \
+                   with outer 1 and 0.7/0.9 (it measures on other windows, and sends gradients in f32).",
+        columns: vec![
+            Column::mean("held-out loss", Measure::Loss),
+            Column::mean("out of domain", Measure::LossOod),
+            Column::mean("s to 2.6", Measure::Until(Against::Time, Target::Loss(2.6))),
+            Column::mean("utilisation", Measure::Utilisation),
+            up,
+            down,
+            hours(),
+        ],
+        figures: vec![curves("Loss against time from a random start", Against::Time, &[])],
+        variants,
+        ..Study::default()
+    }
+}
+
+/// Study 2: what do fewer bits cost?
+fn codecs() -> Study {
+    let codec = |codec, k, feedback| DeltaSpec { codec, k, feedback, ..DeltaSpec::default() };
+    let ladder = [
+        ("dense f32", codec(CodecId::F32, 0, 0.0)),
+        ("8-bit", codec(CodecId::Blocks8, 0, 0.0)),
+        ("4-bit", codec(CodecId::Blocks4, 0, 0.0)),
+        ("4-bit, feedback", codec(CodecId::Blocks4, 0, 1.0)),
+        ("2-bit", codec(CodecId::Blocks2, 0, 0.0)),
+        ("2-bit, feedback", codec(CodecId::Blocks2, 0, 1.0)),
+        ("sparse 2-bit, k 64", codec(CodecId::Sparse2, 64, 0.0)),
+        ("sparse 2-bit, k 64, feedback", codec(CodecId::Sparse2, 64, 1.0)),
+        ("sparse 2-bit, k 128, feedback", codec(CodecId::Sparse2, 128, 1.0)),
+        ("sparse 2-bit, k 256, feedback", codec(CodecId::Sparse2, 256, 1.0)),
+    ];
+    let mut variants = vec![];
+    for steps in [16u32, 64, 256, 500] {
+        for (name, delta) in &ladder {
+            // The long ones cost hours: only those that might be chosen.
+            let is_wanted = steps < 256 || ["dense f32", "2-bit, feedback", "sparse 2-bit, k 64, feedback"].contains(name);
+            let delta = DeltaSpec { k: delta.k.max(1), ..delta.clone() };
+            let spec =
+                RunSpec { delta, ..in_step(nano(rounds_tokens(4, steps, 32), 1), steps, 4, 2.0 + f64::from(steps) / 16.0) };
+            let work = if is_wanted { warmed(sim(spec, alike(4, 2000.0))) } else { Work::Planned };
+            variants.push(Variant::new(format!("{name}, H {steps}"), work).at(*name, f64::from(steps)));
+        }
+    }
+    let dense = |steps: u32| format!("dense f32, H {steps}");
+    let within = |steps: u32| Column::compared("to dense f32", Measure::Loss, How::PercentAbove(dense(steps)));
+    let ours = |steps: u32| format!("sparse 2-bit, k 64, feedback, H {steps}");
+    let mut goals: Vec<Goal> = [16, 64, 256, 500]
+        .map(|steps| Goal {
+            words: "Within 1 % of dense f32".into(),
+            variant: ours(steps),
+            column: within(steps),
+            bound: Bound::AtMost(1.0),
+        })
+        .into();
+    goals.push(Goal {
+        words: "Up ≤ 0.155 bit a parameter".into(),
+        variant: ours(64),
+        column: Column::mean("bit up", Measure::Extra("bits_up_per_parameter_and_delta".into())),
+        bound: Bound::AtMost(0.155),
+    });
+    let [up, down] = bytes_columns();
+    Study {
+        key: "codecs",
+        title: "What fewer bits cost",
+        reading: "Dense blocks of 2 bits lose nothing against f32, with or without error feedback, and are the default. Sparse deltas lose in \
+                  so few rounds what they have not sent yet, the larger k, the less; and feedback makes it worse, since what it sends \
+                  late was right for older weights. They are for models whose dense delta would not go up in time, and for runs of \
+                  thousands of rounds.",
+        question: "Four equal devices in step, 32 rounds of one sample a step, from a warm start; only the codec and H change. What is \
+                   asked of the sparse codec is the sum of its rounds: with k = 64 a value is sent every 64th round on average, so \
+                   32 rounds are its hardest case.",
+        columns: vec![
+            Column::mean("held-out loss", Measure::Loss),
+            Column::mean("out of domain", Measure::LossOod),
+            Column::mean("bit a parameter, up", Measure::Extra("bits_up_per_parameter_and_delta".into())),
+            up,
+            down,
+        ],
+        figures: vec![Figure::Sweep {
+            title: "Loss by codec and H".into(),
+            x: "H, inner steps a round".into(),
+            column: Column::mean("held-out loss, nats a token", Measure::Loss),
+            log: (true, false),
+            level: None,
+        }],
+        goals,
+        variants,
+    }
+}
+
+/// Study 3: devices of sixteen speeds.
+fn uneven() -> Study {
+    const TOKENS: u64 = 1_200_000;
+    let base = MergeSpec { rule: MergeRule::Nesterov, quorum: 4, grace_s: 0.0, average: Average::Mean, ..MergeSpec::default() };
+    let polynomial = |power| StalenessSpec::Polynomial { power };
+    let (in_step_name, halos, winner) = ("DiLoCo + DyLU, synchronous", "HALoS", "rounds, RDA");
+    let slow = "DiLoCo, synchronous, H 32";
+    let merges = [
+        ("mean, polynomial 0.5", MergeSpec { rule: MergeRule::Mean, ..base.clone() }),
+        ("mean, constant", MergeSpec { rule: MergeRule::Mean, staleness: StalenessSpec::Constant, ..base.clone() }),
+        ("mean, polynomial 1", MergeSpec { rule: MergeRule::Mean, staleness: polynomial(1.0), ..base.clone() }),
+        (
+            "mean, hinge 4, 0.5",
+            MergeSpec { rule: MergeRule::Mean, staleness: StalenessSpec::Hinge { grace: 4.0, slope: 0.5 }, ..base.clone() },
+        ),
+        ("mean of every delta", MergeSpec { rule: MergeRule::Mean, quorum: 1, learning_rate: 0.25, ..base.clone() }),
+        ("mean, RDA", MergeSpec { rule: MergeRule::Mean, average: Average::Rda, ..base.clone() }),
+        ("Nesterov 0.5", MergeSpec { momentum: 0.5, ..base.clone() }),
+        ("Nesterov 0.9", MergeSpec { momentum: 0.9, learning_rate: 0.35, ..base.clone() }),
+        (
+            "Delayed Nesterov 0.9",
+            MergeSpec { rule: MergeRule::DelayedNesterov, momentum: 0.9, learning_rate: 0.7, ..base.clone() },
+        ),
+        ("HeLoCo, Nesterov 0.5", MergeSpec { momentum: 0.5, correction: Correction::Heloco, ..base.clone() }),
+    ];
+    let warm = |spec| warmed(sim(spec, halos16()));
+    let spec = || ours(nano(TOKENS, 2), 4.0);
+    let fixed = in_step(spec(), 32, 16, 44.0);
+    let synchronous = MergeSpec { quorum: 16, momentum: 0.9, learning_rate: 0.35, ..base };
+    let reset = RunSpec { inner: InnerSpec { state: InnerState::Reset, ..spec().inner }, ..spec() };
+    let mut variants = vec![
+        Variant::new(slow, warm(RunSpec { merge: synchronous.clone(), ..fixed })),
+        Variant::new(in_step_name, warm(RunSpec { merge: MergeSpec { grace_s: 20.0, ..synchronous }, ..spec() })),
+        Variant::new(halos, warmed(lab(nano(TOKENS, 2), Method::Halos { steps: 8, regions: 4 }, &HALOS_SPEEDS))),
+        Variant::new(winner, warm(spec())),
+        Variant::new("rounds, mean", warm(plain_mean(spec()))),
+        Variant::new("rounds, RDA, inner state reset", warm(reset)),
+    ];
+    for (name, merge) in merges {
+        variants.push(Variant::new(name, warm(RunSpec { merge, ..free(spec(), 4) })));
+    }
+    let soon = Measure::Until(Against::Time, Target::FinalOf(slow.into()));
+    let until = Measure::Until(Against::Time, Target::FinalOf(in_step_name.into()));
+    Study {
+        key: "uneven",
+        title: "Sixteen speeds",
+        reading: "Staleness does the damage. Every rule that merges whenever deltas come is beaten by rounds, and a rule that does not weigh \
+                  staleness down, or adds momentum, diverges or nearly so: the momentum of stale deltas is an oscillation. Weighing \
+                  staleness down harder helps (power 1 more than 0.5). Starting every lease with fresh moments costs more than any \
+                  choice of rule. With a fixed H the slowest device sets the pace.",
+        question: "Sixteen devices of 0.107 to 0.907 of a base speed in four regions, as HALoS has them: how soon does each rule \
+                   reach the final loss of synchronous DiLoCo with DyLU?",
+        columns: vec![
+            Column::mean("held-out loss", Measure::Loss),
+            Column::compared("to synchronous", Measure::Loss, How::PercentAbove(in_step_name.into())),
+            Column::mean("s to its final loss", until.clone()),
+            Column::mean("s to that of fixed H", soon.clone()),
+            Column::mean("staleness", Measure::Extra("staleness_mean".into())),
+            Column::mean("utilisation", Measure::Utilisation),
+            hours(),
+        ],
+        figures: vec![
+            curves("Loss against time", Against::Time, &[]),
+            Figure::Bars {
+                title: "Final loss by rule".into(),
+                column: Column::mean("held-out loss, nats a token", Measure::Loss),
+                dots: true,
+            },
+        ],
+        goals: vec![
+            Goal {
+                words: "Synchronous DiLoCo's final loss in 1/7.5 of its time".into(),
+                variant: winner.into(),
+                column: Column::compared("times sooner", soon, How::TimesLess(slow.into())),
+                bound: Bound::AtLeast(7.5),
+            },
+            Goal {
+                words: "Sooner than HALoS at DiLoCo + DyLU's final loss".into(),
+                variant: winner.into(),
+                column: Column::compared("times sooner", until, How::TimesLess(halos.into())),
+                bound: Bound::AtLeast(1.0),
+            },
+        ],
+        variants,
+    }
+}
+
+/// Study 4: devices that come, go, and lose what they did.
+fn churn() -> Study {
+    const TOKENS: u64 = 1_200_000;
+    let quiet = thirty();
+    let with = |change: &dyn Fn(&mut crate::population::Group)| {
+        let mut population: Population = quiet.clone();
+        population.group.iter_mut().for_each(change);
+        population
+    };
+    let always = "30 devices, always on";
+    let warm = |spec, population| warmed(sim(spec, population));
+    let spec = || ours(nano(TOKENS, 2), 1.5);
+    let lossy = with(&|group| group.deltas_lost = 0.5);
+    let sparse = || with_codec(spec(), CodecId::Sparse2, 256);
+    let residual = |residual| RunSpec { delta: DeltaSpec { residual, ..sparse().delta }, ..sparse() };
+    let night = with(&|group| {
+        group.online = Some(Hours { from: 22.5, hours: [6.0, 8.0] });
+        group.time_zone_h = crate::population::Dist::List(vec![-8.0, -5.0, 0.0, 1.0, 3.0, 5.5, 8.0, 9.0]);
+    });
+    let variants = vec![
+        Variant::new(always, warm(spec(), quiet.clone())),
+        Variant::new("14 of 30 on at a time", warm(spec(), with(&|g| g.churn = Some(Churn { on_s: 30.0, off_s: 34.0 })))),
+        Variant::new("half of all deltas lost", warm(spec(), lossy.clone())),
+        Variant::new("sparse, always on", warm(sparse(), quiet.clone())),
+        Variant::new("sparse, half lost, residual kept", warm(sparse(), lossy.clone())),
+        Variant::new("sparse, half lost, residual decays", warm(residual(ResidualSpec::Decay), lossy.clone())),
+        Variant::new("sparse, half lost, residual dropped", warm(residual(ResidualSpec::Drop), lossy)),
+        Variant::new("nights around the world", warm(spec(), night)),
+    ];
+    let above = Column::compared("to always on", Measure::Loss, How::PercentAbove(always.into()));
+    Study {
+        key: "churn",
+        title: "Devices that come and go",
+        reading: "Devices that come and go cost time, not loss: at equal tokens, a run that loses half of its deltas ends where one that loses \
+                  none does, or below, since its rounds are smaller and more. A residual whose delta was lost, or that has grown old, \
+                  is best kept as it is: letting it decay or dropping it throws away what no other device has sent.",
+        question: "Thirty devices: always on; fourteen of them on at a time; half of all deltas lost; nights by time zone.",
+        columns: vec![
+            Column::mean("held-out loss", Measure::Loss),
+            above.clone(),
+            Column::mean("deltas merged", Measure::Extra("deltas".into())),
+            Column::mean("utilisation", Measure::Utilisation),
+            hours(),
+        ],
+        figures: vec![curves("Loss against tokens", Against::Tokens, &[])],
+        goals: vec![Goal {
+            words: "Half of the deltas lost costs ≤ 1 %".into(),
+            variant: "half of all deltas lost".into(),
+            column: above,
+            bound: Bound::AtMost(1.0),
+        }],
+        variants,
+    }
+}
+
+/// Study 5: data that is not the same everywhere.
+fn data_split() -> Study {
+    const TOKENS: u64 = 1_500_000;
+    let population = || alike(16, 1000.0);
+    let small_disk = || {
+        let mut population = population();
+        population.group.iter_mut().for_each(|g| g.disk_gib = crate::population::Dist::Fixed(0.02));
+        population
+    };
+    let spec = || ours(nano(TOKENS, 4), 3.0);
+    let on = |by_domain, population| match warmed(sim(spec(), population)) {
+        Work::Sim(mut work) => {
+            work.data = super::work::Data { by_domain, ..work.data };
+            Work::Sim(work)
+        }
+        other => other,
+    };
+    let iid = "windows mixed over shards";
+    let [up, down] = bytes_columns();
+    Study {
+        key: "data",
+        title: "Data that differs from device to device",
+        reading: "Leases are dealt from the front, so with shards of one kind of text a short run sees mostly one kind, and is worse on the \
+                  others: this is the order of the data, not who has it. `dataset prepare` mixes all texts into every shard.",
+        question: "Sixteen equal devices on the large corpus of four kinds of text: shards that mix all kinds, shards of one kind \
+                   each, and disks that hold a small part of the data.",
+        variants: vec![
+            Variant::new(iid, on(false, population())),
+            Variant::new("a shard has one kind of text", on(true, population())),
+            Variant::new("one kind, disks of 20 MB", on(true, small_disk())),
+        ],
+        columns: vec![
+            Column::mean("held-out loss", Measure::Loss),
+            Column::compared("to mixed", Measure::Loss, How::PercentAbove(iid.into())),
+            Column::mean("out of domain", Measure::LossOod),
+            Column::mean("MB of shards", Measure::Extra("bytes_shards".into())).per(1e6),
+            up,
+            down,
+        ],
+        figures: vec![curves("Loss against tokens", Against::Tokens, &[])],
+        ..Study::default()
+    }
+}
+
+/// Study 6: many devices, no tensors.
+fn size() -> Study {
+    let extra = |heading: &str, name: &str, scale: f64| Column::mean(heading, Measure::Extra(name.into())).per(scale);
+    let mut variants = vec![];
+    for (devices, hours) in [(1_000u32, 12.0), (10_000, 12.0), (100_000, 6.0), (1_000_000, 2.0)] {
+        let work = cost(scale::spec(devices), scale::homes(devices), hours);
+        let variant = Variant::new(format!("{devices} homes"), work).at("homes", f64::from(devices));
+        variants.push(Variant { seeds: if devices > 10_000 { 1 } else { 0 }, ..variant });
+    }
+    for (name, up) in [("110 Mbit/s up", 110.0), ("15 Mbit/s up", 15.0)] {
+        variants.push(Variant::new(format!("100 devices, {name}"), cost(scale::spec(100), lines(100, up), 24.0)));
+    }
+    let used = Column::mean("utilisation", Measure::Utilisation);
+    let goal = |variant: &str, least| Goal {
+        words: format!("Utilisation with {variant}"),
+        variant: format!("100 devices, {variant}"),
+        column: used.clone(),
+        bound: Bound::AtLeast(least),
+    };
+    let goals = vec![goal("110 Mbit/s up", 0.97), goal("15 Mbit/s up", 0.9)];
+    let cpu = extra("coordinator CPU s a virtual hour", "coordinator_cpu_s_per_virtual_hour", 1.0);
+    Study {
+        key: "scale",
+        title: "How large it can get",
+        question: "A model of 110 M parameters without its tensors: engine, sessions, ledger and links of up to a million homes.",
+        columns: vec![
+            cpu.clone(),
+            extra("MB of memory", "memory_bytes", 1e6),
+            extra("kB up a device-hour", "bytes_up_per_device_hour", 1e3),
+            extra("kB down a device-hour", "bytes_down_per_device_hour", 1e3),
+            used.clone(),
+            extra("events a second", "events_per_s", 1.0),
+        ],
+        figures: vec![Figure::Sweep {
+            title: "What a coordinator needs".into(),
+            x: "devices".into(),
+            column: cpu,
+            log: (true, true),
+            level: None,
+        }],
+        goals,
+        variants,
+        ..Study::default()
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

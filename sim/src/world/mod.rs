@@ -1,0 +1,301 @@
+//! The world: one queue of what is to happen, in virtual time. Messages take a while and get lost with their connection;
+//! owners and devices come and go; processes are killed before any effect, sometimes with a power cut, and start again.
+
+mod account;
+mod conclude;
+mod devices;
+mod lot;
+mod office;
+pub mod transfer;
+
+pub use conclude::{Aftermath, aftermath, conclude};
+
+use crate::{
+    coordinator::Coordinator,
+    device::Device,
+    disk::SimDisk,
+    draws::{Draws, Purpose},
+    estate::Estate,
+    host::Meter,
+    population::Traits,
+    run::{Progress, Setup},
+    training::Training,
+};
+use account::Account;
+use lot::Lot;
+use nightjar_agent::session::Event as DeviceEvent;
+use nightjar_coordinator::engine::{self, event::ReplyTo};
+use nightjar_shared::{ids::LeaseId, time::Mono, wire::device_message};
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+/// With kills, events after which a simulation that does not end is given up.
+const EVENTS_MAX: u64 = 3_000_000;
+/// Events at one instant, for each device and in all, after which time is taken to stand still.
+const INSTANT_MAX: u64 = 1000;
+/// How many events pass between two looks of whoever watches.
+const WATCH_EVERY: u64 = 1 << 12;
+
+/// Something that is to happen.
+#[derive(Debug)]
+enum Happening {
+    /// To a device, if it still has this connection or process.
+    Device {
+        number: u32,
+        connection: u32,
+        event: Box<DeviceEvent>,
+    },
+    /// The session's own timer, at the latest.
+    DeviceTick(u32),
+    WorkerDue {
+        number: u32,
+        job: u32,
+    },
+    StartDevice(u32),
+    /// It is switched on or off, perhaps.
+    Presence(u32),
+    OwnerChanges(u32),
+    /// A request has arrived.
+    Request {
+        number: u32,
+        connection: u32,
+        ask: Box<(u64, device_message::Body)>,
+    },
+    /// A blob has arrived.
+    Arrived {
+        number: u32,
+        connection: u32,
+    },
+    /// A connection breaks.
+    Breaks {
+        number: u32,
+        connection: u32,
+    },
+    CoordinatorTick,
+    StartCoordinator,
+}
+
+/// An entry of the queue: by time, then in the order of entering.
+struct Entry {
+    at: Mono,
+    order: u64,
+    what: Happening,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// An open request: whose connection it came by.
+struct Asked {
+    number: u32,
+    connection: u32,
+    request: u64,
+    /// Of an offer.
+    lease: Option<LeaseId>,
+}
+
+/// One simulated run.
+pub struct World<'s> {
+    setup: &'s Setup,
+    training: Box<dyn Training + 's>,
+    now: Mono,
+    queue: BinaryHeap<Reverse<Entry>>,
+    next: u64,
+    events: u64,
+    estate: Estate,
+    coordinator: Option<Coordinator>,
+    /// The earliest of its timers that is in the queue.
+    coordinator_tick: Option<Mono>,
+    /// When the coordinator's own link is free, up and down, in virtual seconds.
+    office_free: [f64; 2],
+    devices: Vec<Device>,
+    asked: HashMap<ReplyTo, Asked>,
+    /// Kept only where there is a ledger to compare with.
+    acknowledged: BTreeSet<LeaseId>,
+    lot: Lot,
+    draws: Draws,
+    account: Account,
+    faults: Vec<String>,
+    meter: Meter,
+    coordinator_cpu_s: f64,
+}
+
+impl<'s> World<'s> {
+    /// Before anything has happened.
+    pub fn new(setup: &'s Setup, training: Box<dyn Training + 's>) -> Self {
+        let meter = Meter::start();
+        let has_bytes = training.has_bytes();
+        assert!(has_bytes || setup.chaos.kills == 0, "without bytes there is nothing to start again from");
+        let spec = Arc::new(setup.spec.clone());
+        let shared = (!has_bytes).then(|| Arc::new(SimDisk::default()));
+        let traits = Traits::all(&setup.population, setup.seed);
+        let account = Account::new(&traits);
+        let devices = traits.into_iter().zip(0..).map(|(t, n)| Device::new(setup, n, t, &spec, shared.as_ref())).collect();
+        World {
+            setup,
+            now: Mono::default(),
+            queue: BinaryHeap::new(),
+            next: 0,
+            events: 0,
+            estate: Estate::new(setup, has_bytes),
+            coordinator: None,
+            coordinator_tick: None,
+            office_free: [0.0; 2],
+            devices,
+            asked: HashMap::new(),
+            acknowledged: BTreeSet::new(),
+            lot: Lot::new(setup),
+            draws: Draws::of_world(setup.seed),
+            account,
+            faults: vec![],
+            meter,
+            coordinator_cpu_s: 0.0,
+            training,
+        }
+    }
+
+    /// Runs to the end; an error says why there is none.
+    pub fn run(&mut self, watch: &mut dyn FnMut(&Progress)) -> Result<(), String> {
+        self.setup.spec.validate().map_err(|e| format!("the run spec cannot be trained: {e}"))?;
+        engine::check(&self.setup.spec, &self.setup.dataset.manifest).map_err(|e| e.to_string())?;
+        self.at_s(0.0, Happening::StartCoordinator);
+        for number in 0..self.devices.len() as u32 {
+            let device = &mut self.devices[number as usize];
+            let late_s = self.setup.start_spread_s * device.draws.unit(Purpose::Delay);
+            self.at_s(late_s, Happening::Presence(number));
+            self.owner_will_change(number, late_s);
+        }
+        let end = Mono::from_origin(Duration::try_from_secs_f64(self.setup.until.virtual_s).unwrap_or(Duration::MAX));
+        let (mut settled_at, mut instant) = (None, 0);
+        loop {
+            let Some(Reverse(entry)) = self.queue.pop() else { return Err("everything stopped".into()) };
+            if entry.at > end {
+                self.now = end;
+                return self.out_of_time();
+            }
+            if entry.at > self.now {
+                (self.now, instant) = (entry.at, 0);
+            }
+            self.events += 1;
+            instant += 1;
+            if instant > INSTANT_MAX * (self.devices.len() as u64 + 1000) {
+                return Err(format!("time stands still at {} ms: something is due again and again", self.now.ms));
+            }
+            self.happen(entry.what);
+            if self.events.is_multiple_of(WATCH_EVERY) {
+                watch(&self.progress());
+            }
+            if self.setup.chaos.kills > 0 {
+                if self.has_settled(&mut settled_at) {
+                    return Ok(());
+                }
+                if self.events >= EVENTS_MAX {
+                    return Err(format!(
+                        "the run does not get on: {EVENTS_MAX} events, {} s of virtual time",
+                        self.now.ms / 1000
+                    ));
+                }
+            } else if self.has_ended() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What the coordinator has beside its process.
+    pub fn estate(&self) -> &Estate {
+        &self.estate
+    }
+
+    fn out_of_time(&self) -> Result<(), String> {
+        if self.setup.chaos.kills > 0 { Err("the run does not get on: its virtual time is over".into()) } else { Ok(()) }
+    }
+
+    /// After the last kill, the run goes on undisturbed until so many more deltas are merged.
+    fn has_settled(&self, settled_at: &mut Option<u64>) -> bool {
+        if self.lot.left > 0 {
+            return false;
+        }
+        let goal = *settled_at.get_or_insert(self.account.merged + self.setup.chaos.settling_deltas);
+        self.coordinator.is_some() && self.account.merged >= goal
+    }
+
+    fn has_ended(&self) -> bool {
+        let spent = self.account.tokens >= self.setup.spec.token_budget && self.account.through_seq == self.account.merged;
+        spent || self.setup.until.loss.is_some_and(|goal| self.account.loss.is_some_and(|loss| loss <= goal))
+    }
+
+    fn progress(&self) -> Progress {
+        Progress {
+            virtual_s: self.now_s(),
+            virtual_s_end: self.setup.until.virtual_s,
+            tokens: self.account.tokens,
+            token_budget: self.setup.spec.token_budget,
+            versions: self.account.versions,
+            loss: self.account.loss,
+            events: self.events,
+        }
+    }
+
+    fn now_s(&self) -> f64 {
+        self.now.ms as f64 / 1000.0
+    }
+
+    fn after(&mut self, seconds: f64, what: Happening) {
+        self.at_s(self.now_s() + seconds, what);
+    }
+
+    fn at_s(&mut self, at_s: f64, what: Happening) {
+        self.at(Mono { ms: (at_s.max(0.0) * 1000.0).ceil() as u64 }, what);
+    }
+
+    fn at(&mut self, at: Mono, what: Happening) {
+        self.next += 1;
+        self.queue.push(Reverse(Entry { at: at.max(self.now), order: self.next, what }));
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        let is_current = |w: &Self, number: u32, connection: u32| w.devices[number as usize].connection == connection;
+        match happening {
+            Happening::StartCoordinator => self.coordinator(None),
+            Happening::CoordinatorTick => self.coordinator_ticks(),
+            Happening::Request { number, connection, ask } if is_current(self, number, connection) => {
+                self.request(number, ask.0, ask.1);
+            }
+            Happening::StartDevice(number) => self.start_device(number),
+            Happening::Presence(number) => self.presence(number),
+            Happening::OwnerChanges(number) => self.owner_changes(number),
+            Happening::DeviceTick(number) => self.device_ticks(number),
+            Happening::Device { number, connection, event } if is_current(self, number, connection) => {
+                self.device(number, *event);
+            }
+            Happening::WorkerDue { number, job } => self.worker_due(number, job),
+            Happening::Arrived { number, connection } if is_current(self, number, connection) => self.arrived(number),
+            Happening::Breaks { number, connection } if is_current(self, number, connection) => {
+                self.disconnect(number, "the connection broke");
+            }
+            // On a connection that is gone.
+            Happening::Device { .. } | Happening::Request { .. } | Happening::Arrived { .. } | Happening::Breaks { .. } => {}
+        }
+    }
+}
+
+/// Kills by the effect that did not happen any more.
+pub type Kills = BTreeMap<&'static str, u32>;
