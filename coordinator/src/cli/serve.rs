@@ -45,7 +45,7 @@ run.toml (name and token_budget are needed; the others show their defaults, and 
   wall_s = 60.0                  # how long a round, or a free lease, takes
 
   [delta]
-  codec = \"blocks2\"              # or blocks4, blocks8, sparse2 (k of each 4096), f32
+  codec = \"blocks8\"              # or blocks4, blocks2, sparse2 (k of each 4096), f32
   feedback = 1.0                 # what rounding took is added to the next delta
 
   [merge]
@@ -57,7 +57,7 @@ run.toml (name and token_budget are needed; the others show their defaults, and 
   staleness = { rule = \"polynomial\", power = 0.5 }
 
   [publish]
-  codec = \"blocks2\"              # or blocks4, blocks8
+  codec = \"blocks8\"              # or blocks4, blocks2
   keyframe_every = 64            # versions
 
 Then let devices in:

@@ -53,7 +53,8 @@ impl Engine {
         self.last_lease = record.id;
         match record.kind {
             LeaseKind::Evaluate => self.evaluating = Some((record.base_version, record.id)),
-            LeaseKind::Train => self.round.issued(record.id),
+            LeaseKind::Train if self.has_rounds() => self.round.issued(record.id),
+            LeaseKind::Train => {}
         }
         let tokens_per_s = self.roster.get(device).map_or(0.0, |d| d.pace.tokens_per_s());
         turn.records.push(Record::LeaseIssued(record.clone()));

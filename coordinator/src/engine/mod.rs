@@ -315,7 +315,7 @@ impl Engine {
             ask::Body::Hello(_) => Ok(None),
             ask::Body::LeaseRequest(request) => {
                 let evaluates = session.evaluates && self.something_to_evaluate();
-                if !evaluates && self.hold(device, reply_to, &request, now)? {
+                if !evaluates && self.hold(device, reply_to, &request, now, turn)? {
                     return Ok(None);
                 }
                 self.lease(device, session, &request, now, turn).map(|lease| Some(answer::Body::Lease(lease)))

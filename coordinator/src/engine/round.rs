@@ -4,7 +4,7 @@
 //! It is the synchronous rounds of DiLoCo (arXiv 2311.08105) without their barrier, by the leases of DyLU (arXiv
 //! 2401.09135). docs/study.md shows what staleness of even one version costs.
 
-use super::{Engine, hello_again, turn::Turn};
+use super::{Engine, event::ReplyTo, hello_again, turn::Turn};
 use nightjar_shared::{
     ids::{DeviceId, LeaseId},
     run_spec::Pacing,
@@ -15,8 +15,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
-
-use super::event::ReplyTo;
 
 /// A lease shorter than this share of a round is not worth its download: who comes so late waits for the next round.
 const LEAST_SHARE: f64 = 0.25;
@@ -108,8 +106,15 @@ impl Engine {
     }
 
     /// Whether a request for a lease is better answered when the next round begins; if that is too long to wait, the
-    /// refusal says when to come again. A held request of the same device is of a connection that is gone.
-    pub(super) fn hold(&mut self, device: DeviceId, to: ReplyTo, request: &LeaseRequest, now: Mono) -> Result<bool, Refusal> {
+    /// refusal says when to come again.
+    pub(super) fn hold(
+        &mut self,
+        device: DeviceId,
+        to: ReplyTo,
+        request: &LeaseRequest,
+        now: Mono,
+        turn: &mut Turn,
+    ) -> Result<bool, Refusal> {
         let comes = self.publishing.is_some() || self.buffered() > 0 || !self.round.out.is_empty();
         let over = self.round_is_over();
         let speed = self.roster.get(device).map_or(0.0, |d| d.pace.tokens_per_s());
@@ -121,7 +126,11 @@ impl Engine {
         if wait > HOLD_MAX {
             return Err(self.retry(RefusalCode::Busy, "The next round is about to begin.", wait, device, now));
         }
-        self.round.held.insert(device, (to, request.clone()));
+        if let Some((earlier, _)) = self.round.held.insert(device, (to, request.clone())) {
+            // Most likely nobody hears it; but who waits for an answer is forgotten only with one.
+            let refusal = self.retry(RefusalCode::Busy, "This device has asked again since.", wait, device, now);
+            turn.reply(earlier, answer::Body::Refusal(refusal));
+        }
         Ok(true)
     }
 

@@ -213,10 +213,9 @@ fn codecs() -> Study {
     Study {
         key: "codecs",
         title: "What fewer bits cost",
-        reading: "Dense blocks of 2 bits lose nothing against f32, with or without error feedback, and are the default. Sparse deltas lose in \
+        reading: "Dense blocks of 2 bits lose nothing against f32, with or without error feedback, once a model is warm. Sparse deltas lose in \
                   so few rounds what they have not sent yet, the larger k, the less; and feedback makes it worse, since what it sends \
-                  late was right for older weights. They are for models whose dense delta would not go up in time, and for runs of \
-                  thousands of rounds.",
+                  late was right for older weights. They are for models whose dense delta would not go up in time.",
         question: "Four equal devices in step, 32 rounds of one sample a step, from a warm start; only the codec and H change. What is \
                    asked of the sparse codec is the sum of its rounds: with k = 64 a value is sent every 64th round on average, so \
                    32 rounds are its hardest case.",
@@ -285,10 +284,10 @@ fn uneven() -> Study {
     Study {
         key: "uneven",
         title: "Sixteen speeds",
-        reading: "Staleness does the damage. Every rule that merges whenever deltas come is beaten by rounds, and a rule that does not weigh \
-                  staleness down, or adds momentum, diverges or nearly so: the momentum of stale deltas is an oscillation. Weighing \
-                  staleness down harder helps (power 1 more than 0.5). Starting every lease with fresh moments costs more than any \
-                  choice of rule. With a fixed H the slowest device sets the pace.",
+        reading: "Staleness does the damage. Rounds, in which nothing is stale, end below every rule that merges whenever deltas come; where \
+                   staleness is not weighed down, or momentum is added, the weights swing (2.2 nats and more). Starting every lease with \
+                   fresh moments costs more than the choice between mean and RDA. With a fixed H the slowest device sets the pace. HALoS, \
+                   with its paper's constants, does not come to DiLoCo + DyLU's final loss within its tokens, so that there is no ratio.",
         question: "Sixteen devices of 0.107 to 0.907 of a base speed in four regions, as HALoS has them: how soon does each rule \
                    reach the final loss of synchronous DiLoCo with DyLU?",
         columns: vec![
@@ -359,9 +358,9 @@ fn churn() -> Study {
     Study {
         key: "churn",
         title: "Devices that come and go",
-        reading: "Devices that come and go cost time, not loss: at equal tokens, a run that loses half of its deltas ends where one that loses \
-                  none does, or below, since its rounds are smaller and more. A residual whose delta was lost, or that has grown old, \
-                  is best kept as it is: letting it decay or dropping it throws away what no other device has sent.",
+        reading: "Devices that come and go cost time, not loss: at equal tokens, a run that loses half of its deltas ends no higher than one \
+                   that loses none. Of a residual whose delta was lost, or that has grown old, keeping it as it is ended lowest and \
+                   dropping it highest; more seeds have to say whether that holds.",
         question: "Thirty devices: always on; fourteen of them on at a time; half of all deltas lost; nights by time zone.",
         columns: vec![
             Column::mean("held-out loss", Measure::Loss),
@@ -403,8 +402,8 @@ fn data_split() -> Study {
     Study {
         key: "data",
         title: "Data that differs from device to device",
-        reading: "Leases are dealt from the front, so with shards of one kind of text a short run sees mostly one kind, and is worse on the \
-                  others: this is the order of the data, not who has it. `dataset prepare` mixes all texts into every shard.",
+        reading: "With shards of one kind of text the loss is far higher at equal tokens: a short run draws on few shards, and so on few \
+                   kinds. `dataset prepare` mixes all texts into every shard.",
         question: "Sixteen equal devices on the large corpus of four kinds of text: shards that mix all kinds, shards of one kind \
                    each, and disks that hold a small part of the data.",
         variants: vec![

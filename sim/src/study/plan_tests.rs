@@ -42,7 +42,7 @@ fn names_are_used_once_and_all_that_are_referred_to_exist() {
 }
 
 #[test]
-fn run_specs_are_valid_and_rounds_suffice() {
+fn run_specs_are_valid() {
     for study in studies() {
         for variant in &study.variants {
             let spec = match &variant.work {

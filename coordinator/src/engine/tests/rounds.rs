@@ -77,6 +77,19 @@ fn who_is_late_is_waited_for_no_longer_than_the_grace() {
 }
 
 #[test]
+fn no_request_is_left_without_an_answer() {
+    let (mut world, [fast, slow]) = world();
+    let _ = (world.lease(slow), world.wait(9.0));
+    for _ in 0..5 {
+        assert_eq!(request(&mut world, fast), None);
+    }
+    assert_eq!(world.unanswered(), 1, "only the newest is held");
+    world.wait(2.1);
+    world.tick();
+    assert_eq!(world.unanswered(), 0);
+}
+
+#[test]
 fn a_round_in_which_nobody_delivers_ends_too() {
     let (mut world, [fast, slow]) = world();
     let b = world.lease(slow);

@@ -234,6 +234,11 @@ impl World {
         self.unanswered.iter().filter_map(|(to, device)| Some((*device, lease(to)?))).collect()
     }
 
+    /// Requests that nobody has answered yet.
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.keys().filter(|to| !self.answers.contains_key(to)).count()
+    }
+
     pub fn tick(&mut self) {
         self.handle(Event::Tick);
     }
