@@ -245,6 +245,27 @@ impl RunSpec {
         self.merge.validate()
     }
 
+    /// Deltas that make a version.
+    pub fn quorum(&self) -> u64 {
+        u64::from(self.merge.quorum.unwrap_or(if self.has_rounds() { 1 } else { 4 }))
+    }
+
+    /// Seconds that latecomers are waited for, at `progress` (see [`LeaseSpec::wall_s_at`]).
+    pub fn grace_s_at(&self, progress: f64) -> f64 {
+        let share = if self.has_rounds() { 1.0 / 6.0 } else { 0.0 };
+        self.merge.grace_s.unwrap_or_else(|| share * self.lease.wall_s_at(progress))
+    }
+
+    /// How deltas are averaged.
+    pub fn average(&self) -> Average {
+        self.merge.average.unwrap_or(if self.has_rounds() { Average::Rda } else { Average::Mean })
+    }
+
+    /// Whether leases end together.
+    pub fn has_rounds(&self) -> bool {
+        self.lease.pacing == Pacing::Rounds
+    }
+
     /// Tokens that one inner step trains on.
     pub fn tokens_per_step(&self) -> u64 {
         u64::from(self.inner.batch_samples) * self.tokens_per_sample()

@@ -100,11 +100,12 @@ impl Real {
 /// One job, start to end.
 fn work(bench: &mut Bench, body: &to_worker::Body, given: Files, stop: &AtomicBool) -> Done {
     let desk = Desk::new(given);
-    let room = Room { disk: &desk, checkpoint: "work/checkpoint", memory_free: MEMORY_FREE, stop, say: &|_| {} };
+    let live = Live::default();
+    let room = Room { disk: &desk, checkpoint: "work/checkpoint", memory_free: MEMORY_FREE, live: &live, stop, say: &|_| {} };
     let said = match body {
         to_worker::Body::Train(job) => bench.train(job, &room).map(from_worker::Body::Trained),
         to_worker::Body::Evaluate(job) => bench.evaluate(job, &room).map(from_worker::Body::Evaluated),
-        to_worker::Body::Stop(_) => Err(WorkError::Incomplete),
+        to_worker::Body::Stop(_) | to_worker::Body::Limits(_) | to_worker::Body::Checkpoint(_) => Err(WorkError::Incomplete),
     };
     (said, desk.into_left())
 }

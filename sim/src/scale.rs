@@ -49,6 +49,7 @@ pub fn spec(devices: u32) -> RunSpec {
         model: model(),
         inner: InnerSpec { batch_samples: 8, ..InnerSpec::default() },
         lease: LeaseSpec {
+            pacing: Pacing::Free,
             wall_s: 900.0,
             calibration_steps: 8,
             steps_max: 5000,
@@ -58,7 +59,7 @@ pub fn spec(devices: u32) -> RunSpec {
         },
         delta: DeltaSpec { codec: CodecId::Sparse2, k: 64, ..DeltaSpec::default() },
         merge: MergeSpec {
-            quorum: (devices / 2).clamp(2, 100_000),
+            quorum: Some((devices / 2).clamp(2, 100_000)),
             staleness: StalenessSpec::Polynomial { power: 0.5 },
             ..MergeSpec::default()
         },

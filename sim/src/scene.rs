@@ -78,10 +78,10 @@ impl Scene {
             },
             merge: MergeSpec {
                 rule,
-                quorum: self.pick(1, &[1, 3, 4]),
-                grace_s: self.pick(2, &[0.0, 0.0, 4.0]),
+                quorum: self.pick(1, &[None, Some(3), Some(4)]),
+                grace_s: self.pick(2, &[None, Some(0.0), Some(4.0)]),
                 momentum: if rule == MergeRule::Mean { 0.0 } else { self.pick(3, &[0.0, 0.5]) },
-                average: self.pick(4, &[Average::Mean, Average::Rda]),
+                average: self.pick(4, &[None, Some(Average::Mean), Some(Average::Rda)]),
                 correction: self.pick(5, &[Correction::None, Correction::None, Correction::Heloco]),
                 learning_rate: 0.7,
                 staleness: StalenessSpec::Polynomial { power: 0.5 },

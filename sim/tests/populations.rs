@@ -19,7 +19,7 @@ fn setup(seed: u64, group: Group, tokens: u64) -> Setup {
     let mut spec = scene.spec();
     // The scene's choices differ from seed to seed; here all runs are alike.
     spec.lease.pacing = Pacing::Free;
-    spec.merge = MergeSpec { quorum: 3, learning_rate: 0.7, norm_factor_max: 1e6, ..MergeSpec::default() };
+    spec.merge = MergeSpec { quorum: Some(3), learning_rate: 0.7, norm_factor_max: 1e6, ..MergeSpec::default() };
     (spec.delta, spec.publish) = (DeltaSpec::default(), PublishSpec { keyframe_every: 4, ..PublishSpec::default() });
     spec.delta.codec = CodecId::Blocks8;
     (spec.seed, spec.token_budget) = (1, tokens);

@@ -54,8 +54,8 @@ impl Lab {
         (spec.seed, spec.delta) = (golden["seed"].as_u64().unwrap(), delta);
         spec.merge = MergeSpec {
             rule: MergeRule::Nesterov,
-            average: Average::Mean,
-            quorum: 2,
+            average: Some(Average::Mean),
+            quorum: Some(2),
             learning_rate: 0.7,
             momentum: 0.9,
             ..MergeSpec::default()

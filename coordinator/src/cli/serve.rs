@@ -41,7 +41,7 @@ run.toml (name and token_budget are needed; the others show their defaults, and 
   learning_rate = 2e-3
 
   [lease]
-  pacing = \"free\"                # each lease by itself; rounds: all end together
+  pacing = \"rounds\"              # leases end together, so none is stale; free: each by itself
   wall_s = 60.0                  # how long a round, or a free lease, takes
 
   [delta]
@@ -50,9 +50,9 @@ run.toml (name and token_budget are needed; the others show their defaults, and 
 
   [merge]
   rule = \"mean\"                  # or nesterov, delayed_nesterov
-  average = \"mean\"               # or rda: lengths and directions apart; best with rounds
-  quorum = 4                     # deltas that make a version
-  grace_s = 0.0                  # latecomers are waited for so long
+  average = \"rda\"                # lengths and directions apart; mean: the default without rounds
+  quorum = 1                     # deltas that make a version; without rounds 4
+  grace_s = 10.0                 # latecomers are waited for so long: a sixth of wall_s; without rounds 0
   learning_rate = 1.0
   staleness = { rule = \"polynomial\", power = 0.5 }
 

@@ -53,12 +53,12 @@ impl Engine {
         self.last_lease = record.id;
         match record.kind {
             LeaseKind::Evaluate => self.evaluating = Some((record.base_version, record.id)),
-            LeaseKind::Train if self.has_rounds() => self.round.issued(record.id),
+            LeaseKind::Train if self.spec.has_rounds() => self.round.issued(record.id),
             LeaseKind::Train => {}
         }
-        let tokens_per_s = self.roster.get(device).map_or(0.0, |d| d.pace.tokens_per_s());
+        let pace = self.roster.pace(device);
         turn.records.push(Record::LeaseIssued(record.clone()));
-        self.leases.insert(open_lease(&self.spec, record, tokens_per_s, now, Some(now)));
+        self.leases.insert(open_lease(&self.spec, record, &pace, now, Some(now)));
         self.describe(device, request.held.as_ref(), now)
     }
 
@@ -104,11 +104,11 @@ impl Engine {
         if !session.trains {
             return Err(nothing(self));
         }
-        let tokens_per_s = self.roster.get(device).map_or(0.0, |d| d.pace.tokens_per_s());
+        let pace = self.roster.pace(device);
         let (batch, per_step) = (self.spec.inner.batch_samples, self.spec.tokens_per_step());
         let to_the_end = (self.spec.token_budget - self.tokens).div_ceil(per_step);
-        let lease_s = self.lease_s(device, tokens_per_s, now);
-        let steps = leases::steps_for(&self.spec, tokens_per_s, lease_s).min(u32::try_from(to_the_end).unwrap_or(u32::MAX));
+        let lease_s = self.lease_s(device, &pace, now);
+        let steps = leases::steps_for(&self.spec, &pace, lease_s).min(u32::try_from(to_the_end).unwrap_or(u32::MAX));
         let named = request.shards.iter().filter_map(|hash| BlobHash::from_bytes(hash));
         let near = named.filter_map(|hash| self.shard_by_hash.get(&hash).copied());
         let Some(range) = self.pool.take(steps.saturating_mul(batch), near) else { return Err(nothing(self)) };

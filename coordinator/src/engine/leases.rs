@@ -1,6 +1,6 @@
 //! Open leases and their one timer, the deadline; and how many steps fit a device's speed.
 
-use super::record::LeaseRecord;
+use super::{pace::Pace, record::LeaseRecord};
 use nightjar_shared::{
     ids::{DeviceId, LeaseId},
     run_spec::{Pacing, RunSpec},
@@ -15,14 +15,14 @@ use std::{
 /// ever would keep its samples from the epoch for ever.
 const LIFE_ALLOWANCES: u32 = 24;
 
-/// Inner steps for a device of this speed (tokens a second; 0 if unknown), in a lease of so many seconds: as many as fill
-/// it (DyLU, arXiv 2401.09135), or as the run spec says.
-pub(super) fn steps_for(spec: &RunSpec, tokens_per_s: f64, lease_s: f64) -> u32 {
+/// Inner steps for a device of this pace, in a lease of so many seconds: as many as fill it (DyLU, arXiv 2401.09135), or
+/// as the run spec says.
+pub(super) fn steps_for(spec: &RunSpec, pace: &Pace, lease_s: f64) -> u32 {
     let lease = &spec.lease;
     let steps = if lease.steps > 0 {
         lease.steps
-    } else if tokens_per_s > 0.0 {
-        let steps = tokens_per_s * lease_s / spec.tokens_per_step() as f64;
+    } else if let Some(tokens) = pace.tokens_in(lease_s) {
+        let steps = tokens / spec.tokens_per_step() as f64;
         // In a round all wait for whoever takes a step too many.
         let steps = if lease.pacing == Pacing::Rounds { steps.floor() } else { steps.round() };
         steps.max(1.0) as u32
@@ -33,9 +33,9 @@ pub(super) fn steps_for(spec: &RunSpec, tokens_per_s: f64, lease_s: f64) -> u32 
 }
 
 /// How long a device may be silent: `deadline_factor` times the wall time that the steps should take.
-pub(super) fn allowance(spec: &RunSpec, steps: u32, tokens_per_s: f64) -> Duration {
-    let tokens = f64::from(steps) * spec.tokens_per_step() as f64;
-    let expected_s = if tokens_per_s > 0.0 { tokens / tokens_per_s } else { spec.lease.wall_s };
+pub(super) fn allowance(spec: &RunSpec, steps: u32, pace: &Pace) -> Duration {
+    let lease_s = pace.lease_s(f64::from(steps) * spec.tokens_per_step() as f64);
+    let expected_s = if lease_s > 0.0 { lease_s } else { spec.lease.wall_s };
     Duration::from_secs_f64((spec.lease.deadline_factor * expected_s).clamp(spec.lease.deadline_s_min, 1e9))
 }
 
@@ -124,29 +124,31 @@ mod tests {
         serde_json::from_str(r#"{"name": "x", "token_budget": 1000000}"#).unwrap()
     }
 
+    fn at(tokens_per_s: f64) -> Pace {
+        Pace::remembered(tokens_per_s, 60.0)
+    }
+
     #[test]
     fn steps_follow_the_speed() {
         let spec = spec();
-        assert_eq!(steps_for(&spec, 0.0, 60.0), 4, "the first lease measures");
-        assert_eq!(steps_for(&spec, 512.0, 60.0), 60);
-        assert_eq!(steps_for(&spec, 2048.0, 60.0), 240, "four times as fast, four times as many");
-        assert_eq!(steps_for(&spec, 1.0, 60.0), 1);
-        assert_eq!(steps_for(&spec, 1e9, 60.0), 500);
+        let steps = [0.0, 512.0, 2048.0, 1.0, 1e9].map(|speed| steps_for(&spec, &at(speed), 60.0));
+        // The first lease measures; four times as fast means four times as many; at least one, and at most `steps_max`.
+        assert_eq!(steps, [4, 60, 240, 1, 500]);
     }
 
     #[test]
     fn steps_fill_the_lease_or_are_the_same_for_all() {
         let mut spec = spec();
-        assert_eq!([60.0, 120.0, 240.0].map(|lease_s| steps_for(&spec, 512.0, lease_s)), [60, 120, 240]);
+        assert_eq!([60.0, 120.0, 240.0].map(|lease_s| steps_for(&spec, &at(512.0), lease_s)), [60, 120, 240]);
         spec.lease.steps = 16;
-        assert_eq!([0.0, 100.0, 1e9].map(|speed| steps_for(&spec, speed, 60.0)), [16; 3]);
+        assert_eq!([0.0, 100.0, 1e9].map(|speed| steps_for(&spec, &at(speed), 60.0)), [16; 3]);
     }
 
     #[test]
     fn a_deadline_is_a_multiple_of_the_time_that_the_steps_should_take() {
         let spec = spec();
-        assert_eq!(allowance(&spec, 60, 512.0), Duration::from_secs(240));
-        assert_eq!(allowance(&spec, 1, 512.0), Duration::from_secs(60), "the least");
-        assert_eq!(allowance(&spec, 4, 0.0), Duration::from_secs(240));
+        assert_eq!(allowance(&spec, 60, &at(512.0)), Duration::from_secs(240));
+        assert_eq!(allowance(&spec, 1, &at(512.0)), Duration::from_secs(60), "the least");
+        assert_eq!(allowance(&spec, 4, &at(0.0)), Duration::from_secs(240));
     }
 }

@@ -8,6 +8,7 @@ mod grant;
 mod leases;
 pub mod merge;
 mod offer;
+mod pace;
 mod pool;
 pub mod record;
 mod roster;
@@ -31,6 +32,7 @@ use nightjar_shared::{
     time::{Mono, Wall},
     wire::{self, Refusal, RefusalAction, RefusalCode, Role, coordinator_message as answer, device_message as ask, limits},
 };
+use pace::Pace;
 use pool::{Pool, SampleRange};
 use record::{EvaluationRecord, LeaseKind, LeaseOutcome, Record, VersionRecord};
 use roster::Roster;
@@ -179,12 +181,12 @@ impl Engine {
         let mut evaluating = None;
         let newest_lease = snapshot.open_leases.last().map(|l| l.issued_at);
         for record in snapshot.open_leases {
-            let tokens_per_s = roster.get(record.device).map_or(0.0, |d| d.pace.tokens_per_s());
+            let pace = roster.pace(record.device);
             match record.kind {
                 LeaseKind::Train => pool.claim(range_of(&record)),
                 LeaseKind::Evaluate => evaluating = Some((record.base_version, record.id)),
             }
-            leases.insert(open_lease(&spec, record, tokens_per_s, now, None));
+            leases.insert(open_lease(&spec, record, &pace, now, None));
         }
         let wall = snapshot.versions.last().map(|v| v.published_at).max(newest_lease).unwrap_or_default();
         let delta_bytes = delta::bytes_allowed(&spec.model, &spec.delta);
@@ -392,10 +394,10 @@ impl Engine {
                 let (version, buffered) = (newest.version.next(), self.buffered());
                 let is_due = if self.finished() {
                     buffered > 0
-                } else if self.has_rounds() {
+                } else if self.spec.has_rounds() {
                     self.round_is_complete(buffered, now)
                 } else {
-                    buffered >= u64::from(self.spec.merge.quorum) && !self.is_in_grace(now)
+                    buffered >= self.spec.quorum() && !self.is_in_grace(now)
                 };
                 if !is_due {
                     return;
@@ -413,7 +415,7 @@ impl Engine {
 
     /// Whether more deltas are to be waited for, now that the quorum is there.
     fn is_in_grace(&mut self, now: Mono) -> bool {
-        let grace_s = self.spec.merge.grace_s;
+        let grace_s = self.spec.grace_s_at(self.progress());
         grace_s > 0.0 && now < *self.grace_until.get_or_insert(now + Duration::from_secs_f64(grace_s))
     }
 
@@ -451,9 +453,9 @@ fn range_of(lease: &record::LeaseRecord) -> SampleRange {
     SampleRange { epoch: lease.epoch, shard: lease.shard, first: lease.first_sample, samples: lease.samples }
 }
 
-fn open_lease(spec: &RunSpec, record: record::LeaseRecord, tokens_per_s: f64, now: Mono, granted: Option<Mono>) -> OpenLease {
-    let trains = record.kind == LeaseKind::Train;
-    let allowance = leases::allowance(spec, record.steps, if trains { tokens_per_s } else { 0.0 });
-    let speed_milli = if trains { (tokens_per_s * 1000.0) as u64 } else { 0 };
+fn open_lease(spec: &RunSpec, record: record::LeaseRecord, pace: &Pace, now: Mono, granted: Option<Mono>) -> OpenLease {
+    let pace = if record.kind == LeaseKind::Train { *pace } else { Pace::default() };
+    let allowance = leases::allowance(spec, record.steps, &pace);
+    let speed_milli = (pace.tokens_per_s() * 1000.0) as u64;
     OpenLease { record, born: now, granted, deadline: now + allowance, allowance, speed_milli }
 }

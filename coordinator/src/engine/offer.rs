@@ -129,7 +129,7 @@ impl Engine {
             device.last_merged = Some((id, generation));
             // A lease that spans a restart of the coordinator says nothing about the device's speed.
             if lease.granted.is_some() {
-                device.pace.learn(tokens, wall_ms as f64 / 1000.0);
+                device.pace.learn(tokens, offer.train_ms as f64 / 1000.0, wall_ms as f64 / 1000.0);
                 device.record.tokens_per_s = device.pace.tokens_per_s();
                 turn.records.push(Record::Device(device.record.clone()));
             }

@@ -1,6 +1,6 @@
 //! The roster: who enrolled with which invite, how fast each device is, and what it said it can do.
 
-use super::record::DeviceRecord;
+use super::{pace::Pace, record::DeviceRecord};
 use crate::store::DeviceSummary;
 use nightjar_shared::{
     delta::CodecId,
@@ -31,32 +31,6 @@ pub(super) struct Session {
     pub evaluates: bool,
 }
 
-/// A device's speed: tokens by wall time, over leases of which each counts half as much as the next. A short lease
-/// (the first) therefore soon counts for little.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pace {
-    tokens: f64,
-    wall_s: f64,
-}
-
-impl Pace {
-    /// As remembered from an earlier process, with the weight of one lease.
-    fn remembered(tokens_per_s: f64, lease_wall_s: f64) -> Self {
-        if tokens_per_s > 0.0 { Pace { tokens: tokens_per_s * lease_wall_s, wall_s: lease_wall_s } } else { Pace::default() }
-    }
-
-    /// Learns from a lease.
-    pub fn learn(&mut self, tokens: u64, wall_s: f64) {
-        self.tokens = self.tokens / 2.0 + tokens as f64;
-        self.wall_s = self.wall_s / 2.0 + wall_s.max(1e-3);
-    }
-
-    /// Tokens a second; 0 if unknown.
-    pub fn tokens_per_s(&self) -> f64 {
-        if self.wall_s > 0.0 { self.tokens / self.wall_s } else { 0.0 }
-    }
-}
-
 /// All devices, by id.
 #[derive(Default)]
 pub(super) struct Roster {
@@ -85,6 +59,11 @@ impl Roster {
 
     pub fn get_mut(&mut self, id: DeviceId) -> Option<&mut Device> {
         self.devices.get_mut(&id).filter(|d| !d.record.left)
+    }
+
+    /// The device's pace, as far as it is known.
+    pub fn pace(&self, id: DeviceId) -> Pace {
+        self.get(id).map_or_else(Pace::default, |d| d.pace)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Device> {

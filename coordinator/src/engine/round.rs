@@ -4,10 +4,9 @@
 //! It is the synchronous rounds of DiLoCo (arXiv 2311.08105) without their barrier, by the leases of DyLU (arXiv
 //! 2401.09135). docs/study.md shows what staleness of even one version costs.
 
-use super::{Engine, event::ReplyTo, hello_again, turn::Turn};
+use super::{Engine, event::ReplyTo, hello_again, pace::Pace, turn::Turn};
 use nightjar_shared::{
     ids::{DeviceId, LeaseId},
-    run_spec::Pacing,
     time::Mono,
     wire::{LeaseRequest, Refusal, RefusalCode, coordinator_message as answer},
 };
@@ -49,13 +48,9 @@ impl Round {
 }
 
 impl Engine {
-    pub(super) fn has_rounds(&self) -> bool {
-        self.spec.lease.pacing == Pacing::Rounds
-    }
-
     /// When a round's latecomers are not waited for any longer.
     fn round_is_over(&self) -> Mono {
-        self.round.ends + Duration::from_secs_f64(self.spec.merge.grace_s)
+        self.round.ends + Duration::from_secs_f64(self.spec.grace_s_at(self.progress()))
     }
 
     fn round_s(&self) -> f64 {
@@ -68,12 +63,12 @@ impl Engine {
         self.round.done.clear();
     }
 
-    /// Seconds that a lease granted now to a device of this speed should take: to the round's end.
-    pub(super) fn lease_s(&mut self, device: DeviceId, tokens_per_s: f64, now: Mono) -> f64 {
-        if !self.has_rounds() {
+    /// Seconds that a lease granted now to a device of this pace should take: to the round's end.
+    pub(super) fn lease_s(&mut self, device: DeviceId, pace: &Pace, now: Mono) -> f64 {
+        if !self.spec.has_rounds() {
             return self.round_s();
         }
-        if self.is_late(device, tokens_per_s, now) {
+        if self.is_late(device, pace, now) {
             self.begin_round(now);
         }
         self.round.ends.since(now).as_secs_f64()
@@ -81,28 +76,27 @@ impl Engine {
 
     /// Whether what is left of the round is too short for a lease: for one that is worth it, or for a single step. With a
     /// fixed number of steps a device has one lease a round.
-    fn is_late(&self, device: DeviceId, tokens_per_s: f64, now: Mono) -> bool {
+    fn is_late(&self, device: DeviceId, pace: &Pace, now: Mono) -> bool {
         if self.spec.lease.steps > 0 {
             return self.round.done.contains(&device) || now >= self.round_is_over();
         }
         let round_s = self.round_s();
-        let step_s = if tokens_per_s > 0.0 { self.spec.tokens_per_step() as f64 / tokens_per_s } else { 0.0 };
+        let shortest_s = pace.lease_s(self.spec.tokens_per_step() as f64);
         // A device whose one step is longer than a round still has its turn at the beginning of each.
-        self.round.ends.since(now).as_secs_f64() < step_s.clamp(LEAST_SHARE * round_s, MOST_SHARE * round_s)
+        self.round.ends.since(now).as_secs_f64() < shortest_s.clamp(LEAST_SHARE * round_s, MOST_SHARE * round_s)
     }
 
     /// Whether this round's version is due: all leases are back and a quorum with them, or its time is up.
     pub(super) fn round_is_complete(&self, buffered: u64, now: Mono) -> bool {
-        let quorum = u64::from(self.spec.merge.quorum);
-        let (all, enough) = (self.round.out.is_empty(), buffered >= quorum);
+        let (all, enough) = (self.round.out.is_empty(), buffered >= self.spec.quorum());
         buffered > 0 && (all && enough || (all || enough) && now >= self.round_is_over())
     }
 
     /// When something is to be done for the round, if nothing happens before. With fewer deltas than a quorum there is
     /// nothing to do at its end, however late: a deadline then would be due again and again.
     pub(super) fn round_deadline(&self) -> Option<Mono> {
-        let waits = self.buffered() >= u64::from(self.spec.merge.quorum) || !self.round.held.is_empty();
-        (self.has_rounds() && self.publishing.is_none() && waits).then(|| self.round_is_over())
+        let waits = self.buffered() >= self.spec.quorum() || !self.round.held.is_empty();
+        (self.spec.has_rounds() && self.publishing.is_none() && waits).then(|| self.round_is_over())
     }
 
     /// Whether a request for a lease is better answered when the next round begins; if that is too long to wait, the
@@ -117,9 +111,9 @@ impl Engine {
     ) -> Result<bool, Refusal> {
         let comes = self.publishing.is_some() || self.buffered() > 0 || !self.round.out.is_empty();
         let over = self.round_is_over();
-        let speed = self.roster.get(device).map_or(0.0, |d| d.pace.tokens_per_s());
-        let is_near = self.publishing.is_some() || (self.is_late(device, speed, now) && now < over);
-        if !self.has_rounds() || self.finished() || !comes || !is_near || self.leases.of_device(device).is_some() {
+        let pace = self.roster.pace(device);
+        let is_near = self.publishing.is_some() || (self.is_late(device, &pace, now) && now < over);
+        if !self.spec.has_rounds() || self.finished() || !comes || !is_near || self.leases.of_device(device).is_some() {
             return Ok(false);
         }
         let wait = over.since(now);
@@ -137,7 +131,7 @@ impl Engine {
     /// The next round begins, if it is time: all requests that were held are answered.
     pub(super) fn next_round(&mut self, is_published: bool, now: Mono, turn: &mut Turn) {
         let is_stuck = self.publishing.is_none() && !self.round.held.is_empty() && now >= self.round_is_over();
-        if !self.has_rounds() || !(is_published || is_stuck) {
+        if !self.spec.has_rounds() || !(is_published || is_stuck) {
             return;
         }
         self.begin_round(now);

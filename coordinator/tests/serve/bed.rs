@@ -47,7 +47,7 @@ impl Bed {
         let mut spec: RunSpec = serde_json::from_str(r#"{"name": "bed", "token_budget": 100000000}"#).unwrap();
         spec.model = model;
         spec.lease.pacing = Pacing::Free;
-        (spec.merge.quorum, spec.merge.grace_s) = (1, 0.0);
+        (spec.merge.quorum, spec.merge.grace_s) = (Some(1), Some(0.0));
         let bed = Bed { root, spec };
         bed.write_dataset();
         fs::write(bed.run_file(), bed.run_toml()).unwrap();

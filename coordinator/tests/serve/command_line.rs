@@ -112,7 +112,8 @@ async fn killed_and_started_again_nothing_acknowledged_is_lost() {
     refused(&of_run(&bed, &["export", model.to_str().unwrap(), "--version", "99"]), "there is no version 99");
 
     // A flipped bit in a merged delta does not go unnoticed.
-    let blob = fs::read_dir(bed.state().join("blobs")).unwrap().next().unwrap().unwrap().path();
+    let name = acknowledged[0].delta.as_ref().and_then(|blob| blob.name()).unwrap();
+    let blob = bed.state().join("blobs").join(name.to_string());
     let mut bytes = fs::read(&blob).unwrap();
     bytes[20] ^= 1;
     fs::write(&blob, bytes).unwrap();

@@ -33,17 +33,17 @@ pub struct LeaseSpec {
 #[serde(rename_all = "snake_case")]
 pub enum Pacing {
     /// Each by itself, after its wall time: deltas come at any time, and `merge.quorum` of them make a version.
-    #[default]
     Free,
     /// All together, with the round: a version is made when all leases of the round are back, or `merge.grace_s` after its
-    /// end of what is there, if that is a quorum.
+    /// end of what is there, if that is a quorum. The default, since staleness of even one version costs (docs/study.md).
+    #[default]
     Rounds,
 }
 
 impl Default for LeaseSpec {
     fn default() -> Self {
         LeaseSpec {
-            pacing: Pacing::Free,
+            pacing: Pacing::Rounds,
             wall_s: 60.0,
             wall_s_end: None,
             steps: 0,

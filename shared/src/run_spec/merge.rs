@@ -14,10 +14,14 @@ use serde::{Deserialize, Serialize};
 pub struct MergeSpec {
     /// The outer step.
     pub rule: MergeRule,
-    /// Deltas in the buffer that make a version.
-    pub quorum: u32,
-    /// Once the quorum is there, so long is waited for more (Decoupled DiLoCo, arXiv 2604.21428), in seconds.
-    pub grace_s: f64,
+    /// Deltas in the buffer that make a version. By default 1 with rounds, whose version waits for all of them, and 4
+    /// without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quorum: Option<u32>,
+    /// Once the quorum is there, so long is waited for more (Decoupled DiLoCo, arXiv 2604.21428), in seconds. By default a
+    /// sixth of a round's wall time, and 0 without rounds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace_s: Option<f64>,
     /// The outer step's learning rate.
     pub learning_rate: f64,
     /// The outer step's momentum; with `nesterov`, 0 makes it the plain mean.
@@ -26,8 +30,9 @@ pub struct MergeSpec {
     pub interval: u32,
     /// With `delayed_nesterov`: the share of the momentum that versions in between apply.
     pub c: f64,
-    /// How the buffer's deltas are averaged.
-    pub average: Average,
+    /// How the buffer's deltas are averaged. By default `rda` with rounds, `mean` without (docs/study.md).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub average: Option<Average>,
     /// What is done to a delta before it is averaged.
     pub correction: Correction,
     /// How much a stale delta counts.
@@ -54,11 +59,10 @@ pub enum MergeRule {
 }
 
 /// How the deltas of the buffer are averaged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Average {
     /// Their weighted mean.
-    #[default]
     Mean,
     /// Radial-directional averaging (Decoupled DiLoCo, arXiv 2604.21428): lengths and directions are averaged apart, a
     /// tensor at a time, so that the step does not shrink as more deltas that disagree take part.
@@ -113,13 +117,13 @@ impl Default for MergeSpec {
     fn default() -> Self {
         MergeSpec {
             rule: MergeRule::Mean,
-            quorum: 4,
-            grace_s: 0.0,
+            quorum: None,
+            grace_s: None,
             learning_rate: 1.0,
             momentum: 0.0,
             interval: 4,
             c: 0.0,
-            average: Average::Mean,
+            average: None,
             correction: Correction::None,
             staleness: StalenessSpec::Polynomial { power: 0.5 },
             staleness_max: 32,
@@ -132,8 +136,8 @@ impl Default for MergeSpec {
 impl MergeSpec {
     pub(super) fn ranges(&self) -> [Range; 8] {
         [
-            ("merge.quorum", f64::from(self.quorum), 1.0, 100_000.0, "1 to 100000"),
-            ("merge.grace_s", self.grace_s, 0.0, 1e6, "0 to 1000000"),
+            ("merge.quorum", f64::from(self.quorum.unwrap_or(1)), 1.0, 100_000.0, "1 to 100000"),
+            ("merge.grace_s", self.grace_s.unwrap_or(0.0), 0.0, 1e6, "0 to 1000000"),
             ("merge.learning_rate", self.learning_rate, 0.0, 10.0, "0 to 10"),
             ("merge.momentum", self.momentum, 0.0, 0.999_999, "0 to 0.999999"),
             ("merge.interval", f64::from(self.interval), 1.0, 10_000.0, "1 to 10000"),
@@ -187,7 +191,10 @@ mod tests {
         .unwrap();
         spec.validate().unwrap();
         let merge = spec.merge;
-        assert_eq!((merge.rule, merge.average, merge.correction), (MergeRule::DelayedNesterov, Average::Rda, Correction::Heloco));
+        assert_eq!(
+            (merge.rule, merge.average, merge.correction),
+            (MergeRule::DelayedNesterov, Some(Average::Rda), Correction::Heloco)
+        );
         assert_eq!((merge.tokens_cap, merge.momentum), (4.0, 0.9));
     }
 

@@ -183,7 +183,7 @@ fn a_pool_of_real_devices_learns_alike_on_any_number_of_threads() {
     let mut spec = spec();
     spec.token_budget = 12_000;
     (spec.inner.batch_samples, spec.inner.learning_rate) = (4, 1e-2);
-    (spec.lease.wall_s, spec.merge.quorum, spec.evaluate.every) = (10.0, 2, 4);
+    (spec.lease.wall_s, spec.merge.quorum, spec.evaluate.every) = (10.0, Some(2), 4);
     let text: Vec<u8> = b"the nightjar sings at night, ".repeat(40);
     let settings = TextSettings { context: 8, shard_samples: 50, deal: Deal::Iid, seed: 1 };
     let dataset = TextDataset::new(&[&text], &text[..400], &settings).unwrap();

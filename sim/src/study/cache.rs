@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-/// Goes into every hash. Raise it when code changes what a configuration comes to.
+/// Goes into every hash. Raise it when code changes what any configuration comes to.
 const MEANING: u32 = 1;
 
 /// A folder of rows, one JSON file each, and rows known from elsewhere.

@@ -45,7 +45,6 @@ fn pooling() -> Study {
         (256, 7_200_000),
     ];
     let speeds = |devices: u32| (0..devices as usize).map(|i| REFERENCE_SPEEDS[i % 4]).collect::<Vec<_>>();
-    let baseline = |method, tokens| warmed(lab(nano(tokens, 8), method, &speeds(16)));
     let mut variants = vec![
         Variant::new(alone, warmed(lab(nano(480_000, 8), Method::Alone, &[2000.0]))).at("alone", 1.0),
         Variant::new("the fastest alone, batch 4", warmed(lab(nano(480_000, 4), Method::Alone, &[2000.0]))),
@@ -54,7 +53,8 @@ fn pooling() -> Study {
     ];
     for (name, learning_rate, momentum) in [("outer 1", 1.0, 0.0), ("outer 0.7/0.9", 0.7, 0.9)] {
         let method = Method::Diloco { steps: 16, learning_rate, momentum };
-        variants.push(Variant::new(format!("DiLoCo, f32, H 16, {name}, 16"), baseline(method, 900_000)));
+        let work = warmed(lab(nano(1_000_000, 2), method, &speeds(16)));
+        variants.push(Variant::new(format!("DiLoCo, f32, H 16, {name}, 16"), work));
     }
     for (devices, tokens) in budgets {
         let wall_s = if devices > 32 { 1.2 } else { 1.5 };
@@ -63,7 +63,7 @@ fn pooling() -> Study {
         variants.push(Variant { seeds: if devices > 128 { 2 } else { 0 }, ..variant });
     }
     for (name, spec) in [
-        ("ours, 16, rounds of 3 s", ours(nano(900_000, 4), 3.0)),
+        ("ours, 16, rounds of 3 s", ours(nano(1_300_000, 4), 3.0)),
         ("ours, 16, batch 2", ours(nano(900_000, 2), 1.5)),
         ("ours, 16, 8-bit deltas", with_codec(ours(nano(900_000, 4), 1.5), CodecId::Blocks8, 64)),
         ("ours, 16, sparse k 64", with_codec(ours(nano(900_000, 4), 1.5), CodecId::Sparse2, 64)),
@@ -192,6 +192,15 @@ fn codecs() -> Study {
             variants.push(Variant::new(format!("{name}, H {steps}"), work).at(*name, f64::from(steps)));
         }
     }
+    for (up, down) in [(8, 8), (4, 8), (2, 8), (8, 4), (8, 2)] {
+        let blocks = |bits| match bits {
+            2 => CodecId::Blocks2,
+            4 => CodecId::Blocks4,
+            _ => CodecId::Blocks8,
+        };
+        let spec = with_updates(with_codec(ours(nano(1_500_000, 4), 1.5), blocks(up), 64), blocks(down));
+        variants.push(Variant::new(format!("random start, {up} bits up, {down} down"), sim(spec, four_speeds(16))));
+    }
     let dense = |steps: u32| format!("dense f32, H {steps}");
     let within = |steps: u32| Column::compared("to dense f32", Measure::Loss, How::PercentAbove(dense(steps)));
     let ours = |steps: u32| format!("sparse 2-bit, k 64, feedback, H {steps}");
@@ -218,7 +227,8 @@ fn codecs() -> Study {
                   late was right for older weights. They are for models whose dense delta would not go up in time.",
         question: "Four equal devices in step, 32 rounds of one sample a step, from a warm start; only the codec and H change. What is \
                    asked of the sparse codec is the sum of its rounds: with k = 64 a value is sent every 64th round on average, so \
-                   32 rounds are its hardest case.",
+                   32 rounds are its hardest case. The last rows are sixteen uneven devices from a random start, where weights move \
+                   furthest, with other bits up and down.",
         columns: vec![
             Column::mean("held-out loss", Measure::Loss),
             Column::mean("out of domain", Measure::LossOod),
@@ -241,10 +251,16 @@ fn codecs() -> Study {
 /// Study 3: devices of sixteen speeds.
 fn uneven() -> Study {
     const TOKENS: u64 = 1_200_000;
-    let base = MergeSpec { rule: MergeRule::Nesterov, quorum: 4, grace_s: 0.0, average: Average::Mean, ..MergeSpec::default() };
+    let base = MergeSpec {
+        rule: MergeRule::Nesterov,
+        quorum: Some(4),
+        grace_s: Some(0.0),
+        average: Some(Average::Mean),
+        ..MergeSpec::default()
+    };
     let polynomial = |power| StalenessSpec::Polynomial { power };
     let (in_step_name, halos, winner) = ("DiLoCo + DyLU, synchronous", "HALoS", "rounds, RDA");
-    let slow = "DiLoCo, synchronous, H 32";
+    let slow = "DiLoCo, synchronous, H 16";
     let merges = [
         ("mean, polynomial 0.5", MergeSpec { rule: MergeRule::Mean, ..base.clone() }),
         ("mean, constant", MergeSpec { rule: MergeRule::Mean, staleness: StalenessSpec::Constant, ..base.clone() }),
@@ -253,8 +269,8 @@ fn uneven() -> Study {
             "mean, hinge 4, 0.5",
             MergeSpec { rule: MergeRule::Mean, staleness: StalenessSpec::Hinge { grace: 4.0, slope: 0.5 }, ..base.clone() },
         ),
-        ("mean of every delta", MergeSpec { rule: MergeRule::Mean, quorum: 1, learning_rate: 0.25, ..base.clone() }),
-        ("mean, RDA", MergeSpec { rule: MergeRule::Mean, average: Average::Rda, ..base.clone() }),
+        ("mean of every delta", MergeSpec { rule: MergeRule::Mean, quorum: Some(1), learning_rate: 0.25, ..base.clone() }),
+        ("mean, RDA", MergeSpec { rule: MergeRule::Mean, average: Some(Average::Rda), ..base.clone() }),
         ("Nesterov 0.5", MergeSpec { momentum: 0.5, ..base.clone() }),
         ("Nesterov 0.9", MergeSpec { momentum: 0.9, learning_rate: 0.35, ..base.clone() }),
         (
@@ -265,12 +281,12 @@ fn uneven() -> Study {
     ];
     let warm = |spec| warmed(sim(spec, halos16()));
     let spec = || ours(nano(TOKENS, 2), 4.0);
-    let fixed = in_step(spec(), 32, 16, 44.0);
-    let synchronous = MergeSpec { quorum: 16, momentum: 0.9, learning_rate: 0.35, ..base };
+    let fixed = in_step(spec(), 16, 16, 22.0);
+    let synchronous = MergeSpec { quorum: Some(16), momentum: 0.9, learning_rate: 0.35, ..base };
     let reset = RunSpec { inner: InnerSpec { state: InnerState::Reset, ..spec().inner }, ..spec() };
     let mut variants = vec![
         Variant::new(slow, warm(RunSpec { merge: synchronous.clone(), ..fixed })),
-        Variant::new(in_step_name, warm(RunSpec { merge: MergeSpec { grace_s: 20.0, ..synchronous }, ..spec() })),
+        Variant::new(in_step_name, warm(RunSpec { merge: MergeSpec { grace_s: Some(20.0), ..synchronous }, ..spec() })),
         Variant::new(halos, warmed(lab(nano(TOKENS, 2), Method::Halos { steps: 8, regions: 4 }, &HALOS_SPEEDS))),
         Variant::new(winner, warm(spec())),
         Variant::new("rounds, mean", warm(plain_mean(spec()))),

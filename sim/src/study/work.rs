@@ -23,6 +23,9 @@ use nightjar_shared::{
 };
 use serde::{Deserialize, Serialize};
 
+/// Goes into the name of every row that the engine runs. Raise it when engine or session change what a run comes to.
+const ENGINE: u32 = 2;
+
 /// What a row runs. All that decides its outcome is in it, beside the texts and the seed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -111,7 +114,10 @@ impl Work {
             Work::Lab(LabWork { data, .. }) | Work::Sim(SimWork { data, .. }) => texts.get(data.corpus)?.digest.clone(),
             Work::Planned | Work::Cost(_) => String::new(),
         };
-        super::cache::name(&(self, digest), seed)
+        match self {
+            Work::Lab(_) | Work::Planned => super::cache::name(&(self, digest), seed),
+            Work::Sim(_) | Work::Cost(_) => super::cache::name(&(self, digest, ENGINE), seed),
+        }
     }
 
     /// Carries it out, on one thread.

@@ -38,7 +38,7 @@ fn spec() -> RunSpec {
         "name": "test", "token_budget": 4096, "model": model(),
         "inner": InnerSpec { batch_samples: 2, ..InnerSpec::default() },
         "lease": LeaseSpec { steps: 8, ..LeaseSpec::default() },
-        "merge": MergeSpec { quorum: 4, ..MergeSpec::default() },
+        "merge": MergeSpec { quorum: Some(4), ..MergeSpec::default() },
     }))
     .unwrap()
 }

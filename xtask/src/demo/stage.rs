@@ -227,12 +227,10 @@ impl Plan {
              num_attention_heads = 4\nnum_key_value_heads = 4\nmax_position_embeddings = 128\nrope_theta = 10000.0\n\
              rms_norm_eps = 1e-5\ntie_word_embeddings = true\n\n\
              [lease]\nwall_s = {wall:.1}\ndeadline_s_min = {deadline:.1}\n\n\
-             [merge]\nquorum = {quorum}\n\n\
              [evaluate]\nsamples = 256\n",
             budget = self.token_budget,
             wall = self.lease_wall_s,
             deadline = 2.0 * self.lease_wall_s,
-            quorum = self.caps.len(),
         )
     }
 }

@@ -10,7 +10,7 @@ use super::heloco::{self, Correction};
 use nightjar_shared::{
     delta::{self, DeltaError},
     model_spec::{ModelSpec, TensorSpec},
-    run_spec::{self, Average, MergeSpec},
+    run_spec::{self, Average},
 };
 
 /// What waits for the next version.
@@ -51,12 +51,12 @@ struct Entry {
 }
 
 impl Buffer {
-    pub fn new(model: &ModelSpec, spec: &MergeSpec) -> Self {
+    pub fn new(model: &ModelSpec, average: Average, correction: run_spec::Correction) -> Self {
         let layout = model.tensors();
         Buffer {
             model: model.clone(),
-            average: spec.average,
-            correction: spec.correction,
+            average,
+            correction,
             sum: vec![0.0; model.parameters()],
             tensor_lengths: vec![0.0; layout.len()],
             layout,

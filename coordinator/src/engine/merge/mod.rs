@@ -118,7 +118,7 @@ impl Merger {
         Merger {
             weights,
             feedback: vec![0.0; n],
-            buffer: Buffer::new(&spec.model, merge),
+            buffer: Buffer::new(&spec.model, spec.average(), merge.correction),
             outer,
             direction: if needs_direction { vec![0.0; n] } else { vec![] },
             recent_tokens: VecDeque::new(),

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 fn spec(momentum: f64) -> RunSpec {
     let mut spec: RunSpec = serde_json::from_str(r#"{"name": "x", "token_budget": 1000}"#).unwrap();
     spec.model = ModelSpec { vocab_size: 9, hidden_size: 8, intermediate_size: 5, num_hidden_layers: 1, ..ModelSpec::tiny() };
-    spec.merge = MergeSpec { rule: MergeRule::Nesterov, momentum, average: Average::Mean, ..spec.merge };
+    spec.merge = MergeSpec { rule: MergeRule::Nesterov, momentum, average: Some(Average::Mean), ..spec.merge };
     (spec.delta.codec, spec.publish.codec) = (delta::CodecId::Blocks8, delta::CodecId::Blocks8);
     spec
 }
@@ -81,7 +81,7 @@ fn any_merge() -> impl Strategy<Value = MergeSpec> {
     let correction = prop_oneof![Just(Correction::None), Just(Correction::Heloco)];
     let cap = prop_oneof![Just(0.0), Just(2.0)];
     (rule, 1u32..4, average, correction, cap).prop_map(|((rule, momentum), interval, average, correction, tokens_cap)| {
-        MergeSpec { rule, momentum, interval, average, correction, tokens_cap, ..MergeSpec::default() }
+        MergeSpec { rule, momentum, interval, average: Some(average), correction, tokens_cap, ..MergeSpec::default() }
     })
 }
 

@@ -133,7 +133,7 @@ proptest! {
     #[test]
     fn whatever_happens_the_invariants_hold(steps in steps(), pacing in prop_oneof![Just(Pacing::Free), Just(Pacing::Rounds)]) {
         let mut spec = spec();
-        (spec.lease.pacing, spec.merge.grace_s) = (pacing, 0.5);
+        (spec.lease.pacing, spec.merge.grace_s) = (pacing, Some(0.5));
         let mut devices = Devices { world: World::new(spec, manifest()), leases: Default::default(), acknowledged: vec![] };
         for who in 0..4 {
             devices.take(Step::Hello(who));

@@ -10,7 +10,7 @@ use nightjar_shared::{
 /// Rounds of 10 seconds, a second of grace; two devices of 80 and 20 tokens a second, both measured, at the start of a round.
 fn world() -> (World, [DeviceId; 2]) {
     let mut spec = spec();
-    (spec.lease.pacing, spec.merge.grace_s, spec.merge.quorum) = (Pacing::Rounds, 1.0, 1);
+    (spec.lease.pacing, spec.merge.grace_s, spec.merge.quorum) = (Pacing::Rounds, Some(1.0), Some(1));
     let mut manifest = manifest();
     manifest.train.iter_mut().for_each(|shard| shard.samples = 10_000);
     let mut world = World::new(spec, manifest);
@@ -53,6 +53,23 @@ fn leases_of_a_round_end_together_and_make_the_version() {
     assert_eq!(world.engine.status().version.unwrap().0, version + 1);
     let next = granted(&world, fast).expect("the answer came with the version");
     assert_eq!(next.base_version, version + 1);
+}
+
+/// Of a lease of five seconds two are not training. By its tokens and its wall time the device would pass for one of 48
+/// tokens a second, and get 60 steps for ten seconds.
+#[test]
+fn short_leases_do_not_make_a_device_look_slow() {
+    let (mut world, [fast, slow]) = world();
+    world.overhead_s = 2.0;
+    for _ in 0..6 {
+        let b = world.lease(slow);
+        world.wait(5.0);
+        let a = world.lease(fast);
+        assert!(world.train(fast, &a, 80.0).merged);
+        assert!(matches!(world.offer(slow, world.offer_for(&b)), Body::Done(_)));
+    }
+    let steps = world.lease(fast).steps;
+    assert!((77..=80).contains(&steps), "eight of ten seconds at 80 tokens a second: {steps}");
 }
 
 #[test]

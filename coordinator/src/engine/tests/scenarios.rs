@@ -297,7 +297,7 @@ fn anchors_measure_each_version_once() {
 #[test]
 fn the_run_ends_with_its_budget_and_publishes_what_there_is() {
     let mut spec = spec();
-    (spec.token_budget, spec.merge.quorum) = (3 * 8 * 4, 100);
+    (spec.token_budget, spec.merge.quorum) = (3 * 8 * 4, Some(100));
     let mut world = World::new(spec, manifest());
     let (owl, late, anchor) = (world.volunteer(1), world.volunteer(2), device(3));
     let late_lease = world.lease(late);
@@ -349,7 +349,7 @@ fn a_quorum_that_came_together_before_a_crash_is_published_after_it() {
 #[test]
 fn after_the_quorum_more_deltas_are_waited_for_as_long_as_the_grace_period() {
     let mut spec = spec();
-    spec.merge.grace_s = 5.0;
+    spec.merge.grace_s = Some(5.0);
     let mut world = World::new(spec, manifest());
     let owls = [world.volunteer(1), world.volunteer(2), world.volunteer(3), world.volunteer(4)];
     let leases = owls.map(|owl| world.lease(owl));

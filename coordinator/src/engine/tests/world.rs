@@ -34,6 +34,10 @@ pub struct World {
     pub engine: Engine,
     pub generation: Generation,
     pub now: Mono,
+    /// What every lease costs a device besides training, in seconds.
+    pub overhead_s: f64,
+    /// When leases were granted.
+    granted: BTreeMap<u64, Mono>,
     /// What a measurement of the next delta says.
     pub measured: Result<Measured, String>,
     /// Orders to the merger, since the world began.
@@ -56,7 +60,7 @@ pub fn spec() -> RunSpec {
     spec.model.max_position_embeddings = 4;
     spec.inner.batch_samples = 2;
     (spec.lease.pacing, spec.lease.wall_s) = (Pacing::Free, 10.0);
-    (spec.merge.quorum, spec.merge.grace_s) = (2, 0.0);
+    (spec.merge.quorum, spec.merge.grace_s) = (Some(2), Some(0.0));
     spec.publish.keyframe_every = 4;
     spec
 }
@@ -123,6 +127,8 @@ impl World {
             engine,
             generation,
             now: Mono::default(),
+            overhead_s: 0.0,
+            granted: BTreeMap::new(),
             measured: Ok(Measured { norm: 0.01 }),
             merged: vec![],
             commits: vec![],
@@ -264,7 +270,10 @@ impl World {
 
     pub fn lease(&mut self, device: DeviceId) -> Lease {
         match self.request(device) {
-            Body::Lease(lease) => lease,
+            Body::Lease(lease) => {
+                self.granted.insert(lease.id, self.now);
+                lease
+            }
             other => panic!("expected a lease, got {other:?}"),
         }
     }
@@ -285,13 +294,14 @@ impl World {
                 blobs.put(&delta::encode(&self.spec.model, &self.spec.delta, &change, &mut vec![0.0; n])).unwrap()
             }
         };
+        let taken_s = self.granted.get(&lease.id).map_or(0.0, |at| self.now.since(*at).as_secs_f64());
         DeltaOffer {
             lease_id: lease.id,
             generation: lease.generation,
             delta: Some(Blob::new(hash, bytes)),
             steps: lease.steps,
             samples: lease.samples,
-            train_ms: 1,
+            train_ms: ((taken_s - self.overhead_s).max(0.0) * 1000.0) as u64,
             loss_first: 5.5,
             loss_last: 5.4,
         }
@@ -299,7 +309,7 @@ impl World {
 
     /// Trains a lease at `tokens_per_s` and offers the delta.
     pub fn train(&mut self, device: DeviceId, lease: &Lease, tokens_per_s: f64) -> Done {
-        self.wait(f64::from(lease.samples) * 4.0 / tokens_per_s);
+        self.wait(self.overhead_s + f64::from(lease.samples) * 4.0 / tokens_per_s);
         match self.offer(device, self.offer_for(lease)) {
             Body::Done(done) => done,
             other => panic!("expected an acknowledgement, got {other:?}"),

@@ -70,8 +70,13 @@ pub fn rounds_tokens(devices: u64, steps: u32, rounds: u64) -> u64 {
 
 /// Nightjar's way: rounds by the clock with leases of equal wall time, norm-preserving averages, 4-bit deltas.
 pub fn ours(spec: RunSpec, round_s: f64) -> RunSpec {
-    let merge =
-        MergeSpec { rule: MergeRule::Mean, average: Average::Rda, grace_s: round_s / 6.0, quorum: 1, ..MergeSpec::default() };
+    let merge = MergeSpec {
+        rule: MergeRule::Mean,
+        average: Some(Average::Rda),
+        grace_s: Some(round_s / 6.0),
+        quorum: Some(1),
+        ..MergeSpec::default()
+    };
     let lease = LeaseSpec { pacing: Pacing::Rounds, wall_s: round_s, ..spec.lease.clone() };
     RunSpec { lease, delta: DeltaSpec { codec: CodecId::Blocks4, ..DeltaSpec::default() }, merge, ..spec }
 }
@@ -88,20 +93,20 @@ pub fn with_updates(spec: RunSpec, codec: CodecId) -> RunSpec {
 
 /// With the weighted mean.
 pub fn plain_mean(spec: RunSpec) -> RunSpec {
-    RunSpec { merge: MergeSpec { average: Average::Mean, ..spec.merge.clone() }, ..spec }
+    RunSpec { merge: MergeSpec { average: Some(Average::Mean), ..spec.merge.clone() }, ..spec }
 }
 
 /// Without rounds: every lease ends by itself, and a quorum makes a version.
 pub fn free(spec: RunSpec, quorum: u32) -> RunSpec {
     let lease = LeaseSpec { pacing: Pacing::Free, ..spec.lease.clone() };
-    RunSpec { lease, merge: MergeSpec { quorum, grace_s: 0.0, ..spec.merge.clone() }, ..spec }
+    RunSpec { lease, merge: MergeSpec { quorum: Some(quorum), grace_s: Some(0.0), ..spec.merge.clone() }, ..spec }
 }
 
 /// All devices take `steps` a round, and every round makes a version; `round_s` is what the slowest may take.
 pub fn in_step(spec: RunSpec, steps: u32, devices: u32, round_s: f64) -> RunSpec {
     let lease =
         LeaseSpec { steps, calibration_steps: steps, pacing: Pacing::Rounds, wall_s: round_s, steps_max: 10_000, ..spec.lease };
-    let merge = MergeSpec { average: Average::Mean, quorum: devices, grace_s: 0.0, ..MergeSpec::default() };
+    let merge = MergeSpec { average: Some(Average::Mean), quorum: Some(devices), grace_s: Some(0.0), ..MergeSpec::default() };
     RunSpec { lease, merge, ..spec }
 }
 

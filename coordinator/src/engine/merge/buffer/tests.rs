@@ -15,10 +15,6 @@ fn model() -> ModelSpec {
     }
 }
 
-fn merge(average: Average, correction: run_spec::Correction) -> MergeSpec {
-    MergeSpec { average, correction, ..MergeSpec::default() }
-}
-
 /// A delta whose tensor `t` has these first two values, and is zero elsewhere.
 fn delta(values: &[(usize, [f32; 2])]) -> Vec<u8> {
     let model = model();
@@ -41,19 +37,19 @@ fn close(got: [f32; 2], want: [f32; 2]) {
 
 #[test]
 fn tokens_decide_each_deltas_share_and_staleness_shortens_the_step() {
-    let mut buffer = Buffer::new(&model(), &MergeSpec::default());
+    let mut buffer = Buffer::new(&model(), Average::Mean, run_spec::Correction::None);
     buffer.add(300, 1.0, &delta(&[(2, [1.0, 0.0])]), &[]).unwrap();
     // Three versions stale: (1 + 3)^-0.5 = 0.5.
-    buffer.add(100, MergeSpec::default().staleness.weight(3), &delta(&[(2, [5.0, 0.0])]), &[]).unwrap();
+    buffer.add(100, run_spec::MergeSpec::default().staleness.weight(3), &delta(&[(2, [5.0, 0.0])]), &[]).unwrap();
     // (300·1 + 100·0.5·5) / 400
     close(pair(buffer.average(), 2), [1.375, 0.0]);
     buffer.clear();
-    assert_eq!(buffer, Buffer::new(&model(), &MergeSpec::default()));
+    assert_eq!(buffer, Buffer::new(&model(), Average::Mean, run_spec::Correction::None));
 }
 
 #[test]
 fn rda_keeps_the_length_where_deltas_disagree_and_averages_the_embedding_plainly() {
-    let mut buffer = Buffer::new(&model(), &merge(Average::Rda, run_spec::Correction::None));
+    let mut buffer = Buffer::new(&model(), Average::Rda, run_spec::Correction::None);
     buffer.add(100, 1.0, &delta(&[(0, [2.0, 0.0]), (2, [3.0, 0.0])]), &[]).unwrap();
     buffer.add(100, 1.0, &delta(&[(0, [0.0, 2.0]), (2, [0.0, 1.0])]), &[]).unwrap();
     let average = buffer.average();
@@ -65,7 +61,7 @@ fn rda_keeps_the_length_where_deltas_disagree_and_averages_the_embedding_plainly
 
 #[test]
 fn rda_counts_tokens_and_staleness_once_in_each_average() {
-    let mut buffer = Buffer::new(&model(), &merge(Average::Rda, run_spec::Correction::None));
+    let mut buffer = Buffer::new(&model(), Average::Rda, run_spec::Correction::None);
     buffer.add(300, 1.0, &delta(&[(2, [4.0, 0.0])]), &[]).unwrap();
     buffer.add(100, 0.5, &delta(&[(2, [0.0, 8.0])]), &[]).unwrap();
     // Length: (300·4 + 100·0.5·8) / 400 = 4. Direction: (300, 50), of length 304.138.
@@ -78,7 +74,7 @@ fn heloco_turns_each_delta_before_it_is_averaged() {
     let mut momentum = vec![0.0; model.parameters()];
     momentum[model.tensors()[2].offset] = 5.0;
     for average in [Average::Mean, Average::Rda] {
-        let mut buffer = Buffer::new(&model, &merge(average, run_spec::Correction::Heloco));
+        let mut buffer = Buffer::new(&model, average, run_spec::Correction::Heloco);
         buffer.add(10, 1.0, &delta(&[(2, [-3.0, 4.0]), (3, [1.0, 1.0])]), &momentum).unwrap();
         // As worked out in `heloco`: −3 becomes −2.1. A tensor without momentum stays. What is in the sum is ten times
         // that, or ten times the two tensors' directions.
@@ -93,7 +89,7 @@ fn heloco_turns_each_delta_before_it_is_averaged() {
 #[test]
 fn a_damaged_delta_changes_nothing() {
     for average in [Average::Mean, Average::Rda] {
-        let mut buffer = Buffer::new(&model(), &merge(average, run_spec::Correction::None));
+        let mut buffer = Buffer::new(&model(), average, run_spec::Correction::None);
         let untouched = buffer.clone();
         let mut bytes = delta(&[(2, [1.0, 2.0])]);
         bytes.pop();
