@@ -1,7 +1,21 @@
-//! How much the GPU runtime measures before it settles on kernels, and where it keeps what it found.
+//! What is settled by measuring, once a device: how much the GPU runtime tries before it settles on kernels of its own,
+//! and for each operation whether our kernel or Burn's way is the faster one here.
 
+mod measure;
+mod remembered;
+pub mod trials;
+
+pub use measure::{Timing, copy_speed, measure, settle};
+pub use remembered::{Key, Remembered};
+
+use crate::kernel;
+use burn::tensor::{DType, Device, Tensor};
 use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, autotune::AutotuneLevel, cache::CacheConfig};
-use std::path::PathBuf;
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 /// Effort of autotuning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,4 +39,123 @@ pub fn configure(tuning: Tuning, cache: Option<PathBuf>) -> bool {
         config.environment.path = CacheConfig::Directory(folder);
     }
     CubeClRuntimeConfig::try_set(config)
+}
+
+/// Declares [`Op`] with its names.
+macro_rules! ops {
+    ($($(#[$doc:meta])* $op:ident = $name:literal,)*) => {
+        /// An operation that has a kernel and another way.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Op { $($(#[$doc])* $op),* }
+
+        impl Op {
+            /// All of them.
+            pub const ALL: &'static [Op] = &[$(Op::$op),*];
+
+            /// Its name in files and tables.
+            pub fn name(self) -> &'static str {
+                match self { $(Op::$op => $name),* }
+            }
+        }
+    };
+}
+
+ops! {
+    /// RMSNorm, forward.
+    RmsNorm = "rms_norm",
+    /// RMSNorm's gradients.
+    RmsNormBackward = "rms_norm_backward",
+    /// Rotary embedding in place.
+    Rope = "rope",
+    /// SwiGLU, forward.
+    Swiglu = "swiglu",
+    /// SwiGLU's gradient.
+    SwigluBackward = "swiglu_backward",
+    /// Attention, both ways.
+    Attention = "attention",
+    /// The head's product and the loss, both ways.
+    CrossEntropy = "cross_entropy",
+    /// The optimizer's update.
+    AdamW = "adamw",
+    /// A gradient's sum of squares.
+    GradNorm = "grad_norm",
+    /// The sparse delta's encoder.
+    DeltaEncode = "delta_encode",
+    /// Adding a sparse delta.
+    DeltaAdd = "delta_add",
+    /// Applying a published update.
+    UpdateApply = "update_apply",
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// For which operations our kernels run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Choices(u32);
+
+impl Choices {
+    /// Burn's own way for all: what holds before anything was measured.
+    pub const NONE: Choices = Choices(0);
+
+    /// Our kernels for all.
+    pub fn all() -> Self {
+        Op::ALL.iter().fold(Choices::NONE, |choices, op| choices.with(*op, true))
+    }
+
+    /// The same but for one operation.
+    pub fn with(self, op: Op, ours: bool) -> Self {
+        let bit = 1 << op as u8;
+        Choices(if ours { self.0 | bit } else { self.0 & !bit })
+    }
+
+    /// Whether our kernel runs for it.
+    pub fn has(self, op: Op) -> bool {
+        self.0 >> op as u8 & 1 == 1
+    }
+}
+
+/// A process trains on one device, so one set of choices is enough.
+static CHOICES: AtomicU32 = AtomicU32::new(0);
+
+/// Decides for this process, from its next operation on.
+pub fn set(choices: Choices) {
+    CHOICES.store(choices.0, Ordering::Relaxed);
+}
+
+/// What is decided.
+pub fn current() -> Choices {
+    Choices(CHOICES.load(Ordering::Relaxed))
+}
+
+/// Whether our kernel runs for an operation on this device.
+pub fn uses(op: Op, device: &Device) -> bool {
+    current().has(op) && kernel::runs_on(device)
+}
+
+/// Whether our kernel runs for an operation on this tensor: of a type that the kernel takes, not empty, and its places
+/// countable in 32 bits.
+pub fn takes<const D: usize>(op: Op, tensor: &Tensor<D>) -> bool {
+    let takes_f16 = matches!(op, Op::Attention | Op::CrossEntropy);
+    current().has(op)
+        && (tensor.dtype() == DType::F32 || takes_f16 && tensor.dtype() == DType::F16)
+        && (1..=u32::MAX as usize).contains(&tensor.shape().num_elements())
+        && kernel::runs_on(&tensor.device())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_is_one_operations_own() {
+        assert!(Op::ALL.iter().all(|op| !Choices::NONE.has(*op) && Choices::all().has(*op)));
+        let one = Choices::NONE.with(Op::Swiglu, true);
+        assert!(Op::ALL.iter().all(|op| one.has(*op) == (*op == Op::Swiglu)));
+        assert_eq!(one.with(Op::Swiglu, false), Choices::NONE);
+    }
 }

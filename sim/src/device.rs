@@ -285,7 +285,7 @@ impl Device {
                 let tokens = f64::from(samples) * self.spec.tokens_per_sample() as f64;
                 (0, 0, tokens / (EVALUATION_SPEEDUP * speed))
             }
-            to_worker::Body::Stop(_) => (0, 0, 0.0),
+            to_worker::Body::Stop(_) | to_worker::Body::Limits(_) | to_worker::Body::Checkpoint(_) => (0, 0, 0.0),
         };
         let due = now + Duration::from_secs_f64(seconds);
         let is_training = matches!(body, to_worker::Body::Train(_));

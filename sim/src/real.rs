@@ -18,7 +18,7 @@ use nightjar_shared::{
 };
 use nightjar_train::{
     Batch,
-    work::{BaseError, Bench, Room, WorkError},
+    work::{BaseError, Bench, Live, Room, WorkError},
 };
 use pool::{Pool, Promise};
 use std::{
@@ -201,7 +201,7 @@ impl Drop for Real {
 }
 
 fn failed(sentence: String, base_is_wrong: bool) -> from_worker::Body {
-    from_worker::Body::Failed(Failed { sentence, base_is_wrong })
+    from_worker::Body::Failed(Failed { sentence, base_is_wrong, device_failed: false })
 }
 
 /// Mean loss of weights on some samples, nats a token.

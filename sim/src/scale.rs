@@ -10,7 +10,7 @@ use crate::{
 use nightjar_shared::{
     delta::CodecId,
     model_spec::ModelSpec,
-    run_spec::{DeltaSpec, EvaluateSpec, InnerSpec, LeaseSpec, MergeSpec, PublishSpec, RunSpec, StalenessSpec},
+    run_spec::{DeltaSpec, EvaluateSpec, InnerSpec, LeaseSpec, MergeSpec, Pacing, PublishSpec, RunSpec, StalenessSpec},
 };
 
 /// A cost run's size.
@@ -115,7 +115,6 @@ pub fn measure(scale: Scale, watch: &mut dyn FnMut(&Progress)) -> RunResult {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nightjar_shared::run_spec::Pacing;
 
     #[test]
     fn the_model_has_a_hundred_million_parameters() {

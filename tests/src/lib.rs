@@ -1,9 +1,11 @@
 //! What the whole-system tests share: places to run in, processes that end with the test, and waiting for a condition.
 
+pub mod browser;
 pub mod place;
 pub mod process;
 pub mod small_disk;
 
+pub use browser::{Browser, View};
 pub use place::{Place, Size};
 pub use process::{Ended, Running};
 pub use small_disk::SmallDisk;

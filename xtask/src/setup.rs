@@ -1,4 +1,4 @@
-//! What the repository needs beyond Rust: a C compiler, and for the shader tests a Vulkan loader with a driver. Found by
+//! What the repository needs beyond Rust: a C compiler, and for the tests a Vulkan loader with a driver and a browser. Found by
 //! trying, installed where that is possible, else named.
 
 use crate::keeper::Keeper;
@@ -28,7 +28,7 @@ struct Requirement {
     packages: [&'static str; 4],
 }
 
-const REQUIREMENTS: [Requirement; 3] = [
+const REQUIREMENTS: [Requirement; 4] = [
     Requirement {
         what: "a C compiler",
         why: "SQLite and the cryptography are compiled from C",
@@ -50,6 +50,13 @@ const REQUIREMENTS: [Requirement; 3] = [
         essential: false,
         packages: ["mesa-vulkan-drivers", "mesa-vulkan-drivers", "vulkan-swrast", "mesa-vulkan-swrast"],
     },
+    Requirement {
+        what: "Chromium with its driver",
+        why: "a test uses the volunteer's page in it",
+        present: browser_is_there,
+        essential: false,
+        packages: ["chromium chromium-driver", "chromium chromedriver", "chromium", "chromium chromium-chromedriver"],
+    },
 ];
 
 /// The package managers that `Requirement::packages` speaks of, with the words that install.
@@ -65,7 +72,7 @@ pub fn run(need: Need, keeper: &Keeper) -> Result<()> {
     let missing = look(need);
     if missing.is_empty() {
         if need == Need::Everything {
-            println!("setup: a C compiler, a Vulkan loader and a driver are there");
+            println!("setup: all that the build and the tests need is there");
         }
         return Ok(());
     }
@@ -101,7 +108,10 @@ fn conclude(missing: &[&Requirement], advice: &str) -> Result<()> {
     if missing.iter().any(|r| r.essential) {
         bail!("cannot build without {}: {advice}", names.join(" and "));
     }
-    println!("setup: going on without {}; tests on a GPU will say that they skip. To have them: {advice}", names.join(" and "));
+    println!(
+        "setup: going on without {}; the tests that need it will say that they skip. To have them: {advice}",
+        names.join(" and ")
+    );
     Ok(())
 }
 
@@ -142,6 +152,11 @@ fn vulkan_driver_is_there() -> bool {
     std::env::var_os("VK_ICD_FILENAMES").is_some()
         || std::env::var_os("VK_DRIVER_FILES").is_some()
         || ["/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vulkan/icd.d"].into_iter().any(has_manifest)
+}
+
+fn browser_is_there() -> bool {
+    let browsers = ["chromium", "chromium-browser", "google-chrome"];
+    in_path("chromedriver").is_some() && browsers.into_iter().any(|browser| in_path(browser).is_some())
 }
 
 /// Where a program is.

@@ -1,11 +1,18 @@
 //! The agent's one loop: whatever happens becomes an [`Event`], the policy and the session decide, and what they want is
 //! performed here, in order.
 
+mod clocks;
+mod command;
+mod look;
 mod perform;
+mod record;
+mod report;
+mod staff;
 
 use crate::{
     clock,
-    control::{self, AgentStatus, Asked, Command, Why},
+    control::{self, Asked},
+    history::{History, Log, energy::Meters},
     home::Home,
     identity::Identity,
     journal::{self, Journal, JournalError},
@@ -13,18 +20,22 @@ use crate::{
     link::{Control, Dialer, Link, LinkError},
     membership::Membership,
     pause,
-    policy::{self, Decision, Pause, Reading},
-    preferences::Preferences,
-    sensor::Sensors,
-    session::{self, Ending, Permission, Profile, Session},
-    worker::{Worker, WorkerEvent, Workshop},
+    policy::{Decision, Memory, Override, Reading},
+    preferences::PreferencesFile,
+    sensor::{MemorySensor, Places, Sense, SleepDelay},
+    session::{self, Ending, Profile, Session},
+    tray,
+    worker::{WorkerEvent, Workshop, crashes::Crashes},
 };
+use clocks::Clocks;
+use jiff::Zoned;
 use nightjar_shared::{
     disk::FolderDisk,
     fail,
     time::{Mono, Wall},
-    wire::{CoordinatorMessage, DeviceMessage, limits},
+    wire::{CoordinatorMessage, DeviceMessage, limits, worker::Ready},
 };
+use staff::Hired;
 use std::{
     collections::VecDeque,
     future::Future,
@@ -32,14 +43,24 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use tokio::{sync::mpsc, task::AbortHandle};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::AbortHandle,
+};
 
-/// The sensors are read this often.
+/// The sensors are read this often; what may forbid training wakes the loop at once.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Longest sleep: timers of the runtime stop while the computer sleeps, the session's do not.
 const SLEEP_MAX: Duration = Duration::from_secs(5);
 /// The coordinator is given this long to hear goodbye.
 const GOODBYE_MAX: Duration = Duration::from_millis(300);
+/// Who listens for news hears them at most this often.
+const NEWS_EVERY: Duration = Duration::from_millis(500);
+/// What the policy remembers, in the home folder.
+const POLICY_FILE: &str = "policy.json";
+
+/// What sees for an agent, once it has been told what to look for and whom to wake.
+pub type Eyes = Box<dyn FnOnce(crate::sensor::Wants, Arc<Notify>) -> Box<dyn Sense> + Send>;
 
 /// All that an agent is started with.
 pub struct Setup {
@@ -50,13 +71,17 @@ pub struct Setup {
     /// The run it has joined.
     pub membership: Membership,
     /// What its owner wants.
-    pub preferences: Preferences,
+    pub preferences: PreferencesFile,
     /// What leases it takes.
     pub kinds: Vec<LeaseKind>,
+    /// What it sees the computer with.
+    pub eyes: Eyes,
     /// What starts its workers.
     pub workshop: Box<dyn Workshop>,
     /// What tells the owner a line.
     pub say: Box<dyn FnMut(&str) + Send>,
+    /// Whether to show an icon in the tray.
+    pub tray: bool,
     /// Whether to leave the run at once.
     pub leave: bool,
 }
@@ -84,6 +109,9 @@ enum Event {
     Transferred { serial: u64, ended: Result<session::Event, io::Error> },
     Worker { serial: u64, event: WorkerEvent },
     Control(Asked),
+    Tray(tray::Wish),
+    /// A sensor saw something that may forbid training.
+    Alarm,
     Terminate,
 }
 
@@ -92,6 +120,8 @@ struct Online {
     link: Link,
     requests: mpsc::Sender<DeviceMessage>,
     conversation: AbortHandle,
+    /// Bytes up and down that were counted.
+    counted: (u64, u64),
 }
 
 struct Agent {
@@ -99,16 +129,31 @@ struct Agent {
     disk: Arc<FolderDisk>,
     membership: Membership,
     device: String,
-    preferences: Preferences,
-    sensors: Sensors,
-    pause: Pause,
+    preferences: PreferencesFile,
+    /// What was said last of the preferences' file.
+    config_error: Option<String>,
+    sensors: Box<dyn Sense>,
+    clocks: Clocks,
+    owner: Override,
     decision: Decision,
+    memory: Memory,
+    /// Keeps the computer awake until the training state is saved.
+    sleep_delay: Option<SleepDelay>,
     session: Session,
     dialer: Dialer,
     online: Option<Online>,
     transfer: Option<AbortHandle>,
     workshop: Box<dyn Workshop>,
-    worker: Option<Box<dyn Worker>>,
+    crashes: Crashes,
+    worker: Option<Hired>,
+    /// What the last worker said when it was ready.
+    ready: Option<Ready>,
+    history: History,
+    meters: Meters,
+    /// Whether the computer runs on its battery.
+    on_battery: bool,
+    log: Log,
+    faces: watch::Sender<tray::Face>,
     /// Serial numbers of the connection, transfer and worker at hand.
     connection_serial: u64,
     transfer_serial: u64,
@@ -117,16 +162,23 @@ struct Agent {
     /// What the session is to hear next: answers that need no waiting.
     waiting: VecDeque<session::Event>,
     say: Box<dyn FnMut(&str) + Send>,
+    next_look: Mono,
+    next_news: Mono,
     ending: Option<Ending>,
 }
 
 /// Runs an agent until its session ends.
 pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
-    let leave = setup.leave;
+    let (leave, tray) = (setup.leave, setup.tray);
     let (queue, mut events) = mpsc::channel(limits::QUEUE_EVENTS_MAX);
-    let mut agent = Agent::new(setup, queue.clone())?;
+    let changed = Arc::new(Notify::new());
+    let mut agent = Agent::new(setup, queue.clone(), &changed)?;
     let (asked, mut commands) = mpsc::channel(16);
-    let _control = control::serve(&agent.home, asked).await?;
+    let control = control::serve(&agent.home, asked).await?;
+    let (wish, mut wishes) = mpsc::channel(4);
+    if tray {
+        tray::spawn(agent.faces.subscribe(), wish.clone());
+    }
     let terminated = terminated()?;
     tokio::pin!(terminated);
     if leave {
@@ -134,24 +186,25 @@ pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
     } else {
         agent.announce();
     }
-    let mut next_look = clock::mono_now();
     let mut terminating = false;
     loop {
         let now = clock::mono_now();
-        if now >= next_look {
+        if now >= agent.next_look {
             agent.look(now);
-            next_look = now + LOOK_EVERY;
         }
         agent.settle()?;
         if let Some(ending) = agent.ending.take() {
             agent.goodbye().await;
             return Ok(ending);
         }
-        let deadline = agent.session.next_deadline().map_or(next_look, |d| d.min(next_look));
+        let due = agent.tell_news(&control, now);
+        let deadline = agent.session.next_deadline().map_or(due, |d| d.min(due));
         let sleep = deadline.since(clock::mono_now()).min(SLEEP_MAX);
         let event = tokio::select! {
+            () = changed.notified() => Event::Alarm,
             Some(event) = events.recv() => event,
             Some(asked) = commands.recv() => Event::Control(asked),
+            Some(wish) = wishes.recv() => Event::Tray(wish),
             () = &mut terminated, if !terminating => Event::Terminate,
             () = tokio::time::sleep(sleep) => {
                 agent.waiting.push_back(session::Event::Tick);
@@ -164,12 +217,11 @@ pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
 }
 
 impl Agent {
-    fn new(setup: Setup, queue: mpsc::Sender<Event>) -> Result<Self, AgentError> {
-        let Setup { home, identity, membership, preferences, kinds, workshop, say, leave: _ } = setup;
-        let disk = home.disk();
-        let mut sensors = Sensors::of_this_computer();
+    fn new(setup: Setup, queue: mpsc::Sender<Event>, changed: &Arc<Notify>) -> Result<Self, AgentError> {
+        let Setup { home, identity, membership, preferences, kinds, eyes, workshop, say, tray: _, leave: _ } = setup;
+        let (disk, wanted) = (home.disk(), preferences.preferences());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let memory_bytes = match sensors.observe().memory_free {
+        let memory_bytes = match MemorySensor::default().read() {
             Reading::Known(bytes) => bytes,
             Reading::Unknown(_) => 0,
         };
@@ -179,52 +231,62 @@ impl Agent {
             role: membership.role(),
             kinds,
             name: membership.name.clone(),
-            hardware: format!("{}, {} threads", preferences.device, preferences.threads_on(cores)),
+            hardware: format!("{}, {} threads", wanted.device, wanted.threads_on(cores)),
             memory_bytes,
-            tokens_per_s_max: preferences.tokens_per_s_max,
-            checkpoint_ms: preferences.checkpoint_s * 1000,
+            tokens_per_s_max: wanted.tokens_per_s_max,
+            checkpoint_ms: wanted.checkpoint_s * 1000,
         };
         let journal = Journal::load(&*disk)?;
         journal::tidy(&*disk, &journal.files())?;
+        let (now, civil) = (clock::mono_now(), Zoned::now());
         Ok(Agent {
-            pause: pause::load(&*disk, wall_now(), clock::mono_now())?,
-            decision: Decision::Hold { reason: "it is just starting".into(), until: None },
+            sensors: eyes(look::wants(&home, wanted), changed.clone()),
+            clocks: Clocks::new(now, wall_now()),
+            owner: pause::load(&*disk, wall_now(), now)?,
+            decision: Decision::starting(),
+            memory: look::remembered(&*disk),
+            sleep_delay: None,
             session: Session::new(profile, journal),
             dialer: Dialer::new(&identity, &membership.invite)?,
             device: identity.device().short(),
+            crashes: Crashes::load(&*disk)?,
+            history: History::open(disk.clone(), &civil),
+            meters: Meters::new(Places::of_this_computer().root),
+            on_battery: false,
+            log: Log::of(&*disk),
+            faces: watch::Sender::new(tray::Face::default()),
             home,
             disk,
             membership,
             preferences,
-            sensors,
+            config_error: None,
             online: None,
             transfer: None,
             workshop,
             worker: None,
+            ready: None,
             connection_serial: 0,
             transfer_serial: 0,
             worker_serial: 0,
             queue,
             waiting: VecDeque::new(),
             say,
+            next_look: now,
+            next_news: now,
             ending: None,
         })
     }
 
     fn announce(&mut self) {
-        let policy = format!("{:?}", self.preferences.policy).to_lowercase();
+        let policy = format!("{:?}", self.preferences.preferences().policy).to_lowercase();
         let run = &self.membership.invite.run_name;
-        (self.say)(&format!("ready: device {} for the run \"{run}\", policy {policy}", self.device));
+        self.tell(&format!("ready: device {} for the run \"{run}\", policy {policy}", self.device));
     }
 
-    /// Reads the sensors and lets the policy decide.
-    fn look(&mut self, now: Mono) {
-        let seen = self.sensors.observe();
-        self.decision = policy::decide(&self.preferences, self.pause, &seen, &jiff::Zoned::now(), now);
-        self.waiting.push_back(session::Event::Permission(match &self.decision {
-            Decision::Run => Permission::Allowed,
-            Decision::Hold { reason, .. } => Permission::Held(reason.clone()),
-        }));
+    /// Tells the owner a line, and keeps it in the log.
+    fn tell(&mut self, line: &str) {
+        (self.say)(line);
+        self.log.write(&control::timestamp(&Zoned::now()), line);
     }
 
     /// Lets the session hear all that waits, and does what it wants.
@@ -262,19 +324,10 @@ impl Agent {
                 self.transfer = None;
                 self.waiting.push_back(ended?);
             }
-            Event::Worker { serial, event } if serial == self.worker_serial => match event {
-                WorkerEvent::Says(body) => self.waiting.push_back(session::Event::Worker(body)),
-                WorkerEvent::Exited(why) => {
-                    self.worker = None;
-                    self.waiting.push_back(session::Event::WorkerExited { why });
-                }
-            },
-            Event::Control((command, reply)) => {
-                self.command(command)?;
-                self.settle()?;
-                // Who asked may have gone.
-                let _ = reply.send(self.status());
-            }
+            Event::Worker { serial, event } if serial == self.worker_serial => self.worker_event(event),
+            Event::Control(asked) => self.answer(asked)?,
+            Event::Tray(wish) => self.grant(wish)?,
+            Event::Alarm => self.look(clock::mono_now()),
             Event::Terminate => self.waiting.push_back(session::Event::Shutdown),
             // Of a connection, transfer or worker that is over.
             Event::Connected { .. }
@@ -284,44 +337,6 @@ impl Agent {
             | Event::Worker { .. } => {}
         }
         Ok(())
-    }
-
-    fn command(&mut self, command: Command) -> io::Result<()> {
-        let now = clock::mono_now();
-        match command {
-            Command::Status => return Ok(()),
-            Command::Pause(length) => {
-                pause::store(&*self.disk, length, wall_now())?;
-                self.pause = pause::load(&*self.disk, wall_now(), now)?;
-            }
-            Command::Resume => {
-                pause::clear(&*self.disk)?;
-                self.pause = Pause::No;
-            }
-            Command::Leave => self.waiting.push_back(session::Event::Leave),
-            Command::Shutdown => self.waiting.push_back(session::Event::Shutdown),
-        }
-        self.look(now);
-        Ok(())
-    }
-
-    fn status(&self) -> AgentStatus {
-        let session = self.session.status();
-        let why = match &self.decision {
-            Decision::Run => Why { allowed: true, reason: format!("training is allowed; now {}", session.doing), until: None },
-            Decision::Hold { reason, until } => {
-                let until = until.as_ref().map(|u| u.strftime("%Y-%m-%d %H:%M").to_string());
-                Why { allowed: false, reason: reason.clone(), until }
-            }
-        };
-        AgentStatus {
-            pid: std::process::id(),
-            device: self.device.clone(),
-            name: self.membership.name.clone(),
-            run: self.membership.invite.run_name.clone(),
-            why,
-            session,
-        }
     }
 }
 

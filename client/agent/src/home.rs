@@ -1,8 +1,9 @@
-//! The device's home folder: where everything it must remember lies. One process at a time uses it.
+//! Where a device's files lie. With `--home DIR` all of them are in one folder; without, each kind where the system wants
+//! it: what must last in the user's data folder, the preferences in the configuration folder, the control API's token in
+//! the runtime folder. One process at a time uses a home.
 
 use nightjar_shared::disk::{Disk, FolderDisk};
 use std::{
-    ffi::OsString,
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
@@ -12,21 +13,25 @@ use std::{
 /// The variable that names another home folder.
 pub const HOME_VARIABLE: &str = "NIGHTJAR_HOME";
 
-/// A home folder.
+/// A home.
 #[derive(Clone)]
 pub struct Home {
     folder: PathBuf,
+    config: PathBuf,
+    runtime: PathBuf,
+    /// Whether it is the user's own, not one that was named.
+    is_usual: bool,
     disk: Arc<FolderDisk>,
 }
 
-/// A home folder that cannot be used.
+/// A home that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum HomeError {
     /// The system names no folder for a program's data.
     #[error("this system names no folder for a program's data; choose one with --home DIR")]
     Nowhere,
     /// It cannot be made or opened.
-    #[error("cannot use the home folder {folder} ({source}); choose another with --home DIR")]
+    #[error("cannot use the home folder {folder} ({source}); make it writable, or choose another with --home DIR")]
     Open {
         /// Which.
         folder: String,
@@ -41,33 +46,55 @@ pub enum HomeError {
     },
 }
 
-/// Held while a process uses the home folder; the system lets go of it however the process ends.
+/// Held while a process uses the home; the system lets go of it however the process ends.
 pub struct HomeLock {
     _file: File,
 }
 
 impl Home {
-    /// Opens a home folder, creating it: the one given, or the user's.
+    /// Opens a home, creating its folders: the one given, or the user's.
     pub fn open(given: Option<PathBuf>) -> Result<Self, HomeError> {
-        let folder = match given {
-            Some(folder) => folder,
-            None => directories::ProjectDirs::from("", "", "nightjar").ok_or(HomeError::Nowhere)?.data_dir().to_path_buf(),
+        let is_usual = given.is_none();
+        let [folder, config, runtime] = match given {
+            Some(folder) => [folder.clone(), folder.clone(), folder],
+            None => {
+                let usual = directories::ProjectDirs::from("", "", "nightjar").ok_or(HomeError::Nowhere)?;
+                let data = usual.data_dir().to_path_buf();
+                let runtime = usual.runtime_dir().map_or_else(|| data.clone(), Path::to_path_buf);
+                [data, usual.config_dir().to_path_buf(), runtime]
+            }
         };
         let error = |source| HomeError::Open { folder: folder.display().to_string(), source };
         // The worker and the command line may have other working folders.
-        let folder = std::path::absolute(&folder).map_err(error)?;
+        let [folder, config, runtime] = [std::path::absolute(&folder), std::path::absolute(config), std::path::absolute(runtime)];
+        let (folder, config, runtime) = (folder.map_err(error)?, config.map_err(error)?, runtime.map_err(error)?);
         let disk = FolderDisk::open(&folder).map_err(error)?;
-        Ok(Home { folder, disk: Arc::new(disk) })
+        Ok(Home { folder, config, runtime, is_usual, disk: Arc::new(disk) })
     }
 
-    /// Its path.
+    /// The folder of what must last.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// A file in it.
+    /// The folder that was named, for a process that is to use the same home; `None` for the user's own.
+    pub fn named(&self) -> Option<&Path> {
+        (!self.is_usual).then_some(&*self.folder)
+    }
+
+    /// A file of what must last.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// A file that the owner may edit.
+    pub fn config_path(&self, name: &str) -> PathBuf {
+        self.config.join(name)
+    }
+
+    /// A file that means nothing once the process has ended.
+    pub fn runtime_path(&self, name: &str) -> PathBuf {
+        self.runtime.join(name)
     }
 
     /// The seam through which what must last is written.
@@ -75,7 +102,7 @@ impl Home {
         self.disk.clone()
     }
 
-    /// Takes the folder for this process alone.
+    /// Takes the home for this process alone.
     pub fn lock(&self) -> Result<HomeLock, HomeError> {
         let folder = || self.folder.display().to_string();
         let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(self.path("lock"));
@@ -87,15 +114,17 @@ impl Home {
         }
     }
 
-    /// Replaces a file that only this user may read, atomically.
+    /// Replaces a file of what must last that only this user may read, atomically.
     pub fn write_private(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.disk.write_private(name, bytes)
     }
-}
 
-/// The folder that the environment names, if any.
-pub fn folder_from_environment() -> Option<PathBuf> {
-    std::env::var_os(HOME_VARIABLE).filter(|v: &OsString| !v.is_empty()).map(PathBuf::from)
+    /// Replaces a file in the runtime folder that only this user may read, atomically; says where it is.
+    pub fn write_runtime(&self, name: &str, bytes: &[u8]) -> io::Result<PathBuf> {
+        let disk = FolderDisk::open(&self.runtime)?;
+        disk.write_private(name, bytes)?;
+        Ok(self.runtime_path(name))
+    }
 }
 
 #[cfg(test)]
@@ -113,6 +142,16 @@ mod tests {
         home.lock().unwrap();
     }
 
+    #[test]
+    fn a_named_home_is_one_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(folder.path().into())).unwrap();
+        for path in [home.path("x"), home.config_path("x"), home.runtime_path("x")] {
+            assert_eq!(path, folder.path().join("x"));
+        }
+        assert_eq!(home.named(), Some(folder.path()));
+    }
+
     #[cfg(unix)]
     #[test]
     fn private_files_are_private() {
@@ -121,7 +160,10 @@ mod tests {
         let home = Home::open(Some(folder.path().into())).unwrap();
         home.write_private("key", b"one").unwrap();
         home.write_private("key", b"two").unwrap();
+        let token = home.write_runtime("token", b"three").unwrap();
         assert_eq!(fs::read(home.path("key")).unwrap(), b"two");
-        assert_eq!(fs::metadata(home.path("key")).unwrap().permissions().mode() & 0o777, 0o600);
+        for path in [home.path("key"), token] {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
     }
 }

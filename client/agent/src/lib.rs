@@ -6,16 +6,24 @@
 pub mod clock;
 pub mod control;
 pub mod event_loop;
+pub mod history;
 pub mod home;
 pub mod identity;
 pub mod journal;
 pub mod lease;
 pub mod link;
 pub mod membership;
+pub mod page;
 pub mod pause;
 pub mod policy;
 pub mod preferences;
+pub mod quota;
 pub mod sensor;
+pub mod service;
 pub mod session;
 pub mod transfer;
+pub mod tray;
 pub mod worker;
+
+/// Civil time in this crate is of this version of it.
+pub use jiff;

@@ -30,6 +30,8 @@ const IDLE_MAX: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// Each address is given this long.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// A UDP datagram's headers, with IPv4's.
+const DATAGRAM_OVERHEAD_BYTES: u64 = 28;
 /// Raw keys have no names; TLS wants one all the same.
 const SERVER_NAME: &str = "coordinator.nightjar";
 
@@ -165,6 +167,13 @@ impl Link {
     pub async fn control(&self) -> Result<Control, LinkError> {
         let (send, receive) = self.open(stream_open::Kind::Control(wire::ControlOpen {})).await?;
         Ok(Control { send, receive })
+    }
+
+    /// Bytes that went over the network so far, up and down, with all that QUIC and UDP add.
+    pub fn traffic(&self) -> (u64, u64) {
+        let stats = self.connection.stats();
+        let bytes = |udp: quinn::UdpStats| udp.bytes + udp.datagrams * DATAGRAM_OVERHEAD_BYTES;
+        (bytes(stats.udp_tx), bytes(stats.udp_rx))
     }
 
     /// Waits until the connection is gone; says why.

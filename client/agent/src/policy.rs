@@ -1,239 +1,180 @@
 //! The run policy: what the owner wants and what the sensors see, in; train or hold with one true sentence, out. Pure:
-//! both times are arguments. A sensor that cannot tell counts as forbidding, and the sentence says so.
+//! both times are arguments, and what must be remembered goes in and comes out. A sensor that cannot tell counts as
+//! forbidding, unless the owner has waived it, and the sentence says so.
+//!
+//! Of several reasons the one is given that waits for the owner or outlasts the others: the order of [`ReasonKind`].
 
-use crate::preferences::{Hours, Policy, Preferences};
+mod conditions;
+mod memory;
+mod observation;
+mod reason;
+mod schedule;
+mod words;
+
+pub use conditions::{CHARGE_MARGIN_PERCENT, FLOOR_MARGIN, TEMPERATURE_MARGIN_C};
+pub use memory::{Memory, STEP_DOWN_EVERY, STEP_UP_EVERY, STEPS, settle};
+pub use observation::{Observation, Power, Pressure, Reading};
+pub use reason::{Reason, ReasonKind};
+
+use crate::preferences::{Preferences, Profile};
+use conditions::{Finding, Look, Presence};
 use jiff::Zoned;
 use nightjar_shared::time::Mono;
-use std::time::Duration;
+use serde::{Deserialize, Serialize};
 
-/// What a sensor says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reading<T> {
-    /// It knows.
-    Known(T),
-    /// It does not, for this reason: "… cannot be asked".
-    Unknown(String),
-}
-
-/// What all sensors say at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observation {
-    /// Time since somebody used the computer.
-    pub idle: Reading<Duration>,
-    /// Memory that is free, in bytes.
-    pub memory_free: Reading<u64>,
-}
-
-/// The owner's "not now".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pause {
-    /// There is none.
+/// The owner's word for now. It wins over everything but safety: heat, memory, disk, sleep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Override {
+    /// They have said nothing: the preferences decide.
+    #[default]
     No,
-    /// Until they say otherwise.
-    UntilResumed,
-    /// Up to this time.
-    Until(Mono),
+    /// Not now: up to this time, or until they say otherwise.
+    Pause(Option<Mono>),
+    /// Train now, as if nobody were there: up to this time, or until they say otherwise.
+    RunNow(Option<Mono>),
+}
+
+/// Which of the owner's two sets of limits is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProfileName {
+    /// Somebody uses the computer.
+    InUse,
+    /// Nobody does.
+    Away,
+}
+
+/// What training may take of the computer. These beat whatever the run asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Share of the time that it may compute, above 0 and at most 1; of the GPU and of the CPU.
+    pub duty: f64,
+    /// Threads on the CPU; 0: half of the cores.
+    pub threads: usize,
+    /// Memory that the worker may take, in bytes; `u64::MAX`: as much as it likes.
+    pub memory_bytes: u64,
 }
 
 /// Whether to train.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     /// Yes.
-    Run,
+    Run {
+        /// Within these limits.
+        limits: Limits,
+        /// Which are those of this profile.
+        profile: ProfileName,
+    },
     /// No.
     Hold {
-        /// Why, in one true sentence.
-        reason: String,
-        /// When that changes by itself, if it is known.
+        /// Why.
+        reason: Reason,
+        /// When this reason ends by itself, if that is known; always in the future.
         until: Option<Zoned>,
     },
 }
 
 impl Decision {
-    fn hold(reason: impl Into<String>) -> Self {
-        Decision::Hold { reason: reason.into(), until: None }
+    /// What stands until the first look at the computer.
+    pub fn starting() -> Self {
+        Decision::Hold { reason: Reason::new(ReasonKind::Starting, "it is just starting"), until: None }
     }
 }
 
-/// Decides. The first thing that forbids is the reason given.
-pub fn decide(preferences: &Preferences, pause: Pause, seen: &Observation, now: &Zoned, mono: Mono) -> Decision {
-    paused(pause, now, mono)
-        .or_else(|| by_mode(preferences, seen, now))
-        .or_else(|| memory_is_short(preferences, &seen.memory_free))
-        .unwrap_or(Decision::Run)
-}
-
-fn paused(pause: Pause, now: &Zoned, mono: Mono) -> Option<Decision> {
-    match pause {
-        Pause::UntilResumed => Some(Decision::hold("the owner paused it; `nightjar resume` lets it go on")),
-        Pause::Until(end) if end > mono => {
-            let until = now.checked_add(end.since(mono)).ok();
-            Some(Decision::Hold { reason: "the owner paused it for a while; `nightjar resume` lets it go on".into(), until })
-        }
-        Pause::Until(_) | Pause::No => None,
+/// Decides, and gives back what to remember for the next time.
+pub fn decide(
+    preferences: &Preferences,
+    owner: Override,
+    seen: &Observation,
+    memory: &Memory,
+    now: &Zoned,
+    mono: Mono,
+) -> (Decision, Memory) {
+    let mut memory = memory.as_of(mono);
+    let look = Look { preferences, seen, now, mono };
+    let owner = owner.at(mono);
+    let runs_now = matches!(owner, Override::RunNow(_));
+    // All conditions are judged every time, so that what is remembered of them does not depend on the owner's word.
+    let mut findings = look.findings(&mut memory);
+    let presence = look.presence(&mut memory);
+    let share = memory.throttle.pull(look.pull(!runs_now), mono);
+    findings.extend(asleep(seen));
+    findings.extend(paused(owner, &look));
+    if runs_now {
+        findings.retain(|f| f.reason.kind.is_safety());
     }
-}
-
-fn by_mode(preferences: &Preferences, seen: &Observation, now: &Zoned) -> Option<Decision> {
-    match preferences.policy {
-        Policy::Always => None,
-        Policy::Idle => {
-            let wanted = Duration::from_secs(60 * preferences.idle_minutes);
-            match &seen.idle {
-                Reading::Unknown(why) => Some(Decision::hold(format!("it is unknown whether the computer is in use: {why}"))),
-                Reading::Known(idle) if *idle < wanted => Some(Decision::hold(format!(
-                    "the computer was used {} ago; training starts after {} without input",
-                    in_words(*idle),
-                    in_words(wanted)
-                ))),
-                Reading::Known(_) => None,
-            }
+    let chosen = if runs_now { Ok((as_if_away(preferences), ProfileName::Away)) } else { profile(preferences, presence) };
+    let (profile, name) = match chosen {
+        Ok(chosen) => chosen,
+        Err(finding) => {
+            findings.push(finding);
+            (preferences.away, ProfileName::Away)
         }
-        Policy::Schedule => {
-            let Hours { start, end } = preferences.schedule;
-            (!within(preferences.schedule, now.time())).then(|| Decision::Hold {
-                reason: format!(
-                    "it is outside the hours of the schedule, {} to {}",
-                    start.strftime("%H:%M"),
-                    end.strftime("%H:%M")
-                ),
-                until: next(start, now),
-            })
-        }
-    }
-}
-
-fn memory_is_short(preferences: &Preferences, free: &Reading<u64>) -> Option<Decision> {
-    let wanted = preferences.memory_mib_min;
-    match free {
-        _ if wanted == 0 => None,
-        Reading::Unknown(why) => Some(Decision::hold(format!("it is unknown how much memory is free: {why}"))),
-        Reading::Known(bytes) if bytes >> 20 < wanted => {
-            Some(Decision::hold(format!("only {} MiB of memory are free; training needs {wanted}", bytes >> 20)))
-        }
-        Reading::Known(_) => None,
-    }
-}
-
-/// Whether a time of day, as the clock on the wall shows it, is within the hours. So on the day when the clock goes back
-/// an hour shown twice counts twice, and when it goes forward an hour never shown never comes.
-fn within(hours: Hours, time: jiff::civil::Time) -> bool {
-    if hours.start < hours.end { (hours.start..hours.end).contains(&time) } else { time >= hours.start || time < hours.end }
-}
-
-/// The next instant at which the clock shows `time`, or has just jumped over it.
-fn next(time: jiff::civil::Time, now: &Zoned) -> Option<Zoned> {
-    let on = |date: jiff::civil::Date| date.to_datetime(time).to_zoned(now.time_zone().clone()).ok();
-    let today = on(now.date())?;
-    if today > *now { Some(today) } else { on(now.date().tomorrow().ok()?) }
-}
-
-fn in_words(duration: Duration) -> String {
-    let (count, unit) = match duration.as_secs() {
-        s @ 0..=119 => (s, "second"),
-        s @ 120..=7199 => (s / 60, "minute"),
-        s => (s / 3600, "hour"),
     };
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+    let first = findings.into_iter().min_by_key(|f| f.reason.kind);
+    let decision = match first {
+        Some(Finding { reason, until }) => Decision::Hold { reason, until: until.filter(|u| u > now) },
+        None => Decision::Run { limits: limits(profile, share), profile: name },
+    };
+    (decision, memory)
+}
+
+impl Override {
+    /// What is left of it: nothing once its time is over.
+    fn at(self, mono: Mono) -> Self {
+        match self {
+            Override::Pause(Some(end)) | Override::RunNow(Some(end)) if end <= mono => Override::No,
+            other => other,
+        }
+    }
+}
+
+fn asleep(seen: &Observation) -> Option<Finding> {
+    let sentence = "the computer is going to sleep; training goes on after it wakes";
+    seen.sleeping.then(|| Finding { reason: Reason::new(ReasonKind::Asleep, sentence), until: None })
+}
+
+fn paused(owner: Override, look: &Look) -> Option<Finding> {
+    let Override::Pause(end) = owner else { return None };
+    let until = end.and_then(|end| look.later(end.since(look.mono)));
+    let sentence = match &until {
+        Some(until) => format!("you paused it; it goes on {}, or sooner with `nightjar resume`", words::moment(until, look.now)),
+        None => "you paused it; `nightjar resume` lets it go on".into(),
+    };
+    Some(Finding { reason: Reason::new(ReasonKind::Paused, sentence), until })
+}
+
+/// The profile that is in force, or why there is none.
+fn profile(preferences: &Preferences, presence: Presence) -> Result<(Profile, ProfileName), Finding> {
+    let Preferences { away, in_use, .. } = *preferences;
+    let off = |sentence: &str| Finding { reason: Reason::new(ReasonKind::Off, sentence), until: None };
+    match presence {
+        _ if away.duty_percent.or(in_use.duty_percent).is_none() => {
+            Err(off("training is switched off; `nightjar prefs set away_duty_percent 100` switches it on"))
+        }
+        Presence::Away if away.duty_percent.is_none() => Err(off("training is switched off while nobody uses the computer; \
+             `nightjar prefs set away_duty_percent 100` switches it on")),
+        Presence::Away => Ok((away, ProfileName::Away)),
+        Presence::InUse(finding) if in_use.duty_percent.is_none() => Err(finding),
+        Presence::InUse(_) => Ok((in_use, ProfileName::InUse)),
+    }
+}
+
+/// The profile for "run now": as if nobody were there, and where that is switched off, with the caps of it.
+fn as_if_away(preferences: &Preferences) -> Profile {
+    let Preferences { away, in_use, .. } = *preferences;
+    if away.duty_percent.is_none() && in_use.duty_percent.is_some() { in_use } else { away }
+}
+
+fn limits(profile: Profile, share: f64) -> Limits {
+    Limits {
+        duty: f64::from(profile.duty_percent.unwrap_or(100)) / 100.0 * share,
+        threads: profile.threads as usize,
+        memory_bytes: profile.memory_mib_max.map_or(u64::MAX, |mib| mib << 20),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BERLIN: &str = "[Europe/Berlin]";
-
-    fn at(local: &str) -> Zoned {
-        format!("{local}{BERLIN}").parse().unwrap()
-    }
-
-    fn seen(idle_s: u64) -> Observation {
-        Observation { idle: Reading::Known(Duration::from_secs(idle_s)), memory_free: Reading::Known(8 << 30) }
-    }
-
-    fn preferences(policy: Policy, schedule: &str) -> Preferences {
-        let mut p = Preferences { policy, ..Preferences::default() };
-        p.set("test", "schedule", schedule).unwrap();
-        p
-    }
-
-    fn scheduled(hours: &str, now: &str) -> Decision {
-        decide(&preferences(Policy::Schedule, hours), Pause::No, &seen(0), &at(now), Mono::default())
-    }
-
-    fn until(decision: Decision) -> String {
-        match decision {
-            Decision::Hold { until: Some(until), .. } => until.to_string(),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn reason(decision: Decision) -> String {
-        match decision {
-            Decision::Hold { reason, .. } => reason,
-            Decision::Run => panic!("it runs"),
-        }
-    }
-
-    #[test]
-    fn always_runs_unless_paused_or_out_of_memory() {
-        let p = preferences(Policy::Always, "22:00-07:00");
-        let now = at("2026-03-01T12:00");
-        let mono = Mono { ms: 5000 };
-        assert_eq!(decide(&p, Pause::No, &seen(0), &now, mono), Decision::Run);
-        assert_eq!(decide(&p, Pause::Until(mono), &seen(0), &now, mono), Decision::Run);
-        let paused = decide(&p, Pause::Until(Mono { ms: 65_000 }), &seen(0), &now, mono);
-        assert_eq!(until(paused), "2026-03-01T12:01:00+01:00[Europe/Berlin]");
-        assert!(reason(decide(&p, Pause::UntilResumed, &seen(0), &now, mono)).contains("paused"));
-        let tight = Observation { memory_free: Reading::Known(100 << 20), ..seen(0) };
-        let told = reason(decide(&p, Pause::No, &tight, &now, mono));
-        assert_eq!(told, "only 100 MiB of memory are free; training needs 256");
-    }
-
-    #[test]
-    fn idle_waits_for_the_minutes_asked_for() {
-        let p = preferences(Policy::Idle, "22:00-07:00");
-        let (now, mono) = (at("2026-03-01T12:00"), Mono::default());
-        assert_eq!(decide(&p, Pause::No, &seen(600), &now, mono), Decision::Run);
-        let told = reason(decide(&p, Pause::No, &seen(599), &now, mono));
-        assert_eq!(told, "the computer was used 9 minutes ago; training starts after 10 minutes without input");
-    }
-
-    #[test]
-    fn unknown_forbids_and_says_so() {
-        let p = preferences(Policy::Idle, "22:00-07:00");
-        let (now, mono) = (at("2026-03-01T12:00"), Mono::default());
-        let blind = Observation { idle: Reading::Unknown("nobody answers".into()), ..seen(0) };
-        let told = reason(decide(&p, Pause::No, &blind, &now, mono));
-        assert_eq!(told, "it is unknown whether the computer is in use: nobody answers");
-        let blind = Observation { memory_free: Reading::Unknown("no".into()), ..seen(9999) };
-        assert!(reason(decide(&p, Pause::No, &blind, &now, mono)).contains("unknown how much memory"));
-    }
-
-    #[test]
-    fn a_schedule_may_cross_midnight() {
-        assert_eq!(scheduled("22:00-07:00", "2026-06-10T23:59"), Decision::Run);
-        assert_eq!(scheduled("22:00-07:00", "2026-06-10T06:59:59"), Decision::Run);
-        assert_eq!(until(scheduled("22:00-07:00", "2026-06-10T07:00")), "2026-06-10T22:00:00+02:00[Europe/Berlin]");
-        assert_eq!(scheduled("09:00-17:00", "2026-06-10T09:00"), Decision::Run);
-        assert_eq!(until(scheduled("09:00-17:00", "2026-06-10T17:00")), "2026-06-11T09:00:00+02:00[Europe/Berlin]");
-    }
-
-    /// 29 March 2026: at 02:00 the clock jumps to 03:00. A schedule from 02:30 starts with the jump.
-    #[test]
-    fn a_start_that_the_clock_jumps_over() {
-        assert_eq!(until(scheduled("02:30-04:00", "2026-03-29T01:59")), "2026-03-29T03:30:00+02:00[Europe/Berlin]");
-        assert_eq!(scheduled("02:30-04:00", "2026-03-29T03:00"), Decision::Run);
-    }
-
-    /// 25 October 2026: 02:00 to 03:00 is shown twice, and counts twice.
-    #[test]
-    fn an_hour_that_comes_twice() {
-        for offset in ["+02:00", "+01:00"] {
-            assert_eq!(scheduled("02:00-03:00", &format!("2026-10-25T02:30{offset}")), Decision::Run);
-        }
-        assert_eq!(until(scheduled("02:00-02:10", "2026-10-25T01:30")), "2026-10-25T02:00:00+02:00[Europe/Berlin]");
-        let between = scheduled("02:00-02:10", "2026-10-25T02:20+02:00");
-        assert!(matches!(between, Decision::Hold { .. }));
-    }
-}
+mod properties;
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,7 @@ pub use status::{Status, Training};
 use crate::{journal::Journal, lease::LeaseKind};
 use nightjar_shared::{
     ids::DeviceId,
+    run_spec::RunSpec,
     time::Mono,
     wire::{self, device_message as ask},
 };
@@ -37,6 +38,8 @@ use timers::{Timer, Timers};
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// A process that is to end does so within this.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
+/// A held device with nothing to deliver stays connected for so long; its keep-alives would cost data and wake-ups.
+const LINGER: Duration = Duration::from_secs(60);
 
 /// What does not change while a session lasts.
 #[derive(Clone, Debug)]
@@ -124,6 +127,8 @@ pub struct Session {
     journal: Journal,
     /// `None` before the first verdict, which forbids too.
     permission: Option<Permission>,
+    /// Whether the owner lets it use the network.
+    network: bool,
     link: Link,
     /// The one question that is open. Requests go one at a time, so an answer needs no matching beyond its number.
     asked: Option<(u64, Question)>,
@@ -134,6 +139,8 @@ pub struct Session {
     fetching: bool,
     worker: Worker,
     training: Training,
+    /// Whether a worker may have trained under the lease at hand: then it is worth keeping through a hold.
+    begun: bool,
     /// Set: the lease at hand is to be given back, for this reason.
     returning: Option<String>,
     /// The measured sum of nats and number of tokens of the evaluate lease at hand.
@@ -141,6 +148,8 @@ pub struct Session {
     upload: Upload,
     /// Why the coordinator had no work when it was last asked, in its words.
     told: String,
+    /// What stands in the way of the next lease on this device itself; empty: nothing.
+    trouble: String,
     leaving: bool,
     closing: bool,
     ended: bool,
@@ -153,8 +162,10 @@ impl Session {
         let seed = u64::from_le_bytes(*profile.device.0.first_chunk().unwrap_or(&[0; 8]));
         Session {
             profile,
+            begun: journal.lease.is_some(),
             journal,
             permission: None,
+            network: true,
             link: Link::Down,
             asked: None,
             next_request: 1,
@@ -167,6 +178,7 @@ impl Session {
             evaluated: None,
             upload: Upload::Unasked,
             told: String::new(),
+            trouble: String::new(),
             leaving: false,
             closing: false,
             ended: false,
@@ -184,6 +196,21 @@ impl Session {
         &self.journal
     }
 
+    /// What the owner lets it do from now on: most tokens a second (0: no cap), and how much training may be lost.
+    pub fn set_wishes(&mut self, tokens_per_s_max: f64, checkpoint_ms: u64) {
+        (self.profile.tokens_per_s_max, self.profile.checkpoint_ms) = (tokens_per_s_max, checkpoint_ms);
+    }
+
+    /// Whether a worker trains or measures at this moment.
+    pub fn is_at_work(&self) -> bool {
+        self.working() && self.permission == Some(Permission::Allowed)
+    }
+
+    /// The run's spec, once the coordinator has sent it.
+    pub fn spec(&self) -> Option<RunSpec> {
+        answers::parse_spec(&self.journal.run.as_ref()?.spec_json).ok()
+    }
+
     /// Takes an event; what comes back is to be performed in order.
     pub fn handle(&mut self, event: Event, now: Mono) -> Vec<Action> {
         let mut out = vec![];
@@ -195,6 +222,7 @@ impl Session {
         }
         match event {
             Event::Permission(permission) => self.permission(permission, &mut out),
+            Event::Network(allowed) => self.network = allowed,
             Event::Connected => self.connected(),
             Event::Disconnected { why } => self.disconnected(why, now, &mut out),
             Event::Answered { request, body } => self.answered(request, body, now, &mut out),
@@ -204,6 +232,13 @@ impl Session {
             Event::UploadFailed(fault) => self.upload_ended(Some(fault), now, &mut out),
             Event::Worker(message) => self.worker_says(message, now, &mut out),
             Event::WorkerExited { why } => self.worker_exited(why, now, &mut out),
+            Event::WorkerReplaced => self.worker_replaced(),
+            Event::WorkerRefused { why, until } => self.worker_refused(why, until, now, &mut out),
+            Event::Retry => {
+                self.trouble.clear();
+                self.timers.clear(Timer::Work);
+            }
+            Event::Evicted(shards) => self.evicted(&shards, &mut out),
             Event::Leave => {
                 self.leaving = true;
                 self.timers.set(Timer::Close, now + 5 * CLOSE_MAX);
@@ -228,6 +263,11 @@ impl Session {
             }
             // Killed before it could report: what it trained since the last checkpoint is lost.
             Timer::Stop => self.end_worker(out),
+            Timer::Keep => self.kept_long_enough(out),
+            Timer::Linger => {
+                out.push(Action::Disconnect);
+                self.unlinked();
+            }
             Timer::Close if self.leaving => self.forget(out),
             Timer::Close => self.exit(Ending::Asked, out),
         }
@@ -241,14 +281,31 @@ impl Session {
         self.advance_worker(now, out);
         self.advance_blobs(out);
         self.advance_requests(now, out);
-        if self.link == Link::Down && !self.timers.pending(Timer::Reconnect) && !self.closing {
-            self.link = Link::Connecting;
-            out.push(Action::Connect);
-        }
+        self.advance_link(now, out);
         let undelivered = self.journal.delta.is_some() || self.returning.is_some();
         let deliverable = undelivered && matches!(self.link, Link::Up { .. });
         if self.closing && !self.leaving && !self.working() && !deliverable {
             self.exit(Ending::Asked, out);
+        }
+    }
+
+    /// Connects while there is something to say, and hangs up where there is not for a while.
+    fn advance_link(&mut self, now: Mono, out: &mut Vec<Action>) {
+        let wanted = self.may_train() || self.journal.lease.is_some() || self.leaving;
+        if !self.network && !self.leaving {
+            if self.link != Link::Down {
+                out.push(Action::Disconnect);
+                self.unlinked();
+            }
+        } else if wanted || self.closing {
+            self.timers.clear(Timer::Linger);
+        } else if self.link != Link::Down && !self.timers.pending(Timer::Linger) {
+            self.timers.set(Timer::Linger, now + LINGER);
+        }
+        let may = self.network || self.leaving;
+        if may && wanted && self.link == Link::Down && !self.timers.pending(Timer::Reconnect) && !self.closing {
+            self.link = Link::Connecting;
+            out.push(Action::Connect);
         }
     }
 
@@ -286,13 +343,18 @@ impl Session {
 
     fn permission(&mut self, permission: Permission, out: &mut Vec<Action>) {
         // A held owner need not hear that the reason's minutes moved on.
-        match (&self.permission, &permission) {
+        let was_held = self.permission.as_ref().map(|p| p.reason().is_some());
+        match permission.reason() {
             _ if self.leaving => {}
-            (Some(Permission::Allowed), Permission::Allowed) | (Some(Permission::Held(_)), Permission::Held(_)) => {}
-            (_, Permission::Allowed) => out.push(Action::Report(Report::Released)),
-            (_, Permission::Held(reason)) => out.push(Action::Report(Report::Held { reason: reason.clone() })),
+            None if was_held != Some(false) => out.push(Action::Report(Report::Released)),
+            Some(reason) if was_held != Some(true) => out.push(Action::Report(Report::Held { reason: reason.to_owned() })),
+            None | Some(_) => {}
         }
-        self.permission = Some(permission);
+        self.permission = Some(match (self.permission.take(), permission) {
+            // A frozen worker cannot be told to finish its step, whatever the reason has become.
+            (Some(Permission::Yield { free_memory, .. }), Permission::Held(reason)) => Permission::Yield { reason, free_memory },
+            (_, permission) => permission,
+        });
     }
 
     /// Writes the journal and removes what it no longer names.

@@ -1,6 +1,6 @@
 //! `join`, `run`, `anchor` and `leave`: the commands that are, or become, an agent.
 
-use super::{control, preferences::PreferenceFlags};
+use super::{preferences::PreferenceFlags, running::Running};
 use anyhow::{Context, Result};
 use clap::Args;
 use nightjar_agent::{
@@ -12,7 +12,8 @@ use nightjar_agent::{
     lease::LeaseKind,
     link::{Dialer, LinkError},
     membership::Membership,
-    preferences::{Policy, Preferences},
+    preferences::PreferencesFile,
+    sensor::Sensors,
     session::Ending,
     worker::Processes,
 };
@@ -91,37 +92,64 @@ fn knock(identity: &Identity, membership: &Membership) -> Result<bool> {
 }
 
 pub(super) fn run(home: Home, flags: &PreferenceFlags) -> Result<ExitCode> {
-    let preferences = flags.over_file(&home)?;
-    agent(home, preferences, vec![LeaseKind::Train], false)
+    let preferences = flags.load(&home)?;
+    agent(home, preferences, Task::Volunteer)
 }
 
 pub(super) fn anchor(home: Home, anchor: &Anchor) -> Result<ExitCode> {
-    let preferences = Preferences { policy: Policy::Always, ..anchor.preferences.over_file(&home)? };
-    let mut kinds = vec![LeaseKind::Evaluate];
-    if !anchor.evaluate_only {
-        kinds.push(LeaseKind::Train);
-    }
-    agent(home, preferences, kinds, false)
+    let preferences = anchor.preferences.load_with(&home, &[("policy", "always")])?;
+    agent(home, preferences, Task::Anchor { evaluate_only: anchor.evaluate_only })
 }
 
 pub(super) fn leave(home: Home) -> Result<ExitCode> {
-    if let Some(running) = control::Running::find(&home) {
+    if let Some(running) = Running::find(&home) {
         running.send(Command::Leave)?;
         println!("the agent is leaving the run");
         return Ok(ExitCode::SUCCESS);
     }
-    agent(home, Preferences::default(), vec![], true)
+    agent(home, PreferencesFile::defaults()?, Task::Leave)
+}
+
+/// What an agent is started for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Task {
+    Volunteer,
+    Anchor { evaluate_only: bool },
+    Leave,
+}
+
+impl Task {
+    fn kinds(self) -> Vec<LeaseKind> {
+        match self {
+            Task::Volunteer => vec![LeaseKind::Train],
+            Task::Anchor { evaluate_only: true } => vec![LeaseKind::Evaluate],
+            Task::Anchor { evaluate_only: false } => vec![LeaseKind::Evaluate, LeaseKind::Train],
+            Task::Leave => vec![],
+        }
+    }
 }
 
 /// Runs the agent in this process until it ends.
-fn agent(home: Home, preferences: Preferences, kinds: Vec<LeaseKind>, leave: bool) -> Result<ExitCode> {
+fn agent(home: Home, preferences: PreferencesFile, task: Task) -> Result<ExitCode> {
     let _lock = home.lock()?;
     let membership = Membership::load(&*home.disk())?;
     let identity = Identity::load_or_create(&home)?;
-    let workshop = Box::new(worker(&home, &preferences)?);
+    let workshop = Box::new(workshop(&home)?);
     // A pipe whose reader is gone must not end the training.
     let say = Box::new(|line: &str| drop(writeln!(std::io::stdout(), "{line}")));
-    let setup = Setup { home, identity, membership, preferences, kinds, workshop, say, leave };
+    let leave = task == Task::Leave;
+    let setup = Setup {
+        home,
+        identity,
+        membership,
+        preferences,
+        kinds: task.kinds(),
+        eyes: Box::new(|wants, changed| Box::new(Sensors::start(wants, changed))),
+        workshop,
+        say,
+        tray: task == Task::Volunteer,
+        leave,
+    };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
     match runtime.block_on(event_loop::run(setup))? {
@@ -133,12 +161,9 @@ fn agent(home: Home, preferences: Preferences, kinds: Vec<LeaseKind>, leave: boo
     Ok(ExitCode::SUCCESS)
 }
 
-fn worker(home: &Home, preferences: &Preferences) -> Result<Processes> {
+fn workshop(home: &Home) -> Result<Processes> {
     let program = std::env::current_exe().context("cannot find this program's own file, which the worker is started from")?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = preferences.threads_on(cores).to_string();
-    let arguments = ["worker", "serve", "--device", &preferences.device, "--threads", &threads, "--state"];
-    let mut arguments: Vec<_> = arguments.iter().map(Into::into).collect();
+    let mut arguments: Vec<_> = ["worker", "serve", "--state"].iter().map(Into::into).collect();
     arguments.push(home.folder().into());
     Ok(Processes { program, arguments, log: home.path("worker.log") })
 }

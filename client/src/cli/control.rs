@@ -1,22 +1,22 @@
-//! `status`, `why`, `pause` and `resume`: what the owner says to a running agent, over its control API.
+//! `status`, `why`, `pause`, `run-now` and `resume`: what the owner says to a running agent, over its control API. What holds
+//! for a later start too is noted where none runs.
 
-use super::duration;
+use super::{duration, running::Running};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_agent::{
-    control::{AgentStatus, CONTROL_FILE, Command, ControlFile, Why},
+    control::{AgentStatus, Command, Why},
+    history::Figures,
     home::Home,
+    jiff::Zoned,
     membership::Membership,
     pause,
 };
-use nightjar_shared::time::Wall;
-use std::{
-    process::ExitCode,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use nightjar_shared::{disk::Disk, time::Wall};
+use std::{io, process::ExitCode, time::Duration};
 
 /// Exit code of commands that ask an agent where none runs.
-const NOT_RUNNING: u8 = 3;
+pub(super) const NOT_RUNNING: u8 = 3;
 
 #[derive(Args)]
 pub(super) struct Json {
@@ -27,71 +27,80 @@ pub(super) struct Json {
 
 #[derive(Args)]
 pub(super) struct Pause {
-    /// For how long, like 45m, 2h or 1d; without it, until `nightjar resume`
-    #[arg(value_parser = duration::parse)]
-    duration: Option<Duration>,
+    /// For how long, like 45m, 2h or 1d, or `until 18:00`; without it, until `nightjar resume`
+    #[arg(num_args = 0..=2, value_name = "LENGTH")]
+    length: Vec<String>,
 }
 
-/// An agent that runs, and how to reach it.
-pub(super) struct Running {
-    file: ControlFile,
-    http: ureq::Agent,
-}
-
-impl Running {
-    /// The agent of this home folder, if one answers.
-    pub fn find(home: &Home) -> Option<Self> {
-        let file = serde_json::from_slice(&std::fs::read(home.path(CONTROL_FILE)).ok()?).ok()?;
-        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).proxy(None).build();
-        let running = Running { file, http: config.into() };
-        running.send(Command::Status).is_ok().then_some(running)
-    }
-
-    /// Sends a command; gives back how the agent stands after it.
-    pub fn send(&self, command: Command) -> Result<AgentStatus> {
-        let url = |path: &str| format!("http://{}/{path}", self.file.address);
-        let bearer = format!("Bearer {}", self.file.token);
-        let post = |path: &str| self.http.post(url(path)).header("Authorization", &bearer).send_empty();
-        let answer = match command {
-            Command::Status => self.http.get(url("status")).header("Authorization", &bearer).call(),
-            Command::Pause(None) => post("pause"),
-            Command::Pause(Some(length)) => post(&format!("pause?seconds={}", length.as_secs())),
-            Command::Resume => post("resume"),
-            Command::Leave => post("leave"),
-            Command::Shutdown => post("shutdown"),
-        };
-        answer.context("the agent does not answer")?.body_mut().read_json().context("the agent's answer is not understood")
-    }
+#[derive(Args)]
+pub(super) struct RunNow {
+    /// For how long, like 45m, 2h or 1d, or `until 7:00`; without it, until `nightjar resume`
+    #[arg(num_args = 0..=2, value_name = "LENGTH")]
+    length: Vec<String>,
 }
 
 pub(super) fn status(home: &Home, format: &Json) -> Result<ExitCode> {
-    let Some(running) = Running::find(home) else { return not_running(home, format) };
+    let Some(running) = Running::find(home) else { return not_running(home, format.json) };
     let status = running.send(Command::Status)?;
     if format.json {
         println!("{}", serde_json::to_string_pretty(&status)?);
-        return Ok(ExitCode::SUCCESS);
+    } else {
+        print!("{}", in_lines(&status));
     }
-    let (session, totals) = (&status.session, status.totals());
-    println!("device   {} ({}), in the run \"{}\"", status.device, status.name, status.run);
-    println!("now      {}{}", session.doing, if session.online { "" } else { " (offline)" });
-    if !status.why.allowed {
-        println!("holding  {}", in_words(&status.why));
-    }
-    if let Some(lease) = session.lease {
-        println!(
-            "lease    {lease}: {} of {} steps, loss {:.3}",
-            session.training.steps, session.lease_steps, session.training.loss
-        );
-    }
-    println!(
-        "done     {} leases, {} merged, {} samples, {} measurements",
-        totals.leases, totals.merged, totals.samples, totals.evaluations
-    );
     Ok(ExitCode::SUCCESS)
 }
 
+fn in_lines(status: &AgentStatus) -> String {
+    let mut lines = vec![];
+    let mut line = |name: &str, text: String| lines.push(format!("{name:<9}{text}\n"));
+    let session = &status.session;
+    let run = status.run.as_ref().map_or_else(String::new, |run| format!(", in the run \"{}\"", run.name));
+    line("device", format!("{} ({}){run}", status.device, status.name));
+    line("now", format!("{}{}", session.doing, if session.online { "" } else { " (offline)" }));
+    if !status.why.allowed {
+        line("holding", in_words(&status.why));
+    }
+    if let Some(slowed) = &status.slowed {
+        line("slowed", slowed.clone());
+    }
+    if let Some(lease) = session.lease {
+        let training = &session.training;
+        line("lease", format!("{lease}: {} of {} steps, loss {:.3}", training.steps, session.lease_steps, training.loss));
+    }
+    let of_run = status.totals_of_run();
+    line("this run", format!("{} leases, {} merged, {} samples, {} measurements", of_run.leases, of_run.merged, of_run.samples, of_run.evaluations));
+    line("today", in_figures(&status.today));
+    line("in all", in_figures(&status.totals));
+    if let Some(source) = &status.energy_source {
+        line("energy", format!("from {source}"));
+    }
+    for trouble in session.trouble.iter().chain(&status.config_error) {
+        line("trouble", trouble.clone());
+    }
+    for of in &status.worker.left_alone {
+        line("trouble", of.reason.clone());
+    }
+    for note in &status.sandbox {
+        line("sandbox", note.clone());
+    }
+    lines.concat()
+}
+
+fn in_figures(figures: &Figures) -> String {
+    let about = if figures.energy_measured || figures.energy_joules == 0.0 { "" } else { "about " };
+    format!(
+        "{} tokens, {} deltas, {} merged; {about}{:.2} kWh; {:.1} MiB up, {:.1} MiB down",
+        figures.tokens,
+        figures.deltas,
+        figures.merged,
+        figures.energy_joules / 3.6e6,
+        figures.bytes_up as f64 / f64::from(1 << 20),
+        figures.bytes_down as f64 / f64::from(1 << 20),
+    )
+}
+
 pub(super) fn why(home: &Home, format: &Json) -> Result<ExitCode> {
-    let Some(running) = Running::find(home) else { return not_running(home, format) };
+    let Some(running) = Running::find(home) else { return not_running(home, format.json) };
     let why = running.send(Command::Status)?.why;
     if format.json {
         println!("{}", serde_json::to_string_pretty(&why)?);
@@ -102,50 +111,71 @@ pub(super) fn why(home: &Home, format: &Json) -> Result<ExitCode> {
 }
 
 pub(super) fn pause(home: &Home, args: &Pause) -> Result<ExitCode> {
-    if args.duration.is_some_and(|d| d > pause::PAUSE_MAX) {
-        bail!("a pause lasts at most a year; without a duration it lasts until `nightjar resume`");
-    }
-    match Running::find(home) {
-        Some(running) => drop(running.send(Command::Pause(args.duration))?),
-        None => {
-            let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-            pause::store(&*home.disk(), args.duration, Wall { unix_ms }).context("cannot note the pause")?;
-        }
-    }
-    match args.duration {
-        Some(duration) => println!("paused for {} minutes", duration.as_secs().div_ceil(60)),
-        None => println!("paused until `nightjar resume`"),
+    let length = length(&args.length)?;
+    say(home, Command::Pause(length), |disk, now| pause::store(disk, length, now))?;
+    println!("paused {}", span(length));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn run_now(home: &Home, args: &RunNow) -> Result<ExitCode> {
+    let length = length(&args.length)?;
+    match say(home, Command::RunNow(length), |disk, now| pause::store_run_now(disk, length, now))? {
+        Some(why) if !why.allowed => println!("training {} once it is safe: {}", span(length), in_words(&why)),
+        Some(_) => println!("training {}", span(length)),
+        None => println!("training {}, once an agent runs; `nightjar run` starts one", span(length)),
     }
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn resume(home: &Home) -> Result<ExitCode> {
-    match Running::find(home) {
-        Some(running) => {
-            let why = running.send(Command::Resume)?.why;
-            println!("resumed: {}", in_words(&why));
-        }
-        None => {
-            pause::clear(&*home.disk()).context("cannot end the pause")?;
-            println!("resumed; no agent is running now");
-        }
+    match say(home, Command::Resume, |disk, _| pause::clear(disk))? {
+        Some(why) => println!("resumed: {}", in_words(&why)),
+        None => println!("resumed; no agent is running now"),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn in_words(why: &Why) -> String {
-    match &why.until {
+/// Tells the agent, or notes it for the next one. Gives back how a running one takes it.
+fn say(home: &Home, command: Command, note: impl FnOnce(&dyn Disk, Wall) -> io::Result<()>) -> Result<Option<Why>> {
+    if let Some(running) = Running::find(home) {
+        return Ok(Some(running.send(command)?.why));
+    }
+    let unix_ms = Zoned::now().timestamp().as_millisecond().max(0) as u64;
+    note(&*home.disk(), Wall { unix_ms }).context("cannot note your word in the home folder")?;
+    Ok(None)
+}
+
+fn length(words: &[String]) -> Result<Option<Duration>> {
+    let length = duration::from_words(words, &Zoned::now()).map_err(anyhow::Error::msg)?;
+    if length.is_some_and(|length| length > pause::PAUSE_MAX) {
+        bail!("at most a year; without a length it lasts until `nightjar resume`");
+    }
+    Ok(length)
+}
+
+fn span(length: Option<Duration>) -> String {
+    match length {
+        Some(length) => format!("for {}", duration::show(length)),
+        None => "until `nightjar resume`".into(),
+    }
+}
+
+pub(super) fn in_words(why: &Why) -> String {
+    // To the minute, and without the offset: a person knows where they are.
+    let until = why.until.as_ref().map(|until| until.get(..16).unwrap_or(until).replace('T', " "));
+    match until {
         Some(until) => format!("{} (until {until})", why.reason),
         None => why.reason.clone(),
     }
 }
 
-fn not_running(home: &Home, format: &Json) -> Result<ExitCode> {
+/// Says that there is no agent, and what to do about it.
+pub(super) fn not_running(home: &Home, json: bool) -> Result<ExitCode> {
     let reason = match Membership::load(&*home.disk()) {
         Ok(_) => "no agent is running; `nightjar run` starts one".into(),
         Err(e) => e.to_string(),
     };
-    if format.json {
+    if json {
         println!("{}", serde_json::json!({ "running": false, "reason": reason }));
     } else {
         println!("{reason}");

@@ -1,10 +1,18 @@
 //! The command line: what the owner can say, and the words that explain it.
 
 mod agent;
+mod bench;
+mod completions;
 mod control;
+mod devices;
 mod duration;
+mod ledger;
+mod log;
 mod model;
+mod open;
 mod preferences;
+mod running;
+mod service;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
@@ -15,8 +23,14 @@ use tracing_subscriber::EnvFilter;
 const AFTER_HELP: &str = "\
 First steps:
   nightjar join 'nightjar:…'        join the run of an invite that you were given
-  nightjar run                      train whenever your preferences allow it
-  nightjar why                      see what it does, or why it holds
+  nightjar service install          train whenever your preferences allow it, from every login on
+  nightjar open                     see what it does in your browser
+  nightjar why                      the same in one sentence
+
+Every day:
+  nightjar pause 2h                 not now; `nightjar resume` ends it
+  nightjar run-now until 7:00       now, although somebody is there
+  nightjar prefs set schedule 'mon-fri 22:00-07:00, sat-sun 00:00-24:00'
 
 Exit codes: 0 all is well, 1 something failed (one line says what),
 2 the command was not understood, 3 no agent is running.";
@@ -25,7 +39,7 @@ Exit codes: 0 all is well, 1 something failed (one line says what),
 #[derive(Parser)]
 #[command(name = "nightjar", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
 struct Cli {
-    /// Folder for this device's key, membership, preferences and work [default: the user's data folder]
+    /// Folder for this device's key, membership, preferences and work [default: the user's data and configuration folders]
     #[arg(long, global = true, env = HOME_VARIABLE, value_name = "DIR")]
     home: Option<PathBuf>,
     #[command(subcommand)]
@@ -40,22 +54,39 @@ enum Command {
     Run(agent::Run),
     /// Run as an anchor node: always on, measuring the model's held-out loss, and training too
     Anchor(agent::Anchor),
+    /// Show what the agent does, in your browser
+    Open(open::Open),
     /// Show what the running agent does and has done
     Status(control::Json),
     /// Say in one sentence what it does, or why it holds
     Why(control::Json),
     /// Stop training for a while, or until `nightjar resume`
     Pause(control::Pause),
-    /// End a pause
+    /// Train for a while, or until `nightjar resume`, although the preferences would hold; heat, short memory and a full disk
+    /// still do
+    RunNow(control::RunNow),
+    /// End a pause, or `run-now`: the preferences decide again
     Resume,
+    /// Show or change what you want of it
+    Prefs(preferences::Prefs),
+    /// List what this computer can train on
+    Devices(devices::Devices),
+    /// List what this device has delivered
+    Ledger(ledger::Ledger),
+    /// Show what the agent has told
+    Log(log::Log),
+    /// Have the agent started with your session, or no longer
+    Service(service::Service),
     /// Leave the run: give back what is leased, and forget invite and downloads (the device's key stays)
     Leave,
     /// Print a text that an exported model makes up
     Sample(model::Sample),
     /// Measure an exported model on a text, or print its logits
     Eval(model::Eval),
-    /// Measure how many tokens a second this computer trains on
-    Bench(model::Bench),
+    /// Measure how many tokens a second this computer trains on, or how fast it is given back
+    Bench(bench::Bench),
+    /// Print completions for a shell
+    Completions(completions::Completions),
     /// What trains: started by the other commands, in a process of its own
     #[command(hide = true)]
     Worker {
@@ -74,7 +105,9 @@ enum Task {
     /// See `nightjar eval`
     Eval(model::Eval),
     /// See `nightjar bench`
-    Bench(model::Bench),
+    Bench(bench::Bench),
+    /// List the devices that can train, as JSON
+    Devices,
 }
 
 /// What a worker that trains leases is started with.
@@ -86,6 +119,12 @@ pub(crate) struct Serve {
     /// What computes.
     #[command(flatten)]
     pub compute: model::Compute,
+    /// A GPU that `auto` passes over, by the name it gives itself.
+    #[arg(long)]
+    pub avoid: Vec<String>,
+    /// The control group to join.
+    #[arg(long)]
+    pub cgroup: Option<PathBuf>,
 }
 
 /// Runs the command that the process was started with.
@@ -100,15 +139,25 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Anchor(anchor) => agent::anchor(home()?, &anchor),
         Command::Status(format) => control::status(&home()?, &format),
         Command::Why(format) => control::why(&home()?, &format),
+        Command::Open(open) => open::open(&home()?, &open),
         Command::Pause(pause) => control::pause(&home()?, &pause),
+        Command::RunNow(run_now) => control::run_now(&home()?, &run_now),
+        Command::Prefs(prefs) => preferences::prefs(&home()?, &prefs),
+        Command::Devices(devices) => devices::devices(&home()?, &devices),
+        Command::Ledger(ledger) => ledger::ledger(&home()?, &ledger),
+        Command::Log(log) => log::log(&home()?, &log),
+        Command::Service(service) => service::service(&home()?, &service),
+        Command::Completions(completions) => completions::print::<Cli>(&completions),
         Command::Resume => control::resume(&home()?),
         Command::Leave => agent::leave(home()?),
         // These compute, so they run in a process of their own too: a driver that crashes takes only that down.
-        Command::Sample(_) | Command::Eval(_) | Command::Bench(_) => model::in_worker(),
+        Command::Sample(_) | Command::Eval(_) => model::in_worker(),
+        Command::Bench(bench) => bench::run(&bench),
         Command::Worker { task: Task::Serve(serve) } => crate::worker::serve(&serve),
         Command::Worker { task: Task::Sample(sample) } => model::sample(&sample),
         Command::Worker { task: Task::Eval(eval) } => model::eval(&eval),
-        Command::Worker { task: Task::Bench(bench) } => model::bench(&bench),
+        Command::Worker { task: Task::Bench(bench) } => bench::measure(&bench),
+        Command::Worker { task: Task::Devices } => crate::worker::list_devices(),
     }
 }
 

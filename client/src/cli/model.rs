@@ -1,15 +1,10 @@
-//! `sample`, `eval` and `bench`: what computes with a model at hand. They run in a worker process.
+//! `sample` and `eval`: what computes with an exported model. They run in a worker process.
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
-use nightjar_agent::preferences::Preferences;
-use nightjar_shared::{model_spec::ModelSpec, rng};
-use nightjar_train::{AdamWConfig, Batch, DeviceSettings, OpenDevice, Sampling, Trainer, generate, load_folder, open_device};
-use std::{
-    path::PathBuf,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use clap::Args;
+use nightjar_agent::preferences;
+use nightjar_train::{DeviceSettings, OpenDevice, Sampling, generate, load_folder, open_device};
+use std::{path::PathBuf, process::ExitCode};
 
 /// What computes.
 #[derive(Args)]
@@ -26,7 +21,7 @@ impl Compute {
     /// Opens the device.
     pub fn open(&self) -> Result<OpenDevice> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = Preferences { threads: self.threads, ..Preferences::default() }.threads_on(cores);
+        let threads = preferences::threads_on(self.threads as usize, cores);
         Ok(open_device(&DeviceSettings { choice: self.device.parse()?, threads, cache: None })?)
     }
 }
@@ -62,33 +57,6 @@ pub(super) struct Eval {
     /// Print the logits after each of these tokens
     #[arg(long, value_name = "ID,ID…", value_delimiter = ',', group = "what")]
     logits: Vec<u32>,
-    /// Print JSON, for scripts
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    compute: Compute,
-}
-
-/// A model's size.
-#[derive(Clone, Copy, ValueEnum)]
-enum Size {
-    /// 0.8 million parameters
-    Tiny,
-    /// 3.2 million parameters
-    Small,
-}
-
-#[derive(Args)]
-pub(super) struct Bench {
-    /// The model's size
-    #[arg(long, value_enum, default_value = "tiny")]
-    model: Size,
-    /// How long to measure, after a warm-up
-    #[arg(long, default_value_t = 10.0)]
-    seconds: f64,
-    /// Samples in a step
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    batch: u32,
     /// Print JSON, for scripts
     #[arg(long)]
     json: bool,
@@ -147,37 +115,6 @@ pub(super) fn eval(args: &Eval) -> Result<ExitCode> {
         );
     } else {
         println!("{:.4} nats a byte over {} bytes ({} tokens)", loss.nats_per_byte(), loss.bytes, loss.tokens);
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-pub(super) fn bench(args: &Bench) -> Result<ExitCode> {
-    if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
-        bail!("--seconds is {}; allowed is a number up to 3600", args.seconds);
-    }
-    let compute = args.compute.open()?;
-    let spec = match args.model {
-        Size::Tiny => ModelSpec::tiny(),
-        Size::Small => ModelSpec::small(),
-    };
-    let samples = args.batch as usize;
-    let context = spec.max_position_embeddings as usize;
-    let mut trainer = Trainer::new(&spec, &spec.draw_all(1), AdamWConfig::default(), samples, &compute.device)?;
-    let tokens = (0..(samples * (context + 1)) as u64).map(|i| rng::below(1, 0, i, u64::from(spec.vocab_size)) as u32);
-    let batch = Batch::new(tokens.collect(), context)?;
-    for _ in 0..3 {
-        trainer.step(&batch, 1e-3)?;
-    }
-    let (start, limit) = (Instant::now(), Duration::from_secs_f64(args.seconds));
-    let mut trained = 0;
-    while start.elapsed() < limit {
-        trained += trainer.step(&batch, 1e-3)?.tokens;
-    }
-    let rate = trained as f64 / start.elapsed().as_secs_f64();
-    if args.json {
-        println!("{}", serde_json::json!({ "tokens_per_s": rate, "device": compute.name, "parameters": spec.parameters() }));
-    } else {
-        println!("{rate:.0} tokens a second on {} ({} parameters)", compute.name, spec.parameters());
     }
     Ok(ExitCode::SUCCESS)
 }

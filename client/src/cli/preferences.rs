@@ -1,24 +1,178 @@
-//! The owner's preferences as flags: made from the same table as the file's keys, so the two cannot differ.
+//! The owner's preferences: as flags, and as the commands `prefs get`, `prefs set` and `prefs edit`. All are made from the
+//! same table as the file's keys, so they cannot differ.
 
-use anyhow::Result;
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use anyhow::{Context, Result, ensure};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use nightjar_agent::{
     home::Home,
-    preferences::{PREFERENCES, PREFERENCES_FILE, Preferences},
+    preferences::{
+        FLAGS_BEFORE, LAST_GOOD_FILE, PREFERENCES, PREFERENCES_FILE, Preference, Preferences, PreferencesFile, Row, Source,
+        template,
+    },
 };
+use std::{fs, io::Write, path::Path, process::ExitCode};
+
+/// What is being edited, beside the file itself.
+const DRAFT_FILE: &str = "prefs.draft.toml";
+
+/// `nightjar prefs`.
+#[derive(Args)]
+pub(super) struct Prefs {
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Show all preferences, or one
+    Get(Get),
+    /// Change one in the file; a running agent notices within seconds
+    Set(Set),
+    /// Open the file, with every key explained, in $VISUAL or $EDITOR
+    Edit,
+}
+
+#[derive(Args, Default)]
+struct Get {
+    /// Only this one: prints its value
+    key: Option<String>,
+    /// Print JSON, for scripts
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct Set {
+    /// Which: `nightjar prefs get` lists them
+    key: String,
+    /// Its new value; `default` takes it out of the file
+    #[arg(required = true, num_args = 0.., allow_hyphen_values = true)]
+    value: Vec<String>,
+}
+
+/// `prefs get`, `set` and `edit`.
+pub(super) fn prefs(home: &Home, prefs: &Prefs) -> Result<ExitCode> {
+    match &prefs.action {
+        None => get(home, &Get::default()),
+        Some(Action::Get(args)) => get(home, args),
+        Some(Action::Set(args)) => set(home, &args.key, &args.value.join(" ")),
+        Some(Action::Edit) => edit(home, open_editor),
+    }
+}
+
+fn get(home: &Home, args: &Get) -> Result<ExitCode> {
+    let file = PreferenceFlags::default().load(home)?;
+    if let Some(mistake) = file.error() {
+        eprintln!("the preferences below are the last good ones: {mistake}");
+    }
+    let rows = file.rows();
+    let mut out = std::io::stdout().lock();
+    match &args.key {
+        Some(key) => {
+            let row = rows.iter().find(|row| row.key == key);
+            let row = row.with_context(|| format!("there is no preference `{key}`; `nightjar prefs get` lists them"))?;
+            if args.json {
+                writeln!(out, "{}", serde_json::to_string_pretty(row)?)?;
+            } else {
+                writeln!(out, "{}", row.value)?;
+            }
+        }
+        None if args.json => writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?,
+        None => list(&mut out, &file, &rows)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(out: &mut impl Write, file: &PreferencesFile, rows: &[Row]) -> Result<()> {
+    let mut group = None;
+    for row in rows {
+        if group.replace(row.group) != Some(row.group) {
+            writeln!(out, "{}{}", if row.key == PREFERENCES[0].key { "" } else { "\n" }, row.group)?;
+        }
+        let from = if row.source == Source::Default { String::new() } else { format!("  ({})", row.source) };
+        let value = if row.value.is_empty() { "(none)" } else { &row.value };
+        writeln!(out, "  {:<22} {value}{from}", row.key)?;
+    }
+    writeln!(out, "\nfile: {}; `nightjar prefs edit` explains each", file.path().display())?;
+    Ok(())
+}
+
+fn set(home: &Home, key: &str, value: &str) -> Result<ExitCode> {
+    let mut file = PreferenceFlags::default().load(home)?;
+    file.set(key, value)?;
+    let value = Preference::find(key).map(|p| (p.get)(file.preferences())).unwrap_or_default();
+    match file.source(key) {
+        Source::File | Source::Default => println!("{key} = {value}"),
+        other => println!("the file says so now, but the {other} says {key} = {value}, and that stays in force"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Has a copy edited, which takes the file's place only if it has no mistake.
+fn edit(home: &Home, open: impl Fn(&Path) -> Result<()>) -> Result<ExitCode> {
+    let mut file = PreferencesFile::unread(&home.config_path(PREFERENCES_FILE), &home.path(LAST_GOOD_FILE))?;
+    let draft = home.path(DRAFT_FILE);
+    let modified = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
+    // A copy that is newer than the file was left with a mistake the last time.
+    let goes_on = modified(&draft).is_some() && modified(&draft) > modified(file.path());
+    if !goes_on {
+        let text = file.text()?.unwrap_or_else(template);
+        home.write_private(DRAFT_FILE, text.as_bytes()).context("cannot write a copy to edit")?;
+    }
+    if let Err(failed) = open(&draft) {
+        if !goes_on {
+            fs::remove_file(&draft).context("cannot remove the copy")?;
+        }
+        return Err(failed);
+    }
+    let after = fs::read_to_string(&draft).with_context(|| format!("cannot read {}", draft.display()))?;
+    if file.text()?.is_some_and(|text| text == after) {
+        fs::remove_file(&draft).context("cannot remove the copy")?;
+        println!("nothing has changed");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Err(mistake) = file.replace(&after) {
+        // The line is right, but the file that it stands in is the copy.
+        let told = mistake.to_string().replace(&file.path().display().to_string(), &draft.display().to_string());
+        anyhow::bail!("{told}\nthe old preferences stay in force; `nightjar prefs edit` goes on with what you wrote");
+    }
+    fs::remove_file(&draft).context("cannot remove the copy")?;
+    println!("in force now: {}", file.path().display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn open_editor(path: &Path) -> Result<()> {
+    let named = ["VISUAL", "EDITOR"].into_iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.trim().is_empty()));
+    let editor = named.unwrap_or_else(|| if cfg!(windows) { "notepad".into() } else { "vi".into() });
+    // The variable may hold arguments too, in the shell's words.
+    let mut command = if cfg!(windows) {
+        std::process::Command::new(&editor)
+    } else {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &format!("{editor} \"$1\""), "sh"]);
+        shell
+    };
+    let status =
+        command.arg(path).status().with_context(|| format!("cannot start the editor `{editor}`; set EDITOR to another"))?;
+    ensure!(status.success(), "the editor `{editor}` ended with {status}; nothing was changed");
+    Ok(())
+}
 
 /// What was said on the command line: keys and values, checked when they are applied.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PreferenceFlags(Vec<(&'static str, String)>);
 
 impl PreferenceFlags {
-    /// The preferences' file, overridden by the flags.
-    pub fn over_file(&self, home: &Home) -> Result<Preferences> {
-        let mut preferences = Preferences::load(&home.path(PREFERENCES_FILE))?;
-        for (key, value) in &self.0 {
-            preferences.set("command line", key, value)?;
-        }
-        Ok(preferences)
+    /// The preferences' file, under the environment and these flags.
+    pub fn load(&self, home: &Home) -> Result<PreferencesFile> {
+        self.load_with(home, &[])
+    }
+
+    /// As [`PreferenceFlags::load`], with more flags, which those that were said beat.
+    pub fn load_with(&self, home: &Home, extra: &[(&str, &str)]) -> Result<PreferencesFile> {
+        let mut flags = extra.to_vec();
+        flags.extend(self.0.iter().map(|(key, value)| (*key, value.as_str())));
+        Ok(PreferencesFile::load(&home.config_path(PREFERENCES_FILE), &home.path(LAST_GOOD_FILE), &flags)?)
     }
 }
 
@@ -38,13 +192,99 @@ impl Args for PreferenceFlags {
     fn augment_args(command: Command) -> Command {
         let defaults = Preferences::default();
         let flags = PREFERENCES.iter().map(|p| {
-            let help = format!("{} [{} in {PREFERENCES_FILE}; default: {}]", p.help, p.key, (p.get)(&defaults));
-            Arg::new(p.key).long(p.flag).value_name(p.value_name).help(help).help_heading("Preferences")
+            let default = (p.get)(&defaults);
+            let default = if default.is_empty() { "none" } else { &default };
+            let help = format!("{} [allowed: {}] [default: {default}]", p.help, p.allowed);
+            let before = FLAGS_BEFORE.iter().filter(|(_, now)| *now == p.key).map(|(before, _)| *before);
+            Arg::new(p.key).long(p.flag).aliases(before).value_name(p.value_name).help(help).help_heading(p.group.title())
         });
         command.args(flags.collect::<Vec<_>>())
     }
 
     fn augment_args_for_update(command: Command) -> Command {
         Self::augment_args(command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use std::path::PathBuf;
+
+    /// What `run` takes.
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        flags: PreferenceFlags,
+    }
+
+    /// A home folder that goes when its test ends.
+    struct Folder(PathBuf);
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0); // what stays is in the system's folder for such things
+        }
+    }
+
+    fn home(name: &str) -> (Folder, Home) {
+        let folder = std::env::temp_dir().join(format!("nightjar-preferences-{name}-{}", std::process::id()));
+        let home = Home::open(Some(folder.clone())).unwrap();
+        (Folder(folder), home)
+    }
+
+    /// An editor that puts one text in the place of another.
+    fn types(find: &'static str, instead: &'static str) -> impl Fn(&Path) -> Result<()> {
+        move |path| {
+            let text = fs::read_to_string(path)?;
+            assert!(text.contains(find), "{text}");
+            Ok(fs::write(path, text.replacen(find, instead, 1))?)
+        }
+    }
+
+    #[test]
+    fn flags_beat_the_file_and_old_names_still_work() {
+        let (_folder, home) = home("flags");
+        set(&home, "idle_minutes", "7").unwrap();
+        set(&home, "away_threads", "7").unwrap();
+        let flags = Flags::parse_from(["run", "--threads", "3", "--policy", "always", "--schedule", "mon 1:00-2:00"]).flags;
+        let file = flags.load_with(&home, &[("away_threads", "9"), ("checkpoint_s", "9")]).unwrap();
+        let p = file.preferences();
+        assert_eq!((p.idle_minutes, p.away.threads, p.checkpoint_s), (Some(7), 3, 9));
+        assert_eq!((p.schedule.to_string(), file.source("policy")), ("mon 01:00-02:00".into(), Source::CommandLine));
+    }
+
+    #[test]
+    fn a_mistake_in_an_edit_changes_nothing_and_is_not_lost() {
+        let (_folder, home) = home("mistake");
+        let path = home.config_path(PREFERENCES_FILE);
+        edit(&home, types("# idle_minutes = 10", "idle_minutes = 12")).unwrap();
+        let good = fs::read_to_string(&path).unwrap();
+        assert_eq!(good, template().replace("# idle_minutes = 10", "idle_minutes = 12"));
+
+        let told = edit(&home, types("idle_minutes = 12", "idle_minutes = 12000")).unwrap_err().to_string();
+        assert!(told.contains(DRAFT_FILE) && told.contains("`idle_minutes` is `12000`; allowed is off, or"), "{told}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), good);
+        edit(&home, types("idle_minutes = 12000", "idle_minutes = 120")).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), good.replace("= 12", "= 120"));
+
+        edit(&home, |_| anyhow::bail!("no such editor")).unwrap_err();
+        assert!(!home.path(DRAFT_FILE).exists());
+        edit(&home, |_| Ok(())).unwrap();
+        assert!(!home.path(DRAFT_FILE).exists());
+    }
+
+    /// A file with a mistake can be mended, though there was never a good one.
+    #[test]
+    fn an_edit_mends_a_file_that_cannot_be_read() {
+        let (_folder, home) = home("mend");
+        let path = home.config_path(PREFERENCES_FILE);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "device = flex\n").unwrap();
+        assert!(set(&home, "idle_minutes", "7").unwrap_err().to_string().contains("line 1: this is not TOML"));
+        edit(&home, types("flex", "\"flex\"")).unwrap();
+        get(&home, &Get { key: Some("device".into()), json: true }).unwrap();
+        assert!(get(&home, &Get { key: Some("devise".into()), json: false }).is_err());
     }
 }

@@ -1,19 +1,22 @@
-//! The worker's process: framed messages in on stdin, out on stdout. A thread of its own reads stdin, so that Stop is
-//! heard in the middle of a step, and the process ends at once when the agent is gone.
+//! The worker's process: confined before anything else, then framed messages in on stdin, out on stdout. A thread of its
+//! own reads stdin, so that Stop and new limits are heard in the middle of a step, and the process ends at once when the
+//! agent is gone.
 
+use super::{device, priority, sandbox};
 use crate::cli::Serve;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nightjar_agent::{journal::CHECKPOINT, policy::Reading, sensor::MemorySensor};
 use nightjar_shared::{
     disk::FolderDisk,
     wire::{
         frame, limits,
-        worker::{Failed, FromWorker, Ready, ToWorker, from_worker, to_worker},
+        worker::{Failed, FromWorker, Ready, Saved, ToWorker, from_worker, to_worker},
     },
 };
-use nightjar_train::work::{Bench, Room, WorkError};
+use nightjar_train::work::{Bench, Live, Room, WorkError};
 use std::{
     io::{self, Read, Write},
+    path::Path,
     process::ExitCode,
     sync::{
         Arc,
@@ -25,27 +28,36 @@ use std::{
 /// Free memory where the system does not say how much there is.
 const MEMORY_ASSUMED: u64 = 1 << 30;
 
+/// What the listening thread tells the training one.
+#[derive(Default)]
+struct Heard {
+    stop: AtomicBool,
+    live: Live,
+    /// Whether a lease is at hand, so that somebody will answer.
+    busy: AtomicBool,
+}
+
 /// Works until stdin closes.
 pub(crate) fn serve(args: &Serve) -> Result<ExitCode> {
-    let stop = Arc::new(AtomicBool::new(false));
+    let state = std::path::absolute(&args.state).context("cannot tell where the home folder is")?;
+    priority::offer_memory();
+    let notes = sandbox::enter(&state, args.cgroup.as_deref());
+    let heard = Arc::new(Heard::default());
     let (jobs, waiting) = mpsc::sync_channel(1);
-    let heard = stop.clone();
-    std::thread::spawn(move || listen(&jobs, &heard));
-    // Training must never be felt; where the system refuses, it trains at the usual priority. On Linux this holds for
-    // this thread and those that it will start: not for the one above, which must hear the end of the pipe at any load.
-    #[cfg(unix)]
-    let _ = rustix::process::nice(19);
-    let ended = work(args, &waiting, &stop);
+    let listener = heard.clone();
+    std::thread::spawn(move || listen(&jobs, &listener));
+    priority::lower();
+    let ended = work(args, &state, notes, &waiting, &heard);
     if let Err(e) = &ended {
-        say(from_worker::Body::Failed(Failed { sentence: crate::in_one_line(e), base_is_wrong: false }));
+        say(from_worker::Body::Failed(Failed { sentence: crate::in_one_line(e), base_is_wrong: false, device_failed: true }));
     }
     ended.map(|()| ExitCode::SUCCESS)
 }
 
-fn work(args: &Serve, jobs: &Receiver<to_worker::Body>, stop: &AtomicBool) -> Result<()> {
-    let disk = FolderDisk::open(&args.state)?;
-    let device = args.compute.open()?;
-    say(from_worker::Body::Ready(Ready { device: device.name.clone() }));
+fn work(args: &Serve, state: &Path, sandbox: Vec<String>, jobs: &Receiver<to_worker::Body>, heard: &Heard) -> Result<()> {
+    let disk = FolderDisk::open(state)?;
+    let device = device::open(args, state)?;
+    say(from_worker::Body::Ready(Ready { device: device.name.clone(), sandbox, gpu: !device.software }));
     let mut bench = Bench::new(device.device);
     let mut memory = MemorySensor::default();
     for job in jobs {
@@ -53,29 +65,44 @@ fn work(args: &Serve, jobs: &Receiver<to_worker::Body>, stop: &AtomicBool) -> Re
             Reading::Known(bytes) => bytes,
             Reading::Unknown(_) => MEMORY_ASSUMED,
         };
-        let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free, stop, say: &say };
+        let (stop, live) = (&heard.stop, &heard.live);
+        let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free, live, stop, say: &say };
         let done = match job {
             to_worker::Body::Train(job) => bench.train(&job, &room).map(from_worker::Body::Trained),
             to_worker::Body::Evaluate(job) => bench.evaluate(&job, &room).map(from_worker::Body::Evaluated),
-            to_worker::Body::Stop(_) => continue,
+            to_worker::Body::Stop(_) | to_worker::Body::Limits(_) | to_worker::Body::Checkpoint(_) => continue,
         };
+        heard.busy.store(false, Ordering::Release);
+        if heard.live.take_checkpoint() {
+            // It came too late to be answered on the way.
+            say(from_worker::Body::Saved(Saved::default()));
+        }
         say(done.unwrap_or_else(|e| {
-            let base_is_wrong = matches!(e, WorkError::Base(_));
-            from_worker::Body::Failed(Failed { sentence: e.to_string(), base_is_wrong })
+            let (base_is_wrong, device_failed) = (matches!(e, WorkError::Base(_)), e.is_of_device());
+            from_worker::Body::Failed(Failed { sentence: e.to_string(), base_is_wrong, device_failed })
         }));
     }
     Ok(())
 }
 
 /// Reads messages until stdin closes, and ends the process then: there is nobody left to train for.
-fn listen(jobs: &SyncSender<to_worker::Body>, stop: &AtomicBool) {
+fn listen(jobs: &SyncSender<to_worker::Body>, heard: &Heard) {
     let mut stdin = io::stdin().lock();
     loop {
         match receive(&mut stdin) {
-            Ok(to_worker::Body::Stop(_)) => stop.store(true, Ordering::Relaxed),
+            Ok(to_worker::Body::Stop(_)) => heard.stop.store(true, Ordering::Relaxed),
+            Ok(to_worker::Body::Limits(limits)) => heard.live.allow(limits.duty, limits.memory_bytes),
+            Ok(to_worker::Body::Checkpoint(_)) => {
+                heard.live.ask_checkpoint();
+                // With nothing being trained nobody else will answer; if both do, the second finds nothing asked for.
+                if !heard.busy.load(Ordering::Acquire) && heard.live.take_checkpoint() {
+                    say(from_worker::Body::Saved(Saved::default()));
+                }
+            }
             Ok(job) => {
                 // A Stop that came before this job was not about it.
-                stop.store(false, Ordering::Relaxed);
+                heard.stop.store(false, Ordering::Relaxed);
+                heard.busy.store(true, Ordering::Release);
                 if jobs.send(job).is_err() {
                     return;
                 }

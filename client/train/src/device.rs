@@ -11,7 +11,11 @@ use std::{
     str::FromStr,
     sync::{Mutex, OnceLock},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
+
+/// How long a start may measure kernels on a device on which they were not measured yet.
+const MEASURED_FOR: Duration = Duration::from_secs(10);
 
 /// What the owner asks for: `auto`, `wgpu`, `wgpu:N` or `flex`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,6 +117,8 @@ pub struct Adapter {
     pub kind: AdapterKind,
     /// The graphics API it is reached through.
     pub api: String,
+    /// Its driver and the driver's version; empty where the API does not say.
+    pub driver: String,
     /// Its index among the adapters of its kind, which is how Burn names it.
     nth_of_kind: usize,
 }
@@ -143,7 +149,8 @@ fn probe(api: wgpu::Backend) -> Vec<Adapter> {
             wgpu::DeviceType::Other => AdapterKind::Unknown,
         };
         let nth_of_kind = list.iter().filter(|a| a.kind == kind).count();
-        list.push(Adapter { index, name: info.name, kind, api: api.to_string(), nth_of_kind });
+        let driver = format!("{} {}", info.driver, info.driver_info).trim().to_owned();
+        list.push(Adapter { index, name: info.name, kind, api: api.to_string(), driver, nth_of_kind });
     }
     list
 }
@@ -226,10 +233,15 @@ fn open_adapter(adapter: &Adapter, cache: Option<PathBuf>) -> Result<OpenDevice,
                 AdapterKind::Software => DeviceKind::Cpu,
                 AdapterKind::Unknown => return Err(DeviceError::UnknownKind(adapter.name.clone())),
             };
-            tuning::configure(if software { Tuning::Minimal } else { Tuning::Normal }, cache);
+            tuning::configure(if software { Tuning::Minimal } else { Tuning::Normal }, cache.clone());
             let device = Device::wgpu_options().device_kind(kind).init();
             let device = device.map_err(|e| DeviceError::Open { name: adapter.name.clone(), reason: e.to_string() })?;
             opened.push((adapter.index, device.clone()));
+            // A software adapter is for tests: what is fast on it says nothing.
+            if let Some(folder) = cache.filter(|_| !software) {
+                let key = tuning::Key { adapter: adapter.name.clone(), driver: adapter.driver.clone() };
+                tuning::settle(&device, &key, &folder, MEASURED_FOR);
+            }
             device
         }
     };
@@ -260,7 +272,7 @@ mod tests {
     use super::*;
 
     fn adapter(index: usize, kind: AdapterKind) -> Adapter {
-        Adapter { index, name: format!("{kind:?}"), kind, api: "vulkan".into(), nth_of_kind: 0 }
+        Adapter { index, name: format!("{kind:?}"), kind, api: "vulkan".into(), driver: String::new(), nth_of_kind: 0 }
     }
 
     #[test]

@@ -46,5 +46,5 @@ pub use folder::{Folder, FolderError, TextLoss, Vocabulary, load_folder};
 pub use model::{Model, ModelError};
 pub use optimizer::{AdamW, AdamWConfig, Moments};
 pub use sample::{Sampling, generate};
-pub use trainer::{StepReport, TrainError, Trainer, evaluate};
+pub use trainer::{Portion, StepReport, TrainError, Trainer, evaluate};
 pub use weights::WeightsError;

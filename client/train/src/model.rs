@@ -62,6 +62,22 @@ struct LayerTape {
     activated: Tensor<2>,
 }
 
+/// What is kept of a layer from the forward pass to the backward pass.
+enum Kept {
+    /// All that the backward pass reads.
+    Tape(Box<LayerTape>),
+    /// Its input, from which the rest is computed anew: activation checkpointing.
+    Input(Tensor<2>),
+}
+
+/// What the forward pass leaves for the backward pass.
+#[derive(Clone, Copy, PartialEq)]
+enum Keep {
+    Nothing,
+    Inputs,
+    Tapes,
+}
+
 /// Loss and gradient of one micro-batch.
 pub(crate) struct Gradient {
     /// Nats of each token (`[tokens]`), still on the device.
@@ -102,14 +118,14 @@ impl Model {
     /// The logits after each token, `[tokens.len() · vocab_size]`; `tokens` holds whole sequences of `context`.
     pub fn logits(&self, tokens: &[u32], context: usize) -> Result<Vec<f32>, ModelError> {
         self.check(tokens, context)?;
-        let (h, _) = self.hidden(tokens, context, None);
+        let (h, _) = self.hidden(tokens, context);
         read(h.matmul(self.head().clone().transpose()))
     }
 
     /// The logits after the last token of one sequence (`[vocab_size]`).
     pub fn next_logits(&self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
         self.check(tokens, tokens.len())?;
-        let (h, _) = self.hidden(tokens, tokens.len(), None);
+        let (h, _) = self.hidden(tokens, tokens.len());
         let last = h.narrow(0, tokens.len() - 1, 1);
         read(last.matmul(self.head().clone().transpose()))
     }
@@ -118,27 +134,36 @@ impl Model {
     pub fn nats(&self, tokens: &[u32], targets: &[u32], context: usize) -> Result<Vec<f32>, ModelError> {
         self.check(tokens, context)?;
         self.check(targets, context)?;
-        let (h, _) = self.hidden(tokens, context, None);
-        let (nats, _) = op::cross_entropy(h.matmul(self.head().clone().transpose()), targets, None);
+        let (h, _) = self.hidden(tokens, context);
+        let (nats, _) = op::linear_cross_entropy(&h, self.head(), targets, None);
         read(nats)
     }
 
-    /// Nats a token, and the gradient of `scale` times their sum.
-    pub(crate) fn gradient(&self, tokens: &[u32], targets: &[u32], context: usize, scale: f32) -> Result<Gradient, ModelError> {
+    /// Nats a token, and the gradient of `scale` times their sum. With `recompute` a layer keeps only its input and runs
+    /// forward once more in the backward pass: about a third more arithmetic for a fraction of the memory.
+    pub(crate) fn gradient(
+        &self,
+        tokens: &[u32],
+        targets: &[u32],
+        context: usize,
+        scale: f32,
+        recompute: bool,
+    ) -> Result<Gradient, ModelError> {
         self.check(tokens, context)?;
         self.check(targets, context)?;
         let shape = self.heads(tokens.len() / context, context);
         let tables = self.tables(shape);
         let layers = self.layers();
-        let mut tape = Vec::with_capacity(layers);
-        let (h, (x, inverse)) = self.hidden(tokens, context, Some(&mut tape));
+        let keep = if recompute { Keep::Inputs } else { Keep::Tapes };
+        let (x, kept) = self.residual(tokens, shape, &tables, keep);
+        let (h, inverse) = op::rms_norm(&x, self.weights.last_norm(layers), self.spec.rms_norm_eps);
 
-        let (nats, dlogits) = op::cross_entropy(h.clone().matmul(self.head().clone().transpose()), targets, Some(scale));
-        let dlogits = dlogits.expect("asked for by the scale");
-        let dhead = dlogits.clone().transpose().matmul(h);
-        let dh = dlogits.matmul(self.head().clone());
+        let (nats, gradients) = op::linear_cross_entropy(&h, self.head(), targets, Some(scale));
+        let [dh, dhead] = gradients.expect("asked for by the scale");
+        drop(h);
         let nothing = Tensor::zeros(x.dims(), &self.device);
         let (mut dx, dlast_norm) = op::rms_norm_backward(&dh, &x, self.weights.last_norm(layers), &inverse, nothing);
+        drop((dh, x));
 
         // Collected from the end, turned round below.
         let mut blocks = Vec::with_capacity(self.weights.blocks.len());
@@ -149,7 +174,11 @@ impl Model {
         };
         blocks.extend(dhead);
         blocks.push(dlast_norm);
-        for (l, tape) in tape.into_iter().enumerate().rev() {
+        for (l, kept) in kept.into_iter().enumerate().rev() {
+            let tape = match kept {
+                Kept::Tape(tape) => *tape,
+                Kept::Input(x) => self.layer(l, x, shape, &tables),
+            };
             dx = self.layer_backward(l, tape, dx, shape, &tables, &mut blocks);
         }
         blocks.push(op::embedding_backward(&dx, tokens, dtable));
@@ -157,33 +186,45 @@ impl Model {
         Ok(Gradient { nats, gradient: Weights { blocks } })
     }
 
-    /// The normed output of the last layer, with the last norm's input and inverse root.
-    fn hidden(
-        &self,
-        tokens: &[u32],
-        context: usize,
-        mut tape: Option<&mut Vec<LayerTape>>,
-    ) -> (Tensor<2>, (Tensor<2>, Tensor<2>)) {
+    /// The normed output of the last layer, and the last norm's inverse root.
+    fn hidden(&self, tokens: &[u32], context: usize) -> (Tensor<2>, Tensor<2>) {
         let shape = self.heads(tokens.len() / context, context);
-        let tables = self.tables(shape);
-        let eps = self.spec.rms_norm_eps;
+        let (x, _) = self.residual(tokens, shape, &self.tables(shape), Keep::Nothing);
+        op::rms_norm(&x, self.weights.last_norm(self.layers()), self.spec.rms_norm_eps)
+    }
+
+    /// The residual stream after the last layer, and what is kept of each layer.
+    fn residual(&self, tokens: &[u32], shape: Heads, tables: &Tables, keep: Keep) -> (Tensor<2>, Vec<Kept>) {
+        let mut kept = Vec::with_capacity(self.layers());
         let mut x = op::embedding(self.weights.embedding(), tokens);
         for l in 0..self.layers() {
-            let product = |h: &Tensor<2>, part| h.clone().matmul(self.weights.layer(l, part).clone().transpose());
-            let (h1, inverse1) = op::rms_norm(&x, self.weights.layer(l, NORM1), eps);
-            let (attended, saved) = op::attention(product(&h1, QKV), shape, &tables);
-            let middle = x.clone() + product(&attended, OUT);
-            let (h2, inverse2) = op::rms_norm(&middle, self.weights.layer(l, NORM2), eps);
-            let gate_up = product(&h2, GATE_UP);
-            let activated = op::swiglu(&gate_up);
-            let next = middle.clone() + product(&activated, DOWN);
-            if let Some(tape) = &mut tape {
-                tape.push(LayerTape { x, inverse1, h1, saved, attended, middle, inverse2, h2, gate_up, activated });
+            if keep == Keep::Inputs {
+                kept.push(Kept::Input(x.clone()));
             }
-            x = next;
+            let tape = self.layer(l, x, shape, tables);
+            x = tape.middle.clone() + self.product(&tape.activated, l, DOWN);
+            if keep == Keep::Tapes {
+                kept.push(Kept::Tape(Box::new(tape)));
+            }
         }
-        let (h, inverse) = op::rms_norm(&x, self.weights.last_norm(self.layers()), eps);
-        (h, (x, inverse))
+        (x, kept)
+    }
+
+    /// A layer up to its last product.
+    fn layer(&self, l: usize, x: Tensor<2>, shape: Heads, tables: &Tables) -> LayerTape {
+        let eps = self.spec.rms_norm_eps;
+        let (h1, inverse1) = op::rms_norm(&x, self.weights.layer(l, NORM1), eps);
+        let (attended, saved) = op::attention(self.product(&h1, l, QKV), shape, tables);
+        let middle = x.clone() + self.product(&attended, l, OUT);
+        let (h2, inverse2) = op::rms_norm(&middle, self.weights.layer(l, NORM2), eps);
+        let gate_up = self.product(&h2, l, GATE_UP);
+        let activated = op::swiglu(&gate_up);
+        LayerTape { x, inverse1, h1, saved, attended, middle, inverse2, h2, gate_up, activated }
+    }
+
+    /// Rows times a layer's matrix.
+    fn product(&self, rows: &Tensor<2>, l: usize, part: usize) -> Tensor<2> {
+        rows.clone().matmul(self.weights.layer(l, part).clone().transpose())
     }
 
     /// Pushes a layer's gradients, last block first, and returns that in its input.

@@ -50,8 +50,61 @@ pub struct StepReport {
 pub struct Trainer {
     model: Model,
     optimizer: AdamW,
-    /// Samples that go through the model at once.
-    micro_batch: usize,
+    portion: Portion,
+}
+
+/// How much of a batch goes through the model at once, and what is kept of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Portion {
+    /// Samples, at least one.
+    pub micro_batch: usize,
+    /// Whether a layer keeps its input only and computes the rest anew in the backward pass, for about a third more
+    /// arithmetic.
+    pub recompute: bool,
+}
+
+impl Portion {
+    /// Tokens at once that keep a device busy: with fewer, its matrix products wait for memory.
+    const TOKENS_ENOUGH: u64 = 1024;
+
+    /// The largest portion of a batch of `samples` whose activations fit `memory` bytes. Layers are recomputed where
+    /// otherwise not even 1024 tokens would fit. Never less than one sample, whatever the memory.
+    pub fn fitting(spec: &ModelSpec, context: usize, samples: usize, memory: u64) -> Self {
+        let (samples, context) = (samples.max(1) as u64, context.max(1) as u64);
+        let fits = |recompute| {
+            let bytes = Self::sample_bytes(spec, context, recompute);
+            (memory.saturating_sub(Self::fixed_bytes(spec)) / bytes).clamp(1, samples)
+        };
+        let plain = fits(false);
+        let recompute = plain * context < Self::TOKENS_ENOUGH.min(samples * context) && fits(true) > plain
+            || memory < Self::fixed_bytes(spec) + Self::sample_bytes(spec, context, false);
+        Portion { micro_batch: if recompute { fits(true) } else { plain } as usize, recompute }
+    }
+
+    /// Bytes of the logits of a chunk of tokens, twice, since their gradient's product needs room as well.
+    fn fixed_bytes(spec: &ModelSpec) -> u64 {
+        let vocabulary = spec.vocab_size as usize;
+        2 * 4 * (op::chunk_tokens(vocabulary, true) * vocabulary) as u64
+    }
+
+    /// Bytes that one sample's activations take between forward and backward pass, in the way of attention that keeps
+    /// the most (with the whole of the probabilities, where the context is one block).
+    fn sample_bytes(spec: &ModelSpec, context: u64, recompute: bool) -> u64 {
+        let [hidden, intermediate, layers, heads, kv] = [
+            spec.hidden_size,
+            spec.intermediate_size,
+            spec.num_hidden_layers,
+            spec.num_attention_heads,
+            spec.num_key_value_heads,
+        ]
+        .map(u64::from);
+        // Per token and layer: input, two normed, attended and middle; the packed rows as projected and as attention
+        // keeps them; gate and up, and what they make. Working space of the same order is a second layer's worth.
+        let packed = (heads + 2 * kv) * spec.head_size() as u64;
+        let layer = 5 * hidden + 2 * packed + 3 * intermediate + 2 * heads * context.min(op::ATTENTION_BLOCK as u64);
+        let kept = if recompute { layers * hidden + 2 * layer } else { (layers + 1) * layer };
+        4 * context * (kept + 4 * hidden)
+    }
 }
 
 impl Trainer {
@@ -66,12 +119,17 @@ impl Trainer {
     ) -> Result<Self, ModelError> {
         let model = Model::new(spec, flat, device)?;
         let optimizer = AdamW::new(config, spec, model.device());
-        Ok(Trainer { model, optimizer, micro_batch: micro_batch.max(1) })
+        Ok(Trainer { model, optimizer, portion: Portion { micro_batch: micro_batch.max(1), recompute: false } })
     }
 
     /// Changes how many samples go through the model at once (at least one).
     pub fn set_micro_batch(&mut self, samples: usize) {
-        self.micro_batch = samples.max(1);
+        self.portion.micro_batch = samples.max(1);
+    }
+
+    /// Changes how much goes through the model at once, and what is kept of it. The gradient stays the same.
+    pub fn set_portion(&mut self, portion: Portion) {
+        self.portion = Portion { micro_batch: portion.micro_batch.max(1), ..portion };
     }
 
     /// The model.
@@ -116,11 +174,11 @@ impl Trainer {
         let mut sum: Option<Weights> = None;
         // Read only at the end, together with the norm, so that the device is waited for once a step.
         let mut read = Transaction::default();
-        for part in batch.parts(self.micro_batch) {
+        for part in batch.parts(self.portion.micro_batch) {
             if !go_on() {
                 return Err(TrainError::Stopped);
             }
-            let g = self.model.gradient(&part.inputs(), &part.targets(), part.context(), scale)?;
+            let g = self.model.gradient(&part.inputs(), &part.targets(), part.context(), scale, self.portion.recompute)?;
             read = read.register(g.nats);
             match &mut sum {
                 Some(sum) => sum.add(g.gradient),
@@ -136,7 +194,7 @@ impl Trainer {
             let values = data.as_slice::<f32>().map_err(|e| failed(format!("{e:?}")))?;
             Ok::<f64, TrainError>(values.iter().map(|x| f64::from(*x)).sum())
         });
-        let parts = batch.samples().div_ceil(self.micro_batch);
+        let parts = batch.samples().div_ceil(self.portion.micro_batch);
         let nats = values.by_ref().take(parts).sum::<Result<f64, _>>()?;
         let squares = values.sum::<Result<f64, _>>()?;
         let (loss, grad_norm) = (nats / tokens as f64, squares.sqrt());
@@ -149,7 +207,7 @@ impl Trainer {
 
     /// Sum of nats over all tokens of a batch, and their number, without training.
     pub fn evaluate(&self, batch: &Batch) -> Result<(f64, u64), TrainError> {
-        evaluate(&self.model, batch, self.micro_batch.max(16))
+        evaluate(&self.model, batch, self.portion.micro_batch.max(16))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The GPU path against the CPU path: Mesa's software driver stands in for a GPU.
 
 use burn::tensor::Device;
+use nightjar_shaders::tuning::{self, Choices};
 use nightjar_shared::{model_spec::ModelSpec, rng};
 use nightjar_train::*;
 use std::time::Instant;
@@ -37,7 +38,9 @@ fn wgpu_trains_as_flex_does() {
         cache: Some(env!("CARGO_TARGET_TMPDIR").into()),
     })
     .unwrap();
-    for tied in [true, false] {
+    for (tied, choices, recompute) in [(true, Choices::NONE, false), (false, Choices::all(), false), (true, Choices::all(), true)]
+    {
+        tuning::set(choices);
         let spec = ModelSpec { tie_word_embeddings: tied, ..spec() };
         let w: Vec<f32> =
             spec.draw_all(3).iter().enumerate().map(|(i, w)| w * 5.0 + 0.1 * rng::normal(9, 0, i as u64) as f32).collect();
@@ -47,10 +50,12 @@ fn wgpu_trains_as_flex_does() {
             // is the gradient's sign, which rounding turns where the gradient is nearly 0.
             let config = AdamWConfig { beta1: 0.0, epsilon: 1e-3, ..Default::default() };
             let mut trainer = Trainer::new(&spec, &w, config, 3, device).unwrap();
+            trainer.set_portion(Portion { micro_batch: 3, recompute });
             let steps = [trainer.step(&batch, 1e-2).unwrap(), trainer.step(&batch, 1e-2).unwrap()];
             (steps, trainer.moments().unwrap().m, trainer.evaluate(&batch).unwrap().0)
         };
         let (gpu, cpu) = (run(&opened.device), run(&Device::flex()));
+        println!("tied {tied}, {choices:?}, recompute {recompute}");
         println!("{} against flex after {:.1} s: {:?} {:?}", opened.name, start.elapsed().as_secs_f64(), gpu.0, cpu.0);
         for (g, c) in gpu.0.iter().zip(&cpu.0) {
             assert!((g.loss - c.loss).abs() < 1e-4, "{g:?} {c:?}");

@@ -92,6 +92,35 @@ fn micro_batches_add_up_to_the_whole_batch() {
 }
 
 #[test]
+fn layers_computed_anew_give_the_same_gradient() {
+    let spec = little();
+    let (w, batch) = (weights(&spec), batch(&spec, 5, 20));
+    let run = |recompute: bool| {
+        let mut trainer = Trainer::new(&spec, &w, AdamWConfig::default(), 1, &Device::flex()).unwrap();
+        trainer.set_portion(Portion { micro_batch: 2, recompute });
+        (trainer.step(&batch, 1e-2).unwrap(), trainer.moments().unwrap(), trainer.weights().unwrap())
+    };
+    assert_eq!(run(true), run(false), "not the same bits");
+}
+
+#[test]
+fn a_portion_fits_the_memory() {
+    let spec = ModelSpec { max_position_embeddings: 512, ..ModelSpec::tiny() };
+    let fitting = |memory: u64| Portion::fitting(&spec, 512, 16, memory);
+    assert_eq!(fitting(u64::MAX), Portion { micro_batch: 16, recompute: false });
+    assert_eq!(fitting(0), Portion { micro_batch: 1, recompute: true });
+    // With less memory never more at once; layers are computed anew only below, and where that makes more fit.
+    let steps: Vec<Portion> = (20..34).map(|bits| fitting(1 << bits)).collect();
+    assert!(steps.is_sorted_by_key(|p| p.micro_batch), "{steps:?}");
+    assert!(steps.is_sorted_by_key(|p| !p.recompute), "{steps:?}");
+    let middle = steps.iter().find(|p| !p.recompute).unwrap();
+    assert!(middle.micro_batch * 512 >= 1024 && middle.micro_batch < 16, "{steps:?}");
+    // A model whose logits alone would fill the memory: they count by the chunk.
+    let wide = ModelSpec { vocab_size: 128_000, ..spec.clone() };
+    assert_eq!(Portion::fitting(&wide, 512, 16, 1 << 30).recompute, false);
+}
+
+#[test]
 fn a_token_is_predicted_from_earlier_ones_only() {
     let spec = little();
     let model = Model::new(&spec, &weights(&spec), &Device::flex()).unwrap();

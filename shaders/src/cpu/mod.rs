@@ -6,10 +6,12 @@
 //! on which instructions the processor has.
 
 pub mod adamw;
+pub mod attention;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod heads;
 pub mod rms_norm;
+pub mod rope;
 pub mod softmax;
 pub mod swiglu;
 pub mod vector;

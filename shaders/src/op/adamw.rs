@@ -1,8 +1,38 @@
 //! The AdamW update and the gradient's norm: the twin is [`crate::cpu::adamw`].
 
 use super::host::{Source, Target, tensor};
-use crate::cpu::{self, adamw::Update};
+use crate::{
+    cpu::{self, adamw::Update},
+    kernel::{Kernel, Launch, parameters},
+    tuning::{self, Op},
+};
 use burn::tensor::Tensor;
+
+parameters! {
+    /// As in `adamw.wgsl`.
+    pub struct UpdateShape {
+        values: u32,
+        gradient_scale: f32,
+        decay: f32,
+        beta1: f32,
+        beta2: f32,
+        step_size: f32,
+        second_correction: f32,
+        epsilon: f32,
+    }
+}
+parameters! {
+    /// As in `grad_norm.wgsl`.
+    pub struct SpanShape { values: u32, span: u32 }
+}
+
+/// One update, in place.
+pub static UPDATE: Kernel = Kernel::new::<UpdateShape>("adamw", include_str!("../../wgsl/adamw.wgsl"), [256, 1, 1]);
+/// Sums of squares, and sums of those.
+pub static SQUARES: Kernel = Kernel::new::<SpanShape>("grad_norm", include_str!("../../wgsl/grad_norm.wgsl"), [256, 1, 1]);
+
+/// Values of one workgroup of the first launch of [`SQUARES`]: 64 an invocation.
+const SPAN: usize = 16_384;
 
 /// Updates a tensor's weights and moments (`w`, `m`, `v`, returned in that order) by its gradient.
 pub fn adamw(w: Tensor<2>, m: Tensor<2>, v: Tensor<2>, g: &Tensor<2>, u: Update) -> [Tensor<2>; 3] {
@@ -10,6 +40,14 @@ pub fn adamw(w: Tensor<2>, m: Tensor<2>, v: Tensor<2>, g: &Tensor<2>, u: Update)
         let [mut w, mut m, mut v] = [w, m, v].map(|t| Target::of(t).expect("all operands are on one device"));
         cpu::adamw::update(w.slice(), m.slice(), v.slice(), g.slice(), u);
         return [w.tensor(), m.tensor(), v.tensor()];
+    }
+    if tuning::takes(Op::AdamW, g) {
+        let values = g.shape().num_elements();
+        let Update { gradient_scale, decay, beta1, beta2, step_size, second_correction, epsilon } = u;
+        let shape =
+            UpdateShape { values: values as u32, gradient_scale, decay, beta1, beta2, step_size, second_correction, epsilon };
+        let mut out = Launch::new(&UPDATE, &shape).change(w).change(m).change(v).read(g).run(values.div_ceil(256));
+        return [out.tensor(), out.tensor(), out.tensor()];
     }
     let g = g.clone().mul_scalar(u.gradient_scale);
     let m = m.mul_scalar(u.beta1) + g.clone().mul_scalar(1.0 - u.beta1);
@@ -19,10 +57,18 @@ pub fn adamw(w: Tensor<2>, m: Tensor<2>, v: Tensor<2>, g: &Tensor<2>, u: Update)
     [w, m, v]
 }
 
-/// The sum of a tensor's squares (`[1]`).
+/// The sum of a tensor's squares (`[1]`); not finite where a value is not.
 pub fn sum_of_squares(g: &Tensor<2>) -> Tensor<1> {
-    match Source::of(g) {
-        Some(g) => tensor(vec![cpu::adamw::sum_of_squares(g.slice()) as f32], [1]),
-        None => (g.clone() * g.clone()).sum(),
+    if let Some(g) = Source::of(g) {
+        return tensor(vec![cpu::adamw::sum_of_squares(g.slice()) as f32], [1]);
     }
+    if tuning::takes(Op::GradNorm, g) {
+        let values = g.shape().num_elements();
+        let spans = values.div_ceil(SPAN);
+        let shape = SpanShape { values: values as u32, span: SPAN as u32 };
+        let sums: Tensor<1> = Launch::new(&SQUARES, &shape).read(g).output([spans]).run(spans).tensor();
+        let shape = SpanShape { values: spans as u32, span: spans as u32 };
+        return Launch::new(&SQUARES, &shape).constant("SQUARE", 0).read(&sums).output([1]).run(1).tensor();
+    }
+    (g.clone() * g.clone()).sum()
 }

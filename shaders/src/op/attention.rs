@@ -1,19 +1,40 @@
-//! Causal attention with rotary embedding and grouped heads, from packed projections to packed rows. The products are
-//! Burn's batched matrix products; what is around them has its twins in [`crate::cpu::heads`] and [`crate::cpu::softmax`].
+//! Causal attention with rotary embedding and grouped heads, from packed projections to packed rows, by one of two ways.
 //!
-//! A group's query heads are stacked along the row dimension (`[batch, kv, group·context, size]`), so that keys and
-//! values are never repeated and their gradients sum over the group by themselves.
+//! **Flash** (`flash.rs`: the `attention_*` kernels, on `wgpu` where they were measured to gain). The scores of one head
+//! are a matrix of context × context. Written out, as single operations must, they are the largest thing in the model:
+//! at a context of 1024 with 12 heads, 48 MiB a sequence and layer, read and written half a dozen times. A workgroup of
+//! the kernel keeps 64 × 64 of them in registers and walks along the keys: with each tile the running maximum of a row
+//! may rise, and what was summed so far is scaled down to it. What is saved for the gradient is the result and one
+//! logarithm a row; the backward kernels compute the probabilities anew from it, which costs a seventh more arithmetic
+//! and saves nearly all of the memory. There are two of them, one that owns queries and one that owns keys, instead of one
+//! with atomic additions: WGSL has no floating-point atomics, and the same input gives the same bits.
+//! Queries, keys and values are read where the projection left them, so nothing is split, stacked or merged around it.
+//! Tiles are sized for WebGPU's smallest promises: 256 invocations and 12 KiB of the 16 KiB of workgroup memory; subgroup
+//! operations are not used, as a third of adapters lack them and the row maximum is their only place here.
+//!
+//! **Blocks** (`blocks.rs`, everywhere else, the processor included): Burn's batched matrix products, a block of queries
+//! at a time against the keys up to its end, which leaves out the half above the diagonal. A context that fits one block
+//! keeps its probabilities; with more, each block computes them anew, and memory is block × context.
+//!
+//! Both hold against the twin, [`crate::cpu::attention`].
 
-use super::host::{Source, Target, tensor};
-use crate::cpu::{self, heads::Heads};
-use burn::tensor::{Bool, Device, Tensor, TensorData, activation::softmax};
+mod blocks;
+mod flash;
 
-/// What attention needs for one context length: rotary tables and, where Burn's own operations run, the causal mask.
+use super::rope;
+use crate::cpu::heads::Heads;
+pub use blocks::HOST_BLOCK as ATTENTION_BLOCK;
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+pub use flash::{BACKWARD_KEYS, BACKWARD_QUERIES, FORWARD};
+use std::sync::OnceLock;
+
+/// What attention needs for one context length: rotary tables, and masks where Burn's own operations run.
 #[derive(Clone, Debug)]
 pub struct Tables {
     cos: Tensor<2>,
     sin: Tensor<2>,
-    hidden: Option<Tensor<4, Bool>>,
+    /// One a block of queries, made when first asked for.
+    hidden: OnceLock<Vec<Tensor<4, Bool>>>,
 }
 
 impl Tables {
@@ -25,22 +46,20 @@ impl Tables {
             let values: Vec<f32> = (0..context * half).map(|i| f(angle(i)) as f32).collect();
             Tensor::from_data(TensorData::new(values, [context, half]), device)
         };
-        let hidden = (!super::is_host(device)).then(|| {
-            let rows = shape.heads / shape.kv * context;
-            let hidden: Vec<bool> = (0..rows * context).map(|i| i % context > i / context % context).collect();
-            Tensor::from_data(TensorData::new(hidden, [1, 1, rows, context]), device)
-        });
-        Tables { cos: table(f64::cos), sin: table(f64::sin), hidden }
+        Tables { cos: table(f64::cos), sin: table(f64::sin), hidden: OnceLock::new() }
     }
 }
 
-/// What [`attention_backward`] reads: queries, keys, values and probabilities.
+/// What [`attention_backward`] reads.
 #[derive(Clone, Debug)]
-pub struct Saved {
-    q: Tensor<4>,
-    k: Tensor<4>,
-    v: Tensor<4>,
-    p: Tensor<4>,
+pub struct Saved(Way);
+
+#[derive(Clone, Debug)]
+enum Way {
+    /// There were no tokens.
+    Nothing,
+    Flash(flash::Saved),
+    Blocks(blocks::Saved),
 }
 
 fn scale(shape: Heads) -> f32 {
@@ -50,104 +69,23 @@ fn scale(shape: Heads) -> f32 {
 /// `softmax(q·kᵀ/√size)·v` under the causal mask, for packed rows `[tokens, (heads + 2·kv)·size]`; the result's rows are
 /// `[tokens, heads·size]`.
 pub fn attention(packed: Tensor<2>, shape: Heads, tables: &Tables) -> (Tensor<2>, Saved) {
-    let [q, k, v] = split(packed, shape, tables);
-    let scores = q.clone().matmul(k.clone().transpose());
-    let p = match &tables.hidden {
-        None => {
-            let mut scores = Target::of(scores).expect("tables without a mask are for the host");
-            cpu::softmax::forward(scores.slice(), shape.context, scale(shape));
-            scores.tensor()
-        }
-        Some(hidden) => {
-            let dims = scores.dims();
-            softmax(scores.mul_scalar(scale(shape)).mask_fill(hidden.clone().expand(dims), f32::NEG_INFINITY), 3)
-        }
-    };
-    let out = merge(p.clone().matmul(v.clone()), shape);
-    (out, Saved { q, k, v, p })
+    if shape.tokens() == 0 {
+        return (Tensor::zeros([0, shape.heads * shape.size], &packed.device()), Saved(Way::Nothing));
+    }
+    if flash::takes(&packed, shape) {
+        let packed = rope(packed, shape, &tables.cos, &tables.sin, 1.0);
+        let (out, saved) = flash::forward(packed, shape);
+        return (out, Saved(Way::Flash(saved)));
+    }
+    let (out, saved) = blocks::forward(packed, shape, tables);
+    (out, Saved(Way::Blocks(saved)))
 }
 
 /// The gradient of [`attention`] in its packed rows.
 pub fn attention_backward(dout: Tensor<2>, saved: Saved, shape: Heads, tables: &Tables) -> Tensor<2> {
-    let Saved { q, k, v, p } = saved;
-    let dout = unmerge(dout, shape);
-    let dv = p.clone().transpose().matmul(dout.clone());
-    let dp = dout.matmul(v.transpose());
-    let dscores = match Source::of(&p) {
-        Some(p) => {
-            let mut dp = Target::of(dp).expect("all operands are on one device");
-            cpu::softmax::backward(p.slice(), dp.slice(), shape.context, scale(shape));
-            dp.tensor::<4>()
-        }
-        None => {
-            let mean = (p.clone() * dp.clone()).sum_dim(3);
-            (p * (dp - mean)).mul_scalar(scale(shape))
-        }
-    };
-    let dk = dscores.clone().transpose().matmul(q);
-    let dq = dscores.matmul(k);
-    join(dq, dk, dv, shape, tables)
-}
-
-fn split(packed: Tensor<2>, shape: Heads, tables: &Tables) -> [Tensor<4>; 3] {
-    let Heads { batch, context, heads, kv, size } = shape;
-    let rows = heads / kv * context;
-    if let (Some(packed), Some(cos), Some(sin)) = (Source::of(&packed), Source::of(&tables.cos), Source::of(&tables.sin)) {
-        let n = shape.tokens();
-        let (mut q, mut k, mut v) = (vec![0.0; n * heads * size], vec![0.0; n * kv * size], vec![0.0; n * kv * size]);
-        cpu::heads::split(packed.slice(), shape, cos.slice(), sin.slice(), &mut q, &mut k, &mut v);
-        return [
-            tensor(q, [batch, kv, rows, size]),
-            tensor(k, [batch, kv, context, size]),
-            tensor(v, [batch, kv, context, size]),
-        ];
+    match saved.0 {
+        Way::Nothing => Tensor::zeros([0, shape.packed_width()], &dout.device()),
+        Way::Flash(saved) => rope(flash::backward(dout, saved, shape), shape, &tables.cos, &tables.sin, -1.0),
+        Way::Blocks(saved) => blocks::backward(dout, saved, shape, tables),
     }
-    let part = |first: usize, heads: usize| {
-        packed.clone().narrow(1, first * size, heads * size).reshape([batch, context, heads, size]).swap_dims(1, 2)
-    };
-    let q = rotate(part(0, heads), shape, tables, 1.0).reshape([batch, kv, rows, size]);
-    [q, rotate(part(heads, kv), shape, tables, 1.0), part(heads + kv, kv)]
-}
-
-fn join(dq: Tensor<4>, dk: Tensor<4>, dv: Tensor<4>, shape: Heads, tables: &Tables) -> Tensor<2> {
-    let Heads { batch, context, heads, kv, size } = shape;
-    if let (Some(dq), Some(dk), Some(dv)) = (Source::of(&dq), Source::of(&dk), Source::of(&dv)) {
-        let (Some(cos), Some(sin)) = (Source::of(&tables.cos), Source::of(&tables.sin)) else { unreachable!("one device") };
-        let mut packed = vec![0.0; shape.tokens() * shape.packed_width()];
-        cpu::heads::join(dq.slice(), dk.slice(), dv.slice(), shape, cos.slice(), sin.slice(), &mut packed);
-        return tensor(packed, [shape.tokens(), shape.packed_width()]);
-    }
-    let rows = |x: Tensor<4>, heads: usize| x.swap_dims(1, 2).reshape([shape.tokens(), heads * size]);
-    let dq = rotate(dq.reshape([batch, heads, context, size]), shape, tables, -1.0);
-    let dk = rotate(dk, shape, tables, -1.0);
-    Tensor::cat(vec![rows(dq, heads), rows(dk, kv), rows(dv, kv)], 1)
-}
-
-fn rotate(x: Tensor<4>, shape: Heads, tables: &Tables, direction: f32) -> Tensor<4> {
-    let half = shape.size / 2;
-    let cos = tables.cos.clone().reshape([1, 1, shape.context, half]);
-    let sin = tables.sin.clone().reshape([1, 1, shape.context, half]).mul_scalar(direction);
-    let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
-    Tensor::cat(vec![a.clone() * cos.clone() - b.clone() * sin.clone(), b * cos + a * sin], 3)
-}
-
-fn merge(blocks: Tensor<4>, shape: Heads) -> Tensor<2> {
-    let Heads { batch, context, heads, size, .. } = shape;
-    if let Some(blocks) = Source::of(&blocks) {
-        let mut rows = vec![0.0; shape.tokens() * heads * size];
-        cpu::heads::merge(blocks.slice(), shape, &mut rows);
-        return tensor(rows, [shape.tokens(), heads * size]);
-    }
-    blocks.reshape([batch, heads, context, size]).swap_dims(1, 2).reshape([shape.tokens(), heads * size])
-}
-
-fn unmerge(rows: Tensor<2>, shape: Heads) -> Tensor<4> {
-    let Heads { batch, context, heads, kv, size } = shape;
-    let grouped = [batch, kv, heads / kv * context, size];
-    if let Some(rows) = Source::of(&rows) {
-        let mut blocks = vec![0.0; shape.tokens() * heads * size];
-        cpu::heads::unmerge(rows.slice(), shape, &mut blocks);
-        return tensor(blocks, grouped);
-    }
-    rows.reshape([batch, context, heads, size]).swap_dims(1, 2).reshape(grouped)
 }

@@ -1,20 +1,97 @@
-//! Softmax cross-entropy: the twin is [`crate::cpu::cross_entropy`].
+//! The head's projection and softmax cross-entropy in one, a chunk of tokens at a time: the twin of what is done to a
+//! chunk's logits is [`crate::cpu::cross_entropy`], the kernel `cross_entropy.wgsl`.
+//!
+//! Logits are tokens × vocabulary: for a micro-batch of 8192 tokens and a vocabulary of 32k they are 1 GiB, and single
+//! operations hold them three times over (logits, logarithms, gradient). Here a chunk of tokens makes the whole way at
+//! once: logits by a matrix product, loss and gradient in their place, and two more products that add to the gradients
+//! of the tokens and of the head. What is held is chunk × vocabulary, however many tokens there are, and nothing of it is
+//! kept for the backward pass: the gradient is made with the loss, since its scale is known beforehand.
+//! On a large vocabulary the products dominate, and those stay Burn's, tuned for the device; the kernel takes the row
+//! passes between them, which single operations make six of.
 
-use super::host::{Target, tensor};
-use crate::cpu;
-use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
+use super::host::{Target, is_host, tensor};
+use crate::{
+    cpu,
+    kernel::{Elem, Kernel, Launch, parameters},
+    tuning::{self, Op},
+};
+use burn::tensor::{DType, Int, Tensor, TensorData, activation::log_softmax};
+
+parameters! {
+    /// As in `cross_entropy.wgsl`.
+    pub struct Shape { rows: u32, vocabulary: u32, scale: f32, gradient: u32, nan: f32 }
+}
+
+/// Loss, and gradient in place.
+pub static IN_PLACE: Kernel = Kernel::new::<Shape>("cross_entropy", include_str!("../../wgsl/cross_entropy.wgsl"), [256, 1, 1]);
+
+/// Logits held at once on the processor: 16 MiB.
+const HOST_LOGITS: usize = 1 << 22;
+/// Elsewhere: 64 MiB.
+const DEVICE_LOGITS: usize = 1 << 24;
+/// Fewest tokens of a chunk, whatever the vocabulary: below, the matrix products lose more than memory gains.
+const CHUNK_MIN: usize = 64;
+
+/// Tokens of a chunk.
+pub fn chunk_tokens(vocabulary: usize, host: bool) -> usize {
+    let logits = if host { HOST_LOGITS } else { DEVICE_LOGITS };
+    (logits / vocabulary.max(1)).max(CHUNK_MIN)
+}
+
+/// Each token's loss in nats (`[n]`) under the logits `h·headᵀ` (h `[n, width]`, head `[vocabulary, width]`); and, if
+/// `scale` is given, the gradients of `scale` times their sum in `h` and in the head.
+///
+/// Every target must be below the vocabulary's size.
+pub fn linear_cross_entropy(
+    h: &Tensor<2>,
+    head: &Tensor<2>,
+    targets: &[u32],
+    scale: Option<f32>,
+) -> (Tensor<1>, Option<[Tensor<2>; 2]>) {
+    if targets.is_empty() {
+        let nothing = || [Tensor::zeros(h.dims(), &h.device()), Tensor::zeros(head.dims(), &h.device())];
+        return (Tensor::zeros([0], &h.device()), scale.map(|_| nothing()));
+    }
+    let chunk = chunk_tokens(head.dims()[0], is_host(&h.device()));
+    let (mut nats, mut dhs, mut dhead) = (vec![], vec![], None);
+    for (i, targets) in targets.chunks(chunk).enumerate() {
+        let part = if targets.len() == h.dims()[0] { h.clone() } else { h.clone().narrow(0, i * chunk, targets.len()) };
+        let (loss, gradient) = cross_entropy(part.clone().matmul(head.clone().transpose()), targets, scale);
+        nats.push(loss);
+        if let Some(gradient) = gradient {
+            let add = gradient.clone().transpose().matmul(part);
+            dhead = Some(match dhead {
+                None => add,
+                Some(sum) => sum + add,
+            });
+            dhs.push(gradient.matmul(head.clone()));
+        }
+    }
+    let one = |mut parts: Vec<Tensor<2>>| if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 0) };
+    let nats = if nats.len() == 1 { nats.remove(0) } else { Tensor::cat(nats, 0) };
+    (nats, dhead.map(|dhead| [one(dhs), dhead]))
+}
 
 /// Each row's loss in nats (`[n]`) and, if `scale` is given, `scale` times its gradient in the logits (`[n, vocabulary]`).
 ///
-/// Every target must be below the vocabulary's size.
+/// Every target must be below the vocabulary's size. A row with a logit that is NaN or +∞ has a loss that is NaN.
 pub fn cross_entropy(logits: Tensor<2>, targets: &[u32], scale: Option<f32>) -> (Tensor<1>, Option<Tensor<2>>) {
     let [n, vocabulary] = logits.dims();
     let device = logits.device();
-    if super::is_host(&device) {
+    if is_host(&device) {
         let mut logits = Target::of(logits).expect("is_host said so");
         let mut nats = vec![0.0; n];
         cpu::cross_entropy::forward(logits.slice(), targets, scale, &mut nats);
         return (tensor(nats, [n]), scale.map(|_| logits.tensor()));
+    }
+    if tuning::takes(Op::CrossEntropy, &logits) && n * vocabulary > 0 {
+        let elem = if logits.dtype() == DType::F16 { Elem::F16 } else { Elem::F32 };
+        let (rows, vocabulary, gradient) = (n as u32, vocabulary as u32, u32::from(scale.is_some()));
+        let parameters = Shape { rows, vocabulary, scale: scale.unwrap_or(0.0), gradient, nan: f32::NAN };
+        let launch = Launch::new(&IN_PLACE, &parameters).elem(elem).change(logits).words(targets.iter().copied()).output([n]);
+        let mut made = launch.run(n);
+        let gradient = made.tensor();
+        return (made.tensor(), scale.map(|_| gradient));
     }
     let index: Vec<i32> = targets.iter().map(|t| *t as i32).collect();
     let index = Tensor::<2, Int>::from_data(TensorData::new(index, [n, 1]), &device);

@@ -1,8 +1,23 @@
 //! SwiGLU over packed rows `[gate | up]`: the twin is [`crate::cpu::swiglu`].
 
 use super::host::{Source, Target, tensor};
-use crate::cpu;
+use crate::{
+    cpu,
+    kernel::{Kernel, Launch, parameters},
+    tuning::{self, Op},
+};
 use burn::tensor::{Tensor, activation::sigmoid};
+
+parameters! {
+    /// As in `swiglu.wgsl` and `swiglu_backward.wgsl`.
+    pub struct Shape { results: u32, width: u32 }
+}
+
+/// The result.
+pub static FORWARD: Kernel = Kernel::new::<Shape>("swiglu", include_str!("../../wgsl/swiglu.wgsl"), [256, 1, 1]);
+/// The gradient, in place.
+pub static BACKWARD: Kernel =
+    Kernel::new::<Shape>("swiglu_backward", include_str!("../../wgsl/swiglu_backward.wgsl"), [256, 1, 1]);
 
 /// `silu(gate) · up` of packed rows (`[n, 2·width]` to `[n, width]`).
 pub fn swiglu(gate_up: &Tensor<2>) -> Tensor<2> {
@@ -12,17 +27,25 @@ pub fn swiglu(gate_up: &Tensor<2>) -> Tensor<2> {
         cpu::swiglu::forward(gate_up.slice(), width, &mut y);
         return tensor(y, [n, width]);
     }
+    if tuning::takes(Op::Swiglu, gate_up) {
+        let shape = Shape { results: (n * width) as u32, width: width as u32 };
+        return Launch::new(&FORWARD, &shape).read(gate_up).output([n, width]).run((n * width).div_ceil(256)).tensor();
+    }
     let (gate, up) = (gate_up.clone().narrow(1, 0, width), gate_up.clone().narrow(1, width, width));
     gate.clone() * sigmoid(gate) * up
 }
 
 /// The gradient of [`swiglu`] in its packed input, given that in its output.
 pub fn swiglu_backward(gate_up: Tensor<2>, dy: &Tensor<2>) -> Tensor<2> {
-    let width = gate_up.dims()[1] / 2;
+    let [n, width] = dy.dims();
     if let Some(dy) = Source::of(dy) {
         let mut gate_up = Target::of(gate_up).expect("all operands are on one device");
         cpu::swiglu::backward(gate_up.slice(), dy.slice(), width);
         return gate_up.tensor();
+    }
+    if tuning::takes(Op::SwigluBackward, &gate_up) {
+        let shape = Shape { results: (n * width) as u32, width: width as u32 };
+        return Launch::new(&BACKWARD, &shape).change(gate_up).read(dy).run((n * width).div_ceil(256)).tensor();
     }
     let (gate, up) = (gate_up.clone().narrow(1, 0, width), gate_up.narrow(1, width, width));
     let s = sigmoid(gate.clone());

@@ -22,6 +22,13 @@ pub enum Measure {
     BytesDown,
     /// Both.
     Bytes,
+    /// How many times fewer bytes than devices that send a bf16 gradient up and take one down at every step.
+    FewerThanDataParallel {
+        /// Of the model.
+        parameters: u64,
+        /// Of one device's step.
+        tokens_per_step: u64,
+    },
     /// Virtual seconds.
     VirtualS,
     /// Useful step time / available time.
@@ -83,6 +90,10 @@ impl<'r> Rows<'r> {
             Measure::BytesUp => Some(row.bytes_up as f64),
             Measure::BytesDown => Some(row.bytes_down as f64),
             Measure::Bytes => Some((row.bytes_up + row.bytes_down) as f64),
+            Measure::FewerThanDataParallel { parameters, tokens_per_step } => {
+                let gradients = 2 * row.tokens / tokens_per_step;
+                Some((gradients * parameters * 2) as f64 / (row.bytes_up + row.bytes_down) as f64)
+            }
             Measure::VirtualS => Some(row.virtual_s),
             Measure::Utilisation => row.utilisation,
             Measure::Tokens => Some(row.tokens as f64),

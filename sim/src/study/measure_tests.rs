@@ -60,3 +60,11 @@ fn other_studies_rows_are_not_ours() {
     other.study = "two".into();
     assert_eq!(Rows::of("one", &[other]).cell("slow", &Column::mean("", Measure::Loss)).rows, 0);
 }
+
+#[test]
+fn data_parallel_sends_every_gradient_both_ways() {
+    let row = Row { tokens: 6400, ..row("ours", 1, 0.1) };
+    let fewer = Measure::FewerThanDataParallel { parameters: 300, tokens_per_step: 64 };
+    // 100 steps, each 2 bytes a parameter up and down: 120 kB, against 30 bytes.
+    assert_eq!(Rows::of("one", &[]).value(&row, &fewer), Some(4000.0));
+}

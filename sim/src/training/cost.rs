@@ -60,7 +60,7 @@ impl Training for Cost {
                 base_version: e.base.map_or(0, |b| b.version),
                 samples: e.slice.map_or(0, |s| s.samples),
             },
-            to_worker::Body::Stop(_) => return JobId(self.next),
+            to_worker::Body::Stop(_) | to_worker::Body::Limits(_) | to_worker::Body::Checkpoint(_) => return JobId(self.next),
         };
         self.jobs.insert(JobId(self.next), open);
         JobId(self.next)
@@ -68,7 +68,7 @@ impl Training for Cost {
 
     fn finish(&mut self, id: JobId, steps: u32, train_ms: u64) -> from_worker::Body {
         let Some(Open { is_training, lease_id, base_version, samples }) = self.jobs.remove(&id) else {
-            return from_worker::Body::Failed(Failed { sentence: "no such job".into(), base_is_wrong: false });
+            return from_worker::Body::Failed(Failed { sentence: "no such job".into(), ..Failed::default() });
         };
         let weights_file = format!("work/weights-{base_version}");
         if !is_training {

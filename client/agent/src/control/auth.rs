@@ -24,11 +24,19 @@ impl Gate {
     }
 
     fn admits(&self, headers: &HeaderMap) -> bool {
-        let text = |name| headers.get(name).map(|v| v.to_str().unwrap_or(""));
-        text(header::HOST) == Some(&self.host)
-            && text(header::ORIGIN).is_none_or(|origin| origin == self.origin)
-            && text(header::AUTHORIZATION).is_some_and(|shown| bearer_hash(shown) == self.bearer)
+        let origin = text(headers, header::ORIGIN);
+        self.is_host_of(headers)
+            && origin.is_none_or(|origin| origin == self.origin)
+            && text(headers, header::AUTHORIZATION).is_some_and(|shown| bearer_hash(shown) == self.bearer)
     }
+
+    fn is_host_of(&self, headers: &HeaderMap) -> bool {
+        text(headers, header::HOST) == Some(&self.host)
+    }
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or(""))
 }
 
 /// Hashes are compared rather than tokens: in constant time, and without the token's length showing.
@@ -36,10 +44,16 @@ fn bearer_hash(text: &str) -> blake3::Hash {
     blake3::hash(text.as_bytes())
 }
 
+/// Lets the owner in.
 pub(super) async fn check(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    if gate.admits(request.headers()) {
-        next.run(request).await
-    } else {
-        (StatusCode::FORBIDDEN, "this request is not the owner's").into_response()
-    }
+    if gate.admits(request.headers()) { next.run(request).await } else { refused() }
+}
+
+/// Lets whoever names this host see the page: it holds nothing, but a name that was rebound to loopback must not have it.
+pub(super) async fn check_host(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    if gate.is_host_of(request.headers()) { next.run(request).await } else { refused() }
+}
+
+fn refused() -> Response {
+    (StatusCode::FORBIDDEN, "this request is not the owner's").into_response()
 }

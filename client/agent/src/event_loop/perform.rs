@@ -3,11 +3,14 @@
 use super::{Agent, AgentError, Event, GOODBYE_MAX, Online};
 use crate::{
     journal,
+    lease::BlobRef,
     link::{Control, Link},
     membership::MEMBERSHIP_FILE,
+    quota::{self, Room},
     session::{self, Action},
     transfer::{self, TransferError},
 };
+use jiff::Zoned;
 use nightjar_shared::{
     disk::{Disk, FolderDisk},
     wire::{
@@ -33,6 +36,7 @@ impl Agent {
                     let _ = online.requests.try_send(DeviceMessage { request, body: Some(body) });
                 }
             }
+            Action::Fetch(blob) if !self.has_room(blob)? => {}
             Action::Fetch(blob) if transfer::present(&*self.disk, blob)? => {
                 self.waiting.push_back(session::Event::Fetched { hash: blob.hash });
             }
@@ -53,21 +57,16 @@ impl Agent {
             Action::Work(job) => self.work(job),
             Action::StopWork => {
                 // One that does not listen is ended by the session's timer.
-                if let Some(worker) = &mut self.worker {
-                    worker.send(to_worker::Body::Stop(Stop {}));
-                }
+                self.send_worker(to_worker::Body::Stop(Stop {}));
             }
-            Action::EndWorker => {
-                self.worker = None;
-                self.worker_serial += 1;
-            }
+            Action::EndWorker => self.dismiss(),
             Action::WriteJournal(journal) => journal.store(&*self.disk)?,
             Action::Tidy { keep } => journal::tidy(&*self.disk, &keep)?,
             Action::Forget => {
                 self.disk.remove(MEMBERSHIP_FILE)?;
                 journal::forget(&*self.disk)?;
             }
-            Action::Report(report) => (self.say)(&report.to_string()),
+            Action::Report(report) => self.report(&report),
             Action::Exit(ending) => self.ending = Some(ending),
         }
         Ok(())
@@ -109,13 +108,14 @@ impl Agent {
             };
             let _ = queue.send(Event::Disconnected { serial, why }).await; // fails only when the agent ends
         });
-        self.online = Some(Online { link, requests, conversation: conversation.abort_handle() });
+        self.online = Some(Online { link, requests, conversation: conversation.abort_handle(), counted: (0, 0) });
     }
 
     /// Lets go of the connection and all that is under way on it.
     pub(super) fn hang_up(&mut self) -> Option<Link> {
         self.connection_serial += 1;
         self.end_transfer();
+        self.count_traffic(&Zoned::now());
         let online = self.online.take()?;
         online.conversation.abort();
         Some(online.link)
@@ -159,41 +159,33 @@ impl Agent {
         self.transfer = Some(task.abort_handle());
     }
 
-    fn work(&mut self, job: to_worker::Body) {
-        if self.worker.is_none()
-            && let Err(e) = self.start_worker()
-        {
-            let why = format!("the worker does not start: {e}");
-            return self.waiting.push_back(session::Event::WorkerExited { why });
-        }
-        let taken = self.worker.as_mut().is_some_and(|w| w.send(job));
-        if !taken {
-            self.worker = None;
-            self.worker_serial += 1;
-            self.waiting.push_back(session::Event::WorkerExited { why: "the worker takes no messages".into() });
-        }
-    }
-
-    fn start_worker(&mut self) -> io::Result<()> {
-        self.worker_serial += 1;
-        let (serial, queue) = (self.worker_serial, self.queue.clone());
-        let (events, mut heard) = mpsc::channel(16);
-        self.worker = Some(self.workshop.start(events)?);
-        tokio::spawn(async move {
-            while let Some(event) = heard.recv().await {
-                if queue.send(Event::Worker { serial, event }).await.is_err() {
-                    return;
-                }
+    /// Makes room for what the lease at hand needs; `false` if the session was told that there is none.
+    fn has_room(&mut self, blob: BlobRef) -> io::Result<bool> {
+        let bytes_max = self.preferences.preferences().quota_mib_max.map(|mib| mib << 20);
+        let (Some(bytes_max), Some(spec)) = (bytes_max, self.session.spec()) else { return Ok(true) };
+        let journal = self.session.journal();
+        let Some(lease) = &journal.lease else { return Ok(true) };
+        match quota::make_room(&*self.disk, journal, lease, &spec, bytes_max)? {
+            Room::Enough { evict } if evict.is_empty() => Ok(true),
+            Room::Enough { evict } => {
+                self.waiting.push_back(session::Event::Evicted(evict));
+                Ok(true)
             }
-        });
-        Ok(())
+            Room::Short(why) => {
+                let fault = session::Fault::NoRoom(why);
+                self.waiting.push_back(session::Event::FetchFailed { hash: blob.hash, fault });
+                Ok(false)
+            }
+        }
     }
 
     pub(super) async fn goodbye(&mut self) {
-        self.worker = None;
+        self.dismiss();
         if let Some(link) = self.hang_up() {
             // The coordinator notices in the end even if it does not hear this.
             let _ = tokio::time::timeout(GOODBYE_MAX, link.close()).await;
         }
+        self.remember();
+        self.history.close(&Zoned::now());
     }
 }

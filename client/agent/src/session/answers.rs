@@ -25,13 +25,19 @@ impl Session {
         if self.greeted() || self.timers.attempts(Timer::Reconnect) == 0 {
             out.push(Action::Report(Report::Offline { why }));
         }
+        self.unlinked();
+        self.timers.back_off(Timer::Reconnect, now);
+    }
+
+    /// There is no connection, and nothing is under way on it.
+    pub(super) fn unlinked(&mut self) {
         self.link = Link::Down;
         self.asked = None;
         self.fetching = false;
         // The offer will tell how much of the delta arrived.
         self.upload = Upload::Unasked;
         self.timers.clear(Timer::Answer);
-        self.timers.back_off(Timer::Reconnect, now);
+        self.timers.clear(Timer::Linger);
     }
 
     pub(super) fn answered(&mut self, request: u64, body: answer::Body, now: Mono, out: &mut Vec<Action>) {
@@ -127,10 +133,16 @@ impl Session {
         let Some(lease) = &self.journal.lease else { return };
         let delta = self.journal.delta.take();
         let counts = lease.kind == LeaseKind::Evaluate || done.merged;
+        let samples = delta.as_ref().map_or(0, |d| d.samples);
+        let spec = self.journal.run.as_ref().and_then(|run| parse_spec(&run.spec_json).ok());
+        let tokens_per_sample = spec.map_or(0, |spec| spec.tokens_per_sample());
         out.push(Action::Report(Report::Delivered {
             lease: lease.id,
             kind: lease.kind,
+            version: lease.base_version,
             steps: delta.as_ref().map_or(0, |d| d.steps),
+            samples,
+            tokens: u64::from(samples) * tokens_per_sample,
             losses: delta.as_ref().map(|d| (d.loss_first, d.loss_last)),
             merged: if counts { Ok(()) } else { Err(wire::limits::tame(&done.note)) },
         }));
@@ -173,12 +185,14 @@ impl Session {
         self.fetched = 0;
         self.fetching = false;
         self.training = Training::default();
+        self.begun = false;
         self.returning = None;
         self.evaluated = None;
         self.upload = Upload::Unasked;
         self.renew_due = false;
         self.timers.clear(Timer::Renew);
         self.timers.clear(Timer::Transfer);
+        self.timers.clear(Timer::Keep);
     }
 }
 

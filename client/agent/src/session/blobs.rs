@@ -1,6 +1,6 @@
 //! Blobs under way: what the lease at hand needs, one after the other, and the pending delta's upload.
 
-use super::{Action, Fault, Session, Timer, Upload};
+use super::{Action, Fault, Report, Session, Timer, Upload, work::UNABLE_RETRY};
 use nightjar_shared::{ids::BlobHash, time::Mono, wire::RefusalCode};
 
 /// A lease is given back after its blobs could not be fetched this often over a working link.
@@ -32,8 +32,16 @@ impl Session {
         if self.fetching && self.awaited() == Some(hash) {
             self.fetching = false;
             self.fetched += 1;
+            self.trouble.clear();
             self.timers.clear(Timer::Transfer);
         }
+    }
+
+    /// Shards that were only kept for later leases are gone; of the lease at hand none is.
+    pub(super) fn evicted(&mut self, shards: &[BlobHash], out: &mut Vec<Action>) {
+        let needed = self.journal.lease.as_ref().map(|l| l.shard.hash);
+        self.journal.shards.retain(|s| Some(s.hash) == needed || !shards.contains(&s.hash));
+        self.commit(out);
     }
 
     pub(super) fn fetch_failed(&mut self, hash: BlobHash, fault: Fault, now: Mono, out: &mut Vec<Action>) {
@@ -41,6 +49,13 @@ impl Session {
             return;
         }
         self.fetching = false;
+        if let Fault::NoRoom(why) = fault {
+            self.timers.set(Timer::Work, now + UNABLE_RETRY);
+            out.push(Action::Report(Report::Trouble(why.clone())));
+            self.trouble.clone_from(&why);
+            self.returning = Some(why);
+            return;
+        }
         self.timers.back_off(Timer::Transfer, now);
         let gone = matches!(&fault, Fault::Refused(r) if r.code() == RefusalCode::NotFound);
         if let Fault::Refused(refusal) = fault
@@ -70,7 +85,7 @@ impl Session {
                 self.refused(refusal, now, out);
             }
             Some(Fault::Broken(_)) => self.timers.back_off(Timer::Transfer, now),
-            Some(Fault::FileGone) => self.drop_lease("its delta is no longer on this computer's disk".into(), out),
+            Some(Fault::FileGone | Fault::NoRoom(_)) => self.drop_lease("its delta is no longer on this computer's disk".into(), out),
         }
     }
 }

@@ -6,7 +6,8 @@ use crate::{
     lease::{BlobRef, LeaseKind},
 };
 use nightjar_shared::{
-    ids::{BlobHash, LeaseId},
+    ids::{BlobHash, LeaseId, Version},
+    time::Mono,
     wire::{Refusal, coordinator_message, device_message, worker},
 };
 use std::fmt;
@@ -16,6 +17,8 @@ use std::fmt;
 pub enum Event {
     /// The policy's verdict.
     Permission(Permission),
+    /// Whether the network may be used: not where it is paid for by the byte, or the month's data is used up.
+    Network(bool),
     /// The answer to [`Action::Connect`]: there is a connection.
     Connected,
     /// There is none, or no longer. All that was under way on it is over, and will not be reported one by one.
@@ -53,6 +56,19 @@ pub enum Event {
         /// Its last words.
         why: String,
     },
+    /// The worker was ended so that another can start with other limits; that one goes on from the checkpoint.
+    WorkerReplaced,
+    /// The answer to [`Action::Work`]: no worker can be started for it.
+    WorkerRefused {
+        /// Why.
+        why: String,
+        /// When one can; `None`: nobody knows, and the lease had better go back.
+        until: Option<Mono>,
+    },
+    /// The disk has no room for these shards any more.
+    Evicted(Vec<BlobHash>),
+    /// What stood in the way of work may be gone: the owner has changed something.
+    Retry,
     /// The owner leaves the run.
     Leave,
     /// The process is to end soon.
@@ -66,8 +82,26 @@ pub enum Event {
 pub enum Permission {
     /// It is.
     Allowed,
-    /// It is not, for this reason.
+    /// It is not, for this reason. There is time to finish the step at hand and to deliver what was trained.
     Held(String),
+    /// The owner wants the computer this instant: whoever performs the actions has frozen the worker already. The lease is
+    /// kept for a while, to go on from the checkpoint.
+    Yield {
+        /// Why.
+        reason: String,
+        /// Whether the worker's memory is wanted too.
+        free_memory: bool,
+    },
+}
+
+impl Permission {
+    /// Why it is not allowed.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Permission::Allowed => None,
+            Permission::Held(reason) | Permission::Yield { reason, .. } => Some(reason),
+        }
+    }
 }
 
 /// Why a blob did not travel.
@@ -79,6 +113,8 @@ pub enum Fault {
     Broken(String),
     /// The file to be uploaded is not on this device's disk as the journal says.
     FileGone,
+    /// The lease does not fit what the owner lets this program keep on the disk; says how much is missing.
+    NoRoom(String),
 }
 
 /// What is to be done.
@@ -186,8 +222,14 @@ pub enum Report {
         lease: LeaseId,
         /// What for.
         kind: LeaseKind,
+        /// The version that it started from.
+        version: Version,
         /// Inner steps taken.
         steps: u32,
+        /// Samples trained on.
+        samples: u32,
+        /// Tokens trained on.
+        tokens: u64,
         /// Loss of the first and the last step, nats a token.
         losses: Option<(f64, f64)>,
         /// Whether it counts; else the coordinator's reason.
@@ -211,7 +253,7 @@ impl fmt::Display for Report {
             Report::Offline { why } => write!(f, "offline: {why}; trying again"),
             Report::Held { reason } => write!(f, "holding: {reason}"),
             Report::Released => write!(f, "running: training is allowed"),
-            Report::Delivered { lease, kind, steps, losses, merged } => {
+            Report::Delivered { lease, kind, steps, losses, merged, .. } => {
                 match kind {
                     LeaseKind::Train => write!(f, "lease {lease}: {steps} steps")?,
                     LeaseKind::Evaluate => write!(f, "lease {lease}: held-out loss measured")?,

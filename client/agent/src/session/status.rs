@@ -36,6 +36,9 @@ pub struct Status {
     pub version: Option<u64>,
     /// What was delivered so far.
     pub totals: Totals,
+    /// What stands in the way of the next lease on this device itself.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// With nothing to do, and nothing to ask before a while has passed.
@@ -51,14 +54,19 @@ impl Session {
         }
         Status {
             doing,
-            working: self.working(),
+            working: self.is_at_work(),
             online: self.greeted(),
             lease: lease.map(|l| l.id.0),
             lease_steps: lease.map_or(0, |l| l.steps),
             training: self.training,
             version: self.journal.weights.as_ref().map(|w| w.version.0),
             totals: self.journal.totals.clone(),
+            trouble: Some(self.trouble.clone()).filter(|trouble| !trouble.is_empty()),
         }
+    }
+
+    fn is_yielding(&self) -> bool {
+        matches!(self.permission, Some(Permission::Yield { .. }))
     }
 
     fn doing(&self) -> &'static str {
@@ -66,6 +74,7 @@ impl Session {
             return "leaving the run";
         }
         match (self.worker, &self.journal.lease) {
+            (Worker::Busy, _) if self.is_yielding() => return "frozen, to go on later",
             (Worker::Stopping, _) => return "stopping at the next step",
             (Worker::Busy, Some(lease)) if lease.kind == LeaseKind::Evaluate => return "measuring held-out loss",
             (Worker::Busy, _) => return "training",
@@ -79,6 +88,9 @@ impl Session {
         }
         if self.permission != Some(Permission::Allowed) {
             return "holding";
+        }
+        if !self.trouble.is_empty() {
+            return "waiting until this device can train";
         }
         match self.link {
             Link::Down | Link::Connecting => "connecting",

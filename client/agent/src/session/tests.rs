@@ -291,7 +291,7 @@ fn wrong_base_weights_are_forgotten_so_that_a_keyframe_comes() {
     let next = wire::Lease { id: 2, keyframe: None, ..lease(2) };
     bench.answers(answer::Body::Lease(next)).does(Event::Fetched { hash: BlobHash::of(b"shard") });
     assert!(bench.wants_work());
-    let failed = worker::Failed { sentence: "the digest differs".into(), base_is_wrong: true };
+    let failed = worker::Failed { sentence: "the digest differs".into(), base_is_wrong: true, device_failed: false };
     bench.does(Event::Worker(from_worker::Body::Failed(failed))).answers(done(false));
     let Some((_, ask::Body::LeaseRequest(request))) = bench.asked() else { panic!() };
     assert_eq!(request.held, None);

@@ -20,12 +20,26 @@ pub enum Timer {
     Answer,
     /// A worker that was told to stop must have reported.
     Stop,
+    /// A lease that its owner holds back is given back.
+    Keep,
+    /// A connection with nothing to say on it is closed.
+    Linger,
     /// The process must have ended.
     Close,
 }
 
-const TIMERS: [Timer; 8] =
-    [Timer::Reconnect, Timer::Request, Timer::Transfer, Timer::Work, Timer::Renew, Timer::Answer, Timer::Stop, Timer::Close];
+const TIMERS: [Timer; 10] = [
+    Timer::Reconnect,
+    Timer::Request,
+    Timer::Transfer,
+    Timer::Work,
+    Timer::Renew,
+    Timer::Answer,
+    Timer::Stop,
+    Timer::Keep,
+    Timer::Linger,
+    Timer::Close,
+];
 
 /// First delay of a back-off; each further one doubles.
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);

@@ -15,20 +15,42 @@ use std::time::Duration;
 /// A worker that is told to stop is ended after this. The owner wants the machine back.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
+/// A lease that was begun is kept so long while its owner holds it back: it goes on from its checkpoint. Then what it holds
+/// goes back to the pool, for by then its base has grown old.
+const KEEP_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// Where this device itself cannot carry out a lease, for want of room on the disk or of a device that works, it does not
+/// ask for another before this.
+pub(super) const UNABLE_RETRY: Duration = Duration::from_secs(600);
+
 /// A lease is given back after its worker failed this often.
 const WORKER_FAILURES_MAX: u32 = 3;
 
 impl Session {
     pub(super) fn advance_worker(&mut self, now: Mono, out: &mut Vec<Action>) {
         if self.may_train() {
+            self.timers.clear(Timer::Keep);
             self.start_work(out);
             return;
         }
+        let (frozen, free_memory) = match self.permission {
+            Some(Permission::Yield { free_memory, .. }) => (true, free_memory),
+            _ => (false, false),
+        };
         let measuring = self.journal.lease.as_ref().is_some_and(|l| l.kind == LeaseKind::Evaluate);
         match self.worker {
-            Worker::Off | Worker::Stopping => {}
+            Worker::Off => {}
             // Half a measurement is worth nothing.
             Worker::Busy if measuring || self.leaving => self.end_worker(out),
+            // It is frozen: one that was told to stop will not hear it.
+            Worker::Stopping if frozen => self.end_worker(out),
+            // It stays so, or gives its memory back and goes on from its checkpoint one day.
+            Worker::Busy if frozen => {
+                if free_memory || self.closing {
+                    self.end_worker(out);
+                }
+            }
+            Worker::Stopping => {}
             Worker::Busy => {
                 self.worker = Worker::Stopping;
                 self.timers.set(Timer::Stop, now + STOP_MAX);
@@ -37,13 +59,27 @@ impl Session {
             // Its memory is the owner's too.
             Worker::Idle => self.end_worker(out),
         }
-        // A lease cannot wait for its owner: what is not trained by now goes back to the pool.
-        if let Some(Permission::Held(reason)) = &self.permission
+        let stopping = self.worker == Worker::Stopping;
+        if let Some(reason) = self.permission.as_ref().and_then(Permission::reason)
             && self.unfinished()
-            && !self.working()
+            && !stopping
             && !self.closing
+            && self.returning.is_none()
         {
-            self.returning.get_or_insert_with(|| reason.clone());
+            if !self.begun {
+                self.returning = Some(reason.to_owned());
+            } else if !self.timers.pending(Timer::Keep) {
+                self.timers.set(Timer::Keep, now + KEEP_MAX);
+            }
+        }
+    }
+
+    /// Its owner has held the lease back for as long as it keeps.
+    pub(super) fn kept_long_enough(&mut self, out: &mut Vec<Action>) {
+        let reason = self.permission.as_ref().and_then(Permission::reason).map(str::to_owned);
+        if let Some(reason) = reason.filter(|_| self.unfinished()) {
+            self.end_worker(out);
+            self.returning.get_or_insert(reason);
         }
     }
 
@@ -58,6 +94,7 @@ impl Session {
         }
         out.push(Action::Work(self.job(lease, run)));
         self.worker = Worker::Busy;
+        self.begun = true;
         self.training = Training::default();
     }
 
@@ -76,8 +113,8 @@ impl Session {
                 self.commit(out);
             }
             Body::Failed(failed) if self.working() => self.worker_failed(failed, now, out),
-            // From before a lease was dropped.
-            Body::Progress(_) | Body::Trained(_) | Body::Evaluated(_) | Body::Failed(_) => {}
+            // From before a lease was dropped; what is saved concerns whoever asked for it.
+            Body::Saved(_) | Body::Progress(_) | Body::Trained(_) | Body::Evaluated(_) | Body::Failed(_) => {}
         }
     }
 
@@ -107,7 +144,8 @@ impl Session {
             loss_first: t.loss_first,
             loss_last: t.loss_last,
         });
-        self.upload = Upload::Unasked;
+        // Nobody else has seen it, so there is no need to ask whether it is wanted.
+        self.upload = Upload::Wanted;
         self.commit(out);
     }
 
@@ -146,6 +184,25 @@ impl Session {
         self.timers.clear(Timer::Stop);
         if was_working && !was_stopping {
             self.failed_attempt(why, now, out);
+        }
+    }
+
+    /// Another takes the lease up from its checkpoint.
+    pub(super) fn worker_replaced(&mut self) {
+        self.worker = Worker::Off;
+        self.timers.clear(Timer::Stop);
+    }
+
+    /// There will be none for a while, and that is no fault of the lease.
+    pub(super) fn worker_refused(&mut self, why: String, until: Option<Mono>, now: Mono, out: &mut Vec<Action>) {
+        self.worker = Worker::Off;
+        self.timers.set(Timer::Work, until.unwrap_or(now + UNABLE_RETRY));
+        if until.is_none() {
+            if self.trouble != why {
+                out.push(Action::Report(Report::Trouble(why.clone())));
+            }
+            self.trouble.clone_from(&why);
+            self.returning = Some(why);
         }
     }
 

@@ -1,16 +1,19 @@
-//! One lease, trained or measured: base weights, shard, inner steps at no more than the allowed rate, checkpoints on the
-//! way, and at the end a delta with the state that belongs to it, all synced before it is reported.
+//! One lease, trained or measured: base weights, shard, inner steps ([`super::steps`]), and at the end a delta with the
+//! state that belongs to it, all synced before it is reported.
 
 use super::{
     base::{self, BaseError},
     files::{self, FileError},
+    live::Live,
+    steps,
 };
 use crate::{
     batches::{Batch, BatchError, Shard},
     checkpoint::{Checkpoint, CheckpointError, CheckpointStore, LeaseProgress},
     model::{Model, ModelError},
     optimizer::{AdamWConfig, Moments},
-    trainer::{self, TrainError, Trainer},
+    trainer::{self, Portion, TrainError, Trainer},
+    weights::WeightsError,
 };
 use burn::tensor::Device;
 use nightjar_shared::{
@@ -20,20 +23,17 @@ use nightjar_shared::{
     model_spec::ModelSpec,
     run_spec::{DeltaSpec, InnerState, RunSpec},
     version::Weights,
-    wire::worker::{Base, Evaluate, Evaluated, Progress, Slice, Train, Trained, from_worker},
+    wire::worker::{Base, Evaluate, Evaluated, Slice, Train, Trained, from_worker},
 };
-use std::{
-    borrow::Cow,
-    sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
-};
+use std::{borrow::Cow, sync::atomic::AtomicBool};
 
-/// Progress is told at most this often.
-const TELL_EVERY: Duration = Duration::from_millis(500);
-/// A worker that sleeps looks this often whether it is to stop.
-const NAP: Duration = Duration::from_millis(20);
 /// Samples that go through the model together when it is measured.
 const EVALUATED_AT_ONCE: usize = 16;
+/// What the program, Burn and a driver take before there is a model.
+const RUNTIME_BYTES: u64 = 192 << 20;
+/// Numbers kept for each parameter while it trains: weights, two moments, a gradient and a sum of gradients, and at the
+/// lease's ends flat copies of base, weights and residual.
+const STATE_FLOATS: u64 = 8;
 
 /// A lease that could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +70,19 @@ pub enum WorkError {
     NotFinite,
 }
 
+impl WorkError {
+    /// Whether what computes is at fault: not the lease, the disk, or the training itself.
+    pub fn is_of_device(&self) -> bool {
+        match self {
+            WorkError::Model(e) | WorkError::Train(TrainError::Model(e)) => {
+                matches!(e, ModelError::Read(_) | ModelError::Weights(WeightsError::Read(_)))
+            }
+            WorkError::Train(TrainError::Weights(e)) => matches!(e, WeightsError::Read(_)),
+            _ => false,
+        }
+    }
+}
+
 /// What a job is worked on with: everything around it that is not the job itself.
 #[derive(Clone, Copy)]
 pub struct Room<'a> {
@@ -79,6 +92,8 @@ pub struct Room<'a> {
     pub checkpoint: &'a str,
     /// Bytes of memory that programs may still take; a quarter bounds the micro-batch.
     pub memory_free: u64,
+    /// What the owner allows, and whether a checkpoint is wanted.
+    pub live: &'a Live,
     /// Once set, training ends before the next micro-batch.
     pub stop: &'a AtomicBool,
     /// Hears of progress.
@@ -121,7 +136,7 @@ impl Bench {
         let batches = batches(&spec, slice, room.disk)?;
         let mut store = CheckpointStore::open(room.disk, room.checkpoint, flat.len())?;
         let (mut trainer, mut progress) = self.take_up(&spec, job, &flat, &store, room)?;
-        run_steps(&spec, job, &batches, &mut trainer, &mut progress, &mut store, room)?;
+        steps::run(&spec, job, &batches, &mut trainer, &mut progress, &mut store, room)?;
         let mut trained = Trained {
             lease_id: job.lease_id,
             steps: progress.steps as u32,
@@ -170,15 +185,15 @@ impl Bench {
                 (progress, Cow::Borrowed(flat), moments(spec, job, flat.len(), room.disk)?)
             }
         };
-        let micro_batch = micro_batch(spec, room.memory_free);
+        let portion = portion(spec, room);
         let mut trainer = match self.trainer.take() {
             Some((model, settings, mut trainer)) if model == spec.model && settings == config => {
                 trainer.load_weights(&weights)?;
-                trainer.set_micro_batch(micro_batch);
                 trainer
             }
-            _ => Trainer::new(&spec.model, &weights, config, micro_batch, &self.device)?,
+            _ => Trainer::new(&spec.model, &weights, config, portion.micro_batch, &self.device)?,
         };
+        trainer.set_portion(portion);
         trainer.load_moments(&moments)?;
         Ok((trainer, progress))
     }
@@ -200,72 +215,6 @@ fn moments(spec: &RunSpec, job: &Train, parameters: usize, disk: &dyn Disk) -> R
         return Ok(Moments { m: vec![0.0; parameters], v: vec![0.0; parameters], t: 0 });
     }
     Ok(files::read_moments(disk, &job.optimizer_file, parameters)?)
-}
-
-/// Takes steps until all are done or Stop comes.
-fn run_steps(
-    spec: &RunSpec,
-    job: &Train,
-    batches: &[Batch],
-    trainer: &mut Trainer,
-    progress: &mut LeaseProgress,
-    store: &mut CheckpointStore<'_>,
-    room: &Room<'_>,
-) -> Result<(), WorkError> {
-    let (start, tokens_before, train_s_before) = (Instant::now(), progress.tokens, progress.train_s);
-    let (mut told, mut saved) = (start, start);
-    let stopped = || room.stop.load(Ordering::Relaxed);
-    let todo = batches.iter().take(job.steps as usize).enumerate().skip(progress.steps as usize);
-    for (k, batch) in todo {
-        let tokens = job.progress_tokens as f64 + k as f64 * job.progress_tokens_per_step as f64;
-        let rate = spec.inner.learning_rate_at(tokens / spec.token_budget as f64);
-        let report = match trainer.step_while(batch, rate, || !stopped()) {
-            Ok(report) => report,
-            Err(TrainError::Stopped) => return Ok(()),
-            Err(e) => return Err(e.into()),
-        };
-        if k == 0 {
-            progress.loss_first = report.loss;
-        }
-        progress.loss_last = report.loss;
-        progress.loss_sum += report.loss;
-        progress.steps += 1;
-        progress.samples += batch.samples() as u64;
-        progress.tokens += report.tokens;
-        pace(start, progress.tokens - tokens_before, job.tokens_per_s_max, &stopped);
-        // The pauses that the owner's cap asks for belong to the work: it goes as fast as it may.
-        progress.train_s = train_s_before + start.elapsed().as_secs_f64();
-        if told.elapsed() >= TELL_EVERY {
-            told = Instant::now();
-            (room.say)(from_worker::Body::Progress(Progress {
-                lease_id: job.lease_id,
-                steps: progress.steps as u32,
-                loss: report.loss,
-                tokens: progress.tokens,
-                train_ms: (progress.train_s * 1000.0) as u64,
-            }));
-        }
-        if saved.elapsed() >= Duration::from_millis(job.checkpoint_ms) && progress.steps < u64::from(job.steps) {
-            store.save(&Checkpoint { progress: *progress, weights: trainer.weights()?, moments: trainer.moments()? })?;
-            saved = Instant::now();
-        }
-    }
-    Ok(())
-}
-
-/// Sleeps until `tokens` since `start` are no more than the allowed rate gives, or Stop comes.
-fn pace(start: Instant, tokens: u64, tokens_per_s_max: f64, stopped: &dyn Fn() -> bool) {
-    if tokens_per_s_max <= 0.0 {
-        return;
-    }
-    let due = Duration::try_from_secs_f64(tokens as f64 / tokens_per_s_max).unwrap_or(Duration::MAX);
-    while !stopped() {
-        let left = due.saturating_sub(start.elapsed());
-        if left.is_zero() {
-            return;
-        }
-        std::thread::sleep(left.min(NAP));
-    }
 }
 
 /// The file of the base weights, for later leases: the one that they came from, or a new one.
@@ -335,21 +284,15 @@ fn parse_spec(json: &str) -> Result<RunSpec, WorkError> {
     Ok(spec)
 }
 
-/// Samples that go through the model at once: as many of a step's as a quarter of the free memory holds. A GPU's own
-/// memory cannot be asked through `wgpu`; the computer's stands in for it.
-fn micro_batch(spec: &RunSpec, memory_free: u64) -> usize {
+/// How much of a step's batch goes through the model at once: what a quarter of the free memory holds, and what the owner
+/// allows holds beside the training state. A GPU's own memory cannot be asked through `wgpu`; the computer's stands in for
+/// it.
+pub(super) fn portion(spec: &RunSpec, room: &Room<'_>) -> Portion {
     let model = &spec.model;
-    let [context, hidden, intermediate, layers, heads, vocab] = [
-        model.max_position_embeddings,
-        model.hidden_size,
-        model.intermediate_size,
-        model.num_hidden_layers,
-        model.num_attention_heads,
-        model.vocab_size,
-    ]
-    .map(u64::from);
-    // What the backward pass keeps of a sample, counted in f32: per layer about twelve vectors of the residual stream's
-    // width and four of the feed-forward block's, the attention scores twice, and the logits twice.
-    let floats = context * (layers * (12 * hidden + 4 * intermediate + 2 * heads * context) + 2 * vocab);
-    (memory_free / 4 / (4 * floats)).clamp(1, u64::from(spec.inner.batch_samples)) as usize
+    let allowed = match room.live.memory_bytes() {
+        u64::MAX => u64::MAX,
+        bytes => bytes.saturating_sub(RUNTIME_BYTES + 4 * STATE_FLOATS * model.parameters() as u64),
+    };
+    let (context, samples) = (model.max_position_embeddings as usize, spec.inner.batch_samples as usize);
+    Portion::fitting(model, context, samples, allowed.min(room.memory_free / 4))
 }

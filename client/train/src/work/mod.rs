@@ -4,8 +4,12 @@
 //! Never here: a process, a pipe, a message loop. All that is around a job comes in as a [`Room`].
 
 mod base;
+mod duty;
 mod files;
 mod lease;
+mod live;
+mod steps;
+pub mod synthetic;
 
 #[cfg(test)]
 mod tests;
@@ -13,3 +17,4 @@ mod tests;
 pub use base::{BaseError, build as build_base};
 pub use files::{FileError, read_moments, read_residual, read_weights};
 pub use lease::{Bench, Room, WorkError};
+pub use live::Live;

@@ -10,14 +10,16 @@ use nightjar_shared::{
     rng,
     run_spec::InnerState,
     version::{Weights, keyframe},
-    wire::worker::{Base, Slice, Train, Trained},
+    wire::worker::{Base, Slice, Train, Trained, from_worker},
 };
 use std::{
-    sync::atomic::AtomicBool,
+    cell::RefCell,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
 const STEPS: u32 = 4;
+const CHECKPOINT: &str = "work/checkpoint";
 
 /// A folder with version 0 as a keyframe and a shard of random tokens, and a lease on both.
 fn scene() -> (tempfile::TempDir, FolderDisk, Train, ModelSpec) {
@@ -52,9 +54,18 @@ fn scene() -> (tempfile::TempDir, FolderDisk, Train, ModelSpec) {
 }
 
 fn train(disk: &FolderDisk, job: &Train, stop: bool) -> Result<Trained, WorkError> {
+    train_live(disk, job, &AtomicBool::new(stop), &Live::default(), &|_| {})
+}
+
+fn train_live(
+    disk: &FolderDisk,
+    job: &Train,
+    stop: &AtomicBool,
+    live: &Live,
+    say: &dyn Fn(from_worker::Body),
+) -> Result<Trained, WorkError> {
     let device = open_device(&DeviceSettings { choice: "flex".parse().unwrap(), threads: 1, cache: None }).unwrap();
-    let stop = AtomicBool::new(stop);
-    let room = Room { disk, checkpoint: "work/checkpoint", memory_free: 1 << 30, stop: &stop, say: &|_| {} };
+    let room = Room { disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live, stop, say };
     Bench::new(device.device).train(job, &room)
 }
 
@@ -144,4 +155,110 @@ fn a_residual_counts_by_its_scale() {
     files::write_residual(&disk, "work/half", &residual.iter().map(|r| r * 0.5).collect::<Vec<_>>()).unwrap();
     assert_eq!(with(10, file, 0.5), with(11, "work/half", 1.0));
     assert_ne!(with(12, file, 1.0), with(13, file, 0.5));
+}
+
+/// However the newest checkpoint is damaged, the lease goes on from the one before it, to the same bits.
+#[test]
+fn a_damaged_checkpoint_costs_its_steps_and_nothing_else() {
+    let (_folder, disk, job, _) = scene();
+    let whole = train(&disk, &Train { checkpoint_ms: 60_000, ..job.clone() }, false).unwrap();
+    // A checkpoint after every step but the last: of the steps 2 and 3.
+    let slots = || [0, 1].map(|slot| disk.read(&format!("{CHECKPOINT}.{slot}")).unwrap().unwrap());
+    let steps = |bytes: &[u8]| u64::from_le_bytes(bytes[32..40].try_into().unwrap());
+    for seed in 0..20 {
+        train(&disk, &job, false).unwrap();
+        let saved = slots().map(|bytes| steps(&bytes));
+        let newest = if saved[0] > saved[1] { 0 } else { 1 };
+        assert_eq!([saved[newest], saved[1 - newest]], [3, 2]);
+        let mut bytes = slots()[newest].clone();
+        let at = rng::below(9, 0, seed, bytes.len() as u64) as usize;
+        if seed % 2 == 0 {
+            bytes.truncate(at);
+        } else {
+            bytes[at] ^= 1 << (seed % 8);
+        }
+        disk.write(&format!("{CHECKPOINT}.{newest}"), &bytes).unwrap();
+        assert_eq!(train(&disk, &job, true).unwrap().steps, 2, "seed {seed}");
+        let again = train(&disk, &job, false).unwrap();
+        assert_eq!((again.delta_hash, again.steps), (whole.delta_hash.clone(), whole.steps), "seed {seed}");
+        // The next round begins afresh.
+        (0..2).for_each(|slot| disk.remove(&format!("{CHECKPOINT}.{slot}")).unwrap());
+    }
+    // With both of them damaged it begins again.
+    train(&disk, &job, false).unwrap();
+    (0..2).for_each(|slot| disk.write(&format!("{CHECKPOINT}.{slot}"), b"torn").unwrap());
+    assert_eq!(train(&disk, &job, true).unwrap().steps, 0);
+}
+
+#[test]
+fn a_checkpoint_that_is_asked_for_is_saved_and_told_and_changes_nothing() {
+    let (_folder, disk, job, _) = scene();
+    let job = Train { checkpoint_ms: u64::MAX, ..job };
+    let whole = train(&disk, &job, false).unwrap();
+    assert!(!disk.list("work").unwrap().iter().any(|name| name.starts_with("checkpoint")));
+    let (live, said) = (Live::default(), RefCell::new(vec![]));
+    live.ask_checkpoint();
+    let asked = train_live(&disk, &job, &AtomicBool::new(false), &live, &|body| said.borrow_mut().push(body)).unwrap();
+    assert_eq!(asked.delta_hash, whole.delta_hash);
+    let saved: Vec<_> = said.take().into_iter().filter(|body| matches!(body, from_worker::Body::Saved(_))).collect();
+    let from_worker::Body::Saved(saved) = &saved[0] else { panic!("{saved:?}") };
+    assert_eq!((saved.lease_id, saved.steps), (7, 0));
+    assert!(!live.checkpoint_asked());
+}
+
+/// Whatever is done with what a Stop leaves, the steps are on the disk before the delta is encoded.
+#[test]
+fn what_is_stopped_is_saved_first() {
+    let (_folder, disk, job, _) = scene();
+    let (stop, live) = (AtomicBool::new(false), Live::default());
+    // Asking for a checkpoint makes it say something after its first step, upon which it is stopped.
+    let job = Train { checkpoint_ms: u64::MAX, tokens_per_s_max: 40.0, ..job };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(100));
+            stop.store(true, Ordering::Relaxed);
+        });
+        let stopped = train_live(&disk, &job, &stop, &live, &|_| {}).unwrap();
+        assert!((1..STEPS).contains(&stopped.steps), "{} steps", stopped.steps);
+        let again = train(&disk, &job, true).unwrap();
+        assert_eq!((again.steps, again.delta_hash), (stopped.steps, stopped.delta_hash));
+    });
+}
+
+#[test]
+fn the_duty_is_kept() {
+    let (_folder, disk, job, _) = scene();
+    let job = Train { checkpoint_ms: 60_000, ..job };
+    let live = Live::default();
+    let took = |live: &Live| {
+        let start = Instant::now();
+        let trained = train_live(&disk, &job, &AtomicBool::new(false), live, &|_| {}).unwrap();
+        (start.elapsed(), trained)
+    };
+    let (_, whole) = took(&live);
+    live.allow(0.02, 0);
+    let (slow, trained) = took(&live);
+    assert_eq!(trained.delta_hash, whole.delta_hash);
+    // A lower bound, which no load of the machine can break: each step rests 49 times as long as it computes, and one that
+    // computes for less than 0.1 ms does not exist.
+    assert!(slow >= Duration::from_micros(u64::from(STEPS) * 4900), "{slow:?}");
+}
+
+#[test]
+fn memory_that_is_allowed_bounds_the_micro_batch() {
+    let (_folder, disk, job, _) = scene();
+    let mut spec: serde_json::Value = serde_json::from_str(&job.run_spec_json).unwrap();
+    spec["inner"]["batch_samples"] = 64.into();
+    let spec = serde_json::from_value(spec).unwrap();
+    let (live, stop) = (Live::default(), AtomicBool::new(false));
+    let samples = |memory_free| {
+        let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free, live: &live, stop: &stop, say: &|_| {} };
+        lease::portion(&spec, &room).micro_batch
+    };
+    assert_eq!(samples(1 << 40), 64);
+    assert_eq!(samples(0), 1);
+    live.allow(1.0, 1 << 20);
+    assert_eq!(samples(1 << 40), 1, "less than the program itself takes");
+    live.allow(1.0, 1 << 30);
+    assert_eq!(samples(1 << 40), 64);
 }

@@ -1,0 +1,46 @@
+//! What is asked of the event loop, each question with the place where its answer goes.
+
+use super::AgentStatus;
+use crate::{history::DayView, preferences::Row};
+use jiff::civil::Date;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// What the owner commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Tell how it stands.
+    Status,
+    /// Pause for so long, or until resumed.
+    Pause(Option<Duration>),
+    /// Train for so long, or until resumed, whatever the preferences say.
+    RunNow(Option<Duration>),
+    /// The preferences decide again.
+    Resume,
+    /// Compute again on what was left alone.
+    Retry,
+    /// Leave the run.
+    Leave,
+    /// End the process.
+    Shutdown,
+}
+
+/// A question to the event loop, and where its answer goes.
+#[derive(Debug)]
+pub enum Asked {
+    /// A command; how the agent stands after it.
+    Do(Command, oneshot::Sender<AgentStatus>),
+    /// What was done on a day; `None`: today.
+    Day(Option<Date>, oneshot::Sender<DayView>),
+    /// The preferences.
+    Preferences(oneshot::Sender<Vec<Row>>),
+    /// Another value for one of them; refused in one line.
+    Set {
+        /// Its key.
+        key: String,
+        /// The value, as the file has it.
+        value: String,
+        /// All of them after it.
+        reply: oneshot::Sender<Result<Vec<Row>, String>>,
+    },
+}

@@ -1,0 +1,148 @@
+//! The control API's routes. Reads that need only files are answered here; all else is asked of the event loop.
+
+use super::{AgentStatus, Asked, Command, auth, auth::Gate};
+use crate::{history, page};
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Query, State},
+    http::{StatusCode, header},
+    response::{
+        IntoResponse, Response, Sse,
+        sse::{Event, KeepAlive},
+    },
+    routing::{get, post},
+};
+use futures_util::stream;
+use jiff::civil::Date;
+use nightjar_shared::disk::FolderDisk;
+use serde::Deserialize;
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Largest body that is taken: a preference with a long list of programs.
+const BODY_BYTES_MAX: usize = 64 << 10;
+/// Lines of the log that are told where nobody says how many.
+const LOG_LINES: usize = 200;
+
+/// What the routes answer from.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub queue: mpsc::Sender<Asked>,
+    pub news: Arc<watch::Sender<Option<Arc<AgentStatus>>>>,
+    pub disk: Arc<FolderDisk>,
+}
+
+pub(super) fn routes(desk: Desk, gate: Gate) -> Router {
+    let api = Router::new()
+        .route("/status", get(|State(desk): State<Desk>| desk.command(Command::Status)))
+        .route("/why", get(why))
+        .route("/history", get(day))
+        .route("/preferences", get(preferences).post(set_preference))
+        .route("/pause", post(|State(d): State<Desk>, Query(q): Query<Length>| d.command(Command::Pause(q.length()))))
+        .route("/run-now", post(|State(d): State<Desk>, Query(q): Query<Length>| d.command(Command::RunNow(q.length()))))
+        .route("/resume", post(|State(desk): State<Desk>| desk.command(Command::Resume)))
+        .route("/retry", post(|State(desk): State<Desk>| desk.command(Command::Retry)))
+        .route("/leave", post(|State(desk): State<Desk>| desk.command(Command::Leave)))
+        .route("/shutdown", post(|State(desk): State<Desk>| desk.command(Command::Shutdown)))
+        .route("/events", get(events))
+        .route("/ledger", get(ledger))
+        .route("/log", get(log))
+        .layer(axum::middleware::from_fn_with_state(gate.clone(), auth::check));
+    let page = page::routes().layer(axum::middleware::from_fn_with_state(gate, auth::check_host));
+    api.merge(page).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).with_state(desk)
+}
+
+impl Desk {
+    async fn command(self, command: Command) -> Response {
+        match self.ask(|reply| Asked::Do(command, reply)).await {
+            Ok(status) => Json(status).into_response(),
+            Err(busy) => busy,
+        }
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Asked) -> Result<T, Response> {
+        let busy = || (StatusCode::SERVICE_UNAVAILABLE, "the agent is busy; try again").into_response();
+        let (reply, answered) = oneshot::channel();
+        self.queue.try_send(question(reply)).map_err(|_| busy())?;
+        answered.await.map_err(|_| busy())
+    }
+}
+
+#[derive(Deserialize)]
+struct Length {
+    seconds: Option<u64>,
+}
+
+impl Length {
+    fn length(&self) -> Option<Duration> {
+        self.seconds.map(Duration::from_secs)
+    }
+}
+
+async fn why(State(desk): State<Desk>) -> Result<Response, Response> {
+    let status = desk.ask(|reply| Asked::Do(Command::Status, reply)).await?;
+    Ok(Json(status.why).into_response())
+}
+
+#[derive(Deserialize)]
+struct Day {
+    day: Option<String>,
+}
+
+async fn day(State(desk): State<Desk>, Query(query): Query<Day>) -> Result<Response, Response> {
+    let date: Option<Date> = query.day.map(|day| day.parse()).transpose().map_err(|_| {
+        (StatusCode::BAD_REQUEST, "`day` is no date; write it like 2026-11-24").into_response()
+    })?;
+    Ok(Json(desk.ask(|reply| Asked::Day(date, reply)).await?).into_response())
+}
+
+async fn preferences(State(desk): State<Desk>) -> Result<Response, Response> {
+    Ok(Json(desk.ask(Asked::Preferences).await?).into_response())
+}
+
+#[derive(Deserialize)]
+struct NewValue {
+    key: String,
+    value: String,
+}
+
+async fn set_preference(State(desk): State<Desk>, Json(new): Json<NewValue>) -> Result<Response, Response> {
+    let rows = desk.ask(|reply| Asked::Set { key: new.key.clone(), value: new.value, reply }).await?;
+    let row = rows.map(|rows| rows.into_iter().find(|row| row.key == new.key));
+    Ok(row.map_or_else(|line| (StatusCode::BAD_REQUEST, line).into_response(), |row| Json(row).into_response()))
+}
+
+/// Sends how the agent stands at once, and then whenever that has changed. The event loop sees to it that it is not too often.
+async fn events(State(desk): State<Desk>) -> Result<Response, Response> {
+    let mut news = desk.news.subscribe();
+    news.mark_unchanged();
+    let first = Arc::new(desk.ask(|reply| Asked::Do(Command::Status, reply)).await?);
+    let told = stream::unfold((Some(first), news), |(first, mut news)| async move {
+        let status = match first {
+            Some(status) => status,
+            None => loop {
+                news.changed().await.ok()?;
+                if let Some(status) = news.borrow_and_update().clone() {
+                    break status;
+                }
+            },
+        };
+        let event = Event::default().json_data(&*status).unwrap_or_else(|_| Event::default().comment("not told"));
+        Some((Ok::<_, Infallible>(event), (None, news)))
+    });
+    Ok(Sse::new(told).keep_alive(KeepAlive::default()).into_response())
+}
+
+async fn ledger(State(desk): State<Desk>) -> Response {
+    Json(history::deliveries(&*desk.disk)).into_response()
+}
+
+#[derive(Deserialize)]
+struct Lines {
+    lines: Option<usize>,
+}
+
+async fn log(State(desk): State<Desk>, Query(query): Query<Lines>) -> Response {
+    let lines = history::log_lines(&*desk.disk, query.lines.unwrap_or(LOG_LINES));
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], lines.join("\n")).into_response()
+}

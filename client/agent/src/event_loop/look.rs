@@ -1,0 +1,170 @@
+//! Looking: the sensors and the preferences go in, the policy decides, and what it decides takes effect. When the owner wants
+//! the computer this instant the worker is frozen here, before anything else happens.
+
+use super::{Agent, POLICY_FILE, LOOK_EVERY, wall_now};
+use crate::{
+    home::Home,
+    pause,
+    policy::{self, Decision, Memory, Override, ReasonKind},
+    preferences::Preferences,
+    sensor::Wants,
+    session::{self, Permission},
+};
+use jiff::Zoned;
+use nightjar_shared::{disk::Disk, time::Mono};
+use std::time::Duration;
+
+/// How much of a hurry a reason is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hurry {
+    /// The owner feels it: this instant.
+    Now,
+    /// The step at hand may be finished, and what was trained delivered.
+    None,
+    /// The computer goes to sleep: it waits a moment for the training state to be saved.
+    Sleep,
+}
+
+fn hurry(kind: ReasonKind) -> Hurry {
+    use ReasonKind::{Asleep, Charge, DataCap, Disk, Metered, Schedule, Starting, UnknownDisk, UnknownMetered};
+    match kind {
+        Asleep => Hurry::Sleep,
+        Charge | DataCap | Disk | Metered | Schedule | Starting | UnknownDisk | UnknownMetered => Hurry::None,
+        _ => Hurry::Now,
+    }
+}
+
+/// Whether the network may be used all the same.
+fn spares_network(kind: ReasonKind) -> bool {
+    matches!(kind, ReasonKind::Metered | ReasonKind::DataCap)
+}
+
+/// What the owner's preferences need to know.
+pub(super) fn wants(home: &Home, preferences: &Preferences) -> Wants {
+    Wants {
+        home: home.folder().to_path_buf(),
+        programs: preferences.programs.clone(),
+        idle: Duration::from_secs(60 * preferences.idle_minutes.unwrap_or(10)),
+    }
+}
+
+/// What the policy remembered; what is damaged is forgotten, which costs no more than a fresh start does.
+pub(super) fn remembered(disk: &dyn Disk) -> Memory {
+    let bytes = disk.read(POLICY_FILE).ok().flatten();
+    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+impl Agent {
+    /// Looks at everything, and decides.
+    pub(super) fn look(&mut self, now: Mono) {
+        self.next_look = now + LOOK_EVERY;
+        let civil = Zoned::now();
+        self.look_at_clocks(now);
+        self.look_at_preferences();
+        self.record(&civil, now);
+        if let Override::Pause(Some(end)) | Override::RunNow(Some(end)) = self.owner
+            && end <= now
+        {
+            self.owner = Override::No;
+            // One that stays on the disk is over by its own time.
+            let _ = pause::clear(&*self.disk);
+        }
+        let mut seen = self.sensors.observe();
+        seen.data_this_month = self.history.data_this_month(&civil);
+        let wanted = self.preferences.preferences();
+        let (decision, memory) = policy::decide(wanted, self.owner, &seen, &self.memory, &civil, now);
+        let kind = |decision: &Decision| match decision {
+            Decision::Run { .. } => None,
+            Decision::Hold { reason, .. } => Some(reason.kind),
+        };
+        let turned = kind(&decision) != kind(&self.decision);
+        self.decision = decision;
+        let permission = self.take_effect(now);
+        self.memory = memory;
+        if turned {
+            self.remember();
+        }
+        self.on_battery = seen.power.known().is_some_and(|power| !power.on_mains);
+        let network = !matches!(&self.decision, Decision::Hold { reason, .. } if spares_network(reason.kind));
+        self.waiting.push_back(session::Event::Network(network));
+        self.waiting.push_back(session::Event::Permission(permission));
+        self.note(&civil);
+        self.staff_due(now);
+    }
+
+    /// Freezes the worker, or lets it go on within the limits; says what the session is to make of it.
+    fn take_effect(&mut self, now: Mono) -> Permission {
+        let (kind, reason) = match &self.decision {
+            Decision::Run { limits, .. } => {
+                let limits = *limits;
+                self.sleep_delay = None;
+                self.thaw();
+                self.limit(limits, now);
+                return Permission::Allowed;
+            }
+            Decision::Hold { reason, .. } => (reason.kind, reason.sentence.clone()),
+        };
+        match hurry(kind) {
+            Hurry::None => Permission::Held(reason),
+            Hurry::Now => {
+                self.freeze();
+                let of_gpu = self.ready.as_ref().is_some_and(|ready| ready.gpu);
+                let wanted = self.preferences.preferences().free_memory_on_yield;
+                Permission::Yield { reason, free_memory: wanted || of_gpu || kind == ReasonKind::Memory }
+            }
+            Hurry::Sleep => {
+                self.doze(now);
+                Permission::Yield { reason, free_memory: false }
+            }
+        }
+    }
+
+    fn look_at_clocks(&mut self, now: Mono) {
+        let since = self.clocks.look(now, wall_now());
+        if let Some(seconds) = since.jumped_s {
+            let way = if seconds < 0 { "back" } else { "forward" };
+            self.tell(&format!("the clock was set {way} by {} s; leases and pauses go by a clock of their own", seconds.abs()));
+        }
+        if let Some(slept) = since.slept
+            && self.online.is_some()
+        {
+            // The coordinator has given the connection up long ago; waiting to find out would cost time.
+            let lost = self.lost(format!("nothing ran here for {} s", slept.as_secs()));
+            self.waiting.push_back(lost);
+        }
+    }
+
+    fn look_at_preferences(&mut self) {
+        if self.preferences.reload_if_changed() {
+            self.preferences_changed();
+        }
+        let error = self.preferences.error().map(ToString::to_string);
+        if error != self.config_error {
+            if let Some(error) = &error {
+                self.tell(&format!("trouble: {error}; the last good preferences stay in force"));
+            }
+            self.config_error = error;
+        }
+    }
+
+    /// The owner's new word takes effect at once.
+    pub(super) fn preferences_changed(&mut self) {
+        let wanted = self.preferences.preferences().clone();
+        self.memory = Memory::default();
+        self.sensors.set_wants(wants(&self.home, &wanted));
+        self.session.set_wishes(wanted.tokens_per_s_max, wanted.checkpoint_s * 1000);
+        if self.worker.as_ref().is_some_and(|hired| hired.chosen != wanted.device) {
+            self.replace_worker();
+        }
+        self.waiting.push_back(session::Event::Retry);
+        self.tell("the preferences have changed");
+    }
+
+    /// Writes what the policy remembers: some of it moves with every key that is pressed, so only when it decides otherwise.
+    pub(super) fn remember(&mut self) {
+        let written = serde_json::to_vec(&self.memory).map_err(Into::into).and_then(|bytes| self.disk.write(POLICY_FILE, &bytes));
+        if let Err(e) = written {
+            tracing::warn!("what the policy remembers cannot be written ({e}); it is kept in memory");
+        }
+    }
+}

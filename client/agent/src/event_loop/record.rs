@@ -1,0 +1,110 @@
+//! Recording: what the agent does and what it costs goes into the history, the log and the tray's face.
+
+use super::Agent;
+use crate::{
+    control::timestamp,
+    history::{Delivery, State, energy::Load},
+    lease::LeaseKind,
+    policy::{Decision, ReasonKind},
+    preferences::threads_on,
+    session::Report,
+    tray::{self, Face},
+};
+use jiff::Zoned;
+use nightjar_shared::{time::Mono, wire::worker::Progress};
+
+impl Agent {
+    /// Counts what was moved and used since the last look, and writes what is due.
+    pub(super) fn record(&mut self, civil: &Zoned, now: Mono) {
+        self.count_traffic(civil);
+        let load = self.session.is_at_work().then(|| self.load());
+        let energy = self.meters.sample(load.as_ref(), now);
+        self.history.used(energy, civil);
+        self.history.tick(civil, now);
+    }
+
+    fn load(&self) -> Load {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let (duty, threads) = match &self.decision {
+            Decision::Run { limits, .. } => (limits.duty, threads_on(limits.threads, cores)),
+            Decision::Hold { .. } => (0.0, 0),
+        };
+        let ready = self.ready.as_ref();
+        Load {
+            device: ready.map_or_else(String::new, |ready| ready.device.clone()),
+            is_gpu: ready.is_some_and(|ready| ready.gpu),
+            threads,
+            duty,
+            on_battery: self.on_battery,
+        }
+    }
+
+    /// Counts the bytes of the connection at hand.
+    pub(super) fn count_traffic(&mut self, civil: &Zoned) {
+        let Some(online) = &mut self.online else { return };
+        let (up, down) = online.link.traffic();
+        let (up_before, down_before) = std::mem::replace(&mut online.counted, (up, down));
+        self.history.moved(up.saturating_sub(up_before), down.saturating_sub(down_before), civil);
+    }
+
+    /// Counts tokens.
+    pub(super) fn trained(&mut self, progress: &Progress) {
+        self.history.trained(progress.lease_id, progress.tokens, &Zoned::now());
+    }
+
+    /// Notes what the policy decided.
+    pub(super) fn note(&mut self, civil: &Zoned) {
+        match &self.decision {
+            Decision::Run { .. } => self.history.note(State::Run, None, "training is allowed", civil),
+            Decision::Hold { reason, .. } => {
+                let state = if reason.kind == ReasonKind::Paused { State::Paused } else { State::Hold };
+                self.history.note(state, Some(reason.kind), &reason.sentence, civil);
+            }
+        }
+        let face = self.face();
+        self.faces.send_if_modified(|shown| {
+            let is_new = *shown != face;
+            *shown = face;
+            is_new
+        });
+    }
+
+    fn face(&self) -> Face {
+        let why = self.why();
+        let trouble = self.config_error.clone().or_else(|| Some(self.crashes.left_alone().into_iter().next()?.reason));
+        let paused = why.kind == Some(ReasonKind::Paused);
+        let state = match (&trouble, paused, why.allowed) {
+            (Some(_), _, _) => tray::State::Trouble,
+            (None, true, _) => tray::State::Paused,
+            (None, false, true) => tray::State::Running,
+            (None, false, false) => tray::State::Held,
+        };
+        Face { state, paused, sentence: trouble.unwrap_or(why.reason) }
+    }
+
+    /// Tells the owner, and writes what was delivered to the ledger.
+    pub(super) fn report(&mut self, report: &Report) {
+        self.tell(&report.to_string());
+        if let Report::Delivered { lease, kind, version, steps, samples, tokens, losses, merged } = report {
+            let civil = Zoned::now();
+            let delivery = Delivery {
+                at: timestamp(&civil),
+                run: self.membership.invite.run_name.clone(),
+                lease: lease.0,
+                kind: match kind {
+                    LeaseKind::Train => "train".into(),
+                    LeaseKind::Evaluate => "evaluate".into(),
+                },
+                version: version.0,
+                steps: *steps,
+                samples: *samples,
+                tokens: *tokens,
+                loss_first: losses.map(|(first, _)| first),
+                loss_last: losses.map(|(_, last)| last),
+                merged: merged.is_ok(),
+                why_not: merged.as_ref().err().cloned().unwrap_or_default(),
+            };
+            self.history.delivered(&delivery, &civil);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! How the agent stands, put together for whoever asks.
+
+use super::{Agent, NEWS_EVERY};
+use crate::{
+    clock,
+    control::{self, AgentStatus, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Why, Word, WordKind, WorkerStatus, timestamp},
+    policy::{Decision, Override},
+};
+use jiff::{SignedDuration, Zoned};
+use nightjar_shared::time::Mono;
+
+impl Agent {
+    pub(super) fn status(&self) -> AgentStatus {
+        let now = Zoned::now();
+        let (limits, profile) = match &self.decision {
+            Decision::Run { limits, profile } => (Some(limits), Some(*profile)),
+            Decision::Hold { .. } => (None, None),
+        };
+        AgentStatus {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            device: self.device.clone(),
+            name: self.membership.name.clone(),
+            why: self.why(),
+            owner: self.word(&now),
+            run: Some(RunStatus {
+                name: self.membership.invite.run_name.clone(),
+                sentence: self.session.spec().map_or_else(String::new, |spec| spec.description),
+            }),
+            session: self.session.status(),
+            totals: self.history.totals(),
+            today: self.history.today(&now),
+            energy_source: self.meters.source().map(str::to_owned),
+            sensors: self.sensor_statuses(),
+            limits: limits.map(|limits| LimitsStatus {
+                duty: limits.duty,
+                threads: limits.threads,
+                memory_bytes: Some(limits.memory_bytes).filter(|bytes| *bytes < u64::MAX),
+            }),
+            profile,
+            slowed: self.memory.slowed().map(str::to_owned),
+            sandbox: self.ready.as_ref().map_or_else(Vec::new, |ready| ready.sandbox.clone()),
+            worker: self.worker_status(),
+            config_error: self.config_error.clone(),
+        }
+    }
+
+    pub(super) fn why(&self) -> Why {
+        match &self.decision {
+            Decision::Run { .. } => {
+                let reason = format!("training is allowed; now {}", self.session.status().doing);
+                Why { allowed: true, kind: None, reason, until: None }
+            }
+            Decision::Hold { reason, until } => Why {
+                allowed: false,
+                kind: Some(reason.kind),
+                reason: reason.sentence.clone(),
+                until: until.as_ref().map(timestamp),
+            },
+        }
+    }
+
+    /// The owner's word for now, if they have said one.
+    fn word(&self, now: &Zoned) -> Option<Word> {
+        let (kind, until) = match self.owner {
+            Override::No => return None,
+            Override::Pause(until) => (WordKind::Pause, until),
+            Override::RunNow(until) => (WordKind::RunNow, until),
+        };
+        let left = |end: Mono| SignedDuration::try_from(end.since(clock::mono_now())).unwrap_or(SignedDuration::ZERO);
+        let until = until.and_then(|end| now.checked_add(left(end)).ok());
+        Some(Word { kind, until: until.as_ref().map(timestamp) })
+    }
+
+    fn sensor_statuses(&self) -> Vec<SensorStatus> {
+        let seen = self.sensors.sources().into_iter();
+        seen.map(|seen| SensorStatus {
+            name: seen.name.to_owned(),
+            value: seen.value,
+            unknown: seen.unknown,
+            source: seen.source.map(str::to_owned),
+        })
+        .collect()
+    }
+
+    fn worker_status(&self) -> WorkerStatus {
+        let left_alone = self.crashes.left_alone().into_iter();
+        WorkerStatus {
+            device: self.ready.as_ref().map(|ready| ready.device.clone()),
+            alive: self.worker.is_some(),
+            crashes: self.crashes.since_start(),
+            left_alone: left_alone.map(|of| LeftAlone { device: of.device, reason: of.reason }).collect(),
+        }
+    }
+
+    /// Tells who listens how the agent stands, not too often; says when to be called again at the latest.
+    pub(super) fn tell_news(&mut self, control: &control::Server, now: Mono) -> Mono {
+        if !control.has_listeners() {
+            return self.next_look;
+        }
+        if now >= self.next_news {
+            control.tell(self.status());
+            self.next_news = now + NEWS_EVERY;
+        }
+        self.next_look.min(self.next_news)
+    }
+}

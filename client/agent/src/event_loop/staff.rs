@@ -1,0 +1,245 @@
+//! The worker: hired when the session has work, frozen when the owner wants the computer, replaced where new limits need
+//! it, and dismissed.
+
+use super::{Agent, Event, wall_now};
+use crate::{
+    clock,
+    policy::{Decision, Limits},
+    session,
+    worker::{Order, Worker, WorkerEvent, crashes::{Crashes, Plan}},
+};
+use nightjar_shared::{
+    time::Mono,
+    wire::worker::{Checkpoint, Ready, from_worker, to_worker},
+};
+use std::{io, time::Duration};
+use tokio::sync::mpsc;
+
+/// A worker that was asked to save its state is given this long. The system waits 5 s before it sleeps all the same.
+const SAVE_MAX: Duration = Duration::from_secs(4);
+
+/// What becomes of a worker once it has saved its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// It is frozen, and the computer may sleep.
+    Freeze,
+    /// It makes room for another.
+    Replace,
+}
+
+/// A worker, as the loop holds it.
+pub(super) struct Hired {
+    worker: Box<dyn Worker>,
+    /// What the owner wanted to compute on when it was started.
+    pub chosen: String,
+    limits: Limits,
+    ready: Option<Ready>,
+    frozen: bool,
+    /// Set: it was asked to save its state, for this, and by then it must have.
+    saving: Option<(Then, Mono)>,
+}
+
+impl Agent {
+    pub(super) fn work(&mut self, job: to_worker::Body) {
+        if self.worker.is_none() {
+            let refused = match self.hire() {
+                Ok(refused) => refused,
+                Err(e) => Some(session::Event::WorkerExited { why: format!("the worker does not start: {e}") }),
+            };
+            if let Some(refused) = refused {
+                return self.waiting.push_back(refused);
+            }
+        }
+        let taken = self.worker.as_mut().is_some_and(|hired| hired.worker.send(job));
+        if !taken {
+            self.dismiss();
+            self.waiting.push_back(session::Event::WorkerExited { why: "the worker takes no messages".into() });
+        }
+    }
+
+    pub(super) fn send_worker(&mut self, message: to_worker::Body) {
+        if let Some(hired) = &mut self.worker {
+            hired.worker.send(message);
+        }
+    }
+
+    /// Starts a worker; or says why not now.
+    fn hire(&mut self) -> io::Result<Option<session::Event>> {
+        let Decision::Run { limits, .. } = &self.decision else {
+            let why = "training is not allowed at the moment".into();
+            return Ok(Some(session::Event::WorkerRefused { why, until: Some(self.next_look) }));
+        };
+        let (limits, chosen) = (*limits, self.preferences.preferences().device.clone());
+        let (device, avoid) = match self.crashes.plan(&chosen, clock::mono_now()) {
+            Plan::Start { device, avoid } => (device, avoid),
+            Plan::Wait { until, reason } => {
+                return Ok(Some(session::Event::WorkerRefused { why: reason, until: Some(until) }));
+            }
+            Plan::Hold { reason } => return Ok(Some(session::Event::WorkerRefused { why: reason, until: None })),
+        };
+        self.worker_serial += 1;
+        let (serial, queue) = (self.worker_serial, self.queue.clone());
+        let (events, mut heard) = mpsc::channel(16);
+        let worker = self.workshop.start(&Order { device, avoid, limits }, events)?;
+        self.worker = Some(Hired { worker, chosen, limits, ready: None, frozen: false, saving: None });
+        tokio::spawn(async move {
+            while let Some(event) = heard.recv().await {
+                if queue.send(Event::Worker { serial, event }).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(None)
+    }
+
+    /// Ends the worker at once, frozen or not: its memory is free when this returns, or a moment later.
+    pub(super) fn dismiss(&mut self) {
+        self.worker = None;
+        self.worker_serial += 1;
+        self.sleep_delay = None;
+    }
+
+    /// Stops the worker where it stands.
+    pub(super) fn freeze(&mut self) {
+        if let Some(hired) = &mut self.worker
+            && !hired.frozen
+        {
+            hired.worker.freeze();
+            hired.frozen = true;
+            hired.saving = None;
+        }
+        self.sleep_delay = None;
+    }
+
+    pub(super) fn thaw(&mut self) {
+        if let Some(hired) = &mut self.worker {
+            if matches!(hired.saving, Some((Then::Freeze, _))) {
+                // The computer does not sleep after all.
+                hired.saving = None;
+            }
+            if std::mem::take(&mut hired.frozen) {
+                hired.worker.thaw();
+            }
+        }
+    }
+
+    /// The computer is about to sleep: the worker saves its state, and is frozen.
+    pub(super) fn doze(&mut self, now: Mono) {
+        let is_at_work = self.session.is_at_work();
+        match &mut self.worker {
+            Some(Hired { saving: Some((Then::Freeze, _)), .. }) => return,
+            Some(hired) if is_at_work && !hired.frozen => {
+                if hired.ask_to_save(Then::Freeze, now) {
+                    self.sleep_delay = self.sensors.sleep_delay();
+                    return;
+                }
+            }
+            _ => {}
+        }
+        // There is nothing to save: what keeps the computer awake is let go of at once.
+        drop(self.sensors.sleep_delay());
+        self.freeze();
+    }
+
+    /// Gives the worker new limits.
+    pub(super) fn limit(&mut self, limits: Limits, now: Mono) {
+        let Some(hired) = &mut self.worker else { return };
+        if hired.limits == limits {
+            return;
+        }
+        let is_more = limits.threads >= hired.limits.threads && limits.memory_bytes >= hired.limits.memory_bytes;
+        let allowed = hired.worker.allow(&limits);
+        hired.limits = limits;
+        if allowed {
+            return;
+        }
+        // Less is for the owner, and at once; more can wait until the training state is saved.
+        if !is_more || !hired.ask_to_save(Then::Replace, now) {
+            self.replace_worker();
+        }
+    }
+
+    /// Ends the worker so that another can start, which goes on from the checkpoint.
+    pub(super) fn replace_worker(&mut self) {
+        self.dismiss();
+        self.waiting.push_back(session::Event::WorkerReplaced);
+    }
+
+    /// What a worker was given time for is over.
+    pub(super) fn staff_due(&mut self, now: Mono) {
+        let due = self.worker.as_ref().and_then(|hired| hired.saving).filter(|(_, by)| *by <= now);
+        if let Some((then, _)) = due {
+            self.saved(then);
+        }
+    }
+
+    fn saved(&mut self, then: Then) {
+        match then {
+            Then::Freeze => self.freeze(),
+            Then::Replace => self.replace_worker(),
+        }
+    }
+
+    pub(super) fn worker_event(&mut self, event: WorkerEvent) {
+        match event {
+            WorkerEvent::Says(body) => self.worker_says(body),
+            WorkerEvent::Exited(why) => {
+                self.crashed(&why);
+                self.dismiss();
+                self.waiting.push_back(session::Event::WorkerExited { why });
+            }
+        }
+    }
+
+    fn worker_says(&mut self, body: from_worker::Body) {
+        match &body {
+            from_worker::Body::Ready(ready) => {
+                self.ready = Some(ready.clone());
+                if let Some(hired) = &mut self.worker {
+                    hired.ready = Some(ready.clone());
+                }
+            }
+            from_worker::Body::Saved(_) => {
+                if let Some((then, _)) = self.worker.as_mut().and_then(|hired| hired.saving.take()) {
+                    self.saved(then);
+                }
+            }
+            from_worker::Body::Progress(progress) => self.trained(progress),
+            from_worker::Body::Trained(_) | from_worker::Body::Evaluated(_) => self.crashes.worked(),
+            from_worker::Body::Failed(failed) if failed.device_failed => {
+                let sentence = failed.sentence.clone();
+                self.crashed(&sentence);
+            }
+            from_worker::Body::Failed(_) => {}
+        }
+        self.waiting.push_back(session::Event::Worker(body));
+    }
+
+    /// Notes a crash that nobody asked for: who crashes often is left alone.
+    fn crashed(&mut self, words: &str) {
+        let Some(hired) = &self.worker else { return };
+        self.crashes.crashed(hired.ready.as_ref(), &hired.chosen, words, clock::mono_now(), wall_now());
+        if let Err(e) = self.crashes.store(&*self.disk) {
+            tracing::warn!("a crash of the worker cannot be noted ({e})");
+        }
+    }
+
+    /// What was left alone is tried again.
+    pub(super) fn retry(&mut self) -> io::Result<()> {
+        Crashes::retry(&*self.disk)?;
+        self.crashes = Crashes::default();
+        self.waiting.push_back(session::Event::Retry);
+        Ok(())
+    }
+}
+
+impl Hired {
+    /// Whether it heard.
+    fn ask_to_save(&mut self, then: Then, now: Mono) -> bool {
+        let heard = self.worker.send(to_worker::Body::Checkpoint(Checkpoint {}));
+        if heard {
+            self.saving = Some((then, now + SAVE_MAX));
+        }
+        heard
+    }
+}

@@ -1,0 +1,82 @@
+// How the page talks to the agent: the token from the link, requests, and the status as it changes.
+
+const KEY = 'nightjar-token';
+const HEALTH_MS = 20000, POLL_MS = 3000, RETRY_MS = 1500;
+
+/** Moves the token from the link's fragment to this tab's storage, so that no history keeps it; whether there is one. */
+export function takeToken() {
+  const fragment = location.hash.slice(1);
+  if (/^[0-9a-zA-Z_-]{24,}$/.test(fragment)) {
+    sessionStorage.setItem(KEY, fragment);
+    history.replaceState(null, '', location.pathname);
+  }
+  return sessionStorage.getItem(KEY) !== null;
+}
+
+/** What the agent answered instead of what was asked: its own sentence. */
+export class Refused extends Error {
+  constructor(status, sentence) { super(sentence); this.status = status; }
+}
+
+async function ask(path, options = {}) {
+  const headers = { Authorization: `Bearer ${sessionStorage.getItem(KEY) ?? ''}`, ...options.headers };
+  const answer = await fetch(path, { cache: 'no-store', ...options, headers });
+  if (answer.ok) return answer;
+  const text = (await answer.text()).trim();
+  let sentence = text;
+  try { const body = JSON.parse(text); sentence = body.error ?? body.message ?? text; } catch { /* plain text */ }
+  throw new Refused(answer.status, String(sentence).split('\n')[0] || `Nightjar refused (${answer.status})`);
+}
+
+export const get = async path => (await ask(path)).json();
+export const getText = async path => (await ask(path)).text();
+export const post = (path, body) => ask(path, body === undefined ? { method: 'POST' }
+  : { method: 'POST', body: JSON.stringify(body), headers: { 'Content-Type': 'application/json' } });
+
+const pause = ms => new Promise(done => setTimeout(done, ms));
+
+/**
+ * Calls `heard(status)` at each change, for ever. A stream of events carries them; where none can be had, the status is asked
+ * for again and again. `lost(error)` is called while the agent does not answer.
+ */
+export async function follow(heard, lost) {
+  for (;;) {
+    try {
+      heard(await get('/status'));
+      await stream(heard);
+    } catch (error) {
+      const gone = !(error instanceof Refused) || [401, 403].includes(error.status);
+      if (gone) lost(error);
+      await pause(gone ? RETRY_MS : POLL_MS);
+    }
+  }
+}
+
+/** Reads events until the stream ends. One that has been silent for long is cut, so that a dead agent is noticed. */
+async function stream(heard) {
+  const cut = new AbortController();
+  let silence = setTimeout(() => cut.abort(), HEALTH_MS);
+  try {
+    const reader = (await ask('/events', { signal: cut.signal, headers: { Accept: 'text/event-stream' } })).body.getReader();
+    const decoder = new TextDecoder();
+    let text = '';
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      clearTimeout(silence);
+      silence = setTimeout(() => cut.abort(), HEALTH_MS);
+      const events = (text + decoder.decode(value, { stream: true })).replaceAll('\r\n', '\n').split('\n\n');
+      text = events.pop();
+      for (const event of events) {
+        const data = event.split('\n').filter(line => line.startsWith('data:')).map(line => line.slice(5)).join('\n');
+        if (data.trim()) heard(JSON.parse(data));
+      }
+    }
+  } catch (error) {
+    // Cut for its silence: the status is asked for at once, and says whether the agent is there.
+    if (!cut.signal.aborted) throw error;
+  } finally {
+    clearTimeout(silence);
+    cut.abort();
+  }
+}

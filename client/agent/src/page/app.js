@@ -1,0 +1,187 @@
+// Puts the page together: hears how the agent stands, and shows it.
+
+import { follow, get, getText, post, Refused, takeToken } from './api.js';
+import { Day } from './day.js';
+import { Preferences } from './preferences.js';
+import { figures, project, safety, sensors } from './cards.js';
+import { clock, day, fill, el, length, say, sentence, time, when } from './words.js';
+
+const $ = id => document.getElementById(id);
+const HOUR_S = 3600;
+/** When a morning starts for who pauses until then. */
+const MORNING = 7;
+const picture = new Day({ picture: $('picture'), caption: $('caption'), legend: $('legend'), table: $('day-table').querySelector('.scroll') });
+const preferences = new Preferences($('preferences'));
+let status = null, shown = 0, heardAt = null, asked = 0, told = '';
+
+const STATES = { run: 'Training', wait: 'Ready', hold: 'Holding', paused: 'Paused', stranger: 'Not part of a run' };
+
+function stateOf(s) {
+  if (!s.run) return 'stranger';
+  if (s.why.kind === 'paused') return 'paused';
+  if (!s.why.allowed) return 'hold';
+  return s.session?.working ? 'run' : 'wait';
+}
+
+/** What goes wrong and waits for the owner. */
+function troubles(s) {
+  const left = s.worker?.left_alone ?? [];
+  return [
+    s.config_error && el('p', {}, `${sentence(s.config_error)} The last good preferences stay in force.`),
+    left.map(one => el('p', {}, `${one.device} is left alone: ${sentence(one.reason)}`)),
+    left.length > 0 && el('button', { type: 'button', id: 'retry' }, 'Try again'),
+  ];
+}
+
+function show(s) {
+  const first = status === null || heardAt === null;
+  status = s;
+  heardAt = Date.now();
+  const state = stateOf(s);
+  document.body.dataset.state = state === 'wait' ? 'run' : state;
+  live('yes', 'live');
+  say($('whose'), s.name ? `on ${s.name}` : '');
+  say($('state'), STATES[state]);
+  say($('sentence'), state === 'stranger' ? 'This computer has not joined a run yet.' : sentence(s.why.reason));
+  say($('next'), state === 'stranger' ? 'Ask the people of a run for an invite, then give it to: nightjar join INVITE' : next(s, state));
+  document.title = `${STATES[state]} · Nightjar`;
+  fill($('notices'), troubles(s));
+  buttons(s, state);
+  fill($('figures-body'), figures(s));
+  fill($('project-body'), project(s));
+  fill($('sensors'), sensors(s));
+  fill($('safety'), safety(s));
+  say($('imprint'), [s.device && `Device ${s.device}`, s.version && `Nightjar ${s.version}`].filter(Boolean).join(' · '));
+  const why = JSON.stringify([s.why.allowed, s.why.kind, s.why.reason, s.why.until]);
+  if (first) preferences.load();
+  if (first || why !== told || Date.now() - asked > 60000) drawDay();
+  told = why;
+}
+
+/** What comes next, where that can be known. */
+function next(s, state) {
+  const until = time(s.why.until), now = new Date();
+  if (state === 'paused') return until ? `It goes on ${when(until)}, in ${length(until - now)}.` : 'It stays so until you resume.';
+  if (state === 'hold') return until && until > now ? `It may go on ${when(until)}, in ${length(until - now)}.` : opening(s.why.kind);
+  const forced = s.override?.kind === 'run_now' ? time(s.override.until) : null;
+  return forced ? `You asked it to run; your preferences decide again ${when(forced)}.` : '';
+}
+
+/** What ends a hold whose end nobody knows. */
+function opening(kind) {
+  if (kind === 'off') return 'It stays so until you change your preferences.';
+  return kind?.startsWith('unknown') ? 'It goes on once it can tell, or once you waive that.' : 'It goes on by itself once that is over.';
+}
+
+function buttons(s, state) {
+  $('actions').hidden = state === 'stranger';
+  const overridden = state === 'paused' || s.override?.kind === 'run_now';
+  $('resume').hidden = !overridden;
+  say($('resume'), state === 'paused' ? 'Resume' : 'Back to my preferences');
+  $('pauses').hidden = state === 'paused';
+  $('run-now').hidden = state === 'run' || state === 'wait' || overridden;
+  $('morning').title = when(morning());
+}
+
+/** The next morning that is at least two hours away. */
+function morning(now = new Date()) {
+  const at = new Date(now.getFullYear(), now.getMonth(), now.getDate(), MORNING);
+  if (at - now < 2 * HOUR_S * 1000) at.setDate(at.getDate() + 1);
+  return at;
+}
+
+/** Does what a button says, and says that it was done or why not. */
+async function act(path, done) {
+  try {
+    await post(path);
+    show(await get('/status'));
+    say($('acted'), done);
+    setTimeout(() => $('acted').textContent === done && say($('acted'), ''), 6000);
+  } catch (error) {
+    say($('acted'), error instanceof Refused ? sentence(error.message) : 'Nightjar does not answer.');
+  }
+}
+
+$('pauses').addEventListener('click', event => {
+  const length = event.target.dataset?.pause;
+  const seconds = { hour: HOUR_S, morning: Math.round((morning() - Date.now()) / 1000) }[length];
+  if (length) act(seconds ? `/pause?seconds=${seconds}` : '/pause', 'Paused.').then(() => $('resume').hidden || $('resume').focus());
+});
+$('resume').addEventListener('click', () => act('/resume', 'Your preferences decide again.').then(() => $('pauses').querySelector('button').focus()));
+$('run-now').addEventListener('click', () => act(`/run-now?seconds=${HOUR_S}`, 'It runs for an hour, unless the computer gets too warm or too full.'));
+
+$('notices').addEventListener('click', event => event.target.id === 'retry' && act('/retry', 'It tries again.'));
+
+async function drawDay() {
+  asked = Date.now();
+  const now = new Date();
+  say($('day-title'), shown === 0 ? 'Today' : shown === -1 ? 'Yesterday' : new Date(now.getFullYear(), now.getMonth(), now.getDate() + shown).toLocaleDateString(undefined, { weekday: 'long', day: 'numeric', month: 'long' }));
+  $('day-on').disabled = shown === 0;
+  try {
+    const history = await get(`/history?day=${day(now, shown)}`);
+    const held = status && !status.why.allowed ? time(status.why.until) : null;
+    picture.show(history, { now, due: shown === 0 ? held : null, today: shown === 0 });
+  } catch (error) {
+    if (error instanceof Refused) say($('caption'), sentence(error.message));
+  }
+}
+$('day-back').addEventListener('click', () => { shown -= 1; drawDay(); });
+$('day-on').addEventListener('click', () => { shown = Math.min(0, shown + 1); drawDay(); });
+
+async function readLog() {
+  if (!$('log').open) return;
+  try {
+    const text = await getText('/log?lines=200');
+    let lines = text;
+    try { const body = JSON.parse(text); lines = (body.lines ?? body).join('\n'); } catch { /* plain lines */ }
+    const end = $('log-lines').scrollTop + $('log-lines').clientHeight >= $('log-lines').scrollHeight - 8;
+    say($('log-lines'), lines.trim() || 'Nothing was written yet.');
+    if (end) $('log-lines').scrollTop = $('log-lines').scrollHeight;
+  } catch (error) {
+    say($('log-lines'), error instanceof Refused ? sentence(error.message) : 'Nightjar does not answer.');
+  }
+}
+$('log').addEventListener('toggle', readLog);
+
+function live(state, words) {
+  $('live').dataset.live = state;
+  say($('live-words'), words);
+}
+
+/** Says clearly that what is shown is old, or that this page was never let in. */
+function lost(error) {
+  const refused = error instanceof Refused;
+  if (refused) return lock('This page’s key no longer fits.', 'Nightjar was started anew. Run nightjar open for a page that fits.');
+  document.body.dataset.state = 'gone';
+  document.title = 'No answer · Nightjar';
+  live('no', 'no answer');
+  say($('state'), 'No answer');
+  say($('sentence'), 'Nightjar does not answer; it has probably stopped.');
+  say($('next'), `${heardAt ? `Last heard at ${clock(heardAt)}; what you see below is from then. ` : ''}Start it with nightjar run, then open this page with nightjar open.`);
+  $('actions').hidden = true;
+  fill($('notices'));
+}
+
+function lock(words, then) {
+  document.body.dataset.state = 'locked';
+  document.title = 'Locked · Nightjar';
+  live('no', 'locked');
+  say($('state'), 'Locked');
+  say($('sentence'), words);
+  say($('next'), then);
+  $('actions').hidden = true;
+  fill($('notices'));
+}
+
+// Another link from `nightjar open` in the same tab.
+addEventListener('hashchange', () => /^#[0-9a-zA-Z_-]{24,}$/.test(location.hash) && takeToken() && location.reload());
+document.addEventListener('visibilitychange', () => { if (!document.hidden && status) { preferences.load(); drawDay(); } });
+setInterval(() => {
+  if (document.hidden || !status || document.body.dataset.state === 'gone') return;
+  say($('next'), stateOf(status) === 'stranger' ? $('next').textContent : next(status, stateOf(status)));
+  if (Date.now() - asked > 60000) drawDay();
+  readLog();
+}, 15000);
+
+if (takeToken()) follow(show, lost);
+else lock('This page was opened without its key.', 'Run nightjar open in a terminal; it opens the page with the key in its link.');

@@ -1,0 +1,62 @@
+//! Numbers and times in words.
+
+use jiff::{Unit, Zoned};
+use std::time::Duration;
+
+/// "9 minutes".
+pub(super) fn duration(duration: Duration) -> String {
+    let (count, unit) = match duration.as_secs() {
+        s @ 0..=119 => (s, "second"),
+        s @ 120..=7199 => (s / 60, "minute"),
+        s @ 7200..=172_799 => (s / 3600, "hour"),
+        s => (s / 86_400, "day"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+/// "until just now", "until 12 seconds ago".
+pub(super) fn until_ago(ago: Duration) -> String {
+    if ago < Duration::from_secs(1) { "until just now".into() } else { format!("until {} ago", duration(ago)) }
+}
+
+/// Bytes in the unit that suits: "100 MiB", "1.5 GiB".
+pub(super) fn bytes(bytes: u64) -> String {
+    const GIB: u64 = 1 << 30;
+    match bytes {
+        0..GIB => format!("{} MiB", bytes >> 20),
+        _ if bytes.is_multiple_of(GIB) => format!("{} GiB", bytes >> 30),
+        _ => format!("{:.1} GiB", bytes as f64 / GIB as f64),
+    }
+}
+
+/// A moment as one says it now: "at 18:00", "tomorrow at 07:00", "on Monday at 22:00", "on 1 December".
+pub(super) fn moment(at: &Zoned, now: &Zoned) -> String {
+    let days = at.date().since((Unit::Day, now.date())).map_or(i32::MAX, |span| span.get_days());
+    let time = at.strftime("%H:%M");
+    match days {
+        0 => format!("at {time}"),
+        1 => format!("tomorrow at {time}"),
+        2..=6 => format!("on {} at {time}", at.strftime("%A")),
+        _ if at.time() == jiff::civil::Time::midnight() => format!("on {} {}", at.day(), at.strftime("%B")),
+        _ => format!("on {} {} at {time}", at.day(), at.strftime("%B")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_people_say_it() {
+        let now: Zoned = "2026-06-10T12:00[Europe/Berlin]".parse().unwrap();
+        let said = |at: &str| moment(&format!("{at}[Europe/Berlin]").parse().unwrap(), &now);
+        assert_eq!(said("2026-06-10T18:00"), "at 18:00");
+        assert_eq!(said("2026-06-11T00:00"), "tomorrow at 00:00");
+        assert_eq!(said("2026-06-15T22:00"), "on Monday at 22:00");
+        assert_eq!(said("2026-07-01T00:00"), "on 1 July");
+        assert_eq!(said("2027-06-10T18:05"), "on 10 June at 18:05");
+        assert_eq!((bytes(100 << 20), bytes(5 << 30), bytes(3 << 29)), ("100 MiB".into(), "5 GiB".into(), "1.5 GiB".into()));
+        assert_eq!(duration(Duration::from_secs(1)), "1 second");
+        assert_eq!(duration(Duration::from_secs(599)), "9 minutes");
+    }
+}

@@ -1,0 +1,175 @@
+//! Tests of the file as a running program holds it: layers, edits that leave comments alone, mistakes, reloading.
+
+use super::*;
+use crate::preferences::{LAST_GOOD_FILE, Policy};
+use proptest::prelude::*;
+
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(text: &str) -> Self {
+        let place = Place { folder: tempfile::tempdir().unwrap() };
+        place.write(text);
+        place
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join(PREFERENCES_FILE)
+    }
+
+    /// Replaced as a whole, as editors do it; so it never has the stamp that it had.
+    fn write(&self, text: &str) {
+        write(&self.path(), text).unwrap();
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(self.path()).unwrap()
+    }
+
+    fn load(&self) -> Result<PreferencesFile, String> {
+        self.load_under(&[], &[])
+    }
+
+    fn load_under(&self, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<PreferencesFile, String> {
+        let environment = environment.iter().map(|(name, value)| (String::from(*name), String::from(*value)));
+        let last_good = self.folder.path().join(LAST_GOOD_FILE);
+        PreferencesFile::load_under(&self.path(), &last_good, environment, flags).map_err(|e| e.to_string())
+    }
+}
+
+#[test]
+fn flags_beat_the_environment_that_beats_the_file() {
+    let place = Place::new("version = 2\nidle_minutes = 1\naway_threads = 1\ncheckpoint_s = 1\n");
+    let environment =
+        [("NIGHTJAR_AWAY_THREADS", "2"), ("NIGHTJAR_CHECKPOINT_S", "2"), ("NIGHTJAR_HOME", "/"), ("AWAY_THREADS", "9")];
+    let file = place.load_under(&environment, &[("checkpoint_s", "3")]).unwrap();
+    let p = file.preferences();
+    assert_eq!((p.idle_minutes, p.away.threads, p.checkpoint_s, p.in_use.threads), (Some(1), 2, 3, 1));
+    let sources = ["idle_minutes", "away_threads", "checkpoint_s", "in_use_threads"].map(|key| file.source(key));
+    assert_eq!(sources, [Source::File, Source::Environment, Source::CommandLine, Source::Default]);
+    let told = place.load_under(&[("NIGHTJAR_DEVICE", "abacus")], &[]).unwrap_err();
+    assert_eq!(told, "NIGHTJAR_DEVICE in the environment: `device` is `abacus`; allowed is auto, flex, wgpu or wgpu:N");
+    assert!(place.load_under(&[], &[("device", "abacus")]).unwrap_err().starts_with("command line: `device`"));
+}
+
+#[test]
+fn an_edit_leaves_everything_else_alone() {
+    let place = Place::new(
+        "version = 2\n# why\nidle_minutes =  5   # five\r\n\nprograms = [ # games\n  \"a\",\n] # end\n# on_battery = false",
+    );
+    let mut file = place.load().unwrap();
+    file.set("idle_minutes", "off").unwrap();
+    file.set("programs", "b, c,b").unwrap();
+    file.set("on_battery", "yes").unwrap();
+    file.set("schedule", "mon-fri 20:00-07:00").unwrap();
+    assert_eq!(
+        place.text(),
+        "version = 2\n# why\nidle_minutes =  \"off\"   # five\r\n\nprograms = [\"b\", \"c\"] # end\non_battery = true\nschedule = \"mon-fri 20:00-07:00\"\n"
+    );
+    assert_eq!((file.preferences().idle_minutes, file.preferences().on_battery), (None, true));
+    file.set("programs", "default").unwrap();
+    assert!(place.text().contains("\n# programs = [\"b\", \"c\"] # end\n"));
+    assert!(file.preferences().programs.is_empty());
+    let before = place.text();
+    let told = file.set("idle_minutes", "0.5").unwrap_err().to_string();
+    assert_eq!(told, "nothing was changed: `idle_minutes` is `0.5`; allowed is off, or a whole number from 1 to 1440");
+    assert!(file.set("idel_minutes", "1").unwrap_err().to_string().contains("`idle_minutes` may be meant"));
+    assert_eq!(place.text(), before);
+}
+
+#[test]
+fn the_first_set_writes_the_explained_file() {
+    let place = Place::new("");
+    fs::remove_file(place.path()).unwrap();
+    let mut file = place.load().unwrap();
+    file.set("device", "wgpu:1").unwrap();
+    assert_eq!(place.text(), template().replace("# device = \"auto\"", "device = \"wgpu:1\""));
+}
+
+#[test]
+fn a_set_upgrades_the_format() {
+    let place = Place::new("policy = \"idle\" # as ever\nschedule = \"01:00-02:00\"\n");
+    let mut file = place.load().unwrap();
+    file.set("schedule", "03:00-04:00").unwrap();
+    assert_eq!(place.text(), "version = 2\npolicy = \"considerate\" # as ever\nschedule = \"03:00-04:00\"\n");
+}
+
+#[test]
+fn the_last_good_one_stays_in_force() {
+    let place = Place::new("version = 2\nidle_minutes = 7\n");
+    let mut file = place.load().unwrap();
+    assert!(!file.reload_if_changed());
+    place.write("version = 2\nidle_minutes = 7\ncheckpoint_s = 0\n");
+    assert!(!file.reload_if_changed());
+    assert!(file.error().unwrap().to_string().contains("line 3: `checkpoint_s` is `0`"));
+    assert_eq!(file.preferences().idle_minutes, Some(7));
+    assert!(file.set("idle_minutes", "9").is_err(), "a file with a mistake is not built on");
+
+    // Over a restart too, and under other flags.
+    let mut file = place.load_under(&[], &[("checkpoint_s", "9")]).unwrap();
+    assert!(file.error().is_some());
+    assert_eq!((file.preferences().idle_minutes, file.preferences().checkpoint_s), (Some(7), 9));
+    place.write("version = 2\nidle_minutes = 8\n");
+    assert!(file.reload_if_changed() && file.error().is_none());
+    assert_eq!(file.preferences().idle_minutes, Some(8));
+
+    let fresh = Place::new("idle_minutes = -1");
+    assert!(fresh.load().unwrap_err().contains("line 1"), "there is no good one yet");
+    fresh.write(&"#".repeat(BYTES_MAX as usize + 1));
+    assert!(fresh.load().unwrap_err().contains("longer than"));
+}
+
+/// Some editors remove a file before they write it anew.
+#[test]
+fn a_file_that_is_gone_for_a_moment_counts_for_nothing() {
+    let place = Place::new("version = 2\npolicy = \"always\"\n");
+    let mut file = place.load().unwrap();
+    fs::remove_file(place.path()).unwrap();
+    assert!(!file.reload_if_changed());
+    place.write("version = 2\npolicy = \"always\"\n");
+    assert!(!file.reload_if_changed());
+    assert_eq!(file.preferences().policy, Policy::Always);
+    fs::remove_file(place.path()).unwrap();
+    assert!(!file.reload_if_changed() && file.reload_if_changed());
+    assert_eq!(file.preferences(), &Preferences::default());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_stays_a_link() {
+    let place = Place::new("version = 2\n");
+    let real = place.folder.path().join("dotfiles.toml");
+    fs::rename(place.path(), &real).unwrap();
+    std::os::unix::fs::symlink(&real, place.path()).unwrap();
+    place.load().unwrap().set("device", "flex").unwrap();
+    assert!(fs::symlink_metadata(place.path()).unwrap().is_symlink());
+    assert!(fs::read_to_string(real).unwrap().contains("device = \"flex\""));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// Whatever is set in whatever order, the file says it and its comments stay.
+    #[test]
+    fn any_edits_hold(edits in prop::collection::vec((0usize..8, prop::bool::ANY), 1..12)) {
+        let values = [
+            ("idle_minutes", "3", "off"), ("schedule", "always", "sat 10:00-11:00"), ("waive", "idle, disk", ""), ("programs", "a\"b, c", "é"),
+            ("on_battery", "true", "default"), ("device", "flex", "wgpu:3"), ("tokens_per_s_max", "0.5", "1000"), ("away_duty_percent", "off", "50"),
+        ];
+        let place = Place::new("# first\n\nversion = 2 # two\n  # last");
+        let mut file = place.load().unwrap();
+        let mut expected = Preferences::default();
+        for (which, other) in edits {
+            let (key, one, two) = values[which];
+            let value = if other { two } else { one };
+            file.set(key, value).unwrap();
+            expected.set("test", key, value).unwrap();
+            prop_assert_eq!(file.preferences(), &expected);
+        }
+        let again = place.load().unwrap();
+        prop_assert_eq!(again.preferences(), &expected);
+        let text = place.text();
+        prop_assert!(text.starts_with("# first\n\nversion = 2 # two\n  # last"), "{}", text);
+    }
+}

@@ -1,0 +1,114 @@
+//! What goes and what stays when the owner's bound is reached.
+
+use super::*;
+use crate::lease::LeaseKind;
+use nightjar_shared::{
+    disk::FolderDisk,
+    ids::{Generation, LeaseId, Version},
+};
+
+const KIB: u64 = 1 << 10;
+
+struct Bench {
+    _folder: tempfile::TempDir,
+    disk: FolderDisk,
+    spec: RunSpec,
+    journal: Journal,
+    lease: Lease,
+}
+
+fn blob(name: &str, kib: u64) -> BlobRef {
+    BlobRef { hash: BlobHash::of(name.as_bytes()), bytes: kib * KIB }
+}
+
+/// A device with a lease of 100 KiB of blobs, and two more shards of 50 KiB.
+fn bench() -> Bench {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = FolderDisk::open(folder.path()).unwrap();
+    let spec = RunSpec { model: tiny(), ..serde_json::from_str(r#"{"name": "x", "token_budget": 9}"#).unwrap() };
+    let lease = Lease {
+        id: LeaseId(1),
+        generation: Generation(1),
+        kind: LeaseKind::Train,
+        base_version: Version(1),
+        base_digest: BlobHash::of(b"base"),
+        keyframe: Some(blob("keyframe", 40)),
+        updates: vec![],
+        shard: blob("shard", 60),
+        shard_samples: 9,
+        first_sample: 0,
+        samples: 9,
+        steps: 1,
+        progress_tokens: 0,
+        progress_tokens_per_step: 1,
+        codec: 1,
+    };
+    let journal = Journal { shards: vec![blob("shard", 60), blob("newer", 50), blob("older", 50)], ..Journal::default() };
+    for shard in &journal.shards {
+        disk.write(&shard.file(), &vec![0; shard.bytes as usize]).unwrap();
+    }
+    Bench { _folder: folder, disk, spec, journal, lease }
+}
+
+fn tiny() -> nightjar_shared::model_spec::ModelSpec {
+    let tiny = nightjar_shared::model_spec::ModelSpec::tiny();
+    nightjar_shared::model_spec::ModelSpec { vocab_size: 16, hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, ..tiny }
+}
+
+impl Bench {
+    fn make_room(&self, bytes_max: u64) -> Room {
+        make_room(&self.disk, &self.journal, &self.lease, &self.spec, bytes_max).unwrap()
+    }
+
+    /// What the lease and its training take at their worst.
+    fn needed(&self) -> u64 {
+        100 * KIB + state_bytes(&self.spec)
+    }
+}
+
+#[test]
+fn what_no_lease_needs_goes_oldest_first_and_no_more_than_must() {
+    let bench = bench();
+    let needed = bench.needed();
+    assert_eq!(bench.make_room(needed + 100 * KIB), Room::Enough { evict: vec![] });
+    assert_eq!(bench.make_room(needed + 60 * KIB), Room::Enough { evict: vec![blob("older", 50).hash] });
+    let both = vec![blob("older", 50).hash, blob("newer", 50).hash];
+    assert_eq!(bench.make_room(needed), Room::Enough { evict: both });
+}
+
+#[test]
+fn caches_and_old_logs_go_before_any_shard() {
+    let bench = bench();
+    for file in ["cache/driver/a", "agent.log.old", "history/2026-01.json.damaged"] {
+        bench.disk.write(file, &vec![0; 20 * KIB as usize]).unwrap();
+    }
+    for day in 1..=20 {
+        bench.disk.write(&format!("history/2026-01-{day:02}.jsonl"), &vec![0; KIB as usize]).unwrap();
+    }
+    assert_eq!(used(&bench.disk).unwrap(), (160 + 60 + 20) * KIB);
+    assert_eq!(bench.make_room(bench.needed() + (100 + 20) * KIB), Room::Enough { evict: vec![] });
+    for file in ["cache/driver/a", "agent.log.old", "history/2026-01.json.damaged"] {
+        assert_eq!(bench.disk.length(file).unwrap(), None, "{file}");
+    }
+    assert_eq!(history::days(&bench.disk).unwrap().len(), 20, "no more went than had to");
+    // Then days, but never the last week's.
+    assert_eq!(bench.make_room(bench.needed() + 108 * KIB), Room::Enough { evict: vec![] });
+    assert_eq!(history::days(&bench.disk).unwrap().first().unwrap(), "history/2026-01-13.jsonl");
+}
+
+#[test]
+fn a_lease_that_cannot_fit_says_what_is_missing_and_costs_nothing() {
+    let bench = bench();
+    let Room::Short(why) = bench.make_room(bench.needed() - 1) else { panic!("it fits") };
+    assert!(why.contains("it lacks 1 MiB") && why.contains("prefs set quota_mib_max"), "{why}");
+    assert!(bench.disk.length(&blob("older", 50).file()).unwrap().is_some());
+}
+
+#[test]
+fn without_a_lease_only_what_nobody_needs_goes() {
+    let bench = bench();
+    bench.disk.write("cache/a", &vec![0; 20 * KIB as usize]).unwrap();
+    bench.disk.write("identity.pk8", &[0; 85]).unwrap();
+    tidy(&bench.disk, 10 * KIB).unwrap();
+    assert_eq!(used(&bench.disk).unwrap(), 160 * KIB + 85);
+}

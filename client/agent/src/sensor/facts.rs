@@ -1,0 +1,206 @@
+//! The facts that sensors gather, and how they are put together and shown.
+
+use super::{
+    Seen, SleepDelay, Wants,
+    board::{Fact, Sourced},
+    system::{FULL_SCREEN_SOURCES, IDLE_SOURCES, METERED_SOURCES, POWER_SOURCES},
+};
+use crate::{
+    clock,
+    policy::{Observation, Power, Pressure, Reading},
+};
+use nightjar_shared::time::Mono;
+use std::time::Duration;
+
+/// When the owner last did something.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Input {
+    /// Just now: they are at it.
+    Now,
+    /// At this time.
+    At(Mono),
+    /// Nobody can.
+    Never,
+}
+
+impl Input {
+    /// `idle` ago.
+    pub fn ago(idle: Duration) -> Self {
+        Input::At(clock::mono_now() - idle)
+    }
+
+    /// Time since then.
+    pub fn idle(self, now: Mono) -> Duration {
+        match self {
+            Input::Now => Duration::ZERO,
+            Input::At(at) => now.since(at),
+            Input::Never => Duration::MAX,
+        }
+    }
+}
+
+impl Fact for Input {
+    /// The first input after a time that let something run. Where that is hours, one after a minute is told as well.
+    fn alarms(&self, before: &Self, wants: &Wants) -> bool {
+        let now = clock::mono_now();
+        let long = wants.idle.min(Duration::from_secs(60));
+        before.idle(now) >= long && self.idle(now) < long
+    }
+}
+
+impl Fact for Power {
+    fn alarms(&self, before: &Self, _: &Wants) -> bool {
+        let whole = |power: &Power| power.charge_percent.map(|percent| percent.floor() as i64);
+        self.on_mains != before.on_mains || whole(self) != whole(before)
+    }
+}
+
+impl Fact for bool {
+    fn alarms(&self, before: &Self, _: &Wants) -> bool {
+        self != before
+    }
+}
+
+/// Degrees Celsius.
+impl Fact for f64 {
+    fn alarms(&self, before: &Self, _: &Wants) -> bool {
+        self - before >= 1.0
+    }
+}
+
+/// Bytes that are free.
+impl Fact for u64 {
+    fn alarms(&self, before: &Self, _: &Wants) -> bool {
+        *self < before / 2
+    }
+}
+
+impl Fact for Vec<String> {
+    fn alarms(&self, before: &Self, _: &Wants) -> bool {
+        self != before
+    }
+}
+
+impl Fact for Pressure {
+    /// It never forbids.
+    fn alarms(&self, _: &Self, _: &Wants) -> bool {
+        false
+    }
+}
+
+/// All that is gathered.
+pub(super) struct Facts {
+    pub idle: Sourced<Input>,
+    pub power: Sourced<Power>,
+    pub temperature: Sourced<f64>,
+    pub metered: Sourced<bool>,
+    pub full_screen: Sourced<bool>,
+    pub programs: Sourced<Vec<String>>,
+    pub memory: Sourced<u64>,
+    pub disk: Sourced<u64>,
+    pub pressure: Sourced<Pressure>,
+    /// Whether the system has announced that it goes to sleep.
+    pub sleeping: bool,
+    /// Holds sleep up, once it is announced, until it is dropped.
+    pub sleep_delay: Option<SleepDelay>,
+}
+
+impl Facts {
+    /// Nothing known yet.
+    pub fn new() -> Self {
+        Facts {
+            idle: Sourced::from(IDLE_SOURCES),
+            power: Sourced::from(POWER_SOURCES),
+            temperature: Sourced::from(&["the hardware's sensors"]),
+            metered: Sourced::from(METERED_SOURCES),
+            full_screen: Sourced::from(FULL_SCREEN_SOURCES),
+            programs: Sourced::from(&["the list of processes"]),
+            memory: Sourced::from(&["the system"]),
+            disk: Sourced::from(&["the file system"]),
+            pressure: Sourced::from(&["/proc/pressure"]),
+            sleeping: false,
+            sleep_delay: None,
+        }
+    }
+
+    /// The observation that they make at this time.
+    pub fn observation(&self, now: Mono) -> Observation {
+        let idle = match self.idle.read().0 {
+            Reading::Known(input) => Reading::Known(input.idle(now)),
+            Reading::Unknown(why) => Reading::Unknown(why),
+        };
+        Observation {
+            idle,
+            power: self.power.read().0,
+            temperature_c: self.temperature.read().0,
+            metered: self.metered.read().0,
+            full_screen: self.full_screen.read().0,
+            programs: self.programs.read().0,
+            memory_free: self.memory.read().0,
+            disk_free: self.disk.read().0,
+            data_this_month: 0,
+            pressure: self.pressure.read().0,
+            sleeping: self.sleeping,
+        }
+    }
+
+    /// Who says each fact, in the order of [`seen`].
+    pub fn sources(&self) -> [Option<&'static str>; 9] {
+        [
+            self.idle.read().1,
+            self.power.read().1,
+            self.temperature.read().1,
+            self.metered.read().1,
+            self.full_screen.read().1,
+            self.programs.read().1,
+            self.memory.read().1,
+            self.disk.read().1,
+            self.pressure.read().1,
+        ]
+    }
+}
+
+/// An observation in words.
+pub(super) fn seen(facts: &Observation, sources: [Option<&'static str>; 9]) -> Vec<Seen> {
+    let yes_or_no = |yes: &bool| if *yes { "yes" } else { "no" }.to_owned();
+    let power = |power: &Power| {
+        let from = if power.on_mains { "on mains" } else { "on battery" };
+        power.charge_percent.map_or(from.to_owned(), |percent| format!("{from}, {percent:.0} %"))
+    };
+    let programs = |names: &Vec<String>| if names.is_empty() { "none".into() } else { names.join(", ") };
+    let pressure = |p: &Pressure| format!("cpu {:.0} %, memory {:.0} %, disk {:.0} %", p.cpu, p.memory, p.io);
+    let words = [
+        ("idle", words(&facts.idle, |idle| span(*idle))),
+        ("power", words(&facts.power, power)),
+        ("temperature", words(&facts.temperature_c, |celsius| format!("{celsius:.0} °C"))),
+        ("metered", words(&facts.metered, yes_or_no)),
+        ("full screen", words(&facts.full_screen, yes_or_no)),
+        ("programs", words(&facts.programs, programs)),
+        ("free memory", words(&facts.memory_free, |bytes| mebibytes(*bytes))),
+        ("free disk", words(&facts.disk_free, |bytes| mebibytes(*bytes))),
+        ("pressure", words(&facts.pressure, pressure)),
+    ];
+    let seen = words.into_iter().zip(sources);
+    seen.map(|((name, (value, unknown)), source)| Seen { name, value, unknown, source }).collect()
+}
+
+fn words<T>(reading: &Reading<T>, show: impl Fn(&T) -> String) -> (Option<String>, Option<String>) {
+    match reading {
+        Reading::Known(value) => (Some(show(value)), None),
+        Reading::Unknown(why) => (None, Some(why.clone())),
+    }
+}
+
+/// A time in words.
+fn span(time: Duration) -> String {
+    match time.as_secs() {
+        _ if time == Duration::MAX => "nobody can type here".into(),
+        s @ 0..60 => format!("{s} s"),
+        s @ 60..7200 => format!("{} min", s / 60),
+        s => format!("{} h", s / 3600),
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
+}

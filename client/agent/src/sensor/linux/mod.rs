@@ -1,0 +1,82 @@
+//! Linux. Each fact has several sources, asked at once and heard in this order.
+
+mod bus;
+mod kept_on;
+mod logind;
+mod mutter;
+mod network;
+mod power;
+mod sleep;
+mod terminals;
+mod watch;
+mod wayland;
+mod x11;
+
+use super::{
+    board::{Board, PACE, Post, keep},
+    places::Places,
+};
+use crate::policy::Reading;
+use std::{sync::Arc, time::Duration};
+use tokio::task::JoinSet;
+
+/// Who tells how long nobody used the computer. X11 is asked before the screen saver of freedesktop.org, since it tells of
+/// the first input by itself.
+pub const IDLE_SOURCES: &[&str] = &["Wayland", "Mutter", "X11", "the screen saver", "logind", "the terminals"];
+/// Who tells of mains and battery.
+pub const POWER_SOURCES: &[&str] = &["UPower", "/sys/class/power_supply"];
+/// Who tells what the network costs.
+pub const METERED_SOURCES: &[&str] = &["NetworkManager", "the default route"];
+/// Who tells of full-screen windows.
+pub const FULL_SCREEN_SOURCES: &[&str] = &["X11", "the desktop", "the lack of a screen"];
+
+/// Starts all that wait for events.
+pub fn start(places: &Places, board: &Arc<Board>, tasks: &mut JoinSet<()>) {
+    let (system, session, root) = (&places.system_bus, &places.session_bus, &places.root);
+    macro_rules! source {
+        ($fact:ident, $rank:expr, |$post:ident| $ask:expr) => {{
+            tasks.spawn(keep(Post::new(board, |facts| &mut facts.$fact, $rank), PACE, move |$post| $ask));
+        }};
+    }
+    let p = places.clone();
+    source!(idle, 0, |post| wayland::idle(p.clone(), post));
+    let s = session.clone();
+    source!(idle, 1, |post| mutter::idle(s.clone(), post));
+    let (p, question) = (places.clone(), x11::Question::default());
+    source!(idle, 2, |post| question.clone().idle(p.clone(), post));
+    let s = session.clone();
+    source!(idle, 3, |post| mutter::screen_saver(s.clone(), post));
+    let p = places.clone();
+    source!(idle, 4, |post| logind::idle(p.clone(), post));
+    let p = places.clone();
+    source!(idle, 5, |post| terminals::idle(p.clone(), post));
+
+    let s = system.clone();
+    source!(power, 0, |post| power::upower(s.clone(), post));
+    let r = root.clone();
+    source!(power, 1, |post| power::files(r.clone(), post));
+
+    let s = system.clone();
+    source!(metered, 0, |post| network::network_manager(s.clone(), post));
+    let r = root.clone();
+    source!(metered, 1, |post| network::routes(r.clone(), post));
+
+    let (p, question) = (places.clone(), x11::Question::default());
+    source!(full_screen, 0, |post| question.clone().full_screen(p.clone(), post));
+    let s = session.clone();
+    source!(full_screen, 1, |post| kept_on::kept_on(s.clone(), post));
+    let p = places.clone();
+    source!(full_screen, 2, |post| no_screen(p.clone(), post));
+
+    tasks.spawn(sleep::listen(system.clone(), board.clone()));
+}
+
+/// Nothing covers a screen where there is none.
+async fn no_screen(places: Places, post: Post<bool>) -> String {
+    const EVERY: Duration = Duration::from_secs(5);
+    while !places.graphical() {
+        post.says_for(Reading::Known(false), EVERY * 6);
+        tokio::time::sleep(EVERY).await;
+    }
+    "the desktop tells nobody which windows cover the screen".into()
+}

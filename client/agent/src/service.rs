@@ -1,0 +1,121 @@
+//! Nightjar as a part of the owner's session: started when they log in, ended when they log out. A systemd user unit on
+//! Linux, a launchd agent on macOS, an entry under `Run` on Windows; what the system's own tools cannot do is not done.
+
+mod launchd;
+mod registry;
+mod systemd;
+
+use crate::home::Home;
+use std::{
+    io,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+/// What a service manager can be asked to do.
+struct Manager {
+    install: fn(&Service) -> Result<(), ServiceError>,
+    remove: fn() -> Result<(), ServiceError>,
+    standing: fn() -> Result<Standing, ServiceError>,
+}
+
+/// This system's.
+const MANAGER: Manager = if cfg!(target_os = "macos") {
+    launchd::MANAGER
+} else if cfg!(windows) {
+    registry::MANAGER
+} else {
+    systemd::MANAGER
+};
+
+/// Set where the service manager has started this program.
+pub const SERVICE_VARIABLE: &str = "NIGHTJAR_SERVICE";
+
+/// What the service runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// The program.
+    pub program: PathBuf,
+    /// Its home folder, if that is not the user's own.
+    pub home: Option<PathBuf>,
+}
+
+/// How the service stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether it is started at every login.
+    pub installed: bool,
+    /// Whether it runs now, as far as the service manager says.
+    pub running: bool,
+    /// Where it is written down.
+    pub place: String,
+}
+
+/// A service that cannot be installed, removed or asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The system names no folder for it.
+    #[error("this system names no folder for the user's services")]
+    Nowhere,
+    /// A file cannot be written or removed.
+    #[error("cannot write {place}: {source}")]
+    File {
+        /// Which.
+        place: String,
+        /// The disk's words.
+        source: io::Error,
+    },
+    /// The service manager is not there, or refuses.
+    #[error("`{command}` failed: {why}")]
+    Manager {
+        /// What was run.
+        command: String,
+        /// What it said.
+        why: String,
+    },
+}
+
+impl Service {
+    /// This very program, with this home.
+    pub fn of_this_program(home: &Home) -> io::Result<Self> {
+        Ok(Service { program: std::env::current_exe()?, home: home.named().map(PathBuf::from) })
+    }
+
+    /// Installs and starts it; what was installed before is replaced.
+    pub fn install(&self) -> Result<Standing, ServiceError> {
+        (MANAGER.install)(self)?;
+        standing()
+    }
+
+    /// The command line that the service runs.
+    fn words(&self) -> Vec<String> {
+        let mut words = vec![self.program.display().to_string()];
+        if let Some(home) = &self.home {
+            words.extend(["--home".to_owned(), home.display().to_string()]);
+        }
+        words.push("run".to_owned());
+        words
+    }
+}
+
+/// Ends and removes it; not installed is fine.
+pub fn remove() -> Result<(), ServiceError> {
+    (MANAGER.remove)()
+}
+
+/// How it stands.
+pub fn standing() -> Result<Standing, ServiceError> {
+    (MANAGER.standing)()
+}
+
+/// Runs one of the system's own tools; gives back what it says.
+fn run(command: &str, arguments: &[&str]) -> Result<String, ServiceError> {
+    let line = format!("{command} {}", arguments.join(" "));
+    let failed = |why: String| ServiceError::Manager { command: line.clone(), why };
+    let ended = Command::new(command).args(arguments).stdin(Stdio::null()).output().map_err(|e| failed(e.to_string()))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if ended.status.success() { Ok(text(&ended.stdout)) } else { Err(failed(text(&ended.stderr))) }
+}
+
+#[cfg(test)]
+mod tests;

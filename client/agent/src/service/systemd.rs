@@ -1,0 +1,57 @@
+//! The systemd user unit. The text is that of `installers/linux/nightjar.service`, with this program's path.
+
+use super::{Manager, Service, ServiceError, Standing, run};
+use std::{fs, path::PathBuf};
+
+const UNIT: &str = "nightjar.service";
+const TEMPLATE: &str = include_str!("../../../../installers/linux/nightjar.service");
+const TEMPLATE_COMMAND: &str = "ExecStart=/usr/bin/nightjar run\n";
+
+pub(super) const MANAGER: Manager = Manager { install, remove, standing };
+
+/// The unit's text.
+pub(super) fn unit(service: &Service) -> String {
+    let words: Vec<String> = service.words().iter().map(|word| quoted(word)).collect();
+    TEMPLATE.replace(TEMPLATE_COMMAND, &format!("ExecStart={}\n", words.join(" ")))
+}
+
+/// A word of a command line as systemd reads it: `%` begins a specifier, `$` a variable.
+fn quoted(word: &str) -> String {
+    let escaped = word.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
+    format!("\"{escaped}\"")
+}
+
+fn file() -> Result<PathBuf, ServiceError> {
+    let folders = directories::BaseDirs::new().ok_or(ServiceError::Nowhere)?;
+    Ok(folders.config_dir().join("systemd/user").join(UNIT))
+}
+
+fn install(service: &Service) -> Result<(), ServiceError> {
+    let file = file()?;
+    let error = |source| ServiceError::File { place: file.display().to_string(), source };
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder).map_err(error)?;
+    }
+    fs::write(&file, unit(service)).map_err(error)?;
+    run("systemctl", &["--user", "daemon-reload"])?;
+    run("systemctl", &["--user", "enable", UNIT])?;
+    run("systemctl", &["--user", "restart", UNIT]).map(drop)
+}
+
+fn remove() -> Result<(), ServiceError> {
+    let file = file()?;
+    if !file.exists() {
+        return Ok(());
+    }
+    // Where no manager answers, nothing runs either; the file goes all the same.
+    let stopped = run("systemctl", &["--user", "disable", "--now", UNIT]);
+    fs::remove_file(&file).map_err(|source| ServiceError::File { place: file.display().to_string(), source })?;
+    stopped?;
+    run("systemctl", &["--user", "daemon-reload"]).map(drop)
+}
+
+fn standing() -> Result<Standing, ServiceError> {
+    let file = file()?;
+    let says = |question| run("systemctl", &["--user", question, UNIT]).is_ok();
+    Ok(Standing { installed: file.exists(), running: says("is-active"), place: file.display().to_string() })
+}

@@ -1,0 +1,133 @@
+//! The icon on Linux: a StatusNotifierItem on the session bus, as KDE, GNOME with its extension, and most panels show it.
+
+use super::{Face, State, Wish, drawing, menu_line};
+use ksni::{Category, Icon, MenuItem, OfflineReason, Status, ToolTip, Tray, TrayMethods, menu::StandardItem};
+use std::{sync::OnceLock, time::Duration};
+use tokio::sync::{mpsc, watch};
+
+/// Without a bus or a panel they are looked for again: soon at a login, seldom later.
+const LOOK_AGAIN_FIRST: Duration = Duration::from_secs(1);
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(300);
+/// How long the menu's short pause is.
+const SHORT_PAUSE: Duration = Duration::from_secs(3600);
+
+/// Keeps an icon shown until nobody sends faces any more.
+pub(super) async fn show(mut faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>) {
+    let mut look_again = LOOK_AGAIN_FIRST;
+    loop {
+        let mut shown = faces.borrow_and_update().clone();
+        let item = Item { face: shown.clone(), wishes: wishes.clone() };
+        match item.spawn().await {
+            Ok(handle) => {
+                while faces.changed().await.is_ok() {
+                    let face = faces.borrow_and_update().clone();
+                    if face == shown {
+                        continue;
+                    }
+                    shown = face.clone();
+                    if handle.update(|item: &mut Item| item.face = face).await.is_none() {
+                        break;
+                    }
+                }
+                if faces.has_changed().is_err() {
+                    handle.shutdown().await;
+                    return;
+                }
+                look_again = LOOK_AGAIN_FIRST;
+            }
+            Err(e) => tracing::debug!("no tray icon for now: {e}"),
+        }
+        let the_agent_ends = async { while faces.changed().await.is_ok() {} };
+        if tokio::time::timeout(look_again, the_agent_ends).await.is_ok() {
+            return;
+        }
+        look_again = (look_again * 2).min(LOOK_AGAIN_MAX);
+    }
+}
+
+struct Item {
+    face: Face,
+    wishes: mpsc::Sender<Wish>,
+}
+
+impl Item {
+    fn wish(&self, wish: Wish) {
+        if self.wishes.try_send(wish).is_err() {
+            tracing::warn!("the agent is too busy for the tray's menu; choose again");
+        }
+    }
+}
+
+impl Tray for Item {
+    fn id(&self) -> String {
+        "nightjar".into()
+    }
+
+    fn title(&self) -> String {
+        let word = match self.face.state {
+            State::Running => "running",
+            State::Held => "holding",
+            State::Paused => "paused",
+            State::Trouble => "needs you",
+        };
+        format!("Nightjar: {word}")
+    }
+
+    fn category(&self) -> Category {
+        Category::ApplicationStatus
+    }
+
+    fn status(&self) -> Status {
+        if self.face.state == State::Trouble { Status::NeedsAttention } else { Status::Active }
+    }
+
+    fn icon_pixmap(&self) -> Vec<Icon> {
+        pictures(self.face.state)
+    }
+
+    fn attention_icon_pixmap(&self) -> Vec<Icon> {
+        pictures(State::Trouble)
+    }
+
+    fn tool_tip(&self) -> ToolTip {
+        // A tooltip is markup.
+        let description = self.face.sentence.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        ToolTip { title: self.title(), description, ..ToolTip::default() }
+    }
+
+    fn activate(&mut self, _x: i32, _y: i32) {
+        self.wish(Wish::OpenPage);
+    }
+
+    fn menu(&self) -> Vec<MenuItem<Self>> {
+        let entry = |label: &str, wish: Wish| -> MenuItem<Self> {
+            let activate = Box::new(move |item: &mut Item| item.wish(wish));
+            StandardItem { label: label.into(), activate, ..StandardItem::default() }.into()
+        };
+        let sentence = StandardItem { label: menu_line(&self.face.sentence), enabled: false, ..StandardItem::default() };
+        let mut menu = vec![sentence.into(), MenuItem::Separator];
+        if self.face.paused {
+            menu.push(entry("Resume", Wish::Resume));
+        } else {
+            menu.push(entry("Pause for 1 hour", Wish::Pause(Some(SHORT_PAUSE))));
+            menu.push(entry("Pause until I resume", Wish::Pause(None)));
+        }
+        menu.extend([entry("Open the page", Wish::OpenPage), MenuItem::Separator, entry("Quit", Wish::Quit)]);
+        menu
+    }
+
+    fn watcher_offline(&self, reason: OfflineReason) -> bool {
+        tracing::debug!("no place for a tray icon for now: {reason:?}");
+        true
+    }
+}
+
+/// A state's pictures in all sizes; drawn once.
+fn pictures(state: State) -> Vec<Icon> {
+    static DRAWN: [OnceLock<Vec<Icon>>; 4] = [const { OnceLock::new() }; 4];
+    let draw = || {
+        let icon = |size: usize| Icon { width: size as i32, height: size as i32, data: drawing::argb(state, size) };
+        drawing::SIZES.map(icon).into()
+    };
+    DRAWN[state as usize].get_or_init(draw).clone()
+}

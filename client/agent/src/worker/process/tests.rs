@@ -1,0 +1,121 @@
+//! Real processes: shell scripts in a worker's place.
+
+use super::*;
+use nightjar_shared::wire::worker::Stop;
+use std::{fs, path::Path};
+
+fn shell(script: &str, folder: &Path) -> Processes {
+    Processes { program: "/bin/sh".into(), arguments: vec!["-c".into(), script.into()], log: folder.join("worker.log") }
+}
+
+fn order(threads: usize) -> Order {
+    Order { device: "flex".into(), avoid: vec![], limits: Limits { duty: 1.0, threads, memory_bytes: u64::MAX } }
+}
+
+/// A script that makes a file longer as long as it runs, by itself and by a process of its own.
+fn scribe(mark: &Path) -> String {
+    let each = |name: &str| format!("while :; do echo x >> {}.{name}; sleep 0.01; done", mark.display());
+    format!("({}) & {}", each("child"), each("self"))
+}
+
+/// How long both files are, once they are there.
+async fn lengths(mark: &Path) -> [u64; 2] {
+    let length = |name: &str| fs::metadata(mark.with_extension(name)).map_or(0, |m| m.len());
+    loop {
+        let both = [length("self"), length("child")];
+        if both.iter().all(|l| *l > 0) {
+            return both;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn a_while() {
+    tokio::time::sleep(Duration::from_millis(200)).await;
+}
+
+#[tokio::test]
+async fn a_crash_is_told_with_its_last_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let (events, mut heard) = mpsc::channel(8);
+    let _worker = shell("echo the driver is gone >&2; exit 3", folder.path()).start(&order(1), events).unwrap();
+    let Some(WorkerEvent::Exited(words)) = heard.recv().await else { panic!("no end") };
+    assert!(words.contains("the driver is gone") && words.contains('3'), "{words}");
+    assert_eq!(fs::read_to_string(folder.path().join("worker.log")).unwrap(), "the driver is gone\n");
+}
+
+#[tokio::test]
+async fn a_message_arrives_and_nonsense_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (events, mut heard) = mpsc::channel(8);
+    // Takes the beginning of the first message, then answers with a length beyond all bounds.
+    let script = r"head -c 6 >/dev/null; printf '\377\377\377\377'; sleep 60";
+    let mut worker = shell(script, folder.path()).start(&order(1), events).unwrap();
+    assert!(worker.send(to_worker::Body::Stop(Stop {})));
+    let Some(WorkerEvent::Exited(words)) = heard.recv().await else { panic!("no end") };
+    assert!(words.contains("over the limit"), "{words}");
+    assert_eq!(worker.pid(), None);
+}
+
+#[tokio::test]
+async fn frozen_none_of_it_runs_and_thawed_it_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("alive");
+    let (events, _heard) = mpsc::channel(8);
+    let mut worker = shell(&scribe(&mark), folder.path()).start(&order(1), events).unwrap();
+    lengths(&mark).await;
+    worker.freeze();
+    worker.freeze();
+    a_while().await;
+    let frozen = lengths(&mark).await;
+    a_while().await;
+    assert_eq!(lengths(&mark).await, frozen);
+    worker.thaw();
+    while lengths(&mark).await.iter().zip(frozen).any(|(now, then)| *now <= then) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn dropping_it_ends_all_of_it_frozen_or_not() {
+    for frozen in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("alive");
+        let (events, _heard) = mpsc::channel(8);
+        let mut worker = shell(&scribe(&mark), folder.path()).start(&order(1), events).unwrap();
+        lengths(&mark).await;
+        let pid = worker.pid().unwrap();
+        if frozen {
+            worker.freeze();
+        }
+        drop(worker);
+        while Path::new(&format!("/proc/{pid}/exe")).exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        a_while().await;
+        let ended = lengths(&mark).await;
+        a_while().await;
+        assert_eq!(lengths(&mark).await, ended);
+    }
+}
+
+#[tokio::test]
+async fn the_order_is_on_its_command_line_and_only_threads_need_a_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (events, mut heard) = mpsc::channel(8);
+    // After `-c SCRIPT`, the first argument is $0.
+    let mut workshop = shell("echo \"$0 $*\" >&2; cat >/dev/null", folder.path());
+    let order = Order { device: "auto".into(), avoid: vec!["A (x)".into(), "B".into()], ..order(2) };
+    let mut worker = workshop.start(&order, events).unwrap();
+    let limits = order.limits;
+    assert!(worker.allow(&Limits { duty: 0.5, memory_bytes: 1 << 30, ..limits }));
+    assert!(!worker.allow(&Limits { threads: 1, ..limits }));
+    let said = loop {
+        match fs::read_to_string(folder.path().join("worker.log")) {
+            Ok(said) if said.ends_with('\n') => break said,
+            _ => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    };
+    assert!(said.starts_with("--device auto --threads 2 --avoid A (x) --avoid B"), "{said}");
+    assert!(heard.try_recv().is_err());
+}

@@ -1,0 +1,105 @@
+//! `bench`: how fast this computer trains; and `bench yield`, how fast it is given back to its owner.
+
+mod figures;
+mod yielding;
+
+use super::model::{self, Compute};
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use nightjar_shared::{model_spec::ModelSpec, rng};
+use nightjar_train::{AdamWConfig, Batch, Trainer};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Bench {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    load: Load,
+    /// How long to measure, after a warm-up
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Print JSON, for scripts
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+/// What else is measured.
+#[derive(Subcommand)]
+enum What {
+    /// Measure how fast a worker stops, gives its memory back, and how much training that costs
+    Yield(yielding::Yield),
+}
+
+/// What is trained.
+#[derive(Args)]
+struct Load {
+    /// The model's size
+    #[arg(long, value_enum, default_value = "tiny")]
+    model: Size,
+    /// Samples in a step
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    batch: u32,
+}
+
+/// A model's size.
+#[derive(Clone, Copy, ValueEnum)]
+enum Size {
+    /// 0.8 million parameters
+    Tiny,
+    /// 3.2 million parameters
+    Small,
+}
+
+impl Load {
+    fn spec(&self) -> ModelSpec {
+        match self.model {
+            Size::Tiny => ModelSpec::tiny(),
+            Size::Small => ModelSpec::small(),
+        }
+    }
+}
+
+/// In the process that the owner started.
+pub(super) fn run(bench: &Bench) -> Result<ExitCode> {
+    match &bench.what {
+        Some(What::Yield(args)) => yielding::run(args),
+        // It computes, so it runs in a process of its own: a driver that crashes takes only that down.
+        None => model::in_worker(),
+    }
+}
+
+/// In the worker's process.
+pub(super) fn measure(args: &Bench) -> Result<ExitCode> {
+    if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
+        bail!("--seconds is {}; allowed is a number up to 3600", args.seconds);
+    }
+    let compute = args.compute.open()?;
+    let spec = args.load.spec();
+    let samples = args.load.batch as usize;
+    let context = spec.max_position_embeddings as usize;
+    let mut trainer = Trainer::new(&spec, &spec.draw_all(1), AdamWConfig::default(), samples, &compute.device)?;
+    let tokens = (0..(samples * (context + 1)) as u64).map(|i| rng::below(1, 0, i, u64::from(spec.vocab_size)) as u32);
+    let batch = Batch::new(tokens.collect(), context)?;
+    for _ in 0..3 {
+        trainer.step(&batch, 1e-3)?;
+    }
+    let (start, limit) = (Instant::now(), Duration::from_secs_f64(args.seconds));
+    let mut trained = 0;
+    while start.elapsed() < limit {
+        trained += trainer.step(&batch, 1e-3)?.tokens;
+    }
+    let rate = trained as f64 / start.elapsed().as_secs_f64();
+    if args.json {
+        println!("{}", serde_json::json!({ "tokens_per_s": rate, "device": compute.name, "parameters": spec.parameters() }));
+    } else {
+        println!("{rate:.0} tokens a second on {} ({} parameters)", compute.name, spec.parameters());
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,155 @@
+//! The inner steps of a lease, at no more than the allowed rate and duty, with a checkpoint every so often, when one is
+//! asked for, and before it stops.
+
+use super::{
+    duty::{self, Duty},
+    lease::{Room, WorkError, portion},
+};
+use crate::{
+    batches::Batch,
+    checkpoint::{Checkpoint, CheckpointStore, LeaseProgress},
+    trainer::{StepReport, TrainError, Trainer},
+};
+use burn::tensor::Device;
+use nightjar_shared::{
+    run_spec::RunSpec,
+    wire::worker::{Progress, Saved, Train, from_worker},
+};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+/// Progress is told at most this often.
+const TELL_EVERY: Duration = Duration::from_millis(500);
+
+/// Takes steps until all are done or Stop comes.
+pub(super) fn run(
+    spec: &RunSpec,
+    job: &Train,
+    batches: &[Batch],
+    trainer: &mut Trainer,
+    progress: &mut LeaseProgress,
+    store: &mut CheckpointStore<'_>,
+    room: &Room<'_>,
+) -> Result<(), WorkError> {
+    let now = Instant::now();
+    let (device, saved_steps) = (trainer.model().device().clone(), progress.steps);
+    let duty = Duty::new(room.live);
+    let mut steps = Steps { spec, job, trainer, progress, store, room, device, duty, told: now, saved: now, saved_steps };
+    steps.take(batches)
+}
+
+struct Steps<'a, 'd> {
+    spec: &'a RunSpec,
+    job: &'a Train,
+    trainer: &'a mut Trainer,
+    progress: &'a mut LeaseProgress,
+    store: &'a mut CheckpointStore<'d>,
+    room: &'a Room<'a>,
+    device: Device,
+    duty: Duty<'a>,
+    /// When progress was told.
+    told: Instant,
+    /// When the state was last the same in memory and on the disk.
+    saved: Instant,
+    saved_steps: u64,
+}
+
+impl Steps<'_, '_> {
+    fn take(&mut self, batches: &[Batch]) -> Result<(), WorkError> {
+        let (start, tokens_before, train_s_before) = (Instant::now(), self.progress.tokens, self.progress.train_s);
+        let todo = batches.iter().take(self.job.steps as usize).enumerate().skip(self.progress.steps as usize);
+        for (k, batch) in todo {
+            let tokens = self.job.progress_tokens as f64 + k as f64 * self.job.progress_tokens_per_step as f64;
+            let rate = self.spec.inner.learning_rate_at(tokens / self.spec.token_budget as f64);
+            let Some(report) = self.step(batch, rate)? else { return self.save() };
+            if k == 0 {
+                self.progress.loss_first = report.loss;
+            }
+            self.progress.loss_last = report.loss;
+            self.progress.loss_sum += report.loss;
+            self.progress.steps += 1;
+            self.progress.samples += batch.samples() as u64;
+            self.progress.tokens += report.tokens;
+            self.duty.rest(|| heard(self.room));
+            duty::pace(start, self.progress.tokens - tokens_before, self.job.tokens_per_s_max, || heard(self.room));
+            // The pauses that the owner's limits ask for belong to the work: it goes as fast as it may.
+            self.progress.train_s = train_s_before + start.elapsed().as_secs_f64();
+            self.answer()?;
+            let is_due = self.saved.elapsed() >= Duration::from_millis(self.job.checkpoint_ms);
+            if is_due && self.progress.steps < self.job.steps.into() {
+                self.save()?;
+            }
+            if is_due || self.told.elapsed() >= TELL_EVERY {
+                self.tell();
+            }
+        }
+        Ok(())
+    }
+
+    /// One inner step; `None` if Stop came first. A checkpoint that is asked for in the middle is of the step before: the
+    /// step at hand begins again after it.
+    fn step(&mut self, batch: &Batch, rate: f64) -> Result<Option<StepReport>, WorkError> {
+        loop {
+            self.trainer.set_portion(portion(self.spec, self.room));
+            let (room, device, duty) = (self.room, &self.device, &mut self.duty);
+            let go_on = || {
+                // Never more than one micro-batch is under way: what was frozen or stopped leaves no queue behind. A fault
+                // of the device shows when the step is read.
+                let _ = device.sync();
+                duty.breathe(|| heard(room));
+                !heard(room)
+            };
+            match self.trainer.step_while(batch, rate, go_on) {
+                Ok(report) => return Ok(Some(report)),
+                Err(TrainError::Stopped) if stopped(room) => return Ok(None),
+                Err(TrainError::Stopped) => self.answer()?,
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Saves and says so, if that is asked for.
+    fn answer(&mut self) -> Result<(), WorkError> {
+        if self.room.live.take_checkpoint() {
+            self.save()?;
+            let saved = Saved { lease_id: self.job.lease_id, steps: self.saved_steps as u32 };
+            (self.room.say)(from_worker::Body::Saved(saved));
+        }
+        Ok(())
+    }
+
+    /// Writes what has changed since the last checkpoint, if anything has.
+    fn save(&mut self) -> Result<(), WorkError> {
+        if self.progress.steps != self.saved_steps {
+            let (weights, moments) = (self.trainer.weights()?, self.trainer.moments()?);
+            self.store.save(&Checkpoint { progress: *self.progress, weights, moments })?;
+            self.saved_steps = self.progress.steps;
+        }
+        self.saved = Instant::now();
+        Ok(())
+    }
+
+    fn tell(&mut self) {
+        self.told = Instant::now();
+        (self.room.say)(from_worker::Body::Progress(Progress {
+            lease_id: self.job.lease_id,
+            steps: self.progress.steps as u32,
+            loss: self.progress.loss_last,
+            tokens: self.progress.tokens,
+            train_ms: (self.progress.train_s * 1000.0) as u64,
+            unsaved_ms: self.saved.elapsed().as_millis() as u64,
+            submit_us: 0,
+        }));
+    }
+}
+
+fn stopped(room: &Room<'_>) -> bool {
+    room.stop.load(Ordering::Relaxed)
+}
+
+/// Whether there is something else to do than the step at hand.
+fn heard(room: &Room<'_>) -> bool {
+    stopped(room) || room.live.checkpoint_asked()
+}

@@ -1,0 +1,107 @@
+//! A kernel's text, and how it is specialised: by rewriting the default of an `override` or the `alias Elem` line, since
+//! the runtime passes no pipeline constants. What comes out is WGSL again, and its whole text is its cache key.
+
+use super::{Field, Parameters, launch::Elem};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
+};
+
+/// One kernel: what its file is and how Rust speaks to it.
+#[derive(Debug)]
+pub struct Kernel {
+    /// The file's name without `.wgsl`.
+    pub name: &'static str,
+    /// The file's text.
+    pub source: &'static str,
+    /// Members of the structure at `@binding(0)`.
+    pub parameters: &'static [Field],
+    /// Invocations of a workgroup, as its `@workgroup_size` has it.
+    pub workgroup: [u32; 3],
+}
+
+impl Kernel {
+    /// Describes a kernel whose parameters are `P`.
+    pub const fn new<P: Parameters>(name: &'static str, source: &'static str, workgroup: [u32; 3]) -> Self {
+        Kernel { name, source, parameters: P::FIELDS, workgroup }
+    }
+
+    /// The text with these constants; each must have its `override` line, and `alias Elem` its own if `elem` is not f32.
+    ///
+    /// # Panics
+    /// If a line is missing: the caller and the file are of one build.
+    pub(super) fn text(&self, constants: &[(&'static str, u32)], elem: Elem) -> Arc<str> {
+        type Key = (&'static str, Vec<(&'static str, u32)>, Elem);
+        static TEXTS: OnceLock<Mutex<HashMap<Key, Arc<str>>>> = OnceLock::new();
+        let substituted = substitutes().get(self.name).cloned();
+        if let Some(source) = substituted {
+            return specialise(self.name, &source, constants, elem).into();
+        }
+        let mut texts = lock(TEXTS.get_or_init(Mutex::default));
+        let key = (self.name, constants.to_vec(), elem);
+        texts.entry(key).or_insert_with(|| specialise(self.name, self.source, constants, elem).into()).clone()
+    }
+}
+
+fn specialise(name: &str, source: &str, constants: &[(&'static str, u32)], elem: Elem) -> String {
+    let mut seen = 0;
+    let mut text = String::with_capacity(source.len() + 16);
+    if elem == Elem::F16 {
+        text.push_str("enable f16;\n");
+    }
+    for line in source.split_inclusive('\n') {
+        let constant = line.strip_prefix("override ").and_then(|rest| rest.split_once(':'));
+        match constant.and_then(|(id, _)| constants.iter().find(|(wanted, _)| *wanted == id.trim())) {
+            Some((id, value)) => {
+                seen += 1;
+                text.push_str(&format!("override {id}: u32 = {value}u;\n"));
+            }
+            None if elem == Elem::F16 && line.starts_with("alias Elem") => {
+                seen += 1;
+                text.push_str("alias Elem = f16;\n");
+            }
+            None => text.push_str(line),
+        }
+    }
+    let wanted = constants.len() + usize::from(elem == Elem::F16);
+    assert!(seen == wanted, "{name}.wgsl has {seen} of the {wanted} lines that {constants:?}, {elem:?} are to change");
+    text
+}
+
+/// From here on this process runs `source` wherever it would run the named kernel: how tests run a mutant through the
+/// very wrapper that ships.
+pub fn substitute(name: &'static str, source: Option<String>) {
+    match source {
+        Some(source) => substitutes().insert(name, source.into()),
+        None => substitutes().remove(name),
+    };
+}
+
+fn substitutes() -> MutexGuard<'static, HashMap<&'static str, Arc<str>>> {
+    static SUBSTITUTES: OnceLock<Mutex<HashMap<&'static str, Arc<str>>>> = OnceLock::new();
+    lock(SUBSTITUTES.get_or_init(Mutex::default))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "alias Elem = f32;\noverride ROWS: u32 = 16u; // rows\nconst SIZE = 64u;\n";
+
+    #[test]
+    fn only_the_lines_named_change() {
+        assert_eq!(specialise("t", TEXT, &[], Elem::F32), TEXT);
+        let text = specialise("t", TEXT, &[("ROWS", 4)], Elem::F16);
+        assert_eq!(text, "enable f16;\nalias Elem = f16;\noverride ROWS: u32 = 4u;\nconst SIZE = 64u;\n");
+    }
+
+    #[test]
+    #[should_panic(expected = "0 of the 1 lines")]
+    fn a_constant_that_the_file_lacks_is_noticed() {
+        specialise("t", TEXT, &[("SIZE", 4)], Elem::F32);
+    }
+}

@@ -1,0 +1,197 @@
+//! Attention by Burn's batched matrix products, a block of queries at a time. What is around the products has its twins in
+//! [`crate::cpu::heads`] and [`crate::cpu::softmax`].
+//!
+//! A group's query heads are stacked along the row dimension (`[batch, kv, group·context, size]`), so that keys and
+//! values are never repeated and their gradients sum over the group by themselves.
+
+use super::{Tables, scale};
+use crate::{
+    cpu::{self, heads::Heads},
+    op::{
+        host::{Source, Target, is_host, tensor},
+        rope,
+    },
+};
+use burn::tensor::{Tensor, TensorData, activation::softmax};
+use std::ops::Range;
+
+/// Queries that are taken at once on the processor, where no kernel does without: a block's scores stay in the cache, and
+/// the half above the diagonal is left out.
+pub const HOST_BLOCK: usize = 256;
+/// Elsewhere: a GPU wants large products.
+const DEVICE_BLOCK: usize = 1024;
+
+/// Queries, keys, values; and the probabilities, if they are one block.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    p: Option<Tensor<4>>,
+}
+
+/// The blocks of queries of a context.
+fn blocks(context: usize, host: bool) -> Vec<Range<usize>> {
+    let block = if host { HOST_BLOCK } else { DEVICE_BLOCK };
+    (0..context).step_by(block).map(|start| start..context.min(start + block)).collect()
+}
+
+/// The result's rows, `[tokens, heads·size]`.
+pub fn forward(packed: Tensor<2>, shape: Heads, tables: &Tables) -> (Tensor<2>, Saved) {
+    let blocks = blocks(shape.context, is_host(&packed.device()));
+    let [q, k, v] = split(packed, shape, tables);
+    if let [_] = &blocks[..] {
+        let p = probabilities(&q, &k, 0, 0..shape.context, shape, tables);
+        let out = merge(p.clone().matmul(v.clone()), shape);
+        return (out, Saved { q, k, v, p: Some(p) });
+    }
+    let part = |(i, block): (usize, &Range<usize>)| {
+        let p = probabilities(&rows(&q, block, shape), &k, i, block.clone(), shape, tables);
+        unstack(p.matmul(v.clone().narrow(2, 0, block.end)), block.len(), shape)
+    };
+    let out = stack(Tensor::cat(blocks.iter().enumerate().map(part).collect(), 2), shape);
+    (merge(out, shape), Saved { q, k, v, p: None })
+}
+
+/// The gradient in the packed rows.
+pub fn backward(dout: Tensor<2>, saved: Saved, shape: Heads, tables: &Tables) -> Tensor<2> {
+    let Saved { q, k, v, p } = saved;
+    let dout = unmerge(dout, shape);
+    if let Some(p) = p {
+        let [dq, dk, dv] = block_backward(p, dout, q, k, v, scale(shape));
+        return join(dq, dk, dv, shape, tables);
+    }
+    let mut sums: Option<[Tensor<4>; 2]> = None;
+    let mut dqs = vec![];
+    for (i, block) in blocks(shape.context, is_host(&k.device())).into_iter().enumerate() {
+        let seen = |x: &Tensor<4>| x.clone().narrow(2, 0, block.end);
+        let q = rows(&q, &block, shape);
+        let p = probabilities(&q, &k, i, block.clone(), shape, tables);
+        let [dq, dk, dv] = block_backward(p, rows(&dout, &block, shape), q, seen(&k), seen(&v), scale(shape));
+        dqs.push(unstack(dq, block.len(), shape));
+        sums = Some(match sums {
+            None => [dk, dv],
+            // Keys that earlier blocks saw too, and those that this is the first to see.
+            Some([k, v]) => [(k, dk), (v, dv)].map(|(sum, new)| {
+                let (old, fresh) = (new.clone().narrow(2, 0, block.start), new.narrow(2, block.start, block.len()));
+                Tensor::cat(vec![sum + old, fresh], 2)
+            }),
+        });
+    }
+    let [dk, dv] = sums.expect("a context has at least one token");
+    join(stack(Tensor::cat(dqs, 2), shape), dk, dv, shape, tables)
+}
+
+/// Block number `i`'s probabilities, `[batch, kv, group·block, block.end]`.
+fn probabilities(q: &Tensor<4>, k: &Tensor<4>, i: usize, block: Range<usize>, shape: Heads, tables: &Tables) -> Tensor<4> {
+    let k = if block.end == shape.context { k.clone() } else { k.clone().narrow(2, 0, block.end) };
+    let scores = q.clone().matmul(k.transpose());
+    if is_host(&scores.device()) {
+        let mut scores = Target::of(scores).expect("is_host said so");
+        cpu::softmax::forward(scores.slice(), block.len(), block.end, scale(shape));
+        return scores.tensor();
+    }
+    let hidden = tables.hidden.get_or_init(|| {
+        let mask = |block: Range<usize>| {
+            let rows = shape.heads / shape.kv * block.len();
+            let hides = |n: usize| n % block.end > block.start + n / block.end % block.len();
+            let hidden: Vec<bool> = (0..rows * block.end).map(hides).collect();
+            Tensor::from_data(TensorData::new(hidden, [1, 1, rows, block.end]), &scores.device())
+        };
+        blocks(shape.context, false).into_iter().map(mask).collect()
+    });
+    let dims = scores.dims();
+    softmax(scores.mul_scalar(scale(shape)).mask_fill(hidden[i].clone().expand(dims), f32::NEG_INFINITY), 3)
+}
+
+/// Gradients in a block's queries, and in the keys and values that it sees.
+fn block_backward(p: Tensor<4>, dout: Tensor<4>, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, scale: f32) -> [Tensor<4>; 3] {
+    let dv = p.clone().transpose().matmul(dout.clone());
+    let dp = dout.matmul(v.transpose());
+    let dscores = match Source::of(&p) {
+        Some(p) => {
+            let columns = dp.dims()[3];
+            let mut dp = Target::of(dp).expect("all operands are on one device");
+            cpu::softmax::backward(p.slice(), dp.slice(), columns, scale);
+            dp.tensor::<4>()
+        }
+        None => {
+            let mean = (p.clone() * dp.clone()).sum_dim(3);
+            (p * (dp - mean)).mul_scalar(scale)
+        }
+    };
+    let dk = dscores.clone().transpose().matmul(q);
+    [dscores.matmul(k), dk, dv]
+}
+
+/// A block's rows of each stacked head, `[batch, kv, group·block, size]`.
+fn rows(x: &Tensor<4>, block: &Range<usize>, shape: Heads) -> Tensor<4> {
+    let Heads { batch, context, heads, kv, size } = shape;
+    let apart = x.clone().reshape([batch * kv, heads / kv, context, size]);
+    apart.narrow(2, block.start, block.len()).reshape([batch, kv, heads / kv * block.len(), size])
+}
+
+/// Stacked heads apart again, `[batch·kv, group, rows, size]`, so that blocks can be put together.
+fn unstack(x: Tensor<4>, rows: usize, shape: Heads) -> Tensor<4> {
+    x.reshape([shape.batch * shape.kv, shape.heads / shape.kv, rows, shape.size])
+}
+
+fn stack(x: Tensor<4>, shape: Heads) -> Tensor<4> {
+    let Heads { batch, context, heads, kv, size } = shape;
+    x.reshape([batch, kv, heads / kv * context, size])
+}
+
+fn split(packed: Tensor<2>, shape: Heads, tables: &Tables) -> [Tensor<4>; 3] {
+    let Heads { batch, context, heads, kv, size } = shape;
+    let rows = heads / kv * context;
+    if let (Some(packed), Some(cos), Some(sin)) = (Source::of(&packed), Source::of(&tables.cos), Source::of(&tables.sin)) {
+        let n = shape.tokens();
+        let (mut q, mut k, mut v) = (vec![0.0; n * heads * size], vec![0.0; n * kv * size], vec![0.0; n * kv * size]);
+        cpu::heads::split(packed.slice(), shape, cos.slice(), sin.slice(), &mut q, &mut k, &mut v);
+        return [
+            tensor(q, [batch, kv, rows, size]),
+            tensor(k, [batch, kv, context, size]),
+            tensor(v, [batch, kv, context, size]),
+        ];
+    }
+    let packed = rope(packed, shape, &tables.cos, &tables.sin, 1.0);
+    let part = |first: usize, heads: usize| {
+        packed.clone().narrow(1, first * size, heads * size).reshape([batch, context, heads, size]).swap_dims(1, 2)
+    };
+    [part(0, heads).reshape([batch, kv, rows, size]), part(heads, kv), part(heads + kv, kv)]
+}
+
+fn join(dq: Tensor<4>, dk: Tensor<4>, dv: Tensor<4>, shape: Heads, tables: &Tables) -> Tensor<2> {
+    let Heads { batch, context, heads, size, kv } = shape;
+    if let (Some(dq), Some(dk), Some(dv)) = (Source::of(&dq), Source::of(&dk), Source::of(&dv)) {
+        let (Some(cos), Some(sin)) = (Source::of(&tables.cos), Source::of(&tables.sin)) else { unreachable!("one device") };
+        let mut packed = vec![0.0; shape.tokens() * shape.packed_width()];
+        cpu::heads::join(dq.slice(), dk.slice(), dv.slice(), shape, cos.slice(), sin.slice(), &mut packed);
+        return tensor(packed, [shape.tokens(), shape.packed_width()]);
+    }
+    let rows = |x: Tensor<4>, heads: usize| x.swap_dims(1, 2).reshape([shape.tokens(), heads * size]);
+    let dq = dq.reshape([batch, heads, context, size]);
+    let packed = Tensor::cat(vec![rows(dq, heads), rows(dk, kv), rows(dv, kv)], 1);
+    rope(packed, shape, &tables.cos, &tables.sin, -1.0)
+}
+
+fn merge(blocks: Tensor<4>, shape: Heads) -> Tensor<2> {
+    let Heads { batch, context, heads, size, .. } = shape;
+    if let Some(blocks) = Source::of(&blocks) {
+        let mut rows = vec![0.0; shape.tokens() * heads * size];
+        cpu::heads::merge(blocks.slice(), shape, &mut rows);
+        return tensor(rows, [shape.tokens(), heads * size]);
+    }
+    blocks.reshape([batch, heads, context, size]).swap_dims(1, 2).reshape([shape.tokens(), heads * size])
+}
+
+fn unmerge(rows: Tensor<2>, shape: Heads) -> Tensor<4> {
+    let Heads { batch, context, heads, kv, size } = shape;
+    let grouped = [batch, kv, heads / kv * context, size];
+    if let Some(rows) = Source::of(&rows) {
+        let mut blocks = vec![0.0; shape.tokens() * heads * size];
+        cpu::heads::unmerge(rows.slice(), shape, &mut blocks);
+        return tensor(blocks, grouped);
+    }
+    rows.reshape([batch, context, heads, size]).swap_dims(1, 2).reshape(grouped)
+}

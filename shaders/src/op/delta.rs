@@ -1,0 +1,168 @@
+//! The sparse delta on the GPU: encoding with error feedback, and adding one to a vector. The twin is
+//! [`nightjar_shared::delta`] itself, which also does the entropy coding, and all of it where no kernel runs.
+
+use crate::{
+    kernel::{Kernel, Launch, parameters, runs_on},
+    tuning::{self, Op},
+};
+use burn::tensor::{Device, Tensor, TensorData, Transaction};
+use nightjar_shared::{
+    delta::{
+        self, CodecId, DeltaError, magnitude,
+        planes::{self, Planes},
+    },
+    model_spec::ModelSpec,
+    run_spec::DeltaSpec,
+};
+use std::ops::Range;
+
+parameters! {
+    /// As in `delta_encode.wgsl`.
+    pub struct EncodeShape { chunks: u32, feedback: f32, zero: u32 }
+}
+parameters! {
+    /// As in `delta_add.wgsl`.
+    pub struct AddShape { chunks: u32, share: f32, zero: u32 }
+}
+
+/// Choice, values and residual.
+pub static ENCODE: Kernel = Kernel::new::<EncodeShape>("delta_encode", include_str!("../../wgsl/delta_encode.wgsl"), [256, 1, 1]);
+/// Unpacks and adds.
+pub static ADD: Kernel = Kernel::new::<AddShape>("delta_add", include_str!("../../wgsl/delta_add.wgsl"), [64, 1, 1]);
+
+/// Values that are on the GPU at once while a delta is encoded: 64 MiB of each vector.
+const SPAN: usize = 1 << 24;
+
+/// All magnitudes, by their codes.
+fn magnitudes() -> impl Iterator<Item = u32> {
+    (0..=255).map(|code| magnitude::value(code).to_bits())
+}
+
+/// What one launch of the encoder gave; the first two hold bits, not numbers.
+pub struct Selected {
+    kept: Tensor<1>,
+    codes: Tensor<1>,
+    /// What is left of each value.
+    pub residual: Tensor<1>,
+}
+
+/// Chooses and quantises `feedback · residual + gradient` (both of one length, on a `wgpu` device, at least one chunk).
+/// `chunks` are ranges of it, each of 1 to 4096 values; what lies in none keeps its residual.
+pub fn select(gradient: &Tensor<1>, residual: Tensor<1>, chunks: &[Range<usize>], k: u32, feedback: f32) -> Selected {
+    let mut entries = 0;
+    let mut table = Vec::with_capacity(4 * chunks.len());
+    for chunk in chunks {
+        let keep = planes::kept_of(k, chunk.len());
+        table.extend([chunk.start, chunk.len(), entries, keep].map(|n| n as u32));
+        entries += keep;
+    }
+    let shape = EncodeShape { chunks: chunks.len() as u32, feedback, zero: 0 };
+    let launch = Launch::new(&ENCODE, &shape).words(table).words(magnitudes()).read(gradient).change(residual);
+    let mut out = launch.output([entries]).output([chunks.len()]).run(chunks.len());
+    let residual = out.tensor();
+    Selected { kept: out.tensor(), codes: out.tensor(), residual }
+}
+
+impl Selected {
+    /// Reads it from the GPU: appends entries and magnitudes to `planes`, and writes the residual. `None` if the device
+    /// failed or a value was not finite; what was appended is then of no use.
+    fn read(self, planes: &mut Planes, residual: &mut [f32]) -> Option<()> {
+        let all = Transaction::default().register(self.kept).register(self.codes).register(self.residual);
+        let data = all.try_execute().ok()?;
+        let [kept, codes, left] = &data[..] else { return None };
+        let words = |data: &TensorData| -> Option<Vec<u32>> {
+            Some(data.as_slice::<f32>().ok()?.iter().map(|word| word.to_bits()).collect())
+        };
+        let codes = words(codes)?;
+        if codes.iter().any(|word| word >> 16 != 0) {
+            return None;
+        }
+        planes.kept.extend(words(kept)?.into_iter().map(|word| word as u16));
+        planes.magnitudes.extend(codes.into_iter().map(|word| [word as u8, (word >> 8) as u8]));
+        let left = left.as_slice::<f32>().ok().filter(|left| left.len() == residual.len())?;
+        residual.copy_from_slice(left);
+        Some(())
+    }
+}
+
+/// Chunks of the model as spans of the flat vector with the chunks that lie in each, relative to its start.
+fn spans(model: &ModelSpec) -> Vec<(Range<usize>, Vec<Range<usize>>)> {
+    let mut spans: Vec<(Range<usize>, Vec<Range<usize>>)> = vec![];
+    for chunk in model.tensors().iter().flat_map(planes::chunks) {
+        match spans.last_mut().filter(|(span, _)| chunk.end - span.start <= SPAN) {
+            Some((span, chunks)) => {
+                chunks.push(chunk.start - span.start..chunk.end - span.start);
+                span.end = chunk.end;
+            }
+            None => spans.push((chunk.clone(), vec![0..chunk.len()])),
+        }
+    }
+    spans
+}
+
+/// What is sent of a pseudo-gradient, and the new residual (which is only touched if all went well), by the kernel;
+/// `None` where it cannot run or a value was not finite.
+pub fn select_planes(
+    model: &ModelSpec,
+    spec: &DeltaSpec,
+    pseudo_gradient: &[f32],
+    residual: &mut [f32],
+    device: &Device,
+) -> Option<Planes> {
+    if !runs_on(device) || spec.codec != CodecId::Sparse2 {
+        return None;
+    }
+    let mut planes = Planes { k: spec.k, ..Planes::default() };
+    let mut left = vec![0.0; residual.len()];
+    for (span, chunks) in spans(model) {
+        let upload = |values: &[f32]| {
+            let data = TensorData::new(values[span.clone()].to_vec(), [span.len()]);
+            Tensor::<1>::from_data(data, device)
+        };
+        let selected = select(&upload(pseudo_gradient), upload(residual), &chunks, spec.k, spec.feedback as f32);
+        selected.read(&mut planes, &mut left[span.clone()])?;
+    }
+    residual.copy_from_slice(&left);
+    Some(planes)
+}
+
+/// As [`delta::encode`], which it is wherever the kernel does not run. The kernel may choose another of two equal values
+/// and round a magnitude on the border of two codes the other way; the residual is exact either way, but for values below
+/// 2⁻¹²⁶, which a GPU may take for zero.
+pub fn encode(model: &ModelSpec, spec: &DeltaSpec, pseudo_gradient: &[f32], residual: &mut [f32], device: &Device) -> Vec<u8> {
+    if tuning::uses(Op::DeltaEncode, device)
+        && let Some(planes) = select_planes(model, spec, pseudo_gradient, residual, device)
+    {
+        return planes.to_bytes(model);
+    }
+    delta::encode(model, spec, pseudo_gradient, residual)
+}
+
+/// Adds `share` times a sparse delta of the whole model to a flat vector: the bits of [`delta::add_scaled`].
+pub fn add_planes(values: Tensor<1>, model: &ModelSpec, planes: &Planes, share: f32) -> Result<Tensor<1>, DeltaError> {
+    let chunks: Vec<Range<usize>> = model.tensors().iter().flat_map(planes::chunks).collect();
+    let entries: usize = chunks.iter().map(|chunk| planes::kept_of(planes.k, chunk.len())).sum();
+    if planes.magnitudes.len() != chunks.len() || planes.kept.len() != entries || values.dims() != [model.parameters()] {
+        return Err(DeltaError::WrongFragment);
+    }
+    if !tuning::takes(Op::DeltaAdd, &values) {
+        let device = values.device();
+        let mut host = values.into_data().try_to_vec::<f32>().map_err(|_| DeltaError::NotFinite)?;
+        delta::add_scaled(model, &planes.to_bytes(model), share, &mut host)?;
+        let length = host.len();
+        return Ok(Tensor::from_data(TensorData::new(host, [length]), &device));
+    }
+    let mut first = 0;
+    let mut table = Vec::with_capacity(4 * chunks.len());
+    for (chunk, [low, high]) in chunks.iter().zip(&planes.magnitudes) {
+        let keep = planes::kept_of(planes.k, chunk.len());
+        // A place beyond the chunk would be another's value.
+        if planes.kept[first..first + keep].iter().any(|entry| usize::from(entry & planes::PLACE) >= chunk.len()) {
+            return Err(DeltaError::Damaged);
+        }
+        table.extend([chunk.start as u32, first as u32, keep as u32, u32::from(*low) | u32::from(*high) << 8]);
+        first += keep;
+    }
+    let launch = Launch::new(&ADD, &AddShape { chunks: chunks.len() as u32, share, zero: 0 }).words(table).words(magnitudes());
+    Ok(launch.words(planes.kept.iter().map(|entry| u32::from(*entry))).change(values).run(chunks.len()).tensor())
+}

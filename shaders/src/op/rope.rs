@@ -1,0 +1,43 @@
+//! Rotary embedding of packed rows, in place: the twin is [`crate::cpu::rope`].
+
+use super::host::{Source, Target};
+use crate::{
+    cpu::{self, heads::Heads},
+    kernel::{Kernel, Launch, parameters},
+    tuning::{self, Op},
+};
+use burn::tensor::Tensor;
+
+parameters! {
+    /// As in `rope.wgsl`.
+    pub struct Shape { pairs: u32, context: u32, heads: u32, half: u32, row: u32, direction: f32 }
+}
+
+/// Rotates queries and keys.
+pub static ROTATE: Kernel = Kernel::new::<Shape>("rope", include_str!("../../wgsl/rope.wgsl"), [256, 1, 1]);
+
+/// Rotates the heads of queries and keys of packed rows (`[tokens, (heads + 2·kv)·size]`) by `cos`, `sin` (`[context,
+/// size/2]`); `direction` is 1, or −1 to turn back, which is also the gradient.
+pub fn rope(packed: Tensor<2>, shape: Heads, cos: &Tensor<2>, sin: &Tensor<2>, direction: f32) -> Tensor<2> {
+    if let (Some(cos), Some(sin)) = (Source::of(cos), Source::of(sin)) {
+        let mut packed = Target::of(packed).expect("all operands are on one device");
+        cpu::rope::rotate(packed.slice(), shape, cos.slice(), sin.slice(), direction);
+        return packed.tensor();
+    }
+    let Heads { batch, context, heads, kv, size } = shape;
+    let half = size / 2;
+    if tuning::takes(Op::Rope, &packed) {
+        let pairs = shape.tokens() * (heads + kv) * half;
+        let [context, heads, row] = [context, heads + kv, shape.packed_width()].map(|n| n as u32);
+        let parameters = Shape { pairs: pairs as u32, context, heads, half: half as u32, row, direction };
+        let launch = Launch::new(&ROTATE, &parameters).change(packed).read(cos).read(sin);
+        return launch.run(pairs.div_ceil(256)).tensor();
+    }
+    let rotated = packed.clone().narrow(1, 0, (heads + kv) * size).reshape([batch, context, heads + kv, size]);
+    let table = |t: &Tensor<2>| t.clone().reshape([1, context, 1, half]);
+    let (cos, sin) = (table(cos), table(sin).mul_scalar(direction));
+    let (a, b) = (rotated.clone().narrow(3, 0, half), rotated.narrow(3, half, half));
+    let turned = Tensor::cat(vec![a.clone() * cos.clone() - b.clone() * sin.clone(), b * cos + a * sin], 3);
+    let values = packed.narrow(1, (heads + kv) * size, kv * size);
+    Tensor::cat(vec![turned.reshape([shape.tokens(), (heads + kv) * size]), values], 1)
+}

@@ -1,0 +1,115 @@
+//! Measuring: each operation by our kernel and the other way, on the device at hand.
+
+use super::{Choices, Key, Op, Remembered, current, set, trials::Trial};
+use burn::tensor::{Device, Tensor};
+use nightjar_shared::disk::FolderDisk;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// The file's name in the worker's folder.
+const FILE: &str = "kernels.json";
+/// A measured batch takes this long at least, so that waiting for the device is a small part of it.
+const BATCH: Duration = Duration::from_millis(20);
+/// Runs of one batch at most.
+const RUNS_MAX: usize = 256;
+/// Batches of each way; the best counts, since all that can disturb makes a batch slower.
+const BATCHES: usize = 3;
+
+/// Milliseconds of one operation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timing {
+    /// Which.
+    pub op: Op,
+    /// By our kernel.
+    pub ours_ms: f64,
+    /// By Burn's own operations, or by the CPU where those have none.
+    pub other_ms: f64,
+}
+
+/// Times an operation both ways, the two in turns. Nobody else may compute in this process meanwhile: it switches the
+/// process's choices, and leaves them as they were.
+pub fn measure(trial: &mut Trial, device: &Device) -> Timing {
+    let before = current();
+    let mut ways = [Choices::NONE.with(trial.op, true), Choices::NONE].map(|choices| (choices, 1, f64::INFINITY));
+    for (choices, runs, _) in &mut ways {
+        set(*choices);
+        // The first run compiles and tunes; the second says how many make a batch.
+        time(trial, device, 1);
+        let once = time(trial, device, 1);
+        *runs = ((BATCH.as_secs_f64() / once.max(1e-9)) as usize).clamp(1, RUNS_MAX);
+    }
+    for _ in 0..BATCHES {
+        for (choices, runs, best) in &mut ways {
+            set(*choices);
+            *best = best.min(time(trial, device, *runs) / *runs as f64);
+        }
+    }
+    set(before);
+    let [ours_ms, other_ms] = ways.map(|(_, _, best)| (best * 1e3).max(1e-6));
+    Timing { op: trial.op, ours_ms, other_ms }
+}
+
+/// Seconds of so many runs.
+fn time(trial: &mut Trial, device: &Device, runs: usize) -> f64 {
+    // A device that fails here fails again where somebody minds.
+    let _ = device.sync();
+    let start = Instant::now();
+    for _ in 0..runs {
+        let made = (trial.run)();
+        // Handed over one by one: fused across runs, they would measure what nobody computes.
+        let _ = device.flush();
+        drop(made);
+    }
+    let _ = device.sync();
+    start.elapsed().as_secs_f64()
+}
+
+/// Bytes a second that the device reads and writes when it copies 64 MiB, the best of several times: what a kernel that
+/// only moves memory can reach.
+pub fn copy_speed(device: &Device) -> f64 {
+    const VALUES: usize = 1 << 24;
+    let from = Tensor::<1>::ones([VALUES], device);
+    let mut to = from.clone();
+    let mut copy = |runs: usize| {
+        let _ = device.sync();
+        let start = Instant::now();
+        for _ in 0..runs {
+            to = from.clone().mul_scalar(0.5);
+            let _ = device.flush();
+        }
+        let _ = device.sync();
+        start.elapsed().as_secs_f64() / runs as f64
+    };
+    copy(1);
+    let runs = ((BATCH.as_secs_f64() / copy(1).max(1e-9)) as usize).clamp(1, RUNS_MAX);
+    let best = (0..BATCHES).map(|_| copy(runs)).fold(f64::INFINITY, f64::min);
+    (8 * VALUES) as f64 / best.max(1e-9)
+}
+
+/// Decides for this process by what was measured on this device, and measures what was not yet: at most until `budget`
+/// has passed, the operation at hand finished; the rest is measured at the next start and is Burn's until then. `folder`
+/// keeps what was found. To be called before the first training step; where all is known it returns at once.
+///
+/// A file that cannot be written only means measuring again.
+pub fn settle(device: &Device, key: &Key, folder: &Path, budget: Duration) -> Choices {
+    let start = Instant::now();
+    let Ok(disk) = FolderDisk::open(folder) else { return current() };
+    let mut remembered = Remembered::read(&disk, FILE);
+    let mut found = vec![];
+    for op in Op::ALL.iter().filter(|op| remembered.timing(key, **op).is_none()) {
+        if start.elapsed() >= budget {
+            break;
+        }
+        if let Some(mut trial) = Trial::of(*op, device) {
+            found.push(measure(&mut trial, device));
+        }
+    }
+    if !found.is_empty() {
+        remembered.remember(key, &found);
+        let _ = remembered.write(&disk, FILE);
+    }
+    set(remembered.choices(key));
+    current()
+}

@@ -1,0 +1,70 @@
+//! Mutants: a comparison that cannot fail proves nothing, so every kernel is also run with a changed operator or
+//! constant, which its check must notice. All in one child process: whatever a mutant does to the driver stays there.
+
+use super::{
+    common, layouts,
+    table::{CASES, selected},
+};
+use nightjar_shaders::{
+    kernel::{TABLE, substitute},
+    tuning::{self, Choices},
+};
+use std::process::Command;
+
+#[test]
+fn every_kernel_has_a_check_and_a_mutant() {
+    for kernel in TABLE {
+        let case = CASES.iter().find(|case| case.kernels.contains(&kernel.name));
+        let mutants = case.map_or(0, |case| case.mutants.iter().filter(|(name, ..)| *name == kernel.name).count());
+        assert!(mutants > 0, "{} has no mutant in tests/twins/table.rs", kernel.name);
+    }
+}
+
+#[test]
+fn the_checks_catch_every_mutant() {
+    if common::device().is_none() {
+        return;
+    }
+    let seed = common::seed();
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--ignored", "--exact", "mutants::child", "--nocapture"]).env("SEED", seed.to_string());
+    let output = child.output().unwrap();
+    let output = [output.stdout, output.stderr].concat();
+    let output = String::from_utf8_lossy(&output);
+    let wanted: usize = selected().map(|case| case.mutants.len()).sum();
+    assert!(output.contains(&format!("all {wanted} mutants are caught")), "SEED={seed}\n{output}");
+}
+
+/// What the child process runs.
+#[test]
+#[ignore = "started by the_checks_catch_every_mutant"]
+fn child() {
+    let Some(device) = common::device() else { return };
+    let seed = common::seed();
+    tuning::set(Choices::all());
+    let mut missed = vec![];
+    let mut caught = 0;
+    for case in selected() {
+        for (name, from, to) in case.mutants {
+            let kernel = TABLE.iter().find(|k| k.name == *name).unwrap_or_else(|| panic!("no kernel {name}"));
+            assert_eq!(kernel.source.matches(from).count(), 1, "not once in {name}.wgsl: {from}");
+            let mutant = kernel.source.replace(from, to);
+            if let Err(e) = layouts::module(&mutant) {
+                panic!("this mutant of {name} is no valid text: '{from}' -> '{to}': {e}");
+            }
+            println!("{name}: '{from}' -> '{to}'");
+            substitute(kernel.name, Some(mutant));
+            let start = std::time::Instant::now();
+            match (case.check)(&device, seed) {
+                Err(e) => {
+                    println!("    {e} ({:.1} s)", start.elapsed().as_secs_f64());
+                    caught += 1;
+                }
+                Ok(()) => missed.push(format!("{name}: '{from}' -> '{to}'")),
+            }
+            substitute(kernel.name, None);
+        }
+    }
+    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
+    println!("all {caught} mutants are caught");
+}

@@ -1,0 +1,46 @@
+//! Rotary embedding.
+
+use super::common::{close, draw, read, recording, same_bits, upload};
+use burn::tensor::Device;
+use nightjar_shaders::{cpu, op, op::Heads};
+
+pub fn check(device: &Device, seed: u64) -> Result<(), String> {
+    for (batch, context, heads, kv, size) in [(1, 1, 1, 1, 2), (2, 5, 3, 1, 6), (3, 17, 4, 2, 10), (1, 33, 8, 8, 64)] {
+        let shape = Heads { batch, context, heads, kv, size };
+        let (n, row, half) = (shape.tokens(), shape.packed_width(), size / 2);
+        let x = draw(seed, 1, n * row);
+        let angles = draw(seed, 2, context * half);
+        let (cos, sin): (Vec<f32>, Vec<f32>) = angles.iter().map(|a| (a.cos(), a.sin())).unzip();
+        for direction in [1.0, -1.0] {
+            let mut want = x.clone();
+            cpu::rope::rotate(&mut want, shape, &cos, &sin, direction);
+            let run = |device: &Device| {
+                let (cos, sin) = (upload(&cos, [context, half], device), upload(&sin, [context, half], device));
+                op::rope(upload(&x, [n, row], device), shape, &cos, &sin, direction)
+            };
+            let what = format!("{shape:?} by {direction}");
+            close(&what, run(device), &want, 1e-6)?;
+            close(&format!("{what} against Burn"), run(&recording()), &want, 1e-6)?;
+        }
+        // The gradient is the way back.
+        let (recording, dy) = (recording(), draw(seed, 3, n * row));
+        let (packed, weights) = (upload(&x, [n, row], &recording).require_grad(), upload(&dy, [n, row], &recording));
+        let [on_cos, on_sin] = [&cos, &sin].map(|table| upload(table, [context, half], &recording));
+        let gradients = (op::rope(packed.clone(), shape, &on_cos, &on_sin, 1.0) * weights).sum().backward();
+        let want = read(packed.grad(&gradients).ok_or("no gradient")?)?;
+        let [on_cos, on_sin] = [&cos, &sin].map(|table| upload(table, [context, half], device));
+        let held = upload(&dy, [n, row], device);
+        close(&format!("{shape:?} backward"), op::rope(held.clone(), shape, &on_cos, &on_sin, -1.0), &want, 1e-6)?;
+        same_bits("what was rotated, held by another", &read(held)?, &dy)?;
+    }
+    Ok(())
+}
+
+pub const MUTANTS: &[(&str, &str, &str)] = &[
+    ("rope", "a * c - b * s", "a * c + b * s"),
+    ("rope", "b * c + a * s", "b * c"),
+    ("rope", "* shape.direction", ""),
+    ("rope", "token % shape.context", "token % 1u"),
+    ("rope", "head * 2u * shape.half", "head * shape.half"),
+    ("rope", "pair >= shape.pairs", "pair + 1u >= shape.pairs"),
+];

@@ -1,0 +1,49 @@
+//! SwiGLU.
+
+use super::common::{close, draw, read, recording, same_bits, upload};
+use burn::tensor::Device;
+use nightjar_shaders::{cpu, op};
+
+pub fn check(device: &Device, seed: u64) -> Result<(), String> {
+    for (n, width) in [(1, 1), (3, 2), (5, 63), (1, 256), (7, 257), (33, 344), (1030, 256)] {
+        let (mut x, dy) = (draw(seed, 1, 2 * n * width), draw(seed, 2, n * width));
+        // Where the exponential would leave the range of f32, either way.
+        x[0] = if n % 2 == 0 { 200.0 } else { -200.0 };
+        let mut want = vec![0.0; n * width];
+        cpu::swiglu::forward(&x, width, &mut want);
+        let mut want_back = x.clone();
+        cpu::swiglu::backward(&mut want_back, &dy, width);
+        let (on_x, on_dy) = (upload(&x, [n, 2 * width], device), upload(&dy, [n, width], device));
+        let y = op::swiglu(&on_x);
+        close(&format!("y {n}x{width}"), y.clone(), &want, 1e-5)?;
+        let dx = op::swiglu_backward(on_x.clone(), &on_dy);
+        close(&format!("gradient {n}x{width}"), dx.clone(), &want_back, 1e-5)?;
+        same_bits("what was replaced, held by another", &read(on_x)?, &x)?;
+        let recording = recording();
+        let packed = upload(&x, [n, 2 * width], &recording).require_grad();
+        let result = op::swiglu(&packed);
+        close(&format!("y {n}x{width} against Burn"), y, &read(result.clone())?, 1e-5)?;
+        let gradients = (result * upload(&dy, [n, width], &recording)).sum().backward();
+        let want = read(packed.grad(&gradients).ok_or("no gradient")?)?;
+        close(&format!("gradient {n}x{width} against autodiff"), dx, &want, 1e-5)?;
+    }
+    // What is no number stays in its place, and what is empty stays so.
+    let (n, width) = (3, 90);
+    let mut x = draw(seed, 3, 2 * n * width);
+    let clean = read(op::swiglu(&upload(&x, [n, 2 * width], device)))?;
+    (x[2], x[2 * width + 5]) = (f32::NAN, f32::NEG_INFINITY);
+    let mut got = read(op::swiglu(&upload(&x, [n, 2 * width], device)))?;
+    (got[2], got[width + 5]) = (clean[2], clean[width + 5]);
+    same_bits("values beside those that are not finite", &got, &clean)
+}
+
+pub const MUTANTS: &[(&str, &str, &str)] = &[
+    ("swiglu", "exp(min(-gate", "exp(min(gate"),
+    ("swiglu", " * up;", ";"),
+    ("swiglu", "group.y * groups.x + group.x", "group.x"),
+    ("swiglu", "row * shape.width + at]", "at]"),
+    ("swiglu", "80.0", "1.0"),
+    ("swiglu_backward", "(1.0 - s)", "s"),
+    ("swiglu_backward", "g * silu", "g * s"),
+    ("swiglu_backward", "at >= shape.results", "at + 1u >= shape.results"),
+];

@@ -1,0 +1,201 @@
+//! The volunteer's page in a real browser: with a real coordinator and a real agent it joins, trains, pauses and changes
+//! its mind; and in every state it is looked at in both themes, wide and narrow. Pictures stay in `page-screenshots` below
+//! the target folder's `tmp`.
+
+#[path = "page/canned.rs"]
+mod canned;
+
+use canned::{CannedAgent, sayings};
+use nightjar_tests::{Browser, Place, Running, Size, View, process::run, until};
+use serde_json::{Value, json};
+use std::{fs, path::PathBuf};
+
+const VIEWS: [View; 4] = [
+    View { width: 1100, dark: false },
+    View { width: 1100, dark: true },
+    View { width: 360, dark: false },
+    View { width: 360, dark: true },
+];
+const WIDE: View = VIEWS[0];
+
+fn picture(name: &str, view: View) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("page-screenshots");
+    fs::create_dir_all(&folder).unwrap();
+    folder.join(format!("{name}-{}-{}.png", view.width, if view.dark { "dark" } else { "light" }))
+}
+
+/// Nothing is wrong with what is shown: contrast, structure, names for screen readers, console, and who was asked.
+fn assert_sound(browser: &Browser, what: &str, origin: &str) {
+    let wrong = browser.script(include_str!("page/checks.js"), &[]);
+    assert_eq!(wrong, json!([]), "{what}");
+    let tree = browser.tool("Accessibility.getFullAXTree", &json!({}));
+    let controls =
+        ["button", "checkbox", "switch", "textbox", "spinbutton", "combobox", "radio", "radiogroup", "image", "link", "figure"];
+    let nodes = tree["nodes"].as_array().unwrap();
+    let nameless: Vec<&Value> = nodes
+        .iter()
+        .filter(|node| node["ignored"] == false && controls.contains(&node["role"]["value"].as_str().unwrap_or("")))
+        .filter(|node| node["name"]["value"].as_str().unwrap_or("").trim().is_empty())
+        .collect();
+    assert!(nameless.is_empty(), "{what}: without a name for screen readers: {nameless:#?}");
+    let outside: Vec<String> =
+        browser.requests().into_iter().filter(|asked| !asked.starts_with(origin) && asked != "data:,").collect();
+    assert!(outside.is_empty(), "{what}: asked outside of the agent: {outside:?}");
+}
+
+#[test]
+fn every_state_reads_well_in_both_themes_wide_and_narrow() {
+    let place = Place::empty();
+    let Some(browser) = Browser::start(&place.path("")) else { return };
+    // The pictures are the same at any hour.
+    let clock = format!(
+        "{{ const Real = Date, now = Real.parse('{}'); globalThis.Date = class extends Real {{ \
+         constructor(...a) {{ a.length ? super(...a) : super(now); }} static now() {{ return now; }} }}; }}",
+        sayings()["now"].as_str().unwrap()
+    );
+    browser.tool("Page.addScriptToEvaluateOnNewDocument", &json!({ "source": clock }));
+    browser.tool("Emulation.setTimezoneOverride", &json!({ "timezoneId": "UTC" }));
+    browser.tool("Emulation.setLocaleOverride", &json!({ "locale": "en-GB" }));
+    let agent = CannedAgent::start();
+    let origin = format!("http://{}/", agent.address);
+    let states = [
+        ("running", "Training", "Training: nobody has used this computer for 23 minutes."),
+        ("held", "Holding", "Somebody used this computer 2 minutes ago"),
+        ("paused", "Paused", "You have paused it."),
+        ("trouble", "Holding", "Nobody can tell whether the network is metered"),
+        ("stranger", "Not part of a run", "This computer has not joined a run yet."),
+    ];
+    for (state, word, sentence) in states {
+        browser.open("about:blank");
+        browser.open(&agent.link(state));
+        until(state, || (browser.text("#state") == word && !browser.text("#preferences .pref").is_empty()).then_some(()));
+        assert!(browser.text("#sentence").starts_with(sentence), "{state}: {}", browser.text("#sentence"));
+        for view in VIEWS {
+            browser.screenshot(view, &picture(state, view));
+            assert_sound(&browser, &format!("{state}, {view:?}"), &origin);
+        }
+        // The stream that it does not have is the one thing that may fail.
+        let said: Vec<String> = browser.console().into_iter().filter(|line| !line.contains("/events")).collect();
+        assert!(said.is_empty(), "{state}: {said:?}");
+    }
+
+    // Each part of the day is reached by keyboard and tells its reason.
+    browser.open("about:blank");
+    browser.open(&agent.link("held"));
+    until("the picture of the day", || {
+        browser.script("return document.querySelectorAll('#picture .span').length > 3", &[]).as_bool().filter(|there| *there)
+    });
+    assert_eq!(browser.text("#caption"), "Trained for 8\u{202f}h 44\u{202f}min, held for 9\u{202f}h 15\u{202f}min so far.");
+    browser.script("document.querySelector('#picture [tabindex=\"0\"]').focus()", &[]);
+    const LEFT: &str = "\u{e012}";
+    browser.press(LEFT);
+    assert_eq!(browser.text("#caption"), "15:46 to 17:46, 2\u{202f}h. Held: you have paused it.");
+    assert_eq!(browser.script("return document.activeElement.getAttribute('aria-label')", &[]), json!(browser.text("#caption")));
+    let rows = browser.script("return document.querySelectorAll('#day-table tbody tr').length", &[]);
+    assert_eq!(rows, json!(14), "the table says what the picture shows");
+    browser.screenshot(WIDE, &picture("reason", WIDE));
+
+    // The agent goes: the page says so, and what it shows is marked as old.
+    drop(agent);
+    until("word that the agent is gone", || (browser.text("#state") == "No answer").then_some(()));
+    assert!(
+        browser.text("#next").starts_with("Last heard at 18:24; what you see below is from then."),
+        "{}",
+        browser.text("#next")
+    );
+    for view in VIEWS {
+        browser.screenshot(view, &picture("gone", view));
+        assert_sound(&browser, &format!("gone, {view:?}"), &origin);
+    }
+
+    // Without a key it says how to get one, and asks nothing.
+    let agent = CannedAgent::start();
+    browser.open(&format!("http://{}/", agent.address));
+    until("word that the page is locked", || (browser.text("#state") == "Locked").then_some(()));
+    browser.screenshot(WIDE, &picture("locked", WIDE));
+}
+
+/// The page's address with its token, as `nightjar open` knows it.
+fn link(place: &Place, name: &str) -> String {
+    let file = place.path(name).join("control.json");
+    until("a control API", || {
+        let control: Value = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
+        Some(format!("http://{}/#{}", control["address"].as_str()?, control["token"].as_str()?))
+    })
+}
+
+#[test]
+fn a_volunteer_joins_trains_pauses_and_changes_a_preference() {
+    let place = Place::new(Size { text_bytes: 200_000, token_budget: 1_000_000_000 });
+    let Some(browser) = Browser::start(&place.path("")) else { return };
+    let _coordinator = place.start_coordinator();
+    place.join("dusk", "volunteer");
+    // Nothing of this computer's desktop is seen, so that it holds at first for what it cannot tell.
+    let mut command = place.device("dusk", &["run", "--device", "flex", "--away-threads", "1"]);
+    command.env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent").env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent");
+    command.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY");
+    let agent = Running::start(command, &place.path("dusk.log"));
+    let link = link(&place, "dusk");
+    let origin = link.split('#').next().unwrap().to_owned();
+    browser.view(WIDE, 900);
+    browser.open(&link);
+    let log = place.path("dusk.log");
+    let state = |word: &str| until(&format!("{word}; see {}", log.display()), || (browser.text("#state") == word).then_some(()));
+
+    state("Holding");
+    assert!(!browser.text("#sentence").is_empty());
+    assert_eq!(browser.script("return location.hash", &[]), json!(""), "the token stays in no address bar");
+    until("the preferences", || (!browser.text("[data-key=policy] .label").is_empty()).then_some(()));
+    browser.screenshot(WIDE, &picture("real-holding", WIDE));
+
+    // The owner's word counts at once: this computer is the run's.
+    browser.click("[data-key=policy] label[for=pref-policy-1]");
+    until("a confirmation", || (browser.text("[data-key=policy] .said") == "Saved").then_some(()));
+    state("Training");
+    until("figures that grow", || {
+        let tokens = browser.text("#figures-body tbody tr:first-child td");
+        (tokens != "0" && tokens != "–" && !tokens.is_empty()).then_some(())
+    });
+    assert!(browser.text("#project-body").contains("test"));
+    for view in [WIDE, VIEWS[3]] {
+        browser.screenshot(view, &picture("real-training", view));
+        assert_sound(&browser, "training for real", &origin);
+    }
+    browser.view(WIDE, 900);
+
+    browser.click("[data-pause=hour]");
+    state("Paused");
+    assert!(run(place.device("dusk", &["why"])).good().stdout.contains("pause"), "the command line knows it too");
+    browser.screenshot(WIDE, &picture("real-paused", WIDE));
+    browser.click("#resume");
+    state("Training");
+
+    // A preference that forbids: the reason changes to it, and only to it.
+    browser.write("#pref-memory_mib_min", "1048576");
+    until("a confirmation", || (browser.text("[data-key=memory_mib_min] .said") == "Saved").then_some(()));
+    state("Holding");
+    until("the reason", || browser.text("#sentence").to_lowercase().contains("memory").then_some(()));
+    let file = fs::read_to_string(place.path("dusk/prefs.toml")).unwrap();
+    assert!(file.contains("memory_mib_min = 1048576"), "{file}");
+    browser.screenshot(WIDE, &picture("real-reason", WIDE));
+
+    // One that is not allowed: a line beside the field says what is, and nothing changes.
+    browser.write("#pref-checkpoint_s", "0");
+    let error =
+        until("an error beside the field", || Some(browser.text("[data-key=checkpoint_s] .error")).filter(|e| !e.is_empty()));
+    assert!(error.contains("a whole number from 1 to 60"), "{error}");
+    assert_eq!(
+        browser.script("return document.querySelector('#pref-checkpoint_s').getAttribute('aria-invalid')", &[]),
+        json!("true")
+    );
+    assert_eq!(fs::read_to_string(place.path("dusk/prefs.toml")).unwrap(), file);
+
+    browser.click("[data-key=memory_mib_min] .reset");
+    state("Training");
+    assert_sound(&browser, "after all that", &origin);
+    // A refused preference is an answer of 400, which browsers write on the console too.
+    let said: Vec<String> = browser.console().into_iter().filter(|line| !line.contains("/preferences")).collect();
+    assert!(said.is_empty(), "{said:?}");
+    assert!(agent.stop().status.success());
+    state("No answer");
+}
