@@ -196,7 +196,13 @@ impl Device {
 
     /// Its owner's word.
     pub fn permission(&self) -> Permission {
-        if self.allowed { Permission::Allowed } else { Permission::Held("its owner is using it".into()) }
+        let reason = "its owner is using it".to_owned();
+        match self.jobs % 2 {
+            _ if self.allowed => Permission::Allowed,
+            // Of two owners one is in no hurry: what was trained is delivered first.
+            0 => Permission::Held(reason),
+            _ => Permission::Yield { reason, free_memory: true },
+        }
     }
 
     /// For how long its worker has been at the lease at hand, in seconds.

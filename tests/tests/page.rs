@@ -25,8 +25,9 @@ fn picture(name: &str, view: View) -> PathBuf {
 }
 
 /// Nothing is wrong with what is shown: contrast, structure, names for screen readers, console, and who was asked.
-fn assert_sound(browser: &Browser, what: &str, origin: &str) {
-    let wrong = browser.script(include_str!("page/checks.js"), &[]);
+fn assert_sound(browser: &Browser, what: &str, view: View, origin: &str) {
+    let wrong = browser.script(include_str!("page/checks.js"), &[json!(view.width)]);
+    let what = format!("{what}, {view:?}");
     assert_eq!(wrong, json!([]), "{what}");
     let tree = browser.tool("Accessibility.getFullAXTree", &json!({}));
     let controls =
@@ -72,7 +73,7 @@ fn every_state_reads_well_in_both_themes_wide_and_narrow() {
         assert!(browser.text("#sentence").starts_with(sentence), "{state}: {}", browser.text("#sentence"));
         for view in VIEWS {
             browser.screenshot(view, &picture(state, view));
-            assert_sound(&browser, &format!("{state}, {view:?}"), &origin);
+            assert_sound(&browser, state, view, &origin);
         }
         // The stream that it does not have is the one thing that may fail.
         let said: Vec<String> = browser.console().into_iter().filter(|line| !line.contains("/events")).collect();
@@ -105,7 +106,7 @@ fn every_state_reads_well_in_both_themes_wide_and_narrow() {
     );
     for view in VIEWS {
         browser.screenshot(view, &picture("gone", view));
-        assert_sound(&browser, &format!("gone, {view:?}"), &origin);
+        assert_sound(&browser, "gone", view, &origin);
     }
 
     // Without a key it says how to get one, and asks nothing.
@@ -159,7 +160,7 @@ fn a_volunteer_joins_trains_pauses_and_changes_a_preference() {
     assert!(browser.text("#project-body").contains("test"));
     for view in [WIDE, VIEWS[3]] {
         browser.screenshot(view, &picture("real-training", view));
-        assert_sound(&browser, "training for real", &origin);
+        assert_sound(&browser, "training for real", view, &origin);
     }
     browser.view(WIDE, 900);
 
@@ -169,6 +170,14 @@ fn a_volunteer_joins_trains_pauses_and_changes_a_preference() {
     browser.screenshot(WIDE, &picture("real-paused", WIDE));
     browser.click("#resume");
     state("Training");
+
+    // Yesterday it was not here; and the log tells what it did since.
+    browser.click("#day-back");
+    until("yesterday", || (browser.text("#caption") == "Nightjar did not run on this day.").then_some(()));
+    browser.click("#day-on");
+    until("today", || browser.text("#caption").starts_with("Trained for").then_some(()));
+    browser.click("#log summary");
+    until("the log", || browser.text("#log-lines").contains("delta").then_some(()));
 
     // A preference that forbids: the reason changes to it, and only to it.
     browser.write("#pref-memory_mib_min", "1048576");
@@ -192,7 +201,7 @@ fn a_volunteer_joins_trains_pauses_and_changes_a_preference() {
 
     browser.click("[data-key=memory_mib_min] .reset");
     state("Training");
-    assert_sound(&browser, "after all that", &origin);
+    assert_sound(&browser, "after all that", WIDE, &origin);
     // A refused preference is an answer of 400, which browsers write on the console too.
     let said: Vec<String> = browser.console().into_iter().filter(|line| !line.contains("/preferences")).collect();
     assert!(said.is_empty(), "{said:?}");

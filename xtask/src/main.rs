@@ -1,6 +1,8 @@
 //! The repository's own commands: `demo` shows the whole of Nightjar on one machine, `test` runs every test, `setup`
-//! finds what the two need beyond Rust, `study` runs the comparisons behind the defaults.
+//! finds what the two need beyond Rust, `study` runs the comparisons behind the defaults,
+//! `bench` measures training.
 
+mod bench;
 mod demo;
 mod keeper;
 mod setup;
@@ -40,6 +42,9 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Measure how fast training is on the devices of this machine, and write docs/performance.md.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Find, and where possible install, what is needed beyond Rust.
     Setup,
     /// Watch over another command's processes (started by it).
@@ -66,6 +71,7 @@ fn run(command: Command) -> Result<()> {
         Command::Demo(options) => demo::run(&options, &Keeper::new()?),
         Command::Test { args } => suite::run(&args, &Keeper::new()?),
         Command::Study { args } => study::run(&args, &Keeper::new()?),
+        Command::Bench(bench) => bench::run(&bench, &Keeper::new()?),
         Command::Setup => setup::run(setup::Need::Everything, &Keeper::new()?),
         Command::Reap => keeper::reap(),
     }

@@ -1,5 +1,5 @@
-//! What the repository needs beyond Rust: a C compiler, and for the tests a Vulkan loader with a driver and a browser. Found by
-//! trying, installed where that is possible, else named.
+//! What the repository needs beyond Rust: a C compiler, and for the tests a Vulkan loader with a driver, a browser, an X server
+//! and D-Bus. Found by trying, installed where that is possible, else named.
 
 use crate::keeper::Keeper;
 use anyhow::{Result, bail};
@@ -28,7 +28,7 @@ struct Requirement {
     packages: [&'static str; 4],
 }
 
-const REQUIREMENTS: [Requirement; 4] = [
+const REQUIREMENTS: [Requirement; 6] = [
     Requirement {
         what: "a C compiler",
         why: "SQLite and the cryptography are compiled from C",
@@ -56,6 +56,25 @@ const REQUIREMENTS: [Requirement; 4] = [
         present: browser_is_there,
         essential: false,
         packages: ["chromium chromium-driver", "chromium chromedriver", "chromium", "chromium chromium-chromedriver"],
+    },
+    Requirement {
+        what: "an X server without a screen, with tools",
+        why: "a scripted night and the sensors' tests type and open windows in it",
+        present: || ["Xvfb", "xdotool", "xev"].into_iter().all(|program| in_path(program).is_some()),
+        essential: false,
+        packages: [
+            "xvfb xdotool x11-utils",
+            "xorg-x11-server-Xvfb xdotool xev",
+            "xorg-server-xvfb xdotool xorg-xev",
+            "xvfb xdotool xev",
+        ],
+    },
+    Requirement {
+        what: "D-Bus with python-dbusmock",
+        why: "the same tests unplug a computer and send it to sleep with it",
+        present: dbusmock_is_there,
+        essential: false,
+        packages: ["dbus python3-dbusmock", "dbus-daemon python3-dbusmock", "dbus python-dbusmock", "dbus py3-dbusmock"],
     },
 ];
 
@@ -157,6 +176,12 @@ fn vulkan_driver_is_there() -> bool {
 fn browser_is_there() -> bool {
     let browsers = ["chromium", "chromium-browser", "google-chrome"];
     in_path("chromedriver").is_some() && browsers.into_iter().any(|browser| in_path(browser).is_some())
+}
+
+fn dbusmock_is_there() -> bool {
+    // Another Python may come first in the path than the one that packages are installed for.
+    let knows = |python: &str| quiet(Command::new(python).args(["-c", "import dbusmock"]));
+    in_path("dbus-daemon").is_some() && ["/usr/bin/python3", "python3"].into_iter().any(knows)
 }
 
 /// Where a program is.

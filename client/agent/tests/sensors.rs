@@ -4,10 +4,12 @@
 
 #[path = "sensors/compositor.rs"]
 mod compositor;
-#[path = "sensors/counterparts.rs"]
+#[path = "../../../tests/tests/night/counterparts.rs"]
 mod counterparts;
 #[path = "sensors/desktops.rs"]
 mod desktops;
+#[path = "sensors/windows.rs"]
+mod windows;
 
 use compositor::Compositor;
 use counterparts::{Computer, Screen};
@@ -23,9 +25,15 @@ use std::{
 };
 use tempfile::TempDir;
 use tokio::sync::Notify;
+use windows::Client;
 
 /// Patience for what must happen; nothing asserts speed.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The services of a laptop; `None` where a test of them must skip.
+fn computer() -> Option<Computer> {
+    Computer::start("../../tests/tests/night")
+}
 
 /// Sensors in a place of their own.
 struct Lab {
@@ -128,7 +136,6 @@ async fn input_at_an_x_server_is_told() {
         assert_eq!(lab.seen("idle").source, Some("X11"));
         screen.key();
         lab.told("a key", active).await;
-        screen.pointer();
     }
 }
 
@@ -137,15 +144,15 @@ async fn a_full_screen_window_is_told_with_a_window_manager_and_without() {
     let Some(screen) = Screen::start() else { return };
     let mut lab = Lab::new(|places| places.display = Some(screen.name.clone()));
     lab.until("an empty screen", |seen| seen.full_screen == Reading::Known(false)).await;
-    let small = screen.window(200, 100);
-    let large = screen.window(screen.width, screen.height);
+    let client = Client::of(&screen);
+    let (small, large) = (client.window(false), client.window(true));
     lab.until("a large window", |seen| seen.full_screen == Reading::Known(true)).await;
     drop(large);
     lab.until("it closes", |seen| seen.full_screen == Reading::Known(false)).await;
 
     // Now somebody manages windows: their word counts, not the size.
-    let desktop = screen.window(screen.width, screen.height);
-    let manager = screen.manage(&[&desktop, &small]);
+    let desktop = client.window(true);
+    let manager = client.manage(&[&desktop, &small]);
     manager.activate(&small);
     lab.until("a large window that is not full screen", |seen| seen.full_screen == Reading::Known(false)).await;
     manager.full_screen(&small, true);
@@ -214,7 +221,7 @@ async fn terminals_tell_of_what_is_typed() {
 /// UPower, NetworkManager and logind, mocked on a private bus.
 #[tokio::test]
 async fn the_services_of_a_laptop_tell() {
-    let Some(mut computer) = Computer::start() else { return };
+    let Some(mut computer) = computer() else { return };
     let mut lab = Lab::new(|places| {
         places.system_bus = computer.system_bus.clone();
         fs::create_dir_all(places.root.join("sys/class/power_supply")).unwrap();
@@ -243,7 +250,7 @@ async fn the_services_of_a_laptop_tell() {
 
 #[tokio::test]
 async fn logind_tells_of_sessions_and_holds_sleep_up_until_the_checkpoint_is_written() {
-    let Some(mut computer) = Computer::start() else { return };
+    let Some(mut computer) = computer() else { return };
     let mut lab = Lab::new(|places| places.system_bus = computer.system_bus.clone());
     lab.until("nobody logged in", |seen| seen.idle == Reading::Known(Duration::MAX)).await;
     assert_eq!(lab.seen("idle").source, Some("logind"));

@@ -58,7 +58,7 @@ fn work(args: &Serve, state: &Path, sandbox: Vec<String>, jobs: &Receiver<to_wor
     let disk = FolderDisk::open(state)?;
     let device = device::open(args, state)?;
     say(from_worker::Body::Ready(Ready { device: device.name.clone(), sandbox, gpu: !device.software }));
-    let mut bench = Bench::new(device.device);
+    let mut bench = Bench::of(device);
     let mut memory = MemorySensor::default();
     for job in jobs {
         let memory_free = match memory.read() {

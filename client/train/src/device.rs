@@ -1,5 +1,6 @@
 //! Which device trains, chosen at run time: a GPU through `wgpu`, or the processor (`flex`).
 
+use crate::submits::{self, Submits};
 use burn::backend::AutoGraphicsApi;
 use burn::tensor::{Device, DeviceKind};
 use nightjar_shaders::tuning::{self, Tuning};
@@ -186,6 +187,8 @@ pub struct OpenDevice {
     pub name: String,
     /// Whether the processor does the work, itself or behind a software adapter.
     pub software: bool,
+    /// What a GPU is given at once.
+    pub submits: Option<Submits>,
 }
 
 /// Opens a device. Bounds the threads that compute before anything else does, for the whole process: the first call
@@ -197,7 +200,7 @@ pub fn open(settings: &DeviceSettings) -> Result<OpenDevice, DeviceError> {
     let s = if threads == 1 { "" } else { "s" };
     match choose(settings.choice, adapters)? {
         Some(adapter) => open_adapter(adapter, settings.cache.clone()),
-        None => Ok(OpenDevice { device: Device::flex(), name: format!("flex, {threads} thread{s}"), software: true }),
+        None => Ok(OpenDevice { device: Device::flex(), name: format!("flex, {threads} thread{s}"), software: true, submits: None }),
     }
 }
 
@@ -220,11 +223,11 @@ fn choose(choice: DeviceChoice, adapters: &[Adapter]) -> Result<Option<&Adapter>
 
 fn open_adapter(adapter: &Adapter, cache: Option<PathBuf>) -> Result<OpenDevice, DeviceError> {
     // The runtime registers a device once; whoever asks again gets the same.
-    static OPENED: Mutex<Vec<(usize, Device)>> = Mutex::new(Vec::new());
+    static OPENED: Mutex<Vec<(usize, Device, Submits)>> = Mutex::new(Vec::new());
     let mut opened = OPENED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let software = adapter.kind == AdapterKind::Software;
-    let device = match opened.iter().find(|(index, _)| *index == adapter.index) {
-        Some((_, device)) => device.clone(),
+    let (device, submits) = match opened.iter().find(|(index, ..)| *index == adapter.index) {
+        Some((_, device, submits)) => (device.clone(), submits.clone()),
         None => {
             let kind = match adapter.kind {
                 AdapterKind::Discrete => DeviceKind::DiscreteGpu(adapter.nth_of_kind),
@@ -234,18 +237,23 @@ fn open_adapter(adapter: &Adapter, cache: Option<PathBuf>) -> Result<OpenDevice,
                 AdapterKind::Unknown => return Err(DeviceError::UnknownKind(adapter.name.clone())),
             };
             tuning::configure(if software { Tuning::Minimal } else { Tuning::Normal }, cache.clone());
-            let device = Device::wgpu_options().device_kind(kind).init();
-            let device = device.map_err(|e| DeviceError::Open { name: adapter.name.clone(), reason: e.to_string() })?;
-            opened.push((adapter.index, device.clone()));
+            // A software adapter has no windows to draw.
+            let (name, kept) = (&adapter.name, cache.as_deref().filter(|_| !software));
+            let launches = submits::launches(name, kept);
+            let options = launches.into_iter().fold(Device::wgpu_options().device_kind(kind), |o, n| o.tasks_max(n));
+            let (device, setup) =
+                options.init_with_setup().map_err(|e| DeviceError::Open { name: name.clone(), reason: e.to_string() })?;
+            let submits = Submits::new(setup.queue, launches, name, kept);
+            opened.push((adapter.index, device.clone(), submits.clone()));
             // A software adapter is for tests: what is fast on it says nothing.
             if let Some(folder) = cache.filter(|_| !software) {
                 let key = tuning::Key { adapter: adapter.name.clone(), driver: adapter.driver.clone() };
                 tuning::settle(&device, &key, &folder, MEASURED_FOR);
             }
-            device
+            (device, submits)
         }
     };
-    Ok(OpenDevice { device, name: format!("{} ({})", adapter.name, adapter.api), software })
+    Ok(OpenDevice { device, name: format!("{} ({})", adapter.name, adapter.api), software, submits: Some(submits) })
 }
 
 /// Sets the number of threads of the pool that all CPU work runs in (flex, its matrix products, the CPU twins).

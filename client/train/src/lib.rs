@@ -35,6 +35,7 @@ pub mod folder;
 pub mod model;
 pub mod optimizer;
 pub mod sample;
+pub mod submits;
 pub mod trainer;
 mod weights;
 pub mod work;

@@ -94,7 +94,7 @@ fn spans(model: &ModelSpec) -> Vec<(Range<usize>, Vec<Range<usize>>)> {
                 chunks.push(chunk.start - span.start..chunk.end - span.start);
                 span.end = chunk.end;
             }
-            None => spans.push((chunk.clone(), vec![0..chunk.len()])),
+            None => spans.push((chunk.clone(), std::iter::once(0..chunk.len()).collect())),
         }
     }
     spans

@@ -50,9 +50,12 @@ pub fn close<const D: usize>(what: &str, got: Tensor<D>, want: &[f32], tolerance
     if got.len() != want.len() {
         return Err(format!("{what}: {} values instead of {}", got.len(), want.len()));
     }
-    let error = |(got, want): (&f32, &f32)| (got - want).abs() / want.abs().max(1.0);
     // A NaN is no small number.
-    match got.iter().zip(want).position(|pair| !(error(pair) <= tolerance)) {
+    let is_off = |(got, want): (&f32, &f32)| {
+        let error = (got - want).abs() / want.abs().max(1.0);
+        error.is_nan() || error > tolerance
+    };
+    match got.iter().zip(want).position(is_off) {
         Some(at) => Err(format!("{what}: value {at} of {} is {:e} instead of {:e}", want.len(), got[at], want[at])),
         None => Ok(()),
     }

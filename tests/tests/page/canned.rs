@@ -93,7 +93,7 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
         "/status" => json(&status(&said, token.split('_').next().unwrap_or_default())),
         "/history" => json(&said["history"]),
         "/preferences" => json(&said["preferences"]),
-        "/log" => json(&said["log"]),
+        "/log" => ("200 OK", "text/plain", said["log"].as_str().unwrap_or_default().to_owned()),
         other => match FILES.iter().find(|(name, ..)| *name == other) {
             Some((_, kind, text)) => ("200 OK", *kind, (*text).to_owned()),
             // It has no events: the page must ask again and again by itself.

@@ -1,5 +1,6 @@
-// What is wrong with the page as it stands, one line each: contrast, structure, and what does not fit on the screen.
-const wrong = [];
+// What is wrong with the page as it stands, one line each: contrast, structure, and what does not fit on the screen, which
+// is `arguments[0]` wide: a narrow browser reports more where a page is too wide.
+const wrong = [], width = arguments[0];
 
 // Contrast as WCAG 2 computes it. Behind the sky's texts each of its gradient's colours counts.
 const channel = c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
@@ -26,10 +27,12 @@ for (const element of document.querySelectorAll('body *')) {
   const ownText = [...element.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.textContent.trim());
   if (!ownText || !visible(element) || element.closest(':disabled, .skip, option')) continue;
   const style = getComputedStyle(element), large = parseFloat(style.fontSize) >= 24;
-  const ink = luminance(colour(element instanceof SVGElement ? style.fill : style.color));
+  let opacity = 1;
+  for (let e = element; e; e = e.parentElement) opacity *= getComputedStyle(e).opacity;
+  const drawn = colour(element instanceof SVGElement ? style.fill : style.color);
   measured += 1;
   for (const ground of behind(element)) {
-    const paper = luminance(ground), ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+    const ink = luminance(drawn.map((c, i) => c * opacity + ground[i] * (1 - opacity))), paper = luminance(ground), ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
     if (ratio < (large ? 3 : 4.5)) wrong.push(`contrast ${ratio.toFixed(2)}: ${element.tagName} ${element.className.baseVal ?? element.className} "${element.textContent.trim().slice(0, 40)}"`);
   }
 }
@@ -56,10 +59,10 @@ for (const heading of document.querySelectorAll('h1, h2, h3, h4')) {
 }
 
 // Fits.
-if (document.documentElement.scrollWidth > innerWidth) wrong.push(`the page is ${document.documentElement.scrollWidth} wide on ${innerWidth}`);
+if (document.documentElement.scrollWidth > width) wrong.push(`the page is ${document.documentElement.scrollWidth} wide on ${width}`);
 for (const element of document.querySelectorAll('button, input, select, p, h1, h2, h3, li, td, th')) {
   const box = element.getBoundingClientRect();
-  if (visible(element) && box.width && !element.closest('.scroll, pre') && (box.right > innerWidth + 1 || box.left < -1)) wrong.push(`off the screen: ${element.tagName} "${element.textContent.trim().slice(0, 40)}"`);
+  if (visible(element) && box.width && !element.closest('.scroll, pre') && (box.right > width + 1 || box.left < -1)) wrong.push(`off the screen: ${element.tagName} "${element.textContent.trim().slice(0, 40)}"`);
 }
 for (const button of document.querySelectorAll('.pauses button')) {
   const box = button.getBoundingClientRect(), pill = button.parentElement.getBoundingClientRect();

@@ -4,7 +4,7 @@ import { follow, get, getText, post, Refused, takeToken } from './api.js';
 import { Day } from './day.js';
 import { Preferences } from './preferences.js';
 import { figures, project, safety, sensors } from './cards.js';
-import { clock, day, fill, el, length, say, sentence, time, when } from './words.js';
+import { clock, day, fill, el, length, say, sentence, stopped, time, when } from './words.js';
 
 const $ = id => document.getElementById(id);
 const HOUR_S = 3600;
@@ -28,7 +28,7 @@ function troubles(s) {
   const left = s.worker?.left_alone ?? [];
   return [
     s.config_error && el('p', {}, `${sentence(s.config_error)} The last good preferences stay in force.`),
-    left.map(one => el('p', {}, `${one.device} is left alone: ${sentence(one.reason)}`)),
+    left.map(one => el('p', {}, `${one.device} is left alone: ${stopped(one.reason)}`)),
     left.length > 0 && el('button', { type: 'button', id: 'retry' }, 'Try again'),
   ];
 }
@@ -43,7 +43,7 @@ function show(s) {
   say($('whose'), s.name ? `on ${s.name}` : '');
   say($('state'), STATES[state]);
   say($('sentence'), state === 'stranger' ? 'This computer has not joined a run yet.' : sentence(s.why.reason));
-  say($('next'), state === 'stranger' ? 'Ask the people of a run for an invite, then give it to: nightjar join INVITE' : next(s, state));
+  say($('next'), state === 'stranger' ? 'Ask the people of a run for an invite, then run “nightjar join INVITE”.' : next(s, state));
   document.title = `${STATES[state]} · Nightjar`;
   fill($('notices'), troubles(s));
   buttons(s, state);
@@ -53,7 +53,7 @@ function show(s) {
   fill($('safety'), safety(s));
   say($('imprint'), [s.device && `Device ${s.device}`, s.version && `Nightjar ${s.version}`].filter(Boolean).join(' · '));
   const why = JSON.stringify([s.why.allowed, s.why.kind, s.why.reason, s.why.until]);
-  if (first) preferences.load();
+  if (first || why !== told) preferences.load();
   if (first || why !== told || Date.now() - asked > 60000) drawDay();
   told = why;
 }
@@ -131,9 +131,7 @@ $('day-on').addEventListener('click', () => { shown = Math.min(0, shown + 1); dr
 async function readLog() {
   if (!$('log').open) return;
   try {
-    const text = await getText('/log?lines=200');
-    let lines = text;
-    try { const body = JSON.parse(text); lines = (body.lines ?? body).join('\n'); } catch { /* plain lines */ }
+    const lines = await getText('/log?lines=200');
     const end = $('log-lines').scrollTop + $('log-lines').clientHeight >= $('log-lines').scrollHeight - 8;
     say($('log-lines'), lines.trim() || 'Nothing was written yet.');
     if (end) $('log-lines').scrollTop = $('log-lines').scrollHeight;
@@ -151,13 +149,13 @@ function live(state, words) {
 /** Says clearly that what is shown is old, or that this page was never let in. */
 function lost(error) {
   const refused = error instanceof Refused;
-  if (refused) return lock('This page’s key no longer fits.', 'Nightjar was started anew. Run nightjar open for a page that fits.');
+  if (refused) return lock('This page’s key no longer fits.', 'Nightjar was started anew. Run “nightjar open” for a page that fits.');
   document.body.dataset.state = 'gone';
   document.title = 'No answer · Nightjar';
   live('no', 'no answer');
   say($('state'), 'No answer');
   say($('sentence'), 'Nightjar does not answer; it has probably stopped.');
-  say($('next'), `${heardAt ? `Last heard at ${clock(heardAt)}; what you see below is from then. ` : ''}Start it with nightjar run, then open this page with nightjar open.`);
+  say($('next'), `${heardAt ? `Last heard at ${clock(heardAt)}; what you see below is from then. ` : ''}Start it with “nightjar run”, then open this page with “nightjar open”.`);
   $('actions').hidden = true;
   fill($('notices'));
 }
@@ -184,4 +182,4 @@ setInterval(() => {
 }, 15000);
 
 if (takeToken()) follow(show, lost);
-else lock('This page was opened without its key.', 'Run nightjar open in a terminal; it opens the page with the key in its link.');
+else lock('This page was opened without its key.', 'Run “nightjar open” in a terminal; it opens the page with the key in its link.');

@@ -19,7 +19,7 @@ function groupOf(span) {
   if (span.state === 'off') return 'off';
   if (span.kind?.startsWith('unknown')) return 'unknown';
   if (USE.includes(span.kind)) return 'use';
-  return span.state === 'pause' || OWNER.includes(span.kind) ? 'owner' : 'machine';
+  return span.state === 'paused' || OWNER.includes(span.kind) ? 'owner' : 'machine';
 }
 
 /** Draws days into a figure's parts. */

@@ -16,8 +16,7 @@ export class Preferences {
   /** Reads the table; makes the fields the first time, and later shows what changed elsewhere. */
   async load() {
     try {
-      const table = await get('/preferences');
-      const rows = Array.isArray(table) ? table : table.preferences;
+      const rows = await get('/preferences');
       if (rows.length !== this.fields.size) this.build(rows);
       rows.forEach(row => this.fields.get(row.key)?.update(row));
     } catch (error) {
@@ -30,8 +29,9 @@ export class Preferences {
     for (const row of rows) groups.set(row.group, [...groups.get(row.group) ?? [], row]);
     this.fields.clear();
     this.place.replaceChildren(...[...groups].map(([name, members], i) => {
-      const id = `group-${i}`;
-      return el('section', { class: 'group', 'aria-labelledby': id }, el('h3', { id }, name), members.map(row => {
+      // On a narrow screen only the first is unfolded.
+      const open = i === 0 || matchMedia('(min-width: 44rem)').matches;
+      return el('details', { class: 'group', open }, el('summary', {}, el('h3', {}, name)), members.map(row => {
         const field = new Field(row, () => this.load());
         this.fields.set(row.key, field);
         return field.element;
@@ -63,9 +63,10 @@ class Field {
     // What the owner is about to write stays.
     if (!this.element.contains(document.activeElement) || this.justSaved) this.widget.show(row.value);
     this.justSaved = false;
-    this.reset.hidden = row.value === row.default;
     this.reset.setAttribute('aria-label', `${row.label}: back to the default`);
     const winner = { environment: 'An environment variable', command_line: 'A word on the command line' }[row.source];
+    // What wins over the file is not changed by it.
+    this.reset.hidden = row.value === row.default || winner !== undefined;
     say(this.origin, winner ? `${winner} sets this and wins over what is saved here.` : '');
   }
 

@@ -38,7 +38,6 @@ export function say(element, text) {
 
 const three = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 3 });
 const whole = new Intl.NumberFormat();
-const compact = new Intl.NumberFormat(undefined, { notation: 'compact', maximumSignificantDigits: 3 });
 const scaled = (n, step, units) => {
   let i = 0;
   while (n >= step * 0.9995 && i < units.length - 1) { n /= step; i += 1; }
@@ -46,11 +45,11 @@ const scaled = (n, step, units) => {
 };
 
 /** A count: exact while it is small. */
-export const count = n => n == null ? '–' : n < 10000 ? whole.format(n) : compact.format(n);
+export const count = n => n == null ? '–' : n < 10000 ? whole.format(n) : scaled(n, 1000, ['', 'k', 'M', 'G', 'T']);
 /** Bytes in decimal units, as data plans count them. */
 export const bytes = n => n == null ? '–' : scaled(n, 1000, ['B', 'kB', 'MB', 'GB', 'TB']);
 /** Energy; owners know it from their bill. */
-export const energy = joules => joules == null ? '–' : joules < 3600 ? `${three.format(joules / 3600)}\u202fWh` : scaled(joules / 3600, 1000, ['Wh', 'kWh', 'MWh']);
+export const energy = joules => joules == null ? '–' : joules < 360 ? `${three.format(joules)}\u202fJ` : scaled(joules / 3600, 1000, ['Wh', 'kWh', 'MWh']);
 /** Memory in binary units, as systems show it. */
 export const memory = n => scaled(n, 1024, ['B', 'KiB', 'MiB', 'GiB', 'TiB']);
 
@@ -83,16 +82,18 @@ export function day(time = new Date(), shift = 0) {
   return `${d.getFullYear()}-${String(d.getMonth() + 1).padStart(2, '0')}-${String(d.getDate()).padStart(2, '0')}`;
 }
 
-/** A time as the agent writes it, which may name its zone in brackets; `null` for none or nonsense. */
+/** A time as the agent writes it (RFC 3339); `null` for none or nonsense. */
 export function time(text) {
   if (!text) return null;
-  const parsed = new Date(String(text).replace(/\[.*\]$/, ''));
+  const parsed = new Date(text);
   return Number.isNaN(parsed.getTime()) ? null : parsed;
 }
 
-/** A reason as a sentence: with a capital and a full stop. */
+/** What the agent says, with a full stop. */
+export const stopped = text => /[.!?…]$/.test(text) ? text : `${text}.`;
+
+/** The same as a sentence of its own: with a capital too. */
 export function sentence(text) {
   const trimmed = (text ?? '').trim();
-  if (!trimmed) return '';
-  return trimmed[0].toUpperCase() + trimmed.slice(1) + (/[.!?…]$/.test(trimmed) ? '' : '.');
+  return trimmed && stopped(trimmed[0].toUpperCase() + trimmed.slice(1));
 }

@@ -60,6 +60,12 @@ impl<T: Fact> Sourced<T> {
         (Reading::Unknown(reason.to_owned()), None)
     }
 
+    /// Whether it waits for no first answer that would count.
+    pub fn ready(&self) -> bool {
+        let first = self.sources.iter().map(|(_, answer)| answer).find(|a| matches!(a, Answer::Asked | Answer::Says(..)));
+        !matches!(first, Some(Answer::Asked))
+    }
+
     /// Whether a better source than this one speaks.
     fn outranked(&self, rank: usize) -> bool {
         self.sources[..rank].iter().any(|(_, answer)| matches!(answer, Answer::Says(..)))
@@ -231,7 +237,9 @@ pub(super) async fn keep<T: Fact, F: Future<Output = String>>(post: Post<T>, pac
         let asked = ask(post.clone());
         let silent_too_long = async {
             tokio::time::sleep(pace.limit).await;
-            if post.state().1 { std::future::pending().await }
+            if post.state().1 {
+                std::future::pending().await
+            }
         };
         let why = tokio::select! {
             why = asked => why,

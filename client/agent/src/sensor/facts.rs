@@ -144,6 +144,19 @@ impl Facts {
         }
     }
 
+    /// Whether no fact waits for its first answer.
+    pub fn ready(&self) -> bool {
+        self.idle.ready()
+            && self.power.ready()
+            && self.temperature.ready()
+            && self.metered.ready()
+            && self.full_screen.ready()
+            && self.programs.ready()
+            && self.memory.ready()
+            && self.disk.ready()
+            && self.pressure.ready()
+    }
+
     /// Who says each fact, in the order of [`seen`].
     pub fn sources(&self) -> [Option<&'static str>; 9] {
         [

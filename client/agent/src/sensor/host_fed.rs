@@ -69,7 +69,10 @@ mod tests {
     fn what_the_app_says_is_seen() {
         let (feed, mut sense) = HostFed::new(Arc::new(Notify::new()));
         assert!(matches!(sense.observe().idle, Reading::Unknown(_)));
-        feed.put(Observation { idle: Reading::Known(Duration::from_secs(90)), ..Observation::unknown("the phone does not tell") });
+        feed.put(Observation {
+            idle: Reading::Known(Duration::from_secs(90)),
+            ..Observation::unknown("the phone does not tell")
+        });
         assert_eq!(sense.observe().idle, Reading::Known(Duration::from_secs(90)));
         let sources = sense.sources();
         assert_eq!((sources[0].value.as_deref(), sources[0].source), (Some("1 min"), Some("the app")));

@@ -40,6 +40,12 @@ pub trait Sense: Send {
     /// What is known now. Never waits.
     fn observe(&mut self) -> Observation;
 
+    /// Whether every question has been answered or given up once. Until then, which is seconds after a start at most, there
+    /// is nothing to judge.
+    fn ready(&self) -> bool {
+        true
+    }
+
     /// The owner's preferences need something else from now on.
     fn set_wants(&mut self, _: Wants) {}
 
@@ -127,6 +133,10 @@ impl Sensors {
 impl Sense for Sensors {
     fn observe(&mut self) -> Observation {
         self.board.facts().observation(clock::mono_now())
+    }
+
+    fn ready(&self) -> bool {
+        self.board.facts().ready()
     }
 
     fn set_wants(&mut self, wants: Wants) {

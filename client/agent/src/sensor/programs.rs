@@ -98,7 +98,8 @@ fn matching(wanted: &[String], short: &str, command: &str) -> Vec<usize> {
         let name = file(name.trim());
         let bare = |name: &str| name.strip_suffix(".exe").map(str::to_owned);
         #[cfg(target_os = "linux")]
-        let is_short = short == name || (name.len() > SHORT_NAME && command.is_empty() && name.starts_with(&short) && !short.is_empty());
+        let is_short =
+            short == name || (name.len() > SHORT_NAME && command.is_empty() && name.starts_with(&short) && !short.is_empty());
         #[cfg(not(target_os = "linux"))]
         let is_short = short == name;
         !name.is_empty() && (is_short || command == name || bare(&command).as_ref() == Some(&name))

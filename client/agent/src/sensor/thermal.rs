@@ -70,8 +70,22 @@ mod kernel {
 
     /// Chips of processors and GPUs. Others, of disks and power supplies, run hotter or cooler by nature.
     const CHIPS: [&str; 16] = [
-        "amdgpu", "asahi", "coretemp", "cpu", "cpu_thermal", "fam15h_power", "i915", "k10temp", "k8temp", "macsmc_hwmon", "nouveau",
-        "radeon", "scpi_sensors", "soc_thermal", "xe", "zenpower",
+        "amdgpu",
+        "asahi",
+        "coretemp",
+        "cpu",
+        "cpu_thermal",
+        "fam15h_power",
+        "i915",
+        "k10temp",
+        "k8temp",
+        "macsmc_hwmon",
+        "nouveau",
+        "radeon",
+        "scpi_sensors",
+        "soc_thermal",
+        "xe",
+        "zenpower",
     ];
     const CHIPS_MAX: usize = 64;
     const INPUTS_MAX: usize = 512;
@@ -154,7 +168,8 @@ fn hottest(library: &Nvml) -> Option<f64> {
 fn all_asleep(root: &Path) -> bool {
     let folder = root.join("sys/bus/pci/drivers/nvidia");
     let devices = super::places::names(&folder).unwrap_or_default().into_iter().filter(|name| name.contains(':'));
-    let mut states = devices.filter_map(|d| super::places::small_file(&folder.join(d).join("power/runtime_status")).ok()).peekable();
+    let mut states =
+        devices.filter_map(|d| super::places::small_file(&folder.join(d).join("power/runtime_status")).ok()).peekable();
     states.peek().is_some() && states.all(|state| state == "suspended")
 }
 
@@ -193,6 +208,9 @@ mod tests {
         assert_eq!(computer(&chips), Reading::Known(61.5));
         assert_eq!(computer(&chips[..2]), computer(&[]));
         assert_eq!(computer(&chips[10..]), Reading::Known(99.0));
-        assert!(matches!(computer(&[("thermal/thermal_zone0/type", "battery"), ("thermal/thermal_zone0/temp", "3")]), Reading::Unknown(_)));
+        assert!(matches!(
+            computer(&[("thermal/thermal_zone0/type", "battery"), ("thermal/thermal_zone0/temp", "3")]),
+            Reading::Unknown(_)
+        ));
     }
 }

@@ -51,7 +51,8 @@ impl Cgroup {
         let folder = delegated.join(WORKER);
         make(&folder).map_err(failed("make a group for the worker"))?;
         // A group has its weight whatever its threads' priority; older kernels do not know this one, and lose little by it.
-        let _ = fs::write(delegated.join("cgroup.subtree_control"), "+cpu").and_then(|()| fs::write(folder.join("cpu.idle"), "1"));
+        let _ =
+            fs::write(delegated.join("cgroup.subtree_control"), "+cpu").and_then(|()| fs::write(folder.join("cpu.idle"), "1"));
         Ok(Cgroup { folder })
     }
 

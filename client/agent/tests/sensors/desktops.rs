@@ -1,8 +1,7 @@
 //! Desktops that tell of idle time on the session bus: GNOME's Mutter, and screen savers that count in seconds or
 //! milliseconds; and one that keeps the screen on.
 
-use super::{Lab, active, idle};
-use crate::counterparts::Computer;
+use super::{Lab, active, computer, idle};
 use nightjar_agent::policy::Reading;
 use std::{
     sync::{Arc, Mutex},
@@ -39,7 +38,7 @@ async fn service<I: zbus::object_server::Interface>(address: &str, name: &str, p
 
 #[tokio::test]
 async fn mutter_tells_of_input_by_its_watch() {
-    let Some(computer) = Computer::start() else { return };
+    let Some(computer) = computer() else { return };
     let mutter = Mutter { last_input: Arc::new(Mutex::new(Instant::now())), armed: Arc::default() };
     let served = service(&computer.session_bus, "org.gnome.Mutter.IdleMonitor", MUTTER, mutter.clone()).await;
     let mut lab = Lab::new(|places| places.session_bus = Some(computer.session_bus.clone()));
@@ -71,7 +70,7 @@ impl ScreenSaver {
 
 #[tokio::test]
 async fn screen_savers_are_understood_whatever_they_count_in() {
-    let Some(computer) = Computer::start() else { return };
+    let Some(computer) = computer() else { return };
     for unit_ms in [1000, 1] {
         let last_input = Arc::new(Mutex::new(Instant::now() - Duration::from_secs(100)));
         let saver = ScreenSaver { last_input: last_input.clone(), unit_ms };
@@ -99,7 +98,7 @@ impl SessionManager {
 
 #[tokio::test]
 async fn a_program_that_keeps_the_screen_on_counts_as_full_screen() {
-    let Some(computer) = Computer::start() else { return };
+    let Some(computer) = computer() else { return };
     let inhibited = Arc::new(Mutex::new(false));
     let manager = SessionManager { inhibited: inhibited.clone() };
     let _served = service(&computer.session_bus, "org.gnome.SessionManager", "/org/gnome/SessionManager", manager).await;

@@ -35,7 +35,9 @@ const TRAIN_MS: [u64; 2] = [300, 3000];
 /// What takes longer than this to stop or to end does not.
 const YIELD_MAX: Duration = Duration::from_secs(20);
 /// How often the kernel is asked.
-const LOOK_EVERY: Duration = Duration::from_micros(50);
+const LOOK_EVERY: Duration = Duration::from_micros(200);
+/// What its threads use up between two looks to take notice of the order and stop is not computing.
+const STOPPING_NS: u64 = 100_000;
 /// A frozen worker is watched so long: its threads must not run.
 const WATCH: Duration = Duration::from_millis(50);
 
@@ -59,8 +61,10 @@ pub(super) struct Yield {
 /// What one trial found.
 struct Trial {
     ready: Ready,
-    /// From the order to freeze until the last thread had stopped.
-    freeze: Duration,
+    /// From the order to freeze until a thread was last seen computing.
+    computed: Duration,
+    /// From there until all had stopped: on a busy computer they must first be given a moment to do so.
+    stopped: Duration,
     /// From the order to end until the memory was free.
     release: Duration,
     resident_bytes: u64,
@@ -122,12 +126,7 @@ async fn trial(args: &Yield, state: &Path, lease: &Train, n: u64) -> Result<Tria
 
     let asked = Instant::now();
     worker.freeze();
-    let stopped = wait(|| all_stopped(pid)).context("the worker's threads did not stop")?;
-    let computed = computed(pid);
-    thread::sleep(WATCH);
-    if self::computed(pid) != computed {
-        bail!("a frozen worker went on computing");
-    }
+    let (computed, stopped) = watch(pid, asked).context("the worker's threads did not stop")?;
     // Told at least after each checkpoint, so this is never too little.
     let lost_s = (Duration::from_millis(progress.unsaved_ms) + asked.duration_since(told)).as_secs_f64();
 
@@ -138,7 +137,8 @@ async fn trial(args: &Yield, state: &Path, lease: &Train, n: u64) -> Result<Tria
     tokio::time::sleep(Duration::from_millis(10)).await;
     Ok(Trial {
         ready,
-        freeze: stopped.duration_since(asked),
+        computed,
+        stopped,
         release: free.duration_since(ended),
         resident_bytes,
         lost_s,
@@ -160,7 +160,7 @@ async fn hear(heard: &mut mpsc::Receiver<WorkerEvent>, patience: Duration) -> Re
 }
 
 /// When it first was so; `None` if it never was.
-fn wait(so: impl Fn() -> bool) -> Option<Instant> {
+fn wait(mut so: impl FnMut() -> bool) -> Option<Instant> {
     let start = Instant::now();
     while start.elapsed() < YIELD_MAX {
         if so() {
@@ -171,25 +171,49 @@ fn wait(so: impl Fn() -> bool) -> Option<Instant> {
     None
 }
 
-/// The states of a process's threads, and the ticks that they have computed, as `/proc/PID/task/TID/stat` has them.
-fn threads(pid: u32) -> Vec<(char, u64)> {
+/// Watches a process that was told to stop: how long after that it was last seen computing, and how long until all of its
+/// threads had stopped. `None` if they do not.
+fn watch(pid: u32, asked: Instant) -> Option<(Duration, Duration)> {
+    let (mut last, mut computed) = (Duration::ZERO, run_ns(pid));
+    let mut look = || {
+        let now = run_ns(pid);
+        if now.saturating_sub(computed) > STOPPING_NS {
+            last = asked.elapsed();
+        }
+        computed = now;
+    };
+    let stopped = wait(|| {
+        look();
+        states(pid).iter().all(|state| *state == 'T')
+    })?;
+    let watched = Instant::now();
+    while watched.elapsed() < WATCH {
+        thread::sleep(LOOK_EVERY);
+        look();
+    }
+    Some((last, stopped.duration_since(asked)))
+}
+
+/// A file of each of a process's threads.
+fn of_threads(pid: u32, file: &str) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    tasks.filter_map(|task| parse(&fs::read_to_string(task.path().join("stat")).ok()?)).collect()
+    tasks.filter_map(|task| fs::read_to_string(task.path().join(file)).ok()).collect()
 }
 
-/// State, and ticks in user and kernel mode together. The name before them stands in brackets and may hold anything.
-fn parse(stat: &str) -> Option<(char, u64)> {
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
-    Some((fields.first()?.chars().next()?, ticks(11)? + ticks(12)?))
+/// The states of a process's threads.
+fn states(pid: u32) -> Vec<char> {
+    of_threads(pid, "stat").iter().filter_map(|stat| state(stat)).collect()
 }
 
-fn all_stopped(pid: u32) -> bool {
-    threads(pid).iter().all(|(state, _)| *state == 'T')
+/// The state in `/proc/PID/task/TID/stat`. The name before it stands in brackets and may hold anything.
+fn state(stat: &str) -> Option<char> {
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
-fn computed(pid: u32) -> u64 {
-    threads(pid).iter().map(|(_, ticks)| ticks).sum()
+/// Nanoseconds that a process's threads have computed.
+fn run_ns(pid: u32) -> u64 {
+    let ns = |stat: &String| stat.split_whitespace().next()?.parse::<u64>().ok();
+    of_threads(pid, "schedstat").iter().filter_map(ns).sum()
 }
 
 /// Bytes of memory that a process holds; `None` once it holds none.
@@ -204,7 +228,8 @@ fn report(args: &Yield, parameters: usize, trials: &[Trial]) {
     let ms = |d: Duration| d.as_secs_f64() * 1000.0;
     let submits = trials.iter().filter(|t| t.submit_us > 0).map(|t| t.submit_us as f64 / 1000.0).collect();
     let rows = [
-        ("freeze_ms", "first input until its last thread has stopped, ms", figures(&|t| ms(t.freeze))),
+        ("computed_ms", "first input until it was last seen computing, ms", figures(&|t| ms(t.computed))),
+        ("stopped_ms", "first input until its last thread has stopped, ms", figures(&|t| ms(t.stopped))),
         ("release_ms", "end until its memory is free, ms", figures(&|t| ms(t.release))),
         ("resident_mib", "memory that it gives back, MiB", figures(&|t| t.resident_bytes as f64 / f64::from(1 << 20))),
         ("lost_s", "training lost if it is not thawed, s", figures(&|t| t.lost_s)),
@@ -259,9 +284,8 @@ mod tests {
 
     #[test]
     fn a_thread_is_read_whatever_its_name() {
-        let stat = "12 (a) R (b) T 1 12 12 0 -1 1 0 0 0 0 30 4 0 0 20 0 1 0 5 0 0";
-        assert_eq!(parse(stat), Some(('T', 34)));
-        assert_eq!(parse("12 (a"), None);
-        assert_eq!(parse("12 (a) T 1"), None);
+        assert_eq!(state("12 (a) R (b) T 1 12 12 0"), Some('T'));
+        assert_eq!(state("12 (a"), None);
+        assert_eq!(state("12 (a)"), None);
     }
 }

@@ -10,8 +10,10 @@ use super::{
 use crate::{
     batches::{Batch, BatchError, Shard},
     checkpoint::{Checkpoint, CheckpointError, CheckpointStore, LeaseProgress},
+    device::OpenDevice,
     model::{Model, ModelError},
     optimizer::{AdamWConfig, Moments},
+    submits::{Gauge, Submits},
     trainer::{self, Portion, TrainError, Trainer},
     weights::WeightsError,
 };
@@ -104,13 +106,19 @@ pub struct Room<'a> {
 /// in the jobs' files, so leases of different devices may follow one another on one bench.
 pub struct Bench {
     device: Device,
+    submits: Option<Submits>,
     trainer: Option<(ModelSpec, AdamWConfig, Trainer)>,
 }
 
 impl Bench {
     /// A bench on a device (see [`crate::open_device`]).
     pub fn new(device: Device) -> Self {
-        Bench { device, trainer: None }
+        Bench { device, submits: None, trainer: None }
+    }
+
+    /// A bench that keeps what a GPU is given at once short.
+    pub fn of(opened: OpenDevice) -> Self {
+        Bench { submits: opened.submits, ..Self::new(opened.device) }
     }
 
     /// A bench on the processor, whatever the number of its threads (see [`crate::device::compute_alone`]).
@@ -136,7 +144,8 @@ impl Bench {
         let batches = batches(&spec, slice, room.disk)?;
         let mut store = CheckpointStore::open(room.disk, room.checkpoint, flat.len())?;
         let (mut trainer, mut progress) = self.take_up(&spec, job, &flat, &store, room)?;
-        steps::run(&spec, job, &batches, &mut trainer, &mut progress, &mut store, room)?;
+        let gauge = Gauge::new(self.submits.clone());
+        steps::run(&spec, job, &batches, &mut trainer, &mut progress, &mut store, gauge, room)?;
         let mut trained = Trained {
             lease_id: job.lease_id,
             steps: progress.steps as u32,

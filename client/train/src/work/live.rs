@@ -16,11 +16,7 @@ pub struct Live {
 impl Default for Live {
     /// All is allowed and nothing asked for.
     fn default() -> Self {
-        Live {
-            duty: AtomicU64::new(1f64.to_bits()),
-            memory_bytes: AtomicU64::new(u64::MAX),
-            checkpoint: AtomicBool::new(false),
-        }
+        Live { duty: AtomicU64::new(1f64.to_bits()), memory_bytes: AtomicU64::new(u64::MAX), checkpoint: AtomicBool::new(false) }
     }
 }
 

@@ -8,7 +8,8 @@ use super::{
 use crate::{
     batches::Batch,
     checkpoint::{Checkpoint, CheckpointStore, LeaseProgress},
-    trainer::{StepReport, TrainError, Trainer},
+    submits::Gauge,
+    trainer::{Portion, StepReport, TrainError, Trainer},
 };
 use burn::tensor::Device;
 use nightjar_shared::{
@@ -24,6 +25,7 @@ use std::{
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
 /// Takes steps until all are done or Stop comes.
+#[expect(clippy::too_many_arguments, reason = "all that a lease is made of, put together here and nowhere else")]
 pub(super) fn run(
     spec: &RunSpec,
     job: &Train,
@@ -31,12 +33,15 @@ pub(super) fn run(
     trainer: &mut Trainer,
     progress: &mut LeaseProgress,
     store: &mut CheckpointStore<'_>,
+    gauge: Gauge,
     room: &Room<'_>,
 ) -> Result<(), WorkError> {
     let now = Instant::now();
     let (device, saved_steps) = (trainer.model().device().clone(), progress.steps);
     let duty = Duty::new(room.live);
-    let mut steps = Steps { spec, job, trainer, progress, store, room, device, duty, told: now, saved: now, saved_steps };
+    let (told, saved, samples_max) = (now, now, usize::MAX);
+    let mut steps =
+        Steps { spec, job, trainer, progress, store, room, device, duty, gauge, samples_max, told, saved, saved_steps };
     steps.take(batches)
 }
 
@@ -49,6 +54,9 @@ struct Steps<'a, 'd> {
     room: &'a Room<'a>,
     device: Device,
     duty: Duty<'a>,
+    gauge: Gauge,
+    /// Samples at once, so that what the GPU is given is short.
+    samples_max: usize,
     /// When progress was told.
     told: Instant,
     /// When the state was last the same in memory and on the disk.
@@ -92,13 +100,22 @@ impl Steps<'_, '_> {
     /// step at hand begins again after it.
     fn step(&mut self, batch: &Batch, rate: f64) -> Result<Option<StepReport>, WorkError> {
         loop {
-            self.trainer.set_portion(portion(self.spec, self.room));
-            let (room, device, duty) = (self.room, &self.device, &mut self.duty);
+            let portion = portion(self.spec, self.room);
+            let portion = Portion { micro_batch: portion.micro_batch.min(self.samples_max), ..portion };
+            self.trainer.set_portion(portion);
+            if self.gauge.is_at_its_end() && portion.micro_batch > 1 {
+                self.samples_max = portion.micro_batch / 2;
+                self.gauge.forget();
+                continue;
+            }
+            let (room, device, duty, gauge) = (self.room, &self.device, &mut self.duty, &mut self.gauge);
             let go_on = || {
-                // Never more than one micro-batch is under way: what was frozen or stopped leaves no queue behind. A fault
-                // of the device shows when the step is read.
+                // Never more than one micro-batch is under way: what was frozen or stopped leaves no long queue behind. A
+                // fault of the device shows when the step is read.
                 let _ = device.sync();
+                gauge.end();
                 duty.breathe(|| heard(room));
+                gauge.begin();
                 !heard(room)
             };
             match self.trainer.step_while(batch, rate, go_on) {
@@ -140,7 +157,7 @@ impl Steps<'_, '_> {
             tokens: self.progress.tokens,
             train_ms: (self.progress.train_s * 1000.0) as u64,
             unsaved_ms: self.saved.elapsed().as_millis() as u64,
-            submit_us: 0,
+            submit_us: self.gauge.mean().map_or(0, |mean| mean.as_micros() as u64),
         }));
     }
 }

@@ -26,7 +26,9 @@ fn the_best_source_that_answers_counts_and_one_that_is_asked_is_waited_for() {
     let (best, last) = (metered(&board, 0), metered(&board, 1));
     last.says(Reading::Known(false));
     assert_eq!(read(&board), (None, None));
+    assert!(!board.facts().metered.ready());
     best.silent("it is not there".into());
+    assert!(board.facts().metered.ready());
     assert_eq!(read(&board), (Some(false), Some("the default route")));
     best.says(Reading::Known(true));
     assert_eq!(read(&board), (Some(true), Some("NetworkManager")));
@@ -110,7 +112,8 @@ async fn becomes(board: &Board, wanted: (Option<bool>, Option<&'static str>)) {
 #[tokio::test]
 async fn a_source_that_hangs_is_given_up_and_asked_again_and_takes_over_when_it_answers() {
     let (board, _) = board();
-    let (best, asked) = play(&board, 0, vec![Act::Hangs, Act::Fails, Act::SaysAndEnds(true), Act::Fails, Act::SaysAndStays(true)]);
+    let (best, asked) =
+        play(&board, 0, vec![Act::Hangs, Act::Fails, Act::SaysAndEnds(true), Act::Fails, Act::SaysAndStays(true)]);
     let (last, of_last) = play(&board, 1, vec![Act::SaysAndStays(false), Act::SaysAndStays(false)]);
     assert_eq!(read(&board), (None, None), "both are still being asked");
     let (network_manager, route) = ((Some(true), Some("NetworkManager")), (Some(false), Some("the default route")));

@@ -46,7 +46,8 @@ pub async fn routes(root: PathBuf, post: Post<bool>) -> String {
 /// The interface that packets to anywhere leave through.
 fn default_interface(folder: &Path) -> Option<String> {
     // The first lines suffice: tables with thousands of routes exist.
-    let lines = |name| fs::File::open(folder.join(name)).map(|file| BufReader::new(file.take(1 << 16)).lines().map_while(Result::ok));
+    let lines =
+        |name| fs::File::open(folder.join(name)).map(|file| BufReader::new(file.take(1 << 16)).lines().map_while(Result::ok));
     let old = lines("route").into_iter().flatten().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         (words.get(1) == Some(&"00000000") && words.get(7) == Some(&"00000000")).then(|| words[0].to_owned())

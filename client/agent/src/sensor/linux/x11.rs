@@ -15,7 +15,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use x11rb::{
     connection::{Connection, RequestConnection},
@@ -34,6 +34,8 @@ const EVERY: Duration = Duration::from_millis(2500);
 const FRESH: Duration = Duration::from_secs(20);
 /// An alarm goes off at the first input after this time without.
 const ALARM_MS: u32 = 500;
+/// Windows are not looked at more often than this.
+const BREATHER: Duration = Duration::from_millis(100);
 /// Most windows that are looked at.
 const WINDOWS_MAX: u32 = 256;
 
@@ -113,7 +115,8 @@ impl Display {
             let info = self.connection.screensaver_query_info(self.root)?.reply()?;
             let idle = Duration::from_millis(info.ms_since_user_input.into());
             post.says_for(Reading::Known(Input::ago(idle)), FRESH);
-            self.wait(if has_alarm { EVERY } else { crate::sensor::pause(Some(idle), post.wants().idle) })?;
+            let pause = if has_alarm { EVERY } else { crate::sensor::pause(Some(idle), post.wants().idle) };
+            self.wait(pause, |event| matches!(event, Event::SyncAlarmNotify(_)))?;
         }
         Ok(())
     }
@@ -137,27 +140,26 @@ impl Display {
         Ok(true)
     }
 
-    /// Waits for events, at most `time`.
-    fn wait(&self, time: Duration) -> Result<(), Failure> {
+    /// Waits for an event that counts, at most `time`.
+    fn wait(&self, time: Duration, counts: impl Fn(&Event) -> bool) -> Result<(), Failure> {
+        let end = Instant::now() + time;
         self.connection.flush()?;
-        if self.drain()? {
-            return Ok(());
+        loop {
+            let mut any = false;
+            while let Some(event) = self.connection.poll_for_event()? {
+                any |= counts(&event);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if any || left.is_zero() {
+                return Ok(());
+            }
+            let mut sockets = [PollFd::new(self.connection.stream(), PollFlags::IN)];
+            let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+            match poll(&mut sockets, Some(&left)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
         }
-        let mut sockets = [PollFd::new(self.connection.stream(), PollFlags::IN)];
-        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
-        match poll(&mut sockets, Some(&time)) {
-            Ok(_) | Err(Errno::INTR) => self.drain().map(|_| ()),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    /// Takes the events that have come; whether there were any.
-    fn drain(&self) -> Result<bool, Failure> {
-        let mut any = false;
-        while let Some(event) = self.connection.poll_for_event()? {
-            any |= matches!(event, Event::SyncAlarmNotify(_) | Event::PropertyNotify(_));
-        }
-        Ok(any)
     }
 
     fn full_screen(&self, post: &Post<bool>) -> Result<(), Failure> {
@@ -185,7 +187,9 @@ impl Display {
             } else {
                 post.says_for(Reading::Known(covered), FRESH);
             }
-            self.wait(EVERY)?;
+            // Windows change their properties all the time; where one moves among many, others follow.
+            self.wait(EVERY, |event| matches!(event, Event::PropertyNotify(told) if atoms.tell(told.atom)))?;
+            std::thread::sleep(BREATHER);
         }
         Ok(())
     }
@@ -260,5 +264,10 @@ impl Atoms {
             full_screen: atom("_NET_WM_STATE_FULLSCREEN")?,
             hidden: atom("_NET_WM_STATE_HIDDEN")?,
         })
+    }
+
+    /// Whether a change of this property may cover or free a screen.
+    fn tell(&self, property: Atom) -> bool {
+        [self.active, self.clients, self.current_desktop, self.desktop, self.state].contains(&property)
     }
 }

@@ -13,6 +13,7 @@ struct Storm {
     allowed: bool,
     connected: bool,
     working: Option<u64>,
+    frozen: bool,
     asked: Option<(u64, ask::Body)>,
     fetching: Option<BlobHash>,
     uploading: bool,
@@ -29,6 +30,7 @@ impl Storm {
             allowed: false,
             connected: false,
             working: None,
+            frozen: false,
             asked: None,
             fetching: None,
             uploading: false,
@@ -46,12 +48,22 @@ impl Storm {
         let event = match self.draw(12) {
             0 if self.draw(4) == 0 || !self.allowed => {
                 self.allowed = self.draw(3) > 0;
-                let held = || Permission::Held("no".into());
-                Event::Permission(if self.allowed { Permission::Allowed } else { held() })
+                let held = match self.draw(3) {
+                    0 => Permission::Held("no".into()),
+                    n => Permission::Yield { reason: "now".into(), free_memory: n == 1 },
+                };
+                // Whoever performs the actions freezes the worker first, and thaws it once training is allowed again.
+                self.frozen = !self.allowed && (self.frozen || matches!(held, Permission::Yield { .. }));
+                Event::Permission(if self.allowed { Permission::Allowed } else { held })
+            }
+            0 if self.draw(8) == 0 => Event::Network(self.draw(2) == 0),
+            1 if self.draw(20) == 0 && self.working.is_some() && !self.frozen => {
+                self.working = None;
+                Event::WorkerReplaced
             }
             1 if !self.connected || self.draw(6) == 0 => self.disconnect(),
             2 if self.draw(12) == 0 => return self.restart(),
-            3 | 4 if self.working.is_some() => self.worker(),
+            3 | 4 if self.working.is_some() && !self.frozen => self.worker(),
             5 | 6 if self.fetching.is_some() => {
                 let hash = self.fetching.take().unwrap();
                 match self.draw(6) {
@@ -91,7 +103,7 @@ impl Storm {
         let stored = self.bench.stored.clone();
         self.bench = Bench { now: self.bench.now, ..Bench::new(stored) };
         (self.connected, self.asked, self.fetching, self.uploading, self.working) = (false, None, None, false, None);
-        self.allowed = false;
+        (self.allowed, self.frozen) = (false, false);
     }
 
     fn worker(&mut self) -> Event {
@@ -163,7 +175,7 @@ impl Storm {
         if let Some(stored) = stored {
             assert_eq!(*stored, *self.bench.session.journal(), "what it acts on is what is on the disk");
         }
-        if !self.allowed && self.working.is_some() {
+        if !self.allowed && self.working.is_some() && !self.frozen {
             assert_eq!(self.bench.session.worker, Worker::Stopping, "held, and not even told to stop");
         }
     }

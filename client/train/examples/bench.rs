@@ -1,0 +1,220 @@
+//! Measures training on one device, one thing a process, for `cargo xtask bench train`, which calls it once for each row of
+//! its tables. Prints one JSON object:
+//!
+//! - `devices`: what there is to measure on
+//! - `ceiling DEVICE`: operations a second of a large matrix product, and bytes a second of a copy
+//! - `train DEVICE SIZE WAY SAMPLES CONTEXT SECONDS [recompute]`: tokens a second of training steps, and memory at the peak
+//! - `memory DEVICE WAY attention|loss TOKENS VOCABULARY`: memory at the peak of one operation, both ways
+//!
+//! DEVICE as in `nightjar agent --device`; SIZE is 0.8M, 10M, 125M or 1B; WAY is `burn` (its own operations alone) or
+//! `ours`; on the processor there is one way only, the CPU twins.
+
+use burn::tensor::{Device, Distribution, Tensor};
+use nightjar_shaders::{
+    memory,
+    op::{self, Heads},
+    tuning::{self, Choices},
+};
+use nightjar_shared::model_spec::ModelSpec;
+use nightjar_train::*;
+use serde_json::{Value, json};
+use std::time::Instant;
+
+type Outcome = Result<Value, Box<dyn std::error::Error>>;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let outcome = match words[..] {
+        ["devices"] => Ok(devices()),
+        ["ceiling", device] => ceiling(device),
+        ["train", device, size, way, samples, context, seconds, ref more @ ..] => {
+            train(device, size, way, [samples, context], seconds, more == ["recompute"])
+        }
+        ["memory", device, way, kind, tokens, vocabulary] => memory_of(device, way, kind, [tokens, vocabulary]),
+        _ => Err("see the head of client/train/examples/bench.rs".into()),
+    };
+    match outcome {
+        Ok(value) => println!("{value}"),
+        Err(e) => {
+            eprintln!("error: {e}");
+            std::process::exit(1);
+        }
+    }
+}
+
+fn devices() -> Value {
+    let gpu = |a: &Adapter| {
+        let software = a.kind == AdapterKind::Software;
+        json!({ "device": format!("wgpu:{}", a.index), "name": a.name, "api": a.api, "driver": a.driver, "software": software })
+    };
+    let name = format!("{}, {} threads", processor(), std::thread::available_parallelism().map_or(1, |n| n.get()));
+    let flex = json!({ "device": "flex", "name": name, "api": "flex", "driver": "", "software": true });
+    std::iter::once(flex).chain(adapters().iter().map(gpu)).collect()
+}
+
+/// The processor's name, where the system tells it.
+fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or_else(|| std::env::consts::ARCH.into(), |(_, name)| name.trim().into())
+}
+
+/// Opens a device with our kernels for everything, or for nothing.
+fn open(choice: &str, way: &str) -> Result<OpenDevice, Box<dyn std::error::Error>> {
+    let settings = DeviceSettings { choice: choice.parse()?, threads: 0, cache: None };
+    let opened = open_device(&settings)?;
+    tuning::set(match way {
+        "burn" => Choices::NONE,
+        "ours" => Choices::all(),
+        _ => return Err(format!("'{way}' is no way; use burn or ours").into()),
+    });
+    Ok(opened)
+}
+
+/// Seconds of one call, the best of several batches, each as long as a fifth of a second or one call.
+fn best(device: &Device, mut call: impl FnMut()) -> f64 {
+    let mut time = |runs: usize| {
+        let _ = device.sync();
+        let start = Instant::now();
+        (0..runs).for_each(|_| call());
+        let _ = device.sync();
+        start.elapsed().as_secs_f64() / runs as f64
+    };
+    time(1);
+    let runs = ((0.2 / time(1)) as usize).clamp(1, 200);
+    (0..5).map(|_| time(runs)).fold(f64::INFINITY, f64::min)
+}
+
+fn ceiling(choice: &str) -> Outcome {
+    let OpenDevice { device, software, .. } = open(choice, "burn")?;
+    let side = if software { 1024 } else { 4096 };
+    let random = |n: usize| Tensor::<2>::random([n, n], Distribution::Normal(0.0, 1.0), &device);
+    let (a, b) = (random(side), random(side));
+    let mut product = None;
+    let seconds = best(&device, || {
+        product = Some(a.clone().matmul(b.clone()));
+        let _ = device.flush();
+    });
+    drop(product);
+    let flops = 2.0 * (side as f64).powi(3) / seconds;
+    let bytes = tuning::copy_speed(&device);
+    Ok(json!({ "matmul_side": side, "matmul_flops": flops, "copy_bytes_per_s": bytes }))
+}
+
+/// The sizes of the tables.
+fn spec(size: &str, context: u32) -> Result<ModelSpec, String> {
+    let base = ModelSpec { max_position_embeddings: context, ..ModelSpec::tiny() };
+    let with =
+        |vocab_size, hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, num_key_value_heads| ModelSpec {
+            vocab_size,
+            hidden_size,
+            intermediate_size,
+            num_hidden_layers,
+            num_attention_heads,
+            num_key_value_heads,
+            ..base.clone()
+        };
+    Ok(match size {
+        "0.8M" => base,
+        "10M" => with(256, 384, 1024, 6, 6, 6),
+        "125M" => with(32_000, 768, 2048, 12, 12, 12),
+        "1B" => with(32_000, 2048, 5632, 22, 32, 4),
+        _ => return Err(format!("'{size}' is no size; use 0.8M, 10M, 125M or 1B")),
+    })
+}
+
+/// Weights about as large as those that a run starts from. The run's own generator would take minutes for a billion.
+fn weights(spec: &ModelSpec) -> Vec<f32> {
+    let mut flat: Vec<f32> = (0..spec.parameters() as u32)
+        .map(|i| ((i.wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0) * 0.035)
+        .collect();
+    for t in spec.tensors().iter().filter(|t| t.shape.len() == 1) {
+        flat[t.range()].fill(1.0);
+    }
+    flat
+}
+
+/// Floating-point operations that a training step needs for one token: six a weight of a matrix that it passes, and causal
+/// attention's two products, three times over. What is computed a second time does not count.
+fn flops_per_token(spec: &ModelSpec, context: usize) -> f64 {
+    let matrices: usize = spec.tensors().iter().filter(|t| t.shape.len() == 2).map(|t| t.len()).sum();
+    let table = spec.vocab_size as usize * spec.hidden_size as usize;
+    // A tied head is the table; an untied one comes beside it, and the table itself is only looked up.
+    let matrices = if spec.tie_word_embeddings { matrices } else { matrices - table };
+    let attention = 2 * context * spec.num_attention_heads as usize * spec.head_size() * spec.num_hidden_layers as usize;
+    (6 * matrices + 3 * attention) as f64
+}
+
+fn train(choice: &str, size: &str, way: &str, shape: [&str; 2], seconds: &str, recompute: bool) -> Outcome {
+    let [samples, context] = [shape[0].parse::<usize>()?, shape[1].parse::<usize>()?];
+    let seconds: f64 = seconds.parse()?;
+    let spec = spec(size, context as u32)?;
+    let flat = weights(&spec);
+    let since = Instant::now();
+    let opened = open(choice, way)?;
+    let mut trainer = Trainer::new(&spec, &flat, AdamWConfig::default(), samples, &opened.device)?;
+    drop(flat);
+    trainer.set_portion(Portion { micro_batch: samples, recompute });
+    let vocabulary = u64::from(spec.vocab_size);
+    let tokens: Vec<u32> = (0..1 << 18).map(|i| nightjar_shared::rng::below(1, 2, i, vocabulary) as u32).collect();
+    let mut steps = 0;
+    let mut step = |trainer: &mut Trainer| {
+        steps += 1;
+        trainer.step(&Batch::drawn(&tokens, context, 1, 0, steps, samples), 1e-4)
+    };
+    let loss_first = step(&mut trainer)?.loss;
+    let first_step_s = since.elapsed().as_secs_f64();
+    // One more, since some kernels are tuned at their second use only; then what fits the time, at least two.
+    let report = step(&mut trainer)?;
+    let (start, mut times) = (Instant::now(), vec![]);
+    while times.len() < 2 || start.elapsed().as_secs_f64() < seconds {
+        let since = Instant::now();
+        step(&mut trainer)?;
+        times.push(since.elapsed().as_secs_f64());
+    }
+    let mean = times.iter().sum::<f64>() / times.len() as f64;
+    times.sort_by(f64::total_cmp);
+    let per_s = |seconds: f64| report.tokens as f64 / seconds;
+    Ok(json!({
+        "parameters": spec.parameters(), "samples": samples, "context": context, "recompute": recompute,
+        "steps": times.len(), "first_step_s": first_step_s, "loss_first": loss_first, "loss_second": report.loss,
+        "tokens_per_s": per_s(mean), "tokens_per_s_best": per_s(times[0]), "tokens_per_s_worst": per_s(times[times.len() - 1]),
+        "flops": flops_per_token(&spec, context) * per_s(mean),
+        "memory_bytes": peak(&opened.device),
+    }))
+}
+
+/// Bytes at the peak: a GPU's as its runtime holds them, on the processor the process's own.
+fn peak(device: &Device) -> Option<u64> {
+    memory::held(device).or_else(|| {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"))?;
+        kib.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    })
+}
+
+fn memory_of(choice: &str, way: &str, kind: &str, sizes: [&str; 2]) -> Outcome {
+    let [tokens, vocabulary] = [sizes[0].parse::<usize>()?, sizes[1].parse::<usize>()?];
+    let OpenDevice { device, .. } = open(choice, way)?;
+    let random = |rows: usize, width: usize| Tensor::<2>::random([rows, width], Distribution::Normal(0.0, 1.0), &device);
+    match kind {
+        "attention" => {
+            let shape = Heads { batch: 1, context: tokens, heads: 4, kv: 4, size: 32 };
+            let tables = op::Tables::new(tokens, shape, 10_000.0, &device);
+            let (out, saved) = op::attention(random(tokens, shape.packed_width()), shape, &tables);
+            op::attention_backward(out, saved, shape, &tables).try_into_data()?;
+        }
+        "loss" => {
+            let targets: Vec<u32> = (0..tokens).map(|i| (i * 7919 % vocabulary) as u32).collect();
+            let (h, head) = (random(tokens, 64), random(vocabulary, 64));
+            let (nats, gradients) = op::linear_cross_entropy(&h, &head, &targets, Some(1.0));
+            nats.try_into_data()?;
+            for gradient in gradients.into_iter().flatten() {
+                gradient.try_into_data()?;
+            }
+        }
+        _ => return Err(format!("'{kind}' is not measured; use attention or loss").into()),
+    }
+    Ok(json!({ "memory_bytes": peak(&device) }))
+}

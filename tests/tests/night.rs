@@ -1,0 +1,173 @@
+//! A night of a volunteer's laptop: a real agent with its worker, an X server, and UPower, logind and NetworkManager on a
+//! private bus. Whatever the owner minds happens in turn, and each time the agent holds at once and says why.
+
+#[path = "night/counterparts.rs"]
+mod counterparts;
+
+use counterparts::{Computer, SIZE, Screen};
+use nightjar_tests::{Place, Running, Size, process, until};
+use serde_json::Value;
+use std::{fs, path::Path, process::Command, time::Instant};
+
+/// A laptop on which an agent runs.
+struct Night {
+    place: Place,
+    screen: Screen,
+    computer: Computer,
+    agent: Option<Running>,
+    changes: u32,
+    _coordinator: Running,
+}
+
+const DEVICE: &str = "laptop";
+/// The owner's word: one minute without input, one thread of the processor.
+const WISHES: [&str; 7] = ["run", "--idle-minutes", "1", "--device", "flex", "--threads", "1"];
+
+impl Night {
+    /// Everything is as a volunteer could wish, and nobody is there; `None` where the test must skip.
+    fn begin() -> Option<Night> {
+        // The server counts its idle time from now.
+        let screen = Screen::start()?;
+        let computer = Computer::start("tests/night")?;
+        let place = Place::new(Size { text_bytes: 200_000, token_budget: 1 << 40 });
+        let coordinator = place.start_coordinator();
+        let mut night = Night { place, screen, computer, agent: None, changes: 0, _coordinator: coordinator };
+        let chip = night.chip();
+        fs::create_dir_all(&chip).unwrap();
+        fs::write(chip.join("name"), "coretemp\n").unwrap();
+        night.heat(45);
+        night.place.join(DEVICE, "volunteer");
+        night.agent = Some(Running::start(night.nightjar(&WISHES), &night.place.path("laptop.log")));
+        Some(night)
+    }
+
+    fn chip(&self) -> std::path::PathBuf {
+        self.place.path("root/sys/class/hwmon/hwmon0")
+    }
+
+    fn heat(&self, celsius: u32) {
+        // Replaced, so that nobody reads half of it.
+        let new = self.chip().join("new");
+        fs::write(&new, format!("{celsius}000\n")).unwrap();
+        fs::rename(new, self.chip().join("temp1_input")).unwrap();
+    }
+
+    /// `nightjar` on the laptop.
+    fn nightjar(&self, words: &[&str]) -> Command {
+        let mut command = self.place.device(DEVICE, words);
+        command.env("DISPLAY", &self.screen.name).env_remove("WAYLAND_DISPLAY");
+        command.env("DBUS_SYSTEM_BUS_ADDRESS", &self.computer.system_bus);
+        command.env("DBUS_SESSION_BUS_ADDRESS", &self.computer.session_bus);
+        command.env("NIGHTJAR_SENSOR_ROOT", self.place.path("root"));
+        command
+    }
+
+    /// What `nightjar why --json` says, if an agent answers.
+    fn why(&self) -> Option<Value> {
+        let said = self.nightjar(&["why", "--json"]).output().unwrap();
+        said.status.success().then(|| serde_json::from_slice(&said.stdout).expect("why prints JSON"))
+    }
+
+    fn worker(&self) -> Option<u32> {
+        let agent = self.agent.as_ref().expect("the agent was started").id();
+        process::descendants(agent).into_iter().find(|id| words(*id).iter().any(|word| word == "worker"))
+    }
+
+    /// Waits until the agent allows training and its worker works.
+    fn until_it_trains(&mut self, when: &str) {
+        let since = Instant::now();
+        until(&format!("training {when}"), || {
+            if let Some(ended) = self.agent.as_mut().and_then(Running::ended) {
+                panic!("the agent ended: {ended:?}");
+            }
+            let why = self.why()?;
+            let works = self.worker().is_some_and(|id| state(id).is_some_and(|state| !"TZ".contains(state)));
+            (why["allowed"] == true && works).then_some(())
+        });
+        println!("{when}: trains after {:?}", since.elapsed());
+    }
+
+    /// Waits until the agent holds for this reason; where the owner would feel it, its worker does nothing any more by then.
+    fn until_it_holds(&self, kind: &str, words: &str, at_once: bool) {
+        let since = Instant::now();
+        let why = until(&format!("a hold: {kind}"), || self.why().filter(|why| why["allowed"] == false && why["kind"] == kind));
+        println!("{kind}: {:?} after {:?}", why["reason"], since.elapsed());
+        assert!(why["reason"].as_str().is_some_and(|reason| reason.contains(words)), "{why}");
+        if at_once {
+            let state = self.worker().and_then(state);
+            assert!(state.is_none_or(|state| "TZX".contains(state)), "the worker goes on: {state:?}");
+        }
+    }
+
+    /// What was forbidden is over, and would stay so for a while; a change of a preference that has nothing to do with it makes
+    /// the agent forget that, so that the test need not wait.
+    fn forget(&mut self) {
+        until("the end of it", || {
+            let why = self.why()?;
+            let settles = why["reason"].as_str().is_some_and(|reason| reason.ends_with("without that"));
+            (why["allowed"] == true || settles).then_some(())
+        });
+        self.changes += 1;
+        let mebibytes = (900_000 + self.changes).to_string();
+        process::run(self.nightjar(&["prefs", "set", "data_mib_month_max", &mebibytes])).good();
+    }
+}
+
+/// A process's command line.
+fn words(id: u32) -> Vec<String> {
+    let line = fs::read_to_string(Path::new("/proc").join(id.to_string()).join("cmdline")).unwrap_or_default();
+    line.split('\0').map(str::to_owned).collect()
+}
+
+/// A process's state: T is stopped, Z has ended.
+fn state(id: u32) -> Option<char> {
+    let stat = fs::read_to_string(Path::new("/proc").join(id.to_string()).join("stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+#[test]
+fn whatever_the_owner_minds_makes_it_hold_and_say_why() {
+    let Some(mut night) = Night::begin() else { return };
+    night.until_it_holds("in_use", "ago", false);
+    night.until_it_trains("a minute after the last input");
+
+    night.computer.does("mains no");
+    night.until_it_holds("battery", "battery", true);
+    night.computer.does("mains yes");
+    night.forget();
+    night.until_it_trains("on mains again");
+
+    night.computer.does("metered 1");
+    night.until_it_holds("metered", "metered", false);
+    night.computer.does("metered 2");
+    night.forget();
+    night.until_it_trains("on a free network");
+
+    night.heat(120);
+    night.until_it_holds("temperature", "120", true);
+    night.heat(45);
+    night.forget();
+    night.until_it_trains("cool");
+
+    let (width, height) = SIZE;
+    let mut film = Command::new("xev");
+    film.args(["-geometry", &format!("{width}x{height}+0+0")]).env("DISPLAY", &night.screen.name);
+    let film = Running::start(film, &night.place.path("film.log"));
+    night.until_it_holds("full_screen", "screen", true);
+    film.stop();
+    night.forget();
+    night.until_it_trains("after the film");
+
+    // The system waits for the training state to be saved, and is let go then.
+    until("an inhibitor", || (night.computer.does("inhibitors") == "Nightjar:sleep:delay").then_some(()));
+    night.computer.does("sleep yes");
+    night.until_it_holds("asleep", "sleep", false);
+    until("the release of sleep", || night.computer.does("inhibitors").is_empty().then_some(()));
+    night.computer.does("sleep no");
+    night.forget();
+    night.until_it_trains("awake");
+
+    night.screen.key();
+    night.until_it_holds("in_use", "ago", true);
+    night.agent.take().expect("it still runs").stop();
+}

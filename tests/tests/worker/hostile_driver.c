@@ -1,0 +1,97 @@
+// A graphics driver that tries, as soon as it is loaded, what no driver has any business doing, and writes down how each
+// attempt ended: a line "NAME RESULT ERRNO" in the file named by HOSTILE_REPORT.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static FILE *report;
+
+static void told(const char *name, long result) {
+    fprintf(report, "%s %ld %d\n", name, result < 0 ? -1L : 0L, result < 0 ? errno : 0);
+    errno = 0;
+}
+
+static long opened(const char *path, int flags) {
+    int file = path ? open(path, flags | O_CLOEXEC, 0600) : -1;
+    if (file >= 0) close(file);
+    return file;
+}
+
+static void *another_thread(void *unused) {
+    (void)unused;
+    told("socket_in_a_thread", socket(AF_INET, SOCK_STREAM, 0));
+    return NULL;
+}
+
+extern int pthread_create(unsigned long *, void *, void *(*)(void *), void *);
+extern int pthread_join(unsigned long, void **);
+
+__attribute__((constructor)) static void loaded(void) {
+    const char *path = getenv("HOSTILE_REPORT");
+    report = path ? fopen(path, "w") : NULL;
+    if (!report) return;
+    setvbuf(report, NULL, _IONBF, 0);
+
+    told("socket_inet", socket(AF_INET, SOCK_DGRAM, 0));
+    told("socket_unix", socket(AF_UNIX, SOCK_STREAM, 0));
+    int pair[2];
+    told("socketpair", socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    told("io_uring", syscall(SYS_io_uring_setup, 4, NULL));
+    char *arguments[] = {"/bin/true", NULL};
+    told("exec", execv("/bin/true", arguments));
+    told("execveat", syscall(SYS_execveat, AT_FDCWD, "/bin/true", arguments, NULL, 0));
+    told("ptrace_parent", ptrace(PTRACE_ATTACH, getppid(), NULL, NULL));
+    told("kill_parent", kill(getppid(), 0));
+    told("tgkill_parent", syscall(SYS_tgkill, getppid(), getppid(), 0));
+    told("tgkill_itself", syscall(SYS_tgkill, getpid(), getpid(), 0));
+    told("setsid", setsid());
+    told("setpgid", setpgid(0, 0));
+    told("unshare", unshare(CLONE_NEWUSER));
+    told("bpf", syscall(SYS_bpf, 0, NULL, 0));
+    told("perf", syscall(SYS_perf_event_open, NULL, 0, -1, -1, 0));
+#ifdef __x86_64__
+    // The same calls by their other numbers, where the kernel has them.
+    told("x32_socket", syscall(0x40000000 + SYS_socket, AF_INET, SOCK_DGRAM, 0));
+    told("x32_exec", syscall(0x40000000 + 520, "/bin/true", arguments, NULL));
+#endif
+
+    told("read_secret", opened(getenv("HOSTILE_SECRET"), O_RDONLY));
+    told("read_identity", opened(getenv("HOSTILE_IDENTITY"), O_RDONLY));
+    told("read_passwd", opened("/etc/passwd", O_RDONLY));
+    char other[64];
+    snprintf(other, sizeof other, "/proc/%d/environ", getppid());
+    told("read_parents_environment", opened(other, O_RDONLY));
+    told("write_secret", opened(getenv("HOSTILE_SECRET"), O_WRONLY));
+    told("write_outside", opened(getenv("HOSTILE_NEW"), O_WRONLY | O_CREAT));
+    told("write_blobs", opened(getenv("HOSTILE_BLOB"), O_WRONLY | O_CREAT));
+    told("write_tmp", opened("/tmp/nightjar-hostile", O_WRONLY | O_CREAT));
+    told("delete_secret", getenv("HOSTILE_SECRET") ? unlink(getenv("HOSTILE_SECRET")) : -1);
+    told("open_terminal", opened("/dev/tty", O_RDWR));
+
+    // What drivers do need.
+    told("read_itself", opened("/proc/self/maps", O_RDONLY));
+    told("read_sys", opened("/sys/devices/system/cpu/online", O_RDONLY));
+    told("read_library", opened("/usr/lib/os-release", O_RDONLY));
+    void *code = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    told("executable_memory", mprotect(code, 4096, PROT_READ | PROT_EXEC));
+    char cached[4096];
+    const char *folder = getenv("MESA_SHADER_CACHE_DIR");
+    snprintf(cached, sizeof cached, "%s/of-the-driver", folder ? folder : "");
+    told("write_cache", opened(cached, O_WRONLY | O_CREAT));
+
+    unsigned long thread;
+    if (pthread_create(&thread, NULL, another_thread, NULL) == 0) pthread_join(thread, NULL);
+    fclose(report);
+}

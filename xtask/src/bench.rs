@@ -1,0 +1,200 @@
+//! `cargo xtask bench train`: how fast training is on each device of this machine, against the device's own ceiling, with
+//! Burn's own operations alone, with our kernels, and beside PyTorch where that is installed; and how memory grows.
+//!
+//! Each row is a process of its own (client/train/examples/bench.rs), so that one row's memory is not another's, and a
+//! device that fails takes one row with it.
+
+mod page;
+mod report;
+mod torch;
+
+use crate::{cargo, keeper::Keeper, root};
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use report::{Ceiling, Device, Growth, Machine, Report, Row, Shape};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// What to measure.
+#[derive(Subcommand)]
+pub enum Bench {
+    /// Tokens a second, share of the device's ceiling, and memory of training steps.
+    Train(Options),
+}
+
+/// How to measure.
+#[derive(Args)]
+pub struct Options {
+    /// Write the figures to this file as well, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Put the figures into docs/performance.md, in place of older ones of the same devices.
+    #[arg(long)]
+    docs: bool,
+    /// Only these devices: flex, wgpu:0, ...
+    #[arg(long, value_delimiter = ',')]
+    devices: Vec<String>,
+    /// Only these sizes: 0.8M, 10M, 125M, 1B. Without it, those that fit and end in reasonable time.
+    #[arg(long, value_delimiter = ',')]
+    sizes: Vec<String>,
+    /// Seconds of steps of each row, after two steps that do not count.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Leave out how memory grows.
+    #[arg(long)]
+    no_memory: bool,
+    /// The Python that has PyTorch, if any.
+    #[arg(long, default_value = "python3")]
+    python: PathBuf,
+}
+
+/// Builds the program, measures, prints, and keeps the figures where asked to.
+pub fn run(bench: &Bench, keeper: &Keeper) -> Result<()> {
+    let Bench::Train(options) = bench;
+    let program = build(keeper)?;
+    let bench = Program { path: program, keeper };
+    let found: Vec<Device> = serde_json::from_str(&bench.ask(&["devices".into()])?)?;
+    let wanted = |d: &Device| options.devices.is_empty() || options.devices.contains(&d.device);
+    let torch = torch::find(&options.python, keeper);
+    let mut report = Report::default();
+    for device in found.into_iter().filter(wanted) {
+        let machine = measure(&bench, device, options, torch.as_ref())?;
+        println!("{}", page::machine(&machine));
+        report.machines.push(machine);
+    }
+    if report.machines.is_empty() {
+        bail!("no such device; `cargo xtask bench train` without --devices names those that there are");
+    }
+    if let Some(file) = &options.json {
+        std::fs::write(file, serde_json::to_string_pretty(&report)?)
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    if options.docs {
+        keep(&root()?.join("docs"), report)?;
+    }
+    Ok(())
+}
+
+/// Builds the example as the workspace is built by everything else here, so that Burn is not built anew.
+fn build(keeper: &Keeper) -> Result<PathBuf> {
+    // Asked before the build, which may replace this very program's file.
+    let binaries = std::env::current_exe()?.parent().context("this program lies in no folder")?.to_owned();
+    let built = keeper.run("cargo", cargo().args(["build", "--workspace", "--example", "bench"]).current_dir(root()?))?;
+    if !built.success() {
+        bail!("the build failed; see above");
+    }
+    Ok(binaries.join("examples").join("bench"))
+}
+
+/// The built example.
+struct Program<'a> {
+    path: PathBuf,
+    keeper: &'a Keeper,
+}
+
+impl Program<'_> {
+    fn ask(&self, words: &[String]) -> Result<String> {
+        eprintln!("bench {}", words.join(" "));
+        self.keeper.output("bench", Command::new(&self.path).args(words))
+    }
+
+    /// The same, with what went wrong as a sentence for the table; an interruption still ends everything.
+    fn try_ask<T: serde::de::DeserializeOwned>(&self, words: &[String]) -> Result<Result<T, String>> {
+        let answer = self.ask(words);
+        self.keeper.check()?;
+        Ok(answer.and_then(|text| Ok(serde_json::from_str(&text)?)).map_err(|e| brief(&e)))
+    }
+}
+
+/// The last line that says something, short enough for a table.
+fn brief(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no answer");
+    line.chars().take(120).collect()
+}
+
+fn measure(bench: &Program<'_>, device: Device, options: &Options, torch: Option<&torch::Torch>) -> Result<Machine> {
+    let text = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+    let ceiling: Option<Ceiling> = bench.try_ask(&text(&["ceiling", &device.device]))?.ok();
+    let ways: &[&str] = if device.device == "flex" { &["ours"] } else { &["burn", "ours"] };
+    let mut rows = vec![];
+    for shape in shapes(&device, &options.sizes) {
+        for way in ways {
+            let mut words = text(&["train", &device.device, shape.size, way]);
+            words.extend([shape.samples.to_string(), shape.context.to_string(), options.seconds.to_string()]);
+            words.extend(shape.recompute.then(|| "recompute".to_owned()));
+            rows.push(Row { size: shape.size.into(), way: (*way).into(), shape: shape.told(), outcome: bench.try_ask(&words)? });
+        }
+        if let Some(torch) = torch {
+            rows.extend(torch.rows(&device, &shape, options.seconds, bench.keeper)?);
+        }
+    }
+    let growth = if options.no_memory { vec![] } else { growth(bench, &device, ways)? };
+    Ok(Machine { device, ceiling, rows, growth })
+}
+
+/// What is trained on a device: less on a processor, and nearly nothing on a program that plays GPU.
+fn shapes(device: &Device, sizes: &[String]) -> Vec<Shape> {
+    let shape = |size, samples, context, recompute| Shape { size, samples, context, recompute };
+    let all = if !device.software {
+        vec![
+            shape("0.8M", 64, 128, false),
+            shape("10M", 64, 128, false),
+            shape("125M", 8, 1024, false),
+            shape("1B", 2, 2048, true),
+        ]
+    } else if device.device == "flex" {
+        vec![shape("0.8M", 16, 128, false), shape("10M", 8, 128, false), shape("125M", 1, 1024, false), shape("1B", 1, 512, true)]
+    } else {
+        vec![shape("0.8M", 2, 128, false), shape("10M", 1, 128, false)]
+    };
+    let usual = |s: &Shape| !(device.software && (s.size == "1B" || (device.device != "flex" && s.size != "0.8M")));
+    let asked = |s: &Shape| if sizes.is_empty() { usual(s) } else { sizes.iter().any(|size| size == s.size) };
+    all.into_iter().filter(asked).collect()
+}
+
+/// Memory of attention against the context, and of the loss against tokens and vocabulary.
+fn growth(bench: &Program<'_>, device: &Device, ways: &[&str]) -> Result<Vec<Growth>> {
+    let small = device.software && device.device != "flex";
+    let contexts: &[u32] = if small { &[256, 512, 1024] } else { &[512, 1024, 2048, 4096, 8192] };
+    let tokens: &[u32] = if small { &[1024, 2048] } else { &[1024, 4096, 16384] };
+    let vocabularies: &[u32] = if small { &[2048, 8192] } else { &[8192, 32768, 131072] };
+    let attention = contexts.iter().map(|t| ("attention", *t, 0));
+    let loss = tokens.iter().flat_map(|t| vocabularies.iter().map(move |v| ("loss", *t, *v)));
+    let cases: Vec<_> = attention.chain(loss).collect();
+    let mut all = vec![];
+    for way in ways {
+        let ask = |kind: &str, tokens: u32, vocabulary: u32| {
+            let words = ["memory", &device.device, way, kind, &tokens.to_string(), &vocabulary.max(1).to_string()];
+            bench.try_ask::<report::Memory>(&words.map(str::to_owned))
+        };
+        // What a process takes that has hardly anything to do.
+        let idle = ask("attention", 1, 1)?.map_or(0, |m| m.memory_bytes);
+        for (kind, tokens, vocabulary) in &cases {
+            let bytes = ask(kind, *tokens, *vocabulary)?.map(|m| m.memory_bytes.saturating_sub(idle));
+            all.push(Growth { what: (*kind).into(), way: (*way).into(), tokens: *tokens, vocabulary: *vocabulary, bytes });
+        }
+    }
+    Ok(all)
+}
+
+/// Merges the figures into docs/performance.json, by device, and writes docs/performance.md from it.
+fn keep(docs: &Path, new: Report) -> Result<()> {
+    let file = docs.join("performance.json");
+    let mut report: Report = match std::fs::read(&file) {
+        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{} is not understood", file.display()))?,
+        Err(_) => Report::default(),
+    };
+    for machine in new.machines {
+        match report.machines.iter_mut().find(|m| m.device.same_as(&machine.device)) {
+            Some(old) => *old = machine,
+            None => report.machines.push(machine),
+        }
+    }
+    std::fs::write(&file, serde_json::to_string_pretty(&report)? + "\n")?;
+    std::fs::write(docs.join("performance.md"), page::whole(&report))?;
+    println!("docs/performance.md and docs/performance.json are written");
+    Ok(())
+}

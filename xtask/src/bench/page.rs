@@ -1,0 +1,171 @@
+//! The figures as tables for people.
+
+use super::report::{Growth, Machine, Report, Row};
+use std::fmt::Write;
+
+const HEAD: &str = "\
+# Performance
+
+How fast training is, device by device. This page is written by `cargo xtask bench train --docs` from
+[performance.json](performance.json), which keeps the newest figures of each device; do not edit it.
+
+How to read it: a row trains one model on random tokens, in a process of its own: two steps that do not count, then as many
+as fit some seconds. *Model FLOP/s* counts what the model needs (six operations a weight and token, and causal attention's
+products), not what is computed a second time; its share is of the device's *ceiling*, a large f32 matrix product through
+the same runtime in the same run. *Memory* is the peak: of a GPU what its runtime holds, of the processor the whole process.
+*Burn* is Burn's own operations alone, *ours* takes our kernel wherever there is one (a start on a new device measures each
+and takes those that gain). On the processor (`flex`) there is one way, the CPU twins. All in f32 unless a row says bf16.
+";
+
+/// The whole page.
+pub fn whole(report: &Report) -> String {
+    let mut text = String::from(HEAD);
+    for m in &report.machines {
+        text.push('\n');
+        text.push_str(&machine(m));
+    }
+    text
+}
+
+/// One device's part of it.
+pub fn machine(m: &Machine) -> String {
+    let mut text = format!("## {}", m.device.name);
+    let driver = [m.device.api.as_str(), m.device.driver.as_str()].join(" ");
+    put(&mut text, format_args!(" ({})\n\n", driver.trim()));
+    if m.device.software && m.device.device != "flex" {
+        text.push_str("A program that plays GPU on the processor: it shows that things work, not how fast they are.\n\n");
+    }
+    if let Some(c) = &m.ceiling {
+        let side = c.matmul_side;
+        put(&mut text, format_args!("Ceiling: {}FLOP/s in a product of {side}×{side}, ", si(c.matmul_flops)));
+        put(&mut text, format_args!("{}B/s copied (read and written).\n\n", si(c.copy_bytes_per_s)));
+    }
+    if !m.rows.is_empty() {
+        text.push_str(
+            "| model | batch | way | tokens/s (worst–best step) | model FLOP/s | of the ceiling | memory | first step |\n",
+        );
+        text.push_str("|---|---|---|---|---|---|---|---|\n");
+        let peak = m.ceiling.as_ref().map(|c| c.matmul_flops);
+        m.rows.iter().for_each(|r| row(&mut text, r, peak));
+        text.push('\n');
+    }
+    grown(&mut text, &m.growth);
+    text
+}
+
+fn row(text: &mut String, r: &Row, ceiling: Option<f64>) {
+    put(text, format_args!("| {} | {} | {} | ", r.size, r.shape, r.way));
+    match &r.outcome {
+        Err(e) => put(text, format_args!("not measured: {} | | | | |\n", e.replace('|', "/"))),
+        Ok(t) => {
+            let share = ceiling.map_or("–".into(), |c| format!("{:.0} %", 100.0 * t.flops / c));
+            let memory = t.memory_bytes.map_or("–".into(), |b| format!("{}B", binary(b)));
+            let [mean, worst, best] = [t.tokens_per_s, t.tokens_per_s_worst, t.tokens_per_s_best].map(si);
+            put(
+                text,
+                format_args!("{mean}({worst}– {best}) | {}| {share} | {memory} | {:.1} s |\n", si(t.flops), t.first_step_s),
+            );
+        }
+    }
+}
+
+/// How memory grows, one table an operation.
+fn grown(text: &mut String, all: &[Growth]) {
+    for (what, sentence) in [
+        ("attention", "Memory of attention, forward and backward, one sequence of 4 heads of 32, beyond an idle process:"),
+        ("loss", "Memory of the head and the loss, forward and backward, 64 wide, beyond an idle process:"),
+    ] {
+        let of: Vec<&Growth> = all.iter().filter(|g| g.what == what).collect();
+        let mut columns: Vec<(u32, u32)> = of.iter().map(|g| (g.vocabulary, g.tokens)).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        let mut ways: Vec<&str> = of.iter().map(|g| g.way.as_str()).collect();
+        ways.dedup();
+        if columns.is_empty() {
+            continue;
+        }
+        put(text, format_args!("{sentence}\n\n| tokens | vocabulary |"));
+        ways.iter().for_each(|way| put(text, format_args!(" {way} |")));
+        put(text, format_args!("\n|---|---|{}\n", "---|".repeat(ways.len())));
+        for (vocabulary, tokens) in columns {
+            let told = if vocabulary == 0 { "–".into() } else { vocabulary.to_string() };
+            put(text, format_args!("| {tokens} | {told} |"));
+            for way in &ways {
+                let cell = of.iter().find(|g| (g.vocabulary, g.tokens, g.way.as_str()) == (vocabulary, tokens, *way));
+                let cell = cell.map_or("–".into(), |g| match &g.bytes {
+                    Ok(bytes) => format!("{}B", binary(*bytes)),
+                    Err(e) => e.replace('|', "/"),
+                });
+                put(text, format_args!(" {cell} |"));
+            }
+            text.push('\n');
+        }
+        text.push('\n');
+    }
+}
+
+fn put(text: &mut String, what: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = text.write_fmt(what);
+}
+
+/// Three digits and a decimal prefix, with a space behind: `12.3 G`.
+fn si(x: f64) -> String {
+    scaled(x, 1000.0, ["", "k", "M", "G", "T", "P"])
+}
+
+/// The same with binary prefixes.
+fn binary(x: u64) -> String {
+    scaled(x as f64, 1024.0, ["", "Ki", "Mi", "Gi", "Ti", "Pi"])
+}
+
+fn scaled(x: f64, base: f64, prefixes: [&str; 6]) -> String {
+    let power = if x < 1.0 { 0 } else { (x.log(base).floor() as usize).min(5) };
+    let x = x / base.powi(power as i32);
+    let digits = if x < 10.0 { 2 } else { usize::from(x < 100.0) };
+    format!("{x:.digits$} {}", prefixes[power])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::report::{Ceiling, Device, Trained};
+
+    #[test]
+    fn numbers_have_three_digits_and_a_prefix() {
+        assert_eq!([0.0, 1.0, 12.34, 999.0, 1000.0, 6.7e13].map(si), ["0.00 ", "1.00 ", "12.3 ", "999 ", "1.00 k", "67.0 T"]);
+        assert_eq!([0, 1024, 3 << 29].map(binary), ["0.00 ", "1.00 Ki", "1.50 Gi"]);
+    }
+
+    #[test]
+    fn a_device_has_its_ceiling_its_rows_and_its_growth() {
+        let trained = Trained {
+            steps: 3,
+            first_step_s: 2.0,
+            loss_first: 5.5,
+            tokens_per_s: 1000.0,
+            tokens_per_s_best: 1100.0,
+            tokens_per_s_worst: 900.0,
+            flops: 5e9,
+            memory_bytes: Some(1 << 20),
+        };
+        let row = |way: &str, outcome| Row { size: "10M".into(), way: way.into(), shape: "8×128".into(), outcome };
+        let growth = |way: &str, bytes| Growth { what: "loss".into(), way: way.into(), tokens: 64, vocabulary: 256, bytes };
+        let device =
+            Device { device: "wgpu:0".into(), name: "A".into(), api: "vulkan".into(), driver: "B 1".into(), software: false };
+        let ceiling = Some(Ceiling { matmul_side: 64, matmul_flops: 1e10, copy_bytes_per_s: 1e9 });
+        let rows = vec![row("ours", Ok(trained)), row("burn", Err("no | room".into()))];
+        let machine = Machine { device, ceiling, rows, growth: vec![growth("burn", Ok(2048)), growth("ours", Err("x".into()))] };
+        let kept: Machine = serde_json::from_str(&serde_json::to_string(&machine).unwrap()).unwrap();
+        for part in [
+            "## A (vulkan B 1)",
+            "| 10M | 8×128 | ours | 1.00 k(900 – 1.10 k) | 5.00 G| 50 % | 1.00 MiB | 2.0 s |",
+            "| 10M | 8×128 | burn | not measured: no / room |",
+            "| tokens | vocabulary | burn | ours |",
+            "| 64 | 256 | 2.00 KiB | x |",
+        ] {
+            assert!(super::machine(&kept).contains(part), "{part}\n{}", super::machine(&kept));
+        }
+        assert!(whole(&Report { machines: vec![kept] }).starts_with("# Performance"));
+    }
+}

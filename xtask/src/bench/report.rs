@@ -1,0 +1,106 @@
+//! What was measured, as it is kept in docs/performance.json.
+
+use serde::{Deserialize, Serialize};
+
+/// All machines' devices.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Report {
+    pub machines: Vec<Machine>,
+}
+
+/// One device and its figures.
+#[derive(Serialize, Deserialize)]
+pub struct Machine {
+    pub device: Device,
+    pub ceiling: Option<Ceiling>,
+    pub rows: Vec<Row>,
+    pub growth: Vec<Growth>,
+}
+
+/// A device, as the example names it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Device {
+    /// How it is chosen on this machine.
+    pub device: String,
+    pub name: String,
+    pub api: String,
+    pub driver: String,
+    /// The processor, or a program that plays GPU on it.
+    pub software: bool,
+}
+
+impl Device {
+    pub fn same_as(&self, other: &Device) -> bool {
+        (&self.name, &self.api) == (&other.name, &other.api)
+    }
+}
+
+/// The most that the device does of either.
+#[derive(Serialize, Deserialize)]
+pub struct Ceiling {
+    /// Side of the square matrices.
+    pub matmul_side: u32,
+    /// Operations a second of their product.
+    pub matmul_flops: f64,
+    /// Bytes a second, read and written.
+    pub copy_bytes_per_s: f64,
+}
+
+/// One model in one batch.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub size: &'static str,
+    pub samples: u32,
+    pub context: u32,
+    /// Whether layers are computed anew in the backward pass.
+    pub recompute: bool,
+}
+
+impl Shape {
+    pub fn told(&self) -> String {
+        format!("{}×{}{}", self.samples, self.context, if self.recompute { ", recomputed" } else { "" })
+    }
+}
+
+/// One model trained one way.
+#[derive(Serialize, Deserialize)]
+pub struct Row {
+    pub size: String,
+    /// `burn`, `ours`, or a way of PyTorch.
+    pub way: String,
+    pub shape: String,
+    pub outcome: Result<Trained, String>,
+}
+
+/// What training came to.
+#[derive(Serialize, Deserialize)]
+pub struct Trained {
+    pub steps: u32,
+    pub first_step_s: f64,
+    pub loss_first: f64,
+    pub tokens_per_s: f64,
+    pub tokens_per_s_best: f64,
+    pub tokens_per_s_worst: f64,
+    /// Operations a second of those that the model needs.
+    pub flops: f64,
+    /// At the peak, where it can be asked.
+    pub memory_bytes: Option<u64>,
+}
+
+/// Memory of one operation, forward and backward, beyond that of an idle process.
+#[derive(Serialize, Deserialize)]
+pub struct Growth {
+    /// `attention` or `loss`.
+    pub what: String,
+    pub way: String,
+    pub tokens: u32,
+    /// 0 for attention.
+    pub vocabulary: u32,
+    pub bytes: Result<u64, String>,
+}
+
+/// The example's answer.
+#[derive(Deserialize)]
+pub struct Memory {
+    pub memory_bytes: u64,
+}
