@@ -103,11 +103,26 @@ pub enum AgentError {
 /// All that can happen to an agent. What belongs to a connection, a transfer or a worker bears its serial number, so
 /// that words from one that is over are not taken for its successor's.
 enum Event {
-    Connected { serial: u64, made: Result<(Link, Control), LinkError> },
-    Answer { serial: u64, message: CoordinatorMessage },
-    Disconnected { serial: u64, why: String },
-    Transferred { serial: u64, ended: Result<session::Event, io::Error> },
-    Worker { serial: u64, event: WorkerEvent },
+    Connected {
+        serial: u64,
+        made: Result<(Link, Control), LinkError>,
+    },
+    Answer {
+        serial: u64,
+        message: CoordinatorMessage,
+    },
+    Disconnected {
+        serial: u64,
+        why: String,
+    },
+    Transferred {
+        serial: u64,
+        ended: Result<session::Event, io::Error>,
+    },
+    Worker {
+        serial: u64,
+        event: WorkerEvent,
+    },
     Control(Asked),
     Tray(tray::Wish),
     /// A sensor saw something that may forbid training.

@@ -20,10 +20,7 @@ pub use timeline::{State, days};
 use crate::policy::ReasonKind;
 use figures::Months;
 use jiff::{Zoned, civil::Date};
-use nightjar_shared::{
-    disk::FolderDisk,
-    time::Mono,
-};
+use nightjar_shared::{disk::FolderDisk, time::Mono};
 use std::{io, sync::Arc, time::Duration};
 use timeline::{Entry, Timeline};
 

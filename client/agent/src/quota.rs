@@ -11,11 +11,7 @@ use nightjar_shared::{
     ids::BlobHash,
     run_spec::{InnerState, RunSpec},
 };
-use std::{
-    fs, io,
-    path::Path,
-    time::SystemTime,
-};
+use std::{fs, io, path::Path, time::SystemTime};
 
 /// Where graphics drivers keep what they have compiled, in the home folder.
 const CACHE_FOLDER: &str = "cache";

@@ -68,7 +68,13 @@ fn in_lines(status: &AgentStatus) -> String {
         line("lease", format!("{lease}: {} of {} steps, loss {:.3}", training.steps, session.lease_steps, training.loss));
     }
     let of_run = status.totals_of_run();
-    line("this run", format!("{} leases, {} merged, {} samples, {} measurements", of_run.leases, of_run.merged, of_run.samples, of_run.evaluations));
+    line(
+        "this run",
+        format!(
+            "{} leases, {} merged, {} samples, {} measurements",
+            of_run.leases, of_run.merged, of_run.samples, of_run.evaluations
+        ),
+    );
     line("today", in_figures(&status.today));
     line("in all", in_figures(&status.totals));
     if let Some(source) = &status.energy_source {

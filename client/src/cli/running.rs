@@ -20,11 +20,8 @@ impl Running {
     /// The agent of this home, if one answers.
     pub fn find(home: &Home) -> Option<Self> {
         let file = ControlFile::load(home)?;
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(ANSWER_MAX))
-            .proxy(None)
-            .http_status_as_error(false)
-            .build();
+        let config =
+            ureq::Agent::config_builder().timeout_global(Some(ANSWER_MAX)).proxy(None).http_status_as_error(false).build();
         let running = Running { file, http: config.into() };
         running.send(Command::Status).is_ok().then_some(running)
     }

@@ -1,6 +1,9 @@
 //! Measuring: each operation by our kernel and the other way, on the device at hand.
 
-use super::{Choices, Key, Op, Remembered, current, set, trials::Trial};
+use super::{
+    Choices, Key, Op, Remembered, current, set,
+    trials::{TOKENS, Trial},
+};
 use burn::tensor::{Device, Tensor};
 use nightjar_shared::disk::FolderDisk;
 use std::{
@@ -14,6 +17,8 @@ const FILE: &str = "kernels.json";
 const BATCH: Duration = Duration::from_millis(20);
 /// Runs of one batch at most.
 const RUNS_MAX: usize = 256;
+/// One run that takes this long is measure enough.
+const LONG: Duration = Duration::from_millis(250);
 /// Batches of each way; the best counts, since all that can disturb makes a batch slower.
 const BATCHES: usize = 3;
 
@@ -28,27 +33,47 @@ pub struct Timing {
     pub other_ms: f64,
 }
 
-/// Times an operation both ways, the two in turns. Nobody else may compute in this process meanwhile: it switches the
-/// process's choices, and leaves them as they were.
+/// The time of a kernel that fails on this device, or gives another result than the other way does.
+pub const NEVER_MS: f64 = 1e9;
+/// How far the two ways' results may be apart, relative to their size or to 1. A kernel that is wrong is off by far more.
+const TOLERANCE: f32 = 1e-2;
+
+/// Times an operation both ways, the two in turns, if both give the same result. Nobody else may compute in this process
+/// meanwhile: it switches the process's choices, and leaves them as they were.
 pub fn measure(trial: &mut Trial, device: &Device) -> Timing {
     let before = current();
-    let mut ways = [Choices::NONE.with(trial.op, true), Choices::NONE].map(|choices| (choices, 1, f64::INFINITY));
-    for (choices, runs, _) in &mut ways {
+    let [ours, other] = [Choices::NONE.with(trial.op, true), Choices::NONE];
+    // What fails is fast; and a driver may compile a kernel to something else than it says.
+    set(ours);
+    let got = trial.result();
+    set(other);
+    let is_right = agree(got, trial.result());
+    let mut ways = [ours, other].map(|choices| (choices, 1, f64::INFINITY));
+    for (choices, runs, best) in &mut ways {
         set(*choices);
-        // The first run compiles and tunes; the second says how many make a batch.
+        // The first run compiles and tunes what the result did not; the second says how many make a batch.
         time(trial, device, 1);
         let once = time(trial, device, 1);
         *runs = ((BATCH.as_secs_f64() / once.max(1e-9)) as usize).clamp(1, RUNS_MAX);
+        if once >= LONG.as_secs_f64() {
+            *best = once;
+        }
     }
     for _ in 0..BATCHES {
-        for (choices, runs, best) in &mut ways {
+        for (choices, runs, best) in ways.iter_mut().filter(|(.., best)| *best < LONG.as_secs_f64() || best.is_infinite()) {
             set(*choices);
             *best = best.min(time(trial, device, *runs) / *runs as f64);
         }
     }
     set(before);
     let [ours_ms, other_ms] = ways.map(|(_, _, best)| (best * 1e3).max(1e-6));
-    Timing { op: trial.op, ours_ms, other_ms }
+    Timing { op: trial.op, ours_ms: if is_right { ours_ms } else { NEVER_MS }, other_ms }
+}
+
+fn agree(got: Option<Vec<f32>>, want: Option<Vec<f32>>) -> bool {
+    let (Some(got), Some(want)) = (got, want) else { return false };
+    let is_close = |(got, want): (&f32, &f32)| (got - want).abs() <= TOLERANCE * want.abs().max(1.0);
+    !want.is_empty() && got.len() == want.len() && got.iter().zip(&want).all(is_close)
 }
 
 /// Seconds of so many runs.
@@ -57,7 +82,7 @@ fn time(trial: &mut Trial, device: &Device, runs: usize) -> f64 {
     let _ = device.sync();
     let start = Instant::now();
     for _ in 0..runs {
-        let made = (trial.run)();
+        let made = trial.run();
         // Handed over one by one: fused across runs, they would measure what nobody computes.
         let _ = device.flush();
         drop(made);
@@ -102,9 +127,7 @@ pub fn settle(device: &Device, key: &Key, folder: &Path, budget: Duration) -> Ch
         if start.elapsed() >= budget {
             break;
         }
-        if let Some(mut trial) = Trial::of(*op, device) {
-            found.push(measure(&mut trial, device));
-        }
+        found.push(measure(&mut Trial::of(*op, device, TOKENS), device));
     }
     if !found.is_empty() {
         remembered.remember(key, &found);

@@ -2,26 +2,25 @@
 
 use super::Op;
 use crate::op::{self, Heads, Update};
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Tensor, TensorData, Transaction};
 use nightjar_shared::{
-    delta::{CodecId, planes::Planes},
+    delta::{self, CodecId, planes::Planes},
     ids::Version,
     model_spec::ModelSpec,
     run_spec::DeltaSpec,
     version::{Weights, update},
 };
-use std::any::Any;
 
-/// Tokens of a micro-batch, and the widths of a model with it.
-const TOKENS: usize = 2048;
+/// Tokens of a micro-batch, enough to fill a large GPU.
+pub const TOKENS: usize = 2048;
+/// The widths of the model.
 const WIDTH: usize = 1024;
 const INTERMEDIATE: usize = 2816;
-/// Rows of logits that are in memory at once, and their width.
-const LOSS_ROWS: usize = 256;
+/// The width of a row of logits; an eighth of the tokens have theirs in memory at once.
 const VOCABULARY: usize = 32_768;
 
-/// One run of a trial.
-type Run = Box<dyn FnMut() -> Box<dyn Any>>;
+/// Takes its state, gives the state anew, then what else it makes.
+type Step = Box<dyn FnMut(Vec<Tensor<2>>) -> Vec<Tensor<2>>>;
 
 /// One operation, ready to run again and again on the same memory.
 pub struct Trial {
@@ -29,41 +28,62 @@ pub struct Trial {
     pub op: Op,
     /// Bytes that must be read and written at the least, each value once.
     pub bytes: usize,
-    /// Runs it once, the way that is chosen just then. What it gives is to be kept until the device has the run in hand:
-    /// a fused operation does not write what nobody holds.
-    pub run: Run,
+    /// What the operation changes in place.
+    state: Vec<Tensor<2>>,
+    step: Step,
 }
 
 impl Trial {
-    /// The trial of an operation; `None` where there is nothing to choose.
-    pub fn of(op: Op, device: &Device) -> Option<Trial> {
+    /// The trial of an operation on so many tokens, at least 2: [`TOKENS`], or fewer where a software adapter computes.
+    pub fn of(op: Op, device: &Device, tokens: usize) -> Trial {
         let random = |rows: usize, width: usize| Tensor::<2>::random([rows, width], Distribution::Normal(0.0, 1.0), device);
-        let rows = |width: usize| random(TOKENS, width);
-        let values = TOKENS * WIDTH;
-        let (bytes, run): (usize, Run) = match op {
+        let rows = |width: usize| random(tokens, width);
+        let (values, rows_of_logits) = (tokens * WIDTH, tokens.div_ceil(8));
+        let heads = Heads { batch: 2, context: tokens / 2, heads: 16, kv: 4, size: WIDTH / 16 };
+        let (bytes, state, step): (usize, Vec<Tensor<2>>, Step) = match op {
             Op::RmsNorm => {
                 let (x, gain) = (rows(WIDTH), random(1, WIDTH));
-                (8 * values, Box::new(move || Box::new(op::rms_norm(&x, &gain, 1e-5))))
+                (8 * values, vec![], Box::new(move |_| <[_; 2]>::from(op::rms_norm(&x, &gain, 1e-5)).into()))
             }
             Op::RmsNormBackward => {
                 let (dy, x, gain, inverse) = (rows(WIDTH), rows(WIDTH), random(1, WIDTH), rows(1));
-                let state = (rows(WIDTH), gain.clone());
-                (16 * values, again(state, move |(dx, _)| Some(op::rms_norm_backward(&dy, &x, &gain, &inverse, dx))))
+                let step = move |mut state: Vec<_>| op::rms_norm_backward(&dy, &x, &gain, &inverse, state.remove(0));
+                (16 * values, vec![rows(WIDTH)], Box::new(move |state| <[_; 2]>::from(step(state)).into()))
             }
             Op::Rope => {
-                let shape = Heads { batch: 2, context: TOKENS / 2, heads: 16, kv: 4, size: 64 };
-                let (cos, sin) = (random(shape.context, shape.size / 2), random(shape.context, shape.size / 2));
-                let turned = TOKENS * (shape.heads + shape.kv) * shape.size;
-                let packed = rows(shape.packed_width());
-                (8 * turned, again(packed, move |packed| Some(op::rope(packed, shape, &cos, &sin, 1.0))))
+                let (cos, sin) = (random(heads.context, heads.size / 2), random(heads.context, heads.size / 2));
+                let turned = heads.tokens() * (heads.heads + heads.kv) * heads.size;
+                let step = move |mut state: Vec<_>| vec![op::rope(state.remove(0), heads, &cos, &sin, 1.0)];
+                (8 * turned, vec![random(heads.tokens(), heads.packed_width())], Box::new(step))
             }
             Op::Swiglu => {
                 let gate_up = rows(2 * INTERMEDIATE);
-                (12 * TOKENS * INTERMEDIATE, Box::new(move || Box::new(op::swiglu(&gate_up))))
+                (12 * tokens * INTERMEDIATE, vec![], Box::new(move |_| vec![op::swiglu(&gate_up)]))
             }
             Op::SwigluBackward => {
-                let (gate_up, dy) = (rows(2 * INTERMEDIATE), rows(INTERMEDIATE));
-                (20 * TOKENS * INTERMEDIATE, again(gate_up, move |gate_up| Some(op::swiglu_backward(gate_up, &dy))))
+                let dy = rows(INTERMEDIATE);
+                let step = move |mut state: Vec<_>| vec![op::swiglu_backward(state.remove(0), &dy)];
+                (20 * tokens * INTERMEDIATE, vec![rows(2 * INTERMEDIATE)], Box::new(step))
+            }
+            Op::Attention => {
+                let tables = op::Tables::new(heads.context, heads, 10_000.0, device);
+                let (packed, dout) = (random(heads.tokens(), heads.packed_width()), random(heads.tokens(), WIDTH));
+                let step = move |_| {
+                    let (out, saved) = op::attention(packed.clone(), heads, &tables);
+                    vec![out, op::attention_backward(dout.clone(), saved, heads, &tables)]
+                };
+                // Packed rows in, their gradient out, the result out and its gradient in.
+                (8 * heads.tokens() * (heads.packed_width() + WIDTH), vec![], Box::new(step))
+            }
+            Op::CrossEntropy => {
+                let targets: Vec<u32> = (0..rows_of_logits as u32).map(|i| i * 7 % VOCABULARY as u32).collect();
+                let logits = random(rows_of_logits, VOCABULARY);
+                let step = move |_| {
+                    // Fresh logits each time, as a product makes them; making them is the same for both ways.
+                    let (nats, gradient) = op::cross_entropy(logits.clone().mul_scalar(1.5), &targets, Some(1.0));
+                    [Some(nats.reshape([1, -1])), gradient].into_iter().flatten().collect()
+                };
+                (12 * rows_of_logits * VOCABULARY, vec![], Box::new(step))
             }
             Op::AdamW => {
                 let g = rows(WIDTH);
@@ -76,47 +96,45 @@ impl Trial {
                     second_correction: 1.0,
                     epsilon: 1e-8,
                 };
-                let state = [rows(WIDTH), rows(WIDTH), rows(WIDTH).abs()];
-                (28 * values, again(state, move |[w, m, v]| Some(op::adamw(w, m, v, &g, update))))
+                let step = move |mut state: Vec<_>| {
+                    let [w, m, v] = [state.remove(0), state.remove(0), state.remove(0)];
+                    op::adamw(w, m, v, &g, update).into()
+                };
+                (28 * values, vec![rows(WIDTH), rows(WIDTH), rows(WIDTH).abs()], Box::new(step))
             }
             Op::GradNorm => {
                 let g = rows(WIDTH);
-                (4 * values, Box::new(move || Box::new(op::sum_of_squares(&g))))
+                // The root: a sum of so many squares is compared by its own size.
+                let step = move |_| vec![op::sum_of_squares(&g).sqrt().div_scalar((values as f32).sqrt()).reshape([1, 1])];
+                (4 * values, vec![], Box::new(step))
             }
             Op::DeltaEncode => delta_encode(device),
             Op::DeltaAdd => delta_add(device),
             Op::UpdateApply => update_apply(device),
-            Op::Attention => {
-                let shape = Heads { batch: 2, context: TOKENS / 2, heads: 16, kv: 4, size: 64 };
-                let tables = op::Tables::new(shape.context, shape, 10_000.0, device);
-                let (packed, dout) = (rows(shape.packed_width()), rows(WIDTH));
-                let run = move || -> Box<dyn Any> {
-                    let (out, saved) = op::attention(packed.clone(), shape, &tables);
-                    Box::new((out, op::attention_backward(dout.clone(), saved, shape, &tables)))
-                };
-                // Packed rows in, their gradient out, the result out and its gradient in.
-                (8 * TOKENS * (shape.packed_width() + WIDTH), Box::new(run))
-            }
-            Op::CrossEntropy => {
-                let targets: Vec<u32> = (0..LOSS_ROWS as u32).map(|i| i * 7 % VOCABULARY as u32).collect();
-                let logits = random(LOSS_ROWS, VOCABULARY);
-                // From fresh logits each time, as a product makes them; the copy is the same for both ways.
-                let run =
-                    move || -> Box<dyn Any> { Box::new(op::cross_entropy(logits.clone().mul_scalar(1.5), &targets, Some(1e-3))) };
-                (12 * LOSS_ROWS * VOCABULARY, Box::new(run))
-            }
         };
-        Some(Trial { op, bytes, run })
+        Trial { op, bytes, state, step }
     }
-}
 
-/// A run that changes its state in place; one that failed does nothing from then on.
-fn again<T: 'static>(state: T, mut step: impl FnMut(T) -> Option<T> + 'static) -> Run {
-    let mut state = Some(state);
-    Box::new(move || {
-        state = state.take().and_then(&mut step);
-        Box::new(())
-    })
+    /// Runs it once, the way that is chosen just then. What it gives is to be kept until the device has the run in hand:
+    /// a fused operation does not write what nobody holds.
+    pub fn run(&mut self) -> Vec<Tensor<2>> {
+        let kept = self.state.len();
+        let mut made = (self.step)(std::mem::take(&mut self.state));
+        let rest = made.split_off(kept.min(made.len()));
+        self.state = made;
+        rest
+    }
+
+    /// All that a run gives, from the same start every time; `None` if the device fails at it.
+    pub fn result(&mut self) -> Option<Vec<f32>> {
+        let made = (self.step)(self.state.clone());
+        let all = made.into_iter().fold(Transaction::default(), |all, tensor| all.register(tensor));
+        let mut values = vec![];
+        for data in all.try_execute().ok()? {
+            values.extend_from_slice(data.as_slice::<f32>().ok()?);
+        }
+        Some(values)
+    }
 }
 
 /// 3 million parameters: the CPU's way is part of these trials, and they are to end soon on a slow one too.
@@ -131,28 +149,42 @@ fn sparse() -> DeltaSpec {
     DeltaSpec { codec: CodecId::Sparse2, ..DeltaSpec::default() }
 }
 
-fn delta_encode(device: &Device) -> (usize, Run) {
+fn delta_encode(device: &Device) -> (usize, Vec<Tensor<2>>, Step) {
     let ((model, gradient), spec, device) = (model(), sparse(), device.clone());
-    let mut residual = vec![0.0; gradient.len()];
-    let bytes = 12 * gradient.len();
-    (bytes, Box::new(move || Box::new(op::delta::encode(&model, &spec, &gradient, &mut residual, &device))))
+    let length = gradient.len();
+    let step = move |_| {
+        let mut residual = vec![0.0; length];
+        let delta = op::delta::encode(&model, &spec, &gradient, &mut residual, &device);
+        // Sent and left are together what there was, whichever values were chosen. An encoder that lost some of it, or a
+        // delta that nobody can read, shows.
+        let whole = delta::add_scaled(&model, &delta, 1.0, &mut residual).is_ok();
+        vec![Tensor::from_data(TensorData::new(residual, [1, length]), &Device::flex()); usize::from(whole)]
+    };
+    (12 * length, vec![], Box::new(step))
 }
 
-fn delta_add(device: &Device) -> (usize, Run) {
+fn delta_add(device: &Device) -> (usize, Vec<Tensor<2>>, Step) {
     let (model, gradient) = model();
     let planes = Planes::select(&model, &sparse(), &gradient, &mut vec![0.0; gradient.len()]);
-    let values = Tensor::<1>::zeros([gradient.len()], device);
-    let bytes = 10 * planes.kept.len();
-    (bytes, again(values, move |values| op::delta::add_planes(values, &model, &planes, 0.5).ok()))
+    let (bytes, length) = (10 * planes.kept.len(), gradient.len());
+    let step = move |mut state: Vec<Tensor<2>>| {
+        let added = op::delta::add_planes(state.remove(0).reshape([length]), &model, &planes, 0.5);
+        added.map_or(vec![], |values| vec![values.reshape([1, length])])
+    };
+    (bytes, vec![Tensor::zeros([1, length], device)], Box::new(step))
 }
 
-fn update_apply(device: &Device) -> (usize, Run) {
+fn update_apply(device: &Device) -> (usize, Vec<Tensor<2>>, Step) {
     let (model, mut feedback) = model();
     let start = Weights::start(&model, &feedback);
     let steps: Vec<i32> = start.tensors.iter().map(|t| t.step_exponent).collect();
     let flat = Tensor::<1>::from_data(&start.flat()[..], device);
     let bytes = update::publish(&model, CodecId::Blocks2, &mut start.clone(), &mut feedback);
-    let moved = 8 * model.parameters() + bytes.len();
+    let (moved, length) = (8 * model.parameters() + bytes.len(), model.parameters());
     // Every time from the same weights, since an update fits its own version only.
-    (moved, Box::new(move || Box::new(op::update::update_apply(flat.clone(), &model, &steps, Version(0), &bytes).ok())))
+    let step = move |_| {
+        let applied = op::update::update_apply(flat.clone(), &model, &steps, Version(0), &bytes);
+        applied.map_or(vec![], |weights| vec![weights.reshape([1, length])])
+    };
+    (moved, vec![], Box::new(step))
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use nightjar_shaders::{
     kernel::{TABLE, substitute},
-    tuning::{self, Choices},
+    tuning::{self, Choices, Op, trials::Trial},
 };
 use std::process::Command;
 
@@ -65,6 +65,15 @@ fn child() {
             substitute(kernel.name, None);
         }
     }
+    // A device that computes a kernel wrongly is found out before the kernel is used.
+    let swiglu = |source: Option<String>| {
+        substitute("swiglu", source);
+        let mut trial = Trial::of(Op::Swiglu, &device, 4);
+        tuning::measure(&mut trial, &device)
+    };
+    let source = TABLE.iter().find(|k| k.name == "swiglu").unwrap().source;
+    assert_eq!(swiglu(Some(source.replace(" * up;", ";"))).ours_ms, tuning::NEVER_MS);
+    assert!(swiglu(None).ours_ms < tuning::NEVER_MS);
     assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
     println!("all {caught} mutants are caught");
 }

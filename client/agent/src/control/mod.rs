@@ -14,9 +14,7 @@ mod tests;
 
 pub use asked::{Asked, Command};
 pub use door::open_page;
-pub use status::{
-    AgentStatus, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Why, Word, WordKind, WorkerStatus, timestamp,
-};
+pub use status::{AgentStatus, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Why, Word, WordKind, WorkerStatus, timestamp};
 
 use crate::home::Home;
 use auth::Gate;

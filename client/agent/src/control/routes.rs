@@ -90,9 +90,11 @@ struct Day {
 }
 
 async fn day(State(desk): State<Desk>, Query(query): Query<Day>) -> Result<Response, Response> {
-    let date: Option<Date> = query.day.map(|day| day.parse()).transpose().map_err(|_| {
-        (StatusCode::BAD_REQUEST, "`day` is no date; write it like 2026-11-24").into_response()
-    })?;
+    let date: Option<Date> = query
+        .day
+        .map(|day| day.parse())
+        .transpose()
+        .map_err(|_| (StatusCode::BAD_REQUEST, "`day` is no date; write it like 2026-11-24").into_response())?;
     Ok(Json(desk.ask(|reply| Asked::Day(date, reply)).await?).into_response())
 }
 

@@ -35,10 +35,7 @@ impl Clocks {
         let jumped = wall.unix_ms.abs_diff(expected) >= JUMP_MIN_MS;
         let by_s = (i128::from(wall.unix_ms) - i128::from(expected)) / 1000;
         (self.mono, self.wall) = (mono, wall);
-        Since {
-            slept: (passed >= NAP_MIN).then_some(passed),
-            jumped_s: jumped.then(|| i64::try_from(by_s).unwrap_or(i64::MAX)),
-        }
+        Since { slept: (passed >= NAP_MIN).then_some(passed), jumped_s: jumped.then(|| i64::try_from(by_s).unwrap_or(i64::MAX)) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Looking: the sensors and the preferences go in, the policy decides, and what it decides takes effect. When the owner wants
 //! the computer this instant the worker is frozen here, before anything else happens.
 
-use super::{Agent, POLICY_FILE, LOOK_EVERY, wall_now};
+use super::{Agent, LOOK_EVERY, POLICY_FILE, wall_now};
 use crate::{
     home::Home,
     pause,

@@ -3,8 +3,11 @@
 use super::{Agent, NEWS_EVERY};
 use crate::{
     clock,
-    control::{self, AgentStatus, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Why, Word, WordKind, WorkerStatus, timestamp},
-    policy::{Decision, Override},
+    control::{
+        self, AgentStatus, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Why, Word, WordKind, WorkerStatus, timestamp,
+    },
+    policy::{Decision, Override, ProfileName},
+    preferences::Policy,
 };
 use jiff::{SignedDuration, Zoned};
 use nightjar_shared::time::Mono;
@@ -47,8 +50,8 @@ impl Agent {
 
     pub(super) fn why(&self) -> Why {
         match &self.decision {
-            Decision::Run { .. } => {
-                let reason = format!("training is allowed; now {}", self.session.status().doing);
+            Decision::Run { limits, profile } => {
+                let reason = self.in_favour(limits.duty, *profile);
                 Why { allowed: true, kind: None, reason, until: None }
             }
             Decision::Hold { reason, until } => Why {
@@ -57,6 +60,20 @@ impl Agent {
                 reason: reason.sentence.clone(),
                 until: until.as_ref().map(timestamp),
             },
+        }
+    }
+
+    /// Why it trains; where there is nothing to train, what it waits for.
+    fn in_favour(&self, duty: f64, profile: ProfileName) -> String {
+        if !self.session.is_at_work() {
+            return format!("it may train; {}", self.session.status().doing);
+        }
+        let wanted = self.preferences.preferences();
+        match profile {
+            _ if matches!(self.owner, Override::RunNow(_)) => "it trains because you asked for it".into(),
+            _ if wanted.policy == Policy::Always => "it trains whenever it is safe".into(),
+            ProfileName::Away => "it trains, since nobody uses the computer".into(),
+            ProfileName::InUse => format!("it trains beside you, at {:.0} % of the time", 100.0 * duty),
         }
     }
 

@@ -6,7 +6,10 @@ use crate::{
     clock,
     policy::{Decision, Limits},
     session,
-    worker::{Order, Worker, WorkerEvent, crashes::{Crashes, Plan}},
+    worker::{
+        Order, Worker, WorkerEvent,
+        crashes::{Crashes, Plan},
+    },
 };
 use nightjar_shared::{
     time::Mono,

@@ -67,7 +67,8 @@ pub(super) struct Timeline {
 impl Timeline {
     /// Takes up where the files end: between the last sign of life and now, the agent was off.
     pub fn open(disk: &dyn Disk, now: &Zoned) -> Self {
-        let ended = last_beat(disk).and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(|at| at.to_zoned(now.time_zone().clone()));
+        let ended =
+            last_beat(disk).and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(|at| at.to_zoned(now.time_zone().clone()));
         if let Some(ended) = ended.filter(|ended| ended < now) {
             let mut then = Timeline::of(disk, ended.date());
             let last = then.entries.last();

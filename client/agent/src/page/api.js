@@ -22,10 +22,7 @@ async function ask(path, options = {}) {
   const headers = { Authorization: `Bearer ${sessionStorage.getItem(KEY) ?? ''}`, ...options.headers };
   const answer = await fetch(path, { cache: 'no-store', ...options, headers });
   if (answer.ok) return answer;
-  const text = (await answer.text()).trim();
-  let sentence = text;
-  try { const body = JSON.parse(text); sentence = body.error ?? body.message ?? text; } catch { /* plain text */ }
-  throw new Refused(answer.status, String(sentence).split('\n')[0] || `Nightjar refused (${answer.status})`);
+  throw new Refused(answer.status, (await answer.text()).trim().split('\n')[0] || `Nightjar refused (${answer.status})`);
 }
 
 export const get = async path => (await ask(path)).json();

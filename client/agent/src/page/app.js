@@ -20,14 +20,15 @@ function stateOf(s) {
   if (!s.run) return 'stranger';
   if (s.why.kind === 'paused') return 'paused';
   if (!s.why.allowed) return 'hold';
-  return s.session?.working ? 'run' : 'wait';
+  return s.session.working ? 'run' : 'wait';
 }
 
 /** What goes wrong and waits for the owner. */
 function troubles(s) {
-  const left = s.worker?.left_alone ?? [];
+  const left = s.worker.left_alone;
   return [
     s.config_error && el('p', {}, `${sentence(s.config_error)} The last good preferences stay in force.`),
+    s.session.trouble && left.length === 0 && el('p', {}, sentence(s.session.trouble)),
     left.map(one => el('p', {}, `${one.device} is left alone: ${stopped(one.reason)}`)),
     left.length > 0 && el('button', { type: 'button', id: 'retry' }, 'Try again'),
   ];

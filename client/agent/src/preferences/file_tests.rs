@@ -149,7 +149,7 @@ fn a_link_stays_a_link() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
     /// Whatever is set in whatever order, the file says it and its comments stay.
     #[test]
     fn any_edits_hold(edits in prop::collection::vec((0usize..8, prop::bool::ANY), 1..12)) {

@@ -52,7 +52,13 @@ fn bench() -> Bench {
 
 fn tiny() -> nightjar_shared::model_spec::ModelSpec {
     let tiny = nightjar_shared::model_spec::ModelSpec::tiny();
-    nightjar_shared::model_spec::ModelSpec { vocab_size: 16, hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, ..tiny }
+    nightjar_shared::model_spec::ModelSpec {
+        vocab_size: 16,
+        hidden_size: 16,
+        intermediate_size: 16,
+        num_hidden_layers: 1,
+        ..tiny
+    }
 }
 
 impl Bench {

@@ -85,7 +85,9 @@ impl Session {
                 self.refused(refusal, now, out);
             }
             Some(Fault::Broken(_)) => self.timers.back_off(Timer::Transfer, now),
-            Some(Fault::FileGone | Fault::NoRoom(_)) => self.drop_lease("its delta is no longer on this computer's disk".into(), out),
+            Some(Fault::FileGone | Fault::NoRoom(_)) => {
+                self.drop_lease("its delta is no longer on this computer's disk".into(), out)
+            }
         }
     }
 }

@@ -76,7 +76,6 @@ fn colour_at(state: State, x: f64, y: f64) -> Option<Colour> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
 
     /// Who sees no colours, or has a panel without them, sees the shapes.
     #[test]
@@ -89,7 +88,12 @@ mod tests {
                 assert_eq!(picture.len(), size * size * 4);
                 picture.chunks_exact(4).map(|p| p[0] > 127 && p[1] > 110).collect()
             };
-            assert_eq!(states.map(shape).into_iter().collect::<HashSet<_>>().len(), states.len(), "{size} pixels");
+            for (i, one) in states.iter().enumerate() {
+                for other in &states[..i] {
+                    let differing = shape(*one).iter().zip(shape(*other)).filter(|(a, b)| **a != *b).count();
+                    assert!(differing * 20 > size * size, "{one:?} and {other:?} at {size} pixels differ in {differing}");
+                }
+            }
         }
     }
 

@@ -10,7 +10,8 @@ pub(super) fn watts(root: &Path) -> Option<f64> {
     // Microwatts, microamperes, microvolts. Some drivers write what a battery gives as a negative number.
     let amount = |supply: &Path, file: &str| number(&supply.join(file)).map(|n| n.unsigned_abs() as f64 * 1e-6);
     let supplies = names(&folder).ok()?.into_iter().map(|name| folder.join(name));
-    let discharging = supplies.filter(|s| is(s, "type", "Battery") && is(s, "status", "Discharging") && !is(s, "scope", "Device"));
+    let discharging =
+        supplies.filter(|s| is(s, "type", "Battery") && is(s, "status", "Discharging") && !is(s, "scope", "Device"));
     let watts: Vec<f64> = discharging
         .filter_map(|supply| {
             let by_current = || Some(amount(&supply, "current_now")? * amount(&supply, "voltage_now")?);

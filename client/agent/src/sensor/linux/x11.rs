@@ -165,7 +165,9 @@ impl Display {
     fn full_screen(&self, post: &Post<bool>) -> Result<(), Failure> {
         let atoms = Atoms::of(&self.connection)?;
         let tell = ChangeWindowAttributesAux::new().event_mask(EventMask::PROPERTY_CHANGE);
-        self.connection.change_window_attributes(self.root, &tell)?.check()?;
+        let tell_of_windows = EventMask::PROPERTY_CHANGE | EventMask::SUBSTRUCTURE_NOTIFY;
+        let tell_at_root = ChangeWindowAttributesAux::new().event_mask(tell_of_windows);
+        self.connection.change_window_attributes(self.root, &tell_at_root)?.check()?;
         let mut active = 0;
         while self.alive.upgrade().is_some() {
             // The window in use tells when it goes full screen.
@@ -188,7 +190,11 @@ impl Display {
                 post.says_for(Reading::Known(covered), FRESH);
             }
             // Windows change their properties all the time; where one moves among many, others follow.
-            self.wait(EVERY, |event| matches!(event, Event::PropertyNotify(told) if atoms.tell(told.atom)))?;
+            self.wait(EVERY, |event| match event {
+                Event::PropertyNotify(told) => atoms.tell(told.atom),
+                Event::MapNotify(_) | Event::UnmapNotify(_) | Event::DestroyNotify(_) => true,
+                _ => false,
+            })?;
             std::thread::sleep(BREATHER);
         }
         Ok(())

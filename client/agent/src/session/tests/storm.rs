@@ -119,7 +119,8 @@ impl Storm {
                 Event::Worker(from_worker::Body::Failed(failed))
             }
             2 | 3 => {
-                let progress = worker::Progress { lease_id: id, steps: 1, loss: 1.0, tokens: 4, train_ms: 1, ..Default::default() };
+                let progress =
+                    worker::Progress { lease_id: id, steps: 1, loss: 1.0, tokens: 4, train_ms: 1, ..Default::default() };
                 Event::Worker(from_worker::Body::Progress(progress))
             }
             _ => {

@@ -1,0 +1,323 @@
+//! What an owner says to their device, and what may be wrong with it: each tried as they would, with the program itself. One
+//! clear message each time, and nothing lost.
+
+use nightjar_tests::{
+    Place, Running, Size, SmallDisk,
+    process::{Ended, run},
+    until,
+};
+use serde_json::Value;
+use std::{fs, path::Path, process::Command};
+
+const SMALL: Size = Size { text_bytes: 100_000, token_budget: 100_000_000 };
+
+/// A coordinator, and a device that has joined and trains whenever it is safe.
+struct Home {
+    place: Place,
+    coordinator: Option<Running>,
+}
+
+impl Home {
+    fn new() -> Home {
+        let place = Place::new(SMALL);
+        let coordinator = Some(place.start_coordinator());
+        place.join("den", "volunteer");
+        Home { place, coordinator }
+    }
+
+    fn start(&self) -> Running {
+        let agent = self.place.start_volunteer("den");
+        until("an agent that answers", || self.status());
+        agent
+    }
+
+    fn says(&self, words: &[&str]) -> Ended {
+        run(self.place.device("den", words))
+    }
+
+    fn json(&self, words: &[&str]) -> Option<Value> {
+        let ended = self.says(words);
+        ended.status.success().then(|| serde_json::from_str(&ended.stdout).expect("JSON"))
+    }
+
+    fn status(&self) -> Option<Value> {
+        self.json(&["status", "--json"])
+    }
+
+    /// Waits until the status is as it should be.
+    fn stands(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        until(what, || self.status().filter(|status| is(status)))
+    }
+
+    fn merged(&self) -> u64 {
+        let ledger = self.json(&["ledger", "--json"]).expect("a ledger");
+        ledger.as_array().expect("a list").iter().filter(|delivery| delivery["merged"] == true).count() as u64
+    }
+
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.place.path("den").join(name)
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if let Some(mut coordinator) = self.coordinator.take() {
+            coordinator.kill();
+        }
+    }
+}
+
+#[test]
+fn the_owners_word_counts_at_once_and_over_a_restart() {
+    let home = Home::new();
+    let agent = home.start();
+    home.stands("training", |s| s["session"]["working"] == true);
+    assert!(home.says(&["pause", "2h"]).good().stdout.contains("paused for 2 h"));
+    let status = home.status().unwrap();
+    assert_eq!((&status["why"]["allowed"], &status["why"]["kind"]), (&false.into(), &"paused".into()), "{status}");
+    assert_eq!(status["session"]["working"], false, "{status}");
+    assert!(status["why"]["until"].is_string() && status["override"]["kind"] == "pause", "{status}");
+    let why = home.says(&["why"]).good().stdout;
+    assert!(why.contains("you paused it") && why.contains("(until 2"), "{why}");
+    agent.stop().good();
+
+    // Nobody runs: the word is noted, and holds for the next one.
+    assert_eq!(home.says(&["why"]).status.code(), Some(3));
+    home.says(&["pause", "until", "23:59"]).good();
+    let agent = home.start();
+    assert_eq!(home.status().unwrap()["why"]["kind"], "paused");
+    assert!(home.says(&["run-now", "1h30m"]).good().stdout.contains("training for 1 h 30 min"));
+    home.stands("training", |s| s["session"]["working"] == true && s["override"]["kind"] == "run_now");
+    home.says(&["resume"]).good();
+    assert_eq!(home.status().unwrap()["override"], Value::Null);
+    for bad in [&["pause", "soon"][..], &["pause", "until", "25:00"], &["run-now", "800d"]] {
+        home.says(bad).refused(&[]);
+    }
+    agent.stop().good();
+}
+
+#[test]
+fn what_was_done_is_told_in_ledger_log_and_history() {
+    let home = Home::new();
+    let agent = home.start();
+    until("three merged deltas", || (home.merged() >= 3).then_some(()));
+    let status = home.status().unwrap();
+    for figure in ["tokens", "deltas", "merged", "bytes_up", "bytes_down"] {
+        assert!(status["today"][figure].as_u64() > Some(0), "{figure}: {status}");
+        assert_eq!(status["today"][figure], status["totals"][figure], "{figure}");
+    }
+    assert!(status["worker"]["device"].is_string() && status["limits"]["threads"] == 1, "{status}");
+    agent.stop().good();
+
+    // All of it outlives the agent.
+    let csv = home.says(&["ledger", "--csv"]).good().stdout;
+    assert!(csv.starts_with("at,run,lease,kind,version,") && csv.lines().count() > 3, "{csv}");
+    let log = home.says(&["log", "--lines", "1000"]).good().stdout;
+    assert!(log.contains("ready: device") && log.contains(", merged"), "{log}");
+    let day = fs::read_dir(home.file("history")).unwrap().flatten().any(|e| e.path().extension().is_some_and(|e| e == "jsonl"));
+    assert!(day, "no timeline was kept");
+    let again = home.start();
+    let after = home.status().unwrap();
+    assert!(after["totals"]["merged"].as_u64() >= status["totals"]["merged"].as_u64(), "{after}");
+    again.stop().good();
+}
+
+#[test]
+fn a_preference_is_changed_while_it_runs_and_a_bad_one_changes_nothing() {
+    let home = Home::new();
+    let agent = home.start();
+    home.says(&["prefs", "set", "tokens_per_s_max", "12345"]).good();
+    home.says(&["prefs", "set", "tokens_per_s_max", "many"]).refused(&["tokens_per_s_max", "many"]);
+    let get = || home.says(&["prefs", "get", "tokens_per_s_max"]).good().stdout;
+    assert_eq!(get().trim(), "12345");
+    // The owner edits the file by hand, and errs: the last good word stays in force, and the mistake is told.
+    let file = home.file("prefs.toml");
+    let good = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{good}\nidle_minutes = \"soon\"\n")).unwrap();
+    let status = home.stands("a word about the mistake", |s| s["config_error"].is_string());
+    let told = status["config_error"].as_str().unwrap();
+    assert!(told.contains("prefs.toml") && told.contains("idle_minutes") && told.contains("soon"), "{told}");
+    assert_eq!(status["why"]["allowed"], true, "{status}");
+    fs::write(&file, good).unwrap();
+    home.stands("no mistake", |s| s["config_error"].is_null());
+    agent.stop().good();
+}
+
+#[test]
+fn a_lease_that_does_not_fit_the_quota_is_said_and_goes_on_once_it_does() {
+    let home = Home::new();
+    home.says(&["prefs", "set", "quota_mib_max", "64"]).good();
+    // Something else that the owner keeps there.
+    fs::write(home.file("holiday.bin"), vec![0; 70 << 20]).unwrap();
+    let agent = home.start();
+    let status = home.stands("a word about the room", |s| s["session"]["trouble"].is_string());
+    let told = status["session"]["trouble"].as_str().unwrap();
+    assert!(told.contains("quota_mib_max") && told.contains("MiB"), "{told}");
+    assert_eq!(status["session"]["working"], false);
+    home.says(&["prefs", "set", "quota_mib_max", "200"]).good();
+    until("a merged delta", || (home.merged() >= 1).then_some(()));
+    assert!(home.file("holiday.bin").exists(), "what is not ours stays");
+    agent.stop().good();
+}
+
+#[test]
+fn a_second_agent_is_refused_and_the_first_goes_on() {
+    let home = Home::new();
+    let agent = home.start();
+    home.says(&["run", "--policy", "always", "--device", "flex"]).refused(&["running already", "nightjar status"]);
+    home.says(&["join", &home.place.invite("volunteer")]).refused(&["running already"]);
+    home.stands("training", |s| s["session"]["working"] == true);
+    agent.stop().good();
+}
+
+#[test]
+fn a_damaged_file_is_named_with_what_to_do() {
+    let home = Home::new();
+    let agent = home.start();
+    until("a merged delta", || (home.merged() >= 1).then_some(()));
+    agent.stop().good();
+    let start = || home.says(&["run", "--policy", "always", "--device", "flex", "--threads", "1"]);
+    for (name, words) in [
+        ("journal.json", &["journal.json", "damaged", "move it away"][..]),
+        ("membership.json", &["membership.json", "damaged", "join"]),
+        ("identity.pk8", &["identity.pk8", "move it away"]),
+    ] {
+        let whole = fs::read(home.file(name)).unwrap();
+        fs::write(home.file(name), &whole[..whole.len() / 2]).unwrap();
+        start().refused(words);
+        fs::write(home.file(name), whole).unwrap();
+    }
+    // What only remembers does not stop anything, and says so in the log where something is lost.
+    let month = fs::read_dir(home.file("history")).unwrap().flatten().map(|e| e.path());
+    let month = month.into_iter().find(|path| path.extension().is_some_and(|e| e == "json")).unwrap();
+    for file in [&month, &home.file("policy.json"), &home.file("worker-crashes.json"), &home.file("history/alive")] {
+        fs::write(file, b"{\"half").unwrap();
+    }
+    let before = home.merged();
+    let agent = home.start();
+    until("another merged delta", || (home.merged() > before).then_some(()));
+    assert!(agent.said().contains("is damaged"), "{}", agent.said());
+    assert!(month.with_extension("json.damaged").exists());
+    agent.stop().good();
+}
+
+/// A calendar's clock that was set is no reason for anything; here the owner's pause has been written by another calendar.
+#[test]
+fn a_pause_that_a_wrong_clock_wrote_ends_all_the_same() {
+    let home = Home::new();
+    let agent = home.start();
+    agent.stop().good();
+    let year_9999 = 253_370_764_800_000_u64;
+    fs::write(home.file("pause.json"), format!("{{\"until\":{year_9999}}}")).unwrap();
+    fs::write(home.file("history/alive"), format!("{year_9999:015}\n")).unwrap();
+    let agent = home.start();
+    let status = home.status().unwrap();
+    let until_year: u32 = status["why"]["until"].as_str().unwrap()[..4].parse().unwrap();
+    assert!(until_year < 9999, "a pause lasts a year at most: {status}");
+    home.says(&["resume"]).good();
+    home.stands("training", |s| s["session"]["working"] == true);
+    agent.stop().good();
+}
+
+#[test]
+fn a_home_that_is_read_only() {
+    let home = Home::new();
+    let Some(disk) = small_disk(4 << 10, &home.place) else { return };
+    copy(&home.file(""), &disk, &home.place);
+    let device = |words: &[&str]| on_disk(&disk, words);
+    run(disk.enter(shell(&format!("mount -o remount,ro {}", disk.path("").display())))).good();
+    run(disk.enter(device(&["run", "--policy", "always", "--device", "flex"]))).refused(&["home folder", "writable"]);
+    run(disk.enter(device(&["pause", "2h"]))).refused(&["home folder"]);
+    // What only reads still does.
+    run(disk.enter(device(&["ledger"]))).good();
+    assert_eq!(run(disk.enter(device(&["status"]))).status.code(), Some(3));
+
+    run(disk.enter(shell(&format!("mount -o remount,rw {}", disk.path("").display())))).good();
+    let agent = disk.enter(device(&["run", "--policy", "always", "--disk-mib-min", "off", "--device", "flex", "--threads", "1"]));
+    let agent = Running::start(agent, &home.place.path("disk-agent.log"));
+    until("a merged delta", || agent.said().contains(", merged").then_some(()));
+    agent.stop().good();
+}
+
+#[test]
+fn a_full_disk_ends_the_agent_with_a_word_and_no_delta_is_lost() {
+    let home = Home::new();
+    let Some(disk) = small_disk(4 << 10, &home.place) else { return };
+    copy(&home.file(""), &disk, &home.place);
+    let words = ["run", "--policy", "always", "--disk-mib-min", "off", "--device", "flex", "--threads", "1"];
+    let log = home.place.path("disk-agent.log");
+    let start = || Running::start(disk.enter(on_disk(&disk, &words)), &log);
+    let mut agent = start();
+    until("two merged deltas", || (agent.said().matches(", merged").count() >= 2).then_some(()));
+    let ballast = disk.path("ballast").display().to_string();
+    assert!(run(disk.enter(shell(&format!("cat /dev/zero > {ballast}")))).stderr.contains("No space left"));
+    let ended = until("the agent's end", || agent.ended());
+    assert!(ended.stderr.contains("free space") && !ended.stderr.contains("panicked"), "{}", ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+
+    // With the floor that is the default, it holds instead of running into the wall.
+    let holding = disk.enter(on_disk(&disk, &["run", "--policy", "always", "--device", "flex"]));
+    let holding = Running::start(holding, &home.place.path("holding.log"));
+    until("a word about the disk", || holding.said().contains("disk").then_some(()));
+    drop(holding);
+
+    run(disk.enter(shell(&format!("rm {ballast}")))).good();
+    let before = agent.said().matches(", merged").count();
+    let agent = start();
+    until("another merged delta", || (agent.said().matches(", merged").count() > before).then_some(()));
+    agent.stop().good();
+    let duplicates = home.place.status().map(|status| status["duplicates"].clone());
+    assert!(duplicates.is_none_or(|d| d.is_null() || d == 0), "a delta was delivered twice");
+}
+
+#[test]
+fn commands_explain_themselves_and_end_as_scripts_expect() {
+    let place = Place::empty();
+    let says = |words: &[&str]| run(place.device("nobody", words));
+    for words in [&["status"][..], &["why"], &["open"]] {
+        let ended = says(words);
+        assert_eq!(ended.status.code(), Some(3), "{words:?}: {ended:?}");
+        assert!(ended.stdout.contains("nightjar join"), "{words:?}: {}", ended.stdout);
+    }
+    let status: Value = serde_json::from_str(&says(&["status", "--json"]).stdout).unwrap();
+    assert_eq!(status["running"], false);
+    assert_eq!(says(&["polish"]).status.code(), Some(2));
+    says(&["service", "install"]).refused(&["join"]);
+    let standing: Value = serde_json::from_str(&says(&["service", "status", "--json"]).good().stdout).unwrap();
+    assert_eq!(standing["running"], false);
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(says(&["completions", shell]).good().stdout.contains("run-now"), "{shell}");
+    }
+    assert_eq!(says(&["ledger", "--json"]).good().stdout.trim(), "[]");
+    let devices: Value = serde_json::from_str(&says(&["devices", "--json"]).good().stdout).unwrap();
+    let flex = devices.as_array().unwrap().iter().find(|device| device["name"] == "flex").expect("the processor");
+    assert_eq!(flex["left_alone"], Value::Null);
+}
+
+fn shell(script: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    command
+}
+
+fn small_disk(kib: u64, place: &Place) -> Option<SmallDisk> {
+    let disk = SmallDisk::new(kib, place);
+    if disk.is_none() {
+        println!("skipped: this machine allows no mounts in a namespace of one's own");
+    }
+    disk
+}
+
+/// Puts what is in a folder on the small disk, in `home`.
+fn copy(folder: &Path, disk: &SmallDisk, place: &Place) {
+    let staged = place.path("staged");
+    run(shell(&format!("cp -r {} {}", folder.display(), staged.display()))).good();
+    run(disk.enter(shell(&format!("cp -r {} {}", staged.display(), disk.path("home").display())))).good();
+}
+
+/// `nightjar` with the home on the small disk.
+fn on_disk(disk: &SmallDisk, words: &[&str]) -> Command {
+    let mut command = Command::new(nightjar_tests::process::binary("nightjar"));
+    command.arg("--home").arg(disk.path("home")).args(words);
+    command
+}
