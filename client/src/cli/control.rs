@@ -13,7 +13,11 @@ use nightjar_agent::{
     pause,
 };
 use nightjar_shared::{disk::Disk, time::Wall};
-use std::{io, process::ExitCode, time::Duration};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
 
 /// Exit code of commands that ask an agent where none runs.
 pub(super) const NOT_RUNNING: u8 = 3;
@@ -43,9 +47,9 @@ pub(super) fn status(home: &Home, format: &Json) -> Result<ExitCode> {
     let Some(running) = Running::find(home) else { return not_running(home, format.json) };
     let status = running.send(Command::Status)?;
     if format.json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
+        writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&status)?)?;
     } else {
-        print!("{}", in_lines(&status));
+        write!(io::stdout(), "{}", in_lines(&status))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -117,7 +117,7 @@ fn a_portion_fits_the_memory() {
     assert!(middle.micro_batch * 512 >= 1024 && middle.micro_batch < 16, "{steps:?}");
     // A model whose logits alone would fill the memory: they count by the chunk.
     let wide = ModelSpec { vocab_size: 128_000, ..spec.clone() };
-    assert_eq!(Portion::fitting(&wide, 512, 16, 1 << 30).recompute, false);
+    assert!(!Portion::fitting(&wide, 512, 16, 1 << 30).recompute);
 }
 
 #[test]

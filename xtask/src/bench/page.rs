@@ -60,11 +60,9 @@ fn row(text: &mut String, r: &Row, ceiling: Option<f64>) {
         Ok(t) => {
             let share = ceiling.map_or("–".into(), |c| format!("{:.0} %", 100.0 * t.flops / c));
             let memory = t.memory_bytes.map_or("–".into(), |b| format!("{}B", binary(b)));
-            let [mean, worst, best] = [t.tokens_per_s, t.tokens_per_s_worst, t.tokens_per_s_best].map(si);
-            put(
-                text,
-                format_args!("{mean}({worst}– {best}) | {}| {share} | {memory} | {:.1} s |\n", si(t.flops), t.first_step_s),
-            );
+            let all = [t.tokens_per_s, t.tokens_per_s_worst, t.tokens_per_s_best, t.flops].map(si);
+            let [mean, worst, best, flops] = all.each_ref().map(|x| x.trim_end());
+            put(text, format_args!("{mean} ({worst}–{best}) | {flops} | {share} | {memory} | {:.1} s |\n", t.first_step_s));
         }
     }
 }
@@ -159,7 +157,7 @@ mod tests {
         let kept: Machine = serde_json::from_str(&serde_json::to_string(&machine).unwrap()).unwrap();
         for part in [
             "## A (vulkan B 1)",
-            "| 10M | 8×128 | ours | 1.00 k(900 – 1.10 k) | 5.00 G| 50 % | 1.00 MiB | 2.0 s |",
+            "| 10M | 8×128 | ours | 1.00 k (900–1.10 k) | 5.00 G | 50 % | 1.00 MiB | 2.0 s |",
             "| 10M | 8×128 | burn | not measured: no / room |",
             "| tokens | vocabulary | burn | ours |",
             "| 64 | 256 | 2.00 KiB | x |",

@@ -16,6 +16,7 @@ use std::{io, process::Stdio};
 impl Agent {
     /// Does what is asked, and answers.
     pub(super) fn answer(&mut self, asked: Asked) -> Result<(), super::AgentError> {
+        self.count_traffic(&Zoned::now());
         // Who asked may have gone: an answer that nobody takes is dropped.
         match asked {
             Asked::Do(Command::Status, reply) => drop(reply.send(self.status())),

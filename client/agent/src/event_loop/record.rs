@@ -104,6 +104,8 @@ impl Agent {
                 merged: merged.is_ok(),
                 why_not: merged.as_ref().err().cloned().unwrap_or_default(),
             };
+            // A short lease is over before its worker has reported any progress.
+            self.history.trained(lease.0, *tokens, &civil);
             self.history.delivered(&delivery, &civil);
         }
     }

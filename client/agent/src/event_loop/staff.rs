@@ -129,15 +129,14 @@ impl Agent {
     /// The computer is about to sleep: the worker saves its state, and is frozen.
     pub(super) fn doze(&mut self, now: Mono) {
         let is_at_work = self.session.is_at_work();
-        match &mut self.worker {
+        let saves = match &mut self.worker {
             Some(Hired { saving: Some((Then::Freeze, _)), .. }) => return,
-            Some(hired) if is_at_work && !hired.frozen => {
-                if hired.ask_to_save(Then::Freeze, now) {
-                    self.sleep_delay = self.sensors.sleep_delay();
-                    return;
-                }
-            }
-            _ => {}
+            Some(hired) if is_at_work && !hired.frozen => hired.ask_to_save(Then::Freeze, now),
+            _ => false,
+        };
+        if saves {
+            self.sleep_delay = self.sensors.sleep_delay();
+            return;
         }
         // There is nothing to save: what keeps the computer awake is let go of at once.
         drop(self.sensors.sleep_delay());

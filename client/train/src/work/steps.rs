@@ -80,6 +80,9 @@ impl Steps<'_, '_> {
             self.progress.steps += 1;
             self.progress.samples += batch.samples() as u64;
             self.progress.tokens += report.tokens;
+            // The update is under way still.
+            let _ = self.device.sync();
+            self.gauge.end();
             self.duty.rest(|| heard(self.room));
             duty::pace(start, self.progress.tokens - tokens_before, self.job.tokens_per_s_max, || heard(self.room));
             // The pauses that the owner's limits ask for belong to the work: it goes as fast as it may.

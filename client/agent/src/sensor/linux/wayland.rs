@@ -129,10 +129,10 @@ impl Dispatch<WlRegistry, ()> for State {
         handle: &QueueHandle<State>,
     ) {
         match event {
-            wl_registry::Event::Global { name, interface, version } if interface == WlSeat::interface().name => {
-                if state.seats.len() < SEATS_MAX {
-                    state.seats.push((name, registry.bind(name, version.min(1), handle, ()), None));
-                }
+            wl_registry::Event::Global { name, interface, version }
+                if interface == WlSeat::interface().name && state.seats.len() < SEATS_MAX =>
+            {
+                state.seats.push((name, registry.bind(name, version.min(1), handle, ()), None));
             }
             wl_registry::Event::Global { name, interface, version } if interface == ExtIdleNotifierV1::interface().name => {
                 state.notifier = Some(registry.bind(name, version.min(2), handle, ()));
