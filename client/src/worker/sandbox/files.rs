@@ -138,7 +138,7 @@ fn named() -> Vec<PathBuf> {
         let folder = env::var_os(variable).filter(|v| !v.is_empty()).map(PathBuf::from);
         Some(folder.or_else(|| Some(home.as_ref()?.join(usual)))?.join("vulkan"))
     });
-    let lists = NAMED.iter().filter_map(|variable| env::var_os(variable));
+    let lists = NAMED.iter().filter_map(env::var_os);
     let listed: Vec<PathBuf> = lists.flat_map(|list| env::split_paths(&list).collect::<Vec<_>>()).collect();
     // A relative or empty one means the working folder, which is not for the worker.
     manifests.chain(listed).filter(|path| path.is_absolute()).collect()

@@ -1,0 +1,113 @@
+//! Study 2: what do fewer bits cost?
+
+use super::{bytes_columns, parts::*};
+use crate::study::{Bound, Column, Figure, Goal, How, Measure, Study, Variant, Work};
+use nightjar_shared::{
+    delta::CodecId,
+    run_spec::{DeltaSpec, RunSpec},
+};
+
+/// The study.
+pub fn codecs() -> Study {
+    let codec = |codec, k, feedback| DeltaSpec { codec, k, feedback, ..DeltaSpec::default() };
+    let ladder = [
+        ("dense f32", codec(CodecId::F32, 0, 0.0)),
+        ("8-bit", codec(CodecId::Blocks8, 0, 0.0)),
+        ("4-bit", codec(CodecId::Blocks4, 0, 0.0)),
+        ("4-bit, feedback", codec(CodecId::Blocks4, 0, 1.0)),
+        ("2-bit", codec(CodecId::Blocks2, 0, 0.0)),
+        ("2-bit, feedback", codec(CodecId::Blocks2, 0, 1.0)),
+        ("sparse 2-bit, k 64", codec(CodecId::Sparse2, 64, 0.0)),
+        ("sparse 2-bit, k 64, feedback", codec(CodecId::Sparse2, 64, 1.0)),
+        ("sparse 2-bit, k 128, feedback", codec(CodecId::Sparse2, 128, 1.0)),
+        ("sparse 2-bit, k 256, feedback", codec(CodecId::Sparse2, 256, 1.0)),
+    ];
+    let mut variants = vec![];
+    for steps in [16u32, 64, 256, 500] {
+        for (name, delta) in &ladder {
+            // The long ones cost hours: only those that might be chosen.
+            let is_wanted = steps < 256 || ["dense f32", "2-bit, feedback", "sparse 2-bit, k 64, feedback"].contains(name);
+            let delta = DeltaSpec { k: delta.k.max(1), ..delta.clone() };
+            let spec =
+                RunSpec { delta, ..in_step(nano(rounds_tokens(4, steps, 32), 1), steps, 4, 2.0 + f64::from(steps) / 16.0) };
+            let work = if is_wanted { warmed(sim(spec, alike(4, 2000.0))) } else { Work::Planned };
+            variants.push(Variant::new(format!("{name}, H {steps}"), work).at(*name, f64::from(steps)));
+        }
+    }
+    // Where few bytes matter most: few bits down too.
+    let (least, h) = ("2-bit both ways, feedback, H 500", 500);
+    let delta = codec(CodecId::Blocks2, 1, 1.0);
+    let spec = RunSpec { delta, ..in_step(nano(rounds_tokens(4, h, 32), 1), h, 4, 2.0 + f64::from(h) / 16.0) };
+    variants.push(Variant::new(least, warmed(sim(with_updates(spec, CodecId::Blocks2), alike(4, 2000.0)))));
+    for (up, down) in [(8, 8), (4, 8), (2, 8), (8, 4), (8, 2)] {
+        let blocks = |bits| match bits {
+            2 => CodecId::Blocks2,
+            4 => CodecId::Blocks4,
+            _ => CodecId::Blocks8,
+        };
+        let spec = with_updates(with_codec(ours(nano(1_500_000, 4), 1.5), blocks(up), 64), blocks(down));
+        variants.push(Variant::new(format!("random start, {up} bits up, {down} down"), sim(spec, four_speeds(16))));
+    }
+    let dense = |steps: u32| format!("dense f32, H {steps}");
+    let within = |steps: u32| Column::compared("to dense f32", Measure::Loss, How::PercentAbove(dense(steps)));
+    let ours = |steps: u32| format!("sparse 2-bit, k 64, feedback, H {steps}");
+    let mut goals: Vec<Goal> = [16, 64, 256, 500]
+        .map(|steps| Goal {
+            words: "Within 1 % of dense f32".into(),
+            variant: ours(steps),
+            column: within(steps),
+            bound: Bound::AtMost(1.0),
+        })
+        .into();
+    goals.push(Goal {
+        words: "Up ≤ 0.155 bit a parameter".into(),
+        variant: ours(64),
+        column: Column::mean("bit up", Measure::Extra("bits_up_per_parameter_and_delta".into())),
+        bound: Bound::AtMost(0.155),
+    });
+    let fewer = Column::mean(
+        "times fewer bytes than data parallel",
+        Measure::FewerThanDataParallel { parameters: 98_624, tokens_per_step: 64 },
+    );
+    goals.push(Goal {
+        words: "≥ 2000 times fewer bytes than data parallel at bf16, H 500".into(),
+        variant: least.into(),
+        column: fewer.clone(),
+        bound: Bound::AtLeast(2000.0),
+    });
+    goals.push(Goal {
+        words: "With a loss no worse than dense f32's at that H".into(),
+        variant: least.into(),
+        column: within(500),
+        bound: Bound::AtMost(0.0),
+    });
+    let [up, down] = bytes_columns();
+    Study {
+        key: "codecs",
+        title: "What fewer bits cost",
+        reading: "Dense blocks of 2 bits lose nothing against f32, with or without error feedback, once a model is warm. Sparse deltas lose in \
+                  so few rounds what they have not sent yet, the larger k, the less; and feedback makes it worse, since what it sends \
+                  late was right for older weights. They are for models whose dense delta would not go up in time.",
+        question: "Four equal devices in step, 32 rounds of one sample a step, from a warm start; only the codec and H change. What is \
+                   asked of the sparse codec is the sum of its rounds: with k = 64 a value is sent every 64th round on average, so \
+                   32 rounds are its hardest case. The last rows are sixteen uneven devices from a random start, where weights move \
+                   furthest, with other bits up and down.",
+        columns: vec![
+            Column::mean("held-out loss", Measure::Loss),
+            Column::mean("out of domain", Measure::LossOod),
+            Column::mean("bit a parameter, up", Measure::Extra("bits_up_per_parameter_and_delta".into())),
+            up,
+            down,
+            fewer,
+        ],
+        figures: vec![Figure::Sweep {
+            title: "Loss by codec and H".into(),
+            x: "H, inner steps a round".into(),
+            column: Column::mean("held-out loss, nats a token", Measure::Loss),
+            log: (true, false),
+            level: None,
+        }],
+        goals,
+        variants,
+    }
+}
