@@ -179,6 +179,7 @@ struct Agent {
     say: Box<dyn FnMut(&str) + Send>,
     next_look: Mono,
     next_news: Mono,
+    next_tidy: Mono,
     ending: Option<Ending>,
 }
 
@@ -288,6 +289,7 @@ impl Agent {
             say,
             next_look: now,
             next_news: now,
+            next_tidy: now,
             ending: None,
         })
     }

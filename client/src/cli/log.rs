@@ -38,7 +38,10 @@ pub(super) fn log(home: &Home, args: &Log) -> Result<ExitCode> {
     for line in lines {
         println!("{line}");
     }
-    while args.follow {
+    if !args.follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
         std::thread::sleep(FOLLOW_EVERY);
         let length = disk.length(LOG_FILE)?.unwrap_or(0);
         if length < at {
@@ -55,5 +58,4 @@ pub(super) fn log(home: &Home, args: &Log) -> Result<ExitCode> {
         }
         io::stdout().flush()?;
     }
-    Ok(ExitCode::SUCCESS)
 }

@@ -133,6 +133,9 @@ pub(crate) fn run() -> Result<ExitCode> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let home = || Home::open(cli.home.clone());
+    if !matches!(cli.command, Command::Join(_) | Command::Run(_) | Command::Anchor(_) | Command::Leave | Command::Worker { .. }) {
+        end_with_the_reader();
+    }
     match cli.command {
         Command::Join(join) => agent::join(&home()?, &join),
         Command::Run(run) => agent::run(home()?, &run.preferences),
@@ -160,6 +163,17 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Worker { task: Task::Devices } => crate::worker::list_devices(),
     }
 }
+
+/// A command whose output nobody reads any longer ends without a word, as other programs do. Not so an agent.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "the standard library has no way to take back that it ignores SIGPIPE")]
+fn end_with_the_reader() {
+    // SAFETY: no other thread runs yet, and the default action is no handler of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn end_with_the_reader() {}
 
 #[cfg(test)]
 mod tests {

@@ -200,7 +200,9 @@ pub fn open(settings: &DeviceSettings) -> Result<OpenDevice, DeviceError> {
     let s = if threads == 1 { "" } else { "s" };
     match choose(settings.choice, adapters)? {
         Some(adapter) => open_adapter(adapter, settings.cache.clone()),
-        None => Ok(OpenDevice { device: Device::flex(), name: format!("flex, {threads} thread{s}"), software: true, submits: None }),
+        None => {
+            Ok(OpenDevice { device: Device::flex(), name: format!("flex, {threads} thread{s}"), software: true, submits: None })
+        }
     }
 }
 

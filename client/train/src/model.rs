@@ -67,7 +67,7 @@ enum Kept {
     /// All that the backward pass reads.
     Tape(Box<LayerTape>),
     /// Its input, from which the rest is computed anew: activation checkpointing.
-    Input(Tensor<2>),
+    Input(Box<Tensor<2>>),
 }
 
 /// What the forward pass leaves for the backward pass.
@@ -177,7 +177,7 @@ impl Model {
         for (l, kept) in kept.into_iter().enumerate().rev() {
             let tape = match kept {
                 Kept::Tape(tape) => *tape,
-                Kept::Input(x) => self.layer(l, x, shape, &tables),
+                Kept::Input(x) => self.layer(l, *x, shape, &tables),
             };
             dx = self.layer_backward(l, tape, dx, shape, &tables, &mut blocks);
         }
@@ -199,7 +199,7 @@ impl Model {
         let mut x = op::embedding(self.weights.embedding(), tokens);
         for l in 0..self.layers() {
             if keep == Keep::Inputs {
-                kept.push(Kept::Input(x.clone()));
+                kept.push(Kept::Input(Box::new(x.clone())));
             }
             let tape = self.layer(l, x, shape, tables);
             x = tape.middle.clone() + self.product(&tape.activated, l, DOWN);

@@ -52,7 +52,7 @@ run.toml (name and token_budget are needed; the others show their defaults, and 
   rule = \"mean\"                  # or nesterov, delayed_nesterov
   average = \"rda\"                # lengths and directions apart; mean: the default without rounds
   quorum = 1                     # deltas that make a version; without rounds 4
-  grace_s = 10.0                 # latecomers are waited for so long: a sixth of wall_s; without rounds 0
+  grace_s = 5.0                  # latecomers are waited for so long; at most a sixth of wall_s, without rounds 0
   learning_rate = 1.0
   staleness = { rule = \"polynomial\", power = 0.5 }
 

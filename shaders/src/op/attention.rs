@@ -58,8 +58,8 @@ pub struct Saved(Way);
 enum Way {
     /// There were no tokens.
     Nothing,
-    Flash(flash::Saved),
-    Blocks(blocks::Saved),
+    Flash(Box<flash::Saved>),
+    Blocks(Box<blocks::Saved>),
 }
 
 fn scale(shape: Heads) -> f32 {
@@ -75,17 +75,17 @@ pub fn attention(packed: Tensor<2>, shape: Heads, tables: &Tables) -> (Tensor<2>
     if flash::takes(&packed, shape) {
         let packed = rope(packed, shape, &tables.cos, &tables.sin, 1.0);
         let (out, saved) = flash::forward(packed, shape);
-        return (out, Saved(Way::Flash(saved)));
+        return (out, Saved(Way::Flash(Box::new(saved))));
     }
     let (out, saved) = blocks::forward(packed, shape, tables);
-    (out, Saved(Way::Blocks(saved)))
+    (out, Saved(Way::Blocks(Box::new(saved))))
 }
 
 /// The gradient of [`attention`] in its packed rows.
 pub fn attention_backward(dout: Tensor<2>, saved: Saved, shape: Heads, tables: &Tables) -> Tensor<2> {
     match saved.0 {
         Way::Nothing => Tensor::zeros([0, shape.packed_width()], &dout.device()),
-        Way::Flash(saved) => rope(flash::backward(dout, saved, shape), shape, &tables.cos, &tables.sin, -1.0),
-        Way::Blocks(saved) => blocks::backward(dout, saved, shape, tables),
+        Way::Flash(saved) => rope(flash::backward(dout, *saved, shape), shape, &tables.cos, &tables.sin, -1.0),
+        Way::Blocks(saved) => blocks::backward(dout, *saved, shape, tables),
     }
 }

@@ -19,7 +19,7 @@ pub struct MergeSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quorum: Option<u32>,
     /// Once the quorum is there, so long is waited for more (Decoupled DiLoCo, arXiv 2604.21428), in seconds. By default a
-    /// sixth of a round's wall time, and 0 without rounds.
+    /// sixth of a round's wall time and at most 5, and 0 without rounds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_s: Option<f64>,
     /// The outer step's learning rate.

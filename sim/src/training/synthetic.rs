@@ -54,7 +54,9 @@ impl Training for Synthetic {
             _ => Err(io::Error::other("no such job")),
         };
         // Weights that a power cut took: the worker says so, and a keyframe comes.
-        done.unwrap_or_else(|error| from_worker::Body::Failed(Failed { sentence: error.to_string(), base_is_wrong: true, device_failed: false }))
+        done.unwrap_or_else(|error| {
+            from_worker::Body::Failed(Failed { sentence: error.to_string(), base_is_wrong: true, device_failed: false })
+        })
     }
 
     fn abandon(&mut self, id: JobId) {

@@ -14,6 +14,9 @@ use jiff::Zoned;
 use nightjar_shared::{disk::Disk, time::Mono};
 use std::time::Duration;
 
+/// Until the sensors have been asked once.
+const FIRST_LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// How much of a hurry a reason is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hurry {
@@ -68,6 +71,11 @@ impl Agent {
             self.owner = Override::No;
             // One that stays on the disk is over by its own time.
             let _ = pause::clear(&*self.disk);
+        }
+        if self.decision == Decision::starting() && !self.sensors.ready() {
+            // A sensor that is still being asked is not one that cannot tell.
+            self.next_look = now + FIRST_LOOK_EVERY;
+            return;
         }
         let mut seen = self.sensors.observe();
         seen.data_this_month = self.history.data_this_month(&civil);

@@ -7,11 +7,16 @@ use crate::{
     lease::LeaseKind,
     policy::{Decision, ReasonKind},
     preferences::threads_on,
+    quota,
     session::Report,
     tray::{self, Face},
 };
 use jiff::Zoned;
 use nightjar_shared::{time::Mono, wire::worker::Progress};
+use std::time::Duration;
+
+/// The owner's bound on the disk is looked after this often; before a lease besides.
+const TIDY_EVERY: Duration = Duration::from_secs(600);
 
 impl Agent {
     /// Counts what was moved and used since the last look, and writes what is due.
@@ -21,6 +26,18 @@ impl Agent {
         let energy = self.meters.sample(load.as_ref(), now);
         self.history.used(energy, civil);
         self.history.tick(civil, now);
+        if now >= self.next_tidy {
+            self.next_tidy = now + TIDY_EVERY;
+            self.tidy();
+        }
+    }
+
+    /// Keeps to the owner's bound on the disk.
+    fn tidy(&self) {
+        let Some(mib) = self.preferences.preferences().quota_mib_max else { return };
+        if let Err(e) = quota::tidy(&*self.disk, mib << 20) {
+            tracing::warn!("what is kept on the disk cannot be tidied up ({e})");
+        }
     }
 
     fn load(&self) -> Load {
