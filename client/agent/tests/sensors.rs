@@ -257,7 +257,7 @@ async fn logind_tells_of_sessions_and_holds_sleep_up_until_the_checkpoint_is_wri
     computer.does("session x11");
     lab.told("a session that does not say", |seen| matches!(&seen.idle, Reading::Unknown(why) if why.contains("logind"))).await;
     computer.does("idle yes");
-    lab.told("an idle session", |seen| idle(seen, 3_000_000)).await;
+    lab.told("an idle session", |seen| idle(seen, 50_000)).await;
     computer.does("idle no");
     lab.told("one in use", |seen| matches!(seen.idle, Reading::Unknown(_))).await;
     computer.does("locked yes");
