@@ -8,7 +8,7 @@ pub mod trials;
 pub use measure::{NEVER_MS, Timing, copy_speed, measure, settle};
 pub use remembered::{Key, Remembered};
 
-use crate::kernel;
+use crate::kernel::{self, Elem};
 use burn::tensor::{DType, Device, Tensor};
 use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, autotune::AutotuneLevel, cache::CacheConfig};
 use std::{
@@ -44,7 +44,7 @@ pub fn configure(tuning: Tuning, cache: Option<PathBuf>) -> bool {
 /// Declares [`Op`] with its names.
 macro_rules! ops {
     ($($(#[$doc:meta])* $op:ident = $name:literal,)*) => {
-        /// An operation that has a kernel and another way.
+        /// What there are two ways for: an operation with a kernel, and the type of products.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum Op { $($(#[$doc])* $op),* }
@@ -76,6 +76,8 @@ ops! {
     Attention = "attention",
     /// The head's product and the loss, both ways.
     CrossEntropy = "cross_entropy",
+    /// Products of f16 instead of f32, accumulated in f32: no kernel of ours, but a choice of the device's all the same.
+    HalfProducts = "half_products",
     /// The optimizer's update.
     AdamW = "adamw",
     /// A gradient's sum of squares.
@@ -137,12 +139,19 @@ pub fn uses(op: Op, device: &Device) -> bool {
     current().has(op) && kernel::runs_on(device)
 }
 
+/// Whether products are computed in f16 on this device: where it can, and was measured to gain.
+pub fn halves_products(device: &Device) -> bool {
+    uses(Op::HalfProducts, device) && device.supports_dtype(DType::F16)
+}
+
 /// Whether our kernel runs for an operation on this tensor: of a type that the kernel takes, not empty, and its places
 /// countable in 32 bits.
 pub fn takes<const D: usize>(op: Op, tensor: &Tensor<D>) -> bool {
-    let takes_f16 = matches!(op, Op::Attention | Op::CrossEntropy);
+    // What stands between two products is of their type; all else is f32.
+    let between_products = matches!(op, Op::Attention | Op::CrossEntropy | Op::Rope | Op::Swiglu | Op::SwigluBackward);
+    let is_held = if between_products { Elem::of(tensor.dtype()).is_some() } else { tensor.dtype() == DType::F32 };
     current().has(op)
-        && (tensor.dtype() == DType::F32 || takes_f16 && tensor.dtype() == DType::F16)
+        && is_held
         && (1..=u32::MAX as usize).contains(&tensor.shape().num_elements())
         && kernel::runs_on(&tensor.device())
 }

@@ -140,10 +140,14 @@ fn main(
         }
 
         let key = vec4<u32>(0u, 16u, 32u, 48u) + t * TILE + tx;
-        s[0] = select(vec4<f32>(HIDDEN), s[0] * shape.scale, key <= vec4<u32>(query));
-        s[1] = select(vec4<f32>(HIDDEN), s[1] * shape.scale, key <= vec4<u32>(query + 1u));
-        s[2] = select(vec4<f32>(HIDDEN), s[2] * shape.scale, key <= vec4<u32>(query + 2u));
-        s[3] = select(vec4<f32>(HIDDEN), s[3] * shape.scale, key <= vec4<u32>(query + 3u));
+        let seen_0 = key <= vec4<u32>(query);
+        let seen_1 = key <= vec4<u32>(query + 1u);
+        let seen_2 = key <= vec4<u32>(query + 2u);
+        let seen_3 = key <= vec4<u32>(query + 3u);
+        s[0] = select(vec4<f32>(HIDDEN), s[0] * shape.scale, seen_0);
+        s[1] = select(vec4<f32>(HIDDEN), s[1] * shape.scale, seen_1);
+        s[2] = select(vec4<f32>(HIDDEN), s[2] * shape.scale, seen_2);
+        s[3] = select(vec4<f32>(HIDDEN), s[3] * shape.scale, seen_3);
 
         memory[lane] = vec4<f32>(largest(s[0]), largest(s[1]), largest(s[2]), largest(s[3]));
         workgroupBarrier();
@@ -154,10 +158,11 @@ fn main(
         workgroupBarrier();
         let fade = exp(m - best);
         m = best;
-        s[0] = exp(s[0] - m.x);
-        s[1] = exp(s[1] - m.y);
-        s[2] = exp(s[2] - m.z);
-        s[3] = exp(s[3] - m.w);
+        // Where all that a query sees is -infinity, what it does not see would be its largest score.
+        s[0] = select(vec4<f32>(), exp(s[0] - m.x), seen_0);
+        s[1] = select(vec4<f32>(), exp(s[1] - m.y), seen_1);
+        s[2] = select(vec4<f32>(), exp(s[2] - m.z), seen_2);
+        s[3] = select(vec4<f32>(), exp(s[3] - m.w), seen_3);
         // Each invocation sums its own columns; the sixteen sums of a row meet at the end.
         let one = vec4<f32>(1.0);
         l = l * fade + vec4<f32>(dot(s[0], one), dot(s[1], one), dot(s[2], one), dot(s[3], one));

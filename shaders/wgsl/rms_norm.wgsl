@@ -3,6 +3,9 @@
 //
 // Why: Burn makes a reduction and then a pass, so x is read from memory twice; here the second reading finds it in cache.
 
+// Of the result, which a product takes.
+alias Elem = f32;
+
 struct Shape {
     rows: u32,
     width: u32,
@@ -12,7 +15,7 @@ struct Shape {
 @group(0) @binding(0) var<storage, read_write> shape: Shape;
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> gain: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<Elem>;
 @group(0) @binding(4) var<storage, read_write> inverse: array<f32>;
 
 const SIZE: u32 = 64u;
@@ -51,7 +54,7 @@ fn main(
             inverse[row] = r;
         }
         for (var i = lane; i < width; i += SIZE) {
-            y[first + i] = x[first + i] * r * gain[i];
+            y[first + i] = Elem(x[first + i] * r * gain[i]);
         }
     }
 }

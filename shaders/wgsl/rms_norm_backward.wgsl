@@ -5,13 +5,16 @@
 // Why: dy and x serve both gradients, and dx takes what flows past the norm; in single operations each is a pass over
 // memory of its own. A column belongs to one invocation, so the partial sums need no atomics and their order is fixed.
 
+// Of the gradient that comes in, which a product made.
+alias Elem = f32;
+
 struct Shape {
     rows: u32,
     width: u32,
 }
 
 @group(0) @binding(0) var<storage, read_write> shape: Shape;
-@group(0) @binding(1) var<storage, read_write> dy: array<f32>;
+@group(0) @binding(1) var<storage, read_write> dy: array<Elem>;
 @group(0) @binding(2) var<storage, read_write> x: array<f32>;
 @group(0) @binding(3) var<storage, read_write> gain: array<f32>;
 @group(0) @binding(4) var<storage, read_write> inverse: array<f32>;
@@ -43,7 +46,7 @@ fn main(
         var along = 0.0;
         if row < shape.rows {
             for (var i = lane; i < width; i += SIZE) {
-                along += dy[first + i] * x[first + i] * gain[i];
+                along += f32(dy[first + i]) * x[first + i] * gain[i];
             }
         }
         partial[lane] = along;
@@ -58,7 +61,7 @@ fn main(
             let r = inverse[row];
             let slope = partial[0] * r * r * r / f32(width);
             for (var i = lane; i < width; i += SIZE) {
-                let g = dy[first + i] * r;
+                let g = f32(dy[first + i]) * r;
                 dx[first + i] += g * gain[i] - x[first + i] * slope;
                 dgain[part * width + i] += g * x[first + i];
             }

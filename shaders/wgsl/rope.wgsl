@@ -5,6 +5,9 @@
 // Why: in single operations the halves are cut out, multiplied and put together again, six passes over memory and a
 // second copy; this reads and writes each value once, where it stands.
 
+// Of what a product makes and takes; sums and functions are f32's all the same.
+alias Elem = f32;
+
 struct Shape {
     // Pairs in all: tokens * heads * half.
     pairs: u32,
@@ -20,7 +23,7 @@ struct Shape {
 }
 
 @group(0) @binding(0) var<storage, read_write> shape: Shape;
-@group(0) @binding(1) var<storage, read_write> packed: array<f32>;
+@group(0) @binding(1) var<storage, read_write> packed: array<Elem>;
 @group(0) @binding(2) var<storage, read_write> cosine: array<f32>;
 @group(0) @binding(3) var<storage, read_write> sine: array<f32>;
 
@@ -41,8 +44,8 @@ fn main(
     let c = cosine[angle];
     let s = sine[angle] * shape.direction;
     let at = token * shape.row + head * 2u * shape.half + i;
-    let a = packed[at];
-    let b = packed[at + shape.half];
-    packed[at] = a * c - b * s;
-    packed[at + shape.half] = b * c + a * s;
+    let a = f32(packed[at]);
+    let b = f32(packed[at + shape.half]);
+    packed[at] = Elem(a * c - b * s);
+    packed[at + shape.half] = Elem(b * c + a * s);
 }

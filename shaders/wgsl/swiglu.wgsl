@@ -3,6 +3,9 @@
 //
 // Why: Burn may fuse the operations, but reads both halves as strided views; the rows of a packed product need no cutting.
 
+// Of what a product makes and takes; sums and functions are f32's all the same.
+alias Elem = f32;
+
 struct Shape {
     // Results in all: rows * width.
     results: u32,
@@ -11,8 +14,8 @@ struct Shape {
 }
 
 @group(0) @binding(0) var<storage, read_write> shape: Shape;
-@group(0) @binding(1) var<storage, read_write> gate_up: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read_write> gate_up: array<Elem>;
+@group(0) @binding(2) var<storage, read_write> y: array<Elem>;
 
 @compute @workgroup_size(256, 1, 1)
 fn main(
@@ -26,8 +29,8 @@ fn main(
     }
     let row = at / shape.width;
     // results = rows * width, so the row's first value is at 2 * row * width = row * width + (at - column).
-    let gate = gate_up[row * shape.width + at];
-    let up = gate_up[row * shape.width + at + shape.width];
+    let gate = f32(gate_up[row * shape.width + at]);
+    let up = f32(gate_up[row * shape.width + at + shape.width]);
     // Far below zero the exponential would be infinite, which WGSL may take for impossible; e^80 is as good.
-    y[at] = gate / (1.0 + exp(min(-gate, 80.0))) * up;
+    y[at] = Elem(gate / (1.0 + exp(min(-gate, 80.0))) * up);
 }

@@ -4,14 +4,17 @@
 //
 // Why: in place it needs no second packed matrix, the largest thing that a layer keeps, and no joining of two halves.
 
+// Of what a product makes and takes; sums and functions are f32's all the same.
+alias Elem = f32;
+
 struct Shape {
     results: u32,
     width: u32,
 }
 
 @group(0) @binding(0) var<storage, read_write> shape: Shape;
-@group(0) @binding(1) var<storage, read_write> gate_up: array<f32>;
-@group(0) @binding(2) var<storage, read_write> dy: array<f32>;
+@group(0) @binding(1) var<storage, read_write> gate_up: array<Elem>;
+@group(0) @binding(2) var<storage, read_write> dy: array<Elem>;
 
 @compute @workgroup_size(256, 1, 1)
 fn main(
@@ -25,10 +28,10 @@ fn main(
     }
     let gate_at = at / shape.width * shape.width + at;
     let up_at = gate_at + shape.width;
-    let gate = gate_up[gate_at];
+    let gate = f32(gate_up[gate_at]);
     let s = 1.0 / (1.0 + exp(min(-gate, 80.0)));
     let silu = gate * s;
-    let g = dy[at];
-    gate_up[gate_at] = g * gate_up[up_at] * (s + silu * (1.0 - s));
-    gate_up[up_at] = g * silu;
+    let g = f32(dy[at]);
+    gate_up[gate_at] = Elem(g * f32(gate_up[up_at]) * (s + silu * (1.0 - s)));
+    gate_up[up_at] = Elem(g * silu);
 }

@@ -1,6 +1,9 @@
 //! Which device trains, chosen at run time: a GPU through `wgpu`, or the processor (`flex`).
 
-use crate::submits::{self, Submits};
+use crate::{
+    precision::Precision,
+    submits::{self, Submits},
+};
 use burn::backend::AutoGraphicsApi;
 use burn::tensor::{Device, DeviceKind};
 use nightjar_shaders::tuning::{self, Tuning};
@@ -187,6 +190,8 @@ pub struct OpenDevice {
     pub name: String,
     /// Whether the processor does the work, itself or behind a software adapter.
     pub software: bool,
+    /// What training computes its products in here.
+    pub precision: Precision,
     /// What a GPU is given at once.
     pub submits: Option<Submits>,
 }
@@ -201,7 +206,8 @@ pub fn open(settings: &DeviceSettings) -> Result<OpenDevice, DeviceError> {
     match choose(settings.choice, adapters)? {
         Some(adapter) => open_adapter(adapter, settings.cache.clone()),
         None => {
-            Ok(OpenDevice { device: Device::flex(), name: format!("flex, {threads} thread{s}"), software: true, submits: None })
+            let name = format!("flex, {threads} thread{s}");
+            Ok(OpenDevice { device: Device::flex(), name, software: true, precision: Precision::Full, submits: None })
         }
     }
 }
@@ -255,7 +261,8 @@ fn open_adapter(adapter: &Adapter, cache: Option<PathBuf>) -> Result<OpenDevice,
             (device, submits)
         }
     };
-    Ok(OpenDevice { device, name: format!("{} ({})", adapter.name, adapter.api), software, submits: Some(submits) })
+    let (name, precision) = (format!("{} ({})", adapter.name, adapter.api), Precision::best_on(&device));
+    Ok(OpenDevice { device, name, software, precision, submits: Some(submits) })
 }
 
 /// Sets the number of threads of the pool that all CPU work runs in (flex, its matrix products, the CPU twins).

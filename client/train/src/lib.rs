@@ -34,6 +34,7 @@ pub mod device;
 pub mod folder;
 pub mod model;
 pub mod optimizer;
+pub mod precision;
 pub mod sample;
 pub mod submits;
 pub mod trainer;
@@ -46,6 +47,7 @@ pub use device::{Adapter, AdapterKind, DeviceChoice, DeviceError, DeviceSettings
 pub use folder::{Folder, FolderError, TextLoss, Vocabulary, load_folder};
 pub use model::{Model, ModelError};
 pub use optimizer::{AdamW, AdamWConfig, Moments};
+pub use precision::Precision;
 pub use sample::{Sampling, generate};
 pub use trainer::{Portion, StepReport, TrainError, Trainer, evaluate};
 pub use weights::WeightsError;

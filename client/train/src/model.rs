@@ -1,8 +1,11 @@
 //! The model: a Llama-family decoder as Hugging Face's `LlamaForCausalLM` computes it (RMSNorm, rotate-half RoPE,
 //! SwiGLU, grouped-query attention, tied or untied head), forward and, by hand, backward.
 
-use crate::weights::{DOWN, GATE_UP, NORM1, NORM2, OUT, QKV, Weights, WeightsError};
-use burn::tensor::{Device, Tensor};
+use crate::{
+    precision::Precision,
+    weights::{DOWN, GATE_UP, NORM1, NORM2, OUT, QKV, Weights, WeightsError},
+};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 use nightjar_shaders::op::{self, Heads, Saved, Tables};
 use nightjar_shared::model_spec::{ModelSpec, ModelSpecError};
 use std::sync::{Arc, Mutex};
@@ -48,7 +51,17 @@ pub struct Model {
     tables: Mutex<Option<(usize, Arc<Tables>)>>,
 }
 
-/// What a layer's backward pass reads.
+/// One pass of some sequences through the model.
+struct Pass<'m> {
+    model: &'m Model,
+    /// The weights as products take them: matrices in their type, gains in f32.
+    operands: &'m Weights,
+    shape: Heads,
+    tables: Arc<Tables>,
+}
+
+/// What a layer's backward pass reads; `x` and `middle`, which flow past the layers, are f32, all else is of the type of
+/// products.
 struct LayerTape {
     x: Tensor<2>,
     inverse1: Tensor<2>,
@@ -117,52 +130,53 @@ impl Model {
 
     /// The logits after each token, `[tokens.len() · vocab_size]`; `tokens` holds whole sequences of `context`.
     pub fn logits(&self, tokens: &[u32], context: usize) -> Result<Vec<f32>, ModelError> {
-        self.check(tokens, context)?;
-        let (h, _) = self.hidden(tokens, context);
-        read(h.matmul(self.head().clone().transpose()))
+        let h = self.pass(&self.weights, tokens, context)?.hidden(tokens);
+        read(h.matmul(self.head(&self.weights).transpose()))
     }
 
     /// The logits after the last token of one sequence (`[vocab_size]`).
     pub fn next_logits(&self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
-        self.check(tokens, tokens.len())?;
-        let (h, _) = self.hidden(tokens, tokens.len());
+        let h = self.pass(&self.weights, tokens, tokens.len())?.hidden(tokens);
         let last = h.narrow(0, tokens.len() - 1, 1);
-        read(last.matmul(self.head().clone().transpose()))
+        read(last.matmul(self.head(&self.weights).transpose()))
     }
 
     /// The loss of each token in nats; `targets[i]` is the token after `tokens[i]`.
     pub fn nats(&self, tokens: &[u32], targets: &[u32], context: usize) -> Result<Vec<f32>, ModelError> {
-        self.check(tokens, context)?;
         self.check(targets, context)?;
-        let (h, _) = self.hidden(tokens, context);
-        let (nats, _) = op::linear_cross_entropy(&h, self.head(), targets, None);
+        let h = self.pass(&self.weights, tokens, context)?.hidden(tokens);
+        let (nats, _) = op::linear_cross_entropy(&h, &self.head(&self.weights), targets, None);
         read(nats)
     }
 
-    /// Nats a token, and the gradient of `scale` times their sum. With `recompute` a layer keeps only its input and runs
-    /// forward once more in the backward pass: about a third more arithmetic for a fraction of the memory.
+    /// The weights as products of this precision take them. To be made once a step, and dropped before the weights change:
+    /// as long as they are held, f32 matrices cannot be changed in place.
+    pub(crate) fn operands(&self, precision: Precision) -> Weights {
+        self.weights.with_matrices_in(precision.dtype(), &self.spec)
+    }
+
+    /// Nats a token, and the gradient of `scale` times their sum, in f32. With `recompute` a layer keeps only its input and
+    /// runs forward once more in the backward pass: about a third more arithmetic for a fraction of the memory.
     pub(crate) fn gradient(
         &self,
+        operands: &Weights,
         tokens: &[u32],
         targets: &[u32],
         context: usize,
         scale: f32,
         recompute: bool,
     ) -> Result<Gradient, ModelError> {
-        self.check(tokens, context)?;
         self.check(targets, context)?;
-        let shape = self.heads(tokens.len() / context, context);
-        let tables = self.tables(shape);
-        let layers = self.layers();
+        let pass = self.pass(operands, tokens, context)?;
         let keep = if recompute { Keep::Inputs } else { Keep::Tapes };
-        let (x, kept) = self.residual(tokens, shape, &tables, keep);
-        let (h, inverse) = op::rms_norm(&x, self.weights.last_norm(layers), self.spec.rms_norm_eps);
+        let (x, kept) = pass.residual(tokens, keep);
+        let (h, inverse) = pass.norm(&x, operands.last_norm(self.layers()));
 
-        let (nats, gradients) = op::linear_cross_entropy(&h, self.head(), targets, Some(scale));
+        let (nats, gradients) = op::linear_cross_entropy(&h, &self.head(operands), targets, Some(scale));
         let [dh, dhead] = gradients.expect("asked for by the scale");
         drop(h);
         let nothing = Tensor::zeros(x.dims(), &self.device);
-        let (mut dx, dlast_norm) = op::rms_norm_backward(&dh, &x, self.weights.last_norm(layers), &inverse, nothing);
+        let (mut dx, dlast_norm) = op::rms_norm_backward(&dh, &x, operands.last_norm(self.layers()), &inverse, nothing);
         drop((dh, x));
 
         // Collected from the end, turned round below.
@@ -177,96 +191,28 @@ impl Model {
         for (l, kept) in kept.into_iter().enumerate().rev() {
             let tape = match kept {
                 Kept::Tape(tape) => *tape,
-                Kept::Input(x) => self.layer(l, *x, shape, &tables),
+                Kept::Input(x) => pass.layer(l, *x),
             };
-            dx = self.layer_backward(l, tape, dx, shape, &tables, &mut blocks);
+            dx = pass.layer_backward(l, tape, dx, &mut blocks);
         }
         blocks.push(op::embedding_backward(&dx, tokens, dtable));
         blocks.reverse();
         Ok(Gradient { nats, gradient: Weights { blocks } })
     }
 
-    /// The normed output of the last layer, and the last norm's inverse root.
-    fn hidden(&self, tokens: &[u32], context: usize) -> (Tensor<2>, Tensor<2>) {
-        let shape = self.heads(tokens.len() / context, context);
-        let (x, _) = self.residual(tokens, shape, &self.tables(shape), Keep::Nothing);
-        op::rms_norm(&x, self.weights.last_norm(self.layers()), self.spec.rms_norm_eps)
-    }
-
-    /// The residual stream after the last layer, and what is kept of each layer.
-    fn residual(&self, tokens: &[u32], shape: Heads, tables: &Tables, keep: Keep) -> (Tensor<2>, Vec<Kept>) {
-        let mut kept = Vec::with_capacity(self.layers());
-        let mut x = op::embedding(self.weights.embedding(), tokens);
-        for l in 0..self.layers() {
-            if keep == Keep::Inputs {
-                kept.push(Kept::Input(Box::new(x.clone())));
-            }
-            let tape = self.layer(l, x, shape, tables);
-            x = tape.middle.clone() + self.product(&tape.activated, l, DOWN);
-            if keep == Keep::Tapes {
-                kept.push(Kept::Tape(Box::new(tape)));
-            }
-        }
-        (x, kept)
-    }
-
-    /// A layer up to its last product.
-    fn layer(&self, l: usize, x: Tensor<2>, shape: Heads, tables: &Tables) -> LayerTape {
-        let eps = self.spec.rms_norm_eps;
-        let (h1, inverse1) = op::rms_norm(&x, self.weights.layer(l, NORM1), eps);
-        let (attended, saved) = op::attention(self.product(&h1, l, QKV), shape, tables);
-        let middle = x.clone() + self.product(&attended, l, OUT);
-        let (h2, inverse2) = op::rms_norm(&middle, self.weights.layer(l, NORM2), eps);
-        let gate_up = self.product(&h2, l, GATE_UP);
-        let activated = op::swiglu(&gate_up);
-        LayerTape { x, inverse1, h1, saved, attended, middle, inverse2, h2, gate_up, activated }
-    }
-
-    /// Rows times a layer's matrix.
-    fn product(&self, rows: &Tensor<2>, l: usize, part: usize) -> Tensor<2> {
-        rows.clone().matmul(self.weights.layer(l, part).clone().transpose())
-    }
-
-    /// Pushes a layer's gradients, last block first, and returns that in its input.
-    fn layer_backward(
-        &self,
-        l: usize,
-        tape: LayerTape,
-        dx: Tensor<2>,
-        shape: Heads,
-        tables: &Tables,
-        blocks: &mut Vec<Tensor<2>>,
-    ) -> Tensor<2> {
-        let w = |part| self.weights.layer(l, part).clone();
-        // For y = x·wᵀ: dw = dyᵀ·x and dx = dy·w.
-        blocks.push(dx.clone().transpose().matmul(tape.activated));
-        let dactivated = dx.clone().matmul(w(DOWN));
-        let dgate_up = op::swiglu_backward(tape.gate_up, &dactivated);
-        blocks.push(dgate_up.clone().transpose().matmul(tape.h2));
-        let dh2 = dgate_up.matmul(w(GATE_UP));
-        let (dx, dnorm2) = op::rms_norm_backward(&dh2, &tape.middle, &w(NORM2), &tape.inverse2, dx);
-        blocks.push(dnorm2);
-        blocks.push(dx.clone().transpose().matmul(tape.attended));
-        let dattended = dx.clone().matmul(w(OUT));
-        let dqkv = op::attention_backward(dattended, tape.saved, shape, tables);
-        blocks.push(dqkv.clone().transpose().matmul(tape.h1));
-        let dh1 = dqkv.matmul(w(QKV));
-        let (dx, dnorm1) = op::rms_norm_backward(&dh1, &tape.x, &w(NORM1), &tape.inverse1, dx);
-        blocks.push(dnorm1);
-        dx
+    fn pass<'m>(&'m self, operands: &'m Weights, tokens: &[u32], context: usize) -> Result<Pass<'m>, ModelError> {
+        self.check(tokens, context)?;
+        let (heads, kv) = (self.spec.num_attention_heads as usize, self.spec.num_key_value_heads as usize);
+        let shape = Heads { batch: tokens.len() / context, context, heads, kv, size: self.spec.head_size() };
+        Ok(Pass { model: self, operands, shape, tables: self.tables(shape) })
     }
 
     fn layers(&self) -> usize {
         self.spec.num_hidden_layers as usize
     }
 
-    fn head(&self) -> &Tensor<2> {
-        self.weights.head(self.layers())
-    }
-
-    fn heads(&self, batch: usize, context: usize) -> Heads {
-        let (heads, kv) = (self.spec.num_attention_heads as usize, self.spec.num_key_value_heads as usize);
-        Heads { batch, context, heads, kv, size: self.spec.head_size() }
+    fn head(&self, operands: &Weights) -> Tensor<2> {
+        operands.head(self.layers()).clone()
     }
 
     fn tables(&self, shape: Heads) -> Arc<Tables> {
@@ -291,6 +237,80 @@ impl Model {
             Some(&token) => Err(ModelError::UnknownToken { token, vocab_size }),
             None => Ok(()),
         }
+    }
+}
+
+impl Pass<'_> {
+    /// The normed output of the last layer.
+    fn hidden(&self, tokens: &[u32]) -> Tensor<2> {
+        let (x, _) = self.residual(tokens, Keep::Nothing);
+        self.norm(&x, self.operands.last_norm(self.model.layers())).0
+    }
+
+    /// The residual stream after the last layer, and what is kept of each layer.
+    fn residual(&self, tokens: &[u32], keep: Keep) -> (Tensor<2>, Vec<Kept>) {
+        let layers = self.model.layers();
+        let mut kept = Vec::with_capacity(layers);
+        let mut x = op::embedding(self.model.weights.embedding(), tokens);
+        for l in 0..layers {
+            if keep == Keep::Inputs {
+                kept.push(Kept::Input(Box::new(x.clone())));
+            }
+            let tape = self.layer(l, x);
+            x = tape.middle.clone() + self.product(&tape.activated, l, DOWN).cast(DType::F32);
+            if keep == Keep::Tapes {
+                kept.push(Kept::Tape(Box::new(tape)));
+            }
+        }
+        (x, kept)
+    }
+
+    /// A layer up to its last product.
+    fn layer(&self, l: usize, x: Tensor<2>) -> LayerTape {
+        let (h1, inverse1) = self.norm(&x, self.operands.layer(l, NORM1));
+        let (attended, saved) = op::attention(self.product(&h1, l, QKV), self.shape, &self.tables);
+        let middle = x.clone() + self.product(&attended, l, OUT).cast(DType::F32);
+        let (h2, inverse2) = self.norm(&middle, self.operands.layer(l, NORM2));
+        let gate_up = self.product(&h2, l, GATE_UP);
+        let activated = op::swiglu(&gate_up);
+        LayerTape { x, inverse1, h1, saved, attended, middle, inverse2, h2, gate_up, activated }
+    }
+
+    /// Rows normed, as a product takes them, with their inverse roots.
+    fn norm(&self, x: &Tensor<2>, gain: &Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+        op::rms_norm(x, gain, self.model.spec.rms_norm_eps, self.dtype())
+    }
+
+    /// Rows times a layer's matrix.
+    fn product(&self, rows: &Tensor<2>, l: usize, part: usize) -> Tensor<2> {
+        rows.clone().matmul(self.operands.layer(l, part).clone().transpose())
+    }
+
+    /// Pushes a layer's gradients, last block first, and returns that in its input.
+    fn layer_backward(&self, l: usize, tape: LayerTape, dx: Tensor<2>, blocks: &mut Vec<Tensor<2>>) -> Tensor<2> {
+        let w = |part| self.operands.layer(l, part).clone();
+        // For y = x·wᵀ: dw = dyᵀ·x and dx = dy·w.
+        let of_matrix = |dy: &Tensor<2>, x: Tensor<2>| dy.clone().transpose().matmul(x).cast(DType::F32);
+        let dy = dx.clone().cast(self.dtype());
+        blocks.push(of_matrix(&dy, tape.activated));
+        let dgate_up = op::swiglu_backward(tape.gate_up, &dy.matmul(w(DOWN)));
+        blocks.push(of_matrix(&dgate_up, tape.h2));
+        let dh2 = dgate_up.matmul(w(GATE_UP));
+        let (dx, dnorm2) = op::rms_norm_backward(&dh2, &tape.middle, &w(NORM2), &tape.inverse2, dx);
+        blocks.push(dnorm2);
+        let dy = dx.clone().cast(self.dtype());
+        blocks.push(of_matrix(&dy, tape.attended));
+        let dqkv = op::attention_backward(dy.matmul(w(OUT)), tape.saved, self.shape, &self.tables);
+        blocks.push(of_matrix(&dqkv, tape.h1));
+        let dh1 = dqkv.matmul(w(QKV));
+        let (dx, dnorm1) = op::rms_norm_backward(&dh1, &tape.x, &w(NORM1), &tape.inverse1, dx);
+        blocks.push(dnorm1);
+        dx
+    }
+
+    /// The type of products.
+    fn dtype(&self) -> FloatDType {
+        self.operands.matrix_dtype()
     }
 }
 

@@ -74,13 +74,13 @@ impl AdamW {
         self.t
     }
 
-    /// Updates the model by a gradient whose global norm the caller has read.
-    pub(crate) fn step(&mut self, model: &mut Model, gradient: &Weights, norm: f64, lr: f64) {
+    /// Updates the model by a gradient that is `scale` times too large and whose true global norm the caller has read.
+    pub(crate) fn step(&mut self, model: &mut Model, gradient: &Weights, norm: f64, scale: f32, lr: f64) {
         let AdamWConfig { beta1, beta2, epsilon, weight_decay, clip_norm } = self.config;
         self.t += 1;
         let power = self.t.min(1 << 30) as i32;
         let update = Update {
-            gradient_scale: if norm > clip_norm { (clip_norm / norm) as f32 } else { 1.0 },
+            gradient_scale: if norm > clip_norm { (clip_norm / norm) as f32 } else { 1.0 } / scale,
             decay: 1.0,
             beta1: beta1 as f32,
             beta2: beta2 as f32,

@@ -4,6 +4,7 @@ use crate::{
     batches::Batch,
     model::{Model, ModelError},
     optimizer::{AdamW, AdamWConfig, Moments},
+    precision::{LossScale, Precision},
     weights::{Weights, WeightsError},
 };
 use burn::tensor::{Device, Transaction};
@@ -51,6 +52,8 @@ pub struct Trainer {
     model: Model,
     optimizer: AdamW,
     portion: Portion,
+    precision: Precision,
+    loss_scale: LossScale,
 }
 
 /// How much of a batch goes through the model at once, and what is kept of it.
@@ -107,6 +110,13 @@ impl Portion {
     }
 }
 
+/// A batch's gradient, still to be scaled down, with mean nats a token and its true global norm.
+struct Taken {
+    gradient: Weights,
+    loss: f64,
+    grad_norm: f64,
+}
+
 impl Trainer {
     /// Starts from a flat vector, with fresh moments. A step's batch is cut into micro-batches of `micro_batch` samples
     /// (at least one), whose gradients add up to the whole batch's.
@@ -119,7 +129,9 @@ impl Trainer {
     ) -> Result<Self, ModelError> {
         let model = Model::new(spec, flat, device)?;
         let optimizer = AdamW::new(config, spec, model.device());
-        Ok(Trainer { model, optimizer, portion: Portion { micro_batch: micro_batch.max(1), recompute: false } })
+        let portion = Portion { micro_batch: micro_batch.max(1), recompute: false };
+        let precision = Precision::Full;
+        Ok(Trainer { model, optimizer, portion, precision, loss_scale: LossScale::first(precision) })
     }
 
     /// Changes how many samples go through the model at once (at least one).
@@ -130,6 +142,16 @@ impl Trainer {
     /// Changes how much goes through the model at once, and what is kept of it. The gradient stays the same.
     pub fn set_portion(&mut self, portion: Portion) {
         self.portion = Portion { micro_batch: portion.micro_batch.max(1), ..portion };
+    }
+
+    /// Changes what products are computed in.
+    pub fn set_precision(&mut self, precision: Precision) {
+        (self.precision, self.loss_scale) = (precision, LossScale::first(precision));
+    }
+
+    /// What products are computed in: what was set, or [`Precision::Full`] where that did not do for these weights.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The model.
@@ -165,12 +187,37 @@ impl Trainer {
     }
 
     /// One inner step that asks `go_on` before each micro-batch; on false it ends as [`TrainError::Stopped`].
+    ///
+    /// A gradient that leaves the range of half a type's width is taken anew with a smaller scale, and where that does not
+    /// help the step and all later ones are made in f32: a batch is never lost to rounding.
     pub fn step_while(&mut self, batch: &Batch, lr: f64, mut go_on: impl FnMut() -> bool) -> Result<StepReport, TrainError> {
         if batch.samples() == 0 {
             return Err(TrainError::EmptyBatch);
         }
+        loop {
+            let scale = self.loss_scale.value();
+            let Taken { gradient, loss, grad_norm } = self.gradient(batch, scale, &mut go_on)?;
+            if loss.is_finite() && grad_norm.is_finite() {
+                self.loss_scale.held();
+                self.optimizer.step(&mut self.model, &gradient, grad_norm, scale, lr);
+                return Ok(StepReport { loss, grad_norm, tokens: batch.tokens() as u64 });
+            }
+            // A loss that is not finite comes from the way forward, which no scale changes.
+            if loss.is_finite() && self.loss_scale.overflowed() {
+                continue;
+            }
+            if self.precision == Precision::Full {
+                return Err(TrainError::NotFinite { loss, grad_norm });
+            }
+            self.set_precision(Precision::Full);
+        }
+    }
+
+    /// Mean loss and gradient of a batch; the gradient is `scale` times as large as it should be.
+    fn gradient(&self, batch: &Batch, scale: f32, go_on: &mut impl FnMut() -> bool) -> Result<Taken, TrainError> {
         let tokens = batch.tokens();
-        let scale = 1.0 / tokens as f32;
+        let operands = self.model.operands(self.precision);
+        let (recompute, share) = (self.portion.recompute, scale / tokens as f32);
         let mut sum: Option<Weights> = None;
         // Read only at the end, together with the norm, so that the device is waited for once a step.
         let mut read = Transaction::default();
@@ -178,7 +225,7 @@ impl Trainer {
             if !go_on() {
                 return Err(TrainError::Stopped);
             }
-            let g = self.model.gradient(&part.inputs(), &part.targets(), part.context(), scale, self.portion.recompute)?;
+            let g = self.model.gradient(&operands, &part.inputs(), &part.targets(), part.context(), share, recompute)?;
             read = read.register(g.nats);
             match &mut sum {
                 Some(sum) => sum.add(g.gradient),
@@ -197,12 +244,7 @@ impl Trainer {
         let parts = batch.samples().div_ceil(self.portion.micro_batch);
         let nats = values.by_ref().take(parts).sum::<Result<f64, _>>()?;
         let squares = values.sum::<Result<f64, _>>()?;
-        let (loss, grad_norm) = (nats / tokens as f64, squares.sqrt());
-        if !loss.is_finite() || !grad_norm.is_finite() {
-            return Err(TrainError::NotFinite { loss, grad_norm });
-        }
-        self.optimizer.step(&mut self.model, &gradient, grad_norm, lr);
-        Ok(StepReport { loss, grad_norm, tokens: tokens as u64 })
+        Ok(Taken { gradient, loss: nats / tokens as f64, grad_norm: squares.sqrt() / f64::from(scale) })
     }
 
     /// Sum of nats over all tokens of a batch, and their number, without training.

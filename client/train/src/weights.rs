@@ -5,7 +5,7 @@
 //! product is faster than several narrow ones. Matrices stay `[out, in]`, as the flat vector and Hugging Face have them;
 //! with hand-written gradients no transposed copy is ever needed.
 
-use burn::tensor::{Device, Tensor, TensorData, Transaction};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData, Transaction};
 use nightjar_shared::model_spec::ModelSpec;
 
 /// What the blocks of one decoder layer are, by position.
@@ -43,7 +43,7 @@ pub enum WeightsError {
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
     pub shape: [usize; 2],
-    /// Whether weight decay applies.
+    /// Whether weight decay applies: to matrices, not to gains.
     pub decays: bool,
 }
 
@@ -97,6 +97,17 @@ impl Weights {
             flat.extend_from_slice(block.as_slice::<f32>().map_err(|e| WeightsError::Read(format!("{e:?}")))?);
         }
         Ok(flat)
+    }
+
+    /// The same with its matrices in another type; gains, which no product takes, stay as they are.
+    pub fn with_matrices_in(&self, dtype: FloatDType, spec: &ModelSpec) -> Weights {
+        let cast = |(tensor, block): (&Tensor<2>, Block)| if block.decays { tensor.clone().cast(dtype) } else { tensor.clone() };
+        Weights { blocks: self.blocks.iter().zip(blocks(spec)).map(cast).collect() }
+    }
+
+    /// The type of the matrices.
+    pub fn matrix_dtype(&self) -> FloatDType {
+        self.embedding().dtype().into()
     }
 
     pub fn layer(&self, l: usize, part: usize) -> &Tensor<2> {

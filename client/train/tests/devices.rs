@@ -22,22 +22,23 @@ fn spec() -> ModelSpec {
     }
 }
 
-#[test]
-fn wgpu_trains_as_flex_does() {
+/// The best adapter; `None` where there is none outside CI.
+fn opened() -> Option<OpenDevice> {
     if adapters().is_empty() {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "no wgpu adapter: install mesa-vulkan-drivers and libvulkan1");
         eprintln!("skipped: this machine has no wgpu adapter");
-        return;
+        return None;
     }
-    let start = Instant::now();
     // Nearly all of the time goes into compiling kernels, candidates for the same product among them (8 s); the
     // cache spares a later run the tuning.
-    let opened = open_device(&DeviceSettings {
-        choice: DeviceChoice::Wgpu(None),
-        threads: 0,
-        cache: Some(env!("CARGO_TARGET_TMPDIR").into()),
-    })
-    .unwrap();
+    let cache = Some(env!("CARGO_TARGET_TMPDIR").into());
+    Some(open_device(&DeviceSettings { choice: DeviceChoice::Wgpu(None), threads: 0, cache }).unwrap())
+}
+
+#[test]
+fn wgpu_trains_as_flex_does() {
+    let start = Instant::now();
+    let Some(opened) = opened() else { return };
     for (tied, choices, recompute) in [(true, Choices::NONE, false), (false, Choices::all(), false), (true, Choices::all(), true)]
     {
         tuning::set(choices);
@@ -68,4 +69,63 @@ fn wgpu_trains_as_flex_does() {
         }
         assert!((gpu.2 / cpu.2 - 1.0).abs() < 1e-4);
     }
+}
+
+/// Mixed precision learns what f32 learns: a text of few patterns, from the same start, to the same loss within noise.
+#[test]
+fn half_the_width_trains_to_the_same_loss() {
+    let Some(opened) = opened() else { return };
+    if !opened.device.supports_dtype(burn::tensor::FloatDType::F16) {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "Mesa's software driver has f16");
+        eprintln!("skipped: {} has no f16", opened.name);
+        return;
+    }
+    let spec = spec();
+    let start = spec.draw_all(7);
+    // Each token follows from the one before, but for one in eight.
+    let batch = |step: u64| {
+        let mut token = rng::below(11, step, 0, 32) as u32;
+        let next = |i: u64| {
+            let drawn = rng::below(12, step, i, 8 * 32) as u32;
+            token = if drawn < 32 { drawn } else { (token * 5 + 3) % 32 };
+            token
+        };
+        Batch::new((1..=8 * 17).map(next).collect(), 16).unwrap()
+    };
+    for choices in [Choices::NONE, Choices::all()] {
+        tuning::set(choices);
+        let train = |precision: Precision| {
+            let mut trainer = Trainer::new(&spec, &start, AdamWConfig::default(), 2, &opened.device).unwrap();
+            trainer.set_precision(precision);
+            let losses: Vec<f64> = (0..40).map(|step| trainer.step(&batch(step), 1e-2).unwrap().loss).collect();
+            assert_eq!(trainer.precision(), precision, "no step had to be made in f32");
+            (losses[0], losses[30..].iter().sum::<f64>() / 10.0)
+        };
+        let (full, half) = (train(Precision::Full), train(Precision::Half));
+        println!("{choices:?}: first and last losses in f32 {full:?}, in f16 {half:?}");
+        assert!((full.0 - half.0).abs() < 5e-3, "the first loss differs");
+        assert!(full.1 < 0.6 * full.0, "nothing was learnt");
+        assert!((full.1 / half.1 - 1.0).abs() < 0.02, "the last losses differ: {} and {}", full.1, half.1);
+    }
+}
+
+/// Weights whose products leave f16's range train all the same: the step is taken in f32, and so are later ones.
+#[test]
+fn what_half_the_width_cannot_hold_is_trained_in_full() {
+    let Some(opened) = opened() else { return };
+    let spec = spec();
+    let mut huge = spec.draw_all(7);
+    // The products of one matrix reach a million; what follows is normed, so that f32 thinks nothing of it.
+    let up = spec.tensors().into_iter().find(|t| t.name.contains("up_proj")).unwrap();
+    huge[up.range()].iter_mut().for_each(|w| *w *= 1e8);
+    let down = spec.tensors().into_iter().find(|t| t.name.contains("down_proj")).unwrap();
+    huge[down.range()].iter_mut().for_each(|w| *w *= 1e-8);
+    let batch = Batch::new((0..2 * 17).map(|i| rng::below(5, 5, i, 32) as u32).collect(), 16).unwrap();
+    let step = |precision: Precision| {
+        let mut trainer = Trainer::new(&spec, &huge, AdamWConfig::default(), 2, &opened.device).unwrap();
+        trainer.set_precision(precision);
+        (trainer.step(&batch, 1e-3).unwrap(), trainer.precision())
+    };
+    let (full, half) = (step(Precision::Full), step(Precision::Half));
+    assert_eq!((half.1, half.0), (Precision::Full, full.0));
 }

@@ -21,7 +21,7 @@ pub fn runs_on(device: &Device) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Cube(cubecl::Device::Wgpu(_)))
 }
 
-/// What a kernel's `alias Elem` stands for.
+/// What a kernel's `alias Elem` stands for: the type in memory, while all is computed in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Elem {
     /// As the file has it.
@@ -29,6 +29,17 @@ pub enum Elem {
     F32,
     /// Where the adapter has `SHADER_F16`.
     F16,
+}
+
+impl Elem {
+    /// What holds a tensor of this type; `None` where WGSL has nothing that does.
+    pub fn of(dtype: DType) -> Option<Self> {
+        match dtype {
+            DType::F32 => Some(Elem::F32),
+            DType::F16 => Some(Elem::F16),
+            _ => None,
+        }
+    }
 }
 
 /// Up to eight tensors. Burn's extensions want a type that says how many; WebGPU promises eight storage buffers.
@@ -201,8 +212,11 @@ impl Launch {
     }
 
     /// Sets what `alias Elem` stands for.
-    pub fn elem(mut self, elem: Elem) -> Self {
-        self.elem = elem;
+    ///
+    /// # Panics
+    /// If no kernel holds this type: whoever launches has asked `tuning::takes`.
+    pub fn elem(mut self, dtype: DType) -> Self {
+        self.elem = Elem::of(dtype).expect("a type that kernels hold");
         self
     }
 

@@ -12,7 +12,7 @@
 use super::host::{Target, is_host, tensor};
 use crate::{
     cpu,
-    kernel::{Elem, Kernel, Launch, parameters},
+    kernel::{Kernel, Launch, parameters},
     tuning::{self, Op},
 };
 use burn::tensor::{DType, Int, Tensor, TensorData, activation::log_softmax};
@@ -38,8 +38,8 @@ pub fn chunk_tokens(vocabulary: usize, host: bool) -> usize {
     (logits / vocabulary.max(1)).max(CHUNK_MIN)
 }
 
-/// Each token's loss in nats (`[n]`) under the logits `h·headᵀ` (h `[n, width]`, head `[vocabulary, width]`); and, if
-/// `scale` is given, the gradients of `scale` times their sum in `h` and in the head.
+/// Each token's loss in nats (`[n]`) under the logits `h·headᵀ` (h `[n, width]`, head `[vocabulary, width]`, of one type);
+/// and, if `scale` is given, the gradients of `scale` times their sum in `h`, of its type, and in the head, in f32.
 ///
 /// Every target must be below the vocabulary's size.
 pub fn linear_cross_entropy(
@@ -59,7 +59,8 @@ pub fn linear_cross_entropy(
         let (loss, gradient) = cross_entropy(part.clone().matmul(head.clone().transpose()), targets, scale);
         nats.push(loss);
         if let Some(gradient) = gradient {
-            let add = gradient.clone().transpose().matmul(part);
+            // Chunks add up in f32, whatever the products are computed in.
+            let add = gradient.clone().transpose().matmul(part).cast(DType::F32);
             dhead = Some(match dhead {
                 None => add,
                 Some(sum) => sum + add,
@@ -85,22 +86,23 @@ pub fn cross_entropy(logits: Tensor<2>, targets: &[u32], scale: Option<f32>) -> 
         return (tensor(nats, [n]), scale.map(|_| logits.tensor()));
     }
     if tuning::takes(Op::CrossEntropy, &logits) && n * vocabulary > 0 {
-        let elem = if logits.dtype() == DType::F16 { Elem::F16 } else { Elem::F32 };
         let (rows, vocabulary, gradient) = (n as u32, vocabulary as u32, u32::from(scale.is_some()));
         let parameters = Shape { rows, vocabulary, scale: scale.unwrap_or(0.0), gradient, nan: f32::NAN };
-        let launch = Launch::new(&IN_PLACE, &parameters).elem(elem).change(logits).words(targets.iter().copied()).output([n]);
+        let launch =
+            Launch::new(&IN_PLACE, &parameters).elem(logits.dtype()).change(logits).words(targets.iter().copied()).output([n]);
         let mut made = launch.run(n);
         let gradient = made.tensor();
         return (made.tensor(), scale.map(|_| gradient));
     }
     let index: Vec<i32> = targets.iter().map(|t| *t as i32).collect();
     let index = Tensor::<2, Int>::from_data(TensorData::new(index, [n, 1]), &device);
-    let log_p = log_softmax(logits, 1);
+    let dtype = logits.dtype();
+    let log_p = log_softmax(logits.cast(DType::F32), 1);
     let nats = log_p.clone().gather(1, index.clone()).neg().reshape([n]);
     let gradient = scale.map(|scale| {
         let columns = Tensor::<1, Int>::arange(0..vocabulary as i64, &device).reshape([1, vocabulary]);
         let hot = index.expand([n, vocabulary]).equal(columns.expand([n, vocabulary])).float();
-        (log_p.exp() - hot).mul_scalar(scale)
+        (log_p.exp() - hot).mul_scalar(scale).cast(dtype)
     });
     (nats, gradient)
 }

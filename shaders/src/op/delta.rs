@@ -101,7 +101,7 @@ fn spans(model: &ModelSpec) -> Vec<(Range<usize>, Vec<Range<usize>>)> {
 }
 
 /// What is sent of a pseudo-gradient, and the new residual (which is only touched if all went well), by the kernel;
-/// `None` where it cannot run or a value was not finite.
+/// `None` where it cannot run, a value was not finite, or a driver made of the kernel something that nobody can read.
 pub fn select_planes(
     model: &ModelSpec,
     spec: &DeltaSpec,
@@ -120,7 +120,13 @@ pub fn select_planes(
             Tensor::<1>::from_data(data, device)
         };
         let selected = select(&upload(pseudo_gradient), upload(residual), &chunks, spec.k, spec.feedback as f32);
+        let first = planes.kept.len();
         selected.read(&mut planes, &mut left[span.clone()])?;
+        let mut rest = &planes.kept[first..];
+        for chunk in &chunks {
+            let (entries, after) = rest.split_at_checked(planes::kept_of(spec.k, chunk.len()))?;
+            rest = planes::are_in_order(entries, chunk.len()).then_some(after)?;
+        }
     }
     residual.copy_from_slice(&left);
     Some(planes)

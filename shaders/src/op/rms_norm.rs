@@ -3,10 +3,10 @@
 use super::host::{Source, Target, tensor};
 use crate::{
     cpu,
-    kernel::{Kernel, Launch, parameters},
+    kernel::{Elem, Kernel, Launch, parameters},
     tuning::{self, Op},
 };
-use burn::tensor::Tensor;
+use burn::tensor::{DType, FloatDType, Tensor};
 
 parameters! {
     /// As in `rms_norm.wgsl`.
@@ -27,25 +27,27 @@ pub static BACKWARD: Kernel =
 /// large GPU, and few enough that adding them up is nothing.
 const PARTS_MAX: usize = 512;
 
-/// `gain · x / √(mean(x²) + ε)` for rows `x` (`[n, d]`, gain `[1, d]`), and the rows' inverse roots (`[n, 1]`) for the
-/// gradient.
-pub fn rms_norm(x: &Tensor<2>, gain: &Tensor<2>, eps: f64) -> (Tensor<2>, Tensor<2>) {
+/// `gain · x / √(mean(x²) + ε)` for rows `x` (`[n, d]`, gain `[1, d]`) in the type that a product is to take, and the
+/// rows' inverse roots (`[n, 1]`, f32) for the gradient.
+pub fn rms_norm(x: &Tensor<2>, gain: &Tensor<2>, eps: f64, into: FloatDType) -> (Tensor<2>, Tensor<2>) {
     let [n, d] = x.dims();
     if let (Some(x_host), Some(gain)) = (Source::of(x), Source::of(gain)) {
         let (mut y, mut inverse) = (vec![0.0; n * d], vec![0.0; n]);
         cpu::rms_norm::forward(x_host.slice(), gain.slice(), eps as f32, &mut y, &mut inverse);
         return (tensor(y, [n, d]), tensor(inverse, [n, 1]));
     }
-    if tuning::takes(Op::RmsNorm, x) {
+    if tuning::takes(Op::RmsNorm, x) && Elem::of(into.into()).is_some() {
         let shape = ForwardShape { rows: n as u32, width: d as u32, eps: eps as f32 };
-        let mut out = Launch::new(&FORWARD, &shape).read(x).read(gain).output([n, d]).output([n, 1]).run(n);
+        let launch = Launch::new(&FORWARD, &shape).elem(into.into()).read(x).read(gain);
+        let mut out = launch.output_of([n, d], into.into()).output([n, 1]).run(n);
         return (out.tensor(), out.tensor());
     }
     let inverse = (x.clone() * x.clone()).mean_dim(1).add_scalar(eps).sqrt().recip();
-    (x.clone() * inverse.clone() * gain.clone(), inverse)
+    ((x.clone() * inverse.clone() * gain.clone()).cast(into), inverse)
 }
 
-/// The gradient of [`rms_norm`]: adds that in `x` to `dx`, and returns it with that in the gain.
+/// The gradient of [`rms_norm`], given that in its result (of any type): adds that in `x` to `dx`, and returns it with
+/// that in the gain.
 pub fn rms_norm_backward(
     dy: &Tensor<2>,
     x: &Tensor<2>,
@@ -60,17 +62,18 @@ pub fn rms_norm_backward(
         let dgain = cpu::rms_norm::backward(dy.slice(), x.slice(), gain.slice(), inverse.slice(), dx.slice());
         return (dx.tensor(), tensor(dgain, [1, d]));
     }
-    if tuning::takes(Op::RmsNormBackward, x) {
+    if tuning::takes(Op::RmsNormBackward, x) && Elem::of(dy.dtype()).is_some() {
         // A power of two: each is a pipeline of its own.
         let rows = n.div_ceil(PARTS_MAX).next_power_of_two();
         let parts = n.div_ceil(rows);
-        let launch = Launch::new(&BACKWARD, &BackwardShape { rows: n as u32, width: d as u32 }).constant("ROWS", rows as u32);
+        let launch = Launch::new(&BACKWARD, &BackwardShape { rows: n as u32, width: d as u32 });
+        let launch = launch.constant("ROWS", rows as u32).elem(dy.dtype());
         let mut out = launch.read(dy).read(x).read(gain).read(inverse).change(dx).output([parts, d]).run(parts);
         return (out.tensor(), out.tensor::<2>().sum_dim(0));
     }
-    let h = x.clone() * inverse.clone();
+    let (h, dy) = (x.clone() * inverse.clone(), dy.clone().cast(DType::F32));
     let dgain = (dy.clone() * h.clone()).sum_dim(0);
-    let dh = dy.clone() * gain.clone();
+    let dh = dy * gain.clone();
     let along = (dh.clone() * h.clone()).mean_dim(1);
     (dx + (dh - h * along) * inverse.clone(), dgain)
 }

@@ -6,7 +6,7 @@ use crate::{
     kernel::{Kernel, Launch, parameters},
     tuning::{self, Op},
 };
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 parameters! {
     /// As in `rope.wgsl`.
@@ -30,14 +30,15 @@ pub fn rope(packed: Tensor<2>, shape: Heads, cos: &Tensor<2>, sin: &Tensor<2>, d
         let pairs = shape.tokens() * (heads + kv) * half;
         let [context, heads, row] = [context, heads + kv, shape.packed_width()].map(|n| n as u32);
         let parameters = Shape { pairs: pairs as u32, context, heads, half: half as u32, row, direction };
-        let launch = Launch::new(&ROTATE, &parameters).change(packed).read(cos).read(sin);
+        let launch = Launch::new(&ROTATE, &parameters).elem(packed.dtype()).change(packed).read(cos).read(sin);
         return launch.run(pairs.div_ceil(256)).tensor();
     }
+    let (dtype, packed) = (packed.dtype(), packed.cast(DType::F32));
     let rotated = packed.clone().narrow(1, 0, (heads + kv) * size).reshape([batch, context, heads + kv, size]);
     let table = |t: &Tensor<2>| t.clone().reshape([1, context, 1, half]);
     let (cos, sin) = (table(cos), table(sin).mul_scalar(direction));
     let (a, b) = (rotated.clone().narrow(3, 0, half), rotated.narrow(3, half, half));
     let turned = Tensor::cat(vec![a.clone() * cos.clone() - b.clone() * sin.clone(), b * cos + a * sin], 3);
     let values = packed.narrow(1, (heads + kv) * size, kv * size);
-    Tensor::cat(vec![turned.reshape([shape.tokens(), (heads + kv) * size]), values], 1)
+    Tensor::cat(vec![turned.reshape([shape.tokens(), (heads + kv) * size]), values], 1).cast(dtype)
 }

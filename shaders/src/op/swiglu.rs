@@ -6,7 +6,7 @@ use crate::{
     kernel::{Kernel, Launch, parameters},
     tuning::{self, Op},
 };
-use burn::tensor::{Tensor, activation::sigmoid};
+use burn::tensor::{DType, Tensor, activation::sigmoid};
 
 parameters! {
     /// As in `swiglu.wgsl` and `swiglu_backward.wgsl`.
@@ -29,10 +29,12 @@ pub fn swiglu(gate_up: &Tensor<2>) -> Tensor<2> {
     }
     if tuning::takes(Op::Swiglu, gate_up) {
         let shape = Shape { results: (n * width) as u32, width: width as u32 };
-        return Launch::new(&FORWARD, &shape).read(gate_up).output([n, width]).run((n * width).div_ceil(256)).tensor();
+        let launch = Launch::new(&FORWARD, &shape).elem(gate_up.dtype()).read(gate_up);
+        return launch.output_of([n, width], gate_up.dtype()).run((n * width).div_ceil(256)).tensor();
     }
-    let (gate, up) = (gate_up.clone().narrow(1, 0, width), gate_up.clone().narrow(1, width, width));
-    gate.clone() * sigmoid(gate) * up
+    let wide = gate_up.clone().cast(DType::F32);
+    let (gate, up) = (wide.clone().narrow(1, 0, width), wide.narrow(1, width, width));
+    (gate.clone() * sigmoid(gate) * up).cast(gate_up.dtype())
 }
 
 /// The gradient of [`swiglu`] in its packed input, given that in its output.
@@ -45,11 +47,13 @@ pub fn swiglu_backward(gate_up: Tensor<2>, dy: &Tensor<2>) -> Tensor<2> {
     }
     if tuning::takes(Op::SwigluBackward, &gate_up) {
         let shape = Shape { results: (n * width) as u32, width: width as u32 };
-        return Launch::new(&BACKWARD, &shape).change(gate_up).read(dy).run((n * width).div_ceil(256)).tensor();
+        let launch = Launch::new(&BACKWARD, &shape).elem(gate_up.dtype()).change(gate_up).read(dy);
+        return launch.run((n * width).div_ceil(256)).tensor();
     }
-    let (gate, up) = (gate_up.clone().narrow(1, 0, width), gate_up.narrow(1, width, width));
+    let (dtype, wide, dy) = (gate_up.dtype(), gate_up.cast(DType::F32), dy.clone().cast(DType::F32));
+    let (gate, up) = (wide.clone().narrow(1, 0, width), wide.narrow(1, width, width));
     let s = sigmoid(gate.clone());
     let silu = gate * s.clone();
     let dgate = dy.clone() * up * (s.clone() + silu.clone() * (s.neg() + 1.0));
-    Tensor::cat(vec![dgate, dy.clone() * silu], 1)
+    Tensor::cat(vec![dgate, dy * silu], 1).cast(dtype)
 }

@@ -1,8 +1,8 @@
 //! What each operation is measured on: about what a layer of a model of 100 to 500 million parameters works on.
 
-use super::Op;
+use super::{Op, halves_products};
 use crate::op::{self, Heads, Update};
-use burn::tensor::{Device, Distribution, Tensor, TensorData, Transaction};
+use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor, TensorData, Transaction};
 use nightjar_shared::{
     delta::{self, CodecId, planes::Planes},
     ids::Version,
@@ -43,7 +43,7 @@ impl Trial {
         let (bytes, state, step): (usize, Vec<Tensor<2>>, Step) = match op {
             Op::RmsNorm => {
                 let (x, gain) = (rows(WIDTH), random(1, WIDTH));
-                (8 * values, vec![], Box::new(move |_| <[_; 2]>::from(op::rms_norm(&x, &gain, 1e-5)).into()))
+                (8 * values, vec![], Box::new(move |_| <[_; 2]>::from(op::rms_norm(&x, &gain, 1e-5, FloatDType::F32)).into()))
             }
             Op::RmsNormBackward => {
                 let (dy, x, gain, inverse) = (rows(WIDTH), rows(WIDTH), random(1, WIDTH), rows(1));
@@ -85,6 +85,19 @@ impl Trial {
                 };
                 (12 * rows_of_logits * VOCABULARY, vec![], Box::new(step))
             }
+            Op::HalfProducts => {
+                // A layer's widest product, as a step makes it: the matrix is there in f16, the rows come from f32.
+                let (x, w) = (rows(WIDTH), random(INTERMEDIATE, WIDTH).div_scalar((WIDTH as f32).sqrt()));
+                let half = device.supports_dtype(DType::F16).then(|| w.clone().cast(DType::F16));
+                let step = move |_| {
+                    let y = match &half {
+                        Some(half) if halves_products(&x.device()) => x.clone().cast(DType::F16).matmul(half.clone().transpose()),
+                        _ => x.clone().matmul(w.clone().transpose()),
+                    };
+                    vec![y.cast(DType::F32)]
+                };
+                (4 * (values + WIDTH * INTERMEDIATE + tokens * INTERMEDIATE), vec![], Box::new(step))
+            }
             Op::AdamW => {
                 let g = rows(WIDTH);
                 let update = Update {
@@ -125,15 +138,11 @@ impl Trial {
         rest
     }
 
-    /// All that a run gives, from the same start every time; `None` if the device fails at it.
-    pub fn result(&mut self) -> Option<Vec<f32>> {
+    /// All that a run gives, tensor by tensor, from the same start every time; `None` if the device fails at it.
+    pub fn result(&mut self) -> Option<Vec<Vec<f32>>> {
         let made = (self.step)(self.state.clone());
         let all = made.into_iter().fold(Transaction::default(), |all, tensor| all.register(tensor));
-        let mut values = vec![];
-        for data in all.try_execute().ok()? {
-            values.extend_from_slice(data.as_slice::<f32>().ok()?);
-        }
-        Some(values)
+        all.try_execute().ok()?.into_iter().map(|data| data.try_to_vec::<f32>().ok()).collect()
     }
 }
 

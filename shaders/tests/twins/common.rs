@@ -1,7 +1,7 @@
 //! A device, fresh input, and one way to compare.
 
-use burn::tensor::{Device, DeviceKind, Tensor, TensorData};
-use nightjar_shaders::tuning;
+use burn::tensor::{DType, Device, DeviceKind, Tensor, TensorData};
+use nightjar_shaders::{kernel, tuning};
 use nightjar_shared::rng;
 
 /// Any `wgpu` adapter, software included; `None` where there is none outside CI.
@@ -38,9 +38,17 @@ pub fn upload<const D: usize>(values: &[f32], shape: [usize; D], device: &Device
     Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
 }
 
+/// To the device as f16, and the values as they are after that; `None` where the device has no such type.
+pub fn upload_half<const D: usize>(values: &[f32], shape: [usize; D], device: &Device) -> Option<(Tensor<D>, Vec<f32>)> {
+    let has_half = kernel::runs_on(device) && device.supports_dtype(DType::F16);
+    let half = has_half.then(|| upload(values, shape, device).cast(DType::F16))?;
+    let rounded = read(half.clone()).ok()?;
+    Some((half, rounded))
+}
+
 /// From the device.
 pub fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, String> {
-    let data = tensor.try_into_data().map_err(|e| e.to_string())?;
+    let data = tensor.cast(DType::F32).try_into_data().map_err(|e| e.to_string())?;
     data.try_to_vec::<f32>().map_err(|e| e.to_string())
 }
 

@@ -1,7 +1,7 @@
 //! The head's projection and the loss, a chunk of tokens at a time, and the kernel that works on a chunk's logits.
 
-use super::common::{close, draw, read, recording, same_bits, upload};
-use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
+use super::common::{close, draw, read, recording, same_bits, upload, upload_half};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax};
 use nightjar_shaders::{cpu, op};
 
 fn targets(seed: u64, n: usize, vocabulary: usize) -> Vec<u32> {
@@ -20,6 +20,14 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
         close(&format!("nats {n}x{vocabulary}"), nats, &want, 2e-5)?;
         close(&format!("gradient {n}x{vocabulary}"), gradient.ok_or("no gradient")?, &want_back, 2e-5)?;
         same_bits("what was replaced, held by another", &read(logits.clone())?, &x)?;
+        if let Some((half, mut want_back)) = upload_half(&x, [n, vocabulary], device) {
+            let mut want = vec![0.0; n];
+            cpu::cross_entropy::forward(&mut want_back, &targets, Some(3.0), &mut want);
+            let (nats, gradient) = op::cross_entropy(half, &targets, Some(3.0));
+            close(&format!("nats of f16 {n}x{vocabulary}"), nats, &want, 2e-5)?;
+            let gradient = gradient.filter(|g| g.dtype() == DType::F16).ok_or("no gradient in f16")?;
+            close(&format!("gradient of f16 {n}x{vocabulary}"), gradient, &want_back, 1e-3)?;
+        }
         let (nats, gradient) = op::cross_entropy(logits, &targets, None);
         close(&format!("nats alone {n}x{vocabulary}"), nats, &want, 2e-5)?;
         if gradient.is_some() {

@@ -154,7 +154,7 @@ pub const ENCODE_MUTANTS: &[(&str, &str, &str)] = &[
     ("delta_encode", "apart(shape.feedback * residual[at]) + v", "residual[at] + v"),
     ("delta_encode", "v = select(v - m, v + m, is_negative)", "v = select(v - m, v - m, is_negative)"),
     ("delta_encode", "let is_high = (bits & MAGNITUDE) >= split", "let is_high = (bits & MAGNITUDE) > split + 0x800000u"),
-    ("delta_encode", "above < still && still", "above + 1u < still && still"),
+    ("delta_encode", "let threshold = found;", "let threshold = found + 1u;"),
     ("delta_encode", "equals_before < ties", "equals_before + 1u < ties"),
     ("delta_encode", "u32(mantissa >= 1.3542555)", "u32(mantissa >= 1.9542555)"),
     ("delta_encode", "+ 231", "+ 234"),

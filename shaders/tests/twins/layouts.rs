@@ -9,7 +9,8 @@ use nightjar_shaders::kernel::{Field, Kernel, TABLE};
 /// Parses and validates.
 pub fn module(text: &str) -> Result<(naga::Module, naga::valid::ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module);
+    let capabilities = if text.starts_with("enable f16;") { Capabilities::SHADER_FLOAT16 } else { Capabilities::empty() };
+    let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module);
     let info = info.map_err(|e| e.emit_to_string(text))?;
     Ok((module, info))
 }
@@ -69,6 +70,19 @@ fn is_same(module: &naga::Module, member: &naga::StructMember, field: &Field) ->
 fn kernels_are_valid_and_laid_out_as_rust_has_them() {
     let wrong: Vec<String> = TABLE.iter().filter_map(|k| check(k).err().map(|e| format!("{}: {e}", k.name))).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// With `alias Elem = f16` a kernel that has it is valid as well.
+#[test]
+fn kernels_are_valid_in_half_the_width() {
+    let halved: Vec<&&Kernel> = TABLE.iter().filter(|k| k.source.contains("alias Elem")).collect();
+    assert!(halved.len() >= 9);
+    for kernel in halved {
+        let text = format!("enable f16;\n{}", kernel.source.replace("alias Elem = f32;", "alias Elem = f16;"));
+        if let Err(e) = module(&text) {
+            panic!("{}: {e}", kernel.name);
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! RMSNorm.
 
-use super::common::{close, draw, read, recording, same_bits, upload};
-use burn::tensor::Device;
+use super::common::{close, draw, read, recording, same_bits, upload, upload_half};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 use nightjar_shaders::{cpu, op};
 
 /// Around the workgroup's size, and more rows than workgroups stand in a row. A large epsilon, so that leaving it
@@ -14,18 +14,37 @@ pub fn forward(device: &Device, seed: u64) -> Result<(), String> {
         let (x, gain) = (draw(seed, 1, n * d), draw(seed, 2, d));
         let (mut y, mut inverse) = (vec![0.0; n * d], vec![0.0; n]);
         cpu::rms_norm::forward(&x, &gain, EPS, &mut y, &mut inverse);
-        let run =
-            |x: &[f32], device: &Device| op::rms_norm(&upload(x, [n, d], device), &upload(&gain, [1, d], device), f64::from(EPS));
+        let run = |x: &[f32], device: &Device| {
+            op::rms_norm(&upload(x, [n, d], device), &upload(&gain, [1, d], device), f64::from(EPS), FloatDType::F32)
+        };
         let (got, got_inverse) = run(&x, device);
         close(&format!("y {n}x{d}"), got.clone(), &y, 1e-5)?;
         close(&format!("inverse {n}x{d}"), got_inverse, &inverse, 1e-5)?;
         // On a recording device the operation is Burn's own.
         close(&format!("y {n}x{d} against Burn"), got, &read(run(&x, &recording()).0)?, 1e-5)?;
     }
+    if device.supports_dtype(DType::F16) {
+        let (n, d) = (7, 65);
+        let (x, gain) = (draw(seed, 5, n * d), draw(seed, 6, d));
+        let (mut y, mut inverse) = (vec![0.0; n * d], vec![0.0; n]);
+        cpu::rms_norm::forward(&x, &gain, EPS, &mut y, &mut inverse);
+        let (on_x, on_gain) = (upload(&x, [n, d], device), upload(&gain, [1, d], device));
+        let (got, got_inverse) = op::rms_norm(&on_x, &on_gain, f64::from(EPS), FloatDType::F16);
+        if got.dtype() != DType::F16 {
+            return Err(format!("into f16 it is {:?}", got.dtype()));
+        }
+        close("y into f16", got, &y, 1e-3)?;
+        close("inverse beside f16", got_inverse, &inverse, 1e-5)?;
+    }
+    let (nothing, inverse) =
+        op::rms_norm(&upload(&[], [0, 6], device), &upload(&[1.0; 6], [1, 6], device), 1e-5, FloatDType::F32);
+    if (nothing.dims(), inverse.dims()) != ([0, 6], [0, 1]) {
+        return Err("nothing does not stay nothing".into());
+    }
     // What is no number stays in its row.
     let (n, d) = (5, 70);
     let (mut x, gain) = (draw(seed, 3, n * d), vec![1.0; d]);
-    let run = |x: &[f32]| read(op::rms_norm(&upload(x, [n, d], device), &upload(&gain, [1, d], device), 1e-5).0);
+    let run = |x: &[f32]| read(op::rms_norm(&upload(x, [n, d], device), &upload(&gain, [1, d], device), 1e-5, FloatDType::F32).0);
     let clean = run(&x)?;
     (x[d + 7], x[3 * d]) = (f32::NAN, f32::INFINITY);
     let got = run(&x)?;
@@ -62,14 +81,41 @@ pub fn backward(device: &Device, seed: u64) -> Result<(), String> {
 
         let recording = recording();
         let (x, gain) = (upload(&x, [n, d], &recording).require_grad(), upload(&gain, [1, d], &recording).require_grad());
-        let loss = (op::rms_norm(&x, &gain, f64::from(EPS)).0 * upload(&dy, [n, d], &recording)).sum();
+        let loss = (op::rms_norm(&x, &gain, f64::from(EPS), FloatDType::F32).0 * upload(&dy, [n, d], &recording)).sum();
         let gradients = loss.backward();
         let (Some(by_x), Some(by_gain)) = (x.grad(&gradients), gain.grad(&gradients)) else { return Err("no gradient".into()) };
         let want: Vec<f32> = read(by_x)?.iter().zip(&past).map(|(g, past)| g + past).collect();
         close(&format!("dx {n}x{d} against autodiff"), dx, &want, 2e-5)?;
         close(&format!("dgain {n}x{d} against autodiff"), dgain, &read(by_gain)?, 2e-5)?;
     }
-    Ok(())
+    half_and_sick(device, seed)
+}
+
+/// A gradient that comes in as f16, and one that is not finite: it stays in its row, but for the gain's gradient.
+fn half_and_sick(device: &Device, seed: u64) -> Result<(), String> {
+    let (n, d) = (9, 70);
+    let (x, gain, inverse) = (draw(seed, 5, n * d), draw(seed, 6, d), vec![0.5; n]);
+    let run = |dy: &Tensor<2>| {
+        let (x, gain, inverse) = (upload(&x, [n, d], device), upload(&gain, [1, d], device), upload(&inverse, [n, 1], device));
+        op::rms_norm_backward(dy, &x, &gain, &inverse, Tensor::zeros([n, d], device))
+    };
+    if let Some((dy, rounded)) = upload_half(&draw(seed, 7, n * d), [n, d], device) {
+        let mut want = vec![0.0; n * d];
+        let want_gain = cpu::rms_norm::backward(&rounded, &x, &gain, &inverse, &mut want);
+        let (dx, dgain) = run(&dy);
+        close("dx of f16", dx, &want, 2e-5)?;
+        close("dgain of f16", dgain, &want_gain, 2e-5)?;
+    }
+    let mut dy = draw(seed, 8, n * d);
+    let clean = read(run(&upload(&dy, [n, d], device)).0)?;
+    dy[4 * d + 3] = f32::NAN;
+    let (dx, dgain) = run(&upload(&dy, [n, d], device));
+    let (mut dx, dgain) = (read(dx)?, read(dgain)?);
+    if dx[4 * d..][..d].iter().any(|x| x.is_finite()) || !dgain[3].is_nan() || dgain[4].is_nan() {
+        return Err("a gradient that is not finite is lost, or goes astray".into());
+    }
+    dx[4 * d..][..d].copy_from_slice(&clean[4 * d..][..d]);
+    same_bits("rows beside a sick one", &dx, &clean)
 }
 
 pub const BACKWARD_MUTANTS: &[(&str, &str, &str)] = &[

@@ -1,6 +1,6 @@
 //! Rotary embedding.
 
-use super::common::{close, draw, read, recording, same_bits, upload};
+use super::common::{close, draw, read, recording, same_bits, upload, upload_half};
 use burn::tensor::Device;
 use nightjar_shaders::{cpu, op, op::Heads};
 
@@ -32,8 +32,39 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
         let held = upload(&dy, [n, row], device);
         close(&format!("{shape:?} backward"), op::rope(held.clone(), shape, &on_cos, &on_sin, -1.0), &want, 1e-6)?;
         same_bits("what was rotated, held by another", &read(held)?, &dy)?;
+        if let Some((half, mut want)) = upload_half(&x, [n, row], device) {
+            cpu::rope::rotate(&mut want, shape, &cos, &sin, 1.0);
+            close(&format!("{shape:?} of f16"), op::rope(half, shape, &on_cos, &on_sin, 1.0), &want, 1e-3)?;
+        }
     }
-    Ok(())
+    sick_pairs_stay_apart(device, seed)
+}
+
+/// What is not finite stays in its pair, and nothing stays nothing. More pairs than one row of workgroups takes.
+fn sick_pairs_stay_apart(device: &Device, seed: u64) -> Result<(), String> {
+    let shape = Heads { batch: 1, context: 1025, heads: 8, kv: 4, size: 64 };
+    let (n, row, half) = (shape.tokens(), shape.packed_width(), shape.size / 2);
+    let (cos, sin): (Vec<f32>, Vec<f32>) = draw(seed, 4, n * half).iter().map(|a| (a.cos(), a.sin())).unzip();
+    let run = |x: &[f32]| {
+        let [cos, sin] = [&cos, &sin].map(|table| upload(table, [n, half], device));
+        read(op::rope(upload(x, [n, row], device), shape, &cos, &sin, 1.0))
+    };
+    let mut x = draw(seed, 5, n * row);
+    let clean = run(&x)?;
+    let mut want = x.clone();
+    cpu::rope::rotate(&mut want, shape, &cos, &sin, 1.0);
+    close("more pairs than a row of workgroups", upload(&clean, [n * row], device), &want, 1e-6)?;
+    let at = 700 * row + 3 * shape.size + 5;
+    x[at] = f32::NAN;
+    let mut got = run(&x)?;
+    if !(got[at].is_nan() && got[at + half].is_nan()) {
+        return Err(format!("NaN becomes {} and {}", got[at], got[at + half]));
+    }
+    (got[at], got[at + half]) = (clean[at], clean[at + half]);
+    same_bits("beside a pair that is not finite", &got, &clean)?;
+    let (nothing, tables) = (Heads { batch: 0, ..shape }, upload(&cos, [n, half], device));
+    let left = op::rope(upload(&[], [0, row], device), nothing, &tables, &tables, 1.0);
+    if left.dims() == [0, row] { Ok(()) } else { Err(format!("nothing becomes {:?}", left.dims())) }
 }
 
 pub const MUTANTS: &[(&str, &str, &str)] = &[

@@ -1,7 +1,7 @@
 //! SwiGLU.
 
-use super::common::{close, draw, read, recording, same_bits, upload};
-use burn::tensor::Device;
+use super::common::{close, draw, read, recording, same_bits, upload, upload_half};
+use burn::tensor::{DType, Device};
 use nightjar_shaders::{cpu, op};
 
 pub fn check(device: &Device, seed: u64) -> Result<(), String> {
@@ -27,7 +27,13 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
         let want = read(packed.grad(&gradients).ok_or("no gradient")?)?;
         close(&format!("gradient {n}x{width} against autodiff"), dx, &want, 1e-5)?;
     }
-    // What is no number stays in its place, and what is empty stays so.
+    half(device, seed)?;
+    let nothing = op::swiglu(&upload(&[], [0, 8], device));
+    let nothing_back = op::swiglu_backward(upload(&[], [0, 8], device), &nothing);
+    if (nothing.dims(), nothing_back.dims()) != ([0, 4], [0, 8]) {
+        return Err("nothing does not stay nothing".into());
+    }
+    // What is no number stays in its place.
     let (n, width) = (3, 90);
     let mut x = draw(seed, 3, 2 * n * width);
     let clean = read(op::swiglu(&upload(&x, [n, 2 * width], device)))?;
@@ -37,13 +43,30 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
     same_bits("values beside those that are not finite", &got, &clean)
 }
 
+/// Rows of f16: computed in f32, rounded once.
+fn half(device: &Device, seed: u64) -> Result<(), String> {
+    let (n, width) = (5, 63);
+    let Some((x, rounded)) = upload_half(&draw(seed, 4, 2 * n * width), [n, 2 * width], device) else { return Ok(()) };
+    let Some((dy, dy_rounded)) = upload_half(&draw(seed, 5, n * width), [n, width], device) else { return Ok(()) };
+    let mut want = vec![0.0; n * width];
+    cpu::swiglu::forward(&rounded, width, &mut want);
+    close("y of f16", op::swiglu(&x), &want, 1e-3)?;
+    let mut want = rounded;
+    cpu::swiglu::backward(&mut want, &dy_rounded, width);
+    let dx = op::swiglu_backward(x, &dy);
+    if dx.dtype() != DType::F16 {
+        return Err(format!("the gradient of f16 is {:?}", dx.dtype()));
+    }
+    close("gradient of f16", dx, &want, 1e-3)
+}
+
 pub const MUTANTS: &[(&str, &str, &str)] = &[
     ("swiglu", "exp(min(-gate", "exp(min(gate"),
-    ("swiglu", " * up;", ";"),
+    ("swiglu", " * up);", ");"),
     ("swiglu", "group.y * groups.x + group.x", "group.x"),
-    ("swiglu", "row * shape.width + at]", "at]"),
+    ("swiglu", "row * shape.width + at])", "at])"),
     ("swiglu", "80.0", "1.0"),
     ("swiglu_backward", "(1.0 - s)", "s"),
-    ("swiglu_backward", "g * silu", "g * s"),
+    ("swiglu_backward", "(g * silu)", "(g * s)"),
     ("swiglu_backward", "at >= shape.results", "at + 1u >= shape.results"),
 ];

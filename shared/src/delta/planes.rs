@@ -25,6 +25,12 @@ pub fn kept_of(k: u32, len: usize) -> usize {
     (k as usize * len).div_ceil(CHUNK)
 }
 
+/// Whether the places of a chunk's entries ascend and lie in it, as all that reads them relies on.
+pub fn are_in_order(entries: &[u16], len: usize) -> bool {
+    let places = entries.iter().map(|entry| entry & PLACE);
+    places.clone().is_sorted_by(|a, b| a < b) && places.max().is_none_or(|place| usize::from(place) < len)
+}
+
 /// The chunks of a tensor, as ranges of the flat vector.
 pub fn chunks(tensor: &TensorSpec) -> impl Iterator<Item = Range<usize>> + use<> {
     let range = tensor.range();
@@ -67,8 +73,7 @@ impl Planes {
         let (mut kept, mut magnitudes) = (&self.kept[..], self.magnitudes.iter());
         for chunk in model.tensors().iter().flat_map(chunks) {
             let (of_chunk, rest) = kept.split_at(kept_of(self.k, chunk.len()));
-            let places = of_chunk.iter().map(|entry| entry & PLACE);
-            assert!(places.clone().is_sorted_by(|a, b| a < b) && places.max().is_none_or(|p| usize::from(p) < chunk.len()));
+            assert!(are_in_order(of_chunk, chunk.len()), "places of a chunk ascend within it");
             writer.chunk(chunk.len(), of_chunk, *magnitudes.next().expect("magnitudes for each chunk"));
             kept = rest;
         }

@@ -13,6 +13,7 @@ use crate::{
     device::OpenDevice,
     model::{Model, ModelError},
     optimizer::{AdamWConfig, Moments},
+    precision::Precision,
     submits::{Gauge, Submits},
     trainer::{self, Portion, TrainError, Trainer},
     weights::WeightsError,
@@ -106,6 +107,7 @@ pub struct Room<'a> {
 /// in the jobs' files, so leases of different devices may follow one another on one bench.
 pub struct Bench {
     device: Device,
+    precision: Precision,
     submits: Option<Submits>,
     trainer: Option<(ModelSpec, AdamWConfig, Trainer)>,
 }
@@ -113,12 +115,12 @@ pub struct Bench {
 impl Bench {
     /// A bench on a device (see [`crate::open_device`]).
     pub fn new(device: Device) -> Self {
-        Bench { device, submits: None, trainer: None }
+        Bench { device, precision: Precision::Full, submits: None, trainer: None }
     }
 
     /// A bench that keeps what a GPU is given at once short.
     pub fn of(opened: OpenDevice) -> Self {
-        Bench { submits: opened.submits, ..Self::new(opened.device) }
+        Bench { precision: opened.precision, submits: opened.submits, ..Self::new(opened.device) }
     }
 
     /// A bench on the processor, whatever the number of its threads (see [`crate::device::compute_alone`]).
@@ -200,7 +202,11 @@ impl Bench {
                 trainer.load_weights(&weights)?;
                 trainer
             }
-            _ => Trainer::new(&spec.model, &weights, config, portion.micro_batch, &self.device)?,
+            _ => {
+                let mut trainer = Trainer::new(&spec.model, &weights, config, portion.micro_batch, &self.device)?;
+                trainer.set_precision(self.precision);
+                trainer
+            }
         };
         trainer.set_portion(portion);
         trainer.load_moments(&moments)?;

@@ -12,7 +12,7 @@ use crate::{
         rope,
     },
 };
-use burn::tensor::{Tensor, TensorData, activation::softmax};
+use burn::tensor::{DType, Tensor, TensorData, activation::softmax};
 use std::ops::Range;
 
 /// Queries that are taken at once on the processor, where no kernel does without: a block's scores stay in the cache, and
@@ -100,8 +100,9 @@ fn probabilities(q: &Tensor<4>, k: &Tensor<4>, i: usize, block: Range<usize>, sh
         };
         blocks(shape.context, false).into_iter().map(mask).collect()
     });
-    let dims = scores.dims();
-    softmax(scores.mul_scalar(scale(shape)).mask_fill(hidden[i].clone().expand(dims), f32::NEG_INFINITY), 3)
+    // A row's sum wants more digits than a product's type may have.
+    let (dims, dtype, scores) = (scores.dims(), scores.dtype(), scores.cast(DType::F32));
+    softmax(scores.mul_scalar(scale(shape)).mask_fill(hidden[i].clone().expand(dims), f32::NEG_INFINITY), 3).cast(dtype)
 }
 
 /// Gradients in a block's queries, and in the keys and values that it sees.
@@ -116,8 +117,9 @@ fn block_backward(p: Tensor<4>, dout: Tensor<4>, q: Tensor<4>, k: Tensor<4>, v: 
             dp.tensor::<4>()
         }
         None => {
+            let (dtype, p, dp) = (p.dtype(), p.cast(DType::F32), dp.cast(DType::F32));
             let mean = (p.clone() * dp.clone()).sum_dim(3);
-            (p * (dp - mean)).mul_scalar(scale)
+            (p * (dp - mean)).mul_scalar(scale).cast(dtype)
         }
     };
     let dk = dscores.clone().transpose().matmul(q);

@@ -3,7 +3,7 @@
 use super::scale;
 use crate::{
     cpu::heads::Heads,
-    kernel::{Elem, Kernel, Launch, parameters},
+    kernel::{Kernel, Launch, parameters},
     tuning::{self, Op},
 };
 use burn::tensor::{DType, Tensor};
@@ -53,8 +53,7 @@ pub fn takes(packed: &Tensor<2>, shape: Heads) -> bool {
 fn launch(kernel: &'static Kernel, shape: Heads, dtype: DType) -> Launch {
     let Heads { context, heads, kv, size, .. } = shape;
     let parameters = Shape { context: context as u32, heads: heads as u32, kv: kv as u32, scale: scale(shape) };
-    let elem = if dtype == DType::F16 { Elem::F16 } else { Elem::F32 };
-    Launch::new(kernel, &parameters).constant("HEAD", size as u32).constant("GROUP", (heads / kv) as u32).elem(elem)
+    Launch::new(kernel, &parameters).constant("HEAD", size as u32).constant("GROUP", (heads / kv) as u32).elem(dtype)
 }
 
 fn groups(shape: Heads, heads: usize) -> [u32; 3] {
