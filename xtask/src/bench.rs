@@ -11,7 +11,7 @@ mod torch;
 use crate::{cargo, keeper::Keeper, root};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use report::{Ceiling, Device, Growth, Machine, Report, Row, Shape};
+use report::{Ceiling, Device, Growth, Machine, Report, Row, Shape, Start, Starts};
 use serde::de::DeserializeOwned;
 use std::{
     path::{Path, PathBuf},
@@ -130,7 +130,12 @@ fn brief(error: &anyhow::Error) -> String {
 fn measure(bench: &Program<'_>, device: Device, options: &Options, torch: Option<&torch::Torch>) -> Result<Machine> {
     let text = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
     let ceiling: Option<Ceiling> = bench.try_ask(&text(&["ceiling", &device.device]))?.ok();
-    let ways: &[&str] = if device.device == "flex" { &["ours"] } else { &["burn", "ours"] };
+    let ways: &[&str] = match device.api.as_str() {
+        "flex" => &["ours"],
+        // Our kernels are WGSL.
+        "cuda" => &["burn", "burn-bf16"],
+        _ => &["burn", "ours", "burn-f16", "ours-f16"],
+    };
     let mut rows = vec![];
     for shape in shapes(&device, &options.sizes) {
         for way in ways {
@@ -143,8 +148,20 @@ fn measure(bench: &Program<'_>, device: Device, options: &Options, torch: Option
             rows.extend(torch.rows(&device, &shape, options.seconds, bench.keeper)?);
         }
     }
-    let growth = if options.no_memory { vec![] } else { growth(bench, &device, ways)? };
-    Ok(Machine { device, ceiling, rows, growth })
+    // How memory grows does not depend on the type.
+    let full: Vec<&str> = ways.iter().copied().filter(|way| !way.contains('-')).collect();
+    let growth = if options.no_memory { vec![] } else { growth(bench, &device, &full)? };
+    Ok(Machine { starts: starts(bench, &device)?, device, ceiling, rows, growth })
+}
+
+/// A worker's start on a new device, and the next one.
+fn starts(bench: &Program<'_>, device: &Device) -> Result<Option<Starts>> {
+    let folder = std::env::temp_dir().join(format!("nightjar-bench-{}-{}", std::process::id(), device.api));
+    std::fs::create_dir_all(&folder)?;
+    let words = ["start", &device.device, "0.8M", "2", "128", &folder.display().to_string()].map(str::to_owned);
+    let [new, known] = [bench.try_ask::<Start>(&words)?, bench.try_ask::<Start>(&words)?];
+    let _ = std::fs::remove_dir_all(&folder);
+    Ok(new.ok().zip(known.ok()).map(|(new, known)| Starts { new_s: new.seconds, known_s: known.seconds }))
 }
 
 /// What is trained on a device: less on a processor, and nearly nothing on a program that plays GPU.

@@ -3,13 +3,15 @@
 //!
 //! - `devices`: what there is to measure on
 //! - `ceiling DEVICE`: operations a second of a large matrix product, and bytes a second of a copy
+//! - `start DEVICE SIZE SAMPLES CONTEXT FOLDER`: seconds from a worker's start to the end of its first step, with what earlier
+//!   starts have left in the cache folder
 //! - `train DEVICE SIZE WAY SAMPLES CONTEXT SECONDS [recompute]`: tokens a second of training steps, and memory at the peak
 //! - `memory DEVICE WAY attention|loss TOKENS VOCABULARY`: memory at the peak of one operation, both ways
 //!
-//! DEVICE as in `nightjar agent --device`; SIZE is 0.8M, 10M, 125M or 1B; WAY is `burn` (its own operations alone) or
-//! `ours`; on the processor there is one way only, the CPU twins.
+//! DEVICE as in `nightjar run --device`; SIZE is 0.8M, 10M, 125M or 1B; WAY is `burn` (its own operations alone) or `ours`,
+//! either with products in `-f16` or, on CUDA, `-bf16`; on the processor there is one way only, the CPU twins.
 
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, FloatDType, Tensor};
 use nightjar_shaders::{
     memory,
     op::{self, Heads},
@@ -28,6 +30,7 @@ fn main() {
     let outcome = match words[..] {
         ["devices"] => Ok(devices()),
         ["ceiling", device] => ceiling(device),
+        ["start", device, size, samples, context, folder] => start(device, size, [samples, context], folder),
         ["train", device, size, way, samples, context, seconds, ref more @ ..] => {
             train(device, size, way, [samples, context], seconds, more == ["recompute"])
         }
@@ -50,7 +53,9 @@ fn devices() -> Value {
     };
     let name = format!("{}, {} threads", processor(), std::thread::available_parallelism().map_or(1, |n| n.get()));
     let flex = json!({ "device": "flex", "name": name, "api": "flex", "driver": "", "software": true });
-    std::iter::once(flex).chain(adapters().iter().map(gpu)).collect()
+    let cuda = json!({ "device": "cuda:0", "name": "CUDA device 0", "api": "cuda", "driver": "", "software": false });
+    let cuda = cfg!(feature = "cuda").then_some(cuda);
+    std::iter::once(flex).chain(adapters().iter().map(gpu)).chain(cuda).collect()
 }
 
 /// The processor's name, where the system tells it.
@@ -60,11 +65,22 @@ fn processor() -> String {
     name.map_or_else(|| std::env::consts::ARCH.into(), |(_, name)| name.trim().into())
 }
 
-/// Opens a device with our kernels for everything, or for nothing.
+/// Opens a device with our kernels for everything, or for nothing, and with products of the type that the way names.
 fn open(choice: &str, way: &str) -> Result<OpenDevice, Box<dyn std::error::Error>> {
     let settings = DeviceSettings { choice: choice.parse()?, threads: 0, cache: None };
-    let opened = open_device(&settings)?;
-    tuning::set(match way {
+    let mut opened = open_device(&settings)?;
+    let (kernels, half) = way.split_once('-').unwrap_or((way, ""));
+    let (precision, dtype) = match half {
+        "" => (Precision::Full, FloatDType::F32),
+        "f16" => (Precision::Half, FloatDType::F16),
+        "bf16" => (Precision::BFloat, FloatDType::BF16),
+        _ => return Err(format!("'{way}' is no way: what follows the - is f16 or bf16").into()),
+    };
+    if !opened.device.supports_dtype(dtype) {
+        return Err(format!("this device has no {half}").into());
+    }
+    opened.precision = precision;
+    tuning::set(match kernels {
         "burn" => Choices::NONE,
         "ours" => Choices::all(),
         _ => return Err(format!("'{way}' is no way; use burn or ours").into()),
@@ -91,15 +107,19 @@ fn ceiling(choice: &str) -> Outcome {
     let side = if software { 1024 } else { 4096 };
     let random = |n: usize| Tensor::<2>::random([n, n], Distribution::Normal(0.0, 1.0), &device);
     let (a, b) = (random(side), random(side));
-    let mut product = None;
-    let seconds = best(&device, || {
-        product = Some(a.clone().matmul(b.clone()));
-        let _ = device.flush();
-    });
-    drop(product);
-    let flops = 2.0 * (side as f64).powi(3) / seconds;
-    let bytes = tuning::copy_speed(&device);
-    Ok(json!({ "matmul_side": side, "matmul_flops": flops, "copy_bytes_per_s": bytes }))
+    let product = |dtype| {
+        let (a, b) = (a.clone().cast(dtype), b.clone().cast(dtype));
+        let mut product = None;
+        let seconds = best(&device, || {
+            product = Some(a.clone().matmul(b.clone()));
+            let _ = device.flush();
+        });
+        2.0 * (side as f64).powi(3) / seconds
+    };
+    let halves = if choice.starts_with("cuda") { FloatDType::BF16 } else { FloatDType::F16 };
+    let half = (!op::is_host(&device) && device.supports_dtype(halves)).then(|| product(halves));
+    let (full, bytes) = (product(FloatDType::F32), tuning::copy_speed(&device));
+    Ok(json!({ "matmul_side": side, "matmul_flops": full, "matmul_flops_half": half, "copy_bytes_per_s": bytes }))
 }
 
 /// The sizes of the tables.
@@ -156,8 +176,8 @@ fn train(choice: &str, size: &str, way: &str, shape: [&str; 2], seconds: &str, r
     let mut trainer = Trainer::new(&spec, &flat, AdamWConfig::default(), samples, &opened.device)?;
     drop(flat);
     trainer.set_portion(Portion { micro_batch: samples, recompute });
-    let vocabulary = u64::from(spec.vocab_size);
-    let tokens: Vec<u32> = (0..1 << 18).map(|i| nightjar_shared::rng::below(1, 2, i, vocabulary) as u32).collect();
+    trainer.set_precision(opened.precision);
+    let tokens = tokens(&spec);
     let mut steps = 0;
     let mut step = |trainer: &mut Trainer| {
         steps += 1;
@@ -173,6 +193,9 @@ fn train(choice: &str, size: &str, way: &str, shape: [&str; 2], seconds: &str, r
         step(&mut trainer)?;
         times.push(since.elapsed().as_secs_f64());
     }
+    if trainer.precision() != opened.precision {
+        return Err("a step had to be made in f32".into());
+    }
     let mean = times.iter().sum::<f64>() / times.len() as f64;
     times.sort_by(f64::total_cmp);
     let per_s = |seconds: f64| report.tokens as f64 / seconds;
@@ -183,6 +206,24 @@ fn train(choice: &str, size: &str, way: &str, shape: [&str; 2], seconds: &str, r
         "flops": flops_per_token(&spec, context) * per_s(mean),
         "memory_bytes": peak(&opened.device),
     }))
+}
+
+/// Random text.
+fn tokens(spec: &ModelSpec) -> Vec<u32> {
+    (0..1 << 18).map(|i| nightjar_shared::rng::below(1, 2, i, u64::from(spec.vocab_size)) as u32).collect()
+}
+
+/// As a worker starts: it measures what it does not know of the device, and takes what suits.
+fn start(choice: &str, size: &str, shape: [&str; 2], folder: &str) -> Outcome {
+    let [samples, context] = [shape[0].parse::<usize>()?, shape[1].parse::<usize>()?];
+    let spec = spec(size, context as u32)?;
+    let (flat, tokens) = (weights(&spec), tokens(&spec));
+    let since = Instant::now();
+    let opened = open_device(&DeviceSettings { choice: choice.parse()?, threads: 0, cache: Some(folder.into()) })?;
+    let mut trainer = Trainer::new(&spec, &flat, AdamWConfig::default(), samples, &opened.device)?;
+    trainer.set_precision(opened.precision);
+    trainer.step(&Batch::drawn(&tokens, context, 1, 0, 1, samples), 1e-4)?;
+    Ok(json!({ "seconds": since.elapsed().as_secs_f64(), "precision": format!("{:?}", trainer.precision()) }))
 }
 
 /// Bytes at the peak: a GPU's as its runtime holds them, on the processor the process's own.

@@ -21,7 +21,7 @@ use std::{
 /// How long a start may measure kernels on a device on which they were not measured yet.
 const MEASURED_FOR: Duration = Duration::from_secs(10);
 
-/// What the owner asks for: `auto`, `wgpu`, `wgpu:N` or `flex`.
+/// What the owner asks for: `auto`, `wgpu`, `wgpu:N`, `cuda`, `cuda:N` or `flex`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// The first discrete or else integrated GPU, else the processor. Never a software adapter.
@@ -29,6 +29,8 @@ pub enum DeviceChoice {
     Auto,
     /// A `wgpu` adapter by its index in [`adapters`]; without one, the best there is, a software adapter included.
     Wgpu(Option<usize>),
+    /// An NVIDIA GPU by its index, through CUDA; only in a build that has it, and never by `auto`.
+    Cuda(usize),
     /// The processor.
     Flex,
 }
@@ -39,6 +41,7 @@ impl fmt::Display for DeviceChoice {
             DeviceChoice::Auto => f.write_str("auto"),
             DeviceChoice::Wgpu(None) => f.write_str("wgpu"),
             DeviceChoice::Wgpu(Some(n)) => write!(f, "wgpu:{n}"),
+            DeviceChoice::Cuda(n) => write!(f, "cuda:{n}"),
             DeviceChoice::Flex => f.write_str("flex"),
         }
     }
@@ -51,10 +54,15 @@ impl FromStr for DeviceChoice {
         match text {
             "auto" => Ok(DeviceChoice::Auto),
             "wgpu" => Ok(DeviceChoice::Wgpu(None)),
+            "cuda" => Ok(DeviceChoice::Cuda(0)),
             "flex" => Ok(DeviceChoice::Flex),
             _ => {
-                let index = text.strip_prefix("wgpu:").and_then(|n| n.parse().ok());
-                index.map(|n| DeviceChoice::Wgpu(Some(n))).ok_or_else(|| DeviceError::NotADevice(text.into()))
+                let choice = text.split_once(':').and_then(|(kind, n)| match (kind, n.parse().ok()?) {
+                    ("wgpu", n) => Some(DeviceChoice::Wgpu(Some(n))),
+                    ("cuda", n) => Some(DeviceChoice::Cuda(n)),
+                    _ => None,
+                });
+                choice.ok_or_else(|| DeviceError::NotADevice(text.into()))
             }
         }
     }
@@ -64,8 +72,11 @@ impl FromStr for DeviceChoice {
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// The text names no device.
-    #[error("'{0}' is no device; use auto, flex, wgpu or wgpu:N (N counts adapters from 0)")]
+    #[error("'{0}' is no device; use auto, flex, wgpu or wgpu:N (N counts adapters from 0), or cuda:N")]
     NotADevice(String),
+    /// This build has no CUDA.
+    #[error("this program was built without CUDA; use wgpu, or build it with --features nightjar/cuda")]
+    NoCuda,
     /// There is no such adapter.
     #[error("there is no wgpu adapter {index}; found: {found}")]
     NoAdapter {
@@ -200,6 +211,9 @@ pub struct OpenDevice {
 /// decides, and a later one with another number of threads is refused.
 pub fn open(settings: &DeviceSettings) -> Result<OpenDevice, DeviceError> {
     let threads = bound_threads(settings.threads)?;
+    if let DeviceChoice::Cuda(index) = settings.choice {
+        return open_cuda(index);
+    }
     // Asking for adapters loads every driver: not for nothing.
     let adapters = if settings.choice == DeviceChoice::Flex { &[] } else { adapters() };
     let s = if threads == 1 { "" } else { "s" };
@@ -212,12 +226,24 @@ pub fn open(settings: &DeviceSettings) -> Result<OpenDevice, DeviceError> {
     }
 }
 
+#[cfg(feature = "cuda")]
+fn open_cuda(index: usize) -> Result<OpenDevice, DeviceError> {
+    let device = Device::cuda(index);
+    let (name, precision) = (format!("CUDA device {index}"), Precision::best_on(&device));
+    Ok(OpenDevice { device, name, software: false, precision, submits: None })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open_cuda(_: usize) -> Result<OpenDevice, DeviceError> {
+    Err(DeviceError::NoCuda)
+}
+
 /// The adapter a choice means, or `None` for the processor.
 fn choose(choice: DeviceChoice, adapters: &[Adapter]) -> Result<Option<&Adapter>, DeviceError> {
     let first = |kind| adapters.iter().find(|a| a.kind == kind);
     let best = || first(AdapterKind::Discrete).or(first(AdapterKind::Integrated));
     let wanted = match choice {
-        DeviceChoice::Flex => return Ok(None),
+        DeviceChoice::Flex | DeviceChoice::Cuda(_) => return Ok(None),
         DeviceChoice::Auto => return Ok(best()),
         DeviceChoice::Wgpu(None) => best().or(first(AdapterKind::Virtual)).or(adapters.first()),
         DeviceChoice::Wgpu(Some(index)) => adapters.get(index),
@@ -294,10 +320,11 @@ mod tests {
 
     #[test]
     fn choices_read_as_they_print() {
-        for text in ["auto", "wgpu", "wgpu:0", "wgpu:12", "flex"] {
+        assert_eq!("cuda".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(0));
+        for text in ["auto", "wgpu", "wgpu:0", "wgpu:12", "cuda:3", "flex"] {
             assert_eq!(text.parse::<DeviceChoice>().unwrap().to_string(), text);
         }
-        for text in ["", "cuda", "wgpu:", "wgpu:-1", "wgpu:x", "Flex"] {
+        for text in ["", "gpu", "wgpu:", "wgpu:-1", "cuda:x", "flex:0", "Flex"] {
             assert!(matches!(text.parse::<DeviceChoice>(), Err(DeviceError::NotADevice(_))), "{text}");
         }
     }

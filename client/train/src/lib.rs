@@ -17,7 +17,7 @@
 //! let shard = Shard::read(&compressed, 1024, 128, spec.vocab_size)?;
 //! let mut store = CheckpointStore::open(&disk, "lease-7", spec.parameters())?;
 //! for batch in shard.batches(0, 64, 8)? {
-//!     let report = trainer.step_while(&batch, 1e-3, || true)?; // false between micro-batches: TrainError::Stopped
+//!     let report = trainer.step_while(&batch, 1e-3, |_| true)?; // false at a gate: TrainError::Stopped
 //!     println!("loss {:.3}, {} tokens", report.loss, report.tokens);
 //! }
 //! let (weights, moments) = (trainer.weights()?, trainer.moments()?); // flat vectors, for the delta and the state
@@ -49,5 +49,5 @@ pub use model::{Model, ModelError};
 pub use optimizer::{AdamW, AdamWConfig, Moments};
 pub use precision::Precision;
 pub use sample::{Sampling, generate};
-pub use trainer::{Portion, StepReport, TrainError, Trainer, evaluate};
+pub use trainer::{Gate, Portion, StepReport, TrainError, Trainer, evaluate};
 pub use weights::WeightsError;

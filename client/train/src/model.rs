@@ -91,6 +91,19 @@ enum Keep {
     Tapes,
 }
 
+/// How a gradient is taken.
+pub(crate) struct Gradients<'a> {
+    /// The weights as products take them: [`Model::operands`].
+    pub operands: &'a Weights,
+    /// What the sum of nats is multiplied by.
+    pub scale: f32,
+    /// Whether a layer keeps only its input and runs forward once more in the backward pass: about a third more arithmetic
+    /// for a fraction of the memory.
+    pub recompute: bool,
+    /// Asked before each layer, on either way.
+    pub go_on: &'a mut dyn FnMut() -> bool,
+}
+
 /// Loss and gradient of one micro-batch.
 pub(crate) struct Gradient {
     /// Nats of each token (`[tokens]`), still on the device.
@@ -155,21 +168,19 @@ impl Model {
         self.weights.with_matrices_in(precision.dtype(), &self.spec)
     }
 
-    /// Nats a token, and the gradient of `scale` times their sum, in f32. With `recompute` a layer keeps only its input and
-    /// runs forward once more in the backward pass: about a third more arithmetic for a fraction of the memory.
+    /// Nats a token, and the gradient of `scale` times their sum, in f32; `None` if it was not to go on.
     pub(crate) fn gradient(
         &self,
-        operands: &Weights,
+        how: Gradients<'_>,
         tokens: &[u32],
         targets: &[u32],
         context: usize,
-        scale: f32,
-        recompute: bool,
-    ) -> Result<Gradient, ModelError> {
+    ) -> Result<Option<Gradient>, ModelError> {
+        let Gradients { operands, scale, recompute, go_on } = how;
         self.check(targets, context)?;
         let pass = self.pass(operands, tokens, context)?;
         let keep = if recompute { Keep::Inputs } else { Keep::Tapes };
-        let (x, kept) = pass.residual(tokens, keep);
+        let Some((x, kept)) = pass.residual(tokens, keep, go_on) else { return Ok(None) };
         let (h, inverse) = pass.norm(&x, operands.last_norm(self.layers()));
 
         let (nats, gradients) = op::linear_cross_entropy(&h, &self.head(operands), targets, Some(scale));
@@ -189,6 +200,9 @@ impl Model {
         blocks.extend(dhead);
         blocks.push(dlast_norm);
         for (l, kept) in kept.into_iter().enumerate().rev() {
+            if !go_on() {
+                return Ok(None);
+            }
             let tape = match kept {
                 Kept::Tape(tape) => *tape,
                 Kept::Input(x) => pass.layer(l, *x),
@@ -197,7 +211,7 @@ impl Model {
         }
         blocks.push(op::embedding_backward(&dx, tokens, dtable));
         blocks.reverse();
-        Ok(Gradient { nats, gradient: Weights { blocks } })
+        Ok(Some(Gradient { nats, gradient: Weights { blocks } }))
     }
 
     fn pass<'m>(&'m self, operands: &'m Weights, tokens: &[u32], context: usize) -> Result<Pass<'m>, ModelError> {
@@ -243,16 +257,19 @@ impl Model {
 impl Pass<'_> {
     /// The normed output of the last layer.
     fn hidden(&self, tokens: &[u32]) -> Tensor<2> {
-        let (x, _) = self.residual(tokens, Keep::Nothing);
+        let (x, _) = self.residual(tokens, Keep::Nothing, &mut || true).expect("it goes on");
         self.norm(&x, self.operands.last_norm(self.model.layers())).0
     }
 
-    /// The residual stream after the last layer, and what is kept of each layer.
-    fn residual(&self, tokens: &[u32], keep: Keep) -> (Tensor<2>, Vec<Kept>) {
+    /// The residual stream after the last layer, and what is kept of each layer; `None` if it was not to go on.
+    fn residual(&self, tokens: &[u32], keep: Keep, go_on: &mut dyn FnMut() -> bool) -> Option<(Tensor<2>, Vec<Kept>)> {
         let layers = self.model.layers();
         let mut kept = Vec::with_capacity(layers);
         let mut x = op::embedding(self.model.weights.embedding(), tokens);
         for l in 0..layers {
+            if !go_on() {
+                return None;
+            }
             if keep == Keep::Inputs {
                 kept.push(Kept::Input(Box::new(x.clone())));
             }
@@ -262,7 +279,7 @@ impl Pass<'_> {
                 kept.push(Kept::Tape(Box::new(tape)));
             }
         }
-        (x, kept)
+        Some((x, kept))
     }
 
     /// A layer up to its last product.

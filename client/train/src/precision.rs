@@ -4,7 +4,7 @@
 //! range bears, which is found by trying.
 
 use burn::tensor::{Device, FloatDType};
-use nightjar_shaders::tuning;
+use nightjar_shaders::{kernel, op, tuning};
 
 /// What a training step's products are computed in; they accumulate in f32 whatever it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,7 +22,14 @@ impl Precision {
     /// What is best on a device: half the width where it can and gains by it. Where our kernels run that is measured once
     /// a device; hardware with CUDA is built for bf16.
     pub fn best_on(device: &Device) -> Self {
-        if tuning::halves_products(device) { Precision::Half } else { Precision::Full }
+        let is_cuda = !op::is_host(device) && !kernel::runs_on(device);
+        if tuning::halves_products(device) {
+            Precision::Half
+        } else if is_cuda && device.supports_dtype(FloatDType::BF16) {
+            Precision::BFloat
+        } else {
+            Precision::Full
+        }
     }
 
     /// The type of products.

@@ -23,6 +23,9 @@ const VARIABLE: &str = "CUBECL_WGPU_MAX_TASKS";
 const FILE: &str = "submits.json";
 /// The newest measurement counts so much.
 const NEWEST: f64 = 0.2;
+/// The device is never more than so many seconds behind: what was given to it is done even after its owner has had the
+/// worker frozen.
+const AHEAD_S_MAX: f64 = 0.05;
 
 /// What a device gathers in a submit, and how to ask it how many there were.
 #[derive(Clone, Debug)]
@@ -84,10 +87,40 @@ impl Submits {
     }
 }
 
+/// How many layers are given to the device before it is waited for.
+#[derive(Debug, Default)]
+struct Ahead {
+    /// Since it was last waited for.
+    layers: u32,
+    /// Of the micro-batch.
+    given: u32,
+    /// Seconds of one, as the last micro-batch had it.
+    layer_s: Option<f64>,
+}
+
+impl Ahead {
+    /// One more is about to be given; whether the device is to be waited for first.
+    fn is_enough(&mut self) -> bool {
+        let is_enough = self.layer_s.is_none_or(|layer_s| f64::from(self.layers + 1) * layer_s > AHEAD_S_MAX);
+        self.layers = if is_enough { 1 } else { self.layers + 1 };
+        self.given += 1;
+        is_enough
+    }
+
+    /// The device has done them all.
+    fn done(&mut self, took_s: f64) {
+        if self.given > 0 {
+            self.layer_s = Some(took_s / f64::from(self.given));
+        }
+        (self.layers, self.given) = (0, 0);
+    }
+}
+
 /// Measures the submits of a lease.
 #[derive(Debug)]
 pub(crate) struct Gauge {
     submits: Option<Submits>,
+    ahead: Ahead,
     since: Option<(u64, Instant)>,
     mean_s: Option<f64>,
 }
@@ -95,7 +128,7 @@ pub(crate) struct Gauge {
 impl Gauge {
     /// Without submits it measures nothing.
     pub fn new(submits: Option<Submits>) -> Self {
-        Gauge { submits, since: None, mean_s: None }
+        Gauge { submits, ahead: Ahead::default(), since: None, mean_s: None }
     }
 
     /// The device has nothing to do, and is given something now.
@@ -107,6 +140,7 @@ impl Gauge {
     pub fn end(&mut self) {
         let Some((before, began)) = self.since.take() else { return };
         let took = began.elapsed().as_secs_f64();
+        self.ahead.done(took);
         let after = self.submits.as_ref().and_then(Submits::number).unwrap_or(before);
         // The last is the one that asks.
         let submits = after.saturating_sub(before + 1);
@@ -116,6 +150,11 @@ impl Gauge {
         }
     }
 
+    /// A layer is about to be given to the device; whether it is to be waited for first. The processor has no queue.
+    pub fn is_enough_ahead(&mut self) -> bool {
+        self.submits.is_some() && self.ahead.is_enough()
+    }
+
     /// How long a submit takes.
     pub fn mean(&self) -> Option<Duration> {
         self.mean_s.map(Duration::from_secs_f64)
@@ -123,7 +162,7 @@ impl Gauge {
 
     /// What was measured does not hold any more.
     pub fn forget(&mut self) {
-        (self.since, self.mean_s) = (None, None);
+        (self.ahead, self.since, self.mean_s) = (Ahead::default(), None, None);
     }
 
     /// Whether a submit takes too long and cannot be made shorter by giving it fewer launches: there must be less in each.
@@ -154,6 +193,22 @@ mod tests {
         assert_eq!(suited(2, ms(1)), 10);
         assert_eq!(suited(1, ms(500)), 1, "never none");
         assert_eq!(suited(4, Duration::ZERO), 32);
+    }
+
+    #[test]
+    fn the_device_is_waited_for_before_it_falls_too_far_behind() {
+        let mut ahead = Ahead::default();
+        let mut waits = |layers: u32, took_s: f64| {
+            let waits = (0..layers).filter(|_| ahead.is_enough()).count();
+            ahead.done(took_s);
+            waits
+        };
+        assert_eq!(waits(24, 0.48), 24, "nothing is known yet");
+        assert_eq!(waits(24, 0.024), 11, "two layers of 20 ms at a time");
+        assert_eq!(waits(24, 4.8), 0, "24 of 1 ms are short");
+        assert_eq!(waits(24, 4.8), 24, "each of 200 ms is too long already");
+        // Smaller micro-batches are measured anew.
+        assert_eq!(waits(24, 0.24), 24);
     }
 
     #[test]

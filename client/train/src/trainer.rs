@@ -2,7 +2,7 @@
 
 use crate::{
     batches::Batch,
-    model::{Model, ModelError},
+    model::{Gradients, Model, ModelError},
     optimizer::{AdamW, AdamWConfig, Moments},
     precision::{LossScale, Precision},
     weights::{Weights, WeightsError},
@@ -22,8 +22,8 @@ pub enum TrainError {
         /// Global norm.
         grad_norm: f64,
     },
-    /// The caller asked to stop between two micro-batches.
-    #[error("stopped between two micro-batches; the step was not applied")]
+    /// The caller asked to stop in the middle.
+    #[error("stopped in the middle; the step was not applied")]
     Stopped,
     /// The batch has no samples.
     #[error("the batch is empty")]
@@ -34,6 +34,15 @@ pub enum TrainError {
     /// State and model do not fit, or the device failed.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+}
+
+/// Where in a step its caller may pause it, or end it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Before a micro-batch.
+    MicroBatch,
+    /// Before a layer, on either way.
+    Layer,
 }
 
 /// What one inner step did.
@@ -70,29 +79,28 @@ impl Portion {
     /// Tokens at once that keep a device busy: with fewer, its matrix products wait for memory.
     const TOKENS_ENOUGH: u64 = 1024;
 
-    /// The largest portion of a batch of `samples` whose activations fit `memory` bytes. Layers are recomputed where
-    /// otherwise not even 1024 tokens would fit. Never less than one sample, whatever the memory.
-    pub fn fitting(spec: &ModelSpec, context: usize, samples: usize, memory: u64) -> Self {
+    /// The largest portion of a batch of `samples` whose activations fit `memory` bytes of a device. Layers are recomputed
+    /// where otherwise not even 1024 tokens would fit. Never less than one sample, whatever the memory.
+    pub fn fitting(spec: &ModelSpec, context: usize, samples: usize, memory: u64, device: &Device) -> Self {
         let (samples, context) = (samples.max(1) as u64, context.max(1) as u64);
-        let fits = |recompute| {
-            let bytes = Self::sample_bytes(spec, context, recompute);
-            (memory.saturating_sub(Self::fixed_bytes(spec)) / bytes).clamp(1, samples)
-        };
+        let fixed = Self::fixed_bytes(spec, device);
+        let of_sample = |recompute| Self::sample_bytes(spec, context, recompute, device);
+        let fits = |recompute| (memory.saturating_sub(fixed) / of_sample(recompute)).clamp(1, samples);
         let plain = fits(false);
         let recompute = plain * context < Self::TOKENS_ENOUGH.min(samples * context) && fits(true) > plain
-            || memory < Self::fixed_bytes(spec) + Self::sample_bytes(spec, context, false);
+            || memory < fixed + of_sample(false);
         Portion { micro_batch: if recompute { fits(true) } else { plain } as usize, recompute }
     }
 
     /// Bytes of the logits of a chunk of tokens, twice, since their gradient's product needs room as well.
-    fn fixed_bytes(spec: &ModelSpec) -> u64 {
+    fn fixed_bytes(spec: &ModelSpec, device: &Device) -> u64 {
         let vocabulary = spec.vocab_size as usize;
-        2 * 4 * (op::chunk_tokens(vocabulary, true) * vocabulary) as u64
+        2 * 4 * (op::chunk_tokens(vocabulary, op::is_host(device)) * vocabulary) as u64
     }
 
-    /// Bytes that one sample's activations take between forward and backward pass, in the way of attention that keeps
-    /// the most (with the whole of the probabilities, where the context is one block).
-    fn sample_bytes(spec: &ModelSpec, context: u64, recompute: bool) -> u64 {
+    /// Bytes that one sample's activations take between forward and backward pass. In half the width they take less, which
+    /// makes up for the copy of the matrices.
+    fn sample_bytes(spec: &ModelSpec, context: u64, recompute: bool, device: &Device) -> u64 {
         let [hidden, intermediate, layers, heads, kv] = [
             spec.hidden_size,
             spec.intermediate_size,
@@ -104,7 +112,8 @@ impl Portion {
         // Per token and layer: input, two normed, attended and middle; the packed rows as projected and as attention
         // keeps them; gate and up, and what they make. Working space of the same order is a second layer's worth.
         let packed = (heads + 2 * kv) * spec.head_size() as u64;
-        let layer = 5 * hidden + 2 * packed + 3 * intermediate + 2 * heads * context.min(op::ATTENTION_BLOCK as u64);
+        let scores = op::attention_scores(context as usize, device) as u64;
+        let layer = 5 * hidden + 2 * packed + 3 * intermediate + 2 * heads * scores;
         let kept = if recompute { layers * hidden + 2 * layer } else { (layers + 1) * layer };
         4 * context * (kept + 4 * hidden)
     }
@@ -183,14 +192,14 @@ impl Trainer {
 
     /// One inner step on a batch.
     pub fn step(&mut self, batch: &Batch, lr: f64) -> Result<StepReport, TrainError> {
-        self.step_while(batch, lr, || true)
+        self.step_while(batch, lr, |_| true)
     }
 
-    /// One inner step that asks `go_on` before each micro-batch; on false it ends as [`TrainError::Stopped`].
+    /// One inner step that asks `go_on` at each gate; on false it ends as [`TrainError::Stopped`].
     ///
     /// A gradient that leaves the range of half a type's width is taken anew with a smaller scale, and where that does not
     /// help the step and all later ones are made in f32: a batch is never lost to rounding.
-    pub fn step_while(&mut self, batch: &Batch, lr: f64, mut go_on: impl FnMut() -> bool) -> Result<StepReport, TrainError> {
+    pub fn step_while(&mut self, batch: &Batch, lr: f64, mut go_on: impl FnMut(Gate) -> bool) -> Result<StepReport, TrainError> {
         if batch.samples() == 0 {
             return Err(TrainError::EmptyBatch);
         }
@@ -214,7 +223,7 @@ impl Trainer {
     }
 
     /// Mean loss and gradient of a batch; the gradient is `scale` times as large as it should be.
-    fn gradient(&self, batch: &Batch, scale: f32, go_on: &mut impl FnMut() -> bool) -> Result<Taken, TrainError> {
+    fn gradient(&self, batch: &Batch, scale: f32, go_on: &mut dyn FnMut(Gate) -> bool) -> Result<Taken, TrainError> {
         let tokens = batch.tokens();
         let operands = self.model.operands(self.precision);
         let (recompute, share) = (self.portion.recompute, scale / tokens as f32);
@@ -222,10 +231,12 @@ impl Trainer {
         // Read only at the end, together with the norm, so that the device is waited for once a step.
         let mut read = Transaction::default();
         for part in batch.parts(self.portion.micro_batch) {
-            if !go_on() {
+            if !go_on(Gate::MicroBatch) {
                 return Err(TrainError::Stopped);
             }
-            let g = self.model.gradient(&operands, &part.inputs(), &part.targets(), part.context(), share, recompute)?;
+            let (inputs, targets) = (part.inputs(), part.targets());
+            let pass = Gradients { operands: &operands, scale: share, recompute, go_on: &mut || go_on(Gate::Layer) };
+            let g = self.model.gradient(pass, &inputs, &targets, part.context())?.ok_or(TrainError::Stopped)?;
             read = read.register(g.nats);
             match &mut sum {
                 Some(sum) => sum.add(g.gradient),

@@ -106,7 +106,7 @@ fn layers_computed_anew_give_the_same_gradient() {
 #[test]
 fn a_portion_fits_the_memory() {
     let spec = ModelSpec { max_position_embeddings: 512, ..ModelSpec::tiny() };
-    let fitting = |memory: u64| Portion::fitting(&spec, 512, 16, memory);
+    let fitting = |memory: u64| Portion::fitting(&spec, 512, 16, memory, &Device::flex());
     assert_eq!(fitting(u64::MAX), Portion { micro_batch: 16, recompute: false });
     assert_eq!(fitting(0), Portion { micro_batch: 1, recompute: true });
     // With less memory never more at once; layers are computed anew only below, and where that makes more fit.
@@ -117,7 +117,7 @@ fn a_portion_fits_the_memory() {
     assert!(middle.micro_batch * 512 >= 1024 && middle.micro_batch < 16, "{steps:?}");
     // A model whose logits alone would fill the memory: they count by the chunk.
     let wide = ModelSpec { vocab_size: 128_000, ..spec.clone() };
-    assert!(!Portion::fitting(&wide, 512, 16, 1 << 30).recompute);
+    assert!(!Portion::fitting(&wide, 512, 16, 1 << 30, &Device::flex()).recompute);
 }
 
 #[test]
@@ -177,13 +177,23 @@ fn a_stopped_step_is_not_applied() {
     let spec = little();
     let w = weights(&spec);
     let mut trainer = Trainer::new(&spec, &w, AdamWConfig::default(), 1, &Device::flex()).unwrap();
-    let mut asked = 0;
-    let stopped = trainer.step_while(&batch(&spec, 3, 20), 1e-2, || {
-        asked += 1;
-        asked < 3
-    });
-    assert!(matches!(stopped, Err(TrainError::Stopped)));
-    assert_eq!(trainer.weights().unwrap(), w);
+    let mut stop_at = |gate: usize| {
+        let mut passed = vec![];
+        let ended = trainer.step_while(&batch(&spec, 3, 20), 1e-2, |gate_at_hand| {
+            passed.push(gate_at_hand);
+            passed.len() <= gate
+        });
+        (ended, passed, trainer.weights().unwrap())
+    };
+    // Three micro-batches, each through two layers and back.
+    for gate in 0..15 {
+        let (ended, passed, weights) = stop_at(gate);
+        assert!(matches!(ended, Err(TrainError::Stopped)), "at gate {gate}");
+        assert_eq!((passed.len(), weights), (gate + 1, w.clone()));
+    }
+    let (ended, passed, weights) = stop_at(15);
+    assert!(ended.is_ok() && weights != w);
+    assert_eq!(passed.iter().filter(|gate| **gate == Gate::MicroBatch).count(), 3);
 }
 
 #[test]

@@ -21,12 +21,19 @@
 mod blocks;
 mod flash;
 
-use super::rope;
-use crate::cpu::heads::Heads;
-pub use blocks::HOST_BLOCK as ATTENTION_BLOCK;
+use super::{host::is_host, rope};
+use crate::{
+    cpu::heads::Heads,
+    tuning::{self, Op},
+};
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 pub use flash::{BACKWARD_KEYS, BACKWARD_QUERIES, FORWARD};
 use std::sync::OnceLock;
+
+/// How many of a head's scores are in memory for each query: those of a block, or none with the kernels.
+pub fn attention_scores(context: usize, device: &Device) -> usize {
+    if tuning::uses(Op::Attention, device) { 0 } else { context.min(blocks::length(is_host(device))) }
+}
 
 /// What attention needs for one context length: rotary tables, and masks where Burn's own operations run.
 #[derive(Clone, Debug)]

@@ -18,7 +18,7 @@ pub mod update;
 
 pub use crate::cpu::{adamw::Update, heads::Heads};
 pub use adamw::{adamw, sum_of_squares};
-pub use attention::{ATTENTION_BLOCK, Saved, Tables, attention, attention_backward};
+pub use attention::{Saved, Tables, attention, attention_backward, attention_scores};
 pub use cross_entropy::{chunk_tokens, cross_entropy, linear_cross_entropy};
 pub use embedding::{embedding, embedding_backward};
 pub use host::is_host;

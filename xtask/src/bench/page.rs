@@ -11,10 +11,11 @@ How fast training is, device by device. This page is written by `cargo xtask ben
 
 How to read it: a row trains one model on random tokens, in a process of its own: two steps that do not count, then as many
 as fit some seconds. *Model FLOP/s* counts what the model needs (six operations a weight and token, and causal attention's
-products), not what is computed a second time; its share is of the device's *ceiling*, a large f32 matrix product through
-the same runtime in the same run. *Memory* is the peak: of a GPU what its runtime holds, of the processor the whole process.
+products), not what is computed a second time; its share is of the device's *ceiling*, a large matrix product of the same
+type through the same runtime in the same run. *Memory* is the peak: of a GPU what its runtime holds, of the processor the whole process.
 *Burn* is Burn's own operations alone, *ours* takes our kernel wherever there is one (a start on a new device measures each
-and takes those that gain). On the processor (`flex`) there is one way, the CPU twins. All in f32 unless a row says bf16.
+and takes those that gain). On the processor (`flex`) there is one way, the CPU twins. Products are in f32 unless a row says
+f16 or bf16; weights and sums always are.
 ";
 
 /// The whole page.
@@ -38,6 +39,9 @@ pub fn machine(m: &Machine) -> String {
     if let Some(c) = &m.ceiling {
         let side = c.matmul_side;
         put(&mut text, format_args!("Ceiling: {}FLOP/s in a product of {side}×{side}, ", si(c.matmul_flops)));
+        if let Some(half) = c.matmul_flops_half {
+            put(&mut text, format_args!("{}FLOP/s in one of half the width, ", si(half)));
+        }
         put(&mut text, format_args!("{}B/s copied (read and written).\n\n", si(c.copy_bytes_per_s)));
     }
     if !m.rows.is_empty() {
@@ -45,9 +49,14 @@ pub fn machine(m: &Machine) -> String {
             "| model | batch | way | tokens/s (worst–best step) | model FLOP/s | of the ceiling | memory | first step |\n",
         );
         text.push_str("|---|---|---|---|---|---|---|---|\n");
-        let peak = m.ceiling.as_ref().map(|c| c.matmul_flops);
-        m.rows.iter().for_each(|r| row(&mut text, r, peak));
+        let peak =
+            |r: &Row| m.ceiling.as_ref().and_then(|c| if r.is_half() { c.matmul_flops_half } else { Some(c.matmul_flops) });
+        m.rows.iter().for_each(|r| row(&mut text, r, peak(r)));
         text.push('\n');
+    }
+    if let Some(s) = &m.starts {
+        put(&mut text, format_args!("From a worker's start to the end of its first step (0.8M, 2×128): {:.1} s", s.new_s));
+        put(&mut text, format_args!(" on a new device, {:.1} s on one that is known.\n\n", s.known_s));
     }
     grown(&mut text, &m.growth);
     text
@@ -127,7 +136,7 @@ fn scaled(x: f64, base: f64, prefixes: [&str; 6]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::report::{Ceiling, Device, Trained};
+    use crate::bench::report::{Ceiling, Device, Starts, Trained};
 
     #[test]
     fn numbers_have_three_digits_and_a_prefix() {
@@ -151,14 +160,18 @@ mod tests {
         let growth = |way: &str, bytes| Growth { what: "loss".into(), way: way.into(), tokens: 64, vocabulary: 256, bytes };
         let device =
             Device { device: "wgpu:0".into(), name: "A".into(), api: "vulkan".into(), driver: "B 1".into(), software: false };
-        let ceiling = Some(Ceiling { matmul_side: 64, matmul_flops: 1e10, copy_bytes_per_s: 1e9 });
-        let rows = vec![row("ours", Ok(trained)), row("burn", Err("no | room".into()))];
-        let machine = Machine { device, ceiling, rows, growth: vec![growth("burn", Ok(2048)), growth("ours", Err("x".into()))] };
+        let ceiling = Some(Ceiling { matmul_side: 64, matmul_flops: 1e10, matmul_flops_half: Some(2e10), copy_bytes_per_s: 1e9 });
+        let rows = vec![row("ours", Ok(trained)), row("ours-f16", Ok(trained)), row("burn", Err("no | room".into()))];
+        let starts = Some(Starts { new_s: 30.0, known_s: 4.0 });
+        let machine =
+            Machine { device, ceiling, rows, starts, growth: vec![growth("burn", Ok(2048)), growth("ours", Err("x".into()))] };
         let kept: Machine = serde_json::from_str(&serde_json::to_string(&machine).unwrap()).unwrap();
         for part in [
             "## A (vulkan B 1)",
             "| 10M | 8×128 | ours | 1.00 k (900–1.10 k) | 5.00 G | 50 % | 1.00 MiB | 2.0 s |",
+            "| 10M | 8×128 | ours-f16 | 1.00 k (900–1.10 k) | 5.00 G | 25 % | 1.00 MiB | 2.0 s |",
             "| 10M | 8×128 | burn | not measured: no / room |",
+            "first step (0.8M, 2×128): 30.0 s on a new device, 4.0 s on one that is known.",
             "| tokens | vocabulary | burn | ours |",
             "| 64 | 256 | 2.00 KiB | x |",
         ] {

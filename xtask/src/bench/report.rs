@@ -14,6 +14,8 @@ pub struct Machine {
     pub device: Device,
     pub ceiling: Option<Ceiling>,
     pub rows: Vec<Row>,
+    #[serde(default)]
+    pub starts: Option<Starts>,
     pub growth: Vec<Growth>,
 }
 
@@ -42,6 +44,9 @@ pub struct Ceiling {
     pub matmul_side: u32,
     /// Operations a second of their product.
     pub matmul_flops: f64,
+    /// The same in f16, on CUDA in bf16; `None` where the device has neither.
+    #[serde(default)]
+    pub matmul_flops_half: Option<f64>,
     /// Bytes a second, read and written.
     pub copy_bytes_per_s: f64,
 }
@@ -66,14 +71,21 @@ impl Shape {
 #[derive(Serialize, Deserialize)]
 pub struct Row {
     pub size: String,
-    /// `burn`, `ours`, or a way of PyTorch.
+    /// `burn` or `ours`, maybe with the type of products behind it, or a way of PyTorch.
     pub way: String,
     pub shape: String,
     pub outcome: Result<Trained, String>,
 }
 
+impl Row {
+    /// Whether its products are of half the width.
+    pub fn is_half(&self) -> bool {
+        self.way.ends_with("f16")
+    }
+}
+
 /// What training came to.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct Trained {
     pub steps: u32,
     pub first_step_s: f64,
@@ -85,6 +97,15 @@ pub struct Trained {
     pub flops: f64,
     /// At the peak, where it can be asked.
     pub memory_bytes: Option<u64>,
+}
+
+/// Seconds from a worker's start to the end of its first step, on the smallest model.
+#[derive(Serialize, Deserialize)]
+pub struct Starts {
+    /// On a device on which nothing was measured or compiled yet.
+    pub new_s: f64,
+    /// With what the first start left in the worker's cache folder.
+    pub known_s: f64,
 }
 
 /// Memory of one operation, forward and backward, beyond that of an idle process.
@@ -99,7 +120,13 @@ pub struct Growth {
     pub bytes: Result<u64, String>,
 }
 
-/// The example's answer.
+/// The example's answer to `start`.
+#[derive(Deserialize)]
+pub struct Start {
+    pub seconds: f64,
+}
+
+/// The example's answer to `memory`.
 #[derive(Deserialize)]
 pub struct Memory {
     pub memory_bytes: u64,

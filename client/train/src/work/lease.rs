@@ -30,7 +30,7 @@ use nightjar_shared::{
 };
 use std::{borrow::Cow, sync::atomic::AtomicBool};
 
-/// Samples that go through the model together when it is measured.
+/// Samples that go through the model together when it is measured, if memory allows.
 const EVALUATED_AT_ONCE: usize = 16;
 /// What the program, Burn and a driver take before there is a model.
 const RUNTIME_BYTES: u64 = 192 << 20;
@@ -172,7 +172,8 @@ impl Bench {
         let weights = base::build(room.disk, &spec.model, base)?;
         let model = Model::new(&spec.model, &weights.flat(), &self.device)?;
         let samples = shard(&spec, slice, room.disk)?.range(range(slice))?;
-        let (nats, tokens) = trainer::evaluate(&model, &samples, EVALUATED_AT_ONCE)?;
+        let at_once = portion(&spec, room, &self.device, EVALUATED_AT_ONCE).micro_batch;
+        let (nats, tokens) = trainer::evaluate(&model, &samples, at_once)?;
         let weights_file = keep_weights(base, &weights, room.disk)?;
         Ok(Evaluated { lease_id: job.lease_id, nats, tokens, weights_file })
     }
@@ -196,7 +197,7 @@ impl Bench {
                 (progress, Cow::Borrowed(flat), moments(spec, job, flat.len(), room.disk)?)
             }
         };
-        let portion = portion(spec, room);
+        let portion = portion(spec, room, &self.device, spec.inner.batch_samples as usize);
         let mut trainer = match self.trainer.take() {
             Some((model, settings, mut trainer)) if model == spec.model && settings == config => {
                 trainer.load_weights(&weights)?;
@@ -299,15 +300,15 @@ fn parse_spec(json: &str) -> Result<RunSpec, WorkError> {
     Ok(spec)
 }
 
-/// How much of a step's batch goes through the model at once: what a quarter of the free memory holds, and what the owner
+/// How much of a batch goes through the model at once: what a quarter of the free memory holds, and what the owner
 /// allows holds beside the training state. A GPU's own memory cannot be asked through `wgpu`; the computer's stands in for
 /// it.
-pub(super) fn portion(spec: &RunSpec, room: &Room<'_>) -> Portion {
+pub(super) fn portion(spec: &RunSpec, room: &Room<'_>, device: &Device, samples: usize) -> Portion {
     let model = &spec.model;
     let allowed = match room.live.memory_bytes() {
         u64::MAX => u64::MAX,
         bytes => bytes.saturating_sub(RUNTIME_BYTES + 4 * STATE_FLOATS * model.parameters() as u64),
     };
-    let (context, samples) = (model.max_position_embeddings as usize, spec.inner.batch_samples as usize);
-    Portion::fitting(model, context, samples, allowed.min(room.memory_free / 4))
+    let context = model.max_position_embeddings as usize;
+    Portion::fitting(model, context, samples, allowed.min(room.memory_free / 4), device)
 }

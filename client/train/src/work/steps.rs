@@ -9,7 +9,7 @@ use crate::{
     batches::Batch,
     checkpoint::{Checkpoint, CheckpointStore, LeaseProgress},
     submits::Gauge,
-    trainer::{Portion, StepReport, TrainError, Trainer},
+    trainer::{Gate, Portion, StepReport, TrainError, Trainer},
 };
 use burn::tensor::Device;
 use nightjar_shared::{
@@ -103,7 +103,7 @@ impl Steps<'_, '_> {
     /// step at hand begins again after it.
     fn step(&mut self, batch: &Batch, rate: f64) -> Result<Option<StepReport>, WorkError> {
         loop {
-            let portion = portion(self.spec, self.room);
+            let portion = portion(self.spec, self.room, &self.device, self.spec.inner.batch_samples as usize);
             let portion = Portion { micro_batch: portion.micro_batch.min(self.samples_max), ..portion };
             self.trainer.set_portion(portion);
             if self.gauge.is_at_its_end() && portion.micro_batch > 1 {
@@ -112,9 +112,15 @@ impl Steps<'_, '_> {
                 continue;
             }
             let (room, device, duty, gauge) = (self.room, &self.device, &mut self.duty, &mut self.gauge);
-            let go_on = || {
-                // Never more than one micro-batch is under way: what was frozen or stopped leaves no long queue behind. A
-                // fault of the device shows when the step is read.
+            let go_on = |gate| {
+                if gate == Gate::Layer {
+                    // What was frozen or stopped leaves no long queue behind.
+                    if gauge.is_enough_ahead() {
+                        let _ = device.sync();
+                    }
+                    return !heard(room);
+                }
+                // Never more than one micro-batch is under way. A fault of the device shows when the step is read.
                 let _ = device.sync();
                 gauge.end();
                 duty.breathe(|| heard(room));

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{DeviceSettings, open_device};
+use burn::tensor::Device;
 use nightjar_shared::{
     delta,
     disk::{Disk, FolderDisk},
@@ -253,7 +254,7 @@ fn memory_that_is_allowed_bounds_the_micro_batch() {
     let (live, stop) = (Live::default(), AtomicBool::new(false));
     let samples = |memory_free| {
         let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free, live: &live, stop: &stop, say: &|_| {} };
-        lease::portion(&spec, &room).micro_batch
+        lease::portion(&spec, &room, &Device::flex(), 64).micro_batch
     };
     assert_eq!(samples(1 << 40), 64);
     assert_eq!(samples(0), 1);

@@ -17,7 +17,7 @@ use std::ops::Range;
 
 /// Queries that are taken at once on the processor, where no kernel does without: a block's scores stay in the cache, and
 /// the half above the diagonal is left out.
-pub const HOST_BLOCK: usize = 256;
+const HOST_BLOCK: usize = 256;
 /// Elsewhere: a GPU wants large products.
 const DEVICE_BLOCK: usize = 1024;
 
@@ -30,9 +30,14 @@ pub struct Saved {
     p: Option<Tensor<4>>,
 }
 
+/// Queries of a block.
+pub fn length(host: bool) -> usize {
+    if host { HOST_BLOCK } else { DEVICE_BLOCK }
+}
+
 /// The blocks of queries of a context.
 fn blocks(context: usize, host: bool) -> Vec<Range<usize>> {
-    let block = if host { HOST_BLOCK } else { DEVICE_BLOCK };
+    let block = length(host);
     (0..context).step_by(block).map(|start| start..context.min(start + block)).collect()
 }
 
