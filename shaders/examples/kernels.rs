@@ -1,5 +1,5 @@
 //! Times every kernel against the other way on the device at hand, beside a copy in the same run:
-//! `cargo run --workspace --example kernels -- [--kind discrete|integrated|software] [--json FILE]`.
+//! `cargo build --workspace --example kernels`, then `target/debug/examples/kernels [--kind discrete|integrated|software] [--json FILE]`.
 //!
 //! Effective GB/s are the bytes that the operation must move at the least, each value once, by the time it takes; a
 //! kernel at the copy's speed cannot be made faster. On a software adapter the figures say nothing about GPUs.

@@ -19,8 +19,9 @@ use crate::{
     weights::WeightsError,
 };
 use burn::tensor::Device;
+use nightjar_shaders::op;
 use nightjar_shared::{
-    delta::{self, CodecId},
+    delta::CodecId,
     disk::Disk,
     ids::BlobHash,
     model_spec::ModelSpec,
@@ -259,7 +260,8 @@ fn finish(
         return Err(WorkError::NotFinite);
     }
     let mut residual = residual(job, base.len(), disk)?;
-    let delta = delta::encode(&spec.model, encoding, &pseudo_gradient, &mut residual);
+    let device = trainer.model().device();
+    let delta = op::delta::encode(&spec.model, encoding, &pseudo_gradient, &mut residual, device);
     let file = |kind: &str| format!("work/lease-{}.{kind}", job.lease_id);
     trained.delta_file = file("delta");
     trained.delta_hash = BlobHash::of(&delta).0.to_vec();
