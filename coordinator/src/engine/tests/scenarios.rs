@@ -346,6 +346,25 @@ fn a_quorum_that_came_together_before_a_crash_is_published_after_it() {
     assert!(matches!(world.offer(owl, world.offer_for(&lease)), Body::Done(d) if d.merged), "the device hears of it at last");
 }
 
+/// The version that is being pressed is made of the deltas before: what comes meanwhile is a step on top of it.
+#[test]
+fn a_delta_that_comes_while_a_version_is_pressed_is_stale_by_it() {
+    let mut world = world();
+    let owls = [world.volunteer(1), world.volunteer(2), world.volunteer(3)];
+    let leases = owls.map(|owl| world.lease(owl));
+    world.press_is_slow = true;
+    for (owl, lease) in owls.into_iter().zip(&leases) {
+        assert!(matches!(world.offer(owl, world.offer_for(lease)), Body::Done(d) if d.merged && d.version == 0));
+    }
+    world.deliver();
+    let facts = world.ledger.facts();
+    assert_eq!(facts.versions.last().map(|v| (v.version, v.through_seq)), Some((Version(1), 2)));
+    assert_eq!(facts.deltas.iter().map(|d| d.staleness).collect::<Vec<_>>(), [0, 0, 1]);
+    let weight = world.spec.merge.staleness.weight(1);
+    assert_eq!((facts.deltas[2].weight, world.merged[2].weight), (weight, weight));
+    assert!(weight < 1.0);
+}
+
 #[test]
 fn after_the_quorum_more_deltas_are_waited_for_as_long_as_the_grace_period() {
     let mut spec = spec();
