@@ -354,6 +354,29 @@ fn each_fault_has_its_name() {
 }
 
 #[test]
+fn a_head_is_held_against_what_the_run_asks_for() {
+    let model = odd();
+    let n = model.parameters();
+    let encoded = |delta: &DeltaSpec| encode(&model, delta, &noise(n, 1), &mut vec![0.0; n]);
+    for asked in every_codec() {
+        for delta in every_codec() {
+            let (codecs, counts) = ((asked.codec, delta.codec), (asked.k, delta.k));
+            let expected = match (asked.codec, delta.codec) {
+                (expected, got) if expected != got => Err(DeltaError::OtherCodec { expected, got }),
+                (CodecId::Sparse2, _) if asked.k != delta.k => Err(DeltaError::OtherCount { expected: asked.k, got: delta.k }),
+                _ => Ok(()),
+            };
+            assert_eq!(check_head(&model, &asked, &encoded(&delta)), expected, "{codecs:?} {counts:?}");
+        }
+        let mut part = encoded(&asked);
+        let tensors = model.tensors().len();
+        part[8] = 1;
+        assert_eq!(check_head(&model, &asked, &part), Err(DeltaError::Partial { expected: tensors, got: tensors - 1 }));
+        assert_eq!(check_head(&model, &asked, &part[..15]), Err(DeltaError::Truncated(Truncated)));
+    }
+}
+
+#[test]
 fn spare_bits_must_be_zero() {
     // An embedding of five values: ⌈5/2⌉ = 3 bytes of 4-bit codes with half a byte to spare, ⌈5/4⌉ = 2 of 2-bit ones
     // with three quarters of a byte.
