@@ -2,7 +2,7 @@
 
 use super::world::{World, device, manifest, spec};
 use crate::{
-    engine::{event::Event, event::Measured, pool::Pool, range_of, record::LeaseKind as Kind},
+    engine::{event::Event, event::Measured},
     replay,
 };
 use nightjar_shared::run_spec::Pacing;
@@ -124,16 +124,7 @@ impl Devices {
             assert!(self.world.is_merged(lease), "lease {} was acknowledged and is lost", lease.id);
         }
         assert!(merged.windows(2).all(|w| w[0].seq < w[1].seq), "merged out of order or twice");
-        // The engine is a cache: what it holds free is what the ledger says is free.
-        let snapshot = ledger.snapshot(self.world.epoch_samples());
-        let mut pool = Pool::restore(manifest, spec.inner.batch_samples, snapshot.epochs_opened, &snapshot.epochs);
-        for lease in snapshot.open_leases.iter().filter(|l| l.kind == Kind::Train) {
-            pool.claim(range_of(lease));
-        }
-        assert_eq!(engine.pool, pool);
-        let status = engine.status();
-        assert_eq!((status.tokens, status.merged), (snapshot.tokens, snapshot.last_seq));
-        assert_eq!(status.leases_open, snapshot.open_leases.len());
+        assert_eq!(engine.agrees_with(&ledger.snapshot(self.world.epoch_samples())), Ok(()));
     }
 }
 
