@@ -5,7 +5,6 @@ pub mod agreement;
 mod buffer;
 mod checkpoint;
 pub mod delayed_nesterov;
-pub mod halos;
 pub mod heloco;
 pub mod nesterov;
 pub mod outer;
