@@ -4,7 +4,10 @@ use crate::{
     estate::{Estate, Whole, tally},
     run::Setup,
 };
-use nightjar_coordinator::replay;
+use nightjar_coordinator::{
+    engine::{Engine, epoch_samples},
+    replay,
+};
 use nightjar_shared::ids::LeaseId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,16 +22,16 @@ pub struct Checked {
     pub digest: Option<String>,
 }
 
-/// Examines what a run left behind.
-pub fn examine(setup: &Setup, estate: &mut Estate, acknowledged: &BTreeSet<LeaseId>) -> Checked {
+/// Examines what a run left behind; the engine, where it is still running.
+pub fn examine(setup: &Setup, estate: &mut Estate, engine: Option<&Engine>, acknowledged: &BTreeSet<LeaseId>) -> Checked {
     match estate {
-        Estate::Bytes(whole) => examine_whole(setup, whole, acknowledged),
+        Estate::Bytes(whole) => examine_whole(setup, whole, engine, acknowledged),
         // Invariant 2 is checked at each acknowledgement; 5 and 6 are about weights, of which there are none.
         Estate::Sizes(tally) => Checked { faults: tally.examine(), leases: tally.leases(), digest: None },
     }
 }
 
-fn examine_whole(setup: &Setup, whole: &Whole, acknowledged: &BTreeSet<LeaseId>) -> Checked {
+fn examine_whole(setup: &Setup, whole: &Whole, engine: Option<&Engine>, acknowledged: &BTreeSet<LeaseId>) -> Checked {
     let (spec, facts) = (&setup.spec, whole.ledger.facts());
     let mut checked = Checked::default();
     // Invariants 1, 3 and 6, by the code behind `nightjar-coordinator verify`.
@@ -38,6 +41,10 @@ fn examine_whole(setup: &Setup, whole: &Whole, acknowledged: &BTreeSet<LeaseId>)
         replay::verify(spec, &setup.dataset.manifest, &facts, &whole.blobs())
     };
     checked.faults.extend(report.checks.iter().filter(|c| !c.passed).map(|c| format!("{}: {}", c.name, c.detail)));
+    // Invariant 3 again: nothing is lost that is neither merged nor leased.
+    let snapshot = whole.ledger.snapshot(epoch_samples(&setup.dataset.manifest, spec.inner.batch_samples));
+    let disagreement = engine.and_then(|engine| engine.agrees_with(&snapshot).err());
+    checked.faults.extend(disagreement.map(|why| format!("invariant 3: {why}")));
     // Invariant 2: what a device was told of is in the ledger.
     let merged: BTreeSet<LeaseId> = facts.deltas.iter().map(|d| d.lease).collect();
     let lost = acknowledged.difference(&merged);

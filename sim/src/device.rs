@@ -14,6 +14,7 @@ use crate::{
 };
 use nightjar_agent::{
     lease::{BlobRef, LeaseKind},
+    quota::{self, Room},
     session::{Action, Ending, Event, Permission, Profile, Session},
 };
 use nightjar_shared::{
@@ -202,6 +203,18 @@ impl Device {
             // Of two owners one is in no hurry: what was trained is delivered first.
             0 => Permission::Held(reason),
             _ => Permission::Yield { reason, free_memory: true },
+        }
+    }
+
+    /// Makes room on its disk for the lease at hand, as the agent does before it fetches.
+    pub fn make_room(&self) -> Room {
+        let lease = self.session.as_ref().and_then(|s| Some((s.journal(), s.journal().lease.as_ref()?)));
+        match (&self.home, lease) {
+            (Home::Disk(disk), Some((journal, lease))) if self.traits.disk_bytes > 0 => {
+                quota::make_room(&**disk, journal, lease, &self.spec, self.traits.disk_bytes)
+                    .expect("the simulated disk never fails")
+            }
+            _ => Room::Enough { evict: vec![] },
         }
     }
 

@@ -68,6 +68,13 @@ pub fn spec(devices: u32) -> RunSpec {
     }
 }
 
+/// The same with the default pacing: in rounds, which leave time enough for dense deltas of 2 bits.
+pub fn in_rounds(spec: RunSpec, round_s: f64) -> RunSpec {
+    let lease = LeaseSpec { pacing: Pacing::Rounds, wall_s: round_s, ..spec.lease };
+    let delta = DeltaSpec { codec: CodecId::Blocks2, ..spec.delta };
+    RunSpec { lease, delta, merge: MergeSpec { quorum: None, ..spec.merge }, ..spec }
+}
+
 /// Homes with a computer that trains 500 to 8000 tokens a second, over fixed lines, on for ten hours at a time.
 pub fn homes(devices: u32) -> Population {
     let log_normal = |median, sigma| Dist::Drawn(Drawn::LogNormal { median, sigma });

@@ -11,8 +11,8 @@ use nightjar_shared::{
     model_spec::ModelSpec,
     rng,
     run_spec::{
-        Average, Correction, DeltaSpec, EvaluateSpec, InnerSpec, LeaseSpec, MergeRule, MergeSpec, Pacing, PublishSpec,
-        ResidualSpec, RunSpec, StalenessSpec,
+        Average, Correction, DeltaSpec, EvaluateSpec, InnerSpec, InnerState, LeaseSpec, MergeRule, MergeSpec, Pacing,
+        PublishSpec, ResidualSpec, RunSpec, StalenessSpec,
     },
     shard::{Manifest, ShardInfo},
 };
@@ -47,6 +47,11 @@ impl Scene {
         choices[rng::below(self.seed, rng::stream::SIM + 12, what, choices.len() as u64) as usize]
     }
 
+    /// Whether leases grow with the run's progress; then its budget is in reach, if not reached.
+    fn grows(&self) -> bool {
+        self.pick(17, &[false, false, true])
+    }
+
     /// A run small enough that a thousand of them take a minute, and short in everything, so that keyframes,
     /// expiries and epochs all happen. Codecs and merge rules differ from seed to seed.
     pub fn spec(&self) -> RunSpec {
@@ -55,7 +60,7 @@ impl Scene {
             name: "simulated".into(),
             description: String::new(),
             seed: self.seed,
-            token_budget: 1 << 40,
+            token_budget: if self.grows() { 1 << 22 } else { 1 << 40 },
             model: ModelSpec {
                 vocab_size: 16,
                 hidden_size: 8,
@@ -66,15 +71,21 @@ impl Scene {
                 max_position_embeddings: 4,
                 ..ModelSpec::tiny()
             },
-            inner: InnerSpec { batch_samples: 4, ..InnerSpec::default() },
+            inner: InnerSpec {
+                batch_samples: 4,
+                state: self.pick(13, &[InnerState::Keep, InnerState::Reset]),
+                ..InnerSpec::default()
+            },
             lease: LeaseSpec {
                 pacing: self.pick(12, &[Pacing::Free, Pacing::Free, Pacing::Rounds]),
                 wall_s: 10.0,
+                // By a third within the few per cent of the budget that such a run comes to.
+                wall_s_end: self.grows().then_some(1e5),
+                steps: self.pick(14, &[0, 0, 0, 6]),
                 calibration_steps: 2,
                 steps_max: 50,
                 deadline_factor: 3.0,
                 deadline_s_min: 15.0,
-                ..LeaseSpec::default()
             },
             merge: MergeSpec {
                 rule,
@@ -84,8 +95,16 @@ impl Scene {
                 average: self.pick(4, &[None, Some(Average::Mean), Some(Average::Rda)]),
                 correction: self.pick(5, &[Correction::None, Correction::None, Correction::Heloco]),
                 learning_rate: 0.7,
-                staleness: StalenessSpec::Polynomial { power: 0.5 },
+                staleness: self.pick(
+                    15,
+                    &[
+                        StalenessSpec::Polynomial { power: 0.5 },
+                        StalenessSpec::Constant,
+                        StalenessSpec::Hinge { grace: 1.0, slope: 0.5 },
+                    ],
+                ),
                 staleness_max: 8,
+                tokens_cap: self.pick(16, &[0.0, 1.5]),
                 norm_factor_max: 1e6,
                 ..MergeSpec::default()
             },

@@ -2,10 +2,12 @@
 
 use nightjar_shared::{
     delta::{self, CodecId},
-    run_spec::{DeltaSpec, MergeSpec, Pacing, PublishSpec},
+    ids::BlobHash,
+    run_spec::{DeltaSpec, InnerState, MergeSpec, Pacing, PublishSpec},
 };
 use nightjar_sim::{
     Setup,
+    dataset::Dataset,
     population::{Byzantine, Churn, Group, Lie, Population},
     results::RunResult,
     run,
@@ -18,7 +20,8 @@ fn setup(seed: u64, group: Group, tokens: u64) -> Setup {
     let scene = Scene { seed, ..Scene::default() };
     let mut spec = scene.spec();
     // The scene's choices differ from seed to seed; here all runs are alike.
-    spec.lease.pacing = Pacing::Free;
+    (spec.lease.pacing, spec.lease.steps, spec.lease.wall_s_end) = (Pacing::Free, 0, None);
+    spec.inner.state = InnerState::Keep;
     spec.merge = MergeSpec { quorum: Some(3), learning_rate: 0.7, norm_factor_max: 1e6, ..MergeSpec::default() };
     (spec.delta, spec.publish) = (DeltaSpec::default(), PublishSpec { keyframe_every: 4, ..PublishSpec::default() });
     spec.delta.codec = CodecId::Blocks8;
@@ -127,4 +130,30 @@ fn a_run_without_its_deltas_is_the_same_but_cannot_be_replayed() {
     let forgetful = Setup { forget_deltas: true, ..whole.clone() };
     let [a, b] = [whole, forgetful].map(|setup| simulate(&setup));
     assert_eq!((a.digest, a.faults), (b.digest, b.faults));
+}
+
+/// Three devices on four shards of 40 kB, for several epochs.
+#[test]
+fn a_small_disk_holds_fewer_shards_and_fetches_them_again() {
+    let (scene, tokens) = (Scene { seed: 3, ..Scene::default() }, 100_000);
+    let run_with = |disk_bytes: u64| {
+        let disk_gib = (disk_bytes as f64 / (1u64 << 30) as f64).into();
+        let mut setup = setup(3, Group { disk_gib, count: 3, ..group() }, tokens);
+        let bytes = |number| (0..40_000).map(|i| scene.shard(number)[i % 300]).collect::<Vec<u8>>();
+        let mut manifest = scene.manifest();
+        for (info, number) in manifest.train.iter_mut().chain(&mut manifest.heldout).zip(0..) {
+            (info.hash, info.bytes) = (BlobHash::of(&bytes(number)), 40_000);
+        }
+        setup.dataset = Dataset::new(manifest, (0..5).map(bytes));
+        simulate(&setup)
+    };
+    // At its worst training keeps 57 bytes a parameter; with the weights' blobs, there is room for one shard or two.
+    let training = 57 * scene.spec().model.parameters() as u64;
+    let [roomy, scarce] = [0, training + 70_000].map(run_with);
+    for result in [&roomy, &scarce] {
+        assert_eq!(result.faults, Vec::<String>::new());
+        assert!(result.tokens >= tokens, "{}", result.tokens);
+    }
+    assert!(roomy.bytes.shards <= 3 * 4 * 40_000, "every device has every shard at most once: {}", roomy.bytes.shards);
+    assert!(scarce.bytes.shards > 2 * roomy.bytes.shards, "{} and {}", scarce.bytes.shards, roomy.bytes.shards);
 }

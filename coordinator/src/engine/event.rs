@@ -34,7 +34,7 @@ pub enum Event {
         device: DeviceId,
         /// The offer.
         offer: wire::DeltaOffer,
-        /// What was seen, or the reason why it is no delta for this model.
+        /// What was seen, or the reason why it is no delta for this run.
         measured: Result<Measured, String>,
     },
     /// The answer to [`Action::Publish`]: the blobs of a version are stored and synced.

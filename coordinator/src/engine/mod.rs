@@ -258,6 +258,22 @@ impl Engine {
         self.leases.get(lease).is_some_and(is_its_own) && self.delta_bytes.contains(&bytes)
     }
 
+    /// Checks that the engine is nothing but a cache: what it takes for free, leased and merged is so by the ledger. With
+    /// what is free, the samples of every open epoch are then all accounted for (invariant 3).
+    pub fn agrees_with(&self, ledger: &Snapshot) -> Result<(), String> {
+        let batch = self.spec.inner.batch_samples;
+        let mut pool = Pool::restore(&self.manifest, batch, ledger.epochs_opened, &ledger.epochs);
+        for lease in ledger.open_leases.iter().filter(|l| l.kind == LeaseKind::Train) {
+            pool.claim(range_of(lease));
+        }
+        if self.pool != pool {
+            return Err(format!("the engine has {} samples free, by the ledger it is {}", self.pool.free(), pool.free()));
+        }
+        let own = (self.leases.len(), self.last_seq, self.tokens);
+        let its = (ledger.open_leases.len(), ledger.last_seq, ledger.tokens);
+        if own == its { Ok(()) } else { Err(format!("the engine has (open leases, deltas, tokens) {own:?}, the ledger {its:?}")) }
+    }
+
     /// The run at a glance.
     pub fn status(&self) -> Status {
         Status {

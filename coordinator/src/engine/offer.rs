@@ -69,9 +69,11 @@ impl Engine {
         }
     }
 
-    /// Versions published since the one that the lease started from.
+    /// Versions since the one that the lease started from. One that is being pressed counts: its deltas are chosen, so that
+    /// this one comes on top of it.
     fn staleness(&self, lease: &OpenLease) -> u64 {
-        self.versions.newest().map_or(0, |newest| newest.version.0 - lease.record.base_version.0)
+        let under = self.publishing.or(self.versions.newest().map(|v| v.version));
+        under.map_or(0, |under| under.0 - lease.record.base_version.0)
     }
 
     fn tokens_of(&self, offer: &DeltaOffer) -> u64 {

@@ -83,6 +83,12 @@ impl Pool {
         }
     }
 
+    /// Samples that are free, in all open epochs.
+    pub fn free(&self) -> u64 {
+        let lengths = self.epochs.values().flat_map(|e| e.shards.values()).flat_map(|i| i.by_first.values());
+        lengths.map(|n| u64::from(*n)).sum()
+    }
+
     fn drop_if_empty(&mut self, number: u32) {
         if self.epochs.get(&number).is_some_and(|e| e.longest.is_empty()) {
             self.epochs.remove(&number);

@@ -52,15 +52,17 @@ pub(super) fn plausible(
 }
 
 /// What recent deltas were like.
-#[derive(Default)]
 pub(super) struct Screen {
     /// Relative norms of the newest deltas.
     recent: VecDeque<f64>,
+    /// The largest norm of a step, worked out once: counting the parameters lists all tensors by name.
+    step_norm_max: f64,
 }
 
 impl Screen {
     pub fn restore(spec: &RunSpec, recent: &[RecentDelta]) -> Self {
-        let mut screen = Screen::default();
+        let step_norm_max = ADAM_SLACK * spec.inner.learning_rate * (spec.model.parameters() as f64).sqrt();
+        let mut screen = Screen { recent: VecDeque::new(), step_norm_max };
         for d in recent {
             screen.remember(relative_norm(spec, d.norm, d.steps, d.tokens_so_far));
         }
@@ -79,9 +81,7 @@ impl Screen {
         if staleness > spec.merge.staleness_max {
             return Err(format!("It started {staleness} versions ago; at most {} count.", spec.merge.staleness_max));
         }
-        let parameters = spec.model.parameters() as f64;
-        let most = ADAM_SLACK * spec.inner.learning_rate * f64::from(steps) * parameters.sqrt();
-        if measured.norm.is_nan() || measured.norm > most {
+        if measured.norm.is_nan() || measured.norm > self.step_norm_max * f64::from(steps) {
             return Err(format!("Its norm, {:.3e}, is more than {steps} steps can move the weights.", measured.norm));
         }
         let norm = relative_norm(spec, measured.norm, steps, tokens_so_far);
@@ -128,13 +128,17 @@ mod tests {
         serde_json::from_str(r#"{"name": "x", "token_budget": 1000000}"#).unwrap()
     }
 
+    fn screen() -> Screen {
+        Screen::restore(&spec(), &[])
+    }
+
     fn judge(screen: &mut Screen, norm: f64, steps: u32) -> Result<(), String> {
         screen.judge(&spec(), Measured { norm }, steps, 0, 500_000)
     }
 
     #[test]
     fn a_norm_far_above_the_others_does_not_pass() {
-        let mut screen = Screen::default();
+        let mut screen = screen();
         for _ in 0..WINDOW_MIN {
             judge(&mut screen, 1.0, 100).unwrap();
         }
@@ -146,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_few_wild_ones_move_nothing_a_lasting_change_passes_in_the_end() {
-        let mut screen = Screen::default();
+        let mut screen = screen();
         for _ in 0..WINDOW {
             judge(&mut screen, 0.1, 100).unwrap();
         }
@@ -160,7 +164,7 @@ mod tests {
 
     #[test]
     fn what_no_optimizer_does_never_passes() {
-        let mut screen = Screen::default();
+        let mut screen = screen();
         // 10 · 2e-3 · 1 step · √824448 = 18.2
         judge(&mut screen, 18.0, 1).unwrap();
         assert!(judge(&mut screen, 18.3, 1).is_err());

@@ -185,9 +185,7 @@ impl Blobs {
             return Ok(Measure::Done(Err("The offer names no delta.".into())));
         };
         match self.read(hash) {
-            Ok(bytes) => {
-                Ok(Measure::Done(merge::measure(&spec.model, &bytes).map_err(|e| format!("The delta cannot be read: {e}."))))
-            }
+            Ok(bytes) => Ok(Measure::Done(merge::measure(spec, &bytes).map_err(|e| format!("The delta cannot be taken: {e}.")))),
             Err(BlobError::NotFound(_)) => Ok(Measure::Missing { have: self.incoming(hash)? }),
             Err(BlobError::Corrupt(_)) => {
                 self.remove(hash)?;

@@ -75,6 +75,30 @@ pub enum DeltaError {
     /// A codec this build does not know.
     #[error("codec {0} is unknown")]
     UnknownCodec(u8),
+    /// Another codec than the run's.
+    #[error("it is coded as {got:?}, and the run's deltas as {expected:?}")]
+    OtherCodec {
+        /// The run's.
+        expected: CodecId,
+        /// The delta's.
+        got: CodecId,
+    },
+    /// A sparse delta of another k than the run's.
+    #[error("it sends {got} of each 4096 values, and the run's deltas {expected}")]
+    OtherCount {
+        /// The run's.
+        expected: u32,
+        /// The delta's.
+        got: u32,
+    },
+    /// A delta of a part of the model, in a run whose deltas cover all of it.
+    #[error("it covers {got} of the model's {expected} tensors, and the run's deltas all of them")]
+    Partial {
+        /// Tensors of the model.
+        expected: usize,
+        /// Tensors that it names.
+        got: usize,
+    },
     /// The tensors that it names are not in the model.
     #[error("it names tensors that the model does not have")]
     WrongFragment,
@@ -139,6 +163,28 @@ fn read_codec(r: &mut Reader<'_>) -> Result<CodecId, DeltaError> {
         return Err(DeltaError::NotADelta);
     }
     CodecId::from_number(u32::from(codec)).ok_or(DeltaError::UnknownCodec(codec))
+}
+
+/// Refuses a delta that the run did not ask for, however well-formed: one of another codec or k, or of a part of the model.
+/// Reads the head alone; what follows is for [`decode`] to judge.
+pub fn check_head(model: &ModelSpec, delta: &DeltaSpec, bytes: &[u8]) -> Result<(), DeltaError> {
+    let mut r = Reader::new(bytes);
+    let (expected, got) = (delta.codec, read_codec(&mut r)?);
+    if got != expected {
+        return Err(DeltaError::OtherCodec { expected, got });
+    }
+    let layout = model.tensors();
+    let (expected, got) = (layout.len(), Fragment::read(&mut r, &layout)?.ok_or(DeltaError::WrongFragment)?.len());
+    if got != expected {
+        return Err(DeltaError::Partial { expected, got });
+    }
+    if delta.codec == CodecId::Sparse2 {
+        let (expected, got) = (delta.k, planes::read_k(&mut r)?);
+        if got != expected {
+            return Err(DeltaError::OtherCount { expected, got });
+        }
+    }
+    Ok(())
 }
 
 /// Error feedback: `values` = feedback · residual + pseudo-gradient. With a feedback of 0, whatever the residual.

@@ -210,16 +210,19 @@ impl<'o> Writer<'o> {
     }
 }
 
+/// Reads how many of each 4096 values are sent: what a sparse payload begins with.
+pub(super) fn read_k(r: &mut Reader<'_>) -> Result<u32, DeltaError> {
+    let k = u32::from(u16::from_le_bytes(r.array()?));
+    if (1..=CHUNK as u32).contains(&k) { Ok(k) } else { Err(DeltaError::BadCount(k)) }
+}
+
 /// Reads a sparse payload: `each(chunk, kept, magnitudes)` for every chunk of `tensors`. Tells k.
 pub(super) fn read(
     tensors: &[TensorSpec],
     r: &mut Reader<'_>,
     mut each: impl FnMut(Range<usize>, &[u16], [u8; 2]),
 ) -> Result<u32, DeltaError> {
-    let k = u32::from(u16::from_le_bytes(r.array()?));
-    if !(1..=CHUNK as u32).contains(&k) {
-        return Err(DeltaError::BadCount(k));
-    }
+    let k = read_k(r)?;
     let mut coder = range_coder::Decoder::new(r)?;
     let mut tables = subset::Tables::new();
     let mut room = [0u16; CHUNK];

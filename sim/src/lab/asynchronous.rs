@@ -1,7 +1,9 @@
 //! HALoS: devices report to their region whenever they are done, regions to a global server after so many arrivals.
 
-use super::{Lab, LabResult, Spent, Watch};
-use nightjar_coordinator::engine::merge::halos::{Global, Region};
+use super::{
+    Lab, LabResult, Spent, Watch,
+    halos::{Global, Region},
+};
 use nightjar_train::{Trainer, work::WorkError};
 use std::{cmp::Ordering, collections::BinaryHeap};
 

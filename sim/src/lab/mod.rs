@@ -3,6 +3,7 @@
 //! that the simulation has, and with virtual time by the same formulas. Every byte that they would send is counted.
 
 mod asynchronous;
+mod halos;
 mod in_step;
 
 use crate::{

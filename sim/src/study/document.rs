@@ -48,7 +48,8 @@ from [study.json](study.json), which has one object a row; do not edit it.
 
 How to read it: a figure is the mean over seeds ± half of its 95 % confidence interval (Student's t). Comparisons are
 paired by seed, since a seed's data and initial weights move both sides the same way; ratios are geometric means with
-their interval in brackets. Loss is in nats a token (a byte, here). Bytes are all bytes: joins, shards, messages and what
+their interval in brackets, and `> 2 ×` says that what it is compared with never got there: if it had at its end, it
+would be 2. Loss is in nats a token (a byte, here). Bytes are all bytes: joins, shards, messages and what
 was sent again. Time is virtual: what the devices' speeds and links would have taken.
 
 ";
@@ -139,8 +140,11 @@ fn cell(cell: Cell, column: &Column, variant: &str) -> String {
         (_, 0) => "not run".into(),
         (None, _) if matches!(column.measure, super::Measure::Until(..)) => "not reached".into(),
         (None, _) => "–".into(),
-        (Some(estimate), rows) if estimate.n < rows => format!("{} ({} of {rows})", figure(estimate, &column.how), estimate.n),
-        (Some(estimate), _) => figure(estimate, &column.how),
+        (Some(estimate), rows) => {
+            let more = if cell.is_floor { "> " } else { "" };
+            let some = if estimate.n < rows { format!(" ({} of {rows})", estimate.n) } else { String::new() };
+            format!("{more}{}{some}", figure(estimate, &column.how))
+        }
     }
 }
 
@@ -177,19 +181,26 @@ fn goal_row(goal: &Goal, rows: &Rows<'_>) -> String {
     };
     let words = cell(found, &goal.column, "");
     let verdict = match found.estimate {
-        Some(estimate) => verdict(estimate, goal.bound),
+        Some(estimate) => verdict(estimate, found.is_floor, goal.bound),
         None if found.rows == 0 => "not run".into(),
         None => "**missed**".into(),
     };
     format!("| {} | {} | {}: {words} | {asked} | {verdict} |", goal.words, goal.variant, goal.column.heading)
 }
 
-/// Whether a bound is kept, and whether the seeds settle it.
-fn verdict(e: Estimate, bound: Bound) -> String {
+/// Whether a bound is kept, and whether the seeds settle it. The figure itself may be a bound: it is that or more.
+fn verdict(e: Estimate, is_floor: bool, bound: Bound) -> String {
     let (kept, surely, by) = match bound {
         Bound::AtMost(most) => (e.mean <= most, e.high <= most || e.low > most, e.mean - most),
         Bound::AtLeast(least) => (e.mean >= least, e.low >= least || e.high < least, least - e.mean),
     };
+    let is_open = match bound {
+        Bound::AtMost(_) => kept,
+        Bound::AtLeast(_) => !kept,
+    };
+    if is_floor && is_open {
+        return "not settled: it may be more".into();
+    }
     let doubt = if surely { "" } else { ", not beyond doubt" };
     if kept { format!("met{doubt}") } else { format!("**missed** by {}{doubt}", round(by, digits(by / 5.0))) }
 }

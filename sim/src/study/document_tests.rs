@@ -121,8 +121,30 @@ fn figures_have_as_many_digits_as_their_interval_allows() {
 #[test]
 fn a_verdict_says_by_how_much_and_whether_the_seeds_settle_it() {
     let e = |mean, half| Estimate { mean, low: mean - half, high: mean + half, n: 5 };
-    assert_eq!(verdict(e(0.5, 0.1), Bound::AtMost(1.0)), "met");
-    assert_eq!(verdict(e(0.5, 0.6), Bound::AtMost(1.0)), "met, not beyond doubt");
-    assert_eq!(verdict(e(1.5, 0.1), Bound::AtMost(1.0)), "**missed** by 0.50");
-    assert_eq!(verdict(e(0.9, 0.2), Bound::AtLeast(1.0)), "**missed** by 0.100, not beyond doubt");
+    assert_eq!(verdict(e(0.5, 0.1), false, Bound::AtMost(1.0)), "met");
+    assert_eq!(verdict(e(0.5, 0.6), false, Bound::AtMost(1.0)), "met, not beyond doubt");
+    assert_eq!(verdict(e(1.5, 0.1), false, Bound::AtMost(1.0)), "**missed** by 0.50");
+    assert_eq!(verdict(e(0.9, 0.2), false, Bound::AtLeast(1.0)), "**missed** by 0.100, not beyond doubt");
+    // More than 1.5 is more than 1; more than 0.9 may be more or less than it.
+    assert_eq!(verdict(e(1.5, 0.1), true, Bound::AtLeast(1.0)), "met");
+    assert_eq!(verdict(e(0.9, 0.2), true, Bound::AtLeast(1.0)), "not settled: it may be more");
+    assert_eq!(verdict(e(0.5, 0.1), true, Bound::AtMost(1.0)), "not settled: it may be more");
+    assert_eq!(verdict(e(1.5, 0.1), true, Bound::AtMost(1.0)), "**missed** by 0.50");
+}
+
+/// The pool of 16 comes to the loss that the pool of 4 ends with, and one alone never does.
+#[test]
+fn a_goal_is_met_where_only_the_other_side_never_gets_there() {
+    let mut study = study();
+    let until = Measure::Until(Against::Time, Target::FinalOf("pool of 4".into()));
+    for goal in &mut study.goals {
+        goal.column = Column::compared("times faster", until.clone(), How::TimesLess("alone".into()));
+    }
+    let rows: Vec<Row> = [row("alone", 1, 0.1), row("pool of 4", 1, 0.2), row("pool of 16", 1, 0.4)].into();
+    let text = page(&[study], &rows, 1, &mut |_, _| Ok(())).unwrap();
+    assert!(text.contains("Pooling pays | pool of 4 | times faster: > 1.000 | ≥ 1 | met"), "{text}");
+    assert!(
+        text.contains("It pays more | pool of 16 | times faster: > 1.995 | ≥ 3.75 | not settled: it may be more |"),
+        "{text}"
+    );
 }

@@ -22,7 +22,7 @@ pub fn svg(study: &Study, rows: &Rows<'_>, figure: &Figure) -> Result<Option<Str
         Figure::Sweep { title, x, column, log, level } => {
             let mut lines: BTreeMap<&str, Vec<(f64, f64, f64, f64)>> = BTreeMap::new();
             for variant in &study.variants {
-                if let (Some(x), Some(e)) = (variant.x, rows.cell(&variant.name, column).estimate) {
+                if let (Some(x), Some(e)) = (variant.x, rows.cell(&variant.name, column).exact()) {
                     lines.entry(&variant.group).or_default().push((x, e.mean, e.low, e.high));
                 }
             }
@@ -47,7 +47,7 @@ fn bars(title: &str, column: &Column, dots: bool, study: &Study, rows: &Rows<'_>
     let mut groups: Vec<&str> = vec![];
     let mut bars = vec![];
     for variant in &study.variants {
-        let Some(e) = rows.cell(&variant.name, column).estimate else { continue };
+        let Some(e) = rows.cell(&variant.name, column).exact() else { continue };
         let group = groups.iter().position(|g| *g == variant.group).unwrap_or_else(|| {
             groups.push(&variant.group);
             groups.len() - 1

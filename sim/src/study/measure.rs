@@ -105,16 +105,22 @@ impl<'r> Rows<'r> {
     /// A column's cell.
     pub fn cell(&self, variant: &str, column: &Column) -> Cell {
         let rows: Vec<&Row> = self.variant(variant).collect();
-        let pairs: Vec<(f64, f64)> = match column.how.other() {
-            None => rows.iter().filter_map(|row| Some((self.value(row, &column.measure)?, 1.0))).collect(),
-            Some(other) => rows
-                .iter()
-                .filter_map(|row| {
-                    let beside = self.row(other, row.seed)?;
-                    Some((self.value(row, &column.measure)?, self.value(beside, &column.measure)?))
-                })
-                .collect(),
+        let mut is_floor = false;
+        let mut beside = |other: &str, seed: u64| {
+            let row = self.row(other, seed)?;
+            self.value(row, &column.measure).or_else(|| {
+                // How many times sooner than one that never gets there: more than if it did at its end.
+                let Measure::Until(against, _) = column.measure else { return None };
+                let end = row.curve.last().filter(|_| matches!(column.how, How::TimesLess(_)))?.at(against);
+                is_floor = true;
+                Some(end)
+            })
         };
+        let pair = |row: &&Row| {
+            let own = self.value(row, &column.measure)?;
+            Some((own, column.how.other().map_or(Some(1.0), |other| beside(other, row.seed))?))
+        };
+        let pairs: Vec<(f64, f64)> = rows.iter().filter_map(pair).collect();
         let each = |of: fn(f64, f64) -> f64| pairs.iter().map(|(own, other)| of(*own, *other)).collect::<Vec<_>>();
         let estimate = match column.how {
             How::Mean => Estimate::of(&each(|own, _| own)),
@@ -123,7 +129,7 @@ impl<'r> Rows<'r> {
             How::Times(_) => Estimate::of_ratios(&each(|own, other| own / other)),
             How::TimesLess(_) => Estimate::of_ratios(&each(|own, other| other / own)),
         };
-        Cell { estimate: estimate.map(|e| e.map(|v| v / column.scale)), rows: rows.len() }
+        Cell { estimate: estimate.map(|e| e.map(|v| v / column.scale)), is_floor, rows: rows.len() }
     }
 }
 
@@ -142,8 +148,17 @@ impl How {
 pub struct Cell {
     /// The figure; `None` if no row has it.
     pub estimate: Option<Estimate>,
+    /// Whether it is more than that: what it is compared with never got there, at least with one seed.
+    pub is_floor: bool,
     /// Rows that were run.
     pub rows: usize,
+}
+
+impl Cell {
+    /// The figure, where it is one and not only a bound.
+    pub fn exact(self) -> Option<Estimate> {
+        self.estimate.filter(|_| !self.is_floor)
+    }
 }
 
 #[cfg(test)]

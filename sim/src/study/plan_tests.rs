@@ -1,6 +1,11 @@
 //! The plan hangs together: names are used once and mean something, run specs are valid.
 
 use super::*;
+use crate::{
+    results::{DeviceLine, Doing, Segment},
+    run::run,
+    training::cost::Cost,
+};
 use std::collections::BTreeSet;
 
 #[test]
@@ -54,4 +59,21 @@ fn run_specs_are_valid() {
         }
     }
     assert!(nano(1, 1).model.parameters() < 100_000);
+}
+
+/// Without tensors: when devices are on, and for how long all takes, are the same.
+#[test]
+fn the_nights_around_the_world_begin_and_end() {
+    let study = churn();
+    let nights = study.variants.iter().find(|v| v.name == "nights around the world").unwrap();
+    let Work::Sim(work) = &nights.work else { panic!("it trains") };
+    let setup = scale::setup("nights", work.spec.clone(), work.population.clone(), work.virtual_s, 1);
+    let result = run(&setup, Box::new(Cost::new(&setup.spec)), &mut |_| {});
+    assert_eq!(result.faults, Vec::<String>::new());
+    assert!(result.tokens >= work.spec.token_budget, "{} tokens", result.tokens);
+    assert!(result.virtual_s > 24.0 * 3600.0, "{} s", result.virtual_s);
+    let is_night = |s: &&Segment| s.what != Doing::Offline;
+    let nights =
+        |line: &DeviceLine| line.segments.chunk_by(|a, b| is_night(&a) == is_night(&b)).filter(|s| is_night(&&s[0])).count();
+    assert!(result.devices.iter().all(|line| nights(line) >= 2), "each device has two nights at least");
 }

@@ -25,7 +25,8 @@ pub fn conclude(world: World<'_>, ended: Result<(), String>) -> RunResult {
 pub fn aftermath(mut world: World<'_>, ended: Result<(), String>) -> Aftermath {
     world.faults.splice(0..0, ended.err());
     world.collect_measurements(0);
-    let checked = check::examine(world.setup, &mut world.estate, &world.acknowledged);
+    let engine = world.coordinator.as_ref().map(|c| &c.engine);
+    let checked = check::examine(world.setup, &mut world.estate, engine, &world.acknowledged);
     world.faults.extend(checked.faults);
     let overfull = world.devices.iter().filter(|d| d.disk_overfull).count();
     if overfull > 0 {

@@ -12,6 +12,7 @@ use crate::{
 };
 use nightjar_agent::{
     lease::BlobRef,
+    quota::Room,
     session::{Ending, Event as DeviceEvent, Fault},
 };
 use nightjar_shared::{ids::LeaseId, wire::DeviceMessage};
@@ -197,6 +198,13 @@ impl World<'_> {
     // ------------------------------------------------------------------------------------------------------ blobs
 
     fn fetch(&mut self, number: u32, blob: BlobRef) {
+        match self.devices[number as usize].make_room() {
+            Room::Enough { evict } if evict.is_empty() => {}
+            Room::Enough { evict } => self.soon(number, DeviceEvent::Evicted(evict)),
+            Room::Short(why) => {
+                return self.soon(number, DeviceEvent::FetchFailed { hash: blob.hash, fault: Fault::NoRoom(why) });
+            }
+        }
         let device = &self.devices[number as usize];
         if device.home.has(blob) {
             return self.soon(number, DeviceEvent::Fetched { hash: blob.hash });

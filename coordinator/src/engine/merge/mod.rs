@@ -5,7 +5,6 @@ pub mod agreement;
 mod buffer;
 mod checkpoint;
 pub mod delayed_nesterov;
-pub mod halos;
 pub mod heloco;
 pub mod nesterov;
 pub mod outer;
@@ -16,7 +15,6 @@ use buffer::Buffer;
 use nightjar_shared::{
     delta::{self, DeltaError},
     ids::Version,
-    model_spec::ModelSpec,
     run_spec::{Correction, RunSpec},
     version::{VersionError, Weights, keyframe, update},
 };
@@ -88,10 +86,11 @@ pub struct Merger {
     last_seq: u64,
 }
 
-/// Reads a delta through once and measures it; an error says why it is none for this model.
-pub fn measure(spec: &ModelSpec, bytes: &[u8]) -> Result<Measured, DeltaError> {
+/// Reads a delta through once and measures it; an error says why it is none for this run.
+pub fn measure(spec: &RunSpec, bytes: &[u8]) -> Result<Measured, DeltaError> {
+    delta::check_head(&spec.model, &spec.delta, bytes)?;
     let mut squares = 0f64;
-    delta::decode(spec, bytes, |_, values| squares += values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>())?;
+    delta::decode(&spec.model, bytes, |_, values| squares += values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>())?;
     Ok(Measured { norm: squares.sqrt() })
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use nightjar_shared::{
     ids::{BlobHash, LeaseId},
+    model_spec::ModelSpec,
     rng,
     run_spec::{Average, MergeRule, MergeSpec},
 };
@@ -225,6 +226,6 @@ fn order_and_form_are_insisted_on() {
 fn a_norm_by_hand() {
     let spec = spec(0.0);
     let n = spec.model.parameters() as f64;
-    let Measured { norm } = measure(&spec.model, &delta(&spec, 3.0)).unwrap();
+    let Measured { norm } = measure(&spec, &delta(&spec, 3.0)).unwrap();
     assert!((norm - 3.0 * n.sqrt()).abs() < 0.01 * norm);
 }

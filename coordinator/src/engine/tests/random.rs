@@ -2,7 +2,7 @@
 
 use super::world::{World, device, manifest, spec};
 use crate::{
-    engine::{event::Event, event::Measured, pool::Pool, range_of, record::LeaseKind as Kind},
+    engine::{event::Event, event::Measured},
     replay,
 };
 use nightjar_shared::run_spec::Pacing;
@@ -23,6 +23,8 @@ enum Step {
     Return(u8, u8),
     Evaluate(u8),
     Leave(u8),
+    /// The press takes its time from now on, or is done and quick.
+    Press(bool),
     Wait(u16),
     /// The process dies after so many more actions, and is started anew before the next step.
     Crash(u8),
@@ -38,6 +40,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (who.clone(), 0u8..3).prop_map(|(who, back)| Step::Return(who, back)),
         2 => who.clone().prop_map(Step::Evaluate),
         1 => who.prop_map(Step::Leave),
+        1 => any::<bool>().prop_map(Step::Press),
         3 => (0u16..200).prop_map(Step::Wait),
         2 => (0u8..4).prop_map(Step::Crash),
     ];
@@ -98,6 +101,12 @@ impl Devices {
                 self.ask(who, ask::Body::Evaluation(measured));
             }
             Step::Leave(who) => drop(self.ask(who, ask::Body::Leave(Leave {}))),
+            Step::Press(slow) => {
+                self.world.press_is_slow = slow;
+                if !slow {
+                    self.world.deliver();
+                }
+            }
             Step::Wait(seconds) => {
                 self.world.wait(f64::from(seconds));
                 self.world.handle(Event::Tick);
@@ -115,16 +124,7 @@ impl Devices {
             assert!(self.world.is_merged(lease), "lease {} was acknowledged and is lost", lease.id);
         }
         assert!(merged.windows(2).all(|w| w[0].seq < w[1].seq), "merged out of order or twice");
-        // The engine is a cache: what it holds free is what the ledger says is free.
-        let snapshot = ledger.snapshot(self.world.epoch_samples());
-        let mut pool = Pool::restore(manifest, spec.inner.batch_samples, snapshot.epochs_opened, &snapshot.epochs);
-        for lease in snapshot.open_leases.iter().filter(|l| l.kind == Kind::Train) {
-            pool.claim(range_of(lease));
-        }
-        assert_eq!(engine.pool, pool);
-        let status = engine.status();
-        assert_eq!((status.tokens, status.merged), (snapshot.tokens, snapshot.last_seq));
-        assert_eq!(status.leases_open, snapshot.open_leases.len());
+        assert_eq!(engine.agrees_with(&ledger.snapshot(self.world.epoch_samples())), Ok(()));
     }
 }
 

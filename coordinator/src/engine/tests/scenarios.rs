@@ -7,14 +7,17 @@ use crate::engine::{
     record::LeaseOutcome,
 };
 use nightjar_shared::{
+    delta::{self, CodecId},
+    disk::FolderDisk,
     ids::{DeviceId, Version},
+    run_spec::{DeltaSpec, RunSpec},
     shard::Manifest,
     wire::{
-        DeltaOffer, Evaluation, HeldWeights, Hello, Invite, Lease, LeaseKind, LeaseRenew, LeaseRequest, LeaseReturn, Leave,
+        Blob, DeltaOffer, Evaluation, HeldWeights, Hello, Invite, Lease, LeaseKind, LeaseRenew, LeaseRequest, LeaseReturn, Leave,
         RefusalAction, RefusalCode, Role, coordinator_message::Body, device_message as ask,
     },
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 fn world() -> World {
     World::new(spec(), manifest())
@@ -233,7 +236,7 @@ fn hostile_offers_change_nothing_but_their_own_lease() {
         ("infinite", |o| DeltaOffer { loss_first: f64::INFINITY, ..o }),
         ("a century of training", |o| DeltaOffer { train_ms: u64::MAX, ..o }),
         ("no blob", |o| DeltaOffer { delta: None, ..o }),
-        ("an endless blob", |o| DeltaOffer { delta: o.delta.map(|b| nightjar_shared::wire::Blob { bytes: 1 << 60, ..b }), ..o }),
+        ("an endless blob", |o| DeltaOffer { delta: o.delta.map(|b| Blob { bytes: 1 << 60, ..b }), ..o }),
     ];
     let mut world = world();
     let owl = world.volunteer(1);
@@ -262,6 +265,39 @@ fn what_the_screen_refuses_is_answered_with_the_reason() {
         assert!(!done.merged && !done.note.is_empty(), "{done:?}");
         assert_eq!(outcome(&world, &lease), Some((LeaseOutcome::ScreenedOut, 0)));
     }
+}
+
+/// A run of sparse deltas, k = 1024. All of these are well-formed, and of a length that such a delta can have.
+#[test]
+fn only_what_a_lease_asks_for_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spec = spec();
+    (spec.delta.codec, spec.delta.k) = (CodecId::Sparse2, 1024);
+    let mut world = World::with_weights(spec, manifest(), Arc::new(FolderDisk::open(folder.path()).unwrap()));
+    let (owl, RunSpec { model, delta: asked, .. }) = (world.volunteer(1), world.spec.clone());
+    let n = model.parameters();
+    let encoded = |codec, k| {
+        let delta = DeltaSpec { codec, k, ..asked.clone() };
+        delta::encode(&model, &delta, &vec![1e-3; n], &mut vec![0.0; n])
+    };
+    // All tensors but the first: the embedding of 256 × 8 values, in eight blocks of 66 bytes.
+    let (whole, from_second) = (encoded(CodecId::Blocks2, 1), 1u32.to_le_bytes());
+    let part = [&whole[..8], &from_second, &whole[12..16], &whole[16 + 8 * 66..]].concat();
+    let mut beginning = encoded(CodecId::Sparse2, 1024);
+    beginning[12] -= 1;
+    for (bytes, why) in [
+        (part, "it is coded as Blocks2, and the run's deltas as Sparse2"),
+        (beginning, "it covers 10 of the model's 11 tensors, and the run's deltas all of them"),
+        (encoded(CodecId::Sparse2, 512), "it sends 512 of each 4096 values, and the run's deltas 1024"),
+    ] {
+        let lease = world.lease(owl);
+        let hash = world.weights.as_ref().unwrap().1.put(&bytes).unwrap();
+        let offer = DeltaOffer { delta: Some(Blob::new(hash, bytes.len() as u64)), ..world.offer_for(&lease) };
+        let Body::Done(done) = world.offer(owl, offer) else { panic!("{why}") };
+        assert_eq!((done.merged, done.note), (false, format!("The delta cannot be taken: {why}.")));
+        assert_eq!(outcome(&world, &lease), Some((LeaseOutcome::ScreenedOut, 0)));
+    }
+    assert!(world.merged.is_empty());
 }
 
 #[test]
@@ -344,6 +380,25 @@ fn a_quorum_that_came_together_before_a_crash_is_published_after_it() {
     assert_eq!(world.engine.status().version, Some(Version(1)));
     world.volunteer(1);
     assert!(matches!(world.offer(owl, world.offer_for(&lease)), Body::Done(d) if d.merged), "the device hears of it at last");
+}
+
+/// The version that is being pressed is made of the deltas before: what comes meanwhile is a step on top of it.
+#[test]
+fn a_delta_that_comes_while_a_version_is_pressed_is_stale_by_it() {
+    let mut world = world();
+    let owls = [world.volunteer(1), world.volunteer(2), world.volunteer(3)];
+    let leases = owls.map(|owl| world.lease(owl));
+    world.press_is_slow = true;
+    for (owl, lease) in owls.into_iter().zip(&leases) {
+        assert!(matches!(world.offer(owl, world.offer_for(lease)), Body::Done(d) if d.merged && d.version == 0));
+    }
+    world.deliver();
+    let facts = world.ledger.facts();
+    assert_eq!(facts.versions.last().map(|v| (v.version, v.through_seq)), Some((Version(1), 2)));
+    assert_eq!(facts.deltas.iter().map(|d| d.staleness).collect::<Vec<_>>(), [0, 0, 1]);
+    let weight = world.spec.merge.staleness.weight(1);
+    assert_eq!((facts.deltas[2].weight, world.merged[2].weight), (weight, weight));
+    assert!(weight < 1.0);
 }
 
 #[test]

@@ -40,6 +40,9 @@ pub struct World {
     granted: BTreeMap<u64, Mono>,
     /// What a measurement of the next delta says.
     pub measured: Result<Measured, String>,
+    /// Whether the press takes its time: versions are made, and [`World::deliver`] tells the engine so.
+    pub press_is_slow: bool,
+    pressed: Option<Published>,
     /// Orders to the merger, since the world began.
     pub merged: Vec<MergeOrder>,
     /// All commits, since the world began.
@@ -130,6 +133,8 @@ impl World {
             overhead_s: 0.0,
             granted: BTreeMap::new(),
             measured: Ok(Measured { norm: 0.01 }),
+            press_is_slow: false,
+            pressed: None,
             merged: vec![],
             commits: vec![],
             weights: None,
@@ -143,6 +148,7 @@ impl World {
     /// Kills the process and starts another on the same ledger.
     pub fn restart(&mut self) {
         self.actions_left = usize::MAX;
+        self.pressed = None;
         if let Some((press, blobs)) = &mut self.weights {
             let merger = replay::recover(&self.spec, &self.ledger.facts(), blobs, || self.spec.model.draw_all(1)).unwrap();
             *press = Press::new(merger, blobs.clone()).remembering(&self.ledger.facts().versions);
@@ -186,10 +192,19 @@ impl World {
                     self.merged.push(order);
                 }
                 Action::Publish { version, keyframe, through_seq } => {
-                    let published = self.publish(version, keyframe, through_seq);
-                    self.handle(Event::Published(published));
+                    self.pressed = Some(self.publish(version, keyframe, through_seq));
+                    if !self.press_is_slow {
+                        self.deliver();
+                    }
                 }
             }
+        }
+    }
+
+    /// The engine hears of the version that was pressed.
+    pub fn deliver(&mut self) {
+        if let Some(published) = self.pressed.take() {
+            self.handle(Event::Published(published));
         }
     }
 

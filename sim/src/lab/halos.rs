@@ -1,7 +1,7 @@
 //! HALoS' two tiers (Kim et al., arXiv 2506.04531): devices report to a server of their region, regions to a global one,
-//! and both tiers step by Delayed Nesterov. The engine has one tier; this is for comparisons.
+//! and both tiers step by Delayed Nesterov.
 
-use super::delayed_nesterov::DelayedNesterov;
+use nightjar_coordinator::engine::merge::delayed_nesterov::DelayedNesterov;
 
 /// Arrivals after which a region reports.
 const REPORT_EVERY: u32 = 32;
