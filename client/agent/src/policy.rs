@@ -74,6 +74,17 @@ pub enum Decision {
     },
 }
 
+/// What comes of a look at the computer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Whether to train.
+    pub decision: Decision,
+    /// Whether the network may be used, to deliver what is done say. Decided apart, since the reason that is told may be another.
+    pub network: bool,
+    /// What to remember for the next time.
+    pub memory: Memory,
+}
+
 impl Decision {
     /// What stands until the first look at the computer.
     pub fn starting() -> Self {
@@ -81,7 +92,7 @@ impl Decision {
     }
 }
 
-/// Decides, and gives back what to remember for the next time.
+/// Decides.
 pub fn decide(
     preferences: &Preferences,
     owner: Override,
@@ -89,7 +100,7 @@ pub fn decide(
     memory: &Memory,
     now: &Zoned,
     mono: Mono,
-) -> (Decision, Memory) {
+) -> Outcome {
     let mut memory = memory.as_of(mono);
     let look = Look { preferences, seen, now, mono };
     let owner = owner.at(mono);
@@ -111,12 +122,13 @@ pub fn decide(
             (preferences.away, ProfileName::Away)
         }
     };
+    let network = !findings.iter().any(|f| f.reason.kind.spares_network());
     let first = findings.into_iter().min_by_key(|f| f.reason.kind);
     let decision = match first {
         Some(Finding { reason, until }) => Decision::Hold { reason, until: until.filter(|u| u > now) },
         None => Decision::Run { limits: limits(profile, share), profile: name },
     };
-    (decision, memory)
+    Outcome { decision, network, memory }
 }
 
 impl Override {

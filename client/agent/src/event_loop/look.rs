@@ -4,8 +4,7 @@
 use super::{Agent, LOOK_EVERY, POLICY_FILE, wall_now};
 use crate::{
     home::Home,
-    pause,
-    policy::{self, Decision, Memory, Override, ReasonKind},
+    policy::{self, Decision, Memory, Outcome, ReasonKind},
     preferences::Preferences,
     sensor::Wants,
     session::{self, Permission},
@@ -35,11 +34,6 @@ fn hurry(kind: ReasonKind) -> Hurry {
         Charge | DataCap | Disk | Metered | Schedule | Starting | UnknownDisk | UnknownMetered => Hurry::None,
         _ => Hurry::Now,
     }
-}
-
-/// Whether the network may be used all the same.
-fn spares_network(kind: ReasonKind) -> bool {
-    matches!(kind, ReasonKind::Metered | ReasonKind::DataCap)
 }
 
 /// What the owner's preferences need to know.
@@ -80,7 +74,7 @@ impl Agent {
         let mut seen = self.sensors.observe();
         seen.data_this_month = self.history.data_this_month(&civil);
         let wanted = self.preferences.preferences();
-        let (decision, memory) = policy::decide(wanted, self.owner, &seen, &self.memory, &civil, now);
+        let Outcome { decision, network, memory } = policy::decide(wanted, self.word.says(), &seen, &self.memory, &civil, now);
         let kind = |decision: &Decision| match decision {
             Decision::Run { .. } => None,
             Decision::Hold { reason, .. } => Some(reason.kind),
@@ -93,7 +87,6 @@ impl Agent {
             self.remember();
         }
         self.on_battery = seen.power.known().is_some_and(|power| !power.on_mains);
-        let network = !matches!(&self.decision, Decision::Hold { reason, .. } if spares_network(reason.kind));
         self.waiting.push_back(session::Event::Network(network));
         self.waiting.push_back(session::Event::Permission(permission));
         self.note(&civil);
