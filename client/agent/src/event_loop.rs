@@ -19,8 +19,8 @@ use crate::{
     lease::LeaseKind,
     link::{Control, Dialer, Link, LinkError},
     membership::Membership,
-    pause,
-    policy::{Decision, Memory, Override, Reading},
+    pause::OwnersWord,
+    policy::{Decision, Memory, Reading},
     preferences::PreferencesFile,
     sensor::{MemorySensor, Places, Sense, SleepDelay},
     session::{self, Ending, Profile, Session},
@@ -149,7 +149,7 @@ struct Agent {
     config_error: Option<String>,
     sensors: Box<dyn Sense>,
     clocks: Clocks,
-    owner: Override,
+    word: OwnersWord,
     decision: Decision,
     memory: Memory,
     /// Keeps the computer awake until the training state is saved.
@@ -258,7 +258,7 @@ impl Agent {
         Ok(Agent {
             sensors: eyes(look::wants(&home, wanted), changed.clone()),
             clocks: Clocks::new(now, wall_now()),
-            owner: pause::load(&*disk, wall_now(), now)?,
+            word: OwnersWord::open(&*disk, wall_now(), now)?,
             decision: Decision::starting(),
             memory: look::remembered(&*disk),
             sleep_delay: None,

@@ -72,6 +72,8 @@ pub struct Word {
     pub kind: WordKind,
     /// Until when, as in [`Why::until`]; `None`: until they say otherwise.
     pub until: Option<String>,
+    /// Whether it outlasts this program: it does not where the disk refuses.
+    pub kept: bool,
 }
 
 /// What the owner can say for now.

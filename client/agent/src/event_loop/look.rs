@@ -125,6 +125,7 @@ impl Agent {
         if let Some(seconds) = since.jumped_s {
             let way = if seconds < 0 { "back" } else { "forward" };
             self.tell(&format!("the clock was set {way} by {} s; leases and pauses go by a clock of their own", seconds.abs()));
+            self.word.clock_was_set(&*self.disk, wall_now(), now);
         }
         if let Some(slept) = since.slept
             && self.online.is_some()

@@ -70,7 +70,7 @@ impl Agent {
         }
         let wanted = self.preferences.preferences();
         match profile {
-            _ if matches!(self.owner, Override::RunNow(_)) => "it trains because you asked for it".into(),
+            _ if matches!(self.word.says(), Override::RunNow(_)) => "it trains because you asked for it".into(),
             _ if wanted.policy == Policy::Always => "it trains whenever it is safe".into(),
             ProfileName::Away => "it trains, since nobody uses the computer".into(),
             ProfileName::InUse => format!("it trains beside you, at {:.0} % of the time", 100.0 * duty),
@@ -79,14 +79,13 @@ impl Agent {
 
     /// The owner's word for now, if they have said one.
     fn word(&self, now: &Zoned) -> Option<Word> {
-        let (kind, until) = match self.owner {
+        let (kind, until) = match self.word.says() {
             Override::No => return None,
             Override::Pause(until) => (WordKind::Pause, until),
             Override::RunNow(until) => (WordKind::RunNow, until),
         };
-        let left = |end: Mono| SignedDuration::try_from(end.since(clock::mono_now())).unwrap_or(SignedDuration::ZERO);
-        let until = until.and_then(|end| now.checked_add(left(end)).ok());
-        Some(Word { kind, until: until.as_ref().map(timestamp) })
+        let until = until.and_then(|end| civil(end, now));
+        Some(Word { kind, until: until.as_ref().map(timestamp), kept: self.word.is_kept() })
     }
 
     fn sensor_statuses(&self) -> Vec<SensorStatus> {

@@ -227,11 +227,12 @@ impl Agent {
     }
 
     /// What was left alone is tried again.
-    pub(super) fn retry(&mut self) -> io::Result<()> {
-        Crashes::retry(&*self.disk)?;
+    pub(super) fn retry(&mut self) {
         self.crashes = Crashes::default();
         self.waiting.push_back(session::Event::Retry);
-        Ok(())
+        if let Err(e) = Crashes::retry(&*self.disk) {
+            self.tell(&format!("trouble: the crashes cannot be forgotten ({e}); the next start remembers them"));
+        }
     }
 }
 

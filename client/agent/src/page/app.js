@@ -29,6 +29,7 @@ function troubles(s) {
   return [
     s.config_error && el('p', {}, `${sentence(s.config_error)} The last good preferences stay in force.`),
     s.session.trouble && left.length === 0 && el('p', {}, sentence(s.session.trouble)),
+    s.override?.kept === false && el('p', {}, 'Your word holds until Nightjar ends; the disk does not take it, so the next start will not know it.'),
     left.map(one => el('p', {}, `${one.device} is left alone: ${stopped(one.reason)}`)),
     left.length > 0 && el('button', { type: 'button', id: 'retry' }, 'Try again'),
   ];
