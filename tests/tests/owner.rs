@@ -154,6 +154,9 @@ fn a_lease_that_does_not_fit_the_quota_is_said_and_goes_on_once_it_does() {
     let told = status["session"]["trouble"].as_str().unwrap();
     assert!(told.contains("quota_mib_max") && told.contains("MiB"), "{told}");
     assert_eq!(status["session"]["working"], false);
+    let why = &status["why"];
+    assert!(why["allowed"] == true && why["until"].is_string(), "{why}");
+    assert!(why["reason"].as_str().unwrap().contains("quota_mib_max"), "{why}");
     home.says(&["prefs", "set", "quota_mib_max", "200"]).good();
     until("a merged delta", || (home.merged() >= 1).then_some(()));
     assert!(home.file("holiday.bin").exists(), "what is not ours stays");

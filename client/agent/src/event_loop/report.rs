@@ -51,8 +51,11 @@ impl Agent {
     pub(super) fn why(&self) -> Why {
         match &self.decision {
             Decision::Run { limits, profile } => {
-                let reason = self.in_favour(limits.duty, *profile);
-                Why { allowed: true, kind: None, reason, until: None }
+                let (reason, until) = match self.session.obstacle() {
+                    Some((what, until)) => (format!("it may train, but cannot yet: {what}"), civil(until, &Zoned::now())),
+                    None => (self.in_favour(limits.duty, *profile), None),
+                };
+                Why { allowed: true, kind: None, reason, until: until.as_ref().map(timestamp) }
             }
             Decision::Hold { reason, until } => Why {
                 allowed: false,
@@ -120,4 +123,10 @@ impl Agent {
         }
         self.next_look.min(self.next_news)
     }
+}
+
+/// When that is by the calendar.
+fn civil(at: Mono, now: &Zoned) -> Option<Zoned> {
+    let left = SignedDuration::try_from(at.since(clock::mono_now())).unwrap_or(SignedDuration::ZERO);
+    now.checked_add(left).ok()
 }

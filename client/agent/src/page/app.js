@@ -65,6 +65,7 @@ function next(s, state) {
   const until = time(s.why.until), now = new Date();
   if (state === 'paused') return until ? `It goes on ${when(until)}, in ${length(until - now)}.` : 'It stays so until you resume.';
   if (state === 'hold') return until && until > now ? `It may go on ${when(until)}, in ${length(until - now)}.` : opening(s.why.kind);
+  if (until && until > now) return `It tries again ${when(until)}, in ${length(until - now)}.`;
   const forced = s.override?.kind === 'run_now' ? time(s.override.until) : null;
   return forced ? `You asked it to run; your preferences decide again ${when(forced)}.` : '';
 }
