@@ -12,7 +12,10 @@ mod staff;
 use crate::{
     clock,
     control::{self, Asked},
-    history::{History, Log, energy::Meters},
+    history::{
+        History, Log,
+        energy::{Metering, Meters},
+    },
     home::Home,
     identity::Identity,
     journal::{self, Journal, JournalError},
@@ -164,7 +167,7 @@ struct Agent {
     /// What the last worker said when it was ready.
     ready: Option<Ready>,
     history: History,
-    meters: Meters,
+    meters: Metering,
     /// Whether the computer runs on its battery.
     on_battery: bool,
     log: Log,
@@ -267,7 +270,7 @@ impl Agent {
             device: identity.device().short(),
             crashes: Crashes::load(&*disk)?,
             history: History::open(disk.clone(), &civil),
-            meters: Meters::new(Places::of_this_computer().root),
+            meters: Metering::start(Meters::new(Places::of_this_computer().root)),
             on_battery: false,
             log: Log::of(&*disk),
             faces: watch::Sender::new(tray::Face::default()),

@@ -57,15 +57,7 @@ impl Agent {
         self.next_look = now + LOOK_EVERY;
         let civil = Zoned::now();
         self.look_at_clocks(now);
-        self.look_at_preferences();
-        self.record(&civil, now);
-        if let Override::Pause(Some(end)) | Override::RunNow(Some(end)) = self.owner
-            && end <= now
-        {
-            self.owner = Override::No;
-            // One that stays on the disk is over by its own time.
-            let _ = pause::clear(&*self.disk);
-        }
+        self.count_traffic(&civil);
         if self.decision == Decision::starting() && !self.sensors.ready() {
             // A sensor that is still being asked is not one that cannot tell.
             self.next_look = now + FIRST_LOOK_EVERY;
@@ -83,14 +75,17 @@ impl Agent {
         self.decision = decision;
         let permission = self.take_effect(now);
         self.memory = memory;
-        if turned {
-            self.remember();
-        }
         self.on_battery = seen.power.known().is_some_and(|power| !power.on_mains);
         self.waiting.push_back(session::Event::Network(network));
         self.waiting.push_back(session::Event::Permission(permission));
-        self.note(&civil);
         self.staff_due(now);
+        // The disk may be slow: whatever reads or writes comes after the owner has their computer back.
+        if turned {
+            self.remember();
+        }
+        self.note(&civil, now);
+        self.record(&civil, now);
+        self.look_at_files(now);
     }
 
     /// Freezes the worker, or lets it go on within the limits; says what the session is to make of it.
@@ -136,9 +131,14 @@ impl Agent {
         }
     }
 
-    fn look_at_preferences(&mut self) {
+    /// What somebody has written since the last look counts from the next one on, which comes at once.
+    fn look_at_files(&mut self, now: Mono) {
+        if self.word.look(&*self.disk, wall_now(), now) {
+            self.next_look = now;
+        }
         if self.preferences.reload_if_changed() {
             self.preferences_changed();
+            self.next_look = now;
         }
         let error = self.preferences.error().map(ToString::to_string);
         if error != self.config_error {

@@ -19,11 +19,10 @@ use std::time::Duration;
 const TIDY_EVERY: Duration = Duration::from_secs(600);
 
 impl Agent {
-    /// Counts what was moved and used since the last look, and writes what is due.
+    /// Counts what was used since the last look, and writes what is due.
     pub(super) fn record(&mut self, civil: &Zoned, now: Mono) {
-        self.count_traffic(civil);
         let load = self.session.is_at_work().then(|| self.load());
-        let energy = self.meters.sample(load.as_ref(), now);
+        let energy = self.meters.sample(load, now);
         self.history.used(energy, civil);
         self.history.tick(civil, now);
         if now >= self.next_tidy {

@@ -33,7 +33,7 @@ impl Agent {
             session: self.session.status(),
             totals: self.history.totals(),
             today: self.history.today(&now),
-            energy_source: self.meters.source().map(str::to_owned),
+            energy_source: self.meters.source(),
             sensors: self.sensor_statuses(),
             limits: limits.map(|limits| LimitsStatus {
                 duty: limits.duty,
