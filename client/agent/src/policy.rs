@@ -16,7 +16,7 @@ pub use memory::{Memory, STEP_DOWN_EVERY, STEP_UP_EVERY, STEPS, settle};
 pub use observation::{Observation, Power, Pressure, Reading};
 pub use reason::{Reason, ReasonKind};
 
-use crate::preferences::{Preferences, Profile};
+use crate::preferences::{Preferences, Profile, threads_on};
 use conditions::{Finding, Look, Presence};
 use jiff::Zoned;
 use nightjar_shared::time::Mono;
@@ -86,6 +86,14 @@ pub struct Outcome {
 }
 
 impl Decision {
+    /// The same on a computer of so many cores: the threads are a number that is meant.
+    pub fn on(mut self, cores: usize) -> Self {
+        if let Decision::Run { limits, .. } = &mut self {
+            limits.threads = threads_on(limits.threads, cores);
+        }
+        self
+    }
+
     /// What stands until the first look at the computer.
     pub fn starting() -> Self {
         Decision::Hold { reason: Reason::new(ReasonKind::Starting, "it is just starting"), until: None }

@@ -72,7 +72,7 @@ impl Agent {
             Decision::Hold { reason, .. } => Some(reason.kind),
         };
         let turned = kind(&decision) != kind(&self.decision);
-        self.decision = decision;
+        self.decision = decision.on(self.cores);
         let permission = self.take_effect(now);
         self.memory = memory;
         self.on_battery = seen.power.known().is_some_and(|power| !power.on_mains);

@@ -6,7 +6,6 @@ use crate::{
     history::{Delivery, State, energy::Load},
     lease::LeaseKind,
     policy::{Decision, ReasonKind},
-    preferences::threads_on,
     quota,
     session::Report,
     tray::{self, Face},
@@ -40,9 +39,8 @@ impl Agent {
     }
 
     fn load(&self) -> Load {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (duty, threads) = match &self.decision {
-            Decision::Run { limits, .. } => (limits.duty, threads_on(limits.threads, cores)),
+            Decision::Run { limits, .. } => (limits.duty, limits.threads),
             Decision::Hold { .. } => (0.0, 0),
         };
         let ready = self.ready.as_ref();

@@ -93,6 +93,8 @@ impl Day {
 fn a_quiet_computer_trains_within_the_owners_limits() {
     let mut day = Day::new();
     assert_eq!(day.runs(), (Limits { duty: 1.0, threads: 0, memory_bytes: u64::MAX }, ProfileName::Away));
+    let Decision::Run { limits, .. } = day.after(0).on(8) else { panic!("it holds") };
+    assert_eq!(limits.threads, 4, "0 is half of the cores, and no other number");
     day.preferences.away = Profile { duty_percent: Some(40), threads: 3, memory_mib_max: Some(512) };
     assert_eq!(day.runs().0, Limits { duty: 0.4, threads: 3, memory_bytes: 512 << 20 });
 }
