@@ -155,6 +155,10 @@ struct Agent {
     word: OwnersWord,
     decision: Decision,
     memory: Memory,
+    /// Of this computer, for the owner's "half of the cores".
+    cores: usize,
+    /// When a worker was last seen at work, since training was last allowed.
+    worked: Option<Mono>,
     /// Keeps the computer awake until the training state is saved.
     sleep_delay: Option<SleepDelay>,
     session: Session,
@@ -264,6 +268,8 @@ impl Agent {
             word: OwnersWord::open(&*disk, wall_now(), now)?,
             decision: Decision::starting(),
             memory: look::remembered(&*disk),
+            cores,
+            worked: None,
             sleep_delay: None,
             session: Session::new(profile, journal),
             dialer: Dialer::new(&identity, &membership.invite)?,

@@ -14,6 +14,8 @@ use jiff::Zoned;
 use nightjar_shared::{time::Mono, wire::worker::Progress};
 use std::time::Duration;
 
+/// Fetching, delivering and waiting between two leases belong to the work, unless they take longer than this.
+const LULL_MAX: Duration = Duration::from_secs(60);
 /// The owner's bound on the disk is looked after this often; before a lease besides.
 const TIDY_EVERY: Duration = Duration::from_secs(600);
 
@@ -66,11 +68,19 @@ impl Agent {
         self.history.trained(progress.lease_id, progress.tokens, &Zoned::now());
     }
 
-    /// Notes what the policy decided.
-    pub(super) fn note(&mut self, civil: &Zoned) {
+    /// Notes what it does, and why.
+    pub(super) fn note(&mut self, civil: &Zoned, now: Mono) {
         match &self.decision {
-            Decision::Run { .. } => self.history.note(State::Run, None, "training is allowed", civil),
+            Decision::Run { .. } => {
+                if self.session.is_at_work() {
+                    self.worked = Some(now);
+                }
+                let works = self.worked.is_some_and(|at| now.since(at) < LULL_MAX);
+                let state = if works { State::Run } else { State::Ready };
+                self.history.note(state, None, &self.why().reason, civil);
+            }
             Decision::Hold { reason, .. } => {
+                self.worked = None;
                 let state = if reason.kind == ReasonKind::Paused { State::Paused } else { State::Hold };
                 self.history.note(state, Some(reason.kind), &reason.sentence, civil);
             }
