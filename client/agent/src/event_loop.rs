@@ -8,6 +8,8 @@ mod perform;
 mod record;
 mod report;
 mod staff;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     clock,
