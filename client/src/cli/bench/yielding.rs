@@ -3,7 +3,7 @@
 //! its threads and its memory.
 
 use super::{Load, figures::Figures};
-use crate::cli::model::Compute;
+use crate::cli::{format::Format, model::Compute};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_agent::{
@@ -74,7 +74,7 @@ struct Trial {
     submit_us: u64,
 }
 
-pub(super) fn run(args: &Yield) -> Result<ExitCode> {
+pub(super) fn run(args: &Yield, format: Format) -> Result<ExitCode> {
     if !cfg!(target_os = "linux") {
         bail!("`bench yield` asks the kernel through /proc, which only Linux has");
     }
@@ -92,7 +92,7 @@ pub(super) fn run(args: &Yield) -> Result<ExitCode> {
         }
         anyhow::Ok(trials)
     })?;
-    report(args, spec.parameters(), &trials);
+    report(args, format, spec.parameters(), &trials);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -223,7 +223,7 @@ fn resident(pid: u32) -> Option<u64> {
     words.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-fn report(args: &Yield, parameters: usize, trials: &[Trial]) {
+fn report(args: &Yield, format: Format, parameters: usize, trials: &[Trial]) {
     let figures = |of: &dyn Fn(&Trial) -> f64| Figures::of(trials.iter().map(of).collect());
     let ms = |d: Duration| d.as_secs_f64() * 1000.0;
     let submits = trials.iter().filter(|t| t.submit_us > 0).map(|t| t.submit_us as f64 / 1000.0).collect();
@@ -237,7 +237,7 @@ fn report(args: &Yield, parameters: usize, trials: &[Trial]) {
         ("submit_ms", "mean length of what the GPU is given at once, ms", Figures::of(submits)),
     ];
     let ready = trials.first().map(|t| t.ready.clone()).unwrap_or_default();
-    if args.json {
+    if format.json {
         let mut json = serde_json::json!({
             "device": ready.device, "gpu": ready.gpu, "sandbox": ready.sandbox, "parameters": parameters,
             "trials": trials.len(), "checkpoint_s": args.checkpoint_s,
