@@ -1,6 +1,7 @@
 //! `bench`: how fast this computer trains; and `bench yield`, how fast it is given back to its owner.
 
 mod figures;
+mod held;
 mod yielding;
 
 use super::{
@@ -35,6 +36,8 @@ pub(super) struct Bench {
 enum What {
     /// Measure how fast a worker stops, gives its memory back, and how much training that costs
     Yield(yielding::Yield),
+    /// Measure what an agent that holds takes of this computer: memory and processor
+    Held(held::Held),
 }
 
 /// What is trained.
@@ -69,7 +72,8 @@ impl Load {
 /// In the process that the owner started.
 pub(super) fn run(bench: &Bench, format: Format) -> Result<ExitCode> {
     match &bench.what {
-        Some(What::Yield(args)) => yielding::run(args),
+        Some(What::Yield(args)) => yielding::run(args, format),
+        Some(What::Held(args)) => held::run(args, format),
         // It computes, so it runs in a process of its own: a driver that crashes takes only that down.
         None => model::in_worker(format),
     }
