@@ -339,6 +339,13 @@ impl Device {
         }
     }
 
+    /// The worker is killed before it says what it has done; `None` if that job is over.
+    pub fn worker_killed(&mut self, number: u32, now: Mono, training: &mut dyn Training) -> Option<Event> {
+        self.job.as_ref().filter(|job| job.number == number)?;
+        self.abandon(now, training);
+        Some(Event::WorkerExited { why: "it was killed".into() })
+    }
+
     /// What the worker says at the time it asked to be heard; `None` if that job is over, or stopped at another time.
     pub fn worker_due(&mut self, number: u32, training: &mut dyn Training) -> Option<Reported> {
         let job = self.job.take_if(|job| job.number == number)?;

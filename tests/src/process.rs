@@ -114,6 +114,12 @@ pub fn descendants(of: u32) -> Vec<u32> {
     found.split_off(1)
 }
 
+/// SIGKILL, to one that this process did not start itself. One that is gone already is fine.
+pub fn kill(id: u32) {
+    let pid = i32::try_from(id).ok().and_then(Pid::from_raw).expect("a process has a number");
+    let _ = kill_process(pid, Signal::KILL);
+}
+
 /// Whether a process still does something; one that has ended and was not waited for does not.
 pub fn is_alive(id: u32) -> bool {
     stat(id).is_some_and(|(state, _)| state != "Z" && state != "X")

@@ -1,7 +1,11 @@
-//! Twenty real SIGKILLs at volunteers and the coordinator, then the ledger must hold all that was acknowledged, once.
+//! Twenty real SIGKILLs at volunteers, their workers and the coordinator, then the ledger must hold all that was acknowledged, once.
 
 use nightjar_shared::rng;
-use nightjar_tests::{Place, Running, Size, process::run, until};
+use nightjar_tests::{
+    Place, Running, Size,
+    process::{descendants, kill, run},
+    until,
+};
 use std::{
     collections::BTreeSet,
     thread::sleep,
@@ -38,23 +42,33 @@ fn twenty_kills_lose_nothing_that_was_acknowledged() {
     }
     until("a first version", || place.figure("version").filter(|version| *version >= 1));
 
-    for kill in 1..=KILLS {
+    for number in 1..=KILLS {
         sleep(Duration::from_millis(200 + draw(1800)));
         let before = place.status();
         let pause = Duration::from_millis(draw(800));
-        let victim = draw(3) as usize;
-        println!("kill {kill}: {}", names.get(victim).unwrap_or(&"the coordinator"));
-        if let Some(volunteer) = volunteers.get_mut(victim) {
-            volunteer.kill();
-            sleep(pause);
-            *volunteer = place.start_volunteer(names[victim]);
-        } else {
-            coordinator.kill();
-            sleep(pause);
-            coordinator = place.start_coordinator();
-            let (before, after) = (before.expect("it answered before the kill"), place.status().expect("it answers again"));
-            for key in ["version", "merged", "tokens"] {
-                assert!(after[key].as_u64() >= before[key].as_u64(), "{key} went back: {before} then {after}");
+        let whose = draw(2) as usize;
+        // Each kind comes three times at least.
+        match if number <= 9 { number % 3 } else { draw(3) } {
+            0 => {
+                println!("kill {number}: {}", names[whose]);
+                volunteers[whose].kill();
+                sleep(pause);
+                volunteers[whose] = place.start_volunteer(names[whose]);
+            }
+            1 => {
+                println!("kill {number}: the worker of {}", names[whose]);
+                let worker = until("a worker", || descendants(volunteers[whose].id()).first().copied());
+                kill(worker);
+            }
+            _ => {
+                println!("kill {number}: the coordinator");
+                coordinator.kill();
+                sleep(pause);
+                coordinator = place.start_coordinator();
+                let (before, after) = (before.expect("it answered before the kill"), place.status().expect("it answers again"));
+                for key in ["version", "merged", "tokens"] {
+                    assert!(after[key].as_u64() >= before[key].as_u64(), "{key} went back: {before} then {after}");
+                }
             }
         }
     }

@@ -96,6 +96,44 @@ fn the_owners_word_counts_at_once_and_over_a_restart() {
     agent.stop().good();
 }
 
+/// An agent that hangs: its owner is not told that it is paused before it is, and it is once it can be.
+#[test]
+fn a_pause_beside_an_agent_that_does_not_answer_is_no_success_and_counts_later() {
+    let home = Home::new();
+    let agent = home.start();
+    home.stands("training", |s| s["session"]["working"] == true);
+    run(shell(&format!("kill -STOP {}", agent.id()))).good();
+    home.says(&["pause", "2h"]).refused(&["does not answer", "nightjar why"]);
+    run(shell(&format!("kill -CONT {}", agent.id()))).good();
+    home.stands("a pause", |s| s["override"]["kind"] == "pause" && s["override"]["until"].is_string());
+    home.says(&["resume"]).good();
+    home.stands("training", |s| s["session"]["working"] == true);
+    agent.stop().good();
+}
+
+#[test]
+fn every_answer_can_be_had_as_json() {
+    let home = Home::new();
+    let json = |words: &[&str]| home.json(words).unwrap_or_else(|| panic!("{words:?} failed"));
+    let word = json(&["pause", "2h", "--json"]);
+    assert_eq!((&word["running"], &word["override"]["kind"]), (&false.into(), &"pause".into()), "{word}");
+    assert_eq!(json(&["--json", "log"]), serde_json::json!([]), "the flag may stand before the command too");
+    let agent = home.start();
+    assert_eq!(json(&["resume", "--json"])["override"], Value::Null);
+    let word = json(&["run-now", "1h", "--json"]);
+    assert!(word["running"] == true && word["override"]["until"].is_string() && word["override"]["kept"] == true, "{word}");
+    assert_eq!(json(&["prefs", "set", "checkpoint_s", "7", "--json"])["value"], "7");
+    assert!(json(&["prefs", "--json"]).as_array().is_some_and(|rows| rows.len() > 20));
+    assert!(json(&["log", "--json"]).as_array().is_some_and(|lines| !lines.is_empty()));
+    assert!(json(&["open", "--print", "--json"])["address"].as_str().unwrap().starts_with("http://127.0.0.1:"));
+    assert_eq!(json(&["service", "status", "--json"])["running"], true);
+    home.says(&["service", "install"]).refused(&["runs already"]);
+    agent.stop().good();
+    let joined = json(&["join", &home.place.invite("volunteer"), "--name", "den", "--json"]);
+    assert_eq!((&joined["role"], &joined["coordinator_answers"]), (&"volunteer".into(), &true.into()), "{joined}");
+    assert_eq!(json(&["leave", "--json"])["left"], true);
+}
+
 #[test]
 fn what_was_done_is_told_in_ledger_log_and_history() {
     let home = Home::new();
@@ -154,6 +192,9 @@ fn a_lease_that_does_not_fit_the_quota_is_said_and_goes_on_once_it_does() {
     let told = status["session"]["trouble"].as_str().unwrap();
     assert!(told.contains("quota_mib_max") && told.contains("MiB"), "{told}");
     assert_eq!(status["session"]["working"], false);
+    let why = &status["why"];
+    assert!(why["allowed"] == true && why["until"].is_string(), "{why}");
+    assert!(why["reason"].as_str().unwrap().contains("quota_mib_max"), "{why}");
     home.says(&["prefs", "set", "quota_mib_max", "200"]).good();
     until("a merged delta", || (home.merged() >= 1).then_some(()));
     assert!(home.file("holiday.bin").exists(), "what is not ours stays");

@@ -86,7 +86,10 @@ fn every_state_reads_well_in_both_themes_wide_and_narrow() {
     until("the picture of the day", || {
         browser.script("return document.querySelectorAll('#picture .span').length > 3", &[]).as_bool().filter(|there| *there)
     });
-    assert_eq!(browser.text("#caption"), "Trained for 8\u{202f}h 44\u{202f}min, held for 9\u{202f}h 15\u{202f}min so far.");
+    assert_eq!(
+        browser.text("#caption"),
+        "Trained for 7\u{202f}h 56\u{202f}min, ready for 48\u{202f}min, held for 9\u{202f}h 15\u{202f}min so far."
+    );
     browser.script("document.querySelector('#picture [tabindex=\"0\"]').focus()", &[]);
     const LEFT: &str = "\u{e012}";
     browser.press(LEFT);

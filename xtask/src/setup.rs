@@ -1,5 +1,5 @@
-//! What the repository needs beyond Rust: a C compiler, and for the tests a Vulkan loader with a driver, a browser, an X server
-//! and D-Bus. Found by trying, installed where that is possible, else named.
+//! What the repository needs beyond Rust: a C compiler, and for the tests a Vulkan loader with a driver, a browser, an X server,
+//! D-Bus and systemd's tools. Found by trying, installed where that is possible, else named.
 
 use crate::keeper::Keeper;
 use anyhow::{Result, bail};
@@ -28,7 +28,7 @@ struct Requirement {
     packages: [&'static str; 4],
 }
 
-const REQUIREMENTS: [Requirement; 6] = [
+const REQUIREMENTS: [Requirement; 7] = [
     Requirement {
         what: "a C compiler",
         why: "SQLite and the cryptography are compiled from C",
@@ -76,6 +76,14 @@ const REQUIREMENTS: [Requirement; 6] = [
         essential: false,
         packages: ["dbus python3-dbusmock", "dbus-daemon python3-dbusmock", "dbus python-dbusmock", "dbus py3-dbusmock"],
     },
+    Requirement {
+        what: "systemd's tools",
+        why: "systemd-analyze judges the service's unit",
+        present: || in_path("systemd-analyze").is_some(),
+        essential: false,
+        // Alpine has none.
+        packages: ["systemd", "systemd", "systemd", ""],
+    },
 ];
 
 /// The package managers that `Requirement::packages` speaks of, with the words that install.
@@ -101,7 +109,7 @@ pub fn run(need: Need, keeper: &Keeper) -> Result<()> {
     let Some(manager) = MANAGERS.iter().position(|(name, _)| in_path(name).is_some()) else {
         return conclude(&missing, "install it with this system's package manager");
     };
-    let packages: Vec<&str> = missing.iter().flat_map(|r| r.packages[manager].split(' ')).collect();
+    let packages: Vec<&str> = missing.iter().flat_map(|r| r.packages[manager].split_whitespace()).collect();
     let install = format!("{} {}", MANAGERS[manager].1, packages.join(" "));
     let prefix = match privilege() {
         Some(prefix) if MANAGERS[manager].0 == "apt-get" => prefix,

@@ -8,19 +8,24 @@ mod perform;
 mod record;
 mod report;
 mod staff;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     clock,
     control::{self, Asked},
-    history::{History, Log, energy::Meters},
+    history::{
+        History, Log,
+        energy::{Metering, Meters},
+    },
     home::Home,
     identity::Identity,
     journal::{self, Journal, JournalError},
     lease::LeaseKind,
     link::{Control, Dialer, Link, LinkError},
     membership::Membership,
-    pause,
-    policy::{Decision, Memory, Override, Reading},
+    pause::OwnersWord,
+    policy::{Decision, Memory, Reading},
     preferences::PreferencesFile,
     sensor::{MemorySensor, Places, Sense, SleepDelay},
     session::{self, Ending, Profile, Session},
@@ -149,9 +154,13 @@ struct Agent {
     config_error: Option<String>,
     sensors: Box<dyn Sense>,
     clocks: Clocks,
-    owner: Override,
+    word: OwnersWord,
     decision: Decision,
     memory: Memory,
+    /// Of this computer, for the owner's "half of the cores".
+    cores: usize,
+    /// When a worker was last seen at work, since training was last allowed.
+    worked: Option<Mono>,
     /// Keeps the computer awake until the training state is saved.
     sleep_delay: Option<SleepDelay>,
     session: Session,
@@ -164,7 +173,7 @@ struct Agent {
     /// What the last worker said when it was ready.
     ready: Option<Ready>,
     history: History,
-    meters: Meters,
+    meters: Metering,
     /// Whether the computer runs on its battery.
     on_battery: bool,
     log: Log,
@@ -258,16 +267,18 @@ impl Agent {
         Ok(Agent {
             sensors: eyes(look::wants(&home, wanted), changed.clone()),
             clocks: Clocks::new(now, wall_now()),
-            owner: pause::load(&*disk, wall_now(), now)?,
+            word: OwnersWord::open(&*disk, wall_now(), now)?,
             decision: Decision::starting(),
             memory: look::remembered(&*disk),
+            cores,
+            worked: None,
             sleep_delay: None,
             session: Session::new(profile, journal),
             dialer: Dialer::new(&identity, &membership.invite)?,
             device: identity.device().short(),
             crashes: Crashes::load(&*disk)?,
             history: History::open(disk.clone(), &civil),
-            meters: Meters::new(Places::of_this_computer().root),
+            meters: Metering::start(Meters::new(Places::of_this_computer().root)),
             on_battery: false,
             log: Log::of(&*disk),
             faces: watch::Sender::new(tray::Face::default()),

@@ -72,7 +72,7 @@ impl History {
     pub fn trained(&mut self, lease: u64, tokens: u64, now: &Zoned) {
         let before = if self.counted.0 == lease { self.counted.1 } else { 0 };
         if tokens > before {
-            self.months.today(now).tokens += tokens - before;
+            self.months.today(&*self.disk, now).tokens += tokens - before;
             self.counted = (lease, tokens);
             self.months.count(self.counted);
         } else if self.counted.0 != lease {
@@ -83,7 +83,7 @@ impl History {
     /// Counts a delivery and writes it to the ledger.
     pub fn delivered(&mut self, delivery: &Delivery, now: &Zoned) {
         if delivery.is_training() {
-            let today = self.months.today(now);
+            let today = self.months.today(&*self.disk, now);
             today.deltas += 1;
             today.merged += u64::from(delivery.merged);
         }
@@ -94,7 +94,7 @@ impl History {
     /// Counts bytes that went over the network.
     pub fn moved(&mut self, up: u64, down: u64, now: &Zoned) {
         if up + down > 0 {
-            let today = self.months.today(now);
+            let today = self.months.today(&*self.disk, now);
             today.bytes_up += up;
             today.bytes_down += down;
         }
@@ -103,7 +103,7 @@ impl History {
     /// Counts energy, in joules.
     pub fn used(&mut self, energy: energy::Joules, now: &Zoned) {
         if energy.measured + energy.estimated > 0.0 {
-            self.months.used(energy, now);
+            self.months.used(&*self.disk, energy, now);
         }
     }
 
@@ -133,8 +133,8 @@ impl History {
     }
 
     /// Bytes up and down in this calendar month.
-    pub fn data_this_month(&self, now: &Zoned) -> u64 {
-        self.months.data_in(now.date())
+    pub fn data_this_month(&mut self, now: &Zoned) -> u64 {
+        self.months.data_in(&*self.disk, now.date())
     }
 
     /// What was done today.

@@ -14,6 +14,7 @@ const IDENTITY_FILE: &str = "identity.pk8";
 /// A device's key.
 pub struct Identity {
     pkcs8: Vec<u8>,
+    pair: Ed25519KeyPair,
     public_key: [u8; 32],
 }
 
@@ -64,7 +65,14 @@ impl Identity {
     fn from_pkcs8(pkcs8: Vec<u8>) -> Option<Self> {
         let pair = Ed25519KeyPair::from_pkcs8(&pkcs8).ok()?;
         let public_key = pair.public_key().as_ref().try_into().ok()?;
-        Some(Identity { pkcs8, public_key })
+        Some(Identity { pkcs8, pair, public_key })
+    }
+
+    /// Signs a message.
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        let mut signature = [0; 64];
+        signature.copy_from_slice(self.pair.sign(message).as_ref());
+        signature
     }
 
     /// The device's id.

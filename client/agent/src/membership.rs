@@ -84,7 +84,7 @@ impl Membership {
         let error = |source| MembershipError::Disk { file: disk.path(MEMBERSHIP_FILE).display().to_string(), source };
         let stored = Stored { token: BASE64URL_NOPAD.encode(&self.token), name: self.name.clone() };
         let bytes = serde_json::to_vec_pretty(&stored).map_err(|e| error(e.into()))?;
-        disk.write(MEMBERSHIP_FILE, &bytes).map_err(error)
+        disk.write_private(MEMBERSHIP_FILE, &bytes).map_err(error)
     }
 
     /// Whether both are of one run of one coordinator, as far as invites tell.
@@ -128,6 +128,12 @@ mod tests {
         assert_eq!(membership.role(), wire::Role::Anchor);
         membership.store(&disk).unwrap();
         assert_eq!(Membership::load(&disk).unwrap(), membership);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(disk.path(MEMBERSHIP_FILE)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "whoever has the token can join");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub use memory::{Memory, STEP_DOWN_EVERY, STEP_UP_EVERY, STEPS, settle};
 pub use observation::{Observation, Power, Pressure, Reading};
 pub use reason::{Reason, ReasonKind};
 
-use crate::preferences::{Preferences, Profile};
+use crate::preferences::{Preferences, Profile, threads_on};
 use conditions::{Finding, Look, Presence};
 use jiff::Zoned;
 use nightjar_shared::time::Mono;
@@ -74,14 +74,33 @@ pub enum Decision {
     },
 }
 
+/// What comes of a look at the computer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Whether to train.
+    pub decision: Decision,
+    /// Whether the network may be used, to deliver what is done say. Decided apart, since the reason that is told may be another.
+    pub network: bool,
+    /// What to remember for the next time.
+    pub memory: Memory,
+}
+
 impl Decision {
+    /// The same on a computer of so many cores: the threads are a number that is meant.
+    pub fn on(mut self, cores: usize) -> Self {
+        if let Decision::Run { limits, .. } = &mut self {
+            limits.threads = threads_on(limits.threads, cores);
+        }
+        self
+    }
+
     /// What stands until the first look at the computer.
     pub fn starting() -> Self {
         Decision::Hold { reason: Reason::new(ReasonKind::Starting, "it is just starting"), until: None }
     }
 }
 
-/// Decides, and gives back what to remember for the next time.
+/// Decides.
 pub fn decide(
     preferences: &Preferences,
     owner: Override,
@@ -89,7 +108,7 @@ pub fn decide(
     memory: &Memory,
     now: &Zoned,
     mono: Mono,
-) -> (Decision, Memory) {
+) -> Outcome {
     let mut memory = memory.as_of(mono);
     let look = Look { preferences, seen, now, mono };
     let owner = owner.at(mono);
@@ -111,12 +130,13 @@ pub fn decide(
             (preferences.away, ProfileName::Away)
         }
     };
+    let network = !findings.iter().any(|f| f.reason.kind.spares_network());
     let first = findings.into_iter().min_by_key(|f| f.reason.kind);
     let decision = match first {
         Some(Finding { reason, until }) => Decision::Hold { reason, until: until.filter(|u| u > now) },
         None => Decision::Run { limits: limits(profile, share), profile: name },
     };
-    (decision, memory)
+    Outcome { decision, network, memory }
 }
 
 impl Override {

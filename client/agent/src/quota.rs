@@ -68,7 +68,8 @@ fn join(folder: &str, name: &str) -> String {
 /// here; shards are the journal's to forget.
 pub fn make_room(disk: &dyn Disk, journal: &Journal, lease: &Lease, spec: &RunSpec, bytes_max: u64) -> io::Result<Room> {
     let (blobs, work) = (bytes_in(disk, "blobs")?, bytes_in(disk, "work")?);
-    let rest = used(disk)? - blobs - work;
+    // Files come and go in between.
+    let rest = used(disk)?.saturating_sub(blobs.saturating_add(work));
     let of_lease: u64 = lease.blobs().map(|blob| blob.bytes).sum();
     // What the lease and its training take once they are there, whatever is there of it already.
     let needed = of_lease + state_bytes(spec).max(work);

@@ -150,6 +150,8 @@ pub struct Session {
     told: String,
     /// What stands in the way of the next lease on this device itself; empty: nothing.
     trouble: String,
+    /// Why there is no work before [`Timer::Work`] is due.
+    obstacle: String,
     leaving: bool,
     closing: bool,
     ended: bool,
@@ -179,6 +181,7 @@ impl Session {
             upload: Upload::Unasked,
             told: String::new(),
             trouble: String::new(),
+            obstacle: String::new(),
             leaving: false,
             closing: false,
             ended: false,
@@ -204,6 +207,11 @@ impl Session {
     /// Whether a worker trains or measures at this moment.
     pub fn is_at_work(&self) -> bool {
         self.working() && self.permission == Some(Permission::Allowed)
+    }
+
+    /// What on this device itself stands in the way of work that it may do, and when it tries again.
+    pub fn obstacle(&self) -> Option<(&str, Mono)> {
+        Some((self.obstacle.as_str(), self.timers.at(Timer::Work)?))
     }
 
     /// The run's spec, once the coordinator has sent it.

@@ -1,6 +1,6 @@
 //! `join`, `run`, `anchor` and `leave`: the commands that are, or become, an agent.
 
-use super::{preferences::PreferenceFlags, running::Running};
+use super::{format::Format, preferences::PreferenceFlags, running::Running};
 use anyhow::{Context, Result};
 use clap::Args;
 use nightjar_agent::{
@@ -51,7 +51,7 @@ pub(super) struct Anchor {
     evaluate_only: bool,
 }
 
-pub(super) fn join(home: &Home, join: &Join) -> Result<ExitCode> {
+pub(super) fn join(home: &Home, join: &Join, format: Format) -> Result<ExitCode> {
     let _lock = home.lock()?;
     let identity = Identity::load_or_create(home)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
@@ -64,14 +64,17 @@ pub(super) fn join(home: &Home, join: &Join) -> Result<ExitCode> {
         journal::forget(&*disk).context("cannot clear this device's folder")?;
     }
     membership.store(&*disk)?;
-    let role = if membership.role() == Role::Anchor { "an anchor node" } else { "a volunteer" };
-    println!("joined \"{}\" as {role}; this device is {device} ({})", membership.invite.run_name, membership.name);
-    let next = if membership.role() == Role::Anchor { "anchor" } else { "run" };
-    if !answers {
-        println!("the coordinator does not answer at the moment; `nightjar {next}` keeps trying");
-    }
-    println!("next: nightjar {next}");
-    Ok(ExitCode::SUCCESS)
+    let (role, article, next) = match membership.role() {
+        Role::Anchor => ("anchor", "an anchor node", "anchor"),
+        _ => ("volunteer", "a volunteer", "run"),
+    };
+    let (run, name) = (&membership.invite.run_name, &membership.name);
+    let silent = format!("the coordinator does not answer at the moment; `nightjar {next}` keeps trying\n");
+    let silent = if answers { "" } else { &silent };
+    format.say(
+        &serde_json::json!({ "run": run, "role": role, "device": device, "name": name, "coordinator_answers": answers }),
+        format_args!("joined \"{run}\" as {article}; this device is {device} ({name})\n{silent}next: nightjar {next}"),
+    )
 }
 
 /// Whether the coordinator of an invite answers. One that does not today may do so tonight; one with another key is not
@@ -91,23 +94,22 @@ fn knock(identity: &Identity, membership: &Membership) -> Result<bool> {
     })
 }
 
-pub(super) fn run(home: Home, flags: &PreferenceFlags) -> Result<ExitCode> {
+pub(super) fn run(home: Home, flags: &PreferenceFlags, format: Format) -> Result<ExitCode> {
     let preferences = flags.load(&home)?;
-    agent(home, preferences, Task::Volunteer)
+    agent(home, preferences, Task::Volunteer, format)
 }
 
-pub(super) fn anchor(home: Home, anchor: &Anchor) -> Result<ExitCode> {
+pub(super) fn anchor(home: Home, anchor: &Anchor, format: Format) -> Result<ExitCode> {
     let preferences = anchor.preferences.load_with(&home, &[("policy", "always")])?;
-    agent(home, preferences, Task::Anchor { evaluate_only: anchor.evaluate_only })
+    agent(home, preferences, Task::Anchor { evaluate_only: anchor.evaluate_only }, format)
 }
 
-pub(super) fn leave(home: Home) -> Result<ExitCode> {
+pub(super) fn leave(home: Home, format: Format) -> Result<ExitCode> {
     if let Some(running) = Running::find(&home) {
         running.send(Command::Leave)?;
-        println!("the agent is leaving the run");
-        return Ok(ExitCode::SUCCESS);
+        return format.say(&serde_json::json!({ "left": false, "leaving": true }), "the agent is leaving the run");
     }
-    agent(home, PreferencesFile::defaults()?, Task::Leave)
+    agent(home, PreferencesFile::defaults()?, Task::Leave, format)
 }
 
 /// What an agent is started for.
@@ -130,13 +132,16 @@ impl Task {
 }
 
 /// Runs the agent in this process until it ends.
-fn agent(home: Home, preferences: PreferencesFile, task: Task) -> Result<ExitCode> {
+fn agent(home: Home, preferences: PreferencesFile, task: Task, format: Format) -> Result<ExitCode> {
     let _lock = home.lock()?;
     let membership = Membership::load(&*home.disk())?;
     let identity = Identity::load_or_create(&home)?;
     let workshop = Box::new(workshop(&home)?);
     // A pipe whose reader is gone must not end the training.
-    let say = Box::new(|line: &str| drop(writeln!(std::io::stdout(), "{line}")));
+    let say = Box::new(move |line: &str| {
+        // Scripts want the answer alone.
+        drop(if format.json { writeln!(std::io::stderr(), "{line}") } else { writeln!(std::io::stdout(), "{line}") });
+    });
     let leave = task == Task::Leave;
     let setup = Setup {
         home,
@@ -152,13 +157,13 @@ fn agent(home: Home, preferences: PreferencesFile, task: Task) -> Result<ExitCod
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
-    match runtime.block_on(event_loop::run(setup))? {
-        Ending::Asked if leave => println!("left the run"),
-        Ending::Asked => println!("stopped"),
-        Ending::RunOver(sentence) => println!("the run is over: {sentence}"),
+    let (ended, words) = match runtime.block_on(event_loop::run(setup))? {
+        Ending::Asked if leave => ("left", "left the run".to_owned()),
+        Ending::Asked => ("stopped", "stopped".to_owned()),
+        Ending::RunOver(sentence) => ("run over", format!("the run is over: {sentence}")),
         Ending::Refused(sentence) => anyhow::bail!("the coordinator refused this device: {sentence}"),
-    }
-    Ok(ExitCode::SUCCESS)
+    };
+    format.say(&serde_json::json!({ "ended": ended, "left": ended == "left" }), words)
 }
 
 fn workshop(home: &Home) -> Result<Processes> {

@@ -1,9 +1,13 @@
 //! `bench`: how fast this computer trains; and `bench yield`, how fast it is given back to its owner.
 
 mod figures;
+mod held;
 mod yielding;
 
-use super::model::{self, Compute};
+use super::{
+    format::Format,
+    model::{self, Compute},
+};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use nightjar_shared::{model_spec::ModelSpec, rng};
@@ -23,9 +27,6 @@ pub(super) struct Bench {
     /// How long to measure, after a warm-up
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
-    /// Print JSON, for scripts
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     compute: Compute,
 }
@@ -35,6 +36,8 @@ pub(super) struct Bench {
 enum What {
     /// Measure how fast a worker stops, gives its memory back, and how much training that costs
     Yield(yielding::Yield),
+    /// Measure what an agent that holds takes of this computer: memory and processor
+    Held(held::Held),
 }
 
 /// What is trained.
@@ -67,16 +70,17 @@ impl Load {
 }
 
 /// In the process that the owner started.
-pub(super) fn run(bench: &Bench) -> Result<ExitCode> {
+pub(super) fn run(bench: &Bench, format: Format) -> Result<ExitCode> {
     match &bench.what {
-        Some(What::Yield(args)) => yielding::run(args),
+        Some(What::Yield(args)) => yielding::run(args, format),
+        Some(What::Held(args)) => held::run(args, format),
         // It computes, so it runs in a process of its own: a driver that crashes takes only that down.
-        None => model::in_worker(),
+        None => model::in_worker(format),
     }
 }
 
 /// In the worker's process.
-pub(super) fn measure(args: &Bench) -> Result<ExitCode> {
+pub(super) fn measure(args: &Bench, format: Format) -> Result<ExitCode> {
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
         bail!("--seconds is {}; allowed is a number up to 3600", args.seconds);
     }
@@ -96,10 +100,9 @@ pub(super) fn measure(args: &Bench) -> Result<ExitCode> {
         trained += trainer.step(&batch, 1e-3)?.tokens;
     }
     let rate = trained as f64 / start.elapsed().as_secs_f64();
-    if args.json {
-        println!("{}", serde_json::json!({ "tokens_per_s": rate, "device": compute.name, "parameters": spec.parameters() }));
-    } else {
-        println!("{rate:.0} tokens a second on {} ({} parameters)", compute.name, spec.parameters());
-    }
-    Ok(ExitCode::SUCCESS)
+    let (device, parameters) = (&compute.name, spec.parameters());
+    format.say(
+        &serde_json::json!({ "tokens_per_s": rate, "device": device, "parameters": parameters }),
+        format_args!("{rate:.0} tokens a second on {device} ({parameters} parameters)"),
+    )
 }

@@ -1,11 +1,15 @@
 //! `status`, `why`, `pause`, `run-now` and `resume`: what the owner says to a running agent, over its control API. What holds
 //! for a later start too is noted where none runs.
 
-use super::{duration, running::Running};
+use super::{
+    duration,
+    format::Format,
+    running::{Found, Running},
+};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_agent::{
-    control::{AgentStatus, Command, Why},
+    control::{AgentStatus, Command, Why, Word, WordKind, timestamp},
     history::Figures,
     home::Home,
     jiff::Zoned,
@@ -13,21 +17,10 @@ use nightjar_agent::{
     pause,
 };
 use nightjar_shared::{disk::Disk, time::Wall};
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io, process::ExitCode, time::Duration};
 
 /// Exit code of commands that ask an agent where none runs.
 pub(super) const NOT_RUNNING: u8 = 3;
-
-#[derive(Args)]
-pub(super) struct Json {
-    /// Print JSON, for scripts
-    #[arg(long)]
-    json: bool,
-}
 
 #[derive(Args)]
 pub(super) struct Pause {
@@ -43,15 +36,10 @@ pub(super) struct RunNow {
     length: Vec<String>,
 }
 
-pub(super) fn status(home: &Home, format: &Json) -> Result<ExitCode> {
-    let Some(running) = Running::find(home) else { return not_running(home, format.json) };
+pub(super) fn status(home: &Home, format: Format) -> Result<ExitCode> {
+    let Some(running) = Running::find(home) else { return not_running(home, format) };
     let status = running.send(Command::Status)?;
-    if format.json {
-        writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&status)?)?;
-    } else {
-        write!(io::stdout(), "{}", in_lines(&status))?;
-    }
-    Ok(ExitCode::SUCCESS)
+    format.say(&status, in_lines(&status).trim_end())
 }
 
 fn in_lines(status: &AgentStatus) -> String {
@@ -109,50 +97,85 @@ fn in_figures(figures: &Figures) -> String {
     )
 }
 
-pub(super) fn why(home: &Home, format: &Json) -> Result<ExitCode> {
-    let Some(running) = Running::find(home) else { return not_running(home, format.json) };
+pub(super) fn why(home: &Home, format: Format) -> Result<ExitCode> {
+    let Some(running) = Running::find(home) else { return not_running(home, format) };
     let why = running.send(Command::Status)?.why;
-    if format.json {
-        println!("{}", serde_json::to_string_pretty(&why)?);
-    } else {
-        println!("{}", in_words(&why));
-    }
-    Ok(ExitCode::SUCCESS)
+    format.say(&why, in_words(&why))
 }
 
-pub(super) fn pause(home: &Home, args: &Pause) -> Result<ExitCode> {
+pub(super) fn pause(home: &Home, args: &Pause, format: Format) -> Result<ExitCode> {
     let length = length(&args.length)?;
-    say(home, Command::Pause(length), |disk, now| pause::store(disk, length, now))?;
-    println!("paused {}", span(length));
-    Ok(ExitCode::SUCCESS)
+    let heard = say(home, Command::Pause(length), |disk, now| pause::store(disk, length, now))?;
+    format.say(&heard.json(), format!("paused {}{}", span(length), heard.proviso()))
 }
 
-pub(super) fn run_now(home: &Home, args: &RunNow) -> Result<ExitCode> {
+pub(super) fn run_now(home: &Home, args: &RunNow, format: Format) -> Result<ExitCode> {
     let length = length(&args.length)?;
-    match say(home, Command::RunNow(length), |disk, now| pause::store_run_now(disk, length, now))? {
-        Some(why) if !why.allowed => println!("training {} once it is safe: {}", span(length), in_words(&why)),
-        Some(_) => println!("training {}", span(length)),
-        None => println!("training {}, once an agent runs; `nightjar run` starts one", span(length)),
-    }
-    Ok(ExitCode::SUCCESS)
+    let heard = say(home, Command::RunNow(length), |disk, now| pause::store_run_now(disk, length, now))?;
+    let words = match heard.why() {
+        Some(why) if !why.allowed => format!("training {} once it is safe: {}", span(length), in_words(why)),
+        Some(_) => format!("training {}", span(length)),
+        None => format!("training {}, once an agent runs; `nightjar run` starts one", span(length)),
+    };
+    format.say(&heard.json(), words + heard.proviso())
 }
 
-pub(super) fn resume(home: &Home) -> Result<ExitCode> {
-    match say(home, Command::Resume, |disk, _| pause::clear(disk))? {
-        Some(why) => println!("resumed: {}", in_words(&why)),
-        None => println!("resumed; no agent is running now"),
-    }
-    Ok(ExitCode::SUCCESS)
+pub(super) fn resume(home: &Home, format: Format) -> Result<ExitCode> {
+    let heard = say(home, Command::Resume, |disk, _| pause::clear(disk))?;
+    let words = match heard.why() {
+        Some(why) => format!("resumed: {}", in_words(why)),
+        None => "resumed; no agent is running now".into(),
+    };
+    format.say(&heard.json(), words)
 }
 
-/// Tells the agent, or notes it for the next one. Gives back how a running one takes it.
-fn say(home: &Home, command: Command, note: impl FnOnce(&dyn Disk, Wall) -> io::Result<()>) -> Result<Option<Why>> {
-    if let Some(running) = Running::find(home) {
-        return Ok(Some(running.send(command)?.why));
+/// How the owner's word was taken: by an agent, or as a note for the next one.
+struct Heard {
+    agent: Option<Box<AgentStatus>>,
+    word: Option<Word>,
+}
+
+impl Heard {
+    fn why(&self) -> Option<&Why> {
+        self.agent.as_ref().map(|agent| &agent.why)
     }
-    let unix_ms = Zoned::now().timestamp().as_millisecond().max(0) as u64;
+
+    /// What the disk could not take is said.
+    fn proviso(&self) -> &'static str {
+        match &self.word {
+            Some(Word { kept: false, .. }) => ", or until the agent ends: the disk does not take it",
+            _ => "",
+        }
+    }
+
+    /// For scripts.
+    fn json(&self) -> serde_json::Value {
+        serde_json::json!({ "running": self.agent.is_some(), "override": self.word, "why": self.why() })
+    }
+}
+
+/// Tells the agent, or notes it for the next one.
+fn say(home: &Home, command: Command, note: impl FnOnce(&dyn Disk, Wall) -> io::Result<()>) -> Result<Heard> {
+    let found = Running::or_lock(home)?;
+    if let Found::Running(running) = found {
+        let agent = running.send(command)?;
+        return Ok(Heard { word: agent.owner.clone(), agent: Some(Box::new(agent)) });
+    }
+    let now = Zoned::now();
+    let unix_ms = now.timestamp().as_millisecond().max(0) as u64;
     note(&*home.disk(), Wall { unix_ms }).context("cannot note your word in the home folder")?;
-    Ok(None)
+    if matches!(found, Found::Silent) {
+        bail!(
+            "an agent runs, but does not answer; your word is noted, and counts once the agent looks at its files: ask `nightjar why`"
+        );
+    }
+    let until = |length: Option<Duration>| length.and_then(|length| now.checked_add(length).ok()).as_ref().map(timestamp);
+    let word = match command {
+        Command::Pause(length) => Some(Word { kind: WordKind::Pause, until: until(length), kept: true }),
+        Command::RunNow(length) => Some(Word { kind: WordKind::RunNow, until: until(length), kept: true }),
+        _ => None,
+    };
+    Ok(Heard { agent: None, word })
 }
 
 fn length(words: &[String]) -> Result<Option<Duration>> {
@@ -180,15 +203,11 @@ pub(super) fn in_words(why: &Why) -> String {
 }
 
 /// Says that there is no agent, and what to do about it.
-pub(super) fn not_running(home: &Home, json: bool) -> Result<ExitCode> {
-    let reason = match Membership::load(&*home.disk()) {
+pub(super) fn not_running(home: &Home, format: Format) -> Result<ExitCode> {
+    let reason: String = match Membership::load(&*home.disk()) {
         Ok(_) => "no agent is running; `nightjar run` starts one".into(),
         Err(e) => e.to_string(),
     };
-    if json {
-        println!("{}", serde_json::json!({ "running": false, "reason": reason }));
-    } else {
-        println!("{reason}");
-    }
+    format.say(&serde_json::json!({ "running": false, "reason": reason }), &reason)?;
     Ok(ExitCode::from(NOT_RUNNING))
 }

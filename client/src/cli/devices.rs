@@ -1,6 +1,9 @@
 //! `devices`: what this computer can train on. A worker process lists it, since asking loads every graphics driver.
 
-use super::running::Running;
+use super::{
+    format::Format,
+    running::{Found, Running},
+};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_agent::{control::Command, home::Home, worker::crashes::Crashes};
@@ -12,16 +15,14 @@ pub(super) struct Devices {
     /// Compute again on what was left alone after crashes
     #[arg(long)]
     retry: bool,
-    /// Print JSON, for scripts
-    #[arg(long)]
-    json: bool,
 }
 
-pub(super) fn devices(home: &Home, args: &Devices) -> Result<ExitCode> {
+pub(super) fn devices(home: &Home, args: &Devices, format: Format) -> Result<ExitCode> {
     if args.retry {
-        match Running::find(home) {
-            Some(running) => drop(running.send(Command::Retry)?),
-            None => Crashes::retry(&*home.disk()).context("cannot forget the crashes")?,
+        match Running::or_lock(home)? {
+            Found::Running(running) => drop(running.send(Command::Retry)?),
+            Found::Nobody(_lock) => Crashes::retry(&*home.disk()).context("cannot forget the crashes")?,
+            Found::Silent => bail!("an agent runs, but does not answer; try again in a moment"),
         }
     }
     let left_alone = Crashes::load(&*home.disk()).context("cannot read what was left alone")?.left_alone();
@@ -30,19 +31,15 @@ pub(super) fn devices(home: &Home, args: &Devices) -> Result<ExitCode> {
         let of = left_alone.iter().find(|of| Some(of.device.as_str()) == device["label"].as_str());
         device["left_alone"] = of.map_or(Value::Null, |of| of.reason.clone().into());
     }
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&devices)?);
-        return Ok(ExitCode::SUCCESS);
-    }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut lines = String::new();
     for device in &devices {
-        println!("{:<9}{:<9}{}", text(&device["name"]), text(&device["kind"]), text(&device["label"]));
+        lines += &format!("{:<9}{:<9}{}\n", text(&device["name"]), text(&device["kind"]), text(&device["label"]));
         if let Some(reason) = device["left_alone"].as_str() {
-            println!("{:<18}{reason}", "");
+            lines += &format!("{:<18}{reason}\n", "");
         }
     }
-    println!("\n`nightjar prefs set device NAME` chooses one; `auto` takes the best");
-    Ok(ExitCode::SUCCESS)
+    format.say(&devices, format_args!("{lines}\n`nightjar prefs set device NAME` chooses one; `auto` takes the best"))
 }
 
 /// What the worker lists.

@@ -1,5 +1,6 @@
 //! `ledger`: what this device has delivered, from its own file. It needs no agent that runs.
 
+use super::format::Format;
 use anyhow::Result;
 use clap::Args;
 use nightjar_agent::{
@@ -16,15 +17,12 @@ pub(super) struct Ledger {
     /// Print comma-separated values with a line of headings, for spreadsheets
     #[arg(long, conflicts_with = "json")]
     csv: bool,
-    /// Print JSON, for scripts
-    #[arg(long)]
-    json: bool,
 }
 
-pub(super) fn ledger(home: &Home, args: &Ledger) -> Result<ExitCode> {
+pub(super) fn ledger(home: &Home, args: &Ledger, format: Format) -> Result<ExitCode> {
     let deliveries = deliveries(&*home.disk());
     let mut out = io::stdout().lock();
-    if args.json {
+    if format.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&deliveries)?)?;
     } else if args.csv {
         writeln!(out, "at,run,lease,kind,version,steps,samples,tokens,loss_first,loss_last,merged,why_not")?;

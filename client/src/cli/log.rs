@@ -1,5 +1,6 @@
 //! `log`: what the agent has told, from its file. It needs no agent that runs.
 
+use super::format::Format;
 use anyhow::Result;
 use clap::Args;
 use nightjar_agent::{
@@ -24,22 +25,20 @@ pub(super) struct Log {
     #[arg(long, default_value_t = 50)]
     lines: usize,
     /// Go on as more are written, until Ctrl-C
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     follow: bool,
 }
 
-pub(super) fn log(home: &Home, args: &Log) -> Result<ExitCode> {
+pub(super) fn log(home: &Home, args: &Log, format: Format) -> Result<ExitCode> {
     let disk = home.disk();
     let mut at = disk.length(LOG_FILE)?.unwrap_or(0);
     let lines = log_lines(&*disk, args.lines);
-    if lines.is_empty() && !args.follow {
-        println!("nothing has been told yet");
+    if !args.follow {
+        let words = if lines.is_empty() { "nothing has been told yet".to_owned() } else { lines.join("\n") };
+        return format.say(&lines, words);
     }
     for line in lines {
         println!("{line}");
-    }
-    if !args.follow {
-        return Ok(ExitCode::SUCCESS);
     }
     loop {
         std::thread::sleep(FOLLOW_EVERY);

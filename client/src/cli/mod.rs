@@ -6,6 +6,7 @@ mod completions;
 mod control;
 mod devices;
 mod duration;
+mod format;
 mod ledger;
 mod log;
 mod model;
@@ -16,6 +17,7 @@ mod service;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use format::Format;
 use nightjar_agent::home::{HOME_VARIABLE, Home};
 use std::{path::PathBuf, process::ExitCode};
 use tracing_subscriber::EnvFilter;
@@ -42,6 +44,8 @@ struct Cli {
     /// Folder for this device's key, membership, preferences and work [default: the user's data and configuration folders]
     #[arg(long, global = true, env = HOME_VARIABLE, value_name = "DIR")]
     home: Option<PathBuf>,
+    #[command(flatten)]
+    format: Format,
     #[command(subcommand)]
     command: Command,
 }
@@ -57,9 +61,9 @@ enum Command {
     /// Show what the agent does, in your browser
     Open(open::Open),
     /// Show what the running agent does and has done
-    Status(control::Json),
+    Status,
     /// Say in one sentence what it does, or why it holds
-    Why(control::Json),
+    Why,
     /// Stop training for a while, or until `nightjar resume`
     Pause(control::Pause),
     /// Train for a while, or until `nightjar resume`, although the preferences would hold; heat, short memory and a full disk
@@ -133,33 +137,34 @@ pub(crate) fn run() -> Result<ExitCode> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let home = || Home::open(cli.home.clone());
+    let format = cli.format;
     if !matches!(cli.command, Command::Join(_) | Command::Run(_) | Command::Anchor(_) | Command::Leave | Command::Worker { .. }) {
         end_with_the_reader();
     }
     match cli.command {
-        Command::Join(join) => agent::join(&home()?, &join),
-        Command::Run(run) => agent::run(home()?, &run.preferences),
-        Command::Anchor(anchor) => agent::anchor(home()?, &anchor),
-        Command::Status(format) => control::status(&home()?, &format),
-        Command::Why(format) => control::why(&home()?, &format),
-        Command::Open(open) => open::open(&home()?, &open),
-        Command::Pause(pause) => control::pause(&home()?, &pause),
-        Command::RunNow(run_now) => control::run_now(&home()?, &run_now),
-        Command::Prefs(prefs) => preferences::prefs(&home()?, &prefs),
-        Command::Devices(devices) => devices::devices(&home()?, &devices),
-        Command::Ledger(ledger) => ledger::ledger(&home()?, &ledger),
-        Command::Log(log) => log::log(&home()?, &log),
-        Command::Service(service) => service::service(&home()?, &service),
+        Command::Join(join) => agent::join(&home()?, &join, format),
+        Command::Run(run) => agent::run(home()?, &run.preferences, format),
+        Command::Anchor(anchor) => agent::anchor(home()?, &anchor, format),
+        Command::Status => control::status(&home()?, format),
+        Command::Why => control::why(&home()?, format),
+        Command::Open(open) => open::open(&home()?, &open, format),
+        Command::Pause(pause) => control::pause(&home()?, &pause, format),
+        Command::RunNow(run_now) => control::run_now(&home()?, &run_now, format),
+        Command::Prefs(prefs) => preferences::prefs(&home()?, &prefs, format),
+        Command::Devices(devices) => devices::devices(&home()?, &devices, format),
+        Command::Ledger(ledger) => ledger::ledger(&home()?, &ledger, format),
+        Command::Log(log) => log::log(&home()?, &log, format),
+        Command::Service(service) => service::service(&home()?, &service, format),
         Command::Completions(completions) => completions::print::<Cli>(&completions),
-        Command::Resume => control::resume(&home()?),
-        Command::Leave => agent::leave(home()?),
+        Command::Resume => control::resume(&home()?, format),
+        Command::Leave => agent::leave(home()?, format),
         // These compute, so they run in a process of their own too: a driver that crashes takes only that down.
-        Command::Sample(_) | Command::Eval(_) => model::in_worker(),
-        Command::Bench(bench) => bench::run(&bench),
+        Command::Sample(_) | Command::Eval(_) => model::in_worker(format),
+        Command::Bench(bench) => bench::run(&bench, format),
         Command::Worker { task: Task::Serve(serve) } => crate::worker::serve(&serve),
-        Command::Worker { task: Task::Sample(sample) } => model::sample(&sample),
-        Command::Worker { task: Task::Eval(eval) } => model::eval(&eval),
-        Command::Worker { task: Task::Bench(bench) } => bench::measure(&bench),
+        Command::Worker { task: Task::Sample(sample) } => model::sample(&sample, format),
+        Command::Worker { task: Task::Eval(eval) } => model::eval(&eval, format),
+        Command::Worker { task: Task::Bench(bench) } => bench::measure(&bench, format),
         Command::Worker { task: Task::Devices } => crate::worker::list_devices(),
     }
 }

@@ -1,5 +1,6 @@
 //! `sample` and `eval`: what computes with an exported model. They run in a worker process.
 
+use super::format::Format;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_agent::preferences;
@@ -57,64 +58,50 @@ pub(super) struct Eval {
     /// Print the logits after each of these tokens
     #[arg(long, value_name = "ID,ID…", value_delimiter = ',', group = "what")]
     logits: Vec<u32>,
-    /// Print JSON, for scripts
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     compute: Compute,
 }
 
 /// Starts this command again as a worker, and ends as it ends.
-pub(super) fn in_worker() -> Result<ExitCode> {
+pub(super) fn in_worker(format: Format) -> Result<ExitCode> {
     let program = std::env::current_exe().context("cannot find this program's own file, which the worker is started from")?;
-    let status = std::process::Command::new(program)
-        .arg("worker")
-        .args(std::env::args_os().skip_while(|a| !["sample", "eval", "bench"].iter().any(|c| a == c)))
-        .status()
-        .context("cannot start the worker")?;
+    let words = std::env::args_os().skip_while(|a| !["sample", "eval", "bench"].iter().any(|c| a == c));
+    // The flag may stand before the command, or after it.
+    let json = format.json.then_some("--json").into_iter().map(Into::into);
+    let words = json.chain(words.filter(|word| word != "--json"));
+    let status = std::process::Command::new(program).arg("worker").args(words).status().context("cannot start the worker")?;
     match status.code() {
         Some(code) => Ok(ExitCode::from(code as u8)),
         None => bail!("the worker was ended by a signal: {status}"),
     }
 }
 
-pub(super) fn sample(args: &Sample) -> Result<ExitCode> {
+pub(super) fn sample(args: &Sample, format: Format) -> Result<ExitCode> {
     let compute = args.compute.open()?;
     let folder = load_folder(&args.folder)?;
     let model = folder.model(&compute.device)?;
     let prompt = folder.vocabulary.encode(&args.prompt)?;
     let sampling = Sampling { temperature: args.temperature, seed: args.seed, ..Sampling::default() };
     let tokens = generate(&model, &prompt, args.tokens, &sampling)?;
-    println!("{}{}", args.prompt, folder.vocabulary.decode(&tokens)?);
-    Ok(ExitCode::SUCCESS)
+    let text = format!("{}{}", args.prompt, folder.vocabulary.decode(&tokens)?);
+    format.say(&serde_json::json!({ "text": text }), &text)
 }
 
-pub(super) fn eval(args: &Eval) -> Result<ExitCode> {
+pub(super) fn eval(args: &Eval, format: Format) -> Result<ExitCode> {
     let compute = args.compute.open()?;
     let folder = load_folder(&args.folder)?;
     let model = folder.model(&compute.device)?;
     let Some(text) = &args.text else {
         let logits = model.logits(&args.logits, args.logits.len())?;
         let rows: Vec<&[f32]> = logits.chunks(folder.spec.vocab_size as usize).collect();
-        if args.json {
-            println!("{}", serde_json::json!({ "logits": rows }));
-        } else {
-            for row in rows {
-                println!("{}", row.iter().map(f32::to_string).collect::<Vec<_>>().join(" "));
-            }
-        }
-        return Ok(ExitCode::SUCCESS);
+        let lines: Vec<String> = rows.iter().map(|row| row.iter().map(f32::to_string).collect::<Vec<_>>().join(" ")).collect();
+        return format.say(&serde_json::json!({ "logits": rows }), lines.join("\n"));
     };
     let bytes = std::fs::read(text).with_context(|| format!("cannot read {}", text.display()))?;
     let loss = folder.evaluate_text(&model, &bytes, folder.spec.max_position_embeddings as usize)?;
-    if args.json {
-        let (nats, tokens, bytes) = (loss.nats, loss.tokens, loss.bytes);
-        println!(
-            "{}",
-            serde_json::json!({ "nats": nats, "tokens": tokens, "bytes": bytes, "nats_per_byte": loss.nats_per_byte() })
-        );
-    } else {
-        println!("{:.4} nats a byte over {} bytes ({} tokens)", loss.nats_per_byte(), loss.bytes, loss.tokens);
-    }
-    Ok(ExitCode::SUCCESS)
+    let (nats, tokens, bytes, nats_per_byte) = (loss.nats, loss.tokens, loss.bytes, loss.nats_per_byte());
+    format.say(
+        &serde_json::json!({ "nats": nats, "tokens": tokens, "bytes": bytes, "nats_per_byte": nats_per_byte }),
+        format_args!("{nats_per_byte:.4} nats a byte over {bytes} bytes ({tokens} tokens)"),
+    )
 }

@@ -2,6 +2,7 @@
 
 use super::{
     control::{NOT_RUNNING, not_running},
+    format::Format,
     running::Running,
 };
 use anyhow::Result;
@@ -16,18 +17,17 @@ pub(super) struct Open {
     print: bool,
 }
 
-pub(super) fn open(home: &Home, args: &Open) -> Result<ExitCode> {
-    let Some(running) = Running::find(home) else { return not_running(home, false) };
+pub(super) fn open(home: &Home, args: &Open, format: Format) -> Result<ExitCode> {
+    let Some(running) = Running::find(home) else { return not_running(home, format) };
+    let link = running.link();
     if args.print {
-        println!("{}", running.link());
-        return Ok(ExitCode::SUCCESS);
+        return format.say(&serde_json::json!({ "address": link }), &link);
     }
     let Some(mut browser) = control::open_page(home)? else { return Ok(ExitCode::from(NOT_RUNNING)) };
     let opened = browser.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if opened.is_ok_and(|status| status.success()) {
-        println!("the page is open in your browser");
-    } else {
-        println!("no browser could be started here; open this address on this computer:\n{}", running.link());
-    }
-    Ok(ExitCode::SUCCESS)
+    let is_open = opened.is_ok_and(|status| status.success());
+    // A browser that is shut in, such as a snap's, is started and then may not read the file that leads to the page.
+    let words = if is_open { "the page opens in your browser; if it does not" } else { "no browser could be started here" };
+    let answer = serde_json::json!({ "opened": is_open, "address": link });
+    format.say(&answer, format_args!("{words}, open this address on this computer:\n{link}"))
 }

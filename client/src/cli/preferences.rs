@@ -1,6 +1,7 @@
 //! The owner's preferences: as flags, and as the commands `prefs get`, `prefs set` and `prefs edit`. All are made from the
 //! same table as the file's keys, so they cannot differ.
 
+use super::format::Format;
 use anyhow::{Context, Result, ensure};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use nightjar_agent::{
@@ -10,7 +11,7 @@ use nightjar_agent::{
         template,
     },
 };
-use std::{fs, io::Write, path::Path, process::ExitCode};
+use std::{fs, path::Path, process::ExitCode};
 
 /// What is being edited, beside the file itself.
 const DRAFT_FILE: &str = "prefs.draft.toml";
@@ -36,9 +37,6 @@ enum Action {
 struct Get {
     /// Only this one: prints its value
     key: Option<String>,
-    /// Print JSON, for scripts
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Args)]
@@ -46,66 +44,55 @@ struct Set {
     /// Which: `nightjar prefs get` lists them
     key: String,
     /// Its new value; `default` takes it out of the file
-    #[arg(required = true, num_args = 0.., allow_hyphen_values = true)]
+    #[arg(required = true, num_args = 0.., allow_negative_numbers = true)]
     value: Vec<String>,
 }
 
 /// `prefs get`, `set` and `edit`.
-pub(super) fn prefs(home: &Home, prefs: &Prefs) -> Result<ExitCode> {
+pub(super) fn prefs(home: &Home, prefs: &Prefs, format: Format) -> Result<ExitCode> {
     match &prefs.action {
-        None => get(home, &Get::default()),
-        Some(Action::Get(args)) => get(home, args),
-        Some(Action::Set(args)) => set(home, &args.key, &args.value.join(" ")),
+        None => get(home, &Get::default(), format),
+        Some(Action::Get(args)) => get(home, args, format),
+        Some(Action::Set(args)) => set(home, &args.key, &args.value.join(" "), format),
         Some(Action::Edit) => edit(home, open_editor),
     }
 }
 
-fn get(home: &Home, args: &Get) -> Result<ExitCode> {
+fn get(home: &Home, args: &Get, format: Format) -> Result<ExitCode> {
     let file = PreferenceFlags::default().load(home)?;
     if let Some(mistake) = file.error() {
         eprintln!("the preferences below are the last good ones: {mistake}");
     }
     let rows = file.rows();
-    let mut out = std::io::stdout().lock();
-    match &args.key {
-        Some(key) => {
-            let row = rows.iter().find(|row| row.key == key);
-            let row = row.with_context(|| format!("there is no preference `{key}`; `nightjar prefs get` lists them"))?;
-            if args.json {
-                writeln!(out, "{}", serde_json::to_string_pretty(row)?)?;
-            } else {
-                writeln!(out, "{}", row.value)?;
-            }
-        }
-        None if args.json => writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?,
-        None => list(&mut out, &file, &rows)?,
-    }
-    Ok(ExitCode::SUCCESS)
+    let Some(key) = &args.key else { return format.say(&rows, list(&file, &rows)) };
+    let row = rows.iter().find(|row| row.key == key);
+    let row = row.with_context(|| format!("there is no preference `{key}`; `nightjar prefs get` lists them"))?;
+    format.say(row, &row.value)
 }
 
-fn list(out: &mut impl Write, file: &PreferencesFile, rows: &[Row]) -> Result<()> {
-    let mut group = None;
+fn list(file: &PreferencesFile, rows: &[Row]) -> String {
+    let (mut lines, mut group) = (String::new(), None);
     for row in rows {
         if group.replace(row.group) != Some(row.group) {
-            writeln!(out, "{}{}", if row.key == PREFERENCES[0].key { "" } else { "\n" }, row.group)?;
+            lines += &format!("{}{}\n", if row.key == PREFERENCES[0].key { "" } else { "\n" }, row.group);
         }
         let from = if row.source == Source::Default { String::new() } else { format!("  ({})", row.source) };
         let value = if row.value.is_empty() { "(none)" } else { &row.value };
-        writeln!(out, "  {:<22} {value}{from}", row.key)?;
+        lines += &format!("  {:<22} {value}{from}\n", row.key);
     }
-    writeln!(out, "\nfile: {}; `nightjar prefs edit` explains each", file.path().display())?;
-    Ok(())
+    format!("{lines}\nfile: {}; `nightjar prefs edit` explains each", file.path().display())
 }
 
-fn set(home: &Home, key: &str, value: &str) -> Result<ExitCode> {
+fn set(home: &Home, key: &str, value: &str, format: Format) -> Result<ExitCode> {
     let mut file = PreferenceFlags::default().load(home)?;
     file.set(key, value)?;
     let value = Preference::find(key).map(|p| (p.get)(file.preferences())).unwrap_or_default();
-    match file.source(key) {
-        Source::File | Source::Default => println!("{key} = {value}"),
-        other => println!("the file says so now, but the {other} says {key} = {value}, and that stays in force"),
-    }
-    Ok(ExitCode::SUCCESS)
+    let words = match file.source(key) {
+        Source::File | Source::Default => format!("{key} = {value}"),
+        other => format!("the file says so now, but the {other} says {key} = {value}, and that stays in force"),
+    };
+    let rows = file.rows();
+    format.say(&rows.iter().find(|row| row.key == key), words)
 }
 
 /// Has a copy edited, which takes the file's place only if it has no mistake.
@@ -246,8 +233,8 @@ mod tests {
     #[test]
     fn flags_beat_the_file_and_old_names_still_work() {
         let (_folder, home) = home("flags");
-        set(&home, "idle_minutes", "7").unwrap();
-        set(&home, "away_threads", "7").unwrap();
+        set(&home, "idle_minutes", "7", Format::default()).unwrap();
+        set(&home, "away_threads", "7", Format::default()).unwrap();
         let flags = Flags::parse_from(["run", "--threads", "3", "--policy", "always", "--schedule", "mon 1:00-2:00"]).flags;
         let file = flags.load_with(&home, &[("away_threads", "9"), ("checkpoint_s", "9")]).unwrap();
         let p = file.preferences();
@@ -282,9 +269,9 @@ mod tests {
         let path = home.config_path(PREFERENCES_FILE);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, "device = flex\n").unwrap();
-        assert!(set(&home, "idle_minutes", "7").unwrap_err().to_string().contains("line 1: this is not TOML"));
+        assert!(set(&home, "idle_minutes", "7", Format::default()).unwrap_err().to_string().contains("line 1: this is not TOML"));
         edit(&home, types("flex", "\"flex\"")).unwrap();
-        get(&home, &Get { key: Some("device".into()), json: true }).unwrap();
-        assert!(get(&home, &Get { key: Some("devise".into()), json: false }).is_err());
+        get(&home, &Get { key: Some("device".into()) }, Format { json: true }).unwrap();
+        assert!(get(&home, &Get { key: Some("devise".into()) }, Format::default()).is_err());
     }
 }

@@ -3,12 +3,29 @@
 use anyhow::{Context, Result, bail};
 use nightjar_agent::{
     control::{AgentStatus, Command, ControlFile},
-    home::Home,
+    home::{Home, HomeError, HomeLock},
 };
-use std::time::Duration;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 /// An agent is waited for so long. It answers within milliseconds, unless it writes to a slow disk.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// One that was just started needs a moment before it answers.
+const START_MAX: Duration = Duration::from_secs(5);
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
+/// Who uses a home.
+pub(super) enum Found {
+    /// An agent that answers.
+    Running(Running),
+    /// Nobody, and nobody begins to before this is dropped.
+    Nobody(HomeLock),
+    /// Somebody who does not answer: hung, stopped, or busy with a slow disk.
+    Silent,
+}
 
 /// An agent that runs, and how to reach it.
 pub(super) struct Running {
@@ -24,6 +41,22 @@ impl Running {
             ureq::Agent::config_builder().timeout_global(Some(ANSWER_MAX)).proxy(None).http_status_as_error(false).build();
         let running = Running { file, http: config.into() };
         running.send(Command::Status).is_ok().then_some(running)
+    }
+
+    /// Who uses this home. One that is starting is waited for.
+    pub fn or_lock(home: &Home) -> Result<Found, HomeError> {
+        let asked = Instant::now();
+        loop {
+            if let Some(running) = Running::find(home) {
+                return Ok(Found::Running(running));
+            }
+            match home.lock() {
+                Ok(lock) => return Ok(Found::Nobody(lock)),
+                Err(HomeError::InUse { .. }) if asked.elapsed() < START_MAX => thread::sleep(ASK_EVERY),
+                Err(HomeError::InUse { .. }) => return Ok(Found::Silent),
+                Err(e) => return Err(e),
+            }
+        }
     }
 
     /// Sends a command; gives back how the agent stands after it.

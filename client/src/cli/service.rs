@@ -1,7 +1,10 @@
 //! `service`: the agent as a part of the owner's session.
 
-use super::running::Running;
-use anyhow::{Context, Result};
+use super::{
+    format::Format,
+    running::{Found, Running},
+};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use nightjar_agent::{home::Home, membership::Membership, service};
 use std::process::ExitCode;
@@ -19,39 +22,41 @@ enum Action {
     /// End the agent, and start it at login no longer
     Remove,
     /// Say whether it is installed and runs
-    Status {
-        /// Print JSON, for scripts
-        #[arg(long)]
-        json: bool,
-    },
+    Status,
 }
 
-pub(super) fn service(home: &Home, args: &Service) -> Result<ExitCode> {
+pub(super) fn service(home: &Home, args: &Service, format: Format) -> Result<ExitCode> {
     match args.action {
         Action::Install => {
             // One that has not joined would only be started in vain, again and again.
             Membership::load(&*home.disk())?;
             let this = service::Service::of_this_program(home).context("cannot find this program's own file")?;
+            // Beside another agent the service would fail, and be started again and again.
+            if !service::standing().is_ok_and(|standing| standing.running) && !matches!(Running::or_lock(home)?, Found::Nobody(_))
+            {
+                bail!(
+                    "an agent runs already with this home folder; end it (Ctrl-C where `nightjar run` was started), then install"
+                );
+            }
             let standing = this.install()?;
-            println!("installed: {}", standing.place);
-            println!("it runs from now on, and from every login on; `nightjar why` says what it does");
+            let words = "it runs from now on, and from every login on; `nightjar why` says what it does";
+            format.say(&answer(&standing, standing.running), format_args!("installed: {}\n{words}", standing.place))
         }
         Action::Remove => {
             service::remove()?;
-            println!("removed; your key, membership and preferences stay");
+            let removed = serde_json::json!({ "installed": false });
+            format.say(&removed, "removed; your key, membership and preferences stay")
         }
-        Action::Status { json } => {
+        Action::Status => {
             let standing = service::standing()?;
             let running = standing.running || Running::find(home).is_some();
-            if json {
-                let (installed, place) = (standing.installed, standing.place);
-                println!("{}", serde_json::json!({ "installed": installed, "running": running, "place": place }));
-            } else {
-                let word = |is| if is { "yes" } else { "no" };
-                println!("installed  {} ({})", word(standing.installed), standing.place);
-                println!("running    {}", word(running));
-            }
+            let word = |is| if is { "yes" } else { "no" };
+            let installed = format!("installed  {} ({})", word(standing.installed), standing.place);
+            format.say(&answer(&standing, running), format_args!("{installed}\nrunning    {}", word(running)))
         }
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+fn answer(standing: &service::Standing, running: bool) -> serde_json::Value {
+    serde_json::json!({ "installed": standing.installed, "running": running, "place": standing.place })
 }

@@ -129,6 +129,11 @@ impl World<'_> {
     }
 
     pub(super) fn worker_due(&mut self, number: u32, job: u32) {
+        if self.lot.falls("worker.report") {
+            let (now, training) = (self.now, &mut *self.training);
+            let killed = self.devices[number as usize].worker_killed(job, now, training);
+            return killed.map_or((), |event| self.device(number, event));
+        }
         let training = &mut *self.training;
         let Some(Reported { event, vanishes_s }) = self.devices[number as usize].worker_due(job, training) else { return };
         self.device(number, event);

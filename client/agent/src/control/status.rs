@@ -61,7 +61,7 @@ pub struct Why {
     pub kind: Option<ReasonKind>,
     /// One true sentence: why not, or what it does.
     pub reason: String,
-    /// When a hold ends by itself, if that is known: RFC 3339 with the local offset.
+    /// When a hold ends by itself, or this device tries again, if that is known: RFC 3339 with the local offset.
     pub until: Option<String>,
 }
 
@@ -72,6 +72,8 @@ pub struct Word {
     pub kind: WordKind,
     /// Until when, as in [`Why::until`]; `None`: until they say otherwise.
     pub until: Option<String>,
+    /// Whether it outlasts this program: it does not where the disk refuses.
+    pub kept: bool,
 }
 
 /// What the owner can say for now.

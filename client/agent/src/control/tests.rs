@@ -12,7 +12,7 @@ fn status(reason: &str) -> AgentStatus {
         device: "d".into(),
         name: "n".into(),
         why: Why { allowed: false, kind: Some(ReasonKind::InUse), reason: reason.into(), until: None },
-        owner: Some(Word { kind: WordKind::RunNow, until: None }),
+        owner: Some(Word { kind: WordKind::RunNow, until: None, kept: true }),
         run: None,
         session: session::Session::new(session::Profile::for_tests(), Default::default()).status(),
         totals: Figures::default(),

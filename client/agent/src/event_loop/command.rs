@@ -4,14 +4,14 @@ use super::{Agent, wall_now};
 use crate::{
     clock,
     control::{self, Asked, Command},
-    pause,
+    pause::PAUSE_MAX,
     policy::Override,
     session,
     tray::Wish,
 };
 use jiff::Zoned;
 use nightjar_shared::time::Mono;
-use std::{io, process::Stdio};
+use std::{process::Stdio, time::Duration};
 
 impl Agent {
     /// Does what is asked, and answers.
@@ -21,7 +21,7 @@ impl Agent {
         match asked {
             Asked::Do(Command::Status, reply) => drop(reply.send(self.status())),
             Asked::Do(command, reply) => {
-                self.command(command)?;
+                self.command(command);
                 self.settle()?;
                 drop(reply.send(self.status()));
             }
@@ -51,37 +51,36 @@ impl Agent {
                 return Ok(());
             }
         };
-        self.command(command)?;
+        self.command(command);
         self.settle()
     }
 
-    fn command(&mut self, command: Command) -> io::Result<()> {
+    fn command(&mut self, command: Command) {
         let now = clock::mono_now();
+        let end = |length: Option<Duration>| length.map(|length| now + length.min(PAUSE_MAX));
         match command {
-            Command::Status => return Ok(()),
-            Command::Pause(length) => {
-                pause::store(&*self.disk, length, wall_now())?;
-                self.reload_word(now)?;
+            Command::Status => {}
+            Command::Pause(length) => self.heed(Override::Pause(end(length)), now),
+            Command::RunNow(length) => self.heed(Override::RunNow(end(length)), now),
+            Command::Resume => self.heed(Override::No, now),
+            Command::Retry => {
+                self.retry();
+                self.look(now);
             }
-            Command::RunNow(length) => {
-                pause::store_run_now(&*self.disk, length, wall_now())?;
-                self.reload_word(now)?;
-            }
-            Command::Resume => {
-                pause::clear(&*self.disk)?;
-                self.owner = Override::No;
-            }
-            Command::Retry => self.retry()?,
             Command::Leave => self.waiting.push_back(session::Event::Leave),
             Command::Shutdown => self.waiting.push_back(session::Event::Shutdown),
         }
-        self.look(now);
-        Ok(())
     }
 
-    fn reload_word(&mut self, now: Mono) -> io::Result<()> {
-        self.owner = pause::load(&*self.disk, wall_now(), now)?;
-        Ok(())
+    /// The owner's word takes effect, and then is written down: a disk that is full must not stand in its way.
+    fn heed(&mut self, word: Override, now: Mono) {
+        // What was noted beside us before this counts no more.
+        self.word.look(&*self.disk, wall_now(), now);
+        self.word.say(word);
+        self.look(now);
+        if let Err(e) = self.word.keep(&*self.disk, wall_now(), now) {
+            self.tell(&format!("trouble: your word cannot be written down ({e}); it holds until this program ends"));
+        }
     }
 
     fn open_page(&mut self) {

@@ -4,8 +4,7 @@
 use super::{Agent, LOOK_EVERY, POLICY_FILE, wall_now};
 use crate::{
     home::Home,
-    pause,
-    policy::{self, Decision, Memory, Override, ReasonKind},
+    policy::{self, Decision, Memory, Outcome, ReasonKind},
     preferences::Preferences,
     sensor::Wants,
     session::{self, Permission},
@@ -37,11 +36,6 @@ fn hurry(kind: ReasonKind) -> Hurry {
     }
 }
 
-/// Whether the network may be used all the same.
-fn spares_network(kind: ReasonKind) -> bool {
-    matches!(kind, ReasonKind::Metered | ReasonKind::DataCap)
-}
-
 /// What the owner's preferences need to know.
 pub(super) fn wants(home: &Home, preferences: &Preferences) -> Wants {
     Wants {
@@ -63,15 +57,7 @@ impl Agent {
         self.next_look = now + LOOK_EVERY;
         let civil = Zoned::now();
         self.look_at_clocks(now);
-        self.look_at_preferences();
-        self.record(&civil, now);
-        if let Override::Pause(Some(end)) | Override::RunNow(Some(end)) = self.owner
-            && end <= now
-        {
-            self.owner = Override::No;
-            // One that stays on the disk is over by its own time.
-            let _ = pause::clear(&*self.disk);
-        }
+        self.count_traffic(&civil);
         if self.decision == Decision::starting() && !self.sensors.ready() {
             // A sensor that is still being asked is not one that cannot tell.
             self.next_look = now + FIRST_LOOK_EVERY;
@@ -80,24 +66,26 @@ impl Agent {
         let mut seen = self.sensors.observe();
         seen.data_this_month = self.history.data_this_month(&civil);
         let wanted = self.preferences.preferences();
-        let (decision, memory) = policy::decide(wanted, self.owner, &seen, &self.memory, &civil, now);
+        let Outcome { decision, network, memory } = policy::decide(wanted, self.word.says(), &seen, &self.memory, &civil, now);
         let kind = |decision: &Decision| match decision {
             Decision::Run { .. } => None,
             Decision::Hold { reason, .. } => Some(reason.kind),
         };
         let turned = kind(&decision) != kind(&self.decision);
-        self.decision = decision;
+        self.decision = decision.on(self.cores);
         let permission = self.take_effect(now);
         self.memory = memory;
+        self.on_battery = seen.power.known().is_some_and(|power| !power.on_mains);
+        self.waiting.push_back(session::Event::Network(network));
+        self.waiting.push_back(session::Event::Permission(permission));
+        self.staff_due(now);
+        // The disk may be slow: whatever reads or writes comes after the owner has their computer back.
         if turned {
             self.remember();
         }
-        self.on_battery = seen.power.known().is_some_and(|power| !power.on_mains);
-        let network = !matches!(&self.decision, Decision::Hold { reason, .. } if spares_network(reason.kind));
-        self.waiting.push_back(session::Event::Network(network));
-        self.waiting.push_back(session::Event::Permission(permission));
-        self.note(&civil);
-        self.staff_due(now);
+        self.note(&civil, now);
+        self.record(&civil, now);
+        self.look_at_files(now);
     }
 
     /// Freezes the worker, or lets it go on within the limits; says what the session is to make of it.
@@ -132,6 +120,7 @@ impl Agent {
         if let Some(seconds) = since.jumped_s {
             let way = if seconds < 0 { "back" } else { "forward" };
             self.tell(&format!("the clock was set {way} by {} s; leases and pauses go by a clock of their own", seconds.abs()));
+            self.word.clock_was_set(&*self.disk, wall_now(), now);
         }
         if let Some(slept) = since.slept
             && self.online.is_some()
@@ -142,9 +131,14 @@ impl Agent {
         }
     }
 
-    fn look_at_preferences(&mut self) {
+    /// What somebody has written since the last look counts from the next one on, which comes at once.
+    fn look_at_files(&mut self, now: Mono) {
+        if self.word.look(&*self.disk, wall_now(), now) {
+            self.next_look = now;
+        }
         if self.preferences.reload_if_changed() {
             self.preferences_changed();
+            self.next_look = now;
         }
         let error = self.preferences.error().map(ToString::to_string);
         if error != self.config_error {

@@ -6,7 +6,6 @@ use crate::{
     history::{Delivery, State, energy::Load},
     lease::LeaseKind,
     policy::{Decision, ReasonKind},
-    preferences::threads_on,
     quota,
     session::Report,
     tray::{self, Face},
@@ -15,15 +14,16 @@ use jiff::Zoned;
 use nightjar_shared::{time::Mono, wire::worker::Progress};
 use std::time::Duration;
 
+/// Fetching, delivering and waiting between two leases belong to the work, unless they take longer than this.
+const LULL_MAX: Duration = Duration::from_secs(60);
 /// The owner's bound on the disk is looked after this often; before a lease besides.
 const TIDY_EVERY: Duration = Duration::from_secs(600);
 
 impl Agent {
-    /// Counts what was moved and used since the last look, and writes what is due.
+    /// Counts what was used since the last look, and writes what is due.
     pub(super) fn record(&mut self, civil: &Zoned, now: Mono) {
-        self.count_traffic(civil);
         let load = self.session.is_at_work().then(|| self.load());
-        let energy = self.meters.sample(load.as_ref(), now);
+        let energy = self.meters.sample(load, now);
         self.history.used(energy, civil);
         self.history.tick(civil, now);
         if now >= self.next_tidy {
@@ -41,9 +41,8 @@ impl Agent {
     }
 
     fn load(&self) -> Load {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (duty, threads) = match &self.decision {
-            Decision::Run { limits, .. } => (limits.duty, threads_on(limits.threads, cores)),
+            Decision::Run { limits, .. } => (limits.duty, limits.threads),
             Decision::Hold { .. } => (0.0, 0),
         };
         let ready = self.ready.as_ref();
@@ -69,11 +68,19 @@ impl Agent {
         self.history.trained(progress.lease_id, progress.tokens, &Zoned::now());
     }
 
-    /// Notes what the policy decided.
-    pub(super) fn note(&mut self, civil: &Zoned) {
+    /// Notes what it does, and why.
+    pub(super) fn note(&mut self, civil: &Zoned, now: Mono) {
         match &self.decision {
-            Decision::Run { .. } => self.history.note(State::Run, None, "training is allowed", civil),
+            Decision::Run { .. } => {
+                if self.session.is_at_work() {
+                    self.worked = Some(now);
+                }
+                let works = self.worked.is_some_and(|at| now.since(at) < LULL_MAX);
+                let state = if works { State::Run } else { State::Ready };
+                self.history.note(state, None, &self.why().reason, civil);
+            }
             Decision::Hold { reason, .. } => {
+                self.worked = None;
                 let state = if reason.kind == ReasonKind::Paused { State::Paused } else { State::Hold };
                 self.history.note(state, Some(reason.kind), &reason.sentence, civil);
             }

@@ -33,7 +33,7 @@ impl Agent {
             session: self.session.status(),
             totals: self.history.totals(),
             today: self.history.today(&now),
-            energy_source: self.meters.source().map(str::to_owned),
+            energy_source: self.meters.source(),
             sensors: self.sensor_statuses(),
             limits: limits.map(|limits| LimitsStatus {
                 duty: limits.duty,
@@ -51,8 +51,11 @@ impl Agent {
     pub(super) fn why(&self) -> Why {
         match &self.decision {
             Decision::Run { limits, profile } => {
-                let reason = self.in_favour(limits.duty, *profile);
-                Why { allowed: true, kind: None, reason, until: None }
+                let (reason, until) = match self.session.obstacle() {
+                    Some((what, until)) => (format!("it may train, but cannot yet: {what}"), civil(until, &Zoned::now())),
+                    None => (self.in_favour(limits.duty, *profile), None),
+                };
+                Why { allowed: true, kind: None, reason, until: until.as_ref().map(timestamp) }
             }
             Decision::Hold { reason, until } => Why {
                 allowed: false,
@@ -70,7 +73,7 @@ impl Agent {
         }
         let wanted = self.preferences.preferences();
         match profile {
-            _ if matches!(self.owner, Override::RunNow(_)) => "it trains because you asked for it".into(),
+            _ if matches!(self.word.says(), Override::RunNow(_)) => "it trains because you asked for it".into(),
             _ if wanted.policy == Policy::Always => "it trains whenever it is safe".into(),
             ProfileName::Away => "it trains, since nobody uses the computer".into(),
             ProfileName::InUse => format!("it trains beside you, at {:.0} % of the time", 100.0 * duty),
@@ -79,14 +82,13 @@ impl Agent {
 
     /// The owner's word for now, if they have said one.
     fn word(&self, now: &Zoned) -> Option<Word> {
-        let (kind, until) = match self.owner {
+        let (kind, until) = match self.word.says() {
             Override::No => return None,
             Override::Pause(until) => (WordKind::Pause, until),
             Override::RunNow(until) => (WordKind::RunNow, until),
         };
-        let left = |end: Mono| SignedDuration::try_from(end.since(clock::mono_now())).unwrap_or(SignedDuration::ZERO);
-        let until = until.and_then(|end| now.checked_add(left(end)).ok());
-        Some(Word { kind, until: until.as_ref().map(timestamp) })
+        let until = until.and_then(|end| civil(end, now));
+        Some(Word { kind, until: until.as_ref().map(timestamp), kept: self.word.is_kept() })
     }
 
     fn sensor_statuses(&self) -> Vec<SensorStatus> {
@@ -121,4 +123,10 @@ impl Agent {
         }
         self.next_look.min(self.next_news)
     }
+}
+
+/// When that is by the calendar.
+fn civil(at: Mono, now: &Zoned) -> Option<Zoned> {
+    let left = SignedDuration::try_from(at.since(clock::mono_now())).unwrap_or(SignedDuration::ZERO);
+    now.checked_add(left).ok()
 }

@@ -140,7 +140,16 @@ impl Agent {
         }
         // There is nothing to save: what keeps the computer awake is let go of at once.
         drop(self.sensors.sleep_delay());
-        self.freeze();
+        self.lie_down();
+    }
+
+    /// The computer may sleep now. Drivers lose GPUs over that, and a worker that wakes up without one would seem to crash.
+    fn lie_down(&mut self) {
+        if self.worker.as_ref().is_some_and(|hired| hired.ready.as_ref().is_some_and(|ready| ready.gpu)) {
+            self.replace_worker();
+        } else {
+            self.freeze();
+        }
     }
 
     /// Gives the worker new limits.
@@ -177,7 +186,7 @@ impl Agent {
 
     fn saved(&mut self, then: Then) {
         match then {
-            Then::Freeze => self.freeze(),
+            Then::Freeze => self.lie_down(),
             Then::Replace => self.replace_worker(),
         }
     }
@@ -185,6 +194,8 @@ impl Agent {
     pub(super) fn worker_event(&mut self, event: WorkerEvent) {
         match event {
             WorkerEvent::Says(body) => self.worker_says(body),
+            // It did nothing wrong: some systems cannot freeze, and end it.
+            WorkerEvent::Exited(_) if self.worker.as_ref().is_some_and(|hired| hired.frozen) => self.replace_worker(),
             WorkerEvent::Exited(why) => {
                 self.crashed(&why);
                 self.dismiss();
@@ -227,11 +238,12 @@ impl Agent {
     }
 
     /// What was left alone is tried again.
-    pub(super) fn retry(&mut self) -> io::Result<()> {
-        Crashes::retry(&*self.disk)?;
+    pub(super) fn retry(&mut self) {
         self.crashes = Crashes::default();
         self.waiting.push_back(session::Event::Retry);
-        Ok(())
+        if let Err(e) = Crashes::retry(&*self.disk) {
+            self.tell(&format!("trouble: the crashes cannot be forgotten ({e}); the next start remembers them"));
+        }
     }
 }
 

@@ -54,6 +54,32 @@ impl AddAssign for Sums {
 }
 
 impl Sums {
+    /// What is left without these.
+    fn without(self, other: Sums) -> Sums {
+        Sums {
+            tokens: self.tokens.saturating_sub(other.tokens),
+            deltas: self.deltas.saturating_sub(other.deltas),
+            merged: self.merged.saturating_sub(other.merged),
+            measured_joules: (self.measured_joules - other.measured_joules).max(0.0),
+            estimated_joules: (self.estimated_joules - other.estimated_joules).max(0.0),
+            bytes_up: self.bytes_up.saturating_sub(other.bytes_up),
+            bytes_down: self.bytes_down.saturating_sub(other.bytes_down),
+        }
+    }
+
+    /// Of each the larger.
+    fn at_least(self, other: Sums) -> Sums {
+        Sums {
+            tokens: self.tokens.max(other.tokens),
+            deltas: self.deltas.max(other.deltas),
+            merged: self.merged.max(other.merged),
+            measured_joules: self.measured_joules.max(other.measured_joules),
+            estimated_joules: self.estimated_joules.max(other.estimated_joules),
+            bytes_up: self.bytes_up.max(other.bytes_up),
+            bytes_down: self.bytes_down.max(other.bytes_down),
+        }
+    }
+
     pub fn figures(self) -> Figures {
         Figures {
             tokens: self.tokens,
@@ -71,7 +97,7 @@ impl Sums {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 struct Month {
-    /// All that was done before it.
+    /// All that was done in other months, as far as it was known when this one was begun or taken up again.
     before: Sums,
     /// By date, as `2026-11-24`.
     days: BTreeMap<String, Sums>,
@@ -81,10 +107,22 @@ struct Month {
 
 impl Month {
     fn total(&self) -> Sums {
-        self.days.values().fold(self.before, |mut sum, day| {
+        let mut total = self.of_days();
+        total += self.before;
+        total
+    }
+
+    fn of_days(&self) -> Sums {
+        self.days.values().fold(Sums::default(), |mut sum, day| {
             sum += *day;
             sum
         })
+    }
+
+    /// The same, taken up after another month. What was done in all never becomes less, whichever way the clock was set.
+    fn after(self, other: &Month) -> Month {
+        let before = self.before.at_least(other.total().without(self.of_days()));
+        Month { before, counted: other.counted, ..self }
     }
 }
 
@@ -94,37 +132,47 @@ pub(super) struct Months {
     first: Date,
     month: Month,
     dirty: bool,
-    /// Of a month that ended before it was written: its file and contents.
-    ended: Option<(Date, Month)>,
+    /// Months that ended before they were written, by their first days.
+    ended: BTreeMap<Date, Month>,
 }
 
 impl Months {
     pub fn open(disk: &dyn Disk, now: &Zoned) -> Self {
         let first = now.date().first_of_month();
         let month = read(disk, first).unwrap_or_else(|| {
+            // All of them, for a clock that was wrong may have been ahead in one.
             let names = disk.list(HISTORY_FOLDER).unwrap_or_default();
             let months = names.iter().filter_map(|name| format!("{}-01", name.strip_suffix(".json")?).parse::<Date>().ok());
-            let last = months.filter(|month| *month < first).max().and_then(|month| read(disk, month));
-            last.map_or_else(Month::default, |last| Month { before: last.total(), counted: last.counted, ..Month::default() })
+            months.filter_map(|month| read(disk, month)).fold(Month::default(), |month, other| month.after(&other))
         });
-        Months { first, month, dirty: false, ended: None }
+        Months { first, month, dirty: false, ended: BTreeMap::new() }
     }
 
     /// The sums that today's doings are added to.
-    pub fn today(&mut self, now: &Zoned) -> &mut Sums {
+    pub fn today(&mut self, disk: &dyn Disk, now: &Zoned) -> &mut Sums {
         let date = now.date();
-        if date.first_of_month() != self.first {
-            let next = Month { before: self.month.total(), counted: self.month.counted, ..Month::default() };
-            let ended = std::mem::replace(&mut self.month, next);
-            self.ended = Some((self.first, ended));
-            self.first = date.first_of_month();
-        }
+        self.turn_to(disk, date);
         self.dirty = true;
         self.month.days.entry(date.to_string()).or_default()
     }
 
-    pub fn used(&mut self, energy: Joules, now: &Zoned) {
-        let today = self.today(now);
+    /// Another month begins, or goes on where the clock was set.
+    fn turn_to(&mut self, disk: &dyn Disk, date: Date) {
+        let first = date.first_of_month();
+        if first == self.first {
+            return;
+        }
+        let known = self.ended.remove(&first).or_else(|| read(disk, first)).unwrap_or_default();
+        let next = known.after(&self.month);
+        let ended = std::mem::replace(&mut self.month, next);
+        if std::mem::replace(&mut self.dirty, true) {
+            self.ended.insert(self.first, ended);
+        }
+        self.first = first;
+    }
+
+    pub fn used(&mut self, disk: &dyn Disk, energy: Joules, now: &Zoned) {
+        let today = self.today(disk, now);
         today.measured_joules += energy.measured;
         today.estimated_joules += energy.estimated;
     }
@@ -142,9 +190,9 @@ impl Months {
     }
 
     pub fn flush(&mut self, disk: &dyn Disk) -> io::Result<()> {
-        if let Some((first, month)) = &self.ended {
-            write(disk, *first, month)?;
-            self.ended = None;
+        while let Some(ended) = self.ended.first_entry() {
+            write(disk, *ended.key(), ended.get())?;
+            ended.remove();
             prune(disk)?;
         }
         if self.dirty {
@@ -163,11 +211,9 @@ impl Months {
         read(disk, first).and_then(|month| month.days.get(&date.to_string()).copied()).unwrap_or_default()
     }
 
-    /// Bytes up and down in the month of a date.
-    pub fn data_in(&self, date: Date) -> u64 {
-        if date.first_of_month() != self.first {
-            return 0;
-        }
+    /// Bytes up and down in the month of today's date.
+    pub fn data_in(&mut self, disk: &dyn Disk, today: Date) -> u64 {
+        self.turn_to(disk, today);
         self.month.days.values().map(|day| day.bytes_up + day.bytes_down).sum()
     }
 

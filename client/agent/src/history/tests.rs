@@ -221,3 +221,32 @@ fn estimates_are_called_so_and_meters_are_read_where_there_are() {
     counts("99000000");
     assert_eq!(meters.sample(Some(&load), now(3600)), Joules::default());
 }
+
+/// A computer without a battery for its clock starts in 1970, and is put right once it is online.
+#[test]
+fn a_clock_that_jumps_over_months_costs_no_figures_and_no_cap() {
+    let Bench { disk, _folder } = bench();
+    let (november, december) = (at("2026-11-20T12:00"), at("2026-12-02T12:00"));
+    let mut history = History::open(disk.clone(), &november);
+    history.moved(0, 500, &november);
+    history.trained(1, 1000, &november);
+    history.flush();
+    // Forward by a month and back again, before anything is written.
+    history.moved(0, 30, &december);
+    assert_eq!(history.data_this_month(&december), 30);
+    assert_eq!(history.data_this_month(&november), 500, "before the first byte is counted too");
+    history.moved(0, 7, &november);
+    assert_eq!((history.data_this_month(&november), history.totals().bytes_down), (507, 537));
+    assert_eq!(history.data_this_month(&december), 30);
+    history.flush();
+
+    let early = at("1970-01-01T01:00");
+    let mut history = History::open(disk.clone(), &early);
+    assert_eq!((history.totals().bytes_down, history.totals().tokens), (537, 1000));
+    history.moved(0, 5, &early);
+    assert_eq!(history.data_this_month(&november), 507, "the month's own file is opened, and not begun anew");
+    history.moved(0, 1, &november);
+    history.flush();
+    let mut history = History::open(disk, &november);
+    assert_eq!((history.data_this_month(&november), history.totals().bytes_down), (508, 543));
+}

@@ -23,8 +23,10 @@ const BEAT_FILE: &str = "history/alive";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// It may train.
+    /// It trains.
     Run,
+    /// It may train, and has nothing to train on, or something on this device stands in the way.
+    Ready,
     /// It may not, for a reason.
     Hold,
     /// Its owner has paused it.

@@ -29,6 +29,7 @@ function troubles(s) {
   return [
     s.config_error && el('p', {}, `${sentence(s.config_error)} The last good preferences stay in force.`),
     s.session.trouble && left.length === 0 && el('p', {}, sentence(s.session.trouble)),
+    s.override?.kept === false && el('p', {}, 'Your word holds until Nightjar ends; the disk does not take it, so the next start will not know it.'),
     left.map(one => el('p', {}, `${one.device} is left alone: ${stopped(one.reason)}`)),
     left.length > 0 && el('button', { type: 'button', id: 'retry' }, 'Try again'),
   ];
@@ -64,6 +65,7 @@ function next(s, state) {
   const until = time(s.why.until), now = new Date();
   if (state === 'paused') return until ? `It goes on ${when(until)}, in ${length(until - now)}.` : 'It stays so until you resume.';
   if (state === 'hold') return until && until > now ? `It may go on ${when(until)}, in ${length(until - now)}.` : opening(s.why.kind);
+  if (until && until > now) return `It tries again ${when(until)}, in ${length(until - now)}.`;
   const forced = s.override?.kind === 'run_now' ? time(s.override.until) : null;
   return forced ? `You asked it to run; your preferences decide again ${when(forced)}.` : '';
 }

@@ -7,7 +7,7 @@ export function figures(s) {
   const [today, all] = [s.today, s.totals];
   const rows = [
     ['Tokens trained', 'pieces of words it learned from', t => count(t.tokens)],
-    ['Deltas accepted', 'finished pieces of work', t => count(t.deltas)],
+    ['Deltas accepted', 'finished pieces of work that count in the model', t => count(t.merged)],
     ['Energy', source(s.energy_source, all.energy_measured), t => `${t.energy_measured ? '' : '≈\u202f'}${energy(t.energy_joules)}`],
     ['Sent', 'to the coordinator', t => bytes(t.bytes_up)],
     ['Received', 'weights and text', t => bytes(t.bytes_down)],

@@ -6,17 +6,20 @@ const HEIGHT = 112, GROUND = 84, TOP = 14;
 /** What a hold was for. Everything that is not the owner, a rule or a blind sensor is the machine's. */
 const GROUPS = {
   run: { name: 'trained', tall: GROUND - TOP - 6 },
+  ready: { name: 'ready, with nothing to train', tall: GROUND - TOP - 6 },
   use: { name: 'held while you used it', tall: 26 },
   owner: { name: 'held by your word or schedule', tall: 16 },
   machine: { name: 'held for the computer’s sake', tall: 36 },
   unknown: { name: 'held because it could not tell', tall: 36 },
 };
+/** What a part of the day is called where it is told, and in the table. */
+const STATES = { run: 'Trained', ready: 'Ready' };
+const stateOf = span => STATES[span.group] ?? 'Held';
 const OWNER = ['paused', 'off', 'schedule', 'data_cap'];
 const USE = ['in_use', 'full_screen', 'program'];
 
 function groupOf(span) {
-  if (span.state === 'run') return 'run';
-  if (span.state === 'off') return 'off';
+  if (['run', 'ready', 'off'].includes(span.state)) return span.state;
   if (span.kind?.startsWith('unknown')) return 'unknown';
   if (USE.includes(span.kind)) return 'use';
   return span.state === 'paused' || OWNER.includes(span.kind) ? 'owner' : 'machine';
@@ -123,7 +126,7 @@ export class Day {
   words() { return this.chosen === null || !this.spans[this.chosen] ? this.summary() : this.tell(this.spans[this.chosen]); }
 
   tell(span) {
-    const what = span.group === 'run' ? 'Trained' : 'Held';
+    const what = stateOf(span);
     const why = sentence(span.sentence);
     return `${clock(span.from)} to ${clock(span.to)}, ${length(span.to - span.from)}. ${what}${why ? `: ${why[0].toLowerCase()}${why.slice(1)}` : '.'}`;
   }
@@ -131,15 +134,17 @@ export class Day {
   summary() {
     if (!this.spans.length) return this.today ? 'Nothing is known of today yet.' : 'Nightjar did not run on this day.';
     const sum = test => this.spans.filter(test).reduce((all, span) => all + (span.to - span.from), 0);
-    const [ran, held] = [sum(s => s.group === 'run'), sum(s => s.group !== 'run')];
-    return `Trained for ${ran ? length(ran) : 'no time'}, held for ${held ? length(held) : 'no time'}${this.today ? ' so far' : ''}.`;
+    const of = name => sum(s => stateOf(s) === name);
+    const told = (words, ms) => `${words} for ${ms ? length(ms) : 'no time'}`;
+    const parts = [told('Trained', of('Trained')), of('Ready') && told('ready', of('Ready')), told('held', of('Held'))];
+    return `${parts.filter(Boolean).join(', ')}${this.today ? ' so far' : ''}.`;
   }
 
   /** The legend of what is there, and the same day as a table. */
   list() {
     const present = Object.keys(GROUPS).filter(group => this.spans.some(span => span.group === group));
     fill(this.legend, present.map(group => el('li', {}, swatch(group), GROUPS[group].name)));
-    const rows = this.spans.map(span => el('tr', {}, el('td', {}, `${clock(span.from)} – ${clock(span.to)}`), el('td', {}, span.group === 'run' ? 'trained' : 'held'), el('td', {}, sentence(span.sentence))));
+    const rows = this.spans.map(span => el('tr', {}, el('td', {}, `${clock(span.from)} – ${clock(span.to)}`), el('td', {}, stateOf(span).toLowerCase()), el('td', {}, sentence(span.sentence))));
     fill(this.table, rows.length ? el('table', {}, el('thead', {}, el('tr', {}, ['Time', 'State', 'Why'].map(name => el('th', { scope: 'col' }, name)))), el('tbody', {}, rows)) : el('p', {}, this.summary()));
   }
 }

@@ -197,6 +197,7 @@ struct Step {
     now: Zoned,
     mono: Mono,
     decision: Decision,
+    network: bool,
     /// Steps that the duty is down.
     level: u8,
 }
@@ -209,7 +210,7 @@ fn follow(p: &Preferences, start: &Zoned, looks: &[(u64, Observation, Override)]
         .map(|(gap_ms, seen, owner)| {
             mono = mono + Duration::from_millis(*gap_ms);
             let now = start.checked_add(mono.since(ORIGIN)).unwrap();
-            let (decision, next) = decide(p, *owner, seen, &memory, &now, mono);
+            let Outcome { decision, network, memory: next } = decide(p, *owner, seen, &memory, &now, mono);
             // What is kept on the disk in between is the same.
             memory = serde_json::from_slice(&serde_json::to_vec(&next).unwrap()).unwrap();
             assert_eq!(memory, next);
@@ -223,7 +224,7 @@ fn follow(p: &Preferences, start: &Zoned, looks: &[(u64, Observation, Override)]
                 // Input that was seen counts on when its sensor falls silent.
                 seen.idle = Reading::Known(Duration::from_millis((i128::from(mono.ms) - last).min(i128::from(u64::MAX)) as u64));
             }
-            Step { seen, owner: owner.at(mono), now, mono, decision, level: memory.throttle.level }
+            Step { seen, owner: owner.at(mono), now, mono, decision, network, level: memory.throttle.level }
         })
         .collect()
 }
@@ -301,6 +302,30 @@ proptest! {
         }
     }
 
+    /// A network that costs is not used, whatever reason is told, unless the owner asked for it; and what is free is not spared.
+    #[test]
+    fn a_network_that_costs_is_never_used(p in an_owner(), start in a_moment(), looks in looks()) {
+        use ReasonKind::{DataCap, Metered, UnknownMetered};
+        let mut cost_last = None;
+        for Step { seen, owner, now, mono, decision, network, .. } in follow(&p, &start, &looks) {
+            let kinds = forbids(&p, &seen, &now);
+            let link_costs = kinds.contains(&Metered) || kinds.contains(&UnknownMetered);
+            if link_costs {
+                cost_last = Some(mono);
+            }
+            let costs = link_costs || kinds.contains(&DataCap);
+            let cost_lately = cost_last.is_some_and(|at| mono.since(at) < settle(Metered));
+            match owner {
+                Override::RunNow(_) => prop_assert!(network, "the owner asked for it"),
+                _ if costs || cost_lately => prop_assert!(!network, "{kinds:?} and {decision:?}"),
+                // A hold lasts for its whole time from when it is first seen to be over.
+                _ if cost_last.is_none() => prop_assert!(network, "{kinds:?} and {decision:?}"),
+                _ => {}
+            }
+            prop_assert!(network || matches!(decision, Decision::Hold { .. }), "it trains without a network");
+        }
+    }
+
     /// No flapping: after something forbade, it must have been gone for its whole time before training goes on; and the duty
     /// moves a step at a time.
     #[test]
@@ -308,7 +333,7 @@ proptest! {
         let mut forbade: Vec<(ReasonKind, Mono)> = vec![];
         let mut input: Option<i128> = None;
         let (mut level_before, mut moved) = (0, None);
-        for Step { seen, owner, now, mono, decision, level } in follow(&p, &start, &looks) {
+        for Step { seen, owner, now, mono, decision, level, .. } in follow(&p, &start, &looks) {
             let kinds = forbids(&p, &seen, &now);
             forbade.extend(kinds.iter().filter(|k| lingers(**k) && **k != ReasonKind::UnknownIdle).map(|k| (*k, mono)));
             if let Some(idle) = seen.idle.known().filter(|_| p.idle_minutes.is_some() && p.policy == Policy::Considerate) {
@@ -348,9 +373,9 @@ proptest! {
             // Around the limit, from just above the lower end of the margin to just above the limit.
             let c = limit as f64 - TEMPERATURE_MARGIN_C + 0.01 + above * 1.2;
             let seen = Observation { temperature_c: Reading::Known(c), ..Observation::unknown("no") };
-            let (decision, next) = decide(&p, Override::No, &seen, &memory, &now, mono);
-            memory = next;
-            let runs = matches!(decision, Decision::Run { .. });
+            let outcome = decide(&p, Override::No, &seen, &memory, &now, mono);
+            memory = outcome.memory;
+            let runs = matches!(outcome.decision, Decision::Run { .. });
             switches += u32::from(runs != ran);
             ran = runs;
         }

@@ -61,6 +61,11 @@ impl ReasonKind {
         use ReasonKind::{Asleep, Disk, Memory, Temperature, UnknownDisk, UnknownMemory, UnknownTemperature};
         matches!(self, Asleep | Temperature | Memory | Disk | UnknownTemperature | UnknownMemory | UnknownDisk)
     }
+
+    /// Whether it is about the network, which then is not used for anything.
+    pub fn spares_network(self) -> bool {
+        matches!(self, ReasonKind::Metered | ReasonKind::UnknownMetered | ReasonKind::DataCap)
+    }
 }
 
 /// Why training holds: exactly one reason, and a true one.

@@ -32,6 +32,8 @@ struct Day {
     memory: Memory,
     start: Zoned,
     mono: Mono,
+    /// Whether the network may be used.
+    network: bool,
 }
 
 impl Day {
@@ -39,7 +41,15 @@ impl Day {
         let preferences = Preferences { programs: vec!["steam".into()], ..Preferences::default() };
         // Long after the start of the computer.
         let mono = Mono { ms: 1 << 32 };
-        Day { preferences, owner: Override::No, seen: quiet(), memory: Memory::default(), start: NOW.parse().unwrap(), mono }
+        Day {
+            preferences,
+            owner: Override::No,
+            seen: quiet(),
+            memory: Memory::default(),
+            start: NOW.parse().unwrap(),
+            mono,
+            network: true,
+        }
     }
 
     fn now(&self) -> Zoned {
@@ -48,9 +58,9 @@ impl Day {
 
     fn after(&mut self, s: u64) -> Decision {
         self.mono = self.mono + Duration::from_secs(s);
-        let (decision, memory) = decide(&self.preferences, self.owner, &self.seen, &self.memory, &self.now(), self.mono);
-        self.memory = memory;
-        decision
+        let outcome = decide(&self.preferences, self.owner, &self.seen, &self.memory, &self.now(), self.mono);
+        (self.memory, self.network) = (outcome.memory, outcome.network);
+        outcome.decision
     }
 
     /// The reason and when it ends, after so many seconds.
@@ -83,6 +93,8 @@ impl Day {
 fn a_quiet_computer_trains_within_the_owners_limits() {
     let mut day = Day::new();
     assert_eq!(day.runs(), (Limits { duty: 1.0, threads: 0, memory_bytes: u64::MAX }, ProfileName::Away));
+    let Decision::Run { limits, .. } = day.after(0).on(8) else { panic!("it holds") };
+    assert_eq!(limits.threads, 4, "0 is half of the cores, and no other number");
     day.preferences.away = Profile { duty_percent: Some(40), threads: 3, memory_mib_max: Some(512) };
     assert_eq!(day.runs().0, Limits { duty: 0.4, threads: 3, memory_bytes: 512 << 20 });
 }
@@ -314,6 +326,28 @@ fn floors_and_the_months_data() {
     let (kind, told, until) = day.held();
     assert_eq!((kind, until.as_deref()), (ReasonKind::DataCap, Some("2026-07-01 00:00:00")));
     assert_eq!(told, "this month's 5 GiB of data are used up; training goes on on 1 July, or with a higher data_mib_month_max");
+}
+
+/// The reason that is told is another, and the network costs all the same.
+#[test]
+fn a_network_that_costs_is_spared_whatever_else_holds() {
+    let mut day = Day::new();
+    day.runs();
+    assert!(day.network);
+    day.owner = Override::Pause(None);
+    assert_eq!((day.held().0, day.network), (ReasonKind::Paused, true));
+    for unwanted in [Reading::Known(true), Reading::Unknown("nobody says".into())] {
+        day.seen.metered = unwanted;
+        assert_eq!((day.held().0, day.network), (ReasonKind::Paused, false));
+    }
+    day.owner = Override::RunNow(None);
+    day.runs();
+    assert!(day.network, "the owner asked for it");
+    (day.owner, day.seen.metered, day.memory) = (Override::No, Reading::Known(false), Memory::default());
+    day.preferences.data_mib_month_max = Some(1);
+    day.seen.data_this_month = 1 << 20;
+    day.seen.power = Reading::Unknown("nobody says".into());
+    assert_eq!((day.held().0, day.network), (ReasonKind::UnknownPower, false));
 }
 
 #[test]

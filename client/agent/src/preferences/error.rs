@@ -33,6 +33,14 @@ pub enum PreferencesError {
         /// The limit.
         bytes_max: u64,
     },
+    /// Not even a text.
+    #[error("{place}: byte {byte} of the file is no UTF-8; write the line anew, or save the file as UTF-8")]
+    NotText {
+        /// File and line.
+        place: String,
+        /// The first byte that is none, counted from 1.
+        byte: usize,
+    },
     /// Not TOML.
     #[error("{place}: this is not TOML: {why}; each line is `key = value`")]
     NotToml {

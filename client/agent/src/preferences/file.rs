@@ -208,13 +208,17 @@ fn bounded(path: &Path) -> Result<Option<String>, PreferencesError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(PreferencesError::Read { file: file(), source }),
     };
-    let mut text = String::new();
-    let read = opened.take(BYTES_MAX + 1).read_to_string(&mut text);
+    let mut bytes = vec![];
+    let read = opened.take(BYTES_MAX + 1).read_to_end(&mut bytes);
     read.map_err(|source| PreferencesError::Read { file: file(), source })?;
-    if text.len() as u64 > BYTES_MAX {
+    if bytes.len() as u64 > BYTES_MAX {
         return Err(PreferencesError::TooLong { file: file(), bytes_max: BYTES_MAX });
     }
-    Ok(Some(text))
+    String::from_utf8(bytes).map(Some).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count();
+        PreferencesError::NotText { place: format!("{}, line {line}", file()), byte: good + 1 }
+    })
 }
 
 /// Replaces a file as a whole; where it is a link, what it points to.

@@ -148,6 +148,15 @@ fn a_link_stays_a_link() {
     assert!(fs::read_to_string(real).unwrap().contains("device = \"flex\""));
 }
 
+/// As an editor leaves it that was told to write Latin-1.
+#[test]
+fn a_file_that_is_no_text_is_named_with_line_and_byte() {
+    let place = Place::new("");
+    fs::write(place.path(), b"version = 2\nprograms = \"caf\xe9\"\n").unwrap();
+    let told = place.load().unwrap_err().to_string();
+    assert!(told.contains("prefs.toml, line 2: byte 28 of the file is no UTF-8"), "{told}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
     /// Whatever is set in whatever order, the file says it and its comments stay.

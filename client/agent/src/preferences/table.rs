@@ -289,7 +289,7 @@ pub const PREFERENCES: &[Preference] = &[
         group: Group::Work,
         label: "What trains",
         value_name: "DEVICE",
-        help: "What trains: auto, flex (the CPU), wgpu (a GPU) or wgpu:N (the N-th GPU); takes effect at the next start",
+        help: "What trains: auto, flex (the CPU), wgpu (a GPU) or wgpu:N (the N-th GPU); another one goes on from the last checkpoint",
         allowed: "auto, flex, wgpu or wgpu:N",
         kind: Kind::Text,
         set: |p, text| {

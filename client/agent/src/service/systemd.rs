@@ -35,6 +35,8 @@ fn install(service: &Service) -> Result<(), ServiceError> {
     fs::write(&file, unit(service)).map_err(error)?;
     run("systemctl", &["--user", "daemon-reload"])?;
     run("systemctl", &["--user", "enable", UNIT])?;
+    // One that has failed too often is not started before that is forgotten; of one that never ran there is nothing to forget.
+    let _ = run("systemctl", &["--user", "reset-failed", UNIT]);
     run("systemctl", &["--user", "restart", UNIT]).map(drop)
 }
 

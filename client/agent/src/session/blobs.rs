@@ -53,6 +53,7 @@ impl Session {
             self.timers.set(Timer::Work, now + UNABLE_RETRY);
             out.push(Action::Report(Report::Trouble(why.clone())));
             self.trouble.clone_from(&why);
+            self.obstacle.clone_from(&why);
             self.returning = Some(why);
             return;
         }

@@ -89,7 +89,7 @@ impl Session {
         if self.permission != Some(Permission::Allowed) {
             return "holding";
         }
-        if !self.trouble.is_empty() {
+        if self.obstacle().is_some() {
             return "waiting until this device can train";
         }
         match self.link {

@@ -67,6 +67,11 @@ impl Timers {
         self.at[timer as usize].is_some()
     }
 
+    /// When the timer is due, if it is set.
+    pub fn at(&self, timer: Timer) -> Option<Mono> {
+        self.at[timer as usize]
+    }
+
     /// Sets a timer.
     pub fn set(&mut self, timer: Timer, at: Mono) {
         self.at[timer as usize] = Some(at);

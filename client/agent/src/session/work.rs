@@ -197,6 +197,7 @@ impl Session {
     pub(super) fn worker_refused(&mut self, why: String, until: Option<Mono>, now: Mono, out: &mut Vec<Action>) {
         self.worker = Worker::Off;
         self.timers.set(Timer::Work, until.unwrap_or(now + UNABLE_RETRY));
+        self.obstacle.clone_from(&why);
         if until.is_none() {
             if self.trouble != why {
                 out.push(Action::Report(Report::Trouble(why.clone())));
@@ -212,7 +213,8 @@ impl Session {
         if self.timers.attempts(Timer::Work).is_multiple_of(WORKER_FAILURES_MAX) {
             self.returning = Some(why.clone());
         }
-        out.push(Action::Report(Report::Trouble(format!("the worker failed: {why}"))));
+        self.obstacle = format!("the worker failed: {why}");
+        out.push(Action::Report(Report::Trouble(self.obstacle.clone())));
     }
 
     pub(super) fn end_worker(&mut self, out: &mut Vec<Action>) {

@@ -1,9 +1,10 @@
 //! `bench yield`: how fast this computer is given back. A real worker trains on a lease of nobody's; at a moment drawn at
 //! random it is frozen and then ended, as the agent does at the owner's first input, and the kernel is asked what became of
-//! its threads and its memory.
+//! its threads and its memory. Times begin with the order to freeze: what a sensor and the policy take before that is not in
+//! them.
 
 use super::{Load, figures::Figures};
-use crate::cli::model::Compute;
+use crate::cli::{format::Format, model::Compute};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_agent::{
@@ -51,9 +52,6 @@ pub(super) struct Yield {
     checkpoint_s: u64,
     #[command(flatten)]
     load: Load,
-    /// Print JSON, for scripts
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     compute: Compute,
 }
@@ -74,7 +72,7 @@ struct Trial {
     submit_us: u64,
 }
 
-pub(super) fn run(args: &Yield) -> Result<ExitCode> {
+pub(super) fn run(args: &Yield, format: Format) -> Result<ExitCode> {
     if !cfg!(target_os = "linux") {
         bail!("`bench yield` asks the kernel through /proc, which only Linux has");
     }
@@ -92,7 +90,7 @@ pub(super) fn run(args: &Yield) -> Result<ExitCode> {
         }
         anyhow::Ok(trials)
     })?;
-    report(args, spec.parameters(), &trials);
+    report(args, format, spec.parameters(), &trials);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -211,25 +209,25 @@ fn state(stat: &str) -> Option<char> {
 }
 
 /// Nanoseconds that a process's threads have computed.
-fn run_ns(pid: u32) -> u64 {
+pub(super) fn run_ns(pid: u32) -> u64 {
     let ns = |stat: &String| stat.split_whitespace().next()?.parse::<u64>().ok();
     of_threads(pid, "schedstat").iter().filter_map(ns).sum()
 }
 
 /// Bytes of memory that a process holds; `None` once it holds none.
-fn resident(pid: u32) -> Option<u64> {
+pub(super) fn resident(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let words = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     words.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-fn report(args: &Yield, parameters: usize, trials: &[Trial]) {
+fn report(args: &Yield, format: Format, parameters: usize, trials: &[Trial]) {
     let figures = |of: &dyn Fn(&Trial) -> f64| Figures::of(trials.iter().map(of).collect());
     let ms = |d: Duration| d.as_secs_f64() * 1000.0;
     let submits = trials.iter().filter(|t| t.submit_us > 0).map(|t| t.submit_us as f64 / 1000.0).collect();
     let rows = [
-        ("computed_ms", "first input until it was last seen computing, ms", figures(&|t| ms(t.computed))),
-        ("stopped_ms", "first input until its last thread has stopped, ms", figures(&|t| ms(t.stopped))),
+        ("computed_ms", "order until it was last seen computing, ms", figures(&|t| ms(t.computed))),
+        ("stopped_ms", "order until its last thread has stopped, ms", figures(&|t| ms(t.stopped))),
         ("release_ms", "end until its memory is free, ms", figures(&|t| ms(t.release))),
         ("resident_mib", "memory that it gives back, MiB", figures(&|t| t.resident_bytes as f64 / f64::from(1 << 20))),
         ("lost_s", "training lost if it is not thawed, s", figures(&|t| t.lost_s)),
@@ -237,7 +235,7 @@ fn report(args: &Yield, parameters: usize, trials: &[Trial]) {
         ("submit_ms", "mean length of what the GPU is given at once, ms", Figures::of(submits)),
     ];
     let ready = trials.first().map(|t| t.ready.clone()).unwrap_or_default();
-    if args.json {
+    if format.json {
         let mut json = serde_json::json!({
             "device": ready.device, "gpu": ready.gpu, "sandbox": ready.sandbox, "parameters": parameters,
             "trials": trials.len(), "checkpoint_s": args.checkpoint_s,
@@ -261,10 +259,10 @@ fn report(args: &Yield, parameters: usize, trials: &[Trial]) {
 }
 
 /// A folder for the bench, removed at its end.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(pub PathBuf);
 
 impl Scratch {
-    fn new() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("nightjar-bench-{}", std::process::id()));
         fs::create_dir(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
         Ok(Scratch(folder))

@@ -7,7 +7,7 @@ use crate::{
     sensor::{board::Post, facts::Input},
 };
 use futures_util::StreamExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Idle time that is asked for holds for so long, unless it is told again.
 const FRESH: Duration = Duration::from_secs(60);
@@ -61,21 +61,73 @@ async fn poll(address: &str, post: &Post<Input>) -> Result<(), String> {
     let bus = bus::connect(address).await?;
     let name = "org.freedesktop.ScreenSaver";
     let saver = bus::proxy(&bus, name, "/org/freedesktop/ScreenSaver", name).await?;
-    // Some desktops count in seconds, others in milliseconds: how fast the number grows tells which.
-    let mut unit = None;
-    let mut before: u32 = bus::call(&saver, "GetSessionIdleTime", &()).await?;
+    let mut unit = Unit::default();
+    let (mut before, mut asked): (u32, _) = (bus::call(&saver, "GetSessionIdleTime", &()).await?, Instant::now());
     loop {
-        tokio::time::sleep(crate::sensor::pause(unit.map(|unit: Duration| unit * before), post.wants().idle)).await;
+        tokio::time::sleep(crate::sensor::pause(unit.known.map(|unit| unit * before), post.wants().idle)).await;
         let now: u32 = bus::call(&saver, "GetSessionIdleTime", &()).await?;
-        if unit.is_none() {
-            unit = match now.saturating_sub(before) {
-                0 => None,
-                1..=10 => Some(Duration::from_secs(1)),
-                _ => Some(Duration::from_millis(1)),
-            };
-        }
-        before = now;
-        let input = unit.map_or(Input::Now, |unit| Input::ago(unit * now));
+        unit.learn(now.checked_sub(before), asked.elapsed());
+        (before, asked) = (now, Instant::now());
+        let input = unit.known.map_or(Input::Now, |unit| Input::ago(unit * now));
         post.says_for(Reading::Known(input), FRESH);
+    }
+}
+
+/// What a screen saver counts in. Some desktops count in seconds, others in milliseconds: how fast the number grows tells
+/// which. It must tell the same twice in a row, since a number that has begun anew in between may have grown by anything.
+#[derive(Default)]
+struct Unit {
+    known: Option<Duration>,
+    guess: Option<Duration>,
+}
+
+impl Unit {
+    const ALL: [Duration; 2] = [Duration::from_secs(1), Duration::from_millis(1)];
+
+    /// The number has grown by this in that time; `None`: it is less.
+    fn learn(&mut self, grown: Option<u32>, elapsed: Duration) {
+        let off_max = |unit: Duration| unit + elapsed / 10;
+        // Idle time never grows faster than time itself.
+        let too_fast = |unit: &Duration| grown.is_some_and(|n| *unit * n > elapsed + off_max(*unit));
+        if self.known.is_some_and(|unit| too_fast(&unit)) {
+            self.known = None;
+        }
+        if self.known.is_none() {
+            let fits = |unit: &Duration| grown.is_some_and(|n| n > 0 && (*unit * n).abs_diff(elapsed) <= off_max(*unit));
+            let guess = Self::ALL.into_iter().find(fits);
+            self.known = guess.filter(|_| guess == self.guess);
+            self.guess = guess;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAUSE: Duration = Duration::from_millis(2510);
+    const SECOND: Option<Duration> = Some(Unit::ALL[0]);
+    const MILLISECOND: Option<Duration> = Some(Unit::ALL[1]);
+
+    fn known(growth: &[Option<u32>]) -> Option<Duration> {
+        let mut unit = Unit::default();
+        growth.iter().for_each(|grown| unit.learn(*grown, PAUSE));
+        unit.known
+    }
+
+    #[test]
+    fn the_unit_is_known_once_the_time_has_told_it_twice() {
+        assert_eq!(known(&[Some(2)]), None);
+        assert_eq!(known(&[Some(2), Some(3)]), SECOND);
+        assert_eq!(known(&[Some(2511), Some(2509)]), MILLISECOND);
+        assert_eq!(known(&[Some(2), None, Some(3)]), None, "there was input in between");
+        assert_eq!(known(&[Some(2), Some(3), None, Some(0)]), SECOND, "what is known is not forgotten over that");
+    }
+
+    /// Somebody types, and the time since the last key is a few milliseconds more at each look.
+    #[test]
+    fn typing_is_no_slow_clock() {
+        assert_eq!(known(&[Some(4), Some(7), Some(5), None, Some(9)]), None);
+        assert_eq!(known(&[Some(2), Some(3), Some(180)]), None, "it was no clock in seconds after all");
     }
 }

@@ -54,7 +54,8 @@ struct State {
 }
 
 async fn watch(socket: &Path, post: &Post<Input>) -> Result<(), String> {
-    let stream = UnixStream::connect(socket).map_err(|e| format!("{} cannot be reached ({e})", socket.display()))?;
+    let stream = tokio::net::UnixStream::connect(socket).await.and_then(tokio::net::UnixStream::into_std);
+    let stream = stream.map_err(|e| format!("{} cannot be reached ({e})", socket.display()))?;
     let connection = Connection::from_socket(stream).map_err(|e| e.to_string())?;
     let mut queue = connection.new_event_queue::<State>();
     let (handle, display) = (queue.handle(), connection.display());

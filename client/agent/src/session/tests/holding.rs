@@ -122,6 +122,28 @@ fn a_lease_without_room_goes_back_with_the_reason_and_spare_shards_are_forgotten
     assert!(bench.wanted.iter().any(|a| matches!(a, Action::Tidy { keep } if !keep.contains(&shard("old").file()))));
 }
 
+/// It may train and does not: the reason is on this device, and it says when it tries again.
+#[test]
+fn what_stands_in_the_way_is_told_until_it_is_tried_again() {
+    let mut bench = Bench::new(Journal::default());
+    bench.training();
+    assert_eq!(bench.session.obstacle(), None);
+    bench.does(Event::WorkerExited { why: "signal: 9".into() });
+    let (why, until) = bench.session.obstacle().expect("it waits before it tries again");
+    assert!(why.contains("signal: 9") && until > bench.now, "{why}");
+    assert_eq!(bench.session.status().doing, "waiting until this device can train");
+    let again = bench.now + Duration::from_secs(20);
+    bench.does(Event::WorkerRefused { why: "the worker crashed (9)".into(), until: Some(again) });
+    assert_eq!(bench.session.obstacle(), Some(("the worker crashed (9)", again)));
+    bench.does(Event::Retry);
+    assert_eq!(bench.session.obstacle(), None);
+
+    let mut bench = Bench::new(Journal::default());
+    bench.online().answers(answer::Body::Lease(lease(1)));
+    bench.does(Event::FetchFailed { hash: BlobHash::of(b"keyframe"), fault: Fault::NoRoom("it lacks 9 MiB".into()) });
+    assert_eq!(bench.session.obstacle().map(|(why, _)| why), Some("it lacks 9 MiB"));
+}
+
 #[test]
 fn a_held_device_with_nothing_to_say_hangs_up_and_a_metered_one_at_once() {
     let mut bench = Bench::new(Journal::default());

@@ -1,0 +1,171 @@
+//! The loop's parts with a worker that is not there: what is done to it, and what of that counts as its fault.
+
+use super::*;
+use crate::{
+    control::Command,
+    policy::{Limits, Observation, ReasonKind},
+    worker::{Order, Worker},
+};
+use nightjar_shared::{
+    invite,
+    wire::{self, worker::from_worker, worker::to_worker},
+};
+use std::sync::Mutex;
+
+/// What the sensors say, for the test to change.
+#[derive(Clone, Default)]
+struct Eye(Arc<Mutex<bool>>);
+
+impl Sense for Eye {
+    fn observe(&mut self) -> Observation {
+        Observation { sleeping: *self.0.lock().unwrap(), ..Observation::unknown("there are no sensors") }
+    }
+}
+
+/// What was done to the worker.
+type Done = Arc<Mutex<Vec<&'static str>>>;
+
+struct Nobody(Done);
+
+impl Worker for Nobody {
+    fn send(&mut self, _: to_worker::Body) -> bool {
+        true
+    }
+
+    fn freeze(&mut self) {
+        self.0.lock().unwrap().push("frozen");
+    }
+
+    fn thaw(&mut self) {
+        self.0.lock().unwrap().push("thawed");
+    }
+
+    fn allow(&mut self, _: &Limits) -> bool {
+        true
+    }
+
+    fn pid(&self) -> Option<u32> {
+        None
+    }
+}
+
+impl Drop for Nobody {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().push("ended");
+    }
+}
+
+struct Shop(Done);
+
+impl Workshop for Shop {
+    fn start(&mut self, _: &Order, _: mpsc::Sender<WorkerEvent>) -> io::Result<Box<dyn Worker>> {
+        Ok(Box::new(Nobody(self.0.clone())))
+    }
+}
+
+struct Bench {
+    folder: tempfile::TempDir,
+    agent: Agent,
+    eye: Eye,
+    done: Done,
+    _events: mpsc::Receiver<Event>,
+}
+
+impl Bench {
+    /// An agent that may train, with a worker on a GPU or on the processor.
+    fn new(gpu: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(folder.path().into())).unwrap();
+        let coordinator = Identity::generate().unwrap();
+        let invite = wire::Invite {
+            addresses: vec!["127.0.0.1:9".into()],
+            public_keys: vec![coordinator.public_key().to_vec()],
+            ..Default::default()
+        };
+        let link = invite::to_link(&invite::seal(&invite, |message| coordinator.sign(message)));
+        let mut preferences = PreferencesFile::load(&home.config_path("prefs.toml"), &home.path("good"), &[]).unwrap();
+        preferences.set("policy", "always").unwrap();
+        let (eye, done) = (Eye::default(), Done::default());
+        let (seen, shop) = (eye.clone(), Shop(done.clone()));
+        let setup = Setup {
+            identity: Identity::load_or_create(&home).unwrap(),
+            membership: Membership::from_link(&link, "den", 0).unwrap(),
+            preferences,
+            kinds: vec![LeaseKind::Train],
+            eyes: Box::new(move |_, _| Box::new(seen)),
+            workshop: Box::new(shop),
+            say: Box::new(|_| {}),
+            tray: false,
+            leave: false,
+            home,
+        };
+        let (queue, events) = mpsc::channel(16);
+        let mut agent = Agent::new(setup, queue, &Arc::new(Notify::new())).unwrap();
+        agent.look(clock::mono_now());
+        agent.work(to_worker::Body::Stop(wire::worker::Stop {}));
+        agent.worker_event(WorkerEvent::Says(from_worker::Body::Ready(Ready { gpu, device: "A".into(), ..Ready::default() })));
+        agent.waiting.clear();
+        Bench { folder, agent, eye, done, _events: events }
+    }
+
+    fn sleeps(&mut self, sleeping: bool) {
+        *self.eye.0.lock().unwrap() = sleeping;
+        self.agent.look(clock::mono_now());
+    }
+
+    /// Whether the session was told that another worker goes on from the checkpoint.
+    fn is_replaced(&self) -> bool {
+        self.agent.waiting.iter().any(|event| matches!(event, session::Event::WorkerReplaced))
+    }
+
+    fn done(&self) -> Vec<&'static str> {
+        self.done.lock().unwrap().clone()
+    }
+}
+
+/// Drivers lose devices when the computer wakes up, and what dies of that would count as a crash.
+#[tokio::test]
+async fn over_sleep_a_worker_on_a_gpu_is_ended_and_one_on_the_processor_frozen() {
+    let mut bench = Bench::new(true);
+    bench.sleeps(true);
+    assert_eq!(bench.done(), ["ended"]);
+    assert!(bench.is_replaced());
+
+    let mut bench = Bench::new(false);
+    bench.sleeps(true);
+    bench.sleeps(false);
+    assert_eq!(bench.done(), ["frozen", "thawed"]);
+}
+
+#[tokio::test]
+async fn what_ends_while_it_is_frozen_is_no_crash() {
+    let mut bench = Bench::new(false);
+    bench.agent.freeze();
+    bench.agent.worker_event(WorkerEvent::Exited("this system cannot freeze".into()));
+    assert_eq!((bench.agent.crashes.since_start(), bench.done()), (0, vec!["frozen", "ended"]));
+    assert!(bench.is_replaced());
+
+    let mut bench = Bench::new(false);
+    bench.agent.worker_event(WorkerEvent::Exited("exit status: 101".into()));
+    assert_eq!(bench.agent.crashes.since_start(), 1);
+}
+
+/// The owner wants their computer, and the disk is full.
+#[tokio::test]
+async fn a_pause_that_cannot_be_written_down_counts_all_the_same() {
+    let mut bench = Bench::new(false);
+    // In the way of the file that a write begins with.
+    std::fs::create_dir(bench.folder.path().join("pause.json.new")).unwrap();
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    bench.agent.answer(Asked::Do(Command::Pause(None), reply)).unwrap();
+    let status = answer.await.unwrap();
+    assert_eq!((status.why.kind, status.owner.map(|word| word.kept)), (Some(ReasonKind::Paused), Some(false)));
+    assert_eq!(bench.done().first(), Some(&"frozen"));
+}
+
+/// A page that says "0 threads" helps nobody, and a worker is not replaced for want of a number.
+#[tokio::test]
+async fn half_of_the_cores_is_a_number() {
+    let bench = Bench::new(false);
+    assert!(bench.agent.status().limits.unwrap().threads > 0);
+}
