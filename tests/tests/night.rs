@@ -7,7 +7,12 @@ mod counterparts;
 use counterparts::{Computer, SIZE, Screen};
 use nightjar_tests::{Place, Running, Size, process, until};
 use serde_json::Value;
-use std::{fs, path::Path, process::Command, time::Instant};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 /// A laptop on which an agent runs.
 struct Night {
@@ -129,6 +134,8 @@ fn state(id: u32) -> Option<char> {
 fn whatever_the_owner_minds_makes_it_hold_and_say_why() {
     let Some(mut night) = Night::begin() else { return };
     night.until_it_holds("in_use", "ago", false);
+    // Most of that minute goes by before anybody grows impatient.
+    std::thread::sleep(Duration::from_secs(45));
     night.until_it_trains("a minute after the last input");
 
     night.computer.does("mains no");
