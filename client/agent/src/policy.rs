@@ -14,7 +14,7 @@ mod words;
 pub use conditions::{CHARGE_MARGIN_PERCENT, FLOOR_MARGIN, TEMPERATURE_MARGIN_C};
 pub use memory::{Memory, STEP_DOWN_EVERY, STEP_UP_EVERY, STEPS, settle};
 pub use observation::{Observation, Power, Pressure, Reading};
-pub use reason::{Reason, ReasonKind};
+pub use reason::{Hurry, Reason, ReasonKind};
 
 use crate::preferences::{Preferences, Profile, threads_on};
 use conditions::{Finding, Look, Presence};
@@ -81,6 +81,8 @@ pub struct Outcome {
     pub decision: Decision,
     /// Whether the network may be used, to deliver what is done say. Decided apart, since the reason that is told may be another.
     pub network: bool,
+    /// How soon to stop. Apart for the same reason: whoever types while the battery is low wants the computer at once.
+    pub hurry: Hurry,
     /// What to remember for the next time.
     pub memory: Memory,
 }
@@ -131,12 +133,13 @@ pub fn decide(
         }
     };
     let network = !findings.iter().any(|f| f.reason.kind.spares_network());
+    let hurry = findings.iter().map(|f| f.reason.kind.hurry()).max().unwrap_or(Hurry::None);
     let first = findings.into_iter().min_by_key(|f| f.reason.kind);
     let decision = match first {
         Some(Finding { reason, until }) => Decision::Hold { reason, until: until.filter(|u| u > now) },
         None => Decision::Run { limits: limits(profile, share), profile: name },
     };
-    Outcome { decision, network, memory }
+    Outcome { decision, network, hurry, memory }
 }
 
 impl Override {

@@ -4,7 +4,7 @@
 use super::{Agent, LOOK_EVERY, POLICY_FILE, wall_now};
 use crate::{
     home::Home,
-    policy::{self, Decision, Memory, Outcome, ReasonKind},
+    policy::{self, Decision, Hurry, Memory, Outcome},
     preferences::Preferences,
     sensor::Wants,
     session::{self, Permission},
@@ -15,26 +15,6 @@ use std::time::Duration;
 
 /// Until the sensors have been asked once.
 const FIRST_LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// How much of a hurry a reason is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hurry {
-    /// The owner feels it: this instant.
-    Now,
-    /// The step at hand may be finished, and what was trained delivered.
-    None,
-    /// The computer goes to sleep: it waits a moment for the training state to be saved.
-    Sleep,
-}
-
-fn hurry(kind: ReasonKind) -> Hurry {
-    use ReasonKind::{Asleep, Charge, DataCap, Disk, Metered, Schedule, Starting, UnknownDisk, UnknownMetered};
-    match kind {
-        Asleep => Hurry::Sleep,
-        Charge | DataCap | Disk | Metered | Schedule | Starting | UnknownDisk | UnknownMetered => Hurry::None,
-        _ => Hurry::Now,
-    }
-}
 
 /// What the owner's preferences need to know.
 pub(super) fn wants(home: &Home, preferences: &Preferences) -> Wants {
@@ -66,14 +46,15 @@ impl Agent {
         let mut seen = self.sensors.observe();
         seen.data_this_month = self.history.data_this_month(&civil);
         let wanted = self.preferences.preferences();
-        let Outcome { decision, network, memory } = policy::decide(wanted, self.word.says(), &seen, &self.memory, &civil, now);
+        let outcome = policy::decide(wanted, self.word.says(), &seen, &self.memory, &civil, now);
+        let Outcome { decision, network, hurry, memory } = outcome;
         let kind = |decision: &Decision| match decision {
             Decision::Run { .. } => None,
             Decision::Hold { reason, .. } => Some(reason.kind),
         };
         let turned = kind(&decision) != kind(&self.decision);
         self.decision = decision.on(self.cores);
-        let permission = self.take_effect(now);
+        let permission = self.take_effect(hurry, now);
         self.memory = memory;
         self.on_battery = seen.power.known().is_some_and(|power| !power.on_mains);
         self.waiting.push_back(session::Event::Network(network));
@@ -89,8 +70,8 @@ impl Agent {
     }
 
     /// Freezes the worker, or lets it go on within the limits; says what the session is to make of it.
-    fn take_effect(&mut self, now: Mono) -> Permission {
-        let (kind, reason) = match &self.decision {
+    fn take_effect(&mut self, hurry: Hurry, now: Mono) -> Permission {
+        let reason = match &self.decision {
             Decision::Run { limits, .. } => {
                 let limits = *limits;
                 self.sleep_delay = None;
@@ -98,15 +79,15 @@ impl Agent {
                 self.limit(limits, now);
                 return Permission::Allowed;
             }
-            Decision::Hold { reason, .. } => (reason.kind, reason.sentence.clone()),
+            Decision::Hold { reason, .. } => reason.sentence.clone(),
         };
-        match hurry(kind) {
+        match hurry {
             Hurry::None => Permission::Held(reason),
-            Hurry::Now => {
+            Hurry::Now | Hurry::NowWithMemory => {
                 self.freeze();
                 let of_gpu = self.ready.as_ref().is_some_and(|ready| ready.gpu);
                 let wanted = self.preferences.preferences().free_memory_on_yield;
-                Permission::Yield { reason, free_memory: wanted || of_gpu || kind == ReasonKind::Memory }
+                Permission::Yield { reason, free_memory: wanted || of_gpu || hurry == Hurry::NowWithMemory }
             }
             Hurry::Sleep => {
                 self.doze(now);

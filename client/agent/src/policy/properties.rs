@@ -210,7 +210,7 @@ fn follow(p: &Preferences, start: &Zoned, looks: &[(u64, Observation, Override)]
         .map(|(gap_ms, seen, owner)| {
             mono = mono + Duration::from_millis(*gap_ms);
             let now = start.checked_add(mono.since(ORIGIN)).unwrap();
-            let Outcome { decision, network, memory: next } = decide(p, *owner, seen, &memory, &now, mono);
+            let Outcome { decision, network, memory: next, .. } = decide(p, *owner, seen, &memory, &now, mono);
             // What is kept on the disk in between is the same.
             memory = serde_json::from_slice(&serde_json::to_vec(&next).unwrap()).unwrap();
             assert_eq!(memory, next);

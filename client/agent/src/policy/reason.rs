@@ -62,10 +62,34 @@ impl ReasonKind {
         matches!(self, Asleep | Temperature | Memory | Disk | UnknownTemperature | UnknownMemory | UnknownDisk)
     }
 
+    /// How soon training is to stop for it.
+    pub fn hurry(self) -> Hurry {
+        use ReasonKind::{Asleep, Charge, DataCap, Disk, Memory, Metered, Schedule, Starting, UnknownDisk, UnknownMetered};
+        match self {
+            Asleep => Hurry::Sleep,
+            Memory => Hurry::NowWithMemory,
+            Charge | DataCap | Disk | Metered | Schedule | Starting | UnknownDisk | UnknownMetered => Hurry::None,
+            _ => Hurry::Now,
+        }
+    }
+
     /// Whether it is about the network, which then is not used for anything.
     pub fn spares_network(self) -> bool {
         matches!(self, ReasonKind::Metered | ReasonKind::UnknownMetered | ReasonKind::DataCap)
     }
+}
+
+/// How soon the computer must be its owner's again; the greatest of all reasons' counts, whichever is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hurry {
+    /// The step at hand may be finished, and what was trained delivered.
+    None,
+    /// The owner feels it: this instant.
+    Now,
+    /// This instant, and what is held of the memory as well.
+    NowWithMemory,
+    /// The computer goes to sleep: it waits a moment for the training state to be saved.
+    Sleep,
 }
 
 /// Why training holds: exactly one reason, and a true one.

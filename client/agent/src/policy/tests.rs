@@ -34,6 +34,8 @@ struct Day {
     mono: Mono,
     /// Whether the network may be used.
     network: bool,
+    /// How soon it is to stop.
+    hurry: Hurry,
 }
 
 impl Day {
@@ -49,6 +51,7 @@ impl Day {
             start: NOW.parse().unwrap(),
             mono,
             network: true,
+            hurry: Hurry::None,
         }
     }
 
@@ -59,7 +62,7 @@ impl Day {
     fn after(&mut self, s: u64) -> Decision {
         self.mono = self.mono + Duration::from_secs(s);
         let outcome = decide(&self.preferences, self.owner, &self.seen, &self.memory, &self.now(), self.mono);
-        (self.memory, self.network) = (outcome.memory, outcome.network);
+        (self.memory, self.network, self.hurry) = (outcome.memory, outcome.network, outcome.hurry);
         outcome.decision
     }
 
@@ -326,6 +329,22 @@ fn floors_and_the_months_data() {
     let (kind, told, until) = day.held();
     assert_eq!((kind, until.as_deref()), (ReasonKind::DataCap, Some("2026-07-01 00:00:00")));
     assert_eq!(told, "this month's 5 GiB of data are used up; training goes on on 1 July, or with a higher data_mib_month_max");
+}
+
+/// The reason that is told may wait, and the owner does not.
+#[test]
+fn the_most_urgent_reason_decides_how_soon_it_stops() {
+    let mut day = Day::new();
+    day.preferences.on_battery = true;
+    day.runs();
+    day.seen.power = Reading::Known(Power { on_mains: false, charge_percent: Some(50.0) });
+    assert_eq!((day.held().0, day.hurry), (ReasonKind::Charge, Hurry::None));
+    day.seen.idle = Reading::Known(Duration::ZERO);
+    assert_eq!((day.held().0, day.hurry), (ReasonKind::Charge, Hurry::Now));
+    day.seen.memory_free = Reading::Known(1);
+    assert_eq!((day.held().0, day.hurry), (ReasonKind::Charge, Hurry::NowWithMemory));
+    day.seen.sleeping = true;
+    assert_eq!((day.held().0, day.hurry), (ReasonKind::Asleep, Hurry::Sleep));
 }
 
 /// The reason that is told is another, and the network costs all the same.
