@@ -133,10 +133,11 @@ pub fn settle(device: &Device, key: &Key, folder: &Path, budget: Duration) -> Ch
         if start.elapsed() >= budget {
             break;
         }
-        // Written down as useless before it is tried: one that takes the driver down is not tried at every start.
-        for timing in [Timing { op: *op, ours_ms: NEVER_MS, other_ms: 1.0 }, measure(&mut Trial::of(*op, device, TOKENS), device)]
-        {
-            remembered.remember(key, &[timing]);
+        // Written down before it is tried: what takes the driver down is not tried at every start.
+        let may = remembered.begin(key, *op);
+        let _ = remembered.write(&disk, FILE);
+        if may {
+            remembered.remember(key, &[measure(&mut Trial::of(*op, device, TOKENS), device)]);
             let _ = remembered.write(&disk, FILE);
         }
     }

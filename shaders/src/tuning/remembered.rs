@@ -14,6 +14,10 @@ const NAME_MAX: usize = 256;
 /// Our kernel is taken where it needs at most this share of the other way's time: less is within a measurement's noise.
 const WORTH_IT: f64 = 0.97;
 
+/// A measurement that was begun so often and never ended is not begun again: it takes the driver down. Fewer, and it may have
+/// been the owner, who wanted the computer.
+const BEGUN_MAX: u32 = 3;
+
 /// What a measurement holds for, besides the kernels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
@@ -45,14 +49,17 @@ struct Measured {
     kernels: String,
     /// By the operation's name: milliseconds of ours and of the other way.
     ops: BTreeMap<String, [f64; 2]>,
+    /// By the operation's name: measurements that were begun and did not end.
+    #[serde(default)]
+    begun: BTreeMap<String, u32>,
 }
 
 impl Measured {
     fn is_sound(&self) -> bool {
         let names = [&self.key.adapter, &self.key.driver, &self.kernels];
         names.iter().all(|name| name.len() <= NAME_MAX)
-            && self.ops.len() <= Op::ALL.len()
-            && self.ops.keys().all(|name| Op::ALL.iter().any(|op| op.name() == name))
+            && self.ops.len().max(self.begun.len()) <= Op::ALL.len()
+            && self.ops.keys().chain(self.begun.keys()).all(|name| Op::ALL.iter().any(|op| op.name() == name))
             && self.ops.values().flatten().all(|ms| ms.is_finite() && *ms > 0.0)
     }
 }
@@ -82,14 +89,35 @@ impl Remembered {
         measured.ops.get(op.name()).map(|[ours_ms, other_ms]| Timing { op, ours_ms: *ours_ms, other_ms: *other_ms })
     }
 
-    /// Remembers times of one device, and of it only those of this build's kernels; the newest device comes first, and
-    /// the oldest beyond sixteen are forgotten.
+    /// Notes that a measurement begins; false if it is better left alone.
+    pub fn begin(&mut self, key: &Key, op: Op) -> bool {
+        let mut may = false;
+        self.change(key, |device| {
+            let begun = device.begun.entry(op.name().to_string()).or_default();
+            may = *begun < BEGUN_MAX;
+            *begun += u32::from(may);
+        });
+        may
+    }
+
+    /// Remembers times of one device, and of it only those of this build's kernels.
     pub fn remember(&mut self, key: &Key, timings: &[Timing]) {
+        self.change(key, |device| {
+            for t in timings {
+                device.begun.remove(t.op.name());
+                device.ops.insert(t.op.name().to_string(), [t.ours_ms, t.other_ms]);
+            }
+        });
+    }
+
+    /// Changes what is known of a device; the newest comes first, and the oldest beyond sixteen are forgotten.
+    fn change(&mut self, key: &Key, change: impl FnOnce(&mut Measured)) {
         let (key, kernels) = (key.bounded(), kernel::version());
         let old = self.devices.iter().position(|m| m.key == key).map(|at| self.devices.remove(at));
-        let mut ops = old.filter(|m| m.kernels == kernels).map(|m| m.ops).unwrap_or_default();
-        ops.extend(timings.iter().map(|t| (t.op.name().to_string(), [t.ours_ms, t.other_ms])));
-        self.devices.insert(0, Measured { key, kernels, ops });
+        let new = Measured { key, kernels, ops: BTreeMap::new(), begun: BTreeMap::new() };
+        let mut device = old.filter(|m| m.kernels == new.kernels).unwrap_or(new);
+        change(&mut device);
+        self.devices.insert(0, device);
         self.devices.retain(Measured::is_sound);
         self.devices.truncate(DEVICES_MAX);
     }
@@ -133,6 +161,20 @@ mod tests {
         // Times of other kernels are not mixed with new ones.
         all.remember(&key("a"), &[EVEN]);
         assert_eq!(all.timing(&key("a"), Op::RmsNorm), None);
+    }
+
+    #[test]
+    fn what_never_ends_is_begun_three_times() {
+        let mut all = Remembered::default();
+        let begin = |all: &mut Remembered| all.begin(&key("a"), Op::RmsNorm);
+        assert_eq!([0; 4].map(|_| begin(&mut all)), [true, true, true, false]);
+        assert!(all.begin(&key("a"), Op::Swiglu) && all.begin(&key("b"), Op::RmsNorm), "others are others");
+        // One that ends counts from nothing when it is begun again.
+        all.remember(&key("a"), &[FAST]);
+        assert_eq!([0; 4].map(|_| begin(&mut all)), [true, true, true, false]);
+        assert_eq!(all.timing(&key("a"), Op::RmsNorm), Some(FAST));
+        let read: Remembered = serde_json::from_str(&serde_json::to_string(&all).unwrap()).unwrap();
+        assert_eq!(read, all);
     }
 
     #[test]
