@@ -50,7 +50,7 @@ fn flags_beat_the_environment_that_beats_the_file() {
     let sources = ["idle_minutes", "away_threads", "checkpoint_s", "in_use_threads"].map(|key| file.source(key));
     assert_eq!(sources, [Source::File, Source::Environment, Source::CommandLine, Source::Default]);
     let told = place.load_under(&[("NIGHTJAR_DEVICE", "abacus")], &[]).unwrap_err();
-    assert_eq!(told, "NIGHTJAR_DEVICE in the environment: `device` is `abacus`; allowed is auto, flex, wgpu or wgpu:N");
+    assert_eq!(told, "NIGHTJAR_DEVICE in the environment: `device` is `abacus`; allowed is auto, flex, wgpu, wgpu:N or cuda:N");
     assert!(place.load_under(&[], &[("device", "abacus")]).unwrap_err().starts_with("command line: `device`"));
 }
 
@@ -164,7 +164,7 @@ proptest! {
     fn any_edits_hold(edits in prop::collection::vec((0usize..8, prop::bool::ANY), 1..12)) {
         let values = [
             ("idle_minutes", "3", "off"), ("schedule", "always", "sat 10:00-11:00"), ("waive", "idle, disk", ""), ("programs", "a\"b, c", "é"),
-            ("on_battery", "true", "default"), ("device", "flex", "wgpu:3"), ("tokens_per_s_max", "0.5", "1000"), ("away_duty_percent", "off", "50"),
+            ("on_battery", "true", "default"), ("device", "flex", "cuda:3"), ("tokens_per_s_max", "0.5", "1000"), ("away_duty_percent", "off", "50"),
         ];
         let place = Place::new("# first\n\nversion = 2 # two\n  # last");
         let mut file = place.load().unwrap();

@@ -289,11 +289,12 @@ pub const PREFERENCES: &[Preference] = &[
         group: Group::Work,
         label: "What trains",
         value_name: "DEVICE",
-        help: "What trains: auto, flex (the CPU), wgpu (a GPU) or wgpu:N (the N-th GPU); another one goes on from the last checkpoint",
-        allowed: "auto, flex, wgpu or wgpu:N",
+        help: "What trains: auto, flex (the CPU), wgpu (a GPU), wgpu:N (the N-th GPU) or, in a build with CUDA, cuda:N; another one goes on from the last checkpoint",
+        allowed: "auto, flex, wgpu, wgpu:N or cuda:N",
         kind: Kind::Text,
         set: |p, text| {
-            let numbered = text.strip_prefix("wgpu:").is_some_and(|n| n.parse::<u16>().is_ok());
+            let numbered =
+                ["wgpu:", "cuda:"].iter().any(|kind| text.strip_prefix(kind).is_some_and(|n| n.parse::<u16>().is_ok()));
             (numbered || ["auto", "flex", "wgpu"].contains(&text)).then(|| p.device = text.into())
         },
         get: |p| p.device.clone(),
