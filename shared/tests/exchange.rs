@@ -87,6 +87,7 @@ fn a_leases_exchange() {
         progress_tokens_per_step: 896,
         remaining_ms: 60_000,
         codec: 1,
+        ..Lease::default()
     };
     check("lease", &answers(2, down::Body::Lease(lease)));
     check("get", &opens(stream_open::Kind::Get(BlobGet { hash: BlobHash::of(b"shard").0.to_vec(), offset: 65_536 })));

@@ -101,7 +101,7 @@ impl Device {
         self.train.lease_id += 1;
         self.train.steps = steps;
         let body = to_worker::Body::Train(self.train.clone());
-        Job { device: 0, disk: self.disk.clone(), body, spec: Arc::new(spec.clone()) }
+        Job { device: 0, disk: self.disk.clone(), body, spec: Arc::new(spec.clone()), ahead: None }
     }
 
     fn ended(&mut self, said: from_worker::Body) {

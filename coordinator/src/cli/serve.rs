@@ -43,6 +43,9 @@ run.toml (name and token_budget are needed; the others show their defaults, and 
   [lease]
   pacing = \"rounds\"              # leases end together, so none is stale; free: each by itself
   wall_s = 60.0                  # how long a round, or a free lease, takes
+  ahead = true                   # devices train on while their deltas travel
+  warm_tokens = 0                # so many are trained by anchor nodes alone, as long as there are any
+  # wall_s_min = 10.0            # rounds from this to wall_s, the shorter the more deltas agree
 
   [delta]
   codec = \"blocks8\"              # or blocks4, blocks2, sparse2 (k of each 4096), f32
