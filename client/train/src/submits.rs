@@ -5,7 +5,7 @@
 
 use burn::{
     backend::{Backend, Dispatch, ProfileToken},
-    tensor::{Device, ProfileDuration, ProfileOptions, TimingMethod, read_sync},
+    tensor::{Device, ProfileDuration, ProfileOptions, read_sync},
 };
 use serde_json::{Map, Value};
 use std::{
@@ -30,9 +30,11 @@ const FILE: &str = "submits.json";
 const UNMEASURED: u32 = 3;
 /// Of the later ones every so manyth is, and costs a percent or two.
 const MEASURED_EVERY: u32 = 64;
-/// A micro-batch that took this many times as long as the one before was not computed all that time: the process was
-/// frozen, or the computer slept, and between two launches the device's clock went on.
+/// A micro-batch that took seconds, and this many times as long as the one before, was not computed all that time: the
+/// process was frozen, or the computer slept, and between two launches the device's clock went on.
 const FROZEN: f64 = 8.0;
+/// Less is what any busy computer does now and then.
+const FROZEN_S_MIN: f64 = 2.0;
 /// The device is never more than so many seconds behind: what was given to it is done even after its owner has had the
 /// worker frozen.
 const AHEAD_S_MAX: f64 = 0.05;
@@ -207,9 +209,10 @@ impl Gauge {
         self.close();
         let is_done = self.device.sync().is_ok();
         let Some(since) = self.since.take() else { return };
-        let usual = self.ahead.layer_s;
-        self.ahead.done(since.elapsed().as_secs_f64());
-        let was_frozen = usual.zip(self.ahead.layer_s).is_some_and(|(usual, now)| now > FROZEN * usual);
+        let (took_s, usual) = (since.elapsed().as_secs_f64(), self.ahead.layer_s);
+        self.ahead.done(took_s);
+        let is_unusual = usual.zip(self.ahead.layer_s).is_some_and(|(usual, now)| now > FROZEN * usual);
+        let was_frozen = is_unusual && took_s > FROZEN_S_MIN;
         let stretches = self.stretches.drain(..);
         if is_done
             && !was_frozen
@@ -232,11 +235,12 @@ impl Gauge {
 
     fn close(&mut self) {
         let Some((token, before)) = self.open.take() else { return };
-        let Ok(time) = Dispatch::profile_end(self.device.as_dispatch(), token, ProfileOptions::default().flush()) else { return };
-        let after = self.submits.as_ref().and_then(Submits::number).unwrap_or(before);
-        // One is that which asks for the number, one fetches the device's stamps.
-        let beside = 1 + u64::from(time.timing_method() == TimingMethod::Device);
-        if let Some(submits) = after.checked_sub(before + beside).filter(|submits| *submits > 0) {
+        let _ = self.device.flush();
+        let after = self.submits.as_ref().and_then(Submits::number);
+        // Ends the stretch and fetches the device's stamps, with submits of its own.
+        let Ok(time) = Dispatch::profile_end(self.device.as_dispatch(), token, ProfileOptions::default()) else { return };
+        // The last is the one that asks for the number.
+        if let Some(submits) = after.and_then(|after| after.checked_sub(before + 1)).filter(|submits| *submits > 0) {
             self.stretches.push(Stretch { submits, time });
         }
     }
