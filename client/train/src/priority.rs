@@ -86,3 +86,33 @@ mod vulkan {
         Ok(WgpuSetup { instance, adapter, device, queue, backend: wgpu::Backend::Vulkan })
     }
 }
+
+#[cfg(all(test, not(target_vendor = "apple")))]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Tensor, read_sync};
+
+    /// A device that is opened through wgpu-hal computes as one that the runtime opens itself, and where the driver has no
+    /// priorities none is asked for.
+    #[test]
+    fn a_device_opened_by_hand_computes() {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+            backends: wgpu::Backends::VULKAN,
+            ..wgpu::InstanceDescriptor::new_without_display_handle()
+        });
+        let adapters = read_sync(instance.enumerate_adapters(wgpu::Backends::VULKAN));
+        assert!(!adapters.is_empty() || std::env::var("CI").as_deref() != Ok("true"), "no Vulkan: install mesa-vulkan-drivers");
+        for adapter in adapters {
+            let setup = match vulkan::extension(&adapter) {
+                Some(_) => low(&instance, &adapter),
+                None => {
+                    assert!(low(&instance, &adapter).is_none() && !is_offered(&adapter));
+                    vulkan::open(&instance, &adapter, None).ok()
+                }
+            };
+            let device = Device::wgpu_options().setup(setup.expect("it opens")).init().unwrap();
+            let doubled = Tensor::<1>::from_floats([1.0, -2.5], &device) * 2.0;
+            assert_eq!(doubled.into_data().try_to_vec::<f32>().unwrap(), [2.0, -5.0], "{:?}", adapter.get_info());
+        }
+    }
+}

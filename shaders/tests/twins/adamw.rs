@@ -101,7 +101,8 @@ pub fn sum_of_squares(device: &Device, seed: u64) -> Result<(), String> {
     let mut g = vec![0.0; n * d];
     (g[1], g[n * d - 1]) = (2.0, 3.0);
     let got = read(op::sum_of_squares(&upload(&g, [n, d], device)))?;
-    same_bits("more spans than a row of workgroups", &got, &[13.0])
+    same_bits("more spans than a row of workgroups", &got, &[13.0])?;
+    same_bits("of nothing", &read(op::sum_of_squares(&upload(&[], [0, 8], device)))?, &[0.0])
 }
 
 pub const SQUARES_MUTANTS: &[(&str, &str, &str)] = &[
