@@ -15,7 +15,8 @@ products), not what is computed a second time; its share is of the device's *cei
 type through the same runtime in the same run. *Memory* is the peak: of a GPU what its runtime holds, of the processor the whole process.
 *Burn* is Burn's own operations alone, *ours* takes our kernel wherever there is one (a start on a new device measures each
 and takes those that gain). On the processor (`flex`) there is one way, the CPU twins. Products are in f32 unless a row says
-f16 or bf16; weights and sums always are.
+f16 or bf16; weights and sums always are. PyTorch's rows are the same model, batch and optimizer in the same run, where `python3`, or
+what `--python FILE` names, has it.
 ";
 
 /// The whole page.
