@@ -250,16 +250,20 @@ impl RunSpec {
         u64::from(self.merge.quorum.unwrap_or(if self.has_rounds() { 1 } else { 4 }))
     }
 
-    /// Seconds that latecomers are waited for, at `progress` (see [`LeaseSpec::wall_s_at`]).
-    pub fn grace_s_at(&self, progress: f64) -> f64 {
+    /// Seconds that latecomers are waited for, after leases of so many.
+    pub fn grace_s(&self, wall_s: f64) -> f64 {
         // In a long round everybody waits for the last: with many devices there always is one.
-        let usual = |wall_s: f64| if self.has_rounds() { (wall_s / 6.0).min(5.0) } else { 0.0 };
-        self.merge.grace_s.unwrap_or_else(|| usual(self.lease.wall_s_at(progress)))
+        self.merge.grace_s.unwrap_or(if self.has_rounds() { (wall_s / 6.0).min(5.0) } else { 0.0 })
     }
 
     /// How deltas are averaged.
     pub fn average(&self) -> Average {
         self.merge.average.unwrap_or(if self.has_rounds() { Average::Rda } else { Average::Mean })
+    }
+
+    /// Whether devices train on while their deltas travel. With an optimizer that starts afresh at every lease they cannot.
+    pub fn trains_ahead(&self) -> bool {
+        self.lease.ahead && self.inner.state == InnerState::Keep
     }
 
     /// Whether leases end together.

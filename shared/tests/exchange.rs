@@ -64,7 +64,11 @@ fn a_leases_exchange() {
         keep_alive_ms: 20_000,
     };
     check("welcome", &answers(1, down::Body::Welcome(welcome)));
-    let request = LeaseRequest { held: Some(HeldWeights { version: 6, digest: vec![5; 32] }), shards: vec![vec![9; 32]] };
+    let request = LeaseRequest {
+        held: Some(HeldWeights { version: 6, digest: vec![5; 32] }),
+        shards: vec![vec![9; 32]],
+        ..LeaseRequest::default()
+    };
     check("lease-request", &asks(2, up::Body::LeaseRequest(request)));
     let lease = Lease {
         id: 41,

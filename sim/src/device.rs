@@ -71,6 +71,29 @@ struct Job {
     due: Option<Mono>,
 }
 
+/// A worker that trains ahead.
+#[derive(Clone, Copy)]
+struct Ahead {
+    /// Behind this lease.
+    lease_id: u64,
+    since: Mono,
+    step_s: f64,
+    /// Most inner steps.
+    steps_max: u32,
+}
+
+impl Ahead {
+    /// Inner steps that it has taken once the one at hand is done, and when it would have begun if it had never paused.
+    fn at(&self, now: Mono) -> (u32, Mono) {
+        let taken = (now.since(self.since).as_secs_f64() / self.step_s).ceil();
+        if taken <= f64::from(self.steps_max) {
+            return (taken as u32, self.since);
+        }
+        let all = Duration::from_secs_f64(f64::from(self.steps_max) * self.step_s);
+        (self.steps_max, self.since + now.since(self.since).saturating_sub(all))
+    }
+}
+
 /// How far a lease was when its worker last saved it.
 #[derive(Clone, Copy)]
 struct Checkpoint {
@@ -121,6 +144,7 @@ pub struct Device {
     job: Option<Box<Job>>,
     jobs: u32,
     checkpoint: Option<Checkpoint>,
+    ahead: Option<Ahead>,
     /// The lease whose delta will not be found.
     lost: Option<u64>,
 }
@@ -153,6 +177,7 @@ impl Device {
             job: None,
             jobs: 0,
             checkpoint: None,
+            ahead: None,
             lost: None,
         }
     }
@@ -228,6 +253,7 @@ impl Device {
         match (&self.session, &self.job, &self.transfer) {
             (None, ..) => Doing::Offline,
             (_, Some(_), _) => Doing::Training,
+            _ if self.ahead.is_some() => Doing::Training,
             _ if !self.allowed => Doing::Held,
             (.., Some(transfer)) => {
                 if transfer.is_up() {
@@ -290,29 +316,39 @@ impl Device {
 
     fn begin(&mut self, body: to_worker::Body, now: Mono, training: &mut dyn Training) -> Wish {
         self.jobs += 1;
-        let speed = self.traits.tokens_per_s * self.traits.pace(&mut self.draws);
-        let step_s = self.spec.tokens_per_step() as f64 / speed;
-        let (before, steps, seconds) = match &body {
+        let ahead = self.ahead.take();
+        let mut step_s = self.step_s();
+        let (mut began, mut before, mut steps, mut due, mut steps_ahead) = (now, 0, 0, None, None);
+        match &body {
             to_worker::Body::Train(train) => {
+                steps = train.steps;
                 let base = train.base.as_ref().map_or(0, |b| b.version);
                 let saved = self.checkpoint.take().filter(|c| (c.lease_id, c.base_version) == (train.lease_id, base));
-                let before = saved.map_or(0, |c| c.steps).min(train.steps.saturating_sub(1));
-                (before, train.steps, f64::from(train.steps - before) * step_s)
+                before = saved.map_or(0, |c| c.steps).min(train.steps.saturating_sub(1));
+                if let Some(ahead) = ahead.filter(|ahead| ahead.lease_id == train.ahead_of) {
+                    let (taken, since) = ahead.at(now);
+                    if taken <= steps {
+                        (began, step_s, steps_ahead) = (since, ahead.step_s, Some(taken));
+                    }
+                }
             }
             to_worker::Body::Evaluate(evaluate) => {
                 let samples = evaluate.slice.as_ref().map_or(0, |s| s.samples);
-                let tokens = f64::from(samples) * self.spec.tokens_per_sample() as f64;
-                (0, 0, tokens / (EVALUATION_SPEEDUP * speed))
+                let sample_s = step_s / f64::from(self.spec.inner.batch_samples);
+                due = Some(now + Duration::from_secs_f64(f64::from(samples) * sample_s / EVALUATION_SPEEDUP));
             }
-            to_worker::Body::Stop(_) | to_worker::Body::Limits(_) | to_worker::Body::Checkpoint(_) => (0, 0, 0.0),
-        };
-        let due = now + Duration::from_secs_f64(seconds);
-        let is_training = matches!(body, to_worker::Body::Train(_));
-        let disk = self.home.disk().clone();
-        let id = training.begin(training::Job { device: self.number, disk, body: body.clone(), spec: self.spec.clone() });
-        let job = Job { number: self.jobs, id, body, began: now, step_s, before, steps, due: (!is_training).then_some(due) };
-        self.job = Some(Box::new(job));
-        Wish::WorkerDue(self.jobs, due)
+            to_worker::Body::Stop(_) | to_worker::Body::Limits(_) | to_worker::Body::Checkpoint(_) => {}
+        }
+        let (device, disk, spec) = (self.number, self.home.disk().clone(), self.spec.clone());
+        let id = training.begin(training::Job { device, disk, body: body.clone(), spec, ahead: steps_ahead });
+        let at = due.unwrap_or(began + Duration::from_secs_f64(f64::from(steps - before) * step_s));
+        self.job = Some(Box::new(Job { number: self.jobs, id, body, began, step_s, before, steps, due }));
+        Wish::WorkerDue(self.jobs, at.max(now))
+    }
+
+    /// Seconds that its next inner steps take.
+    fn step_s(&mut self) -> f64 {
+        self.spec.tokens_per_step() as f64 / (self.traits.tokens_per_s * self.traits.pace(&mut self.draws))
     }
 
     /// Stops after the step at hand.
@@ -329,6 +365,7 @@ impl Device {
 
     /// Ends the worker. What it saved on the way is good for the same lease.
     fn abandon(&mut self, now: Mono, training: &mut dyn Training) {
+        self.ahead = None;
         let Some(job) = self.job.take() else { return };
         training.abandon(job.id);
         if let to_worker::Body::Train(train) = &job.body {
@@ -347,7 +384,7 @@ impl Device {
     }
 
     /// What the worker says at the time it asked to be heard; `None` if that job is over, or stopped at another time.
-    pub fn worker_due(&mut self, number: u32, training: &mut dyn Training) -> Option<Reported> {
+    pub fn worker_due(&mut self, number: u32, now: Mono, training: &mut dyn Training) -> Option<Reported> {
         let job = self.job.take_if(|job| job.number == number)?;
         let to_worker::Body::Train(train) = &job.body else {
             return Some(Reported { event: Event::Worker(training.finish(job.id, 1, 0)), vanishes_s: None });
@@ -356,6 +393,10 @@ impl Device {
             training.abandon(job.id);
             let none = worker::Trained { lease_id: train.lease_id, ..Default::default() };
             return Some(Reported { event: Event::Worker(from_worker::Body::Trained(none)), vanishes_s: None });
+        }
+        if train.ahead_steps > 0 && job.steps == train.steps {
+            let (lease_id, steps_max) = (train.lease_id, train.ahead_steps);
+            self.ahead = Some(Ahead { lease_id, since: now, step_s: self.step_s(), steps_max });
         }
         let train_ms = (f64::from(job.steps) * job.step_s * 1000.0) as u64;
         let mut said = training.finish(job.id, job.steps, train_ms);

@@ -18,7 +18,7 @@ use nightjar_shared::{
 };
 use nightjar_train::{
     Batch,
-    work::{BaseError, Bench, Live, Room, WorkError},
+    work::{BaseError, Bench, Cut, Live, Room, WorkError},
 };
 use pool::{Pool, Promise};
 use std::{
@@ -54,6 +54,8 @@ impl Measure {
 pub struct Real {
     pool: Pool,
     open: BTreeMap<JobId, Open>,
+    /// Where each device's last lease ended, for what it trains ahead.
+    cuts: BTreeMap<u32, Cut>,
     measuring: BTreeMap<JobId, Promise<Result<Losses, WorkError>>>,
     next: u64,
     model: ModelSpec,
@@ -63,12 +65,13 @@ pub struct Real {
 /// A job under way.
 struct Open {
     job: Job,
+    cut: Option<Cut>,
     stop: Arc<AtomicBool>,
     promise: Promise<Done>,
 }
 
-/// What a worker says, and the files that it leaves.
-type Done = (Result<from_worker::Body, WorkError>, Files);
+/// What a worker says, the files that it leaves, and where its lease ended.
+type Done = (Result<from_worker::Body, WorkError>, Files, Option<Cut>);
 
 impl Real {
     /// On `threads` threads; 0: one a core. Without a `measure`, versions are not measured.
@@ -77,6 +80,7 @@ impl Real {
         Real {
             pool: Pool::new(if threads == 0 { cores() } else { threads }),
             open: BTreeMap::new(),
+            cuts: BTreeMap::new(),
             measuring: BTreeMap::new(),
             next: 0,
             model: model.clone(),
@@ -89,25 +93,28 @@ impl Real {
         JobId(self.next)
     }
 
-    fn start(&mut self, body: to_worker::Body, given: Files) -> (Arc<AtomicBool>, Promise<Done>) {
+    fn start(&mut self, body: to_worker::Body, cut: Option<Cut>, given: Files) -> (Arc<AtomicBool>, Promise<Done>) {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let promise = self.pool.begin(move |bench| work(bench, &body, given, &stopped));
+        let promise = self.pool.begin(move |bench| work(bench, &body, cut, given, &stopped));
         (stop, promise)
     }
 }
 
-/// One job, start to end.
-fn work(bench: &mut Bench, body: &to_worker::Body, given: Files, stop: &AtomicBool) -> Done {
+/// One job, start to end, after the steps that were taken ahead of it.
+fn work(bench: &mut Bench, body: &to_worker::Body, cut: Option<Cut>, given: Files, stop: &AtomicBool) -> Done {
     let desk = Desk::new(given);
     let live = Live::default();
     let room = Room { disk: &desk, checkpoint: "work/checkpoint", memory_free: MEMORY_FREE, live: &live, stop, say: &|_| {} };
-    let said = match body {
+    bench.take_cut();
+    let ahead = cut.map_or(Ok(()), |cut| bench.take_up_cut(cut, &room));
+    bench.train_ahead(&room, &|| false);
+    let said = ahead.and_then(|()| match body {
         to_worker::Body::Train(job) => bench.train(job, &room).map(from_worker::Body::Trained),
         to_worker::Body::Evaluate(job) => bench.evaluate(job, &room).map(from_worker::Body::Evaluated),
         to_worker::Body::Stop(_) | to_worker::Body::Limits(_) | to_worker::Body::Checkpoint(_) => Err(WorkError::Incomplete),
-    };
-    (said, desk.into_left())
+    });
+    (said, desk.into_left(), bench.take_cut())
 }
 
 fn gather(job: &Job) -> Files {
@@ -126,14 +133,15 @@ fn timeless(body: &to_worker::Body, steps: Option<u32>) -> to_worker::Body {
 
 impl Training for Real {
     fn begin(&mut self, job: Job) -> JobId {
-        let (stop, promise) = self.start(timeless(&job.body, None), gather(&job));
+        let cut = self.cuts.remove(&job.device).and_then(|cut| Some(cut.for_steps(job.ahead?)));
+        let (stop, promise) = self.start(timeless(&job.body, None), cut.clone(), gather(&job));
         let id = self.id();
-        self.open.insert(id, Open { job, stop, promise });
+        self.open.insert(id, Open { job, cut, stop, promise });
         id
     }
 
     fn finish(&mut self, id: JobId, steps: u32, train_ms: u64) -> from_worker::Body {
-        let Some(Open { job, stop, mut promise }) = self.open.remove(&id) else {
+        let Some(Open { job, cut, stop, mut promise }) = self.open.remove(&id) else {
             return failed("no such job".into(), false);
         };
         let planned = if let to_worker::Body::Train(job) = &job.body { job.steps } else { steps };
@@ -142,9 +150,10 @@ impl Training for Real {
             // at hand was begun with, a journal names to its end.
             stop.store(true, Ordering::Relaxed);
             self.pool.forget(&promise);
-            promise = self.start(timeless(&job.body, Some(steps)), gather(&job)).1;
+            promise = self.start(timeless(&job.body, Some(steps)), cut, gather(&job)).1;
         }
-        let (said, files) = self.pool.wait(promise);
+        let (said, files, cut) = self.pool.wait(promise);
+        self.cuts.extend(cut.map(|cut| (job.device, cut)));
         match said {
             Ok(mut body) => {
                 for (name, bytes) in files {

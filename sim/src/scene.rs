@@ -86,6 +86,9 @@ impl Scene {
                 steps_max: 50,
                 deadline_factor: 3.0,
                 deadline_s_min: 15.0,
+                ahead: self.pick(17, &[true, true, false]),
+                wall_s_min: self.pick(18, &[None, Some(4.0)]),
+                warm_tokens: self.pick(19, &[0, 400]),
             },
             merge: MergeSpec {
                 rule,

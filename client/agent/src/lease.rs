@@ -103,6 +103,12 @@ pub struct Lease {
     pub progress_tokens_per_step: u64,
     /// The codec of its delta.
     pub codec: u32,
+    /// Inner steps that may be taken behind its range while its delta travels.
+    #[serde(default)]
+    pub ahead_steps: u32,
+    /// The lease behind which it was trained ahead: it begins with those steps.
+    #[serde(default)]
+    pub ahead_of: Option<LeaseId>,
 }
 
 /// A lease message that makes no sense; says why.
@@ -138,6 +144,8 @@ impl Lease {
             progress_tokens: m.progress_tokens,
             progress_tokens_per_step: m.progress_tokens_per_step,
             codec: m.codec,
+            ahead_steps: m.ahead_steps,
+            ahead_of: (m.ahead_of != 0).then_some(LeaseId(m.ahead_of)),
         };
         let end = u64::from(lease.first_sample) + u64::from(lease.samples);
         let faults = [

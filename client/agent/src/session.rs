@@ -26,7 +26,7 @@ pub use status::{Status, Training};
 
 use crate::{journal::Journal, lease::LeaseKind};
 use nightjar_shared::{
-    ids::DeviceId,
+    ids::{DeviceId, LeaseId},
     run_spec::RunSpec,
     time::Mono,
     wire::{self, device_message as ask},
@@ -146,6 +146,8 @@ pub struct Session {
     /// The measured sum of nats and number of tokens of the evaluate lease at hand.
     evaluated: Option<(f64, u64)>,
     upload: Upload,
+    /// The lease behind which the worker trains ahead while it has nothing else to do.
+    ahead_of: Option<LeaseId>,
     /// Why the coordinator had no work when it was last asked, in its words.
     told: String,
     /// What stands in the way of the next lease on this device itself; empty: nothing.
@@ -179,6 +181,7 @@ impl Session {
             returning: None,
             evaluated: None,
             upload: Upload::Unasked,
+            ahead_of: None,
             told: String::new(),
             trouble: String::new(),
             obstacle: String::new(),
@@ -207,6 +210,12 @@ impl Session {
     /// Whether a worker trains or measures at this moment.
     pub fn is_at_work(&self) -> bool {
         self.working() && self.permission == Some(Permission::Allowed)
+    }
+
+    /// Whether it computes: at a lease, or ahead of the next.
+    pub fn computes(&self) -> bool {
+        let is_ahead = self.worker == Worker::Idle && self.ahead_of.is_some();
+        self.is_at_work() || is_ahead && self.permission == Some(Permission::Allowed)
     }
 
     /// What on this device itself stands in the way of work that it may do, and when it tries again.

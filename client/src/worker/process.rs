@@ -81,6 +81,7 @@ fn work(args: &Serve, state: &Path, sandbox: Vec<String>, jobs: &Receiver<to_wor
             let (base_is_wrong, device_failed) = (matches!(e, WorkError::Base(_)), e.is_of_device());
             from_worker::Body::Failed(Failed { sentence: e.to_string(), base_is_wrong, device_failed })
         }));
+        bench.train_ahead(&room, &|| heard.busy.load(Ordering::Acquire));
     }
     Ok(())
 }

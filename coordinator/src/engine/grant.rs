@@ -2,6 +2,7 @@
 
 use super::{
     Engine,
+    ahead::{AHEAD_S_MAX, Ahead},
     leases::{self, OpenLease},
     open_lease,
     record::{LeaseKind, LeaseOutcome, LeaseRecord, Record},
@@ -12,7 +13,7 @@ use nightjar_shared::{
     ids::{BlobHash, DeviceId, Version},
     shard::ShardInfo,
     time::Mono,
-    wire::{self, Blob, HeldWeights, LeaseRequest, Refusal, RefusalAction, RefusalCode, limits},
+    wire::{self, Blob, HeldWeights, LeaseRequest, Refusal, RefusalAction, RefusalCode, Role, limits},
 };
 use std::time::Duration;
 
@@ -46,19 +47,21 @@ impl Engine {
             }
             self.close(id, LeaseOutcome::Returned, 0, turn);
         }
-        let record = match self.version_to_evaluate(newest).filter(|_| session.evaluates) {
-            Some(version) => self.evaluate_lease(device, version),
-            None => self.train_lease(device, session, request, newest, now)?,
+        // Whatever the device trained ahead, it is of use for a lease to train only.
+        let ahead = self.release(device).filter(|ahead| ahead.lease.0 == request.ahead_of);
+        let lease = match self.version_to_evaluate(newest).filter(|_| session.evaluates) {
+            Some(version) => self.evaluate_lease(device, version, now),
+            None => self.train_lease(device, session, request, newest, ahead, now)?,
         };
-        self.last_lease = record.id;
-        match record.kind {
-            LeaseKind::Evaluate => self.evaluating = Some((record.base_version, record.id)),
-            LeaseKind::Train if self.spec.has_rounds() => self.round.issued(record.id),
+        let (id, base_version) = (lease.record.id, lease.record.base_version);
+        self.last_lease = id;
+        match lease.record.kind {
+            LeaseKind::Evaluate => self.evaluating = Some((base_version, id)),
+            LeaseKind::Train if self.spec.has_rounds() => self.round.issued(id),
             LeaseKind::Train => {}
         }
-        let pace = self.roster.pace(device);
-        turn.records.push(Record::LeaseIssued(record.clone()));
-        self.leases.insert(open_lease(&self.spec, record, &pace, now, Some(now)));
+        turn.records.push(Record::LeaseIssued(lease.record.clone()));
+        self.leases.insert(lease);
         self.describe(device, request.held.as_ref(), now)
     }
 
@@ -81,19 +84,23 @@ impl Engine {
         self.manifest.heldout.first().filter(|s| s.samples > 0)
     }
 
-    fn evaluate_lease(&self, device: DeviceId, version: Version) -> LeaseRecord {
+    fn evaluate_lease(&self, device: DeviceId, version: Version, now: Mono) -> OpenLease {
         let samples = self.heldout().map_or(0, |s| s.samples.min(self.spec.evaluate.samples));
-        LeaseRecord { kind: LeaseKind::Evaluate, base_version: version, samples, ..self.blank(device) }
+        let record = LeaseRecord { kind: LeaseKind::Evaluate, base_version: version, samples, ..self.blank(device) };
+        open_lease(&self.spec, record, &self.roster.pace(device), now, Some(now))
     }
 
+    /// A lease that fills the device's time from now on, or from when it began to train `ahead`, and as many samples behind
+    /// it, for the device to train ahead.
     fn train_lease(
         &mut self,
         device: DeviceId,
         session: Session,
         request: &LeaseRequest,
         newest: Version,
+        ahead: Option<Ahead>,
         now: Mono,
-    ) -> Result<LeaseRecord, Refusal> {
+    ) -> Result<OpenLease, Refusal> {
         if self.finished() {
             let hour = Duration::from_secs(3600);
             return Err(self.retry(RefusalCode::RunOver, "The run is over. Thank you.", hour, device, now));
@@ -104,15 +111,29 @@ impl Engine {
         if !session.trains {
             return Err(nothing(self));
         }
+        let is_anchors = self.roster.get(device).is_some_and(|d| d.record.role == Role::Anchor);
+        if !is_anchors && self.tokens < self.spec.lease.warm_tokens && self.leases.of_anchors > 0 {
+            let sentence = "Its anchor nodes begin the run; all others join in a little later.";
+            return Err(self.retry(RefusalCode::NoWork, sentence, Duration::from_secs(60), device, now));
+        }
         let pace = self.roster.pace(device);
         let (batch, per_step) = (self.spec.inner.batch_samples, self.spec.tokens_per_step());
         let to_the_end = (self.spec.token_budget - self.tokens).div_ceil(per_step);
-        let lease_s = self.lease_s(device, &pace, now);
-        let steps = leases::steps_for(&self.spec, &pace, lease_s).min(u32::try_from(to_the_end).unwrap_or(u32::MAX));
+        let since = ahead.map_or(now, |ahead| ahead.since);
+        let lease_s = self.lease_s(device, &pace, now) + now.since(since).as_secs_f64();
+        // What is trained ahead is part of it, whatever the time says.
+        let steps = leases::steps_for(&self.spec, &pace, lease_s).max(ahead.map_or(0, |ahead| ahead.steps));
+        let samples = steps.min(u32::try_from(to_the_end).unwrap_or(u32::MAX)).saturating_mul(batch);
+        let with_behind = if self.spec.trains_ahead() { samples.saturating_mul(2) } else { samples };
         let named = request.shards.iter().filter_map(|hash| BlobHash::from_bytes(hash));
         let near = named.filter_map(|hash| self.shard_by_hash.get(&hash).copied());
-        let Some(range) = self.pool.take(steps.saturating_mul(batch), near) else { return Err(nothing(self)) };
-        Ok(LeaseRecord {
+        let range = match ahead {
+            Some(ahead) => self.pool.take_from(ahead.range, with_behind),
+            None => self.pool.take(with_behind, near),
+        };
+        let Some(range) = range else { return Err(nothing(self)) };
+        let (range, behind) = range.split(samples);
+        let record = LeaseRecord {
             base_version: newest,
             epoch: range.epoch,
             shard: range.shard,
@@ -120,7 +141,15 @@ impl Engine {
             samples: range.samples,
             steps: range.samples / batch,
             ..self.blank(device)
-        })
+        };
+        let lease = open_lease(&self.spec, record, &pace, now, Some(since));
+        // A device whose speed is still to be measured has a lease of a few steps, so half as many more are not long either.
+        let steps_max = pace.tokens_in(AHEAD_S_MAX).map_or(u32::MAX, |tokens| (tokens / per_step as f64) as u32);
+        // Half a lease: the next is as long at least, and should not be longer than its time because of that.
+        let ahead_steps = behind.map_or(0, |behind| behind.samples / batch).min(lease.record.steps.div_ceil(2)).min(steps_max);
+        // How long it says to have trained is held against the time since it may have begun.
+        let born = ahead.map_or(now, |ahead| ahead.begun);
+        Ok(OpenLease { is_anchors, behind, ahead_steps, ahead_of: ahead.map(|ahead| ahead.lease), born, ..lease })
     }
 
     /// The next lease's number and circumstances; its work is for the caller to fill in.
@@ -169,6 +198,8 @@ impl Engine {
             progress_tokens_per_step: self.tokens_per_step_of_all(lease),
             remaining_ms: lease.deadline.since(now).as_millis() as u64,
             codec: self.spec.delta.codec as u32,
+            ahead_steps: lease.ahead_steps,
+            ahead_of: lease.ahead_of.map_or(0, |id| id.0),
         })
     }
 

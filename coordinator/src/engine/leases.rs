@@ -1,6 +1,6 @@
 //! Open leases and their one timer, the deadline; and how many steps fit a device's speed.
 
-use super::{pace::Pace, record::LeaseRecord};
+use super::{pace::Pace, pool::SampleRange, record::LeaseRecord};
 use nightjar_shared::{
     ids::{DeviceId, LeaseId},
     run_spec::{Pacing, RunSpec},
@@ -53,6 +53,14 @@ pub(super) struct OpenLease {
     pub allowance: Duration,
     /// The device's speed when it was issued, in thousandths of tokens a second; 0 for evaluations.
     pub speed_milli: u64,
+    /// Whether an anchor node trains it.
+    pub is_anchors: bool,
+    /// Samples behind its range, kept for what the device trains ahead.
+    pub behind: Option<SampleRange>,
+    /// Inner steps that the device may take on them.
+    pub ahead_steps: u32,
+    /// It begins with what the device trained ahead behind this lease.
+    pub ahead_of: Option<LeaseId>,
 }
 
 /// All open leases; every operation is logarithmic in their number.
@@ -63,12 +71,15 @@ pub(super) struct Leases {
     deadlines: BTreeSet<(Mono, LeaseId)>,
     /// Speeds of all devices that train, together.
     pub speed_milli: u64,
+    /// Leases that anchor nodes train.
+    pub of_anchors: usize,
 }
 
 impl Leases {
     pub fn insert(&mut self, lease: OpenLease) {
         let id = lease.record.id;
         self.speed_milli += lease.speed_milli;
+        self.of_anchors += usize::from(lease.is_anchors);
         self.by_device.insert(lease.record.device, id);
         self.deadlines.insert((lease.deadline, id));
         self.open.insert(id, lease);
@@ -77,6 +88,7 @@ impl Leases {
     pub fn remove(&mut self, id: LeaseId) -> Option<OpenLease> {
         let lease = self.open.remove(&id)?;
         self.speed_milli -= lease.speed_milli;
+        self.of_anchors -= usize::from(lease.is_anchors);
         self.by_device.remove(&lease.record.device);
         self.deadlines.remove(&(lease.deadline, id));
         Some(lease)
@@ -88,6 +100,16 @@ impl Leases {
 
     pub fn of_device(&self, device: DeviceId) -> Option<&OpenLease> {
         self.by_device.get(&device).and_then(|id| self.open.get(id))
+    }
+
+    /// What is kept behind a lease's range, to be kept on without it.
+    pub fn take_behind(&mut self, id: LeaseId) -> Option<SampleRange> {
+        self.open.get_mut(&id)?.behind.take()
+    }
+
+    /// All that is kept behind the ranges of open leases.
+    pub fn behind(&self) -> impl Iterator<Item = SampleRange> + '_ {
+        self.open.values().filter_map(|l| l.behind)
     }
 
     /// Moves the deadline: the device was heard of. `granted_again` says that it starts from the beginning.

@@ -3,6 +3,7 @@
 //!
 //! Never here: a clock, a socket, a file, a channel, a random source, `async`.
 
+mod ahead;
 pub mod event;
 mod grant;
 mod leases;
@@ -22,6 +23,7 @@ mod versions;
 pub use pool::{epoch_samples, usable};
 
 use crate::store::Snapshot;
+use ahead::{Ahead, Kept};
 use event::{Action, Event, Published, ReplyTo};
 use leases::{Leases, OpenLease};
 use nightjar_shared::{
@@ -92,6 +94,7 @@ pub struct Engine {
     generation: Generation,
     roster: Roster,
     leases: Leases,
+    kept: Kept,
     last_lease: LeaseId,
     pool: Pool,
     shard_by_hash: BTreeMap<BlobHash, u32>,
@@ -194,6 +197,7 @@ impl Engine {
             spec_json: serde_json::to_string(&spec).unwrap_or_default(),
             shard_by_hash: manifest.train.iter().zip(0..).map(|(s, i)| (s.hash, i)).collect(),
             screen: Screen::restore(&spec, &snapshot.recent_deltas),
+            round: Round::restore(&snapshot.versions),
             versions: Versions::restore(snapshot.versions),
             spec,
             manifest,
@@ -201,10 +205,10 @@ impl Engine {
             generation,
             roster,
             leases,
+            kept: Kept::default(),
             last_lease: snapshot.last_lease,
             pool,
             publishing: None,
-            round: Round::default(),
             grace_until: None,
             agreement: None,
             delta_bytes,
@@ -225,6 +229,9 @@ impl Engine {
         let mut turn = Turn::default();
         while let Some(id) = self.leases.expired(now) {
             self.close(id, LeaseOutcome::Expired, 0, &mut turn);
+        }
+        while let Some(device) = self.kept.expired(now) {
+            self.release(device);
         }
         match event {
             Event::Asked { device, reply_to, body, invite } => {
@@ -249,7 +256,13 @@ impl Engine {
 
     /// When [`Event::Tick`] is due, if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Mono> {
-        self.leases.next_deadline().into_iter().chain(self.grace_until).chain(self.round_deadline()).min()
+        self.leases
+            .next_deadline()
+            .into_iter()
+            .chain(self.kept.next_deadline())
+            .chain(self.grace_until)
+            .chain(self.round_deadline())
+            .min()
     }
 
     /// Whether this device may upload a blob of this length for this lease now.
@@ -266,8 +279,10 @@ impl Engine {
         for lease in ledger.open_leases.iter().filter(|l| l.kind == LeaseKind::Train) {
             pool.claim(range_of(lease));
         }
-        if self.pool != pool {
-            return Err(format!("the engine has {} samples free, by the ledger it is {}", self.pool.free(), pool.free()));
+        let mut free = self.pool.clone();
+        self.kept.ranges().chain(self.leases.behind()).for_each(|range| free.give_back(range));
+        if free != pool {
+            return Err(format!("the engine has {} samples free, by the ledger it is {}", free.free(), pool.free()));
         }
         let own = (self.leases.len(), self.last_seq, self.tokens);
         let its = (ledger.open_leases.len(), ledger.last_seq, ledger.tokens);
@@ -354,6 +369,7 @@ impl Engine {
                 if let Some(id) = self.leases.of_device(device).map(|l| l.record.id) {
                     self.close(id, LeaseOutcome::Returned, 0, turn);
                 }
+                self.release(device);
                 turn.records.extend(self.roster.leave(device).map(Record::Device));
                 Ok(Some(self.done(false, "")))
             }
@@ -392,10 +408,18 @@ impl Engine {
                 let whole = range_of(&lease.record);
                 let rest = SampleRange { first: whole.first + samples_used, samples: whole.samples - samples_used, ..whole };
                 self.pool.give_back(rest);
+                lease.behind.into_iter().for_each(|behind| self.pool.give_back(behind));
             }
             LeaseKind::Evaluate => self.evaluating = self.evaluating.filter(|(_, by)| *by != id),
         }
         turn.records.push(Record::LeaseClosed { id, outcome, samples_used, at: self.wall });
+    }
+
+    /// What is kept for a device that trains ahead is free again.
+    fn release(&mut self, device: DeviceId) -> Option<Ahead> {
+        let ahead = self.kept.take(device)?;
+        self.pool.give_back(ahead.range);
+        Some(ahead)
     }
 
     /// Orders the next version once it is due: the first; when the grace period after a quorum of deltas is over; with
@@ -431,7 +455,7 @@ impl Engine {
 
     /// Whether more deltas are to be waited for, now that the quorum is there.
     fn is_in_grace(&mut self, now: Mono) -> bool {
-        let grace_s = self.spec.grace_s_at(self.progress());
+        let grace_s = self.spec.grace_s(self.round_s());
         grace_s > 0.0 && now < *self.grace_until.get_or_insert(now + Duration::from_secs_f64(grace_s))
     }
 
@@ -446,6 +470,9 @@ impl Engine {
             return;
         }
         self.publishing = None;
+        if let Some(share) = agreement {
+            self.round.adapt(share, through_seq - self.versions.newest().map_or(0, |v| v.through_seq));
+        }
         self.agreement = agreement;
         let record = VersionRecord { version, update, keyframe, digest, through_seq, published_at: self.wall, squashes };
         turn.records.push(Record::Version(record.clone()));
@@ -473,5 +500,16 @@ fn open_lease(spec: &RunSpec, record: record::LeaseRecord, pace: &Pace, now: Mon
     let pace = if record.kind == LeaseKind::Train { *pace } else { Pace::default() };
     let allowance = leases::allowance(spec, record.steps, &pace);
     let speed_milli = (pace.tokens_per_s() * 1000.0) as u64;
-    OpenLease { record, born: now, granted, deadline: now + allowance, allowance, speed_milli }
+    OpenLease {
+        record,
+        born: now,
+        granted,
+        deadline: now + allowance,
+        allowance,
+        speed_milli,
+        is_anchors: false,
+        behind: None,
+        ahead_steps: 0,
+        ahead_of: None,
+    }
 }

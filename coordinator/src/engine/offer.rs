@@ -3,6 +3,7 @@
 
 use super::{
     Engine,
+    ahead::Ahead,
     event::{Action, Measured, MergeOrder, ReplyTo},
     leases::OpenLease,
     record::{DeltaRecord, EvaluationRecord, LeaseKind, LeaseOutcome, LeaseRecord, Record},
@@ -124,7 +125,16 @@ impl Engine {
             loss_last: offer.loss_last,
             merged_at: self.wall,
         }));
+        let behind = self.leases.take_behind(id);
         self.close(id, LeaseOutcome::Merged, offer.samples, turn);
+        if let Some(range) = behind {
+            let (begun, until) = (lease.granted.unwrap_or(lease.born), now + lease.allowance);
+            self.kept.keep(device, Ahead { lease: id, range, steps: lease.ahead_steps, since: now, begun, until });
+            // Who stopped early does not go on behind a gap.
+            if offer.samples < lease.record.samples {
+                self.release(device);
+            }
+        }
         if let Some(device) = self.roster.get_mut(device) {
             device.tokens += tokens;
             device.merged += 1;

@@ -19,6 +19,15 @@ pub struct SampleRange {
     pub samples: u32,
 }
 
+impl SampleRange {
+    /// The first `samples` of it, and what is behind them, if anything is.
+    pub fn split(self, samples: u32) -> (SampleRange, Option<SampleRange>) {
+        let samples = samples.min(self.samples);
+        let behind = SampleRange { first: self.first + samples, samples: self.samples - samples, ..self };
+        (SampleRange { samples, ..self }, Some(behind).filter(|b| b.samples > 0))
+    }
+}
+
 /// Samples of a shard that make whole batches.
 pub fn usable(shard_samples: u32, batch: u32) -> u32 {
     shard_samples - shard_samples % batch
@@ -30,7 +39,7 @@ pub fn epoch_samples(manifest: &Manifest, batch: u32) -> u64 {
 }
 
 /// All free samples.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Pool {
     /// Usable samples of each shard.
     shards: Vec<u32>,
@@ -76,6 +85,17 @@ impl Pool {
         Some(SampleRange { epoch: number, shard, first, samples })
     }
 
+    /// Takes up to `samples` from the beginning of a range that is free, and on behind it as far as that is free.
+    pub fn take_from(&mut self, start: SampleRange, samples: u32) -> Option<SampleRange> {
+        let free = self.epochs.get(&start.epoch)?.free_from(start.shard, start.first);
+        let range = SampleRange { samples: samples.min(free), ..start };
+        if range.samples == 0 {
+            return None;
+        }
+        self.claim(range);
+        Some(range)
+    }
+
     /// Gives samples back.
     pub fn give_back(&mut self, range: SampleRange) {
         if range.samples > 0 {
@@ -97,7 +117,7 @@ impl Pool {
 }
 
 /// The free samples of one epoch.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Epoch {
     shards: BTreeMap<u32, Intervals>,
     /// The longest interval of each shard that has one: (length, shard).
@@ -121,6 +141,12 @@ impl Epoch {
         let (first, length) = self.shards.get(&shard)?.best_fit(samples)?;
         let samples = samples.min(length);
         self.claim(shard, first, samples).then_some((shard, first, samples))
+    }
+
+    /// Free samples from `first` on, up to the first that is not.
+    fn free_from(&self, shard: u32, first: u32) -> u32 {
+        let before = self.shards.get(&shard).and_then(|i| i.by_first.range(..=first).next_back());
+        before.map_or(0, |(start, length)| (start + length).saturating_sub(first))
     }
 
     fn claim(&mut self, shard: u32, first: u32, samples: u32) -> bool {
@@ -148,7 +174,7 @@ impl Epoch {
 }
 
 /// Free intervals of one shard; neighbours are always joined.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Intervals {
     by_first: BTreeMap<u32, u32>,
     by_length: BTreeSet<(u32, u32)>,

@@ -1,10 +1,16 @@
 //! Rounds by the clock: every lease is sized to end with the round, so that what devices trained from one version comes
 //! back together and makes the next. No delta is stale, and none waits for a slow device: that one's lease is shorter.
 //!
+//! How long a round is, the run spec says, or, within its bounds, how far deltas agree. The longer devices train by themselves,
+//! the more of what they send is signal (it grows with the steps, noise with their root); and the more devices there are, the
+//! more noise their average removes. An average that is signal already is better followed by another version soon; one that is
+//! noise still costs as many bytes for less. So a round is to be as long as makes signal and remaining noise equal: the gradient
+//! noise scale's rule for batches (McCandlish et al., arXiv 1812.06162), kept for deltas.
+//!
 //! It is the synchronous rounds of DiLoCo (arXiv 2311.08105) without their barrier, by the leases of DyLU (arXiv
 //! 2401.09135). docs/study.md shows what staleness of even one version costs.
 
-use super::{Engine, event::ReplyTo, hello_again, pace::Pace, turn::Turn};
+use super::{Engine, event::ReplyTo, hello_again, pace::Pace, record::VersionRecord, turn::Turn};
 use nightjar_shared::{
     ids::{DeviceId, LeaseId},
     time::Mono,
@@ -22,9 +28,16 @@ const MOST_SHARE: f64 = 0.9;
 /// A device that would have to wait longer for its answer is told when to come again.
 const HOLD_MAX: Duration = Duration::from_secs(45);
 
+/// What signal is to be in an average, in units of the noise that is left in it, both in squared length.
+const SIGNAL_TO_NOISE: f64 = 1.0;
+/// By how much a round is longer or shorter than the one before it at most: what is measured is an average of about ten.
+const CHANGE_MAX: f64 = 1.1;
+
 /// The round at hand, in a run that has rounds.
 #[derive(Default)]
 pub(super) struct Round {
+    /// As many seconds as the deltas' agreement asks for.
+    wanted_s: f64,
     /// When its leases are to be back.
     ends: Mono,
     /// Leases that are to be back by then and are not yet.
@@ -36,6 +49,22 @@ pub(super) struct Round {
 }
 
 impl Round {
+    /// As long as the last before this process started.
+    pub fn restore(versions: &[VersionRecord]) -> Self {
+        let wanted_s = match versions {
+            [.., a, b] => b.published_at.unix_ms.saturating_sub(a.published_at.unix_ms) as f64 / 1000.0,
+            _ => 0.0,
+        };
+        Round { wanted_s, ..Round::default() }
+    }
+
+    /// A version was made of so many deltas, of which this share is signal.
+    pub fn adapt(&mut self, share: f64, deltas: u64) {
+        let share = share.clamp(1e-3, 1.0 - 1e-3);
+        let signal_to_noise = share * deltas as f64 / (1.0 - share);
+        self.wanted_s *= (SIGNAL_TO_NOISE / signal_to_noise).clamp(1.0 / CHANGE_MAX, CHANGE_MAX);
+    }
+
     pub fn issued(&mut self, lease: LeaseId) {
         self.out.insert(lease);
     }
@@ -50,15 +79,18 @@ impl Round {
 impl Engine {
     /// When a round's latecomers are not waited for any longer.
     fn round_is_over(&self) -> Mono {
-        self.round.ends + Duration::from_secs_f64(self.spec.grace_s_at(self.progress()))
+        self.round.ends + Duration::from_secs_f64(self.spec.grace_s(self.round_s()))
     }
 
-    fn round_s(&self) -> f64 {
-        self.spec.lease.wall_s_at(self.progress())
+    pub(super) fn round_s(&self) -> f64 {
+        let longest = self.spec.lease.wall_s_at(self.progress());
+        let least = self.spec.lease.wall_s_min.filter(|_| self.spec.has_rounds()).unwrap_or(longest);
+        self.round.wanted_s.clamp(least.min(longest), longest)
     }
 
     fn begin_round(&mut self, now: Mono) {
-        self.round.ends = now + Duration::from_secs_f64(self.round_s());
+        self.round.wanted_s = self.round_s();
+        self.round.ends = now + Duration::from_secs_f64(self.round.wanted_s);
         self.round.out.clear();
         self.round.done.clear();
     }

@@ -66,12 +66,12 @@ async fn enrol_lease_download_upload_merge_publish() {
 
     // The next lease leads from the weights at hand to the new version by its update.
     let held = HeldWeights { version: 0, digest: lease.base_digest.clone() };
-    let mut next = link.lease(LeaseRequest { held: Some(held.clone()), shards: vec![] }).await;
+    let mut next = link.lease(LeaseRequest { held: Some(held.clone()), ..LeaseRequest::default() }).await;
     while next.base_version == 0 {
         let given_back =
             nightjar_shared::wire::LeaseReturn { lease_id: next.id, generation: next.generation, why: String::new() };
         link.ask(ask::Body::LeaseReturn(given_back)).await;
-        next = link.lease(LeaseRequest { held: Some(held.clone()), shards: vec![] }).await;
+        next = link.lease(LeaseRequest { held: Some(held.clone()), ..LeaseRequest::default() }).await;
     }
     assert_eq!((next.base_version, next.keyframe.is_none(), next.updates.len()), (1, true, 1));
     let step = &next.updates[0];

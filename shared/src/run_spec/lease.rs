@@ -16,6 +16,17 @@ pub struct LeaseSpec {
     /// at the end of the token budget. In between it changes by the same factor for the same progress.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wall_s_end: Option<f64>,
+    /// With rounds: a round is as long as the deltas' agreement asks (`engine/round.rs`), from so many seconds to as many as
+    /// `wall_s` says. Unset, all are as long as that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wall_s_min: Option<f64>,
+    /// Whether a device trains on while its delta travels (`engine/ahead.rs`): its next lease begins with those steps. Off,
+    /// a device waits for its next lease.
+    pub ahead: bool,
+    /// Until so many tokens are merged, anchor nodes train alone, as long as any does: from a random start what counts is the
+    /// number of steps one after the other, and many devices are no sooner there than the fastest (docs/study.md).
+    #[serde(skip_serializing_if = "is_none")]
+    pub warm_tokens: u64,
     /// Inner steps of every lease, whatever the device's speed, as DiLoCo has it. 0: as many as fill the wall time.
     pub steps: u32,
     /// Inner steps of a device's first lease, which measures its speed.
@@ -46,6 +57,9 @@ impl Default for LeaseSpec {
             pacing: Pacing::Rounds,
             wall_s: 60.0,
             wall_s_end: None,
+            wall_s_min: None,
+            ahead: true,
+            warm_tokens: 0,
             steps: 0,
             calibration_steps: 4,
             steps_max: 500,
@@ -53,6 +67,10 @@ impl Default for LeaseSpec {
             deadline_s_min: 60.0,
         }
     }
+}
+
+fn is_none(tokens: &u64) -> bool {
+    *tokens == 0
 }
 
 impl LeaseSpec {
@@ -63,11 +81,13 @@ impl LeaseSpec {
         self.wall_s * libm::pow(growth, progress.clamp(0.0, 1.0))
     }
 
-    pub(super) fn ranges(&self) -> [Range; 7] {
-        let wall_s_end = self.wall_s_end.unwrap_or(self.wall_s);
+    pub(super) fn ranges(&self) -> [Range; 9] {
+        let [wall_s_end, wall_s_min] = [self.wall_s_end, self.wall_s_min].map(|s| s.unwrap_or(self.wall_s));
         [
             ("lease.wall_s", self.wall_s, 0.1, 1e6, "0.1 to 1000000"),
             ("lease.wall_s_end", wall_s_end, 0.1, 1e6, "0.1 to 1000000"),
+            ("lease.wall_s_min", wall_s_min, 0.1, self.wall_s, "0.1 to as many as lease.wall_s"),
+            ("lease.warm_tokens", self.warm_tokens as f64, 0.0, 1e18, "0 or more"),
             ("lease.steps", f64::from(self.steps), 0.0, 100_000.0, "1 to 100000; 0 for as many as fill the wall time"),
             ("lease.calibration_steps", f64::from(self.calibration_steps), 1.0, 10_000.0, "1 to 10000"),
             ("lease.steps_max", f64::from(self.steps_max), 1.0, 100_000.0, "1 to 100000"),

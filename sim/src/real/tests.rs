@@ -62,7 +62,7 @@ fn job(number: u32, spec: &RunSpec, steps: u32) -> Job {
         tokens_per_s_max: 1e-3,
         ..Default::default()
     };
-    Job { device: number, disk, body: to_worker::Body::Train(train), spec: Arc::new(spec.clone()) }
+    Job { device: number, disk, body: to_worker::Body::Train(train), spec: Arc::new(spec.clone()), ahead: None }
 }
 
 fn trained(body: from_worker::Body) -> Trained {
@@ -164,7 +164,7 @@ fn losses_are_the_models() {
         base: Some(base),
         slice: Some(Slice { samples: 20, ..slice }),
     };
-    let job = Job { device: 0, disk, body: to_worker::Body::Evaluate(evaluate), spec: Arc::new(spec.clone()) };
+    let job = Job { device: 0, disk, body: to_worker::Body::Evaluate(evaluate), spec: Arc::new(spec.clone()), ahead: None };
     let evaluated = real.begin(job);
     let losses = real.measured(id);
     assert_eq!(losses.heldout, expected);

@@ -58,20 +58,29 @@ fn pooling() -> Study {
         variants.push(Variant::new(format!("DiLoCo, f32, H 16, {name}, 16"), work));
     }
     for (devices, tokens) in budgets {
-        let wall_s = if devices > 32 { 1.2 } else { 1.5 };
-        let work = warmed(sim(ours(nano(tokens, 4), wall_s), four_speeds(devices)));
+        let work = warmed(sim(ours(nano(tokens, 4), 1.0), four_speeds(devices)));
         let variant = Variant::new(format!("ours, {devices}"), work).at("ours", f64::from(devices));
         variants.push(Variant { seeds: if devices > 128 { 2 } else { 0 }, ..variant });
     }
+    for devices in [16, 64] {
+        let (_, tokens) = budgets.into_iter().find(|(n, _)| *n == devices).unwrap_or_default();
+        let mut spec = ours(nano(tokens, 4), 6.0);
+        (spec.lease.wall_s_min, spec.merge.grace_s) = (Some(0.5), None);
+        let name = format!("ours, {devices}, rounds of 0.5 to 6 s by agreement");
+        variants.push(Variant::new(name, warmed(sim(spec, four_speeds(devices)))));
+    }
+    let waits = |tokens, batch_samples, wall_s| waiting(ours(nano(tokens, batch_samples), wall_s));
+    let usual = || waits(900_000, 4, 1.5);
     for (name, spec) in [
-        ("ours, 16, rounds of 3 s", ours(nano(1_300_000, 4), 3.0)),
-        ("ours, 16, batch 2", ours(nano(900_000, 2), 1.5)),
-        ("ours, 16, 8-bit deltas", with_codec(ours(nano(900_000, 4), 1.5), CodecId::Blocks8, 64)),
-        ("ours, 16, sparse k 64", with_codec(ours(nano(900_000, 4), 1.5), CodecId::Sparse2, 64)),
-        ("ours, 16, 4-bit updates", with_updates(ours(nano(900_000, 4), 1.5), CodecId::Blocks4)),
-        ("ours, 16, 2-bit updates", with_updates(ours(nano(900_000, 4), 1.5), CodecId::Blocks2)),
-        ("ours, 16, plain mean", plain_mean(ours(nano(900_000, 4), 1.5))),
-        ("ours, 16, no rounds", free(ours(nano(900_000, 4), 1.5), 16)),
+        ("waiting, 16", usual()),
+        ("waiting, 16, rounds of 3 s", waits(1_300_000, 4, 3.0)),
+        ("waiting, 16, batch 2", waits(900_000, 2, 1.5)),
+        ("waiting, 16, 8-bit deltas", with_codec(usual(), CodecId::Blocks8, 64)),
+        ("waiting, 16, sparse k 64", with_codec(usual(), CodecId::Sparse2, 64)),
+        ("waiting, 16, 4-bit updates", with_updates(usual(), CodecId::Blocks4)),
+        ("waiting, 16, 2-bit updates", with_updates(usual(), CodecId::Blocks2)),
+        ("waiting, 16, plain mean", plain_mean(usual())),
+        ("waiting, 16, no rounds", free(usual(), 16)),
     ] {
         variants.push(Variant::new(name, warmed(sim(spec, four_speeds(16)))));
     }
@@ -132,7 +141,7 @@ fn pooling() -> Study {
             },
             Goal {
                 words: "Down ≤ 2.5 bit a parameter and version, keyframes included".into(),
-                variant: "ours, 16, 2-bit updates".into(),
+                variant: "waiting, 16, 2-bit updates".into(),
                 column: few_bits,
                 bound: Bound::AtMost(2.5),
             },
@@ -153,6 +162,7 @@ fn reference() -> Study {
         Variant::new("DiLoCo, f32, H 16, outer 1, 4", lab(small(TOKENS), diloco(1.0, 0.0), &speeds)),
         Variant::new("DiLoCo, f32, H 16, outer 0.7/0.9, 4", lab(small(TOKENS), diloco(0.7, 0.9), &speeds)),
         Variant::new("ours, 4", sim(ours(small(TOKENS), 3.0), four_speeds(4))),
+        Variant::new("waiting, 4", sim(waiting(ours(small(TOKENS), 3.0)), four_speeds(4))),
     ];
     let [up, down] = bytes_columns();
     Study {
@@ -209,27 +219,30 @@ fn uneven() -> Study {
         ("HeLoCo, Nesterov 0.5", MergeSpec { momentum: 0.5, correction: Correction::Heloco, ..base.clone() }),
     ];
     let warm = |spec| warmed(sim(spec, halos16()));
-    let of = |tokens| ours(nano(tokens, 2), 4.0);
+    let of = |tokens| ours(nano(tokens, 2), 1.5);
+    let of_4_s = |tokens| waiting(ours(nano(tokens, 2), 4.0));
     let halos = |tokens| warmed(lab(nano(tokens, 2), Method::Halos { steps: 8, regions: 4 }, &HALOS_SPEEDS));
     let spec = || of(TOKENS);
-    let fixed = in_step(spec(), 16, 16, 22.0);
+    let waits = || of_4_s(TOKENS);
+    let fixed = in_step(waits(), 16, 16, 22.0);
     let synchronous = MergeSpec { quorum: Some(16), momentum: 0.9, learning_rate: 0.35, ..base };
-    let reset = RunSpec { inner: InnerSpec { state: InnerState::Reset, ..spec().inner }, ..spec() };
+    let reset = RunSpec { inner: InnerSpec { state: InnerState::Reset, ..spec().inner }, ..waits() };
     let mut variants = vec![
         Variant::new(slow, warm(RunSpec { merge: synchronous.clone(), ..fixed })),
-        Variant::new(in_step_name, warm(RunSpec { merge: MergeSpec { grace_s: Some(20.0), ..synchronous }, ..spec() })),
+        Variant::new(in_step_name, warm(RunSpec { merge: MergeSpec { grace_s: Some(20.0), ..synchronous }, ..waits() })),
         Variant::new("HALoS", halos(TOKENS)),
         Variant::new(longer_halos, halos(2 * TOKENS)),
         Variant::new(winner, warm(spec())),
         // The learning rate's schedule ends with the tokens: who wants a loss soon asks for as many as it takes.
         Variant::new(soonest, warm(of(TOKENS * 2 / 3))),
-        // Of 4 s it would have hardly more than twenty.
-        Variant::new("rounds of 3 s, RDA, half of the tokens", warm(ours(nano(TOKENS / 2, 2), 3.0))),
-        Variant::new("rounds, mean", warm(plain_mean(spec()))),
-        Variant::new("rounds, RDA, inner state reset", warm(reset)),
+        Variant::new("rounds, RDA, half of the tokens", warm(of(TOKENS / 2))),
+        Variant::new("waiting rounds, RDA", warm(waits())),
+        Variant::new("waiting rounds, RDA, two thirds of the tokens", warm(of_4_s(TOKENS * 2 / 3))),
+        Variant::new("waiting rounds, mean", warm(plain_mean(waits()))),
+        Variant::new("waiting rounds, RDA, inner state reset", warm(reset)),
     ];
     for (name, merge) in merges {
-        variants.push(Variant::new(name, warm(RunSpec { merge, ..free(spec(), 4) })));
+        variants.push(Variant::new(name, warm(RunSpec { merge, ..free(waits(), 4) })));
     }
     let soon = Measure::Until(Against::Time, Target::FinalOf(slow.into()));
     let until = Measure::Until(Against::Time, Target::FinalOf(in_step_name.into()));
@@ -296,7 +309,8 @@ fn churn() -> Study {
     };
     let always = "30 devices, always on";
     let warm = |spec, population| warmed(sim(spec, population));
-    let spec = || ours(nano(TOKENS, 2), 1.5);
+    let ahead = || ours(nano(TOKENS, 2), 1.0);
+    let spec = || waiting(ours(nano(TOKENS, 2), 1.5));
     let lossy = with(&|group| group.deltas_lost = 0.5);
     let sparse = || with_codec(spec(), CodecId::Sparse2, 256);
     let residual = |residual| RunSpec { delta: DeltaSpec { residual, ..sparse().delta }, ..sparse() };
@@ -306,12 +320,14 @@ fn churn() -> Study {
         group.tokens_per_s = Dist::Drawn(Drawn::LogUniform([0.25, 2.0]));
         (group.up_mbit, group.down_mbit) = (Dist::Fixed(0.02), Dist::Fixed(0.1));
     });
-    let mut slow = ours(nano(TOKENS, 2), 1500.0);
+    let mut slow = waiting(ours(nano(TOKENS, 2), 1500.0));
     slow.lease.deadline_s_min = 5000.0;
     let variants = vec![
         Variant::new(always, warm(spec(), quiet.clone())),
         Variant::new("14 of 30 on at a time", warm(spec(), with(&|g| g.churn = Some(Churn { on_s: 30.0, off_s: 34.0 })))),
         Variant::new("half of all deltas lost", warm(spec(), lossy.clone())),
+        Variant::new("training ahead, always on", warm(ahead(), quiet.clone())),
+        Variant::new("training ahead, half of all deltas lost", warm(ahead(), lossy.clone())),
         Variant::new("sparse, always on", warm(sparse(), quiet.clone())),
         Variant::new("sparse, half lost, residual kept", warm(sparse(), lossy.clone())),
         Variant::new("sparse, half lost, residual decays", warm(residual(ResidualSpec::Decay), lossy.clone())),
@@ -355,7 +371,7 @@ fn data_split() -> Study {
         population.group.iter_mut().for_each(|g| g.disk_gib = Dist::Fixed(6.1e6 / (1u64 << 30) as f64));
         population
     };
-    let spec = || ours(nano(TOKENS, 4), 3.0);
+    let spec = || waiting(ours(nano(TOKENS, 4), 3.0));
     let on = |by_domain, population| match warmed(sim(spec(), population)) {
         Work::Sim(mut work) => {
             work.data = super::work::Data { by_domain, ..work.data };
@@ -397,16 +413,20 @@ fn size() -> Study {
     let extra = |heading: &str, name: &str, scale: f64| Column::mean(heading, Measure::Extra(name.into())).per(scale);
     let mut variants = vec![];
     for (devices, hours) in [(1_000u32, 12.0), (10_000, 12.0), (100_000, 6.0), (1_000_000, 2.0)] {
-        let work = cost(scale::spec(devices), scale::homes(devices), hours);
+        let work = cost(waiting(scale::spec(devices)), scale::homes(devices), hours);
         let variant = Variant::new(format!("{devices} homes"), work).at("homes", f64::from(devices));
         variants.push(Variant { seeds: if devices > 10_000 { 1 } else { 0 }, ..variant });
     }
     for (name, up) in [("110 Mbit/s up", 110.0), ("15 Mbit/s up", 15.0)] {
         variants.push(Variant::new(format!("100 devices, {name}"), cost(scale::spec(100), lines(100, up), 24.0)));
+        let waits = cost(waiting(scale::spec(100)), lines(100, up), 24.0);
+        variants.push(Variant::new(format!("100 waiting devices, {name}"), waits));
     }
     for (name, up) in [("110 Mbit/s up", 110.0), ("15 Mbit/s up", 15.0)] {
         let work = cost(scale::in_rounds(scale::spec(100), 1800.0), lines(100, up), 24.0);
         variants.push(Variant::new(format!("100 devices in rounds, {name}"), work));
+        let waits = cost(waiting(scale::in_rounds(scale::spec(100), 1800.0)), lines(100, up), 24.0);
+        variants.push(Variant::new(format!("100 waiting devices in rounds, {name}"), waits));
     }
     let used = Column::mean("utilisation", Measure::Utilisation);
     let goal = |variant: &str, least| Goal {

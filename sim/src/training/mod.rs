@@ -28,6 +28,8 @@ pub struct Job {
     pub body: to_worker::Body,
     /// The run spec that the job's text says, parsed once.
     pub spec: Arc<RunSpec>,
+    /// Inner steps that its worker took ahead of it, behind the lease that the job names.
+    pub ahead: Option<u32>,
 }
 
 /// A version's losses, nats a token.

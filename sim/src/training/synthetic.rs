@@ -45,7 +45,7 @@ impl Training for Synthetic {
 
     fn finish(&mut self, id: JobId, steps: u32, train_ms: u64) -> from_worker::Body {
         let done = match self.jobs.remove(&id) {
-            Some(Job { body: to_worker::Body::Train(train_job), disk, spec, device }) => {
+            Some(Job { body: to_worker::Body::Train(train_job), disk, spec, device, .. }) => {
                 train(&*disk, &spec, device, &train_job, steps, train_ms).map(from_worker::Body::Trained)
             }
             Some(Job { body: to_worker::Body::Evaluate(job), disk, spec, .. }) => {

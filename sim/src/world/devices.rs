@@ -134,8 +134,8 @@ impl World<'_> {
             let killed = self.devices[number as usize].worker_killed(job, now, training);
             return killed.map_or((), |event| self.device(number, event));
         }
-        let training = &mut *self.training;
-        let Some(Reported { event, vanishes_s }) = self.devices[number as usize].worker_due(job, training) else { return };
+        let (now, training) = (self.now, &mut *self.training);
+        let Some(Reported { event, vanishes_s }) = self.devices[number as usize].worker_due(job, now, training) else { return };
         self.device(number, event);
         if let Some(away_s) = vanishes_s {
             let now_s = self.now_s();

@@ -22,7 +22,7 @@ const TIDY_EVERY: Duration = Duration::from_secs(600);
 impl Agent {
     /// Counts what was used since the last look, and writes what is due.
     pub(super) fn record(&mut self, civil: &Zoned, now: Mono) {
-        let load = self.session.is_at_work().then(|| self.load());
+        let load = self.session.computes().then(|| self.load());
         let energy = self.meters.sample(load, now);
         self.history.used(energy, civil);
         self.history.tick(civil, now);

@@ -42,6 +42,8 @@ fn bench() -> Bench {
         progress_tokens: 0,
         progress_tokens_per_step: 1,
         codec: 1,
+        ahead_steps: 0,
+        ahead_of: None,
     };
     let journal = Journal { shards: vec![blob("shard", 60), blob("newer", 50), blob("older", 50)], ..Journal::default() };
     for shard in &journal.shards {

@@ -1,6 +1,6 @@
 //! The messages that a session sends, made from its state.
 
-use super::{Question, Session, Timer, Upload};
+use super::{Question, Session, Timer, Upload, Worker};
 use crate::{
     journal::{HeldWeights, PendingDelta, Run},
     lease::{Lease, LeaseKind},
@@ -58,6 +58,7 @@ impl Session {
         wire::LeaseRequest {
             held: self.journal.weights.as_ref().map(held),
             shards: self.journal.shards.iter().map(|s| s.hash.0.to_vec()).collect(),
+            ahead_of: self.ahead_of.filter(|_| self.worker == Worker::Idle).map_or(0, |lease| lease.0),
         }
     }
 
@@ -93,6 +94,8 @@ impl Session {
                 optimizer_file: self.journal.optimizer.clone().unwrap_or_default(),
                 tokens_per_s_max: self.profile.tokens_per_s_max,
                 checkpoint_ms: self.profile.checkpoint_ms,
+                ahead_steps: lease.ahead_steps,
+                ahead_of: lease.ahead_of.map_or(0, |lease| lease.0),
             }),
         }
     }

@@ -52,6 +52,7 @@ fn lease(id: u64) -> wire::Lease {
         shard_samples: 100,
         samples: 40,
         steps: 10,
+        ahead_steps: 5,
         remaining_ms: 60_000,
         codec: 1,
         ..Default::default()
@@ -311,6 +312,43 @@ fn wrong_base_weights_are_forgotten_so_that_a_keyframe_comes() {
     bench.does(Event::Worker(from_worker::Body::Failed(failed))).answers(done(false));
     let Some((_, ask::Body::LeaseRequest(request))) = bench.asked() else { panic!() };
     assert_eq!(request.held, None);
+}
+
+/// A worker that goes on behind its lease is told where the next begins; one that is gone, or stopped early, does not.
+#[test]
+fn a_lease_begins_where_the_worker_has_trained_ahead() {
+    let request = |bench: &Bench| match bench.asked() {
+        Some((_, ask::Body::LeaseRequest(request))) => request,
+        other => panic!("{other:?}"),
+    };
+    let mut bench = Bench::new(Journal::default());
+    bench.training().delivers(10);
+    assert!(bench.session.computes() && !bench.session.is_at_work());
+    bench.answers(done(true));
+    assert_eq!(request(&bench).ahead_of, 1);
+    let next = wire::Lease { keyframe: None, ahead_of: 1, ..lease(2) };
+    bench.answers(answer::Body::Lease(next)).does(Event::Fetched { hash: BlobHash::of(b"shard") });
+    let work = bench.wanted.iter().find_map(|a| match a {
+        Action::Work(to_worker::Body::Train(train)) => Some((train.ahead_of, train.ahead_steps)),
+        _ => None,
+    });
+    assert_eq!(work, Some((1, 5)));
+
+    let mut early = Bench::new(Journal::default());
+    early.training().delivers(9).answers(done(true));
+    assert_eq!(request(&early).ahead_of, 0);
+
+    let mut gone = Bench::new(Journal::default());
+    gone.training().delivers(10).does(Event::WorkerExited { why: "signal 9".into() });
+    assert!(!gone.session.computes());
+    gone.does(Event::Uploaded);
+    let offered = gone.session.asked.unwrap().0;
+    gone.does(Event::Answered { request: offered, body: done(true) });
+    assert_eq!(request(&gone).ahead_of, 0);
+
+    let mut held = Bench::new(Journal::default());
+    held.training().delivers(10).does(Event::Permission(Permission::Held("in use".into())));
+    assert!(held.wants(&Action::EndWorker) && !held.session.computes(), "what is ahead is given up at once");
 }
 
 #[test]

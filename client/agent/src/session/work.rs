@@ -3,7 +3,7 @@
 use super::{Action, Permission, Report, Session, Timer, Training, Upload, Worker};
 use crate::{
     journal::{HeldWeights, PendingDelta},
-    lease::{BlobRef, LeaseKind},
+    lease::{BlobRef, Lease, LeaseKind},
 };
 use nightjar_shared::{
     ids::BlobHash,
@@ -133,6 +133,8 @@ impl Session {
             return self.failed_attempt("the worker reported a result that makes no sense".into(), now, out);
         };
         self.hold_weights(t.weights_file);
+        let goes_on = |l: &&Lease| l.ahead_steps > 0 && l.steps == t.steps;
+        self.ahead_of = self.journal.lease.as_ref().filter(goes_on).map(|l| l.id);
         self.journal.delta = Some(PendingDelta {
             blob: BlobRef { hash, bytes: t.delta_bytes },
             file: t.delta_file,

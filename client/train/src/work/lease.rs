@@ -2,10 +2,11 @@
 //! state that belongs to it, all synced before it is reported.
 
 use super::{
+    ahead::Cut,
     base::{self, BaseError},
     files::{self, FileError},
     live::Live,
-    steps,
+    steps::{self, Course},
 };
 use crate::{
     batches::{Batch, BatchError, Shard},
@@ -37,8 +38,8 @@ const EVALUATED_AT_ONCE: usize = 16;
 /// What the program, Burn and a driver take before there is a model.
 const RUNTIME_BYTES: u64 = 192 << 20;
 /// Numbers kept for each parameter while it trains: weights, two moments and a gradient, and at the lease's ends flat copies
-/// of base, weights and residual.
-const STATE_FLOATS: u64 = 7;
+/// of base, weights, residual, and of the weights that its delta was made from.
+const STATE_FLOATS: u64 = 8;
 
 /// A lease that could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -110,15 +111,16 @@ pub struct Room<'a> {
 pub struct Bench {
     device: Device,
     precision: Precision,
-    submits: Option<Submits>,
-    bearing: Bearing,
-    trainer: Option<(ModelSpec, AdamWConfig, Trainer)>,
+    pub(super) submits: Option<Submits>,
+    pub(super) bearing: Bearing,
+    pub(super) trainer: Option<(ModelSpec, AdamWConfig, Trainer)>,
+    pub(super) cut: Option<Cut>,
 }
 
 impl Bench {
     /// A bench on a device (see [`crate::open_device`]).
     pub fn new(device: Device) -> Self {
-        Bench { device, precision: Precision::Full, submits: None, bearing: Bearing::default(), trainer: None }
+        Bench { device, precision: Precision::Full, submits: None, bearing: Bearing::default(), trainer: None, cut: None }
     }
 
     /// A bench that keeps what a GPU is given at once short, and within what it bears.
@@ -150,8 +152,9 @@ impl Bench {
         let batches = batches(&spec, slice, room.disk)?;
         let mut store = CheckpointStore::open(room.disk, room.checkpoint, flat.len())?;
         let (mut trainer, mut progress) = self.take_up(&spec, job, &flat, &store, room)?;
+        let course = Course::Lease(&mut store);
         let gauge = Gauge::new(self.submits.clone(), &self.device);
-        steps::run(&spec, job, &batches, &mut trainer, &mut progress, &mut store, gauge, &mut self.bearing, room)?;
+        steps::run(&spec, job, &batches, &mut trainer, &mut progress, course, gauge, &mut self.bearing, room)?;
         let mut trained = Trained {
             lease_id: job.lease_id,
             steps: progress.steps as u32,
@@ -163,9 +166,10 @@ impl Bench {
         };
         if progress.steps > 0 {
             trained.weights_file = keep_weights(base, &weights, room.disk)?;
-            finish(&spec, job, &delta, &flat, &trainer, &mut trained, room.disk)?;
+            let after = finish(&spec, job, &delta, &flat, &trainer, &mut trained, room.disk)?;
+            self.cut = Cut::behind(&spec, job, &trained, after);
         }
-        self.trainer = Some((spec.model.clone(), AdamWConfig::from(&spec.inner), trainer));
+        self.keep(&spec, trainer);
         Ok(trained)
     }
 
@@ -182,7 +186,7 @@ impl Bench {
         Ok(Evaluated { lease_id: job.lease_id, nats, tokens, weights_file })
     }
 
-    /// A trainer at the lease's start, or at its last checkpoint.
+    /// A trainer at the lease's start, at its last checkpoint, or where training ahead has come.
     fn take_up(
         &mut self,
         spec: &RunSpec,
@@ -191,9 +195,15 @@ impl Bench {
         store: &CheckpointStore<'_>,
         room: &Room<'_>,
     ) -> Result<(Trainer, LeaseProgress), WorkError> {
-        let config = AdamWConfig::from(&spec.inner);
         let base_version = job.base.as_ref().map_or(0, |b| b.version);
         let checkpoint = store.load()?.filter(|c| (c.progress.lease_id, c.progress.base_version) == (job.lease_id, base_version));
+        let cut = self.cut.take().filter(|cut| checkpoint.is_none() && cut.leads_to(job));
+        if let Some(cut) = cut
+            && let Some((_, _, mut trainer)) = self.trainer.take()
+        {
+            let progress = cut.moved_onto(flat, &mut trainer)?;
+            return Ok((trainer, LeaseProgress { lease_id: job.lease_id, base_version, ..progress }));
+        }
         let (progress, weights, moments) = match checkpoint {
             Some(Checkpoint { progress, weights, moments }) => (progress, Cow::Owned(weights), moments),
             None => {
@@ -201,21 +211,38 @@ impl Bench {
                 (progress, Cow::Borrowed(flat), moments(spec, job, flat.len(), room.disk)?)
             }
         };
+        Ok((self.trainer(spec, &weights, &moments, room)?, progress))
+    }
+
+    /// A trainer with these weights and moments: the last, if it fits.
+    pub(super) fn trainer(
+        &mut self,
+        spec: &RunSpec,
+        weights: &[f32],
+        moments: &Moments,
+        room: &Room<'_>,
+    ) -> Result<Trainer, WorkError> {
+        let config = AdamWConfig::from(&spec.inner);
         let portion = portion(spec, room, &self.bearing, &self.device, spec.inner.batch_samples as usize);
         let mut trainer = match self.trainer.take() {
             Some((model, settings, mut trainer)) if model == spec.model && settings == config => {
-                trainer.load_weights(&weights)?;
+                trainer.load_weights(weights)?;
                 trainer
             }
             _ => {
-                let mut trainer = Trainer::new(&spec.model, &weights, config, portion.micro_batch, &self.device)?;
+                let mut trainer = Trainer::new(&spec.model, weights, config, portion.micro_batch, &self.device)?;
                 trainer.set_precision(self.precision);
                 trainer
             }
         };
         trainer.set_portion(portion);
-        trainer.load_moments(&moments)?;
-        Ok((trainer, progress))
+        trainer.load_moments(moments)?;
+        Ok(trainer)
+    }
+
+    /// The trainer stays for what comes next.
+    pub(super) fn keep(&mut self, spec: &RunSpec, trainer: Trainer) {
+        self.trainer = Some((spec.model.clone(), AdamWConfig::from(&spec.inner), trainer));
     }
 }
 
@@ -224,13 +251,13 @@ fn shard(spec: &RunSpec, slice: &Slice, disk: &dyn Disk) -> Result<Shard, WorkEr
     Ok(Shard::read(&files::read(disk, &slice.shard_file)?, slice.shard_samples as usize, context, vocab_size)?)
 }
 
-fn batches(spec: &RunSpec, slice: &Slice, disk: &dyn Disk) -> Result<Vec<Batch>, WorkError> {
+pub(super) fn batches(spec: &RunSpec, slice: &Slice, disk: &dyn Disk) -> Result<Vec<Batch>, WorkError> {
     let (first, samples) = (slice.first_sample as usize, slice.samples as usize);
     Ok(shard(spec, slice, disk)?.batches(first, samples, spec.inner.batch_samples as usize)?)
 }
 
 /// The optimizer's state that the lease starts from.
-fn moments(spec: &RunSpec, job: &Train, parameters: usize, disk: &dyn Disk) -> Result<Moments, WorkError> {
+pub(super) fn moments(spec: &RunSpec, job: &Train, parameters: usize, disk: &dyn Disk) -> Result<Moments, WorkError> {
     if job.optimizer_file.is_empty() || spec.inner.state == InnerState::Reset {
         return Ok(Moments { m: vec![0.0; parameters], v: vec![0.0; parameters], t: 0 });
     }
@@ -247,7 +274,7 @@ fn keep_weights(base: &Base, weights: &Weights, disk: &dyn Disk) -> Result<Strin
     Ok(file)
 }
 
-/// Encodes the delta and writes it with the state that belongs to it.
+/// Encodes the delta and writes it with the state that belongs to it. Gives the weights that it was made from.
 fn finish(
     spec: &RunSpec,
     job: &Train,
@@ -256,7 +283,7 @@ fn finish(
     trainer: &Trainer,
     trained: &mut Trained,
     disk: &dyn Disk,
-) -> Result<(), WorkError> {
+) -> Result<Vec<f32>, WorkError> {
     let after = trainer.weights()?;
     let pseudo_gradient: Vec<f32> = base.iter().zip(&after).map(|(base, after)| base - after).collect();
     if !pseudo_gradient.iter().all(|v| v.is_finite()) {
@@ -279,7 +306,7 @@ fn finish(
         trained.optimizer_file = file("optimizer");
         files::write_moments(disk, &trained.optimizer_file, &trainer.moments()?)?;
     }
-    Ok(())
+    Ok(after)
 }
 
 /// What earlier deltas lost to rounding, as much of it as the session lets count.
@@ -299,7 +326,7 @@ fn range(slice: &Slice) -> std::ops::Range<usize> {
     slice.first_sample as usize..slice.first_sample as usize + slice.samples as usize
 }
 
-fn parse_spec(json: &str) -> Result<RunSpec, WorkError> {
+pub(super) fn parse_spec(json: &str) -> Result<RunSpec, WorkError> {
     let spec: RunSpec = serde_json::from_str(json).map_err(|e| WorkError::Spec(e.to_string()))?;
     spec.validate().map_err(|e| WorkError::Spec(e.to_string()))?;
     Ok(spec)

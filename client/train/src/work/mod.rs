@@ -3,6 +3,7 @@
 //!
 //! Never here: a process, a pipe, a message loop. All that is around a job comes in as a [`Room`].
 
+mod ahead;
 mod base;
 mod duty;
 mod files;
@@ -14,6 +15,7 @@ pub mod synthetic;
 #[cfg(test)]
 mod tests;
 
+pub use ahead::Cut;
 pub use base::{BaseError, build as build_base};
 pub use files::{FileError, read_moments, read_residual, read_weights};
 pub use lease::{Bench, Room, WorkError};

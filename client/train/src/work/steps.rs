@@ -1,4 +1,4 @@
-//! The inner steps of a lease, at no more than the allowed rate and duty, with a checkpoint every so often, when one is
+//! The inner steps of a lease, or ahead of the next, at no more than the allowed rate and duty, with a checkpoint every so often, when one is
 //! asked for, and before it stops.
 
 use super::{
@@ -25,6 +25,14 @@ use std::{
 /// Progress is told at most this often.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
+/// Where the steps lead.
+pub(super) enum Course<'a, 'd> {
+    /// To a lease's delta: they are saved here on the way.
+    Lease(&'a mut CheckpointStore<'d>),
+    /// Ahead of the next lease: they are saved nowhere, and end once this says so.
+    Ahead(&'a dyn Fn() -> bool),
+}
+
 /// Takes steps until all are done or Stop comes.
 #[expect(clippy::too_many_arguments, reason = "all that a lease is made of, put together here and nowhere else")]
 pub(super) fn run(
@@ -33,7 +41,7 @@ pub(super) fn run(
     batches: &[Batch],
     trainer: &mut Trainer,
     progress: &mut LeaseProgress,
-    store: &mut CheckpointStore<'_>,
+    course: Course<'_, '_>,
     gauge: Gauge,
     bearing: &mut Bearing,
     room: &Room<'_>,
@@ -43,7 +51,7 @@ pub(super) fn run(
     let duty = Duty::new(room.live);
     let (told, saved, samples_max) = (now, now, usize::MAX);
     let mut steps =
-        Steps { spec, job, trainer, progress, store, room, device, duty, gauge, bearing, samples_max, told, saved, saved_steps };
+        Steps { spec, job, trainer, progress, course, room, device, duty, gauge, bearing, samples_max, told, saved, saved_steps };
     steps.take(batches)
 }
 
@@ -52,7 +60,7 @@ struct Steps<'a, 'd> {
     job: &'a Train,
     trainer: &'a mut Trainer,
     progress: &'a mut LeaseProgress,
-    store: &'a mut CheckpointStore<'d>,
+    course: Course<'a, 'd>,
     room: &'a Room<'a>,
     device: Device,
     duty: Duty<'a>,
@@ -85,11 +93,15 @@ impl Steps<'_, '_> {
             self.progress.tokens += report.tokens;
             // The update is under way still.
             self.gauge.end();
-            self.duty.rest(|| heard(self.room));
-            duty::pace(start, self.progress.tokens - tokens_before, self.job.tokens_per_s_max, || heard(self.room));
+            let heard = || heard(self.room) || self.course.is_over();
+            self.duty.rest(heard);
+            duty::pace(start, self.progress.tokens - tokens_before, self.job.tokens_per_s_max, heard);
             // The pauses that the owner's limits ask for belong to the work: it goes as fast as it may.
             self.progress.train_s = train_s_before + start.elapsed().as_secs_f64();
             self.answer()?;
+            if self.course.is_over() {
+                return Ok(());
+            }
             let is_due = self.saved.elapsed() >= Duration::from_millis(self.job.checkpoint_ms);
             if is_due && self.progress.steps < self.job.steps.into() {
                 self.save()?;
@@ -148,7 +160,10 @@ impl Steps<'_, '_> {
     fn answer(&mut self) -> Result<(), WorkError> {
         if self.room.live.take_checkpoint() {
             self.save()?;
-            let saved = Saved { lease_id: self.job.lease_id, steps: self.saved_steps as u32 };
+            let saved = match self.course {
+                Course::Lease(_) => Saved { lease_id: self.job.lease_id, steps: self.saved_steps as u32 },
+                Course::Ahead(_) => Saved::default(),
+            };
             (self.room.say)(from_worker::Body::Saved(saved));
         }
         Ok(())
@@ -156,9 +171,11 @@ impl Steps<'_, '_> {
 
     /// Writes what has changed since the last checkpoint, if anything has.
     fn save(&mut self) -> Result<(), WorkError> {
-        if self.progress.steps != self.saved_steps {
+        if let Course::Lease(store) = &mut self.course
+            && self.progress.steps != self.saved_steps
+        {
             let (weights, moments) = (self.trainer.weights()?, self.trainer.moments()?);
-            self.store.save(&Checkpoint { progress: *self.progress, weights, moments })?;
+            store.save(&Checkpoint { progress: *self.progress, weights, moments })?;
             self.saved_steps = self.progress.steps;
         }
         self.saved = Instant::now();
@@ -166,6 +183,9 @@ impl Steps<'_, '_> {
     }
 
     fn tell(&mut self) {
+        if matches!(self.course, Course::Ahead(_)) {
+            return;
+        }
         self.told = Instant::now();
         (self.room.say)(from_worker::Body::Progress(Progress {
             lease_id: self.job.lease_id,
@@ -176,6 +196,12 @@ impl Steps<'_, '_> {
             unsaved_ms: self.saved.elapsed().as_millis() as u64,
             submit_us: self.gauge.longest().map_or(0, |longest| longest.as_micros() as u64),
         }));
+    }
+}
+
+impl Course<'_, '_> {
+    fn is_over(&self) -> bool {
+        matches!(self, Course::Ahead(until) if until())
     }
 }
 

@@ -5,17 +5,17 @@ use crate::{DeviceSettings, OpenDevice, Portion, bearing::Bearing, open_device};
 use burn::tensor::{Device, DeviceKind};
 use nightjar_shaders::tuning::{self, Tuning};
 use nightjar_shared::{
-    delta,
+    delta::{self, CodecId},
     disk::{Disk, FolderDisk},
     ids::BlobHash,
     model_spec::ModelSpec,
     rng,
     run_spec::{InnerState, RunSpec},
-    version::{Weights, keyframe},
-    wire::worker::{Base, Slice, Train, Trained, from_worker},
+    version::{self, Weights, keyframe},
+    wire::worker::{Base, Slice, Train, Trained, UpdateFile, from_worker},
 };
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -108,6 +108,89 @@ fn a_lease_goes_on_from_its_checkpoint_as_if_never_interrupted() {
     // A checkpoint is good for its own lease only.
     let other = train(&disk, &Train { lease_id: 9, ..job }, true).unwrap();
     assert_eq!((other.steps, other.delta_file.as_str()), (0, ""));
+}
+
+/// A second lease behind the first, from weights that others have moved meanwhile.
+fn next_lease(disk: &FolderDisk, model: &ModelSpec, first: &Train, trained: &Trained) -> Train {
+    let mut weights = Weights::start(model, &model.draw_all(1));
+    let mut feedback: Vec<f32> = model.draw_all(5).iter().map(|w| 0.1 * w).collect();
+    let update = version::update::publish(model, CodecId::Blocks8, &mut weights, &mut feedback);
+    disk.write("blobs/update", &update).unwrap();
+    let updates = vec![UpdateFile { file: "blobs/update".into(), redefines: false }];
+    let base = Base { updates, version: 1, digest: weights.digest().to_vec(), ..first.base.clone().unwrap() };
+    let slice = first.slice.clone().unwrap();
+    Train {
+        lease_id: 8,
+        base: Some(base),
+        slice: Some(Slice { first_sample: slice.first_sample + slice.samples, ..slice }),
+        progress_tokens: u64::from(STEPS) * first.progress_tokens_per_step,
+        residual_file: trained.residual_file.clone(),
+        residual_scale: 1.0,
+        optimizer_file: trained.optimizer_file.clone(),
+        ahead_of: first.lease_id,
+        ..first.clone()
+    }
+}
+
+/// Steps taken ahead are the next lease's first: as if their change had been made from its weights.
+#[test]
+fn a_lease_begins_with_the_steps_that_were_taken_ahead_of_it() {
+    let (_folder, disk, job, model) = scene();
+    let job = Train { ahead_steps: 3, checkpoint_ms: u64::MAX, ..job };
+    let (stop, live) = (AtomicBool::new(false), Live::default());
+    let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live: &live, stop: &stop, say: &|_| {} };
+    let mut bench = Bench::on_processor();
+    // A lease of eight samples from the third is followed by another of eight; there are twenty.
+    let first = bench.train(&job, &room).unwrap();
+    let next = next_lease(&disk, &model, &job, &first);
+    let cut = bench.take_cut().unwrap();
+    let ahead = |steps, next: &Train| {
+        let mut bench = Bench::on_processor();
+        bench.take_up_cut(cut.clone().for_steps(steps), &room).unwrap();
+        bench.train_ahead(&room, &|| false);
+        bench.train(next, &room).unwrap()
+    };
+    let (none, all) = (ahead(0, &next), ahead(3, &next));
+    assert_eq!((none.steps, all.steps, all.samples), (STEPS, STEPS, 2 * STEPS));
+    assert_eq!(ahead(99, &next).delta_hash, all.delta_hash, "no more than the lease allowed");
+    assert_ne!(all.delta_hash, none.delta_hash);
+    // Its first loss is that of the old weights on the same samples.
+    assert_ne!(all.loss_first, none.loss_first);
+    // What was not taken ahead changes nothing: the same as a lease that begins afresh.
+    let fresh = Bench::on_processor().train(&next, &room).unwrap();
+    assert_eq!((&fresh.delta_hash, fresh.loss_first), (&none.delta_hash, none.loss_first));
+    // In one process, without going back to a cut: until something else is to be done.
+    bench.take_up_cut(cut.clone(), &room).unwrap();
+    let calls = Cell::new(0);
+    bench.train_ahead(&room, &|| calls.replace(calls.get() + 1) > 1);
+    let some = bench.train(&next, &room).unwrap();
+    assert!(some.delta_hash != all.delta_hash && some.delta_hash != none.delta_hash, "it came in between");
+    // A lease that begins elsewhere, or behind another, has nothing of it.
+    for other in [Train { ahead_of: 0, ..next.clone() }, Train { ahead_of: 6, ..next.clone() }] {
+        assert_eq!(ahead(3, &other).delta_hash, fresh.delta_hash);
+    }
+    let slice = Slice { first_sample: 0, ..next.slice.clone().unwrap() };
+    let elsewhere = Train { slice: Some(slice), ..next };
+    assert_eq!(ahead(3, &elsewhere).delta_hash, Bench::on_processor().train(&elsewhere, &room).unwrap().delta_hash);
+}
+
+#[test]
+fn nothing_is_taken_ahead_that_the_lease_does_not_allow_or_that_a_stop_forbids() {
+    let (_folder, disk, job, _) = scene();
+    let (stop, live) = (AtomicBool::new(false), Live::default());
+    let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live: &live, stop: &stop, say: &|_| {} };
+    let mut bench = Bench::on_processor();
+    bench.train(&job, &room).unwrap();
+    assert!(bench.take_cut().is_none(), "no steps are allowed");
+    stop.store(true, Ordering::Relaxed);
+    let stopped = Train { lease_id: 9, ahead_steps: 3, ..job };
+    assert_eq!(bench.train(&stopped, &room).unwrap().steps, 0);
+    assert!(bench.take_cut().is_none(), "it was not trained to its end");
+    // Behind the last sample of the shard there is none: what fails is dropped.
+    stop.store(false, Ordering::Relaxed);
+    bench.train(&Train { ahead_steps: 9, ..stopped }, &room).unwrap();
+    bench.train_ahead(&room, &|| false);
+    assert!(bench.take_cut().is_none());
 }
 
 #[test]

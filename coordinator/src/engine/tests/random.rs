@@ -15,7 +15,8 @@ use proptest::prelude::*;
 #[derive(Clone, Debug)]
 enum Step {
     Hello(u8),
-    Request(u8),
+    /// Asks for a lease, or for one that begins where it has trained ahead.
+    Request(u8, bool),
     /// Offers some share of the steps of one of the device's last leases.
     Offer(u8, u8, u8),
     /// The next measurement says this.
@@ -34,7 +35,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let who = 0u8..4;
     let step = prop_oneof![
         2 => who.clone().prop_map(Step::Hello),
-        8 => who.clone().prop_map(Step::Request),
+        8 => (who.clone(), any::<bool>()).prop_map(|(who, ahead)| Step::Request(who, ahead)),
         8 => (who.clone(), 0u8..3, any::<u8>()).prop_map(|(who, back, share)| Step::Offer(who, back, share)),
         1 => any::<bool>().prop_map(Step::Measures),
         1 => (who.clone(), 0u8..3).prop_map(|(who, back)| Step::Return(who, back)),
@@ -73,8 +74,10 @@ impl Devices {
                 let greeting = ask::Body::Hello(super::world::hello(role, &kinds));
                 self.world.try_ask(device(who), greeting, Some(super::world::invite(role)));
             }
-            Step::Request(who) => {
-                if let Some(Body::Lease(lease)) = self.ask(who, ask::Body::LeaseRequest(LeaseRequest::default())) {
+            Step::Request(who, ahead) => {
+                let ahead_of = self.remembered(who, 0).filter(|_| ahead).map_or(0, |lease| lease.id);
+                let request = LeaseRequest { ahead_of, ..LeaseRequest::default() };
+                if let Some(Body::Lease(lease)) = self.ask(who, ask::Body::LeaseRequest(request)) {
                     self.leases[who as usize].push(lease);
                 }
             }
@@ -133,7 +136,7 @@ proptest! {
     #[test]
     fn whatever_happens_the_invariants_hold(steps in steps(), pacing in prop_oneof![Just(Pacing::Free), Just(Pacing::Rounds)]) {
         let mut spec = spec();
-        (spec.lease.pacing, spec.merge.grace_s) = (pacing, Some(0.5));
+        (spec.lease.pacing, spec.lease.ahead, spec.merge.grace_s) = (pacing, true, Some(0.5));
         let mut devices = Devices { world: World::new(spec, manifest()), leases: Default::default(), acknowledged: vec![] };
         for who in 0..4 {
             devices.take(Step::Hello(who));

@@ -134,3 +134,38 @@ fn an_early_device_is_told_when_to_come_where_the_wait_is_long() {
     let Some(Body::Refusal(refusal)) = request(&mut world, fast) else { panic!("not a refusal") };
     assert!((180_000..305_000).contains(&refusal.retry_ms), "{refusal:?}");
 }
+
+/// One round after the other, of both devices; gives how long the last was to be.
+fn round_s(world: &mut World, devices: [DeviceId; 2]) -> f64 {
+    let leases = devices.map(|device| world.lease(device));
+    let speeds = [80.0, 20.0];
+    let steps_s = |i: usize| f64::from(leases[i].steps) * 8.0 / speeds[i];
+    let length = steps_s(0).max(steps_s(1));
+    world.wait(length);
+    for (device, lease) in devices.into_iter().zip(&leases) {
+        assert!(matches!(world.offer(device, world.offer_for(lease)), Body::Done(_)));
+    }
+    length
+}
+
+#[test]
+fn a_round_is_as_long_as_agreement_asks() {
+    let (mut world, devices) = world();
+    world.spec.lease.wall_s_min = Some(4.0);
+    world.restart();
+    for device in devices {
+        world.join(device, nightjar_shared::wire::Role::Volunteer, &[nightjar_shared::wire::LeaseKind::Train]);
+    }
+    // Two deltas of which a third is signal: of the rest, as much again is left.
+    world.agreement = Some(1.0 / 3.0);
+    let before = round_s(&mut world, devices);
+    let lengths: Vec<f64> = (0..6).map(|_| round_s(&mut world, devices)).collect();
+    assert!(lengths.iter().all(|s| (s - before).abs() <= 0.5), "they stay as they are: {before} {lengths:?}");
+    world.agreement = Some(0.02);
+    let lengths: Vec<f64> = (0..16).map(|_| round_s(&mut world, devices)).collect();
+    assert!(lengths.windows(2).all(|w| w[1] >= w[0] - 0.5), "noise makes them longer: {lengths:?}");
+    assert!((9.0..=10.0).contains(&lengths[15]), "up to lease.wall_s: {lengths:?}");
+    world.agreement = Some(0.9);
+    let lengths: Vec<f64> = (0..16).map(|_| round_s(&mut world, devices)).collect();
+    assert!((3.5..=4.0).contains(&lengths[15]), "signal makes them shorter, down to lease.wall_s_min: {lengths:?}");
+}

@@ -86,7 +86,7 @@ fn a_device_that_starts_late_gets_the_way_that_is_shortest_for_it() {
     }
     assert_eq!(world.engine.status().version, Some(Version(2)));
     let held = Some(HeldWeights { version: 1, digest: vec![1; 32] });
-    let request = LeaseRequest { held, shards: vec![] };
+    let request = LeaseRequest { held, ..LeaseRequest::default() };
     let Body::Lease(lease) = world.ask(owl, ask::Body::LeaseRequest(request)) else { panic!() };
     assert_eq!((lease.keyframe, lease.updates.len()), (None, 1));
     assert_eq!(lease.base_digest, [2; 32]);
@@ -453,6 +453,24 @@ fn leases_grow_with_the_runs_progress() {
     }
     // 4 measure; then 2 s · 4^(progress) at 5 steps a second: progress 4/60, 15/60, 29/60.
     assert_eq!(steps, [4, 11, 14, 20]);
+}
+
+#[test]
+fn anchors_begin_the_run_and_volunteers_join_in_later() {
+    let mut spec = spec();
+    spec.lease.warm_tokens = 50;
+    let mut world = World::new(spec, manifest());
+    let owl = world.volunteer(1);
+    let lease = world.lease(owl);
+    assert!(world.train(owl, &lease, 80.0).merged, "without an anchor nobody is waited for");
+    let anchor = device(2);
+    world.join(anchor, Role::Anchor, &[LeaseKind::Train]);
+    let warms = world.lease(anchor);
+    assert_eq!(code(&world.request(owl)), Some(RefusalCode::NoWork));
+    assert!(world.train(anchor, &warms, 80.0).merged);
+    assert_eq!(world.engine.status().tokens, 64);
+    let _ = world.lease(anchor);
+    world.lease(owl);
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub struct World {
     pub measured: Result<Measured, String>,
     /// Whether the press takes its time: versions are made, and [`World::deliver`] tells the engine so.
     pub press_is_slow: bool,
+    /// How far the deltas of the next versions agree.
+    pub agreement: Option<f64>,
     pressed: Option<Published>,
     /// Orders to the merger, since the world began.
     pub merged: Vec<MergeOrder>,
@@ -62,7 +64,7 @@ pub fn spec() -> RunSpec {
     let mut spec: RunSpec = serde_json::from_str(r#"{"name": "test", "token_budget": 1000000}"#).unwrap();
     spec.model.max_position_embeddings = 4;
     spec.inner.batch_samples = 2;
-    (spec.lease.pacing, spec.lease.wall_s) = (Pacing::Free, 10.0);
+    (spec.lease.pacing, spec.lease.wall_s, spec.lease.ahead) = (Pacing::Free, 10.0, false);
     (spec.merge.quorum, spec.merge.grace_s) = (Some(2), Some(0.0));
     spec.publish.keyframe_every = 4;
     spec
@@ -134,6 +136,7 @@ impl World {
             granted: BTreeMap::new(),
             measured: Ok(Measured { norm: 0.01 }),
             press_is_slow: false,
+            agreement: None,
             pressed: None,
             merged: vec![],
             commits: vec![],
@@ -229,7 +232,7 @@ impl World {
             keyframe: keyframe.then(|| name(100)),
             digest: [version.0 as u8; 32],
             through_seq,
-            agreement: None,
+            agreement: self.agreement,
             squashes: vec![],
         }
     }

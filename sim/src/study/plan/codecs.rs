@@ -53,7 +53,7 @@ pub fn codecs() -> Study {
             4 => CodecId::Blocks4,
             _ => CodecId::Blocks8,
         };
-        let spec = with_updates(with_codec(ours(nano(1_500_000, 4), 1.5), blocks(up), 64), blocks(down));
+        let spec = with_updates(with_codec(waiting(ours(nano(1_500_000, 4), 1.5)), blocks(up), 64), blocks(down));
         variants.push(Variant::new(format!("random start, {up} bits up, {down} down"), sim(spec, four_speeds(16))));
     }
     let dense = |steps: u32| format!("dense f32, H {steps}");

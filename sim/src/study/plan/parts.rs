@@ -68,7 +68,8 @@ pub fn rounds_tokens(devices: u64, steps: u32, rounds: u64) -> u64 {
     devices * u64::from(steps) * 64 * rounds
 }
 
-/// Nightjar's way: rounds by the clock with leases of equal wall time, norm-preserving averages, 4-bit deltas.
+/// Nightjar's way: rounds by the clock with leases of equal wall time, norm-preserving averages, 4-bit deltas, and training
+/// ahead while they travel.
 pub fn ours(spec: RunSpec, round_s: f64) -> RunSpec {
     let merge = MergeSpec {
         rule: MergeRule::Mean,
@@ -79,6 +80,11 @@ pub fn ours(spec: RunSpec, round_s: f64) -> RunSpec {
     };
     let lease = LeaseSpec { pacing: Pacing::Rounds, wall_s: round_s, ..spec.lease.clone() };
     RunSpec { lease, delta: DeltaSpec { codec: CodecId::Blocks4, ..DeltaSpec::default() }, merge, ..spec }
+}
+
+/// Devices wait while their deltas travel, as in DiLoCo.
+pub fn waiting(spec: RunSpec) -> RunSpec {
+    RunSpec { lease: LeaseSpec { ahead: false, ..spec.lease.clone() }, ..spec }
 }
 
 /// With another codec, up.
@@ -96,16 +102,24 @@ pub fn plain_mean(spec: RunSpec) -> RunSpec {
     RunSpec { merge: MergeSpec { average: Some(Average::Mean), ..spec.merge.clone() }, ..spec }
 }
 
-/// Without rounds: every lease ends by itself, and a quorum makes a version.
+/// Without rounds: every lease ends by itself, a quorum makes a version, and devices wait.
 pub fn free(spec: RunSpec, quorum: u32) -> RunSpec {
-    let lease = LeaseSpec { pacing: Pacing::Free, ..spec.lease.clone() };
+    let lease = LeaseSpec { pacing: Pacing::Free, ahead: false, ..spec.lease.clone() };
     RunSpec { lease, merge: MergeSpec { quorum: Some(quorum), grace_s: Some(0.0), ..spec.merge.clone() }, ..spec }
 }
 
-/// All devices take `steps` a round, and every round makes a version; `round_s` is what the slowest may take.
+/// All devices take `steps` a round and wait for each other; every round makes a version; `round_s` is what the slowest may
+/// take.
 pub fn in_step(spec: RunSpec, steps: u32, devices: u32, round_s: f64) -> RunSpec {
-    let lease =
-        LeaseSpec { steps, calibration_steps: steps, pacing: Pacing::Rounds, wall_s: round_s, steps_max: 10_000, ..spec.lease };
+    let lease = LeaseSpec {
+        steps,
+        calibration_steps: steps,
+        pacing: Pacing::Rounds,
+        wall_s: round_s,
+        steps_max: 10_000,
+        ahead: false,
+        ..spec.lease
+    };
     let merge = MergeSpec { average: Some(Average::Mean), quorum: Some(devices), grace_s: Some(0.0), ..MergeSpec::default() };
     RunSpec { lease, merge, ..spec }
 }
