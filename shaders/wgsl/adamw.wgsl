@@ -1,8 +1,14 @@
-// One AdamW update of one tensor, weights and both moments in place. One invocation a value; f32 throughout.
+// One AdamW update of a group of the model's tensors that lie together (q, k and v are one, gate and up are one), weights and
+// both moments in place. One invocation a value; f32 throughout.
 // The CPU twin is src/cpu/adamw.rs.
 //
 // Why: four arrays are read and three written once, which is all the memory there is to move; in single operations the
 // moments pass through memory several times, and the new weights want room beside the old.
+//
+// Why no larger groups: each tensor is four bindings where WebGPU promises eight in all, and weights in one buffer would be
+// copied for every product that takes one of them. What it would save is the launch: 0.18 ms on lavapipe (64 tensors of 16
+// values 11.6 ms, one of 1024 values 0.3 ms; two busy cores), on a GPU tens of microseconds of the CPU, which runs ahead.
+// There are six a layer and step: 75 at 125M, a few milliseconds beside a step of 6 TFLOP.
 
 struct Update {
     values: u32,

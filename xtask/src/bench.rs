@@ -11,7 +11,7 @@ mod torch;
 use crate::{cargo, keeper::Keeper, root};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use report::{Ceiling, Device, Growth, Machine, Report, Row, Shape, Start, Starts};
+use report::{Ceiling, Device, Growth, Guest, Machine, Report, Row, Shape, Start, Starts};
 use serde::de::DeserializeOwned;
 use std::{
     path::{Path, PathBuf},
@@ -151,7 +151,22 @@ fn measure(bench: &Program<'_>, device: Device, options: &Options, torch: Option
     // How memory grows does not depend on the type.
     let full: Vec<&str> = ways.iter().copied().filter(|way| !way.contains('-')).collect();
     let growth = if options.no_memory { vec![] } else { growth(bench, &device, &full)? };
-    Ok(Machine { starts: starts(bench, &device)?, device, ceiling, rows, growth })
+    Ok(Machine { starts: starts(bench, &device)?, guests: guests(bench, &device, options)?, device, ceiling, rows, growth })
+}
+
+/// What the owner of a GPU feels of training; on a program that plays GPU, nobody draws.
+fn guests(bench: &Program<'_>, device: &Device, options: &Options) -> Result<Vec<(String, Guest)>> {
+    let priorities: &[&str] = match device {
+        Device { software: false, gives_way: true, .. } => &["idle", "low", "normal"],
+        Device { software: false, api, .. } if api != "cuda" => &["idle", "normal"],
+        _ => &[],
+    };
+    let mut all = vec![];
+    for priority in priorities {
+        let words = ["guest", &device.device, priority, &options.seconds.to_string()].map(str::to_owned);
+        all.extend(bench.try_ask::<Guest>(&words)?.ok().map(|guest| ((*priority).to_owned(), guest)));
+    }
+    Ok(all)
 }
 
 /// A worker's start on a new device, and the next one.

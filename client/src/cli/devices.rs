@@ -35,6 +35,9 @@ pub(super) fn devices(home: &Home, args: &Devices, format: Format) -> Result<Exi
     let mut lines = String::new();
     for device in &devices {
         lines += &format!("{:<9}{:<9}{}\n", text(&device["name"]), text(&device["kind"]), text(&device["label"]));
+        if device["gives_way"] == true {
+            lines += &format!("{:<18}its driver lets other programs' work go first\n", "");
+        }
         if let Some(reason) = device["left_alone"].as_str() {
             lines += &format!("{:<18}{reason}\n", "");
         }

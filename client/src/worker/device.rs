@@ -36,7 +36,8 @@ pub(crate) fn list() -> Result<ExitCode> {
         .iter()
         .map(|adapter| {
             let kind = if adapter.kind == AdapterKind::Software { "software" } else { "gpu" };
-            serde_json::json!({ "name": format!("wgpu:{}", adapter.index), "label": label(adapter), "kind": kind })
+            let (name, gives_way) = (format!("wgpu:{}", adapter.index), adapter.gives_way);
+            serde_json::json!({ "name": name, "label": label(adapter), "kind": kind, "gives_way": gives_way })
         })
         .collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

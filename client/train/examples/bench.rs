@@ -7,11 +7,13 @@
 //!   starts have left in the cache folder
 //! - `train DEVICE SIZE WAY SAMPLES CONTEXT SECONDS [recompute]`: tokens a second of training steps, and memory at the peak
 //! - `memory DEVICE WAY attention|loss TOKENS VOCABULARY`: memory at the peak of one operation, both ways
+//! - `guest DEVICE idle|low|normal SECONDS`: how long a small piece of the owner's work takes on a GPU that does nothing else,
+//!   or trains in a queue of low priority, if the driver has such, or of normal priority
 //!
 //! DEVICE as in `nightjar run --device`; SIZE is 0.8M, 10M, 125M or 1B; WAY is `burn` (its own operations alone) or `ours`,
 //! either with products in `-f16` or, on CUDA, `-bf16`; on the processor there is one way only, the CPU twins.
 
-use burn::tensor::{Device, Distribution, FloatDType, Tensor};
+use burn::tensor::{Device, Distribution, FloatDType, Tensor, read_sync};
 use nightjar_shaders::{
     memory,
     op::{self, Heads},
@@ -20,7 +22,13 @@ use nightjar_shaders::{
 use nightjar_shared::model_spec::ModelSpec;
 use nightjar_train::*;
 use serde_json::{Value, json};
-use std::time::Instant;
+use std::{
+    sync::{
+        Barrier,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 type Outcome = Result<Value, Box<dyn std::error::Error>>;
 
@@ -35,6 +43,7 @@ fn main() {
             train(device, size, way, [samples, context], seconds, more == ["recompute"])
         }
         ["memory", device, way, kind, tokens, vocabulary] => memory_of(device, way, kind, [tokens, vocabulary]),
+        ["guest", device, priority, seconds] => guest(device, priority, seconds),
         _ => Err("see the head of client/train/examples/bench.rs".into()),
     };
     match outcome {
@@ -49,7 +58,8 @@ fn main() {
 fn devices() -> Value {
     let gpu = |a: &Adapter| {
         let software = a.kind == AdapterKind::Software;
-        json!({ "device": format!("wgpu:{}", a.index), "name": a.name, "api": a.api, "driver": a.driver, "software": software })
+        let (device, name, driver) = (format!("wgpu:{}", a.index), &a.name, &a.driver);
+        json!({ "device": device, "name": name, "api": a.api, "driver": driver, "software": software, "gives_way": a.gives_way })
     };
     let name = format!("{}, {} threads", processor(), std::thread::available_parallelism().map_or(1, |n| n.get()));
     let flex = json!({ "device": "flex", "name": name, "api": "flex", "driver": "", "software": true });
@@ -258,4 +268,79 @@ fn memory_of(choice: &str, way: &str, kind: &str, sizes: [&str; 2]) -> Outcome {
         _ => return Err(format!("'{kind}' is not measured; use attention or loss").into()),
     }
     Ok(json!({ "memory_bytes": peak(&device) }))
+}
+
+/// What the owner of a GPU feels of it: sixty times a second another program gives it something small to do, as one that
+/// draws does, and waits for it.
+fn guest(choice: &str, priority: &str, seconds: &str) -> Outcome {
+    let frames = (60.0 * seconds.parse::<f64>()?) as usize;
+    let trains = match priority {
+        "idle" => None,
+        "low" => Some(open(choice, "ours")?.device),
+        "normal" => Some(Device::wgpu_options().init()?),
+        _ => return Err(format!("'{priority}' is no priority; use idle, low or normal").into()),
+    };
+    tuning::set(Choices::all());
+    let owner = Owner::on(choice.parse()?)?;
+    let (stop, spec) = (AtomicBool::new(false), spec("10M", 128)?);
+    let tokens = tokens(&spec);
+    let step = |trainer: &mut Trainer, n| trainer.step(&Batch::drawn(&tokens, 128, 1, 0, n, 8), 1e-4);
+    let train = |device: &Device, ready: &Barrier| -> Result<u64, TrainError> {
+        let started = Trainer::new(&spec, &weights(&spec), AdamWConfig::default(), 8, device).map_err(TrainError::from);
+        let started = started.and_then(|mut trainer| (1..=2).try_for_each(|n| step(&mut trainer, n).map(drop)).map(|()| trainer));
+        // Whatever came of it, somebody waits for it.
+        ready.wait();
+        let mut trainer = started?;
+        (3..).take_while(|_| !stop.load(Ordering::Relaxed)).try_fold(0, |sum, n| Ok(sum + step(&mut trainer, n)?.tokens))
+    };
+    let ready = Barrier::new(2);
+    let (mut waits_ms, trained) = std::thread::scope(|scope| {
+        let training = trains.as_ref().map(|device| scope.spawn(|| train(device, &ready)));
+        if training.is_some() {
+            ready.wait();
+        }
+        let waits_ms: Vec<f64> = (0..frames).map(|_| owner.frame()).collect();
+        stop.store(true, Ordering::Relaxed);
+        (waits_ms, training.map(|training| training.join().expect("the training thread does not panic")))
+    });
+    waits_ms.sort_by(f64::total_cmp);
+    let of = |share: f64| waits_ms.get((share * waits_ms.len() as f64) as usize);
+    Ok(json!({ "median_ms": of(0.5), "p95_ms": of(0.95), "worst_ms": waits_ms.last(), "tokens": trained.transpose()? }))
+}
+
+/// Another program on the same GPU.
+struct Owner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    buffers: [wgpu::Buffer; 2],
+}
+
+impl Owner {
+    const BYTES: u64 = 4 << 20;
+
+    fn on(choice: DeviceChoice) -> Result<Self, Box<dyn std::error::Error>> {
+        let DeviceChoice::Wgpu(index) = choice else { return Err("only a GPU has guests: use wgpu:N".into()) };
+        let known = adapters().get(index.unwrap_or(0)).ok_or("there is no such adapter")?;
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let all = read_sync(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
+        let is_it = |a: &wgpu::Adapter| a.get_info().name == known.name && a.get_info().backend.to_string() == known.api;
+        let adapter = all.into_iter().find(is_it).ok_or("the adapter is gone")?;
+        let (device, queue) = read_sync(adapter.request_device(&wgpu::DeviceDescriptor::default()))?;
+        let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let buffer =
+            || device.create_buffer(&wgpu::BufferDescriptor { label: None, size: Self::BYTES, usage, mapped_at_creation: false });
+        Ok(Owner { buffers: [buffer(), buffer()], device, queue })
+    }
+
+    /// Milliseconds until its work was done; then it sleeps until the next frame.
+    fn frame(&self) -> f64 {
+        let since = Instant::now();
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encoder.copy_buffer_to_buffer(&self.buffers[0], 0, &self.buffers[1], 0, Self::BYTES);
+        self.queue.submit([encoder.finish()]);
+        let _ = self.device.poll(wgpu::PollType::wait_indefinitely());
+        let took = since.elapsed();
+        std::thread::sleep(Duration::from_millis(16).saturating_sub(took));
+        took.as_secs_f64() * 1e3
+    }
 }

@@ -1,20 +1,19 @@
 //! Which device trains, chosen at run time: a GPU through `wgpu`, or the processor (`flex`).
 
 use crate::{
+    bearing::Bearing,
     precision::Precision,
+    priority,
     submits::{self, Submits},
 };
 use burn::backend::AutoGraphicsApi;
-use burn::tensor::{Device, DeviceKind};
+use burn::tensor::{Device, DeviceKind, read_sync, wgpu::WgpuInitError};
 use nightjar_shaders::tuning::{self, Tuning};
 use std::{
     fmt,
-    future::Future,
-    path::PathBuf,
-    pin::pin,
+    path::{Path, PathBuf},
     str::FromStr,
     sync::{Mutex, OnceLock},
-    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -134,6 +133,8 @@ pub struct Adapter {
     pub api: String,
     /// Its driver and the driver's version; empty where the API does not say.
     pub driver: String,
+    /// Whether its driver gives a queue that gives way to all others of the computer.
+    pub gives_way: bool,
     /// Its index among the adapters of its kind, which is how Burn names it.
     nth_of_kind: usize,
 }
@@ -149,12 +150,18 @@ pub fn adapters() -> &'static [Adapter] {
     })
 }
 
-fn probe(api: wgpu::Backend) -> Vec<Adapter> {
+/// The adapters that one graphics API has.
+fn enumerate(api: wgpu::Backend) -> (wgpu::Instance, Vec<wgpu::Adapter>) {
     let backends = wgpu::Backends::from(api);
     let instance =
         wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() });
+    let adapters = read_sync(instance.enumerate_adapters(backends));
+    (instance, adapters)
+}
+
+fn probe(api: wgpu::Backend) -> Vec<Adapter> {
     let mut list: Vec<Adapter> = Vec::new();
-    for (index, adapter) in ready(instance.enumerate_adapters(backends)).into_iter().enumerate() {
+    for (index, adapter) in enumerate(api).1.into_iter().enumerate() {
         let info = adapter.get_info();
         let kind = match info.device_type {
             wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
@@ -165,20 +172,10 @@ fn probe(api: wgpu::Backend) -> Vec<Adapter> {
         };
         let nth_of_kind = list.iter().filter(|a| a.kind == kind).count();
         let driver = format!("{} {}", info.driver, info.driver_info).trim().to_owned();
-        list.push(Adapter { index, name: info.name, kind, api: api.to_string(), driver, nth_of_kind });
+        let gives_way = priority::is_offered(&adapter);
+        list.push(Adapter { index, name: info.name, kind, api: api.to_string(), driver, gives_way, nth_of_kind });
     }
     list
-}
-
-/// The value of a future that waits for nothing, as wgpu's are outside browsers.
-fn ready<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return value;
-        }
-        std::thread::yield_now();
-    }
 }
 
 /// How a device is opened.
@@ -205,6 +202,17 @@ pub struct OpenDevice {
     pub precision: Precision,
     /// What a GPU is given at once.
     pub submits: Option<Submits>,
+    /// What it bears at once, as earlier starts have found out.
+    pub bearing: Bearing,
+    /// Whether its queue gives way to all others of the computer.
+    pub gives_way: bool,
+}
+
+impl OpenDevice {
+    /// A device of which nothing else is known.
+    fn plain(device: Device, name: String, software: bool, precision: Precision) -> Self {
+        OpenDevice { device, name, software, precision, submits: None, bearing: Bearing::default(), gives_way: false }
+    }
 }
 
 /// Opens a device. Bounds the threads that compute before anything else does, for the whole process: the first call
@@ -212,7 +220,7 @@ pub struct OpenDevice {
 pub fn open(settings: &DeviceSettings) -> Result<OpenDevice, DeviceError> {
     let threads = bound_threads(settings.threads)?;
     if let DeviceChoice::Cuda(index) = settings.choice {
-        return open_cuda(index);
+        return open_cuda(index, settings.cache.as_deref());
     }
     // Asking for adapters loads every driver: not for nothing.
     let adapters = if settings.choice == DeviceChoice::Flex { &[] } else { adapters() };
@@ -221,20 +229,21 @@ pub fn open(settings: &DeviceSettings) -> Result<OpenDevice, DeviceError> {
         Some(adapter) => open_adapter(adapter, settings.cache.clone()),
         None => {
             let name = format!("flex, {threads} thread{s}");
-            Ok(OpenDevice { device: Device::flex(), name, software: true, precision: Precision::Full, submits: None })
+            Ok(OpenDevice::plain(Device::flex(), name, true, Precision::Full))
         }
     }
 }
 
 #[cfg(feature = "cuda")]
-fn open_cuda(index: usize) -> Result<OpenDevice, DeviceError> {
+fn open_cuda(index: usize, cache: Option<&Path>) -> Result<OpenDevice, DeviceError> {
     let device = Device::cuda(index);
     let (name, precision) = (format!("CUDA device {index}"), Precision::best_on(&device));
-    Ok(OpenDevice { device, name, software: false, precision, submits: None })
+    let bearing = Bearing::of(&name, cache);
+    Ok(OpenDevice { bearing, ..OpenDevice::plain(device, name, false, precision) })
 }
 
 #[cfg(not(feature = "cuda"))]
-fn open_cuda(_: usize) -> Result<OpenDevice, DeviceError> {
+fn open_cuda(_: usize, _: Option<&Path>) -> Result<OpenDevice, DeviceError> {
     Err(DeviceError::NoCuda)
 }
 
@@ -257,38 +266,52 @@ fn choose(choice: DeviceChoice, adapters: &[Adapter]) -> Result<Option<&Adapter>
 
 fn open_adapter(adapter: &Adapter, cache: Option<PathBuf>) -> Result<OpenDevice, DeviceError> {
     // The runtime registers a device once; whoever asks again gets the same.
-    static OPENED: Mutex<Vec<(usize, Device, Submits)>> = Mutex::new(Vec::new());
+    static OPENED: Mutex<Vec<(usize, OpenDevice)>> = Mutex::new(Vec::new());
     let mut opened = OPENED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some((_, device)) = opened.iter().find(|(index, _)| *index == adapter.index) {
+        // What it was measured to gain by may have changed.
+        return Ok(OpenDevice { precision: Precision::best_on(&device.device), ..device.clone() });
+    }
     let software = adapter.kind == AdapterKind::Software;
-    let (device, submits) = match opened.iter().find(|(index, ..)| *index == adapter.index) {
-        Some((_, device, submits)) => (device.clone(), submits.clone()),
-        None => {
-            let kind = match adapter.kind {
-                AdapterKind::Discrete => DeviceKind::DiscreteGpu(adapter.nth_of_kind),
-                AdapterKind::Integrated => DeviceKind::IntegratedGpu(adapter.nth_of_kind),
-                AdapterKind::Virtual => DeviceKind::VirtualGpu(adapter.nth_of_kind),
-                AdapterKind::Software => DeviceKind::Cpu,
-                AdapterKind::Unknown => return Err(DeviceError::UnknownKind(adapter.name.clone())),
-            };
-            tuning::configure(if software { Tuning::Minimal } else { Tuning::Normal }, cache.clone());
-            // A software adapter has no windows to draw.
-            let (name, kept) = (&adapter.name, cache.as_deref().filter(|_| !software));
-            let launches = submits::launches(name, kept);
-            let options = launches.into_iter().fold(Device::wgpu_options().device_kind(kind), |o, n| o.tasks_max(n));
-            let (device, setup) =
-                options.init_with_setup().map_err(|e| DeviceError::Open { name: name.clone(), reason: e.to_string() })?;
-            let submits = Submits::new(setup.queue, launches, name, kept);
-            opened.push((adapter.index, device.clone(), submits.clone()));
-            // A software adapter is for tests: what is fast on it says nothing.
-            if let Some(folder) = cache.filter(|_| !software) {
-                let key = tuning::Key { adapter: adapter.name.clone(), driver: adapter.driver.clone() };
-                tuning::settle(&device, &key, &folder, MEASURED_FOR);
-            }
-            (device, submits)
-        }
-    };
+    tuning::configure(if software { Tuning::Minimal } else { Tuning::Normal }, cache.clone());
+    // A software adapter has no windows to draw.
+    let kept = cache.as_deref().filter(|_| !software);
+    let launches = submits::launches(&adapter.name, kept);
+    let (device, queue, gives_way) = start(adapter, launches)?;
+    let submits = Some(Submits::new(queue, launches, &adapter.name, kept));
+    // A software adapter is for tests: what is fast on it says nothing.
+    if let Some(folder) = kept {
+        let key = tuning::Key { adapter: adapter.name.clone(), driver: adapter.driver.clone() };
+        tuning::settle(&device, &key, folder, MEASURED_FOR);
+    }
     let (name, precision) = (format!("{} ({})", adapter.name, adapter.api), Precision::best_on(&device));
-    Ok(OpenDevice { device, name, software, precision, submits: Some(submits) })
+    let bearing = Bearing::of(&adapter.name, kept);
+    let device = OpenDevice { submits, bearing, gives_way, ..OpenDevice::plain(device, name, software, precision) };
+    opened.push((adapter.index, device.clone()));
+    Ok(device)
+}
+
+/// Starts the runtime on an adapter, with a queue that gives way to all others where the driver has that: whether it has
+/// is the last of what comes out.
+fn start(adapter: &Adapter, launches: Option<usize>) -> Result<(Device, wgpu::Queue, bool), DeviceError> {
+    let kind = match adapter.kind {
+        AdapterKind::Discrete => DeviceKind::DiscreteGpu(adapter.nth_of_kind),
+        AdapterKind::Integrated => DeviceKind::IntegratedGpu(adapter.nth_of_kind),
+        AdapterKind::Virtual => DeviceKind::VirtualGpu(adapter.nth_of_kind),
+        AdapterKind::Software => DeviceKind::Cpu,
+        AdapterKind::Unknown => return Err(DeviceError::UnknownKind(adapter.name.clone())),
+    };
+    let options = launches.into_iter().fold(Device::wgpu_options(), |options, n| options.tasks_max(n));
+    let failed = |e: WgpuInitError| DeviceError::Open { name: adapter.name.clone(), reason: e.to_string() };
+    if adapter.gives_way {
+        let (instance, adapters) = enumerate(wgpu::Backend::Vulkan);
+        if let Some(setup) = adapters.get(adapter.index).and_then(|adapter| priority::low(&instance, adapter)) {
+            let queue = setup.queue.clone();
+            return Ok((options.setup(setup).init().map_err(failed)?, queue, true));
+        }
+    }
+    let (device, setup) = options.device_kind(kind).init_with_setup().map_err(failed)?;
+    Ok((device, setup.queue, false))
 }
 
 /// Sets the number of threads of the pool that all CPU work runs in (flex, its matrix products, the CPU twins).
@@ -315,7 +338,15 @@ mod tests {
     use super::*;
 
     fn adapter(index: usize, kind: AdapterKind) -> Adapter {
-        Adapter { index, name: format!("{kind:?}"), kind, api: "vulkan".into(), driver: String::new(), nth_of_kind: 0 }
+        Adapter {
+            index,
+            name: format!("{kind:?}"),
+            kind,
+            api: "vulkan".into(),
+            driver: String::new(),
+            gives_way: false,
+            nth_of_kind: 0,
+        }
     }
 
     #[test]

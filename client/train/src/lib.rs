@@ -29,12 +29,14 @@
 //! ```
 
 pub mod batches;
+pub mod bearing;
 pub mod checkpoint;
 pub mod device;
 pub mod folder;
 pub mod model;
 pub mod optimizer;
 pub mod precision;
+mod priority;
 pub mod sample;
 pub mod submits;
 pub mod trainer;

@@ -3,7 +3,7 @@
 
 use crate::{
     precision::Precision,
-    weights::{DOWN, GATE_UP, NORM1, NORM2, OUT, QKV, Weights, WeightsError},
+    weights::{DOWN, GATE_UP, NORM1, NORM2, OUT, QKV, Sum, Weights, WeightsError},
 };
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use nightjar_shaders::op::{self, Heads, Saved, Tables};
@@ -97,6 +97,8 @@ pub(crate) struct Gradients<'a> {
     pub operands: &'a Weights,
     /// What the sum of nats is multiplied by.
     pub scale: f32,
+    /// What earlier micro-batches of the same batch gave, which this one's is added to.
+    pub earlier: Option<Weights>,
     /// Whether a layer keeps only its input and runs forward once more in the backward pass: about a third more arithmetic
     /// for a fraction of the memory.
     pub recompute: bool,
@@ -104,11 +106,11 @@ pub(crate) struct Gradients<'a> {
     pub go_on: &'a mut dyn FnMut() -> bool,
 }
 
-/// Loss and gradient of one micro-batch.
+/// Loss of one micro-batch, and the gradient up to it.
 pub(crate) struct Gradient {
     /// Nats of each token (`[tokens]`), still on the device.
     pub nats: Tensor<1>,
-    pub gradient: Weights,
+    pub sum: Weights,
 }
 
 impl Model {
@@ -168,7 +170,8 @@ impl Model {
         self.weights.with_matrices_in(precision.dtype(), &self.spec)
     }
 
-    /// Nats a token, and the gradient of `scale` times their sum, in f32; `None` if it was not to go on.
+    /// Nats a token, and the gradient of `scale` times their sum, in f32, with what was there earlier; `None` if it was not to
+    /// go on.
     pub(crate) fn gradient(
         &self,
         how: Gradients<'_>,
@@ -176,7 +179,7 @@ impl Model {
         targets: &[u32],
         context: usize,
     ) -> Result<Option<Gradient>, ModelError> {
-        let Gradients { operands, scale, recompute, go_on } = how;
+        let Gradients { operands, scale, earlier, recompute, go_on } = how;
         self.check(targets, context)?;
         let pass = self.pass(operands, tokens, context)?;
         let keep = if recompute { Keep::Inputs } else { Keep::Tapes };
@@ -190,14 +193,13 @@ impl Model {
         let (mut dx, dlast_norm) = op::rms_norm_backward(&dh, &x, operands.last_norm(self.layers()), &inverse, nothing);
         drop((dh, x));
 
-        // Collected from the end, turned round below.
-        let mut blocks = Vec::with_capacity(self.weights.blocks.len());
+        let mut blocks = Sum::onto(earlier);
         let (dtable, dhead) = if self.spec.tie_word_embeddings {
             (dhead, None)
         } else {
             (Tensor::zeros(self.weights.embedding().dims(), &self.device), Some(dhead))
         };
-        blocks.extend(dhead);
+        dhead.into_iter().for_each(|dhead| blocks.push(dhead));
         blocks.push(dlast_norm);
         for (l, kept) in kept.into_iter().enumerate().rev() {
             if !go_on() {
@@ -210,8 +212,7 @@ impl Model {
             dx = pass.layer_backward(l, tape, dx, &mut blocks);
         }
         blocks.push(op::embedding_backward(&dx, tokens, dtable));
-        blocks.reverse();
-        Ok(Some(Gradient { nats, gradient: Weights { blocks } }))
+        Ok(Some(Gradient { nats, sum: blocks.finish() }))
     }
 
     fn pass<'m>(&'m self, operands: &'m Weights, tokens: &[u32], context: usize) -> Result<Pass<'m>, ModelError> {
@@ -304,7 +305,7 @@ impl Pass<'_> {
     }
 
     /// Pushes a layer's gradients, last block first, and returns that in its input.
-    fn layer_backward(&self, l: usize, tape: LayerTape, dx: Tensor<2>, blocks: &mut Vec<Tensor<2>>) -> Tensor<2> {
+    fn layer_backward(&self, l: usize, tape: LayerTape, dx: Tensor<2>, blocks: &mut Sum) -> Tensor<2> {
         let w = |part| self.operands.layer(l, part).clone();
         // For y = x·wᵀ: dw = dyᵀ·x and dx = dy·w.
         let of_matrix = |dy: &Tensor<2>, x: Tensor<2>| dy.clone().transpose().matmul(x).cast(DType::F32);

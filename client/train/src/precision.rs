@@ -20,12 +20,12 @@ pub enum Precision {
 
 impl Precision {
     /// What is best on a device: half the width where it can and gains by it. Where our kernels run that is measured once
-    /// a device; hardware with CUDA is built for bf16.
+    /// a device; what an anchor node has, behind CUDA or SPIR-V, is built for bf16.
     pub fn best_on(device: &Device) -> Self {
-        let is_cuda = !op::is_host(device) && !kernel::runs_on(device);
+        let is_anchor = !op::is_host(device) && !kernel::runs_on(device);
         if tuning::halves_products(device) {
             Precision::Half
-        } else if is_cuda && device.supports_dtype(FloatDType::BF16) {
+        } else if is_anchor && device.supports_dtype(FloatDType::BF16) {
             Precision::BFloat
         } else {
             Precision::Full

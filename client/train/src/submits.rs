@@ -1,7 +1,12 @@
 //! How much a GPU is given at once. Whoever draws the owner's windows on the same GPU waits for what it was given before,
 //! so that must be short. The runtime gathers so many launches in one submit, a number that is fixed when the device is
-//! opened; what a submit takes is measured while training, and the number that suits is kept for the next start.
+//! opened; what a submit takes is measured while training, by the device's own clock where it has one, and the number that
+//! suits is kept for the next start.
 
+use burn::{
+    backend::{Backend, Dispatch, ProfileToken},
+    tensor::{Device, ProfileDuration, ProfileOptions, read_sync},
+};
 use serde_json::{Map, Value};
 use std::{
     fs,
@@ -21,8 +26,15 @@ const LAUNCHES_MAX: usize = 32;
 const VARIABLE: &str = "CUBECL_WGPU_MAX_TASKS";
 /// Where the numbers are kept, in the cache's folder.
 const FILE: &str = "submits.json";
-/// The newest measurement counts so much.
-const NEWEST: f64 = 0.2;
+/// The first micro-batches are not measured: the device waits for kernels that are compiled and tuned.
+const UNMEASURED: u32 = 3;
+/// Of the later ones every so manyth is, and costs a percent or two.
+const MEASURED_EVERY: u32 = 64;
+/// A micro-batch that took seconds, and this many times as long as the one before, was not computed all that time: the
+/// process was frozen, or the computer slept, and between two launches the device's clock went on.
+const FROZEN: f64 = 8.0;
+/// Less is what any busy computer does now and then.
+const FROZEN_S_MIN: f64 = 2.0;
 /// The device is never more than so many seconds behind: what was given to it is done even after its owner has had the
 /// worker frozen.
 const AHEAD_S_MAX: f64 = 0.05;
@@ -50,12 +62,12 @@ fn read(file: &Path) -> Map<String, Value> {
     fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
-/// The number that suits, where a submit of `launches` takes `mean`.
-fn suited(launches: usize, mean: Duration) -> usize {
-    if (SUBMIT_MIN..=SUBMIT_MAX).contains(&mean) {
+/// The number that suits, where the longest submit of `launches` takes so long.
+fn suited(launches: usize, longest: Duration) -> usize {
+    if (SUBMIT_MIN..=SUBMIT_MAX).contains(&longest) {
         return launches;
     }
-    let suited = launches as f64 * SUBMIT_AIM.as_secs_f64() / mean.as_secs_f64().max(1e-9);
+    let suited = launches as f64 * SUBMIT_AIM.as_secs_f64() / longest.as_secs_f64().max(1e-9);
     (suited as usize).clamp(1, LAUNCHES_MAX)
 }
 
@@ -68,9 +80,9 @@ impl Submits {
     }
 
     /// Notes the number that suits for the next start. What cannot be noted is measured again.
-    fn remember(&self, mean: Duration) {
+    fn remember(&self, longest: Duration) {
         let Some(file) = &self.file else { return };
-        let suited = suited(self.launches, mean);
+        let suited = suited(self.launches, longest);
         let mut kept = read(file);
         if kept.get(&self.adapter).and_then(Value::as_u64).unwrap_or(LAUNCHES_MAX as u64) != suited as u64 {
             kept.insert(self.adapter.clone(), suited.into());
@@ -116,65 +128,152 @@ impl Ahead {
     }
 }
 
-/// Measures the submits of a lease.
-#[derive(Debug)]
+/// What was given between two gates, seen from the device.
+struct Stretch {
+    submits: u64,
+    time: ProfileDuration,
+}
+
+impl Stretch {
+    /// Seconds of one of its submits; `None` if the device did not stamp it. To be asked when the device is done, else it is
+    /// waited for.
+    fn submit_s(self) -> Option<f64> {
+        Some(read_sync(self.time.resolve())?.duration().as_secs_f64() / self.submits as f64)
+    }
+}
+
+/// Measures the submits of a lease, and lets the device fall no farther behind than it may.
+///
+/// What counts is the longest submit there is. Single ones cannot be stamped, so it is that stretch between two gates of a
+/// micro-batch whose submits take longest on the average: one layer's, or those of the last layer and the loss.
 pub(crate) struct Gauge {
+    device: Device,
     submits: Option<Submits>,
     ahead: Ahead,
-    since: Option<(u64, Instant)>,
-    mean_s: Option<f64>,
+    /// Micro-batches begun.
+    begun: u32,
+    since: Option<Instant>,
+    /// Whether the micro-batch at hand is measured.
+    measures: bool,
+    /// The stretch at hand, with the number of the submit before it.
+    open: Option<(ProfileToken, u64)>,
+    stretches: Vec<Stretch>,
+    longest_s: Option<f64>,
+}
+
+/// Whether the `n`th micro-batch is measured.
+fn is_measured(n: u32) -> bool {
+    n == UNMEASURED || n > 0 && n.is_multiple_of(MEASURED_EVERY)
 }
 
 impl Gauge {
-    /// Without submits it measures nothing.
-    pub fn new(submits: Option<Submits>) -> Self {
-        Gauge { submits, ahead: Ahead::default(), since: None, mean_s: None }
-    }
-
-    /// The device has nothing to do, and is given something now.
-    pub fn begin(&mut self) {
-        self.since = self.submits.as_ref().and_then(Submits::number).map(|number| (number, Instant::now()));
-    }
-
-    /// It has done all that it was given.
-    pub fn end(&mut self) {
-        let Some((before, began)) = self.since.take() else { return };
-        let took = began.elapsed().as_secs_f64();
-        self.ahead.done(took);
-        let after = self.submits.as_ref().and_then(Submits::number).unwrap_or(before);
-        // The last is the one that asks.
-        let submits = after.saturating_sub(before + 1);
-        if submits > 0 {
-            let each = took / submits as f64;
-            self.mean_s = Some(self.mean_s.map_or(each, |mean| mean + NEWEST * (each - mean)));
+    /// Without submits there is no queue: it measures nothing and waits for nothing.
+    pub fn new(submits: Option<Submits>, device: &Device) -> Self {
+        Gauge {
+            device: device.clone(),
+            submits,
+            ahead: Ahead::default(),
+            begun: 0,
+            since: None,
+            measures: false,
+            open: None,
+            stretches: vec![],
+            longest_s: None,
         }
     }
 
-    /// A layer is about to be given to the device; whether it is to be waited for first. The processor has no queue.
-    pub fn is_enough_ahead(&mut self) -> bool {
-        self.submits.is_some() && self.ahead.is_enough()
+    /// The device has nothing to do, and is given a micro-batch now.
+    pub fn begin(&mut self) {
+        // Whatever a micro-batch left open that was stopped.
+        self.abandon();
+        self.since = Some(Instant::now());
+        self.measures = self.submits.is_some() && is_measured(self.begun);
+        self.begun += 1;
+        self.open();
     }
 
-    /// How long a submit takes.
-    pub fn mean(&self) -> Option<Duration> {
-        self.mean_s.map(Duration::from_secs_f64)
+    /// A layer is about to be given: waits until the device is not too far behind. The processor has no queue.
+    pub fn layer(&mut self) {
+        if self.submits.is_none() {
+            return;
+        }
+        self.close();
+        if self.ahead.is_enough() {
+            let _ = self.device.sync();
+        }
+        self.open();
+    }
+
+    /// Waits until the device has done all that it was given. A fault of it shows when the step is read.
+    pub fn end(&mut self) {
+        self.close();
+        let is_done = self.device.sync().is_ok();
+        let Some(since) = self.since.take() else { return };
+        let (took_s, usual) = (since.elapsed().as_secs_f64(), self.ahead.layer_s);
+        self.ahead.done(took_s);
+        let is_unusual = usual.zip(self.ahead.layer_s).is_some_and(|(usual, now)| now > FROZEN * usual);
+        let was_frozen = is_unusual && took_s > FROZEN_S_MIN;
+        let stretches = self.stretches.drain(..);
+        if is_done
+            && !was_frozen
+            && let Some(longest) = stretches.filter_map(Stretch::submit_s).reduce(f64::max)
+        {
+            self.longest_s = Some(longest);
+        }
+    }
+
+    fn open(&mut self) {
+        if !self.measures {
+            return;
+        }
+        // What fusion holds back belongs to the stretch before.
+        let _ = self.device.flush();
+        let token = Dispatch::profile_start(self.device.as_dispatch()).ok().flatten();
+        let before = self.submits.as_ref().and_then(Submits::number);
+        self.open = token.zip(before);
+    }
+
+    fn close(&mut self) {
+        let Some((token, before)) = self.open.take() else { return };
+        let _ = self.device.flush();
+        let after = self.submits.as_ref().and_then(Submits::number);
+        // Ends the stretch and fetches the device's stamps, with submits of its own.
+        let Ok(time) = Dispatch::profile_end(self.device.as_dispatch(), token, ProfileOptions::default()) else { return };
+        // The last is the one that asks for the number.
+        if let Some(submits) = after.and_then(|after| after.checked_sub(before + 1)).filter(|submits| *submits > 0) {
+            self.stretches.push(Stretch { submits, time });
+        }
+    }
+
+    fn abandon(&mut self) {
+        if let Some((token, _)) = self.open.take() {
+            Dispatch::profile_abandon(self.device.as_dispatch(), token);
+        }
+        self.stretches.clear();
+    }
+
+    /// How long the longest submit takes, as far as it is known.
+    pub fn longest(&self) -> Option<Duration> {
+        self.longest_s.map(Duration::from_secs_f64)
     }
 
     /// What was measured does not hold any more.
     pub fn forget(&mut self) {
-        (self.ahead, self.since, self.mean_s) = (Ahead::default(), None, None);
+        self.abandon();
+        (self.ahead, self.begun, self.since, self.longest_s) = (Ahead::default(), 0, None, None);
     }
 
     /// Whether a submit takes too long and cannot be made shorter by giving it fewer launches: there must be less in each.
     pub fn is_at_its_end(&self) -> bool {
-        self.submits.as_ref().is_some_and(|s| s.launches == 1) && self.mean().is_some_and(|mean| mean > SUBMIT_MAX)
+        self.submits.as_ref().is_some_and(|s| s.launches == 1) && self.longest().is_some_and(|longest| longest > SUBMIT_MAX)
     }
 }
 
 impl Drop for Gauge {
     fn drop(&mut self) {
-        if let (Some(submits), Some(mean)) = (&self.submits, self.mean()) {
-            submits.remember(mean);
+        self.abandon();
+        if let (Some(submits), Some(longest)) = (&self.submits, self.longest()) {
+            submits.remember(longest);
         }
     }
 }
@@ -182,6 +281,11 @@ impl Drop for Gauge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::tensor::{DeviceKind, Tensor};
+    use nightjar_shaders::{
+        op,
+        tuning::{self, Choices},
+    };
 
     #[test]
     fn submits_that_are_too_long_or_too_short_change_the_number() {
@@ -193,6 +297,62 @@ mod tests {
         assert_eq!(suited(2, ms(1)), 10);
         assert_eq!(suited(1, ms(500)), 1, "never none");
         assert_eq!(suited(4, Duration::ZERO), 32);
+    }
+
+    /// On any adapter, software included; `None` where there is none outside CI.
+    fn gauge(launches: usize) -> Option<(Gauge, Device)> {
+        let options = Device::wgpu_options().device_kind(DeviceKind::DefaultDevice).tasks_max(launches);
+        let Ok((device, setup)) = options.init_with_setup() else {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "no wgpu adapter");
+            return None;
+        };
+        let submits = Submits::new(setup.queue, Some(launches), "A", None);
+        Some((Gauge::new(Some(submits), &device), device))
+    }
+
+    #[test]
+    fn submits_are_counted_and_timed_between_gates() {
+        let Some((mut gauge, device)) = gauge(1) else { return };
+        tuning::set(Choices::all());
+        let x = Tensor::<2>::ones([4, 8], &device);
+        // Each a launch, and each launch a submit.
+        let give = |launches: usize| (0..launches).map(|_| op::swiglu(&x)).collect::<Vec<_>>();
+        give(1);
+        gauge.measures = true;
+        gauge.open();
+        let mut kept = give(2);
+        gauge.layer();
+        kept.extend(give(5));
+        gauge.close();
+        assert_eq!(gauge.stretches.iter().map(|s| s.submits).collect::<Vec<_>>(), [2, 5]);
+        device.sync().unwrap();
+        let lengths: Vec<Option<f64>> = gauge.stretches.drain(..).map(Stretch::submit_s).collect();
+        assert!(lengths.iter().all(|s| s.is_some_and(|s| s > 0.0)), "{lengths:?}");
+    }
+
+    #[test]
+    fn micro_batches_are_measured_when_their_kernels_are_known() {
+        assert_eq!((0..200).filter(|n| is_measured(*n)).collect::<Vec<_>>(), [3, 64, 128, 192]);
+        let Some((mut gauge, device)) = gauge(32) else { return };
+        let mut x = Tensor::<2>::ones([4, 8], &device);
+        let mut micro_batch = |gauge: &mut Gauge| {
+            gauge.begin();
+            for _ in 0..3 {
+                gauge.layer();
+                x = x.clone().mul_scalar(0.5).exp();
+            }
+            gauge.end();
+            gauge.longest().is_some()
+        };
+        assert_eq!([0; 5].map(|_| micro_batch(&mut gauge)), [false, false, false, true, true]);
+        gauge.forget();
+        assert_eq!([0; 4].map(|_| micro_batch(&mut gauge)), [false, false, false, true]);
+        // One that is stopped in the middle leaves nothing behind.
+        gauge.begun = UNMEASURED;
+        gauge.begin();
+        gauge.layer();
+        gauge.forget();
+        assert!(gauge.open.is_none() && gauge.stretches.is_empty());
     }
 
     #[test]

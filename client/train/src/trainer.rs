@@ -92,6 +92,12 @@ impl Portion {
         Portion { micro_batch: if recompute { fits(true) } else { plain } as usize, recompute }
     }
 
+    /// Bytes that its activations and logits take, as far as they can be reckoned.
+    pub fn bytes(&self, spec: &ModelSpec, context: usize, device: &Device) -> u64 {
+        let of_sample = Self::sample_bytes(spec, context.max(1) as u64, self.recompute, device);
+        Self::fixed_bytes(spec, device) + self.micro_batch as u64 * of_sample
+    }
+
     /// Bytes of the logits of a chunk of tokens, twice, since their gradient's product needs room as well.
     fn fixed_bytes(spec: &ModelSpec, device: &Device) -> u64 {
         let vocabulary = spec.vocab_size as usize;
@@ -235,13 +241,11 @@ impl Trainer {
                 return Err(TrainError::Stopped);
             }
             let (inputs, targets) = (part.inputs(), part.targets());
-            let pass = Gradients { operands: &operands, scale: share, recompute, go_on: &mut || go_on(Gate::Layer) };
-            let g = self.model.gradient(pass, &inputs, &targets, part.context())?.ok_or(TrainError::Stopped)?;
-            read = read.register(g.nats);
-            match &mut sum {
-                Some(sum) => sum.add(g.gradient),
-                None => sum = Some(g.gradient),
-            }
+            let go_on = &mut || go_on(Gate::Layer);
+            let pass = Gradients { operands: &operands, scale: share, earlier: sum.take(), recompute, go_on };
+            let made = self.model.gradient(pass, &inputs, &targets, part.context())?.ok_or(TrainError::Stopped)?;
+            read = read.register(made.nats);
+            sum = Some(made.sum);
         }
         let gradient = sum.ok_or(TrainError::EmptyBatch)?;
         for block in &gradient.blocks {

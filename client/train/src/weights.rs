@@ -126,12 +126,33 @@ impl Weights {
     pub fn head(&self, layers: usize) -> &Tensor<2> {
         self.blocks.get(2 + layers * LAYER_BLOCKS).unwrap_or(&self.blocks[0])
     }
+}
 
-    /// Adds `other`, block by block.
-    pub fn add(&mut self, other: Weights) {
-        for (mine, theirs) in self.blocks.iter_mut().zip(other.blocks) {
-            let sum = mine.clone() + theirs;
-            *mine = sum;
-        }
+/// A gradient in the making. The backward pass gives its last block first; each is added to what earlier micro-batches gave
+/// as soon as it is there, so that never two whole gradients are held.
+pub(crate) struct Sum {
+    earlier: Vec<Tensor<2>>,
+    made: Vec<Tensor<2>>,
+}
+
+impl Sum {
+    /// On top of what there is; with nothing, the gradient by itself.
+    pub fn onto(earlier: Option<Weights>) -> Self {
+        let earlier = earlier.map_or(vec![], |weights| weights.blocks);
+        Sum { made: Vec::with_capacity(earlier.len()), earlier }
+    }
+
+    /// The next block, from the end.
+    pub fn push(&mut self, block: Tensor<2>) {
+        self.made.push(match self.earlier.pop() {
+            Some(earlier) => earlier + block,
+            None => block,
+        });
+    }
+
+    /// After the first block.
+    pub fn finish(mut self) -> Weights {
+        self.made.reverse();
+        Weights { blocks: self.made }
     }
 }

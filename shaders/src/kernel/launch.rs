@@ -16,9 +16,9 @@ use std::sync::Arc;
 /// second row without gigabytes, and of the last row at most so many have nothing to do.
 const ACROSS: usize = 1024;
 
-/// Whether WGSL kernels run on this device.
+/// Whether WGSL kernels run on this device: not on CUDA, nor in a build whose `wgpu` devices take SPIR-V.
 pub fn runs_on(device: &Device) -> bool {
-    matches!(device.as_dispatch(), DispatchDevice::Cube(cubecl::Device::Wgpu(_)))
+    !cfg!(feature = "vulkan") && matches!(device.as_dispatch(), DispatchDevice::Cube(cubecl::Device::Wgpu(_)))
 }
 
 /// What a kernel's `alias Elem` stands for: the type in memory, while all is computed in f32.

@@ -29,7 +29,33 @@ pub fn update(device: &Device, seed: u64) -> Result<(), String> {
         close("w", updated, &want_w, 1e-5)?;
         same_bits("weights held by another", &read(held)?, &w)?;
     }
-    Ok(())
+    sick_values_stay_alone(device, seed, u)
+}
+
+/// A gradient that is not finite spoils its own weight and no other; and nothing stays nothing.
+fn sick_values_stay_alone(device: &Device, seed: u64, u: Update) -> Result<(), String> {
+    let (n, d) = (5, 130);
+    let run = |g: &[f32]| {
+        let tensor = |values: &[f32]| upload(values, [g.len() / d, d], device);
+        let all = [1, 2, 3].map(|stream| draw(seed, stream, g.len()).iter().map(|x| x.abs()).collect::<Vec<_>>());
+        let [w, m, v] = op::adamw(tensor(&all[0]), tensor(&all[1]), tensor(&all[2]), &tensor(g), u);
+        Ok::<_, String>([read(w)?, read(m)?, read(v)?])
+    };
+    let mut g = draw(seed, 4, n * d);
+    let clean = run(&g)?;
+    let sick = [(0, f32::NAN), (256, f32::INFINITY), (n * d - 1, f32::NEG_INFINITY)];
+    sick.iter().for_each(|(at, bad)| g[*at] = *bad);
+    for (mut got, clean) in run(&g)?.into_iter().zip(clean) {
+        for (at, bad) in sick {
+            if got[at].is_finite() {
+                return Err(format!("a gradient of {bad} gives {}", got[at]));
+            }
+            got[at] = clean[at];
+        }
+        same_bits("beside a gradient that is not finite", &got, &clean)?;
+    }
+    let nothing = run(&[])?;
+    if nothing.iter().all(Vec::is_empty) { Ok(()) } else { Err("nothing does not stay nothing".into()) }
 }
 
 pub const UPDATE_MUTANTS: &[(&str, &str, &str)] = &[
@@ -70,7 +96,13 @@ pub fn sum_of_squares(device: &Device, seed: u64) -> Result<(), String> {
             }
         }
     }
-    Ok(())
+    // More spans than workgroups stand in a row, and something in the last of them.
+    let (n, d) = (1030, 16_384);
+    let mut g = vec![0.0; n * d];
+    (g[1], g[n * d - 1]) = (2.0, 3.0);
+    let got = read(op::sum_of_squares(&upload(&g, [n, d], device)))?;
+    same_bits("more spans than a row of workgroups", &got, &[13.0])?;
+    same_bits("of nothing", &read(op::sum_of_squares(&upload(&[], [0, 8], device)))?, &[0.0])
 }
 
 pub const SQUARES_MUTANTS: &[(&str, &str, &str)] = &[
@@ -80,4 +112,5 @@ pub const SQUARES_MUTANTS: &[(&str, &str, &str)] = &[
     ("grad_norm", "half = SIZE / 2u", "half = SIZE / 4u"),
     ("grad_norm", "is_bad[lane] |= is_bad[lane + half]", "is_bad[lane] &= is_bad[lane + half]"),
     ("grad_norm", "index * shape.span", "index * shape.span + 1u"),
+    ("grad_norm", "group.y * groups.x + group.x", "group.x"),
 ];

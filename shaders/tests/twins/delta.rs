@@ -12,8 +12,9 @@ use nightjar_shared::{
     run_spec::DeltaSpec,
 };
 
-/// Tensors of one value to several chunks, most of them with a short last chunk.
-fn models() -> [ModelSpec; 2] {
+/// Tensors of one value to several chunks, most of them with a short last chunk; and of the last model more chunks than
+/// workgroups stand in a row.
+fn models() -> [ModelSpec; 3] {
     let little = ModelSpec {
         vocab_size: 67,
         hidden_size: 62,
@@ -23,7 +24,8 @@ fn models() -> [ModelSpec; 2] {
         num_key_value_heads: 1,
         ..ModelSpec::tiny()
     };
-    [little.clone(), ModelSpec { vocab_size: 3, hidden_size: 2, intermediate_size: 1, ..little }]
+    let tiny = ModelSpec { vocab_size: 3, hidden_size: 2, intermediate_size: 1, ..little.clone() };
+    [little, tiny.clone(), ModelSpec { num_hidden_layers: 120, ..tiny }]
 }
 
 /// What is asked of an encoder, ties aside: planes that this model has, whose values are as large as any left out, and
@@ -161,6 +163,7 @@ pub const ENCODE_MUTANTS: &[(&str, &str, &str)] = &[
     ("delta_encode", "select(0.0, v, shape.feedback != 0.0)", "v"),
     ("delta_encode", "u32((bitcast<u32>(v) & EXPONENT) == EXPONENT)", "0u"),
     ("delta_encode", "select(bitcast<u32>(mean), 1u, all.y > 0.0)", "bitcast<u32>(mean)"),
+    ("delta_encode", "group.y * groups.x + group.x", "group.x"),
 ];
 
 pub fn add(device: &Device, seed: u64) -> Result<(), String> {
@@ -170,7 +173,7 @@ pub fn add(device: &Device, seed: u64) -> Result<(), String> {
             let spec = DeltaSpec { codec: CodecId::Sparse2, k, ..DeltaSpec::default() };
             let mut g = draw(seed, 1, n);
             // A chunk that sends nothing, and magnitudes of which one is zero.
-            g[..n.min(4500)].fill(0.0);
+            g[..(n / 4).min(4500)].fill(0.0);
             g[0] = 1e-3;
             let planes = Planes::select(&model, &spec, &g, &mut vec![0.0; n]);
             for share in [1.0, 0.3, -0.77] {
@@ -194,4 +197,5 @@ pub const ADD_MUTANTS: &[(&str, &str, &str)] = &[
     ("delta_add", "entry >> 14u & 1u) == 1u", "entry >> 14u & 1u) == 0u"),
     ("delta_add", "if code != 0u", "if code != 300u"),
     ("delta_add", "i += 64u", "i += 65u"),
+    ("delta_add", "group.y * groups.x + group.x", "group.x"),
 ];

@@ -115,7 +115,14 @@ fn half_and_sick(device: &Device, seed: u64) -> Result<(), String> {
         return Err("a gradient that is not finite is lost, or goes astray".into());
     }
     dx[4 * d..][..d].copy_from_slice(&clean[4 * d..][..d]);
-    same_bits("rows beside a sick one", &dx, &clean)
+    same_bits("rows beside a sick one", &dx, &clean)?;
+    let nothing = || upload(&[], [0, d], device);
+    let (gain, inverse) = (upload(&gain, [1, d], device), upload(&[], [0, 1], device));
+    let (dx, dgain) = op::rms_norm_backward(&nothing(), &nothing(), &gain, &inverse, nothing());
+    if dx.dims() != [0, d] || read(dgain)? != vec![0.0; d] {
+        return Err("nothing has a gradient".into());
+    }
+    Ok(())
 }
 
 pub const BACKWARD_MUTANTS: &[(&str, &str, &str)] = &[

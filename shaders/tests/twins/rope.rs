@@ -74,4 +74,5 @@ pub const MUTANTS: &[(&str, &str, &str)] = &[
     ("rope", "token % shape.context", "token % 1u"),
     ("rope", "head * 2u * shape.half", "head * shape.half"),
     ("rope", "pair >= shape.pairs", "pair + 1u >= shape.pairs"),
+    ("rope", "group.y * groups.x + group.x", "group.x"),
 ];

@@ -40,7 +40,26 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
     (x[2], x[2 * width + 5]) = (f32::NAN, f32::NEG_INFINITY);
     let mut got = read(op::swiglu(&upload(&x, [n, 2 * width], device)))?;
     (got[2], got[width + 5]) = (clean[2], clean[width + 5]);
-    same_bits("values beside those that are not finite", &got, &clean)
+    same_bits("values beside those that are not finite", &got, &clean)?;
+    // Backward each pair by itself, whether it is sick itself or its gradient is.
+    let dy = draw(seed, 6, n * width);
+    let run =
+        |x: &[f32], dy: &[f32]| read(op::swiglu_backward(upload(x, [n, 2 * width], device), &upload(dy, [n, width], device)));
+    let mut sick_dy = dy.clone();
+    (sick_dy[7], sick_dy[width + 9]) = (f32::NAN, f32::INFINITY);
+    let mut got = run(&x, &sick_dy)?;
+    let mut sick = vec![];
+    // The pair of value `at` of row `row` has its gate and, a width behind, what the gate is for.
+    for (row, at) in [(0, 2), (0, 7), (1, 5), (1, 9)] {
+        sick.extend([row * 2 * width + at, (row * 2 + 1) * width + at]);
+    }
+    (x[2], x[2 * width + 5]) = (0.5, 0.5);
+    let clean = run(&x, &dy)?;
+    if [2, 7, width + 7].iter().any(|at| got[*at].is_finite()) {
+        return Err("a gradient of what is not finite is finite".into());
+    }
+    sick.into_iter().for_each(|at| got[at] = clean[at]);
+    same_bits("gradients beside those that are not finite", &got, &clean)
 }
 
 /// Rows of f16: computed in f32, rounded once.
@@ -69,4 +88,5 @@ pub const MUTANTS: &[(&str, &str, &str)] = &[
     ("swiglu_backward", "(1.0 - s)", "s"),
     ("swiglu_backward", "(g * silu)", "(g * s)"),
     ("swiglu_backward", "at >= shape.results", "at + 1u >= shape.results"),
+    ("swiglu_backward", "group.y * groups.x + group.x", "group.x"),
 ];

@@ -10,8 +10,9 @@ use nightjar_shared::{
     version::{VersionError, Weights, update},
 };
 
-fn model() -> ModelSpec {
-    ModelSpec {
+/// Tensors of several blocks; and more blocks than workgroups stand in a row.
+fn models() -> [ModelSpec; 2] {
+    let little = ModelSpec {
         vocab_size: 37,
         hidden_size: 30,
         intermediate_size: 43,
@@ -19,16 +20,21 @@ fn model() -> ModelSpec {
         num_attention_heads: 3,
         num_key_value_heads: 1,
         ..ModelSpec::tiny()
-    }
+    };
+    let deep = ModelSpec { vocab_size: 3, hidden_size: 6, intermediate_size: 2, num_hidden_layers: 160, ..little.clone() };
+    [little, deep]
 }
 
 pub fn check(device: &Device, seed: u64) -> Result<(), String> {
-    let model = model();
+    models().iter().try_for_each(|model| check_model(device, seed, model))
+}
+
+fn check_model(device: &Device, seed: u64, model: &ModelSpec) -> Result<(), String> {
     let n = model.parameters();
     let mut drawn = draw(seed, 1, n);
     // Tensors with other steps.
     drawn[..500].iter_mut().for_each(|w| *w *= 40.0);
-    let start = Weights::start(&model, &drawn);
+    let start = Weights::start(model, &drawn);
     let steps: Vec<i32> = start.tensors.iter().map(|t| t.step_exponent).collect();
     for codec in [CodecId::Blocks8, CodecId::Blocks4, CodecId::Blocks2] {
         // Changes dense and sparse, one-sided, small and large, and some blocks without any, over three versions.
@@ -46,9 +52,9 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
         let mut on_device = upload(&start.flat(), [n], device);
         for _ in 0..3 {
             let version = weights.version;
-            let bytes = update::publish(&model, codec, &mut weights, &mut feedback);
+            let bytes = update::publish(model, codec, &mut weights, &mut feedback);
             let on_host = upload(&read(on_device.clone())?, [n], &Device::flex());
-            let apply = |tensor, version| op::update::update_apply(tensor, &model, &steps, version, &bytes);
+            let apply = |tensor, version| op::update::update_apply(tensor, model, &steps, version, &bytes);
             let failed = |e: VersionError| format!("{codec:?}: {e}");
             if apply(on_device.clone(), Version(version.0 + 1)).is_ok() {
                 return Err(format!("{codec:?}: an update of another version is taken"));
@@ -57,7 +63,7 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
             same_bits(&format!("{codec:?} to {}", weights.version), &read(on_device.clone())?, &weights.flat())?;
             same_bits("on the host", &read(apply(on_host, version).map_err(failed)?)?, &weights.flat())?;
         }
-        refusals(device, &model, &start, &steps, codec)?;
+        refusals(device, model, &start, &steps, codec)?;
     }
     Ok(())
 }
@@ -112,4 +118,5 @@ pub const MUTANTS: &[(&str, &str, &str)] = &[
     ("update_apply", "* block.step;\n    weights", ";\n    weights"),
     ("update_apply", ">= 16777216.0", ">= 33554432.0"),
     ("update_apply", "at % 4u * 8u", "at % 2u * 8u"),
+    ("update_apply", "group.y * groups.x + group.x", "group.x"),
 ];

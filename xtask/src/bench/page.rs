@@ -1,6 +1,6 @@
 //! The figures as tables for people.
 
-use super::report::{Growth, Machine, Report, Row};
+use super::report::{Growth, Guest, Machine, Report, Row};
 use std::fmt::Write;
 
 const HEAD: &str = "\
@@ -15,7 +15,8 @@ products), not what is computed a second time; its share is of the device's *cei
 type through the same runtime in the same run. *Memory* is the peak: of a GPU what its runtime holds, of the processor the whole process.
 *Burn* is Burn's own operations alone, *ours* takes our kernel wherever there is one (a start on a new device measures each
 and takes those that gain). On the processor (`flex`) there is one way, the CPU twins. Products are in f32 unless a row says
-f16 or bf16; weights and sums always are.
+f16 or bf16; weights and sums always are. PyTorch's rows are the same model, batch and optimizer in the same run, where `python3`, or
+what `--python FILE` names, has it.
 ";
 
 /// The whole page.
@@ -35,6 +36,9 @@ pub fn machine(m: &Machine) -> String {
     put(&mut text, format_args!(" ({})\n\n", driver.trim()));
     if m.device.software && m.device.device != "flex" {
         text.push_str("A program that plays GPU on the processor: it shows that things work, not how fast they are.\n\n");
+    }
+    if m.device.gives_way {
+        text.push_str("Its driver gives queues of low global priority, and ours is one.\n\n");
     }
     if let Some(c) = &m.ceiling {
         let side = c.matmul_side;
@@ -58,8 +62,23 @@ pub fn machine(m: &Machine) -> String {
         put(&mut text, format_args!("From a worker's start to the end of its first step (0.8M, 2×128): {:.1} s", s.new_s));
         put(&mut text, format_args!(" on a new device, {:.1} s on one that is known.\n\n", s.known_s));
     }
+    guests(&mut text, &m.guests);
     grown(&mut text, &m.growth);
     text
+}
+
+/// What another program's small work waits, sixty times a second.
+fn guests(text: &mut String, all: &[(String, Guest)]) {
+    if all.is_empty() {
+        return;
+    }
+    text.push_str("Milliseconds until a copy of 4 MiB is done that another program asks for sixty times a second:\n\n");
+    text.push_str("| meanwhile the GPU | median | 95 of 100 | worst |\n|---|---|---|---|\n");
+    for (what, g) in all {
+        let told = if what == "idle" { "does nothing else".into() } else { format!("trains 10M at {what} priority") };
+        put(text, format_args!("| {told} | {:.2} | {:.2} | {:.2} |\n", g.median_ms, g.p95_ms, g.worst_ms));
+    }
+    text.push('\n');
 }
 
 fn row(text: &mut String, r: &Row, ceiling: Option<f64>) {
@@ -158,22 +177,25 @@ mod tests {
         };
         let row = |way: &str, outcome| Row { size: "10M".into(), way: way.into(), shape: "8×128".into(), outcome };
         let growth = |way: &str, bytes| Growth { what: "loss".into(), way: way.into(), tokens: 64, vocabulary: 256, bytes };
-        let device =
-            Device { device: "wgpu:0".into(), name: "A".into(), api: "vulkan".into(), driver: "B 1".into(), software: false };
+        let [device, name, api, driver] = ["wgpu:0", "A", "vulkan", "B 1"].map(String::from);
+        let device = Device { device, name, api, driver, software: false, gives_way: true };
         let ceiling = Some(Ceiling { matmul_side: 64, matmul_flops: 1e10, matmul_flops_half: Some(2e10), copy_bytes_per_s: 1e9 });
         let rows = vec![row("ours", Ok(trained)), row("ours-f16", Ok(trained)), row("burn", Err("no | room".into()))];
         let starts = Some(Starts { new_s: 30.0, known_s: 4.0 });
-        let machine =
-            Machine { device, ceiling, rows, starts, growth: vec![growth("burn", Ok(2048)), growth("ours", Err("x".into()))] };
+        let growth = vec![growth("burn", Ok(2048)), growth("ours", Err("x".into()))];
+        let guests = vec![("low".into(), Guest { median_ms: 0.5, p95_ms: 1.25, worst_ms: 9.0 })];
+        let machine = Machine { device, ceiling, rows, starts, growth, guests };
         let kept: Machine = serde_json::from_str(&serde_json::to_string(&machine).unwrap()).unwrap();
         for part in [
             "## A (vulkan B 1)",
+            "queues of low global priority",
             "| 10M | 8×128 | ours | 1.00 k (900–1.10 k) | 5.00 G | 50 % | 1.00 MiB | 2.0 s |",
             "| 10M | 8×128 | ours-f16 | 1.00 k (900–1.10 k) | 5.00 G | 25 % | 1.00 MiB | 2.0 s |",
             "| 10M | 8×128 | burn | not measured: no / room |",
             "first step (0.8M, 2×128): 30.0 s on a new device, 4.0 s on one that is known.",
             "| tokens | vocabulary | burn | ours |",
             "| 64 | 256 | 2.00 KiB | x |",
+            "| trains 10M at low priority | 0.50 | 1.25 | 9.00 |",
         ] {
             assert!(super::machine(&kept).contains(part), "{part}\n{}", super::machine(&kept));
         }

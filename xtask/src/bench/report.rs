@@ -17,6 +17,9 @@ pub struct Machine {
     #[serde(default)]
     pub starts: Option<Starts>,
     pub growth: Vec<Growth>,
+    /// What the owner of a GPU feels, by what it does: `idle`, training in a queue of `low` or `normal` priority.
+    #[serde(default)]
+    pub guests: Vec<(String, Guest)>,
 }
 
 /// A device, as the example names it.
@@ -29,6 +32,9 @@ pub struct Device {
     pub driver: String,
     /// The processor, or a program that plays GPU on it.
     pub software: bool,
+    /// Whether its queue gives way to all others of the computer.
+    #[serde(default)]
+    pub gives_way: bool,
 }
 
 impl Device {
@@ -118,6 +124,14 @@ pub struct Growth {
     /// 0 for attention.
     pub vocabulary: u32,
     pub bytes: Result<u64, String>,
+}
+
+/// Milliseconds that a small piece of another program's work takes, sixty times a second.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub struct Guest {
+    pub median_ms: f64,
+    pub p95_ms: f64,
+    pub worst_ms: f64,
 }
 
 /// The example's answer to `start`.

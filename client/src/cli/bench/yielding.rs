@@ -232,7 +232,7 @@ fn report(args: &Yield, format: Format, parameters: usize, trials: &[Trial]) {
         ("resident_mib", "memory that it gives back, MiB", figures(&|t| t.resident_bytes as f64 / f64::from(1 << 20))),
         ("lost_s", "training lost if it is not thawed, s", figures(&|t| t.lost_s)),
         ("lost_steps", "training lost if it is not thawed, steps", figures(&|t| t.lost_steps)),
-        ("submit_ms", "mean length of what the GPU is given at once, ms", Figures::of(submits)),
+        ("submit_ms", "longest that the GPU is given at once, ms", Figures::of(submits)),
     ];
     let ready = trials.first().map(|t| t.ready.clone()).unwrap_or_default();
     if format.json {

@@ -74,8 +74,9 @@ impl Bench {
         let spec = parse_spec(&cut.job.run_spec_json)?;
         let slice = cut.job.slice.as_ref().ok_or(WorkError::Incomplete)?;
         let batches = batches(&spec, slice, room.disk)?;
-        let gauge = Gauge::new(self.submits.clone());
-        steps::run(&spec, &cut.job, &batches, trainer, &mut cut.progress, Course::Ahead(until), gauge, room)
+        let gauge = Gauge::new(self.submits.clone(), trainer.model().device());
+        let (course, bearing) = (Course::Ahead(until), &mut self.bearing);
+        steps::run(&spec, &cut.job, &batches, trainer, &mut cut.progress, course, gauge, bearing, room)
     }
 
     /// Where the lease that was trained last ended, to take it up again elsewhere.

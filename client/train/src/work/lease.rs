@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     batches::{Batch, BatchError, Shard},
+    bearing::Bearing,
     checkpoint::{Checkpoint, CheckpointError, CheckpointStore, LeaseProgress},
     device::OpenDevice,
     model::{Model, ModelError},
@@ -36,9 +37,9 @@ use std::{borrow::Cow, sync::atomic::AtomicBool};
 const EVALUATED_AT_ONCE: usize = 16;
 /// What the program, Burn and a driver take before there is a model.
 const RUNTIME_BYTES: u64 = 192 << 20;
-/// Numbers kept for each parameter while it trains: weights, two moments, a gradient and a sum of gradients, and at the
-/// lease's ends flat copies of base, weights, residual, and of the weights that its delta was made from.
-const STATE_FLOATS: u64 = 9;
+/// Numbers kept for each parameter while it trains: weights, two moments and a gradient, and at the lease's ends flat copies
+/// of base, weights, residual, and of the weights that its delta was made from.
+const STATE_FLOATS: u64 = 8;
 
 /// A lease that could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +112,7 @@ pub struct Bench {
     device: Device,
     precision: Precision,
     pub(super) submits: Option<Submits>,
+    pub(super) bearing: Bearing,
     pub(super) trainer: Option<(ModelSpec, AdamWConfig, Trainer)>,
     pub(super) cut: Option<Cut>,
 }
@@ -118,12 +120,13 @@ pub struct Bench {
 impl Bench {
     /// A bench on a device (see [`crate::open_device`]).
     pub fn new(device: Device) -> Self {
-        Bench { device, precision: Precision::Full, submits: None, trainer: None, cut: None }
+        Bench { device, precision: Precision::Full, submits: None, bearing: Bearing::default(), trainer: None, cut: None }
     }
 
-    /// A bench that keeps what a GPU is given at once short.
+    /// A bench that keeps what a GPU is given at once short, and within what it bears.
     pub fn of(opened: OpenDevice) -> Self {
-        Bench { precision: opened.precision, submits: opened.submits, ..Self::new(opened.device) }
+        let OpenDevice { device, precision, submits, bearing, .. } = opened;
+        Bench { precision, submits, bearing, ..Self::new(device) }
     }
 
     /// A bench on the processor, whatever the number of its threads (see [`crate::device::compute_alone`]).
@@ -150,8 +153,8 @@ impl Bench {
         let mut store = CheckpointStore::open(room.disk, room.checkpoint, flat.len())?;
         let (mut trainer, mut progress) = self.take_up(&spec, job, &flat, &store, room)?;
         let course = Course::Lease(&mut store);
-        let gauge = Gauge::new(self.submits.clone());
-        steps::run(&spec, job, &batches, &mut trainer, &mut progress, course, gauge, room)?;
+        let gauge = Gauge::new(self.submits.clone(), &self.device);
+        steps::run(&spec, job, &batches, &mut trainer, &mut progress, course, gauge, &mut self.bearing, room)?;
         let mut trained = Trained {
             lease_id: job.lease_id,
             steps: progress.steps as u32,
@@ -177,7 +180,7 @@ impl Bench {
         let weights = base::build(room.disk, &spec.model, base)?;
         let model = Model::new(&spec.model, &weights.flat(), &self.device)?;
         let samples = shard(&spec, slice, room.disk)?.range(range(slice))?;
-        let at_once = portion(&spec, room, &self.device, EVALUATED_AT_ONCE).micro_batch;
+        let at_once = portion(&spec, room, &self.bearing, &self.device, EVALUATED_AT_ONCE).micro_batch;
         let (nats, tokens) = trainer::evaluate(&model, &samples, at_once)?;
         let weights_file = keep_weights(base, &weights, room.disk)?;
         Ok(Evaluated { lease_id: job.lease_id, nats, tokens, weights_file })
@@ -220,7 +223,7 @@ impl Bench {
         room: &Room<'_>,
     ) -> Result<Trainer, WorkError> {
         let config = AdamWConfig::from(&spec.inner);
-        let portion = portion(spec, room, &self.device, spec.inner.batch_samples as usize);
+        let portion = portion(spec, room, &self.bearing, &self.device, spec.inner.batch_samples as usize);
         let mut trainer = match self.trainer.take() {
             Some((model, settings, mut trainer)) if model == spec.model && settings == config => {
                 trainer.load_weights(weights)?;
@@ -331,13 +334,13 @@ pub(super) fn parse_spec(json: &str) -> Result<RunSpec, WorkError> {
 
 /// How much of a batch goes through the model at once: what a quarter of the free memory holds, and what the owner
 /// allows holds beside the training state. A GPU's own memory cannot be asked through `wgpu`; the computer's stands in for
-/// it.
-pub(super) fn portion(spec: &RunSpec, room: &Room<'_>, device: &Device, samples: usize) -> Portion {
+/// it, until the device has shown that it bears less.
+pub(super) fn portion(spec: &RunSpec, room: &Room<'_>, bearing: &Bearing, device: &Device, samples: usize) -> Portion {
     let model = &spec.model;
     let allowed = match room.live.memory_bytes() {
         u64::MAX => u64::MAX,
         bytes => bytes.saturating_sub(RUNTIME_BYTES + 4 * STATE_FLOATS * model.parameters() as u64),
     };
     let context = model.max_position_embeddings as usize;
-    Portion::fitting(model, context, samples, allowed.min(room.memory_free / 4), device)
+    Portion::fitting(model, context, samples, allowed.min(room.memory_free / 4).min(bearing.most()), device)
 }

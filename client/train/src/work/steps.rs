@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     batches::Batch,
+    bearing::Bearing,
     checkpoint::{Checkpoint, CheckpointStore, LeaseProgress},
     submits::Gauge,
     trainer::{Gate, Portion, StepReport, TrainError, Trainer},
@@ -42,6 +43,7 @@ pub(super) fn run(
     progress: &mut LeaseProgress,
     course: Course<'_, '_>,
     gauge: Gauge,
+    bearing: &mut Bearing,
     room: &Room<'_>,
 ) -> Result<(), WorkError> {
     let now = Instant::now();
@@ -49,7 +51,7 @@ pub(super) fn run(
     let duty = Duty::new(room.live);
     let (told, saved, samples_max) = (now, now, usize::MAX);
     let mut steps =
-        Steps { spec, job, trainer, progress, course, room, device, duty, gauge, samples_max, told, saved, saved_steps };
+        Steps { spec, job, trainer, progress, course, room, device, duty, gauge, bearing, samples_max, told, saved, saved_steps };
     steps.take(batches)
 }
 
@@ -63,6 +65,7 @@ struct Steps<'a, 'd> {
     device: Device,
     duty: Duty<'a>,
     gauge: Gauge,
+    bearing: &'a mut Bearing,
     /// Samples at once, so that what the GPU is given is short.
     samples_max: usize,
     /// When progress was told.
@@ -89,7 +92,6 @@ impl Steps<'_, '_> {
             self.progress.samples += batch.samples() as u64;
             self.progress.tokens += report.tokens;
             // The update is under way still.
-            let _ = self.device.sync();
             self.gauge.end();
             let heard = || heard(self.room) || self.course.is_over();
             self.duty.rest(heard);
@@ -115,7 +117,8 @@ impl Steps<'_, '_> {
     /// step at hand begins again after it.
     fn step(&mut self, batch: &Batch, rate: f64) -> Result<Option<StepReport>, WorkError> {
         loop {
-            let portion = portion(self.spec, self.room, &self.device, self.spec.inner.batch_samples as usize);
+            let samples = self.spec.inner.batch_samples as usize;
+            let portion = portion(self.spec, self.room, self.bearing, &self.device, samples);
             let portion = Portion { micro_batch: portion.micro_batch.min(self.samples_max), ..portion };
             self.trainer.set_portion(portion);
             if self.gauge.is_at_its_end() && portion.micro_batch > 1 {
@@ -123,28 +126,33 @@ impl Steps<'_, '_> {
                 self.gauge.forget();
                 continue;
             }
-            let (room, device, duty, gauge) = (self.room, &self.device, &mut self.duty, &mut self.gauge);
+            let (room, duty, gauge) = (self.room, &mut self.duty, &mut self.gauge);
             let go_on = |gate| {
                 if gate == Gate::Layer {
                     // What was frozen or stopped leaves no long queue behind.
-                    if gauge.is_enough_ahead() {
-                        let _ = device.sync();
-                    }
+                    gauge.layer();
                     return !heard(room);
                 }
-                // Never more than one micro-batch is under way. A fault of the device shows when the step is read.
-                let _ = device.sync();
+                // Never more than one micro-batch is under way.
                 gauge.end();
                 duty.breathe(|| heard(room));
                 gauge.begin();
                 !heard(room)
             };
-            match self.trainer.step_while(batch, rate, go_on) {
-                Ok(report) => return Ok(Some(report)),
-                Err(TrainError::Stopped) if stopped(room) => return Ok(None),
-                Err(TrainError::Stopped) => self.answer()?,
+            self.bearing.begin(portion.bytes(&self.spec.model, batch.context(), &self.device));
+            let step = self.trainer.step_while(batch, rate, go_on);
+            match step {
+                Ok(report) => {
+                    self.bearing.end();
+                    return Ok(Some(report));
+                }
+                Err(TrainError::Stopped) => self.bearing.leave_off(),
                 Err(e) => return Err(e.into()),
             }
+            if stopped(self.room) {
+                return Ok(None);
+            }
+            self.answer()?;
         }
     }
 
@@ -186,7 +194,7 @@ impl Steps<'_, '_> {
             tokens: self.progress.tokens,
             train_ms: (self.progress.train_s * 1000.0) as u64,
             unsaved_ms: self.saved.elapsed().as_millis() as u64,
-            submit_us: self.gauge.mean().map_or(0, |mean| mean.as_micros() as u64),
+            submit_us: self.gauge.longest().map_or(0, |longest| longest.as_micros() as u64),
         }));
     }
 }

@@ -1,20 +1,22 @@
 //! Leases on a small model: state, checkpoints, faults, and what is kept from one to the next.
 
 use super::*;
-use crate::{DeviceSettings, open_device};
-use burn::tensor::Device;
+use crate::{DeviceSettings, OpenDevice, Portion, bearing::Bearing, open_device};
+use burn::tensor::{Device, DeviceKind};
+use nightjar_shaders::tuning::{self, Tuning};
 use nightjar_shared::{
     delta::{self, CodecId},
     disk::{Disk, FolderDisk},
     ids::BlobHash,
     model_spec::ModelSpec,
     rng,
-    run_spec::InnerState,
+    run_spec::{InnerState, RunSpec},
     version::{self, Weights, keyframe},
     wire::worker::{Base, Slice, Train, Trained, UpdateFile, from_worker},
 };
 use std::{
     cell::{Cell, RefCell},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -337,7 +339,7 @@ fn memory_that_is_allowed_bounds_the_micro_batch() {
     let (live, stop) = (Live::default(), AtomicBool::new(false));
     let samples = |memory_free| {
         let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free, live: &live, stop: &stop, say: &|_| {} };
-        lease::portion(&spec, &room, &Device::flex(), 64).micro_batch
+        lease::portion(&spec, &room, &Bearing::default(), &Device::flex(), 64).micro_batch
     };
     assert_eq!(samples(1 << 40), 64);
     assert_eq!(samples(0), 1);
@@ -345,4 +347,55 @@ fn memory_that_is_allowed_bounds_the_micro_batch() {
     assert_eq!(samples(1 << 40), 1, "less than the program itself takes");
     live.allow(1.0, 1 << 30);
     assert_eq!(samples(1 << 40), 64);
+}
+
+/// A worker that its first step takes down is given half as much by the next start, and so on until it lives.
+#[test]
+fn a_portion_that_took_the_worker_down_is_not_tried_again() {
+    let (folder, disk, job, model) = scene();
+    let mut spec: serde_json::Value = serde_json::from_str(&job.run_spec_json).unwrap();
+    spec["inner"]["batch_samples"] = STEPS.into();
+    let slice = Some(Slice { samples: STEPS * STEPS, ..job.slice.clone().unwrap() });
+    let job = Train { run_spec_json: spec.to_string(), slice, ..job };
+    let cache = folder.path().join("cache");
+    let flex = || open_device(&DeviceSettings { choice: "flex".parse().unwrap(), threads: 1, cache: None }).unwrap();
+    let start = || OpenDevice { bearing: Bearing::of("a GPU", Some(&cache)), ..flex() };
+    let spec: RunSpec = serde_json::from_value(spec).unwrap();
+    let (live, stop) = (Live::default(), AtomicBool::new(false));
+    let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 40, live: &live, stop: &stop, say: &|_| {} };
+    let portion = |opened: &OpenDevice| lease::portion(&spec, &room, &opened.bearing, &opened.device, STEPS as usize);
+    let bytes = |opened: &OpenDevice| portion(opened).bytes(&model, 8, &opened.device);
+    let mut first = start();
+    assert_eq!(portion(&first), Portion { micro_batch: STEPS as usize, recompute: false });
+    let whole = bytes(&first);
+    first.bearing.begin(whole);
+    // What it leaves is what a process leaves that is killed.
+    let second = start();
+    assert!(bytes(&second) < whole && portion(&second) != portion(&first), "{:?}", portion(&second));
+    Bench::of(second).train(&job, &room).unwrap();
+    let third = start();
+    assert_eq!(third.bearing.most(), whole / 2, "what went well is no trial any more");
+}
+
+/// A GPU whose driver is reset takes its worker down: that it is the device's fault is said, and not a byte of the lease's
+/// state is harmed. Whoever comes next, on whatever device, goes on from the checkpoint.
+#[test]
+fn a_lost_device_ends_the_lease_at_its_checkpoint() {
+    let (_folder, disk, job, _) = scene();
+    let whole = train(&disk, &job, false).unwrap();
+    tuning::configure(Tuning::Minimal, None);
+    let Ok((device, setup)) = Device::wgpu_options().device_kind(DeviceKind::DefaultDevice).init_with_setup() else {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "no wgpu adapter: install mesa-vulkan-drivers and libvulkan1");
+        return;
+    };
+    // Lost before its first step: so none of its kernels has to be compiled for this.
+    setup.device.destroy();
+    let (live, stop) = (Live::default(), AtomicBool::new(false));
+    let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live: &live, stop: &stop, say: &|_| {} };
+    // The runtime panics at some of its calls, which ends the worker as well.
+    if let Ok(lost) = catch_unwind(AssertUnwindSafe(|| Bench::new(device).train(&job, &room))) {
+        assert!(lost.as_ref().is_err_and(WorkError::is_of_device), "{lost:?}");
+    }
+    assert_eq!(train(&disk, &job, true).unwrap().steps, STEPS - 1, "the checkpoint is still there");
+    assert_eq!(train(&disk, &job, false).unwrap().delta_hash, whole.delta_hash);
 }
