@@ -12,6 +12,8 @@ fn checkpoint(step: u64) -> Checkpoint {
         progress: LeaseProgress { lease_id: 7, base_version: 3, steps: step, train_s: 0.5, loss_sum: 3.25, ..Default::default() },
         weights: vector(0.25),
         moments: Moments { m: vector(100.0), v: vector(200.0), t: step },
+        // Every second one was saved in the middle of a step.
+        begun: (step % 2 == 1).then(|| Begun { samples: 3, nats: 1.5, gradient: vector(300.0) }),
     }
 }
 

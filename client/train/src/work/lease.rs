@@ -146,7 +146,7 @@ impl Bench {
         let flat = weights.flat();
         let batches = batches(&spec, slice, room.disk)?;
         let mut store = CheckpointStore::open(room.disk, room.checkpoint, flat.len())?;
-        let (mut trainer, mut progress) = self.take_up(&spec, job, &flat, &store, room)?;
+        let (mut trainer, mut progress) = self.take_up(&spec, job, &flat, &batches, &store, room)?;
         let gauge = Gauge::new(self.submits.clone());
         steps::run(&spec, job, &batches, &mut trainer, &mut progress, &mut store, gauge, room)?;
         let mut trained = Trained {
@@ -185,17 +185,18 @@ impl Bench {
         spec: &RunSpec,
         job: &Train,
         flat: &[f32],
+        batches: &[Batch],
         store: &CheckpointStore<'_>,
         room: &Room<'_>,
     ) -> Result<(Trainer, LeaseProgress), WorkError> {
         let config = AdamWConfig::from(&spec.inner);
         let base_version = job.base.as_ref().map_or(0, |b| b.version);
         let checkpoint = store.load()?.filter(|c| (c.progress.lease_id, c.progress.base_version) == (job.lease_id, base_version));
-        let (progress, weights, moments) = match checkpoint {
-            Some(Checkpoint { progress, weights, moments }) => (progress, Cow::Owned(weights), moments),
+        let (progress, weights, moments, begun) = match checkpoint {
+            Some(Checkpoint { progress, weights, moments, begun }) => (progress, Cow::Owned(weights), moments, begun),
             None => {
                 let progress = LeaseProgress { lease_id: job.lease_id, base_version, ..Default::default() };
-                (progress, Cow::Borrowed(flat), moments(spec, job, flat.len(), room.disk)?)
+                (progress, Cow::Borrowed(flat), moments(spec, job, flat.len(), room.disk)?, None)
             }
         };
         let portion = portion(spec, room, &self.device, spec.inner.batch_samples as usize);
@@ -212,6 +213,9 @@ impl Bench {
         };
         trainer.set_portion(portion);
         trainer.load_moments(&moments)?;
+        if let (Some(begun), Some(batch)) = (begun, batches.get(progress.steps as usize)) {
+            trainer.go_on_from(batch, &begun)?;
+        }
         Ok((trainer, progress))
     }
 }

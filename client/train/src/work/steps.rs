@@ -1,5 +1,5 @@
-//! The inner steps of a lease, at no more than the allowed rate and duty, with a checkpoint every so often, when one is
-//! asked for, and before it stops.
+//! The inner steps of a lease, at no more than the allowed rate and duty, with a checkpoint every so often, in the middle of
+//! a step where that takes longer, when one is asked for, and before it stops.
 
 use super::{
     duty::{self, Duty},
@@ -37,11 +37,12 @@ pub(super) fn run(
     room: &Room<'_>,
 ) -> Result<(), WorkError> {
     let now = Instant::now();
-    let (device, saved_steps) = (trainer.model().device().clone(), progress.steps);
+    let device = trainer.model().device().clone();
+    let saved_place = (progress.steps, trainer.samples_begun());
     let duty = Duty::new(room.live);
     let (told, saved, samples_max) = (now, now, usize::MAX);
     let mut steps =
-        Steps { spec, job, trainer, progress, store, room, device, duty, gauge, samples_max, told, saved, saved_steps };
+        Steps { spec, job, trainer, progress, store, room, device, duty, gauge, samples_max, told, saved, saved_place };
     steps.take(batches)
 }
 
@@ -61,7 +62,8 @@ struct Steps<'a, 'd> {
     told: Instant,
     /// When the state was last the same in memory and on the disk.
     saved: Instant,
-    saved_steps: u64,
+    /// Steps made by then, and samples of the next.
+    saved_place: (u64, usize),
 }
 
 impl Steps<'_, '_> {
@@ -88,7 +90,7 @@ impl Steps<'_, '_> {
             // The pauses that the owner's limits ask for belong to the work: it goes as fast as it may.
             self.progress.train_s = train_s_before + start.elapsed().as_secs_f64();
             self.answer()?;
-            let is_due = self.saved.elapsed() >= Duration::from_millis(self.job.checkpoint_ms);
+            let is_due = is_due(self.saved, self.job);
             if is_due && self.progress.steps < self.job.steps.into() {
                 self.save()?;
             }
@@ -99,8 +101,8 @@ impl Steps<'_, '_> {
         Ok(())
     }
 
-    /// One inner step; `None` if Stop came first. A checkpoint that is asked for in the middle is of the step before: the
-    /// step at hand begins again after it.
+    /// One inner step; `None` if Stop came first. A checkpoint in the middle has all micro-batches that are finished; one that
+    /// is under way when it is asked for begins again after it.
     fn step(&mut self, batch: &Batch, rate: f64) -> Result<Option<StepReport>, WorkError> {
         loop {
             let portion = portion(self.spec, self.room, &self.device, self.spec.inner.batch_samples as usize);
@@ -112,6 +114,7 @@ impl Steps<'_, '_> {
                 continue;
             }
             let (room, device, duty, gauge) = (self.room, &self.device, &mut self.duty, &mut self.gauge);
+            let (job, saved, mut has_more) = (self.job, self.saved, false);
             let go_on = |gate| {
                 if gate == Gate::Layer {
                     // What was frozen or stopped leaves no long queue behind.
@@ -125,12 +128,19 @@ impl Steps<'_, '_> {
                 gauge.end();
                 duty.breathe(|| heard(room));
                 gauge.begin();
-                !heard(room)
+                // There is a micro-batch more to save from the second on.
+                !(heard(room) || std::mem::replace(&mut has_more, true) && is_due(saved, job))
             };
             match self.trainer.step_while(batch, rate, go_on) {
                 Ok(report) => return Ok(Some(report)),
                 Err(TrainError::Stopped) if stopped(room) => return Ok(None),
-                Err(TrainError::Stopped) => self.answer()?,
+                Err(TrainError::Stopped) => {
+                    self.answer()?;
+                    if is_due(self.saved, self.job) {
+                        self.save()?;
+                        self.tell();
+                    }
+                }
                 Err(e) => return Err(e.into()),
             }
         }
@@ -140,7 +150,7 @@ impl Steps<'_, '_> {
     fn answer(&mut self) -> Result<(), WorkError> {
         if self.room.live.take_checkpoint() {
             self.save()?;
-            let saved = Saved { lease_id: self.job.lease_id, steps: self.saved_steps as u32 };
+            let saved = Saved { lease_id: self.job.lease_id, steps: self.saved_place.0 as u32 };
             (self.room.say)(from_worker::Body::Saved(saved));
         }
         Ok(())
@@ -148,10 +158,11 @@ impl Steps<'_, '_> {
 
     /// Writes what has changed since the last checkpoint, if anything has.
     fn save(&mut self) -> Result<(), WorkError> {
-        if self.progress.steps != self.saved_steps {
-            let (weights, moments) = (self.trainer.weights()?, self.trainer.moments()?);
-            self.store.save(&Checkpoint { progress: *self.progress, weights, moments })?;
-            self.saved_steps = self.progress.steps;
+        let place = (self.progress.steps, self.trainer.samples_begun());
+        if place != self.saved_place {
+            let (weights, moments, begun) = (self.trainer.weights()?, self.trainer.moments()?, self.trainer.begun()?);
+            self.store.save(&Checkpoint { progress: *self.progress, weights, moments, begun })?;
+            self.saved_place = place;
         }
         self.saved = Instant::now();
         Ok(())
@@ -169,6 +180,11 @@ impl Steps<'_, '_> {
             submit_us: self.gauge.mean().map_or(0, |mean| mean.as_micros() as u64),
         }));
     }
+}
+
+/// Whether the last checkpoint is as old as one may be.
+fn is_due(saved: Instant, job: &Train) -> bool {
+    saved.elapsed() >= Duration::from_millis(job.checkpoint_ms)
 }
 
 fn stopped(room: &Room<'_>) -> bool {
