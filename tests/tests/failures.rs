@@ -203,7 +203,7 @@ fn a_device_that_has_not_joined_holds_says_so_and_takes_an_invite() {
     says(&["anchor"]).refused(&["not joined", "nightjar join"]);
     says(&["leave"]).refused(&["not joined"]);
     let agent = place.start_volunteer("newcomer");
-    let why = until("a reason", || Some(says(&["why"])).filter(|why| why.stdout.contains("not joined")));
+    let why = until("a reason", || Some(says(&["why"])).filter(|why| why.status.success() && why.stdout.contains("not joined")));
     assert!(why.stdout.contains("nightjar join") && why.stdout.contains("nightjar open"), "{}", why.stdout);
     let status: serde_json::Value = serde_json::from_str(&says(&["status", "--json"]).good().stdout).unwrap();
     assert_eq!((&status["run"], &status["why"]["kind"]), (&serde_json::Value::Null, &"not_joined".into()), "{status}");

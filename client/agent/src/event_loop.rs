@@ -233,6 +233,7 @@ pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
         }
         agent.settle()?;
         if let Some(ending) = agent.ending.take() {
+            agent.note_the_end(&ending);
             agent.goodbye().await;
             return Ok(ending);
         }

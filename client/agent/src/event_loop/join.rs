@@ -3,7 +3,7 @@
 
 use super::{Agent, AgentError, Event, wall_now};
 use crate::{
-    clock,
+    clock, control,
     identity::Identity,
     join::{Answer, JoinError, Joined, Member},
     journal::{self, Journal},
@@ -12,8 +12,9 @@ use crate::{
     policy::Reading,
     preferences::Preferences,
     sensor::MemorySensor,
-    session::{Profile, Session},
+    session::{Ending, Profile, Session},
 };
+use jiff::Zoned;
 use nightjar_shared::wire::Role;
 use tokio::sync::oneshot;
 
@@ -71,6 +72,16 @@ impl Agent {
             Err(_) => format!("ready: device {}, in no run yet", self.device),
         };
         self.tell(&ready);
+    }
+
+    /// An end that nobody asked for is in the log too: whoever started this may be a service manager, which reads nothing.
+    pub(super) fn note_the_end(&mut self, ending: &Ending) {
+        let words = match ending {
+            Ending::Asked => return,
+            Ending::RunOver(words) => format!("the end: the run is over: {words}"),
+            Ending::Refused(words) => format!("the end: the coordinator refused this device: {words}"),
+        };
+        self.log.write(&control::timestamp(&Zoned::now()), &words);
     }
 
     /// Looks at an invite, and has its coordinator asked; that takes a moment, and [`Agent::knocked`] goes on from there.

@@ -43,7 +43,10 @@ pub(super) fn run(
     let (told, saved, samples_max) = (now, now, usize::MAX);
     let mut steps =
         Steps { spec, job, trainer, progress, store, room, device, duty, gauge, samples_max, told, saved, saved_place };
-    steps.take(batches)
+    room.live.set_in_steps(true);
+    let taken = steps.take(batches);
+    room.live.set_in_steps(false);
+    taken
 }
 
 struct Steps<'a, 'd> {
@@ -193,5 +196,6 @@ fn stopped(room: &Room<'_>) -> bool {
 
 /// Whether there is something else to do than the step at hand.
 fn heard(room: &Room<'_>) -> bool {
+    room.live.give_sign();
     stopped(room) || room.live.checkpoint_asked()
 }
