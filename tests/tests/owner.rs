@@ -345,54 +345,7 @@ fn a_full_disk_ends_the_agent_with_a_word_and_no_delta_is_lost() {
     assert!(duplicates.is_none_or(|d| d.is_null() || d == 0), "a delta was delivered twice");
 }
 
-/// A GPU goes away in the middle of a lease, as when a dock is unplugged or a driver starts anew. It is said, the lease is kept,
-/// and once the GPU is back it goes on.
-#[test]
-fn a_gpu_that_goes_away_is_said_and_its_lease_goes_on_when_it_is_back() {
-    let home = Home::new();
-    let cache = home.file("cache");
-    fs::create_dir_all(&cache).unwrap();
-    // The worker may read what lies there. A layer between program and driver plays the accident.
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/worker/vanishing_gpu.c");
-    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(cache.join("vanishing.so")).arg(source).status();
-    assert!(built.expect("a C compiler, as Rust's linking needs one").success());
-    let name = "VK_LAYER_NIGHTJAR_vanishing";
-    let manifest = serde_json::json!({ "file_format_version": "1.2.0", "layer": {
-        "name": name, "type": "GLOBAL", "library_path": cache.join("vanishing.so"), "api_version": "1.3.0",
-        "implementation_version": "1", "description": "a GPU that goes away",
-    }});
-    fs::write(cache.join("vanishing.json"), manifest.to_string()).unwrap();
-    let gone = cache.join("gone");
-    let mut command = home.place.device("den", &["run", "--policy", "always", "--device", "wgpu", "--threads", "1"]);
-    command.env("VK_LAYER_PATH", &cache).env("VK_INSTANCE_LAYERS", name).env("VANISHED", &gone);
-    let agent = Running::start(command, &home.place.path("den.log"));
-    until("an agent that answers", || home.status());
-    let status =
-        home.stands("training, or a word", |s| s["session"]["training"]["steps"] != 0 || s["session"]["trouble"].is_string());
-    if status["session"]["training"]["steps"] == 0 {
-        assert!(std::env::var_os("CI").is_none(), "no wgpu adapter: install mesa-vulkan-drivers and libvulkan1");
-        return println!("skipped: this machine has no wgpu adapter");
-    }
-
-    fs::write(&gone, "").unwrap();
-    let status = home.stands("a word about the GPU", |s| s["why"]["reason"].as_str().is_some_and(|r| r.contains("crashed")));
-    let why = &status["why"];
-    assert!(why["allowed"] == true && why["until"].is_string(), "{status}");
-    let lease = status["session"]["lease"].as_u64();
-    fs::remove_file(&gone).unwrap();
-    let is_delivered = || {
-        let ledger = home.json(&["ledger", "--json"])?;
-        ledger.as_array()?.iter().any(|delivery| delivery["lease"].as_u64() == lease).then_some(())
-    };
-    if lease.is_some() {
-        until("the delivery of the lease at hand", is_delivered);
-    }
-    home.stands("training", |s| s["session"]["working"] == true);
-    assert_eq!(agent.said().matches("panicked").count(), 0, "{}", agent.said());
-    agent.stop().good();
-}
-
-/// One that was there the last time, and is not now.
+/// A GPU that was there the last time, and is not now.
 #[test]
 fn a_gpu_that_is_not_there_is_named_and_another_choice_goes_on() {
     let home = Home::new();
