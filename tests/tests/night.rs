@@ -123,9 +123,10 @@ impl Night {
         println!("{kind}: {:?} after {:?}", why["reason"], since.elapsed());
         assert!(why["reason"].as_str().is_some_and(|reason| reason.contains(words)), "{why}");
         if at_once {
-            let state = self.worker().and_then(state);
-            assert!(state.is_none_or(|state| "TZX".contains(state)), "the worker goes on: {state:?}");
-            self.stopped = Some(self.work());
+            let Work { lease, steps, .. } = self.work();
+            // Of the idle class as it is, it may have to wait for a moment in which to take notice of the signal.
+            until("the worker's standstill", || self.worker().and_then(state).is_none_or(|s| "TZX".contains(s)).then_some(()));
+            self.stopped = Some(Work { lease, steps, ..self.work() });
         }
     }
 
