@@ -176,7 +176,11 @@ impl Night {
         let text: String = days.iter().map(|day| fs::read_to_string(day).unwrap()).collect();
         let mut reasons: Vec<String> = vec![];
         let mut trained = true;
-        for entry in text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line of the timeline")) {
+        for entry in text
+            .lines()
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_str::<Value>(line).expect("a line of the timeline"))
+        {
             trained |= entry["state"] == "run";
             if let (true, "hold", Some(kind)) = (trained, entry["state"].as_str().unwrap_or(""), entry["kind"].as_str()) {
                 reasons.push(kind.to_owned());
