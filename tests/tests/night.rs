@@ -168,24 +168,17 @@ impl Night {
         }
     }
 
-    /// The reasons for which it held, by its own timeline, each followed by training.
+    /// The reasons for which it held, by its own timeline, one after the other.
     fn reasons(&self) -> Vec<String> {
         let folder = fs::read_dir(self.place.path(DEVICE).join("history")).unwrap().flatten().map(|entry| entry.path());
         let mut days: Vec<_> = folder.filter(|path| path.extension().is_some_and(|e| e == "jsonl")).collect();
         days.sort();
         let text: String = days.iter().map(|day| fs::read_to_string(day).unwrap()).collect();
         let mut reasons: Vec<String> = vec![];
-        let mut trained = true;
-        for entry in text
-            .lines()
-            .filter(|line| !line.is_empty())
-            .map(|line| serde_json::from_str::<Value>(line).expect("a line of the timeline"))
-        {
-            trained |= entry["state"] == "run";
-            if let (true, "hold", Some(kind)) = (trained, entry["state"].as_str().unwrap_or(""), entry["kind"].as_str()) {
-                reasons.push(kind.to_owned());
-                trained = false;
-            }
+        let entries = text.lines().filter(|line| !line.is_empty());
+        for entry in entries.map(|line| serde_json::from_str::<Value>(line).expect("a line of the timeline")) {
+            let kind = entry["kind"].as_str().filter(|_| entry["state"] == "hold");
+            reasons.extend(kind.filter(|kind| reasons.last().is_none_or(|last| last != kind)).map(str::to_owned));
         }
         reasons
     }
