@@ -64,9 +64,14 @@ pub fn to_link(token: &[u8]) -> String {
     format!("{SCHEME}{}", BASE64URL_NOPAD.encode(token))
 }
 
-/// The token of a link, spaces around it forgiven.
+/// The token of a link. What mail programs and shells put in and around it is forgiven: line breaks, spaces, quotes.
 pub fn from_link(link: &str) -> Result<Vec<u8>, InviteError> {
-    let body = link.trim().strip_prefix(SCHEME).ok_or(InviteError::NotALink)?;
+    // A link that is too long with them is so without, by a wide margin.
+    if link.len() > 2 * LINK_MAX {
+        return Err(InviteError::Damaged);
+    }
+    let link: String = link.chars().filter(|c| !c.is_whitespace()).collect();
+    let body = link.trim_matches(['\'', '"']).strip_prefix(SCHEME).ok_or(InviteError::NotALink)?;
     if body.len() > LINK_MAX {
         return Err(InviteError::Damaged);
     }
@@ -107,6 +112,9 @@ mod tests {
     fn a_link_opens_to_what_was_sealed() {
         let link = to_link(&seal(&invite(), sign));
         assert_eq!(open(&from_link(&format!("  {link}\n")).unwrap(), verify), Ok(invite()));
+        let (head, tail) = link.split_at(40);
+        assert_eq!(open(&from_link(&format!("'{head}\r\n {tail}'")).unwrap(), verify), Ok(invite()));
+        assert_eq!(from_link(&format!("{link}{}", " ".repeat(1 << 20))), Err(InviteError::Damaged));
     }
 
     #[test]

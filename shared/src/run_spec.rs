@@ -3,9 +3,11 @@
 
 mod lease;
 mod merge;
+mod operator;
 
 pub use lease::{LeaseSpec, Pacing};
 pub use merge::{Average, Correction, MergeRule, MergeSpec, StalenessSpec};
+pub use operator::OperatorSpec;
 
 use crate::{delta::CodecId, model_spec::ModelSpec, model_spec::ModelSpecError, rng, version::update};
 use serde::{Deserialize, Serialize};
@@ -16,9 +18,12 @@ use serde::{Deserialize, Serialize};
 pub struct RunSpec {
     /// Shown to volunteers.
     pub name: String,
-    /// What the project is and who runs it, in a sentence or two; shown to volunteers.
+    /// What the project is, in a sentence or two; shown to volunteers.
     #[serde(default)]
     pub description: String,
+    /// Who runs it; shown to volunteers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<OperatorSpec>,
     /// All of the run's randomness starts here.
     #[serde(default = "defaults::seed")]
     pub seed: u64,
@@ -207,6 +212,24 @@ pub enum RunSpecError {
         /// What it may hold.
         allowed: &'static str,
     },
+    /// A text is too long, or missing.
+    #[error("{key} is {bytes} bytes long; allowed is {least} to {most}")]
+    TextLength {
+        /// Section and key.
+        key: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// The shortest that it may be.
+        least: usize,
+        /// The longest that it may be.
+        most: usize,
+    },
+    /// A text would do something where it is shown.
+    #[error("{key} holds a control character; write plain text")]
+    TextControl {
+        /// Section and key.
+        key: &'static str,
+    },
     /// A codec that deltas may have, but not updates.
     #[error("publish.codec is {0:?}; allowed is blocks8, blocks4 or blocks2")]
     UpdateCodec(CodecId),
@@ -216,6 +239,7 @@ impl RunSpec {
     /// Refuses what cannot be trained, naming the key and what is allowed.
     pub fn validate(&self) -> Result<(), RunSpecError> {
         self.model.validate()?;
+        self.validate_texts()?;
         let i = &self.inner;
         let ranges = [
             ("token_budget", self.token_budget as f64, 1.0, 1e18, "at least 1"),

@@ -44,6 +44,7 @@ pub fn spec(devices: u32) -> RunSpec {
     RunSpec {
         name: "cost".into(),
         description: String::new(),
+        operator: None,
         seed: 1,
         token_budget: 1 << 50,
         model: model(),

@@ -59,6 +59,7 @@ impl Scene {
         RunSpec {
             name: "simulated".into(),
             description: String::new(),
+            operator: None,
             seed: self.seed,
             token_budget: if self.grows() { 1 << 22 } else { 1 << 40 },
             model: ModelSpec {

@@ -177,7 +177,8 @@ fn text(bytes: usize) -> String {
 
 fn run_toml(token_budget: u64) -> String {
     format!(
-        "name = \"test\"\ntoken_budget = {token_budget}\n\n\
+        "name = \"test\"\ntoken_budget = {token_budget}\n\
+         operator = {{ name = \"the people of the test\", contact = \"test@run.example\" }}\n\n\
          [model]\nvocab_size = 256\nhidden_size = 16\nintermediate_size = 32\nnum_hidden_layers = 1\n\
          num_attention_heads = 2\nnum_key_value_heads = 2\nmax_position_embeddings = 32\nrope_theta = 10000.0\n\
          rms_norm_eps = 1e-5\ntie_word_embeddings = true\n\n\

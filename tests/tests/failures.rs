@@ -89,6 +89,10 @@ fn invites_that_are_cut_changed_or_not_for_here() {
     fs::rename(&place.state, place.path("state.first")).unwrap();
     let other = place.start_coordinator();
     run(place.device("latecomer", &["join", &invite])).refused(&["its key is another"]);
+    let waiting = place.start_volunteer("waiting");
+    until("an agent that waits for an invite", || waiting.said().contains("in no run yet").then_some(()));
+    run(place.device("waiting", &["join", &invite])).refused(&["its key is another"]);
+    waiting.stop().good();
     let volunteer = place.start_volunteer("volunteer");
     until("a word about the key", || volunteer.said().contains("its key is another").then_some(()));
     volunteer.stop().good();
@@ -192,9 +196,38 @@ fn flip_a_bit(file: &Path) {
 }
 
 #[test]
-fn commands_of_a_device_that_has_not_joined() {
-    let place = Place::empty();
-    run(place.device("nobody", &["run", "--device", "flex"])).refused(&["join"]);
+fn a_device_that_has_not_joined_holds_says_so_and_takes_an_invite() {
+    let place = Place::new(SMALL);
+    let coordinator = place.start_coordinator();
+    let says = |words: &[&str]| run(place.device("newcomer", words));
+    says(&["anchor"]).refused(&["not joined", "nightjar join"]);
+    says(&["leave"]).refused(&["not joined"]);
+    let agent = place.start_volunteer("newcomer");
+    let why = until("a reason", || Some(says(&["why"])).filter(|why| why.status.success() && why.stdout.contains("not joined")));
+    assert!(why.stdout.contains("nightjar join") && why.stdout.contains("nightjar open"), "{}", why.stdout);
+    let status: serde_json::Value = serde_json::from_str(&says(&["status", "--json"]).good().stdout).unwrap();
+    assert_eq!((&status["run"], &status["why"]["kind"]), (&serde_json::Value::Null, &"not_joined".into()), "{status}");
+    // The owner's "now" is no run to train in.
+    assert!(says(&["run-now", "1h"]).good().stdout.contains("not joined"));
+    says(&["leave"]).refused(&["not joined"]);
+
+    let invite = place.invite("volunteer");
+    for bad in ["hello", &invite[..invite.len() - 9], ""] {
+        says(&["join", bad]).refused(&["invite"]);
+    }
+    let mut for_one = place.invitation("volunteer");
+    for_one.args(["--devices", "1"]);
+    let for_one = run(for_one).good().stdout;
+    run(place.device("first", &["join", &for_one])).good();
+    says(&["join", &for_one]).refused(&["does not take this device", "invite"]);
+    // As a mail program breaks it.
+    let (head, tail) = invite.split_at(50);
+    let told = says(&["join", &format!("{head}\n  {tail}"), "--name", "attic"]).good().stdout;
+    assert!(told.contains("joined \"test\" as a volunteer") && told.contains("(attic)"), "{told}");
+    until("a merged delta", || agent.said().contains(", merged").then_some(()));
+    says(&["join", &invite]).refused(&["in the run \"test\" already", "nightjar leave"]);
+    agent.stop().good();
+    coordinator.stop().good();
 }
 
 #[test]

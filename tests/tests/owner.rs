@@ -206,7 +206,7 @@ fn a_second_agent_is_refused_and_the_first_goes_on() {
     let home = Home::new();
     let agent = home.start();
     home.says(&["run", "--policy", "always", "--device", "flex"]).refused(&["running already", "nightjar status"]);
-    home.says(&["join", &home.place.invite("volunteer")]).refused(&["running already"]);
+    home.says(&["join", &home.place.invite("volunteer")]).refused(&["in the run \"test\" already"]);
     home.stands("training", |s| s["session"]["working"] == true);
     agent.stop().good();
 }
@@ -218,11 +218,9 @@ fn a_damaged_file_is_named_with_what_to_do() {
     until("a merged delta", || (home.merged() >= 1).then_some(()));
     agent.stop().good();
     let start = || home.says(&["run", "--policy", "always", "--device", "flex", "--threads", "1"]);
-    for (name, words) in [
-        ("journal.json", &["journal.json", "damaged", "move it away"][..]),
-        ("membership.json", &["membership.json", "damaged", "join"]),
-        ("identity.pk8", &["identity.pk8", "move it away"]),
-    ] {
+    for (name, words) in
+        [("journal.json", &["journal.json", "damaged", "move it away"][..]), ("identity.pk8", &["identity.pk8", "move it away"])]
+    {
         let whole = fs::read(home.file(name)).unwrap();
         fs::write(home.file(name), &whole[..whole.len() / 2]).unwrap();
         start().refused(words);
@@ -240,6 +238,42 @@ fn a_damaged_file_is_named_with_what_to_do() {
     assert!(agent.said().contains("is damaged"), "{}", agent.said());
     assert!(month.with_extension("json.damaged").exists());
     agent.stop().good();
+}
+
+/// The agent runs on and says what is wrong; an invite for the same run mends it, and what was done is not forgotten.
+#[test]
+fn a_damaged_membership_is_told_and_joining_anew_mends_it() {
+    let home = Home::new();
+    let agent = home.start();
+    until("a merged delta", || (home.merged() >= 1).then_some(()));
+    agent.stop().good();
+    let whole = fs::read(home.file("membership.json")).unwrap();
+    fs::write(home.file("membership.json"), &whole[..whole.len() / 2]).unwrap();
+    let agent = home.start();
+    let status = home.stands("a word about it", |s| s["why"]["kind"] == "not_joined");
+    let told = status["why"]["reason"].as_str().unwrap();
+    assert!(told.contains("membership.json is damaged") && told.contains("nightjar join"), "{told}");
+    home.says(&["join", &home.place.invite("volunteer"), "--name", "den"]).good();
+    let status = home.stands("training", |s| s["session"]["working"] == true);
+    assert!(status["session"]["totals"]["leases"].as_u64() >= Some(1), "{status}");
+    agent.stop().good();
+}
+
+/// The service may come first and the invite later.
+#[test]
+fn a_service_can_be_installed_before_joining() {
+    let place = Place::empty();
+    // Stands in for systemd's own: it is asked for this and that, and agrees.
+    let tools = place.path("tools");
+    fs::create_dir(&tools).unwrap();
+    run(shell(&format!("printf '#!/bin/sh\\n' > {0}/systemctl && chmod 755 {0}/systemctl", tools.display()))).good();
+    let mut install = place.device("nobody", &["service", "install"]);
+    let path = std::env::var("PATH").unwrap();
+    install.env("PATH", format!("{}:{path}", tools.display())).env("XDG_CONFIG_HOME", place.path("config"));
+    let told = run(install).good().stdout;
+    assert!(told.contains("waits for an invite") && told.contains("nightjar join"), "{told}");
+    let unit = fs::read_to_string(place.path("config/systemd/user/nightjar.service")).unwrap();
+    assert!(unit.contains("\"run\"\n"), "{unit}");
 }
 
 /// A calendar's clock that was set is no reason for anything; here the owner's pause has been written by another calendar.
@@ -311,6 +345,21 @@ fn a_full_disk_ends_the_agent_with_a_word_and_no_delta_is_lost() {
     assert!(duplicates.is_none_or(|d| d.is_null() || d == 0), "a delta was delivered twice");
 }
 
+/// A GPU that was there the last time, and is not now.
+#[test]
+fn a_gpu_that_is_not_there_is_named_and_another_choice_goes_on() {
+    let home = Home::new();
+    let agent =
+        Running::start(home.place.device("den", &["run", "--policy", "always", "--threads", "1"]), &home.place.path("den.log"));
+    until("an agent that answers", || home.status());
+    home.says(&["prefs", "set", "device", "wgpu:7"]).good();
+    let status = home.stands("a word about it", |s| s["why"]["reason"].as_str().is_some_and(|r| r.contains("no wgpu adapter 7")));
+    assert!(status["why"]["allowed"] == true && status["why"]["until"].is_string(), "{status}");
+    home.says(&["prefs", "set", "device", "flex"]).good();
+    until("a merged delta", || (home.merged() >= 1).then_some(()));
+    agent.stop().good();
+}
+
 #[test]
 fn commands_explain_themselves_and_end_as_scripts_expect() {
     let place = Place::empty();
@@ -323,7 +372,6 @@ fn commands_explain_themselves_and_end_as_scripts_expect() {
     let status: Value = serde_json::from_str(&says(&["status", "--json"]).stdout).unwrap();
     assert_eq!(status["running"], false);
     assert_eq!(says(&["polish"]).status.code(), Some(2));
-    says(&["service", "install"]).refused(&["join"]);
     let standing: Value = serde_json::from_str(&says(&["service", "status", "--json"]).good().stdout).unwrap();
     assert_eq!(standing["running"], false);
     for shell in ["bash", "zsh", "fish"] {

@@ -8,7 +8,7 @@ mod canned;
 use canned::{CannedAgent, sayings};
 use nightjar_tests::{Browser, Place, Running, Size, View, process::run, until};
 use serde_json::{Value, json};
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 const VIEWS: [View; 4] = [
     View { width: 1100, dark: false },
@@ -119,11 +119,17 @@ fn every_state_reads_well_in_both_themes_wide_and_narrow() {
     browser.screenshot(WIDE, &picture("locked", WIDE));
 }
 
-/// The page's address with its token.
-fn link(place: &Place, name: &str) -> String {
+/// The address that `nightjar open` starts a browser with.
+fn opened(place: &Place, name: &str) -> String {
+    let (tools, address) = (place.path("tools"), place.path("address"));
+    fs::create_dir_all(&tools).unwrap();
+    let opener = tools.join("xdg-open");
+    fs::write(&opener, format!("#!/bin/sh\nprintf %s \"$1\" > {}\n", address.display())).unwrap();
+    fs::set_permissions(&opener, fs::Permissions::from_mode(0o755)).unwrap();
     until("an agent whose page can be opened", || {
-        let printed = run(place.device(name, &["open", "--print"]));
-        printed.status.success().then(|| printed.stdout.trim().to_owned())
+        let mut open = place.device(name, &["open"]);
+        open.env("PATH", format!("{}:{}", tools.display(), std::env::var("PATH").unwrap()));
+        run(open).status.success().then(|| fs::read_to_string(&address).unwrap())
     })
 }
 
@@ -132,21 +138,43 @@ fn a_volunteer_joins_trains_pauses_and_changes_a_preference() {
     let place = Place::new(Size { text_bytes: 200_000, token_budget: 1_000_000_000 });
     let Some(browser) = Browser::start(&place.path("")) else { return };
     let _coordinator = place.start_coordinator();
-    place.join("dusk", "volunteer");
     // Nothing of this computer's desktop is seen, so that it holds at first for what it cannot tell.
     let mut command = place.device("dusk", &["run", "--device", "flex", "--away-threads", "1"]);
     command.env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent").env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent");
     command.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY");
     let agent = Running::start(command, &place.path("dusk.log"));
-    let link = link(&place, "dusk");
+    let link = opened(&place, "dusk");
+    let control: Value = serde_json::from_str(&fs::read_to_string(place.path("dusk/control.json")).unwrap()).unwrap();
+    assert!(!link.contains(control["token"].as_str().unwrap()), "every user can read what a browser is started with");
     let origin = link.split('#').next().unwrap().to_owned();
     browser.view(WIDE, 900);
     browser.open(&link);
     let log = place.path("dusk.log");
     let state = |word: &str| until(&format!("{word}; see {}", log.display()), || (browser.text("#state") == word).then_some(()));
 
+    // The volunteer has an invite and nothing else.
+    state("Not part of a run");
+    assert_eq!(browser.text("#sentence"), "This computer has not joined a run yet.");
+    let invite = place.invite("volunteer");
+    let refused = |pasted: &str, words: &str| {
+        browser.write("#invite", pasted);
+        browser.click("#join-button");
+        until(words, || browser.text("#join-error").contains(words).then_some(()));
+    };
+    refused("", "Paste the invite first");
+    refused(&invite[..invite.len() - 9], "The invite is damaged or incomplete");
+    for view in [WIDE, VIEWS[3]] {
+        browser.screenshot(view, &picture("real-refused", view));
+        assert_sound(&browser, "an invite that is refused", view, &origin);
+    }
+    browser.view(WIDE, 900);
+    browser.write("#device-name", "dusk");
+    browser.write("#invite", &invite);
+    browser.click("#join-button");
+    until("word that it has joined", || (browser.text("#acted") == "Joined “test”.").then_some(()));
     state("Holding");
-    assert!(!browser.text("#sentence").is_empty());
+    assert_eq!(browser.text("#whose"), "on dusk");
+    assert_eq!(browser.script("return document.querySelector('#join').hidden", &[]), json!(true));
     assert_eq!(browser.script("return location.hash", &[]), json!(""), "the token stays in no address bar");
     until("the preferences", || (!browser.text("[data-key=policy] .label").is_empty()).then_some(()));
     browser.screenshot(WIDE, &picture("real-holding", WIDE));
@@ -159,7 +187,10 @@ fn a_volunteer_joins_trains_pauses_and_changes_a_preference() {
         let tokens = browser.text("#figures-body tbody tr:first-child td");
         (tokens != "0" && tokens != "–" && !tokens.is_empty()).then_some(())
     });
-    assert!(browser.text("#project-body").contains("test"));
+    let project = browser.text("#project-body");
+    for words in ["test", "Run by", "the people of the test", "test@run.example"] {
+        assert!(project.contains(words), "{project}");
+    }
     for view in [WIDE, VIEWS[3]] {
         browser.screenshot(view, &picture("real-training", view));
         assert_sound(&browser, "training for real", view, &origin);
@@ -204,8 +235,9 @@ fn a_volunteer_joins_trains_pauses_and_changes_a_preference() {
     browser.click("[data-key=memory_mib_min] .reset");
     state("Training");
     assert_sound(&browser, "after all that", WIDE, &origin);
-    // A refused preference is an answer of 400, which browsers write on the console too.
-    let said: Vec<String> = browser.console().into_iter().filter(|line| !line.contains("/preferences")).collect();
+    // A refusal is an answer of 400, which browsers write on the console too.
+    let is_refusal = |line: &String| ["/preferences", "/join"].iter().any(|path| line.contains(path));
+    let said: Vec<String> = browser.console().into_iter().filter(|line| !is_refusal(line)).collect();
     assert!(said.is_empty(), "{said:?}");
     assert!(agent.stop().status.success());
     state("No answer");

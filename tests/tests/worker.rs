@@ -61,13 +61,29 @@ impl Worker {
     fn start(device: &str, steps: u32, environment: impl Fn(&Path) -> Vec<(&'static str, String)>) -> Worker {
         let home = tempfile::tempdir().unwrap();
         let lease = lease(home.path(), steps);
+        let (child, stdout) = Worker::spawn(device, home.path(), environment(home.path()));
+        Worker { child, stdout, lease, home }
+    }
+
+    /// Another in its place.
+    fn again(&mut self, device: &str, environment: impl Fn(&Path) -> Vec<(&'static str, String)>) {
+        self.end();
+        (self.child, self.stdout) = Worker::spawn(device, self.home.path(), environment(self.home.path()));
+    }
+
+    fn spawn(device: &str, home: &Path, environment: Vec<(&'static str, String)>) -> (Child, ChildStdout) {
         let mut command = Command::new(binary("nightjar"));
-        command.args(["worker", "serve", "--device", device, "--threads", "1", "--state"]).arg(home.path());
-        command.env("XDG_RUNTIME_DIR", home.path()).envs(environment(home.path()));
+        command.args(["worker", "serve", "--device", device, "--threads", "1", "--state"]).arg(home);
+        command.env("XDG_RUNTIME_DIR", home).envs(environment);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
-        Worker { child, stdout, lease, home }
+        (child, stdout)
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     fn tell(&mut self, body: to_worker::Body) {
@@ -129,8 +145,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
     }
 }
 
@@ -250,6 +265,55 @@ fn a_hostile_driver_is_confined() {
     }
     assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
     assert!(!new.exists());
+}
+
+/// A GPU goes away in the middle of a step, as when a dock is unplugged or a driver starts anew: a layer between program and
+/// driver plays that. Burn's own threads die of it, and nobody would ever answer; the worker says what happened and ends, and
+/// the next one goes on from its checkpoint.
+#[test]
+fn a_gpu_that_goes_away_is_said_and_the_next_worker_goes_on() {
+    const NAME: &str = "VK_LAYER_NIGHTJAR_vanishing";
+    let layer = |home: &Path| {
+        let work = home.join("work");
+        fs::create_dir_all(&work).unwrap();
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/worker/vanishing_gpu.c");
+        let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(work.join("vanishing.so")).arg(source).status();
+        assert!(built.expect("a C compiler, as Rust's linking needs one").success());
+        let manifest = serde_json::json!({ "file_format_version": "1.2.0", "layer": {
+            "name": NAME, "type": "GLOBAL", "library_path": work.join("vanishing.so"), "api_version": "1.3.0",
+            "implementation_version": "1", "description": "a GPU that goes away",
+        }});
+        fs::write(work.join("vanishing.json"), manifest.to_string()).unwrap();
+        let path = |name: &str| work.join(name).display().to_string();
+        vec![("VK_LAYER_PATH", path("")), ("VK_INSTANCE_LAYERS", NAME.into()), ("VANISHED", path("gone"))]
+    };
+    let mut worker = Worker::start("wgpu", 60, layer);
+    let Some(from_worker::Body::Ready(_)) = worker.hear() else {
+        assert!(std::env::var_os("CI").is_none(), "no wgpu adapter: install mesa-vulkan-drivers and libvulkan1");
+        return println!("skipped: this machine has no wgpu adapter");
+    };
+    // Each step is saved.
+    worker.lease.checkpoint_ms = 0;
+    worker.train();
+    let steps = |said: &from_worker::Body| if let from_worker::Body::Progress(p) = said { Some(p.steps) } else { None };
+    let mut made = worker.hear_until(steps);
+    let gone = worker.home.path().join("work/gone");
+    fs::write(&gone, "").unwrap();
+    let failed = loop {
+        match worker.hear().expect("it says what happened") {
+            from_worker::Body::Failed(failed) => break failed,
+            from_worker::Body::Progress(progress) => made = progress.steps,
+            other => panic!("{other:?}"),
+        }
+    };
+    println!("after step {made}: {failed:?}");
+    assert!(failed.device_failed && !failed.sentence.is_empty() && !failed.sentence.contains('\n'), "{failed:?}");
+
+    fs::remove_file(gone).unwrap();
+    worker.again("wgpu", layer);
+    worker.ready();
+    worker.train();
+    assert!(worker.hear_until(steps) > made, "steps were made again");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod clocks;
 mod command;
+mod join;
 mod look;
 mod perform;
 mod record;
@@ -13,22 +14,23 @@ mod tests;
 
 use crate::{
     clock,
-    control::{self, Asked},
+    control::{self, Asked, Tickets},
     history::{
         History, Log,
         energy::{Metering, Meters},
     },
     home::Home,
     identity::Identity,
-    journal::{self, Journal, JournalError},
+    join::{Answer, JoinError, Joined, Member},
+    journal::{Journal, JournalError},
     lease::LeaseKind,
-    link::{Control, Dialer, Link, LinkError},
-    membership::Membership,
+    link::{Control, Link, LinkError},
+    membership::{Membership, MembershipError},
     pause::OwnersWord,
-    policy::{Decision, Memory, Reading},
+    policy::{Decision, Memory},
     preferences::PreferencesFile,
-    sensor::{MemorySensor, Places, Sense, SleepDelay},
-    session::{self, Ending, Profile, Session},
+    sensor::{Places, Sense, SleepDelay},
+    session::{self, Ending, Session},
     tray,
     worker::{WorkerEvent, Workshop, crashes::Crashes},
 };
@@ -49,7 +51,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::AbortHandle,
 };
 
@@ -73,8 +75,8 @@ pub struct Setup {
     pub home: Home,
     /// Its key.
     pub identity: Identity,
-    /// The run it has joined.
-    pub membership: Membership,
+    /// The run it has joined; or why there is none, and then it holds until it is given an invite.
+    pub membership: Result<Membership, MembershipError>,
     /// What its owner wants.
     pub preferences: PreferencesFile,
     /// What leases it takes.
@@ -128,6 +130,12 @@ enum Event {
         serial: u64,
         event: WorkerEvent,
     },
+    /// The coordinator of an invite was asked.
+    Knocked {
+        member: Box<Member>,
+        answered: Result<Answer, JoinError>,
+        reply: oneshot::Sender<Result<Joined, String>>,
+    },
     Control(Asked),
     Tray(tray::Wish),
     /// A sensor saw something that may forbid training.
@@ -147,7 +155,12 @@ struct Online {
 struct Agent {
     home: Home,
     disk: Arc<FolderDisk>,
-    membership: Membership,
+    identity: Identity,
+    kinds: Vec<LeaseKind>,
+    /// The run that it is in, and the way there; or why it is in none.
+    member: Result<Member, String>,
+    /// Whether the coordinator of an invite is being asked.
+    joining: bool,
     device: String,
     preferences: PreferencesFile,
     /// What was said last of the preferences' file.
@@ -164,7 +177,6 @@ struct Agent {
     /// Keeps the computer awake until the training state is saved.
     sleep_delay: Option<SleepDelay>,
     session: Session,
-    dialer: Dialer,
     online: Option<Online>,
     transfer: Option<AbortHandle>,
     workshop: Box<dyn Workshop>,
@@ -177,6 +189,8 @@ struct Agent {
     /// Whether the computer runs on its battery.
     on_battery: bool,
     log: Log,
+    /// For whom the page is opened from here.
+    tickets: Tickets,
     faces: watch::Sender<tray::Face>,
     /// Serial numbers of the connection, transfer and worker at hand.
     connection_serial: u64,
@@ -199,7 +213,7 @@ pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
     let changed = Arc::new(Notify::new());
     let mut agent = Agent::new(setup, queue.clone(), &changed)?;
     let (asked, mut commands) = mpsc::channel(16);
-    let control = control::serve(&agent.home, asked).await?;
+    let control = control::serve(&agent.home, asked, agent.tickets.clone()).await?;
     let (wish, mut wishes) = mpsc::channel(4);
     if tray {
         tray::spawn(agent.faces.subscribe(), wish.clone());
@@ -219,6 +233,7 @@ pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
         }
         agent.settle()?;
         if let Some(ending) = agent.ending.take() {
+            agent.note_the_end(&ending);
             agent.goodbye().await;
             return Ok(ending);
         }
@@ -246,25 +261,8 @@ impl Agent {
         let Setup { home, identity, membership, preferences, kinds, eyes, workshop, say, tray: _, leave: _ } = setup;
         let (disk, wanted) = (home.disk(), preferences.preferences());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let memory_bytes = match MemorySensor::default().read() {
-            Reading::Known(bytes) => bytes,
-            Reading::Unknown(_) => 0,
-        };
-        let profile = Profile {
-            device: identity.device(),
-            token: membership.token.clone(),
-            role: membership.role(),
-            kinds,
-            name: membership.name.clone(),
-            hardware: format!("{}, {} threads", wanted.device, wanted.threads_on(cores)),
-            memory_bytes,
-            tokens_per_s_max: wanted.tokens_per_s_max,
-            checkpoint_ms: wanted.checkpoint_s * 1000,
-        };
-        let journal = Journal::load(&*disk)?;
-        journal::tidy(&*disk, &journal.files())?;
         let (now, civil) = (clock::mono_now(), Zoned::now());
-        Ok(Agent {
+        let mut agent = Agent {
             sensors: eyes(look::wants(&home, wanted), changed.clone()),
             clocks: Clocks::new(now, wall_now()),
             word: OwnersWord::open(&*disk, wall_now(), now)?,
@@ -273,18 +271,21 @@ impl Agent {
             cores,
             worked: None,
             sleep_delay: None,
-            session: Session::new(profile, journal),
-            dialer: Dialer::new(&identity, &membership.invite)?,
+            session: Session::new(join::profile(&identity, None, &[], wanted, cores), Journal::default()),
+            member: Err(join::NONE.into()),
+            joining: false,
             device: identity.device().short(),
+            identity,
+            kinds,
             crashes: Crashes::load(&*disk)?,
             history: History::open(disk.clone(), &civil),
             meters: Metering::start(Meters::new(Places::of_this_computer().root)),
             on_battery: false,
             log: Log::of(&*disk),
+            tickets: Tickets::default(),
             faces: watch::Sender::new(tray::Face::default()),
             home,
             disk,
-            membership,
             preferences,
             config_error: None,
             online: None,
@@ -302,13 +303,13 @@ impl Agent {
             next_news: now,
             next_tidy: now,
             ending: None,
-        })
-    }
-
-    fn announce(&mut self) {
-        let policy = format!("{:?}", self.preferences.preferences().policy).to_lowercase();
-        let run = &self.membership.invite.run_name;
-        self.tell(&format!("ready: device {} for the run \"{run}\", policy {policy}", self.device));
+        };
+        match membership {
+            Ok(membership) => agent.enter(Member::of(membership, &agent.identity)?)?,
+            Err(MembershipError::None) => {}
+            Err(damaged) => agent.member = Err(damaged.to_string()),
+        }
+        Ok(agent)
     }
 
     /// Tells the owner a line, and keeps it in the log.
@@ -353,6 +354,7 @@ impl Agent {
                 self.waiting.push_back(ended?);
             }
             Event::Worker { serial, event } if serial == self.worker_serial => self.worker_event(event),
+            Event::Knocked { member, answered, reply } => self.knocked(*member, answered, reply)?,
             Event::Control(asked) => self.answer(asked)?,
             Event::Tray(wish) => self.grant(wish)?,
             Event::Alarm => self.look(clock::mono_now()),

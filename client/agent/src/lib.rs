@@ -9,6 +9,7 @@ pub mod event_loop;
 pub mod history;
 pub mod home;
 pub mod identity;
+pub mod join;
 pub mod journal;
 pub mod lease;
 pub mod link;

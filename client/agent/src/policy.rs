@@ -100,6 +100,11 @@ impl Decision {
     pub fn starting() -> Self {
         Decision::Hold { reason: Reason::new(ReasonKind::Starting, "it is just starting"), until: None }
     }
+
+    /// What stands while there is no run to train in, for this reason: the policy is not asked.
+    pub fn not_joined(why: &str) -> Self {
+        Decision::Hold { reason: Reason::new(ReasonKind::NotJoined, why), until: None }
+    }
 }
 
 /// Decides.

@@ -34,13 +34,13 @@ pub enum Room {
     Short(String),
 }
 
-/// Bytes that training a model keeps on the disk at its worst: weights before and after, two checkpoints of weights and two
-/// moments each, residual and moments before and after, and a delta of 8 bits a value.
+/// Bytes that training a model keeps on the disk at its worst: weights before and after, two checkpoints of weights, two
+/// moments and a step's gradient each, residual and moments before and after, and a delta of 8 bits a value.
 fn state_bytes(spec: &RunSpec) -> u64 {
     let floats = |n: u64| 4 * n * spec.model.parameters() as u64;
     let residuals = if spec.delta.feedback > 0.0 { 2 } else { 0 };
     let moments = if spec.inner.state == InnerState::Keep { 4 } else { 0 };
-    floats(2 + 2 * 3 + residuals + moments) + spec.model.parameters() as u64
+    floats(2 + 2 * 4 + residuals + moments) + spec.model.parameters() as u64
 }
 
 /// Bytes in the home folder, all told.

@@ -21,7 +21,9 @@ mod work;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use answers::{NEEDS_NEWER, parse_spec};
 pub use event::{Action, Ending, Event, Fault, Permission, Report};
+pub(crate) use messages::SOFTWARE;
 pub use status::{Status, Training};
 
 use crate::{journal::Journal, lease::LeaseKind};
@@ -225,7 +227,7 @@ impl Session {
 
     /// The run's spec, once the coordinator has sent it.
     pub fn spec(&self) -> Option<RunSpec> {
-        answers::parse_spec(&self.journal.run.as_ref()?.spec_json).ok()
+        parse_spec(&self.journal.run.as_ref()?.spec_json).ok()
     }
 
     /// Takes an event; what comes back is to be performed in order.

@@ -1,31 +1,31 @@
 //! `join`, `run`, `anchor` and `leave`: the commands that are, or become, an agent.
 
-use super::{format::Format, preferences::PreferenceFlags, running::Running};
-use anyhow::{Context, Result};
+use super::{
+    format::Format,
+    preferences::PreferenceFlags,
+    running::{Found, Running},
+};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_agent::{
     control::Command,
     event_loop::{self, Setup},
     home::Home,
     identity::Identity,
-    journal,
+    join::{Joined, Member},
     lease::LeaseKind,
-    link::{Dialer, LinkError},
-    membership::Membership,
+    membership::{Membership, MembershipError},
     preferences::PreferencesFile,
     sensor::Sensors,
     session::Ending,
     worker::Processes,
 };
-use nightjar_shared::wire::Role;
+use nightjar_shared::time::Wall;
 use std::{
     io::Write,
     process::ExitCode,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
-
-/// The coordinator is waited for so long while a device joins.
-const KNOCK_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
 pub(super) struct Join {
@@ -52,46 +52,40 @@ pub(super) struct Anchor {
 }
 
 pub(super) fn join(home: &Home, join: &Join, format: Format) -> Result<ExitCode> {
-    let _lock = home.lock()?;
-    let identity = Identity::load_or_create(home)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-    let device = identity.device().short();
-    let membership = Membership::from_link(&join.invite, join.name.as_deref().unwrap_or(&device), now)?;
-    let answers = knock(&identity, &membership)?;
-    let disk = home.disk();
-    if !Membership::load(&*disk).is_ok_and(|before| before.is_same_run(&membership)) {
-        // Weights and leases of another run are of no use in this one.
-        journal::forget(&*disk).context("cannot clear this device's folder")?;
+    let (invite, name) = (join.invite.as_str(), join.name.as_deref());
+    match Running::or_lock(home)? {
+        Found::Running(running) => {
+            let joined = running.join(invite, name)?;
+            tell_joined(
+                &joined,
+                "it trains from now on, whenever your preferences allow it; `nightjar why` says what it does",
+                format,
+            )
+        }
+        Found::Nobody(_lock) => {
+            let identity = Identity::load_or_create(home)?;
+            let member = Member::new(invite, name, &identity, wall_now())?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let answer = runtime.context("cannot start the runtime")?.block_on(member.knock())?;
+            member.store(&*home.disk(), answer)?;
+            let joined = member.joined(&identity, answer);
+            let next = if joined.role == "anchor" { "next: nightjar anchor" } else { "next: nightjar run" };
+            tell_joined(&joined, next, format)
+        }
+        Found::Silent => bail!("an agent runs, but does not answer; try again in a moment"),
     }
-    membership.store(&*disk)?;
-    let (role, article, next) = match membership.role() {
-        Role::Anchor => ("anchor", "an anchor node", "anchor"),
-        _ => ("volunteer", "a volunteer", "run"),
-    };
-    let (run, name) = (&membership.invite.run_name, &membership.name);
-    let silent = format!("the coordinator does not answer at the moment; `nightjar {next}` keeps trying\n");
-    let silent = if answers { "" } else { &silent };
-    format.say(
-        &serde_json::json!({ "run": run, "role": role, "device": device, "name": name, "coordinator_answers": answers }),
-        format_args!("joined \"{run}\" as {article}; this device is {device} ({name})\n{silent}next: nightjar {next}"),
-    )
 }
 
-/// Whether the coordinator of an invite answers. One that does not today may do so tonight; one with another key is not
-/// the one that the invite is for.
-fn knock(identity: &Identity, membership: &Membership) -> Result<bool> {
-    let dialer = Dialer::new(identity, &membership.invite)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(async {
-        match tokio::time::timeout(KNOCK_MAX, dialer.connect()).await {
-            Ok(Ok(link)) => {
-                link.close().await;
-                Ok(true)
-            }
-            Ok(Err(error @ LinkError::WrongKey(_))) => Err(error.into()),
-            Ok(Err(_)) | Err(_) => Ok(false),
-        }
-    })
+fn tell_joined(joined: &Joined, next: &str, format: Format) -> Result<ExitCode> {
+    let Joined { run, role, device, name, coordinator_answers } = joined;
+    let article = if role == "anchor" { "an anchor node" } else { "a volunteer" };
+    let silent =
+        if *coordinator_answers { "" } else { "the coordinator does not answer at the moment; the agent keeps trying\n" };
+    format.say(joined, format_args!("joined \"{run}\" as {article}; this device is {device} ({name})\n{silent}{next}"))
+}
+
+fn wall_now() -> Wall {
+    Wall { unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64 }
 }
 
 pub(super) fn run(home: Home, flags: &PreferenceFlags, format: Format) -> Result<ExitCode> {
@@ -106,7 +100,9 @@ pub(super) fn anchor(home: Home, anchor: &Anchor, format: Format) -> Result<Exit
 
 pub(super) fn leave(home: Home, format: Format) -> Result<ExitCode> {
     if let Some(running) = Running::find(&home) {
-        running.send(Command::Leave)?;
+        if running.send(Command::Leave)?.run.is_none() {
+            return Err(MembershipError::None.into());
+        }
         return format.say(&serde_json::json!({ "left": false, "leaving": true }), "the agent is leaving the run");
     }
     agent(home, PreferencesFile::defaults()?, Task::Leave, format)
@@ -134,7 +130,11 @@ impl Task {
 /// Runs the agent in this process until it ends.
 fn agent(home: Home, preferences: PreferencesFile, task: Task, format: Format) -> Result<ExitCode> {
     let _lock = home.lock()?;
-    let membership = Membership::load(&*home.disk())?;
+    let membership = match Membership::load(&*home.disk()) {
+        // It waits for an invite, and says so.
+        Err(e @ (MembershipError::None | MembershipError::Damaged(_))) if task == Task::Volunteer => Err(e),
+        loaded => Ok(loaded?),
+    };
     let identity = Identity::load_or_create(&home)?;
     let workshop = Box::new(workshop(&home)?);
     // A pipe whose reader is gone must not end the training.
@@ -161,7 +161,7 @@ fn agent(home: Home, preferences: PreferencesFile, task: Task, format: Format) -
         Ending::Asked if leave => ("left", "left the run".to_owned()),
         Ending::Asked => ("stopped", "stopped".to_owned()),
         Ending::RunOver(sentence) => ("run over", format!("the run is over: {sentence}")),
-        Ending::Refused(sentence) => anyhow::bail!("the coordinator refused this device: {sentence}"),
+        Ending::Refused(sentence) => bail!("the coordinator refused this device: {sentence}"),
     };
     format.say(&serde_json::json!({ "ended": ended, "left": ended == "left" }), words)
 }

@@ -2,6 +2,7 @@
 
 mod figures;
 mod held;
+mod input;
 mod yielding;
 
 use super::{

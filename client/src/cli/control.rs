@@ -15,8 +15,9 @@ use nightjar_agent::{
     jiff::Zoned,
     membership::Membership,
     pause,
+    policy::ReasonKind,
 };
-use nightjar_shared::{disk::Disk, time::Wall};
+use nightjar_shared::{disk::Disk, run_spec::OperatorSpec, time::Wall};
 use std::{io, process::ExitCode, time::Duration};
 
 /// Exit code of commands that ask an agent where none runs.
@@ -48,6 +49,14 @@ fn in_lines(status: &AgentStatus) -> String {
     let session = &status.session;
     let run = status.run.as_ref().map_or_else(String::new, |run| format!(", in the run \"{}\"", run.name));
     line("device", format!("{} ({}){run}", status.device, status.name));
+    if let Some(run) = &status.run {
+        if !run.sentence.is_empty() {
+            line("about", run.sentence.replace('\n', " "));
+        }
+        if let Some(OperatorSpec { name, contact }) = &run.operator {
+            line("run by", if contact.is_empty() { name.clone() } else { format!("{name} ({contact})") });
+        }
+    }
     line("now", format!("{}{}", session.doing, if session.online { "" } else { " (offline)" }));
     if !status.why.allowed {
         line("holding", in_words(&status.why));
@@ -113,6 +122,9 @@ pub(super) fn run_now(home: &Home, args: &RunNow, format: Format) -> Result<Exit
     let length = length(&args.length)?;
     let heard = say(home, Command::RunNow(length), |disk, now| pause::store_run_now(disk, length, now))?;
     let words = match heard.why() {
+        Some(why) if why.kind == Some(ReasonKind::NotJoined) => {
+            format!("training {} once there is a run: {}", span(length), in_words(why))
+        }
         Some(why) if !why.allowed => format!("training {} once it is safe: {}", span(length), in_words(why)),
         Some(_) => format!("training {}", span(length)),
         None => format!("training {}, once an agent runs; `nightjar run` starts one", span(length)),

@@ -19,7 +19,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use format::Format;
 use nightjar_agent::home::{HOME_VARIABLE, Home};
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
 const AFTER_HELP: &str = "\
@@ -133,7 +133,7 @@ pub(crate) struct Serve {
 
 /// Runs the command that the process was started with.
 pub(crate) fn run() -> Result<ExitCode> {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(with_json_first(std::env::args_os()));
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let home = || Home::open(cli.home.clone());
@@ -169,6 +169,18 @@ pub(crate) fn run() -> Result<ExitCode> {
     }
 }
 
+/// The words of a command line with `--json` before the command. It may stand anywhere, also where a command such as `bench`
+/// takes either flags or a command of its own, which clap could not know otherwise. What follows `--` is no flag.
+fn with_json_first(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let words: Vec<OsString> = words.collect();
+    let flags = words.iter().position(|word| word == "--").unwrap_or(words.len());
+    let is_json = |(at, word): &(usize, OsString)| *at < flags && word == "--json";
+    let (json, mut others): (Vec<_>, Vec<_>) = words.into_iter().enumerate().partition(is_json);
+    let program = others.len().min(1);
+    others.splice(program..program, json.into_iter().take(1));
+    others.into_iter().map(|(_, word)| word).collect()
+}
+
 /// A command whose output nobody reads any longer ends without a word, as other programs do. Not so an agent.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "the standard library has no way to take back that it ignores SIGPIPE")]
@@ -188,6 +200,23 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_flag_for_scripts_may_stand_anywhere() {
+        for line in [
+            "nightjar --json bench held",
+            "nightjar bench --json held",
+            "nightjar bench held --json",
+            "nightjar why --json --json",
+        ] {
+            let words = with_json_first(line.split(' ').map(OsString::from));
+            assert!(Cli::try_parse_from(&words).unwrap().format.json, "{line}");
+        }
+        let words = |line: &str| with_json_first(line.split(' ').map(OsString::from));
+        assert!(Cli::try_parse_from(words("nightjar bench --seconds 5 held")).is_err(), "a flag of the other measurement");
+        assert_eq!(words("nightjar join -- --json"), ["nightjar", "join", "--", "--json"]);
+        assert_eq!(words("nightjar"), ["nightjar"]);
     }
 
     #[test]

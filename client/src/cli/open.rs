@@ -8,7 +8,10 @@ use super::{
 use anyhow::Result;
 use clap::Args;
 use nightjar_agent::{control, home::Home};
-use std::process::{ExitCode, Stdio};
+use std::{
+    io,
+    process::{ExitCode, Stdio},
+};
 
 #[derive(Args)]
 pub(super) struct Open {
@@ -23,10 +26,11 @@ pub(super) fn open(home: &Home, args: &Open, format: Format) -> Result<ExitCode>
     if args.print {
         return format.say(&serde_json::json!({ "address": link }), &link);
     }
-    let Some(mut browser) = control::open_page(home)? else { return Ok(ExitCode::from(NOT_RUNNING)) };
+    let Some(mut browser) = control::open_page(home, || running.ticket().map_err(io::Error::other))? else {
+        return Ok(ExitCode::from(NOT_RUNNING));
+    };
     let opened = browser.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let is_open = opened.is_ok_and(|status| status.success());
-    // A browser that is shut in, such as a snap's, is started and then may not read the file that leads to the page.
     let words = if is_open { "the page opens in your browser; if it does not" } else { "no browser could be started here" };
     let answer = serde_json::json!({ "opened": is_open, "address": link });
     format.say(&answer, format_args!("{words}, open this address on this computer:\n{link}"))

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use nightjar_agent::{
     control::{AgentStatus, Command, ControlFile},
     home::{Home, HomeError, HomeLock},
+    join::Joined,
 };
 use std::{
     thread,
@@ -84,6 +85,29 @@ impl Running {
             bail!("the agent refused: {}", answer.body_mut().read_to_string().unwrap_or_default());
         }
         answer.body_mut().read_json().context("the agent's answer is not understood; is it of another version? start it again")
+    }
+
+    /// Brings it an invite; gives back what came of that.
+    pub fn join(&self, invite: &str, name: Option<&str>) -> Result<Joined> {
+        let (url, bearer) = (format!("http://{}/join", self.file.address), format!("Bearer {}", self.file.token));
+        let body = serde_json::json!({ "invite": invite, "name": name });
+        let mut answer =
+            self.http.post(url).header("Authorization", &bearer).send_json(body).context("the agent does not answer")?;
+        if !answer.status().is_success() {
+            bail!("{}", answer.body_mut().read_to_string().unwrap_or_default());
+        }
+        answer.body_mut().read_json().context("the agent's answer is not understood; is it of another version? start it again")
+    }
+
+    /// A ticket for its page.
+    pub fn ticket(&self) -> Result<String> {
+        let (url, bearer) = (format!("http://{}/ticket", self.file.address), format!("Bearer {}", self.file.token));
+        let mut answer =
+            self.http.post(url).header("Authorization", &bearer).send_empty().context("the agent does not answer")?;
+        if !answer.status().is_success() {
+            bail!("the agent gives no ticket; is it of another version? start it again");
+        }
+        answer.body_mut().read_to_string().context("the agent's answer is not understood")
     }
 
     /// Where its page is, token and all.

@@ -28,8 +28,6 @@ enum Action {
 pub(super) fn service(home: &Home, args: &Service, format: Format) -> Result<ExitCode> {
     match args.action {
         Action::Install => {
-            // One that has not joined would only be started in vain, again and again.
-            Membership::load(&*home.disk())?;
             let this = service::Service::of_this_program(home).context("cannot find this program's own file")?;
             // Beside another agent the service would fail, and be started again and again.
             if !service::standing().is_ok_and(|standing| standing.running) && !matches!(Running::or_lock(home)?, Found::Nobody(_))
@@ -39,7 +37,13 @@ pub(super) fn service(home: &Home, args: &Service, format: Format) -> Result<Exi
                 );
             }
             let standing = this.install()?;
-            let words = "it runs from now on, and from every login on; `nightjar why` says what it does";
+            let words = match Membership::load(&*home.disk()) {
+                Ok(_) => "it runs from now on, and from every login on; `nightjar why` says what it does",
+                Err(_) => {
+                    "it runs from now on, and from every login on, and waits for an invite: `nightjar open` has a place for it, \
+                     or use `nightjar join INVITE`"
+                }
+            };
             format.say(&answer(&standing, standing.running), format_args!("installed: {}\n{words}", standing.place))
         }
         Action::Remove => {

@@ -2,6 +2,7 @@
 //! but files of the home folder that the agent names. What it does with a job is `nightjar_train::work`.
 
 mod device;
+mod faults;
 mod priority;
 mod process;
 mod sandbox;

@@ -2,7 +2,7 @@
 //! own reads stdin, so that Stop and new limits are heard in the middle of a step, and the process ends at once when the
 //! agent is gone.
 
-use super::{device, priority, sandbox};
+use super::{device, faults, priority, sandbox};
 use crate::cli::Serve;
 use anyhow::{Context, Result};
 use nightjar_agent::{journal::CHECKPOINT, policy::Reading, sensor::MemorySensor};
@@ -32,7 +32,7 @@ const MEMORY_ASSUMED: u64 = 1 << 30;
 #[derive(Default)]
 struct Heard {
     stop: AtomicBool,
-    live: Live,
+    live: Arc<Live>,
     /// Whether a lease is at hand, so that somebody will answer.
     busy: AtomicBool,
 }
@@ -45,11 +45,15 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode> {
     let heard = Arc::new(Heard::default());
     let (jobs, waiting) = mpsc::sync_channel(1);
     let listener = heard.clone();
+    faults::watch(heard.live.clone(), |words| {
+        device_failed(format!("the graphics driver has failed: {words}"));
+        std::process::exit(1);
+    });
     std::thread::spawn(move || listen(&jobs, &listener));
     priority::lower();
     let ended = work(args, &state, notes, &waiting, &heard);
     if let Err(e) = &ended {
-        say(from_worker::Body::Failed(Failed { sentence: crate::in_one_line(e), base_is_wrong: false, device_failed: true }));
+        device_failed(crate::in_one_line(e));
     }
     ended.map(|()| ExitCode::SUCCESS)
 }
@@ -125,6 +129,10 @@ fn receive(from: &mut impl Read) -> io::Result<to_worker::Body> {
     from.read_exact(&mut body)?;
     let message: ToWorker = frame::decode(&body).map_err(io::Error::other)?;
     message.body.ok_or_else(|| io::Error::other("it is empty"))
+}
+
+fn device_failed(sentence: String) {
+    say(from_worker::Body::Failed(Failed { sentence, base_is_wrong: false, device_failed: true }));
 }
 
 fn say(body: from_worker::Body) {

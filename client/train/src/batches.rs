@@ -130,8 +130,14 @@ impl Batch {
 
     /// The batch in order, `samples` at a time (at least one); the last part may be smaller.
     pub fn parts(&self, samples: usize) -> impl Iterator<Item = Batch> {
-        let width = (self.context + 1) * samples.max(1);
-        self.values.chunks(width).map(|v| Batch { values: v.to_vec(), context: self.context })
+        self.parts_from(0, samples)
+    }
+
+    /// The same without its first samples.
+    pub fn parts_from(&self, first: usize, samples: usize) -> impl Iterator<Item = Batch> {
+        let width = self.context + 1;
+        let rest = &self.values[(width * first).min(self.values.len())..];
+        rest.chunks(width * samples.max(1)).map(|v| Batch { values: v.to_vec(), context: self.context })
     }
 
     /// What goes into the model: of each sample all tokens but the last.

@@ -1,9 +1,10 @@
 //! The local training state: what a device needs to go on with a lease after it was killed.
 //!
 //! Two slots, written in turn, each as a whole: whatever happens to the newer one, the older is still there. A file ends
-//! with the BLAKE3 hash of what precedes it.
+//! with the BLAKE3 hash of what precedes it. Where a step takes longer than the time between two checkpoints, what is done of
+//! it is in the file too.
 
-use crate::optimizer::Moments;
+use crate::{optimizer::Moments, trainer::Begun};
 use nightjar_shared::{
     bytes::{Reader, Truncated},
     disk::Disk,
@@ -14,6 +15,8 @@ use std::io;
 const MAGIC: &[u8; 8] = b"NJSTATE1";
 /// Magic, sequence, five counters, four floats, moments' `t`, number of parameters.
 const HEADER_BYTES: usize = 8 + 8 + 5 * 8 + 4 * 8 + 8 + 8;
+/// Samples and nats of a step that was begun.
+const BEGUN_BYTES: usize = 8 + 8;
 const HASH_BYTES: usize = 32;
 
 /// Why a checkpoint was not saved.
@@ -34,6 +37,14 @@ pub enum CheckpointError {
         m: usize,
         /// Length of the second moments.
         v: usize,
+    },
+    /// Nor is what is done of a step.
+    #[error("a step's gradient has {gradient} values for {parameters} parameters")]
+    Begun {
+        /// Parameters of the model.
+        parameters: usize,
+        /// Length of the gradient.
+        gradient: usize,
     },
 }
 
@@ -69,6 +80,8 @@ pub struct Checkpoint {
     pub weights: Vec<f32>,
     /// The optimizer's state.
     pub moments: Moments,
+    /// What is done of the next step, if any of it is.
+    pub begun: Option<Begun>,
 }
 
 /// Where a process keeps its training state.
@@ -117,8 +130,10 @@ impl<'a> CheckpointStore<'a> {
         let mut newest: Option<(u64, Checkpoint)> = None;
         for slot in 0..2 {
             let name = self.slot(slot);
-            let want = HEADER_BYTES + 12 * self.parameters + HASH_BYTES;
-            if self.disk.length(&name).map_err(CheckpointError::Read)? != Some(want as u64) {
+            let plain = HEADER_BYTES + 12 * self.parameters + HASH_BYTES;
+            let with_begun = plain + BEGUN_BYTES + 4 * self.parameters;
+            let length = self.disk.length(&name).map_err(CheckpointError::Read)?;
+            if ![plain, with_begun].iter().any(|want| length == Some(*want as u64)) {
                 continue;
             }
             let Some(bytes) = self.disk.read(&name).map_err(CheckpointError::Read)? else { continue };
@@ -139,7 +154,10 @@ fn encode(c: &Checkpoint, sequence: u64, parameters: usize) -> Result<Vec<u8>, C
     if [weights, m, v] != [parameters; 3] {
         return Err(CheckpointError::Lengths { weights, m, v });
     }
-    let mut out = Vec::with_capacity(HEADER_BYTES + 12 * parameters + HASH_BYTES);
+    if let Some(begun) = c.begun.as_ref().filter(|begun| begun.gradient.len() != parameters) {
+        return Err(CheckpointError::Begun { parameters, gradient: begun.gradient.len() });
+    }
+    let mut out = Vec::with_capacity(HEADER_BYTES + BEGUN_BYTES + 16 * parameters + HASH_BYTES);
     out.extend_from_slice(MAGIC);
     let p = &c.progress;
     for number in [sequence, p.lease_id, p.base_version, p.steps, p.samples, p.tokens] {
@@ -152,6 +170,11 @@ fn encode(c: &Checkpoint, sequence: u64, parameters: usize) -> Result<Vec<u8>, C
     out.extend_from_slice(&(parameters as u64).to_le_bytes());
     for values in [&c.weights, &c.moments.m, &c.moments.v] {
         out.extend(values.iter().flat_map(|x| x.to_le_bytes()));
+    }
+    if let Some(begun) = &c.begun {
+        out.extend_from_slice(&(begun.samples as u64).to_le_bytes());
+        out.extend_from_slice(&begun.nats.to_le_bytes());
+        out.extend(begun.gradient.iter().flat_map(|x| x.to_le_bytes()));
     }
     let hash = BlobHash::of(&out);
     out.extend_from_slice(&hash.0);
@@ -177,13 +200,18 @@ fn decode(bytes: &[u8], parameters: usize) -> Option<(u64, Checkpoint)> {
         if r.u64()? != parameters as u64 {
             return Ok(None);
         }
-        let mut vector = || -> Result<Vec<f32>, Truncated> {
+        let vector = |r: &mut Reader<'_>| -> Result<Vec<f32>, Truncated> {
             let bytes = r.take(4 * parameters)?;
             Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
         };
-        let [weights, m, v] = [vector()?, vector()?, vector()?];
+        let [weights, m, v] = [vector(&mut r)?, vector(&mut r)?, vector(&mut r)?];
+        let begun = if r.remaining() == 0 {
+            None
+        } else {
+            Some(Begun { samples: r.u64()? as usize, nats: f64::from_bits(r.u64()?), gradient: vector(&mut r)? })
+        };
         let progress = LeaseProgress { lease_id, base_version, steps, samples, tokens, train_s, loss_sum, loss_first, loss_last };
-        Ok(Some((sequence, Checkpoint { progress, weights, moments: Moments { m, v, t } })))
+        Ok(Some((sequence, Checkpoint { progress, weights, moments: Moments { m, v, t }, begun })))
     };
     read().ok().flatten()
 }

@@ -51,5 +51,5 @@ pub use model::{Model, ModelError};
 pub use optimizer::{AdamW, AdamWConfig, Moments};
 pub use precision::Precision;
 pub use sample::{Sampling, generate};
-pub use trainer::{Gate, Portion, StepReport, TrainError, Trainer, evaluate};
+pub use trainer::{Begun, Gate, Portion, StepReport, TrainError, Trainer, evaluate};
 pub use weights::WeightsError;

@@ -2,12 +2,12 @@
 
 use crate::{
     batches::Batch,
-    model::{Gradients, Model, ModelError},
+    model::{Gradient, Gradients, Model, ModelError},
     optimizer::{AdamW, AdamWConfig, Moments},
     precision::{LossScale, Precision},
     weights::{Weights, WeightsError},
 };
-use burn::tensor::{Device, Transaction};
+use burn::tensor::{Device, Tensor, Transaction};
 use nightjar_shaders::op;
 use nightjar_shared::model_spec::ModelSpec;
 
@@ -56,6 +56,29 @@ pub struct StepReport {
     pub tokens: u64,
 }
 
+/// The part of a step that is done: what its first samples give of its gradient.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Begun {
+    /// So many samples.
+    pub samples: usize,
+    /// The sum of their nats.
+    pub nats: f64,
+    /// Their part of the batch's gradient, as a flat vector.
+    pub gradient: Vec<f32>,
+}
+
+/// The same on the device, `scale` times as large.
+struct Sum {
+    batch: Batch,
+    scale: f32,
+    samples: usize,
+    /// Of samples from before this process.
+    nats: f64,
+    /// Of each micro-batch since: read only when they are wanted, since the device is waited for then.
+    of_parts: Vec<Tensor<1>>,
+    gradient: Weights,
+}
+
 /// A model in training.
 pub struct Trainer {
     model: Model,
@@ -63,6 +86,8 @@ pub struct Trainer {
     portion: Portion,
     precision: Precision,
     loss_scale: LossScale,
+    /// Of a step that was stopped: it goes on from there if the same batch comes again.
+    begun: Option<Sum>,
 }
 
 /// How much of a batch goes through the model at once, and what is kept of it.
@@ -125,6 +150,43 @@ impl Portion {
     }
 }
 
+impl Sum {
+    fn samples_in(sum: Option<&Sum>) -> usize {
+        sum.map_or(0, |sum| sum.samples)
+    }
+
+    /// With one more micro-batch in it, whose pass gave the gradient so far.
+    fn and(sum: Option<Sum>, batch: &Batch, scale: f32, samples: usize, made: Gradient) -> Sum {
+        match sum {
+            Some(mut sum) => {
+                sum.samples += samples;
+                sum.of_parts.push(made.nats);
+                sum.gradient = made.sum;
+                sum
+            }
+            None => Sum { batch: batch.clone(), scale, samples, nats: 0.0, of_parts: vec![made.nats], gradient: made.sum },
+        }
+    }
+
+    /// The sum of nats, and the sums of squares of the gradient's blocks: all that is read of it, in one transaction.
+    fn read(&self) -> Result<(f64, f64), TrainError> {
+        let mut all = Transaction::default();
+        for nats in &self.of_parts {
+            all = all.register(nats.clone());
+        }
+        for block in &self.gradient.blocks {
+            all = all.register(op::sum_of_squares(block));
+        }
+        let failed = |e: String| TrainError::Model(ModelError::Read(e));
+        let mut values = all.try_execute().map_err(|e| failed(e.to_string()))?.into_iter().map(|data| {
+            let values = data.as_slice::<f32>().map_err(|e| failed(format!("{e:?}")))?;
+            Ok::<f64, TrainError>(values.iter().map(|x| f64::from(*x)).sum())
+        });
+        let nats = values.by_ref().take(self.of_parts.len()).sum::<Result<f64, _>>()?;
+        Ok((self.nats + nats, values.sum::<Result<f64, _>>()?))
+    }
+}
+
 /// A batch's gradient, still to be scaled down, with mean nats a token and its true global norm.
 struct Taken {
     gradient: Weights,
@@ -146,7 +208,7 @@ impl Trainer {
         let optimizer = AdamW::new(config, spec, model.device());
         let portion = Portion { micro_batch: micro_batch.max(1), recompute: false };
         let precision = Precision::Full;
-        Ok(Trainer { model, optimizer, portion, precision, loss_scale: LossScale::first(precision) })
+        Ok(Trainer { model, optimizer, portion, precision, loss_scale: LossScale::first(precision), begun: None })
     }
 
     /// Changes how many samples go through the model at once (at least one).
@@ -161,7 +223,7 @@ impl Trainer {
 
     /// Changes what products are computed in.
     pub fn set_precision(&mut self, precision: Precision) {
-        (self.precision, self.loss_scale) = (precision, LossScale::first(precision));
+        (self.precision, self.loss_scale, self.begun) = (precision, LossScale::first(precision), None);
     }
 
     /// What products are computed in: what was set, or [`Precision::Full`] where that did not do for these weights.
@@ -176,6 +238,7 @@ impl Trainer {
 
     /// Replaces the weights, keeping the moments: a new lease starts from a new version.
     pub fn load_weights(&mut self, flat: &[f32]) -> Result<(), TrainError> {
+        self.begun = None;
         Ok(self.model.load(flat)?)
     }
 
@@ -196,12 +259,36 @@ impl Trainer {
         Ok(self.optimizer.moments()?)
     }
 
+    /// How many samples of a step are done that was stopped.
+    pub fn samples_begun(&self) -> usize {
+        Sum::samples_in(self.begun.as_ref())
+    }
+
+    /// What a step that was stopped has done.
+    pub fn begun(&self) -> Result<Option<Begun>, TrainError> {
+        let Some(sum) = &self.begun else { return Ok(None) };
+        // A power of two.
+        let gradient = sum.gradient.to_flat()?.into_iter().map(|g| g / sum.scale).collect();
+        Ok(Some(Begun { samples: sum.samples, nats: sum.read()?.0, gradient }))
+    }
+
+    /// Lets the next step, which is on this batch, go on from what was done of it before.
+    pub fn go_on_from(&mut self, batch: &Batch, begun: &Begun) -> Result<(), TrainError> {
+        let (model, scale) = (&self.model, self.loss_scale.value());
+        let scaled: Vec<f32> = begun.gradient.iter().map(|g| g * scale).collect();
+        let gradient = Weights::from_flat(model.spec(), &scaled, model.device())?;
+        let Begun { samples, nats, .. } = *begun;
+        self.begun = Some(Sum { batch: batch.clone(), scale, samples, nats, of_parts: vec![], gradient });
+        Ok(())
+    }
+
     /// One inner step on a batch.
     pub fn step(&mut self, batch: &Batch, lr: f64) -> Result<StepReport, TrainError> {
         self.step_while(batch, lr, |_| true)
     }
 
-    /// One inner step that asks `go_on` at each gate; on false it ends as [`TrainError::Stopped`].
+    /// One inner step that asks `go_on` at each gate; on false it ends as [`TrainError::Stopped`], and goes on from the last
+    /// micro-batch that was finished where the next one is on the same batch.
     ///
     /// A gradient that leaves the range of half a type's width is taken anew with a smaller scale, and where that does not
     /// help the step and all later ones are made in f32: a batch is never lost to rounding.
@@ -229,37 +316,26 @@ impl Trainer {
     }
 
     /// Mean loss and gradient of a batch; the gradient is `scale` times as large as it should be.
-    fn gradient(&self, batch: &Batch, scale: f32, go_on: &mut dyn FnMut(Gate) -> bool) -> Result<Taken, TrainError> {
+    fn gradient(&mut self, batch: &Batch, scale: f32, go_on: &mut dyn FnMut(Gate) -> bool) -> Result<Taken, TrainError> {
         let tokens = batch.tokens();
         let operands = self.model.operands(self.precision);
         let (recompute, share) = (self.portion.recompute, scale / tokens as f32);
-        let mut sum: Option<Weights> = None;
-        // Read only at the end, together with the norm, so that the device is waited for once a step.
-        let mut read = Transaction::default();
-        for part in batch.parts(self.portion.micro_batch) {
+        let mut sum = self.begun.take().filter(|sum| sum.scale == scale && sum.batch == *batch);
+        for part in batch.parts_from(Sum::samples_in(sum.as_ref()), self.portion.micro_batch) {
             if !go_on(Gate::MicroBatch) {
+                self.begun = sum;
                 return Err(TrainError::Stopped);
             }
             let (inputs, targets) = (part.inputs(), part.targets());
-            let go_on = &mut || go_on(Gate::Layer);
-            let pass = Gradients { operands: &operands, scale: share, earlier: sum.take(), recompute, go_on };
+            // Added to a block at a time, so a pass that is left off takes what came before it along.
+            let earlier = sum.as_mut().map(|sum| std::mem::replace(&mut sum.gradient, Weights { blocks: vec![] }));
+            let pass = Gradients { operands: &operands, scale: share, earlier, recompute, go_on: &mut || go_on(Gate::Layer) };
             let made = self.model.gradient(pass, &inputs, &targets, part.context())?.ok_or(TrainError::Stopped)?;
-            read = read.register(made.nats);
-            sum = Some(made.sum);
+            sum = Some(Sum::and(sum, batch, scale, part.samples(), made));
         }
-        let gradient = sum.ok_or(TrainError::EmptyBatch)?;
-        for block in &gradient.blocks {
-            read = read.register(op::sum_of_squares(block));
-        }
-        let failed = |e: String| TrainError::Model(ModelError::Read(e));
-        let mut values = read.try_execute().map_err(|e| failed(e.to_string()))?.into_iter().map(|data| {
-            let values = data.as_slice::<f32>().map_err(|e| failed(format!("{e:?}")))?;
-            Ok::<f64, TrainError>(values.iter().map(|x| f64::from(*x)).sum())
-        });
-        let parts = batch.samples().div_ceil(self.portion.micro_batch);
-        let nats = values.by_ref().take(parts).sum::<Result<f64, _>>()?;
-        let squares = values.sum::<Result<f64, _>>()?;
-        Ok(Taken { gradient, loss: nats / tokens as f64, grad_norm: squares.sqrt() / f64::from(scale) })
+        let sum = sum.ok_or(TrainError::EmptyBatch)?;
+        let (nats, squares) = sum.read()?;
+        Ok(Taken { gradient: sum.gradient, loss: nats / tokens as f64, grad_norm: squares.sqrt() / f64::from(scale) })
     }
 
     /// Sum of nats over all tokens of a batch, and their number, without training.

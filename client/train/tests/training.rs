@@ -179,6 +179,8 @@ fn a_stopped_step_is_not_applied() {
     let mut trainer = Trainer::new(&spec, &w, AdamWConfig::default(), 1, &Device::flex()).unwrap();
     let mut stop_at = |gate: usize| {
         let mut passed = vec![];
+        // Nothing of it counts in the next.
+        trainer.load_weights(&w).unwrap();
         let ended = trainer.step_while(&batch(&spec, 3, 20), 1e-2, |gate_at_hand| {
             passed.push(gate_at_hand);
             passed.len() <= gate
@@ -194,6 +196,44 @@ fn a_stopped_step_is_not_applied() {
     let (ended, passed, weights) = stop_at(15);
     assert!(ended.is_ok() && weights != w);
     assert_eq!(passed.iter().filter(|gate| **gate == Gate::MicroBatch).count(), 3);
+}
+
+/// Also through a file, in another process: it is asked for no gate twice, and comes to the same bits.
+#[test]
+fn a_stopped_step_goes_on_where_it_was() {
+    let spec = little();
+    let (w, batch) = (weights(&spec), batch(&spec, 3, 20));
+    let fresh = || Trainer::new(&spec, &w, AdamWConfig::default(), 1, &Device::flex()).unwrap();
+    let mut whole = fresh();
+    let report = whole.step(&batch, 1e-2).unwrap();
+    let mut stopped = fresh();
+    // In the middle of the second of three micro-batches.
+    let mut gates = 0;
+    let ended = stopped.step_while(&batch, 1e-2, |_| {
+        gates += 1;
+        gates <= 7
+    });
+    assert!(matches!(ended, Err(TrainError::Stopped)));
+    let begun = stopped.begun().unwrap().unwrap();
+    assert_eq!((begun.samples, stopped.samples_begun()), (1, 1));
+    let mut elsewhere = fresh();
+    elsewhere.go_on_from(&batch, &begun).unwrap();
+    for mut trainer in [stopped, elsewhere] {
+        let mut gates = 0;
+        let again = trainer.step_while(&batch, 1e-2, |_| {
+            gates += 1;
+            true
+        });
+        let again = again.unwrap();
+        assert_eq!((gates, again), (10, report));
+        assert_eq!(trainer.weights().unwrap(), whole.weights().unwrap());
+        assert_eq!(trainer.samples_begun(), 0);
+    }
+    // Another batch has nothing of it.
+    let mut other = fresh();
+    other.go_on_from(&batch, &begun).unwrap();
+    let next = Batch::new(batch.inputs()[..21].to_vec(), 20).unwrap();
+    assert_eq!(other.step(&next, 1e-2).unwrap(), fresh().step(&next, 1e-2).unwrap());
 }
 
 #[test]

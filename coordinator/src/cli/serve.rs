@@ -21,8 +21,12 @@ Examples:
 
 run.toml (name and token_budget are needed; the others show their defaults, and there are more):
   name = \"my first run\"
-  description = \"who we are and what this is for\"
+  description = \"what this is for\" # volunteers read it, and who the operator is
   token_budget = 2000000
+
+  [operator]
+  name = \"the Evening School\"
+  contact = \"https://school.example\"
 
   [model]                        # as in a Hugging Face config.json
   vocab_size = 256

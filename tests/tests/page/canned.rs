@@ -22,7 +22,7 @@ macro_rules! files {
 
 const FILES: &[(&str, &str, &str)] = files![
     "app.js": "text/javascript", "api.js": "text/javascript", "cards.js": "text/javascript", "day.js": "text/javascript",
-    "hours.js": "text/javascript", "preferences.js": "text/javascript", "words.js": "text/javascript",
+    "hours.js": "text/javascript", "join.js": "text/javascript", "preferences.js": "text/javascript", "words.js": "text/javascript",
     "style.css": "text/css", "preferences.css": "text/css", "icon.svg": "image/svg+xml",
 ];
 

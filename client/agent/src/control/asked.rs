@@ -1,7 +1,7 @@
 //! What is asked of the event loop, each question with the place where its answer goes.
 
 use super::AgentStatus;
-use crate::{history::DayView, preferences::Row};
+use crate::{history::DayView, join::Joined, preferences::Row};
 use jiff::civil::Date;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -32,6 +32,15 @@ pub enum Asked {
     Do(Command, oneshot::Sender<AgentStatus>),
     /// What was done on a day; `None`: today.
     Day(Option<Date>, oneshot::Sender<DayView>),
+    /// An invite is brought; refused in one line.
+    Join {
+        /// The link, as it was pasted.
+        invite: String,
+        /// How the owner calls this device, if they say.
+        name: Option<String>,
+        /// What came of it.
+        reply: oneshot::Sender<Result<Joined, String>>,
+    },
     /// The preferences.
     Preferences(oneshot::Sender<Vec<Row>>),
     /// Another value for one of them; refused in one line.

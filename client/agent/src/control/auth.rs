@@ -30,6 +30,11 @@ impl Gate {
             && text(headers, header::AUTHORIZATION).is_some_and(|shown| bearer_hash(shown) == self.bearer)
     }
 
+    /// The page itself asks: other pages, and whatever else a browser runs, name another origin.
+    fn admits_page(&self, headers: &HeaderMap) -> bool {
+        self.is_host_of(headers) && text(headers, header::ORIGIN) == Some(&self.origin)
+    }
+
     fn is_host_of(&self, headers: &HeaderMap) -> bool {
         text(headers, header::HOST) == Some(&self.host)
     }
@@ -52,6 +57,11 @@ pub(super) async fn check(State(gate): State<Gate>, request: Request, next: Next
 /// Lets whoever names this host see the page: it holds nothing, but a name that was rebound to loopback must not have it.
 pub(super) async fn check_host(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     if gate.is_host_of(request.headers()) { next.run(request).await } else { refused() }
+}
+
+/// Lets the page in that has no token yet.
+pub(super) async fn check_page(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    if gate.admits_page(request.headers()) { next.run(request).await } else { refused() }
 }
 
 fn refused() -> Response {

@@ -1,13 +1,13 @@
-//! The way from the owner's hand to the page: a browser, sent there with the token.
+//! The way from the owner's hand to the page: a browser, sent there with a ticket.
 
 use super::ControlFile;
 use crate::home::Home;
 #[cfg(not(any(target_os = "macos", windows)))]
 use crate::service::SERVICE_VARIABLE;
-use std::{io, path::Path, process::Command};
+use std::{ffi::OsStr, io, process::Command};
 
-/// The command that shows a file in the owner's browser.
-fn opener(file: &Path) -> Command {
+/// The command that shows an address, or a file, in the owner's browser.
+fn opener(what: &OsStr) -> Command {
     #[cfg(target_os = "macos")]
     let mut command = Command::new("open");
     #[cfg(windows)]
@@ -25,13 +25,14 @@ fn opener(file: &Path) -> Command {
         }
         command
     };
-    command.arg(file);
+    command.arg(what);
     command
 }
 
-/// The command that shows the page of the agent that uses this home; `None` where none does. The token is in a file that
-/// only this user can read, not on the command line, which everybody can.
-pub fn open_page(home: &Home) -> io::Result<Option<Command>> {
+/// The command that shows the page of the agent that uses this home; `None` where none does. Where the other end of a connection
+/// can be looked at, the agent has issued a ticket for it; elsewhere the token is in a file that only this user can read.
+pub fn open_page(home: &Home, ticket: impl FnOnce() -> io::Result<String>) -> io::Result<Option<Command>> {
     let Some(file) = ControlFile::load(home) else { return Ok(None) };
-    Ok(Some(opener(&file.door(home)?)))
+    let what = if cfg!(target_os = "linux") { file.link_with(&ticket()?).into() } else { file.door(home)?.into_os_string() };
+    Ok(Some(opener(&what)))
 }

@@ -8,6 +8,7 @@ mod auth;
 mod door;
 mod routes;
 mod status;
+mod ticket;
 
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ mod tests;
 pub use asked::{Asked, Command};
 pub use door::open_page;
 pub use status::{AgentStatus, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Why, Word, WordKind, WorkerStatus, timestamp};
+pub use ticket::Tickets;
 
 use crate::home::Home;
 use auth::Gate;
@@ -51,6 +53,11 @@ impl ControlFile {
     /// The page's address. The token travels in the fragment, which browsers send to nobody.
     pub fn link(&self) -> String {
         format!("http://{}/#{}", self.address, self.token)
+    }
+
+    /// The page's address with a ticket, which may stand on a command line.
+    pub fn link_with(&self, ticket: &str) -> String {
+        format!("http://{}/#once-{ticket}", self.address)
     }
 
     /// Writes a file for a browser to open, which leads to [`link`](Self::link): on a command line every user of the
@@ -101,7 +108,7 @@ impl Drop for Server {
 }
 
 /// Opens the control API and writes where it is.
-pub async fn serve(home: &Home, queue: mpsc::Sender<Asked>) -> io::Result<Server> {
+pub async fn serve(home: &Home, queue: mpsc::Sender<Asked>, tickets: Tickets) -> io::Result<Server> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
     let mut secret = [0; 32];
@@ -109,8 +116,8 @@ pub async fn serve(home: &Home, queue: mpsc::Sender<Asked>) -> io::Result<Server
     let file = ControlFile { address, token: HEXLOWER.encode(&secret) };
     home.write_runtime(CONTROL_FILE, &serde_json::to_vec_pretty(&file)?)?;
     let news = Arc::new(watch::Sender::new(None));
-    let desk = Desk { queue, news: news.clone(), disk: home.disk() };
-    let routes = routes::routes(desk, Gate::new(&file));
+    let desk = Desk { queue, news: news.clone(), disk: home.disk(), tickets, file: file.clone() };
+    let routes = routes::routes(desk, Gate::new(&file)).into_make_service_with_connect_info::<SocketAddr>();
     let task = tokio::spawn(async move {
         if let Err(e) = axum::serve(listener, routes).await {
             tracing::warn!("the control API ended: {e}");

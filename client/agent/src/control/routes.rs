@@ -1,10 +1,10 @@
 //! The control API's routes. Reads that need only files are answered here; all else is asked of the event loop.
 
-use super::{AgentStatus, Asked, Command, auth, auth::Gate};
+use super::{AgentStatus, Asked, Command, ControlFile, Tickets, auth, auth::Gate, ticket};
 use crate::{history, page};
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Query, State},
+    extract::{ConnectInfo, DefaultBodyLimit, Query, State},
     http::{StatusCode, header},
     response::{
         IntoResponse, Response, Sse,
@@ -16,7 +16,7 @@ use futures_util::stream;
 use jiff::civil::Date;
 use nightjar_shared::disk::FolderDisk;
 use serde::Deserialize;
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Largest body that is taken: a preference with a long list of programs.
@@ -30,6 +30,8 @@ pub(super) struct Desk {
     pub queue: mpsc::Sender<Asked>,
     pub news: Arc<watch::Sender<Option<Arc<AgentStatus>>>>,
     pub disk: Arc<FolderDisk>,
+    pub tickets: Tickets,
+    pub file: ControlFile,
 }
 
 pub(super) fn routes(desk: Desk, gate: Gate) -> Router {
@@ -42,14 +44,18 @@ pub(super) fn routes(desk: Desk, gate: Gate) -> Router {
         .route("/run-now", post(|State(d): State<Desk>, Query(q): Query<Length>| d.command(Command::RunNow(q.length()))))
         .route("/resume", post(|State(desk): State<Desk>| desk.command(Command::Resume)))
         .route("/retry", post(|State(desk): State<Desk>| desk.command(Command::Retry)))
+        .route("/join", post(join))
         .route("/leave", post(|State(desk): State<Desk>| desk.command(Command::Leave)))
         .route("/shutdown", post(|State(desk): State<Desk>| desk.command(Command::Shutdown)))
+        .route("/ticket", post(issue))
         .route("/events", get(events))
         .route("/ledger", get(ledger))
         .route("/log", get(log))
         .layer(axum::middleware::from_fn_with_state(gate.clone(), auth::check));
+    let entrance =
+        Router::new().route("/enter", post(enter)).layer(axum::middleware::from_fn_with_state(gate.clone(), auth::check_page));
     let page = page::routes().layer(axum::middleware::from_fn_with_state(gate, auth::check_host));
-    api.merge(page).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).with_state(desk)
+    api.merge(entrance).merge(page).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).with_state(desk)
 }
 
 impl Desk {
@@ -112,6 +118,33 @@ async fn set_preference(State(desk): State<Desk>, Json(new): Json<NewValue>) -> 
     let rows = desk.ask(|reply| Asked::Set { key: new.key.clone(), value: new.value, reply }).await?;
     let row = rows.map(|rows| rows.into_iter().find(|row| row.key == new.key));
     Ok(row.map_or_else(|line| (StatusCode::BAD_REQUEST, line).into_response(), |row| Json(row).into_response()))
+}
+
+async fn issue(State(desk): State<Desk>) -> Response {
+    match desk.tickets.issue() {
+        Ok(ticket) => ticket.into_response(),
+        Err(e) => (StatusCode::SERVICE_UNAVAILABLE, e.to_string()).into_response(),
+    }
+}
+
+/// Gives the token for a ticket.
+async fn enter(State(desk): State<Desk>, ConnectInfo(client): ConnectInfo<SocketAddr>, shown: String) -> Response {
+    if desk.tickets.redeem(&shown) && ticket::is_of_this_user(client, desk.file.address) {
+        desk.file.token.into_response()
+    } else {
+        (StatusCode::FORBIDDEN, "this link has been used, or is too old").into_response()
+    }
+}
+
+#[derive(Deserialize)]
+struct Invitation {
+    invite: String,
+    name: Option<String>,
+}
+
+async fn join(State(desk): State<Desk>, Json(Invitation { invite, name }): Json<Invitation>) -> Result<Response, Response> {
+    let joined = desk.ask(|reply| Asked::Join { invite, name, reply }).await?;
+    Ok(joined.map_or_else(|line| (StatusCode::BAD_REQUEST, line).into_response(), |joined| Json(joined).into_response()))
 }
 
 /// Sends how the agent stands at once, and then whenever that has changed. The event loop sees to it that it is not too often.

@@ -8,6 +8,7 @@ use crate::{
     session,
 };
 use jiff::Zoned;
+use nightjar_shared::run_spec::OperatorSpec;
 use serde::{Deserialize, Serialize};
 
 /// How the agent stands.
@@ -91,8 +92,11 @@ pub enum WordKind {
 pub struct RunStatus {
     /// Its name.
     pub name: String,
-    /// What the project is and who runs it, in the run spec's words; empty before the first welcome.
+    /// What the project is, in the run spec's words; empty before the first welcome.
     pub sentence: String,
+    /// Who runs it, likewise; `None` where they have not said.
+    #[serde(default)]
+    pub operator: Option<OperatorSpec>,
 }
 
 /// What one sensor says.

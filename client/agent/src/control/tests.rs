@@ -37,11 +37,12 @@ async fn served(folder: &Path) -> (Server, ControlFile) {
             match asked {
                 Asked::Do(command, reply) => drop(reply.send(status(&format!("{command:?}")))),
                 Asked::Set { key, reply, .. } => drop(reply.send(Err(format!("there is no preference `{key}`")))),
+                Asked::Join { invite, name, reply } => drop(reply.send(Err(format!("{invite} for {name:?}")))),
                 Asked::Day(..) | Asked::Preferences(_) => {}
             }
         }
     });
-    let server = serve(&home, queue).await.unwrap();
+    let server = serve(&home, queue, Tickets::default()).await.unwrap();
     (server, ControlFile::load(&home).unwrap())
 }
 
@@ -110,6 +111,8 @@ async fn a_mistake_is_answered_in_one_line_and_too_much_is_not_taken() {
     let headers = owner(&file) + "Content-Type: application/json\r\n";
     let (line, body) = send(file.address, "POST /preferences", &headers, r#"{"key":"x","value":"1"}"#).await;
     assert!(line.contains("400") && body == "there is no preference `x`", "{line} {body}");
+    let (line, body) = send(file.address, "POST /join", &headers, r#"{"invite":"x"}"#).await;
+    assert!(line.contains("400") && body == "x for None", "{line} {body}");
     let (line, body) = send(file.address, "GET /history?day=yesterday", &headers, "").await;
     assert!(line.contains("400") && body.contains("2026-11-24"), "{line} {body}");
     let much = format!(r#"{{"key":"x","value":"{}"}}"#, "1".repeat(100 << 10));
@@ -141,6 +144,27 @@ async fn who_listens_hears_how_it_stands_and_every_change_once() {
     server.tell(status("two"));
     let heard = hear(r#""reason":"two""#).await;
     assert!(heard.matches(r#""reason":"one""#).count() <= 1, "{heard}");
+}
+
+/// The page gets the token for a ticket, once; and nobody does who is not the page, or has none.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_ticket_opens_the_page_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_server, file) = served(folder.path()).await;
+    let page = format!("Host: {0}\r\nOrigin: http://{0}\r\n", file.address);
+    let (line, _) = send(file.address, "POST /ticket", &page, "").await;
+    assert!(line.contains("403"), "a ticket is for who bears the token: {line}");
+    let (_, ticket) = send(file.address, "POST /ticket", &owner(&file), "").await;
+    assert!(file.link_with(&ticket).ends_with(&format!("/#once-{ticket}")) && !file.link_with(&ticket).contains(&file.token));
+    let host = format!("Host: {}\r\n", file.address);
+    for (who, headers) in [("no page", host.clone()), ("an extension", format!("{host}Origin: chrome-extension://x\r\n"))] {
+        assert!(send(file.address, "POST /enter", &headers, &ticket).await.0.contains("403"), "{who}");
+    }
+    assert!(send(file.address, "POST /enter", &page, "0").await.0.contains("403"));
+    let (line, body) = send(file.address, "POST /enter", &page, &ticket).await;
+    assert!(line.contains("200") && body == file.token, "{line}");
+    assert!(send(file.address, "POST /enter", &page, &ticket).await.0.contains("403"), "once");
 }
 
 #[cfg(unix)]

@@ -25,6 +25,7 @@ impl Agent {
                 self.settle()?;
                 drop(reply.send(self.status()));
             }
+            Asked::Join { invite, name, reply } => self.join(&invite, name.as_deref(), reply),
             Asked::Day(date, reply) => drop(reply.send(self.history.day(date, &Zoned::now()))),
             Asked::Preferences(reply) => drop(reply.send(self.preferences.rows())),
             Asked::Set { key, value, reply } => {
@@ -67,6 +68,8 @@ impl Agent {
                 self.retry();
                 self.look(now);
             }
+            // There may be nothing to leave.
+            Command::Leave if self.member.is_err() => {}
             Command::Leave => self.waiting.push_back(session::Event::Leave),
             Command::Shutdown => self.waiting.push_back(session::Event::Shutdown),
         }
@@ -84,7 +87,7 @@ impl Agent {
     }
 
     fn open_page(&mut self) {
-        let opened = control::open_page(&self.home).and_then(|command| {
+        let opened = control::open_page(&self.home, || self.tickets.issue()).and_then(|command| {
             let Some(command) = command else { return Ok(()) };
             let mut command = tokio::process::Command::from(command);
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map(|_| ())

@@ -47,7 +47,7 @@ impl Agent {
         seen.data_this_month = self.history.data_this_month(&civil);
         let wanted = self.preferences.preferences();
         let outcome = policy::decide(wanted, self.word.says(), &seen, &self.memory, &civil, now);
-        let Outcome { decision, network, hurry, memory } = outcome;
+        let Outcome { decision, network, hurry, memory } = self.in_a_run(outcome);
         let kind = |decision: &Decision| match decision {
             Decision::Run { .. } => None,
             Decision::Hold { reason, .. } => Some(reason.kind),
@@ -67,6 +67,14 @@ impl Agent {
         self.note(&civil, now);
         self.record(&civil, now);
         self.look_at_files(now);
+    }
+
+    /// Whatever the owner allows, in no run there is nothing to train.
+    fn in_a_run(&self, outcome: Outcome) -> Outcome {
+        match &self.member {
+            Ok(_) => outcome,
+            Err(why) => Outcome { decision: Decision::not_joined(why), hurry: Hurry::None, ..outcome },
+        }
     }
 
     /// Freezes the worker, or lets it go on within the limits; says what the session is to make of it.

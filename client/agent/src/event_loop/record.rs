@@ -113,7 +113,7 @@ impl Agent {
             let civil = Zoned::now();
             let delivery = Delivery {
                 at: timestamp(&civil),
-                run: self.membership.invite.run_name.clone(),
+                run: self.run_name().unwrap_or_default().to_owned(),
                 lease: lease.0,
                 kind: match kind {
                     LeaseKind::Train => "train".into(),

@@ -23,13 +23,10 @@ impl Agent {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").into(),
             device: self.device.clone(),
-            name: self.membership.name.clone(),
+            name: self.member.as_ref().map_or_else(|_| self.device.clone(), |member| member.membership.name.clone()),
             why: self.why(),
             owner: self.word(&now),
-            run: Some(RunStatus {
-                name: self.membership.invite.run_name.clone(),
-                sentence: self.session.spec().map_or_else(String::new, |spec| spec.description),
-            }),
+            run: self.run(),
             session: self.session.status(),
             totals: self.history.totals(),
             today: self.history.today(&now),
@@ -46,6 +43,18 @@ impl Agent {
             worker: self.worker_status(),
             config_error: self.config_error.clone(),
         }
+    }
+
+    /// The run that it is in, in the words of whoever runs it.
+    fn run(&self) -> Option<RunStatus> {
+        let name = self.run_name()?.to_owned();
+        let (sentence, operator) = self.session.spec().map(|spec| (spec.description, spec.operator)).unwrap_or_default();
+        Some(RunStatus { name, sentence, operator })
+    }
+
+    /// What the invite calls the run that it is in.
+    pub(super) fn run_name(&self) -> Option<&str> {
+        Some(&self.member.as_ref().ok()?.membership.invite.run_name)
     }
 
     pub(super) fn why(&self) -> Why {

@@ -68,28 +68,47 @@ struct Bench {
     agent: Agent,
     eye: Eye,
     done: Done,
-    _events: mpsc::Receiver<Event>,
+    events: mpsc::Receiver<Event>,
+}
+
+/// An invite that ends then; 0: never. At its address nobody listens.
+fn invite_until(expires_unix_ms: u64) -> String {
+    let coordinator = Identity::generate().unwrap();
+    let invite = wire::Invite {
+        addresses: vec!["127.0.0.1:9".into()],
+        public_keys: vec![coordinator.public_key().to_vec()],
+        expires_unix_ms,
+        ..Default::default()
+    };
+    invite::to_link(&invite::seal(&invite, |message| coordinator.sign(message)))
 }
 
 impl Bench {
     /// An agent that may train, with a worker on a GPU or on the processor.
     fn new(gpu: bool) -> Self {
+        let mut bench = Bench::of(Membership::from_link(&invite_until(0), "den", 0));
+        let agent = &mut bench.agent;
+        agent.work(to_worker::Body::Stop(wire::worker::Stop {}));
+        agent.worker_event(WorkerEvent::Says(from_worker::Body::Ready(Ready { gpu, device: "A".into(), ..Ready::default() })));
+        agent.waiting.clear();
+        bench
+    }
+
+    /// An agent that may train, and has not joined a run.
+    fn in_no_run() -> Self {
+        Bench::of(Err(MembershipError::None))
+    }
+
+    fn of(membership: Result<Membership, MembershipError>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::open(Some(folder.path().into())).unwrap();
-        let coordinator = Identity::generate().unwrap();
-        let invite = wire::Invite {
-            addresses: vec!["127.0.0.1:9".into()],
-            public_keys: vec![coordinator.public_key().to_vec()],
-            ..Default::default()
-        };
-        let link = invite::to_link(&invite::seal(&invite, |message| coordinator.sign(message)));
         let mut preferences = PreferencesFile::load(&home.config_path("prefs.toml"), &home.path("good"), &[]).unwrap();
         preferences.set("policy", "always").unwrap();
         let (eye, done) = (Eye::default(), Done::default());
         let (seen, shop) = (eye.clone(), Shop(done.clone()));
         let setup = Setup {
             identity: Identity::load_or_create(&home).unwrap(),
-            membership: Membership::from_link(&link, "den", 0).unwrap(),
+            membership,
             preferences,
             kinds: vec![LeaseKind::Train],
             eyes: Box::new(move |_, _| Box::new(seen)),
@@ -102,10 +121,7 @@ impl Bench {
         let (queue, events) = mpsc::channel(16);
         let mut agent = Agent::new(setup, queue, &Arc::new(Notify::new())).unwrap();
         agent.look(clock::mono_now());
-        agent.work(to_worker::Body::Stop(wire::worker::Stop {}));
-        agent.worker_event(WorkerEvent::Says(from_worker::Body::Ready(Ready { gpu, device: "A".into(), ..Ready::default() })));
-        agent.waiting.clear();
-        Bench { folder, agent, eye, done, _events: events }
+        Bench { folder, agent, eye, done, events }
     }
 
     fn sleeps(&mut self, sleeping: bool) {
@@ -156,11 +172,49 @@ async fn a_pause_that_cannot_be_written_down_counts_all_the_same() {
     let mut bench = Bench::new(false);
     // In the way of the file that a write begins with.
     std::fs::create_dir(bench.folder.path().join("pause.json.new")).unwrap();
-    let (reply, answer) = tokio::sync::oneshot::channel();
+    let (reply, answer) = oneshot::channel();
     bench.agent.answer(Asked::Do(Command::Pause(None), reply)).unwrap();
     let status = answer.await.unwrap();
     assert_eq!((status.why.kind, status.owner.map(|word| word.kept)), (Some(ReasonKind::Paused), Some(false)));
     assert_eq!(bench.done().first(), Some(&"frozen"));
+}
+
+/// Without a run it holds for want of one, whatever its owner allows, and refuses what is no invite for now in one line.
+#[tokio::test]
+async fn an_agent_in_no_run_holds_and_looks_at_invites() {
+    let mut bench = Bench::in_no_run();
+    let join = async |agent: &mut Agent, invite: String| {
+        let (reply, answer) = oneshot::channel();
+        agent.answer(Asked::Join { invite, name: None, reply }).unwrap();
+        answer.await.unwrap().unwrap_err()
+    };
+    let status = bench.agent.status();
+    assert_eq!((status.why.kind, status.run), (Some(ReasonKind::NotJoined), None));
+    assert!(join(&mut bench.agent, "hello".into()).await.contains("starts with \"nightjar:\""));
+    assert!(join(&mut bench.agent, invite_until(1)).await.contains("expired"));
+    bench.agent.answer(Asked::Do(Command::RunNow(None), oneshot::channel().0)).unwrap();
+    assert_eq!(bench.agent.why().kind, Some(ReasonKind::NotJoined));
+    // Nothing of it left a trace.
+    assert!(!bench.folder.path().join("membership.json").exists());
+}
+
+/// The coordinator is asked away from the loop, so that the owner is served meanwhile; one that does not answer may tonight.
+#[tokio::test]
+async fn it_joins_once_the_coordinator_was_asked() {
+    let mut bench = Bench::in_no_run();
+    let (reply, answer) = oneshot::channel();
+    bench.agent.answer(Asked::Join { invite: invite_until(0), name: Some(" den ".into()), reply }).unwrap();
+    let (second, refused) = oneshot::channel();
+    bench.agent.answer(Asked::Join { invite: invite_until(0), name: None, reply: second }).unwrap();
+    assert!(refused.await.unwrap().unwrap_err().contains("joining already"));
+    assert_eq!(bench.agent.why().kind, Some(ReasonKind::NotJoined));
+    let knocked = bench.events.recv().await.unwrap();
+    bench.agent.take(knocked).unwrap();
+    let joined = answer.await.unwrap().unwrap();
+    assert_eq!((joined.name.as_str(), joined.coordinator_answers), ("den", false));
+    let status = bench.agent.status();
+    assert!(status.why.allowed && status.run.is_some(), "{status:?}");
+    assert_eq!(Membership::load(&*bench.agent.disk).unwrap().name, "den");
 }
 
 /// A page that says "0 threads" helps nobody, and a worker is not replaced for want of a number.

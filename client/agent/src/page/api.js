@@ -1,17 +1,27 @@
 // How the page talks to the agent: the token from the link, requests, and the status as it changes.
 
-const KEY = 'nightjar-token';
+const KEY = 'nightjar-token', TICKET = 'once-';
 const HEALTH_MS = 20000, POLL_MS = 3000, RETRY_MS = 1500;
 
-/** Moves the token from the link's fragment to this tab's storage, so that no history keeps it; whether there is one. */
-export function takeToken() {
-  const fragment = location.hash.slice(1);
-  if (/^[0-9a-zA-Z_-]{24,}$/.test(fragment)) {
+/**
+ * Moves the token from the link's fragment to this tab's storage, so that no history keeps it; whether there is one. A link
+ * that `nightjar open` gave a browser has a ticket instead, for which the agent gives the token.
+ */
+export async function takeToken() {
+  const { hash } = location, fragment = hash.slice(1);
+  if (isKey(hash)) history.replaceState(null, '', location.pathname);
+  if (fragment.startsWith(TICKET)) {
+    const answer = await fetch('/enter', { method: 'POST', body: fragment.slice(TICKET.length), cache: 'no-store' }).catch(() => null);
+    if (answer?.ok) sessionStorage.setItem(KEY, await answer.text());
+    // A ticket that was used already is no harm where the token has been got for it.
+  } else if (isKey(hash)) {
     sessionStorage.setItem(KEY, fragment);
-    history.replaceState(null, '', location.pathname);
   }
   return sessionStorage.getItem(KEY) !== null;
 }
+
+/** Whether a link's fragment lets one in. */
+export const isKey = hash => /^#[0-9a-zA-Z_-]{24,}$/.test(hash);
 
 /** What the agent answered instead of what was asked: its own sentence. */
 export class Refused extends Error {

@@ -1,7 +1,8 @@
 // Puts the page together: hears how the agent stands, and shows it.
 
-import { follow, get, getText, post, Refused, takeToken } from './api.js';
+import { follow, get, getText, isKey, post, Refused, takeToken } from './api.js';
 import { Day } from './day.js';
+import { joining } from './join.js';
 import { Preferences } from './preferences.js';
 import { figures, project, safety, sensors } from './cards.js';
 import { clock, day, fill, el, length, say, sentence, stopped, time, when } from './words.js';
@@ -44,8 +45,9 @@ function show(s) {
   live('yes', 'live');
   say($('whose'), s.name ? `on ${s.name}` : '');
   say($('state'), STATES[state]);
-  say($('sentence'), state === 'stranger' ? 'This computer has not joined a run yet.' : sentence(s.why.reason));
-  say($('next'), state === 'stranger' ? 'Ask the people of a run for an invite, then run “nightjar join INVITE”.' : next(s, state));
+  // What would change it stands right below, so that half of the sentence is left out.
+  say($('sentence'), sentence(state === 'stranger' ? s.why.reason.split(';')[0] : s.why.reason));
+  say($('next'), next(s, state));
   document.title = `${STATES[state]} · Nightjar`;
   fill($('notices'), troubles(s));
   buttons(s, state);
@@ -63,6 +65,7 @@ function show(s) {
 /** What comes next, where that can be known. */
 function next(s, state) {
   const until = time(s.why.until), now = new Date();
+  if (state === 'stranger') return 'The people of a run give you an invite: a link that you paste here.';
   if (state === 'paused') return until ? `It goes on ${when(until)}, in ${length(until - now)}.` : 'It stays so until you resume.';
   if (state === 'hold') return until && until > now ? `It may go on ${when(until)}, in ${length(until - now)}.` : opening(s.why.kind);
   if (until && until > now) return `It tries again ${when(until)}, in ${length(until - now)}.`;
@@ -78,6 +81,7 @@ function opening(kind) {
 
 function buttons(s, state) {
   $('actions').hidden = state === 'stranger';
+  $('join').hidden = state !== 'stranger';
   const overridden = state === 'paused' || s.override?.kind === 'run_now';
   $('resume').hidden = !overridden;
   say($('resume'), state === 'paused' ? 'Resume' : 'Back to my preferences');
@@ -112,6 +116,12 @@ $('pauses').addEventListener('click', event => {
 });
 $('resume').addEventListener('click', () => act('/resume', 'Your preferences decide again.').then(() => $('pauses').querySelector('button').focus()));
 $('run-now').addEventListener('click', () => act(`/run-now?seconds=${HOUR_S}`, 'It runs for an hour, unless the computer gets too warm or too full.'));
+
+joining($('join'), async ({ run, coordinator_answers: answers }) => {
+  show(await get('/status'));
+  say($('acted'), answers ? `Joined “${run}”.` : `Joined “${run}”. Its coordinator does not answer now; Nightjar keeps trying.`);
+  $('pauses').querySelector('button').focus();
+});
 
 $('notices').addEventListener('click', event => event.target.id === 'retry' && act('/retry', 'It tries again.'));
 
@@ -159,7 +169,7 @@ function lost(error) {
   say($('state'), 'No answer');
   say($('sentence'), 'Nightjar does not answer; it has probably stopped.');
   say($('next'), `${heardAt ? `Last heard at ${clock(heardAt)}; what you see below is from then. ` : ''}Start it with “nightjar run”, then open this page with “nightjar open”.`);
-  $('actions').hidden = true;
+  $('actions').hidden = $('join').hidden = true;
   fill($('notices'));
 }
 
@@ -170,19 +180,19 @@ function lock(words, then) {
   say($('state'), 'Locked');
   say($('sentence'), words);
   say($('next'), then);
-  $('actions').hidden = true;
+  $('actions').hidden = $('join').hidden = true;
   fill($('notices'));
 }
 
 // Another link from `nightjar open` in the same tab.
-addEventListener('hashchange', () => /^#[0-9a-zA-Z_-]{24,}$/.test(location.hash) && takeToken() && location.reload());
+addEventListener('hashchange', async () => isKey(location.hash) && await takeToken() && location.reload());
 document.addEventListener('visibilitychange', () => { if (!document.hidden && status) { preferences.load(); drawDay(); } });
 setInterval(() => {
   if (document.hidden || !status || document.body.dataset.state === 'gone') return;
-  say($('next'), stateOf(status) === 'stranger' ? $('next').textContent : next(status, stateOf(status)));
+  say($('next'), next(status, stateOf(status)));
   if (Date.now() - asked > 60000) drawDay();
   readLog();
 }, 15000);
 
-if (takeToken()) follow(show, lost);
+if (await takeToken()) follow(show, lost);
 else lock('This page was opened without its key.', 'Run “nightjar open” in a terminal; it opens the page with the key in its link.');

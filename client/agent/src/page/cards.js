@@ -24,6 +24,9 @@ function source(words, measured) {
   return words?.includes('estimate') ? words : `an estimate${words ? `: ${words}` : ''}`;
 }
 
+/** Where to turn. Only what leads to the web becomes a link, which opens where the owner clicks it and knows nothing of this page. */
+const contact = text => /^https:[/]{2}/.test(text) ? el('a', { href: text, target: '_blank', rel: 'noopener noreferrer' }, text) : text;
+
 /** What the run is, who runs it, and how far the lease at hand is. */
 export function project(s) {
   const { run } = s;
@@ -31,7 +34,8 @@ export function project(s) {
   const { session } = s, { training } = session;
   const share = session.lease_steps ? Math.min(1, training.steps / session.lease_steps) : null;
   const facts = [
-    run.operator && ['Run by', run.operator],
+    run.operator && ['Run by', run.operator.name],
+    run.operator?.contact && ['Contact', contact(run.operator.contact)],
     ['Connection', session.online ? 'connected' : 'not connected now'],
     ['Weights here', session.version == null ? 'none yet' : `version ${session.version}`],
   ].filter(Boolean);

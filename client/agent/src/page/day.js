@@ -15,7 +15,7 @@ const GROUPS = {
 /** What a part of the day is called where it is told, and in the table. */
 const STATES = { run: 'Trained', ready: 'Ready' };
 const stateOf = span => STATES[span.group] ?? 'Held';
-const OWNER = ['paused', 'off', 'schedule', 'data_cap'];
+const OWNER = ['paused', 'off', 'schedule', 'data_cap', 'not_joined'];
 const USE = ['in_use', 'full_screen', 'program'];
 
 function groupOf(span) {

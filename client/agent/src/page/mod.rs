@@ -24,12 +24,13 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
 const INDEX: Asset = Asset { name: "index.html", kind: "text/html; charset=utf-8", text: include_str!("index.html") };
-const ASSETS: [Asset; 10] = [
+const ASSETS: [Asset; 11] = [
     Asset { name: "app.js", kind: SCRIPT, text: include_str!("app.js") },
     Asset { name: "api.js", kind: SCRIPT, text: include_str!("api.js") },
     Asset { name: "cards.js", kind: SCRIPT, text: include_str!("cards.js") },
     Asset { name: "day.js", kind: SCRIPT, text: include_str!("day.js") },
     Asset { name: "hours.js", kind: SCRIPT, text: include_str!("hours.js") },
+    Asset { name: "join.js", kind: SCRIPT, text: include_str!("join.js") },
     Asset { name: "preferences.js", kind: SCRIPT, text: include_str!("preferences.js") },
     Asset { name: "words.js", kind: SCRIPT, text: include_str!("words.js") },
     Asset { name: "style.css", kind: STYLE, text: include_str!("style.css") },

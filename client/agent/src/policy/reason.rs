@@ -9,6 +9,8 @@ use std::fmt;
 pub enum ReasonKind {
     /// The agent is just starting, and has looked at nothing yet.
     Starting,
+    /// This computer is in no run.
+    NotJoined,
     /// The computer is going to sleep.
     Asleep,
     /// The owner has paused it.
@@ -64,11 +66,13 @@ impl ReasonKind {
 
     /// How soon training is to stop for it.
     pub fn hurry(self) -> Hurry {
-        use ReasonKind::{Asleep, Charge, DataCap, Disk, Memory, Metered, Schedule, Starting, UnknownDisk, UnknownMetered};
+        use ReasonKind::{
+            Asleep, Charge, DataCap, Disk, Memory, Metered, NotJoined, Schedule, Starting, UnknownDisk, UnknownMetered,
+        };
         match self {
             Asleep => Hurry::Sleep,
             Memory => Hurry::NowWithMemory,
-            Charge | DataCap | Disk | Metered | Schedule | Starting | UnknownDisk | UnknownMetered => Hurry::None,
+            Charge | DataCap | Disk | Metered | NotJoined | Schedule | Starting | UnknownDisk | UnknownMetered => Hurry::None,
             _ => Hurry::Now,
         }
     }

@@ -86,8 +86,7 @@ impl Session {
 
     pub(super) fn welcomed(&mut self, welcome: wire::Welcome, out: &mut Vec<Action>) {
         let (Some(id), Ok(spec)) = (RunId::from_bytes(&welcome.run_id), parse_spec(&welcome.run_spec_json)) else {
-            let why = "this run needs a newer nightjar: its run spec is not understood; upgrade, then start again";
-            return self.exit(Ending::Refused(why.into()), out);
+            return self.exit(Ending::Refused(NEEDS_NEWER.into()), out);
         };
         self.link = Link::Up { greeted: true };
         self.timers.clear(Timer::Reconnect);
@@ -196,7 +195,10 @@ impl Session {
     }
 }
 
-pub(super) fn parse_spec(json: &str) -> Result<RunSpec, ()> {
+/// Why a run spec that is not understood is the end.
+pub(crate) const NEEDS_NEWER: &str = "this run needs a newer nightjar: its run spec is not understood; upgrade, then start again";
+
+pub(crate) fn parse_spec(json: &str) -> Result<RunSpec, ()> {
     let spec: RunSpec = serde_json::from_str(json).map_err(|_| ())?;
     spec.validate().map_err(|_| ())?;
     Ok(spec)

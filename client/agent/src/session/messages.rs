@@ -10,6 +10,9 @@ use nightjar_shared::{
     wire::{self, device_message as ask, worker},
 };
 
+/// What this program calls itself.
+pub(crate) const SOFTWARE: &str = concat!("nightjar ", env!("CARGO_PKG_VERSION"));
+
 impl Session {
     /// What there is to ask, once greeted.
     pub(super) fn question(&self) -> Option<(Question, ask::Body)> {
@@ -40,7 +43,7 @@ impl Session {
     pub(super) fn hello(&self) -> wire::Hello {
         let run = self.journal.run.as_ref();
         wire::Hello {
-            software: concat!("nightjar ", env!("CARGO_PKG_VERSION")).into(),
+            software: SOFTWARE.into(),
             // An enrolled device needs none, but a coordinator whose ledger was restored may have forgotten it.
             invite: self.profile.token.clone(),
             role: self.profile.role as i32,

@@ -34,17 +34,15 @@ pub(super) fn run(args: &Held, format: Format) -> Result<ExitCode> {
     pause::store(&*home.disk(), None, Wall::default()).context("cannot pause the agent")?;
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut command = Command::new(program);
-    command.arg("--home").arg(&scratch.0).arg("run").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut agent = Agent(command.spawn().context("cannot start an agent")?);
+    command.arg("--home").arg(&scratch.0).arg("run");
+    let mut agent = Agent::start(command)?;
     thread::sleep(SETTLE);
 
-    let (pid, began) = (agent.0.id(), Instant::now());
+    let (pid, began) = (agent.id(), Instant::now());
     let (mut resident_bytes_max, before) = (0, run_ns(pid));
     while began.elapsed() < Duration::from_secs(args.seconds) {
         thread::sleep(LOOK_EVERY);
-        if let Some(status) = agent.0.try_wait()? {
-            bail!("the agent ended: {status}");
-        }
+        agent.runs()?;
         resident_bytes_max = resident(pid).unwrap_or(0).max(resident_bytes_max);
     }
     let seconds = began.elapsed().as_secs_f64();
@@ -58,7 +56,7 @@ pub(super) fn run(args: &Held, format: Format) -> Result<ExitCode> {
 }
 
 /// In a run of nobody's.
-fn membership() -> Result<Membership> {
+pub(super) fn membership() -> Result<Membership> {
     let coordinator = Identity::generate()?;
     let invite = wire::Invite {
         addresses: vec!["127.0.0.1:9".into()],
@@ -71,8 +69,27 @@ fn membership() -> Result<Membership> {
     Ok(Membership::from_link(&invite::to_link(&token), "bench", 0)?)
 }
 
-/// A process that ends with the bench.
-struct Agent(Child);
+/// An agent that ends with the bench.
+pub(super) struct Agent(Child);
+
+impl Agent {
+    pub fn start(mut command: Command) -> Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Agent(command.spawn().context("cannot start an agent")?))
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// An error once it has ended by itself.
+    pub fn runs(&mut self) -> Result<()> {
+        match self.0.try_wait()? {
+            Some(status) => bail!("the agent ended: {status}"),
+            None => Ok(()),
+        }
+    }
+}
 
 impl Drop for Agent {
     fn drop(&mut self) {

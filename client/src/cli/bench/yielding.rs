@@ -1,9 +1,12 @@
-//! `bench yield`: how fast this computer is given back. A real worker trains on a lease of nobody's; at a moment drawn at
-//! random it is frozen and then ended, as the agent does at the owner's first input, and the kernel is asked what became of
-//! its threads and its memory. Times begin with the order to freeze: what a sensor and the policy take before that is not in
-//! them.
+//! `bench yield`: how fast this computer is given back, twice over. A worker alone trains on a lease of nobody's; at a moment
+//! drawn at random it is frozen and then ended, as the agent does, and the kernel is asked what became of its threads and its
+//! memory: what the order costs. Then a whole agent does the same at a first input ([`super::input`]): what the owner feels.
 
-use super::{Load, figures::Figures};
+use super::{
+    Load,
+    figures::Figures,
+    input::{Stage, Yielded},
+};
 use crate::cli::{format::Format, model::Compute};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -30,7 +33,7 @@ use tokio::sync::mpsc;
 /// More steps than any trial takes.
 const STEPS: u32 = 4000;
 /// A worker on a new GPU compiles and measures its kernels before the first step.
-const START_MAX: Duration = Duration::from_secs(600);
+pub(super) const START_MAX: Duration = Duration::from_secs(600);
 /// Shortest and longest time that a trial trains, in milliseconds.
 const TRAIN_MS: [u64; 2] = [300, 3000];
 /// What takes longer than this to stop or to end does not.
@@ -49,11 +52,11 @@ pub(super) struct Yield {
     trials: u32,
     /// Seconds between checkpoints, as in the preferences
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60))]
-    checkpoint_s: u64,
+    pub checkpoint_s: u64,
     #[command(flatten)]
     load: Load,
     #[command(flatten)]
-    compute: Compute,
+    pub compute: Compute,
 }
 
 /// What one trial found.
@@ -90,8 +93,16 @@ pub(super) fn run(args: &Yield, format: Format) -> Result<ExitCode> {
         }
         anyhow::Ok(trials)
     })?;
-    report(args, format, spec.parameters(), &trials);
+    drop(runtime);
+    let stage = Stage::set(&scratch.0, &disk, &lease)?;
+    let inputs = (0..args.trials).map(|n| stage.trial(args, trains_for(n.into()))).collect::<Result<Vec<_>>>()?;
+    report(args, format, spec.parameters(), &trials, &inputs);
     Ok(ExitCode::SUCCESS)
+}
+
+/// How long a trial trains before somebody types.
+fn trains_for(trial: u64) -> Duration {
+    Duration::from_millis(TRAIN_MS[0] + rng::below(7, 0, trial, TRAIN_MS[1] - TRAIN_MS[0]))
 }
 
 async fn trial(args: &Yield, state: &Path, lease: &Train, n: u64) -> Result<Trial> {
@@ -112,7 +123,7 @@ async fn trial(args: &Yield, state: &Path, lease: &Train, n: u64) -> Result<Tria
             None => bail!("the worker made no step in {} s", START_MAX.as_secs()),
         }
     };
-    let first_input = Instant::now() + Duration::from_millis(TRAIN_MS[0] + rng::below(7, 0, n, TRAIN_MS[1] - TRAIN_MS[0]));
+    let first_input = Instant::now() + trains_for(n);
     while let Some(said) = hear(&mut heard, first_input.saturating_duration_since(Instant::now())).await? {
         if let from_worker::Body::Progress(said) = said {
             progress = (Instant::now(), said);
@@ -158,7 +169,7 @@ async fn hear(heard: &mut mpsc::Receiver<WorkerEvent>, patience: Duration) -> Re
 }
 
 /// When it first was so; `None` if it never was.
-fn wait(mut so: impl FnMut() -> bool) -> Option<Instant> {
+pub(super) fn wait(mut so: impl FnMut() -> bool) -> Option<Instant> {
     let start = Instant::now();
     while start.elapsed() < YIELD_MAX {
         if so() {
@@ -199,7 +210,7 @@ fn of_threads(pid: u32, file: &str) -> Vec<String> {
 }
 
 /// The states of a process's threads.
-fn states(pid: u32) -> Vec<char> {
+pub(super) fn states(pid: u32) -> Vec<char> {
     of_threads(pid, "stat").iter().filter_map(|stat| state(stat)).collect()
 }
 
@@ -221,11 +232,15 @@ pub(super) fn resident(pid: u32) -> Option<u64> {
     words.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-fn report(args: &Yield, format: Format, parameters: usize, trials: &[Trial]) {
+fn report(args: &Yield, format: Format, parameters: usize, trials: &[Trial], inputs: &[Yielded]) {
+    let of_inputs =
+        |of: &dyn Fn(&Yielded) -> Duration| Figures::of(inputs.iter().map(|y| of(y).as_secs_f64() * 1000.0).collect());
     let figures = |of: &dyn Fn(&Trial) -> f64| Figures::of(trials.iter().map(of).collect());
     let ms = |d: Duration| d.as_secs_f64() * 1000.0;
     let submits = trials.iter().filter(|t| t.submit_us > 0).map(|t| t.submit_us as f64 / 1000.0).collect();
     let rows = [
+        ("input_stopped_ms", "first input until its last thread has stopped, ms", of_inputs(&|y| y.stopped)),
+        ("input_free_ms", "first input until its memory is free, ms", of_inputs(&|y| y.free)),
         ("computed_ms", "order until it was last seen computing, ms", figures(&|t| ms(t.computed))),
         ("stopped_ms", "order until its last thread has stopped, ms", figures(&|t| ms(t.stopped))),
         ("release_ms", "end until its memory is free, ms", figures(&|t| ms(t.release))),

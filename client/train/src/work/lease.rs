@@ -151,7 +151,7 @@ impl Bench {
         let flat = weights.flat();
         let batches = batches(&spec, slice, room.disk)?;
         let mut store = CheckpointStore::open(room.disk, room.checkpoint, flat.len())?;
-        let (mut trainer, mut progress) = self.take_up(&spec, job, &flat, &store, room)?;
+        let (mut trainer, mut progress) = self.take_up(&spec, job, &flat, &batches, &store, room)?;
         let course = Course::Lease(&mut store);
         let gauge = Gauge::new(self.submits.clone(), &self.device);
         steps::run(&spec, job, &batches, &mut trainer, &mut progress, course, gauge, &mut self.bearing, room)?;
@@ -192,6 +192,7 @@ impl Bench {
         spec: &RunSpec,
         job: &Train,
         flat: &[f32],
+        batches: &[Batch],
         store: &CheckpointStore<'_>,
         room: &Room<'_>,
     ) -> Result<(Trainer, LeaseProgress), WorkError> {
@@ -204,14 +205,18 @@ impl Bench {
             let progress = cut.moved_onto(flat, &mut trainer)?;
             return Ok((trainer, LeaseProgress { lease_id: job.lease_id, base_version, ..progress }));
         }
-        let (progress, weights, moments) = match checkpoint {
-            Some(Checkpoint { progress, weights, moments }) => (progress, Cow::Owned(weights), moments),
+        let (progress, weights, moments, begun) = match checkpoint {
+            Some(Checkpoint { progress, weights, moments, begun }) => (progress, Cow::Owned(weights), moments, begun),
             None => {
                 let progress = LeaseProgress { lease_id: job.lease_id, base_version, ..Default::default() };
-                (progress, Cow::Borrowed(flat), moments(spec, job, flat.len(), room.disk)?)
+                (progress, Cow::Borrowed(flat), moments(spec, job, flat.len(), room.disk)?, None)
             }
         };
-        Ok((self.trainer(spec, &weights, &moments, room)?, progress))
+        let mut trainer = self.trainer(spec, &weights, &moments, room)?;
+        if let (Some(begun), Some(batch)) = (begun, batches.get(progress.steps as usize)) {
+            trainer.go_on_from(batch, &begun)?;
+        }
+        Ok((trainer, progress))
     }
 
     /// A trainer with these weights and moments: the last, if it fits.

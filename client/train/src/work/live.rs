@@ -11,12 +11,21 @@ pub struct Live {
     duty: AtomicU64,
     memory_bytes: AtomicU64,
     checkpoint: AtomicBool,
+    /// Signs of life of the steps at hand.
+    signs: AtomicU64,
+    in_steps: AtomicBool,
 }
 
 impl Default for Live {
     /// All is allowed and nothing asked for.
     fn default() -> Self {
-        Live { duty: AtomicU64::new(1f64.to_bits()), memory_bytes: AtomicU64::new(u64::MAX), checkpoint: AtomicBool::new(false) }
+        Live {
+            duty: AtomicU64::new(1f64.to_bits()),
+            memory_bytes: AtomicU64::new(u64::MAX),
+            checkpoint: AtomicBool::new(false),
+            signs: AtomicU64::new(0),
+            in_steps: AtomicBool::new(false),
+        }
     }
 }
 
@@ -36,6 +45,21 @@ impl Live {
     /// Bytes that the process may take; `u64::MAX`: as many as it likes.
     pub fn memory_bytes(&self) -> u64 {
         self.memory_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Inner steps begin, or end.
+    pub(super) fn set_in_steps(&self, is: bool) {
+        self.in_steps.store(is, Ordering::Relaxed);
+    }
+
+    /// They move, or rest as they are meant to.
+    pub(super) fn give_sign(&self) {
+        self.signs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many signs of life there were; `None` while no inner steps are made.
+    pub fn signs(&self) -> Option<u64> {
+        self.in_steps.load(Ordering::Relaxed).then(|| self.signs.load(Ordering::Relaxed))
     }
 
     /// Asks for a checkpoint at the next micro-step.

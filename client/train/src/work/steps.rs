@@ -1,5 +1,5 @@
-//! The inner steps of a lease, or ahead of the next, at no more than the allowed rate and duty, with a checkpoint every so often, when one is
-//! asked for, and before it stops.
+//! The inner steps of a lease, or ahead of the next, at no more than the allowed rate and duty, with a checkpoint every so
+//! often, in the middle of a step where that takes longer, when one is asked for, and before it stops.
 
 use super::{
     duty::{self, Duty},
@@ -47,12 +47,16 @@ pub(super) fn run(
     room: &Room<'_>,
 ) -> Result<(), WorkError> {
     let now = Instant::now();
-    let (device, saved_steps) = (trainer.model().device().clone(), progress.steps);
+    let device = trainer.model().device().clone();
+    let saved_place = (progress.steps, trainer.samples_begun());
     let duty = Duty::new(room.live);
     let (told, saved, samples_max) = (now, now, usize::MAX);
     let mut steps =
-        Steps { spec, job, trainer, progress, course, room, device, duty, gauge, bearing, samples_max, told, saved, saved_steps };
-    steps.take(batches)
+        Steps { spec, job, trainer, progress, course, room, device, duty, gauge, bearing, samples_max, told, saved, saved_place };
+    room.live.set_in_steps(true);
+    let taken = steps.take(batches);
+    room.live.set_in_steps(false);
+    taken
 }
 
 struct Steps<'a, 'd> {
@@ -72,7 +76,8 @@ struct Steps<'a, 'd> {
     told: Instant,
     /// When the state was last the same in memory and on the disk.
     saved: Instant,
-    saved_steps: u64,
+    /// Steps made by then, and samples of the next.
+    saved_place: (u64, usize),
 }
 
 impl Steps<'_, '_> {
@@ -102,7 +107,7 @@ impl Steps<'_, '_> {
             if self.course.is_over() {
                 return Ok(());
             }
-            let is_due = self.saved.elapsed() >= Duration::from_millis(self.job.checkpoint_ms);
+            let is_due = is_due(self.saved, self.job);
             if is_due && self.progress.steps < self.job.steps.into() {
                 self.save()?;
             }
@@ -113,8 +118,8 @@ impl Steps<'_, '_> {
         Ok(())
     }
 
-    /// One inner step; `None` if Stop came first. A checkpoint that is asked for in the middle is of the step before: the
-    /// step at hand begins again after it.
+    /// One inner step; `None` if Stop came first. A checkpoint in the middle has all micro-batches that are finished; one that
+    /// is under way when it is asked for begins again after it.
     fn step(&mut self, batch: &Batch, rate: f64) -> Result<Option<StepReport>, WorkError> {
         loop {
             let samples = self.spec.inner.batch_samples as usize;
@@ -127,21 +132,24 @@ impl Steps<'_, '_> {
                 continue;
             }
             let (room, duty, gauge) = (self.room, &mut self.duty, &mut self.gauge);
+            let (job, saved, mut has_more) = (self.job, self.saved, false);
             let go_on = |gate| {
                 if gate == Gate::Layer {
                     // What was frozen or stopped leaves no long queue behind.
                     gauge.layer();
-                    return !heard(room);
+                    // A checkpoint can wait for the micro-batch: what is half done cannot be saved.
+                    room.live.give_sign();
+                    return !stopped(room);
                 }
                 // Never more than one micro-batch is under way.
                 gauge.end();
                 duty.breathe(|| heard(room));
                 gauge.begin();
-                !heard(room)
+                // There is a micro-batch more to save from the second on.
+                !(heard(room) || std::mem::replace(&mut has_more, true) && is_due(saved, job))
             };
             self.bearing.begin(portion.bytes(&self.spec.model, batch.context(), &self.device));
-            let step = self.trainer.step_while(batch, rate, go_on);
-            match step {
+            match self.trainer.step_while(batch, rate, go_on) {
                 Ok(report) => {
                     self.bearing.end();
                     return Ok(Some(report));
@@ -153,6 +161,10 @@ impl Steps<'_, '_> {
                 return Ok(None);
             }
             self.answer()?;
+            if is_due(self.saved, self.job) {
+                self.save()?;
+                self.tell();
+            }
         }
     }
 
@@ -161,7 +173,7 @@ impl Steps<'_, '_> {
         if self.room.live.take_checkpoint() {
             self.save()?;
             let saved = match self.course {
-                Course::Lease(_) => Saved { lease_id: self.job.lease_id, steps: self.saved_steps as u32 },
+                Course::Lease(_) => Saved { lease_id: self.job.lease_id, steps: self.saved_place.0 as u32 },
                 Course::Ahead(_) => Saved::default(),
             };
             (self.room.say)(from_worker::Body::Saved(saved));
@@ -171,12 +183,13 @@ impl Steps<'_, '_> {
 
     /// Writes what has changed since the last checkpoint, if anything has.
     fn save(&mut self) -> Result<(), WorkError> {
+        let place = (self.progress.steps, self.trainer.samples_begun());
         if let Course::Lease(store) = &mut self.course
-            && self.progress.steps != self.saved_steps
+            && place != self.saved_place
         {
-            let (weights, moments) = (self.trainer.weights()?, self.trainer.moments()?);
-            store.save(&Checkpoint { progress: *self.progress, weights, moments })?;
-            self.saved_steps = self.progress.steps;
+            let (weights, moments, begun) = (self.trainer.weights()?, self.trainer.moments()?, self.trainer.begun()?);
+            store.save(&Checkpoint { progress: *self.progress, weights, moments, begun })?;
+            self.saved_place = place;
         }
         self.saved = Instant::now();
         Ok(())
@@ -205,11 +218,17 @@ impl Course<'_, '_> {
     }
 }
 
+/// Whether the last checkpoint is as old as one may be.
+fn is_due(saved: Instant, job: &Train) -> bool {
+    saved.elapsed() >= Duration::from_millis(job.checkpoint_ms)
+}
+
 fn stopped(room: &Room<'_>) -> bool {
     room.stop.load(Ordering::Relaxed)
 }
 
 /// Whether there is something else to do than the step at hand.
 fn heard(room: &Room<'_>) -> bool {
+    room.live.give_sign();
     stopped(room) || room.live.checkpoint_asked()
 }

@@ -292,6 +292,36 @@ fn a_checkpoint_that_is_asked_for_is_saved_and_told_and_changes_nothing() {
     assert!(!live.checkpoint_asked());
 }
 
+/// A step may take longer than the owner wants to lose: the micro-batches that are finished are on the disk too.
+#[test]
+fn a_step_is_saved_in_its_middle_and_goes_on_there() {
+    let (_folder, disk, job, _) = scene();
+    let mut spec: serde_json::Value = serde_json::from_str(&job.run_spec_json).unwrap();
+    spec["inner"]["batch_samples"] = 4.into();
+    let job = Train { run_spec_json: spec.to_string(), steps: 2, ..job };
+    // No memory is free: one sample at a time; and each is to be saved.
+    let train = |disk: &FolderDisk, stop: &AtomicBool, say: &dyn Fn(from_worker::Body)| {
+        let live = Live::default();
+        let room = Room { disk, checkpoint: CHECKPOINT, memory_free: 0, live: &live, stop, say };
+        Bench::on_processor().train(&job, &room).unwrap()
+    };
+    let told = RefCell::new(0);
+    let whole = train(&disk, &AtomicBool::new(false), &|_| *told.borrow_mut() += 1);
+    assert_eq!(told.take(), 8, "after three micro-batches of a step, and after the step");
+    (0..2).for_each(|slot| disk.remove(&format!("{CHECKPOINT}.{slot}")).unwrap());
+
+    // Ended when the second micro-batch of the first step was saved.
+    let stop = AtomicBool::new(false);
+    let stopped = train(&disk, &stop, &|_| {
+        *told.borrow_mut() += 1;
+        stop.store(*told.borrow() == 2, Ordering::Relaxed);
+    });
+    assert_eq!((stopped.steps, told.take()), (0, 2));
+    let again = train(&disk, &AtomicBool::new(false), &|_| *told.borrow_mut() += 1);
+    assert_eq!((again.delta_hash, again.loss_first), (whole.delta_hash, whole.loss_first));
+    assert_eq!(told.take(), 6, "two micro-batches of the first step were taken again");
+}
+
 /// Whatever is done with what a Stop leaves, the steps are on the disk before the delta is encoded.
 #[test]
 fn what_is_stopped_is_saved_first() {

@@ -30,6 +30,7 @@ fn run_spec(name: &str, model: ModelSpec, token_budget: u64, inner: InnerSpec) -
     RunSpec {
         name: name.into(),
         description: String::new(),
+        operator: None,
         seed: 1,
         token_budget,
         model,

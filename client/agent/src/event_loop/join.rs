@@ -1,0 +1,128 @@
+//! Being in a run, or in none yet: an agent without a membership serves its owner like any other, holds, and waits for an
+//! invite.
+
+use super::{Agent, AgentError, Event, wall_now};
+use crate::{
+    clock, control,
+    identity::Identity,
+    join::{Answer, JoinError, Joined, Member},
+    journal::{self, Journal},
+    lease::LeaseKind,
+    membership::Membership,
+    policy::Reading,
+    preferences::Preferences,
+    sensor::MemorySensor,
+    session::{Ending, Profile, Session},
+};
+use jiff::Zoned;
+use nightjar_shared::wire::Role;
+use tokio::sync::oneshot;
+
+/// Why an agent that was never given an invite holds.
+pub(super) const NONE: &str =
+    "this computer has not joined a run yet; paste an invite on its page (`nightjar open`), or use `nightjar join INVITE`";
+
+/// Where the answer to whoever brought an invite goes.
+type Reply = oneshot::Sender<Result<Joined, String>>;
+
+/// What a session is told of this device; in no run it has nothing to show.
+pub(super) fn profile(
+    identity: &Identity,
+    membership: Option<&Membership>,
+    kinds: &[LeaseKind],
+    wanted: &Preferences,
+    cores: usize,
+) -> Profile {
+    let memory_bytes = match MemorySensor::default().read() {
+        Reading::Known(bytes) => bytes,
+        Reading::Unknown(_) => 0,
+    };
+    Profile {
+        device: identity.device(),
+        token: membership.map_or_else(Vec::new, |m| m.token.clone()),
+        role: membership.map_or(Role::Volunteer, Membership::role),
+        kinds: kinds.to_vec(),
+        name: membership.map_or_else(String::new, |m| m.name.clone()),
+        hardware: format!("{}, {} threads", wanted.device, wanted.threads_on(cores)),
+        memory_bytes,
+        tokens_per_s_max: wanted.tokens_per_s_max,
+        checkpoint_ms: wanted.checkpoint_s * 1000,
+    }
+}
+
+impl Agent {
+    /// Takes up the run of a membership where the journal ends.
+    pub(super) fn enter(&mut self, member: Member) -> Result<(), AgentError> {
+        let journal = Journal::load(&*self.disk)?;
+        journal::tidy(&*self.disk, &journal.files())?;
+        let wanted = self.preferences.preferences();
+        let profile = profile(&self.identity, Some(&member.membership), &self.kinds, wanted, self.cores);
+        self.session = Session::new(profile, journal);
+        self.member = Ok(member);
+        Ok(())
+    }
+
+    /// Says who it is, and for whom it works.
+    pub(super) fn announce(&mut self) {
+        let ready = match &self.member {
+            Ok(Member { membership, .. }) => {
+                let policy = format!("{:?}", self.preferences.preferences().policy).to_lowercase();
+                format!("ready: device {} for the run \"{}\", policy {policy}", self.device, membership.invite.run_name)
+            }
+            Err(_) => format!("ready: device {}, in no run yet", self.device),
+        };
+        self.tell(&ready);
+    }
+
+    /// An end that nobody asked for is in the log too: whoever started this may be a service manager, which reads nothing.
+    pub(super) fn note_the_end(&mut self, ending: &Ending) {
+        let words = match ending {
+            Ending::Asked => return,
+            Ending::RunOver(words) => format!("the end: the run is over: {words}"),
+            Ending::Refused(words) => format!("the end: the coordinator refused this device: {words}"),
+        };
+        self.log.write(&control::timestamp(&Zoned::now()), &words);
+    }
+
+    /// Looks at an invite, and has its coordinator asked; that takes a moment, and [`Agent::knocked`] goes on from there.
+    pub(super) fn join(&mut self, link: &str, name: Option<&str>, reply: Reply) {
+        let asked = match &self.member {
+            Ok(member) => Err(JoinError::Already(member.membership.invite.run_name.clone())),
+            Err(_) if self.joining => Err(JoinError::Busy),
+            Err(_) => Member::new(link, name, &self.identity, wall_now()),
+        };
+        let member = match asked {
+            Ok(member) => Box::new(member),
+            // Who asked may have gone: an answer that nobody takes is dropped.
+            Err(e) => return drop(reply.send(Err(e.to_string()))),
+        };
+        self.joining = true;
+        let queue = self.queue.clone();
+        tokio::spawn(async move {
+            let answered = member.knock().await;
+            let _ = queue.send(Event::Knocked { member, answered, reply }).await; // fails only when the agent ends
+        });
+    }
+
+    /// The coordinator takes this device, or has not answered; or it is none that this device may join.
+    pub(super) fn knocked(
+        &mut self,
+        member: Member,
+        answered: Result<Answer, JoinError>,
+        reply: Reply,
+    ) -> Result<(), AgentError> {
+        self.joining = false;
+        let joined = answered.and_then(|answer| {
+            member.store(&*self.disk, answer)?;
+            Ok(member.joined(&self.identity, answer))
+        });
+        if joined.is_ok() {
+            self.enter(member)?;
+            self.announce();
+            self.look(clock::mono_now());
+            self.settle()?;
+        }
+        drop(reply.send(joined.map_err(|e| e.to_string())));
+        Ok(())
+    }
+}

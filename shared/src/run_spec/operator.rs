@@ -1,0 +1,73 @@
+//! `[operator]`: who runs the run, and where volunteers can turn. It decides nothing of the training; but it is a part of
+//! the run spec, which a run's id is made of, so nobody changes it under way.
+
+use super::{RunSpec, RunSpecError};
+use crate::wire::limits::TEXT_BYTES_MAX;
+use serde::{Deserialize, Serialize};
+
+/// Longest description, in bytes: a few sentences.
+const DESCRIPTION_BYTES_MAX: usize = 1024;
+
+/// Who runs a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperatorSpec {
+    /// A person, a lab, a school.
+    pub name: String,
+    /// A web page or an e-mail address; empty: there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub contact: String,
+}
+
+/// Section and key, what it holds, and the least and the most bytes of it.
+type Text<'a> = (&'static str, &'a str, usize, usize);
+
+impl RunSpec {
+    /// Refuses texts that would not fit where volunteers read them, or would do more there than be read.
+    pub(super) fn validate_texts(&self) -> Result<(), RunSpecError> {
+        let mut texts: Vec<Text> =
+            vec![("name", &self.name, 1, TEXT_BYTES_MAX), ("description", &self.description, 0, DESCRIPTION_BYTES_MAX)];
+        if let Some(OperatorSpec { name, contact }) = &self.operator {
+            texts.extend([("operator.name", &**name, 1, TEXT_BYTES_MAX), ("operator.contact", contact, 0, TEXT_BYTES_MAX)]);
+        }
+        for (key, text, least, most) in texts {
+            if !(least..=most).contains(&text.len()) {
+                return Err(RunSpecError::TextLength { key, bytes: text.len(), least, most });
+            }
+            // A description may have several lines.
+            if text.chars().any(|c| c.is_control() && c != '\n') {
+                return Err(RunSpecError::TextControl { key });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(more: &str) -> RunSpec {
+        serde_json::from_str(&format!(r#"{{"name": "x", "token_budget": 10{more}}}"#)).unwrap()
+    }
+
+    #[test]
+    fn who_runs_it_is_told_within_bounds() {
+        let told = spec(r#", "operator": {"name": "Evening School", "contact": "https://school.example"}"#);
+        told.validate().unwrap();
+        assert_eq!(told.operator.unwrap().contact, "https://school.example");
+        let too_long = format!(r#", "operator": {{"name": "{}"}}"#, "n".repeat(257));
+        let refused = spec(&too_long).validate().unwrap_err().to_string();
+        assert_eq!(refused, "operator.name is 257 bytes long; allowed is 1 to 256");
+        assert!(spec(r#", "operator": {"name": ""}"#).validate().is_err());
+        let escape = spec(r#", "description": "see \u001b[2J""#).validate().unwrap_err().to_string();
+        assert_eq!(escape, "description holds a control character; write plain text");
+        assert!(serde_json::from_str::<OperatorSpec>(r#"{"name": "x", "phone": "1"}"#).is_err());
+    }
+
+    /// The run's id is a hash of these bytes, and devices from before there was an operator know no such key.
+    #[test]
+    fn without_one_the_spec_is_written_as_before() {
+        assert!(!serde_json::to_string(&spec("")).unwrap().contains("operator"));
+    }
+}
