@@ -77,6 +77,8 @@ impl Stage {
             progress_tokens: train.progress_tokens,
             progress_tokens_per_step: train.progress_tokens_per_step,
             codec: train.codec,
+            ahead_steps: 0,
+            ahead_of: None,
         };
         let run = Run { id: RunId([0; 32]), spec_json: train.run_spec_json.clone(), keep_alive_ms: KEEP_ALIVE_MS };
         Ok(Stage { folder, home, journal: Journal { run: Some(run), lease: Some(lease), ..Journal::default() } })
