@@ -144,9 +144,9 @@ mod tests {
     }
 
     /// Forty devices on one kind of link, for eight virtual hours.
-    fn utilisation(pacing: Pacing, up_mbit: f64, wall_s: f64) -> f64 {
+    fn utilisation(pacing: Pacing, ahead: bool, up_mbit: f64, wall_s: f64) -> f64 {
         let mut spec = spec(40);
-        (spec.lease.pacing, spec.lease.wall_s) = (pacing, wall_s);
+        (spec.lease.pacing, spec.lease.ahead, spec.lease.wall_s) = (pacing, ahead, wall_s);
         let group = Group { up_mbit: up_mbit.into(), ..Group::new("x", 40, Dist::List(vec![4000.0, 2000.0, 1000.0, 500.0])) };
         let setup = setup("links", spec, always(group), 8.0 * 3600.0, 1);
         let result = run(&setup, Box::new(Cost::new(&setup.spec)), &mut |_| {});
@@ -164,12 +164,13 @@ mod tests {
 
     #[test]
     fn devices_train_nearly_all_the_time() {
-        let of = |pacing, wall_s| [110.0, 15.0].map(|up_mbit| utilisation(pacing, up_mbit, wall_s));
-        let [fibre, home] = of(Pacing::Free, 900.0);
+        let of = |pacing, ahead, wall_s| [110.0, 15.0].map(|up_mbit| utilisation(pacing, ahead, up_mbit, wall_s));
+        let [fibre, home] = of(Pacing::Free, true, 900.0);
         assert!(fibre > 0.98 && home > 0.97 && home < fibre, "{fibre} {home}");
-        let [fibre, home] = of(Pacing::Rounds, 1200.0);
+        let [fibre, home] = of(Pacing::Rounds, true, 1200.0);
         assert!(fibre > 0.95 && home > 0.93, "{fibre} {home}");
-        let [_, short] = of(Pacing::Free, 60.0);
-        assert!(short < home - 0.03, "a lease of a minute spends its time on the wire: {short}");
+        let ([_, waits], [_, ahead]) = (of(Pacing::Free, false, 60.0), of(Pacing::Free, true, 60.0));
+        assert!(waits < home - 0.03, "a lease of a minute spends its time on the wire: {waits}");
+        assert!(ahead > waits + 0.02, "but for who trains ahead: {ahead}");
     }
 }

@@ -8,6 +8,7 @@ pub mod event;
 mod grant;
 mod leases;
 pub mod merge;
+mod mismatch;
 mod offer;
 mod pace;
 mod pool;
@@ -20,6 +21,7 @@ pub(crate) mod tests;
 mod turn;
 mod versions;
 
+pub use mismatch::{Mismatch, check};
 pub use pool::{epoch_samples, usable};
 
 use crate::store::Snapshot;
@@ -43,47 +45,6 @@ use screen::Screen;
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 use turn::Turn;
 use versions::Versions;
-
-/// A run spec that cannot be trained on a dataset.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Mismatch {
-    /// Samples are of another length than the model's context.
-    #[error(
-        "the dataset's samples hold {data} tokens, model.max_position_embeddings is {model}; prepare it with --context {model}"
-    )]
-    Context {
-        /// In the manifest.
-        data: u32,
-        /// In the run spec.
-        model: u32,
-    },
-    /// The dataset has tokens that the model does not.
-    #[error("the dataset's vocabulary is {data}, model.vocab_size is {model}; set model.vocab_size = {data} in run.toml")]
-    Vocabulary {
-        /// In the manifest.
-        data: u32,
-        /// In the run spec.
-        model: u32,
-    },
-    /// No batch can be made of any shard.
-    #[error("no shard of the dataset holds inner.batch_samples = {batch} samples; prepare more data or set a smaller batch")]
-    TooSmall {
-        /// In the run spec.
-        batch: u32,
-    },
-}
-
-/// Refuses a dataset that the run cannot be trained on.
-pub fn check(spec: &RunSpec, manifest: &Manifest) -> Result<(), Mismatch> {
-    let (model, batch) = (&spec.model, spec.inner.batch_samples);
-    if manifest.context != model.max_position_embeddings {
-        return Err(Mismatch::Context { data: manifest.context, model: model.max_position_embeddings });
-    }
-    if manifest.vocab_size > model.vocab_size {
-        return Err(Mismatch::Vocabulary { data: manifest.vocab_size, model: model.vocab_size });
-    }
-    if epoch_samples(manifest, batch) == 0 { Err(Mismatch::TooSmall { batch }) } else { Ok(()) }
-}
 
 /// Decides everything; see the module's words.
 pub struct Engine {

@@ -94,6 +94,10 @@ pub fn cross_entropy(logits: Tensor<2>, targets: &[u32], scale: Option<f32>) -> 
         let gradient = made.tensor();
         return (made.tensor(), scale.map(|_| gradient));
     }
+    if n == 0 {
+        // Burn refuses to expand nothing.
+        return (Tensor::zeros([0], &device), scale.map(|_| logits));
+    }
     let index: Vec<i32> = targets.iter().map(|t| *t as i32).collect();
     let index = Tensor::<2, Int>::from_data(TensorData::new(index, [n, 1]), &device);
     let dtype = logits.dtype();
