@@ -201,13 +201,6 @@ fn it_trains_on_wgpu_confined_and_the_drivers_cache_stays_in_its_folder() {
         other => panic!("{other:?}"),
     }
     worker.train();
-    let submit_us = worker.hear_until(|said| match said {
-        // The first micro-batches, which compile, are not measured.
-        from_worker::Body::Progress(progress) => Some(progress.submit_us).filter(|us| *us > 0),
-        from_worker::Body::Trained(_) => Some(0),
-        _ => None,
-    });
-    assert!(submit_us > 0, "what it is given at once is not measured");
     worker.hear_until(|said| matches!(said, from_worker::Body::Trained(_)).then_some(()));
     assert!(fs::read_dir(worker.home.path().join("cache")).unwrap().next().is_some(), "nothing is cached");
 }

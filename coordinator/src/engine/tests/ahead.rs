@@ -62,11 +62,20 @@ fn what_is_kept_is_never_less_than_what_was_trained_ahead() {
     let second = next(&mut world, a, &first);
     assert_eq!(second.steps, 2, "one step takes it ten seconds, but it may have taken two already");
     assert_eq!(second.ahead_steps, 1, "half a lease");
-    world.spec.lease.wall_s = 1000.0;
-    world.restart();
-    world.join(a, nightjar_shared::wire::Role::Volunteer, &[nightjar_shared::wire::LeaseKind::Train]);
-    let long = world.lease(a);
-    assert!(long.steps > 50 && long.ahead_steps <= 6, "{} and {}", long.steps, long.ahead_steps);
+}
+
+#[test]
+fn no_more_than_a_minute_is_trained_ahead() {
+    let mut spec = spec();
+    (spec.lease.ahead, spec.lease.wall_s) = (true, 1000.0);
+    let mut manifest = manifest();
+    manifest.train.iter_mut().for_each(|shard| shard.samples = 10_000);
+    let mut world = World::new(spec, manifest);
+    let device = world.volunteer(1);
+    let first = world.lease(device);
+    assert!(world.train(device, &first, 8.0).merged);
+    let second = next(&mut world, device, &first);
+    assert_eq!((second.steps, second.ahead_steps), (500, 60), "a step a second");
 }
 
 #[test]
