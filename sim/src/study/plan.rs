@@ -199,7 +199,7 @@ fn uneven() -> Study {
     };
     let polynomial = |power| StalenessSpec::Polynomial { power };
     let (in_step_name, longer_halos) = ("DiLoCo + DyLU, synchronous", "HALoS, twice the tokens");
-    let (winner, soonest) = ("rounds, RDA", "rounds, RDA, three fifths of the tokens");
+    let (winner, soonest) = ("rounds, RDA", "rounds, RDA, two thirds of the tokens");
     let slow = "DiLoCo, synchronous, H 16";
     let merges = [
         ("mean, polynomial 0.5", MergeSpec { rule: MergeRule::Mean, ..base.clone() }),
@@ -220,7 +220,7 @@ fn uneven() -> Study {
         ("HeLoCo, Nesterov 0.5", MergeSpec { momentum: 0.5, correction: Correction::Heloco, ..base.clone() }),
     ];
     let warm = |spec| warmed(sim(spec, halos16()));
-    let of = |tokens| ours(nano(tokens, 2), 2.0);
+    let of = |tokens| ours(nano(tokens, 2), 1.5);
     let of_4_s = |tokens| waiting(ours(nano(tokens, 2), 4.0));
     let halos = |tokens| warmed(lab(nano(tokens, 2), Method::Halos { steps: 8, regions: 4 }, &HALOS_SPEEDS));
     let spec = || of(TOKENS);
@@ -235,7 +235,7 @@ fn uneven() -> Study {
         Variant::new(longer_halos, halos(2 * TOKENS)),
         Variant::new(winner, warm(spec())),
         // The learning rate's schedule ends with the tokens: who wants a loss soon asks for as many as it takes.
-        Variant::new(soonest, warm(of(TOKENS * 3 / 5))),
+        Variant::new(soonest, warm(of(TOKENS * 2 / 3))),
         Variant::new("rounds, RDA, half of the tokens", warm(of(TOKENS / 2))),
         Variant::new("waiting rounds, RDA", warm(waits())),
         Variant::new("waiting rounds, RDA, two thirds of the tokens", warm(of_4_s(TOKENS * 2 / 3))),
@@ -254,7 +254,7 @@ fn uneven() -> Study {
                    staleness is not weighed down, or momentum is added, the weights swing (2.2 nats and more). Starting every lease with \
                    fresh moments costs more than the choice between mean and RDA. With a fixed H the slowest device sets the pace; \
                    without that barrier all speeds together are 5.2 times as fast, and with norm-preserving averages fewer tokens do. Waiting rounds of 4 s \
-                   spend a quarter of the time on messages and on steps that do not fit; training ahead, rounds of 2 s spend a tenth. The rules below are compared in \
+                   spend a quarter of the time on messages and on steps that do not fit; training ahead, rounds of 1.5 s spend a sixth. The rules below are compared in \
                    runs that wait. HALoS, with its paper's constants, does not come to \
                    DiLoCo + DyLU's final loss within as many tokens: how much sooner rounds do is counted against twice as many.",
         question: "Sixteen devices of 0.107 to 0.907 of a base speed in four regions, as HALoS has them: how soon does each rule \
