@@ -136,7 +136,7 @@ pub struct DeltaSpec {
 
 impl Default for DeltaSpec {
     fn default() -> Self {
-        DeltaSpec { codec: CodecId::Blocks8, k: 64, feedback: 1.0, residual: ResidualSpec::Keep }
+        DeltaSpec { codec: CodecId::Blocks4, k: 64, feedback: 1.0, residual: ResidualSpec::Keep }
     }
 }
 
@@ -167,7 +167,7 @@ pub struct PublishSpec {
 
 impl Default for PublishSpec {
     fn default() -> Self {
-        PublishSpec { codec: CodecId::Blocks8, keyframe_every: 64 }
+        PublishSpec { codec: CodecId::Blocks2, keyframe_every: 64 }
     }
 }
 

@@ -52,6 +52,7 @@ pub fn spec(devices: u32) -> RunSpec {
         lease: LeaseSpec {
             pacing: Pacing::Free,
             wall_s: 900.0,
+            wall_s_min: None,
             calibration_steps: 8,
             steps_max: 5000,
             deadline_factor: 2.0,

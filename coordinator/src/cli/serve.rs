@@ -46,13 +46,13 @@ run.toml (name and token_budget are needed; the others show their defaults, and 
 
   [lease]
   pacing = \"rounds\"              # leases end together, so none is stale; free: each by itself
-  wall_s = 60.0                  # how long a round, or a free lease, takes
+  wall_s = 60.0                  # how long a round, or a free lease, takes at most
+  wall_s_min = 5.0               # rounds are shorter, down to this, the more deltas agree
   ahead = true                   # devices train on while their deltas travel
   warm_tokens = 0                # so many are trained by anchor nodes alone, as long as there are any
-  # wall_s_min = 10.0            # rounds from this to wall_s, the shorter the more deltas agree
 
   [delta]
-  codec = \"blocks8\"              # or blocks4, blocks2, sparse2 (k of each 4096), f32
+  codec = \"blocks4\"              # or blocks8, blocks2, sparse2 (k of each 4096), f32
   feedback = 1.0                 # what rounding took is added to the next delta
 
   [merge]
@@ -64,7 +64,7 @@ run.toml (name and token_budget are needed; the others show their defaults, and 
   staleness = { rule = \"polynomial\", power = 0.5 }
 
   [publish]
-  codec = \"blocks8\"              # or blocks4, blocks2
+  codec = \"blocks2\"              # or blocks4, blocks8
   keyframe_every = 64            # versions
 
 Then let devices in:

@@ -57,7 +57,10 @@ impl Engine {
         self.last_lease = id;
         match lease.record.kind {
             LeaseKind::Evaluate => self.evaluating = Some((base_version, id)),
-            LeaseKind::Train if self.spec.has_rounds() => self.round.issued(id),
+            LeaseKind::Train if self.spec.has_rounds() => {
+                let overhead_s = self.roster.pace(device).overhead_s();
+                self.round.issued(id, overhead_s);
+            }
             LeaseKind::Train => {}
         }
         turn.records.push(Record::LeaseIssued(lease.record.clone()));

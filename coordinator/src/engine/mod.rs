@@ -431,9 +431,7 @@ impl Engine {
             return;
         }
         self.publishing = None;
-        if let Some(share) = agreement {
-            self.round.adapt(share, through_seq - self.versions.newest().map_or(0, |v| v.through_seq));
-        }
+        self.round.adapt(agreement, through_seq - self.versions.newest().map_or(0, |v| v.through_seq));
         self.agreement = agreement;
         let record = VersionRecord { version, update, keyframe, digest, through_seq, published_at: self.wall, squashes };
         turn.records.push(Record::Version(record.clone()));

@@ -43,6 +43,11 @@ impl Pace {
         if self.wall_s > 0.0 { self.tokens / self.wall_s } else { 0.0 }
     }
 
+    /// Seconds that a lease costs besides training; 0 if unknown.
+    pub fn overhead_s(&self) -> f64 {
+        self.overhead_s
+    }
+
     /// Tokens that it trains on in a lease of so many seconds; `None` if unknown.
     pub fn tokens_in(&self, lease_s: f64) -> Option<f64> {
         (self.train_s > 0.0).then(|| (lease_s - self.overhead_s).max(0.0) * self.tokens / self.train_s)

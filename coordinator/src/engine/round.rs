@@ -32,12 +32,18 @@ const HOLD_MAX: Duration = Duration::from_secs(45);
 const SIGNAL_TO_NOISE: f64 = 1.0;
 /// By how much a round is longer or shorter than the one before it at most: what is measured is an average of about ten.
 const CHANGE_MAX: f64 = 1.1;
+/// A round is so many times as long as what its leases cost besides training, or most devices would come back too late.
+const OVERHEADS_MIN: f64 = 2.0;
 
 /// The round at hand, in a run that has rounds.
 #[derive(Default)]
 pub(super) struct Round {
     /// As many seconds as the deltas' agreement asks for.
     wanted_s: f64,
+    /// Seconds that a lease of the round before cost besides training, on the average.
+    overhead_s: f64,
+    /// The sum of that over the leases of this round, and their number.
+    overheads: (f64, u32),
     /// When its leases are to be back.
     ends: Mono,
     /// Leases that are to be back by then and are not yet.
@@ -58,15 +64,18 @@ impl Round {
         Round { wanted_s, ..Round::default() }
     }
 
-    /// A version was made of so many deltas, of which this share is signal.
-    pub fn adapt(&mut self, share: f64, deltas: u64) {
-        let share = share.clamp(1e-3, 1.0 - 1e-3);
+    /// A version was made of so many deltas, of which this share is signal. As long as none had another to agree with, it is
+    /// not known, and rounds grow: one device alone gains nothing by many versions.
+    pub fn adapt(&mut self, share: Option<f64>, deltas: u64) {
+        let share = share.unwrap_or_default().clamp(1e-3, 1.0 - 1e-3);
         let signal_to_noise = share * deltas as f64 / (1.0 - share);
         self.wanted_s *= (SIGNAL_TO_NOISE / signal_to_noise).clamp(1.0 / CHANGE_MAX, CHANGE_MAX);
     }
 
-    pub fn issued(&mut self, lease: LeaseId) {
+    /// A lease of this round, which will cost so many seconds besides training.
+    pub fn issued(&mut self, lease: LeaseId, overhead_s: f64) {
         self.out.insert(lease);
+        self.overheads = (self.overheads.0 + overhead_s, self.overheads.1 + 1);
     }
 
     pub fn closed(&mut self, lease: LeaseId, device: DeviceId) {
@@ -84,11 +93,18 @@ impl Engine {
 
     pub(super) fn round_s(&self) -> f64 {
         let longest = self.spec.lease.wall_s_at(self.progress());
-        let least = self.spec.lease.wall_s_min.filter(|_| self.spec.has_rounds()).unwrap_or(longest);
+        // A fixed number of steps takes as long as it takes.
+        let adapts = self.spec.has_rounds() && self.spec.lease.steps == 0;
+        let least = self.spec.lease.wall_s_min.filter(|_| adapts).unwrap_or(longest);
+        let least = least.max(OVERHEADS_MIN * self.round.overhead_s);
         self.round.wanted_s.clamp(least.min(longest), longest)
     }
 
     fn begin_round(&mut self, now: Mono) {
+        let (sum, leases) = std::mem::take(&mut self.round.overheads);
+        if leases > 0 {
+            self.round.overhead_s = sum / f64::from(leases);
+        }
         self.round.wanted_s = self.round_s();
         self.round.ends = now + Duration::from_secs_f64(self.round.wanted_s);
         self.round.out.clear();

@@ -17,7 +17,7 @@ pub struct LeaseSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wall_s_end: Option<f64>,
     /// With rounds: a round is as long as the deltas' agreement asks (`engine/round.rs`), from so many seconds to as many as
-    /// `wall_s` says. Unset, all are as long as that.
+    /// `wall_s` says. If it is not less than `wall_s`, or `steps` are fixed, all are as long as that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wall_s_min: Option<f64>,
     /// Whether a device trains on while its delta travels (`engine/ahead.rs`): its next lease begins with those steps. Off,
@@ -57,7 +57,7 @@ impl Default for LeaseSpec {
             pacing: Pacing::Rounds,
             wall_s: 60.0,
             wall_s_end: None,
-            wall_s_min: None,
+            wall_s_min: Some(5.0),
             ahead: true,
             warm_tokens: 0,
             steps: 0,
@@ -86,7 +86,7 @@ impl LeaseSpec {
         [
             ("lease.wall_s", self.wall_s, 0.1, 1e6, "0.1 to 1000000"),
             ("lease.wall_s_end", wall_s_end, 0.1, 1e6, "0.1 to 1000000"),
-            ("lease.wall_s_min", wall_s_min, 0.1, self.wall_s, "0.1 to as many as lease.wall_s"),
+            ("lease.wall_s_min", wall_s_min, 0.1, 1e6, "0.1 to 1000000"),
             ("lease.warm_tokens", self.warm_tokens as f64, 0.0, 1e18, "0 or more"),
             ("lease.steps", f64::from(self.steps), 0.0, 100_000.0, "1 to 100000; 0 for as many as fill the wall time"),
             ("lease.calibration_steps", f64::from(self.calibration_steps), 1.0, 10_000.0, "1 to 10000"),

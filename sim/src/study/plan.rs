@@ -36,12 +36,12 @@ fn pooling() -> Study {
     let alone = "the fastest alone";
     // So many tokens that each reaches the loss of the fastest alone, and goes on a little.
     let budgets = [
-        (2u32, 560_000),
-        (4, 560_000),
-        (8, 720_000),
-        (16, 900_000),
-        (32, 1_300_000),
-        (64, 2_200_000),
+        (2u32, 600_000),
+        (4, 600_000),
+        (8, 740_000),
+        (16, 940_000),
+        (32, 1_350_000),
+        (64, 2_250_000),
         (128, 3_900_000),
         (256, 7_200_000),
     ];
@@ -58,29 +58,26 @@ fn pooling() -> Study {
         variants.push(Variant::new(format!("DiLoCo, f32, H 16, {name}, 16"), work));
     }
     for (devices, tokens) in budgets {
-        let work = warmed(sim(ours(nano(tokens, 4), 1.0), four_speeds(devices)));
+        let work = warmed(sim(usual(nano(tokens, 4)), four_speeds(devices)));
         let variant = Variant::new(format!("ours, {devices}"), work).at("ours", f64::from(devices));
         variants.push(Variant { seeds: if devices > 128 { 2 } else { 0 }, ..variant });
     }
-    for devices in [16, 64] {
-        let (_, tokens) = budgets.into_iter().find(|(n, _)| *n == devices).unwrap_or_default();
-        let mut spec = ours(nano(tokens, 4), 6.0);
-        (spec.lease.wall_s_min, spec.merge.grace_s) = (Some(0.5), None);
-        let name = format!("ours, {devices}, rounds of 0.5 to 6 s by agreement");
-        variants.push(Variant::new(name, warmed(sim(spec, four_speeds(devices)))));
+    for (devices, tokens) in [(16, 900_000), (64, 2_200_000)] {
+        let work = warmed(sim(ours(nano(tokens, 4), 1.0), four_speeds(devices)));
+        variants.push(Variant::new(format!("rounds of 1 s, {devices}"), work));
     }
     let waits = |tokens, batch_samples, wall_s| waiting(ours(nano(tokens, batch_samples), wall_s));
-    let usual = || waits(900_000, 4, 1.5);
+    let waits_16 = || waits(900_000, 4, 1.5);
     for (name, spec) in [
-        ("waiting, 16", usual()),
+        ("waiting, 16", waits_16()),
         ("waiting, 16, rounds of 3 s", waits(1_300_000, 4, 3.0)),
         ("waiting, 16, batch 2", waits(900_000, 2, 1.5)),
-        ("waiting, 16, 8-bit deltas", with_codec(usual(), CodecId::Blocks8, 64)),
-        ("waiting, 16, sparse k 64", with_codec(usual(), CodecId::Sparse2, 64)),
-        ("waiting, 16, 4-bit updates", with_updates(usual(), CodecId::Blocks4)),
-        ("waiting, 16, 2-bit updates", with_updates(usual(), CodecId::Blocks2)),
-        ("waiting, 16, plain mean", plain_mean(usual())),
-        ("waiting, 16, no rounds", free(usual(), 16)),
+        ("waiting, 16, 8-bit deltas", with_codec(waits_16(), CodecId::Blocks8, 64)),
+        ("waiting, 16, sparse k 64", with_codec(waits_16(), CodecId::Sparse2, 64)),
+        ("waiting, 16, 4-bit updates", with_updates(waits_16(), CodecId::Blocks4)),
+        ("waiting, 16, 2-bit updates", with_updates(waits_16(), CodecId::Blocks2)),
+        ("waiting, 16, plain mean", plain_mean(waits_16())),
+        ("waiting, 16, no rounds", free(waits_16(), 16)),
     ] {
         variants.push(Variant::new(name, warmed(sim(spec, four_speeds(16)))));
     }
@@ -162,7 +159,7 @@ fn reference() -> Study {
         Variant::new("data parallel, bf16, 4", lab(small(TOKENS), Method::DataParallel, &speeds)),
         Variant::new("DiLoCo, f32, H 16, outer 1, 4", lab(small(TOKENS), diloco(1.0, 0.0), &speeds)),
         Variant::new("DiLoCo, f32, H 16, outer 0.7/0.9, 4", lab(small(TOKENS), diloco(0.7, 0.9), &speeds)),
-        Variant::new("ours, 4", sim(ours(small(TOKENS), 3.0), four_speeds(4))),
+        Variant::new("ours, 4", sim(usual(small(TOKENS)), four_speeds(4))),
         Variant::new("waiting, 4", sim(waiting(ours(small(TOKENS), 3.0)), four_speeds(4))),
     ];
     let [up, down] = bytes_columns();
@@ -199,7 +196,7 @@ fn uneven() -> Study {
     };
     let polynomial = |power| StalenessSpec::Polynomial { power };
     let (in_step_name, longer_halos) = ("DiLoCo + DyLU, synchronous", "HALoS, twice the tokens");
-    let (winner, soonest) = ("rounds, RDA", "rounds, RDA, two thirds of the tokens");
+    let (winner, soonest) = ("ours", "ours, three fifths of the tokens");
     let slow = "DiLoCo, synchronous, H 16";
     let merges = [
         ("mean, polynomial 0.5", MergeSpec { rule: MergeRule::Mean, ..base.clone() }),
@@ -220,23 +217,24 @@ fn uneven() -> Study {
         ("HeLoCo, Nesterov 0.5", MergeSpec { momentum: 0.5, correction: Correction::Heloco, ..base.clone() }),
     ];
     let warm = |spec| warmed(sim(spec, halos16()));
-    let of = |tokens| ours(nano(tokens, 2), 1.5);
+    let of = |tokens, round_s| ours(nano(tokens, 2), round_s);
     let of_4_s = |tokens| waiting(ours(nano(tokens, 2), 4.0));
     let halos = |tokens| warmed(lab(nano(tokens, 2), Method::Halos { steps: 8, regions: 4 }, &HALOS_SPEEDS));
-    let spec = || of(TOKENS);
     let waits = || of_4_s(TOKENS);
     let fixed = in_step(waits(), 16, 16, 22.0);
     let synchronous = MergeSpec { quorum: Some(16), momentum: 0.9, learning_rate: 0.35, ..base };
-    let reset = RunSpec { inner: InnerSpec { state: InnerState::Reset, ..spec().inner }, ..waits() };
+    let reset = RunSpec { inner: InnerSpec { state: InnerState::Reset, ..waits().inner }, ..waits() };
     let mut variants = vec![
         Variant::new(slow, warm(RunSpec { merge: synchronous.clone(), ..fixed })),
         Variant::new(in_step_name, warm(RunSpec { merge: MergeSpec { grace_s: Some(20.0), ..synchronous }, ..waits() })),
         Variant::new("HALoS", halos(TOKENS)),
         Variant::new(longer_halos, halos(2 * TOKENS)),
-        Variant::new(winner, warm(spec())),
+        Variant::new(winner, warm(usual(nano(TOKENS, 2)))),
         // The learning rate's schedule ends with the tokens: who wants a loss soon asks for as many as it takes.
-        Variant::new(soonest, warm(of(TOKENS * 2 / 3))),
-        Variant::new("rounds, RDA, half of the tokens", warm(of(TOKENS / 2))),
+        Variant::new(soonest, warm(usual(nano(TOKENS * 3 / 5, 2)))),
+        Variant::new("rounds of 1.5 s, RDA", warm(of(TOKENS, 1.5))),
+        Variant::new("rounds of 1.5 s, RDA, two thirds of the tokens", warm(of(TOKENS * 2 / 3, 1.5))),
+        Variant::new("rounds of 2 s, RDA, three fifths of the tokens", warm(of(TOKENS * 3 / 5, 2.0))),
         Variant::new("waiting rounds, RDA", warm(waits())),
         Variant::new("waiting rounds, RDA, two thirds of the tokens", warm(of_4_s(TOKENS * 2 / 3))),
         Variant::new("waiting rounds, mean", warm(plain_mean(waits()))),
@@ -311,7 +309,7 @@ fn churn() -> Study {
     };
     let always = "30 devices, always on";
     let warm = |spec, population| warmed(sim(spec, population));
-    let ahead = || ours(nano(TOKENS, 2), 1.0);
+    let usually = || usual(nano(TOKENS, 2));
     let spec = || waiting(ours(nano(TOKENS, 2), 1.5));
     let lossy = with(&|group| group.deltas_lost = 0.5);
     let sparse = || with_codec(spec(), CodecId::Sparse2, 256);
@@ -328,8 +326,8 @@ fn churn() -> Study {
         Variant::new(always, warm(spec(), quiet.clone())),
         Variant::new("14 of 30 on at a time", warm(spec(), with(&|g| g.churn = Some(Churn { on_s: 30.0, off_s: 34.0 })))),
         Variant::new("half of all deltas lost", warm(spec(), lossy.clone())),
-        Variant::new("training ahead, always on", warm(ahead(), quiet.clone())),
-        Variant::new("training ahead, half of all deltas lost", warm(ahead(), lossy.clone())),
+        Variant::new("ours, always on", warm(usually(), quiet.clone())),
+        Variant::new("ours, half of all deltas lost", warm(usually(), lossy.clone())),
         Variant::new("sparse, always on", warm(sparse(), quiet.clone())),
         Variant::new("sparse, half lost, residual kept", warm(sparse(), lossy.clone())),
         Variant::new("sparse, half lost, residual decays", warm(residual(ResidualSpec::Decay), lossy.clone())),

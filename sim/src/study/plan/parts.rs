@@ -35,8 +35,8 @@ fn run_spec(name: &str, model: ModelSpec, token_budget: u64, inner: InnerSpec) -
         token_budget,
         model,
         inner,
-        lease: LeaseSpec { steps_max: 10_000, deadline_s_min: 5.0, ..LeaseSpec::default() },
-        delta: DeltaSpec::default(),
+        lease: LeaseSpec { wall_s_min: None, steps_max: 10_000, deadline_s_min: 5.0, ..LeaseSpec::default() },
+        delta: DeltaSpec { codec: CodecId::Blocks8, ..DeltaSpec::default() },
         merge: MergeSpec::default(),
         publish: PublishSpec { codec: CodecId::Blocks8, ..PublishSpec::default() },
         evaluate: EvaluateSpec { every: 3, ..EvaluateSpec::default() },
@@ -81,6 +81,14 @@ pub fn ours(spec: RunSpec, round_s: f64) -> RunSpec {
     };
     let lease = LeaseSpec { pacing: Pacing::Rounds, wall_s: round_s, ..spec.lease.clone() };
     RunSpec { lease, delta: DeltaSpec { codec: CodecId::Blocks4, ..DeltaSpec::default() }, merge, ..spec }
+}
+
+/// What a run has that sets nothing: rounds as long as agreement asks, and few bits both ways. All is smaller here than at
+/// home, so rounds are a tenth as long.
+pub fn usual(spec: RunSpec) -> RunSpec {
+    let usual = LeaseSpec::default();
+    let lease = LeaseSpec { wall_s: usual.wall_s / 10.0, wall_s_min: usual.wall_s_min.map(|s| s / 10.0), ..spec.lease };
+    RunSpec { lease, delta: DeltaSpec::default(), merge: MergeSpec::default(), publish: PublishSpec::default(), ..spec }
 }
 
 /// Devices wait while their deltas travel, as in DiLoCo.
