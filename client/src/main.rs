@@ -10,7 +10,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(e) => {
             eprintln!("error: {}", in_one_line(&e));
-            ExitCode::FAILURE
+            if e.is::<cli::Misunderstood>() { ExitCode::from(cli::NOT_UNDERSTOOD) } else { ExitCode::FAILURE }
         }
     }
 }

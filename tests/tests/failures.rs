@@ -226,8 +226,20 @@ fn a_device_that_has_not_joined_holds_says_so_and_takes_an_invite() {
     assert!(told.contains("joined \"test\" as a volunteer") && told.contains("(attic)"), "{told}");
     until("a merged delta", || agent.said().contains(", merged").then_some(()));
     says(&["join", &invite]).refused(&["in the run \"test\" already", "nightjar leave"]);
+    // It leaves, stays, and can be stopped as before.
+    assert!(says(&["leave"]).good().stdout.contains("stays"));
+    until("an agent in no run", || Some(says(&["why"])).filter(|why| why.status.success() && why.stdout.contains("not joined")));
+    says(&["leave"]).refused(&["not joined"]);
     agent.stop().good();
     coordinator.stop().good();
+
+    // Nor is a membership replaced where no agent runs: what was done for its run would be lost.
+    says(&["join", &invite]).good();
+    says(&["join", &invite]).good();
+    let elsewhere = Place::new(SMALL);
+    let other = elsewhere.start_coordinator();
+    says(&["join", &elsewhere.invite("volunteer")]).refused(&["in the run \"test\" already", "nightjar leave"]);
+    other.stop().good();
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn the_owners_word_counts_at_once_and_over_a_restart() {
     home.says(&["resume"]).good();
     assert_eq!(home.status().unwrap()["override"], Value::Null);
     for bad in [&["pause", "soon"][..], &["pause", "until", "25:00"], &["run-now", "800d"]] {
-        home.says(bad).refused(&[]);
+        assert_eq!(home.says(bad).refused(&[]).status.code(), Some(2), "{bad:?}");
     }
     agent.stop().good();
 }
@@ -120,6 +120,10 @@ fn every_answer_can_be_had_as_json() {
     assert_eq!(json(&["--json", "log"]), serde_json::json!([]), "the flag may stand before the command too");
     let agent = home.start();
     assert_eq!(json(&["resume", "--json"])["override"], Value::Null);
+    assert!(json(&["status", "--json"])["running"] == true && json(&["why", "--json"])["running"] == true);
+    for two in [&["ledger", "--csv", "--json"][..], &["--json", "log", "--follow"], &["prefs", "set", "nosuch", "1"]] {
+        assert_eq!(home.says(two).refused(&[]).status.code(), Some(2), "{two:?}");
+    }
     let word = json(&["run-now", "1h", "--json"]);
     assert!(word["running"] == true && word["override"]["until"].is_string() && word["override"]["kept"] == true, "{word}");
     assert_eq!(json(&["prefs", "set", "checkpoint_s", "7", "--json"])["value"], "7");
@@ -178,6 +182,10 @@ fn a_preference_is_changed_while_it_runs_and_a_bad_one_changes_nothing() {
     assert_eq!(status["why"]["allowed"], true, "{status}");
     fs::write(&file, good).unwrap();
     home.stands("no mistake", |s| s["config_error"].is_null());
+    // What an agent was started with stands against the file, and whoever changes that is told.
+    assert_eq!(home.says(&["prefs", "get", "policy"]).good().stdout.trim(), "always");
+    let told = home.says(&["prefs", "set", "policy", "considerate"]).good().stdout;
+    assert!(told.contains("command line") && told.contains("stays in force"), "{told}");
     agent.stop().good();
 }
 

@@ -91,6 +91,8 @@ pub struct Setup {
     pub tray: bool,
     /// Whether to leave the run at once.
     pub leave: bool,
+    /// Whether it stays when it is out of its run: it holds, and can join another.
+    pub stays: bool,
 }
 
 /// What ends an agent before its time.
@@ -208,7 +210,7 @@ struct Agent {
 
 /// Runs an agent until its session ends.
 pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
-    let (leave, tray) = (setup.leave, setup.tray);
+    let (leave, tray, stays) = (setup.leave, setup.tray, setup.stays);
     let (queue, mut events) = mpsc::channel(limits::QUEUE_EVENTS_MAX);
     let changed = Arc::new(Notify::new());
     let mut agent = Agent::new(setup, queue.clone(), &changed)?;
@@ -234,8 +236,13 @@ pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
         agent.settle()?;
         if let Some(ending) = agent.ending.take() {
             agent.note_the_end(&ending);
-            agent.goodbye().await;
-            return Ok(ending);
+            match &ending {
+                Ending::Left | Ending::Refused(_) if stays && !terminating => agent.rest(&ending).await,
+                _ => {
+                    agent.goodbye().await;
+                    return Ok(ending);
+                }
+            }
         }
         let due = agent.tell_news(&control, now);
         let deadline = agent.session.next_deadline().map_or(due, |d| d.min(due));
@@ -258,7 +265,7 @@ pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
 
 impl Agent {
     fn new(setup: Setup, queue: mpsc::Sender<Event>, changed: &Arc<Notify>) -> Result<Self, AgentError> {
-        let Setup { home, identity, membership, preferences, kinds, eyes, workshop, say, tray: _, leave: _ } = setup;
+        let Setup { home, identity, membership, preferences, kinds, eyes, workshop, say, tray: _, leave: _, stays: _ } = setup;
         let (disk, wanted) = (home.disk(), preferences.preferences());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (now, civil) = (clock::mono_now(), Zoned::now());

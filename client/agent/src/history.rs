@@ -14,7 +14,7 @@ mod timeline;
 pub use day::{DayView, Span};
 pub use figures::Figures;
 pub use ledger::{Delivery, deliveries};
-pub use log::{LOG_FILE, Log, log_lines};
+pub use log::{LOG_FILE, Log, OLD_LOG_FILE, log_lines, log_tail};
 pub use timeline::{State, days};
 
 use crate::policy::ReasonKind;

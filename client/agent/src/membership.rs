@@ -66,7 +66,9 @@ impl Membership {
         let verify = |key: &[u8], message: &[u8], signature: &[u8]| {
             UnparsedPublicKey::new(&ED25519, key).verify(message, signature).is_ok()
         };
-        Ok(Membership { invite: invite::open(&token, verify)?, token, name: wire::limits::tame(name) })
+        let mut invite = invite::open(&token, verify)?;
+        invite.run_name = wire::limits::tame(&invite.run_name);
+        Ok(Membership { invite, token, name: wire::limits::tame(name) })
     }
 
     /// Reads what was joined. An invite that has expired since then is none the worse: the device is enrolled.

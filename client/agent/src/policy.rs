@@ -69,7 +69,8 @@ pub enum Decision {
     Hold {
         /// Why.
         reason: Reason,
-        /// When this reason ends by itself, if that is known; always in the future.
+        /// When training may go on, if that is known: when this reason and all others there are have ended by themselves, within
+        /// the owner's hours. Always in the future.
         until: Option<Zoned>,
     },
 }
@@ -139,9 +140,11 @@ pub fn decide(
     };
     let network = !findings.iter().any(|f| f.reason.kind.spares_network());
     let hurry = findings.iter().map(|f| f.reason.kind.hurry()).max().unwrap_or(Hurry::None);
-    let first = findings.into_iter().min_by_key(|f| f.reason.kind);
-    let decision = match first {
-        Some(Finding { reason, until }) => Decision::Hold { reason, until: until.filter(|u| u > now) },
+    let ends: Option<Vec<&Zoned>> = findings.iter().map(|f| f.until.as_ref()).collect();
+    let last = ends.and_then(|ends| ends.into_iter().max()).filter(|last| *last > now);
+    let until = last.and_then(|last| if runs_now { Some(last.clone()) } else { look.within_hours(last) });
+    let decision = match findings.into_iter().map(|f| f.reason).min_by_key(|reason| reason.kind) {
+        Some(reason) => Decision::Hold { reason, until },
         None => Decision::Run { limits: limits(profile, share), profile: name },
     };
     Outcome { decision, network, hurry, memory }
@@ -166,7 +169,7 @@ fn paused(owner: Override, look: &Look) -> Option<Finding> {
     let Override::Pause(end) = owner else { return None };
     let until = end.and_then(|end| look.later(end.since(look.mono)));
     let sentence = match &until {
-        Some(until) => format!("you paused it; it goes on {}, or sooner with `nightjar resume`", words::moment(until, look.now)),
+        Some(until) => format!("you paused it; the pause ends {}, or sooner with `nightjar resume`", words::moment(until, look.now)),
         None => "you paused it; `nightjar resume` lets it go on".into(),
     };
     Some(Finding { reason: Reason::new(ReasonKind::Paused, sentence), until })

@@ -76,21 +76,8 @@ pub fn make_room(disk: &dyn Disk, journal: &Journal, lease: &Lease, spec: &RunSp
     let spare: Vec<BlobRef> = journal.shards.iter().copied().filter(|shard| shard.hash != lease.shard.hash).collect();
     let shards: u64 = spare.iter().map(|shard| shard.bytes).sum();
     let mut excess = (needed + shards + rest).saturating_sub(bytes_max);
-    for file in dispensable(disk)? {
-        if excess == 0 {
-            break;
-        }
-        excess = excess.saturating_sub(file.remove(disk)?);
-    }
-    // Last used come first in the journal.
-    let mut evict = vec![];
-    for shard in spare.iter().rev() {
-        if excess == 0 {
-            break;
-        }
-        excess = excess.saturating_sub(shard.bytes);
-        evict.push(shard.hash);
-    }
+    clear(disk, &mut excess)?;
+    let evict = evict(&spare, &mut excess);
     if excess > 0 {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         return Ok(Room::Short(format!(
@@ -105,19 +92,41 @@ pub fn make_room(disk: &dyn Disk, journal: &Journal, lease: &Lease, spec: &RunSp
     Ok(Room::Enough { evict })
 }
 
-/// Brings the folder below its bound without a lease in mind, as far as that goes without what the journal needs.
-pub fn tidy(disk: &dyn Disk, bytes_max: u64) -> io::Result<()> {
+/// Brings the folder below its bound without a new lease in mind, as far as that goes without what the journal needs; says
+/// which shards it is to forget for that.
+pub fn tidy(disk: &dyn Disk, journal: &Journal, bytes_max: u64) -> io::Result<Vec<BlobHash>> {
     let mut excess = used(disk)?.saturating_sub(bytes_max);
     if excess == 0 {
-        return Ok(());
+        return Ok(vec![]);
     }
+    clear(disk, &mut excess)?;
+    let at_hand = journal.lease.as_ref().map(|lease| lease.shard.hash);
+    let spare: Vec<BlobRef> = journal.shards.iter().copied().filter(|shard| Some(shard.hash) != at_hand).collect();
+    Ok(evict(&spare, &mut excess))
+}
+
+/// Removes what can go, until nothing is in excess any more.
+fn clear(disk: &dyn Disk, excess: &mut u64) -> io::Result<()> {
     for file in dispensable(disk)? {
-        if excess == 0 {
+        if *excess == 0 {
             break;
         }
-        excess = excess.saturating_sub(file.remove(disk)?);
+        *excess = excess.saturating_sub(file.remove(disk)?);
     }
     Ok(())
+}
+
+/// The shards to forget, until nothing is in excess any more. Last used come first in the journal.
+fn evict(spare: &[BlobRef], excess: &mut u64) -> Vec<BlobHash> {
+    let mut evicted = vec![];
+    for shard in spare.iter().rev() {
+        if *excess == 0 {
+            break;
+        }
+        *excess = excess.saturating_sub(shard.bytes);
+        evicted.push(shard.hash);
+    }
+    evicted
 }
 
 /// A file that can go.

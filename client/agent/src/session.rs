@@ -214,6 +214,11 @@ impl Session {
         self.working() && self.permission == Some(Permission::Allowed)
     }
 
+    /// Whether it is about to end.
+    pub fn is_closing(&self) -> bool {
+        self.closing || self.leaving
+    }
+
     /// Whether it computes: at a lease, or ahead of the next.
     pub fn computes(&self) -> bool {
         let is_ahead = self.worker == Worker::Idle && self.ahead_of.is_some();
@@ -258,6 +263,8 @@ impl Session {
                 self.timers.clear(Timer::Work);
             }
             Event::Evicted(shards) => self.evicted(&shards, &mut out),
+            // There is nobody to say goodbye to.
+            Event::Leave if self.journal.run.is_none() && self.link == Link::Down => self.forget(&mut out),
             Event::Leave => {
                 self.leaving = true;
                 self.timers.set(Timer::Close, now + 5 * CLOSE_MAX);
@@ -392,6 +399,6 @@ impl Session {
     fn forget(&mut self, out: &mut Vec<Action>) {
         self.end_worker(out);
         out.push(Action::Forget);
-        self.exit(Ending::Asked, out);
+        self.exit(Ending::Left, out);
     }
 }

@@ -12,7 +12,7 @@ use nightjar_agent::{
     event_loop::{self, Setup},
     home::Home,
     identity::Identity,
-    join::{Joined, Member},
+    join::{JoinError, Joined, Member},
     lease::LeaseKind,
     membership::{Membership, MembershipError},
     preferences::PreferencesFile,
@@ -65,6 +65,12 @@ pub(super) fn join(home: &Home, join: &Join, format: Format) -> Result<ExitCode>
         Found::Nobody(_lock) => {
             let identity = Identity::load_or_create(home)?;
             let member = Member::new(invite, name, &identity, wall_now())?;
+            // What was done for another run would be lost.
+            if let Ok(before) = Membership::load(&*home.disk())
+                && !before.is_same_run(&member.membership)
+            {
+                return Err(JoinError::Already(before.invite.run_name).into());
+            }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let answer = runtime.context("cannot start the runtime")?.block_on(member.knock())?;
             member.store(&*home.disk(), answer)?;
@@ -100,10 +106,12 @@ pub(super) fn anchor(home: Home, anchor: &Anchor, format: Format) -> Result<Exit
 
 pub(super) fn leave(home: Home, format: Format) -> Result<ExitCode> {
     if let Some(running) = Running::find(&home) {
-        if running.send(Command::Leave)?.run.is_none() {
-            return Err(MembershipError::None.into());
+        if let Err(none @ MembershipError::None) = Membership::load(&*home.disk()) {
+            return Err(none.into());
         }
-        return format.say(&serde_json::json!({ "left": false, "leaving": true }), "the agent is leaving the run");
+        running.send(Command::Leave)?;
+        let words = "the agent is leaving the run; a volunteer's stays, and holds until it joins another";
+        return format.say(&serde_json::json!({ "left": false, "leaving": true }), words);
     }
     agent(home, PreferencesFile::defaults()?, Task::Leave, format)
 }
@@ -154,11 +162,12 @@ fn agent(home: Home, preferences: PreferencesFile, task: Task, format: Format) -
         say,
         tray: task == Task::Volunteer,
         leave,
+        stays: task == Task::Volunteer,
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
     let (ended, words) = match runtime.block_on(event_loop::run(setup))? {
-        Ending::Asked if leave => ("left", "left the run".to_owned()),
+        Ending::Left => ("left", "left the run".to_owned()),
         Ending::Asked => ("stopped", "stopped".to_owned()),
         Ending::RunOver(sentence) => ("run over", format!("the run is over: {sentence}")),
         Ending::Refused(sentence) => bail!("the coordinator refused this device: {sentence}"),

@@ -6,10 +6,11 @@ mod input;
 mod yielding;
 
 use super::{
+    Misunderstood,
     format::Format,
     model::{self, Compute},
 };
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
 use nightjar_shared::{model_spec::ModelSpec, rng};
 use nightjar_train::{AdamWConfig, Batch, Trainer};
@@ -83,7 +84,7 @@ pub(super) fn run(bench: &Bench, format: Format) -> Result<ExitCode> {
 /// In the worker's process.
 pub(super) fn measure(args: &Bench, format: Format) -> Result<ExitCode> {
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
-        bail!("--seconds is {}; allowed is a number up to 3600", args.seconds);
+        return Err(Misunderstood(format!("--seconds is {}; allowed is a number above 0, up to 3600", args.seconds)).into());
     }
     let compute = args.compute.open()?;
     let spec = args.load.spec();

@@ -2,15 +2,16 @@
 //! for a later start too is noted where none runs.
 
 use super::{
-    duration,
+    Misunderstood, duration,
     format::Format,
     running::{Found, Running},
 };
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use serde::Serialize;
 use nightjar_agent::{
     control::{AgentStatus, Command, Why, Word, WordKind, timestamp},
-    history::Figures,
+    history::{Figures, log_lines},
     home::Home,
     jiff::Zoned,
     membership::Membership,
@@ -37,10 +38,18 @@ pub(super) struct RunNow {
     length: Vec<String>,
 }
 
+/// What an agent tells, for scripts: where none runs, they read `"running": false` in the same place.
+#[derive(Serialize)]
+struct Alive<T> {
+    running: bool,
+    #[serde(flatten)]
+    told: T,
+}
+
 pub(super) fn status(home: &Home, format: Format) -> Result<ExitCode> {
     let Some(running) = Running::find(home) else { return not_running(home, format) };
     let status = running.send(Command::Status)?;
-    format.say(&status, in_lines(&status).trim_end())
+    format.say(&Alive { running: true, told: &status }, in_lines(&status).trim_end())
 }
 
 fn in_lines(status: &AgentStatus) -> String {
@@ -109,7 +118,7 @@ fn in_figures(figures: &Figures) -> String {
 pub(super) fn why(home: &Home, format: Format) -> Result<ExitCode> {
     let Some(running) = Running::find(home) else { return not_running(home, format) };
     let why = running.send(Command::Status)?.why;
-    format.say(&why, in_words(&why))
+    format.say(&Alive { running: true, told: &why }, in_words(&why))
 }
 
 pub(super) fn pause(home: &Home, args: &Pause, format: Format) -> Result<ExitCode> {
@@ -191,9 +200,9 @@ fn say(home: &Home, command: Command, note: impl FnOnce(&dyn Disk, Wall) -> io::
 }
 
 fn length(words: &[String]) -> Result<Option<Duration>> {
-    let length = duration::from_words(words, &Zoned::now()).map_err(anyhow::Error::msg)?;
+    let length = duration::from_words(words, &Zoned::now()).map_err(|e| Misunderstood(e.to_string()))?;
     if length.is_some_and(|length| length > pause::PAUSE_MAX) {
-        bail!("at most a year; without a length it lasts until `nightjar resume`");
+        return Err(Misunderstood("at most a year; without a length it lasts until `nightjar resume`".into()).into());
     }
     Ok(length)
 }
@@ -217,7 +226,12 @@ pub(super) fn in_words(why: &Why) -> String {
 /// Says that there is no agent, and what to do about it.
 pub(super) fn not_running(home: &Home, format: Format) -> Result<ExitCode> {
     let reason: String = match Membership::load(&*home.disk()) {
-        Ok(_) => "no agent is running; `nightjar run` starts one".into(),
+        Ok(_) => {
+            // Whoever started it may read nothing of what it told.
+            let last = log_lines(&*home.disk(), 1).pop();
+            let end = last.as_deref().and_then(|line| line.split_once("the end: ")).map_or_else(String::new, |(_, end)| format!(" ({end})"));
+            format!("no agent is running{end}; `nightjar run` starts one")
+        }
         Err(e) => e.to_string(),
     };
     format.say(&serde_json::json!({ "running": false, "reason": reason }), &reason)?;

@@ -1,6 +1,6 @@
 //! `ledger`: what this device has delivered, from its own file. It needs no agent that runs.
 
-use super::format::Format;
+use super::{Misunderstood, format::Format};
 use anyhow::Result;
 use clap::Args;
 use nightjar_agent::{
@@ -15,11 +15,14 @@ use std::{
 #[derive(Args)]
 pub(super) struct Ledger {
     /// Print comma-separated values with a line of headings, for spreadsheets
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     csv: bool,
 }
 
 pub(super) fn ledger(home: &Home, args: &Ledger, format: Format) -> Result<ExitCode> {
+    if args.csv && format.json {
+        return Err(Misunderstood("`--csv` and `--json` are two formats: choose one".into()).into());
+    }
     let deliveries = deliveries(&*home.disk());
     let mut out = io::stdout().lock();
     if format.json {
@@ -67,7 +70,8 @@ fn comma_separated(d: &Delivery) -> String {
 
 fn quoted(field: &str) -> String {
     // A spreadsheet takes a field that begins like a formula for one, and the reasons are another's words.
-    let guard = if field.starts_with(['=', '+', '@']) { "'" } else { "" };
+    let is_number = field.parse::<f64>().is_ok();
+    let guard = if !is_number && field.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
     if guard.is_empty() && !field.contains([',', '"', '\n', '\r']) {
         return field.to_owned();
     }
@@ -83,5 +87,6 @@ mod tests {
         assert_eq!(quoted("far out"), "far out");
         assert_eq!(quoted("norm 9, \"far\" out"), "\"norm 9, \"\"far\"\" out\"");
         assert_eq!(quoted("=1+1"), "\"'=1+1\"");
+        assert_eq!((quoted("-2+3"), quoted("-2.5")), ("\"'-2+3\"".into(), "-2.5".into()));
     }
 }

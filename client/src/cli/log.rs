@@ -1,13 +1,13 @@
 //! `log`: what the agent has told, from its file. It needs no agent that runs.
 
-use super::format::Format;
+use super::{Misunderstood, format::Format};
 use anyhow::Result;
 use clap::Args;
 use nightjar_agent::{
-    history::{LOG_FILE, log_lines},
+    history::{LOG_FILE, OLD_LOG_FILE, log_tail},
     home::Home,
 };
-use nightjar_shared::disk::Disk;
+use nightjar_shared::disk::{Disk, FolderDisk};
 use std::{
     io::{self, Write},
     process::ExitCode,
@@ -25,36 +25,44 @@ pub(super) struct Log {
     #[arg(long, default_value_t = 50)]
     lines: usize,
     /// Go on as more are written, until Ctrl-C
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     follow: bool,
 }
 
 pub(super) fn log(home: &Home, args: &Log, format: Format) -> Result<ExitCode> {
     let disk = home.disk();
-    let mut at = disk.length(LOG_FILE)?.unwrap_or(0);
-    let lines = log_lines(&*disk, args.lines);
+    let (lines, mut at) = log_tail(&*disk, args.lines);
     if !args.follow {
         let words = if lines.is_empty() { "nothing has been told yet".to_owned() } else { lines.join("\n") };
         return format.say(&lines, words);
+    }
+    if format.json {
+        return Err(Misunderstood("`--follow` prints lines as they come; `--json` goes without it".into()).into());
     }
     for line in lines {
         println!("{line}");
     }
     loop {
         std::thread::sleep(FOLLOW_EVERY);
-        let length = disk.length(LOG_FILE)?.unwrap_or(0);
-        if length < at {
+        if disk.length(LOG_FILE)?.unwrap_or(0) < at {
             // It was put aside, and begun anew.
+            copy(&*disk, OLD_LOG_FILE, at)?;
             at = 0;
         }
-        while at < length {
-            let bytes = disk.read_at(LOG_FILE, at, CHUNK_BYTES)?;
-            if bytes.is_empty() {
-                break;
-            }
-            at += bytes.len() as u64;
-            io::stdout().write_all(&bytes)?;
-        }
+        at = copy(&*disk, LOG_FILE, at)?;
         io::stdout().flush()?;
     }
+}
+
+/// Prints a file from a byte on; says up to which.
+fn copy(disk: &FolderDisk, file: &str, mut at: u64) -> io::Result<u64> {
+    while at < disk.length(file)?.unwrap_or(0) {
+        let bytes = disk.read_at(file, at, CHUNK_BYTES)?;
+        if bytes.is_empty() {
+            break;
+        }
+        at += bytes.len() as u64;
+        io::stdout().write_all(&bytes)?;
+    }
+    Ok(at)
 }

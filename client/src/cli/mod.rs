@@ -50,6 +50,14 @@ struct Cli {
     command: Command,
 }
 
+/// A command line that clap takes and that makes no sense all the same.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Misunderstood(pub String);
+
+/// The exit code of commands that were not understood.
+pub(crate) const NOT_UNDERSTOOD: u8 = 2;
+
 #[derive(Subcommand)]
 enum Command {
     /// Join a run with the invite that you were given

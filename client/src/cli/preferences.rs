@@ -1,13 +1,13 @@
 //! The owner's preferences: as flags, and as the commands `prefs get`, `prefs set` and `prefs edit`. All are made from the
 //! same table as the file's keys, so they cannot differ.
 
-use super::format::Format;
+use super::{Misunderstood, format::Format, running::Running};
 use anyhow::{Context, Result, ensure};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use nightjar_agent::{
     home::Home,
     preferences::{
-        FLAGS_BEFORE, LAST_GOOD_FILE, PREFERENCES, PREFERENCES_FILE, Preference, Preferences, PreferencesFile, Row, Source,
+        FLAGS_BEFORE, LAST_GOOD_FILE, PREFERENCES, PREFERENCES_FILE, Preference, Preferences, PreferencesError, PreferencesFile, Row, Source,
         template,
     },
 };
@@ -60,13 +60,21 @@ pub(super) fn prefs(home: &Home, prefs: &Prefs, format: Format) -> Result<ExitCo
 
 fn get(home: &Home, args: &Get, format: Format) -> Result<ExitCode> {
     let file = PreferenceFlags::default().load(home)?;
+    let running = Running::find(home).and_then(|running| running.preferences().ok());
     if let Some(mistake) = file.error() {
         eprintln!("the preferences below are the last good ones: {mistake}");
     }
-    let rows = file.rows();
+    let mut rows = file.rows();
+    for row in &mut rows {
+        // What it was started with stands against the file.
+        if let Some(told) = running.as_ref().and_then(|told| told.iter().find(|told| told.key == row.key && told.is_said())) {
+            (row.value, row.source) = (told.value.clone(), told.source);
+        }
+    }
     let Some(key) = &args.key else { return format.say(&rows, list(&file, &rows)) };
     let row = rows.iter().find(|row| row.key == key);
-    let row = row.with_context(|| format!("there is no preference `{key}`; `nightjar prefs get` lists them"))?;
+    let unknown = || Misunderstood(format!("there is no preference `{key}`; `nightjar prefs get` lists them"));
+    let row = row.ok_or_else(unknown)?;
     format.say(row, &row.value)
 }
 
@@ -85,14 +93,28 @@ fn list(file: &PreferencesFile, rows: &[Row]) -> String {
 
 fn set(home: &Home, key: &str, value: &str, format: Format) -> Result<ExitCode> {
     let mut file = PreferenceFlags::default().load(home)?;
-    file.set(key, value)?;
+    file.set(key, value).map_err(misunderstood)?;
     let value = Preference::find(key).map(|p| (p.get)(file.preferences())).unwrap_or_default();
-    let words = match file.source(key) {
-        Source::File | Source::Default => format!("{key} = {value}"),
-        other => format!("the file says so now, but the {other} says {key} = {value}, and that stays in force"),
+    let of_agent = Running::find(home).and_then(|running| running.preferences().ok());
+    let said = of_agent.into_iter().flatten().find(|told| told.key == key && told.is_said());
+    let words = match (file.source(key), said) {
+        (_, Some(told)) => format!(
+            "the file says so now, but the running agent's {} says {key} = {}, and that stays in force",
+            told.source, told.value
+        ),
+        (Source::File | Source::Default, None) => format!("{key} = {value}"),
+        (other, None) => format!("the file says so now, but the {other} says {key} = {value}, and that stays in force"),
     };
     let rows = file.rows();
     format.say(&rows.iter().find(|row| row.key == key), words)
+}
+
+/// What the disk cannot do is no fault of the command.
+fn misunderstood(e: PreferencesError) -> anyhow::Error {
+    match e {
+        PreferencesError::Read { .. } | PreferencesError::Write { .. } => e.into(),
+        e => Misunderstood(e.to_string()).into(),
+    }
 }
 
 /// Has a copy edited, which takes the file's place only if it has no mistake.

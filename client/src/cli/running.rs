@@ -5,7 +5,9 @@ use nightjar_agent::{
     control::{AgentStatus, Command, ControlFile},
     home::{Home, HomeError, HomeLock},
     join::Joined,
+    preferences::Source,
 };
+use serde::Deserialize;
 use std::{
     thread,
     time::{Duration, Instant},
@@ -26,6 +28,21 @@ pub(super) enum Found {
     Nobody(HomeLock),
     /// Somebody who does not answer: hung, stopped, or busy with a slow disk.
     Silent,
+}
+
+/// A preference as an agent has it.
+#[derive(Deserialize)]
+pub(super) struct InForce {
+    pub key: String,
+    pub value: String,
+    pub source: Source,
+}
+
+impl InForce {
+    /// Whether it was said when the agent was started, and stands against the file.
+    pub fn is_said(&self) -> bool {
+        matches!(self.source, Source::Environment | Source::CommandLine)
+    }
 }
 
 /// An agent that runs, and how to reach it.
@@ -97,6 +114,13 @@ impl Running {
             bail!("{}", answer.body_mut().read_to_string().unwrap_or_default());
         }
         answer.body_mut().read_json().context("the agent's answer is not understood; is it of another version? start it again")
+    }
+
+    /// What is in force of the owner's preferences, and who says so.
+    pub fn preferences(&self) -> Result<Vec<InForce>> {
+        let (url, bearer) = (format!("http://{}/preferences", self.file.address), format!("Bearer {}", self.file.token));
+        let mut answer = self.http.get(url).header("Authorization", &bearer).call().context("the agent does not answer")?;
+        answer.body_mut().read_json().context("the agent's answer is not understood")
     }
 
     /// A ticket for its page.

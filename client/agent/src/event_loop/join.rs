@@ -78,10 +78,26 @@ impl Agent {
     pub(super) fn note_the_end(&mut self, ending: &Ending) {
         let words = match ending {
             Ending::Asked => return,
+            Ending::Left => "left the run".into(),
             Ending::RunOver(words) => format!("the end: the run is over: {words}"),
             Ending::Refused(words) => format!("the end: the coordinator refused this device: {words}"),
         };
         self.log.write(&control::timestamp(&Zoned::now()), &words);
+    }
+
+    /// It is out of its run, and stays: it holds and says why, until it is given another invite.
+    pub(super) async fn rest(&mut self, ending: &Ending) {
+        self.part().await;
+        self.waiting.clear();
+        let profile = profile(&self.identity, None, &self.kinds, self.preferences.preferences(), self.cores);
+        self.session = Session::new(profile, Journal::default());
+        self.member = Err(match ending {
+            Ending::Refused(words) => {
+                format!("the coordinator refused this device: {words}; `nightjar leave` forgets that run, and another can be joined")
+            }
+            _ => NONE.into(),
+        });
+        self.look(clock::mono_now());
     }
 
     /// Looks at an invite, and has its coordinator asked; that takes a moment, and [`Agent::knocked`] goes on from there.

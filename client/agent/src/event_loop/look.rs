@@ -148,6 +148,7 @@ impl Agent {
             self.replace_worker();
         }
         self.waiting.push_back(session::Event::Retry);
+        self.next_tidy = crate::clock::mono_now();
         self.tell("the preferences have changed");
     }
 

@@ -183,12 +183,17 @@ impl Agent {
     }
 
     pub(super) async fn goodbye(&mut self) {
+        self.part().await;
+        self.remember();
+        self.history.close(&Zoned::now());
+    }
+
+    /// Ends what works for the run at hand.
+    pub(super) async fn part(&mut self) {
         self.dismiss();
         if let Some(link) = self.hang_up() {
             // The coordinator notices in the end even if it does not hear this.
             let _ = tokio::time::timeout(GOODBYE_MAX, link.close()).await;
         }
-        self.remember();
-        self.history.close(&Zoned::now());
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     lease::LeaseKind,
     policy::{Decision, ReasonKind},
     quota,
-    session::Report,
+    session::{self, Report},
     tray::{self, Face},
 };
 use jiff::Zoned;
@@ -33,10 +33,12 @@ impl Agent {
     }
 
     /// Keeps to the owner's bound on the disk.
-    fn tidy(&self) {
+    fn tidy(&mut self) {
         let Some(mib) = self.preferences.preferences().quota_mib_max else { return };
-        if let Err(e) = quota::tidy(&*self.disk, mib << 20) {
-            tracing::warn!("what is kept on the disk cannot be tidied up ({e})");
+        match quota::tidy(&*self.disk, self.session.journal(), mib << 20) {
+            Ok(evicted) if evicted.is_empty() => {}
+            Ok(evicted) => self.waiting.push_back(session::Event::Evicted(evicted)),
+            Err(e) => tracing::warn!("what is kept on the disk cannot be tidied up ({e})"),
         }
     }
 
@@ -72,7 +74,7 @@ impl Agent {
     pub(super) fn note(&mut self, civil: &Zoned, now: Mono) {
         match &self.decision {
             Decision::Run { .. } => {
-                if self.session.is_at_work() {
+                if self.session.computes() {
                     self.worked = Some(now);
                 }
                 let works = self.worked.is_some_and(|at| now.since(at) < LULL_MAX);
@@ -95,7 +97,8 @@ impl Agent {
 
     fn face(&self) -> Face {
         let why = self.why();
-        let trouble = self.config_error.clone().or_else(|| Some(self.crashes.left_alone().into_iter().next()?.reason));
+        let left_alone = || Some(self.crashes.left_alone().into_iter().next()?.reason);
+        let trouble = self.config_error.clone().or_else(left_alone).or_else(|| self.session.status().trouble);
         let paused = why.kind == Some(ReasonKind::Paused);
         let state = match (&trouble, paused, why.allowed) {
             (Some(_), _, _) => tray::State::Trouble,

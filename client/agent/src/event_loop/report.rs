@@ -77,16 +77,25 @@ impl Agent {
 
     /// Why it trains; where there is nothing to train, what it waits for.
     fn in_favour(&self, duty: f64, profile: ProfileName) -> String {
-        if !self.session.is_at_work() {
+        if !self.session.computes() {
             return format!("it may train; {}", self.session.status().doing);
         }
         let wanted = self.preferences.preferences();
         match profile {
             _ if matches!(self.word.says(), Override::RunNow(_)) => "it trains because you asked for it".into(),
             _ if wanted.policy == Policy::Always => "it trains whenever it is safe".into(),
+            ProfileName::Away if wanted.idle_minutes.is_none() => "it trains, whether or not somebody uses the computer".into(),
+            ProfileName::Away if self.is_blind() => {
+                "it trains, though it is unknown whether somebody uses the computer: you waived that".into()
+            }
             ProfileName::Away => "it trains, since nobody uses the computer".into(),
             ProfileName::InUse => format!("it trains beside you, at {:.0} % of the time", 100.0 * duty),
         }
+    }
+
+    /// Whether no sensor tells when the owner was there last.
+    fn is_blind(&self) -> bool {
+        self.sensors.sources().iter().any(|seen| seen.name == "idle" && seen.unknown.is_some())
     }
 
     /// The owner's word for now, if they have said one.

@@ -194,8 +194,10 @@ impl Agent {
     pub(super) fn worker_event(&mut self, event: WorkerEvent) {
         match event {
             WorkerEvent::Says(body) => self.worker_says(body),
-            // It did nothing wrong: some systems cannot freeze, and end it.
-            WorkerEvent::Exited(_) if self.worker.as_ref().is_some_and(|hired| hired.frozen) => self.replace_worker(),
+            // It did nothing wrong: some systems cannot freeze, and end it; and who ends the agent may end both.
+            WorkerEvent::Exited(_) if self.session.is_closing() || self.worker.as_ref().is_some_and(|hired| hired.frozen) => {
+                self.replace_worker();
+            }
             WorkerEvent::Exited(why) => {
                 self.crashed(&why);
                 self.dismiss();

@@ -116,6 +116,7 @@ impl Bench {
             say: Box::new(|_| {}),
             tray: false,
             leave: false,
+            stays: false,
             home,
         };
         let (queue, events) = mpsc::channel(16);
@@ -164,6 +165,33 @@ async fn what_ends_while_it_is_frozen_is_no_crash() {
     let mut bench = Bench::new(false);
     bench.agent.worker_event(WorkerEvent::Exited("exit status: 101".into()));
     assert_eq!(bench.agent.crashes.since_start(), 1);
+}
+
+/// A service manager ends the agent, and may end its worker with it.
+#[tokio::test]
+async fn what_ends_with_its_agent_is_no_crash() {
+    let mut bench = Bench::new(false);
+    bench.agent.session.handle(session::Event::Shutdown, clock::mono_now());
+    bench.agent.worker_event(WorkerEvent::Exited("signal 15".into()));
+    assert_eq!(bench.agent.crashes.since_start(), 0);
+}
+
+/// Whatever ends its run, the agent of a volunteer can say so, and be given another invite.
+#[tokio::test]
+async fn out_of_its_run_it_holds_and_takes_another_invite() {
+    for (ending, words) in [(Ending::Refused("too old".into()), "refused this device: too old"), (Ending::Left, "not joined")] {
+        let mut bench = Bench::new(false);
+        bench.agent.rest(&ending).await;
+        assert_eq!(bench.done().last(), Some(&"ended"));
+        let why = bench.agent.why();
+        assert!(why.kind == Some(ReasonKind::NotJoined) && why.reason.contains(words), "{why:?}");
+        let (reply, answer) = oneshot::channel();
+        bench.agent.answer(Asked::Join { invite: invite_until(0), name: None, reply }).unwrap();
+        let knocked = bench.events.recv().await.unwrap();
+        bench.agent.take(knocked).unwrap();
+        answer.await.unwrap().unwrap();
+        assert!(bench.agent.why().allowed, "{:?}", bench.agent.why());
+    }
 }
 
 /// The owner wants their computer, and the disk is full.

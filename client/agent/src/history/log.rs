@@ -9,7 +9,8 @@ use std::{
 
 /// The log's file in the home folder; before it came `agent.log.old`.
 pub const LOG_FILE: &str = "agent.log";
-const OLD_FILE: &str = "agent.log.old";
+/// The file before it.
+pub const OLD_LOG_FILE: &str = "agent.log.old";
 /// A file of this size is put aside.
 const BYTES_MAX: u64 = 256 << 10;
 
@@ -33,7 +34,7 @@ impl Log {
         let open = || File::options().create(true).append(true).open(&self.path);
         let mut file = open()?;
         if file.metadata()?.len() + line.len() as u64 > BYTES_MAX {
-            fs::rename(&self.path, self.path.with_file_name(OLD_FILE))?;
+            fs::rename(&self.path, self.path.with_file_name(OLD_LOG_FILE))?;
             file = open()?;
         }
         file.write_all(line.as_bytes())
@@ -42,11 +43,16 @@ impl Log {
 
 /// The last lines of the log.
 pub fn log_lines(disk: &dyn Disk, count: usize) -> Vec<String> {
+    log_tail(disk, count).0
+}
+
+/// The last lines of the log, and up to which byte of its newer file they go.
+pub fn log_tail(disk: &dyn Disk, count: usize) -> (Vec<String>, u64) {
     let text = |file| {
         let bytes = disk.read_at(file, 0, 2 * BYTES_MAX as usize).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
+        (String::from_utf8_lossy(&bytes).into_owned(), bytes.len() as u64)
     };
-    let (old, new) = (text(OLD_FILE), text(LOG_FILE));
+    let ((old, _), (new, end)) = (text(OLD_LOG_FILE), text(LOG_FILE));
     let lines: Vec<&str> = old.lines().chain(new.lines()).collect();
-    lines[lines.len().saturating_sub(count)..].iter().map(|line| (*line).to_owned()).collect()
+    (lines[lines.len().saturating_sub(count)..].iter().map(|line| (*line).to_owned()).collect(), end)
 }

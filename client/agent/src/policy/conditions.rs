@@ -115,7 +115,10 @@ impl Look<'_> {
         let idle = memory.idle_for(known.as_ref().ok().map(|said| **said), self.mono);
         let verdict = known.map_or_else(|silent| silent, |_| Verdict::Yes);
         if let Some(hold) = memory.idle.judge(verdict, self.mono) {
-            return Presence::InUse(Finding { reason: hold.reason, until: hold.left.and_then(|l| self.later(l)) });
+            // Then the owner must have been away for long enough as well.
+            let absent = idle.map_or(Duration::ZERO, |idle| wanted.saturating_sub(idle));
+            let until = hold.left.and_then(|left| self.later(left.max(absent)));
+            return Presence::InUse(Finding { reason: hold.reason, until });
         }
         match idle {
             Some(idle) if idle < wanted => {
@@ -172,7 +175,7 @@ impl Look<'_> {
     }
 
     fn full_screen(&self) -> Verdict {
-        let sentence = "a window covers a whole screen; training goes on when it is closed";
+        let sentence = "a window covers a whole screen, or a program keeps the screen on; training goes on when that is over";
         let (wanted, reading) = (self.preferences.hold_on_full_screen, &self.seen.full_screen);
         self.sight(wanted, reading, Sensor::FullScreen, ReasonKind::FullScreen, sentence)
     }
@@ -247,11 +250,17 @@ impl Look<'_> {
             let until = next_month.and_then(|d| d.to_zoned(self.now.time_zone().clone()).ok());
             let when = until.as_ref().map_or("in the next month".into(), |u| words::moment(u, self.now));
             let sentence = format!(
-                "this month's {} of data are used up; training goes on {when}, or with a higher data_mib_month_max",
+                "this month's {} of data are used up; they are counted anew {when}, and a higher data_mib_month_max helps at once",
                 words::bytes(cap)
             );
             Finding { reason: Reason::new(ReasonKind::DataCap, sentence), until }
         })
+    }
+
+    /// The first instant from this one on that is within the owner's hours; `None` if none comes soon.
+    pub fn within_hours(&self, at: &Zoned) -> Option<Zoned> {
+        let week = &self.preferences.schedule;
+        if !self.is_considerate() || week.contains(at.datetime()) { Some(at.clone()) } else { schedule::next_start(week, at) }
     }
 
     fn schedule(&self) -> Option<Finding> {

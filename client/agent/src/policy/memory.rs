@@ -148,7 +148,7 @@ fn was(kind: ReasonKind) -> &'static str {
         ReasonKind::Memory => "too little memory was free",
         ReasonKind::Disk => "too little disk space was free",
         ReasonKind::Temperature => "the computer was too hot",
-        ReasonKind::FullScreen => "a window covered the whole screen",
+        ReasonKind::FullScreen => "a window covered the screen, or a program kept it on",
         ReasonKind::Program => "a program that you named ran",
         ReasonKind::UnknownIdle => "it was unknown whether the computer was in use",
         ReasonKind::UnknownPower => "it was unknown whether the computer was plugged in",

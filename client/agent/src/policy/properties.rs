@@ -362,6 +362,34 @@ proptest! {
         }
     }
 
+    /// When training is said to go on, it does, unless something new comes up.
+    #[test]
+    fn it_goes_on_when_it_says(p in an_owner(), start in a_moment(), looks in looks()) {
+        let (mut mono, mut memory) = (ORIGIN, Memory::default());
+        for (gap_ms, seen, owner) in looks {
+            mono = mono + Duration::from_millis(gap_ms);
+            let now = start.checked_add(mono.since(ORIGIN)).unwrap();
+            let outcome = decide(&p, owner, &seen, &memory, &now, mono);
+            memory = outcome.memory;
+            let Decision::Hold { reason, until: Some(until) } = outcome.decision else { continue };
+            let gap_ms = Duration::try_from(until.duration_since(&now)).unwrap().as_millis() as u64 + 1;
+            let (then, after) = (until.checked_add(Duration::from_millis(1)).unwrap(), mono + Duration::from_millis(gap_ms));
+            // Two things that do come up: the end of the owner's "now", and their absence where that switches training off.
+            if matches!(owner, Override::RunNow(Some(end)) if end <= after) || p.away.duty_percent.is_none() {
+                continue;
+            }
+            let mut seen = seen;
+            if let Reading::Known(idle) = &mut seen.idle {
+                *idle = idle.saturating_add(Duration::from_millis(gap_ms));
+            }
+            if (then.year(), then.month()) != (now.year(), now.month()) {
+                seen.data_this_month = 0;
+            }
+            let decision = decide(&p, owner, &seen, &memory, &then, after).decision;
+            prop_assert!(matches!(decision, Decision::Run { .. }), "{reason}, until {until}; then {decision:?}");
+        }
+    }
+
     /// A sensor's noise that is smaller than the margin starts and stops nothing.
     #[test]
     fn noise_within_the_margin_changes_nothing(limit in 40u64..=110, noise in prop::collection::vec((0.0..TEMPERATURE_MARGIN_C, 1u64..600), 1..60)) {

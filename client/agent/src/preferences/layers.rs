@@ -2,12 +2,12 @@
 //! from stays known.
 
 use super::{PREFERENCES, Preference, Preferences, PreferencesError, VERSION, migrate};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{fmt, ops::Range};
 use toml_edit::{Document, Item, Value};
 
 /// Where a value is from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// Nobody has said anything.

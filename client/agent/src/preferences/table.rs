@@ -41,7 +41,7 @@ pub const PREFERENCES: &[Preference] = &[
         group: Group::When,
         label: "Minutes without input until nobody uses the computer",
         value_name: "MINUTES",
-        help: "Minutes without keyboard, mouse or terminal input after which nobody uses the computer; off: it always counts as unused",
+        help: "Minutes without keyboard or mouse input (without a desktop: at terminals) after which nobody uses the computer; off: it always counts as unused",
         allowed: "off, or a whole number from 1 to 1440",
         kind: number_or_off("minutes", 1, 1440),
         set: |p, text| whole_or_off(text, 1..=1440).map(|n| p.idle_minutes = n),

@@ -117,6 +117,9 @@ fn without_a_lease_only_what_nobody_needs_goes() {
     let bench = bench();
     bench.disk.write("cache/a", &vec![0; 20 * KIB as usize]).unwrap();
     bench.disk.write("identity.pk8", &[0; 85]).unwrap();
-    tidy(&bench.disk, 10 * KIB).unwrap();
+    let evicted = tidy(&bench.disk, &bench.journal, 110 * KIB).unwrap();
     assert_eq!(used(&bench.disk).unwrap(), 160 * KIB + 85);
+    assert_eq!(evicted, [blob("older", 50).hash, blob("newer", 50).hash], "the owner has lowered their bound");
+    let journal = Journal { lease: Some(bench.lease.clone()), ..bench.journal.clone() };
+    assert!(!tidy(&bench.disk, &journal, 0).unwrap().contains(&bench.lease.shard.hash), "the lease at hand needs it");
 }

@@ -190,6 +190,8 @@ impl Action {
 pub enum Ending {
     /// As the owner asked.
     Asked,
+    /// The owner has left the run.
+    Left,
     /// The run is over.
     RunOver(String),
     /// The coordinator will not have this device, or this version of it; says why.

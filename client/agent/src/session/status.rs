@@ -54,7 +54,7 @@ impl Session {
         }
         Status {
             doing,
-            working: self.is_at_work(),
+            working: self.computes(),
             online: self.greeted(),
             lease: lease.map(|l| l.id.0),
             lease_steps: lease.map_or(0, |l| l.steps),
@@ -79,6 +79,9 @@ impl Session {
             (Worker::Busy, Some(lease)) if lease.kind == LeaseKind::Evaluate => return "measuring held-out loss",
             (Worker::Busy, _) => return "training",
             _ => {}
+        }
+        if self.computes() {
+            return "training ahead while a delta travels";
         }
         if self.journal.delta.is_some() {
             return if self.greeted() { "delivering a delta" } else { "waiting for the coordinator to deliver a delta" };

@@ -15,9 +15,10 @@ use std::time::Duration;
 /// A worker that is told to stop is ended after this. The owner wants the machine back.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
-/// A lease that was begun is kept so long while its owner holds it back: it goes on from its checkpoint. Then what it holds
-/// goes back to the pool, for by then its base has grown old.
-const KEEP_MAX: Duration = Duration::from_secs(15 * 60);
+/// A lease that was begun is kept at least so long while its owner holds it back: it goes on from its checkpoint. A long
+/// lease is kept for as long as it may take at all ([`Session::keep`]); then what it holds goes back to the pool, for by then
+/// its base has grown old.
+const KEEP_MIN: Duration = Duration::from_secs(15 * 60);
 
 /// Where this device itself cannot carry out a lease, for want of room on the disk or of a device that works, it does not
 /// ask for another before this.
@@ -69,9 +70,17 @@ impl Session {
             if !self.begun {
                 self.returning = Some(reason.to_owned());
             } else if !self.timers.pending(Timer::Keep) {
-                self.timers.set(Timer::Keep, now + KEEP_MAX);
+                self.timers.set(Timer::Keep, now + self.keep());
             }
         }
+    }
+
+    /// How long a lease that was begun is kept for its owner.
+    pub(super) fn keep(&self) -> Duration {
+        let may_take_s = self.spec().map_or(0.0, |spec| {
+            spec.lease.deadline_factor * spec.lease.wall_s.max(spec.lease.wall_s_end.unwrap_or_default())
+        });
+        KEEP_MIN.max(Duration::try_from_secs_f64(may_take_s).unwrap_or(KEEP_MIN))
     }
 
     /// Its owner has held the lease back for as long as it keeps.

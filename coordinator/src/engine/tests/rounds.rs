@@ -169,3 +169,36 @@ fn a_round_is_as_long_as_agreement_asks() {
     let lengths: Vec<f64> = (0..16).map(|_| round_s(&mut world, devices)).collect();
     assert!((3.5..=4.0).contains(&lengths[15]), "signal makes them shorter, down to lease.wall_s_min: {lengths:?}");
 }
+
+/// Two seconds of every lease are messages: rounds in which nobody had time to train would be worth nothing.
+#[test]
+fn a_round_is_longer_than_its_messages() {
+    let (mut world, devices) = world();
+    (world.spec.lease.wall_s_min, world.agreement, world.overhead_s) = (Some(0.5), Some(0.9), 2.0);
+    world.restart();
+    for device in devices {
+        world.join(device, nightjar_shared::wire::Role::Volunteer, &[nightjar_shared::wire::LeaseKind::Train]);
+    }
+    for _ in 0..40 {
+        round_s(&mut world, devices);
+    }
+    assert!((3.5..4.5).contains(&world.engine.round_s()), "{}", world.engine.round_s());
+}
+
+/// Whether deltas agree, one alone cannot tell, and nobody waits for its versions.
+#[test]
+fn as_long_as_agreement_is_unknown_rounds_grow() {
+    let (mut world, devices) = world();
+    world.spec.lease.wall_s_min = Some(1.0);
+    world.restart();
+    for device in devices {
+        world.join(device, nightjar_shared::wire::Role::Volunteer, &[nightjar_shared::wire::LeaseKind::Train]);
+    }
+    let mut before = world.engine.round_s();
+    for _ in 0..40 {
+        round_s(&mut world, devices);
+        assert!(world.engine.round_s() >= before);
+        before = world.engine.round_s();
+    }
+    assert_eq!(before, 10.0);
+}

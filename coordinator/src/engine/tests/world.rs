@@ -65,6 +65,7 @@ pub fn spec() -> RunSpec {
     spec.model.max_position_embeddings = 4;
     spec.inner.batch_samples = 2;
     (spec.lease.pacing, spec.lease.wall_s, spec.lease.ahead) = (Pacing::Free, 10.0, false);
+    spec.lease.wall_s_min = None;
     (spec.merge.quorum, spec.merge.grace_s) = (Some(2), Some(0.0));
     spec.publish.keyframe_every = 4;
     spec

@@ -35,10 +35,10 @@ const EVERY: Duration = Duration::from_secs(5);
 /// Looks at the routes below `root`.
 pub async fn routes(root: PathBuf, post: Post<bool>) -> String {
     loop {
-        let Some(interface) = default_interface(&root.join("proc/net")) else {
-            return "there is no default route".into();
-        };
-        post.says_for(kind(&root.join("sys/class/net").join(&interface), &interface), EVERY * 6);
+        // Without a route nothing is sent that could cost.
+        let reading = default_interface(&root.join("proc/net"))
+            .map_or(Reading::Known(false), |interface| kind(&root.join("sys/class/net").join(&interface), &interface));
+        post.says_for(reading, EVERY * 6);
         tokio::time::sleep(EVERY).await;
     }
 }

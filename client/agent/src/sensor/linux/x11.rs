@@ -48,7 +48,8 @@ pub struct Question {
 struct Display {
     connection: RustConnection,
     root: Window,
-    /// Whether it shows X windows on a Wayland compositor, and so sees input to those only.
+    /// Whether it shows X windows on a Wayland compositor, and so sees input to those only. Servers before Xwayland 23 do not
+    /// say so; then a compositor's socket tells.
     within_wayland: bool,
     /// Dead once nobody wants to know any more.
     alive: Weak<()>,
@@ -77,8 +78,9 @@ impl Question {
         let (tell, told) = tokio::sync::oneshot::channel();
         let thread = std::thread::Builder::new().name("x11".into()).stack_size(256 << 10).spawn(move || {
             let mut why = "there is no X display".to_owned();
+            let beside_wayland = !places.wayland_sockets().is_empty();
             for name in places.x_displays() {
-                let answer = Display::open(&name, alive.clone()).and_then(|display| question(&display));
+                let answer = Display::open(&name, beside_wayland, alive.clone()).and_then(|display| question(&display));
                 match answer {
                     Ok(()) => break,
                     Err(e) => why = format!("{name}: {}", e.to_string().chars().take(160).collect::<String>()),
@@ -99,10 +101,10 @@ impl Question {
 }
 
 impl Display {
-    fn open(name: &str, alive: Weak<()>) -> Result<Self, Failure> {
+    fn open(name: &str, beside_wayland: bool, alive: Weak<()>) -> Result<Self, Failure> {
         let (connection, screen) = RustConnection::connect(Some(name))?;
         let root = connection.setup().roots.get(screen).ok_or("it has no such screen")?.root;
-        let within_wayland = connection.query_extension(b"XWAYLAND")?.reply()?.present;
+        let within_wayland = beside_wayland || connection.query_extension(b"XWAYLAND")?.reply()?.present;
         Ok(Display { connection, root, within_wayland, alive })
     }
 

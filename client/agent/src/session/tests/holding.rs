@@ -51,6 +51,17 @@ fn a_lease_that_its_owner_holds_back_for_long_goes_back() {
     assert!(matches!(bench.asked(), Some((_, ask::Body::LeaseReturn(_)))));
 }
 
+/// Hours of checkpoints are worth more than a base that is fresh.
+#[test]
+fn a_long_lease_is_kept_for_longer() {
+    let mut bench = Bench::new(Journal::default());
+    bench.training();
+    assert_eq!(bench.session.keep(), Duration::from_secs(900));
+    let run = bench.session.journal.run.as_mut().unwrap();
+    run.spec_json = run.spec_json.replacen('{', r#"{"lease": {"wall_s": 1800.0, "deadline_factor": 4.0},"#, 1);
+    assert_eq!(bench.session.keep(), Duration::from_secs(7200));
+}
+
 /// A sensor that has not answered yet holds at every start; that must not cost what was trained before a reboot.
 #[test]
 fn after_a_restart_a_held_device_keeps_its_lease_for_a_while() {
