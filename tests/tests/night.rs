@@ -12,7 +12,7 @@ use std::{
     fs,
     path::Path,
     process::Command,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// A laptop on which an agent runs.
@@ -158,6 +158,16 @@ impl Night {
         }
     }
 
+    /// A lease that was at hand before the computer went to sleep, and still is, was saved since.
+    fn assert_it_saved(&mut self, before: &Work, since: SystemTime) {
+        let Some(lease) = before.lease.filter(|_| before.steps > 0 && self.work().lease == before.lease) else { return };
+        let files = fs::read_dir(self.place.path(DEVICE).join("work")).unwrap().flatten();
+        let checkpoints = files.filter(|file| file.file_name().to_string_lossy().starts_with("checkpoint"));
+        let is_new = |file: fs::DirEntry| file.metadata().and_then(|m| m.modified()).is_ok_and(|at| at >= since);
+        assert!(checkpoints.map(is_new).any(|new| new), "the system fell asleep before the training state was saved");
+        self.interrupted.push(lease);
+    }
+
     /// What a hold has interrupted was delivered after it.
     fn assert_nothing_is_lost(&self) {
         for lease in &self.interrupted {
@@ -264,9 +274,12 @@ fn whatever_the_owner_minds_makes_it_hold_and_say_why() {
 
     // The system waits for the training state to be saved, and is let go then.
     until("an inhibitor", || (night.computer.does("inhibitors") == "Nightjar:sleep:delay").then_some(()));
+    // The file system's clock may be a moment behind.
+    let (before, since) = (night.work(), SystemTime::now() - Duration::from_secs(1));
     night.computer.does("sleep yes");
     night.until_it_holds("asleep", "sleep", false);
     until("the release of sleep", || night.computer.does("inhibitors").is_empty().then_some(()));
+    night.assert_it_saved(&before, since);
     night.computer.does("sleep no");
     night.forget();
     night.until_it_trains("awake");
