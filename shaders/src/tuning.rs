@@ -90,6 +90,13 @@ ops! {
     UpdateApply = "update_apply",
 }
 
+impl Op {
+    /// Whether a device that trains has any use for it now; the others wait for their place and are tested.
+    pub fn is_in_use(self) -> bool {
+        !matches!(self, Op::DeltaAdd | Op::UpdateApply)
+    }
+}
+
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
@@ -144,16 +151,17 @@ pub fn halves_products(device: &Device) -> bool {
     uses(Op::HalfProducts, device) && device.supports_dtype(DType::F16)
 }
 
+/// Most values of a tensor. What walks over it in strides (`grad_norm.wgsl`: 16384 values a workgroup) reckons one stride
+/// beyond the last, which must be countable in 32 bits too.
+const VALUES_MAX: usize = (u32::MAX - (1 << 18)) as usize;
+
 /// Whether our kernel runs for an operation on this tensor: of a type that the kernel takes, not empty, and its places
 /// countable in 32 bits.
 pub fn takes<const D: usize>(op: Op, tensor: &Tensor<D>) -> bool {
     // What stands between two products is of their type; all else is f32.
     let between_products = matches!(op, Op::Attention | Op::CrossEntropy | Op::Rope | Op::Swiglu | Op::SwigluBackward);
     let is_held = if between_products { Elem::of(tensor.dtype()).is_some() } else { tensor.dtype() == DType::F32 };
-    current().has(op)
-        && is_held
-        && (1..=u32::MAX as usize).contains(&tensor.shape().num_elements())
-        && kernel::runs_on(&tensor.device())
+    current().has(op) && is_held && (1..=VALUES_MAX).contains(&tensor.shape().num_elements()) && kernel::runs_on(&tensor.device())
 }
 
 #[cfg(test)]

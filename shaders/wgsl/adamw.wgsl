@@ -21,11 +21,11 @@ struct Update {
     epsilon: f32,
 }
 
-@group(0) @binding(0) var<storage, read_write> u: Update;
-@group(0) @binding(1) var<storage, read_write> weights: array<f32>;
-@group(0) @binding(2) var<storage, read_write> first: array<f32>;
-@group(0) @binding(3) var<storage, read_write> second: array<f32>;
-@group(0) @binding(4) var<storage, read_write> gradient: array<f32>;
+@group(0) @binding(0) var<storage, read_write> weights: array<f32>;
+@group(0) @binding(1) var<storage, read_write> first: array<f32>;
+@group(0) @binding(2) var<storage, read_write> second: array<f32>;
+@group(0) @binding(3) var<storage, read_write> gradient: array<f32>;
+@group(0) @binding(4) var<storage, read_write> u: Update;
 
 @compute @workgroup_size(256, 1, 1)
 fn main(

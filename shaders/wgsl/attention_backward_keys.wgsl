@@ -22,13 +22,13 @@ struct Shape {
     scale: f32,
 }
 
-@group(0) @binding(0) var<storage, read_write> shape: Shape;
-@group(0) @binding(1) var<storage, read_write> packed: array<vec4<Elem>>;
-@group(0) @binding(2) var<storage, read_write> lse: array<f32>;
-@group(0) @binding(3) var<storage, read_write> dout: array<vec4<Elem>>;
-@group(0) @binding(4) var<storage, read_write> delta: array<f32>;
+@group(0) @binding(0) var<storage, read_write> packed: array<vec4<Elem>>;
+@group(0) @binding(1) var<storage, read_write> lse: array<f32>;
+@group(0) @binding(2) var<storage, read_write> dout: array<vec4<Elem>>;
+@group(0) @binding(3) var<storage, read_write> delta: array<f32>;
 // Packed as `packed`; this pass writes the columns of keys and values.
-@group(0) @binding(5) var<storage, read_write> dpacked: array<vec4<Elem>>;
+@group(0) @binding(4) var<storage, read_write> dpacked: array<vec4<Elem>>;
+@group(0) @binding(5) var<storage, read_write> shape: Shape;
 
 // Queries, and keys, of a tile.
 const TILE: u32 = 64u;

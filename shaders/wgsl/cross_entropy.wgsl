@@ -19,10 +19,10 @@ struct Shape {
     nan: f32,
 }
 
-@group(0) @binding(0) var<storage, read_write> shape: Shape;
-@group(0) @binding(1) var<storage, read_write> logits: array<Elem>;
-@group(0) @binding(2) var<storage, read_write> targets: array<u32>;
-@group(0) @binding(3) var<storage, read_write> nats: array<f32>;
+@group(0) @binding(0) var<storage, read_write> logits: array<Elem>;
+@group(0) @binding(1) var<storage, read_write> targets: array<u32>;
+@group(0) @binding(2) var<storage, read_write> nats: array<f32>;
+@group(0) @binding(3) var<storage, read_write> shape: Shape;
 
 const SIZE: u32 = 256u;
 const LOWEST: f32 = -3e38;

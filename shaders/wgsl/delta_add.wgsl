@@ -17,11 +17,11 @@ struct Chunk {
     codes: u32,
 }
 
-@group(0) @binding(0) var<storage, read_write> shape: Shape;
-@group(0) @binding(1) var<storage, read_write> chunks: array<Chunk>;
-@group(0) @binding(2) var<storage, read_write> magnitudes: array<f32>;
-@group(0) @binding(3) var<storage, read_write> kept: array<u32>;
-@group(0) @binding(4) var<storage, read_write> values: array<f32>;
+@group(0) @binding(0) var<storage, read_write> chunks: array<Chunk>;
+@group(0) @binding(1) var<storage, read_write> magnitudes: array<f32>;
+@group(0) @binding(2) var<storage, read_write> kept: array<u32>;
+@group(0) @binding(3) var<storage, read_write> values: array<f32>;
+@group(0) @binding(4) var<storage, read_write> shape: Shape;
 
 @compute @workgroup_size(64, 1, 1)
 fn main(

@@ -25,16 +25,16 @@ struct Chunk {
     keep: u32,
 }
 
-@group(0) @binding(0) var<storage, read_write> shape: Shape;
-@group(0) @binding(1) var<storage, read_write> chunks: array<Chunk>;
+@group(0) @binding(0) var<storage, read_write> chunks: array<Chunk>;
 // The 256 magnitudes that a code can mean.
-@group(0) @binding(2) var<storage, read_write> magnitudes: array<f32>;
-@group(0) @binding(3) var<storage, read_write> gradient: array<f32>;
-@group(0) @binding(4) var<storage, read_write> residual: array<f32>;
+@group(0) @binding(1) var<storage, read_write> magnitudes: array<f32>;
+@group(0) @binding(2) var<storage, read_write> gradient: array<f32>;
+@group(0) @binding(3) var<storage, read_write> residual: array<f32>;
 // Entries as in Planes::kept: place (12 bits), bit 14 for the high magnitude, bit 15 for negative.
-@group(0) @binding(5) var<storage, read_write> kept: array<u32>;
+@group(0) @binding(4) var<storage, read_write> kept: array<u32>;
 // A word a chunk: code of the low magnitude, of the high one in bits 8 to 15, bit 16 if a value was not finite.
-@group(0) @binding(6) var<storage, read_write> codes: array<u32>;
+@group(0) @binding(5) var<storage, read_write> codes: array<u32>;
+@group(0) @binding(6) var<storage, read_write> shape: Shape;
 
 const SIZE: u32 = 256u;
 const EACH: u32 = 16u;

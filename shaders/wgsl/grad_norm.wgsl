@@ -11,9 +11,9 @@ struct Shape {
     span: u32,
 }
 
-@group(0) @binding(0) var<storage, read_write> shape: Shape;
-@group(0) @binding(1) var<storage, read_write> values: array<u32>;
-@group(0) @binding(2) var<storage, read_write> sums: array<u32>;
+@group(0) @binding(0) var<storage, read_write> values: array<u32>;
+@group(0) @binding(1) var<storage, read_write> sums: array<u32>;
+@group(0) @binding(2) var<storage, read_write> shape: Shape;
 
 override SQUARE: u32 = 1u;
 const SIZE: u32 = 256u;

@@ -12,11 +12,11 @@ struct Shape {
     eps: f32,
 }
 
-@group(0) @binding(0) var<storage, read_write> shape: Shape;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> gain: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<Elem>;
-@group(0) @binding(4) var<storage, read_write> inverse: array<f32>;
+@group(0) @binding(0) var<storage, read_write> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> gain: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<Elem>;
+@group(0) @binding(3) var<storage, read_write> inverse: array<f32>;
+@group(0) @binding(4) var<storage, read_write> shape: Shape;
 
 const SIZE: u32 = 64u;
 var<workgroup> partial: array<f32, 64>;

@@ -13,13 +13,13 @@ struct Shape {
     width: u32,
 }
 
-@group(0) @binding(0) var<storage, read_write> shape: Shape;
-@group(0) @binding(1) var<storage, read_write> dy: array<Elem>;
-@group(0) @binding(2) var<storage, read_write> x: array<f32>;
-@group(0) @binding(3) var<storage, read_write> gain: array<f32>;
-@group(0) @binding(4) var<storage, read_write> inverse: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dx: array<f32>;
-@group(0) @binding(6) var<storage, read_write> dgain: array<f32>;
+@group(0) @binding(0) var<storage, read_write> dy: array<Elem>;
+@group(0) @binding(1) var<storage, read_write> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> gain: array<f32>;
+@group(0) @binding(3) var<storage, read_write> inverse: array<f32>;
+@group(0) @binding(4) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(5) var<storage, read_write> dgain: array<f32>;
+@group(0) @binding(6) var<storage, read_write> shape: Shape;
 
 override ROWS: u32 = 16u;
 const SIZE: u32 = 64u;

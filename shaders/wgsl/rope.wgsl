@@ -22,10 +22,10 @@ struct Shape {
     direction: f32,
 }
 
-@group(0) @binding(0) var<storage, read_write> shape: Shape;
-@group(0) @binding(1) var<storage, read_write> packed: array<Elem>;
-@group(0) @binding(2) var<storage, read_write> cosine: array<f32>;
-@group(0) @binding(3) var<storage, read_write> sine: array<f32>;
+@group(0) @binding(0) var<storage, read_write> packed: array<Elem>;
+@group(0) @binding(1) var<storage, read_write> cosine: array<f32>;
+@group(0) @binding(2) var<storage, read_write> sine: array<f32>;
+@group(0) @binding(3) var<storage, read_write> shape: Shape;
 
 @compute @workgroup_size(256, 1, 1)
 fn main(

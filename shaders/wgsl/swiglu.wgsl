@@ -13,9 +13,9 @@ struct Shape {
     width: u32,
 }
 
-@group(0) @binding(0) var<storage, read_write> shape: Shape;
-@group(0) @binding(1) var<storage, read_write> gate_up: array<Elem>;
-@group(0) @binding(2) var<storage, read_write> y: array<Elem>;
+@group(0) @binding(0) var<storage, read_write> gate_up: array<Elem>;
+@group(0) @binding(1) var<storage, read_write> y: array<Elem>;
+@group(0) @binding(2) var<storage, read_write> shape: Shape;
 
 @compute @workgroup_size(256, 1, 1)
 fn main(

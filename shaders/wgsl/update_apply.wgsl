@@ -24,11 +24,11 @@ struct Block {
     step: f32,
 }
 
-@group(0) @binding(0) var<storage, read_write> shape: Shape;
-@group(0) @binding(1) var<storage, read_write> blocks: array<Block>;
-@group(0) @binding(2) var<storage, read_write> payload: array<u32>;
-@group(0) @binding(3) var<storage, read_write> weights: array<f32>;
-@group(0) @binding(4) var<storage, read_write> flag: array<atomic<u32>>;
+@group(0) @binding(0) var<storage, read_write> blocks: array<Block>;
+@group(0) @binding(1) var<storage, read_write> payload: array<u32>;
+@group(0) @binding(2) var<storage, read_write> weights: array<f32>;
+@group(0) @binding(3) var<storage, read_write> flag: array<atomic<u32>>;
+@group(0) @binding(4) var<storage, read_write> shape: Shape;
 
 @compute @workgroup_size(256, 1, 1)
 fn main(

@@ -15,8 +15,13 @@ use std::{
     time::Duration,
 };
 
-/// Steps that give no sign of life for twice this long after a panic give none any more.
+/// How often one looks for a sign of life after a panic.
 const LOOK_EVERY: Duration = Duration::from_secs(8);
+/// Steps that were seen without one so many times in a row give none any more. Once alone may have been the process's nap,
+/// which was frozen.
+const STILL_IN_STEPS: u32 = 2;
+/// The same where a job reads, encodes or writes: a large model on a slow disk takes minutes.
+const STILL_AROUND_STEPS: u32 = 40;
 
 /// From now on a worker that stands still after a panic is ended by `end`, which is told what the panic said.
 pub(super) fn watch(live: Arc<Live>, end: fn(&str)) {
@@ -33,8 +38,8 @@ pub(super) fn watch(live: Arc<Live>, end: fn(&str)) {
                 let before = live.signs();
                 thread::sleep(LOOK_EVERY);
                 still = if before.is_some() && live.signs() == before { still + 1 } else { 0 };
-                // Twice in a row: one nap alone may have been the process's, which was frozen.
-                if still == 2 {
+                let patience = if before.is_some_and(|signs| signs.in_steps) { STILL_IN_STEPS } else { STILL_AROUND_STEPS };
+                if still >= patience {
                     end(&words);
                 }
             }

@@ -101,8 +101,9 @@ impl<'a> CheckpointStore<'a> {
         Ok(store)
     }
 
-    /// Saves; on return it is durable. The checkpoint before it is kept.
-    pub fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+    /// Saves; on return it is durable. The checkpoint before it is kept. Takes it, since each vector is let go as soon as it
+    /// is encoded: a quarter of what training takes would else be in memory twice.
+    pub fn save(&mut self, checkpoint: Checkpoint) -> Result<(), CheckpointError> {
         let bytes = encode(checkpoint, self.sequence, self.parameters)?;
         self.disk.write(&self.slot(self.sequence), &bytes).map_err(CheckpointError::Write)?;
         self.sequence += 1;
@@ -111,7 +112,14 @@ impl<'a> CheckpointStore<'a> {
 
     /// The newest checkpoint that is whole and fits the model; `None` if there is none. A damaged one is passed over.
     pub fn load(&self) -> Result<Option<Checkpoint>, CheckpointError> {
-        Ok(self.newest()?.map(|(_, checkpoint)| checkpoint))
+        let Some((sequence, _)) = self.newest()? else { return Ok(None) };
+        let bytes = self.disk.read(&self.slot(sequence)).map_err(CheckpointError::Read)?;
+        Ok(bytes.and_then(|bytes| decode(&bytes, self.parameters)))
+    }
+
+    /// How far the checkpoint is that [`CheckpointStore::load`] gives.
+    pub fn progress(&self) -> Result<Option<LeaseProgress>, CheckpointError> {
+        Ok(self.newest()?.map(|(_, progress)| progress))
     }
 
     /// Removes both slots: the lease is done.
@@ -126,8 +134,10 @@ impl<'a> CheckpointStore<'a> {
         format!("{}.{}", self.name, sequence % 2)
     }
 
-    fn newest(&self) -> Result<Option<(u64, Checkpoint)>, CheckpointError> {
-        let mut newest: Option<(u64, Checkpoint)> = None;
+    /// Number and place of the newest that is whole. Of two checkpoints in memory one would be for nothing, so their vectors
+    /// are left where they are.
+    fn newest(&self) -> Result<Option<(u64, LeaseProgress)>, CheckpointError> {
+        let mut newest: Option<(u64, LeaseProgress)> = None;
         for slot in 0..2 {
             let name = self.slot(slot);
             let plain = HEADER_BYTES + 12 * self.parameters + HASH_BYTES;
@@ -137,19 +147,19 @@ impl<'a> CheckpointStore<'a> {
                 continue;
             }
             let Some(bytes) = self.disk.read(&name).map_err(CheckpointError::Read)? else { continue };
-            let Some(found) = decode(&bytes, self.parameters) else {
+            let Some(found) = whole(&bytes).and_then(|mut r| header(&mut r, self.parameters)) else {
                 tracing::warn!("{name} is damaged; using the checkpoint before it");
                 continue;
             };
-            if newest.as_ref().is_none_or(|(sequence, _)| *sequence < found.0) {
-                newest = Some(found);
+            if newest.as_ref().is_none_or(|(sequence, _)| *sequence < found.sequence) {
+                newest = Some((found.sequence, found.progress));
             }
         }
         Ok(newest)
     }
 }
 
-fn encode(c: &Checkpoint, sequence: u64, parameters: usize) -> Result<Vec<u8>, CheckpointError> {
+fn encode(c: Checkpoint, sequence: u64, parameters: usize) -> Result<Vec<u8>, CheckpointError> {
     let (weights, m, v) = (c.weights.len(), c.moments.m.len(), c.moments.v.len());
     if [weights, m, v] != [parameters; 3] {
         return Err(CheckpointError::Lengths { weights, m, v });
@@ -157,7 +167,8 @@ fn encode(c: &Checkpoint, sequence: u64, parameters: usize) -> Result<Vec<u8>, C
     if let Some(begun) = c.begun.as_ref().filter(|begun| begun.gradient.len() != parameters) {
         return Err(CheckpointError::Begun { parameters, gradient: begun.gradient.len() });
     }
-    let mut out = Vec::with_capacity(HEADER_BYTES + BEGUN_BYTES + 16 * parameters + HASH_BYTES);
+    let vectors = if c.begun.is_some() { 4 } else { 3 };
+    let mut out = Vec::with_capacity(HEADER_BYTES + BEGUN_BYTES + 4 * vectors * parameters + HASH_BYTES);
     out.extend_from_slice(MAGIC);
     let p = &c.progress;
     for number in [sequence, p.lease_id, p.base_version, p.steps, p.samples, p.tokens] {
@@ -168,10 +179,10 @@ fn encode(c: &Checkpoint, sequence: u64, parameters: usize) -> Result<Vec<u8>, C
     }
     out.extend_from_slice(&c.moments.t.to_le_bytes());
     out.extend_from_slice(&(parameters as u64).to_le_bytes());
-    for values in [&c.weights, &c.moments.m, &c.moments.v] {
+    for values in [c.weights, c.moments.m, c.moments.v] {
         out.extend(values.iter().flat_map(|x| x.to_le_bytes()));
     }
-    if let Some(begun) = &c.begun {
+    if let Some(begun) = c.begun {
         out.extend_from_slice(&(begun.samples as u64).to_le_bytes());
         out.extend_from_slice(&begun.nats.to_le_bytes());
         out.extend(begun.gradient.iter().flat_map(|x| x.to_le_bytes()));
@@ -181,14 +192,22 @@ fn encode(c: &Checkpoint, sequence: u64, parameters: usize) -> Result<Vec<u8>, C
     Ok(out)
 }
 
-/// `None` for anything but a whole checkpoint of this model.
-fn decode(bytes: &[u8], parameters: usize) -> Option<(u64, Checkpoint)> {
+/// What precedes the hash, if that fits.
+fn whole(bytes: &[u8]) -> Option<Reader<'_>> {
     let (body, hash) = bytes.split_at_checked(bytes.len().checked_sub(HASH_BYTES)?)?;
-    if BlobHash::of(body).0 != hash {
-        return None;
-    }
-    let read = || -> Result<Option<(u64, Checkpoint)>, Truncated> {
-        let mut r = Reader::new(body);
+    (BlobHash::of(body).0 == hash).then(|| Reader::new(body))
+}
+
+/// What precedes the vectors.
+struct Header {
+    sequence: u64,
+    progress: LeaseProgress,
+    t: u64,
+}
+
+/// `None` where it is none, or another model's.
+fn header(r: &mut Reader<'_>, parameters: usize) -> Option<Header> {
+    let mut read = || -> Result<Option<Header>, Truncated> {
         if &r.array::<8>()? != MAGIC {
             return Ok(None);
         }
@@ -197,21 +216,28 @@ fn decode(bytes: &[u8], parameters: usize) -> Option<(u64, Checkpoint)> {
         let mut float = || Ok::<f64, Truncated>(f64::from_bits(r.u64()?));
         let [train_s, loss_sum, loss_first, loss_last] = [float()?, float()?, float()?, float()?];
         let t = r.u64()?;
-        if r.u64()? != parameters as u64 {
-            return Ok(None);
-        }
-        let vector = |r: &mut Reader<'_>| -> Result<Vec<f32>, Truncated> {
-            let bytes = r.take(4 * parameters)?;
-            Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
-        };
+        let progress = LeaseProgress { lease_id, base_version, steps, samples, tokens, train_s, loss_sum, loss_first, loss_last };
+        Ok((r.u64()? == parameters as u64).then_some(Header { sequence, progress, t }))
+    };
+    read().ok().flatten()
+}
+
+/// `None` for anything but a whole checkpoint of this model.
+fn decode(bytes: &[u8], parameters: usize) -> Option<Checkpoint> {
+    let mut r = whole(bytes)?;
+    let Header { progress, t, .. } = header(&mut r, parameters)?;
+    let vector = |r: &mut Reader<'_>| -> Result<Vec<f32>, Truncated> {
+        let bytes = r.take(4 * parameters)?;
+        Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    };
+    let mut read = || -> Result<Checkpoint, Truncated> {
         let [weights, m, v] = [vector(&mut r)?, vector(&mut r)?, vector(&mut r)?];
         let begun = if r.remaining() == 0 {
             None
         } else {
             Some(Begun { samples: r.u64()? as usize, nats: f64::from_bits(r.u64()?), gradient: vector(&mut r)? })
         };
-        let progress = LeaseProgress { lease_id, base_version, steps, samples, tokens, train_s, loss_sum, loss_first, loss_last };
-        Ok(Some((sequence, Checkpoint { progress, weights, moments: Moments { m, v, t }, begun })))
+        Ok(Checkpoint { progress, weights, moments: Moments { m, v, t }, begun })
     };
-    read().ok().flatten()
+    read().ok()
 }

@@ -21,7 +21,7 @@
 //!     println!("loss {:.3}, {} tokens", report.loss, report.tokens);
 //! }
 //! let (weights, moments) = (trainer.weights()?, trainer.moments()?); // flat vectors, for the delta and the state
-//! store.save(&Checkpoint { progress: LeaseProgress::default(), weights, moments })?;
+//! store.save(Checkpoint { progress: LeaseProgress::default(), weights, moments, begun: None })?;
 //! let (nats, tokens) = trainer.evaluate(&shard.range(64..128)?)?;
 //! println!("{:.3} nats a token", nats / tokens as f64);
 //! # Ok(())

@@ -158,10 +158,23 @@ impl Model {
 
     /// The loss of each token in nats; `targets[i]` is the token after `tokens[i]`.
     pub fn nats(&self, tokens: &[u32], targets: &[u32], context: usize) -> Result<Vec<f32>, ModelError> {
+        Ok(self.nats_while(tokens, targets, context, &mut || true)?.expect("it goes on"))
+    }
+
+    /// The same, asking `go_on` before each layer; `None` if it was not to go on.
+    pub(crate) fn nats_while(
+        &self,
+        tokens: &[u32],
+        targets: &[u32],
+        context: usize,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Vec<f32>>, ModelError> {
         self.check(targets, context)?;
-        let h = self.pass(&self.weights, tokens, context)?.hidden(tokens);
+        let pass = self.pass(&self.weights, tokens, context)?;
+        let Some((x, _)) = pass.residual(tokens, Keep::Nothing, go_on) else { return Ok(None) };
+        let (h, _) = pass.norm(&x, self.weights.last_norm(self.layers()));
         let (nats, _) = op::linear_cross_entropy(&h, &self.head(&self.weights), targets, None);
-        read(nats)
+        read(nats).map(Some)
     }
 
     /// The weights as products of this precision take them. To be made once a step, and dropped before the weights change:

@@ -46,6 +46,8 @@ impl Precision {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct LossScale {
     scale: f32,
+    /// Whether there is a range to keep to. A scale that has come down to 1 has one still, and grows again.
+    scales: bool,
     good_steps: u32,
 }
 
@@ -57,8 +59,8 @@ impl LossScale {
 
     /// The scale to begin with.
     pub fn first(precision: Precision) -> Self {
-        let scale = if precision == Precision::Half { Self::FIRST } else { 1.0 };
-        LossScale { scale, good_steps: 0 }
+        let scales = precision == Precision::Half;
+        LossScale { scale: if scales { Self::FIRST } else { 1.0 }, scales, good_steps: 0 }
     }
 
     pub fn value(self) -> f32 {
@@ -68,7 +70,7 @@ impl LossScale {
     /// A step went well.
     pub fn held(&mut self) {
         self.good_steps += 1;
-        if self.good_steps >= Self::GROWS_AFTER && self.scale > 1.0 {
+        if self.good_steps >= Self::GROWS_AFTER && self.scales {
             (self.scale, self.good_steps) = ((2.0 * self.scale).min(Self::MOST), 0);
         }
     }
@@ -108,6 +110,9 @@ mod tests {
         let mut scale = LossScale::first(Precision::Half);
         let halvings = (0..100).take_while(|_| scale.overflowed()).count();
         assert_eq!((halvings, scale.value()), (16, 1.0));
+        // But not for ever.
+        (0..1000).for_each(|_| scale.held());
+        assert_eq!(scale.value(), 2.0);
         let mut none = LossScale::first(Precision::Full);
         (0..5000).for_each(|_| none.held());
         assert_eq!((none.value(), none.overflowed()), (1.0, false));

@@ -330,6 +330,22 @@ mod tests {
         assert!(lengths.iter().all(|s| s.is_some_and(|s| s > 0.0)), "{lengths:?}");
     }
 
+    /// Uploading a launch's parameters would end the submit before it.
+    #[test]
+    fn launches_of_our_kernels_are_gathered_in_a_submit() {
+        let Some((mut gauge, device)) = gauge(LAUNCHES_MAX) else { return };
+        tuning::set(Choices::all());
+        // Each of another size, so that no two have the same parameters.
+        let all: Vec<_> = (1..=10).map(|rows| Tensor::<2>::ones([rows, 8], &device)).collect();
+        device.sync().unwrap();
+        gauge.measures = true;
+        gauge.open();
+        let kept: Vec<_> = all.iter().map(op::swiglu).collect();
+        gauge.close();
+        assert_eq!(gauge.stretches.iter().map(|s| s.submits).collect::<Vec<_>>(), [1]);
+        drop(kept);
+    }
+
     #[test]
     fn micro_batches_are_measured_when_their_kernels_are_known() {
         assert_eq!((0..200).filter(|n| is_measured(*n)).collect::<Vec<_>>(), [3, 64, 128, 192]);

@@ -23,7 +23,7 @@ pub enum TrainError {
         grad_norm: f64,
     },
     /// The caller asked to stop in the middle.
-    #[error("stopped in the middle; the step was not applied")]
+    #[error("stopped in the middle")]
     Stopped,
     /// The batch has no samples.
     #[error("the batch is empty")]
@@ -231,6 +231,11 @@ impl Trainer {
         self.precision
     }
 
+    /// What the loss is multiplied by just now.
+    pub fn loss_scale(&self) -> f32 {
+        self.loss_scale.value()
+    }
+
     /// The model.
     pub fn model(&self) -> &Model {
         &self.model
@@ -311,6 +316,7 @@ impl Trainer {
             if self.precision == Precision::Full {
                 return Err(TrainError::NotFinite { loss, grad_norm });
             }
+            tracing::warn!("a loss of {loss} in half the width: steps are made in f32 until the next lease");
             self.set_precision(Precision::Full);
         }
     }
@@ -340,16 +346,32 @@ impl Trainer {
 
     /// Sum of nats over all tokens of a batch, and their number, without training.
     pub fn evaluate(&self, batch: &Batch) -> Result<(f64, u64), TrainError> {
-        evaluate(&self.model, batch, self.portion.micro_batch.max(16))
+        evaluate(&self.model, batch, self.portion.micro_batch)
     }
 }
 
 /// Sum of nats over all tokens of a batch, and their number; `at_once` samples go through the model together.
 pub fn evaluate(model: &Model, batch: &Batch, at_once: usize) -> Result<(f64, u64), TrainError> {
-    let mut sum = 0.0;
-    for part in batch.parts(at_once) {
-        let nats = model.nats(&part.inputs(), &part.targets(), part.context())?;
-        sum += nats.iter().map(|x| f64::from(*x)).sum::<f64>();
+    evaluate_while(model, batch, || at_once, |_| true)
+}
+
+/// The same, with `at_once` asked before each micro-batch and `go_on` at each gate; on false it ends as
+/// [`TrainError::Stopped`].
+pub fn evaluate_while(
+    model: &Model,
+    batch: &Batch,
+    mut at_once: impl FnMut() -> usize,
+    mut go_on: impl FnMut(Gate) -> bool,
+) -> Result<(f64, u64), TrainError> {
+    let (mut sum, mut done) = (0.0, 0);
+    while done < batch.samples() {
+        if !go_on(Gate::MicroBatch) {
+            return Err(TrainError::Stopped);
+        }
+        let Some(part) = batch.parts_from(done, at_once()).next() else { break };
+        let nats = model.nats_while(&part.inputs(), &part.targets(), part.context(), &mut || go_on(Gate::Layer))?;
+        sum += nats.ok_or(TrainError::Stopped)?.iter().map(|x| f64::from(*x)).sum::<f64>();
+        done += part.samples();
     }
     Ok((sum, batch.tokens() as u64))
 }

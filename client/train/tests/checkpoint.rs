@@ -23,7 +23,7 @@ fn the_newest_comes_back_also_in_a_new_process() {
     let disk = FolderDisk::open(folder.path()).unwrap();
     for step in 0..5 {
         let mut store = CheckpointStore::open(&disk, "state", PARAMETERS).unwrap();
-        store.save(&checkpoint(step)).unwrap();
+        store.save(checkpoint(step)).unwrap();
         assert_eq!(store.load().unwrap(), Some(checkpoint(step)));
     }
     assert_eq!(CheckpointStore::open(&disk, "state", PARAMETERS).unwrap().load().unwrap(), Some(checkpoint(4)));
@@ -36,8 +36,8 @@ fn a_torn_or_changed_file_falls_back_to_the_one_before() {
     let folder = tempfile::tempdir().unwrap();
     let disk = FolderDisk::open(folder.path()).unwrap();
     let mut store = CheckpointStore::open(&disk, "state", PARAMETERS).unwrap();
-    store.save(&checkpoint(1)).unwrap();
-    store.save(&checkpoint(2)).unwrap();
+    store.save(checkpoint(1)).unwrap();
+    store.save(checkpoint(2)).unwrap();
     let newest = folder.path().join("state.1");
     let (whole, older) = (fs::read(&newest).unwrap(), fs::read(folder.path().join("state.0")).unwrap());
     for at in 0..whole.len() {
@@ -50,7 +50,7 @@ fn a_torn_or_changed_file_falls_back_to_the_one_before() {
     }
     // Going on after the damage overwrites the damaged file, not the good one.
     let mut store = CheckpointStore::open(&disk, "state", PARAMETERS).unwrap();
-    store.save(&checkpoint(3)).unwrap();
+    store.save(checkpoint(3)).unwrap();
     assert_eq!(fs::read(folder.path().join("state.0")).unwrap(), older);
     fs::remove_file(&newest).unwrap();
     assert_eq!(store.load().unwrap(), Some(checkpoint(1)));
@@ -60,8 +60,8 @@ fn a_torn_or_changed_file_falls_back_to_the_one_before() {
 fn another_models_checkpoint_is_not_read() {
     let folder = tempfile::tempdir().unwrap();
     let disk = FolderDisk::open(folder.path()).unwrap();
-    CheckpointStore::open(&disk, "state", PARAMETERS).unwrap().save(&checkpoint(1)).unwrap();
+    CheckpointStore::open(&disk, "state", PARAMETERS).unwrap().save(checkpoint(1)).unwrap();
     assert_eq!(CheckpointStore::open(&disk, "state", PARAMETERS + 1).unwrap().load().unwrap(), None);
-    let refused = CheckpointStore::open(&disk, "other", PARAMETERS + 1).unwrap().save(&checkpoint(1));
+    let refused = CheckpointStore::open(&disk, "other", PARAMETERS + 1).unwrap().save(checkpoint(1));
     assert!(matches!(refused, Err(CheckpointError::Lengths { weights: 5, .. })));
 }

@@ -9,7 +9,11 @@ use burn::backend::{
 use burn::tensor::{DType, Device, Shape, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_wgpu::{CubeTensor, KernelSource, SourceKernel, SourceTemplate, into_contiguous};
-use cubecl::{CubeCount, CubeDim, ExecutionMode, prelude::KernelId, server::KernelArguments};
+use cubecl::{
+    CubeCount, CubeDim, ExecutionMode,
+    prelude::KernelId,
+    server::{KernelArguments, MetadataBindingInfo},
+};
 use std::sync::Arc;
 
 /// More workgroups than these go into rows of so many. WebGPU allows 65535 in a dimension; with fewer, tests reach the
@@ -109,6 +113,8 @@ pub struct Plan {
     workgroup: [u32; 3],
     groups: [u32; 3],
     slots: Vec<Slot>,
+    /// Its parameters, two of their words in each.
+    parameters: Vec<u64>,
     /// Shapes and types of the outputs, in order.
     made: Vec<(Shape, DType)>,
 }
@@ -175,16 +181,19 @@ impl Kernels for CubeBackend {
             buffers.push(handle.binding());
         }
         let ([x, y, z], [w, h, d]) = (plan.groups, plan.workgroup);
+        // Parameters go the way that Burn's own kernels' do: bytes that a client uploads are written by the queue, and
+        // what was gathered up to there is submitted first.
+        let parameters = MetadataBindingInfo::custom(plan.parameters.clone());
         client.launch(
             Box::new(SourceKernel::new(Wgsl { text: plan.text.clone(), workgroup: plan.workgroup }, CubeDim::new_3d(w, h, d))),
             CubeCount::Static(x, y, z),
-            KernelArguments::new().with_buffers(buffers),
+            KernelArguments::new().with_buffers(buffers).with_info(parameters),
         );
         packs!(Pack, outputs)
     }
 }
 
-/// A launch in the making. The parameters are at `@binding(0)`; each call takes the next binding.
+/// A launch in the making. Each call takes the next binding; the parameters have the last.
 ///
 /// Tensors are `f32` (or `f16`) to Burn; a kernel may as well bind `array<u32>` and keep bits in them.
 #[must_use = "nothing happens before run"]
@@ -193,6 +202,7 @@ pub struct Launch {
     constants: Vec<(&'static str, u32)>,
     elem: Elem,
     slots: Vec<Slot>,
+    parameters: Vec<u64>,
     inputs: Vec<DispatchTensor>,
     made: Vec<(Shape, DType)>,
 }
@@ -201,8 +211,9 @@ impl Launch {
     /// A launch of `kernel`; `parameters` must be of the type that it was declared with.
     pub fn new<P: Parameters>(kernel: &'static Kernel, parameters: &P) -> Self {
         assert_eq!(kernel.parameters, P::FIELDS, "{} has other parameters", kernel.name);
-        let slots = vec![Slot::Host(parameters.bytes().into())];
-        Launch { kernel, constants: vec![], elem: Elem::F32, slots, inputs: vec![], made: vec![] }
+        let pair = |words: &[u32]| words.iter().rev().fold(0, |pair, word| pair << 32 | u64::from(*word));
+        let parameters = parameters.words().chunks(2).map(pair).collect();
+        Launch { kernel, constants: vec![], elem: Elem::F32, slots: vec![], parameters, inputs: vec![], made: vec![] }
     }
 
     /// Gives the `override` of this name another default.
@@ -236,7 +247,13 @@ impl Launch {
         self
     }
 
-    /// Words from the host; at least one, since a binding cannot be empty.
+    /// The kernel's table from the host: at binding 0, of the type that it was declared with, and at least one row.
+    pub fn table<R: Parameters>(self, rows: &[R]) -> Self {
+        assert_eq!((self.kernel.table, self.slots.len()), (R::FIELDS, 0), "{} has another table", self.kernel.name);
+        self.words(rows.iter().flat_map(R::words))
+    }
+
+    /// Words from the host; at least one, since a binding cannot be empty. What was launched before is submitted first.
     pub fn words(mut self, words: impl IntoIterator<Item = u32>) -> Self {
         let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
         self.slots.push(Slot::Host(bytes.into()));
@@ -274,7 +291,8 @@ impl Launch {
     /// Launches so many workgroups in each dimension, each at most 65535.
     pub fn run_3d(self, groups: [u32; 3]) -> Outputs {
         let text = self.kernel.text(&self.constants, self.elem);
-        let plan = Plan { text, workgroup: self.kernel.workgroup, groups, slots: self.slots, made: self.made };
+        let Launch { kernel, slots, parameters, made, .. } = self;
+        let plan = Plan { text, workgroup: kernel.workgroup, groups, slots, parameters, made };
         let pack = Dispatch::nightjar_kernel(packs!(Pack, self.inputs), plan.into());
         Outputs(pack.into_vec().into_iter())
     }

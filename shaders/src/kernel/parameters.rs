@@ -45,10 +45,10 @@ pub trait Parameters {
     /// Its members, in order.
     const FIELDS: &'static [Field];
     /// Its values as the GPU reads them.
-    fn bytes(&self) -> Vec<u8>;
+    fn words(&self) -> Vec<u32>;
 }
 
-/// Declares a kernel's parameter structure; WGSL binds one with the same members in the same order at `@binding(0)`.
+/// Declares a kernel's parameter structure; WGSL binds one with the same members in the same order at its last binding.
 macro_rules! parameters {
     ($(#[$doc:meta])* $vis:vis struct $name:ident { $($(#[$member:meta])* $field:ident: $word:ty),* $(,)? }) => {
         $(#[$doc])*
@@ -64,8 +64,8 @@ macro_rules! parameters {
                 word: <$word as $crate::kernel::Word>::NAME,
             }),*];
 
-            fn bytes(&self) -> Vec<u8> {
-                [$($crate::kernel::Word::bits(self.$field)),*].iter().flat_map(|word| word.to_le_bytes()).collect()
+            fn words(&self) -> Vec<u32> {
+                vec![$($crate::kernel::Word::bits(self.$field)),*]
             }
         }
     };

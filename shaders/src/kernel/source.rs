@@ -14,8 +14,10 @@ pub struct Kernel {
     pub name: &'static str,
     /// The file's text.
     pub source: &'static str,
-    /// Members of the structure at `@binding(0)`.
+    /// Members of the structure at the last binding.
     pub parameters: &'static [Field],
+    /// Members of the structure that binding 0 has an array of, where that is a table from the host; else none.
+    pub table: &'static [Field],
     /// Invocations of a workgroup, as its `@workgroup_size` has it.
     pub workgroup: [u32; 3],
 }
@@ -23,7 +25,12 @@ pub struct Kernel {
 impl Kernel {
     /// Describes a kernel whose parameters are `P`.
     pub const fn new<P: Parameters>(name: &'static str, source: &'static str, workgroup: [u32; 3]) -> Self {
-        Kernel { name, source, parameters: P::FIELDS, workgroup }
+        Kernel { name, source, parameters: P::FIELDS, table: &[], workgroup }
+    }
+
+    /// The same with a table of `R` at binding 0.
+    pub const fn with_table<R: Parameters>(self) -> Self {
+        Kernel { table: R::FIELDS, ..self }
     }
 
     /// The text with these constants; each must have its `override` line, and `alias Elem` its own if `elem` is not f32.

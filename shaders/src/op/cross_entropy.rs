@@ -48,11 +48,22 @@ pub fn linear_cross_entropy(
     targets: &[u32],
     scale: Option<f32>,
 ) -> (Tensor<1>, Option<[Tensor<2>; 2]>) {
+    let chunk = chunk_tokens(head.dims()[0], is_host(&h.device()));
+    linear_cross_entropy_in_chunks(h, head, targets, scale, chunk)
+}
+
+/// The same in chunks of so many tokens, at least one.
+pub fn linear_cross_entropy_in_chunks(
+    h: &Tensor<2>,
+    head: &Tensor<2>,
+    targets: &[u32],
+    scale: Option<f32>,
+    chunk: usize,
+) -> (Tensor<1>, Option<[Tensor<2>; 2]>) {
     if targets.is_empty() {
         let nothing = || [Tensor::zeros(h.dims(), &h.device()), Tensor::zeros(head.dims(), &h.device())];
         return (Tensor::zeros([0], &h.device()), scale.map(|_| nothing()));
     }
-    let chunk = chunk_tokens(head.dims()[0], is_host(&h.device()));
     let (mut nats, mut dhs, mut dhead) = (vec![], vec![], None);
     for (i, targets) in targets.chunks(chunk).enumerate() {
         let part = if targets.len() == h.dims()[0] { h.clone() } else { h.clone().narrow(0, i * chunk, targets.len()) };

@@ -24,11 +24,21 @@ parameters! {
     /// As in `delta_add.wgsl`.
     pub struct AddShape { chunks: u32, share: f32, zero: u32 }
 }
+parameters! {
+    /// `Chunk` in `delta_encode.wgsl`.
+    pub struct EncodeChunk { start: u32, len: u32, entries: u32, keep: u32 }
+}
+parameters! {
+    /// `Chunk` in `delta_add.wgsl`.
+    pub struct AddChunk { start: u32, entries: u32, keep: u32, codes: u32 }
+}
 
 /// Choice, values and residual.
-pub static ENCODE: Kernel = Kernel::new::<EncodeShape>("delta_encode", include_str!("../../wgsl/delta_encode.wgsl"), [256, 1, 1]);
+pub static ENCODE: Kernel = Kernel::new::<EncodeShape>("delta_encode", include_str!("../../wgsl/delta_encode.wgsl"), [256, 1, 1])
+    .with_table::<EncodeChunk>();
 /// Unpacks and adds.
-pub static ADD: Kernel = Kernel::new::<AddShape>("delta_add", include_str!("../../wgsl/delta_add.wgsl"), [64, 1, 1]);
+pub static ADD: Kernel =
+    Kernel::new::<AddShape>("delta_add", include_str!("../../wgsl/delta_add.wgsl"), [64, 1, 1]).with_table::<AddChunk>();
 
 /// Values that are on the GPU at once while a delta is encoded: 64 MiB of each vector.
 const SPAN: usize = 1 << 24;
@@ -50,14 +60,15 @@ pub struct Selected {
 /// `chunks` are ranges of it, each of 1 to 4096 values; what lies in none keeps its residual.
 pub fn select(gradient: &Tensor<1>, residual: Tensor<1>, chunks: &[Range<usize>], k: u32, feedback: f32) -> Selected {
     let mut entries = 0;
-    let mut table = Vec::with_capacity(4 * chunks.len());
+    let mut table = Vec::with_capacity(chunks.len());
     for chunk in chunks {
         let keep = planes::kept_of(k, chunk.len());
-        table.extend([chunk.start, chunk.len(), entries, keep].map(|n| n as u32));
+        let (start, len) = (chunk.start as u32, chunk.len() as u32);
+        table.push(EncodeChunk { start, len, entries: entries as u32, keep: keep as u32 });
         entries += keep;
     }
     let shape = EncodeShape { chunks: chunks.len() as u32, feedback, zero: 0 };
-    let launch = Launch::new(&ENCODE, &shape).words(table).words(magnitudes()).read(gradient).change(residual);
+    let launch = Launch::new(&ENCODE, &shape).table(&table).words(magnitudes()).read(gradient).change(residual);
     let mut out = launch.output([entries]).output([chunks.len()]).run(chunks.len());
     let residual = out.tensor();
     Selected { kept: out.tensor(), codes: out.tensor(), residual }
@@ -159,16 +170,17 @@ pub fn add_planes(values: Tensor<1>, model: &ModelSpec, planes: &Planes, share: 
         return Ok(Tensor::from_data(TensorData::new(host, [length]), &device));
     }
     let mut first = 0;
-    let mut table = Vec::with_capacity(4 * chunks.len());
+    let mut table = Vec::with_capacity(chunks.len());
     for (chunk, [low, high]) in chunks.iter().zip(&planes.magnitudes) {
         let keep = planes::kept_of(planes.k, chunk.len());
         // A place beyond the chunk would be another's value.
         if planes.kept[first..first + keep].iter().any(|entry| usize::from(entry & planes::PLACE) >= chunk.len()) {
             return Err(DeltaError::Damaged);
         }
-        table.extend([chunk.start as u32, first as u32, keep as u32, u32::from(*low) | u32::from(*high) << 8]);
+        let codes = u32::from(*low) | u32::from(*high) << 8;
+        table.push(AddChunk { start: chunk.start as u32, entries: first as u32, keep: keep as u32, codes });
         first += keep;
     }
-    let launch = Launch::new(&ADD, &AddShape { chunks: chunks.len() as u32, share, zero: 0 }).words(table).words(magnitudes());
+    let launch = Launch::new(&ADD, &AddShape { chunks: chunks.len() as u32, share, zero: 0 }).table(&table).words(magnitudes());
     Ok(launch.words(planes.kept.iter().map(|entry| u32::from(*entry))).change(values).run(chunks.len()).tensor())
 }

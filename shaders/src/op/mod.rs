@@ -19,7 +19,7 @@ pub mod update;
 pub use crate::cpu::{adamw::Update, heads::Heads};
 pub use adamw::{adamw, sum_of_squares};
 pub use attention::{Saved, Tables, attention, attention_backward, attention_scores};
-pub use cross_entropy::{chunk_tokens, cross_entropy, linear_cross_entropy};
+pub use cross_entropy::{chunk_tokens, cross_entropy, linear_cross_entropy, linear_cross_entropy_in_chunks};
 pub use embedding::{embedding, embedding_backward};
 pub use host::is_host;
 pub use rms_norm::{rms_norm, rms_norm_backward};

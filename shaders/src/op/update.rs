@@ -20,8 +20,14 @@ parameters! {
     pub struct Shape { blocks: u32, bits: u32 }
 }
 
+parameters! {
+    /// `Block` in `update_apply.wgsl`.
+    pub struct Block { start: u32, len: u32, packed: u32, bytes: u32, head: u32, step: f32 }
+}
+
 /// Unpacks and adds.
-pub static APPLY: Kernel = Kernel::new::<Shape>("update_apply", include_str!("../../wgsl/update_apply.wgsl"), [256, 1, 1]);
+pub static APPLY: Kernel =
+    Kernel::new::<Shape>("update_apply", include_str!("../../wgsl/update_apply.wgsl"), [256, 1, 1]).with_table::<Block>();
 
 /// Applies an update that follows `version` to weights as one flat vector; `step_exponents` are the tensors' own, as
 /// [`Fixed`] has them. Gives the same bits and makes the same refusals as [`update::apply`].
@@ -42,20 +48,17 @@ pub fn update_apply(
         return Ok(weights);
     }
     let words = bytes.chunks(4).map(|four| four.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte)));
-    let count = blocks.len() / WORDS_OF_BLOCK;
-    let launch = Launch::new(&APPLY, &Shape { blocks: count as u32, bits }).words(blocks).words(words);
+    let count = blocks.len();
+    let launch = Launch::new(&APPLY, &Shape { blocks: count as u32, bits }).table(&blocks).words(words);
     let mut out = launch.change(weights).zeroed([1]).run(count);
     let (weights, flag) = (out.tensor(), out.tensor::<1>());
     let flag = flag.into_data().try_to_vec::<f32>().map_err(|_| VersionError::OutOfRange)?;
     if flag[0].to_bits() == 0 { Ok(weights) } else { Err(VersionError::OutOfRange) }
 }
 
-/// Words that describe a block to the kernel.
-const WORDS_OF_BLOCK: usize = 6;
-
 /// Where the blocks are that change anything. Only heads are read: a byte for each 256 values. `None` where the update is
 /// not plainly what it should be; the twin then says why, or knows it.
-fn plan(layout: &[TensorSpec], step_exponents: &[i32], version: Version, bytes: &[u8]) -> Option<(u32, Vec<u32>)> {
+fn plan(layout: &[TensorSpec], step_exponents: &[i32], version: Version, bytes: &[u8]) -> Option<(u32, Vec<Block>)> {
     let mut r = Reader::new(bytes);
     let (magic, [coding, reserved @ ..]) = (r.array::<4>().ok()?, r.array::<4>().ok()?);
     let bits = match CodecId::from_number(u32::from(coding))? {
@@ -94,7 +97,7 @@ fn plan(layout: &[TensorSpec], step_exponents: &[i32], version: Version, bytes: 
                 return None;
             }
             let [start, len, packed, bytes] = [range.start, range.len(), packed, payload.len()].map(|n| n as u32);
-            blocks.extend([start, len, packed, bytes, u32::from(head), step.to_bits()]);
+            blocks.push(Block { start, len, packed, bytes, head: u32::from(head), step });
         }
     }
     (r.remaining() == 0).then_some((bits as u32, blocks))

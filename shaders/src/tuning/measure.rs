@@ -128,7 +128,7 @@ pub fn settle(device: &Device, key: &Key, folder: &Path, budget: Duration) -> Ch
     let start = Instant::now();
     let Ok(disk) = FolderDisk::open(folder) else { return current() };
     let mut remembered = Remembered::read(&disk, FILE);
-    let unknown: Vec<Op> = Op::ALL.iter().copied().filter(|op| remembered.timing(key, *op).is_none()).collect();
+    let unknown: Vec<Op> = Op::ALL.iter().copied().filter(|op| op.is_in_use() && remembered.timing(key, *op).is_none()).collect();
     for op in &unknown {
         if start.elapsed() >= budget {
             break;

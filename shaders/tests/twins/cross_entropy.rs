@@ -2,7 +2,10 @@
 
 use super::common::{close, draw, read, recording, same_bits, upload, upload_half};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax};
-use nightjar_shaders::{cpu, op};
+use nightjar_shaders::{
+    cpu, op,
+    tuning::{self, Choices},
+};
 
 fn targets(seed: u64, n: usize, vocabulary: usize) -> Vec<u32> {
     (0..n).map(|i| nightjar_shared::rng::below(seed, 9, i as u64, vocabulary as u64) as u32).collect()
@@ -68,8 +71,9 @@ fn sick_rows_stay_apart(device: &Device, seed: u64) -> Result<(), String> {
     same_bits("gradients beside sick rows", &back, &clean_back)
 }
 
-/// The whole operation against Burn's logits, log-softmax and automatic gradients.
-fn with_head(device: &Device, n: usize, width: usize, vocabulary: usize, seed: u64) -> Result<(), String> {
+/// The whole operation against Burn's logits, log-softmax and automatic gradients; in chunks of so many tokens, or of as
+/// many as it takes by itself.
+fn with_head(device: &Device, [n, width, vocabulary]: [usize; 3], chunk: Option<usize>, seed: u64) -> Result<(), String> {
     let (h, head, targets) = (draw(seed, 3, n * width), draw(seed, 4, vocabulary * width), targets(seed, n, vocabulary));
     let scale = 1.0 / n as f32;
     let recording = recording();
@@ -84,7 +88,11 @@ fn with_head(device: &Device, n: usize, width: usize, vocabulary: usize, seed: u
     let want_dhead = read(on_head.grad(&gradients).ok_or("no gradient")?)?;
 
     let (h, head) = (upload(&h, [n, width], device), upload(&head, [vocabulary, width], device));
-    let (nats, got) = op::linear_cross_entropy(&h, &head, &targets, Some(scale));
+    let run = |scale| match chunk {
+        Some(chunk) => op::linear_cross_entropy_in_chunks(&h, &head, &targets, scale, chunk),
+        None => op::linear_cross_entropy(&h, &head, &targets, scale),
+    };
+    let (nats, got) = run(Some(scale));
     let [dh, dhead] = got.ok_or("no gradient")?;
     let what = format!("{n} tokens of {width} against {vocabulary}");
     close(&format!("{what}: nats"), nats, &want, 2e-5)?;
@@ -95,7 +103,7 @@ fn with_head(device: &Device, n: usize, width: usize, vocabulary: usize, seed: u
         &want_dhead.iter().map(|x| x * n as f32).collect::<Vec<_>>(),
         1e-4,
     )?;
-    let (nats, none) = op::linear_cross_entropy(&h, &head, &targets, None);
+    let (nats, none) = run(None);
     close(&format!("{what}: nats alone"), nats, &want, 2e-5)?;
     if none.is_some() { Err("gradients that nobody asked for".into()) } else { Ok(()) }
 }
@@ -104,15 +112,28 @@ fn with_head(device: &Device, n: usize, width: usize, vocabulary: usize, seed: u
 fn chunks_of_tokens_agree_with_burns_logits() {
     let seed = super::common::seed();
     // The last two are more tokens than a chunk: of 64, which so large vocabularies leave room for.
-    for (n, width, vocabulary) in [(1, 1, 1), (37, 12, 1000), (200, 3, 70_001), (150, 5, 300_000)] {
-        with_head(&Device::flex(), n, width, vocabulary, seed).unwrap();
+    for sizes in [[1, 1, 1], [37, 12, 1000], [200, 3, 70_001], [150, 5, 300_000]] {
+        with_head(&Device::flex(), sizes, None, seed).unwrap();
     }
-    with_head(&recording(), 150, 3, 300_000, seed).unwrap();
+    with_head(&recording(), [150, 3, 300_000], None, seed).unwrap();
     let (h, head) = (Tensor::zeros([0, 4], &Device::flex()), Tensor::ones([9, 4], &Device::flex()));
     let (nats, gradients) = op::linear_cross_entropy(&h, &head, &[], Some(1.0));
     let [dh, dhead] = gradients.unwrap();
     assert_eq!((nats.dims(), dh.dims(), dhead.dims()), ([0], [0, 4], [9, 4]));
     assert_eq!(read(dhead).unwrap(), [0.0; 36]);
+}
+
+/// On a GPU a chunk is so large that no test would fill a second: with few tokens in each, by the kernel and without.
+#[test]
+fn several_chunks_on_wgpu_agree_with_burns_logits() {
+    let Some(device) = super::common::device() else { return };
+    let seed = super::common::seed();
+    for choices in [Choices::NONE, Choices::all()] {
+        tuning::set(choices);
+        for chunk in [1, 16, 37, 64] {
+            with_head(&device, [37, 12, 300], Some(chunk), seed).unwrap();
+        }
+    }
 }
 
 pub const MUTANTS: &[(&str, &str, &str)] = &[

@@ -22,6 +22,7 @@ fn check(kernel: &Kernel) -> Result<(), String> {
         return Err(format!("its entry point is {}{:?}", entry.name, entry.workgroup_size));
     }
     let mut bindings = vec![];
+    let last = module.global_variables.iter().filter_map(|(_, global)| Some(global.binding.as_ref()?.binding)).max();
     for (handle, global) in module.global_variables.iter() {
         let Some(binding) = &global.binding else { continue };
         let name = global.name.as_deref().unwrap_or("?");
@@ -33,19 +34,15 @@ fn check(kernel: &Kernel) -> Result<(), String> {
             return Err(format!("{name} is never used"));
         }
         bindings.push((binding.group, binding.binding));
-        if binding.binding == 0 {
-            let TypeInner::Struct { members, .. } = &module.types[global.ty].inner else {
-                return Err(format!("{name} at binding 0 is no structure"));
+        if Some(binding.binding) == last {
+            same_members(&module, name, global.ty, kernel.parameters)?;
+        } else if binding.binding == 0 && !kernel.table.is_empty() {
+            let TypeInner::Array { base, stride, .. } = module.types[global.ty].inner else {
+                return Err(format!("{name} is no table"));
             };
-            for pair in members.iter().map(Some).chain([None]).zip(kernel.parameters.iter().map(Some).chain([None])) {
-                match pair {
-                    (None, None) => {}
-                    (Some(member), Some(field)) if is_same(&module, member, field) => {}
-                    (member, field) => return Err(format!("{member:?} in WGSL is {field:?} in Rust")),
-                }
-            }
-            if members.len() != kernel.parameters.len() {
-                return Err(format!("{} members in WGSL, {} in Rust", members.len(), kernel.parameters.len()));
+            same_members(&module, name, base, kernel.table)?;
+            if stride as usize != 4 * kernel.table.len() {
+                return Err(format!("rows of {name} are {stride} bytes apart"));
             }
         }
     }
@@ -54,6 +51,18 @@ fn check(kernel: &Kernel) -> Result<(), String> {
         return Err(format!("its bindings are {bindings:?}"));
     }
     Ok(())
+}
+
+/// Whether a structure has these members and no others.
+fn same_members(module: &naga::Module, name: &str, ty: naga::Handle<naga::Type>, fields: &[Field]) -> Result<(), String> {
+    let TypeInner::Struct { members, .. } = &module.types[ty].inner else { return Err(format!("{name} has no members")) };
+    if members.len() != fields.len() {
+        return Err(format!("{} members of {name} in WGSL, {} in Rust", members.len(), fields.len()));
+    }
+    match members.iter().zip(fields).find(|(member, field)| !is_same(module, member, field)) {
+        Some((member, field)) => Err(format!("{member:?} in WGSL is {field:?} in Rust")),
+        None => Ok(()),
+    }
 }
 
 fn is_same(module: &naga::Module, member: &naga::StructMember, field: &Field) -> bool {
@@ -98,13 +107,17 @@ fn every_file_is_in_the_table_once() {
 
 #[test]
 fn a_layout_that_differs_is_noticed() {
-    static PARAMETERS: [Field; 2] =
-        [Field { name: "rows", offset: 0, word: "u32" }, Field { name: "eps", offset: 4, word: "f32" }];
-    let kernel = |source| Kernel { name: "t", source, parameters: &PARAMETERS, workgroup: [64, 1, 1] };
+    const WORDS: [Field; 2] = [Field { name: "rows", offset: 0, word: "u32" }, Field { name: "eps", offset: 4, word: "f32" }];
+    const ROW: [Field; 2] = [Field { name: "at", offset: 0, word: "u32" }, Field { name: "by", offset: 4, word: "f32" }];
+    let kernel = |source| Kernel { name: "t", source, parameters: &WORDS, table: &ROW, workgroup: [64, 1, 1] };
     let text = "struct P { rows: u32, eps: f32 }
-        @group(0) @binding(0) var<storage, read_write> p: P;
+        struct R { at: u32, by: f32 }
+        @group(0) @binding(0) var<storage, read_write> table: array<R>;
         @group(0) @binding(1) var<storage, read_write> x: array<f32>;
-        @compute @workgroup_size(64, 1, 1) fn main(@builtin(local_invocation_index) i: u32) { if i < p.rows { x[i] = p.eps; } }";
+        @group(0) @binding(2) var<storage, read_write> p: P;
+        @compute @workgroup_size(64, 1, 1) fn main(@builtin(local_invocation_index) i: u32) {
+            if i < p.rows { x[table[i].at] = table[i].by + p.eps; }
+        }";
     let check_changed = |from: &str, to: &str| check(&kernel(Box::leak(text.replace(from, to).into_boxed_str())));
     assert_eq!(check_changed("", ""), Ok(()));
     for (from, to) in [
@@ -112,9 +125,12 @@ fn a_layout_that_differs_is_noticed() {
         ("rows: u32, eps: f32", "@size(8) rows: u32, eps: f32"),
         ("rows: u32,", "rows: i32,"),
         ("eps: f32 }", "eps: f32, more: f32 }"),
+        ("at: u32, by: f32", "by: f32, at: u32"),
+        ("by: f32 }", "by: f32, more: f32 }"),
+        ("by: f32 }", "@size(12) by: f32 }"),
         ("i < p.rows", "i < u32(p.rows) * 2.0"),
-        ("@binding(1)", "@binding(2)"),
-        ("x[i] = p.eps", "let y = p.eps"),
+        ("@binding(2)", "@binding(3)"),
+        ("i < p.rows { x[table[i].at] = table[i].by + p.eps; }", "i < 1u { x[table[i].at] = table[i].by; }"),
         ("storage, read_write> x", "storage> x"),
         ("size(64", "size(32"),
     ] {

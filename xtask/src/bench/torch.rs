@@ -30,12 +30,17 @@ pub fn find(python: &Path, keeper: &Keeper) -> Option<Torch> {
     Some(Torch { python: python.into(), version: version.into(), compiles, cuda })
 }
 
+/// Whether a device is one that CUDA has: by its maker's name, or by the name that Burn gives it on CUDA.
+fn is_cudas(name: &str) -> bool {
+    name.contains("NVIDIA") || name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("cuda"))
+}
+
 impl Torch {
     /// Its rows beside one device: on the processor, or on the GPU that CUDA has, if it goes by the same name.
     pub fn rows(&self, device: &Device, shape: &Shape, seconds: f64, keeper: &Keeper) -> Result<Vec<Row>> {
         let on = match device.device.as_str() {
             "flex" => "cpu",
-            _ if self.cuda && !device.software && device.name.contains("NVIDIA") => "cuda",
+            _ if self.cuda && !device.software && is_cudas(&device.name) => "cuda",
             _ => return Ok(vec![]),
         };
         let mut modes = vec!["eager"];

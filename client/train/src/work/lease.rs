@@ -4,6 +4,7 @@
 use super::{
     ahead::Cut,
     base::{self, BaseError},
+    evaluation,
     files::{self, FileError},
     live::Live,
     steps::{self, Course},
@@ -143,6 +144,7 @@ impl Bench {
 
     /// Trains a lease until its steps are done or Stop comes.
     pub fn train(&mut self, job: &Train, room: &Room<'_>) -> Result<Trained, WorkError> {
+        let _at_work = room.live.at_work();
         let spec = parse_spec(&job.run_spec_json)?;
         let codec = CodecId::from_number(job.codec).ok_or(WorkError::Codec(job.codec))?;
         let delta = DeltaSpec { codec, ..spec.delta.clone() };
@@ -151,8 +153,8 @@ impl Bench {
         let flat = weights.flat();
         let batches = batches(&spec, slice, room.disk)?;
         let mut store = CheckpointStore::open(room.disk, room.checkpoint, flat.len())?;
-        let (mut trainer, mut progress) = self.take_up(&spec, job, &flat, &batches, &store, room)?;
-        let course = Course::Lease(&mut store);
+        let (mut trainer, mut progress, adopted) = self.take_up(&spec, job, &flat, &batches, &store, room)?;
+        let course = Course::Lease { store: &mut store, adopted };
         let gauge = Gauge::new(self.submits.clone(), &self.device);
         steps::run(&spec, job, &batches, &mut trainer, &mut progress, course, gauge, &mut self.bearing, room)?;
         let mut trained = Trained {
@@ -175,18 +177,20 @@ impl Bench {
 
     /// Measures the loss on a lease's samples.
     pub fn evaluate(&mut self, job: &Evaluate, room: &Room<'_>) -> Result<Evaluated, WorkError> {
+        let _at_work = room.live.at_work();
         let spec = parse_spec(&job.run_spec_json)?;
         let (base, slice) = (job.base.as_ref().ok_or(WorkError::Incomplete)?, job.slice.as_ref().ok_or(WorkError::Incomplete)?);
         let weights = base::build(room.disk, &spec.model, base)?;
         let model = Model::new(&spec.model, &weights.flat(), &self.device)?;
         let samples = shard(&spec, slice, room.disk)?.range(range(slice))?;
-        let at_once = portion(&spec, room, &self.bearing, &self.device, EVALUATED_AT_ONCE).micro_batch;
-        let (nats, tokens) = trainer::evaluate(&model, &samples, at_once)?;
+        let gauge = Gauge::new(self.submits.clone(), &self.device);
+        let at_once = || portion(&spec, room, &self.bearing, &self.device, EVALUATED_AT_ONCE).micro_batch;
+        let (nats, tokens) = evaluation::run(&model, &samples, at_once, gauge, room)?;
         let weights_file = keep_weights(base, &weights, room.disk)?;
         Ok(Evaluated { lease_id: job.lease_id, nats, tokens, weights_file })
     }
 
-    /// A trainer at the lease's start, at its last checkpoint, or where training ahead has come.
+    /// A trainer at the lease's start, at its last checkpoint, or where training ahead has come; the last is said.
     fn take_up(
         &mut self,
         spec: &RunSpec,
@@ -195,16 +199,17 @@ impl Bench {
         batches: &[Batch],
         store: &CheckpointStore<'_>,
         room: &Room<'_>,
-    ) -> Result<(Trainer, LeaseProgress), WorkError> {
+    ) -> Result<(Trainer, LeaseProgress, bool), WorkError> {
         let base_version = job.base.as_ref().map_or(0, |b| b.version);
-        let checkpoint = store.load()?.filter(|c| (c.progress.lease_id, c.progress.base_version) == (job.lease_id, base_version));
-        let cut = self.cut.take().filter(|cut| checkpoint.is_none() && cut.leads_to(job));
+        let saved = store.progress()?.is_some_and(|p| (p.lease_id, p.base_version) == (job.lease_id, base_version));
+        let cut = self.cut.take().filter(|cut| !saved && cut.leads_to(job));
         if let Some(cut) = cut
             && let Some((_, _, mut trainer)) = self.trainer.take()
         {
             let progress = cut.moved_onto(flat, &mut trainer)?;
-            return Ok((trainer, LeaseProgress { lease_id: job.lease_id, base_version, ..progress }));
+            return Ok((trainer, LeaseProgress { lease_id: job.lease_id, base_version, ..progress }, true));
         }
+        let checkpoint = if saved { store.load()? } else { None };
         let (progress, weights, moments, begun) = match checkpoint {
             Some(Checkpoint { progress, weights, moments, begun }) => (progress, Cow::Owned(weights), moments, begun),
             None => {
@@ -216,7 +221,7 @@ impl Bench {
         if let (Some(begun), Some(batch)) = (begun, batches.get(progress.steps as usize)) {
             trainer.go_on_from(batch, &begun)?;
         }
-        Ok((trainer, progress))
+        Ok((trainer, progress, false))
     }
 
     /// A trainer with these weights and moments: the last, if it fits.
@@ -240,6 +245,11 @@ impl Bench {
                 trainer
             }
         };
+        // An earlier lease's weights may have been too large for half the width; these may not be.
+        if trainer.precision() != self.precision {
+            tracing::info!("half the width is tried again");
+            trainer.set_precision(self.precision);
+        }
         trainer.set_portion(portion);
         trainer.load_moments(moments)?;
         Ok(trainer)

@@ -11,9 +11,40 @@ pub struct Live {
     duty: AtomicU64,
     memory_bytes: AtomicU64,
     checkpoint: AtomicBool,
-    /// Signs of life of the steps at hand.
+    /// Signs of life of the job at hand.
     signs: AtomicU64,
+    at_work: AtomicBool,
     in_steps: AtomicBool,
+}
+
+/// Signs of life of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signs {
+    /// So many there were.
+    pub count: u64,
+    /// Whether steps are being made, which give one at every gate; what is around them reads, writes and encodes whole
+    /// models without a word.
+    pub in_steps: bool,
+}
+
+/// While it lives, a job is at hand, or its steps are.
+pub(super) struct At<'a> {
+    live: &'a Live,
+    what: &'a AtomicBool,
+}
+
+impl<'a> At<'a> {
+    fn begin(live: &'a Live, what: &'a AtomicBool) -> Self {
+        what.store(true, Ordering::Relaxed);
+        At { live, what }
+    }
+}
+
+impl Drop for At<'_> {
+    fn drop(&mut self) {
+        self.what.store(false, Ordering::Relaxed);
+        self.live.give_sign();
+    }
 }
 
 impl Default for Live {
@@ -24,6 +55,7 @@ impl Default for Live {
             memory_bytes: AtomicU64::new(u64::MAX),
             checkpoint: AtomicBool::new(false),
             signs: AtomicU64::new(0),
+            at_work: AtomicBool::new(false),
             in_steps: AtomicBool::new(false),
         }
     }
@@ -47,9 +79,14 @@ impl Live {
         self.memory_bytes.load(Ordering::Relaxed)
     }
 
-    /// Inner steps begin, or end.
-    pub(super) fn set_in_steps(&self, is: bool) {
-        self.in_steps.store(is, Ordering::Relaxed);
+    /// A job begins; it ends with what this gives.
+    pub(super) fn at_work(&self) -> At<'_> {
+        At::begin(self, &self.at_work)
+    }
+
+    /// Its steps begin, or a measurement.
+    pub(super) fn in_steps(&self) -> At<'_> {
+        At::begin(self, &self.in_steps)
     }
 
     /// They move, or rest as they are meant to.
@@ -57,9 +94,10 @@ impl Live {
         self.signs.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many signs of life there were; `None` while no inner steps are made.
-    pub fn signs(&self) -> Option<u64> {
-        self.in_steps.load(Ordering::Relaxed).then(|| self.signs.load(Ordering::Relaxed))
+    /// Signs of life; `None` while there is no job.
+    pub fn signs(&self) -> Option<Signs> {
+        let (count, in_steps) = (self.signs.load(Ordering::Relaxed), self.in_steps.load(Ordering::Relaxed));
+        (in_steps || self.at_work.load(Ordering::Relaxed)).then_some(Signs { count, in_steps })
     }
 
     /// Asks for a checkpoint at the next micro-step.

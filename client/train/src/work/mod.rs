@@ -6,6 +6,7 @@
 mod ahead;
 mod base;
 mod duty;
+mod evaluation;
 mod files;
 mod lease;
 mod live;
@@ -19,4 +20,4 @@ pub use ahead::Cut;
 pub use base::{BaseError, build as build_base};
 pub use files::{FileError, read_moments, read_residual, read_weights};
 pub use lease::{Bench, Room, WorkError};
-pub use live::Live;
+pub use live::{Live, Signs};

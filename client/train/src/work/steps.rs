@@ -28,7 +28,12 @@ const TELL_EVERY: Duration = Duration::from_millis(500);
 /// Where the steps lead.
 pub(super) enum Course<'a, 'd> {
     /// To a lease's delta: they are saved here on the way.
-    Lease(&'a mut CheckpointStore<'d>),
+    Lease {
+        /// Where.
+        store: &'a mut CheckpointStore<'d>,
+        /// Whether it begins with steps that were taken ahead, which are saved nowhere yet.
+        adopted: bool,
+    },
     /// Ahead of the next lease: they are saved nowhere, and end once this says so.
     Ahead(&'a dyn Fn() -> bool),
 }
@@ -48,15 +53,17 @@ pub(super) fn run(
 ) -> Result<(), WorkError> {
     let now = Instant::now();
     let device = trainer.model().device().clone();
-    let saved_place = (progress.steps, trainer.samples_begun());
+    let adopted = matches!(course, Course::Lease { adopted: true, .. });
+    // Of such a lease the disk has no more than what it starts from, so that it is saved at the first occasion.
+    let saved_place = if adopted { (0, 0) } else { (progress.steps, trainer.samples_begun()) };
+    let unsaved = Duration::from_millis(if adopted { job.checkpoint_ms } else { 0 });
+    let saved = now.checked_sub(unsaved).unwrap_or(now);
     let duty = Duty::new(room.live);
-    let (told, saved, samples_max) = (now, now, usize::MAX);
+    let (told, samples_max) = (now, usize::MAX);
     let mut steps =
         Steps { spec, job, trainer, progress, course, room, device, duty, gauge, bearing, samples_max, told, saved, saved_place };
-    room.live.set_in_steps(true);
-    let taken = steps.take(batches);
-    room.live.set_in_steps(false);
-    taken
+    let _in_steps = room.live.in_steps();
+    steps.take(batches)
 }
 
 struct Steps<'a, 'd> {
@@ -155,7 +162,14 @@ impl Steps<'_, '_> {
                     return Ok(Some(report));
                 }
                 Err(TrainError::Stopped) => self.bearing.leave_off(),
-                Err(e) => return Err(e.into()),
+                Err(e) => {
+                    let e = WorkError::from(e);
+                    // A loss that is not finite says nothing against the portion.
+                    if !e.is_of_device() {
+                        self.bearing.leave_off();
+                    }
+                    return Err(e);
+                }
             }
             if stopped(self.room) {
                 return Ok(None);
@@ -173,7 +187,7 @@ impl Steps<'_, '_> {
         if self.room.live.take_checkpoint() {
             self.save()?;
             let saved = match self.course {
-                Course::Lease(_) => Saved { lease_id: self.job.lease_id, steps: self.saved_place.0 as u32 },
+                Course::Lease { .. } => Saved { lease_id: self.job.lease_id, steps: self.saved_place.0 as u32 },
                 Course::Ahead(_) => Saved::default(),
             };
             (self.room.say)(from_worker::Body::Saved(saved));
@@ -181,14 +195,15 @@ impl Steps<'_, '_> {
         Ok(())
     }
 
-    /// Writes what has changed since the last checkpoint, if anything has.
+    /// Writes what was done since the last checkpoint, if anything was. Who is stopped in the middle of a micro-batch loses
+    /// those before it in the step, and the checkpoint may have them.
     fn save(&mut self) -> Result<(), WorkError> {
         let place = (self.progress.steps, self.trainer.samples_begun());
-        if let Course::Lease(store) = &mut self.course
-            && place != self.saved_place
+        if let Course::Lease { store, .. } = &mut self.course
+            && place > self.saved_place
         {
             let (weights, moments, begun) = (self.trainer.weights()?, self.trainer.moments()?, self.trainer.begun()?);
-            store.save(&Checkpoint { progress: *self.progress, weights, moments, begun })?;
+            store.save(Checkpoint { progress: *self.progress, weights, moments, begun })?;
             self.saved_place = place;
         }
         self.saved = Instant::now();
@@ -223,7 +238,7 @@ fn is_due(saved: Instant, job: &Train) -> bool {
     saved.elapsed() >= Duration::from_millis(job.checkpoint_ms)
 }
 
-fn stopped(room: &Room<'_>) -> bool {
+pub(super) fn stopped(room: &Room<'_>) -> bool {
     room.stop.load(Ordering::Relaxed)
 }
 

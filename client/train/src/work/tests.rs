@@ -1,5 +1,7 @@
 //! Leases on a small model: state, checkpoints, faults, and what is kept from one to the next.
 
+mod interruptions;
+
 use super::*;
 use crate::{DeviceSettings, OpenDevice, Portion, bearing::Bearing, open_device};
 use burn::tensor::{Device, DeviceKind};

@@ -1,0 +1,48 @@
+//! Measuring weights on samples, under the same limits as training: a micro-batch at a time at no more than the allowed
+//! duty and memory, and never much ahead of the device.
+
+use super::{
+    duty::Duty,
+    lease::{Room, WorkError},
+    steps::stopped,
+};
+use crate::{
+    batches::Batch,
+    model::Model,
+    submits::Gauge,
+    trainer::{self, Gate, TrainError},
+};
+use nightjar_shared::wire::worker::{Saved, from_worker};
+
+/// The sum of nats over all tokens, and their number; `at_once` says before each micro-batch how many samples may go
+/// through the model together. Ends as [`TrainError::Stopped`] if Stop comes: half a measurement is worth nothing.
+pub(super) fn run(
+    model: &Model,
+    samples: &Batch,
+    at_once: impl FnMut() -> usize,
+    mut gauge: Gauge,
+    room: &Room<'_>,
+) -> Result<(f64, u64), WorkError> {
+    let _in_steps = room.live.in_steps();
+    let mut duty = Duty::new(room.live);
+    let heard = || {
+        room.live.give_sign();
+        if room.live.take_checkpoint() {
+            // There is nothing to save.
+            (room.say)(from_worker::Body::Saved(Saved::default()));
+        }
+        stopped(room)
+    };
+    let go_on = |gate| {
+        if gate == Gate::Layer {
+            gauge.layer();
+            room.live.give_sign();
+            return !stopped(room);
+        }
+        gauge.end();
+        duty.breathe(heard);
+        gauge.begin();
+        !heard()
+    };
+    trainer::evaluate_while(model, samples, at_once, go_on).map_err(|e: TrainError| e.into())
+}

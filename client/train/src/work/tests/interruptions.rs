@@ -1,0 +1,130 @@
+//! What is stopped, asked for or limited where it is not expected: between two layers, at a lease's begin, while measuring.
+
+use super::*;
+use crate::TrainError;
+use nightjar_shared::wire::worker::Evaluate;
+use std::thread;
+
+/// A scene whose pass has many gates, and whose steps have four micro-batches, each saved.
+fn deep_scene() -> (tempfile::TempDir, FolderDisk, Train) {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = FolderDisk::open(folder.path()).unwrap();
+    let model = ModelSpec {
+        hidden_size: 16,
+        intermediate_size: 24,
+        num_hidden_layers: 48,
+        num_attention_heads: 2,
+        num_key_value_heads: 2,
+        max_position_embeddings: 8,
+        ..ModelSpec::tiny()
+    };
+    let job = synthetic::lease(&disk, &model, 4, 2).unwrap();
+    (folder, disk, Train { checkpoint_ms: 0, ..job })
+}
+
+/// A Stop between two layers throws away the step's sum. The checkpoint that has some of it stays.
+#[test]
+fn a_stop_between_layers_takes_nothing_from_the_checkpoint() {
+    let (_folder, disk, job) = deep_scene();
+    let train = |stop: &AtomicBool, live: &Live, say: &dyn Fn(from_worker::Body)| {
+        // No memory is free: one sample at a time.
+        let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 0, live, stop, say };
+        Bench::on_processor().train(&job, &room).unwrap()
+    };
+    let told = Cell::new(0);
+    let whole = train(&AtomicBool::new(false), &Live::default(), &|_| told.set(told.get() + 1));
+    assert_eq!(told.take(), 8, "after three micro-batches of a step, and after the step");
+    (0..2).for_each(|slot| disk.remove(&format!("{CHECKPOINT}.{slot}")).unwrap());
+
+    // A few gates after the second micro-batch was saved, of the many that the third has.
+    let (stop, live, at) = (AtomicBool::new(false), Live::default(), AtomicBool::new(false));
+    let signs = || live.signs().map_or(0, |signs| signs.count);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !at.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+            let saved = signs();
+            while signs() < saved + 8 {
+                std::hint::spin_loop();
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        let stopped = train(&stop, &live, &|_| {
+            told.set(told.get() + 1);
+            at.store(told.get() == 2, Ordering::Relaxed);
+        });
+        assert_eq!((stopped.steps, told.take()), (0, 2));
+    });
+    let again = train(&AtomicBool::new(false), &Live::default(), &|_| told.set(told.get() + 1));
+    assert_eq!((again.delta_hash, again.loss_first), (whole.delta_hash, whole.loss_first));
+    assert_eq!(told.take(), 6, "two micro-batches of the first step were taken again");
+}
+
+/// Steps taken ahead are nowhere but in memory until their lease is saved: so it is when that is asked for first.
+#[test]
+fn what_was_taken_ahead_is_saved_when_its_lease_is_asked_to() {
+    let (_folder, disk, job, model) = scene();
+    let job = Train { ahead_steps: 3, checkpoint_ms: u64::MAX, ..job };
+    let (stop, live, said) = (AtomicBool::new(false), Live::default(), RefCell::new(vec![]));
+    let say = |body| {
+        // It is ended as soon as it says so.
+        stop.store(matches!(body, from_worker::Body::Saved(_)), Ordering::Relaxed);
+        said.borrow_mut().push(body);
+    };
+    let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live: &live, stop: &stop, say: &say };
+    let mut bench = Bench::on_processor();
+    let first = bench.train(&job, &room).unwrap();
+    let next = next_lease(&disk, &model, &job, &first);
+    bench.train_ahead(&room, &|| false);
+    live.ask_checkpoint();
+    let adopted = bench.train(&next, &room).unwrap();
+    assert_eq!(adopted.steps, 3, "the steps that were taken ahead");
+    let told: Vec<_> = said.take().into_iter().filter(|body| matches!(body, from_worker::Body::Saved(_))).collect();
+    assert!(matches!(told[..], [from_worker::Body::Saved(saved)] if (saved.lease_id, saved.steps) == (8, 3)), "{told:?}");
+    // Stopped at once, another worker reports what it found.
+    let found = train(&disk, &next, true).unwrap();
+    assert_eq!((found.steps, found.delta_hash), (3, adopted.delta_hash));
+}
+
+fn measure(disk: &FolderDisk, job: &Train, stop: &AtomicBool, live: &Live, say: &dyn Fn(from_worker::Body)) -> MeasuredIn {
+    let Train { lease_id, run_spec_json, base, slice, .. } = job.clone();
+    // No memory is free: one sample at a time.
+    let room = Room { disk, checkpoint: CHECKPOINT, memory_free: 0, live, stop, say };
+    let start = Instant::now();
+    let measured = Bench::on_processor().evaluate(&Evaluate { lease_id, run_spec_json, base, slice }, &room);
+    (measured.map(|m| m.nats), start.elapsed())
+}
+
+type MeasuredIn = (Result<f64, WorkError>, Duration);
+
+#[test]
+fn a_measurement_keeps_the_duty_and_answers_and_stops() {
+    let (_folder, disk, job) = deep_scene();
+    let (stop, live) = (AtomicBool::new(false), Live::default());
+    let (fast, _) = measure(&disk, &job, &stop, &live, &|_| {});
+    let before = live.signs();
+    assert!(before.is_none(), "there is no job any more");
+
+    // Eight micro-batches, each of which rests 49 times as long as it computes: no load can make that shorter.
+    live.allow(0.02, 0);
+    live.ask_checkpoint();
+    let said = RefCell::new(vec![]);
+    let (slow, took) = measure(&disk, &job, &stop, &live, &|body| said.borrow_mut().push(body));
+    assert_eq!(slow.unwrap(), fast.unwrap());
+    assert!(took >= Duration::from_micros(7 * 4900), "{took:?}");
+    assert!(matches!(said.take()[..], [from_worker::Body::Saved(saved)] if saved.lease_id == 0), "nothing is to be saved");
+
+    // In the middle of it.
+    live.allow(0.0, 0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while live.signs().is_none_or(|signs| !signs.in_steps) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        let (stopped, _) = measure(&disk, &job, &stop, &live, &|_| {});
+        assert!(matches!(stopped, Err(WorkError::Train(TrainError::Stopped))), "{stopped:?}");
+    });
+}
