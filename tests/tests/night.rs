@@ -128,6 +128,7 @@ impl Night {
             (why["allowed"] == true && works).then_some(())
         });
         println!("{when}: trains after {:?}", since.elapsed());
+        self.stopped = None;
     }
 
     /// Waits until the agent holds for this reason; where the owner would feel it, its worker does nothing any more by then.

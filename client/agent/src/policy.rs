@@ -169,7 +169,9 @@ fn paused(owner: Override, look: &Look) -> Option<Finding> {
     let Override::Pause(end) = owner else { return None };
     let until = end.and_then(|end| look.later(end.since(look.mono)));
     let sentence = match &until {
-        Some(until) => format!("you paused it; the pause ends {}, or sooner with `nightjar resume`", words::moment(until, look.now)),
+        Some(until) => {
+            format!("you paused it; the pause ends {}, or sooner with `nightjar resume`", words::moment(until, look.now))
+        }
         None => "you paused it; `nightjar resume` lets it go on".into(),
     };
     Some(Finding { reason: Reason::new(ReasonKind::Paused, sentence), until })

@@ -8,7 +8,6 @@ use super::{
 };
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde::Serialize;
 use nightjar_agent::{
     control::{AgentStatus, Command, Why, Word, WordKind, timestamp},
     history::{Figures, log_lines},
@@ -19,6 +18,7 @@ use nightjar_agent::{
     policy::ReasonKind,
 };
 use nightjar_shared::{disk::Disk, run_spec::OperatorSpec, time::Wall};
+use serde::Serialize;
 use std::{io, process::ExitCode, time::Duration};
 
 /// Exit code of commands that ask an agent where none runs.
@@ -229,7 +229,10 @@ pub(super) fn not_running(home: &Home, format: Format) -> Result<ExitCode> {
         Ok(_) => {
             // Whoever started it may read nothing of what it told.
             let last = log_lines(&*home.disk(), 1).pop();
-            let end = last.as_deref().and_then(|line| line.split_once("the end: ")).map_or_else(String::new, |(_, end)| format!(" ({end})"));
+            let end = last
+                .as_deref()
+                .and_then(|line| line.split_once("the end: "))
+                .map_or_else(String::new, |(_, end)| format!(" ({end})"));
             format!("no agent is running{end}; `nightjar run` starts one")
         }
         Err(e) => e.to_string(),

@@ -7,8 +7,8 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use nightjar_agent::{
     home::Home,
     preferences::{
-        FLAGS_BEFORE, LAST_GOOD_FILE, PREFERENCES, PREFERENCES_FILE, Preference, Preferences, PreferencesError, PreferencesFile, Row, Source,
-        template,
+        FLAGS_BEFORE, LAST_GOOD_FILE, PREFERENCES, PREFERENCES_FILE, Preference, Preferences, PreferencesError, PreferencesFile,
+        Row, Source, template,
     },
 };
 use std::{fs, path::Path, process::ExitCode};

@@ -93,7 +93,9 @@ impl Agent {
         self.session = Session::new(profile, Journal::default());
         self.member = Err(match ending {
             Ending::Refused(words) => {
-                format!("the coordinator refused this device: {words}; `nightjar leave` forgets that run, and another can be joined")
+                format!(
+                    "the coordinator refused this device: {words}; `nightjar leave` forgets that run, and another can be joined"
+                )
             }
             _ => NONE.into(),
         });

@@ -295,10 +295,16 @@ fn pressure_slows_down_and_never_holds() {
 fn what_is_seen_on_the_screen_and_beside_it() {
     let mut day = Day::new();
     day.seen.full_screen = Reading::Known(true);
-    assert_eq!(day.held().1, "a window covers a whole screen, or a program keeps the screen on; training goes on when that is over");
+    assert_eq!(
+        day.held().1,
+        "a window covers a whole screen, or a program keeps the screen on; training goes on when that is over"
+    );
     day.seen.full_screen = Reading::Known(false);
     let (_, told, until) = day.held_after(100);
-    assert_eq!(told, "a window covered the screen, or a program kept it on until just now; training goes on after 30 seconds without that");
+    assert_eq!(
+        told,
+        "a window covered the screen, or a program kept it on until just now; training goes on after 30 seconds without that"
+    );
     assert_eq!(until.as_deref(), Some("2026-06-10 12:02:10"));
     assert!(day.held_after(12).1.contains("until 12 seconds ago"));
     day.runs_after(18);
@@ -328,7 +334,10 @@ fn floors_and_the_months_data() {
     day.seen.data_this_month = 5 << 30;
     let (kind, told, until) = day.held();
     assert_eq!((kind, until.as_deref()), (ReasonKind::DataCap, Some("2026-07-01 00:00:00")));
-    assert_eq!(told, "this month's 5 GiB of data are used up; they are counted anew on 1 July, and a higher data_mib_month_max helps at once");
+    assert_eq!(
+        told,
+        "this month's 5 GiB of data are used up; they are counted anew on 1 July, and a higher data_mib_month_max helps at once"
+    );
 }
 
 /// The reason that is told may wait, and the owner does not.

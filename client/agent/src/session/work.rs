@@ -77,9 +77,9 @@ impl Session {
 
     /// How long a lease that was begun is kept for its owner.
     pub(super) fn keep(&self) -> Duration {
-        let may_take_s = self.spec().map_or(0.0, |spec| {
-            spec.lease.deadline_factor * spec.lease.wall_s.max(spec.lease.wall_s_end.unwrap_or_default())
-        });
+        let may_take_s = self
+            .spec()
+            .map_or(0.0, |spec| spec.lease.deadline_factor * spec.lease.wall_s.max(spec.lease.wall_s_end.unwrap_or_default()));
         KEEP_MIN.max(Duration::try_from_secs_f64(may_take_s).unwrap_or(KEEP_MIN))
     }
 

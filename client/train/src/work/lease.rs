@@ -38,9 +38,10 @@ use std::{borrow::Cow, sync::atomic::AtomicBool};
 const EVALUATED_AT_ONCE: usize = 16;
 /// What the program, Burn and a driver take before there is a model.
 const RUNTIME_BYTES: u64 = 192 << 20;
-/// Numbers kept for each parameter while it trains: weights, two moments and a gradient, and at the lease's ends flat copies
-/// of base, weights, residual, and of the weights that its delta was made from.
-const STATE_FLOATS: u64 = 8;
+/// Numbers kept for each parameter at the worst moment, a checkpoint in the middle of a step: weights, two moments, a gradient,
+/// the base and a flat copy of the weights while it trains, and what is saved: weights, moments, the sum of the step's
+/// gradients, and the file's bytes of one of them at a time. At the lease's ends it is about as many.
+const STATE_FLOATS: u64 = 12;
 
 /// A lease that could not be carried out.
 #[derive(Debug, thiserror::Error)]

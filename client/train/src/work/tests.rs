@@ -146,7 +146,13 @@ fn a_lease_begins_with_the_steps_that_were_taken_ahead_of_it() {
     let first = bench.train(&job, &room).unwrap();
     let next = next_lease(&disk, &model, &job, &first);
     let cut = bench.take_cut().unwrap();
+    // What is adopted is saved at once; each has the lease as if for the first time.
+    let forget = || {
+        let files = disk.list("work").unwrap().into_iter().filter(|name| name.starts_with("checkpoint"));
+        files.for_each(|name| disk.remove(&format!("work/{name}")).unwrap());
+    };
     let ahead = |steps, next: &Train| {
+        forget();
         let mut bench = Bench::on_processor();
         bench.take_up_cut(cut.clone().for_steps(steps), &room).unwrap();
         bench.train_ahead(&room, &|| false);
@@ -159,9 +165,11 @@ fn a_lease_begins_with_the_steps_that_were_taken_ahead_of_it() {
     // Its first loss is that of the old weights on the same samples.
     assert_ne!(all.loss_first, none.loss_first);
     // What was not taken ahead changes nothing: the same as a lease that begins afresh.
+    forget();
     let fresh = Bench::on_processor().train(&next, &room).unwrap();
     assert_eq!((&fresh.delta_hash, fresh.loss_first), (&none.delta_hash, none.loss_first));
     // In one process, without going back to a cut: until something else is to be done.
+    forget();
     bench.take_up_cut(cut.clone(), &room).unwrap();
     let calls = Cell::new(0);
     bench.train_ahead(&room, &|| calls.replace(calls.get() + 1) > 1);

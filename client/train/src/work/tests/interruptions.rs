@@ -69,7 +69,7 @@ fn what_was_taken_ahead_is_saved_when_its_lease_is_asked_to() {
     let (stop, live, said) = (AtomicBool::new(false), Live::default(), RefCell::new(vec![]));
     let say = |body| {
         // It is ended as soon as it says so.
-        stop.store(matches!(body, from_worker::Body::Saved(_)), Ordering::Relaxed);
+        stop.fetch_or(matches!(body, from_worker::Body::Saved(_)), Ordering::Relaxed);
         said.borrow_mut().push(body);
     };
     let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live: &live, stop: &stop, say: &say };
@@ -83,7 +83,7 @@ fn what_was_taken_ahead_is_saved_when_its_lease_is_asked_to() {
     let told: Vec<_> = said.take().into_iter().filter(|body| matches!(body, from_worker::Body::Saved(_))).collect();
     assert!(matches!(told[..], [from_worker::Body::Saved(saved)] if (saved.lease_id, saved.steps) == (8, 3)), "{told:?}");
     // Stopped at once, another worker reports what it found.
-    let found = train(&disk, &next, true).unwrap();
+    let found = Bench::on_processor().train(&next, &room).unwrap();
     assert_eq!((found.steps, found.delta_hash), (3, adopted.delta_hash));
 }
 
