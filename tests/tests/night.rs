@@ -163,9 +163,9 @@ impl Night {
     fn assert_it_saved(&mut self, before: &Work, since: SystemTime) {
         let Some(lease) = before.lease.filter(|_| before.steps > 0 && self.work().lease == before.lease) else { return };
         let files = fs::read_dir(self.place.path(DEVICE).join("work")).unwrap().flatten();
-        let checkpoints = files.filter(|file| file.file_name().to_string_lossy().starts_with("checkpoint"));
+        let mut checkpoints = files.filter(|file| file.file_name().to_string_lossy().starts_with("checkpoint"));
         let is_new = |file: fs::DirEntry| file.metadata().and_then(|m| m.modified()).is_ok_and(|at| at >= since);
-        assert!(checkpoints.map(is_new).any(|new| new), "the system fell asleep before the training state was saved");
+        assert!(checkpoints.any(is_new), "the system fell asleep before the training state was saved");
         self.interrupted.push(lease);
     }
 

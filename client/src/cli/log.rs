@@ -46,10 +46,10 @@ pub(super) fn log(home: &Home, args: &Log, format: Format) -> Result<ExitCode> {
         std::thread::sleep(FOLLOW_EVERY);
         if disk.length(LOG_FILE)?.unwrap_or(0) < at {
             // It was put aside, and begun anew.
-            copy(&*disk, OLD_LOG_FILE, at)?;
+            copy(&disk, OLD_LOG_FILE, at)?;
             at = 0;
         }
-        at = copy(&*disk, LOG_FILE, at)?;
+        at = copy(&disk, LOG_FILE, at)?;
         io::stdout().flush()?;
     }
 }

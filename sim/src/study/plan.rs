@@ -34,16 +34,16 @@ fn hours() -> Column {
 /// Study 1: does pooling pay, and from how many devices on?
 fn pooling() -> Study {
     let alone = "the fastest alone";
-    // So many tokens that each reaches the loss of the fastest alone, and goes on a little.
+    // So many tokens that each reaches the loss of the fastest alone, and goes on a little; the second with rounds of 1 s.
     let budgets = [
-        (2u32, 600_000),
-        (4, 600_000),
-        (8, 740_000),
-        (16, 940_000),
-        (32, 1_350_000),
-        (64, 2_250_000),
-        (128, 3_900_000),
-        (256, 7_200_000),
+        (2u32, 600_000, 560_000),
+        (4, 600_000, 560_000),
+        (8, 740_000, 720_000),
+        (16, 940_000, 900_000),
+        (32, 1_350_000, 1_300_000),
+        (64, 2_250_000, 2_200_000),
+        (128, 3_900_000, 3_900_000),
+        (256, 7_200_000, 7_200_000),
     ];
     let speeds = |devices: u32| (0..devices as usize).map(|i| REFERENCE_SPEEDS[i % 4]).collect::<Vec<_>>();
     let mut variants = vec![
@@ -57,14 +57,16 @@ fn pooling() -> Study {
         let work = warmed(lab(nano(1_000_000, 2), method, &speeds(16)));
         variants.push(Variant::new(format!("DiLoCo, f32, H 16, {name}, 16"), work));
     }
-    for (devices, tokens) in budgets {
-        let work = warmed(sim(usual(nano(tokens, 4)), four_speeds(devices)));
-        let variant = Variant::new(format!("ours, {devices}"), work).at("ours", f64::from(devices));
+    let mut curve = |way: &str, devices: u32, spec| {
+        let work = warmed(sim(spec, four_speeds(devices)));
+        let variant = Variant::new(format!("{way}, {devices}"), work).at(way, f64::from(devices));
         variants.push(Variant { seeds: if devices > 128 { 2 } else { 0 }, ..variant });
+    };
+    for (devices, tokens, _) in budgets {
+        curve("ours", devices, usual(nano(tokens, 4)));
     }
-    for (devices, tokens) in [(16, 900_000), (64, 2_200_000)] {
-        let work = warmed(sim(ours(nano(tokens, 4), 1.0), four_speeds(devices)));
-        variants.push(Variant::new(format!("rounds of 1 s, {devices}"), work));
+    for (devices, _, tokens) in budgets {
+        curve("rounds of 1 s", devices, ours(nano(tokens, 4), 1.0));
     }
     let waits = |tokens, batch_samples, wall_s| waiting(ours(nano(tokens, batch_samples), wall_s));
     let waits_16 = || waits(900_000, 4, 1.5);
@@ -96,7 +98,8 @@ fn pooling() -> Study {
                   rounds*: of 3 s, each device strays further on noise of its own. *Training ahead*: waiting, 16 devices spend a quarter of \
                   their time on messages and on each other; training on meanwhile, next to none, and rounds may be as short as 1 s. A sparse \
                   delta of k = 64 needs more rounds than these 50 to say all it has to say. Rounds as long as the agreement of deltas \
-                  asks send fewer bytes where devices are few. Per-step data parallel ends lower at equal tokens, and is hardly sooner \
+                  asks (the default) are 5 s of two devices and half a second of 64: where devices are few they send a fifth of the \
+                  bytes that rounds of 1 s do and come a little later; where they are many they reach losses that those do not. Per-step data parallel ends lower at equal tokens, and is hardly sooner \
                   than the fastest alone.",
         question: "Devices of 2000, 1000, 500 and 250 tokens a second, as many of each, on 20 Mbit/s up and 100 down, 15 ms away, \
                    against the fastest of them alone, which trains for 240 s at the batch that suits it best: how much sooner do \
@@ -196,7 +199,7 @@ fn uneven() -> Study {
     };
     let polynomial = |power| StalenessSpec::Polynomial { power };
     let (in_step_name, longer_halos) = ("DiLoCo + DyLU, synchronous", "HALoS, twice the tokens");
-    let (winner, soonest) = ("ours", "ours, three fifths of the tokens");
+    let (winner, soonest) = ("ours", "rounds of 2 s, RDA, three fifths of the tokens");
     let slow = "DiLoCo, synchronous, H 16";
     let merges = [
         ("mean, polynomial 0.5", MergeSpec { rule: MergeRule::Mean, ..base.clone() }),
@@ -231,10 +234,10 @@ fn uneven() -> Study {
         Variant::new(longer_halos, halos(2 * TOKENS)),
         Variant::new(winner, warm(usual(nano(TOKENS, 2)))),
         // The learning rate's schedule ends with the tokens: who wants a loss soon asks for as many as it takes.
-        Variant::new(soonest, warm(usual(nano(TOKENS * 3 / 5, 2)))),
+        Variant::new("ours, three fifths of the tokens", warm(usual(nano(TOKENS * 3 / 5, 2)))),
         Variant::new("rounds of 1.5 s, RDA", warm(of(TOKENS, 1.5))),
         Variant::new("rounds of 1.5 s, RDA, two thirds of the tokens", warm(of(TOKENS * 2 / 3, 1.5))),
-        Variant::new("rounds of 2 s, RDA, three fifths of the tokens", warm(of(TOKENS * 3 / 5, 2.0))),
+        Variant::new(soonest, warm(of(TOKENS * 3 / 5, 2.0))),
         Variant::new("waiting rounds, RDA", warm(waits())),
         Variant::new("waiting rounds, RDA, two thirds of the tokens", warm(of_4_s(TOKENS * 2 / 3))),
         Variant::new("waiting rounds, mean", warm(plain_mean(waits()))),
@@ -252,7 +255,8 @@ fn uneven() -> Study {
                    staleness is not weighed down, or momentum is added, the weights swing (2.2 nats and more). Starting every lease with \
                    fresh moments costs more than the choice between mean and RDA. With a fixed H the slowest device sets the pace; \
                    without that barrier all speeds together are 5.2 times as fast, and with norm-preserving averages fewer tokens do. Waiting rounds of 4 s \
-                   spend a quarter of the time on messages and on steps that do not fit; training ahead, rounds of 1.5 s spend a sixth. The rules below are compared in \
+                   spend a quarter of the time on messages and on steps that do not fit; training ahead, rounds of 2 s spend a fourteenth. \
+                   Agreement asks for shorter ones (ours), which end lower and take longer: a slow device's single step hardly fits. The rules below are compared in \
                    runs that wait. HALoS, with its paper's constants, does not come to \
                    DiLoCo + DyLU's final loss within as many tokens: how much sooner rounds do is counted against twice as many.",
         question: "Sixteen devices of 0.107 to 0.907 of a base speed in four regions, as HALoS has them: how soon does each rule \
