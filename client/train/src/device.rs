@@ -218,6 +218,7 @@ impl OpenDevice {
 /// Opens a device. Bounds the threads that compute before anything else does, for the whole process: the first call
 /// decides, and a later one with another number of threads is refused.
 pub fn open(settings: &DeviceSettings) -> Result<OpenDevice, DeviceError> {
+    crate::allocator::keep_freed();
     let threads = bound_threads(settings.threads)?;
     if let DeviceChoice::Cuda(index) = settings.choice {
         return open_cuda(index, settings.cache.as_deref());
@@ -325,6 +326,7 @@ fn bound_threads(wanted: usize) -> Result<usize, DeviceError> {
 /// From here on the calling thread computes all by itself: what it would share with the process's pool of threads, it
 /// does alone. So that several such threads do different work side by side, each undisturbed.
 pub fn compute_alone() -> Result<Alone, DeviceError> {
+    crate::allocator::keep_freed();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
     pool.map(Alone).map_err(|_| DeviceError::ThreadsRunning { running: rayon::current_num_threads(), wanted: 1 })
 }

@@ -28,6 +28,7 @@
 //! # }
 //! ```
 
+mod allocator;
 pub mod batches;
 pub mod bearing;
 pub mod checkpoint;
