@@ -94,7 +94,8 @@ pub fn codecs() -> Study {
         key: "codecs",
         title: "What fewer bits cost",
         reading: "Dense blocks of 4 bits lose nothing against f32 once a model is warm, and those of 2 bits a few thousandths of a nat at H 500. \
-                  From a random start, fewer than 8 bits cost a hundredth or more, up or down alike: a run that starts so may ask for 8. From a warm start 4 up and 2 down are the default. Sparse deltas \
+                  From a random start, fewer than 8 bits cost a hundredth or more, up or down alike: a run that starts so may ask for 8. \
+                  From a warm start 4 up and 2 down are the default. Sparse deltas \
                   lose in so few rounds what they have not sent yet, the larger k, the less; and feedback makes it worse, since what \
                   it sends late was right for older weights. They are for models whose dense delta would not go up in time.",
         question: "Four equal devices in step, 32 rounds of one sample a step, from a warm start; only the codec and H change. What is \
