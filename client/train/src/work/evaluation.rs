@@ -4,13 +4,13 @@
 use super::{
     duty::Duty,
     lease::{Room, WorkError},
-    steps::stopped,
+    steps,
 };
 use crate::{
     batches::Batch,
     model::Model,
     submits::Gauge,
-    trainer::{self, Gate, TrainError},
+    trainer::{self, TrainError},
 };
 use nightjar_shared::wire::worker::{Saved, from_worker};
 
@@ -31,18 +31,8 @@ pub(super) fn run(
             // There is nothing to save.
             (room.say)(from_worker::Body::Saved(Saved::default()));
         }
-        stopped(room)
+        steps::stopped(room)
     };
-    let go_on = |gate| {
-        if gate == Gate::Layer {
-            gauge.layer();
-            room.live.give_sign();
-            return !stopped(room);
-        }
-        gauge.end();
-        duty.breathe(heard);
-        gauge.begin();
-        !heard()
-    };
+    let go_on = |gate| steps::pass(gate, &mut gauge, &mut duty, room, heard);
     trainer::evaluate_while(model, samples, at_once, go_on).map_err(|e: TrainError| e.into())
 }

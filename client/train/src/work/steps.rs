@@ -141,19 +141,9 @@ impl Steps<'_, '_> {
             let (room, duty, gauge) = (self.room, &mut self.duty, &mut self.gauge);
             let (job, saved, mut has_more) = (self.job, self.saved, false);
             let go_on = |gate| {
-                if gate == Gate::Layer {
-                    // What was frozen or stopped leaves no long queue behind.
-                    gauge.layer();
-                    // A checkpoint can wait for the micro-batch: what is half done cannot be saved.
-                    room.live.give_sign();
-                    return !stopped(room);
-                }
-                // Never more than one micro-batch is under way.
-                gauge.end();
-                duty.breathe(|| heard(room));
-                gauge.begin();
                 // There is a micro-batch more to save from the second on.
-                !(heard(room) || std::mem::replace(&mut has_more, true) && is_due(saved, job))
+                pass(gate, gauge, duty, room, || heard(room))
+                    && (gate == Gate::Layer || !(std::mem::replace(&mut has_more, true) && is_due(saved, job)))
             };
             self.bearing.begin(portion.bytes(&self.spec.model, batch.context(), &self.device));
             match self.trainer.step_while(batch, rate, go_on) {
@@ -236,6 +226,23 @@ impl Course<'_, '_> {
 /// Whether the last checkpoint is as old as one may be.
 fn is_due(saved: Instant, job: &Train) -> bool {
     saved.elapsed() >= Duration::from_millis(job.checkpoint_ms)
+}
+
+/// Passes a gate: the device falls never far behind, and the duty is kept. Whether to go on; `heard` says whether there is
+/// something else to do where a micro-batch has ended.
+pub(super) fn pass(gate: Gate, gauge: &mut Gauge, duty: &mut Duty<'_>, room: &Room<'_>, heard: impl Fn() -> bool + Copy) -> bool {
+    if gate == Gate::Layer {
+        // What was frozen or stopped leaves no long queue behind.
+        gauge.layer();
+        // A checkpoint can wait for the micro-batch: what is half done cannot be saved.
+        room.live.give_sign();
+        return !stopped(room);
+    }
+    // Never more than one micro-batch is under way.
+    gauge.end();
+    duty.breathe(heard);
+    gauge.begin();
+    !heard()
 }
 
 pub(super) fn stopped(room: &Room<'_>) -> bool {

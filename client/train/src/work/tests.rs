@@ -26,19 +26,24 @@ use std::{
 const STEPS: u32 = 4;
 const CHECKPOINT: &str = "work/checkpoint";
 
-/// A folder with version 0 as a keyframe and a shard of random tokens, and a lease on both.
-fn scene() -> (tempfile::TempDir, FolderDisk, Train, ModelSpec) {
-    let folder = tempfile::tempdir().unwrap();
-    let disk = FolderDisk::open(folder.path()).unwrap();
-    let model = ModelSpec {
+/// A model that trains in no time.
+fn model_of(num_hidden_layers: u32) -> ModelSpec {
+    ModelSpec {
         hidden_size: 16,
         intermediate_size: 24,
-        num_hidden_layers: 1,
+        num_hidden_layers,
         num_attention_heads: 2,
         num_key_value_heads: 2,
         max_position_embeddings: 8,
         ..ModelSpec::tiny()
-    };
+    }
+}
+
+/// A folder with version 0 as a keyframe and a shard of random tokens, and a lease on both.
+fn scene() -> (tempfile::TempDir, FolderDisk, Train, ModelSpec) {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = FolderDisk::open(folder.path()).unwrap();
+    let model = model_of(1);
     let spec = serde_json::json!({ "name": "x", "token_budget": 1000, "model": model, "inner": { "batch_samples": 2 } });
     let weights = Weights::start(&model, &model.draw_all(1));
     disk.write("blobs/keyframe", &keyframe::encode(&model, &weights)).unwrap();

@@ -4,7 +4,7 @@ use super::world::{World, manifest, spec};
 use nightjar_shared::{
     ids::DeviceId,
     run_spec::Pacing,
-    wire::{Lease, LeaseRequest, LeaseReturn, coordinator_message::Body, device_message as ask},
+    wire::{Lease, LeaseKind, LeaseRequest, LeaseReturn, Role, coordinator_message::Body, device_message as ask},
 };
 
 /// Rounds of 10 seconds, a second of grace; two devices of 80 and 20 tokens a second, both measured, at the start of a round.
@@ -20,6 +20,14 @@ fn world() -> (World, [DeviceId; 2]) {
         world.train(device, &first, speed);
     }
     (world, devices)
+}
+
+/// With another run spec, and both devices there again.
+fn restart(world: &mut World, devices: [DeviceId; 2]) {
+    world.restart();
+    for device in devices {
+        world.join(device, Role::Volunteer, &[LeaseKind::Train]);
+    }
 }
 
 /// Asks for a lease; `None` if the answer is held back.
@@ -124,10 +132,7 @@ fn a_round_in_which_nobody_delivers_ends_too() {
 fn an_early_device_is_told_when_to_come_where_the_wait_is_long() {
     let (mut world, [fast, slow]) = world();
     world.spec.lease.wall_s = 1000.0;
-    world.restart();
-    for device in [fast, slow] {
-        world.join(device, nightjar_shared::wire::Role::Volunteer, &[nightjar_shared::wire::LeaseKind::Train]);
-    }
+    restart(&mut world, [fast, slow]);
     let lease = world.lease(slow);
     assert_eq!(lease.steps, 500, "a thousand seconds would be more, but for lease.steps_max");
     world.wait(760.0);
@@ -152,10 +157,7 @@ fn round_s(world: &mut World, devices: [DeviceId; 2]) -> f64 {
 fn a_round_is_as_long_as_agreement_asks() {
     let (mut world, devices) = world();
     world.spec.lease.wall_s_min = Some(4.0);
-    world.restart();
-    for device in devices {
-        world.join(device, nightjar_shared::wire::Role::Volunteer, &[nightjar_shared::wire::LeaseKind::Train]);
-    }
+    restart(&mut world, devices);
     // Two deltas of which a third is signal: of the rest, as much again is left.
     world.agreement = Some(1.0 / 3.0);
     let before = round_s(&mut world, devices);
@@ -175,10 +177,7 @@ fn a_round_is_as_long_as_agreement_asks() {
 fn a_round_is_longer_than_its_messages() {
     let (mut world, devices) = world();
     (world.spec.lease.wall_s_min, world.agreement, world.overhead_s) = (Some(0.5), Some(0.9), 2.0);
-    world.restart();
-    for device in devices {
-        world.join(device, nightjar_shared::wire::Role::Volunteer, &[nightjar_shared::wire::LeaseKind::Train]);
-    }
+    restart(&mut world, devices);
     for _ in 0..40 {
         round_s(&mut world, devices);
     }
@@ -190,10 +189,7 @@ fn a_round_is_longer_than_its_messages() {
 fn as_long_as_agreement_is_unknown_rounds_grow() {
     let (mut world, devices) = world();
     world.spec.lease.wall_s_min = Some(1.0);
-    world.restart();
-    for device in devices {
-        world.join(device, nightjar_shared::wire::Role::Volunteer, &[nightjar_shared::wire::LeaseKind::Train]);
-    }
+    restart(&mut world, devices);
     let mut before = world.engine.round_s();
     for _ in 0..40 {
         round_s(&mut world, devices);

@@ -9,16 +9,7 @@ use std::thread;
 fn deep_scene() -> (tempfile::TempDir, FolderDisk, Train) {
     let folder = tempfile::tempdir().unwrap();
     let disk = FolderDisk::open(folder.path()).unwrap();
-    let model = ModelSpec {
-        hidden_size: 16,
-        intermediate_size: 24,
-        num_hidden_layers: 48,
-        num_attention_heads: 2,
-        num_key_value_heads: 2,
-        max_position_embeddings: 8,
-        ..ModelSpec::tiny()
-    };
-    let job = synthetic::lease(&disk, &model, 4, 2).unwrap();
+    let job = synthetic::lease(&disk, &model_of(48), 4, 2).unwrap();
     (folder, disk, Train { checkpoint_ms: 0, ..job })
 }
 
