@@ -1,15 +1,18 @@
 //! A device: the session and journal that ship on a home of its own, with a worker whose training takes virtual time.
 
+mod job;
+
 use crate::{
     byzantine,
     coordinator::Killed,
     disk::SimDisk,
     draws::{Draws, Purpose},
     home::Home,
+    owner::{self, Owner, Word},
     population::{Presence, Role, Traits},
     results::Doing,
     run::Setup,
-    training::{self, JobId, Training},
+    training::{self, Training},
     world::transfer::Transfer,
 };
 use nightjar_agent::{
@@ -28,12 +31,11 @@ use nightjar_shared::{
         worker::{self, from_worker, to_worker},
     },
 };
+use job::{Ahead, CHECKPOINT_MS, Checkpoint, Job};
 use std::{sync::Arc, time::Duration};
 
 /// Measuring takes so much less time a token than training does: there is no backward pass.
 const EVALUATION_SPEEDUP: f64 = 3.0;
-/// A worker saves its training this often, so that a process that is killed loses no more.
-const CHECKPOINT_MS: u64 = 60_000;
 
 /// What a device wants of the world.
 #[derive(Debug)]
@@ -54,52 +56,6 @@ pub enum Wish {
     WorkerDue(u32, Mono),
     /// To end.
     Exit(Ending),
-}
-
-/// A job of the worker.
-struct Job {
-    number: u32,
-    id: JobId,
-    body: to_worker::Body,
-    began: Mono,
-    step_s: f64,
-    /// Inner steps that were taken before, and saved in a checkpoint.
-    before: u32,
-    /// Inner steps that the lease will have when it is due.
-    steps: u32,
-    /// Of a measurement.
-    due: Option<Mono>,
-}
-
-/// A worker that trains ahead.
-#[derive(Clone, Copy)]
-struct Ahead {
-    /// Behind this lease.
-    lease_id: u64,
-    since: Mono,
-    step_s: f64,
-    /// Most inner steps.
-    steps_max: u32,
-}
-
-impl Ahead {
-    /// Inner steps that it has taken once the one at hand is done, and when it would have begun if it had never paused.
-    fn at(&self, now: Mono) -> (u32, Mono) {
-        let taken = (now.since(self.since).as_secs_f64() / self.step_s).ceil();
-        if taken <= f64::from(self.steps_max) {
-            return (taken as u32, self.since);
-        }
-        let all = Duration::from_secs_f64(f64::from(self.steps_max) * self.step_s);
-        (self.steps_max, self.since + now.since(self.since).saturating_sub(all))
-    }
-}
-
-/// How far a lease was when its worker last saved it.
-#[derive(Clone, Copy)]
-struct Checkpoint {
-    lease_id: u64,
-    base_version: u64,
-    steps: u32,
 }
 
 /// What a worker that is due leads to.
@@ -128,8 +84,10 @@ pub struct Device {
     pub presence: Presence,
     /// When its presence is to be looked at again, in virtual seconds.
     pub look_at_s: Option<f64>,
-    /// Whether its owner allows training now.
-    pub allowed: bool,
+    /// Whose word counts; without, nobody's.
+    pub owner: Option<Box<Owner>>,
+    /// Since when its worker has been frozen.
+    frozen: Option<Mono>,
     /// Its chance.
     pub draws: Draws,
     /// The earliest of its timers that the world knows of.
@@ -154,6 +112,8 @@ impl Device {
     pub fn new(setup: &Setup, number: u32, traits: Traits, spec: &Arc<RunSpec>, shared: Option<&Arc<SimDisk>>) -> Self {
         let mut draws = Draws::of_device(setup.seed, number);
         let presence = Presence::new(&traits, setup.population.start_hour, &mut draws);
+        let owner = traits.group.owner.as_ref();
+        let owner = owner.map(|owner| Box::new(Owner::new(owner, &traits, setup.population.start_hour, &mut draws)));
         let home = match shared {
             None => Home::Disk(Arc::new(SimDisk::default())),
             Some(disk) => Home::Names { disk: disk.clone(), journal: None, blobs: vec![], partial: None },
@@ -167,7 +127,8 @@ impl Device {
             connection: 0,
             presence,
             look_at_s: None,
-            allowed: true,
+            owner,
+            frozen: None,
             draws,
             tick_at: None,
             transfer: None,
@@ -221,14 +182,30 @@ impl Device {
     }
 
     /// Its owner's word.
-    pub fn permission(&self) -> Permission {
-        let reason = "its owner is using it".to_owned();
-        match self.jobs % 2 {
-            _ if self.allowed => Permission::Allowed,
-            // Of two owners one is in no hurry: what was trained is delivered first.
-            0 => Permission::Held(reason),
-            _ => Permission::Yield { reason, free_memory: true },
+    pub fn word(&self) -> &Word {
+        self.owner.as_ref().map_or(&owner::FREE, |owner| &owner.word)
+    }
+
+    /// Its owner's computer is looked at; the worker is slowed down, frozen or let go on as the policy says.
+    pub fn look(&mut self, now: Mono) -> Option<Wish> {
+        let (Some(owner), Some(habits)) = (&mut self.owner, &self.traits.group.owner) else { return None };
+        let duty = owner.word.duty;
+        owner.look(now.ms as f64 / 1000.0, habits.preferences.preferences(), &mut self.draws);
+        let (times, is_frozen) = (duty / owner.word.duty, owner.word.is_frozen);
+        let thawed = self.frozen.take_if(|_| !is_frozen).map(|since| now.since(since));
+        if let Some(paused) = thawed {
+            self.job.iter_mut().for_each(|job| job.stood(paused));
+            self.ahead.iter_mut().for_each(|ahead| ahead.since = ahead.since + paused);
         }
+        if times != 1.0 {
+            self.job.iter_mut().for_each(|job| job.stretch(times, now));
+            self.ahead.iter_mut().for_each(|ahead| ahead.stretch(times, now));
+        }
+        if is_frozen {
+            self.frozen.get_or_insert(now);
+        }
+        let job = self.job.as_ref().filter(|_| thawed.is_some() || times != 1.0)?;
+        Some(Wish::WorkerDue(job.number, job.due().max(now)))
     }
 
     /// Makes room on its disk for the lease at hand, as the agent does before it fetches.
@@ -245,16 +222,17 @@ impl Device {
 
     /// For how long its worker has been at the lease at hand, in seconds.
     pub fn at_work_s(&self, now: Mono) -> f64 {
-        self.job.as_ref().map_or(0.0, |job| now.since(job.began).as_secs_f64())
+        self.job.as_ref().map_or(0.0, |job| job.before_s + now.since(job.began).as_secs_f64())
     }
 
     /// What it spends its time on.
     pub fn doing(&self) -> Doing {
         match (&self.session, &self.job, &self.transfer) {
             (None, ..) => Doing::Offline,
+            _ if self.frozen.is_some() => Doing::Held,
             (_, Some(_), _) => Doing::Training,
             _ if self.ahead.is_some() => Doing::Training,
-            _ if !self.allowed => Doing::Held,
+            _ if self.word().permission != Permission::Allowed => Doing::Held,
             (.., Some(transfer)) => {
                 if transfer.is_up() {
                     Doing::Uploading
@@ -288,7 +266,7 @@ impl Device {
                 Action::Upload { lease, .. } if self.lost == Some(lease.0) => wishes.push(Wish::FileGone),
                 Action::Upload { lease, blob, file } => wishes.push(Wish::Upload(lease, blob, self.delta(blob, &file))),
                 Action::Work(body) => {
-                    assert!(self.allowed, "invariant 4: work begins while the owner forbids it");
+                    assert!(self.word().permission == Permission::Allowed, "invariant 4: work begins while the owner forbids it");
                     wishes.push(self.begin(body, now, training));
                 }
                 Action::StopWork => wishes.extend(self.stop(now)),
@@ -341,38 +319,38 @@ impl Device {
         }
         let (device, disk, spec) = (self.number, self.home.disk().clone(), self.spec.clone());
         let id = training.begin(training::Job { device, disk, body: body.clone(), spec, ahead: steps_ahead });
-        let at = due.unwrap_or(began + Duration::from_secs_f64(f64::from(steps - before) * step_s));
-        self.job = Some(Box::new(Job { number: self.jobs, id, body, began, step_s, before, steps, due }));
-        Wish::WorkerDue(self.jobs, at.max(now))
+        let (before_s, saved, saves_since) = (f64::from(before) * step_s, before, began);
+        let job = Job { number: self.jobs, id, body, began, step_s, before, before_s, saved, saves_since, steps, due };
+        let at = job.due().max(now);
+        self.job = Some(Box::new(job));
+        Wish::WorkerDue(self.jobs, at)
     }
 
     /// Seconds that its next inner steps take.
     fn step_s(&mut self) -> f64 {
-        self.spec.tokens_per_step() as f64 / (self.traits.tokens_per_s * self.traits.pace(&mut self.draws))
+        let pace = self.traits.pace(&mut self.draws) * self.word().duty;
+        self.spec.tokens_per_step() as f64 / (self.traits.tokens_per_s * pace)
     }
 
     /// Stops after the step at hand.
     fn stop(&mut self, now: Mono) -> Option<Wish> {
         let job = self.job.as_mut()?;
-        if let Some(due) = job.due {
-            return Some(Wish::WorkerDue(job.number, due));
+        if job.due.is_none() {
+            let done = (now.since(job.began).as_secs_f64() / job.step_s).ceil() as u32;
+            job.steps = job.steps.min(job.before + done);
         }
-        let done = (now.since(job.began).as_secs_f64() / job.step_s).ceil() as u32;
-        job.steps = job.steps.min(job.before + done);
-        let rest_s = f64::from(job.steps - job.before) * job.step_s;
-        Some(Wish::WorkerDue(job.number, job.began + Duration::from_secs_f64(rest_s)))
+        Some(Wish::WorkerDue(job.number, job.due()))
     }
 
     /// Ends the worker. What it saved on the way is good for the same lease.
     fn abandon(&mut self, now: Mono, training: &mut dyn Training) {
         self.ahead = None;
+        let now = self.frozen.take().unwrap_or(now);
         let Some(job) = self.job.take() else { return };
         training.abandon(job.id);
         if let to_worker::Body::Train(train) = &job.body {
-            let saved_ms = now.since(job.began).as_millis() as u64 / CHECKPOINT_MS * CHECKPOINT_MS;
-            let steps = job.before + (saved_ms as f64 / 1000.0 / job.step_s) as u32;
             let base_version = train.base.as_ref().map_or(0, |b| b.version);
-            self.checkpoint = Some(Checkpoint { lease_id: train.lease_id, base_version, steps: steps.min(job.steps) });
+            self.checkpoint = Some(Checkpoint { lease_id: train.lease_id, base_version, steps: job.saved(now) });
         }
     }
 
@@ -383,9 +361,10 @@ impl Device {
         Some(Event::WorkerExited { why: "it was killed".into() })
     }
 
-    /// What the worker says at the time it asked to be heard; `None` if that job is over, or stopped at another time.
+    /// What the worker says at the time it asked to be heard; `None` if that job is over, frozen, or due at another time.
     pub fn worker_due(&mut self, number: u32, now: Mono, training: &mut dyn Training) -> Option<Reported> {
-        let job = self.job.take_if(|job| job.number == number)?;
+        let is_frozen = self.frozen.is_some();
+        let job = self.job.take_if(|job| job.number == number && !is_frozen && job.due() <= now)?;
         let to_worker::Body::Train(train) = &job.body else {
             return Some(Reported { event: Event::Worker(training.finish(job.id, 1, 0)), vanishes_s: None });
         };
@@ -398,7 +377,7 @@ impl Device {
             let (lease_id, steps_max) = (train.lease_id, train.ahead_steps);
             self.ahead = Some(Ahead { lease_id, since: now, step_s: self.step_s(), steps_max });
         }
-        let train_ms = (f64::from(job.steps) * job.step_s * 1000.0) as u64;
+        let train_ms = ((job.before_s + f64::from(job.steps - job.before) * job.step_s) * 1000.0) as u64;
         let mut said = training.finish(job.id, job.steps, train_ms);
         let mut vanishes_s = None;
         if let from_worker::Body::Trained(trained) = &mut said {

@@ -1,4 +1,4 @@
-//! The simulator: the engine, the session and the disk seam that ship, under a virtual clock. Hours pass in
+//! The simulator: the engine, the session, the policy and the disk seam that ship, under a virtual clock. Hours pass in
 //! milliseconds; everything random comes from a seed, so a failure is replayed by its seed.
 //!
 //! What is simulated is only what is outside: time, the network, power cuts, owners, and the arithmetic of training.
@@ -17,6 +17,7 @@ pub mod home;
 pub mod host;
 #[cfg(feature = "real")]
 pub mod lab;
+pub mod owner;
 pub mod plot;
 pub mod population;
 #[cfg(feature = "real")]

@@ -2,7 +2,7 @@
 
 use crate::{
     dataset::Dataset,
-    population::{Dist, Drawn, Group, Owner, Population, Role},
+    population::{Dist, Drawn, Group, Owner, Population, Role, Spell, Wanted},
     run::{Chaos, Setup},
 };
 use nightjar_shared::{
@@ -158,8 +158,28 @@ impl Scene {
         Dataset::new(self.manifest(), (0..=SHARDS).map(|n| self.shard(n)))
     }
 
-    /// An anchor node that only measures, and volunteers over thin, nervous links, whose owners use their computers now
-    /// and then: away for five minutes or so, at it for one.
+    /// Owners who are away for five minutes or so, and at their computers for one; what else they do and want differs from
+    /// seed to seed.
+    fn owner(&self) -> Owner {
+        let spell = |every_s| Some(Spell { every_s, for_s: 40.0 });
+        let wanted = [
+            ("idle_minutes", self.pick(20, &["1", "off"])),
+            ("away_duty_percent", self.pick(21, &["100", "50"])),
+            ("in_use_duty_percent", self.pick(22, &["off", "off", "30"])),
+            ("on_battery", self.pick(23, &["false", "true"])),
+            ("schedule", self.pick(24, &["always", "always", "00:00-00:08, 00:11-24:00"])),
+            ("free_memory_on_yield", self.pick(25, &["true", "false"])),
+        ];
+        Owner {
+            unplugged: self.pick(26, &[None, spell(400.0)]),
+            metered: self.pick(27, &[None, None, spell(600.0)]),
+            full_screen: self.pick(28, &[None, spell(500.0)]),
+            preferences: Wanted::said(wanted).expect("these are values that they can have"),
+            ..Owner::new(300.0, 60.0)
+        }
+    }
+
+    /// An anchor node that only measures, and volunteers with their owners over thin, nervous links.
     pub fn population(&self) -> Population {
         let link = |group| Group {
             up_mbit: Dist::Drawn(Drawn::LogUniform([0.005, 0.5])),
@@ -173,8 +193,7 @@ impl Scene {
         };
         let speeds = Dist::Drawn(Drawn::LogUniform([8.0, 240.0]));
         let anchor = Group { role: Role::Examiner, ..Group::new("anchor", 1, speeds.clone()) };
-        let owner = Some(Owner { away_s: 300.0, there_s: 60.0 });
-        let volunteers = Group { owner, ..Group::new("volunteer", self.volunteers, speeds) };
+        let volunteers = Group { owner: Some(self.owner()), ..Group::new("volunteer", self.volunteers, speeds) };
         Population {
             name: "swarm".into(),
             start_hour: 0.0,

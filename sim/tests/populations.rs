@@ -8,7 +8,7 @@ use nightjar_shared::{
 use nightjar_sim::{
     Setup,
     dataset::Dataset,
-    population::{Byzantine, Churn, Group, Lie, Population},
+    population::{Byzantine, Churn, Group, Lie, Owner, Population, Wanted},
     results::RunResult,
     run,
     scene::Scene,
@@ -156,4 +156,34 @@ fn a_small_disk_holds_fewer_shards_and_fetches_them_again() {
     }
     assert!(roomy.bytes.shards <= 3 * 4 * 40_000, "every device has every shard at most once: {}", roomy.bytes.shards);
     assert!(scarce.bytes.shards > 2 * roomy.bytes.shards, "{} and {}", scarce.bytes.shards, roomy.bytes.shards);
+}
+
+/// A device whose owner comes every five minutes, for one: what it trains in the time that the policy gives it.
+#[test]
+fn what_an_owner_wants_is_what_their_device_trains() {
+    let of = |wanted: &[(&'static str, &'static str)]| {
+        let preferences = Wanted::said(wanted.iter().copied()).unwrap();
+        let owner = Owner { preferences, ..Owner::new(300.0, 60.0) };
+        let mut setup = setup(5, Group { owner: Some(owner), ..group() }, 1 << 40);
+        setup.until.virtual_s = 4.0 * 3600.0;
+        let result = simulate(&setup);
+        assert_eq!(result.faults, Vec::<String>::new());
+        // Tokens for each second of five devices that train 100 tokens a second.
+        (result.time, result.tokens as f64 / result.time.training / 100.0, result.tokens)
+    };
+    let (freed, pace_freed, _) = of(&[("idle_minutes", "1")]);
+    let (frozen, pace_frozen, tokens_frozen) = of(&[("idle_minutes", "1"), ("free_memory_on_yield", "false")]);
+    // A Poisson process of visits: alone for 5 of 6 minutes, of which a minute must have passed without input.
+    let share = |time: nightjar_sim::results::TimeByDoing| time.held / (time.held + time.available());
+    for time in [freed, frozen] {
+        assert!((0.25..0.4).contains(&share(time)), "held for {}", share(time));
+    }
+    assert!((0.85..=1.001).contains(&pace_frozen), "a frozen worker goes on where it was, and not before: {pace_frozen}");
+    assert!(pace_freed < pace_frozen, "an ended one goes back to its checkpoint: {pace_freed}, {pace_frozen}");
+
+    let (slow, pace_slow, tokens_slow) = of(&[("idle_minutes", "1"), ("in_use_duty_percent", "20")]);
+    assert_eq!(slow.held, 0.0, "it never holds");
+    assert!(tokens_slow > tokens_frozen, "{tokens_slow} tokens, {tokens_frozen}");
+    let (there, away) = (share(frozen), 1.0 - share(frozen));
+    assert!((pace_slow - (away + 0.2 * there)).abs() < 0.08, "{pace_slow}, not {}", away + 0.2 * there);
 }

@@ -16,7 +16,10 @@ pub use memory::{Memory, STEP_DOWN_EVERY, STEP_UP_EVERY, STEPS, settle};
 pub use observation::{Observation, Power, Pressure, Reading};
 pub use reason::{Hurry, Reason, ReasonKind};
 
-use crate::preferences::{Preferences, Profile, threads_on};
+use crate::{
+    preferences::{Preferences, Profile, threads_on},
+    session::Permission,
+};
 use conditions::{Finding, Look, Presence};
 use jiff::Zoned;
 use nightjar_shared::time::Mono;
@@ -86,6 +89,20 @@ pub struct Outcome {
     pub hurry: Hurry,
     /// What to remember for the next time.
     pub memory: Memory,
+}
+
+impl Outcome {
+    /// What the session is to make of it; `frees_memory`: whether whoever wants the computer at once wants the worker's memory too.
+    pub fn permission(&self, frees_memory: bool) -> Permission {
+        let Decision::Hold { reason, .. } = &self.decision else { return Permission::Allowed };
+        let reason = reason.sentence.clone();
+        match self.hurry {
+            Hurry::None => Permission::Held(reason),
+            Hurry::Now => Permission::Yield { reason, free_memory: frees_memory },
+            Hurry::NowWithMemory => Permission::Yield { reason, free_memory: true },
+            Hurry::Sleep => Permission::Yield { reason, free_memory: false },
+        }
+    }
 }
 
 impl Decision {

@@ -1,9 +1,11 @@
 //! Nightjar as a part of the owner's session: started when they log in, ended when they log out. A systemd user unit on
-//! Linux, a launchd agent on macOS, an entry under `Run` on Windows; what the system's own tools cannot do is not done.
+//! Linux, a launchd agent on macOS, a task of the Task Scheduler on
+//! Windows; what the system's own tools cannot do is not done.
 
 mod launchd;
-mod registry;
 mod systemd;
+mod task;
+mod xml;
 
 use crate::home::Home;
 use std::{
@@ -23,7 +25,7 @@ struct Manager {
 const MANAGER: Manager = if cfg!(target_os = "macos") {
     launchd::MANAGER
 } else if cfg!(windows) {
-    registry::MANAGER
+    task::MANAGER
 } else {
     systemd::MANAGER
 };

@@ -1,12 +1,14 @@
 //! A population: groups of devices with their speeds, links, hours and habits, as a TOML file says.
 
 mod dist;
+mod owner;
 mod presence;
 #[cfg(test)]
 mod tests;
 mod traits;
 
 pub use dist::{Dist, Drawn};
+pub use owner::{Owner, Spell, Wanted};
 pub use presence::Presence;
 pub use traits::Traits;
 
@@ -86,7 +88,7 @@ pub struct Group {
     /// Devices come and go, whatever the hour.
     #[serde(default)]
     pub churn: Option<Churn>,
-    /// Owners use their computers now and then, and training is held meanwhile.
+    /// Owners use their computers now and then, and the policy that ships decides whether it trains; without, it always does.
     #[serde(default)]
     pub owner: Option<Owner>,
     /// Devices that send what they did not train.
@@ -138,16 +140,6 @@ pub struct Churn {
     pub on_s: f64,
     /// Mean time off, in seconds.
     pub off_s: f64,
-}
-
-/// Spells of an owner's absence and presence; both exponential.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Owner {
-    /// Mean time away, in seconds: training is allowed.
-    pub away_s: f64,
-    /// Mean time at the computer, in seconds: training is held.
-    pub there_s: f64,
 }
 
 /// Devices that send what they did not train.
@@ -337,10 +329,9 @@ impl Group {
         let bad =
             dists.into_iter().find_map(|(key, dist, least, most, allowed)| Some((key, dist.outside(least, most)?, allowed)));
         let hours = self.online.map_or([0.0, 1.0, 1.0], |o| [o.from, o.hours[0], o.hours[1]]);
-        let (churn, owner) =
-            (self.churn.map_or([1.0; 2], |c| [c.on_s, c.off_s]), self.owner.map_or([1.0; 2], |o| [o.away_s, o.there_s]));
+        let churn = self.churn.map_or([1.0; 2], |c| [c.on_s, c.off_s]);
         let liars = self.byzantine.map_or([0.0, 1.0], |b| [b.share, b.factor]);
-        let numbers: [(&'static str, f64, f64, f64, &'static str); 15] = [
+        let numbers: [(&'static str, f64, f64, f64, &'static str); 13] = [
             ("tokens_per_s_jitter", self.tokens_per_s_jitter, 0.0, 2.0, "0 to 2"),
             ("latency_jitter", self.latency_jitter, 0.0, 1000.0, "0 to 1000"),
             ("loss", self.loss, 0.0, 0.9, "0 to 0.9"),
@@ -350,14 +341,13 @@ impl Group {
             ("online.hours", hours[2], hours[1].max(0.1), 22.0, "two numbers from 0.1 to 22, the smaller first"),
             ("churn.on_s", churn[0], 1.0, 1e9, "1 to 1e9"),
             ("churn.off_s", churn[1], 1.0, 1e9, "1 to 1e9"),
-            ("owner.away_s", owner[0], 1.0, 1e9, "1 to 1e9"),
-            ("owner.there_s", owner[1], 1.0, 1e9, "1 to 1e9"),
             ("byzantine.share", liars[0], 0.0, 1.0, "0 to 1"),
             ("byzantine.factor", liars[1], 0.0, 1e9, "0 to 1e9"),
             ("deltas_lost", self.deltas_lost, 0.0, 0.99, "0 to 0.99"),
             ("lost_away_s", self.lost_away_s, 0.0, 1e9, "0 to 1e9"),
         ];
-        let bad_number = numbers.into_iter().find(|(_, value, least, most, _)| !(least..=most).contains(&value));
+        let lengths = self.owner.iter().flat_map(Owner::lengths).map(|(key, length_s)| (key, length_s, 1.0, 1e9, "1 to 1e9"));
+        let bad_number = numbers.into_iter().chain(lengths).find(|(_, value, least, most, _)| !(least..=most).contains(&value));
         bad.or(bad_number.map(|(key, value, _, _, allowed)| (key, value, allowed)))
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     disk::SimDisk,
-    population::{Group, Owner, Population, Role},
+    population::{Group, Owner, Population, Role, Wanted},
     results::RunResult,
     run::{Setup, run},
     text::{Deal, TextDataset, TextSettings, tokens},
@@ -187,8 +187,9 @@ fn a_pool_of_real_devices_learns_alike_on_any_number_of_threads() {
     let text: Vec<u8> = b"the nightjar sings at night, ".repeat(40);
     let settings = TextSettings { context: 8, shard_samples: 50, deal: Deal::Iid, seed: 1 };
     let dataset = TextDataset::new(&[&text], &text[..400], &settings).unwrap();
-    let owner = Owner { away_s: 100.0, there_s: 20.0 };
-    let volunteer = |name, speed: f64| Group { owner: Some(owner), ..Group::new(name, 2, speed) };
+    let preferences = Wanted::said([("idle_minutes", "1"), ("in_use_duty_percent", "50")]).unwrap();
+    let owner = Owner { preferences, ..Owner::new(100.0, 20.0) };
+    let volunteer = |name, speed: f64| Group { owner: Some(owner.clone()), ..Group::new(name, 2, speed) };
     let group = vec![
         volunteer("fast", 60.0),
         volunteer("slow", 20.0),

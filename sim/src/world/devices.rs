@@ -24,20 +24,22 @@ const HANDSHAKE_BYTES: u64 = 2400;
 const RESTART_S: f64 = 30.0;
 
 impl World<'_> {
-    pub(super) fn owner_will_change(&mut self, number: u32, from_s: f64) {
+    /// Looks at a device's owner, and comes again when there may be something to see.
+    pub(super) fn owner_looked_at(&mut self, number: u32) {
         let device = &mut self.devices[number as usize];
-        let Some(owner) = device.traits.group.owner else { return };
-        let mean_s = if device.allowed { owner.away_s } else { owner.there_s };
-        let wait_s = device.draws.exponential(Purpose::Owner, mean_s);
-        self.at_s(from_s + wait_s, Happening::OwnerChanges(number));
-    }
-
-    pub(super) fn owner_changes(&mut self, number: u32) {
-        let device = &mut self.devices[number as usize];
-        device.allowed = !device.allowed;
-        let permission = device.permission();
-        self.device(number, DeviceEvent::Permission(permission));
-        self.owner_will_change(number, self.now_s());
+        let wish = device.look(self.now);
+        let Some(next_s) = device.owner.as_ref().map(|owner| owner.next_s) else { return };
+        let (is_running, word) = (device.session.is_some(), device.word().clone());
+        if let Some(wish) = wish {
+            self.grant(number, wish);
+        }
+        if is_running {
+            self.device(number, DeviceEvent::Network(word.network));
+            self.device(number, DeviceEvent::Permission(word.permission));
+        }
+        if next_s.is_finite() {
+            self.at_s(next_s, Happening::OwnerLookedAt(number));
+        }
     }
 
     /// Looks whether a device is to be switched on or off.
@@ -64,8 +66,9 @@ impl World<'_> {
             return;
         }
         device.start();
-        let permission = device.permission();
-        self.device(number, DeviceEvent::Permission(permission));
+        let word = device.word().clone();
+        self.device(number, DeviceEvent::Network(word.network));
+        self.device(number, DeviceEvent::Permission(word.permission));
     }
 
     /// The process ends without notice; with a seed, the power is cut too.

@@ -58,7 +58,7 @@ enum Happening {
     StartDevice(u32),
     /// It is switched on or off, perhaps.
     Presence(u32),
-    OwnerChanges(u32),
+    OwnerLookedAt(u32),
     /// A request has arrived.
     Request {
         number: u32,
@@ -179,9 +179,11 @@ impl<'s> World<'s> {
         self.at_s(0.0, Happening::StartCoordinator);
         for number in 0..self.devices.len() as u32 {
             let device = &mut self.devices[number as usize];
-            let late_s = self.setup.start_spread_s * device.draws.unit(Purpose::Delay);
+            let (late_s, is_owned) = (self.setup.start_spread_s * device.draws.unit(Purpose::Delay), device.owner.is_some());
             self.at_s(late_s, Happening::Presence(number));
-            self.owner_will_change(number, late_s);
+            if is_owned {
+                self.at_s(late_s, Happening::OwnerLookedAt(number));
+            }
         }
         let end = Mono::from_origin(Duration::try_from_secs_f64(self.setup.until.virtual_s).unwrap_or(Duration::MAX));
         let (mut settled_at, mut instant) = (None, 0);
@@ -281,7 +283,7 @@ impl<'s> World<'s> {
             }
             Happening::StartDevice(number) => self.start_device(number),
             Happening::Presence(number) => self.presence(number),
-            Happening::OwnerChanges(number) => self.owner_changes(number),
+            Happening::OwnerLookedAt(number) => self.owner_looked_at(number),
             Happening::DeviceTick(number) => self.device_ticks(number),
             Happening::Device { number, connection, event } if is_current(self, number, connection) => {
                 self.device(number, *event);

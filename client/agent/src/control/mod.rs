@@ -6,6 +6,7 @@
 mod asked;
 mod auth;
 mod door;
+mod doorstep;
 mod routes;
 mod status;
 mod ticket;
@@ -21,6 +22,7 @@ pub use ticket::Tickets;
 use crate::home::Home;
 use auth::Gate;
 use data_encoding::HEXLOWER;
+use doorstep::{Caller, Doorstep};
 use ring::rand::{SecureRandom, SystemRandom};
 use routes::Desk;
 use serde::{Deserialize, Serialize};
@@ -117,9 +119,9 @@ pub async fn serve(home: &Home, queue: mpsc::Sender<Asked>, tickets: Tickets) ->
     home.write_runtime(CONTROL_FILE, &serde_json::to_vec_pretty(&file)?)?;
     let news = Arc::new(watch::Sender::new(None));
     let desk = Desk { queue, news: news.clone(), disk: home.disk(), tickets, file: file.clone() };
-    let routes = routes::routes(desk, Gate::new(&file)).into_make_service_with_connect_info::<SocketAddr>();
+    let routes = routes::routes(desk, Gate::new(&file)).into_make_service_with_connect_info::<Caller>();
     let task = tokio::spawn(async move {
-        if let Err(e) = axum::serve(listener, routes).await {
+        if let Err(e) = axum::serve(Doorstep::new(listener), routes).await {
             tracing::warn!("the control API ended: {e}");
         }
     });

@@ -1,6 +1,6 @@
 //! The control API's routes. Reads that need only files are answered here; all else is asked of the event loop.
 
-use super::{AgentStatus, Asked, Command, ControlFile, Tickets, auth, auth::Gate, ticket};
+use super::{AgentStatus, Asked, Command, ControlFile, Tickets, auth, auth::Gate, doorstep::Caller, ticket};
 use crate::{history, page};
 use axum::{
     Json, Router,
@@ -16,7 +16,7 @@ use futures_util::stream;
 use jiff::civil::Date;
 use nightjar_shared::disk::FolderDisk;
 use serde::Deserialize;
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Largest body that is taken: a preference with a long list of programs.
@@ -128,7 +128,7 @@ async fn issue(State(desk): State<Desk>) -> Response {
 }
 
 /// Gives the token for a ticket.
-async fn enter(State(desk): State<Desk>, ConnectInfo(client): ConnectInfo<SocketAddr>, shown: String) -> Response {
+async fn enter(State(desk): State<Desk>, ConnectInfo(Caller(client)): ConnectInfo<Caller>, shown: String) -> Response {
     if desk.tickets.redeem(&shown) && ticket::is_of_this_user(client, desk.file.address) {
         desk.file.token.into_response()
     } else {

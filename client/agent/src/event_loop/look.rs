@@ -7,7 +7,7 @@ use crate::{
     policy::{self, Decision, Hurry, Memory, Outcome},
     preferences::Preferences,
     sensor::Wants,
-    session::{self, Permission},
+    session,
 };
 use jiff::Zoned;
 use nightjar_shared::{disk::Disk, time::Mono};
@@ -47,14 +47,17 @@ impl Agent {
         seen.data_this_month = self.history.data_this_month(&civil);
         let wanted = self.preferences.preferences();
         let outcome = policy::decide(wanted, self.word.says(), &seen, &self.memory, &civil, now);
-        let Outcome { decision, network, hurry, memory } = self.in_a_run(outcome);
+        let outcome = self.in_a_run(outcome);
+        let of_gpu = self.ready.as_ref().is_some_and(|ready| ready.gpu);
+        let permission = outcome.permission(of_gpu || self.preferences.preferences().free_memory_on_yield);
+        let Outcome { decision, network, hurry, memory } = outcome;
         let kind = |decision: &Decision| match decision {
             Decision::Run { .. } => None,
             Decision::Hold { reason, .. } => Some(reason.kind),
         };
         let turned = kind(&decision) != kind(&self.decision);
         self.decision = decision.on(self.cores);
-        let permission = self.take_effect(hurry, now);
+        self.take_effect(hurry, now);
         self.memory = memory;
         self.on_battery = seen.power.known().is_some_and(|power| !power.on_mains);
         self.waiting.push_back(session::Event::Network(network));
@@ -77,30 +80,18 @@ impl Agent {
         }
     }
 
-    /// Freezes the worker, or lets it go on within the limits; says what the session is to make of it.
-    fn take_effect(&mut self, hurry: Hurry, now: Mono) -> Permission {
-        let reason = match &self.decision {
-            Decision::Run { limits, .. } => {
+    /// Freezes the worker, or lets it go on within the limits.
+    fn take_effect(&mut self, hurry: Hurry, now: Mono) {
+        match (&self.decision, hurry) {
+            (Decision::Run { limits, .. }, _) => {
                 let limits = *limits;
                 self.sleep_delay = None;
                 self.thaw();
                 self.limit(limits, now);
-                return Permission::Allowed;
             }
-            Decision::Hold { reason, .. } => reason.sentence.clone(),
-        };
-        match hurry {
-            Hurry::None => Permission::Held(reason),
-            Hurry::Now | Hurry::NowWithMemory => {
-                self.freeze();
-                let of_gpu = self.ready.as_ref().is_some_and(|ready| ready.gpu);
-                let wanted = self.preferences.preferences().free_memory_on_yield;
-                Permission::Yield { reason, free_memory: wanted || of_gpu || hurry == Hurry::NowWithMemory }
-            }
-            Hurry::Sleep => {
-                self.doze(now);
-                Permission::Yield { reason, free_memory: false }
-            }
+            (Decision::Hold { .. }, Hurry::None) => {}
+            (Decision::Hold { .. }, Hurry::Now | Hurry::NowWithMemory) => self.freeze(),
+            (Decision::Hold { .. }, Hurry::Sleep) => self.doze(now),
         }
     }
 

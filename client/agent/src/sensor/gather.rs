@@ -68,7 +68,10 @@ fn free_disk(home: &Path) -> Reading<u64> {
 /// Bytes that are free on the disk whose mount point is the longest part of the folder's path.
 #[cfg(not(unix))]
 fn free_disk(home: &Path) -> Reading<u64> {
-    let disks = sysinfo::Disks::new_with_refreshed_list();
+    let disks = match sysinfo::Disks::new_with_refreshed_list() {
+        Ok(disks) => disks,
+        Err(e) => return Reading::Unknown(format!("the disks cannot be asked ({e})")),
+    };
     let of_home = disks.iter().filter(|disk| home.starts_with(disk.mount_point()));
     let nearest = of_home.max_by_key(|disk| disk.mount_point().as_os_str().len());
     nearest.map_or(Reading::Unknown("no disk holds the home folder".into()), |disk| Reading::Known(disk.available_space()))

@@ -1,6 +1,6 @@
 //! The launchd agent of macOS. Its text is tested everywhere; it has not been run on a Mac.
 
-use super::{Manager, Service, ServiceError, Standing, run};
+use super::{Manager, Service, ServiceError, Standing, run, xml};
 use std::{fs, path::PathBuf};
 
 const LABEL: &str = "org.nightjar.agent";
@@ -9,7 +9,7 @@ pub(super) const MANAGER: Manager = Manager { install, remove, standing };
 
 /// The agent's property list.
 pub(super) fn plist(service: &Service) -> String {
-    let words: String = service.words().iter().map(|word| format!("    <string>{}</string>\n", escaped(word))).collect();
+    let words: String = service.words().iter().map(|word| format!("    <string>{}</string>\n", xml::escaped(word))).collect();
     format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
          <!DOCTYPE plist PUBLIC \"-//Apple//DTD PLIST 1.0//EN\" \"http://www.apple.com/DTDs/PropertyList-1.0.dtd\">\n\
@@ -20,10 +20,6 @@ pub(super) fn plist(service: &Service) -> String {
          <key>ProcessType</key>\n  <string>Background</string>\n  <key>LowPriorityIO</key>\n  <true/>\n</dict>\n</plist>\n",
         variable = super::SERVICE_VARIABLE,
     )
-}
-
-fn escaped(word: &str) -> String {
-    word.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 fn file() -> Result<PathBuf, ServiceError> {

@@ -13,8 +13,11 @@ fn every_manager_gets_every_word_as_it_reads_words() {
     let want = r#"ExecStart="/opt/Night jar/100%% \"nightjar\"" "--home" "/home/owner/$$HOME & <more>" "run""#;
     assert_eq!(line, want);
     assert!(launchd::plist(&odd()).contains("<string>/home/owner/$HOME &amp; &lt;more&gt;</string>"));
-    let plain = Service { program: r"C:\Program Files\Nightjar\nightjar.exe".into(), home: None };
-    assert_eq!(registry::command_line(&plain), r#""C:\Program Files\Nightjar\nightjar.exe" "run""#);
+    let plain = Service { program: r"C:\Program Files\Nightjar\nightjar.exe".into(), home: Some(r"D:\a & b\".into()) };
+    let words = r#"--headless "C:\Program Files\Nightjar\nightjar.exe" "--home" "D:\a &amp; b\\" "run""#;
+    let task = task::definition(&plain, r"HOME\Ada <3");
+    assert!(task.contains(&format!("<Arguments>{words}</Arguments>")), "{task}");
+    assert_eq!(task.matches(r"<UserId>HOME\Ada &lt;3</UserId>").count(), 2);
 }
 
 /// `verify` returns 0 for keys that it does not know, but says so.

@@ -1,0 +1,100 @@
+//! Owners by the clock: what the policy makes of their days.
+
+use super::*;
+use crate::Population;
+
+const HOUR_S: f64 = 3600.0;
+
+/// What is decided from look to look over some hours: the times, in hours, and the words. `group` is what a population's file
+/// says of the owner.
+fn words(group: &str, start_hour: f64, hours: f64) -> Vec<(f64, Word)> {
+    let text = format!("name = \"one\"\nstart_hour = {start_hour}\n[[group]]\ncount = 1\ntokens_per_s = 100\n{group}");
+    let population: Population = text.parse().unwrap();
+    let traits = Traits::all(&population, 1).remove(0);
+    let habits = traits.group.owner.clone().unwrap();
+    let mut draws = Draws::of_device(1, 0);
+    let mut owner = Owner::new(&habits, &traits, start_hour, &mut draws);
+    let (mut words, mut now_s) = (vec![], 0.0);
+    while now_s < hours * HOUR_S {
+        owner.look(now_s, habits.preferences.preferences(), &mut draws);
+        words.push((now_s / HOUR_S, owner.word.clone()));
+        assert!(owner.next_s > now_s, "it looks again in the past");
+        now_s = (owner.next_s * 1000.0).ceil() / 1000.0;
+    }
+    words
+}
+
+fn is_allowed(word: &Word) -> bool {
+    word.permission == Permission::Allowed
+}
+
+/// The hours at which training is allowed or forbidden, by turns.
+fn turns(words: &[(f64, Word)]) -> Vec<f64> {
+    words.chunk_by(|(_, a), (_, b)| is_allowed(a) == is_allowed(b)).map(|same| same[0].0).collect()
+}
+
+#[test]
+fn hours_are_those_of_the_clock_on_the_wall() {
+    let group = "time_zone_h = 2\n[group.owner]\naway_s = 1e9\nthere_s = 1\n[group.owner.preferences]\nschedule = \"22:00-07:30\"";
+    let words = words(group, 12.0, 40.0);
+    assert!(!is_allowed(&words[0].1), "it is two in the afternoon");
+    assert_eq!(turns(&words), [0.0, 8.0, 17.5, 32.0]);
+    assert!(words.iter().all(|(_, word)| !word.is_frozen), "the end of the hours is in no hurry");
+}
+
+#[test]
+fn whoever_comes_is_yielded_to_and_training_goes_on_some_minutes_after_they_have_left() {
+    let group = "owner = { away_s = 7200, there_s = 600, preferences = { idle_minutes = 20 } }";
+    let words = words(group, 0.0, 200.0);
+    let turns = turns(&words);
+    assert!(turns.len() > 20, "{}", turns.len());
+    for held in turns[1..].chunks_exact(2) {
+        assert!(held[1] - held[0] >= 20.0 / 60.0, "held from {} to {} h", held[0], held[1]);
+    }
+    assert!(words.iter().all(|(_, word)| word.is_frozen != is_allowed(word)), "they are in a hurry");
+    // A Poisson process of visits: away 2 h of each 2 h 10 min, less 20 minutes, some of which the next visit shares.
+    let allowed: f64 = words.windows(2).filter(|w| is_allowed(&w[0].1)).map(|w| w[1].0 - w[0].0).sum();
+    assert!((0.6..0.95).contains(&(allowed / 200.0)), "{}", allowed / 200.0);
+}
+
+#[test]
+fn in_use_it_may_go_on_slowly() {
+    let group = "owner = { away_s = 7200, there_s = 600, preferences = { in_use_duty_percent = 25, away_duty_percent = 80 } }";
+    let words = words(group, 0.0, 100.0);
+    assert!(words.iter().all(|(_, word)| is_allowed(word)));
+    let duties: Vec<f64> = words.chunk_by(|(_, a), (_, b)| a.duty == b.duty).map(|same| same[0].1.duty).collect();
+    assert!(duties.len() > 10 && duties.iter().step_by(2).all(|duty| *duty == 0.8), "{duties:?}");
+    assert!(duties.iter().skip(1).step_by(2).all(|duty| *duty == 0.25), "{duties:?}");
+}
+
+#[test]
+fn a_battery_is_spared_below_the_charge_that_they_want() {
+    let habits = "away_s = 1e9\nthere_s = 1\nunplugged = { every_s = 90000, for_s = 1e9 }";
+    let of = |preferences| turns(&words(&format!("[group.owner]\n{habits}\n[group.owner.preferences]\n{preferences}"), 0.0, 500.0));
+    let never = of("on_battery = false");
+    let down_to_80 = of("on_battery = true\ncharge_percent_min = 80");
+    assert_eq!((never.len(), down_to_80.len()), (2, 2));
+    // A fifth of five hours.
+    assert!((down_to_80[1] - never[1] - 1.0).abs() < 0.001, "{never:?} {down_to_80:?}");
+}
+
+#[test]
+fn a_metered_network_is_not_used() {
+    let group = "owner = { away_s = 1e9, there_s = 1, metered = { every_s = 7200, for_s = 3600 } }";
+    let words = words(group, 0.0, 50.0);
+    assert!(words.iter().any(|(_, word)| !word.network) && words.iter().any(|(_, word)| word.network));
+    assert!(words.iter().all(|(_, word)| is_allowed(word) == word.network));
+}
+
+#[test]
+fn what_an_owner_cannot_want_is_refused_in_one_sentence() {
+    let text = "name = \"x\"\n[[group]]\ncount = 1\ntokens_per_s = 1\n[group.owner]\naway_s = 1\nthere_s = 1\n[group.owner.preferences]\n";
+    let told = |line: &str| format!("{text}{line}").parse::<Population>().unwrap_err().to_string();
+    assert!(told("idle_minutes = -1").contains("idle_minutes"), "{}", told("idle_minutes = -1"));
+    assert!(told("idle_minute = 5").contains("idle_minute"), "{}", told("idle_minute = 5"));
+    let spell = text.replace("[group.owner.preferences]", "metered = { every_s = 5, for_s = 0 }");
+    assert_eq!(
+        spell.parse::<Population>().unwrap_err().message,
+        "group \"device\": owner.metered.for_s is 0; allowed is 1 to 1e9"
+    );
+}
