@@ -165,7 +165,9 @@ fn what_an_owner_wants_is_what_their_device_trains() {
         let preferences = Wanted::said(wanted.iter().copied()).unwrap();
         let owner = Owner { preferences, ..Owner::new(300.0, 60.0) };
         let mut setup = setup(5, Group { owner: Some(owner), ..group() }, 1 << 40);
-        setup.until.virtual_s = 4.0 * 3600.0;
+        setup.until.virtual_s = 8.0 * 3600.0;
+        // Long enough that owners come and go within one.
+        (setup.spec.lease.wall_s, setup.spec.lease.wall_s_min, setup.spec.lease.steps_max) = (40.0, None, 250);
         let result = simulate(&setup);
         assert_eq!(result.faults, Vec::<String>::new());
         // Tokens for each second of five devices that train 100 tokens a second.
