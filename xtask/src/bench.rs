@@ -4,6 +4,7 @@
 //! Each row is a process of its own (client/train/examples/bench.rs), so that one row's memory is not another's, and a
 //! device that fails takes one row with it.
 
+mod claims;
 mod page;
 mod report;
 mod torch;
@@ -23,6 +24,8 @@ use std::{
 pub enum Bench {
     /// Tokens a second, share of the device's ceiling, and memory of training steps.
     Train(Options),
+    /// Write docs/performance.md anew from docs/performance.json, without measuring.
+    Page,
 }
 
 /// How to measure.
@@ -53,7 +56,7 @@ pub struct Options {
 
 /// Builds the program, measures, prints, and keeps the figures where asked to.
 pub fn run(bench: &Bench, keeper: &Keeper) -> Result<()> {
-    let Bench::Train(options) = bench;
+    let Bench::Train(options) = bench else { return keep(&root()?.join("docs"), Report::default()) };
     let program = build(keeper)?;
     let bench = Program { path: program, keeper };
     let found: Vec<Device> = bench.ask(&["devices".into()])?;

@@ -1,5 +1,5 @@
 //! What the repository needs beyond Rust: a C compiler, and for the tests a Vulkan loader with a driver, a browser, an X server,
-//! D-Bus and systemd's tools. Found by trying, installed where that is possible, else named.
+//! D-Bus, systemd's tools and libfaketime. Found by trying, installed where that is possible, else named.
 
 use crate::keeper::Keeper;
 use anyhow::{Result, bail};
@@ -28,7 +28,7 @@ struct Requirement {
     packages: [&'static str; 4],
 }
 
-const REQUIREMENTS: [Requirement; 7] = [
+const REQUIREMENTS: [Requirement; 8] = [
     Requirement {
         what: "a C compiler",
         why: "SQLite and the cryptography are compiled from C",
@@ -83,6 +83,13 @@ const REQUIREMENTS: [Requirement; 7] = [
         essential: false,
         // Alpine has none.
         packages: ["systemd", "systemd", "systemd", ""],
+    },
+    Requirement {
+        what: "libfaketime",
+        why: "a test sets the clock of an agent with it",
+        present: faketime_is_there,
+        essential: false,
+        packages: ["faketime", "libfaketime", "libfaketime", "libfaketime"],
     },
 ];
 
@@ -184,6 +191,10 @@ fn vulkan_driver_is_there() -> bool {
 fn browser_is_there() -> bool {
     let browsers = ["chromium", "chromium-browser", "google-chrome"];
     in_path("chromedriver").is_some() && browsers.into_iter().any(|browser| in_path(browser).is_some())
+}
+
+fn faketime_is_there() -> bool {
+    in_path("faketime").is_some()
 }
 
 fn dbusmock_is_there() -> bool {

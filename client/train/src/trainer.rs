@@ -8,7 +8,7 @@ use crate::{
     weights::{Weights, WeightsError},
 };
 use burn::tensor::{Device, Tensor, Transaction};
-use nightjar_shaders::op;
+use nightjar_shaders::op::{self, Heads};
 use nightjar_shared::model_spec::ModelSpec;
 
 /// Why a step was not made. Weights and moments are as before it.
@@ -143,7 +143,8 @@ impl Portion {
         // Per token and layer: input, two normed, attended and middle; the packed rows as projected and as attention
         // keeps them; gate and up, and what they make. Working space of the same order is a second layer's worth.
         let packed = (heads + 2 * kv) * spec.head_size() as u64;
-        let scores = op::attention_scores(context as usize, device) as u64;
+        let shape = Heads { batch: 1, context: context as usize, heads: heads as usize, kv: kv as usize, size: spec.head_size() };
+        let scores = op::attention_scores(shape, device) as u64;
         let layer = 5 * hidden + 2 * packed + 3 * intermediate + 2 * heads * scores;
         let kept = if recompute { layers * hidden + 2 * layer } else { (layers + 1) * layer };
         4 * context * (kept + 4 * hidden)

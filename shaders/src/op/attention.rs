@@ -30,18 +30,18 @@ use burn::tensor::{Bool, Device, Tensor, TensorData};
 pub use flash::{BACKWARD_KEYS, BACKWARD_QUERIES, FORWARD};
 use std::sync::OnceLock;
 
-/// How many of a head's scores are in memory for each query: those of a block, or none with the kernels.
-pub fn attention_scores(context: usize, device: &Device) -> usize {
-    if tuning::uses(Op::Attention, device) { 0 } else { context.min(blocks::length(is_host(device))) }
+/// How many of a head's scores are in memory for each query of such heads: those of a block, or none with the kernels.
+pub fn attention_scores(shape: Heads, device: &Device) -> usize {
+    if flash::holds(shape) && tuning::uses(Op::Attention, device) { 0 } else { shape.context.min(blocks::length(is_host(device))) }
 }
 
-/// What attention needs for one context length: rotary tables, and masks where Burn's own operations run.
+/// What attention needs for one context length: rotary tables, and a mask where Burn's own operations run.
 #[derive(Clone, Debug)]
 pub struct Tables {
     cos: Tensor<2>,
     sin: Tensor<2>,
-    /// One a block of queries, made when first asked for.
-    hidden: OnceLock<Vec<Tensor<4, Bool>>>,
+    /// Which keys a query does not see, `[context, context]`; made when first asked for.
+    hidden: OnceLock<Tensor<2, Bool>>,
 }
 
 impl Tables {

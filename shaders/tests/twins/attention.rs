@@ -5,6 +5,7 @@ use burn::tensor::{DType, Device};
 use nightjar_shaders::{
     cpu,
     op::{self, Heads, Tables},
+    tuning::{self, Choices},
 };
 
 const THETA: f64 = 100.0;
@@ -174,6 +175,17 @@ fn burns_own_operations_and_blocks_of_queries_agree_with_the_twin() {
     twin_against_burn(long, seed).unwrap();
     compare(&recording(), long, seed).unwrap();
     empty(&Device::flex()).unwrap();
+}
+
+/// Heads that the kernels cannot read in quads are attended by blocks on their device too, and reckoned so.
+#[test]
+fn heads_that_the_kernels_refuse_are_reckoned_by_blocks() {
+    let Some(device) = super::common::device() else { return };
+    tuning::set(Choices::all());
+    for (context, block) in [(7, 7), (1030, 1024)] {
+        let scores = |size| op::attention_scores(Heads { batch: 1, context, heads: 2, kv: 1, size }, &device);
+        assert_eq!([scores(6), scores(8)], [block, 0]);
+    }
 }
 
 pub const MUTANTS: &[(&str, &str, &str)] = &[

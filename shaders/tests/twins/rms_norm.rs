@@ -75,7 +75,9 @@ pub fn backward(device: &Device, seed: u64) -> Result<(), String> {
         let (on_gain, on_inverse) = (upload(&gain, [1, d], device), upload(&inverse, [n, 1], device));
         let (dx, dgain) = op::rms_norm_backward(&on_dy, &on_x, &on_gain, &on_inverse, on_past.clone());
         close(&format!("dx {n}x{d}"), dx.clone(), &want, 2e-5)?;
-        close(&format!("dgain {n}x{d}"), dgain.clone(), &want_gain, 2e-5)?;
+        // Sums over the rows, of which each order of adding has errors of its own.
+        let of_sums = 2e-5 * (n as f32 / 64.0).sqrt().max(1.0);
+        close(&format!("dgain {n}x{d}"), dgain.clone(), &want_gain, of_sums)?;
         // In place, but not in a place that someone else still looks at.
         same_bits("what flows past", &read(on_past)?, &past)?;
 
@@ -86,7 +88,7 @@ pub fn backward(device: &Device, seed: u64) -> Result<(), String> {
         let (Some(by_x), Some(by_gain)) = (x.grad(&gradients), gain.grad(&gradients)) else { return Err("no gradient".into()) };
         let want: Vec<f32> = read(by_x)?.iter().zip(&past).map(|(g, past)| g + past).collect();
         close(&format!("dx {n}x{d} against autodiff"), dx, &want, 2e-5)?;
-        close(&format!("dgain {n}x{d} against autodiff"), dgain, &read(by_gain)?, 2e-5)?;
+        close(&format!("dgain {n}x{d} against autodiff"), dgain, &read(by_gain)?, of_sums)?;
     }
     half_and_sick(device, seed)
 }

@@ -1,6 +1,6 @@
 //! The icon on Linux: a StatusNotifierItem on the session bus, as KDE, GNOME with its extension, and most panels show it.
 
-use super::{Face, State, Wish, drawing, menu_line};
+use super::{Face, State, Wish, drawing, menu, menu_line, title};
 use ksni::{Category, Icon, MenuItem, OfflineReason, Status, ToolTip, Tray, TrayMethods, menu::StandardItem};
 use std::{sync::OnceLock, time::Duration};
 use tokio::sync::{mpsc, watch};
@@ -8,8 +8,6 @@ use tokio::sync::{mpsc, watch};
 /// Without a bus or a panel they are looked for again: soon at a login, seldom later.
 const LOOK_AGAIN_FIRST: Duration = Duration::from_secs(1);
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(300);
-/// How long the menu's short pause is.
-const SHORT_PAUSE: Duration = Duration::from_secs(3600);
 
 /// Keeps an icon shown until nobody sends faces any more.
 pub(super) async fn show(mut faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>) {
@@ -64,13 +62,7 @@ impl Tray for Item {
     }
 
     fn title(&self) -> String {
-        let word = match self.face.state {
-            State::Running => "running",
-            State::Held => "holding",
-            State::Paused => "paused",
-            State::Trouble => "needs you",
-        };
-        format!("Nightjar: {word}")
+        title(self.face.state)
     }
 
     fn category(&self) -> Category {
@@ -100,19 +92,14 @@ impl Tray for Item {
     }
 
     fn menu(&self) -> Vec<MenuItem<Self>> {
-        let entry = |label: &str, wish: Wish| -> MenuItem<Self> {
+        let entry = |menu::Entry { label, wish, .. }: menu::Entry| -> MenuItem<Self> {
             let activate = Box::new(move |item: &mut Item| item.wish(wish));
             StandardItem { label: label.into(), activate, ..StandardItem::default() }.into()
         };
-        let sentence = StandardItem { label: menu_line(&self.face.sentence), enabled: false, ..StandardItem::default() };
+        let sentence = StandardItem { label: menu_line(&self.face.sentence, '_'), enabled: false, ..StandardItem::default() };
         let mut menu = vec![sentence.into(), MenuItem::Separator];
-        if self.face.paused {
-            menu.push(entry("Resume", Wish::Resume));
-        } else {
-            menu.push(entry("Pause for 1 hour", Wish::Pause(Some(SHORT_PAUSE))));
-            menu.push(entry("Pause until I resume", Wish::Pause(None)));
-        }
-        menu.extend([entry("Open the page", Wish::OpenPage), MenuItem::Separator, entry("Quit", Wish::Quit)]);
+        menu.extend(menu::entries(self.face.paused).map(entry));
+        menu.insert(menu.len() - 1, MenuItem::Separator);
         menu
     }
 

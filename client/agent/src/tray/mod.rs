@@ -4,6 +4,10 @@
 pub mod drawing;
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(any(target_os = "linux", windows))]
+mod menu;
+#[cfg(windows)]
+mod windows;
 
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -53,14 +57,33 @@ pub fn spawn(faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>) {
     tokio::spawn(linux::show(faces, wishes));
 }
 
-/// There is no tray icon on this system yet: the page and the command line do the same. Says so in the log.
-#[cfg(not(target_os = "linux"))]
-pub fn spawn(_: watch::Receiver<Face>, _: mpsc::Sender<Wish>) {
-    tracing::info!("no tray icon: it exists on Linux only so far; `nightjar open` shows the page");
+/// Shows an icon from now on, until `faces` has no sender left. Never fails and never waits.
+#[cfg(windows)]
+pub fn spawn(faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>) {
+    windows::spawn(faces, wishes);
 }
 
-/// What a menu's line may say: short, and without the underscores that menus take for access keys.
-pub(crate) fn menu_line(sentence: &str) -> String {
+/// There is no tray icon on this system yet: the page and the command line do the same. Says so in the log.
+#[cfg(not(any(target_os = "linux", windows)))]
+pub fn spawn(_: watch::Receiver<Face>, _: mpsc::Sender<Wish>) {
+    tracing::info!("no tray icon: it exists on Linux and Windows only so far; `nightjar open` shows the page");
+}
+
+/// The icon's name.
+#[cfg(any(target_os = "linux", windows))]
+fn title(state: State) -> String {
+    let word = match state {
+        State::Running => "running",
+        State::Held => "holding",
+        State::Paused => "paused",
+        State::Trouble => "needs you",
+    };
+    format!("Nightjar: {word}")
+}
+
+/// What a menu's line may say: short, and with `access_key`, which makes the next letter a key on this system, told twice.
+#[cfg(any(target_os = "linux", windows, test))]
+fn menu_line(sentence: &str, access_key: char) -> String {
     const CHARACTERS_MAX: usize = 90;
     let mut line: String = sentence.chars().take(CHARACTERS_MAX).collect();
     if sentence.chars().count() > CHARACTERS_MAX {
@@ -68,7 +91,7 @@ pub(crate) fn menu_line(sentence: &str) -> String {
     }
     let mut characters = line.chars();
     let capital = characters.next().map(|first| first.to_uppercase().chain(characters).collect::<String>());
-    capital.unwrap_or_default().replace('_', "__")
+    capital.unwrap_or_default().replace(access_key, &format!("{access_key}{access_key}"))
 }
 
 #[cfg(test)]
@@ -77,9 +100,9 @@ mod tests {
 
     #[test]
     fn a_menu_line_is_short_and_keeps_its_underscores() {
-        assert_eq!(menu_line("`idle_minutes` is bad"), "`idle__minutes` is bad");
-        assert_eq!(menu_line("über Nacht"), "Über Nacht");
-        assert_eq!(menu_line(&"ä".repeat(200)).chars().count(), 91);
-        assert_eq!(menu_line(""), "");
+        assert_eq!(menu_line("`idle_minutes` is bad", '_'), "`idle__minutes` is bad");
+        assert_eq!(menu_line("über Nacht", '_'), "Über Nacht");
+        assert_eq!(menu_line(&"ä".repeat(200), '&').chars().count(), 91);
+        assert_eq!(menu_line("", '&'), "");
     }
 }

@@ -1,4 +1,8 @@
 //! A process and all that it may have started, as one: its process group, which is stopped, continued and killed together.
+//! Windows has no such groups; there it is the process alone, and a worker starts no other.
+
+#[cfg(windows)]
+mod windows;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -13,10 +17,8 @@ pub(super) struct Group {
 #[derive(Clone, Copy)]
 pub(super) enum Act {
     /// No thread of it runs from here on.
-    #[cfg_attr(not(unix), expect(dead_code, reason = "this system cannot stop a process"))]
     Stop,
     /// They run again.
-    #[cfg_attr(not(unix), expect(dead_code, reason = "this system cannot stop a process"))]
     Continue,
     /// It ends.
     Kill,
@@ -53,7 +55,9 @@ impl Group {
         }
     }
 
-    /// Here the child alone can be ended, by who holds it.
-    #[cfg(not(unix))]
-    pub fn act(&self, _: Act) {}
+    /// Does this to it; nothing if it is gone.
+    #[cfg(windows)]
+    pub fn act(&self, act: Act) {
+        self.leader().into_iter().for_each(|leader| windows::act(leader, act));
+    }
 }

@@ -56,8 +56,6 @@ struct Process {
     tasks: [AbortHandle; 2],
     #[cfg(target_os = "linux")]
     cgroup: Option<Cgroup>,
-    #[cfg(not(unix))]
-    events: mpsc::Sender<WorkerEvent>,
 }
 
 impl Workshop for Processes {
@@ -104,8 +102,6 @@ impl Workshop for Processes {
             tasks: [tell, hear],
             #[cfg(target_os = "linux")]
             cgroup,
-            #[cfg(not(unix))]
-            events,
         };
         process.allow(&order.limits);
         Ok(Box::new(process))
@@ -117,21 +113,11 @@ impl Worker for Process {
         self.messages.try_send(frame::encode(&ToWorker { body: Some(message) })).is_ok()
     }
 
-    #[cfg(unix)]
     fn freeze(&mut self) {
         self.group.act(Act::Stop);
     }
 
-    #[cfg(not(unix))]
-    fn freeze(&mut self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
-        let events = self.events.clone();
-        let why = "this system cannot stop a process, so it was ended".into();
-        tokio::spawn(async move { events.send(WorkerEvent::Exited(why)).await });
-    }
-
     fn thaw(&mut self) {
-        #[cfg(unix)]
         self.group.act(Act::Continue);
     }
 

@@ -12,7 +12,7 @@ use crate::{
         rope,
     },
 };
-use burn::tensor::{DType, Tensor, TensorData, activation::softmax};
+use burn::tensor::{Bool, DType, Device, Tensor, activation::softmax};
 use std::ops::Range;
 
 /// Queries that are taken at once on the processor, where no kernel does without: a block's scores stay in the cache, and
@@ -46,15 +46,15 @@ pub fn forward(packed: Tensor<2>, shape: Heads, tables: &Tables) -> (Tensor<2>, 
     let blocks = blocks(shape.context, is_host(&packed.device()));
     let [q, k, v] = split(packed, shape, tables);
     if let [_] = &blocks[..] {
-        let p = probabilities(&q, &k, 0, 0..shape.context, shape, tables);
+        let p = probabilities(&q, &k, 0..shape.context, shape, tables);
         let out = merge(p.clone().matmul(v.clone()), shape);
         return (out, Saved { q, k, v, p: Some(p) });
     }
-    let part = |(i, block): (usize, &Range<usize>)| {
-        let p = probabilities(&rows(&q, block, shape), &k, i, block.clone(), shape, tables);
+    let part = |block: &Range<usize>| {
+        let p = probabilities(&rows(&q, block, shape), &k, block.clone(), shape, tables);
         unstack(p.matmul(v.clone().narrow(2, 0, block.end)), block.len(), shape)
     };
-    let out = stack(Tensor::cat(blocks.iter().enumerate().map(part).collect(), 2), shape);
+    let out = stack(Tensor::cat(blocks.iter().map(part).collect(), 2), shape);
     (merge(out, shape), Saved { q, k, v, p: None })
 }
 
@@ -68,10 +68,10 @@ pub fn backward(dout: Tensor<2>, saved: Saved, shape: Heads, tables: &Tables) ->
     }
     let mut sums: Option<[Tensor<4>; 2]> = None;
     let mut dqs = vec![];
-    for (i, block) in blocks(shape.context, is_host(&k.device())).into_iter().enumerate() {
+    for block in blocks(shape.context, is_host(&k.device())) {
         let seen = |x: &Tensor<4>| x.clone().narrow(2, 0, block.end);
         let q = rows(&q, &block, shape);
-        let p = probabilities(&q, &k, i, block.clone(), shape, tables);
+        let p = probabilities(&q, &k, block.clone(), shape, tables);
         let [dq, dk, dv] = block_backward(p, rows(&dout, &block, shape), q, seen(&k), seen(&v), scale(shape));
         dqs.push(unstack(dq, block.len(), shape));
         sums = Some(match sums {
@@ -87,8 +87,8 @@ pub fn backward(dout: Tensor<2>, saved: Saved, shape: Heads, tables: &Tables) ->
     join(stack(Tensor::cat(dqs, 2), shape), dk, dv, shape, tables)
 }
 
-/// Block number `i`'s probabilities, `[batch, kv, group·block, block.end]`.
-fn probabilities(q: &Tensor<4>, k: &Tensor<4>, i: usize, block: Range<usize>, shape: Heads, tables: &Tables) -> Tensor<4> {
+/// A block's probabilities, `[batch, kv, group·block, block.end]`.
+fn probabilities(q: &Tensor<4>, k: &Tensor<4>, block: Range<usize>, shape: Heads, tables: &Tables) -> Tensor<4> {
     let k = if block.end == shape.context { k.clone() } else { k.clone().narrow(2, 0, block.end) };
     let scores = q.clone().matmul(k.transpose());
     if is_host(&scores.device()) {
@@ -96,18 +96,20 @@ fn probabilities(q: &Tensor<4>, k: &Tensor<4>, i: usize, block: Range<usize>, sh
         cpu::softmax::forward(scores.slice(), block.len(), block.end, scale(shape));
         return scores.tensor();
     }
-    let hidden = tables.hidden.get_or_init(|| {
-        let mask = |block: Range<usize>| {
-            let rows = shape.heads / shape.kv * block.len();
-            let hides = |n: usize| n % block.end > block.start + n / block.end % block.len();
-            let hidden: Vec<bool> = (0..rows * block.end).map(hides).collect();
-            Tensor::from_data(TensorData::new(hidden, [1, 1, rows, block.end]), &scores.device())
-        };
-        blocks(shape.context, false).into_iter().map(mask).collect()
-    });
+    // Rows of stacked heads apart: one mask serves them all.
+    let (dims, dtype) = (scores.dims(), scores.dtype());
+    let apart = [shape.batch * shape.kv, shape.heads / shape.kv, block.len(), block.end];
+    let hidden = hidden(block, shape, tables, &scores.device()).unsqueeze::<4>().expand(apart);
     // A row's sum wants more digits than a product's type may have.
-    let (dims, dtype, scores) = (scores.dims(), scores.dtype(), scores.cast(DType::F32));
-    softmax(scores.mul_scalar(scale(shape)).mask_fill(hidden[i].clone().expand(dims), f32::NEG_INFINITY), 3).cast(dtype)
+    let scores = scores.reshape(apart).cast(DType::F32).mul_scalar(scale(shape));
+    softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 3).cast(dtype).reshape(dims)
+}
+
+/// Which keys a block's queries do not see, `[block, block.end]`: those behind them. Kept only where there is one block,
+/// since all blocks' together grow with the square of the context.
+fn hidden(block: Range<usize>, shape: Heads, tables: &Tables, device: &Device) -> Tensor<2, Bool> {
+    let made = || Tensor::tril_mask([block.len(), block.end], block.start as i64, device);
+    if block.len() == shape.context { tables.hidden.get_or_init(made).clone() } else { made() }
 }
 
 /// Gradients in a block's queries, and in the keys and values that it sees.

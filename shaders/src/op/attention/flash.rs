@@ -42,12 +42,17 @@ pub struct Saved {
     lse: Tensor<2>,
 }
 
-/// Whether the kernels run for these rows: on this device, and rows that can be read in quads.
-pub fn takes(packed: &Tensor<2>, shape: Heads) -> bool {
+/// Whether the kernels hold such heads: rows that can be read in quads, and not more of them than workgroups.
+pub fn holds(shape: Heads) -> bool {
     let Heads { batch, context, heads, size, .. } = shape;
     let fits = size.is_multiple_of(4) && (4..=SIZE_MAX).contains(&size);
     let groups = [context.div_ceil(TILE), heads, batch];
-    fits && groups.iter().all(|n| (1..=GROUPS_MAX).contains(n)) && tuning::takes(Op::Attention, packed)
+    fits && groups.iter().all(|n| (1..=GROUPS_MAX).contains(n))
+}
+
+/// Whether they run for these rows, on this device.
+pub fn takes(packed: &Tensor<2>, shape: Heads) -> bool {
+    holds(shape) && tuning::takes(Op::Attention, packed)
 }
 
 fn launch(kernel: &'static Kernel, shape: Heads, dtype: DType) -> Launch {

@@ -38,3 +38,7 @@ pub fn power() -> Reading<Power> {
 pub fn full_screen() -> Reading<bool> {
     Reading::Unknown("this version cannot ask macOS for full-screen programs".into())
 }
+
+pub fn metered() -> Reading<bool> {
+    Reading::Unknown("this version cannot ask macOS whether the network is metered".into())
+}

@@ -52,8 +52,7 @@ pub fn start(_: &Places, board: &Arc<Board>, tasks: &mut JoinSet<()>) {
     });
     poll(tasks, Post::new(board, |facts| &mut facts.power, 0), answers::power);
     poll(tasks, Post::new(board, |facts| &mut facts.full_screen, 0), answers::full_screen);
-    let unmetered = || Reading::Unknown("this version cannot ask this system whether the network is metered".into());
-    poll(tasks, Post::new(board, |facts| &mut facts.metered, 0), unmetered);
+    poll(tasks, Post::new(board, |facts| &mut facts.metered, 0), answers::metered);
 }
 
 fn poll<T: Fact>(tasks: &mut JoinSet<()>, post: Post<T>, ask: fn() -> Reading<T>) {

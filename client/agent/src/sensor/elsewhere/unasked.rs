@@ -20,3 +20,7 @@ pub fn power() -> Reading<Power> {
 pub fn full_screen() -> Reading<bool> {
     unknown()
 }
+
+pub fn metered() -> Reading<bool> {
+    unknown()
+}

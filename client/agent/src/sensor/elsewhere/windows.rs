@@ -1,8 +1,9 @@
-//! Windows: last input, mains and battery, full screen, each by one function of the system.
+//! Windows: last input, mains and battery, full screen, each by one function of the system; and what the network costs.
 #![expect(unsafe_code, reason = "the system's functions are declared here: three of them need no crate of bindings")]
 
 use crate::policy::{Power, Reading};
 use std::time::Duration;
+use windows::Networking::Connectivity::{NetworkCostType, NetworkInformation};
 
 pub const NAME: &str = "Windows";
 
@@ -72,4 +73,15 @@ pub fn full_screen() -> Reading<bool> {
     }
     // A full-screen program, a full-screen game, a presentation.
     Reading::Known(matches!(state, 2..=4))
+}
+
+pub fn metered() -> Reading<bool> {
+    // Without a connection there is no profile, and nothing to pay for.
+    let Ok(profile) = NetworkInformation::GetInternetConnectionProfile() else { return Reading::Known(false) };
+    match profile.GetConnectionCost().and_then(|cost| cost.NetworkCostType()) {
+        Ok(NetworkCostType::Unrestricted) => Reading::Known(false),
+        Ok(NetworkCostType::Fixed | NetworkCostType::Variable) => Reading::Known(true),
+        Ok(_) => Reading::Unknown("Windows does not know what the network costs".into()),
+        Err(e) => Reading::Unknown(format!("Windows does not tell what the network costs ({e})")),
+    }
 }

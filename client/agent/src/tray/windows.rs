@@ -1,0 +1,105 @@
+//! The icon on Windows: in the taskbar's notification area. Its window's messages belong to the thread that made it.
+#![expect(unsafe_code, reason = "a loop over messages needs three of the system's functions")]
+
+use super::{Face, Wish, drawing, menu, menu_line, title};
+use std::thread;
+use tokio::sync::{mpsc, watch};
+use tray_icon::{
+    Icon, MouseButton, TrayIcon, TrayIconBuilder, TrayIconEvent,
+    menu::{Menu, MenuEvent, MenuItem, PredefinedMenuItem},
+};
+use windows::Win32::{
+    Foundation::{LPARAM, WPARAM},
+    System::Threading::GetCurrentThreadId,
+    UI::WindowsAndMessaging::{
+        DispatchMessageW, GetMessageW, MSG, PM_NOREMOVE, PeekMessageW, PostThreadMessageW, TranslateMessage, WM_NULL, WM_QUIT,
+    },
+};
+
+/// Side of the picture, in pixels: Windows makes it smaller where it wants to.
+const SIZE: usize = 32;
+/// Most characters of a tip, by the system's structure.
+const TIP_MAX: usize = 120;
+
+/// Shows an icon until nobody sends faces any more.
+pub(super) fn spawn(mut faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>) {
+    let (started, thread_id) = tokio::sync::oneshot::channel();
+    let shown = faces.clone();
+    let spawned = thread::Builder::new().name("tray".into()).spawn(move || {
+        let mut message = MSG::default();
+        // SAFETY: the pointers are to a structure that lives through the calls. The first look makes the thread's queue, so
+        // that what is posted from now on is kept.
+        let id = unsafe {
+            let _ = PeekMessageW(&mut message, None, 0, 0, PM_NOREMOVE);
+            GetCurrentThreadId()
+        };
+        if started.send(id).is_ok()
+            && let Err(e) = show(shown, &wishes)
+        {
+            tracing::warn!("no tray icon: {e}; `nightjar open` shows the page");
+        }
+    });
+    if let Err(e) = spawned {
+        tracing::warn!("no tray icon: {e}; `nightjar open` shows the page");
+        return;
+    }
+    tokio::spawn(async move {
+        let Ok(id) = thread_id.await else { return };
+        // SAFETY: no pointer goes in. A thread that is gone is told nothing.
+        let post = |message| unsafe { PostThreadMessageW(id, message, WPARAM(0), LPARAM(0)) };
+        while faces.changed().await.is_ok() {
+            let _ = post(WM_NULL);
+        }
+        let _ = post(WM_QUIT);
+    });
+}
+
+fn show(mut faces: watch::Receiver<Face>, wishes: &mpsc::Sender<Wish>) -> Result<(), Box<dyn std::error::Error>> {
+    let mut face = faces.borrow_and_update().clone();
+    let icon = TrayIconBuilder::new().with_menu_on_left_click(false).build()?;
+    wear(&icon, &face)?;
+    let mut message = MSG::default();
+    // SAFETY: the pointer is to a structure that lives through the call.
+    while unsafe { GetMessageW(&mut message, None, 0, 0) }.0 > 0 {
+        // SAFETY: the same; these hand it on to the window that it is for.
+        unsafe {
+            let _ = TranslateMessage(&message);
+            DispatchMessageW(&message);
+        }
+        let chosen = MenuEvent::receiver().try_iter().filter_map(|event| menu::wish(event.id.as_ref()));
+        let double = |event| matches!(event, TrayIconEvent::DoubleClick { button: MouseButton::Left, .. });
+        let opened = TrayIconEvent::receiver().try_iter().filter(|event| double(event.clone())).map(|_| Wish::OpenPage);
+        for wish in chosen.chain(opened) {
+            if wishes.try_send(wish).is_err() {
+                tracing::warn!("the agent is too busy for the tray's menu; choose again");
+            }
+        }
+        if faces.has_changed().unwrap_or(false) {
+            let new = faces.borrow_and_update().clone();
+            if new != face {
+                wear(&icon, &new)?;
+                face = new;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts a face on the icon.
+fn wear(icon: &TrayIcon, face: &Face) -> Result<(), Box<dyn std::error::Error>> {
+    let mut picture = drawing::argb(face.state, SIZE);
+    picture.chunks_exact_mut(4).for_each(|pixel| pixel.rotate_left(1));
+    icon.set_icon(Some(Icon::from_rgba(picture, SIZE as u32, SIZE as u32)?))?;
+    icon.set_tooltip(Some(format!("{}: {}", title(face.state), face.sentence).chars().take(TIP_MAX).collect::<String>()))?;
+    let menu = Menu::new();
+    menu.append(&MenuItem::new(menu_line(&face.sentence, '&'), false, None))?;
+    menu.append(&PredefinedMenuItem::separator())?;
+    for entry in menu::entries(face.paused) {
+        if entry.wish == Wish::Quit {
+            menu.append(&PredefinedMenuItem::separator())?;
+        }
+        menu.append(&MenuItem::with_id(entry.id, entry.label, true, None))?;
+    }
+    icon.set_menu(Some(Box::new(menu)));
+    Ok(())
+}
