@@ -6,6 +6,9 @@ mod worker;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // When an owner was at their computer is nobody else's business, and so is all that is written here.
+    #[cfg(unix)]
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     match cli::run() {
         Ok(code) => code,
         Err(e) => {

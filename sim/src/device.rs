@@ -15,8 +15,10 @@ use crate::{
     training::{self, Training},
     world::transfer::Transfer,
 };
+use job::{Ahead, Checkpoint, Job, Progress};
 use nightjar_agent::{
     lease::{BlobRef, LeaseKind},
+    preferences::Preferences,
     quota::{self, Room},
     session::{Action, Ending, Event, Permission, Profile, Session},
 };
@@ -31,11 +33,13 @@ use nightjar_shared::{
         worker::{self, from_worker, to_worker},
     },
 };
-use job::{Ahead, CHECKPOINT_MS, Checkpoint, Job};
 use std::{sync::Arc, time::Duration};
 
 /// Measuring takes so much less time a token than training does: there is no backward pass.
 const EVALUATION_SPEEDUP: f64 = 3.0;
+
+/// A worker saves its training this often where no owner says otherwise, so that a process that is killed loses no more.
+const CHECKPOINT_MS: u64 = 60_000;
 
 /// What a device wants of the world.
 #[derive(Debug)]
@@ -157,9 +161,17 @@ impl Device {
             name: self.traits.name(),
             hardware: "simulated".into(),
             memory_bytes: self.traits.memory_bytes,
-            tokens_per_s_max: 0.0,
-            checkpoint_ms: CHECKPOINT_MS,
+            tokens_per_s_max: self.wanted().map_or(0.0, |wanted| wanted.tokens_per_s_max),
+            checkpoint_ms: self.checkpoint_ms(),
         }
+    }
+
+    fn wanted(&self) -> Option<&Preferences> {
+        self.traits.group.owner.as_ref().map(|owner| owner.preferences.preferences())
+    }
+
+    fn checkpoint_ms(&self) -> u64 {
+        self.wanted().map_or(CHECKPOINT_MS, |wanted| 1000 * wanted.checkpoint_s)
     }
 
     /// The process starts from what is on the disk.
@@ -190,16 +202,20 @@ impl Device {
     pub fn look(&mut self, now: Mono) -> Option<Wish> {
         let (Some(owner), Some(habits)) = (&mut self.owner, &self.traits.group.owner) else { return None };
         let duty = owner.word.duty;
-        owner.look(now.ms as f64 / 1000.0, habits.preferences.preferences(), &mut self.draws);
+        owner.look(now, habits.preferences.preferences(), &mut self.draws);
         let (times, is_frozen) = (duty / owner.word.duty, owner.word.is_frozen);
         let thawed = self.frozen.take_if(|_| !is_frozen).map(|since| now.since(since));
         if let Some(paused) = thawed {
             self.job.iter_mut().for_each(|job| job.stood(paused));
-            self.ahead.iter_mut().for_each(|ahead| ahead.since = ahead.since + paused);
+            self.ahead.iter_mut().for_each(|ahead| ahead.progress.stood(paused));
         }
         if times != 1.0 {
-            self.job.iter_mut().for_each(|job| job.stretch(times, now));
-            self.ahead.iter_mut().for_each(|ahead| ahead.stretch(times, now));
+            let every_ms = self.checkpoint_ms();
+            if let Some(job) = &mut self.job {
+                job.saved = job.saved(now, every_ms);
+                job.stretch(times, now);
+            }
+            self.ahead.iter_mut().for_each(|ahead| ahead.progress.stretch(times, now, ahead.steps_max));
         }
         if is_frozen {
             self.frozen.get_or_insert(now);
@@ -222,7 +238,7 @@ impl Device {
 
     /// For how long its worker has been at the lease at hand, in seconds.
     pub fn at_work_s(&self, now: Mono) -> f64 {
-        self.job.as_ref().map_or(0.0, |job| job.before_s + now.since(job.began).as_secs_f64())
+        self.job.as_ref().map_or(0.0, |job| job.at_work_s(self.frozen.unwrap_or(now)))
     }
 
     /// What it spends its time on.
@@ -295,32 +311,33 @@ impl Device {
     fn begin(&mut self, body: to_worker::Body, now: Mono, training: &mut dyn Training) -> Wish {
         self.jobs += 1;
         let ahead = self.ahead.take();
-        let mut step_s = self.step_s();
-        let (mut began, mut before, mut steps, mut due, mut steps_ahead) = (now, 0, 0, None, None);
+        let mut progress = Progress::new(now, self.step_s());
+        let (mut steps, mut measured, mut steps_ahead) = (0, None, None);
         match &body {
             to_worker::Body::Train(train) => {
                 steps = train.steps;
                 let base = train.base.as_ref().map_or(0, |b| b.version);
                 let saved = self.checkpoint.take().filter(|c| (c.lease_id, c.base_version) == (train.lease_id, base));
-                before = saved.map_or(0, |c| c.steps).min(train.steps.saturating_sub(1));
+                if let Some(checkpoint) = saved {
+                    progress = progress.after(checkpoint.saved.at_most(train.steps.saturating_sub(1)));
+                }
                 if let Some(ahead) = ahead.filter(|ahead| ahead.lease_id == train.ahead_of) {
-                    let (taken, since) = ahead.at(now);
+                    let (taken, so_far) = ahead.at(now);
                     if taken <= steps {
-                        (began, step_s, steps_ahead) = (since, ahead.step_s, Some(taken));
+                        (progress, steps_ahead) = (so_far, Some(taken));
                     }
                 }
             }
             to_worker::Body::Evaluate(evaluate) => {
                 let samples = evaluate.slice.as_ref().map_or(0, |s| s.samples);
-                let sample_s = step_s / f64::from(self.spec.inner.batch_samples);
-                due = Some(now + Duration::from_secs_f64(f64::from(samples) * sample_s / EVALUATION_SPEEDUP));
+                let sample_s = progress.spent_s_with(1) / f64::from(self.spec.inner.batch_samples);
+                measured = Some(now + Duration::from_secs_f64(f64::from(samples) * sample_s / EVALUATION_SPEEDUP));
             }
             to_worker::Body::Stop(_) | to_worker::Body::Limits(_) | to_worker::Body::Checkpoint(_) => {}
         }
         let (device, disk, spec) = (self.number, self.home.disk().clone(), self.spec.clone());
         let id = training.begin(training::Job { device, disk, body: body.clone(), spec, ahead: steps_ahead });
-        let (before_s, saved, saves_since) = (f64::from(before) * step_s, before, began);
-        let job = Job { number: self.jobs, id, body, began, step_s, before, before_s, saved, saves_since, steps, due };
+        let job = Job::new(self.jobs, id, body, progress, steps, measured);
         let at = job.due().max(now);
         self.job = Some(Box::new(job));
         Wish::WorkerDue(self.jobs, at)
@@ -328,16 +345,18 @@ impl Device {
 
     /// Seconds that its next inner steps take.
     fn step_s(&mut self) -> f64 {
-        let pace = self.traits.pace(&mut self.draws) * self.word().duty;
-        self.spec.tokens_per_step() as f64 / (self.traits.tokens_per_s * pace)
+        let mut tokens_per_s = self.traits.tokens_per_s * self.traits.pace(&mut self.draws) * self.word().duty;
+        if let Some(most) = self.wanted().map(|wanted| wanted.tokens_per_s_max).filter(|most| *most > 0.0) {
+            tokens_per_s = tokens_per_s.min(most);
+        }
+        self.spec.tokens_per_step() as f64 / tokens_per_s
     }
 
     /// Stops after the step at hand.
     fn stop(&mut self, now: Mono) -> Option<Wish> {
         let job = self.job.as_mut()?;
-        if job.due.is_none() {
-            let done = (now.since(job.began).as_secs_f64() / job.step_s).ceil() as u32;
-            job.steps = job.steps.min(job.before + done);
+        if job.measured.is_none() {
+            job.steps = job.steps.min(job.progress.steps_with_the_next(now));
         }
         Some(Wish::WorkerDue(job.number, job.due()))
     }
@@ -350,21 +369,25 @@ impl Device {
         training.abandon(job.id);
         if let to_worker::Body::Train(train) = &job.body {
             let base_version = train.base.as_ref().map_or(0, |b| b.version);
-            self.checkpoint = Some(Checkpoint { lease_id: train.lease_id, base_version, steps: job.saved(now) });
+            let saved = job.saved(now, self.checkpoint_ms());
+            self.checkpoint = Some(Checkpoint { lease_id: train.lease_id, base_version, saved });
         }
     }
 
-    /// The worker is killed before it says what it has done; `None` if that job is over.
-    pub fn worker_killed(&mut self, number: u32, now: Mono, training: &mut dyn Training) -> Option<Event> {
-        self.job.as_ref().filter(|job| job.number == number)?;
-        self.abandon(now, training);
-        Some(Event::WorkerExited { why: "it was killed".into() })
+    /// Whether that job is over, or stands still, or is due at another time.
+    pub fn has_nothing_to_say(&self, number: u32, now: Mono) -> bool {
+        self.frozen.is_some() || self.job.as_ref().is_none_or(|job| job.number != number || job.due() > now)
     }
 
-    /// What the worker says at the time it asked to be heard; `None` if that job is over, frozen, or due at another time.
-    pub fn worker_due(&mut self, number: u32, now: Mono, training: &mut dyn Training) -> Option<Reported> {
-        let is_frozen = self.frozen.is_some();
-        let job = self.job.take_if(|job| job.number == number && !is_frozen && job.due() <= now)?;
+    /// The worker is killed before it says what it has done.
+    pub fn worker_killed(&mut self, now: Mono, training: &mut dyn Training) -> Event {
+        self.abandon(now, training);
+        Event::WorkerExited { why: "it was killed".into() }
+    }
+
+    /// What the worker says at the time it asked to be heard; `None` if it has no job.
+    pub fn worker_due(&mut self, now: Mono, training: &mut dyn Training) -> Option<Reported> {
+        let job = self.job.take()?;
         let to_worker::Body::Train(train) = &job.body else {
             return Some(Reported { event: Event::Worker(training.finish(job.id, 1, 0)), vanishes_s: None });
         };
@@ -375,9 +398,9 @@ impl Device {
         }
         if train.ahead_steps > 0 && job.steps == train.steps {
             let (lease_id, steps_max) = (train.lease_id, train.ahead_steps);
-            self.ahead = Some(Ahead { lease_id, since: now, step_s: self.step_s(), steps_max });
+            self.ahead = Some(Ahead { lease_id, progress: Progress::new(now, self.step_s()), steps_max });
         }
-        let train_ms = ((job.before_s + f64::from(job.steps - job.before) * job.step_s) * 1000.0) as u64;
+        let train_ms = (job.progress.spent_s_with(job.steps) * 1000.0) as u64;
         let mut said = training.finish(job.id, job.steps, train_ms);
         let mut vanishes_s = None;
         if let from_worker::Body::Trained(trained) = &mut said {

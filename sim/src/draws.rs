@@ -27,9 +27,15 @@ pub enum Purpose {
     Vanish,
     /// What liars send.
     Lie,
+    /// When laptops are unplugged.
+    Unplugged,
+    /// When networks are paid for by the byte.
+    Metered,
+    /// When a window covers the screen.
+    FullScreen,
 }
 
-const PURPOSES: usize = Purpose::Lie as usize + 1;
+const PURPOSES: usize = Purpose::FullScreen as usize + 1;
 
 /// One device's draws, or the world's.
 #[derive(Clone, Debug)]

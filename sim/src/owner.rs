@@ -5,9 +5,12 @@ use crate::{
     draws::{Draws, Purpose},
     population::{self, Spell, Traits},
 };
-use jiff::{Timestamp, ToSpan, Zoned, tz::TimeZone};
+use jiff::{
+    Timestamp, ToSpan, Zoned,
+    tz::{Offset, TimeZone},
+};
 use nightjar_agent::{
-    policy::{self, Decision, Hurry, Memory, Observation, Override, Power, Pressure, ProfileName, Reading},
+    policy::{self, Decision, Hurry, Memory, Observation, Override, Power, Pressure, ProfileName, Reading, ReasonKind},
     preferences::Preferences,
     session::Permission,
 };
@@ -16,48 +19,58 @@ use std::time::Duration;
 
 /// Monday, 5 January 2026, 0:00 UTC: midnight before virtual time 0.
 const MIDNIGHT_S: i64 = 1_767_571_200;
-/// A full battery lasts so long, in seconds; an empty one is full after half of that.
+/// A full battery lasts so long, in seconds, whatever the computer does; an empty one is full after half of that.
 const BATTERY_S: f64 = 5.0 * 3600.0;
-/// Looks farther ahead for a change of the owner's hours are not worth it: something else comes first.
-const HOURS_AHEAD_MIN: i64 = 24 * 60;
 
-/// Something that is the case now and then.
+/// Something that is the case now and then. Times are virtual seconds.
 #[derive(Clone, Copy, Debug)]
 struct Fact {
     spell: Option<Spell>,
+    purpose: Purpose,
     is_so: bool,
+    looked_s: f64,
     changes_s: f64,
 }
 
 impl Fact {
-    fn new(spell: Option<Spell>, draws: &mut Draws) -> Self {
-        let first = spell.map_or(f64::INFINITY, |spell| draws.exponential(Purpose::Owner, spell.every_s));
-        Fact { spell, is_so: false, changes_s: first }
+    /// At the start of time, as at any other moment.
+    fn new(spell: Option<Spell>, purpose: Purpose, draws: &mut Draws) -> Self {
+        let mut fact = Fact { spell, purpose, is_so: false, looked_s: 0.0, changes_s: f64::INFINITY };
+        if let Some(Spell { every_s, for_s }) = spell {
+            fact.is_so = draws.falls(purpose, for_s / (every_s + for_s));
+            fact.changes_s = draws.exponential(purpose, if fact.is_so { for_s } else { every_s });
+        }
+        fact
     }
 
-    fn advance(&mut self, now_s: f64, draws: &mut Draws) {
-        while let Some(spell) = self.spell
+    /// Moves on to now, and tells of each stretch of time whether it was so, and where it ends.
+    fn advance(&mut self, now_s: f64, draws: &mut Draws, mut passed: impl FnMut(bool, f64, f64)) {
+        while let Some(Spell { every_s, for_s }) = self.spell
             && self.changes_s <= now_s
         {
+            passed(self.is_so, self.changes_s - self.looked_s, self.changes_s);
+            self.looked_s = self.changes_s;
             self.is_so = !self.is_so;
-            self.changes_s += draws.exponential(Purpose::Owner, if self.is_so { spell.for_s } else { spell.every_s });
+            self.changes_s += draws.exponential(self.purpose, if self.is_so { for_s } else { every_s });
         }
+        passed(self.is_so, now_s - self.looked_s, now_s);
+        self.looked_s = now_s;
     }
 }
 
 /// An owner and their computer, as far as the policy asks. Times are virtual seconds.
 pub struct Owner {
-    midnight: Timestamp,
+    /// The date and time of virtual time 0.
+    start: Timestamp,
     zone: TimeZone,
     there: Fact,
     unplugged: Fact,
     metered: Fact,
     full_screen: Fact,
-    /// Before the start they were long gone.
+    /// Before the start nobody was there.
     last_input_s: f64,
     /// Of a full battery.
     charge: f64,
-    looked_s: f64,
     memory: Memory,
     /// When to look again.
     pub next_s: f64,
@@ -72,7 +85,7 @@ pub struct Word {
     pub permission: Permission,
     /// Whether the worker is frozen.
     pub is_frozen: bool,
-    /// Share of the time that it may compute.
+    /// Share of the time that it may compute, or might when it was last allowed.
     pub duty: f64,
     /// Whether it may use the network.
     pub network: bool,
@@ -84,17 +97,17 @@ pub static FREE: Word = Word { permission: Permission::Allowed, is_frozen: false
 impl Owner {
     /// Away, on mains, before the first look.
     pub fn new(owner: &population::Owner, traits: &Traits, start_hour: f64, draws: &mut Draws) -> Self {
-        let offset = jiff::tz::Offset::from_seconds((traits.time_zone_h * 3600.0) as i32).unwrap_or(jiff::tz::Offset::UTC);
+        let offset = Offset::from_seconds((traits.time_zone_h * 3600.0) as i32).unwrap_or(Offset::UTC);
+        let there = Some(Spell { every_s: owner.away_s, for_s: owner.there_s });
         Owner {
-            midnight: Timestamp::from_second(MIDNIGHT_S + (start_hour * 3600.0) as i64).unwrap_or(Timestamp::UNIX_EPOCH),
+            start: Timestamp::from_second(MIDNIGHT_S + (start_hour * 3600.0) as i64).unwrap_or(Timestamp::UNIX_EPOCH),
             zone: TimeZone::fixed(offset),
-            there: Fact::new(Some(Spell { every_s: owner.away_s, for_s: owner.there_s }), draws),
-            unplugged: Fact::new(owner.unplugged, draws),
-            metered: Fact::new(owner.metered, draws),
-            full_screen: Fact::new(owner.full_screen, draws),
+            there: Fact::new(there, Purpose::Owner, draws),
+            unplugged: Fact::new(owner.unplugged, Purpose::Unplugged, draws),
+            metered: Fact::new(owner.metered, Purpose::Metered, draws),
+            full_screen: Fact::new(owner.full_screen, Purpose::FullScreen, draws),
             last_input_s: f64::NEG_INFINITY,
             charge: 1.0,
-            looked_s: 0.0,
             memory: Memory::default(),
             next_s: 0.0,
             word: Word { permission: Permission::Held("it is just starting".into()), ..FREE.clone() },
@@ -102,12 +115,12 @@ impl Owner {
     }
 
     /// Moves on to now, and lets the policy decide.
-    pub fn look(&mut self, now_s: f64, wanted: &Preferences, draws: &mut Draws) {
+    pub fn look(&mut self, now: Mono, wanted: &Preferences, draws: &mut Draws) {
+        let now_s = now.ms as f64 / 1000.0;
         self.advance(now_s, draws);
-        let civil = self.civil(now_s);
-        let mono = Mono { ms: (now_s * 1000.0) as u64 };
+        let civil = self.civil(now);
         let seen = self.observation(now_s);
-        let outcome = policy::decide(wanted, Override::No, &seen, &self.memory, &civil, mono);
+        let outcome = policy::decide(wanted, Override::No, &seen, &self.memory, &civil, now);
         let (duty, is_frozen) = match &outcome.decision {
             Decision::Run { limits, .. } => (limits.duty, false),
             Decision::Hold { .. } => (self.word.duty, outcome.hurry != Hurry::None || self.word.is_frozen),
@@ -119,26 +132,23 @@ impl Owner {
     }
 
     fn advance(&mut self, now_s: f64, draws: &mut Draws) {
-        let was_there = self.there.is_so;
-        let left_s = self.there.changes_s;
-        for fact in [&mut self.there, &mut self.metered, &mut self.full_screen] {
-            fact.advance(now_s, draws);
-        }
-        if self.there.is_so {
-            self.last_input_s = now_s;
-        } else if was_there {
-            self.last_input_s = left_s.min(now_s);
-        }
-        let passed_s = now_s - self.looked_s;
-        let gained_s = if self.unplugged.is_so { -passed_s } else { 2.0 * passed_s };
-        self.charge = (self.charge + gained_s / BATTERY_S).clamp(0.0, 1.0);
-        self.unplugged.advance(now_s, draws);
-        self.looked_s = now_s;
+        let Owner { there, unplugged, metered, full_screen, last_input_s, charge, .. } = self;
+        there.advance(now_s, draws, |is_there, _, until_s| {
+            if is_there {
+                *last_input_s = until_s;
+            }
+        });
+        unplugged.advance(now_s, draws, |is_unplugged, seconds, _| {
+            let gained_s = if is_unplugged { -seconds } else { 2.0 * seconds };
+            *charge = (*charge + gained_s / BATTERY_S).clamp(0.0, 1.0);
+        });
+        metered.advance(now_s, draws, |_, _, _| {});
+        full_screen.advance(now_s, draws, |_, _, _| {});
     }
 
-    fn civil(&self, now_s: f64) -> Zoned {
-        let since = ((now_s * 1000.0) as i64).milliseconds();
-        self.midnight.checked_add(since).unwrap_or(self.midnight).to_zoned(self.zone.clone())
+    fn civil(&self, now: Mono) -> Zoned {
+        let since = i64::try_from(now.ms).unwrap_or(i64::MAX).milliseconds();
+        self.start.checked_add(since).unwrap_or(self.start).to_zoned(self.zone.clone())
     }
 
     /// What the sensors of a computer in good health would say.
@@ -164,26 +174,27 @@ impl Owner {
     fn next_look_s(&self, now_s: f64, wanted: &Preferences, decision: &Decision, civil: &Zoned) -> f64 {
         let facts = [self.there, self.unplugged, self.metered, self.full_screen].map(|fact| fact.changes_s);
         let mut next_s = facts.into_iter().fold(f64::INFINITY, f64::min);
-        let mut at_latest = |s: f64| next_s = if s > now_s { next_s.min(s) } else { next_s };
+        // What is due now already is due in a moment: times are whole milliseconds.
+        let mut at_latest = |s: f64| next_s = next_s.min(s.max(now_s + 0.001));
         match decision {
             Decision::Hold { until: Some(until), .. } => at_latest(now_s + until.duration_since(civil).as_secs_f64()),
-            Decision::Run { profile: ProfileName::InUse, .. } if !self.there.is_so => {
-                at_latest(self.last_input_s + 60.0 * wanted.idle_minutes.unwrap_or(0) as f64);
+            Decision::Hold { until: None, .. } => {}
+            Decision::Run { profile, .. } => {
+                if *profile == ProfileName::InUse && !self.there.is_so {
+                    at_latest(self.last_input_s + 60.0 * wanted.idle_minutes.unwrap_or(0) as f64);
+                }
+                if let Some(least) = wanted.charge_percent_min.filter(|_| self.unplugged.is_so) {
+                    // A little later: then it is below.
+                    at_latest(now_s + (self.charge - least as f64 / 100.0) * BATTERY_S + 1.0);
+                }
+                if let Some(end) = policy::next_end(&wanted.schedule, civil).filter(|_| !wanted.schedule.is_always()) {
+                    at_latest(now_s + end.duration_since(civil).as_secs_f64());
+                }
             }
-            _ => {}
         }
-        if let Decision::Run { .. } = decision
-            && let Some(least) = wanted.charge_percent_min.filter(|_| self.unplugged.is_so)
-        {
-            // A little later: then it is below.
-            at_latest(now_s + (self.charge - least as f64 / 100.0) * BATTERY_S + 1.0);
-        }
-        let week = &wanted.schedule;
-        if !week.is_always() {
-            let minute = |m: &i64| civil.checked_add(m.minutes()).is_ok_and(|at| !week.contains(at.datetime()));
-            let second_s = f64::from(civil.second()) + f64::from(civil.subsec_nanosecond()) * 1e-9;
-            let ends = matches!(decision, Decision::Run { .. }).then(|| (1..=HOURS_AHEAD_MIN).find(minute)).flatten();
-            at_latest(ends.map_or(f64::INFINITY, |m| now_s + 60.0 * m as f64 - second_s));
+        if !self.word.network && !self.metered.is_so {
+            // It may be used again before training is allowed.
+            at_latest(now_s + policy::settle(ReasonKind::Metered).as_secs_f64());
         }
         next_s
     }

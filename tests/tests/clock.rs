@@ -16,7 +16,8 @@ const DAY_S: i64 = 86_400;
 
 /// Debian's and Fedora's places.
 fn library() -> Option<PathBuf> {
-    let folders = ["/usr/lib/x86_64-linux-gnu/faketime", "/usr/lib/aarch64-linux-gnu/faketime", "/usr/lib64/faketime", "/usr/lib/faketime"];
+    let folders =
+        ["/usr/lib/x86_64-linux-gnu/faketime", "/usr/lib/aarch64-linux-gnu/faketime", "/usr/lib64/faketime", "/usr/lib/faketime"];
     let found = folders.iter().map(|folder| Path::new(folder).join("libfaketimeMT.so.1")).find(|file| file.exists());
     if found.is_none() {
         assert!(std::env::var_os("CI").is_none(), "libfaketime is missing; install faketime");

@@ -1,10 +1,12 @@
 //! `cargo xtask bench train`: how fast training is on each device of this machine, against the device's own ceiling, with
 //! Burn's own operations alone, with our kernels, and beside PyTorch where that is installed; and how memory grows.
+//! `cargo xtask bench codec`: the same question of the delta codecs.
 //!
 //! Each row is a process of its own (client/train/examples/bench.rs), so that one row's memory is not another's, and a
 //! device that fails takes one row with it.
 
 mod claims;
+mod codec;
 mod page;
 mod report;
 mod torch;
@@ -24,6 +26,12 @@ use std::{
 pub enum Bench {
     /// Tokens a second, share of the device's ceiling, and memory of training steps.
     Train(Options),
+    /// How fast deltas are encoded, and decoded and accumulated, beside a plain copy.
+    Codec {
+        /// Put the figures into docs/performance.md, in place of older ones of the same processor.
+        #[arg(long)]
+        docs: bool,
+    },
     /// Write docs/performance.md anew from docs/performance.json, without measuring.
     Page,
 }
@@ -56,9 +64,28 @@ pub struct Options {
 
 /// Builds the program, measures, prints, and keeps the figures where asked to.
 pub fn run(bench: &Bench, keeper: &Keeper) -> Result<()> {
-    let Bench::Train(options) = bench else { return keep(&root()?.join("docs"), Report::default()) };
-    let program = build(keeper)?;
-    let bench = Program { path: program, keeper };
+    let docs = root()?.join("docs");
+    match bench {
+        Bench::Train(options) => train(options, &docs, keeper),
+        Bench::Codec { docs: kept } => {
+            let codecs = codec::measure(processor(), keeper)?;
+            println!("{}", page::codecs(&codecs));
+            let report = Report { codecs: vec![codecs], ..Report::default() };
+            if *kept { keep(&docs, report) } else { Ok(()) }
+        }
+        Bench::Page => keep(&docs, Report::default()),
+    }
+}
+
+/// The processor's name, where the system tells it.
+fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or_else(|| std::env::consts::ARCH.into(), |(_, name)| name.trim().into())
+}
+
+fn train(options: &Options, docs: &Path, keeper: &Keeper) -> Result<()> {
+    let bench = Program { path: build(keeper)?, keeper };
     let found: Vec<Device> = bench.ask(&["devices".into()])?;
     let wanted = |d: &Device| options.devices.is_empty() || options.devices.contains(&d.device);
     let torch = torch::find(&options.python, keeper);
@@ -76,7 +103,7 @@ pub fn run(bench: &Bench, keeper: &Keeper) -> Result<()> {
             .with_context(|| format!("cannot write {}", file.display()))?;
     }
     if options.docs {
-        keep(&root()?.join("docs"), report)?;
+        keep(docs, report)?;
     }
     Ok(())
 }
@@ -102,9 +129,20 @@ impl Program<'_> {
     /// What it answers: the last line of its output, whatever comes after. Software drivers are known to crash when a
     /// process with their threads ends, and by then all is said.
     fn ask<T: DeserializeOwned>(&self, words: &[String]) -> Result<T> {
+        self.ask_with(words, None)
+    }
+
+    /// The same, where drivers keep what they compile in this folder, as they do for a worker.
+    fn ask_with<T: DeserializeOwned>(&self, words: &[String], caches: Option<&Path>) -> Result<T> {
         eprintln!("bench {}", words.join(" "));
+        let mut command = Command::new(&self.path);
+        command.args(words);
+        if let Some(folder) = caches {
+            let variables = ["XDG_CACHE_HOME", "MESA_SHADER_CACHE_DIR", "__GL_SHADER_DISK_CACHE_PATH"];
+            command.envs(variables.map(|variable| (variable, folder)));
+        }
         let log = std::env::temp_dir().join(format!("nightjar-bench-{}.log", std::process::id()));
-        let mut process = self.keeper.start("bench", Command::new(&self.path).args(words), &log)?;
+        let mut process = self.keeper.start("bench", &mut command, &log)?;
         let ended = process.wait(self.keeper, None);
         let output = std::fs::read_to_string(&log).unwrap_or_default();
         let _ = std::fs::remove_file(&log);
@@ -177,7 +215,9 @@ fn starts(bench: &Program<'_>, device: &Device) -> Result<Option<Starts>> {
     let folder = std::env::temp_dir().join(format!("nightjar-bench-{}-{}", std::process::id(), device.api));
     std::fs::create_dir_all(&folder)?;
     let words = ["start", &device.device, "0.8M", "2", "128", &folder.display().to_string()].map(str::to_owned);
-    let [new, known] = [bench.try_ask::<Start>(&words)?, bench.try_ask::<Start>(&words)?];
+    let start = || bench.ask_with::<Start>(&words, Some(&folder));
+    let [new, known] = [start(), start()];
+    bench.keeper.check()?;
     let _ = std::fs::remove_dir_all(&folder);
     Ok(new.ok().zip(known.ok()).map(|(new, known)| Starts { new_s: new.seconds, known_s: known.seconds }))
 }
@@ -240,6 +280,10 @@ fn keep(docs: &Path, new: Report) -> Result<()> {
             Some(old) => *old = machine,
             None => report.machines.push(machine),
         }
+    }
+    for codecs in new.codecs {
+        report.codecs.retain(|old| old.processor != codecs.processor);
+        report.codecs.push(codecs);
     }
     std::fs::write(&file, serde_json::to_string_pretty(&report)? + "\n")?;
     std::fs::write(docs.join("performance.md"), page::whole(&report))?;

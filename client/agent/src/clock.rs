@@ -3,16 +3,21 @@
 use nightjar_shared::time::Mono;
 use std::time::Duration;
 
-/// Now, since an origin that this process knows.
+/// The system's clock that counts through sleep; `Instant` stops there.
 #[cfg(target_os = "linux")]
+const THROUGH_SLEEP: rustix::time::ClockId = rustix::time::ClockId::Boottime;
+#[cfg(target_os = "macos")]
+const THROUGH_SLEEP: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
+
+/// Now, since an origin that this process knows.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
 pub fn mono_now() -> Mono {
-    // `Instant` is CLOCK_MONOTONIC on Linux, which stops in suspend.
-    let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let t = rustix::time::clock_gettime(THROUGH_SLEEP);
     Mono::from_origin(Duration::new(t.tv_sec.unsigned_abs(), t.tv_nsec.unsigned_abs() as u32))
 }
 
-/// Now, since an origin that this process knows. `Instant` counts through sleep on Windows; on macOS it does not yet.
-#[cfg(not(target_os = "linux"))]
+/// Now, since an origin that this process knows. `Instant` counts through sleep on Windows.
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
 pub fn mono_now() -> Mono {
     use std::{sync::OnceLock, time::Instant};
     static ORIGIN: OnceLock<Instant> = OnceLock::new();

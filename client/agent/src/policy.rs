@@ -15,6 +15,7 @@ pub use conditions::{CHARGE_MARGIN_PERCENT, FLOOR_MARGIN, TEMPERATURE_MARGIN_C};
 pub use memory::{Memory, STEP_DOWN_EVERY, STEP_UP_EVERY, STEPS, settle};
 pub use observation::{Observation, Power, Pressure, Reading};
 pub use reason::{Hurry, Reason, ReasonKind};
+pub use schedule::next_end;
 
 use crate::{
     preferences::{Preferences, Profile, threads_on},

@@ -40,8 +40,7 @@ pub trait Worker: Send {
     /// Passes a message on; `false` if it takes none, being stuck or gone.
     fn send(&mut self, message: to_worker::Body) -> bool;
     /// Stops it where it stands, whatever it is doing: within moments none of its threads runs, until [`Worker::thaw`].
-    /// Returns at once, and is harmless if it is frozen already. Where the system cannot do this (Windows) it is ended, and
-    /// [`WorkerEvent::Exited`] follows.
+    /// Returns at once.
     fn freeze(&mut self);
     /// Lets a frozen one go on.
     fn thaw(&mut self);

@@ -10,7 +10,7 @@ use clap::Args;
 use nightjar_agent::{
     control::Command,
     event_loop::{self, Setup},
-    home::Home,
+    home::{Home, HomeError, HomeLock},
     identity::Identity,
     join::{JoinError, Joined, Member},
     lease::LeaseKind,
@@ -24,8 +24,17 @@ use nightjar_shared::time::Wall;
 use std::{
     io::Write,
     process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
+    sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+
+/// Lines that wait to be printed.
+const LINES_WAITING_MAX: usize = 256;
+/// They are given so long at the end.
+const PRINTED_MAX: Duration = Duration::from_secs(2);
+/// Other commands hold the home's lock for a moment.
+const LOCK_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 pub(super) struct Join {
@@ -137,7 +146,7 @@ impl Task {
 
 /// Runs the agent in this process until it ends.
 fn agent(home: Home, preferences: PreferencesFile, task: Task, format: Format) -> Result<ExitCode> {
-    let _lock = home.lock()?;
+    let _lock = lock(&home)?;
     let membership = match Membership::load(&*home.disk()) {
         // It waits for an invite, and says so.
         Err(e @ (MembershipError::None | MembershipError::Damaged(_))) if task == Task::Volunteer => Err(e),
@@ -145,11 +154,9 @@ fn agent(home: Home, preferences: PreferencesFile, task: Task, format: Format) -
     };
     let identity = Identity::load_or_create(&home)?;
     let workshop = Box::new(workshop(&home)?);
-    // A pipe whose reader is gone must not end the training.
-    let say = Box::new(move |line: &str| {
-        // Scripts want the answer alone.
-        drop(if format.json { writeln!(std::io::stderr(), "{line}") } else { writeln!(std::io::stdout(), "{line}") });
-    });
+    let (lines, printed) = printer(format)?;
+    // Who reads slower than it speaks misses lines; the log has them all.
+    let say = Box::new(move |line: &str| drop(lines.try_send(line.to_owned())));
     let leave = task == Task::Leave;
     let setup = Setup {
         home,
@@ -166,13 +173,45 @@ fn agent(home: Home, preferences: PreferencesFile, task: Task, format: Format) -
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
-    let (ended, words) = match runtime.block_on(event_loop::run(setup))? {
+    let ended = runtime.block_on(event_loop::run(setup));
+    if printed.recv_timeout(PRINTED_MAX) == Err(RecvTimeoutError::Timeout) {
+        // Nobody reads: the last word would wait for ever.
+        return ended.map(|_| ExitCode::SUCCESS).map_err(Into::into);
+    }
+    let (ended, words) = match ended? {
         Ending::Left => ("left", "left the run".to_owned()),
         Ending::Asked => ("stopped", "stopped".to_owned()),
         Ending::RunOver(sentence) => ("run over", format!("the run is over: {sentence}")),
         Ending::Refused(sentence) => bail!("the coordinator refused this device: {sentence}"),
     };
     format.say(&serde_json::json!({ "ended": ended, "left": ended == "left" }), words)
+}
+
+/// The home for this process alone.
+fn lock(home: &Home) -> Result<HomeLock, HomeError> {
+    let asked = Instant::now();
+    loop {
+        match home.lock() {
+            Err(HomeError::InUse { .. }) if asked.elapsed() < LOCK_MAX => thread::sleep(LOCK_MAX / 20),
+            locked => return locked,
+        }
+    }
+}
+
+/// Prints lines in a thread of its own, so that a terminal that is held, or a pipe that nobody reads or whose reader is gone,
+/// stops nothing but the lines. The receiver disconnects once all is printed.
+fn printer(format: Format) -> Result<(SyncSender<String>, Receiver<()>)> {
+    let (lines, waiting) = mpsc::sync_channel::<String>(LINES_WAITING_MAX);
+    let (done, printed) = mpsc::channel();
+    let print = move || {
+        let _done: mpsc::Sender<()> = done;
+        for line in waiting {
+            // Scripts want the answer alone.
+            drop(if format.json { writeln!(std::io::stderr(), "{line}") } else { writeln!(std::io::stdout(), "{line}") });
+        }
+    };
+    thread::Builder::new().name("printer".into()).spawn(print).context("cannot start a thread")?;
+    Ok((lines, printed))
 }
 
 fn workshop(home: &Home) -> Result<Processes> {

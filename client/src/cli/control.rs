@@ -11,7 +11,7 @@ use clap::Args;
 use nightjar_agent::{
     control::{AgentStatus, Command, Why, Word, WordKind, timestamp},
     history::{Figures, log_lines},
-    home::Home,
+    home::{Home, HomeError},
     jiff::Zoned,
     membership::Membership,
     pause,
@@ -225,6 +225,12 @@ pub(super) fn in_words(why: &Why) -> String {
 
 /// Says that there is no agent, and what to do about it.
 pub(super) fn not_running(home: &Home, format: Format) -> Result<ExitCode> {
+    if matches!(home.lock(), Err(HomeError::InUse { .. })) {
+        bail!(
+            "an agent runs with this home folder, but does not answer here; it may hang, or XDG_RUNTIME_DIR may be another than \
+             where it was started: try again, or end it and start it anew"
+        );
+    }
     let reason: String = match Membership::load(&*home.disk()) {
         Ok(_) => {
             // Whoever started it may read nothing of what it told.

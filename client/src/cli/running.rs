@@ -55,6 +55,10 @@ impl Running {
     /// The agent of this home, if one answers.
     pub fn find(home: &Home) -> Option<Self> {
         let file = ControlFile::load(home)?;
+        if home.lock().is_ok() {
+            // Nobody runs. By now another program may listen where a killed agent did, and must not be told its token.
+            return None;
+        }
         let config =
             ureq::Agent::config_builder().timeout_global(Some(ANSWER_MAX)).proxy(None).http_status_as_error(false).build();
         let running = Running { file, http: config.into() };

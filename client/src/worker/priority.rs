@@ -33,9 +33,11 @@ mod system {
     }
 }
 
-/// Compiled by nobody's test: these lines have been read, not run.
+/// Compiled, not run.
 #[cfg(target_os = "macos")]
 mod system {
+    #![expect(unsafe_code, reason = "no safe crate at hand sets this")]
+
     const PRIO_DARWIN_PROCESS: i32 = 4;
     const PRIO_DARWIN_BG: i32 = 0x1000;
 
@@ -43,17 +45,18 @@ mod system {
         fn setpriority(which: i32, who: u32, priority: i32) -> i32;
     }
 
-    #[expect(unsafe_code, reason = "no safe crate at hand sets this")]
     pub(super) fn lower() {
         // SAFETY: all three arguments are plain numbers; 0 is this process.
         unsafe { setpriority(PRIO_DARWIN_PROCESS, 0, PRIO_DARWIN_BG) };
     }
 }
 
-/// Compiled by nobody's test: these lines have been read, not run. The idle class and not the "background mode", which
+/// Compiled, not run. The idle class and not the "background mode", which
 /// lowers the disk's priority as well but also trims a process's memory to a few megabytes.
 #[cfg(windows)]
 mod system {
+    #![expect(unsafe_code, reason = "no safe crate at hand sets this")]
+
     const IDLE_PRIORITY_CLASS: u32 = 0x40;
 
     #[link(name = "kernel32")]
@@ -62,7 +65,6 @@ mod system {
         fn SetPriorityClass(process: isize, class: u32) -> i32;
     }
 
-    #[expect(unsafe_code, reason = "no safe crate at hand sets this")]
     pub(super) fn lower() {
         // SAFETY: the first returns a constant that stands for this process and needs no closing.
         unsafe { SetPriorityClass(GetCurrentProcess(), IDLE_PRIORITY_CLASS) };

@@ -91,39 +91,52 @@ pub struct CheckpointStore<'a> {
     parameters: usize,
     /// Of the checkpoint to write next.
     sequence: u64,
+    /// Number and place of the newest that is whole: it takes reading all of both to find out.
+    newest: Option<(u64, LeaseProgress)>,
 }
 
 impl<'a> CheckpointStore<'a> {
     /// Uses the files `name.0` and `name.1`; a model with `parameters` parameters bounds what is read.
     pub fn open(disk: &'a dyn Disk, name: &str, parameters: usize) -> Result<Self, CheckpointError> {
-        let mut store = CheckpointStore { disk, name: name.into(), parameters, sequence: 0 };
-        store.sequence = store.newest()?.map_or(0, |(sequence, _)| sequence + 1);
+        let mut store = CheckpointStore { disk, name: name.into(), parameters, sequence: 0, newest: None };
+        store.newest = store.find_newest()?;
+        store.sequence = store.newest.map_or(0, |(sequence, _)| sequence + 1);
         Ok(store)
     }
 
     /// Saves; on return it is durable. The checkpoint before it is kept. Takes it, since each vector is let go as soon as it
     /// is encoded: a quarter of what training takes would else be in memory twice.
     pub fn save(&mut self, checkpoint: Checkpoint) -> Result<(), CheckpointError> {
+        let progress = checkpoint.progress;
         let bytes = encode(checkpoint, self.sequence, self.parameters)?;
         self.disk.write(&self.slot(self.sequence), &bytes).map_err(CheckpointError::Write)?;
+        self.newest = Some((self.sequence, progress));
         self.sequence += 1;
         Ok(())
     }
 
     /// The newest checkpoint that is whole and fits the model; `None` if there is none. A damaged one is passed over.
     pub fn load(&self) -> Result<Option<Checkpoint>, CheckpointError> {
-        let Some((sequence, _)) = self.newest()? else { return Ok(None) };
-        let bytes = self.disk.read(&self.slot(sequence)).map_err(CheckpointError::Read)?;
-        Ok(bytes.and_then(|bytes| decode(&bytes, self.parameters)))
+        let read = |newest: Option<(u64, LeaseProgress)>| {
+            let Some((sequence, _)) = newest else { return Ok(None) };
+            let bytes = self.disk.read(&self.slot(sequence)).map_err(CheckpointError::Read)?;
+            Ok(bytes.and_then(|bytes| decode(&bytes, self.parameters)))
+        };
+        match read(self.newest)? {
+            // Damaged since it was looked at: then the one before it.
+            None => read(self.find_newest()?),
+            whole => Ok(whole),
+        }
     }
 
     /// How far the checkpoint is that [`CheckpointStore::load`] gives.
-    pub fn progress(&self) -> Result<Option<LeaseProgress>, CheckpointError> {
-        Ok(self.newest()?.map(|(_, progress)| progress))
+    pub fn progress(&self) -> Option<LeaseProgress> {
+        self.newest.map(|(_, progress)| progress)
     }
 
     /// Removes both slots: the lease is done.
     pub fn clear(&mut self) -> Result<(), CheckpointError> {
+        self.newest = None;
         for slot in 0..2 {
             self.disk.remove(&self.slot(slot)).map_err(CheckpointError::Write)?;
         }
@@ -136,7 +149,7 @@ impl<'a> CheckpointStore<'a> {
 
     /// Number and place of the newest that is whole. Of two checkpoints in memory one would be for nothing, so their vectors
     /// are left where they are.
-    fn newest(&self) -> Result<Option<(u64, LeaseProgress)>, CheckpointError> {
+    fn find_newest(&self) -> Result<Option<(u64, LeaseProgress)>, CheckpointError> {
         let mut newest: Option<(u64, LeaseProgress)> = None;
         for slot in 0..2 {
             let name = self.slot(slot);

@@ -159,6 +159,10 @@ pub(crate) struct Gauge {
     open: Option<(ProfileToken, u64)>,
     stretches: Vec<Stretch>,
     longest_s: Option<f64>,
+    /// Seconds of the fastest micro-batch, and how many there were: the first is slower for reasons of its own.
+    took_s: Option<(f64, u32)>,
+    /// Whether what was measured has been written down.
+    remembered: bool,
 }
 
 /// Whether the `n`th micro-batch is measured.
@@ -179,6 +183,8 @@ impl Gauge {
             open: None,
             stretches: vec![],
             longest_s: None,
+            took_s: None,
+            remembered: false,
         }
     }
 
@@ -213,13 +219,32 @@ impl Gauge {
         self.ahead.done(took_s);
         let is_unusual = usual.zip(self.ahead.layer_s).is_some_and(|(usual, now)| now > FROZEN * usual);
         let was_frozen = is_unusual && took_s > FROZEN_S_MIN;
+        if !was_frozen {
+            let (fastest, times) = self.took_s.unwrap_or((took_s, 0));
+            self.took_s = Some((fastest.min(took_s), times + 1));
+        }
         let stretches = self.stretches.drain(..);
         if is_done
             && !was_frozen
             && let Some(longest) = stretches.filter_map(Stretch::submit_s).reduce(f64::max)
         {
             self.longest_s = Some(longest);
+            // At once for the first time: who is killed has no time for it at the end.
+            if !std::mem::replace(&mut self.remembered, true) {
+                self.remember();
+            }
         }
+    }
+
+    fn remember(&self) {
+        if let (Some(submits), Some(longest)) = (&self.submits, self.longest()) {
+            submits.remember(longest);
+        }
+    }
+
+    /// How long a micro-batch takes, once two have shown it.
+    pub fn took(&self) -> Option<Duration> {
+        self.took_s.filter(|(_, times)| *times > 1).map(|(took_s, _)| Duration::from_secs_f64(took_s))
     }
 
     fn open(&mut self) {
@@ -260,7 +285,7 @@ impl Gauge {
     /// What was measured does not hold any more.
     pub fn forget(&mut self) {
         self.abandon();
-        (self.ahead, self.begun, self.since, self.longest_s) = (Ahead::default(), 0, None, None);
+        (self.ahead, self.begun, self.since, self.longest_s, self.took_s) = (Ahead::default(), 0, None, None, None);
     }
 
     /// Whether a submit takes too long and cannot be made shorter by giving it fewer launches: there must be less in each.
@@ -272,9 +297,7 @@ impl Gauge {
 impl Drop for Gauge {
     fn drop(&mut self) {
         self.abandon();
-        if let (Some(submits), Some(longest)) = (&self.submits, self.longest()) {
-            submits.remember(longest);
-        }
+        self.remember();
     }
 }
 

@@ -32,7 +32,11 @@ use std::sync::OnceLock;
 
 /// How many of a head's scores are in memory for each query of such heads: those of a block, or none with the kernels.
 pub fn attention_scores(shape: Heads, device: &Device) -> usize {
-    if flash::holds(shape) && tuning::uses(Op::Attention, device) { 0 } else { shape.context.min(blocks::length(is_host(device))) }
+    if flash::holds(shape) && tuning::uses(Op::Attention, device) {
+        0
+    } else {
+        shape.context.min(blocks::length(is_host(device)))
+    }
 }
 
 /// What attention needs for one context length: rotary tables, and a mask where Burn's own operations run.

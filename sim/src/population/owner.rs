@@ -1,8 +1,25 @@
 //! A group's owners: their habits, and what they want, in the words of `prefs.toml`.
 
-use nightjar_agent::preferences::Preferences;
+use nightjar_agent::preferences::{Preference, Preferences};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// The preferences that a simulation heeds: it has no programs, no heat, and no memory or disk that others fill.
+const HEEDED: [&str; 13] = [
+    "policy",
+    "idle_minutes",
+    "schedule",
+    "on_battery",
+    "charge_percent_min",
+    "hold_on_metered",
+    "hold_on_full_screen",
+    "away_duty_percent",
+    "in_use_duty_percent",
+    "tokens_per_s_max",
+    "checkpoint_s",
+    "free_memory_on_yield",
+    "waive",
+];
 
 /// Owners use their computers now and then. Spells are exponential, whatever the hour.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,6 +99,9 @@ impl TryFrom<BTreeMap<String, toml::Value>> for Wanted {
     fn try_from(said: BTreeMap<String, toml::Value>) -> Result<Self, String> {
         let mut preferences = Preferences::default();
         for (key, value) in &said {
+            if !HEEDED.contains(&key.as_str()) && Preference::find(key).is_some() {
+                return Err(format!("owner.preferences: {key} changes nothing in a simulation; {} do", HEEDED.join(", ")));
+            }
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             preferences.set("owner.preferences", key, &text).map_err(|e| e.to_string())?;
         }

@@ -50,7 +50,7 @@ impl Traits {
             latency_s: g.latency_ms.of(index, draws).clamp(0.0, 60_000.0) / 1000.0,
             memory_bytes: (GIB * g.memory_gib.of(index, draws)) as u64,
             disk_bytes: (GIB * g.disk_gib.of(index, draws)) as u64,
-            time_zone_h: g.time_zone_h.of(index, draws),
+            time_zone_h: g.time_zone_h.of(index, draws).clamp(-12.0, 14.0),
             group: group.clone(),
         }
     }

@@ -132,13 +132,16 @@ impl World<'_> {
     }
 
     pub(super) fn worker_due(&mut self, number: u32, job: u32) {
-        if self.lot.falls("worker.report") {
-            let (now, training) = (self.now, &mut *self.training);
-            let killed = self.devices[number as usize].worker_killed(job, now, training);
-            return killed.map_or((), |event| self.device(number, event));
-        }
         let (now, training) = (self.now, &mut *self.training);
-        let Some(Reported { event, vanishes_s }) = self.devices[number as usize].worker_due(job, now, training) else { return };
+        let device = &mut self.devices[number as usize];
+        if device.has_nothing_to_say(job, now) {
+            return;
+        }
+        if self.lot.falls("worker.report") {
+            let event = device.worker_killed(now, training);
+            return self.device(number, event);
+        }
+        let Some(Reported { event, vanishes_s }) = device.worker_due(now, training) else { return };
         self.device(number, event);
         if let Some(away_s) = vanishes_s {
             let now_s = self.now_s();

@@ -8,15 +8,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 static FILE *report;
+static char cached_info[4096];
 
 static void told(const char *name, long result) {
     fprintf(report, "%s %ld %d\n", name, result < 0 ? -1L : 0L, result < 0 ? errno : 0);
@@ -79,6 +84,22 @@ __attribute__((constructor)) static void loaded(void) {
     told("write_tmp", opened("/tmp/nightjar-hostile", O_WRONLY | O_CREAT));
     told("delete_secret", getenv("HOSTILE_SECRET") ? unlink(getenv("HOSTILE_SECRET")) : -1);
     told("open_terminal", opened("/dev/tty", O_RDWR));
+    // What landlock does not see.
+    const char *secret = getenv("HOSTILE_SECRET");
+    struct timespec times[2] = {{0, 0}, {0, 0}};
+    told("chmod_secret", chmod(secret, 0666));
+    told("chmod_identity", chmod(getenv("HOSTILE_IDENTITY"), 0644));
+    told("chown_secret", chown(secret, getuid(), getgid()));
+    told("times_of_secret", utimensat(AT_FDCWD, secret, times, 0));
+    told("mark_secret", setxattr(secret, "user.nightjar", "x", 1, 0));
+    told("watch_secret", inotify_add_watch(inotify_init1(IN_CLOEXEC), secret, IN_OPEN));
+    told("shared_memory", shmctl(0, SHM_INFO, (struct shmid_ds *)(void *)cached_info));
+    struct rlimit limit = {4, 4};
+    told("limit_parent", prlimit(getppid(), RLIMIT_NOFILE, NULL, &limit));
+    told("slow_parent_down", setpriority(PRIO_PROCESS, getppid(), 19));
+    told("bind_parent", sched_setaffinity(getppid(), 0, NULL));
+    told("clone_a_world", syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, NULL, NULL, NULL, NULL));
+    told("clone3", syscall(SYS_clone3, NULL, 0));
 
     // What drivers do need.
     told("read_itself", opened("/proc/self/maps", O_RDONLY));

@@ -45,9 +45,12 @@ fn beside_burn(m: &Machine, size: &str) -> Option<Claim> {
     let figure = format!("{speed:.2} × as fast{in_memory}");
     let what = format!("all our kernels beside Burn alone, {size}");
     Some(match size {
-        "125M" => {
-            Claim { what, asked: "≥ 1.3 × as fast, or ≤ ½ of the memory", figure, held: speed >= 1.3 || memory.is_some_and(|times| times <= 0.5) }
-        }
+        "125M" => Claim {
+            what,
+            asked: "≥ 1.3 × as fast, or ≤ ½ of the memory",
+            figure,
+            held: speed >= 1.3 || memory.is_some_and(|times| times <= 0.5),
+        },
         _ => Claim { what, asked: "≥ 1 × as fast; one that does not gain is not used", figure, held: speed >= 1.0 },
     })
 }
@@ -136,12 +139,7 @@ mod tests {
         let [device, name, api, driver] = ["flex", "A", "flex", ""].map(String::from);
         Machine {
             device: Device { device, name, api, driver, software: true, gives_way: false },
-            ceiling: Some(Ceiling {
-                matmul_side: 1,
-                matmul_flops: 1.0,
-                matmul_flops_half: Some(100.0),
-                copy_bytes_per_s: 1.0,
-            }),
+            ceiling: Some(Ceiling { matmul_side: 1, matmul_flops: 1.0, matmul_flops_half: Some(100.0), copy_bytes_per_s: 1.0 }),
             rows: vec![
                 row("0.8M", "burn", 100.0, 1),
                 row("0.8M", "ours", 100.0 * less, 1),

@@ -1,8 +1,9 @@
 //! The figures as tables for people.
 
 use super::{
-    claims,
-    report::{Growth, Guest, Machine, Report, Row},
+    claims::{self, Claim},
+    codec,
+    report::{Codecs, Growth, Guest, Machine, Report, Row},
 };
 use std::fmt::Write;
 
@@ -37,6 +38,27 @@ pub fn whole(report: &Report) -> String {
         text.push('\n');
         text.push_str(&machine(m));
     }
+    for of_one in &report.codecs {
+        text.push('\n');
+        text.push_str(&codecs(of_one));
+    }
+    text
+}
+
+/// The delta codecs on one processor.
+pub fn codecs(codecs: &Codecs) -> String {
+    let mut text = format!(
+        "## Delta codecs, {}\n\nOne core, by `cargo xtask bench codec`; GB/s of dense f32 covered, beside a plain copy of {:.2} \
+         GB/s in the same run.\n\n",
+        codecs.processor,
+        codecs.copy / 1e9
+    );
+    judged(&mut text, &codec::claims(codecs));
+    text.push_str("| codec | encoded | decoded and accumulated |\n|---|---|---|\n");
+    for row in &codecs.rows {
+        let cell = |speed: f64| format!("{:.2} GB/s ({:.0} % of the copy)", speed / 1e9, 100.0 * speed / codecs.copy);
+        put(&mut text, format_args!("| {} | {} | {} |\n", row.name, cell(row.encode), cell(row.decode)));
+    }
     text
 }
 
@@ -59,7 +81,7 @@ pub fn machine(m: &Machine) -> String {
         }
         put(&mut text, format_args!("{}B/s copied (read and written).\n\n", si(c.copy_bytes_per_s)));
     }
-    asked(&mut text, m);
+    judged(&mut text, &claims::claims(m));
     if !m.rows.is_empty() {
         text.push_str(
             "| model | batch | way | tokens/s (worst–best step) | model FLOP/s | of the ceiling | memory | first step |\n",
@@ -80,13 +102,12 @@ pub fn machine(m: &Machine) -> String {
 }
 
 /// What must hold, and whether it does.
-fn asked(text: &mut String, m: &Machine) {
-    let all = claims::claims(m);
+fn judged(text: &mut String, all: &[Claim]) {
     if all.is_empty() {
         return;
     }
     text.push_str("| must hold | asked | figure | |\n|---|---|---|---|\n");
-    for claim in &all {
+    for claim in all {
         let verdict = if claim.held { "met" } else { "**missed**" };
         put(text, format_args!("| {} | {} | {} | {verdict} |\n", claim.what, claim.asked, claim.figure));
     }
@@ -226,7 +247,7 @@ mod tests {
         ] {
             assert!(super::machine(&kept).contains(part), "{part}\n{}", super::machine(&kept));
         }
-        let page = whole(&Report { machines: vec![kept] });
+        let page = whole(&Report { machines: vec![kept], codecs: vec![] });
         assert!(page.starts_with("# Performance") && !page.contains("None of these devices is a GPU"));
     }
 }

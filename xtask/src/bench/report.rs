@@ -6,6 +6,27 @@ use serde::{Deserialize, Serialize};
 #[derive(Default, Serialize, Deserialize)]
 pub struct Report {
     pub machines: Vec<Machine>,
+    /// The delta codecs on each processor.
+    #[serde(default)]
+    pub codecs: Vec<Codecs>,
+}
+
+/// The delta codecs on one core; all speeds in bytes a second of dense f32 covered.
+#[derive(Serialize, Deserialize)]
+pub struct Codecs {
+    pub processor: String,
+    /// Of a plain copy in the same run.
+    pub copy: f64,
+    pub rows: Vec<CodecRow>,
+}
+
+/// One codec.
+#[derive(Serialize, Deserialize)]
+pub struct CodecRow {
+    pub name: String,
+    pub encode: f64,
+    /// Decoded and accumulated.
+    pub decode: f64,
 }
 
 /// One device and its figures.

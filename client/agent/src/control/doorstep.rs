@@ -1,6 +1,7 @@
-//! Where the control API's connections come in. Other users of the computer can connect too: they get in the owner's way no
-//! more than so many connections can, and none that is silent is kept.
+//! Where the control API's connections come in. Other users of the computer can connect too: on Linux they are sent away;
+//! elsewhere they get in the owner's way no more than so many connections can, and none that is silent is kept.
 
+use super::ticket;
 use axum::{
     extract::connect_info::Connected,
     serve::{IncomingStream, Listener},
@@ -68,7 +69,14 @@ impl Listener for Doorstep {
                 break place;
             }
         };
-        let (stream, address) = Listener::accept(&mut self.listener).await;
+        let (stream, address) = loop {
+            let (stream, address) = Listener::accept(&mut self.listener).await;
+            let here = stream.local_addr();
+            // Another user's connection is closed at once, where the system tells whose it is.
+            if !here.is_ok_and(|here| ticket::is_of_this_user(address, here) == Some(false)) {
+                break (stream, address);
+            }
+        };
         let silence_max = self.silence_max;
         (Guest { stream, silence: Box::pin(sleep(silence_max)), silence_max, _place: place }, address)
     }

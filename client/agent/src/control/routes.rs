@@ -129,7 +129,8 @@ async fn issue(State(desk): State<Desk>) -> Response {
 
 /// Gives the token for a ticket.
 async fn enter(State(desk): State<Desk>, ConnectInfo(Caller(client)): ConnectInfo<Caller>, shown: String) -> Response {
-    if desk.tickets.redeem(&shown) && ticket::is_of_this_user(client, desk.file.address) {
+    // In this order: another user who has seen the ticket must not use it up.
+    if ticket::is_of_this_user(client, desk.file.address) == Some(true) && desk.tickets.redeem(&shown) {
         desk.file.token.into_response()
     } else {
         (StatusCode::FORBIDDEN, "this link has been used, or is too old").into_response()

@@ -36,25 +36,25 @@ impl Tickets {
     }
 }
 
-/// Whether the other end of a connection over loopback belongs to a process of this user; `false` where that cannot be told.
+/// Whether the other end of a connection over loopback belongs to a process of this user; `None` where that cannot be told.
 #[cfg(target_os = "linux")]
-pub(super) fn is_of_this_user(client: SocketAddr, server: SocketAddr) -> bool {
-    let (SocketAddr::V4(client), SocketAddr::V4(server)) = (client, server) else { return false };
+pub(super) fn is_of_this_user(client: SocketAddr, server: SocketAddr) -> Option<bool> {
+    let (SocketAddr::V4(client), SocketAddr::V4(server)) = (client, server) else { return None };
     // The kernel writes addresses as numbers of this machine's byte order.
     let written = |end: std::net::SocketAddrV4| format!("{:08X}:{:04X}", u32::from_ne_bytes(end.ip().octets()), end.port());
     let ends = [written(client), written(server)];
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
     let owner = table.lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         (words.get(1..3)? == ends).then(|| words.get(7)?.parse::<u32>().ok())?
     });
-    owner == Some(rustix::process::geteuid().as_raw())
+    owner.map(|owner| owner == rustix::process::geteuid().as_raw())
 }
 
 /// Elsewhere browsers are shown a file, and nobody comes with a ticket.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn is_of_this_user(_: SocketAddr, _: SocketAddr) -> bool {
-    false
+pub(super) fn is_of_this_user(_: SocketAddr, _: SocketAddr) -> Option<bool> {
+    None
 }
 
 #[cfg(test)]
@@ -88,9 +88,9 @@ mod tests {
         let server = listener.local_addr().unwrap();
         let stream = std::net::TcpStream::connect(server).unwrap();
         let client = stream.local_addr().unwrap();
-        assert!(is_of_this_user(client, server));
+        assert_eq!(is_of_this_user(client, server), Some(true));
         drop((stream, listener));
         // Process 1's listener, if it has one, is no connection; and this one is gone.
-        assert!(!is_of_this_user(server, client));
+        assert_ne!(is_of_this_user(server, client), Some(true));
     }
 }

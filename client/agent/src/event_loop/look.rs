@@ -76,7 +76,11 @@ impl Agent {
     fn in_a_run(&self, outcome: Outcome) -> Outcome {
         match &self.member {
             Ok(_) => outcome,
-            Err(why) => Outcome { decision: Decision::not_joined(why), hurry: Hurry::None, ..outcome },
+            Err(why) => {
+                // The system still waits for whoever has asked it to wait before it sleeps.
+                let hurry = if outcome.hurry == Hurry::Sleep { Hurry::Sleep } else { Hurry::None };
+                Outcome { decision: Decision::not_joined(why), hurry, ..outcome }
+            }
         }
     }
 

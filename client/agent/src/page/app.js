@@ -66,7 +66,11 @@ function show(s) {
 function next(s, state) {
   const until = time(s.why.until), now = new Date();
   if (state === 'stranger') return 'The people of a run give you an invite: a link that you paste here.';
-  if (state === 'paused') return until ? `It goes on ${when(until)}, in ${length(until - now)}.` : 'It stays so until you resume.';
+  if (state === 'paused') {
+    if (until) return `It goes on ${when(until)}, in ${length(until - now)}.`;
+    const end = s.override?.kind === 'pause' ? time(s.override.until) : null;
+    return end ? `The pause ends ${when(end)}; then it goes on as soon as nothing else is in its way.` : 'It stays so until you resume.';
+  }
   if (state === 'hold') return until && until > now ? `It may go on ${when(until)}, in ${length(until - now)}.` : opening(s.why.kind);
   if (until && until > now) return `It tries again ${when(until)}, in ${length(until - now)}.`;
   const forced = s.override?.kind === 'run_now' ? time(s.override.until) : null;

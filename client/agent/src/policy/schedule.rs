@@ -1,27 +1,40 @@
-//! When the owner's hours begin next. Hours are what the clock on the wall shows, so a day with a change of that clock needs
+//! When the owner's hours begin next, or end. Hours are what the clock on the wall shows, so a day with a change of that clock needs
 //! care: the answer is the first instant that is truly within the hours.
 
 use crate::preferences::Week;
-use jiff::{ToSpan, Zoned, civil::DateTime};
+use jiff::{
+    ToSpan, Zoned,
+    civil::{Date, DateTime},
+};
 
 /// Hours that fall into the hour which a clock jumps over come a week later, at most this many times.
 const DAYS_AHEAD: i32 = 29;
 
 /// The first instant after `now` within the hours; `None` if none comes in four weeks. Meant for a `now` outside of them.
 pub(super) fn next_start(week: &Week, now: &Zoned) -> Option<Zoned> {
+    next(now, |day| week.starts_on(day).collect(), |at| week.contains(at))
+}
+
+/// The first instant after `now` outside of the hours; `None` if none comes in four weeks. Meant for a `now` within them.
+pub fn next_end(week: &Week, now: &Zoned) -> Option<Zoned> {
+    next(now, |day| week.ends_on(day).collect(), |at| !week.contains(at))
+}
+
+/// The first instant after `now` that is wanted, of a day's times and the changes of the clock.
+fn next(now: &Zoned, times_of: impl Fn(Date) -> Vec<DateTime>, is_wanted: impl Fn(DateTime) -> bool) -> Option<Zoned> {
     let zone = now.time_zone();
-    let is_start = |at: &Zoned| at > now && week.contains(at.datetime());
+    let is_wanted = |at: &Zoned| at > now && is_wanted(at.datetime());
     let at = |civil: DateTime| {
         // Shown twice, a time is two instants; jumped over, it is none, and both of these are beside the jump.
         let ambiguous = zone.to_ambiguous_zoned(civil);
         [ambiguous.clone().earlier(), ambiguous.later()].into_iter().flatten()
     };
     let days = (0..DAYS_AHEAD).filter_map(|days| now.date().checked_add(days.days()).ok());
-    let by_hours = days.flat_map(|day| week.starts_on(day)).flat_map(at);
+    let by_hours = days.flat_map(times_of).flat_map(at);
     let last = now.checked_add((24 * DAYS_AHEAD).hours()).ok()?;
     // A change of the clock can lead into the hours.
     let changes = zone.following(now.timestamp()).map(|t| t.timestamp().to_zoned(zone.clone())).take_while(|at| *at < last);
-    by_hours.chain(changes).filter(is_start).min()
+    by_hours.chain(changes).filter(is_wanted).min()
 }
 
 #[cfg(test)]
@@ -32,6 +45,20 @@ mod tests {
     fn next(hours: &str, now: &str) -> String {
         let now: Zoned = now.parse().unwrap();
         next_start(&Week::parse(hours).unwrap(), &now).map_or("never".into(), |at| at.to_string())
+    }
+
+    #[test]
+    fn the_hours_end() {
+        let end = |hours: &str, now: &str| {
+            let now: Zoned = now.parse().unwrap();
+            next_end(&Week::parse(hours).unwrap(), &now).map_or("never".into(), |at| at.to_string())
+        };
+        assert_eq!(end("22:00-07:30", "2026-06-10T23:00[Europe/Berlin]"), "2026-06-11T07:30:00+02:00[Europe/Berlin]");
+        assert_eq!(end("mon-fri 00:00-24:00", "2026-06-10T12:00[Europe/Berlin]"), "2026-06-13T00:00:00+02:00[Europe/Berlin]");
+        assert_eq!(end("09:00-12:00, 11:00-13:00", "2026-06-10T10:00[UTC]"), "2026-06-10T13:00:00+00:00[UTC]");
+        assert_eq!(end("00:00-24:00", "2026-06-10T12:00[UTC]"), "never");
+        // The clock jumps from 02:00 over the end of the hours.
+        assert_eq!(end("01:00-02:30", "2026-03-29T01:59[Europe/Berlin]"), "2026-03-29T03:00:00+02:00[Europe/Berlin]");
     }
 
     #[test]

@@ -82,6 +82,15 @@ impl Week {
             .filter_map(move |h| Time::new((h.start / 60) as i8, (h.start % 60) as i8, 0, 0).ok())
             .map(move |t| day.to_datetime(t))
     }
+
+    /// The times of a day at which hours end, whichever day they began on.
+    pub fn ends_on(&self, day: Date) -> impl Iterator<Item = DateTime> {
+        let (today, yesterday) = (bit(day.weekday()), bit(day.weekday().previous()));
+        // Those that end at midnight end with the day before.
+        let ends_on = move |h: &Hours| if h.end == DAY_MINUTES || h.start >= h.end { yesterday } else { today };
+        let ends = self.hours.iter().filter(move |h| h.days & ends_on(h) != 0).map(|h| h.end % DAY_MINUTES);
+        ends.filter_map(move |end| Time::new((end / 60) as i8, (end % 60) as i8, 0, 0).ok()).map(move |t| day.to_datetime(t))
+    }
 }
 
 impl Hours {

@@ -1,9 +1,11 @@
 //! What the agent can see of the computer that it runs on. Sensors only look; [`crate::policy`] judges. They wait for events
 //! where the system has them, in tasks and threads of their own, and write on a board that [`Sense::observe`] reads at once.
 
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only on Linux do several sources compete"))]
 mod board;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "elsewhere input is never told at once"))]
 mod facts;
 mod gather;
 mod host_fed;

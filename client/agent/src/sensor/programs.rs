@@ -12,6 +12,7 @@ use std::{
 /// Everything is looked at anew after this time.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 /// A process is looked at so often.
+#[cfg(target_os = "linux")]
 const LOOKS: u8 = 2;
 /// The kernel cuts a process's short name off here.
 #[cfg(target_os = "linux")]

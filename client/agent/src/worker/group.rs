@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(super) struct Group {
     /// 0 once it is gone.
     leader: AtomicU32,
+    /// Ends it with this process, which Linux does for the worker by itself.
+    #[cfg(windows)]
+    _tie: Option<windows::Tie>,
 }
 
 /// What is done to a group.
@@ -27,7 +30,13 @@ pub(super) enum Act {
 impl Group {
     /// The group that the child `leader` was started as the first of.
     pub fn of(leader: u32) -> Self {
-        Group { leader: AtomicU32::new(leader) }
+        #[cfg(windows)]
+        let _tie = windows::tie(leader).inspect_err(|e| tracing::warn!("the worker may outlive the agent: {e}")).ok();
+        Group {
+            leader: AtomicU32::new(leader),
+            #[cfg(windows)]
+            _tie,
+        }
     }
 
     /// Its number, while it is there.

@@ -40,7 +40,8 @@ const EVALUATED_AT_ONCE: usize = 16;
 const RUNTIME_BYTES: u64 = 192 << 20;
 /// Numbers kept for each parameter at the worst moment, a checkpoint in the middle of a step: weights, two moments, a gradient,
 /// the base and a flat copy of the weights while it trains, and what is saved: weights, moments, the sum of the step's
-/// gradients, and the file's bytes of one of them at a time. At the lease's ends it is about as many.
+/// gradients, and the file's bytes of one of them at a time. At the lease's ends it is about as many. Measured on the
+/// processor, with 4 × 128 tokens at once: 2225 MiB at the peak of 2278 reckoned for 40 M parameters, 597 of 793 for 10 M.
 const STATE_FLOATS: u64 = 12;
 
 /// A lease that could not be carried out.
@@ -202,12 +203,13 @@ impl Bench {
         room: &Room<'_>,
     ) -> Result<(Trainer, LeaseProgress, bool), WorkError> {
         let base_version = job.base.as_ref().map_or(0, |b| b.version);
-        let saved = store.progress()?.is_some_and(|p| (p.lease_id, p.base_version) == (job.lease_id, base_version));
+        let saved = store.progress().is_some_and(|p| (p.lease_id, p.base_version) == (job.lease_id, base_version));
         let cut = self.cut.take().filter(|cut| !saved && cut.leads_to(job));
         if let Some(cut) = cut
             && let Some((_, _, mut trainer)) = self.trainer.take()
         {
             let progress = cut.moved_onto(flat, &mut trainer)?;
+            self.halve(&mut trainer);
             return Ok((trainer, LeaseProgress { lease_id: job.lease_id, base_version, ..progress }, true));
         }
         let checkpoint = if saved { store.load()? } else { None };
@@ -246,14 +248,18 @@ impl Bench {
                 trainer
             }
         };
-        // An earlier lease's weights may have been too large for half the width; these may not be.
+        self.halve(&mut trainer);
+        trainer.set_portion(portion);
+        trainer.load_moments(moments)?;
+        Ok(trainer)
+    }
+
+    /// An earlier lease's weights may have been too large for half the width; these may not be.
+    fn halve(&self, trainer: &mut Trainer) {
         if trainer.precision() != self.precision {
             tracing::info!("half the width is tried again");
             trainer.set_precision(self.precision);
         }
-        trainer.set_portion(portion);
-        trainer.load_moments(moments)?;
-        Ok(trainer)
     }
 
     /// The trainer stays for what comes next.

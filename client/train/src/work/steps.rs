@@ -25,6 +25,10 @@ use std::{
 /// Progress is told at most this often.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
+/// A micro-batch takes no longer than this, if it can be made of fewer samples: that much is lost at most, beside what the
+/// last checkpoint does not have.
+const MICRO_BATCH_MAX: Duration = Duration::from_secs(10);
+
 /// Where the steps lead.
 pub(super) enum Course<'a, 'd> {
     /// To a lease's delta: they are saved here on the way.
@@ -105,18 +109,20 @@ impl Steps<'_, '_> {
             self.progress.tokens += report.tokens;
             // The update is under way still.
             self.gauge.end();
+            self.progress.train_s = train_s_before + start.elapsed().as_secs_f64();
+            // Before the pauses that the owner's limits ask for, which may be longer than a process lives.
+            let is_due = is_due(self.saved, self.job);
+            if is_due && self.progress.steps < self.job.steps.into() {
+                self.save()?;
+            }
             let heard = || heard(self.room) || self.course.is_over();
             self.duty.rest(heard);
             duty::pace(start, self.progress.tokens - tokens_before, self.job.tokens_per_s_max, heard);
-            // The pauses that the owner's limits ask for belong to the work: it goes as fast as it may.
+            // They belong to the work: it goes as fast as it may.
             self.progress.train_s = train_s_before + start.elapsed().as_secs_f64();
             self.answer()?;
             if self.course.is_over() {
                 return Ok(());
-            }
-            let is_due = is_due(self.saved, self.job);
-            if is_due && self.progress.steps < self.job.steps.into() {
-                self.save()?;
             }
             if is_due || self.told.elapsed() >= TELL_EVERY {
                 self.tell();
@@ -138,14 +144,28 @@ impl Steps<'_, '_> {
                 self.gauge.forget();
                 continue;
             }
-            let (room, duty, gauge) = (self.room, &mut self.duty, &mut self.gauge);
+            // What is half done cannot be saved.
+            if let Some(samples) = self.gauge.took().and_then(|took| in_time(portion.micro_batch, took)) {
+                tracing::info!("{} samples at once take too long; {samples} from here on", portion.micro_batch);
+                self.samples_max = samples;
+                self.gauge.forget();
+                continue;
+            }
+            self.bearing.begin(portion.bytes(&self.spec.model, batch.context(), &self.device));
+            let (room, duty, gauge, bearing) = (self.room, &mut self.duty, &mut self.gauge, &mut *self.bearing);
             let (job, saved, mut has_more) = (self.job, self.saved, false);
             let go_on = |gate| {
-                // There is a micro-batch more to save from the second on.
+                // From the second on there is a micro-batch more to save, and one that the device has borne. It is saved before
+                // the pause that the duty asks for.
+                if gate != Gate::Layer && std::mem::replace(&mut has_more, true) {
+                    gauge.end();
+                    bearing.end();
+                    if is_due(saved, job) {
+                        return false;
+                    }
+                }
                 pass(gate, gauge, duty, room, || heard(room))
-                    && (gate == Gate::Layer || !(std::mem::replace(&mut has_more, true) && is_due(saved, job)))
             };
-            self.bearing.begin(portion.bytes(&self.spec.model, batch.context(), &self.device));
             match self.trainer.step_while(batch, rate, go_on) {
                 Ok(report) => {
                     self.bearing.end();
@@ -223,6 +243,12 @@ impl Course<'_, '_> {
     }
 }
 
+/// How many samples at once take no longer than they may, where so many took so long.
+fn in_time(samples: usize, took: Duration) -> Option<usize> {
+    let share = MICRO_BATCH_MAX.as_secs_f64() / took.as_secs_f64();
+    (share < 1.0 && samples > 1).then(|| ((samples as f64 * share) as usize).max(1))
+}
+
 /// Whether the last checkpoint is as old as one may be.
 fn is_due(saved: Instant, job: &Train) -> bool {
     saved.elapsed() >= Duration::from_millis(job.checkpoint_ms)
@@ -253,4 +279,17 @@ pub(super) fn stopped(room: &Room<'_>) -> bool {
 fn heard(room: &Room<'_>) -> bool {
     room.live.give_sign();
     stopped(room) || room.live.checkpoint_asked()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_micro_batch_that_takes_too_long_has_fewer_samples() {
+        let s = Duration::from_secs;
+        assert_eq!(in_time(14, s(83)), Some(1));
+        assert_eq!(in_time(14, s(20)), Some(7));
+        assert_eq!([in_time(14, s(10)), in_time(1, s(1000))], [None, None]);
+    }
 }

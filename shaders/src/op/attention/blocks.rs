@@ -90,18 +90,20 @@ pub fn backward(dout: Tensor<2>, saved: Saved, shape: Heads, tables: &Tables) ->
 /// A block's probabilities, `[batch, kv, group·block, block.end]`.
 fn probabilities(q: &Tensor<4>, k: &Tensor<4>, block: Range<usize>, shape: Heads, tables: &Tables) -> Tensor<4> {
     let k = if block.end == shape.context { k.clone() } else { k.clone().narrow(2, 0, block.end) };
-    let scores = q.clone().matmul(k.transpose());
-    if is_host(&scores.device()) {
+    if is_host(&k.device()) {
+        let scores = q.clone().matmul(k.transpose());
         let mut scores = Target::of(scores).expect("is_host said so");
         cpu::softmax::forward(scores.slice(), block.len(), block.end, scale(shape));
         return scores.tensor();
     }
+    // Scaled before the product, which in f16 would end at 65504.
+    let scores = q.clone().mul_scalar(scale(shape)).matmul(k.transpose());
     // Rows of stacked heads apart: one mask serves them all.
     let (dims, dtype) = (scores.dims(), scores.dtype());
     let apart = [shape.batch * shape.kv, shape.heads / shape.kv, block.len(), block.end];
     let hidden = hidden(block, shape, tables, &scores.device()).unsqueeze::<4>().expand(apart);
     // A row's sum wants more digits than a product's type may have.
-    let scores = scores.reshape(apart).cast(DType::F32).mul_scalar(scale(shape));
+    let scores = scores.reshape(apart).cast(DType::F32);
     softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 3).cast(dtype).reshape(dims)
 }
 

@@ -68,7 +68,7 @@ pub fn codecs() -> Study {
         })
         .into();
     goals.push(Goal {
-        words: "Up ≤ 0.155 bit a parameter".into(),
+        words: "Up ≤ 0.155 bit a parameter, in deltas".into(),
         variant: ours(64),
         column: Column::mean("bit up", Measure::Extra("bits_up_per_parameter_and_delta".into())),
         bound: Bound::AtMost(0.155),

@@ -76,12 +76,17 @@ pub fn full_screen() -> Reading<bool> {
 }
 
 pub fn metered() -> Reading<bool> {
-    // Without a connection there is no profile, and nothing to pay for.
-    let Ok(profile) = NetworkInformation::GetInternetConnectionProfile() else { return Reading::Known(false) };
+    let unknown = |e: windows::core::Error| Reading::Unknown(format!("Windows does not tell what the network costs ({e})"));
+    let profile = match NetworkInformation::GetInternetConnectionProfile() {
+        Ok(profile) => profile,
+        // No connection, no profile: nothing to pay for.
+        Err(none) if none.code().is_ok() => return Reading::Known(false),
+        Err(e) => return unknown(e),
+    };
     match profile.GetConnectionCost().and_then(|cost| cost.NetworkCostType()) {
         Ok(NetworkCostType::Unrestricted) => Reading::Known(false),
         Ok(NetworkCostType::Fixed | NetworkCostType::Variable) => Reading::Known(true),
         Ok(_) => Reading::Unknown("Windows does not know what the network costs".into()),
-        Err(e) => Reading::Unknown(format!("Windows does not tell what the network costs ({e})")),
+        Err(e) => unknown(e),
     }
 }
