@@ -241,7 +241,7 @@ mod tests {
         let mut ahead = Ahead { lease_id: 1, progress: Progress::new(at(0.0), 2.0), steps_max: 20 };
         assert_eq!(ahead.at(at(9.0)).0, 5);
         ahead.progress.stretch(100.0, at(9.0), 20);
-        assert_eq!([ahead.at(at(10.0)).0, ahead.at(at(110.0)).0, ahead.at(at(309.0)).0], [5, 6, 7]);
+        assert_eq!([ahead.at(at(10.0)).0, ahead.at(at(110.0)).0, ahead.at(at(310.0)).0], [5, 6, 7]);
         let (taken, progress) = ahead.at(at(1e6));
         assert_eq!(taken, 20);
         assert!((progress.spent_s_with(20) - (9.0 + 15.5 * 200.0)).abs() < 1e-6, "{progress:?}");

@@ -129,7 +129,9 @@ fn facts_do_not_move_each_other() {
     let owner = "away_s = 7200, there_s = 600";
     let [alone, beside] = ["", ", full_screen = { every_s = 1000, for_s = 100 }, preferences = { hold_on_full_screen = false }"]
         .map(|more| turns(&words(&format!("owner = {{ {owner}{more} }}"), 0.0, 100.0)));
-    assert!(alone.len() > 10 && alone == beside);
+    assert!(alone.len() > 10 && alone.len() == beside.len(), "{} turns, {}", alone.len(), beside.len());
+    // To a few milliseconds: it is looked at other moments.
+    assert!(alone.iter().zip(&beside).all(|(a, b)| (a - b).abs() < 1e-5), "{alone:?} {beside:?}");
 }
 
 #[test]
