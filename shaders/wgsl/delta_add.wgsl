@@ -1,6 +1,9 @@
 // Adds `share` times a sparse delta: unpacks each chunk's entries (place, sign, which magnitude) and adds to the values
 // they name. One workgroup a chunk; a chunk's places differ, so no two invocations meet. The twin is
 // shared::delta::add_scaled, whose bits these are.
+//
+// Why: to add a delta to weights that are on the GPU, it need not be made dense on the CPU and sent there whole: at 64 of
+// 4096 values its entries are a fortieth of that, and only the weights that they name are touched.
 
 struct Shape {
     chunks: u32,

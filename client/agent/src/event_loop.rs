@@ -168,6 +168,8 @@ struct Agent {
     /// What was said last of the preferences' file.
     config_error: Option<String>,
     sensors: Box<dyn Sense>,
+    /// When it started.
+    begun: Mono,
     clocks: Clocks,
     word: OwnersWord,
     decision: Decision,
@@ -271,6 +273,7 @@ impl Agent {
         let (now, civil) = (clock::mono_now(), Zoned::now());
         let mut agent = Agent {
             sensors: eyes(look::wants(&home, wanted), changed.clone()),
+            begun: now,
             clocks: Clocks::new(now, wall_now()),
             word: OwnersWord::open(&*disk, wall_now(), now)?,
             decision: Decision::starting(),

@@ -12,7 +12,7 @@ use nightjar_agent::{
     control::{AgentStatus, Command, Why, Word, WordKind, timestamp},
     history::{Figures, log_lines},
     home::{Home, HomeError},
-    jiff::Zoned,
+    jiff::{Timestamp, ToSpan, Zoned, tz::TimeZone},
     membership::Membership,
     pause,
     policy::ReasonKind,
@@ -215,8 +215,11 @@ fn span(length: Option<Duration>) -> String {
 }
 
 pub(super) fn in_words(why: &Why) -> String {
-    // To the minute, and without the offset: a person knows where they are.
-    let until = why.until.as_ref().map(|until| until.get(..16).unwrap_or(until).replace('T', " "));
+    // To the minute, rounded up, so that it is never past; and without the offset: a person knows where they are.
+    let until = why.until.as_ref().map(|until| match until.parse::<Timestamp>().map(|at| at + 59.seconds()) {
+        Ok(at) => at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string(),
+        Err(_) => until.clone(),
+    });
     match until {
         Some(until) => format!("{} (until {until})", why.reason),
         None => why.reason.clone(),

@@ -13,6 +13,8 @@ use nightjar_agent::{
 };
 use std::{fs, path::Path, process::ExitCode};
 
+/// What was written while somebody else changed the preferences.
+const KEPT_FILE: &str = "prefs.edited.toml";
 /// What is being edited, beside the file itself.
 const DRAFT_FILE: &str = "prefs.draft.toml";
 
@@ -124,8 +126,9 @@ fn edit(home: &Home, open: impl Fn(&Path) -> Result<()>) -> Result<ExitCode> {
     let modified = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
     // A copy that is newer than the file was left with a mistake the last time.
     let goes_on = modified(&draft).is_some() && modified(&draft) > modified(file.path());
+    let before = file.text()?;
     if !goes_on {
-        let text = file.text()?.unwrap_or_else(template);
+        let text = before.clone().unwrap_or_else(template);
         home.write_private(DRAFT_FILE, text.as_bytes()).context("cannot write a copy to edit")?;
     }
     if let Err(failed) = open(&draft) {
@@ -139,6 +142,15 @@ fn edit(home: &Home, open: impl Fn(&Path) -> Result<()>) -> Result<ExitCode> {
         fs::remove_file(&draft).context("cannot remove the copy")?;
         println!("nothing has changed");
         return Ok(ExitCode::SUCCESS);
+    }
+    if file.text()? != before {
+        home.write_private(KEPT_FILE, after.as_bytes()).context("cannot keep what you wrote")?;
+        fs::remove_file(&draft).context("cannot remove the copy")?;
+        let kept = home.path(KEPT_FILE);
+        anyhow::bail!(
+            "the preferences were changed elsewhere while you edited them, and stay so; what you wrote is in {}",
+            kept.display()
+        );
     }
     if let Err(mistake) = file.replace(&after) {
         // The line is right, but the file that it stands in is the copy.
@@ -285,6 +297,23 @@ mod tests {
     }
 
     /// A file with a mistake can be mended, though there was never a good one.
+    #[test]
+    fn an_edit_does_not_undo_what_was_set_meanwhile() {
+        let (_folder, home) = home("meanwhile");
+        set(&home, "idle_minutes", "7", Format::default()).unwrap();
+        let types_late = |path: &Path| {
+            types("idle_minutes = 7", "idle_minutes = 9")(path)?;
+            set(&home, "schedule", "22:00-07:00", Format::default()).map(drop)
+        };
+        let told = edit(&home, types_late).unwrap_err().to_string();
+        let kept = home.path(KEPT_FILE);
+        assert!(told.contains(&kept.display().to_string()), "{told}");
+        assert!(fs::read_to_string(kept).unwrap().contains("idle_minutes = 9"));
+        let file = PreferencesFile::load(&home.config_path(PREFERENCES_FILE), &home.path(LAST_GOOD_FILE), &[]).unwrap();
+        let wanted = file.preferences();
+        assert_eq!((wanted.idle_minutes, wanted.schedule.to_string()), (Some(7), "22:00-07:00".into()));
+    }
+
     #[test]
     fn an_edit_mends_a_file_that_cannot_be_read() {
         let (_folder, home) = home("mend");

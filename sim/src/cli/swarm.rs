@@ -67,7 +67,13 @@ pub fn swarm(options: &Options) -> Result<()> {
             if i >= *seeds {
                 return;
             }
-            let outcome = simulate(&size.scene(first + i));
+            let seed = first + i;
+            // A promise may be an assertion: its seed is told like any other fault's.
+            let Ok(outcome) = std::panic::catch_unwind(|| simulate(&size.scene(seed))) else {
+                bar.suspend(|| println!("seed {seed}: panicked, see above; again: nightjar-sim replay {seed}"));
+                bar.inc(1);
+                continue;
+            };
             for fault in &outcome.faults {
                 bar.suspend(|| println!("seed {}: {fault}", outcome.seed));
             }

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// How many of a row's seconds a byte took, as criterion writes it.
+/// How long a row took, as criterion writes it.
 #[derive(Deserialize)]
 struct Estimates {
     mean: Estimate,
@@ -70,7 +70,8 @@ fn speed(folder: &Path) -> Result<f64> {
     let open = |name: &str| fs::read(new.join(name)).with_context(|| format!("{} is missing", new.join(name).display()));
     let estimates: Estimates = serde_json::from_slice(&open("estimates.json")?)?;
     let benchmark: Benchmark = serde_json::from_slice(&open("benchmark.json")?)?;
-    Ok(benchmark.throughput.bytes / (estimates.mean.point_estimate * 1e-9))
+    // Criterion counts nanoseconds.
+    Ok(benchmark.throughput.bytes * 1e9 / estimates.mean.point_estimate)
 }
 
 /// What is asked of them: the sparse codec at k 64 by the second, the dense ones beside the copy.

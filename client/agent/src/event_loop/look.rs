@@ -13,6 +13,8 @@ use jiff::Zoned;
 use nightjar_shared::{disk::Disk, time::Mono};
 use std::time::Duration;
 
+/// By then all sensors have answered, or will not.
+const READY_MAX: Duration = Duration::from_secs(15);
 /// Until the sensors have been asked once.
 const FIRST_LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -38,8 +40,9 @@ impl Agent {
         let civil = Zoned::now();
         self.look_at_clocks(now);
         self.count_traffic(&civil);
-        if self.decision == Decision::starting() && !self.sensors.ready() {
-            // A sensor that is still being asked is not one that cannot tell.
+        let is_new = now.since(self.begun) < READY_MAX;
+        if self.decision == Decision::starting() && !self.sensors.ready() && is_new {
+            // A sensor that is still being asked is not one that cannot tell; one that does not come back is.
             self.next_look = now + FIRST_LOOK_EVERY;
             return;
         }

@@ -161,7 +161,7 @@ impl Look<'_> {
             Some(charge) if charge < enough => Verdict::NotYet(hold(
                 ReasonKind::Charge,
                 format!(
-                    "the battery is at {charge:.0} % after it was too low; training goes on at {enough:.0} %, or when it is plugged in"
+                    "the battery is at {charge:.0} %; after a hold training goes on at {enough:.0} %, or when it is plugged in"
                 ),
             )),
             Some(_) => Verdict::Yes,
@@ -237,7 +237,7 @@ impl Look<'_> {
             )),
             Ok(c) if *c > enough => Verdict::NotYet(Reason::new(
                 ReasonKind::Temperature,
-                format!("the computer is still at {c:.1} °C after it was too hot; training goes on at {enough:.0} °C"),
+                format!("the computer is at {c:.1} °C; after a hold training goes on at {enough:.0} °C"),
             )),
             Ok(_) => Verdict::Yes,
         }
@@ -313,10 +313,7 @@ fn floored(kind: ReasonKind, what: &str, free: u64, floor: u64) -> Verdict {
             format!("only {only} of {what} are free, and {least} must stay so; training goes on with {again}"),
         ))
     } else if free < enough {
-        Verdict::NotYet(Reason::new(
-            kind,
-            format!("{only} of {what} are free after there were too few; training goes on with {again}"),
-        ))
+        Verdict::NotYet(Reason::new(kind, format!("{only} of {what} are free; after a hold training goes on with {again}")))
     } else {
         Verdict::Yes
     }

@@ -104,8 +104,9 @@ impl Guard {
                 *self = Guard { forbade: Some(reason.kind), clear_ms: None };
                 (reason, None)
             }
-            (Verdict::NotYet(reason), Some(_)) => {
-                *self = Guard { forbade: Some(reason.kind), clear_ms: None };
+            (Verdict::NotYet(reason), Some(kind)) => {
+                // What it was that forbade stays what will be told of it.
+                *self = Guard { forbade: Some(kind), clear_ms: None };
                 (reason, None)
             }
             (Verdict::Yes, Some(kind)) => {

@@ -232,10 +232,7 @@ fn mains_and_charge() {
     day.seen.power = battery(Some(79.0));
     assert_eq!(day.held().1, "the battery is at 79 %; training goes on at 85 %, or when it is plugged in");
     day.seen.power = battery(Some(84.0));
-    assert_eq!(
-        day.held_after(3600).1,
-        "the battery is at 84 % after it was too low; training goes on at 85 %, or when it is plugged in"
-    );
+    assert_eq!(day.held_after(3600).1, "the battery is at 84 %; after a hold training goes on at 85 %, or when it is plugged in");
     day.seen.power = battery(Some(85.0));
     let (kind, told, until) = day.held_after(60);
     assert_eq!((kind, until.as_deref()), (ReasonKind::Charge, Some("2026-06-10 13:01:30")));
@@ -264,7 +261,7 @@ fn heat_steps_the_duty_down_before_it_holds() {
     day.seen.temperature_c = Reading::Known(85.5);
     assert_eq!(day.held_after(1).1, "the computer is at 85.5 °C, above 85 °C; training goes on at 80 °C");
     day.seen.temperature_c = Reading::Known(81.0);
-    assert!(day.held_after(600).1.starts_with("the computer is still at 81.0 °C after it was too hot"));
+    assert!(day.held_after(600).1.starts_with("the computer is at 81.0 °C; after a hold training goes on at"));
     day.seen.temperature_c = Reading::Known(76.0);
     assert_eq!(day.held_after(1).0, ReasonKind::Temperature);
     assert_eq!(day.runs_after(60).0.duty, 0.25, "between, it neither falls nor rises");
@@ -326,7 +323,7 @@ fn floors_and_the_months_data() {
     day.seen.memory_free = Reading::Known(100 << 20);
     assert_eq!(day.held().1, "only 100 MiB of memory are free, and 256 MiB must stay so; training goes on with 320 MiB");
     day.seen.memory_free = Reading::Known(300 << 20);
-    assert!(day.held_after(600).1.contains("after there were too few"));
+    assert!(day.held_after(600).1.contains("after a hold training goes on with"));
     day.seen.memory_free = Reading::Known(320 << 20);
     assert_eq!(day.held_after(1).0, ReasonKind::Memory);
     day.runs_after(300);

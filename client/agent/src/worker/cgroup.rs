@@ -66,6 +66,8 @@ impl Cgroup {
     pub fn limit(&self, bytes: u64) -> io::Result<()> {
         let text = |bytes: u64| if bytes == u64::MAX { "max".into() } else { bytes.to_string() };
         let high = if bytes == u64::MAX { bytes } else { bytes / 10 * 9 };
+        // A bound that is met by swapping would cost the owner more than it spares; a kernel without swap has no such file.
+        let _ = fs::write(self.folder.join("memory.swap.max"), if bytes == u64::MAX { "max" } else { "0" });
         fs::write(self.folder.join("memory.high"), text(high))?;
         fs::write(self.folder.join("memory.max"), text(bytes))
     }
