@@ -95,7 +95,7 @@ pub struct Word {
 pub static FREE: Word = Word { permission: Permission::Allowed, is_frozen: false, duty: 1.0, network: true };
 
 impl Owner {
-    /// Away, on mains, before the first look.
+    /// Before the first look. Its facts are as at any other moment, but that the battery is full.
     pub fn new(owner: &population::Owner, traits: &Traits, start_hour: f64, draws: &mut Draws) -> Self {
         let offset = Offset::from_seconds((traits.time_zone_h * 3600.0) as i32).unwrap_or(Offset::UTC);
         let there = Some(Spell { every_s: owner.away_s, for_s: owner.there_s });

@@ -152,6 +152,8 @@ pub struct Session {
     ahead_of: Option<LeaseId>,
     /// Why the coordinator had no work when it was last asked, in its words.
     told: String,
+    /// Why there is no connection; empty: there is one, or there was none yet.
+    offline: String,
     /// What stands in the way of the next lease on this device itself; empty: nothing.
     trouble: String,
     /// Why there is no work before [`Timer::Work`] is due.
@@ -185,6 +187,7 @@ impl Session {
             upload: Upload::Unasked,
             ahead_of: None,
             told: String::new(),
+            offline: String::new(),
             trouble: String::new(),
             obstacle: String::new(),
             leaving: false,
@@ -228,6 +231,19 @@ impl Session {
     /// What on this device itself stands in the way of work that it may do, and when it tries again.
     pub fn obstacle(&self) -> Option<(&str, Mono)> {
         Some((self.obstacle.as_str(), self.timers.at(Timer::Work)?))
+    }
+
+    /// What it waits for elsewhere while it may train, and when it asks again.
+    pub fn awaited(&self) -> Option<(String, Mono)> {
+        match self.link {
+            _ if self.computes() => None,
+            Link::Down if !self.offline.is_empty() => {
+                let what = format!("the coordinator cannot be reached ({})", self.offline.trim_end_matches('.'));
+                Some((what, self.timers.at(Timer::Reconnect)?))
+            }
+            Link::Up { greeted: true } => Some((self.status().doing, self.timers.at(Timer::Request)?)),
+            _ => None,
+        }
     }
 
     /// The run's spec, once the coordinator has sent it.

@@ -13,6 +13,15 @@ use crate::bytes::Reader;
 /// 2.0625 bits a parameter.
 pub(super) enum Blocks2 {}
 
+/// The code of a value: −3, −1, 1, 3 are 0 to 3. Leaves what rounding lost.
+#[inline(always)]
+fn quantise(v: &mut f32, scale: f32) -> u32 {
+    let (is_large, is_negative) = (v.abs() >= 2.0 * scale, v.to_bits() >> 31);
+    let sent = if is_large { 3.0 * scale } else { scale };
+    *v -= sent.copysign(*v);
+    (2 | u32::from(is_large)) ^ (3 * is_negative)
+}
+
 impl Block for Blocks2 {
     #[inline(always)]
     fn bytes(values: usize) -> usize {
@@ -30,16 +39,22 @@ impl Block for Blocks2 {
         let large = values.iter().map(|v| u32::from(is_large(*v))).sum::<u32>() as f32;
         let bits = dense::scale_to_bf16(weighted / (n + 8.0 * large));
         let scale = dense::scale_from_bf16(bits);
-        let threshold = 2.0 * scale;
         let (head, codes) = out.split_at_mut(2);
         head.copy_from_slice(&bits.to_le_bytes());
-        for (quarter, times) in values.chunks_mut(codes.len()).zip([1u8, 4, 16, 64]) {
+        let mut quarters = values.chunks_mut(codes.len());
+        if let [Some(a), Some(b), Some(c), Some(d)] = std::array::from_fn(|_| quarters.next())
+            && d.len() == codes.len()
+        {
+            // A byte at a time.
+            for ((((code, a), b), c), d) in codes.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                let [a, b, c, d] = [a, b, c, d].map(|v| quantise(v, scale));
+                *code = (a | b << 2 | c << 4 | d << 6) as u8;
+            }
+            return;
+        }
+        for (quarter, shift) in values.chunks_mut(codes.len()).zip([0, 2, 4, 6]) {
             for (v, code) in quarter.iter_mut().zip(codes.iter_mut()) {
-                let (is_large, is_negative) = (v.abs() >= threshold, v.to_bits() >> 31);
-                // −3, −1, 1, 3 are codes 0 to 3.
-                *code |= ((2 | u32::from(is_large)) ^ (3 * is_negative)) as u8 * times;
-                let sent = if is_large { 3.0 * scale } else { scale };
-                *v -= sent.copysign(*v);
+                *code |= (quantise(v, scale) << shift) as u8;
             }
         }
     }

@@ -60,9 +60,11 @@ impl Agent {
     pub(super) fn why(&self) -> Why {
         match &self.decision {
             Decision::Run { limits, profile } => {
-                let (reason, until) = match self.session.obstacle() {
-                    Some((what, until)) => (format!("it may train, but cannot yet: {what}"), civil(until, &Zoned::now())),
-                    None => (self.in_favour(limits.duty, *profile), None),
+                let later = |at| civil(at, &Zoned::now());
+                let (reason, until) = match (self.session.obstacle(), self.session.awaited()) {
+                    (Some((what, at)), _) => (format!("it may train, but cannot yet: {what}"), later(at)),
+                    (None, Some((what, at))) => (format!("it may train; {what}"), later(at)),
+                    (None, None) => (self.in_favour(limits.duty, *profile), None),
                 };
                 Why { allowed: true, kind: None, reason, until: until.as_ref().map(timestamp) }
             }

@@ -16,11 +16,13 @@ use std::time::Duration;
 impl Session {
     pub(super) fn connected(&mut self) {
         self.link = Link::Up { greeted: false };
+        self.offline.clear();
         // A new connection owes nothing to what the last one was refused.
         self.timers.clear(Timer::Request);
     }
 
     pub(super) fn disconnected(&mut self, why: String, now: Mono, out: &mut Vec<Action>) {
+        self.offline.clone_from(&why);
         // Once a minute at most: the owner knows by then.
         if self.greeted() || self.timers.attempts(Timer::Reconnect) == 0 {
             out.push(Action::Report(Report::Offline { why }));
