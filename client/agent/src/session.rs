@@ -234,7 +234,7 @@ impl Session {
     }
 
     /// What it waits for elsewhere while it may train, and when it asks again.
-    pub fn awaited(&self) -> Option<(String, Mono)> {
+    pub fn waits_for(&self) -> Option<(String, Mono)> {
         match self.link {
             _ if self.computes() => None,
             Link::Down if !self.offline.is_empty() => {

@@ -61,7 +61,7 @@ impl Agent {
         match &self.decision {
             Decision::Run { limits, profile } => {
                 let later = |at| civil(at, &Zoned::now());
-                let (reason, until) = match (self.session.obstacle(), self.session.awaited()) {
+                let (reason, until) = match (self.session.obstacle(), self.session.waits_for()) {
                     (Some((what, at)), _) => (format!("it may train, but cannot yet: {what}"), later(at)),
                     (None, Some((what, at))) => (format!("it may train; {what}"), later(at)),
                     (None, None) => (self.in_favour(limits.duty, *profile), None),

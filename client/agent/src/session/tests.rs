@@ -287,21 +287,21 @@ fn a_lost_connection_is_tried_again_ever_more_slowly_while_the_worker_goes_on() 
 #[test]
 fn what_a_device_waits_for_is_known_and_when_it_asks_again() {
     let mut bench = Bench::new(Journal::default());
-    assert_eq!(bench.online().session.awaited(), None, "it has just asked");
+    assert_eq!(bench.online().session.waits_for(), None, "it has just asked");
     let wait = Refusal::retry(RefusalCode::NoWork, "later", Duration::from_secs(30));
     bench.answers(answer::Body::Refusal(wait));
-    let (what, at) = bench.session.awaited().expect("it asks again");
+    let (what, at) = bench.session.waits_for().expect("it asks again");
     assert_eq!(what, "waiting for work; the coordinator says: later");
     assert!(at >= bench.now + Duration::from_secs(30));
     bench.does(Event::Disconnected { why: "the connection timed out.".into() });
-    let (what, at) = bench.session.awaited().expect("it connects again");
+    let (what, at) = bench.session.waits_for().expect("it connects again");
     assert_eq!(what, "the coordinator cannot be reached (the connection timed out)");
     assert_eq!(Some(at), bench.session.next_deadline());
     bench.waits().does(Event::Connected).answers(welcome());
-    assert_eq!(bench.session.awaited(), None);
+    assert_eq!(bench.session.waits_for(), None);
     let mut training = Bench::new(Journal::default());
     training.training().does(Event::Disconnected { why: "gone".into() });
-    assert_eq!(training.session.awaited(), None, "it trains on");
+    assert_eq!(training.session.waits_for(), None, "it trains on");
 }
 
 #[test]
