@@ -355,8 +355,8 @@ fn churn() -> Study {
         key: "churn",
         title: "Devices that come and go",
         reading: "Devices that come and go cost time, not loss: at equal tokens, a run that loses half of its deltas ends no higher than one \
-                   that loses none. Of a residual whose delta was lost, or that has grown old, keeping it as it is ended lowest and \
-                   dropping it highest; more seeds have to say whether that holds.",
+                   that loses none. Of a residual whose delta was lost, or that has grown old, keeping it as it is ended lowest \
+                   and dropping it highest, on each of five seeds: it is kept.",
         question: "Thirty devices: always on; fourteen of them on at a time; half of all deltas lost; nights by time zone. \
                    For the nights all is a thousand times slower, devices, links and rounds, so that a run of as many tokens takes \
                    days: at the others' speed it would be over before the first night is.",
