@@ -233,15 +233,15 @@ impl Session {
         Some((self.obstacle.as_str(), self.timers.at(Timer::Work)?))
     }
 
-    /// What it waits for elsewhere while it may train, and when it asks again.
-    pub fn waits_for(&self) -> Option<(String, Mono)> {
+    /// What it waits for elsewhere while it may train, and when it asks again, if not just now.
+    pub fn waits_for(&self) -> Option<(String, Option<Mono>)> {
         match self.link {
             _ if self.computes() => None,
-            Link::Down if !self.offline.is_empty() => {
+            Link::Down | Link::Connecting if !self.offline.is_empty() => {
                 let what = format!("the coordinator cannot be reached ({})", self.offline.trim_end_matches('.'));
-                Some((what, self.timers.at(Timer::Reconnect)?))
+                Some((what, self.timers.at(Timer::Reconnect)))
             }
-            Link::Up { greeted: true } => Some((self.status().doing, self.timers.at(Timer::Request)?)),
+            Link::Up { greeted: true } => Some((self.status().doing, Some(self.timers.at(Timer::Request)?))),
             _ => None,
         }
     }

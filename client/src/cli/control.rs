@@ -12,7 +12,7 @@ use nightjar_agent::{
     control::{AgentStatus, Command, Why, Word, WordKind, timestamp},
     history::{Figures, log_lines},
     home::{Home, HomeError},
-    jiff::{Timestamp, ToSpan, Zoned, tz::TimeZone},
+    jiff::{RoundMode, Timestamp, Unit, Zoned, ZonedRound, tz::TimeZone},
     membership::Membership,
     pause,
     policy::ReasonKind,
@@ -216,8 +216,10 @@ fn span(length: Option<Duration>) -> String {
 
 pub(super) fn in_words(why: &Why) -> String {
     // To the minute, rounded up, so that it is never past; and without the offset: a person knows where they are.
-    let until = why.until.as_ref().map(|until| match until.parse::<Timestamp>().map(|at| at + 59.seconds()) {
-        Ok(at) => at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string(),
+    let to_the_minute = ZonedRound::new().smallest(Unit::Minute).mode(RoundMode::Ceil);
+    let in_minutes = |at: Timestamp| at.to_zoned(TimeZone::system()).round(to_the_minute);
+    let until = why.until.as_ref().map(|until| match until.parse().and_then(in_minutes) {
+        Ok(at) => at.strftime("%Y-%m-%d %H:%M").to_string(),
         Err(_) => until.clone(),
     });
     match until {

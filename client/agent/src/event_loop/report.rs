@@ -63,7 +63,7 @@ impl Agent {
                 let later = |at| civil(at, &Zoned::now());
                 let (reason, until) = match (self.session.obstacle(), self.session.waits_for()) {
                     (Some((what, at)), _) => (format!("it may train, but cannot yet: {what}"), later(at)),
-                    (None, Some((what, at))) => (format!("it may train; {what}"), later(at)),
+                    (None, Some((what, at))) => (format!("it may train; {what}"), at.and_then(later)),
                     (None, None) => (self.in_favour(limits.duty, *profile), None),
                 };
                 Why { allowed: true, kind: None, reason, until: until.as_ref().map(timestamp) }
