@@ -8,7 +8,7 @@ use nightjar_shared::{
 use nightjar_sim::{
     Setup,
     dataset::Dataset,
-    population::{Byzantine, Churn, Group, Lie, Owner, Population, Wanted},
+    population::{Byzantine, Churn, Group, Lie, Owner, Population, Spell, Wanted},
     results::RunResult,
     run,
     scene::Scene,
@@ -188,4 +188,19 @@ fn what_an_owner_wants_is_what_their_device_trains() {
     assert!(tokens_slow > tokens_frozen, "{tokens_slow} tokens, {tokens_frozen}");
     let (there, away) = (share(frozen), 1.0 - share(frozen));
     assert!((pace_slow - (away + 0.2 * there)).abs() < 0.08, "{pace_slow}, not {}", away + 0.2 * there);
+}
+
+/// A lease that is frozen, slowed down, ended and taken up again at another pace took as long as it took, and no longer than it
+/// was out.
+#[test]
+fn nobody_honest_is_refused_for_having_been_interrupted() {
+    let wanted = [("idle_minutes", "1"), ("in_use_duty_percent", "2"), ("checkpoint_s", "5")];
+    let full_screen = Some(Spell { every_s: 60.0, for_s: 20.0 });
+    let owner = Owner { full_screen, preferences: Wanted::said(wanted).unwrap(), ..Owner::new(150.0, 60.0) };
+    let mut setup = setup(5, Group { owner: Some(owner), tokens_per_s_jitter: 0.6, ..group() }, 1 << 40);
+    setup.until.virtual_s = 8.0 * 3600.0;
+    (setup.spec.lease.wall_s, setup.spec.lease.wall_s_min, setup.spec.lease.steps_max) = (40.0, None, 250);
+    let result = simulate(&setup);
+    assert_eq!(result.faults, Vec::<String>::new());
+    assert!(result.merged > 200 && !result.leases.contains_key("screened out"), "{:?}", result.leases);
 }
