@@ -52,7 +52,6 @@ fn a_leases_exchange() {
         kinds: vec![LeaseKind::Train as i32, LeaseKind::Evaluate as i32],
         name: "attic".into(),
         device: "flex, 2 threads".into(),
-        memory_bytes: 8 << 30,
         run_id: vec![3; 32],
     };
     check("hello", &asks(1, up::Body::Hello(hello)));
@@ -67,6 +66,7 @@ fn a_leases_exchange() {
     let request = LeaseRequest {
         held: Some(HeldWeights { version: 6, digest: vec![5; 32] }),
         shards: vec![vec![9; 32]],
+        memory_bytes: 8 << 30,
         ..LeaseRequest::default()
     };
     check("lease-request", &asks(2, up::Body::LeaseRequest(request)));

@@ -71,6 +71,18 @@ fn the_same_seed_is_the_same_run_and_another_is_another() {
 }
 
 #[test]
+fn devices_without_memory_for_the_model_take_no_part() {
+    let mut setup = setup(3, group(), 30_000);
+    setup.population.group.push(Group { memory_gib: 0.1.into(), ..Group::new("small", 5, 100.0) });
+    let result = simulate(&setup);
+    assert_eq!(result.faults, Vec::<String>::new());
+    let without = simulate(&Setup { population: Population { group: vec![group()], ..setup.population.clone() }, ..setup });
+    assert!(result.tokens >= 30_000 && without.tokens >= 30_000);
+    assert!((result.virtual_s / without.virtual_s - 1.0).abs() < 0.1, "{} s, {} s", result.virtual_s, without.virtual_s);
+    assert!(result.utilisation < 0.6 * without.utilisation, "half of the devices idle: {}", result.utilisation);
+}
+
+#[test]
 fn a_thin_link_costs_time_and_breaks_cost_bytes() {
     let fast = simulate(&setup(3, group(), 30_000));
     let thin = simulate(&setup(3, Group { up_mbit: 0.002.into(), ..group() }, 30_000));

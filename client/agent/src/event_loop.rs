@@ -192,6 +192,8 @@ struct Agent {
     meters: Metering,
     /// Whether the computer runs on its battery.
     on_battery: bool,
+    /// Memory that is free but for the worker's; `None`: not known.
+    free_memory: Option<u64>,
     log: Log,
     /// For whom the page is opened from here.
     tickets: Tickets,
@@ -291,6 +293,7 @@ impl Agent {
             history: History::open(disk.clone(), &civil),
             meters: Metering::start(Meters::new(Places::of_this_computer().root)),
             on_battery: false,
+            free_memory: None,
             log: Log::of(&*disk),
             tickets: Tickets::default(),
             faces: watch::Sender::new(tray::Face::default()),

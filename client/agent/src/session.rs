@@ -58,7 +58,7 @@ pub struct Profile {
     pub name: String,
     /// What trains.
     pub hardware: String,
-    /// Memory free for training.
+    /// Memory that training may take; 0: not known.
     pub memory_bytes: u64,
     /// Most tokens a second; 0: no cap.
     pub tokens_per_s_max: f64,
@@ -210,6 +210,11 @@ impl Session {
     /// What the owner lets it do from now on: most tokens a second (0: no cap), and how much training may be lost.
     pub fn set_wishes(&mut self, tokens_per_s_max: f64, checkpoint_ms: u64) {
         (self.profile.tokens_per_s_max, self.profile.checkpoint_ms) = (tokens_per_s_max, checkpoint_ms);
+    }
+
+    /// How much memory training may take from now on; 0: not known.
+    pub fn set_memory(&mut self, bytes: u64) {
+        self.profile.memory_bytes = bytes;
     }
 
     /// Whether a worker trains or measures at this moment.

@@ -17,6 +17,9 @@ use nightjar_shared::{
 };
 use std::time::Duration;
 
+/// A device without memory enough asks again after so long: its owner may have closed something, or allow more.
+const MEMORY_AGAIN: Duration = Duration::from_secs(600);
+
 impl Engine {
     /// A lease for a device that asks for one.
     ///
@@ -118,6 +121,12 @@ impl Engine {
         if !is_anchors && self.tokens < self.spec.lease.warm_tokens && self.leases.of_anchors > 0 {
             let sentence = "Its anchor nodes begin the run; all others join in a little later.";
             return Err(self.retry(RefusalCode::NoWork, sentence, Duration::from_secs(60), device, now));
+        }
+        if request.memory_bytes > 0 && request.memory_bytes < self.training_bytes {
+            let [needed, free] = [self.training_bytes.div_ceil(1 << 20), request.memory_bytes >> 20];
+            let sentence =
+                format!("This run's model takes {needed} MiB of memory to train, and this device has {free} MiB for it.");
+            return Err(self.retry(RefusalCode::NoWork, &sentence, MEMORY_AGAIN, device, now));
         }
         let pace = self.roster.pace(device);
         let (batch, per_step) = (self.spec.inner.batch_samples, self.spec.tokens_per_step());

@@ -70,6 +70,8 @@ pub struct Engine {
     agreement: Option<f64>,
     /// What a delta's length can be, worked out once: with the layout of all tensors it would cost more than all else.
     delta_bytes: RangeInclusive<u64>,
+    /// What a device needs of memory to train; worked out once, for the same reason.
+    training_bytes: u64,
     screen: Screen,
     /// Merged deltas, and their tokens.
     last_seq: u64,
@@ -154,6 +156,7 @@ impl Engine {
         }
         let wall = snapshot.versions.last().map(|v| v.published_at).max(newest_lease).unwrap_or_default();
         let delta_bytes = delta::bytes_allowed(&spec.model, &spec.delta);
+        let training_bytes = spec.model.training_bytes();
         let mut engine = Engine {
             spec_json: serde_json::to_string(&spec).unwrap_or_default(),
             shard_by_hash: manifest.train.iter().zip(0..).map(|(s, i)| (s.hash, i)).collect(),
@@ -173,6 +176,7 @@ impl Engine {
             grace_until: None,
             agreement: None,
             delta_bytes,
+            training_bytes,
             last_seq: snapshot.last_seq,
             tokens: snapshot.tokens,
             evaluation: snapshot.evaluation,

@@ -20,7 +20,18 @@ use parts::*;
 
 /// All studies, in the order of the page.
 pub fn studies() -> Vec<Study> {
-    vec![pooling(), reference(), uneven(), codecs::codecs(), churn(), data_split(), size()]
+    let of = "The same devices and text, with another model: its weights are as warm, its messages longer.";
+    vec![
+        pooling(),
+        larger("micro", "Does pooling pay for 361,088 parameters?", of, micro),
+        larger("mini", "Does pooling pay for 824,448 parameters?", of, mini),
+        reference(),
+        uneven(),
+        codecs::codecs(),
+        churn(),
+        data_split(),
+        size(),
+    ]
 }
 
 fn bytes_columns() -> [Column; 2] {
@@ -80,6 +91,9 @@ fn pooling() -> Study {
         ("waiting, 16, 2-bit updates", with_updates(waits_16(), CodecId::Blocks2)),
         ("waiting, 16, plain mean", plain_mean(waits_16())),
         ("waiting, 16, no rounds", free(waits_16(), 16)),
+        ("ours, 16, batch 2", usual(nano(940_000, 2))),
+        ("ours, 16, batch 8", usual(nano(1_300_000, 8))),
+        ("rounds of 3 s, 16", ours(nano(1_300_000, 4), 3.0)),
     ] {
         variants.push(Variant::new(name, warmed(sim(spec, four_speeds(16)))));
     }
@@ -149,6 +163,43 @@ fn pooling() -> Study {
             },
         ],
         variants,
+    }
+}
+
+/// Study 1 with another model: how does its size change what pooling is worth?
+fn larger(key: &'static str, title: &'static str, question: &'static str, spec: fn(u64, u32) -> RunSpec) -> Study {
+    let alone = "the fastest alone";
+    let mut variants = vec![Variant::new(alone, warmed(lab(spec(480_000, 8), Method::Alone, &[2000.0]))).at("alone", 1.0)];
+    for (devices, tokens) in [(4u32, 700_000), (16, 1_100_000), (64, 2_600_000)] {
+        let work = warmed(sim(usual(spec(tokens, 4)), four_speeds(devices)));
+        variants.push(Variant::new(format!("ours, {devices}"), work).at("ours", f64::from(devices)));
+    }
+    let until = Measure::Until(Against::Time, Target::FinalOf(alone.into()));
+    let faster = Column::compared("times sooner", until.clone(), How::TimesLess(alone.into()));
+    let [up, down] = bytes_columns();
+    Study {
+        key,
+        title,
+        question,
+        columns: vec![
+            Column::mean("held-out loss", Measure::Loss),
+            Column::mean("out of domain", Measure::LossOod),
+            Column::mean("s to the loss of the fastest alone", until),
+            faster.clone(),
+            Column::mean("utilisation", Measure::Utilisation),
+            up,
+            down,
+            hours(),
+        ],
+        goals: vec![Goal {
+            words: "At least half of the ideal speed-up of 7.5".into(),
+            variant: "ours, 16".into(),
+            column: faster,
+            bound: Bound::AtLeast(3.75),
+        }],
+        figures: vec![curves("Loss against time", Against::Time, &[])],
+        variants,
+        ..Study::default()
     }
 }
 
@@ -379,13 +430,13 @@ fn data_split() -> Study {
     let population = || alike(16, 1000.0);
     let small_disk = || {
         let mut population = population();
-        population.group.iter_mut().for_each(|g| g.disk_gib = Dist::Fixed(7.0e6 / (1u64 << 30) as f64));
+        population.group.iter_mut().for_each(|g| g.disk_gib = Dist::Fixed(6.67e6 / (1u64 << 30) as f64));
         population
     };
     let spec = || waiting(ours(nano(TOKENS, 4), 3.0));
-    let on = |by_domain, population| match warmed(sim(spec(), population)) {
+    let on = |by_domain, shard_samples, population| match warmed(sim(spec(), population)) {
         Work::Sim(mut work) => {
-            work.data = super::work::Data { by_domain, ..work.data };
+            work.data = super::work::Data { by_domain, shard_samples, ..work.data };
             Work::Sim(work)
         }
         other => other,
@@ -401,10 +452,11 @@ fn data_split() -> Study {
                    each, and disks that have room for two of those, where usually four are kept. (A device draws on a shard until \
                    nobody has left anything of it, so a run of a twentieth of an epoch hardly needs a second.)",
         variants: vec![
-            Variant::new(iid, on(false, population())),
-            Variant::new("a shard has one kind of text", on(true, population())),
-            // Training keeps 6.4 MB at its worst, weights come as 0.2 MB, and a shard is 0.16 MB: there is room for two.
-            Variant::new("one kind, disks for two shards", on(true, small_disk())),
+            Variant::new(iid, on(false, 4096, population())),
+            Variant::new("a shard has one kind of text", on(true, 4096, population())),
+            Variant::new("one kind, small shards", on(true, 128, population())),
+            // Training keeps 6.4 MB at its worst, weights come as 0.2 MB, and a shard is 8 kB: there is room for a few.
+            Variant::new("one kind, small shards, disks for few", on(true, 128, small_disk())),
         ],
         columns: vec![
             Column::mean("held-out loss", Measure::Loss),

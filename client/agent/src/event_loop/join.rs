@@ -9,9 +9,7 @@ use crate::{
     journal::{self, Journal},
     lease::LeaseKind,
     membership::Membership,
-    policy::Reading,
     preferences::Preferences,
-    sensor::MemorySensor,
     session::{Ending, Profile, Session},
 };
 use jiff::Zoned;
@@ -33,10 +31,6 @@ pub(super) fn profile(
     wanted: &Preferences,
     cores: usize,
 ) -> Profile {
-    let memory_bytes = match MemorySensor::default().read() {
-        Reading::Known(bytes) => bytes,
-        Reading::Unknown(_) => 0,
-    };
     Profile {
         device: identity.device(),
         token: membership.map_or_else(Vec::new, |m| m.token.clone()),
@@ -44,7 +38,7 @@ pub(super) fn profile(
         kinds: kinds.to_vec(),
         name: membership.map_or_else(String::new, |m| m.name.clone()),
         hardware: format!("{}, {} threads", wanted.device, wanted.threads_on(cores)),
-        memory_bytes,
+        memory_bytes: 0,
         tokens_per_s_max: wanted.tokens_per_s_max,
         checkpoint_ms: wanted.checkpoint_s * 1000,
     }

@@ -4,7 +4,7 @@
 use super::{Agent, LOOK_EVERY, POLICY_FILE, wall_now};
 use crate::{
     home::Home,
-    policy::{self, Decision, Hurry, Memory, Outcome},
+    policy::{self, Decision, Hurry, Memory, Observation, Outcome},
     preferences::Preferences,
     sensor::Wants,
     session,
@@ -62,6 +62,7 @@ impl Agent {
         self.decision = decision.on(self.cores);
         self.take_effect(hurry, now);
         self.memory = memory;
+        self.count_memory(&seen);
         self.on_battery = seen.power.known().is_some_and(|power| !power.on_mains);
         self.waiting.push_back(session::Event::Network(network));
         self.waiting.push_back(session::Event::Permission(permission));
@@ -100,6 +101,18 @@ impl Agent {
             (Decision::Hold { .. }, Hurry::Now | Hurry::NowWithMemory) => self.freeze(),
             (Decision::Hold { .. }, Hurry::Sleep) => self.doze(now),
         }
+    }
+
+    /// What training may take: what was free before there was a worker, or has become free since, within the owner's cap.
+    fn count_memory(&mut self, seen: &Observation) {
+        let free = seen.memory_free.known().copied();
+        self.free_memory = if self.worker.is_some() { self.free_memory.max(free) } else { free };
+        let cap = match &self.decision {
+            Decision::Run { limits, .. } => limits.memory_bytes,
+            Decision::Hold { .. } => u64::MAX,
+        };
+        let allowed = self.free_memory.unwrap_or(u64::MAX).min(cap);
+        self.session.set_memory(if allowed == u64::MAX { 0 } else { allowed });
     }
 
     fn look_at_clocks(&mut self, now: Mono) {

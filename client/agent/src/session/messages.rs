@@ -51,7 +51,6 @@ impl Session {
             kinds: self.profile.kinds.iter().map(|k| k.to_wire() as i32).collect(),
             name: self.profile.name.clone(),
             device: self.profile.hardware.clone(),
-            memory_bytes: self.profile.memory_bytes,
             run_id: run.map_or_else(Vec::new, |r| r.id.0.to_vec()),
         }
     }
@@ -61,6 +60,7 @@ impl Session {
         wire::LeaseRequest {
             held: self.journal.weights.as_ref().map(held),
             shards: self.journal.shards.iter().map(|s| s.hash.0.to_vec()).collect(),
+            memory_bytes: self.profile.memory_bytes,
             ahead_of: self.ahead_of.filter(|_| self.worker == Worker::Idle).map_or(0, |lease| lease.0),
         }
     }

@@ -36,13 +36,6 @@ use std::{borrow::Cow, sync::atomic::AtomicBool};
 
 /// Samples that go through the model together when it is measured, if memory allows.
 const EVALUATED_AT_ONCE: usize = 16;
-/// What the program, Burn and a driver take before there is a model.
-const RUNTIME_BYTES: u64 = 192 << 20;
-/// Numbers kept for each parameter at the worst moment, a checkpoint in the middle of a step: weights, two moments, a gradient,
-/// the base and a flat copy of the weights while it trains, and what is saved: weights, moments, the sum of the step's
-/// gradients, and the file's bytes of one of them at a time. At the lease's ends it is about as many. Measured on the
-/// processor, with 4 × 128 tokens at once: 2225 MiB at the peak of 2278 reckoned for 40 M parameters, 597 of 793 for 10 M.
-const STATE_FLOATS: u64 = 12;
 
 /// A lease that could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +55,14 @@ pub enum WorkError {
     /// A codec that this build does not have.
     #[error("codec {0} is unknown")]
     Codec(u32),
+    /// The owner allows less memory than the model's training state takes.
+    #[error("this run's model takes at least {} MiB of memory to train, and its owner's preferences allow {} MiB", .needed >> 20, .allowed >> 20)]
+    Memory {
+        /// Bytes that it takes.
+        needed: u64,
+        /// Bytes that it may take.
+        allowed: u64,
+    },
     /// The shard is malformed, or not as long as it should be.
     #[error("the shard is unusable: {0}")]
     Shard(#[from] BatchError),
@@ -150,6 +151,11 @@ impl Bench {
         let spec = parse_spec(&job.run_spec_json)?;
         let codec = CodecId::from_number(job.codec).ok_or(WorkError::Codec(job.codec))?;
         let delta = DeltaSpec { codec, ..spec.delta.clone() };
+        // Training on with too little would end in this process being killed, and killed again.
+        let (needed, allowed) = (spec.model.training_bytes(), room.live.memory_bytes());
+        if allowed < needed {
+            return Err(WorkError::Memory { needed, allowed });
+        }
         let (base, slice) = (job.base.as_ref().ok_or(WorkError::Incomplete)?, job.slice.as_ref().ok_or(WorkError::Incomplete)?);
         let weights = base::build(room.disk, &spec.model, base)?;
         let flat = weights.flat();
@@ -361,7 +367,7 @@ pub(super) fn portion(spec: &RunSpec, room: &Room<'_>, bearing: &Bearing, device
     let model = &spec.model;
     let allowed = match room.live.memory_bytes() {
         u64::MAX => u64::MAX,
-        bytes => bytes.saturating_sub(RUNTIME_BYTES + 4 * STATE_FLOATS * model.parameters() as u64),
+        bytes => bytes.saturating_sub(model.training_bytes()),
     };
     let context = model.max_position_embeddings as usize;
     Portion::fitting(model, context, samples, allowed.min(room.memory_free / 4).min(bearing.most()), device)

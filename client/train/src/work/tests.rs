@@ -394,6 +394,17 @@ fn memory_that_is_allowed_bounds_the_micro_batch() {
     assert_eq!(samples(1 << 40), 64);
 }
 
+#[test]
+fn a_model_that_the_owners_memory_cannot_hold_is_refused() {
+    let (_folder, disk, job, model) = scene();
+    let live = Live::default();
+    live.allow(1.0, model.training_bytes() - 1);
+    let e = train_live(&disk, &job, &AtomicBool::new(false), &live, &|_| {}).unwrap_err();
+    assert!(matches!(e, WorkError::Memory { needed, .. } if needed == model.training_bytes()), "{e}");
+    live.allow(1.0, model.training_bytes());
+    train_live(&disk, &job, &AtomicBool::new(false), &live, &|_| {}).unwrap();
+}
+
 /// A worker that its first step takes down is given half as much by the next start, and so on until it lives.
 #[test]
 fn a_portion_that_took_the_worker_down_is_not_tried_again() {

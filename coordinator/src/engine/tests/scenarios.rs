@@ -113,6 +113,22 @@ fn an_expired_lease_gives_its_samples_back_and_its_delta_comes_too_late() {
 }
 
 #[test]
+fn a_device_without_memory_for_the_model_is_told_so_before_it_fetches_anything() {
+    let mut world = world();
+    let owl = world.volunteer(1);
+    let needed = spec().model.training_bytes();
+    let mut ask =
+        |memory_bytes| world.ask(owl, ask::Body::LeaseRequest(LeaseRequest { memory_bytes, ..LeaseRequest::default() }));
+    let Body::Refusal(refusal) = ask(needed - 1) else { panic!("a lease, without memory for it") };
+    assert_eq!((refusal.code(), refusal.action()), (RefusalCode::NoWork, RefusalAction::Retry));
+    assert!(refusal.retry_ms > 60_000, "what changes that takes a person");
+    let sentence = refusal.sentence;
+    assert!(sentence.contains("230 MiB of memory") && sentence.contains("this device has 229 MiB"), "{sentence}");
+    assert!(matches!(ask(needed), Body::Lease(_)));
+    assert!(matches!(ask(0), Body::Lease(_)), "who does not know may try");
+}
+
+#[test]
 fn a_renewed_lease_lives_longer_but_not_for_ever() {
     let mut world = world();
     let owl = world.volunteer(1);

@@ -1,10 +1,10 @@
 //! Study 2: what do fewer bits cost?
 
 use super::{bytes_columns, parts::*};
-use crate::study::{Bound, Column, Figure, Goal, How, Measure, Study, Variant, Work};
+use crate::study::{Bound, Column, Figure, Goal, How, Measure, Study, Variant};
 use nightjar_shared::{
     delta::CodecId,
-    run_spec::{DeltaSpec, RunSpec},
+    run_spec::{DeltaSpec, MergeRule, MergeSpec, RunSpec},
 };
 
 /// The study.
@@ -22,16 +22,19 @@ pub fn codecs() -> Study {
         ("sparse 2-bit, k 128, feedback", codec(CodecId::Sparse2, 128, 1.0)),
         ("sparse 2-bit, k 256, feedback", codec(CodecId::Sparse2, 256, 1.0)),
     ];
+    let of = |steps: u32| in_step(nano(rounds_tokens(4, steps, 32), 1), steps, 4, 2.0 + f64::from(steps) / 16.0);
+    let four = |spec| warmed(sim(spec, alike(4, 2000.0)));
     let mut variants = vec![];
     for steps in [16u32, 64, 256, 500] {
         for (name, delta) in &ladder {
-            // The long ones cost hours: only those that might be chosen.
-            let is_wanted = steps < 256 || ["dense f32", "2-bit, feedback", "sparse 2-bit, k 64, feedback"].contains(name);
-            let delta = DeltaSpec { k: delta.k.max(1), ..delta.clone() };
-            let spec =
-                RunSpec { delta, ..in_step(nano(rounds_tokens(4, steps, 32), 1), steps, 4, 2.0 + f64::from(steps) / 16.0) };
-            let work = if is_wanted { warmed(sim(spec, alike(4, 2000.0))) } else { Work::Planned };
-            variants.push(Variant::new(format!("{name}, H {steps}"), work).at(*name, f64::from(steps)));
+            let spec = RunSpec { delta: DeltaSpec { k: delta.k.max(1), ..delta.clone() }, ..of(steps) };
+            variants.push(Variant::new(format!("{name}, H {steps}"), four(spec)).at(*name, f64::from(steps)));
+        }
+        // What a run has that sets nothing; and that average with the fewest bits.
+        let (ours, sparse) = ("ours", "sparse 2-bit, k 64, feedback, RDA");
+        let few = RunSpec { delta: codec(CodecId::Sparse2, 64, 1.0), ..of(steps) };
+        for (name, spec) in [(ours, few_bits(of(steps))), (sparse, few)] {
+            variants.push(Variant::new(format!("{name}, H {steps}"), four(norm_preserving(spec))).at(name, f64::from(steps)));
         }
     }
     // So many that with k = 64 every value has its turn.
@@ -45,8 +48,14 @@ pub fn codecs() -> Study {
     // Where few bytes matter most: few bits down too.
     let (least, h) = ("2-bit both ways, feedback, H 500", 500);
     let delta = codec(CodecId::Blocks2, 1, 1.0);
-    let spec = RunSpec { delta, ..in_step(nano(rounds_tokens(4, h, 32), 1), h, 4, 2.0 + f64::from(h) / 16.0) };
-    variants.push(Variant::new(least, warmed(sim(with_updates(spec, CodecId::Blocks2), alike(4, 2000.0)))));
+    let spec = with_updates(RunSpec { delta, ..of(h) }, CodecId::Blocks2);
+    let rda = norm_preserving(spec.clone());
+    variants.push(Variant::new(least, four(spec)));
+    variants.push(Variant::new("2-bit both ways, feedback, RDA, H 500", four(rda)));
+    // DiLoCo as its paper has it.
+    let outer = MergeSpec { rule: MergeRule::Nesterov, learning_rate: 0.7, momentum: 0.9, ..of(h).merge };
+    let diloco = RunSpec { delta: codec(CodecId::F32, 1, 0.0), merge: outer, ..of(h) };
+    variants.push(Variant::new("dense f32, outer 0.7/0.9, H 500", four(diloco)));
     for (up, down) in [(8, 8), (4, 8), (2, 8), (8, 4), (8, 2)] {
         let blocks = |bits| match bits {
             2 => CodecId::Blocks2,

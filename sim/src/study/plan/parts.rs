@@ -64,6 +64,20 @@ pub fn nano(token_budget: u64, batch_samples: u32) -> RunSpec {
     run_spec("nano", model, token_budget, inner)
 }
 
+/// The same with twice `nano`'s width: 361,088 parameters.
+pub fn micro(token_budget: u64, batch_samples: u32) -> RunSpec {
+    let spec = nano(token_budget, batch_samples);
+    let model = ModelSpec { hidden_size: 128, intermediate_size: 256, ..spec.model };
+    RunSpec { name: "micro".into(), model, inner: InnerSpec { learning_rate: 2e-3, ..spec.inner }, ..spec }
+}
+
+/// The same with the reference's size `s`, but for the context: 824,448 parameters.
+pub fn mini(token_budget: u64, batch_samples: u32) -> RunSpec {
+    let spec = micro(token_budget, batch_samples);
+    let model = ModelSpec { max_position_embeddings: spec.model.max_position_embeddings, ..ModelSpec::tiny() };
+    RunSpec { name: "mini".into(), model, ..spec }
+}
+
 /// The tokens of so many rounds of `devices` in step, of nano's steps of one sample.
 pub fn rounds_tokens(devices: u64, steps: u32, rounds: u64) -> u64 {
     devices * u64::from(steps) * 64 * rounds
@@ -88,7 +102,12 @@ pub fn ours(spec: RunSpec, round_s: f64) -> RunSpec {
 pub fn usual(spec: RunSpec) -> RunSpec {
     let usual = LeaseSpec::default();
     let lease = LeaseSpec { wall_s: usual.wall_s / 10.0, wall_s_min: usual.wall_s_min.map(|s| s / 10.0), ..spec.lease };
-    RunSpec { lease, delta: DeltaSpec::default(), merge: MergeSpec::default(), publish: PublishSpec::default(), ..spec }
+    few_bits(RunSpec { lease, merge: MergeSpec::default(), ..spec })
+}
+
+/// The default's bits, up and down.
+pub fn few_bits(spec: RunSpec) -> RunSpec {
+    RunSpec { delta: DeltaSpec::default(), publish: PublishSpec::default(), ..spec }
 }
 
 /// Devices wait while their deltas travel, as in DiLoCo.
@@ -104,6 +123,11 @@ pub fn with_codec(spec: RunSpec, codec: CodecId, k: u32) -> RunSpec {
 /// With another codec, down.
 pub fn with_updates(spec: RunSpec, codec: CodecId) -> RunSpec {
     RunSpec { publish: PublishSpec { codec, ..spec.publish.clone() }, ..spec }
+}
+
+/// With norm-preserving averages.
+pub fn norm_preserving(spec: RunSpec) -> RunSpec {
+    RunSpec { merge: MergeSpec { average: Some(Average::Rda), ..spec.merge.clone() }, ..spec }
 }
 
 /// With the weighted mean.
@@ -135,10 +159,14 @@ pub fn in_step(spec: RunSpec, steps: u32, devices: u32, round_s: f64) -> RunSpec
 
 /// From weights that one device trained for 1.9 M tokens; the learning rate starts at its peak.
 pub fn warmed(work: Work) -> Work {
-    let warm = Some(Warm { steps: 7500, batch_samples: 4, learning_rate: 3e-3 });
+    let warm = |inner: &InnerSpec| Some(Warm { steps: 7500, batch_samples: 4, learning_rate: inner.learning_rate });
     match work {
-        Work::Lab(work) => Work::Lab(LabWork { inner: InnerSpec { warmup: 0.0, ..work.inner }, warm, ..work }),
+        Work::Lab(work) => {
+            let warm = warm(&work.inner);
+            Work::Lab(LabWork { inner: InnerSpec { warmup: 0.0, ..work.inner }, warm, ..work })
+        }
         Work::Sim(work) => {
+            let warm = warm(&work.spec.inner);
             let inner = InnerSpec { warmup: 0.0, ..work.spec.inner };
             Work::Sim(SimWork { spec: RunSpec { inner, ..work.spec }, warm, ..work })
         }
