@@ -65,7 +65,8 @@ fn main(
     let exponent = (block.head & 0x1fu) - 1u;
     let w = weights[block.start + lane] + f32(level << exponent) * block.step;
     weights[block.start + lane] = w;
-    if abs(w) >= 16777216.0 * block.step {
+    // By its bits, which grow as the size does and are largest where there is no number.
+    if (bitcast<u32>(w) & 0x7fffffffu) >= bitcast<u32>(16777216.0 * block.step) {
         atomicStore(&flag[0], 1u);
     }
 }

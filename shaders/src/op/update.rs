@@ -119,6 +119,9 @@ fn apply_on_host(
 ) -> Result<Tensor<1>, VersionError> {
     let device = weights.device();
     let flat = weights.into_data().try_to_vec::<f32>().map_err(|_| VersionError::OutOfRange)?;
+    if !flat.iter().all(|w| w.is_finite()) {
+        return Err(VersionError::OutOfRange);
+    }
     let tensors = model.tensors().into_iter().zip(step_exponents).map(|(tensor, exponent)| {
         let step_exponent = *exponent;
         // Whole steps below 2^24: the quotient is exact.

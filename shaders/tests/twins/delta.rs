@@ -186,6 +186,19 @@ pub fn add(device: &Device, seed: u64) -> Result<(), String> {
                     op::add_planes(upload(&start, [n], &Device::flex()), &model, &planes, share).map_err(|e| e.to_string())?;
                 same_bits("on the host", &read(own)?, &want)?;
             }
+            // What is no number stays where it is, and stays that.
+            let mut sick = draw(seed, 2, n);
+            let at = [0, n / 3, n / 2, n - 1];
+            at.into_iter().zip([f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::NAN]).for_each(|(at, bad)| sick[at] = bad);
+            let mut want = sick.clone();
+            delta::add_scaled(&model, &planes.to_bytes(&model), 1.0, &mut want).map_err(|e| e.to_string())?;
+            let mut got = read(op::add_planes(upload(&sick, [n], device), &model, &planes, 1.0).map_err(|e| e.to_string())?)?;
+            if at.iter().any(|at| got[*at].is_finite()) {
+                return Err("a sum with what is no number is one".into());
+            }
+            // Which NaN it is differs from device to device.
+            at.into_iter().for_each(|at| got[at] = want[at]);
+            same_bits("values beside those that are not finite", &got, &want)?;
         }
     }
     Ok(())

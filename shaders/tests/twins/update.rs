@@ -106,6 +106,17 @@ fn refusals(device: &Device, model: &ModelSpec, start: &Weights, steps: &[i32], 
     if want != Some(VersionError::OutOfRange) || got != want {
         return Err(format!("{codec:?}: a weight out of range: {got:?} instead of {want:?}"));
     }
+    // Weights that are no numbers, which no twin can hold.
+    for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for device in [device, &Device::flex()] {
+            let mut sick = start.flat();
+            sick[300] = bad;
+            let got = op::update::update_apply(upload(&sick, [n], device), model, steps, start.version, &bytes).err();
+            if got != Some(VersionError::OutOfRange) {
+                return Err(format!("{codec:?}: a weight of {bad} is taken: {got:?}"));
+            }
+        }
+    }
     Ok(())
 }
 
@@ -116,7 +127,12 @@ pub const MUTANTS: &[(&str, &str, &str)] = &[
     ("update_apply", "i32(code << unused) >> unused", "i32(code)"),
     ("update_apply", "& 0x1fu) - 1u", "& 0x1fu)"),
     ("update_apply", "* block.step;\n    weights", ";\n    weights"),
-    ("update_apply", ">= 16777216.0", ">= 33554432.0"),
+    ("update_apply", "(16777216.0", "(33554432.0"),
+    (
+        "update_apply",
+        "(bitcast<u32>(w) & 0x7fffffffu) >= bitcast<u32>(16777216.0 * block.step)",
+        "abs(w) >= 16777216.0 * block.step",
+    ),
     ("update_apply", "at % 4u * 8u", "at % 2u * 8u"),
     ("update_apply", "group.y * groups.x + group.x", "group.x"),
 ];
