@@ -245,6 +245,12 @@ fn a_damaged_file_is_named_with_what_to_do() {
     until("another merged delta", || (home.merged() > before).then_some(()));
     assert!(agent.said().contains("is damaged"), "{}", agent.said());
     assert!(month.with_extension("json.damaged").exists());
+    // Of a word of the owner's that nobody can read it is the one that does no harm.
+    fs::write(home.file("pause.json"), b"{\"until").unwrap();
+    home.stands("a pause", |s| s["why"]["kind"] == "paused");
+    until("why", || agent.said().contains("pause.json is damaged, which counts as a pause: `nightjar resume`").then_some(()));
+    home.says(&["resume"]).good();
+    home.stands("training", |s| s["session"]["working"] == true);
     agent.stop().good();
 }
 
@@ -379,7 +385,9 @@ fn commands_explain_themselves_and_end_as_scripts_expect() {
     }
     let status: Value = serde_json::from_str(&says(&["status", "--json"]).stdout).unwrap();
     assert_eq!(status["running"], false);
-    assert_eq!(says(&["polish"]).status.code(), Some(2));
+    for bad in [&["polish"][..], &["run", "--idle-minutes", "few"], &["anchor", "--threads", "-1"]] {
+        assert_eq!(says(bad).status.code(), Some(2), "{bad:?}");
+    }
     let standing: Value = serde_json::from_str(&says(&["service", "status", "--json"]).good().stdout).unwrap();
     assert_eq!(standing["running"], false);
     for shell in ["bash", "zsh", "fish"] {

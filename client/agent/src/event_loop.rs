@@ -241,7 +241,7 @@ pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
         if let Some(ending) = agent.ending.take() {
             agent.note_the_end(&ending);
             match &ending {
-                Ending::Left | Ending::Refused(_) if stays && !terminating => agent.rest(&ending).await,
+                Ending::Left | Ending::Refused(_) | Ending::RunOver(_) if stays && !terminating => agent.rest(&ending).await,
                 _ => {
                     agent.goodbye().await;
                     return Ok(ending);

@@ -9,7 +9,8 @@ use nightjar_shared::{
 use serde::{Deserialize, Serialize};
 use std::{io, time::Duration};
 
-const PAUSE_FILE: &str = "pause.json";
+/// The file.
+pub const PAUSE_FILE: &str = "pause.json";
 /// Longest pause with an end, and longest "run now"; a jump of the calendar's clock can make none longer.
 pub const PAUSE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
@@ -55,12 +56,13 @@ pub struct OwnersWord {
     /// Whether the clock was behind when the file was read: then its end is not known before the clock is set.
     is_guess: bool,
     is_kept: bool,
+    is_damaged: bool,
 }
 
 impl OwnersWord {
     /// What the disk knows.
     pub fn open(disk: &dyn Disk, wall: Wall, mono: Mono) -> io::Result<Self> {
-        let mut word = OwnersWord { says: Override::No, bytes: None, is_guess: false, is_kept: true };
+        let mut word = OwnersWord { says: Override::No, bytes: None, is_guess: false, is_kept: true, is_damaged: false };
         word.read(disk.read(PAUSE_FILE)?, wall, mono);
         Ok(word)
     }
@@ -75,9 +77,14 @@ impl OwnersWord {
         self.is_kept
     }
 
+    /// Whether what is on the disk is no word of anybody's, and so a pause.
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged
+    }
+
     /// Another word, in force from now on. [`OwnersWord::keep`] is what makes it last.
     pub fn say(&mut self, word: Override) {
-        (self.says, self.is_guess) = (word, false);
+        (self.says, self.is_guess, self.is_damaged) = (word, false, false);
     }
 
     /// Writes it for the next start.
@@ -130,7 +137,7 @@ impl OwnersWord {
     /// A damaged file counts as a pause: of the two, it is the one that does no harm.
     fn read(&mut self, bytes: Option<Vec<u8>>, wall: Wall, mono: Mono) {
         let stored = bytes.as_ref().map(|bytes| serde_json::from_slice::<Stored>(bytes));
-        (self.bytes, self.is_kept) = (bytes, true);
+        (self.bytes, self.is_kept, self.is_damaged) = (bytes, true, matches!(stored, Some(Err(_))));
         (self.says, self.is_guess) = match stored {
             None => (Override::No, false),
             Some(Err(_)) => (Override::Pause(None), false),
@@ -194,6 +201,10 @@ mod tests {
         assert_eq!(load(&disk, 4), Override::Pause(None), "as an older version wrote it");
         disk.write(PAUSE_FILE, b"{").unwrap();
         assert_eq!(load(&disk, 4), Override::Pause(None));
+        let mut word = OwnersWord::open(&disk, wall(4), at(50)).unwrap();
+        assert!(word.is_damaged());
+        word.say(Override::No);
+        assert!(!word.is_damaged());
         clear(&disk).unwrap();
         assert_eq!(load(&disk, 4), Override::No);
     }

@@ -67,7 +67,13 @@ pub enum ServiceError {
         /// The disk's words.
         source: io::Error,
     },
-    /// The service manager is not there, or refuses.
+    /// No service manager answers for this user.
+    #[error(
+        "no service manager answers for this user ({0}): log in at the desktop or by SSH, or have one kept without a login by \
+         `loginctl enable-linger`; nothing was installed"
+    )]
+    NoManager(String),
+    /// The service manager refuses.
     #[error("`{command}` failed: {why}")]
     Manager {
         /// What was run.

@@ -217,6 +217,11 @@ impl Session {
         self.profile.memory_bytes = bytes;
     }
 
+    #[cfg(test)]
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.lease_request().memory_bytes
+    }
+
     /// Whether a worker trains or measures at this moment.
     pub fn is_at_work(&self) -> bool {
         self.working() && self.permission == Some(Permission::Allowed)

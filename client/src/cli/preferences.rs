@@ -193,7 +193,8 @@ impl PreferenceFlags {
     pub fn load_with(&self, home: &Home, extra: &[(&str, &str)]) -> Result<PreferencesFile> {
         let mut flags = extra.to_vec();
         flags.extend(self.0.iter().map(|(key, value)| (*key, value.as_str())));
-        Ok(PreferencesFile::load(&home.config_path(PREFERENCES_FILE), &home.path(LAST_GOOD_FILE), &flags)?)
+        let loaded = PreferencesFile::load(&home.config_path(PREFERENCES_FILE), &home.path(LAST_GOOD_FILE), &flags);
+        loaded.map_err(|e| if e.is_of_the_command_line() { Misunderstood(e.to_string()).into() } else { e.into() })
     }
 }
 

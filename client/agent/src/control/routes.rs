@@ -40,8 +40,8 @@ pub(super) fn routes(desk: Desk, gate: Gate) -> Router {
         .route("/why", get(why))
         .route("/history", get(day))
         .route("/preferences", get(preferences).post(set_preference))
-        .route("/pause", post(|State(d): State<Desk>, Query(q): Query<Length>| d.command(Command::Pause(q.length()))))
-        .route("/run-now", post(|State(d): State<Desk>, Query(q): Query<Length>| d.command(Command::RunNow(q.length()))))
+        .route("/pause", post(|State(d): State<Desk>, Query(q): Query<Length>| d.command_for(q, Command::Pause)))
+        .route("/run-now", post(|State(d): State<Desk>, Query(q): Query<Length>| d.command_for(q, Command::RunNow)))
         .route("/resume", post(|State(desk): State<Desk>| desk.command(Command::Resume)))
         .route("/retry", post(|State(desk): State<Desk>| desk.command(Command::Retry)))
         .route("/join", post(join))
@@ -66,6 +66,13 @@ impl Desk {
         }
     }
 
+    async fn command_for(self, length: Length, command: fn(Option<Duration>) -> Command) -> Response {
+        if length.seconds == Some(0) {
+            return (StatusCode::BAD_REQUEST, "`seconds` is 0; without it, it lasts until it is ended").into_response();
+        }
+        self.command(command(length.seconds.map(Duration::from_secs))).await
+    }
+
     async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Asked) -> Result<T, Response> {
         let busy = || (StatusCode::SERVICE_UNAVAILABLE, "the agent is busy; try again").into_response();
         let (reply, answered) = oneshot::channel();
@@ -77,12 +84,6 @@ impl Desk {
 #[derive(Deserialize)]
 struct Length {
     seconds: Option<u64>,
-}
-
-impl Length {
-    fn length(&self) -> Option<Duration> {
-        self.seconds.map(Duration::from_secs)
-    }
 }
 
 async fn why(State(desk): State<Desk>) -> Result<Response, Response> {

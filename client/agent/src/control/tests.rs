@@ -74,6 +74,8 @@ async fn only_who_bears_the_token_and_comes_from_here_is_let_in() {
     assert!(line.contains("200") && body.contains("Status"), "{line} {body}");
     let (_, body) = send(address, "POST /pause?seconds=60", &owner(&file), "").await;
     assert!(body.contains("Pause(Some(60s))"), "{body}");
+    let (line, body) = send(address, "POST /pause?seconds=0", &owner(&file), "").await;
+    assert!(line.contains("400") && body.contains("`seconds` is 0"), "{line} {body}");
     let (_, body) = send(address, "POST /run-now", &owner(&file), "").await;
     assert!(body.contains("RunNow(None)") && body.contains(r#""kind":"run_now""#), "{body}");
     let own = format!("Origin: http://{address}\r\n");

@@ -66,6 +66,7 @@ impl Agent {
             Err(_) => format!("ready: device {}, in no run yet", self.device),
         };
         self.tell(&ready);
+        self.tell_of_damage();
     }
 
     /// An end that nobody asked for is in the log too: whoever started this may be a service manager, which reads nothing.
@@ -91,7 +92,10 @@ impl Agent {
                     "the coordinator refused this device: {words}; `nightjar leave` forgets that run, and another can be joined"
                 )
             }
-            _ => NONE.into(),
+            Ending::RunOver(words) => {
+                format!("the run is over: {words} `nightjar leave` forgets it, and another can be joined")
+            }
+            Ending::Asked | Ending::Left => NONE.into(),
         });
         self.look(clock::mono_now());
     }

@@ -4,6 +4,7 @@
 use super::{Agent, LOOK_EVERY, POLICY_FILE, wall_now};
 use crate::{
     home::Home,
+    pause::PAUSE_FILE,
     policy::{self, Decision, Hurry, Memory, Observation, Outcome},
     preferences::Preferences,
     sensor::Wants,
@@ -104,7 +105,7 @@ impl Agent {
     }
 
     /// What training may take: what was free before there was a worker, or has become free since, within the owner's cap.
-    fn count_memory(&mut self, seen: &Observation) {
+    pub(super) fn count_memory(&mut self, seen: &Observation) {
         let free = seen.memory_free.known().copied();
         self.free_memory = if self.worker.is_some() { self.free_memory.max(free) } else { free };
         let cap = match &self.decision {
@@ -135,6 +136,7 @@ impl Agent {
     fn look_at_files(&mut self, now: Mono) {
         if self.word.look(&*self.disk, wall_now(), now) {
             self.next_look = now;
+            self.tell_of_damage();
         }
         if self.preferences.reload_if_changed() {
             self.preferences_changed();
@@ -146,6 +148,14 @@ impl Agent {
                 self.tell(&format!("trouble: {error}; the last good preferences stay in force"));
             }
             self.config_error = error;
+        }
+    }
+
+    /// Says why it is paused if nobody has paused it.
+    pub(super) fn tell_of_damage(&mut self) {
+        if self.word.is_damaged() {
+            let path = self.disk.path(PAUSE_FILE);
+            self.tell(&format!("{} is damaged, which counts as a pause: `nightjar resume` ends it", path.display()));
         }
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     control::Command,
-    policy::{Limits, Observation, ReasonKind},
+    policy::{Limits, Observation, ProfileName, Reading, ReasonKind},
     worker::{Order, Worker},
 };
 use nightjar_shared::{
@@ -179,7 +179,11 @@ async fn what_ends_with_its_agent_is_no_crash() {
 /// Whatever ends its run, the agent of a volunteer can say so, and be given another invite.
 #[tokio::test]
 async fn out_of_its_run_it_holds_and_takes_another_invite() {
-    for (ending, words) in [(Ending::Refused("too old".into()), "refused this device: too old"), (Ending::Left, "not joined")] {
+    for (ending, words) in [
+        (Ending::Refused("too old".into()), "refused this device: too old"),
+        (Ending::RunOver("Thank you.".into()), "the run is over: Thank you."),
+        (Ending::Left, "not joined"),
+    ] {
         let mut bench = Bench::new(false);
         bench.agent.rest(&ending).await;
         assert_eq!(bench.done().last(), Some(&"ended"));
@@ -192,6 +196,28 @@ async fn out_of_its_run_it_holds_and_takes_another_invite() {
         answer.await.unwrap().unwrap();
         assert!(bench.agent.why().allowed, "{:?}", bench.agent.why());
     }
+}
+
+/// What training may take is what was free before it took any, within the owner's cap.
+#[tokio::test]
+async fn memory_that_the_worker_holds_is_no_less_for_the_next_lease() {
+    let mut bench = Bench::new(false);
+    let mut told = |has_worker: bool, free: Option<u64>, memory_bytes: u64| {
+        let unknown = Observation::unknown("there are no sensors");
+        let memory_free = free.map_or(unknown.memory_free.clone(), Reading::Known);
+        bench.agent.decision =
+            Decision::Run { limits: Limits { duty: 1.0, threads: 1, memory_bytes }, profile: ProfileName::Away };
+        if !has_worker {
+            bench.agent.dismiss();
+        }
+        bench.agent.count_memory(&Observation { memory_free, ..unknown });
+        bench.agent.session.memory_bytes()
+    };
+    assert_eq!(told(true, Some(100), u64::MAX), 100, "an agent that found its worker there");
+    assert_eq!(told(true, Some(40), u64::MAX), 100, "the worker has taken some");
+    assert_eq!(told(true, Some(150), 120), 120, "somebody else has given some back, and the owner allows less");
+    assert_eq!(told(false, Some(40), u64::MAX), 40);
+    assert_eq!([told(false, None, u64::MAX), told(false, None, 70)], [0, 70]);
 }
 
 /// The owner wants their computer, and the disk is full.

@@ -116,8 +116,10 @@ impl Guard {
                     *self = Guard::default();
                     return None;
                 }
-                let (was, ago) = (was(kind), words::until_ago(clear));
-                let sentence = format!("{was} {ago}; training goes on after {} without that", words::duration(settle));
+                // Since when, nobody can say who was not running all the time.
+                let over = if clear.as_secs() == 0 { String::new() } else { format!(", {} so far", words::duration(clear)) };
+                let (was, settled) = (was(kind), words::duration(settle));
+                let sentence = format!("{was} before; training goes on after {settled} without that{over}");
                 (Reason::new(kind, sentence), Some(settle - clear))
             }
             (Verdict::NotYet(_) | Verdict::Yes, None) => return None,

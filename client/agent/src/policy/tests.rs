@@ -236,7 +236,7 @@ fn mains_and_charge() {
     day.seen.power = battery(Some(85.0));
     let (kind, told, until) = day.held_after(60);
     assert_eq!((kind, until.as_deref()), (ReasonKind::Charge, Some("2026-06-10 13:01:30")));
-    assert_eq!(told, "the battery was too low until just now; training goes on after 30 seconds without that");
+    assert_eq!(told, "the battery was too low before; training goes on after 30 seconds without that");
     // Back within the margin, it has not been full enough for a while.
     day.seen.power = battery(Some(84.0));
     day.held_after(20);
@@ -300,10 +300,10 @@ fn what_is_seen_on_the_screen_and_beside_it() {
     let (_, told, until) = day.held_after(100);
     assert_eq!(
         told,
-        "a window covered the screen, or a program kept it on until just now; training goes on after 30 seconds without that"
+        "a window covered the screen, or a program kept it on before; training goes on after 30 seconds without that"
     );
     assert_eq!(until.as_deref(), Some("2026-06-10 12:02:10"));
-    assert!(day.held_after(12).1.contains("until 12 seconds ago"));
+    assert!(day.held_after(12).1.contains("without that, 12 seconds so far"));
     day.runs_after(18);
     day.seen.programs = Reading::Known(vec!["steam".into()]);
     assert_eq!(day.held().1, "steam is running; training goes on when it is closed");

@@ -14,11 +14,6 @@ pub(super) fn duration(duration: Duration) -> String {
     format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
-/// "until just now", "until 12 seconds ago".
-pub(super) fn until_ago(ago: Duration) -> String {
-    if ago < Duration::from_secs(1) { "until just now".into() } else { format!("until {} ago", duration(ago)) }
-}
-
 /// Bytes in the unit that suits: "100 MiB", "1.5 GiB".
 pub(super) fn bytes(bytes: u64) -> String {
     const GIB: u64 = 1 << 30;

@@ -1,6 +1,6 @@
 //! What can be wrong with preferences, in one line each that says where and what to do.
 
-use super::{PREFERENCES, Preference, VERSION};
+use super::{PREFERENCES, Preference, Source, VERSION};
 use nightjar_shared::wire::limits;
 use std::io;
 
@@ -84,6 +84,12 @@ pub enum PreferencesError {
 }
 
 impl PreferencesError {
+    /// Whether a flag is to blame, and not a file or the environment.
+    pub fn is_of_the_command_line(&self) -> bool {
+        use PreferencesError::{BadValue, UnknownKey};
+        matches!(self, UnknownKey { place, .. } | BadValue { place, .. } if *place == Source::CommandLine.to_string())
+    }
+
     pub(super) fn unknown_key(place: &str, key: &str) -> Self {
         let nearest = PREFERENCES.iter().map(|p| (distance(p.key, key), p.key)).min().filter(|(distance, _)| *distance <= 3);
         let part = || PREFERENCES.iter().find(|p| key.len() >= 4 && p.key.contains(key)).map(|p| p.key);

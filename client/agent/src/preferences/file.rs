@@ -67,7 +67,7 @@ impl PreferencesFile {
         said.extend(flags.iter().map(|(key, value)| Said {
             key: (*key).into(),
             value: (*value).into(),
-            place: "command line".into(),
+            place: Source::CommandLine.to_string(),
             source: Source::CommandLine,
         }));
         let laid = layers::lay("", "", &said)?;

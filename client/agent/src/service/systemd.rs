@@ -1,7 +1,10 @@
 //! The systemd user unit. The text is that of `installers/linux/nightjar.service`, with this program's path.
 
 use super::{Manager, Service, ServiceError, Standing, run};
-use std::{fs, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 const UNIT: &str = "nightjar.service";
 const TEMPLATE: &str = include_str!("../../../../installers/linux/nightjar.service");
@@ -28,6 +31,10 @@ fn file() -> Result<PathBuf, ServiceError> {
 
 fn install(service: &Service) -> Result<(), ServiceError> {
     let file = file()?;
+    run("systemctl", &["--user", "show-environment"]).map_err(|e| match e {
+        ServiceError::Manager { why, .. } => ServiceError::NoManager(why),
+        other => other,
+    })?;
     let error = |source| ServiceError::File { place: file.display().to_string(), source };
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder).map_err(error)?;
@@ -45,11 +52,20 @@ fn remove() -> Result<(), ServiceError> {
     if !file.exists() {
         return Ok(());
     }
-    // Where no manager answers, nothing runs either; the file goes all the same.
-    let stopped = run("systemctl", &["--user", "disable", "--now", UNIT]);
-    fs::remove_file(&file).map_err(|source| ServiceError::File { place: file.display().to_string(), source })?;
+    let error = |place: &Path, source| ServiceError::File { place: place.display().to_string(), source };
+    let is_managed = run("systemctl", &["--user", "show-environment"]).is_ok();
+    let stopped = if is_managed { run("systemctl", &["--user", "disable", "--now", UNIT]).map(drop) } else { Ok(()) };
+    fs::remove_file(&file).map_err(|source| error(&file, source))?;
     stopped?;
-    run("systemctl", &["--user", "daemon-reload"]).map(drop)
+    if is_managed {
+        return run("systemctl", &["--user", "daemon-reload"]).map(drop);
+    }
+    // Where no manager answers, nothing runs either; all there is of it is what its next start would find.
+    let wanted = file.with_file_name("default.target.wants").join(UNIT);
+    match fs::remove_file(&wanted) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(error(&wanted, source)),
+        _ => Ok(()),
+    }
 }
 
 fn standing() -> Result<Standing, ServiceError> {
