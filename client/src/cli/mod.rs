@@ -99,6 +99,10 @@ enum Command {
     Bench(bench::Bench),
     /// Print completions for a shell
     Completions(completions::Completions),
+    /// The icon in the menu bar: started by the agent, since macOS wants a process of its own for it
+    #[cfg(target_os = "macos")]
+    #[command(hide = true)]
+    Tray,
     /// What trains: started by the other commands, in a process of its own
     #[command(hide = true)]
     Worker {
@@ -169,6 +173,10 @@ pub(crate) fn run() -> Result<ExitCode> {
         // These compute, so they run in a process of their own too: a driver that crashes takes only that down.
         Command::Sample(_) | Command::Eval(_) => model::in_worker(format),
         Command::Bench(bench) => bench::run(&bench, format),
+        #[cfg(target_os = "macos")]
+        Command::Tray => {
+            nightjar_agent::tray::serve().map(|()| ExitCode::SUCCESS).map_err(|e| anyhow::anyhow!("no tray icon: {e}"))
+        }
         Command::Worker { task: Task::Serve(serve) } => crate::worker::serve(&serve),
         Command::Worker { task: Task::Sample(sample) } => model::sample(&sample, format),
         Command::Worker { task: Task::Eval(eval) } => model::eval(&eval, format),

@@ -93,7 +93,9 @@ impl Agent {
             ProfileName::Away => "it trains, since nobody uses the computer".into(),
             ProfileName::InUse if self.is_blind() => {
                 let percent = 100.0 * duty;
-                format!("it is unknown whether somebody uses the computer, so it trains as if you did, at {percent:.0} % of the time")
+                format!(
+                    "it is unknown whether somebody uses the computer, so it trains as if you did, at {percent:.0} % of the time"
+                )
             }
             ProfileName::InUse => format!("it trains beside you, at {:.0} % of the time", 100.0 * duty),
         }

@@ -4,16 +4,27 @@
 pub mod drawing;
 #[cfg(target_os = "linux")]
 mod linux;
-#[cfg(any(target_os = "linux", windows))]
+#[cfg(target_os = "macos")]
+mod macos;
+#[cfg(any(target_os = "linux", target_os = "macos", windows))]
 mod menu;
+#[cfg(any(target_os = "macos", windows))]
+mod native;
+#[cfg(any(target_os = "macos", all(unix, test)))]
+mod process;
 #[cfg(windows)]
 mod windows;
 
+#[cfg(target_os = "macos")]
+pub use macos::serve;
+
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// What the icon tells without being opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum State {
     /// It may train.
     Running,
@@ -27,7 +38,7 @@ pub enum State {
 }
 
 /// What the icon shows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Face {
     /// The picture.
     pub state: State,
@@ -63,14 +74,31 @@ pub fn spawn(faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>) {
     windows::spawn(faces, wishes);
 }
 
-/// There is no tray icon on this system yet: the page and the command line do the same. Says so in the log.
-#[cfg(not(any(target_os = "linux", windows)))]
+/// Shows an icon from now on, until `faces` has no sender left: in a process of its own, since macOS lets only a process's
+/// first thread show anything. Never fails and never waits.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+#[cfg(target_os = "macos")]
+pub fn spawn(faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>) {
+    match std::env::current_exe() {
+        Ok(program) => {
+            let mut command = tokio::process::Command::new(program);
+            command.arg("tray");
+            tokio::spawn(process::show(command, faces, wishes));
+        }
+        Err(e) => tracing::warn!("no tray icon: {e}; `nightjar open` shows the page"),
+    }
+}
+
+/// There is no tray icon on this system: the page and the command line do the same. Says so in the log.
+#[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
 pub fn spawn(_: watch::Receiver<Face>, _: mpsc::Sender<Wish>) {
-    tracing::info!("no tray icon: it exists on Linux and Windows only so far; `nightjar open` shows the page");
+    tracing::info!("no tray icon on this system; `nightjar open` shows the page");
 }
 
 /// The icon's name.
-#[cfg(any(target_os = "linux", windows))]
+#[cfg(any(target_os = "linux", target_os = "macos", windows))]
 fn title(state: State) -> String {
     let word = match state {
         State::Running => "running",
@@ -82,7 +110,7 @@ fn title(state: State) -> String {
 }
 
 /// What a menu's line may say: short, and with `access_key`, which makes the next letter a key on this system, told twice.
-#[cfg(any(target_os = "linux", windows, test))]
+#[cfg(any(target_os = "linux", target_os = "macos", windows, test))]
 fn menu_line(sentence: &str, access_key: char) -> String {
     const CHARACTERS_MAX: usize = 90;
     let mut line: String = sentence.chars().take(CHARACTERS_MAX).collect();

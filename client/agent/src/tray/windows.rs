@@ -1,13 +1,10 @@
 //! The icon on Windows: in the taskbar's notification area. Its window's messages belong to the thread that made it.
 #![expect(unsafe_code, reason = "a loop over messages needs three of the system's functions")]
 
-use super::{Face, Wish, drawing, menu, menu_line, title};
+use super::{Face, Wish, menu, native::wear};
 use std::thread;
 use tokio::sync::{mpsc, watch};
-use tray_icon::{
-    Icon, MouseButton, TrayIcon, TrayIconBuilder, TrayIconEvent,
-    menu::{Menu, MenuEvent, MenuItem, PredefinedMenuItem},
-};
+use tray_icon::{MouseButton, TrayIconBuilder, TrayIconEvent, menu::MenuEvent};
 use windows::Win32::{
     Foundation::{LPARAM, WPARAM},
     System::Threading::GetCurrentThreadId,
@@ -15,11 +12,6 @@ use windows::Win32::{
         DispatchMessageW, GetMessageW, MSG, PM_NOREMOVE, PeekMessageW, PostThreadMessageW, TranslateMessage, WM_NULL, WM_QUIT,
     },
 };
-
-/// Side of the picture, in pixels: Windows makes it smaller where it wants to.
-const SIZE: usize = 32;
-/// Most characters of a tip, by the system's structure.
-const TIP_MAX: usize = 120;
 
 /// Shows an icon until nobody sends faces any more.
 pub(super) fn spawn(mut faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>) {
@@ -82,24 +74,5 @@ fn show(mut faces: watch::Receiver<Face>, wishes: &mpsc::Sender<Wish>) -> Result
             }
         }
     }
-    Ok(())
-}
-
-/// Puts a face on the icon.
-fn wear(icon: &TrayIcon, face: &Face) -> Result<(), Box<dyn std::error::Error>> {
-    let mut picture = drawing::argb(face.state, SIZE);
-    picture.chunks_exact_mut(4).for_each(|pixel| pixel.rotate_left(1));
-    icon.set_icon(Some(Icon::from_rgba(picture, SIZE as u32, SIZE as u32)?))?;
-    icon.set_tooltip(Some(format!("{}: {}", title(face.state), face.sentence).chars().take(TIP_MAX).collect::<String>()))?;
-    let menu = Menu::new();
-    menu.append(&MenuItem::new(menu_line(&face.sentence, '&'), false, None))?;
-    menu.append(&PredefinedMenuItem::separator())?;
-    for entry in menu::entries(face.paused) {
-        if entry.wish == Wish::Quit {
-            menu.append(&PredefinedMenuItem::separator())?;
-        }
-        menu.append(&MenuItem::with_id(entry.id, entry.label, true, None))?;
-    }
-    icon.set_menu(Some(Box::new(menu)));
     Ok(())
 }

@@ -16,6 +16,7 @@ use unasked as answers;
 use windows as answers;
 
 use super::{
+    SleepDelay,
     board::{Board, Fact, Post},
     facts::Input,
     places::Places,
@@ -50,9 +51,20 @@ pub fn start(_: &Places, board: &Arc<Board>, tasks: &mut JoinSet<()>) {
             tokio::time::sleep(pause).await;
         }
     });
+    answers::listen_for_sleep(board.clone());
     poll(tasks, Post::new(board, |facts| &mut facts.power, 0), answers::power);
     poll(tasks, Post::new(board, |facts| &mut facts.full_screen, 0), answers::full_screen);
     poll(tasks, Post::new(board, |facts| &mut facts.metered, 0), answers::metered);
+}
+
+/// The system goes to sleep as soon as the delay is dropped, or is awake again.
+#[cfg_attr(not(any(target_os = "macos", windows)), allow(dead_code, reason = "nobody tells of sleep here"))]
+fn set_sleep(board: &Board, sleeping: bool, delay: Option<SleepDelay>) {
+    {
+        let mut facts = board.facts();
+        (facts.sleeping, facts.sleep_delay) = (sleeping, delay);
+    }
+    board.alarm();
 }
 
 fn poll<T: Fact>(tasks: &mut JoinSet<()>, post: Post<T>, ask: fn() -> Reading<T>) {

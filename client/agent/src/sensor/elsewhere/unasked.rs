@@ -1,6 +1,9 @@
 //! Systems that this version cannot ask: the app around it has to tell (`HostFed`), or the owner waives the question.
 
-use crate::policy::{Power, Reading};
+use crate::{
+    policy::{Power, Reading},
+    sensor::board::Board,
+};
 use std::time::Duration;
 
 pub const NAME: &str = "this system";
@@ -20,6 +23,8 @@ pub fn power() -> Reading<Power> {
 pub fn full_screen() -> Reading<bool> {
     unknown()
 }
+
+pub fn listen_for_sleep(_: std::sync::Arc<Board>) {}
 
 pub fn metered() -> Reading<bool> {
     unknown()

@@ -1,5 +1,10 @@
-//! Windows: last input, mains and battery, full screen, each by one function of the system; and what the network costs.
+//! Windows: last input, mains and battery, full screen, each by one function of the system; what the network costs, and
+//! sleep as it is announced.
 #![expect(unsafe_code, reason = "the system's functions are declared here: three of them need no crate of bindings")]
+
+mod sleep;
+
+pub use sleep::listen as listen_for_sleep;
 
 use crate::policy::{Power, Reading};
 use std::time::Duration;
