@@ -6,6 +6,8 @@
 
 pub mod keyframe;
 pub mod update;
+#[cfg(test)]
+mod vectors;
 
 use crate::{
     bytes::{Reader, Truncated},
