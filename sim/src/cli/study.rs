@@ -126,7 +126,7 @@ fn tasks(studies: &[Study], seeds: u64, texts: &Texts, asked: &dyn Fn(&Study) ->
     let mut tasks = vec![];
     for seed in 1..=seeds {
         for study in studies.iter().filter(|study| asked(study)) {
-            for variant in study.variants.iter().filter(|v| seed <= v.seeds_of(seeds) && v.work != Work::Planned) {
+            for variant in study.variants.iter().filter(|v| seed <= v.seeds_of(seeds)) {
                 tasks.push(Task {
                     study: study.key.into(),
                     variant: variant.name.clone(),

@@ -1,7 +1,15 @@
 //! The page of a study made up by hand.
 
 use super::*;
-use crate::study::{Against, CurvePoint, Figure, Measure, Target, Variant, Work};
+use crate::{
+    scale,
+    study::{Against, CurvePoint, Figure, Measure, Target, Variant, Work, work::CostWork},
+};
+
+/// Never run here.
+fn work() -> Work {
+    Work::Cost(CostWork { spec: scale::spec(1), population: scale::homes(1), virtual_s: 1.0 })
+}
 
 fn study() -> Study {
     let loss = Column::mean("loss", Measure::Loss);
@@ -11,9 +19,9 @@ fn study() -> Study {
         title: "Does pooling pay?",
         question: "Does it?",
         variants: vec![
-            Variant::new("alone", Work::default()).at("alone", 1.0),
-            Variant::new("pool of 4", Work::default()).at("pool", 4.0),
-            Variant::new("pool of 16", Work::default()).at("pool", 16.0),
+            Variant::new("alone", work()).at("alone", 1.0),
+            Variant::new("pool of 4", work()).at("pool", 4.0),
+            Variant::new("pool of 16", work()).at("pool", 16.0),
         ],
         columns: vec![
             loss.clone(),

@@ -16,7 +16,7 @@ use crate::{
     text::{Deal, TextDataset, TextSettings, tokens},
     training::cost::Cost,
 };
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nightjar_shared::{
     model_spec::ModelSpec,
     run_spec::{InnerSpec, RunSpec},
@@ -27,12 +27,9 @@ use serde::{Deserialize, Serialize};
 const ENGINE: u32 = 2;
 
 /// What a row runs. All that decides its outcome is in it, beside the texts and the seed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Work {
-    /// Not decided yet: never run.
-    #[default]
-    Planned,
     /// What Nightjar is compared with.
     Lab(LabWork),
     /// Engine, sessions, codecs and worker that ship, with real training.
@@ -112,10 +109,10 @@ impl Work {
     pub fn name(&self, seed: u64, texts: &Texts) -> Result<String> {
         let digest = match self {
             Work::Lab(LabWork { data, .. }) | Work::Sim(SimWork { data, .. }) => texts.get(data.corpus)?.digest.clone(),
-            Work::Planned | Work::Cost(_) => String::new(),
+            Work::Cost(_) => String::new(),
         };
         match self {
-            Work::Lab(_) | Work::Planned => super::cache::name(&(self, digest), seed),
+            Work::Lab(_) => super::cache::name(&(self, digest), seed),
             Work::Sim(_) | Work::Cost(_) => super::cache::name(&(self, digest, ENGINE), seed),
         }
     }
@@ -123,7 +120,6 @@ impl Work {
     /// Carries it out, on one thread.
     pub fn run(&self, seed: u64, texts: &Texts) -> Result<Row> {
         match self {
-            Work::Planned => bail!("this row is only planned"),
             Work::Lab(work) => work.run(seed, texts),
             Work::Sim(work) => work.run(seed, texts),
             Work::Cost(work) => work.run(seed),

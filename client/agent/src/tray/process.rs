@@ -67,7 +67,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let seen = folder.path().join("seen");
         let script = format!(
-            "read first; echo pause-1h; echo nonsense; read second; printf %s \"$second\" > {0}.new; mv {0}.new {0}; echo quit; cat",
+            "read -r first; echo pause-1h; echo nonsense; read -r second; printf %s \"$second\" > {0}.new; mv {0}.new {0}; echo quit; cat",
             seen.display()
         );
         let faces = watch::Sender::new(Face::default());
