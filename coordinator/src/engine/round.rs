@@ -67,7 +67,7 @@ impl Round {
     /// A version was made of so many deltas, of which this share is signal. As long as none had another to agree with, it is
     /// not known, and rounds grow: one device alone gains nothing by many versions.
     pub fn adapt(&mut self, share: Option<f64>, deltas: u64) {
-        let share = share.unwrap_or_default().clamp(1e-3, 1.0 - 1e-3);
+        let share = share.filter(|share| share.is_finite()).unwrap_or_default().clamp(1e-3, 1.0 - 1e-3);
         let signal_to_noise = share * deltas as f64 / (1.0 - share);
         self.wanted_s *= (SIGNAL_TO_NOISE / signal_to_noise).clamp(1.0 / CHANGE_MAX, CHANGE_MAX);
     }

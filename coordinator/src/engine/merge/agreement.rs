@@ -25,8 +25,8 @@ impl Agreement {
     /// Learns from one version, given ‖Σv‖², Σ‖v‖ and Σ‖v‖². A version of one delta teaches nothing.
     pub fn learn(&mut self, square_of_sum: f64, lengths: f64, squares: f64) {
         let all = lengths * lengths;
-        // Two deltas of which one is a millionth of the other are as one.
-        if all - squares > 1e-6 * all {
+        // Two deltas of which one is a millionth of the other are as one. What is no number teaches nothing either.
+        if all - squares > 1e-6 * all && (square_of_sum - squares).is_finite() && all.is_finite() {
             self.common = FADE * self.common + (square_of_sum - squares) / all;
             self.whole = FADE * self.whole + (all - squares) / all;
         }

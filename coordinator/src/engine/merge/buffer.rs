@@ -13,6 +13,10 @@ use nightjar_shared::{
     run_spec::{self, Average},
 };
 
+/// A shorter tensor has no direction: far below what rounds away beside a weight, and far enough from 0 that tokens divided by it
+/// are within f32. Devices choose their bytes.
+pub(super) const LENGTH_MIN: f64 = 1e-15;
+
 /// What waits for the next version.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Buffer {
@@ -128,7 +132,7 @@ impl Buffer {
         let square = (of_delta * of_delta * square + cross + of_momentum * of_momentum * momentum_square).max(0.0);
         let length = square.sqrt();
         let scale = match self.average {
-            Average::Rda if length == 0.0 => 0.0,
+            Average::Rda if length < LENGTH_MIN => 0.0,
             Average::Rda if self.has_direction(tensor) => share / length,
             Average::Rda | Average::Mean => share,
         };

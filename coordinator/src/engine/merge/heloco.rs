@@ -9,6 +9,8 @@
 //! The form is the paper's, read second-hand; its λ and constants were not to be had, so they are ours: all are 1 but
 //! c_ok, and λ ends at 0 where c reaches c_ok.
 
+use super::buffer::LENGTH_MIN;
+
 /// c_ok: a tensor at least so well aligned is left alone.
 const COS_OK: f64 = 0.2;
 /// k_s.
@@ -19,6 +21,8 @@ const SHRINK_MAX: f64 = 1.0;
 const TURN: f64 = 1.0;
 /// κ.
 const KAPPA: f64 = 1.0;
+/// Beside a delta so many times as long, a momentum has no say.
+const SHARE_MIN: f64 = 1e-6;
 /// A run whose rule has no momentum keeps one for the correction, that fades so at every version.
 pub const FADE: f32 = 0.9;
 
@@ -38,12 +42,10 @@ impl Correction {
 
 /// The correction of one tensor, given ‖Δ‖, ‖m‖ and Δ·m.
 pub fn correct(delta: f64, momentum: f64, dot: f64) -> Correction {
-    let product = delta * momentum;
-    // Too small to have a direction: a sum of f64 squares of f32 values is zero or far above this.
-    if product < 1e-200 {
+    if delta < LENGTH_MIN || momentum < LENGTH_MIN || momentum < SHARE_MIN * delta {
         return Correction::NONE;
     }
-    let cos = (dot / product).clamp(-1.0, 1.0);
+    let cos = (dot / (delta * momentum)).clamp(-1.0, 1.0);
     let confidence = delta / (delta + KAPPA * momentum);
     if cos >= COS_OK {
         Correction::NONE

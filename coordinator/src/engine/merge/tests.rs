@@ -5,7 +5,7 @@ use nightjar_shared::{
     ids::{BlobHash, LeaseId},
     model_spec::ModelSpec,
     rng,
-    run_spec::{Average, MergeRule, MergeSpec},
+    run_spec::{Average, Correction, MergeRule, MergeSpec},
 };
 use proptest::prelude::*;
 
@@ -60,6 +60,39 @@ fn what_rounding_takes_is_published_later() {
     for ((start, end), left) in start.iter().zip(merger.weights().flat()).zip(&merger.feedback) {
         let published = f64::from(start - end) - f64::from(*left);
         assert!((published - 50e-6).abs() < 1e-6, "{published}");
+    }
+}
+
+/// A device may send any bytes that decode: values so small that what divides by their length would leave all ranges.
+#[test]
+fn values_of_no_size_do_no_harm() {
+    for (average, correction, rule) in [
+        (Average::Rda, Correction::None, MergeRule::Mean),
+        (Average::Rda, Correction::Heloco, MergeRule::Nesterov),
+        (Average::Mean, Correction::Heloco, MergeRule::Nesterov),
+    ] {
+        let mut spec = spec(0.9);
+        spec.merge = MergeSpec { average: Some(average), correction, rule, ..spec.merge };
+        spec.delta.codec = delta::CodecId::F32;
+        let n = spec.model.parameters();
+        let mut merger = started(&spec);
+        let (mut seq, mut version) = (0, 0);
+        for size in [f32::from_bits(1), 9.2e-41, 1e-38, 1e-30, 1e-20, 1e-16, 1e-14, 1e-8] {
+            // One tensor next to nothing, the others as they should be; and beside it an honest one.
+            let mut values = vec![1e-3; n];
+            values[100..].fill(0.0);
+            values[n - 3] = size;
+            let hostile = delta::encode(&spec.model, &spec.delta, &values, &mut vec![0.0; n]);
+            for bytes in [&hostile, &noisy(&spec, seq)] {
+                seq += 1;
+                merger.add(&order(seq, 1 << 40, 1.0), bytes).unwrap();
+            }
+            version += 1;
+            merger.publish(Version(version), false).unwrap();
+            assert!(merger.feedback.iter().all(|v| v.is_finite()), "{average:?} {correction:?} {size:e}");
+            let share = merger.agreement.share().unwrap();
+            assert!((0.0..=1.0).contains(&share), "{average:?} {correction:?} {size:e}: {share}");
+        }
     }
 }
 

@@ -69,12 +69,8 @@ pub fn codecs() -> Study {
     let dense = |steps: u32| format!("dense f32, H {steps}");
     let within = |steps: u32| Column::compared("to dense f32", Measure::Loss, How::PercentAbove(dense(steps)));
     let sparse = |steps: u32| format!("sparse 2-bit, k 64, feedback, H {steps}");
-    let close = |variant: String, column| Goal {
-        words: "Within 1 % of dense f32".into(),
-        variant,
-        column,
-        bound: Bound::AtMost(1.0),
-    };
+    let close =
+        |variant: String, column| Goal { words: "Within 1 % of dense f32".into(), variant, column, bound: Bound::AtMost(1.0) };
     let mut goals: Vec<Goal> = [16, 64, 256, 500].map(|steps| close(format!("ours, H {steps}"), within(steps))).into();
     goals.extend([16, 64, 256, 500].map(|steps| close(sparse(steps), within(steps))));
     let long = |name: &str| format!("{name}, H 16, 256 rounds");
