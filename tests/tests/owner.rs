@@ -247,7 +247,9 @@ fn a_damaged_file_is_named_with_what_to_do() {
     assert!(month.with_extension("json.damaged").exists());
     // Of a word of the owner's that nobody can read it is the one that does no harm.
     fs::write(home.file("pause.json"), b"{\"until").unwrap();
-    home.stands("a pause", |s| s["why"]["kind"] == "paused");
+    home.stands("a pause", |s| {
+        s["why"]["kind"] == "paused" && s["why"]["reason"].as_str().is_some_and(|reason| reason.contains("pauses is damaged"))
+    });
     until("why", || agent.said().contains("pause.json is damaged, which counts as a pause: `nightjar resume`").then_some(()));
     home.says(&["resume"]).good();
     home.stands("training", |s| s["session"]["working"] == true);

@@ -194,6 +194,10 @@ struct Agent {
     on_battery: bool,
     /// Memory that is free but for the worker's; `None`: not known.
     free_memory: Option<u64>,
+    /// When there was a worker last.
+    worker_seen: Option<Mono>,
+    /// Whether it was decided anew, and the history does not know.
+    unnoted: bool,
     log: Log,
     /// For whom the page is opened from here.
     tickets: Tickets,
@@ -238,6 +242,9 @@ pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
             agent.look(now);
         }
         agent.settle()?;
+        if std::mem::take(&mut agent.unnoted) {
+            agent.note(&Zoned::now(), now);
+        }
         if let Some(ending) = agent.ending.take() {
             agent.note_the_end(&ending);
             match &ending {
@@ -294,6 +301,8 @@ impl Agent {
             meters: Metering::start(Meters::new(Places::of_this_computer().root)),
             on_battery: false,
             free_memory: None,
+            worker_seen: None,
+            unnoted: false,
             log: Log::of(&*disk),
             tickets: Tickets::default(),
             faces: watch::Sender::new(tray::Face::default()),

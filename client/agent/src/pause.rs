@@ -120,6 +120,9 @@ impl OwnersWord {
     /// The calendar's clock was set, to `wall`: what was said goes on by monotonic time, what was read under a clock that was
     /// behind is read again.
     pub fn clock_was_set(&mut self, disk: &dyn Disk, wall: Wall, mono: Mono) {
+        if self.is_damaged {
+            return; // Nothing is better than a word that nobody has said.
+        }
         if !self.is_guess {
             let _ = self.keep(disk, wall, mono); // else the next start reckons with the old clock
             return;

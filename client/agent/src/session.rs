@@ -214,7 +214,15 @@ impl Session {
 
     /// How much memory training may take from now on; 0: not known.
     pub fn set_memory(&mut self, bytes: u64) {
-        self.profile.memory_bytes = bytes;
+        let before = std::mem::replace(&mut self.profile.memory_bytes, bytes);
+        // It was refused for that, and need not wait until it may ask again.
+        if bytes > before
+            && !self.told.is_empty()
+            && self.spec().is_some_and(|spec| (before..bytes).contains(&(spec.model.training_bytes() - 1)))
+        {
+            self.told.clear();
+            self.timers.clear(Timer::Request);
+        }
     }
 
     #[cfg(test)]
@@ -287,6 +295,11 @@ impl Session {
             Event::Retry => {
                 self.trouble.clear();
                 self.timers.clear(Timer::Work);
+                // The owner may have changed what a refusal was for.
+                if !self.told.is_empty() {
+                    self.told.clear();
+                    self.timers.clear(Timer::Request);
+                }
             }
             Event::Evicted(shards) => self.evicted(&shards, &mut out),
             // There is nobody to say goodbye to.

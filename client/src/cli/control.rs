@@ -223,6 +223,7 @@ pub(super) fn in_words(why: &Why) -> String {
         Err(_) => until.clone(),
     });
     match until {
+        Some(until) if why.allowed => format!("{} (it tries again at {until})", why.reason),
         Some(until) => format!("{} (until {until})", why.reason),
         None => why.reason.clone(),
     }

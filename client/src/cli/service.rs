@@ -6,7 +6,11 @@ use super::{
 };
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use nightjar_agent::{home::Home, membership::Membership, service};
+use nightjar_agent::{
+    home::{Home, HomeError},
+    membership::Membership,
+    service,
+};
 use std::process::ExitCode;
 
 #[derive(Args)]
@@ -48,17 +52,28 @@ pub(super) fn service(home: &Home, args: &Service, format: Format) -> Result<Exi
         }
         Action::Remove => {
             service::remove()?;
-            let removed = serde_json::json!({ "installed": false });
-            format.say(&removed, "removed; your key, membership and preferences stay")
+            let running = is_in_use(home);
+            let removed = serde_json::json!({ "installed": false, "running": running });
+            let words = if running {
+                "removed; an agent runs on with this home folder: end it from its tray, or by Ctrl-C where it was started"
+            } else {
+                "removed; your key, membership and preferences stay"
+            };
+            format.say(&removed, words)
         }
         Action::Status => {
             let standing = service::standing()?;
-            let running = standing.running || Running::find(home).is_some();
+            let running = standing.running || Running::find(home).is_some() || is_in_use(home);
             let word = |is| if is { "yes" } else { "no" };
             let installed = format!("installed  {} ({})", word(standing.installed), standing.place);
             format.say(&answer(&standing, running), format_args!("{installed}\nrunning    {}", word(running)))
         }
     }
+}
+
+/// Whether an agent has this home, even one that does not answer here.
+fn is_in_use(home: &Home) -> bool {
+    matches!(home.lock(), Err(HomeError::InUse { .. }))
 }
 
 fn answer(standing: &service::Standing, running: bool) -> serde_json::Value {

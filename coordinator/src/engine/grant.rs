@@ -124,8 +124,9 @@ impl Engine {
         }
         if request.memory_bytes > 0 && request.memory_bytes < self.training_bytes {
             let [needed, free] = [self.training_bytes.div_ceil(1 << 20), request.memory_bytes >> 20];
-            let sentence =
-                format!("This run's model takes {needed} MiB of memory to train, and this device has {free} MiB for it.");
+            let sentence = format!(
+                "This run's model takes {needed} MiB of memory to train, and this device may give it {free} MiB: what is free there, within its owner's limits."
+            );
             return Err(self.retry(RefusalCode::NoWork, &sentence, MEMORY_AGAIN, device, now));
         }
         let pace = self.roster.pace(device);

@@ -97,6 +97,8 @@ __attribute__((constructor)) static void loaded(void) {
     struct rlimit limit = {4, 4};
     told("limit_parent", prlimit(getppid(), RLIMIT_NOFILE, NULL, &limit));
     told("slow_parent_down", setpriority(PRIO_PROCESS, getppid(), 19));
+    told("slow_user_down", setpriority(PRIO_USER, 0, 19));
+    told("slow_users_disk_down", syscall(SYS_ioprio_set, 3, 0, 3 << 13));
     told("bind_parent", sched_setaffinity(getppid(), 0, NULL));
     told("clone_a_world", syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, NULL, NULL, NULL, NULL));
     told("clone3", syscall(SYS_clone3, NULL, 0));

@@ -5,7 +5,7 @@ use super::{Agent, LOOK_EVERY, POLICY_FILE, wall_now};
 use crate::{
     home::Home,
     pause::PAUSE_FILE,
-    policy::{self, Decision, Hurry, Memory, Observation, Outcome},
+    policy::{self, Decision, Hurry, Memory, Observation, Outcome, ReasonKind},
     preferences::Preferences,
     sensor::Wants,
     session,
@@ -14,6 +14,8 @@ use jiff::Zoned;
 use nightjar_shared::{disk::Disk, time::Mono};
 use std::time::Duration;
 
+/// No reading of the free memory is older.
+const READING_MAX: Duration = Duration::from_secs(15);
 /// By then all sensors have answered, or will not.
 const READY_MAX: Duration = Duration::from_secs(15);
 /// Until the sensors have been asked once.
@@ -51,7 +53,7 @@ impl Agent {
         seen.data_this_month = self.history.data_this_month(&civil);
         let wanted = self.preferences.preferences();
         let outcome = policy::decide(wanted, self.word.says(), &seen, &self.memory, &civil, now);
-        let outcome = self.in_a_run(outcome);
+        let outcome = self.in_a_run(self.with_damage(outcome));
         let of_gpu = self.ready.as_ref().is_some_and(|ready| ready.gpu);
         let permission = outcome.permission(of_gpu || self.preferences.preferences().free_memory_on_yield);
         let Outcome { decision, network, hurry, memory } = outcome;
@@ -63,7 +65,7 @@ impl Agent {
         self.decision = decision.on(self.cores);
         self.take_effect(hurry, now);
         self.memory = memory;
-        self.count_memory(&seen);
+        self.count_memory(&seen, now);
         self.on_battery = seen.power.known().is_some_and(|power| !power.on_mains);
         self.waiting.push_back(session::Event::Network(network));
         self.waiting.push_back(session::Event::Permission(permission));
@@ -72,9 +74,21 @@ impl Agent {
         if turned {
             self.remember();
         }
-        self.note(&civil, now);
+        // What it says of itself is true only once the session has heard of it.
+        self.unnoted = true;
         self.record(&civil, now);
         self.look_at_files(now);
+    }
+
+    /// A pause that nobody has made is not said to be the owner's.
+    fn with_damage(&self, mut outcome: Outcome) -> Outcome {
+        if let Decision::Hold { reason, .. } = &mut outcome.decision
+            && reason.kind == ReasonKind::Paused
+            && self.word.is_damaged()
+        {
+            reason.sentence = "its file of pauses is damaged, which counts as a pause; `nightjar resume` lets it go on".into();
+        }
+        outcome
     }
 
     /// Whatever the owner allows, in no run there is nothing to train.
@@ -104,16 +118,24 @@ impl Agent {
         }
     }
 
-    /// What training may take: what was free before there was a worker, or has become free since, within the owner's cap.
-    pub(super) fn count_memory(&mut self, seen: &Observation) {
-        let free = seen.memory_free.known().copied();
-        self.free_memory = if self.worker.is_some() { self.free_memory.max(free) } else { free };
+    /// What training may take: what was free before there was a worker, or has become free since, but for the owner's floor, and
+    /// within their cap. What a GPU's own memory holds is not known.
+    pub(super) fn count_memory(&mut self, seen: &Observation, now: Mono) {
+        let floor = self.preferences.preferences().memory_mib_min.unwrap_or(0) << 20;
+        let free = seen.memory_free.known().map(|free| free.saturating_sub(floor));
+        let free = free.filter(|_| !self.ready.as_ref().is_some_and(|ready| ready.gpu));
+        if self.worker.is_some() {
+            self.worker_seen = Some(now);
+        }
+        // A reading is a few seconds old, and may be of when there still was one.
+        let is_lowered = self.worker_seen.is_some_and(|at| now.since(at) < READING_MAX);
+        self.free_memory = if is_lowered { self.free_memory.max(free) } else { free };
         let cap = match &self.decision {
             Decision::Run { limits, .. } => limits.memory_bytes,
             Decision::Hold { .. } => u64::MAX,
         };
         let allowed = self.free_memory.unwrap_or(u64::MAX).min(cap);
-        self.session.set_memory(if allowed == u64::MAX { 0 } else { allowed });
+        self.session.set_memory(if allowed == u64::MAX { 0 } else { allowed.max(1) });
     }
 
     fn look_at_clocks(&mut self, now: Mono) {
@@ -162,7 +184,7 @@ impl Agent {
     /// The owner's new word takes effect at once.
     pub(super) fn preferences_changed(&mut self) {
         let wanted = self.preferences.preferences().clone();
-        self.memory = Memory::default();
+        self.memory = self.memory.of_the_computer();
         self.sensors.set_wants(wants(&self.home, &wanted));
         self.session.set_wishes(wanted.tokens_per_s_max, wanted.checkpoint_s * 1000);
         if self.worker.as_ref().is_some_and(|hired| hired.chosen != wanted.device) {

@@ -198,26 +198,29 @@ async fn out_of_its_run_it_holds_and_takes_another_invite() {
     }
 }
 
-/// What training may take is what was free before it took any, within the owner's cap.
+/// What training may take is what was free before it took any, but for the owner's floor (256 MiB) and within their cap.
 #[tokio::test]
 async fn memory_that_the_worker_holds_is_no_less_for_the_next_lease() {
     let mut bench = Bench::new(false);
-    let mut told = |has_worker: bool, free: Option<u64>, memory_bytes: u64| {
+    let mut now = clock::mono_now();
+    let mut told = |bench: &mut Bench, free_mib: Option<u64>, cap_mib: u64, after_s: u64| {
+        now = now + Duration::from_secs(after_s);
         let unknown = Observation::unknown("there are no sensors");
-        let memory_free = free.map_or(unknown.memory_free.clone(), Reading::Known);
-        bench.agent.decision =
-            Decision::Run { limits: Limits { duty: 1.0, threads: 1, memory_bytes }, profile: ProfileName::Away };
-        if !has_worker {
-            bench.agent.dismiss();
-        }
-        bench.agent.count_memory(&Observation { memory_free, ..unknown });
-        bench.agent.session.memory_bytes()
+        let memory_free = free_mib.map_or(unknown.memory_free.clone(), |mib| Reading::Known(mib << 20));
+        let limits = Limits { duty: 1.0, threads: 1, memory_bytes: if cap_mib > 0 { cap_mib << 20 } else { u64::MAX } };
+        bench.agent.decision = Decision::Run { limits, profile: ProfileName::Away };
+        bench.agent.count_memory(&Observation { memory_free, ..unknown }, now);
+        bench.agent.session.memory_bytes() >> 20
     };
-    assert_eq!(told(true, Some(100), u64::MAX), 100, "an agent that found its worker there");
-    assert_eq!(told(true, Some(40), u64::MAX), 100, "the worker has taken some");
-    assert_eq!(told(true, Some(150), 120), 120, "somebody else has given some back, and the owner allows less");
-    assert_eq!(told(false, Some(40), u64::MAX), 40);
-    assert_eq!([told(false, None, u64::MAX), told(false, None, 70)], [0, 70]);
+    assert_eq!(told(&mut bench, Some(1256), 0, 1), 1000, "an agent that found its worker there");
+    assert_eq!(told(&mut bench, Some(300), 0, 1), 1000, "the worker has taken some");
+    assert_eq!(told(&mut bench, Some(1456), 900, 1), 900, "somebody else has given some back, and the owner allows less");
+    bench.agent.dismiss();
+    assert_eq!(told(&mut bench, Some(300), 0, 3), 1200, "of when it still was there");
+    assert_eq!(told(&mut bench, Some(300), 0, 15), 44, "somebody else has taken it");
+    assert_eq!([told(&mut bench, Some(100), 0, 1), told(&mut bench, None, 0, 1), told(&mut bench, None, 70, 1)], [0, 0, 70]);
+    let mut bench = Bench::new(true);
+    assert_eq!([told(&mut bench, Some(9000), 0, 1), told(&mut bench, Some(9000), 70, 1)], [0, 70], "a GPU's own is not known");
 }
 
 /// The owner wants their computer, and the disk is full.

@@ -60,6 +60,37 @@ fn a_day_is_told_in_spans_with_their_reasons() {
     assert_eq!((day.spans[0].kind, day.spans[0].sentence.as_str()), (Some(ReasonKind::InUse), "somebody is at it"));
 }
 
+/// One state may have several reasons one after the other; only figures, and words that stand for a moment, are none.
+#[test]
+fn a_state_with_another_reason_is_another_span() {
+    let Bench { disk, _folder } = bench();
+    let mut history = History::open(disk, &at("2026-11-24T08:00"));
+    for (time, state, kind, sentence) in [
+        ("08:00:00", State::Ready, None, "it may train; connecting"),
+        ("08:00:20", State::Ready, None, "it may train; the coordinator cannot be reached"),
+        ("08:05:00", State::Ready, None, "it may train; waiting for work, in 30 s"),
+        ("08:06:00", State::Ready, None, "it may train; waiting for work, in 10 s"),
+        ("09:00:00", State::Run, None, "it trains because you asked for it"),
+        ("10:00:00", State::Run, None, "it trains, since nobody uses the computer"),
+        ("11:00:00", State::Hold, Some(ReasonKind::Program), "steam is running"),
+        ("12:00:00", State::Hold, Some(ReasonKind::Program), "blender is running"),
+    ] {
+        history.note(state, kind, sentence, &at(&format!("2026-11-24T{time}")));
+    }
+    let told: Vec<String> = history.day(None, &at("2026-11-24T13:00")).spans.into_iter().map(|span| span.sentence).collect();
+    assert_eq!(
+        told,
+        [
+            "it may train; connecting",
+            "it may train; waiting for work, in 30 s",
+            "it trains because you asked for it",
+            "it trains, since nobody uses the computer",
+            "steam is running",
+            "blender is running"
+        ]
+    );
+}
+
 #[test]
 fn what_goes_on_over_midnight_is_in_both_days_and_a_short_day_has_23_hours() {
     let Bench { disk, _folder } = bench();

@@ -16,6 +16,8 @@ const ENTRIES_MAX: usize = 512;
 const BYTES_MAX: usize = ENTRIES_MAX * 2048;
 /// Longest sentence that is kept, in characters.
 const SENTENCE_MAX: usize = 300;
+/// A span of the same state begins with other words only after so long: what is said while it fetches or connects comes and goes.
+const SETTLE_MS: i64 = 60_000;
 /// Says when the agent last ran: milliseconds since the epoch, always in the same number of digits.
 const BEAT_FILE: &str = "history/alive";
 
@@ -51,9 +53,12 @@ impl Entry {
         Entry { at: now.timestamp().as_millisecond(), state, kind, sentence }
     }
 
-    /// Whether this is the same thing still. That a sentence's figures move on is none.
+    /// Whether this is the same thing still. That a sentence's figures move on is none, nor is what has just begun to be said.
     fn goes_on_as(&self, other: &Entry) -> bool {
+        let is_told_by_kind = self.kind.is_some_and(|kind| kind != ReasonKind::Program);
+        let gist = |entry: &Entry| entry.sentence.replace(|c: char| c.is_ascii_digit(), "");
         (self.state, self.kind) == (other.state, other.kind)
+            && (is_told_by_kind || (0..SETTLE_MS).contains(&(other.at - self.at)) || gist(self) == gist(other))
     }
 }
 

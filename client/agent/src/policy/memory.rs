@@ -42,6 +42,11 @@ impl Memory {
         }
     }
 
+    /// What is not the preferences': how far the duty is down, and when the owner was there. The rest begins anew with others.
+    pub fn of_the_computer(&self) -> Memory {
+        Memory { throttle: self.throttle, input_ms: self.input_ms, ..Memory::default() }
+    }
+
     /// Forgets what lies in the future.
     pub(super) fn as_of(&self, mono: Mono) -> Memory {
         let mut memory = self.clone();

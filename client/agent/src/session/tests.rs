@@ -306,6 +306,30 @@ fn what_a_device_waits_for_is_known_and_when_it_asks_again() {
     assert_eq!(training.session.waits_for(), None, "it trains on");
 }
 
+/// Who was refused for want of memory asks again as soon as there is enough, and as soon as the owner changes something.
+#[test]
+fn what_a_refusal_was_for_may_be_over_before_it_ends() {
+    let mut bench = Bench::new(Journal::default());
+    bench.online();
+    let needed = bench.session.spec().expect("it was welcomed").model.training_bytes();
+    let refused = |bench: &mut Bench| {
+        let wait = Refusal::retry(RefusalCode::NoWork, "too little memory", Duration::from_secs(600));
+        bench.answers(answer::Body::Refusal(wait));
+        assert!(bench.session.waits_for().is_some_and(|(what, _)| what.contains("too little memory")));
+    };
+    bench.session.set_memory(needed - 2);
+    refused(&mut bench);
+    bench.session.set_memory(needed - 1);
+    bench.does(Event::Tick);
+    assert!(bench.session.waits_for().is_some(), "still too little");
+    bench.session.set_memory(needed);
+    bench.does(Event::Tick);
+    assert_eq!(bench.session.waits_for(), None, "it has just asked");
+    refused(&mut bench);
+    bench.does(Event::Retry);
+    assert_eq!(bench.session.waits_for(), None, "it has just asked");
+}
+
 #[test]
 fn each_refusal_is_taken_at_its_word() {
     let mut bench = Bench::new(Journal::default());

@@ -129,8 +129,11 @@ impl Crashes {
         let wait = WAIT_FIRST.saturating_mul(1 << (self.in_a_row - 1).min(16)).min(WAIT_MAX);
         let reason = format!("the worker crashed ({words}); it is started again after {} s", wait.as_secs());
         self.wait = Some((now + wait, reason));
+        // Whoever is killed from outside, most likely for memory, says nothing of its device.
+        let is_killed = words.starts_with("signal: 9");
         // The processor cannot be left alone: there would be nothing left to train on.
         let names: Vec<String> = match ready {
+            _ if is_killed => vec![],
             Some(ready) if !ready.gpu => vec![],
             // Under its own name for `auto`, and under the owner's for a choice such as `wgpu:1`.
             Some(ready) => vec![limits::tame(&ready.device), chosen.to_owned()],
@@ -231,6 +234,18 @@ mod tests {
         crashes.crashed(None, "flex", "x", now, wall(1));
         assert!(matches!(crashes.plan("flex", now), Plan::Wait { until, .. } if until == now + WAIT_FIRST));
         assert_eq!((crashes.since_start(), crashes.left_alone()), (105, vec![]));
+    }
+
+    /// The worker is the first that the system ends when memory is short.
+    #[test]
+    fn what_is_killed_for_memory_says_nothing_of_its_gpu() {
+        let mut crashes = Crashes::default();
+        for _ in 0..5 {
+            crashes.crashed(Some(&gpu("A")), "auto", "signal: 9 (SIGKILL)", at(1), wall(1));
+            crashes.crashed(None, "wgpu:1", "signal: 9 (SIGKILL); its last words: none", at(1), wall(1));
+        }
+        assert_eq!((crashes.left_alone(), crashes.since_start()), (vec![], 10));
+        assert!(matches!(crashes.plan("auto", at(1)), Plan::Wait { .. }), "all the same it is not started at once");
     }
 
     #[test]

@@ -131,6 +131,10 @@ const OF_ITSELF: &[(c_long, u8)] = &[
     (SYS_sched_setaffinity, 0),
 ];
 
+/// Whose: of `setpriority`, and of `ioprio_set`.
+const PRIO_PROCESS: u64 = 0;
+const IOPRIO_WHO_PROCESS: u64 = 1;
+
 /// Flags of `clone` that make a new world rather than a thread.
 const NEW_WORLDS: &[c_int] =
     &[CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET];
@@ -175,6 +179,10 @@ fn filter(calls: &[c_long], code: c_int) -> Result<BpfProgram, seccompiler::Back
         rules.insert(SYS_tgkill, vec![SeccompRule::new(vec![is_not(0, own)?])?]);
         for (call, argument) in OF_ITSELF {
             rules.insert(*call, vec![SeccompRule::new(vec![is_not(*argument, own)?, is_not(*argument, 0)?])?]);
+        }
+        // What is set for a group or a user at once is set for others too.
+        for (call, process) in [(SYS_setpriority, PRIO_PROCESS), (SYS_ioprio_set, IOPRIO_WHO_PROCESS)] {
+            rules.entry(call).or_default().push(SeccompRule::new(vec![is_not(0, process)?])?);
         }
         let world = |flag: &c_int| {
             let flag = *flag as u32 as u64;
