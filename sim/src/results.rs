@@ -236,8 +236,6 @@ pub struct HostCost {
     pub coordinator_cpu_s: f64,
     /// Memory that the process holds beyond what it had at the start, in bytes.
     pub memory_bytes: u64,
-    /// Of it, what the coordinator's engine and ledger hold, where it was measured.
-    pub coordinator_memory_bytes: u64,
     /// Happenings simulated.
     pub events: u64,
 }

@@ -187,6 +187,9 @@ fn goal_row(goal: &Goal, rows: &Rows<'_>) -> String {
     };
     let words = cell(found, &goal.column, "");
     let verdict = match found.estimate {
+        Some(estimate) if estimate.n < found.rows => {
+            format!("**missed** with {} of {} seeds", found.rows - estimate.n, found.rows)
+        }
         Some(estimate) => verdict(estimate, found.is_floor, goal.bound),
         None if found.rows == 0 => "not run".into(),
         None => "**missed**".into(),

@@ -140,6 +140,21 @@ fn a_verdict_says_by_how_much_and_whether_the_seeds_settle_it() {
     assert_eq!(verdict(e(1.5, 0.1), true, Bound::AtMost(1.0)), "**missed** by 0.50");
 }
 
+/// A goal is not met by those seeds alone that got there, and no plot shows them as if they were all.
+#[test]
+fn what_only_some_seeds_reach_is_missed() {
+    let study = study();
+    let (slow, fast) = (row("alone", 2, 0.1), row("pool of 16", 2, 0.01));
+    let rows = [row("alone", 1, 0.1), row("pool of 16", 1, 0.2), slow, fast];
+    let until = Measure::Until(Against::Time, Target::FinalOf("alone".into()));
+    let column = Column::compared("times faster", until, How::TimesLess("alone".into()));
+    let goal =
+        Goal { words: "Pooling pays".into(), variant: "pool of 16".into(), column: column.clone(), bound: Bound::AtLeast(0.1) };
+    let found = Rows::of(study.key, &rows);
+    assert!(goal_row(&goal, &found).ends_with("**missed** with 1 of 2 seeds |"), "{}", goal_row(&goal, &found));
+    assert_eq!(found.cell("pool of 16", &column).exact(), None);
+}
+
 /// The pool of 16 comes to the loss that the pool of 4 ends with, and one alone never does.
 #[test]
 fn a_goal_is_met_where_only_the_other_side_never_gets_there() {

@@ -56,13 +56,7 @@ pub fn aftermath(mut world: World<'_>, ended: Result<(), String>) -> Aftermath {
         agreement: account.agreement,
         digest: checked.digest,
         faults: world.faults,
-        host: Some(HostCost {
-            wall_s,
-            coordinator_cpu_s: world.coordinator_cpu_s,
-            memory_bytes,
-            coordinator_memory_bytes: 0,
-            events: world.events,
-        }),
+        host: Some(HostCost { wall_s, coordinator_cpu_s: world.coordinator_cpu_s, memory_bytes, events: world.events }),
         ..RunResult::default()
     };
     Aftermath { result, kills: world.lot.kills, acknowledged: world.acknowledged.len() as u64 }
