@@ -46,7 +46,7 @@ run.toml (name and token_budget are needed; the others show their defaults, and 
 
   [lease]
   pacing = \"rounds\"              # leases end together, so none is stale; free: each by itself
-  wall_s = 60.0                  # how long a round, or a free lease, takes at most
+  wall_s = 60.0                  # how long a round, or a free lease, takes at most (ten times that over thin lines)
   wall_s_min = 5.0               # rounds are shorter, down to this, the more deltas agree
   ahead = true                   # devices train on while their deltas travel
   warm_tokens = 0                # so many are trained by anchor nodes alone, as long as there are any

@@ -35,6 +35,12 @@ const CHANGE_MAX: f64 = 1.1;
 /// A round is so many times as long as what its leases cost besides training, or most devices would come back too late.
 const OVERHEADS_MIN: f64 = 2.0;
 
+/// Where leases cost much besides training, as of a large model over thin lines, a round may last so many times as long as that,
+/// beyond what the run spec says: a twentieth of all time is then lost at most, and most of it is trained through.
+const OVERHEADS_ENOUGH: f64 = 20.0;
+/// But not more than so many times as long as the run spec says.
+const LONGER_MAX: f64 = 10.0;
+
 /// The round at hand, in a run that has rounds.
 #[derive(Default)]
 pub(super) struct Round {
@@ -95,8 +101,10 @@ impl Engine {
         let longest = self.spec.lease.wall_s_at(self.progress());
         // A fixed number of steps takes as long as it takes.
         let adapts = self.spec.has_rounds() && self.spec.lease.steps == 0;
-        let least = self.spec.lease.wall_s_min.filter(|_| adapts).unwrap_or(longest);
-        let least = least.max(OVERHEADS_MIN * self.round.overhead_s);
+        let Some(least) = self.spec.lease.wall_s_min.filter(|_| adapts) else { return longest };
+        let overhead_s = self.round.overhead_s;
+        let longest = longest.max((OVERHEADS_ENOUGH * overhead_s).min(LONGER_MAX * longest));
+        let least = least.max(OVERHEADS_MIN * overhead_s);
         self.round.wanted_s.clamp(least.min(longest), longest)
     }
 

@@ -17,7 +17,7 @@ pub struct LeaseSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wall_s_end: Option<f64>,
     /// With rounds: a round is as long as the deltas' agreement asks (`engine/round.rs`), from so many seconds to as many as
-    /// `wall_s` says. If it is not less than `wall_s`, or `steps` are fixed, all are as long as that.
+    /// `wall_s` says, or ten times as many where leases cost much besides training. If it is not less than `wall_s`, or `steps` are fixed, all are as long as that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wall_s_min: Option<f64>,
     /// Whether a device trains on while its delta travels (`engine/ahead.rs`): its next lease begins with those steps. Off,

@@ -184,6 +184,28 @@ fn a_round_is_longer_than_its_messages() {
     assert!((3.5..4.5).contains(&world.engine.round_s()), "{}", world.engine.round_s());
 }
 
+/// What a large delta takes over a thin line is no reason to spend the round on it.
+#[test]
+fn rounds_are_longer_than_they_may_be_where_messages_take_long() {
+    for (overhead_s, longest) in [(0.1, 10.0), (2.0, 40.0), (20.0, 100.0)] {
+        let (mut world, devices) = world();
+        (world.spec.lease.wall_s_min, world.overhead_s) = (Some(1.0), overhead_s);
+        restart(&mut world, devices);
+        for _ in 0..80 {
+            round_s(&mut world, devices);
+        }
+        let round_s = world.engine.round_s();
+        assert!((round_s - longest).abs() < 0.1 * longest, "{overhead_s} s: {round_s} s instead of {longest} s");
+    }
+    let (mut world, devices) = world();
+    world.overhead_s = 2.0;
+    restart(&mut world, devices);
+    for _ in 0..20 {
+        round_s(&mut world, devices);
+    }
+    assert_eq!(world.engine.round_s(), 10.0, "a length that is fixed stays");
+}
+
 /// Whether deltas agree, one alone cannot tell, and nobody waits for its versions.
 #[test]
 fn as_long_as_agreement_is_unknown_rounds_grow() {
