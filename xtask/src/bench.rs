@@ -57,6 +57,9 @@ pub struct Options {
     /// Leave out how memory grows.
     #[arg(long)]
     no_memory: bool,
+    /// Devices that the program is built for besides: cuda, vulkan. Building them takes a while.
+    #[arg(long, value_delimiter = ',')]
+    features: Vec<String>,
     /// The Python that has PyTorch, if any.
     #[arg(long, default_value = "python3")]
     python: PathBuf,
@@ -85,7 +88,7 @@ fn processor() -> String {
 }
 
 fn train(options: &Options, docs: &Path, keeper: &Keeper) -> Result<()> {
-    let bench = Program { path: build(keeper)?, keeper };
+    let bench = Program { path: build(&options.features, keeper)?, keeper };
     let found: Vec<Device> = bench.ask(&["devices".into()])?;
     let wanted = |d: &Device| options.devices.is_empty() || options.devices.contains(&d.device);
     let torch = torch::find(&options.python, keeper);
@@ -109,10 +112,15 @@ fn train(options: &Options, docs: &Path, keeper: &Keeper) -> Result<()> {
 }
 
 /// Builds the example as the workspace is built by everything else here, so that Burn is not built anew.
-fn build(keeper: &Keeper) -> Result<PathBuf> {
+fn build(features: &[String], keeper: &Keeper) -> Result<PathBuf> {
     // Asked before the build, which may replace this very program's file.
     let binaries = std::env::current_exe()?.parent().context("this program lies in no folder")?.to_owned();
-    let built = keeper.run("cargo", cargo().args(["build", "--workspace", "--example", "bench"]).current_dir(root()?))?;
+    let mut build = cargo();
+    build.args(["build", "--workspace", "--example", "bench"]).current_dir(root()?);
+    for feature in features {
+        build.args(["--features", &format!("nightjar-train/{feature}")]);
+    }
+    let built = keeper.run("cargo", &mut build)?;
     if !built.success() {
         bail!("the build failed; see above");
     }

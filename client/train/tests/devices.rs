@@ -4,7 +4,16 @@ use burn::tensor::Device;
 use nightjar_shaders::tuning::{self, Choices};
 use nightjar_shared::{model_spec::ModelSpec, rng};
 use nightjar_train::*;
-use std::time::Instant;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+/// Held by every test here: which kernels run is the whole process's choice, and a runner may have many tests in one.
+fn choosing() -> MutexGuard<'static, ()> {
+    static CHOOSING: Mutex<()> = Mutex::new(());
+    CHOOSING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Sizes are alike on purpose: each distinct product is tuned and compiled anew.
 fn spec() -> ModelSpec {
@@ -39,6 +48,7 @@ fn opened() -> Option<OpenDevice> {
 fn wgpu_trains_as_flex_does() {
     let start = Instant::now();
     let Some(opened) = opened() else { return };
+    let _choosing = choosing();
     for (tied, choices, recompute) in [(true, Choices::NONE, false), (false, Choices::all(), false), (true, Choices::all(), true)]
     {
         tuning::set(choices);
@@ -75,6 +85,7 @@ fn wgpu_trains_as_flex_does() {
 #[test]
 fn half_the_width_trains_to_the_same_loss() {
     let Some(opened) = opened() else { return };
+    let _choosing = choosing();
     if !opened.device.supports_dtype(burn::tensor::FloatDType::F16) {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "Mesa's software driver has f16");
         eprintln!("skipped: {} has no f16", opened.name);
@@ -116,6 +127,7 @@ fn half_the_width_trains_to_the_same_loss() {
 #[test]
 fn a_gradient_too_large_for_half_the_width_is_taken_again() {
     let Some(opened) = opened() else { return };
+    let _choosing = choosing();
     if !opened.device.supports_dtype(burn::tensor::FloatDType::F16) {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "Mesa's software driver has f16");
         return;
@@ -134,16 +146,20 @@ fn a_gradient_too_large_for_half_the_width_is_taken_again() {
         let report = trainer.step(&batch, 1e-3).unwrap();
         (report, trainer.precision(), before / trainer.loss_scale())
     };
-    let (full, half) = (step(Precision::Full), step(Precision::Half));
-    println!("in f32 {full:?}, in f16 {half:?}");
-    assert!(half.1 == Precision::Half && half.2 >= 2.0, "{half:?}");
-    assert!((half.0.loss / full.0.loss - 1.0).abs() < 0.01 && (half.0.grad_norm / full.0.grad_norm - 1.0).abs() < 0.02);
+    for choices in [Choices::NONE, Choices::all()] {
+        tuning::set(choices);
+        let (full, half) = (step(Precision::Full), step(Precision::Half));
+        println!("in f32 {full:?}, in f16 {half:?}");
+        assert!(half.1 == Precision::Half && half.2 >= 2.0, "{half:?}");
+        assert!((half.0.loss / full.0.loss - 1.0).abs() < 0.01 && (half.0.grad_norm / full.0.grad_norm - 1.0).abs() < 0.02);
+    }
 }
 
 /// Weights whose products leave f16's range train all the same: the step is taken in f32, and so are later ones.
 #[test]
 fn what_half_the_width_cannot_hold_is_trained_in_full() {
     let Some(opened) = opened() else { return };
+    let _choosing = choosing();
     let spec = spec();
     let mut huge = spec.draw_all(7);
     // The products of one matrix reach a million; what follows is normed, so that f32 thinks nothing of it.

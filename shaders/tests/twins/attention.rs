@@ -181,6 +181,7 @@ fn burns_own_operations_and_blocks_of_queries_agree_with_the_twin() {
 #[test]
 fn heads_that_the_kernels_refuse_are_reckoned_by_blocks() {
     let Some(device) = super::common::device() else { return };
+    let _choosing = super::common::choosing();
     tuning::set(Choices::all());
     for (context, block) in [(7, 7), (1030, 1024)] {
         let scores = |size| op::attention_scores(Heads { batch: 1, context, heads: 2, kv: 1, size }, &device);

@@ -3,6 +3,13 @@
 use burn::tensor::{DType, Device, DeviceKind, Tensor, TensorData};
 use nightjar_shaders::{kernel, tuning};
 use nightjar_shared::rng;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Held by tests that choose which kernels run: the choice is the whole process's, and a runner may have many tests in one.
+pub fn choosing() -> MutexGuard<'static, ()> {
+    static CHOOSING: Mutex<()> = Mutex::new(());
+    CHOOSING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Any `wgpu` adapter, software included; `None` where there is none outside CI.
 pub fn device() -> Option<Device> {

@@ -127,6 +127,7 @@ fn chunks_of_tokens_agree_with_burns_logits() {
 #[test]
 fn several_chunks_on_wgpu_agree_with_burns_logits() {
     let Some(device) = super::common::device() else { return };
+    let _choosing = super::common::choosing();
     let seed = super::common::seed();
     for choices in [Choices::NONE, Choices::all()] {
         tuning::set(choices);

@@ -19,6 +19,7 @@ use nightjar_shaders::tuning::{self, Choices};
 #[test]
 fn kernels_and_twins_agree() {
     let Some(device) = common::device() else { return };
+    let _choosing = common::choosing();
     let seed = common::seed();
     tuning::set(Choices::all());
     let mut wrong = vec![];

@@ -69,9 +69,6 @@ impl Agent {
                 self.look(now);
             }
             // There may be nothing to leave; or a run that this device is out of already.
-            Command::Leave if self.member.is_err() => {
-                self.waiting.push_back(session::Event::Leave);
-            }
             Command::Leave => self.waiting.push_back(session::Event::Leave),
             Command::Shutdown => self.waiting.push_back(session::Event::Shutdown),
         }
