@@ -90,6 +90,13 @@ impl Submits {
         }
     }
 
+    /// Whether those of this process are much longer than the owner of the GPU should notice: what suits is known, and counts
+    /// from the next start on.
+    pub(crate) fn are_too_long(&self) -> bool {
+        let kept = self.file.as_ref().and_then(|file| read(file).get(&self.adapter)?.as_u64());
+        kept.is_some_and(|kept| 2 * kept <= self.launches as u64)
+    }
+
     /// The number of a submit of nothing, which tells how many there were before. wgpu hands it out in its debug format
     /// only; where that changes, nothing is known.
     fn number(&self) -> Option<u64> {
@@ -320,6 +327,24 @@ mod tests {
         assert_eq!(suited(2, ms(1)), 10);
         assert_eq!(suited(1, ms(500)), 1, "never none");
         assert_eq!(suited(4, Duration::ZERO), 32);
+    }
+
+    #[test]
+    fn what_is_much_too_long_is_known_until_the_next_start() {
+        let Some((gauge, _)) = gauge(1) else { return };
+        let queue = gauge.submits.as_ref().unwrap().queue.clone();
+        let folder = tempfile::tempdir().unwrap();
+        let submits = |launches| Submits::new(queue.clone(), launches, "A", Some(folder.path()));
+        let first = submits(None);
+        assert!(!first.are_too_long(), "nothing is known");
+        first.remember(Duration::from_millis(9));
+        assert!(!first.are_too_long() && launches("A", Some(folder.path())) == Some(17), "a little is not worth a start");
+        first.remember(Duration::from_millis(200));
+        assert!(first.are_too_long());
+        let next = submits(launches("A", Some(folder.path())));
+        assert!(!next.are_too_long());
+        next.remember(Duration::from_millis(1));
+        assert!(!next.are_too_long(), "too short harms nobody");
     }
 
     /// On any adapter, software included; `None` where there is none outside CI.

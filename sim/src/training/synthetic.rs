@@ -121,6 +121,7 @@ fn train(disk: &dyn Disk, spec: &RunSpec, device: u32, job: &Train, steps: u32, 
         train_ms,
         loss_first: 2.0,
         loss_last: 1.0,
+        begin_anew: false,
     })
 }
 

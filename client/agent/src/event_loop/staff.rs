@@ -227,7 +227,11 @@ impl Agent {
             }
             from_worker::Body::Failed(_) => {}
         }
+        let begins_anew = matches!(&body, from_worker::Body::Trained(trained) if trained.begin_anew);
         self.waiting.push_back(session::Event::Worker(body));
+        if begins_anew {
+            self.replace_worker();
+        }
     }
 
     /// Notes a crash that nobody asked for: who crashes often is left alone.

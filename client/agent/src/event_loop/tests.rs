@@ -8,7 +8,10 @@ use crate::{
 };
 use nightjar_shared::{
     invite,
-    wire::{self, worker::from_worker, worker::to_worker},
+    wire::{
+        self,
+        worker::{Trained, from_worker, to_worker},
+    },
 };
 use std::sync::Mutex;
 
@@ -196,6 +199,20 @@ async fn out_of_its_run_it_holds_and_takes_another_invite() {
         answer.await.unwrap().unwrap();
         assert!(bench.agent.why().allowed, "{:?}", bench.agent.why());
     }
+}
+
+/// Between two leases a start anew costs a moment; submits that are too long are felt by the GPU's owner all the time.
+#[tokio::test]
+async fn a_worker_that_gives_its_gpu_too_much_at_once_begins_anew_after_its_lease() {
+    let mut bench = Bench::new(true);
+    let trained = |begin_anew| WorkerEvent::Says(from_worker::Body::Trained(Trained { begin_anew, ..Trained::default() }));
+    bench.agent.worker_event(trained(false));
+    assert!(bench.agent.worker.is_some());
+    bench.agent.worker_event(trained(true));
+    assert_eq!((bench.done().last(), bench.agent.worker.is_some()), (Some(&"ended"), false));
+    let told: Vec<bool> = bench.agent.waiting.iter().map(|event| matches!(event, session::Event::WorkerReplaced)).collect();
+    assert_eq!(told, [false, false, true], "what it trained is taken first");
+    assert_eq!(bench.agent.crashes.since_start(), 0);
 }
 
 /// What training may take is what was free before it took any, but for the owner's floor (256 MiB) and within their cap.

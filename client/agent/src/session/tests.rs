@@ -74,6 +74,7 @@ fn trained(id: u64, steps: u32) -> from_worker::Body {
         train_ms: 900,
         loss_first: 5.5,
         loss_last: 5.0,
+        begin_anew: false,
     })
 }
 

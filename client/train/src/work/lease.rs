@@ -172,6 +172,7 @@ impl Bench {
             train_ms: (progress.train_s * 1000.0) as u64,
             loss_first: progress.loss_first,
             loss_last: progress.loss_last,
+            begin_anew: self.submits.as_ref().is_some_and(Submits::are_too_long),
             ..Default::default()
         };
         if progress.steps > 0 {
