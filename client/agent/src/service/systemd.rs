@@ -29,12 +29,14 @@ fn file() -> Result<PathBuf, ServiceError> {
     Ok(folders.config_dir().join("systemd/user").join(UNIT))
 }
 
+fn manager_answers() -> Result<(), ServiceError> {
+    let answer = run("systemctl", &["--user", "show-environment"]).map(drop);
+    answer.map_err(|e| if let ServiceError::Manager { why, .. } = e { ServiceError::NoManager(why) } else { e })
+}
+
 fn install(service: &Service) -> Result<(), ServiceError> {
     let file = file()?;
-    run("systemctl", &["--user", "show-environment"]).map_err(|e| match e {
-        ServiceError::Manager { why, .. } => ServiceError::NoManager(why),
-        other => other,
-    })?;
+    manager_answers()?;
     let error = |source| ServiceError::File { place: file.display().to_string(), source };
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder).map_err(error)?;
@@ -53,7 +55,7 @@ fn remove() -> Result<(), ServiceError> {
         return Ok(());
     }
     let error = |place: &Path, source| ServiceError::File { place: place.display().to_string(), source };
-    let is_managed = run("systemctl", &["--user", "show-environment"]).is_ok();
+    let is_managed = manager_answers().is_ok();
     let stopped = if is_managed { run("systemctl", &["--user", "disable", "--now", UNIT]).map(drop) } else { Ok(()) };
     fs::remove_file(&file).map_err(|source| error(&file, source))?;
     stopped?;

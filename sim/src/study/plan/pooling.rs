@@ -63,10 +63,10 @@ pub fn pooling() -> Study {
     ] {
         variants.push(Variant::new(name, warmed(sim(spec, four_speeds(16)))));
     }
-    let until = Measure::Until(Against::Time, Target::FinalOf(alone.into()));
-    let faster = Column::compared("times sooner", until.clone(), How::TimesLess(alone.into()));
     let few_bits = Column::mean("bit down", Measure::Extra("bits_down_per_parameter_and_version".into()));
-    let [up, down] = bytes_columns();
+    let at = |heading, against, place| Column::mean(heading, Measure::LossAt(against, place));
+    // All rows last longer than 35 s, if only just.
+    let more = [at("loss at 450 k tokens", Against::Tokens, 450_000.0), at("loss at 35 s", Against::Time, 35.0)];
     let few = [alone, "data parallel, bf16, 16", "DiLoCo, f32, H 16, outer 1, 16", "ours, 4", "ours, 16", "ours, 64"];
     Study {
         key: "pooling",
@@ -90,33 +90,16 @@ pub fn pooling() -> Study {
                    anchors do before volunteers come: from a random start, what counts is sequential steps, and no pool helps. \
                    `nano`, 98,624 parameters, the large corpus; everybody has the same learning rate and a schedule that ends \
                    with its own tokens. Data parallel has one sample a device and step.",
-        columns: vec![
-            Column::mean("held-out loss", Measure::Loss),
-            Column::mean("out of domain", Measure::LossOod),
-            Column::mean("loss at 450 k tokens", Measure::LossAt(Against::Tokens, 450_000.0)),
-            // All rows last longer, if only just.
-            Column::mean("loss at 35 s", Measure::LossAt(Against::Time, 35.0)),
-            Column::mean("s to the loss of the fastest alone", until),
-            faster.clone(),
-            Column::mean("utilisation", Measure::Utilisation),
-            up,
-            down,
-            hours(),
-        ],
+        columns: race(alone, more),
         figures: vec![
-            speed_up(faster.clone()),
+            speed_up(faster(alone)),
             curves("Loss against time", Against::Time, &few),
             curves("Loss against tokens", Against::Tokens, &few),
             curves("Loss against bytes", Against::Bytes, &few[1..]),
         ],
         goals: vec![
-            Goal { words: "Pooling pays".into(), variant: "ours, 16".into(), column: faster.clone(), bound: Bound::AtLeast(1.0) },
-            Goal {
-                words: "At least half of the ideal speed-up of 7.5".into(),
-                variant: "ours, 16".into(),
-                column: faster,
-                bound: Bound::AtLeast(3.75),
-            },
+            Goal { words: "Pooling pays".into(), variant: "ours, 16".into(), column: faster(alone), bound: Bound::AtLeast(1.0) },
+            half_of_ideal(alone),
             Goal {
                 words: "Down ≤ 2.5 bit a parameter and version, keyframes included".into(),
                 variant: "waiting, 16, 2-bit updates".into(),
@@ -125,6 +108,36 @@ pub fn pooling() -> Study {
             },
         ],
         variants,
+    }
+}
+
+/// When a row reaches the loss that `alone` ends with.
+fn until(alone: &str) -> Measure {
+    Measure::Until(Against::Time, Target::FinalOf(alone.into()))
+}
+
+/// How much sooner that is.
+fn faster(alone: &str) -> Column {
+    Column::compared("times sooner", until(alone), How::TimesLess(alone.into()))
+}
+
+/// The columns of a pool's race against `alone`, with `more` behind the losses.
+fn race<const N: usize>(alone: &str, more: [Column; N]) -> Vec<Column> {
+    let losses = [Column::mean("held-out loss", Measure::Loss), Column::mean("out of domain", Measure::LossOod)];
+    let race = [
+        Column::mean("s to the loss of the fastest alone", until(alone)),
+        faster(alone),
+        Column::mean("utilisation", Measure::Utilisation),
+    ];
+    losses.into_iter().chain(more).chain(race).chain(bytes_columns()).chain([hours()]).collect()
+}
+
+fn half_of_ideal(alone: &str) -> Goal {
+    Goal {
+        words: "At least half of the ideal speed-up of 7.5".into(),
+        variant: "ours, 16".into(),
+        column: faster(alone),
+        bound: Bound::AtLeast(3.75),
     }
 }
 
@@ -148,30 +161,13 @@ pub fn larger(key: &'static str, title: &'static str, devices: &[u32], spec: fn(
         let work = warmed(sim(usual(spec(tokens, 4)), four_speeds(devices)));
         variants.push(Variant::new(format!("ours, {devices}"), work).at("ours", f64::from(devices)));
     }
-    let until = Measure::Until(Against::Time, Target::FinalOf(alone.into()));
-    let faster = Column::compared("times sooner", until.clone(), How::TimesLess(alone.into()));
-    let [up, down] = bytes_columns();
     Study {
         key,
         title,
         question: "The same devices and text, with another model: its weights are as warm, its messages longer.",
-        columns: vec![
-            Column::mean("held-out loss", Measure::Loss),
-            Column::mean("out of domain", Measure::LossOod),
-            Column::mean("s to the loss of the fastest alone", until),
-            faster.clone(),
-            Column::mean("utilisation", Measure::Utilisation),
-            up,
-            down,
-            hours(),
-        ],
-        figures: vec![speed_up(faster.clone()), curves("Loss against time", Against::Time, &[])],
-        goals: vec![Goal {
-            words: "At least half of the ideal speed-up of 7.5".into(),
-            variant: "ours, 16".into(),
-            column: faster,
-            bound: Bound::AtLeast(3.75),
-        }],
+        columns: race(alone, []),
+        figures: vec![speed_up(faster(alone)), curves("Loss against time", Against::Time, &[])],
+        goals: vec![half_of_ideal(alone)],
         variants,
         ..Study::default()
     }
