@@ -1,10 +1,11 @@
 //! Times every kernel against the other way on the device at hand, beside a copy in the same run:
-//! `cargo build --workspace --example kernels`, then `target/debug/examples/kernels [--kind discrete|integrated|software] [--json FILE]`.
+//! `cargo build --workspace --example kernels`, then `target/debug/examples/kernels [--kind discrete|integrated|software] [--half] [--json FILE]`.
+//! With `--half`, what stands between two products is f16.
 //!
 //! Effective GB/s are the bytes that the operation must move at the least, each value once, by the time it takes; a
 //! kernel at the copy's speed cannot be made faster. On a software adapter the figures say nothing about GPUs.
 
-use burn::tensor::{Device, DeviceKind};
+use burn::tensor::{Device, DeviceKind, FloatDType};
 use burn_wgpu::wgpu;
 use nightjar_shaders::tuning::{
     self, Op, Tuning,
@@ -32,14 +33,15 @@ struct Row {
     other_gb_per_s: f64,
 }
 
-/// `--json FILE` and `--kind KIND` from the command line.
-fn arguments() -> Result<(Option<PathBuf>, DeviceKind), Box<dyn Error>> {
-    let (mut json, mut kind) = (None, DeviceKind::DiscreteGpu(0));
+/// `--json FILE`, `--kind KIND` and the type of products from the command line.
+fn arguments() -> Result<(Option<PathBuf>, DeviceKind, FloatDType), Box<dyn Error>> {
+    let (mut json, mut kind, mut products) = (None, DeviceKind::DiscreteGpu(0), FloatDType::F32);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} wants a value"));
         match argument.as_str() {
             "--json" => json = Some(value()?.into()),
+            "--half" => products = FloatDType::F16,
             "--kind" => {
                 kind = match value()?.as_str() {
                     "discrete" => DeviceKind::DiscreteGpu(0),
@@ -48,10 +50,10 @@ fn arguments() -> Result<(Option<PathBuf>, DeviceKind), Box<dyn Error>> {
                     other => return Err(format!("'{other}' is no kind; use discrete, integrated or software").into()),
                 }
             }
-            _ => return Err(format!("'{argument}' is unknown; use --kind KIND and --json FILE").into()),
+            _ => return Err(format!("'{argument}' is unknown; use --kind KIND, --half and --json FILE").into()),
         }
     }
-    Ok((json, kind))
+    Ok((json, kind, products))
 }
 
 /// The name of the first adapter of a kind, as its driver has it.
@@ -68,12 +70,15 @@ fn name(kind: &DeviceKind) -> String {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let (json, kind) = arguments()?;
+    let (json, kind, products) = arguments()?;
     let is_software = matches!(kind, DeviceKind::Cpu);
     let effort = if is_software { Tuning::Minimal } else { Tuning::Normal };
     tuning::configure(effort, None);
     let name = name(&kind);
     let device: Device = Device::wgpu_options().device_kind(kind).init()?;
+    if !device.supports_dtype(products) {
+        return Err(format!("{name} has no f16: leave --half out").into());
+    }
     let copy = tuning::copy_speed(&device);
     println!("{name}, copy {:.1} GB/s", copy / 1e9);
     println!(
@@ -82,7 +87,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     let mut operations = vec![];
     for op in Op::ALL {
-        let mut trial = Trial::of(*op, &device, if is_software { 128 } else { TOKENS });
+        let mut trial = Trial::of(*op, &device, if is_software { 128 } else { TOKENS }, products);
         let timing = tuning::measure(&mut trial, &device);
         if timing.ours_ms >= tuning::NEVER_MS {
             println!("{:18} is WRONG on this device: it is never used", op.name());

@@ -57,9 +57,15 @@ pub struct Options {
     /// Leave out how memory grows.
     #[arg(long)]
     no_memory: bool,
+    /// Measure only how memory grows, and leave a device's other figures in docs/performance.md as they are.
+    #[arg(long, conflicts_with = "no_memory")]
+    only_memory: bool,
     /// Devices that the program is built for besides: cuda, vulkan. Building them takes a while.
     #[arg(long, value_delimiter = ',')]
     features: Vec<String>,
+    /// The program that measures (target/debug/examples/bench), built already: for a machine without cargo.
+    #[arg(long, conflicts_with = "features")]
+    program: Option<PathBuf>,
     /// The Python that has PyTorch, if any.
     #[arg(long, default_value = "python3")]
     python: PathBuf,
@@ -88,7 +94,8 @@ fn processor() -> String {
 }
 
 fn train(options: &Options, docs: &Path, keeper: &Keeper) -> Result<()> {
-    let bench = Program { path: build(&options.features, keeper)?, keeper };
+    let path = options.program.clone().map_or_else(|| build(&options.features, keeper), |path| Ok(std::path::absolute(path)?))?;
+    let bench = Program { path, keeper };
     let found: Vec<Device> = bench.ask(&["devices".into()])?;
     let wanted = |d: &Device| options.devices.is_empty() || options.devices.contains(&d.device);
     let torch = torch::find(&options.python, keeper);
@@ -178,13 +185,19 @@ fn brief(error: &anyhow::Error) -> String {
 
 fn measure(bench: &Program<'_>, device: Device, options: &Options, torch: Option<&torch::Torch>) -> Result<Machine> {
     let text = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
-    let ceiling: Option<Ceiling> = bench.try_ask(&text(&["ceiling", &device.device]))?.ok();
     let ways: &[&str] = match device.api.as_str() {
         "flex" => &["ours"],
         // Our kernels are WGSL.
         "cuda" => &["burn", "burn-bf16"],
         _ => &["burn", "ours", "burn-f16", "ours-f16"],
     };
+    // How memory grows does not depend on the type.
+    let full: Vec<&str> = ways.iter().copied().filter(|way| !way.contains('-')).collect();
+    let growth = if options.no_memory { vec![] } else { growth(bench, &device, &full, options)? };
+    if options.only_memory {
+        return Ok(Machine { device, ceiling: None, rows: vec![], starts: None, growth, guests: vec![] });
+    }
+    let ceiling: Option<Ceiling> = bench.try_ask(&text(&["ceiling", &device.device]))?.ok();
     let mut rows = vec![];
     for shape in shapes(&device, &options.sizes) {
         for way in ways {
@@ -197,9 +210,6 @@ fn measure(bench: &Program<'_>, device: Device, options: &Options, torch: Option
             rows.extend(torch.rows(&device, &shape, options.seconds, bench.keeper)?);
         }
     }
-    // How memory grows does not depend on the type.
-    let full: Vec<&str> = ways.iter().copied().filter(|way| !way.contains('-')).collect();
-    let growth = if options.no_memory { vec![] } else { growth(bench, &device, &full)? };
     Ok(Machine { starts: starts(bench, &device)?, guests: guests(bench, &device, options)?, device, ceiling, rows, growth })
 }
 
@@ -250,16 +260,22 @@ fn shapes(device: &Device, sizes: &[String]) -> Vec<Shape> {
     all.into_iter().filter(asked).collect()
 }
 
-/// Memory of attention against the context, and of the loss against tokens and vocabulary.
-fn growth(bench: &Program<'_>, device: &Device, ways: &[&str]) -> Result<Vec<Growth>> {
+/// Memory of attention against the context, and of the loss against tokens and vocabulary; and of a large model's step where
+/// training it would take too long.
+fn growth(bench: &Program<'_>, device: &Device, ways: &[&str], options: &Options) -> Result<Vec<Growth>> {
     let small = device.software && device.device != "flex";
     let contexts: &[u32] = if small { &[256, 512, 1024] } else { &[512, 1024, 2048, 4096, 8192] };
-    // More logits than one chunk take a program that plays GPU too long.
-    let tokens: &[u32] = if small { &[] } else { &[1024, 4096, 16384] };
-    let vocabularies: &[u32] = &[8192, 32768, 131072];
+    // Many logits take a program that plays GPU minutes, so they have to be asked for.
+    let (tokens, vocabularies): (&[u32], &[u32]) = match (small, options.only_memory) {
+        (false, _) => (&[1024, 4096, 16384], &[8192, 32768, 131072]),
+        (true, true) => (&[1024, 16384], &[32768]),
+        (true, false) => (&[], &[]),
+    };
     let attention = contexts.iter().map(|t| ("attention", *t, 0));
     let loss = tokens.iter().flat_map(|t| vocabularies.iter().map(move |v| ("loss", *t, *v)));
-    let cases: Vec<_> = attention.chain(loss).collect();
+    // A program that plays GPU would train it for half an hour; one step tells its memory.
+    let step = (small && options.sizes.iter().any(|size| size == "125M")).then_some(("125M", 1024, 0));
+    let cases: Vec<_> = attention.chain(loss).chain(step).collect();
     let mut all = vec![];
     for way in ways {
         let ask = |kind: &str, tokens: u32, vocabulary: u32| {
@@ -285,6 +301,8 @@ fn keep(docs: &Path, new: Report) -> Result<()> {
     };
     for machine in new.machines {
         match report.machines.iter_mut().find(|m| m.device.same_as(&machine.device)) {
+            // With nothing but growth in it, it was all that was measured.
+            Some(old) if machine.rows.is_empty() => old.growth = machine.growth,
             Some(old) => *old = machine,
             None => report.machines.push(machine),
         }

@@ -79,7 +79,9 @@ fn run(command: Command) -> Result<()> {
 
 /// The repository's root, where the workspace manifest is.
 fn root() -> Result<PathBuf> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // As cargo says it now: of two checkouts that share a target folder, the other may have built this program.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let here = Path::new(&here);
     Ok(here.parent().context("xtask must lie in the repository's root")?.to_owned())
 }
 

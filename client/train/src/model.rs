@@ -5,7 +5,7 @@ use crate::{
     precision::Precision,
     weights::{DOWN, GATE_UP, NORM1, NORM2, OUT, QKV, Sum, Weights, WeightsError},
 };
-use burn::tensor::{DType, Device, FloatDType, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 use nightjar_shaders::op::{self, Heads, Saved, Tables};
 use nightjar_shared::model_spec::{ModelSpec, ModelSpecError};
 use std::sync::{Arc, Mutex};
@@ -146,14 +146,14 @@ impl Model {
     /// The logits after each token, `[tokens.len() · vocab_size]`; `tokens` holds whole sequences of `context`.
     pub fn logits(&self, tokens: &[u32], context: usize) -> Result<Vec<f32>, ModelError> {
         let h = self.pass(&self.weights, tokens, context)?.hidden(tokens);
-        read(h.matmul(self.head(&self.weights).transpose()))
+        read(op::product(&h, &self.head(&self.weights).transpose()))
     }
 
     /// The logits after the last token of one sequence (`[vocab_size]`).
     pub fn next_logits(&self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
         let h = self.pass(&self.weights, tokens, tokens.len())?.hidden(tokens);
         let last = h.narrow(0, tokens.len() - 1, 1);
-        read(last.matmul(self.head(&self.weights).transpose()))
+        read(op::product(&last, &self.head(&self.weights).transpose()))
     }
 
     /// The loss of each token in nats; `targets[i]` is the token after `tokens[i]`.
@@ -288,7 +288,7 @@ impl Pass<'_> {
                 kept.push(Kept::Input(Box::new(x.clone())));
             }
             let tape = self.layer(l, x);
-            x = tape.middle.clone() + self.product(&tape.activated, l, DOWN).cast(DType::F32);
+            x = self.add_product(&tape.middle, &tape.activated, l, DOWN);
             if keep == Keep::Tapes {
                 kept.push(Kept::Tape(Box::new(tape)));
             }
@@ -300,7 +300,7 @@ impl Pass<'_> {
     fn layer(&self, l: usize, x: Tensor<2>) -> LayerTape {
         let (h1, inverse1) = self.norm(&x, self.operands.layer(l, NORM1));
         let (attended, saved) = op::attention(self.product(&h1, l, QKV), self.shape, &self.tables);
-        let middle = x.clone() + self.product(&attended, l, OUT).cast(DType::F32);
+        let middle = self.add_product(&x, &attended, l, OUT);
         let (h2, inverse2) = self.norm(&middle, self.operands.layer(l, NORM2));
         let gate_up = self.product(&h2, l, GATE_UP);
         let activated = op::swiglu(&gate_up);
@@ -314,27 +314,31 @@ impl Pass<'_> {
 
     /// Rows times a layer's matrix.
     fn product(&self, rows: &Tensor<2>, l: usize, part: usize) -> Tensor<2> {
-        rows.clone().matmul(self.operands.layer(l, part).clone().transpose())
+        op::product(rows, &self.operands.layer(l, part).clone().transpose())
+    }
+
+    /// What flows past a layer's matrix, with rows times the matrix.
+    fn add_product(&self, past: &Tensor<2>, rows: &Tensor<2>, l: usize, part: usize) -> Tensor<2> {
+        op::add_product(Some(past.clone()), rows, &self.operands.layer(l, part).clone().transpose())
     }
 
     /// Pushes a layer's gradients, last block first, and returns that in its input.
     fn layer_backward(&self, l: usize, tape: LayerTape, dx: Tensor<2>, blocks: &mut Sum) -> Tensor<2> {
-        let w = |part| self.operands.layer(l, part).clone();
         // For y = x·wᵀ: dw = dyᵀ·x and dx = dy·w.
-        let of_matrix = |dy: &Tensor<2>, x: Tensor<2>| dy.clone().transpose().matmul(x).cast(DType::F32);
+        let w = |part| self.operands.layer(l, part);
         let dy = dx.clone().cast(self.dtype());
-        blocks.push(of_matrix(&dy, tape.activated));
-        let dgate_up = op::swiglu_backward(tape.gate_up, &dy.matmul(w(DOWN)));
-        blocks.push(of_matrix(&dgate_up, tape.h2));
-        let dh2 = dgate_up.matmul(w(GATE_UP));
-        let (dx, dnorm2) = op::rms_norm_backward(&dh2, &tape.middle, &w(NORM2), &tape.inverse2, dx);
+        blocks.push_matrix(&dy, tape.activated);
+        let dgate_up = op::swiglu_backward(tape.gate_up, &op::product(&dy, w(DOWN)));
+        blocks.push_matrix(&dgate_up, tape.h2);
+        let dh2 = op::product(&dgate_up, w(GATE_UP));
+        let (dx, dnorm2) = op::rms_norm_backward(&dh2, &tape.middle, w(NORM2), &tape.inverse2, dx);
         blocks.push(dnorm2);
         let dy = dx.clone().cast(self.dtype());
-        blocks.push(of_matrix(&dy, tape.attended));
-        let dqkv = op::attention_backward(dy.matmul(w(OUT)), tape.saved, self.shape, &self.tables);
-        blocks.push(of_matrix(&dqkv, tape.h1));
-        let dh1 = dqkv.matmul(w(QKV));
-        let (dx, dnorm1) = op::rms_norm_backward(&dh1, &tape.x, &w(NORM1), &tape.inverse1, dx);
+        blocks.push_matrix(&dy, tape.attended);
+        let dqkv = op::attention_backward(op::product(&dy, w(OUT)), tape.saved, self.shape, &self.tables);
+        blocks.push_matrix(&dqkv, tape.h1);
+        let dh1 = op::product(&dqkv, w(QKV));
+        let (dx, dnorm1) = op::rms_norm_backward(&dh1, &tape.x, w(NORM1), &tape.inverse1, dx);
         blocks.push(dnorm1);
         dx
     }

@@ -6,6 +6,7 @@
 //! with hand-written gradients no transposed copy is ever needed.
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData, Transaction};
+use nightjar_shaders::op;
 use nightjar_shared::model_spec::ModelSpec;
 
 /// What the blocks of one decoder layer are, by position.
@@ -142,7 +143,13 @@ impl Sum {
         Sum { made: Vec::with_capacity(earlier.len()), earlier }
     }
 
-    /// The next block, from the end.
+    /// The next block from the end: a matrix's, `dyᵀ·x` where the matrix makes `y` of `x`.
+    pub fn push_matrix(&mut self, dy: &Tensor<2>, x: Tensor<2>) {
+        let earlier = self.earlier.pop();
+        self.made.push(op::add_product(earlier, &dy.clone().transpose(), &x));
+    }
+
+    /// The next block from the end.
     pub fn push(&mut self, block: Tensor<2>) {
         self.made.push(match self.earlier.pop() {
             Some(earlier) => earlier + block,

@@ -1,5 +1,6 @@
 //! Tensors of the `flex` device as plain slices.
 
+use crate::cpu::product::Matrices;
 use burn::backend::{DispatchDevice, Flex};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_flex::FlexTensor;
@@ -21,6 +22,28 @@ impl Source {
 
     pub fn slice(&self) -> &[f32] {
         self.0.as_slice::<f32>().expect("a contiguous f32 tensor: Source::of made it so")
+    }
+}
+
+/// An `f32` tensor of two or four dimensions to read from as it lies: transposed, or a part of a larger one.
+pub(super) struct Strided(FlexTensor);
+
+impl Strided {
+    /// `None` where the tensor is on another device.
+    pub fn of<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
+        let inner = tensor.clone().try_into_primitive::<Flex>().ok()?;
+        Some(Strided(if inner.layout().strides().iter().all(|stride| *stride >= 0) { inner } else { inner.to_contiguous() }))
+    }
+
+    /// Its last two dimensions as matrices, those before them as a batch.
+    pub fn matrices(&self) -> Matrices<'_> {
+        let layout = self.0.layout();
+        let [mut dims, mut strides] = [[1; 4], [0; 4]];
+        let first = 4 - layout.num_dims();
+        dims[first..].copy_from_slice(layout.shape().as_slice());
+        strides[first..].iter_mut().zip(layout.strides()).for_each(|(to, stride)| *to = stride.unsigned_abs());
+        let values = &self.0.storage::<f32>()[layout.start_offset()..];
+        Matrices::new(values, dims, strides).expect("a tensor's layout stays within its storage")
     }
 }
 

@@ -4,7 +4,7 @@ use super::{
     Choices, Key, Op, Remembered, current, set,
     trials::{TOKENS, Trial},
 };
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 use nightjar_shared::disk::FolderDisk;
 use std::{
     path::Path,
@@ -38,6 +38,8 @@ pub const NEVER_MS: f64 = 1e9;
 /// How far the two ways' results may be apart, relative to a value or to its tensor's root mean square. A kernel that is
 /// wrong is off by far more.
 const TOLERANCE: f32 = 1e-2;
+/// The same where both round to half the width on their ways.
+const TOLERANCE_HALF: f32 = 5e-2;
 
 /// Times an operation both ways, the two in turns, if both give the same result. Nobody else may compute in this process
 /// meanwhile: it switches the process's choices, and leaves them as they were.
@@ -48,7 +50,8 @@ pub fn measure(trial: &mut Trial, device: &Device) -> Timing {
     set(ours);
     let got = trial.result();
     set(other);
-    let is_right = agree(got, trial.result());
+    let tolerance = if trial.products == FloatDType::F32 { TOLERANCE } else { TOLERANCE_HALF };
+    let is_right = agree(got, trial.result(), tolerance);
     let mut ways = [ours, other].map(|choices| (choices, 1, f64::INFINITY));
     for (choices, runs, best) in &mut ways {
         set(*choices);
@@ -71,15 +74,15 @@ pub fn measure(trial: &mut Trial, device: &Device) -> Timing {
     Timing { op: trial.op, ours_ms: if is_right { ours_ms } else { NEVER_MS }, other_ms }
 }
 
-fn agree(got: Option<Vec<Vec<f32>>>, want: Option<Vec<Vec<f32>>>) -> bool {
+fn agree(got: Option<Vec<Vec<f32>>>, want: Option<Vec<Vec<f32>>>, tolerance: f32) -> bool {
     let (Some(got), Some(want)) = (got, want) else { return false };
-    !want.is_empty() && got.len() == want.len() && got.iter().zip(&want).all(|(got, want)| is_close(got, want))
+    !want.is_empty() && got.len() == want.len() && got.iter().zip(&want).all(|(got, want)| is_close(got, want, tolerance))
 }
 
-fn is_close(got: &[f32], want: &[f32]) -> bool {
+fn is_close(got: &[f32], want: &[f32], tolerance: f32) -> bool {
     let squares: f64 = want.iter().map(|x| f64::from(*x).powi(2)).sum();
     let usual = (squares / want.len().max(1) as f64).sqrt() as f32;
-    got.len() == want.len() && got.iter().zip(want).all(|(got, want)| (got - want).abs() <= TOLERANCE * want.abs().max(usual))
+    got.len() == want.len() && got.iter().zip(want).all(|(got, want)| (got - want).abs() <= tolerance * want.abs().max(usual))
 }
 
 /// Seconds of so many runs.
@@ -128,7 +131,11 @@ pub fn settle(device: &Device, key: &Key, folder: &Path, budget: Duration) -> Ch
     let start = Instant::now();
     let Ok(disk) = FolderDisk::open(folder) else { return current() };
     let mut remembered = Remembered::read(&disk, FILE);
-    let unknown: Vec<Op> = Op::ALL.iter().copied().filter(|op| op.is_in_use() && remembered.timing(key, *op).is_none()).collect();
+    let mut unknown: Vec<Op> =
+        Op::ALL.iter().copied().filter(|op| op.is_in_use() && remembered.timing(key, *op).is_none()).collect();
+    // The type of products comes first: the others are measured in it, as training will use them. What is known of a device was
+    // all measured in one type, since that is known from its first start on.
+    unknown.sort_by_key(|op| *op != Op::HalfProducts);
     for op in &unknown {
         if start.elapsed() >= budget {
             break;
@@ -137,7 +144,9 @@ pub fn settle(device: &Device, key: &Key, folder: &Path, budget: Duration) -> Ch
         let may = remembered.begin(key, *op);
         let _ = remembered.write(&disk, FILE);
         if may {
-            remembered.remember(key, &[measure(&mut Trial::of(*op, device, TOKENS), device)]);
+            let half = remembered.choices(key).has(Op::HalfProducts) && device.supports_dtype(DType::F16);
+            let products = if half { FloatDType::F16 } else { FloatDType::F32 };
+            remembered.remember(key, &[measure(&mut Trial::of(*op, device, TOKENS, products), device)]);
             let _ = remembered.write(&disk, FILE);
         }
     }

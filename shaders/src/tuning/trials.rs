@@ -28,62 +28,68 @@ pub struct Trial {
     pub op: Op,
     /// Bytes that must be read and written at the least, each value once.
     pub bytes: usize,
+    /// The type of products, and of what stands between two of them.
+    pub products: FloatDType,
     /// What the operation changes in place.
     state: Vec<Tensor<2>>,
     step: Step,
 }
 
 impl Trial {
-    /// The trial of an operation on so many tokens, at least 2: [`TOKENS`], or fewer where a software adapter computes.
-    pub fn of(op: Op, device: &Device, tokens: usize) -> Trial {
+    /// The trial of an operation on so many tokens, at least 2: [`TOKENS`], or fewer where a software adapter computes. What
+    /// stands between two products is of their type.
+    pub fn of(op: Op, device: &Device, tokens: usize, products: FloatDType) -> Trial {
         let random = |rows: usize, width: usize| Tensor::<2>::random([rows, width], Distribution::Normal(0.0, 1.0), device);
         let rows = |width: usize| random(tokens, width);
+        let between = |rows: usize, width: usize| random(rows, width).cast(products);
+        let wide = DType::from(products).size();
         let (values, rows_of_logits) = (tokens * WIDTH, tokens.div_ceil(8));
         let heads = Heads { batch: 2, context: tokens / 2, heads: 16, kv: 4, size: WIDTH / 16 };
         let (bytes, state, step): (usize, Vec<Tensor<2>>, Step) = match op {
             Op::RmsNorm => {
                 let (x, gain) = (rows(WIDTH), random(1, WIDTH));
-                (8 * values, vec![], Box::new(move |_| <[_; 2]>::from(op::rms_norm(&x, &gain, 1e-5, FloatDType::F32)).into()))
+                let step = move |_| <[_; 2]>::from(op::rms_norm(&x, &gain, 1e-5, products)).into();
+                ((4 + wide) * values, vec![], Box::new(step))
             }
             Op::RmsNormBackward => {
-                let (dy, x, gain, inverse) = (rows(WIDTH), rows(WIDTH), random(1, WIDTH), rows(1));
+                let (dy, x, gain, inverse) = (between(tokens, WIDTH), rows(WIDTH), random(1, WIDTH), rows(1));
                 let step = move |mut state: Vec<_>| op::rms_norm_backward(&dy, &x, &gain, &inverse, state.remove(0));
-                (16 * values, vec![rows(WIDTH)], Box::new(move |state| <[_; 2]>::from(step(state)).into()))
+                ((12 + wide) * values, vec![rows(WIDTH)], Box::new(move |state| <[_; 2]>::from(step(state)).into()))
             }
             Op::Rope => {
                 let (cos, sin) = (random(heads.context, heads.size / 2), random(heads.context, heads.size / 2));
                 let turned = heads.tokens() * (heads.heads + heads.kv) * heads.size;
                 let step = move |mut state: Vec<_>| vec![op::rope(state.remove(0), heads, &cos, &sin, 1.0)];
-                (8 * turned, vec![random(heads.tokens(), heads.packed_width())], Box::new(step))
+                (2 * wide * turned, vec![between(heads.tokens(), heads.packed_width())], Box::new(step))
             }
             Op::Swiglu => {
-                let gate_up = rows(2 * INTERMEDIATE);
-                (12 * tokens * INTERMEDIATE, vec![], Box::new(move |_| vec![op::swiglu(&gate_up)]))
+                let gate_up = between(tokens, 2 * INTERMEDIATE);
+                (3 * wide * tokens * INTERMEDIATE, vec![], Box::new(move |_| vec![op::swiglu(&gate_up)]))
             }
             Op::SwigluBackward => {
-                let dy = rows(INTERMEDIATE);
+                let dy = between(tokens, INTERMEDIATE);
                 let step = move |mut state: Vec<_>| vec![op::swiglu_backward(state.remove(0), &dy)];
-                (20 * tokens * INTERMEDIATE, vec![rows(2 * INTERMEDIATE)], Box::new(step))
+                (5 * wide * tokens * INTERMEDIATE, vec![between(tokens, 2 * INTERMEDIATE)], Box::new(step))
             }
             Op::Attention => {
                 let tables = op::Tables::new(heads.context, heads, 10_000.0, device);
-                let (packed, dout) = (random(heads.tokens(), heads.packed_width()), random(heads.tokens(), WIDTH));
+                let (packed, dout) = (between(heads.tokens(), heads.packed_width()), between(heads.tokens(), WIDTH));
                 let step = move |_| {
                     let (out, saved) = op::attention(packed.clone(), heads, &tables);
                     vec![out, op::attention_backward(dout.clone(), saved, heads, &tables)]
                 };
                 // Packed rows in, their gradient out, the result out and its gradient in.
-                (8 * heads.tokens() * (heads.packed_width() + WIDTH), vec![], Box::new(step))
+                (2 * wide * heads.tokens() * (heads.packed_width() + WIDTH), vec![], Box::new(step))
             }
             Op::CrossEntropy => {
                 let targets: Vec<u32> = (0..rows_of_logits as u32).map(|i| i * 7 % VOCABULARY as u32).collect();
-                let logits = random(rows_of_logits, VOCABULARY);
+                let logits = between(rows_of_logits, VOCABULARY);
                 let step = move |_| {
                     // Fresh logits each time, as a product makes them; making them is the same for both ways.
                     let (nats, gradient) = op::cross_entropy(logits.clone().mul_scalar(1.5), &targets, Some(1.0));
                     [Some(nats.reshape([1, -1])), gradient].into_iter().flatten().collect()
                 };
-                (12 * rows_of_logits * VOCABULARY, vec![], Box::new(step))
+                (3 * wide * rows_of_logits * VOCABULARY, vec![], Box::new(step))
             }
             Op::HalfProducts => {
                 // A layer's widest product, as a step makes it: the matrix is there in f16, the rows come from f32.
@@ -125,7 +131,7 @@ impl Trial {
             Op::DeltaAdd => delta_add(device),
             Op::UpdateApply => update_apply(device),
         };
-        Trial { op, bytes, state, step }
+        Trial { op, bytes, products, state, step }
     }
 
     /// Runs it once, the way that is chosen just then. What it gives is to be kept until the device has the run in hand:
@@ -141,7 +147,7 @@ impl Trial {
     /// All that a run gives, tensor by tensor, from the same start every time; `None` if the device fails at it.
     pub fn result(&mut self) -> Option<Vec<Vec<f32>>> {
         let made = (self.step)(self.state.clone());
-        let all = made.into_iter().fold(Transaction::default(), |all, tensor| all.register(tensor));
+        let all = made.into_iter().fold(Transaction::default(), |all, tensor| all.register(tensor.cast(DType::F32)));
         all.try_execute().ok()?.into_iter().map(|data| data.try_to_vec::<f32>().ok()).collect()
     }
 }

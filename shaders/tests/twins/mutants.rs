@@ -5,6 +5,7 @@ use super::{
     common, layouts,
     table::{CASES, selected},
 };
+use burn::tensor::FloatDType;
 use nightjar_shaders::{
     kernel::{TABLE, substitute},
     tuning::{self, Choices, Op, trials::Trial},
@@ -66,14 +67,15 @@ fn child() {
         }
     }
     // A device that computes a kernel wrongly is found out before the kernel is used.
-    let swiglu = |source: Option<String>| {
+    let swiglu = |source: Option<String>, products| {
         substitute("swiglu", source);
-        let mut trial = Trial::of(Op::Swiglu, &device, 4);
-        tuning::measure(&mut trial, &device)
+        tuning::measure(&mut Trial::of(Op::Swiglu, &device, 4, products), &device)
     };
     let source = TABLE.iter().find(|k| k.name == "swiglu").unwrap().source;
-    assert_eq!(swiglu(Some(source.replace(" * up);", ");"))).ours_ms, tuning::NEVER_MS);
-    assert!(swiglu(None).ours_ms < tuning::NEVER_MS);
+    for products in [FloatDType::F32, FloatDType::F16].into_iter().filter(|dtype| device.supports_dtype(*dtype)) {
+        assert_eq!(swiglu(Some(source.replace(" * up);", ");")), products).ours_ms, tuning::NEVER_MS);
+        assert!(swiglu(None, products).ours_ms < tuning::NEVER_MS);
+    }
     assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
     println!("all {caught} mutants are caught");
 }

@@ -98,13 +98,21 @@ fn attention_grows(all: &[Growth]) -> Option<Claim> {
     })
 }
 
-/// The whole logits are never in memory.
+/// More tokens take more rows, but not more rows of logits: of the largest vocabulary, between the fewest tokens and the most.
 fn loss_grows(all: &[Growth]) -> Option<Claim> {
-    let logits = |g: &Growth| 4.0 * f64::from(g.tokens) * f64::from(g.vocabulary);
-    let (most, bytes) = grown(all, "loss").max_by(|(a, _), (b, _)| logits(a).total_cmp(&logits(b)))?;
-    let share = bytes / logits(most);
+    let vocabulary = grown(all, "loss").map(|(g, _)| g.vocabulary).max()?;
+    let of_it = || grown(all, "loss").filter(|(g, _)| g.vocabulary == vocabulary);
+    let (few, least) = of_it().min_by_key(|(g, _)| g.tokens)?;
+    let (many, most) = of_it().max_by_key(|(g, _)| g.tokens)?;
+    if few.tokens == many.tokens {
+        return None;
+    }
+    let share = (most - least) / (4.0 * f64::from(many.tokens - few.tokens) * f64::from(vocabulary));
     Some(Claim {
-        what: format!("the loss's memory of the whole logits', {} tokens of {}", most.tokens, most.vocabulary),
+        what: format!(
+            "the loss's memory of {} tokens beyond that of {}, of their logits' (vocabulary {vocabulary})",
+            many.tokens, few.tokens
+        ),
         asked: "≤ 10 %",
         figure: format!("{:.1} %", 100.0 * share),
         held: share <= 0.1,
@@ -154,7 +162,9 @@ mod tests {
             growth: vec![
                 growth("attention", 512, 0, 1000),
                 growth("attention", 1024, 0, 2500 + more),
-                growth("loss", 100, 100, 4000 + more),
+                // 100 rows more, of 100 logits each.
+                growth("loss", 100, 100, 9000),
+                growth("loss", 200, 100, 9000 + 4000 + more),
             ],
             guests: vec![],
         }

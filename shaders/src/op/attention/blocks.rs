@@ -9,7 +9,7 @@ use crate::{
     cpu::{self, heads::Heads},
     op::{
         host::{Source, Target, is_host, tensor},
-        rope,
+        product, rope,
     },
 };
 use burn::tensor::{Bool, DType, Device, Tensor, activation::softmax};
@@ -47,12 +47,12 @@ pub fn forward(packed: Tensor<2>, shape: Heads, tables: &Tables) -> (Tensor<2>, 
     let [q, k, v] = split(packed, shape, tables);
     if let [_] = &blocks[..] {
         let p = probabilities(&q, &k, 0..shape.context, shape, tables);
-        let out = merge(p.clone().matmul(v.clone()), shape);
+        let out = merge(product(&p, &v), shape);
         return (out, Saved { q, k, v, p: Some(p) });
     }
     let part = |block: &Range<usize>| {
         let p = probabilities(&rows(&q, block, shape), &k, block.clone(), shape, tables);
-        unstack(p.matmul(v.clone().narrow(2, 0, block.end)), block.len(), shape)
+        unstack(product(&p, &v.clone().narrow(2, 0, block.end)), block.len(), shape)
     };
     let out = stack(Tensor::cat(blocks.iter().map(part).collect(), 2), shape);
     (merge(out, shape), Saved { q, k, v, p: None })
@@ -91,13 +91,13 @@ pub fn backward(dout: Tensor<2>, saved: Saved, shape: Heads, tables: &Tables) ->
 fn probabilities(q: &Tensor<4>, k: &Tensor<4>, block: Range<usize>, shape: Heads, tables: &Tables) -> Tensor<4> {
     let k = if block.end == shape.context { k.clone() } else { k.clone().narrow(2, 0, block.end) };
     if is_host(&k.device()) {
-        let scores = q.clone().matmul(k.transpose());
+        let scores = product(q, &k.transpose());
         let mut scores = Target::of(scores).expect("is_host said so");
         cpu::softmax::forward(scores.slice(), block.len(), block.end, scale(shape));
         return scores.tensor();
     }
     // Scaled before the product, which in f16 would end at 65504.
-    let scores = q.clone().mul_scalar(scale(shape)).matmul(k.transpose());
+    let scores = product(&q.clone().mul_scalar(scale(shape)), &k.transpose());
     // Rows of stacked heads apart: one mask serves them all.
     let (dims, dtype) = (scores.dims(), scores.dtype());
     let apart = [shape.batch * shape.kv, shape.heads / shape.kv, block.len(), block.end];
@@ -116,8 +116,8 @@ fn hidden(block: Range<usize>, shape: Heads, tables: &Tables, device: &Device) -
 
 /// Gradients in a block's queries, and in the keys and values that it sees.
 fn block_backward(p: Tensor<4>, dout: Tensor<4>, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, scale: f32) -> [Tensor<4>; 3] {
-    let dv = p.clone().transpose().matmul(dout.clone());
-    let dp = dout.matmul(v.transpose());
+    let dv = product(&p.clone().transpose(), &dout);
+    let dp = product(&dout, &v.transpose());
     let dscores = match Source::of(&p) {
         Some(p) => {
             let columns = dp.dims()[3];
@@ -131,8 +131,8 @@ fn block_backward(p: Tensor<4>, dout: Tensor<4>, q: Tensor<4>, k: Tensor<4>, v: 
             (p * (dp - mean)).mul_scalar(scale).cast(dtype)
         }
     };
-    let dk = dscores.clone().transpose().matmul(q);
-    [dscores.matmul(k), dk, dv]
+    let dk = product(&dscores.clone().transpose(), &q);
+    [product(&dscores, &k), dk, dv]
 }
 
 /// A block's rows of each stacked head, `[batch, kv, group·block, size]`.
