@@ -122,6 +122,15 @@ pub fn copy_speed(device: &Device) -> f64 {
     (8 * VALUES) as f64 / best.max(1e-9)
 }
 
+/// What a device that trains has use for and was not measured on it. The type of products comes first: the others are measured in
+/// it, as training will use them. What is known of a device was so all measured in one type.
+fn unknown(remembered: &Remembered, key: &Key) -> Vec<Op> {
+    let is_unknown = |op: &Op| op.is_in_use() && remembered.timing(key, *op).is_none();
+    let mut all: Vec<Op> = Op::ALL.iter().copied().filter(is_unknown).collect();
+    all.sort_by_key(|op| *op != Op::HalfProducts);
+    all
+}
+
 /// Decides for this process by what was measured on this device, and measures what was not yet: at most until `budget`
 /// has passed, the operation at hand finished; the rest is measured at the next start and is Burn's until then. `folder`
 /// keeps what was found. To be called before the first training step; where all is known it returns at once.
@@ -131,11 +140,7 @@ pub fn settle(device: &Device, key: &Key, folder: &Path, budget: Duration) -> Ch
     let start = Instant::now();
     let Ok(disk) = FolderDisk::open(folder) else { return current() };
     let mut remembered = Remembered::read(&disk, FILE);
-    let mut unknown: Vec<Op> =
-        Op::ALL.iter().copied().filter(|op| op.is_in_use() && remembered.timing(key, *op).is_none()).collect();
-    // The type of products comes first: the others are measured in it, as training will use them. What is known of a device was
-    // all measured in one type, since that is known from its first start on.
-    unknown.sort_by_key(|op| *op != Op::HalfProducts);
+    let unknown = unknown(&remembered, key);
     for op in &unknown {
         if start.elapsed() >= budget {
             break;
@@ -156,4 +161,22 @@ pub fn settle(device: &Device, key: &Key, folder: &Path, budget: Duration) -> Ch
     }
     set(remembered.choices(key));
     current()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_type_of_products_is_measured_before_what_depends_on_it() {
+        let key = Key { adapter: "a".into(), driver: "1".into() };
+        let mut remembered = Remembered::default();
+        let first = unknown(&remembered, &key);
+        assert_eq!(first[0], Op::HalfProducts);
+        assert_eq!(first.len(), Op::ALL.iter().filter(|op| op.is_in_use()).count());
+        let known = [Op::HalfProducts, Op::Swiglu].map(|op| Timing { op, ours_ms: 1.0, other_ms: 2.0 });
+        remembered.remember(&key, &known);
+        let rest = unknown(&remembered, &key);
+        assert!(rest.len() == first.len() - 2 && known.iter().all(|t| !rest.contains(&t.op)));
+    }
 }
