@@ -94,7 +94,10 @@ fn processor() -> String {
 }
 
 fn train(options: &Options, docs: &Path, keeper: &Keeper) -> Result<()> {
-    let path = options.program.clone().map_or_else(|| build(&options.features, keeper), |path| Ok(std::path::absolute(path)?))?;
+    let path = match &options.program {
+        Some(built) => std::path::absolute(built)?,
+        None => build(&options.features, keeper)?,
+    };
     let bench = Program { path, keeper };
     let found: Vec<Device> = bench.ask(&["devices".into()])?;
     let wanted = |d: &Device| options.devices.is_empty() || options.devices.contains(&d.device);
@@ -260,8 +263,7 @@ fn shapes(device: &Device, sizes: &[String]) -> Vec<Shape> {
     all.into_iter().filter(asked).collect()
 }
 
-/// Memory of attention against the context, and of the loss against tokens and vocabulary; and of a large model's step where
-/// training it would take too long.
+/// Memory of attention against the context, and of the loss against tokens and vocabulary.
 fn growth(bench: &Program<'_>, device: &Device, ways: &[&str], options: &Options) -> Result<Vec<Growth>> {
     let small = device.software && device.device != "flex";
     let contexts: &[u32] = if small { &[256, 512, 1024] } else { &[512, 1024, 2048, 4096, 8192] };
@@ -273,9 +275,7 @@ fn growth(bench: &Program<'_>, device: &Device, ways: &[&str], options: &Options
     };
     let attention = contexts.iter().map(|t| ("attention", *t, 0));
     let loss = tokens.iter().flat_map(|t| vocabularies.iter().map(move |v| ("loss", *t, *v)));
-    // A program that plays GPU would train it for half an hour; one step tells its memory.
-    let step = (small && options.sizes.iter().any(|size| size == "125M")).then_some(("125M", 1024, 0));
-    let cases: Vec<_> = attention.chain(loss).chain(step).collect();
+    let cases: Vec<_> = attention.chain(loss).collect();
     let mut all = vec![];
     for way in ways {
         let ask = |kind: &str, tokens: u32, vocabulary: u32| {

@@ -6,8 +6,7 @@
 //! - `start DEVICE SIZE SAMPLES CONTEXT FOLDER`: seconds from a worker's start to the end of its first step, with what earlier
 //!   starts have left in the cache folder
 //! - `train DEVICE SIZE WAY SAMPLES CONTEXT SECONDS [recompute]`: tokens a second of training steps, and memory at the peak
-//! - `memory DEVICE WAY attention|loss|SIZE TOKENS VOCABULARY`: memory at the peak of one operation, both ways; or of one step of
-//!   a model on one sequence, whose vocabulary is its own
+//! - `memory DEVICE WAY attention|loss TOKENS VOCABULARY`: memory at the peak of one operation, both ways
 //! - `guest DEVICE idle|low|normal SECONDS`: how long a small piece of the owner's work takes on a GPU that does nothing else,
 //!   or trains in a queue of low priority, if the driver has such, or of normal priority
 //!
@@ -248,7 +247,7 @@ fn peak(device: &Device) -> Option<u64> {
 
 fn memory_of(choice: &str, way: &str, kind: &str, sizes: [&str; 2]) -> Outcome {
     let [tokens, vocabulary] = [sizes[0].parse::<usize>()?, sizes[1].parse::<usize>()?];
-    let OpenDevice { device, precision, .. } = open(choice, way)?;
+    let OpenDevice { device, .. } = open(choice, way)?;
     let random = |rows: usize, width: usize| Tensor::<2>::random([rows, width], Distribution::Normal(0.0, 1.0), &device);
     match kind {
         "attention" => {
@@ -266,13 +265,7 @@ fn memory_of(choice: &str, way: &str, kind: &str, sizes: [&str; 2]) -> Outcome {
                 gradient.try_into_data()?;
             }
         }
-        size => {
-            let spec = spec(size, tokens as u32).map_err(|e| format!("{e}; or use attention or loss"))?;
-            let flat = weights(&spec);
-            let mut trainer = Trainer::new(&spec, &flat, AdamWConfig::default(), 1, &device)?;
-            trainer.set_precision(precision);
-            trainer.step(&Batch::drawn(&self::tokens(&spec), tokens, 1, 0, 1, 1), 1e-4)?;
-        }
+        _ => return Err(format!("'{kind}' is not measured; use attention or loss").into()),
     }
     Ok(json!({ "memory_bytes": peak(&device) }))
 }

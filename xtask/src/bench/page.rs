@@ -147,7 +147,6 @@ fn grown(text: &mut String, all: &[Growth]) {
     for (what, sentence) in [
         ("attention", "Memory of attention, forward and backward, one sequence of 4 heads of 32, beyond an idle process:"),
         ("loss", "Memory of the head and the loss, forward and backward, 64 wide, beyond an idle process:"),
-        ("125M", "Memory of a training step of 125M (vocabulary 32000), one sequence, beyond an idle process:"),
     ] {
         let of: Vec<&Growth> = all.iter().filter(|g| g.what == what).collect();
         let mut columns: Vec<(u32, u32)> = of.iter().map(|g| (g.vocabulary, g.tokens)).collect();
