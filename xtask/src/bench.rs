@@ -95,7 +95,9 @@ fn processor() -> String {
 
 fn train(options: &Options, docs: &Path, keeper: &Keeper) -> Result<()> {
     let path = match &options.program {
-        Some(built) => std::path::absolute(built)?,
+        Some(built) => built.canonicalize().with_context(|| {
+            format!("cannot take {}: `cargo build --workspace --example bench` makes such a program", built.display())
+        })?,
         None => build(&options.features, keeper)?,
     };
     let bench = Program { path, keeper };
