@@ -53,10 +53,10 @@ pub fn upload_half<const D: usize>(values: &[f32], shape: [usize; D], device: &D
     Some((half, rounded))
 }
 
-/// From the device.
+/// From the device, and widened here: a driver may take f32 -> f16 -> f32 in one fused kernel for nothing at all.
 pub fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, String> {
-    let data = tensor.cast(DType::F32).try_into_data().map_err(|e| e.to_string())?;
-    data.try_to_vec::<f32>().map_err(|e| e.to_string())
+    let data = tensor.try_into_data().map_err(|e| e.to_string())?;
+    data.convert::<f32>().try_to_vec::<f32>().map_err(|e| e.to_string())
 }
 
 /// Fails if any value is off by more than `tolerance`, relative to its size or to 1.
