@@ -1,16 +1,21 @@
 //! What is settled by measuring, once a device: how much the GPU runtime tries before it settles on kernels of its own,
 //! and for each operation whether our kernel or Burn's way is the faster one here.
 
+mod bandwidth;
 mod measure;
 mod remembered;
 pub mod trials;
 
+pub use bandwidth::tell_bandwidth;
 pub use measure::{NEVER_MS, Timing, copy_speed, measure, settle};
 pub use remembered::{Key, Remembered};
 
 use crate::kernel::{self, Elem};
 use burn::tensor::{DType, Device, Tensor};
-use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, autotune::AutotuneLevel, cache::CacheConfig};
+use cubecl::{
+    config::{CubeClRuntimeConfig, RuntimeConfig, autotune::AutotuneLevel, cache::CacheConfig},
+    records::RecordLevel,
+};
 use std::{
     fmt,
     path::PathBuf,
@@ -26,7 +31,7 @@ pub enum Tuning {
     Minimal,
 }
 
-/// Settles both for this process; without a `cache` folder results are kept where the runtime keeps them by default.
+/// Settles both for this process; without a `cache` folder nothing that is found out is kept.
 /// The runtime's own files and variables (`cubecl.toml`, `CUBECL_*`) are read first; `CUBECL_AUTOTUNE_LEVEL` wins.
 ///
 /// Works once, before the first device is used; returns whether it did.
@@ -35,9 +40,10 @@ pub fn configure(tuning: Tuning, cache: Option<PathBuf>) -> bool {
     if tuning == Tuning::Minimal && std::env::var_os("CUBECL_AUTOTUNE_LEVEL").is_none() {
         config.autotune.level = AutotuneLevel::Minimal;
     }
-    if let Some(folder) = cache {
-        config.environment.path = CacheConfig::Directory(folder);
-    }
+    config.environment.records.level = RecordLevel::Off;
+    // What has no folder is kept in memory: the runtime goes without a file where none can be, such as below the executable.
+    let folder = cache.or_else(|| std::env::current_exe().ok());
+    config.environment.path = folder.map_or_else(CacheConfig::default, CacheConfig::Directory);
     CubeClRuntimeConfig::try_set(config)
 }
 

@@ -27,6 +27,9 @@ use std::{
 };
 
 const STEPS: u32 = 200;
+/// Bytes of a small GPU, and samples that do not fit it together.
+const MEMORY_MAX: u64 = 250 << 20;
+const SAMPLES: u32 = 8192;
 /// `SCHED_IDLE`, as the kernel counts.
 const IDLE: &str = "5";
 
@@ -266,28 +269,42 @@ fn a_hostile_driver_is_confined() {
 /// A GPU goes away in the middle of a step, as when a dock is unplugged or a driver starts anew: a layer between program and
 /// driver plays that. Burn's own threads die of it, and nobody would ever answer; the worker says what happened and ends, and
 /// the next one goes on from its checkpoint.
+/// What a worker is started with to have a GPU that fails (see `worker/failing_gpu.c`): `how` it does, by names of files in
+/// the worker's folder and numbers.
+fn failing_gpu(home: &Path, how: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
+    const NAME: &str = "VK_LAYER_NIGHTJAR_failing";
+    let work = home.join("work");
+    fs::create_dir_all(&work).unwrap();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/worker/failing_gpu.c");
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(work.join("failing.so")).arg(source).status();
+    assert!(built.expect("a C compiler, as Rust's linking needs one").success());
+    let manifest = serde_json::json!({ "file_format_version": "1.2.0", "layer": {
+        "name": NAME, "type": "GLOBAL", "library_path": work.join("failing.so"), "api_version": "1.3.0",
+        "implementation_version": "1", "description": "a GPU that fails",
+    }});
+    fs::write(work.join("failing.json"), manifest.to_string()).unwrap();
+    let path = |name: &str| work.join(name).display().to_string();
+    let how = how.iter().map(|(key, value)| (*key, if *key == "MEMORY_MAX" { value.to_string() } else { path(value) }));
+    [("VK_LAYER_PATH", path("")), ("VK_INSTANCE_LAYERS", NAME.into())].into_iter().chain(how).collect()
+}
+
+/// Whether a worker has opened its GPU; outside CI a machine may have none.
+fn has_gpu(worker: &mut Worker) -> bool {
+    let has_gpu = matches!(worker.hear(), Some(from_worker::Body::Ready(_)));
+    if !has_gpu {
+        assert!(std::env::var_os("CI").is_none(), "no wgpu adapter: install mesa-vulkan-drivers and libvulkan1");
+        println!("skipped: this machine has no wgpu adapter");
+    }
+    has_gpu
+}
+
 #[test]
 fn a_gpu_that_goes_away_is_said_and_the_next_worker_goes_on() {
-    const NAME: &str = "VK_LAYER_NIGHTJAR_vanishing";
-    let layer = |home: &Path| {
-        let work = home.join("work");
-        fs::create_dir_all(&work).unwrap();
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/worker/vanishing_gpu.c");
-        let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(work.join("vanishing.so")).arg(source).status();
-        assert!(built.expect("a C compiler, as Rust's linking needs one").success());
-        let manifest = serde_json::json!({ "file_format_version": "1.2.0", "layer": {
-            "name": NAME, "type": "GLOBAL", "library_path": work.join("vanishing.so"), "api_version": "1.3.0",
-            "implementation_version": "1", "description": "a GPU that goes away",
-        }});
-        fs::write(work.join("vanishing.json"), manifest.to_string()).unwrap();
-        let path = |name: &str| work.join(name).display().to_string();
-        vec![("VK_LAYER_PATH", path("")), ("VK_INSTANCE_LAYERS", NAME.into()), ("VANISHED", path("gone"))]
-    };
+    let layer = |home: &Path| failing_gpu(home, &[("VANISHED", "gone")]);
     let mut worker = Worker::start("wgpu", 60, layer);
-    let Some(from_worker::Body::Ready(_)) = worker.hear() else {
-        assert!(std::env::var_os("CI").is_none(), "no wgpu adapter: install mesa-vulkan-drivers and libvulkan1");
-        return println!("skipped: this machine has no wgpu adapter");
-    };
+    if !has_gpu(&mut worker) {
+        return;
+    }
     // Each step is saved.
     worker.lease.checkpoint_ms = 0;
     worker.train();
@@ -310,6 +327,41 @@ fn a_gpu_that_goes_away_is_said_and_the_next_worker_goes_on() {
     worker.ready();
     worker.train();
     assert!(worker.hear_until(steps) > made, "steps were made again");
+}
+
+/// Nobody tells how much of a GPU's memory is free. What a worker does not survive, the next one gives it half of.
+#[test]
+fn a_gpu_whose_memory_is_too_small_is_given_less() {
+    let layer = |home: &Path| failing_gpu(home, &[("MEMORY_MAX", &MEMORY_MAX.to_string()), ("MEMORY_HELD", "held")]);
+    let home = tempfile::tempdir().unwrap();
+    let lease = synthetic::lease(&FolderDisk::open(home.path()).unwrap(), &model(), SAMPLES, 2).unwrap();
+    let (child, stdout) = Worker::spawn("wgpu", home.path(), layer(home.path()));
+    let mut worker = Worker { child, stdout, lease, home };
+    if !has_gpu(&mut worker) {
+        return;
+    }
+    let mut failures = 0;
+    loop {
+        worker.train();
+        let end = loop {
+            match worker.hear().expect("it says what happened") {
+                from_worker::Body::Progress(_) => {}
+                end => break end,
+            }
+        };
+        let held = fs::read_to_string(worker.home.path().join("work/held")).unwrap();
+        println!("with {held} bytes: {end:?}");
+        match end {
+            from_worker::Body::Trained(trained) => break assert!(trained.loss_last.is_finite()),
+            from_worker::Body::Failed(failed) => assert!(failed.device_failed, "{failed:?}"),
+            other => panic!("{other:?}"),
+        }
+        failures += 1;
+        assert!(failures <= 3, "after so many the agent leaves the GPU alone");
+        worker.again("wgpu", layer);
+        worker.ready();
+    }
+    assert!(failures > 0, "all of it fitted at once");
 }
 
 #[test]

@@ -1,50 +1,54 @@
 //! A graphics driver that fails takes a thread of Burn's runtime down with it, and whoever waits for that thread waits for
-//! ever: a worker whose GPU is gone would seem to train until its owner looks. So from the first panic on it is watched, and
-//! ends itself once it does not move any more; the agent starts another, which goes on from the checkpoint. Not every panic
-//! is the end: kernels that do not compile are tried and given up that way.
+//! ever; one that hangs answers nobody. A worker whose GPU is gone would seem to train until its owner looks. So a worker is
+//! watched, more closely from the first panic on, and ends itself once it does not move any more; the agent starts another,
+//! which goes on from the checkpoint. Not every panic is the end: kernels that do not compile are tried and given up that way.
 
 use nightjar_shared::wire::limits;
 use nightjar_train::work::Live;
 use std::{
     panic::{self, PanicHookInfo},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     thread,
     time::Duration,
 };
 
-/// How often one looks for a sign of life after a panic.
+/// How often one looks for a sign of life.
 const LOOK_EVERY: Duration = Duration::from_secs(8);
-/// Steps that were seen without one so many times in a row give none any more. Once alone may have been the process's nap,
-/// which was frozen.
-const STILL_IN_STEPS: u32 = 2;
-/// The same where a job reads, encodes or writes: a large model on a slow disk takes minutes.
-const STILL_AROUND_STEPS: u32 = 40;
 
-/// From now on a worker that stands still after a panic is ended by `end`, which is told what the panic said.
+/// Who was seen without a sign so many times in a row gives none any more. Once alone may have been the process's nap, which
+/// was frozen.
+fn patience(has_panicked: bool, in_steps: bool) -> u32 {
+    match (has_panicked, in_steps) {
+        // A layer takes no longer.
+        (true, true) => 2,
+        // A job that reads, encodes or writes: a large model on a slow disk takes minutes.
+        (true, false) => 40,
+        // The first step on a slow device: each kernel that it tries is compiled, a quarter of an hour at the most.
+        (false, true) => 112,
+        // The disk is no fault of the driver's.
+        (false, false) => u32::MAX,
+    }
+}
+
+/// From now on a worker that stands still is ended by `end`, which is told why.
 pub(super) fn watch(live: Arc<Live>, end: fn(&str)) {
-    let (usual, watched) = (panic::take_hook(), AtomicBool::new(false));
+    static PANIC: OnceLock<String> = OnceLock::new();
+    let usual = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         usual(info);
-        if watched.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let (live, words) = (live.clone(), words(info));
-        thread::spawn(move || {
-            let mut still = 0;
-            loop {
-                let before = live.signs();
-                thread::sleep(LOOK_EVERY);
-                still = if before.is_some() && live.signs() == before { still + 1 } else { 0 };
-                let patience = if before.is_some_and(|signs| signs.in_steps) { STILL_IN_STEPS } else { STILL_AROUND_STEPS };
-                if still >= patience {
-                    end(&words);
-                }
-            }
-        });
+        PANIC.get_or_init(|| words(info));
     }));
+    thread::spawn(move || {
+        let mut still = 0u32;
+        loop {
+            let before = live.signs();
+            thread::sleep(LOOK_EVERY);
+            still = if before.is_some() && live.signs() == before { still.saturating_add(1) } else { 0 };
+            if still >= patience(PANIC.get().is_some(), before.is_some_and(|signs| signs.in_steps)) {
+                end(PANIC.get().map_or("it does not answer any more", |words| words));
+            }
+        }
+    });
 }
 
 /// What a panic says, in a line.

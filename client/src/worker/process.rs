@@ -45,12 +45,12 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode> {
     let heard = Arc::new(Heard::default());
     let (jobs, waiting) = mpsc::sync_channel(1);
     let listener = heard.clone();
+    std::thread::spawn(move || listen(&jobs, &listener));
+    priority::lower();
     faults::watch(heard.live.clone(), |words| {
         device_failed(format!("the graphics driver has failed: {words}"));
         std::process::exit(1);
     });
-    std::thread::spawn(move || listen(&jobs, &listener));
-    priority::lower();
     let ended = work(args, &state, notes, &waiting, &heard);
     if let Err(e) = &ended {
         device_failed(crate::in_one_line(e));

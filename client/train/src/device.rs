@@ -279,6 +279,7 @@ fn open_adapter(adapter: &Adapter, cache: Option<PathBuf>) -> Result<OpenDevice,
     let kept = cache.as_deref().filter(|_| !software);
     let launches = submits::launches(&adapter.name, kept);
     let (device, queue, gives_way) = start(adapter, launches)?;
+    tuning::tell_bandwidth(&device);
     let submits = Some(Submits::new(queue, launches, &adapter.name, kept));
     // A software adapter is for tests: what is fast on it says nothing.
     if let Some(folder) = kept {
@@ -286,7 +287,7 @@ fn open_adapter(adapter: &Adapter, cache: Option<PathBuf>) -> Result<OpenDevice,
         tuning::settle(&device, &key, folder, MEASURED_FOR);
     }
     let (name, precision) = (format!("{} ({})", adapter.name, adapter.api), Precision::best_on(&device));
-    let bearing = Bearing::of(&adapter.name, kept);
+    let bearing = Bearing::of(&adapter.name, cache.as_deref());
     let device = OpenDevice { submits, bearing, gives_way, ..OpenDevice::plain(device, name, software, precision) };
     opened.push((adapter.index, device.clone()));
     Ok(device)

@@ -1,13 +1,17 @@
-// A Vulkan layer that plays a GPU which goes away: as soon as the file named by VANISHED exists, whatever is given to the GPU
-// or waited for is answered as by a driver whose device is lost. Vulkan's own headers are not needed: what a layer sees of
-// its types is written out here, as the loader's interface (version 2) has them.
+// A Vulkan layer that plays a GPU which fails. One that goes away: as soon as the file named by VANISHED exists, whatever is
+// given to the GPU or waited for is answered as by a driver whose device is lost. One that is small: of its memory there are
+// MEMORY_MAX bytes, and the most that was held at once is kept in the file named by MEMORY_HELD. Vulkan's own headers are not
+// needed: what a layer sees of its types is written out here, as the loader's interface (version 2) has them.
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define DEVICE_LOST (-4)
+#define OUT_OF_DEVICE_MEMORY (-2)
 #define LAYER_INSTANCE_CREATE_INFO 47
 #define LAYER_DEVICE_CREATE_INFO 48
 #define LINK 0
@@ -96,19 +100,71 @@ LOSES(vkWaitSemaphoresKHR)
 LOSES(vkGetSemaphoreCounterValue)
 LOSES(vkGetSemaphoreCounterValueKHR)
 
-#define OWN(name) {#name, (Function)lost_##name}
+typedef struct {
+    int type;
+    const void *next;
+    uint64_t bytes;
+} Wanted;
+
+typedef struct Piece {
+    struct Piece *next;
+    uint64_t memory, bytes;
+} Piece;
+
+static pthread_mutex_t counting = PTHREAD_MUTEX_INITIALIZER;
+static Piece *pieces;
+static uint64_t held, most_held;
+
+static int allocate_memory(void *device, const Wanted *wanted, const void *allocator, uint64_t *memory) {
+    int (*next)(void *, const Wanted *, const void *, uint64_t *) = (void *)next_device_lookup(only_device, "vkAllocateMemory");
+    const char *most = getenv("MEMORY_MAX"), *file = getenv("MEMORY_HELD");
+    pthread_mutex_lock(&counting);
+    int made = OUT_OF_DEVICE_MEMORY;
+    if (!most || held + wanted->bytes <= strtoull(most, NULL, 10)) made = next(device, wanted, allocator, memory);
+    Piece *piece = made == 0 ? malloc(sizeof *piece) : NULL;
+    if (piece) {
+        *piece = (Piece){pieces, *memory, wanted->bytes};
+        pieces = piece;
+        held += piece->bytes;
+    }
+    if (file && held > most_held) {
+        FILE *to = fopen(file, "w");
+        if (to) fprintf(to, "%llu", (unsigned long long)(most_held = held)), fclose(to);
+    }
+    pthread_mutex_unlock(&counting);
+    return made;
+}
+
+static void free_memory(void *device, uint64_t memory, const void *allocator) {
+    void (*next)(void *, uint64_t, const void *) = (void *)next_device_lookup(only_device, "vkFreeMemory");
+    pthread_mutex_lock(&counting);
+    for (Piece **at = &pieces; *at; at = &(*at)->next) {
+        if ((*at)->memory == memory) {
+            Piece *piece = *at;
+            held -= piece->bytes;
+            *at = piece->next;
+            free(piece);
+            break;
+        }
+    }
+    pthread_mutex_unlock(&counting);
+    next(device, memory, allocator);
+}
+
+#define LOST(name) {#name, (Function)lost_##name}
 static const struct {
     const char *name;
     Function function;
-} lost[] = {
-    OWN(vkQueueSubmit), OWN(vkQueueSubmit2), OWN(vkQueueSubmit2KHR), OWN(vkWaitForFences), OWN(vkGetFenceStatus),
-    OWN(vkWaitSemaphores), OWN(vkWaitSemaphoresKHR), OWN(vkGetSemaphoreCounterValue), OWN(vkGetSemaphoreCounterValueKHR),
+} own[] = {
+    LOST(vkQueueSubmit), LOST(vkQueueSubmit2), LOST(vkQueueSubmit2KHR), LOST(vkWaitForFences), LOST(vkGetFenceStatus),
+    LOST(vkWaitSemaphores), LOST(vkWaitSemaphoresKHR), LOST(vkGetSemaphoreCounterValue), LOST(vkGetSemaphoreCounterValueKHR),
+    {"vkAllocateMemory", (Function)allocate_memory}, {"vkFreeMemory", (Function)free_memory},
 };
 
 static Function device_lookup(void *device, const char *name) {
     Function theirs = next_device_lookup ? next_device_lookup(device, name) : NULL;
-    for (size_t i = 0; theirs && i < sizeof lost / sizeof *lost; i++)
-        if (strcmp(name, lost[i].name) == 0) return lost[i].function;
+    for (size_t i = 0; theirs && i < sizeof own / sizeof *own; i++)
+        if (strcmp(name, own[i].name) == 0) return own[i].function;
     if (strcmp(name, "vkGetDeviceProcAddr") == 0) return (Function)device_lookup;
     return theirs;
 }
