@@ -190,9 +190,10 @@ fn it_trains_on_the_processor_confined_and_at_the_lowest_priority() {
     worker.trains();
 }
 
-/// Mesa's software driver stands for all: it compiles shaders to machine code, starts threads and writes a cache.
+/// Mesa's software driver stands for all: it compiles shaders to machine code, starts threads and writes a cache. What the
+/// runtime has tuned is kept beside it, so that the next start need not.
 #[test]
-fn it_trains_on_wgpu_confined_and_the_drivers_cache_stays_in_its_folder() {
+fn it_trains_on_wgpu_confined_and_what_it_caches_stays_in_its_folder() {
     let mut worker = Worker::start("wgpu", STEPS, |_| vec![]);
     match worker.hear() {
         Some(from_worker::Body::Ready(_)) => {}
@@ -206,7 +207,11 @@ fn it_trains_on_wgpu_confined_and_the_drivers_cache_stays_in_its_folder() {
     worker.train();
     // By the device's own stamps.
     worker.hear_until(|said| matches!(said, from_worker::Body::Progress(p) if p.submit_us > 0).then_some(()));
-    assert!(fs::read_dir(worker.home.path().join("cache")).unwrap().next().is_some(), "nothing is cached");
+    let files = fs::read_dir(worker.home.path().join("cache")).unwrap().map(|file| file.unwrap().path());
+    let (tuned, by_the_driver): (Vec<_>, Vec<_>) = files.partition(|file| file.display().to_string().contains("default.db"));
+    assert!(!by_the_driver.is_empty(), "the driver caches nothing");
+    let is_kept = |file| fs::read(file).unwrap().windows(8).any(|word| word == b"autotune");
+    assert!(tuned.into_iter().any(is_kept), "no tuning is kept");
 }
 
 /// Whatever a driver does when it is loaded into the worker that ships, it gets neither out nor at the owner's files.
@@ -266,9 +271,6 @@ fn a_hostile_driver_is_confined() {
     assert!(!new.exists());
 }
 
-/// A GPU goes away in the middle of a step, as when a dock is unplugged or a driver starts anew: a layer between program and
-/// driver plays that. Burn's own threads die of it, and nobody would ever answer; the worker says what happened and ends, and
-/// the next one goes on from its checkpoint.
 /// What a worker is started with to have a GPU that fails (see `worker/failing_gpu.c`): `how` it does, by names of files in
 /// the worker's folder and numbers.
 fn failing_gpu(home: &Path, how: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
@@ -298,6 +300,9 @@ fn has_gpu(worker: &mut Worker) -> bool {
     has_gpu
 }
 
+/// A GPU goes away in the middle of a step, as when a dock is unplugged or a driver starts anew: a layer between program and
+/// driver plays that. Burn's own threads die of it, and nobody would ever answer; the worker says what happened and ends, and
+/// the next one goes on from its checkpoint.
 #[test]
 fn a_gpu_that_goes_away_is_said_and_the_next_worker_goes_on() {
     let layer = |home: &Path| failing_gpu(home, &[("VANISHED", "gone")]);
