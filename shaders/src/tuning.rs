@@ -18,7 +18,9 @@ use cubecl::{
 };
 use std::{
     fmt,
-    path::PathBuf,
+    fs::{self, File},
+    io::Read,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -41,10 +43,28 @@ pub fn configure(tuning: Tuning, cache: Option<PathBuf>) -> bool {
         config.autotune.level = AutotuneLevel::Minimal;
     }
     config.environment.records.level = RecordLevel::Off;
+    if let Some(folder) = &cache {
+        discard_damaged(folder);
+    }
     // What has no folder is kept in memory: the runtime goes without a file where none can be, such as below the executable.
     let folder = cache.or_else(|| std::env::current_exe().ok());
     config.environment.path = folder.map_or_else(CacheConfig::default, CacheConfig::Directory);
     CubeClRuntimeConfig::try_set(config)
+}
+
+/// The runtime leaves a file alone that is none of its own, and would keep nothing ever after.
+fn discard_damaged(folder: &Path) {
+    const FILES: [&str; 3] = ["default.db", "default.db-wal", "default.db-tshm"];
+    const BEGINS: &[u8] = b"SQLite format 3\0";
+    let mut begins = [0; BEGINS.len()];
+    let Ok(mut file) = File::open(folder.join(FILES[0])) else { return };
+    if file.read_exact(&mut begins).is_ok() && begins == BEGINS {
+        return;
+    }
+    for name in FILES {
+        // One that stays costs time at each start, and nothing else.
+        let _ = fs::remove_file(folder.join(name));
+    }
 }
 
 /// Declares [`Op`] with its names.
@@ -173,6 +193,18 @@ pub fn takes<const D: usize>(op: Op, tensor: &Tensor<D>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_no_database_is_discarded() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("default.db");
+        discard_damaged(folder.path());
+        for (bytes, stays) in [(&b"SQLite format 3\0 and so on"[..], true), (b"SQLite format 4\0", false), (b"", false)] {
+            fs::write(&file, bytes).unwrap();
+            discard_damaged(folder.path());
+            assert_eq!(file.exists(), stays, "{bytes:?}");
+        }
+    }
 
     #[test]
     fn a_choice_is_one_operations_own() {
