@@ -336,7 +336,6 @@ fn a_gpu_that_goes_away_is_said_and_the_next_worker_goes_on() {
 
 /// Nobody tells how much of a GPU's memory is free. What a worker does not survive, the next one gives it half of.
 #[test]
-#[ignore = "takes five minutes on a software driver"]
 fn a_gpu_whose_memory_is_too_small_is_given_less() {
     let layer = |home: &Path| failing_gpu(home, &[("MEMORY_MAX", &MEMORY_MAX.to_string()), ("MEMORY_HELD", "held")]);
     let home = tempfile::tempdir().unwrap();
