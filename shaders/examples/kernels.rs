@@ -7,9 +7,12 @@
 
 use burn::tensor::{Device, DeviceKind, FloatDType};
 use burn_wgpu::wgpu;
-use nightjar_shaders::tuning::{
-    self, Op, Tuning,
-    trials::{TOKENS, Trial},
+use nightjar_shaders::{
+    kernel::MatrixUnits,
+    tuning::{
+        self, Op, Tuning,
+        trials::{TOKENS, Trial},
+    },
 };
 use serde::Serialize;
 use std::{error::Error, path::PathBuf};
@@ -75,7 +78,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let effort = if is_software { Tuning::Minimal } else { Tuning::Normal };
     tuning::configure(effort, None);
     let name = name(&kind);
-    let device: Device = Device::wgpu_options().device_kind(kind).init()?;
+    let (device, setup) = Device::wgpu_options().device_kind(kind).init_with_setup()?;
+    MatrixUnits::set(MatrixUnits::of(&setup.adapter));
     if !device.supports_dtype(products) {
         return Err(format!("{name} has no f16: leave --half out").into());
     }
@@ -86,12 +90,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         "operation", "MB", "ours ms", "other ms", "faster", "ours GB/s", "other", "of copy"
     );
     let mut operations = vec![];
-    for op in Op::ALL {
+    for op in Op::ALL.iter().filter(|op| op.has_two_ways()) {
         let mut trial = Trial::of(*op, &device, if is_software { 128 } else { TOKENS }, products);
         let timing = tuning::measure(&mut trial, &device);
         if timing.ours_ms >= tuning::NEVER_MS {
             println!("{:18} is WRONG on this device: it is never used", op.name());
         }
+        // What comes after goes the way that proved faster.
+        tuning::set(tuning::current().with(*op, timing.ours_ms < timing.other_ms));
         let speed = |ms: f64| trial.bytes as f64 / ms / 1e6;
         let row = Row {
             operation: op.name(),

@@ -4,10 +4,12 @@
 //! Never here: which operation uses a kernel, and whether it is the faster way (`op/`, `tuning`).
 
 mod launch;
+mod matrix_units;
 mod parameters;
 mod source;
 
 pub use launch::{Elem, Launch, Outputs, runs_on};
+pub use matrix_units::MatrixUnits;
 pub use parameters::{Field, Parameters, Word};
 pub use source::{Kernel, substitute};
 
@@ -21,6 +23,7 @@ pub static TABLE: &[&Kernel] = &[
     &op::attention::BACKWARD_QUERIES,
     &op::attention::BACKWARD_KEYS,
     &op::cross_entropy::IN_PLACE,
+    &op::linear::PRODUCT,
     &op::rms_norm::FORWARD,
     &op::rms_norm::BACKWARD,
     &op::rope::ROTATE,

@@ -10,7 +10,7 @@ pub use bandwidth::leave_bandwidth_unknown;
 pub use measure::{NEVER_MS, Timing, copy_speed, measure, settle};
 pub use remembered::{Key, Remembered};
 
-use crate::kernel::{self, Elem};
+use crate::kernel::{self, Elem, MatrixUnits};
 use burn::tensor::{DType, Device, Tensor};
 use cubecl::{
     config::{CubeClRuntimeConfig, RuntimeConfig, autotune::AutotuneLevel, cache::CacheConfig},
@@ -102,6 +102,8 @@ ops! {
     Attention = "attention",
     /// The head's product and the loss, both ways.
     CrossEntropy = "cross_entropy",
+    /// Products of f16 by the GPU's matrix units, where it has such.
+    Product = "product",
     /// Products of f16 instead of f32, accumulated in f32: no kernel of ours, but a choice of the device's all the same.
     HalfProducts = "half_products",
     /// The optimizer's update.
@@ -117,6 +119,11 @@ ops! {
 }
 
 impl Op {
+    /// Whether the device that this process trains on has what our kernel needs.
+    pub fn has_two_ways(self) -> bool {
+        self != Op::Product || MatrixUnits::current().is_some()
+    }
+
     /// Whether a device that trains has any use for it now; the others wait for their place and are tested.
     pub fn is_in_use(self) -> bool {
         !matches!(self, Op::DeltaAdd | Op::UpdateApply)
@@ -181,13 +188,23 @@ pub fn halves_products(device: &Device) -> bool {
 /// beyond the last, which must be countable in 32 bits too.
 const VALUES_MAX: usize = (u32::MAX - (1 << 18)) as usize;
 
+/// Whether a tensor's places are countable in 32 bits.
+pub(crate) fn is_countable(values: usize) -> bool {
+    values <= VALUES_MAX
+}
+
 /// Whether our kernel runs for an operation on this tensor: of a type that the kernel takes, not empty, and its places
 /// countable in 32 bits.
 pub fn takes<const D: usize>(op: Op, tensor: &Tensor<D>) -> bool {
     // What stands between two products is of their type; all else is f32.
     let between_products = matches!(op, Op::Attention | Op::CrossEntropy | Op::Rope | Op::Swiglu | Op::SwigluBackward);
-    let is_held = if between_products { Elem::of(tensor.dtype()).is_some() } else { tensor.dtype() == DType::F32 };
-    current().has(op) && is_held && (1..=VALUES_MAX).contains(&tensor.shape().num_elements()) && kernel::runs_on(&tensor.device())
+    let is_held = match tensor.dtype() {
+        dtype if between_products => Elem::of(dtype).is_some(),
+        dtype if op == Op::Product => dtype == DType::F16,
+        dtype => dtype == DType::F32,
+    };
+    let values = tensor.shape().num_elements();
+    current().has(op) && is_held && values > 0 && is_countable(values) && kernel::runs_on(&tensor.device())
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //!
 //! - `devices`: what there is to measure on
 //! - `ceiling DEVICE`: operations a second of a large matrix product, and bytes a second of a copy
+//! - `linear DEVICE WAY ROWS IN OUT [FILE]`: operations a second of a linear layer's three products; FILE is another text for the
+//!   kernel, to be tried
 //! - `start DEVICE SIZE SAMPLES CONTEXT FOLDER`: seconds from a worker's start to the end of its first step, with what earlier
 //!   starts have left in the cache folder
 //! - `train DEVICE SIZE WAY SAMPLES CONTEXT SECONDS [recompute]`: tokens a second of training steps, and memory at the peak
@@ -15,7 +17,7 @@
 
 use burn::tensor::{Device, Distribution, FloatDType, Tensor, read_sync};
 use nightjar_shaders::{
-    memory,
+    kernel, memory,
     op::{self, Heads},
     tuning::{self, Choices},
 };
@@ -38,6 +40,7 @@ fn main() {
     let outcome = match words[..] {
         ["devices"] => Ok(devices()),
         ["ceiling", device] => ceiling(device),
+        ["linear", device, way, rows, inner, outer, ref file @ ..] => linear(device, way, [rows, inner, outer], file),
         ["start", device, size, samples, context, folder] => start(device, size, [samples, context], folder),
         ["train", device, size, way, samples, context, seconds, ref more @ ..] => {
             train(device, size, way, [samples, context], seconds, more == ["recompute"])
@@ -130,6 +133,32 @@ fn ceiling(choice: &str) -> Outcome {
     let half = (!op::is_host(&device) && device.supports_dtype(halves)).then(|| product(halves));
     let (full, bytes) = (product(FloatDType::F32), tuning::copy_speed(&device));
     Ok(json!({ "matmul_side": side, "matmul_flops": full, "matmul_flops_half": half, "copy_bytes_per_s": bytes }))
+}
+
+fn linear(choice: &str, way: &str, sizes: [&str; 3], file: &[&str]) -> Outcome {
+    let OpenDevice { device, precision, .. } = open(choice, way)?;
+    if let [file] = file {
+        kernel::substitute("product", Some(std::fs::read_to_string(file)?));
+    }
+    let [rows, inner, outer] = sizes.map(str::parse::<usize>);
+    let (rows, inner, outer) = (rows?, inner?, outer?);
+    let dtype = if precision == Precision::Full { FloatDType::F32 } else { FloatDType::F16 };
+    let dtype = if precision == Precision::BFloat { FloatDType::BF16 } else { dtype };
+    let random = |rows, width| Tensor::<2>::random([rows, width], Distribution::Normal(0.0, 0.1), &device).cast(dtype);
+    let (x, w, dy) = (random(rows, inner), random(outer, inner), random(rows, outer));
+    let mut kept: Option<Tensor<2>> = None;
+    let mut measured = |product: &dyn Fn(Option<Tensor<2>>) -> Tensor<2>| {
+        let seconds = best(&device, || {
+            kept = Some(product(kept.take()));
+            let _ = device.flush();
+        });
+        kept = None;
+        2.0 * (rows * inner * outer) as f64 / seconds
+    };
+    let forward = measured(&|_| op::linear(&x, &w));
+    let backward = measured(&|_| op::linear_backward(&dy, &w));
+    let weight = measured(&|earlier| op::linear_backward_weight(earlier, &dy, &x));
+    Ok(json!({ "forward_flops": forward, "backward_flops": backward, "backward_weight_flops": weight }))
 }
 
 /// The sizes of the tables.

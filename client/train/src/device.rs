@@ -3,12 +3,15 @@
 use crate::{
     bearing::Bearing,
     precision::Precision,
-    priority,
     submits::{self, Submits},
+    vulkan,
 };
 use burn::backend::AutoGraphicsApi;
 use burn::tensor::{Device, DeviceKind, read_sync, wgpu::WgpuInitError};
-use nightjar_shaders::tuning::{self, Tuning};
+use nightjar_shaders::{
+    kernel::MatrixUnits,
+    tuning::{self, Tuning},
+};
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -172,7 +175,7 @@ fn probe(api: wgpu::Backend) -> Vec<Adapter> {
         };
         let nth_of_kind = list.iter().filter(|a| a.kind == kind).count();
         let driver = format!("{} {}", info.driver, info.driver_info).trim().to_owned();
-        let gives_way = priority::is_offered(&adapter);
+        let gives_way = vulkan::gives_way(&adapter);
         list.push(Adapter { index, name: info.name, kind, api: api.to_string(), driver, gives_way, nth_of_kind });
     }
     list
@@ -237,6 +240,7 @@ pub fn open(settings: &DeviceSettings) -> Result<OpenDevice, DeviceError> {
 
 #[cfg(feature = "cuda")]
 fn open_cuda(index: usize, cache: Option<&Path>) -> Result<OpenDevice, DeviceError> {
+    tuning::configure(Tuning::Normal, cache.map(Path::to_owned));
     let device = Device::cuda(index);
     let (name, precision) = (format!("CUDA device {index}"), Precision::best_on(&device));
     let bearing = Bearing::of(&name, cache);
@@ -305,14 +309,17 @@ fn start(adapter: &Adapter, launches: Option<usize>) -> Result<(Device, wgpu::Qu
     };
     let options = launches.into_iter().fold(Device::wgpu_options(), |options, n| options.tasks_max(n));
     let failed = |e: WgpuInitError| DeviceError::Open { name: adapter.name.clone(), reason: e.to_string() };
-    if adapter.gives_way {
+    if adapter.api == wgpu::Backend::Vulkan.to_string() {
         let (instance, adapters) = enumerate(wgpu::Backend::Vulkan);
-        if let Some(setup) = adapters.get(adapter.index).and_then(|adapter| priority::low(&instance, adapter)) {
-            let queue = setup.queue.clone();
-            return Ok((options.setup(setup).init().map_err(failed)?, queue, true));
+        if let Some((setup, low)) = adapters.get(adapter.index).and_then(|adapter| vulkan::open(&instance, adapter)) {
+            let (queue, units) = (setup.queue.clone(), MatrixUnits::of(&setup.adapter));
+            let device = options.setup(setup).init().map_err(failed)?;
+            MatrixUnits::set(units);
+            return Ok((device, queue, low));
         }
     }
     let (device, setup) = options.device_kind(kind).init_with_setup().map_err(failed)?;
+    MatrixUnits::set(MatrixUnits::of(&setup.adapter));
     Ok((device, setup.queue, false))
 }
 

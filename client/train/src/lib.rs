@@ -37,10 +37,10 @@ pub mod folder;
 pub mod model;
 pub mod optimizer;
 pub mod precision;
-mod priority;
 pub mod sample;
 pub mod submits;
 pub mod trainer;
+mod vulkan;
 mod weights;
 pub mod work;
 

@@ -146,14 +146,14 @@ impl Model {
     /// The logits after each token, `[tokens.len() · vocab_size]`; `tokens` holds whole sequences of `context`.
     pub fn logits(&self, tokens: &[u32], context: usize) -> Result<Vec<f32>, ModelError> {
         let h = self.pass(&self.weights, tokens, context)?.hidden(tokens);
-        read(op::product(&h, &self.head(&self.weights).transpose()))
+        read(op::linear(&h, &self.head(&self.weights)))
     }
 
     /// The logits after the last token of one sequence (`[vocab_size]`).
     pub fn next_logits(&self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
         let h = self.pass(&self.weights, tokens, tokens.len())?.hidden(tokens);
         let last = h.narrow(0, tokens.len() - 1, 1);
-        read(op::product(&last, &self.head(&self.weights).transpose()))
+        read(op::linear(&last, &self.head(&self.weights)))
     }
 
     /// The loss of each token in nats; `targets[i]` is the token after `tokens[i]`.
@@ -314,12 +314,12 @@ impl Pass<'_> {
 
     /// Rows times a layer's matrix.
     fn product(&self, rows: &Tensor<2>, l: usize, part: usize) -> Tensor<2> {
-        op::product(rows, &self.operands.layer(l, part).clone().transpose())
+        op::linear(rows, self.operands.layer(l, part))
     }
 
     /// What flows past a layer's matrix, with rows times the matrix.
     fn add_product(&self, past: &Tensor<2>, rows: &Tensor<2>, l: usize, part: usize) -> Tensor<2> {
-        op::add_product(Some(past.clone()), rows, &self.operands.layer(l, part).clone().transpose())
+        op::linear_onto(past.clone(), rows, self.operands.layer(l, part))
     }
 
     /// Pushes a layer's gradients, last block first, and returns that in its input.
@@ -328,16 +328,16 @@ impl Pass<'_> {
         let w = |part| self.operands.layer(l, part);
         let dy = dx.clone().cast(self.dtype());
         blocks.push_matrix(&dy, tape.activated);
-        let dgate_up = op::swiglu_backward(tape.gate_up, &op::product(&dy, w(DOWN)));
+        let dgate_up = op::swiglu_backward(tape.gate_up, &op::linear_backward(&dy, w(DOWN)));
         blocks.push_matrix(&dgate_up, tape.h2);
-        let dh2 = op::product(&dgate_up, w(GATE_UP));
+        let dh2 = op::linear_backward(&dgate_up, w(GATE_UP));
         let (dx, dnorm2) = op::rms_norm_backward(&dh2, &tape.middle, w(NORM2), &tape.inverse2, dx);
         blocks.push(dnorm2);
         let dy = dx.clone().cast(self.dtype());
         blocks.push_matrix(&dy, tape.attended);
-        let dqkv = op::attention_backward(op::product(&dy, w(OUT)), tape.saved, self.shape, &self.tables);
+        let dqkv = op::attention_backward(op::linear_backward(&dy, w(OUT)), tape.saved, self.shape, &self.tables);
         blocks.push_matrix(&dqkv, tape.h1);
-        let dh1 = op::product(&dqkv, w(QKV));
+        let dh1 = op::linear_backward(&dqkv, w(QKV));
         let (dx, dnorm1) = op::rms_norm_backward(&dh1, &tape.x, w(NORM1), &tape.inverse1, dx);
         blocks.push(dnorm1);
         dx

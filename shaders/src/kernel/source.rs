@@ -1,5 +1,6 @@
-//! A kernel's text, and how it is specialised: by rewriting the default of an `override` or the `alias Elem` line, since
-//! the runtime passes no pipeline constants. What comes out is WGSL again, and its whole text is its cache key.
+//! A kernel's text, and how it is specialised: by rewriting the default of an `override`, the `alias Elem` line, or the size
+//! of a tile, since the runtime passes no pipeline constants. What comes out is WGSL again, and its whole text is its cache
+//! key.
 
 use super::{Field, Parameters, launch::Elem};
 use std::{
@@ -34,6 +35,7 @@ impl Kernel {
     }
 
     /// The text with these constants; each must have its `override` line, and `alias Elem` its own if `elem` is not f32.
+    /// `TILE` has a `const` line, and is in the aliases of the types of tiles too.
     ///
     /// # Panics
     /// If a line is missing: the caller and the file are of one build.
@@ -58,6 +60,18 @@ fn specialise(name: &str, source: &str, constants: &[(&'static str, u32)], elem:
     }
     for line in source.split_inclusive('\n') {
         let constant = line.strip_prefix("override ").and_then(|rest| rest.split_once(':'));
+        let tile = constants.iter().find(|(id, _)| *id == "TILE").map(|(_, tile)| tile);
+        if let Some(tile) = tile.filter(|_| line.starts_with("const TILE")) {
+            seen += 1;
+            text.push_str(&format!("const TILE: u32 = {tile}u;\n"));
+            continue;
+        }
+        if let (Some(tile), Some((before, after))) =
+            (tile, line.split_once("coop_mat16x16").filter(|_| line.starts_with("alias")))
+        {
+            text.push_str(&format!("{before}coop_mat{tile}x{tile}{after}"));
+            continue;
+        }
         match constant.and_then(|(id, _)| constants.iter().find(|(wanted, _)| *wanted == id.trim())) {
             Some((id, value)) => {
                 seen += 1;
@@ -104,6 +118,13 @@ mod tests {
         assert_eq!(specialise("t", TEXT, &[], Elem::F32), TEXT);
         let text = specialise("t", TEXT, &[("ROWS", 4)], Elem::F16);
         assert_eq!(text, "enable f16;\nalias Elem = f16;\noverride ROWS: u32 = 4u;\nconst SIZE = 64u;\n");
+    }
+
+    #[test]
+    fn a_tile_changes_with_its_types() {
+        const TEXT: &str = "alias Sum = coop_mat16x16<f32, C>;\nconst TILE: u32 = 16u;\noverride ADD: u32 = 0u;\n";
+        let text = specialise("t", TEXT, &[("TILE", 8), ("ADD", 1)], Elem::F32);
+        assert_eq!(text, "alias Sum = coop_mat8x8<f32, C>;\nconst TILE: u32 = 8u;\noverride ADD: u32 = 1u;\n");
     }
 
     #[test]

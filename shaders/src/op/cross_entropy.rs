@@ -10,9 +10,8 @@
 //! passes between them, which single operations make six of.
 
 use super::{
-    add_product,
     host::{Target, is_host, tensor},
-    product,
+    linear, linear_backward, linear_backward_weight,
 };
 use crate::{
     cpu,
@@ -72,12 +71,12 @@ pub fn linear_cross_entropy_in_chunks(
     let (mut nats, mut dhs, mut dhead) = (vec![], vec![], None);
     for (i, targets) in targets.chunks(chunk).enumerate() {
         let part = if targets.len() == h.dims()[0] { h.clone() } else { h.clone().narrow(0, i * chunk, targets.len()) };
-        let (loss, gradient) = cross_entropy(product(&part, &head.clone().transpose()), targets, scale);
+        let (loss, gradient) = cross_entropy(linear(&part, head), targets, scale);
         nats.push(loss);
         if let Some(gradient) = gradient {
             // Chunks add up in f32, whatever the products are computed in.
-            dhead = Some(add_product(dhead, &gradient.clone().transpose(), &part));
-            dhs.push(product(&gradient, head));
+            dhead = Some(linear_backward_weight(dhead, &gradient, &part));
+            dhs.push(linear_backward(&gradient, head));
         }
     }
     let one = |mut parts: Vec<Tensor<2>>| if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 0) };

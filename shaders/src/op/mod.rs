@@ -11,6 +11,7 @@ pub mod cross_entropy;
 pub mod delta;
 mod embedding;
 mod host;
+pub mod linear;
 mod product;
 pub mod rms_norm;
 pub mod rope;
@@ -23,7 +24,8 @@ pub use attention::{Saved, Tables, attention, attention_backward, attention_scor
 pub use cross_entropy::{chunk_tokens, cross_entropy, linear_cross_entropy, linear_cross_entropy_in_chunks};
 pub use embedding::{embedding, embedding_backward};
 pub use host::is_host;
-pub use product::{add_product, product};
+pub use linear::{linear, linear_backward, linear_backward_weight, linear_onto};
+pub use product::product;
 pub use rms_norm::{rms_norm, rms_norm_backward};
 pub use rope::rope;
 pub use swiglu::{swiglu, swiglu_backward};

@@ -41,11 +41,12 @@ const TOLERANCE: f32 = 1e-2;
 /// The same where both round to half the width on their ways.
 const TOLERANCE_HALF: f32 = 5e-2;
 
-/// Times an operation both ways, the two in turns, if both give the same result. Nobody else may compute in this process
-/// meanwhile: it switches the process's choices, and leaves them as they were.
+/// Times an operation both ways, the two in turns, if both give the same result; what it is made of goes the way that is
+/// chosen. Nobody else may compute in this process meanwhile: it switches the process's choices, and leaves them as they
+/// were.
 pub fn measure(trial: &mut Trial, device: &Device) -> Timing {
     let before = current();
-    let [ours, other] = [Choices::NONE.with(trial.op, true), Choices::NONE];
+    let [ours, other] = [true, false].map(|ours| before.with(trial.op, ours));
     // What fails is fast; and a driver may compile a kernel to something else than it says.
     set(ours);
     let got = trial.result();
@@ -122,12 +123,16 @@ pub fn copy_speed(device: &Device) -> f64 {
     (8 * VALUES) as f64 / best.max(1e-9)
 }
 
-/// What a device that trains has use for and was not measured on it. The type of products comes first: the others are measured in
-/// it, as training will use them. What is known of a device was so all measured in one type.
+/// What a device that trains has use for and was not measured on it. The type of products comes first, after the product in
+/// it: the others are measured in it, as training will use them. What is known of a device was so all measured in one type.
 fn unknown(remembered: &Remembered, key: &Key) -> Vec<Op> {
-    let is_unknown = |op: &Op| op.is_in_use() && remembered.timing(key, *op).is_none();
+    let is_unknown = |op: &Op| op.is_in_use() && op.has_two_ways() && remembered.timing(key, *op).is_none();
     let mut all: Vec<Op> = Op::ALL.iter().copied().filter(is_unknown).collect();
-    all.sort_by_key(|op| *op != Op::HalfProducts);
+    all.sort_by_key(|op| match op {
+        Op::Product => 0,
+        Op::HalfProducts => 1,
+        _ => 2,
+    });
     all
 }
 
@@ -149,6 +154,7 @@ pub fn settle(device: &Device, key: &Key, folder: &Path, budget: Duration) -> Ch
         let may = remembered.begin(key, *op);
         let _ = remembered.write(&disk, FILE);
         if may {
+            set(remembered.choices(key));
             let half = remembered.choices(key).has(Op::HalfProducts) && device.supports_dtype(DType::F16);
             let products = if half { FloatDType::F16 } else { FloatDType::F32 };
             remembered.remember(key, &[measure(&mut Trial::of(*op, device, TOKENS, products), device)]);
@@ -173,7 +179,8 @@ mod tests {
         let mut remembered = Remembered::default();
         let first = unknown(&remembered, &key);
         assert_eq!(first[0], Op::HalfProducts);
-        assert_eq!(first.len(), Op::ALL.iter().filter(|op| op.is_in_use()).count());
+        let in_use = Op::ALL.iter().filter(|op| op.is_in_use()).count();
+        assert_eq!(first.len(), in_use - 1, "what a device has no units for is not measured");
         let known = [Op::HalfProducts, Op::Swiglu].map(|op| Timing { op, ours_ms: 1.0, other_ms: 2.0 });
         remembered.remember(&key, &known);
         let rest = unknown(&remembered, &key);

@@ -91,14 +91,25 @@ impl Trial {
                 };
                 (3 * wide * rows_of_logits * VOCABULARY, vec![], Box::new(step))
             }
+            Op::Product => {
+                // The three of a layer's widest matrix.
+                let f16 = |rows, width| random(rows, width).cast(DType::F16);
+                let (x, w, dy) = (f16(tokens, WIDTH), f16(INTERMEDIATE, WIDTH), f16(tokens, INTERMEDIATE));
+                let step = move |mut state: Vec<_>| {
+                    let dw = op::linear_backward_weight(Some(state.remove(0)), &dy, &x);
+                    vec![dw, op::linear(&x, &w), op::linear_backward(&dy, &w)]
+                };
+                let bytes = 6 * (values + WIDTH * INTERMEDIATE + tokens * INTERMEDIATE) + 4 * WIDTH * INTERMEDIATE;
+                (bytes, vec![Tensor::zeros([INTERMEDIATE, WIDTH], device)], Box::new(step))
+            }
             Op::HalfProducts => {
                 // A layer's widest product, as a step makes it: the matrix is there in f16, the rows come from f32.
                 let (x, w) = (rows(WIDTH), random(INTERMEDIATE, WIDTH).div_scalar((WIDTH as f32).sqrt()));
                 let half = device.supports_dtype(DType::F16).then(|| w.clone().cast(DType::F16));
                 let step = move |_| {
                     let y = match &half {
-                        Some(half) if halves_products(&x.device()) => x.clone().cast(DType::F16).matmul(half.clone().transpose()),
-                        _ => x.clone().matmul(w.clone().transpose()),
+                        Some(half) if halves_products(&x.device()) => op::linear(&x.clone().cast(DType::F16), half),
+                        _ => op::linear(&x, &w),
                     };
                     vec![y.cast(DType::F32)]
                 };

@@ -1,7 +1,10 @@
 //! A device, fresh input, and one way to compare.
 
 use burn::tensor::{DType, Device, DeviceKind, Tensor, TensorData};
-use nightjar_shaders::{kernel, tuning};
+use nightjar_shaders::{
+    kernel::{self, MatrixUnits},
+    tuning,
+};
 use nightjar_shared::rng;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,8 +17,11 @@ pub fn choosing() -> MutexGuard<'static, ()> {
 /// Any `wgpu` adapter, software included; `None` where there is none outside CI.
 pub fn device() -> Option<Device> {
     tuning::configure(tuning::Tuning::Minimal, None);
-    match Device::wgpu_options().device_kind(DeviceKind::DefaultDevice).init() {
-        Ok(device) => Some(device),
+    match Device::wgpu_options().device_kind(DeviceKind::DefaultDevice).init_with_setup() {
+        Ok((device, setup)) => {
+            MatrixUnits::set(MatrixUnits::of(&setup.adapter));
+            Some(device)
+        }
         Err(e) => {
             assert!(
                 std::env::var("CI").as_deref() != Ok("true"),

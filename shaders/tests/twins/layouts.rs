@@ -9,7 +9,9 @@ use nightjar_shaders::kernel::{Field, Kernel, TABLE};
 /// Parses and validates.
 pub fn module(text: &str) -> Result<(naga::Module, naga::valid::ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
-    let capabilities = if text.starts_with("enable f16;") { Capabilities::SHADER_FLOAT16 } else { Capabilities::empty() };
+    let of = |extension: &str, capabilities| if text.contains(extension) { capabilities } else { Capabilities::empty() };
+    let capabilities = of("enable f16;", Capabilities::SHADER_FLOAT16)
+        | of("enable wgpu_cooperative_matrix;", Capabilities::COOPERATIVE_MATRIX | Capabilities::SUBGROUP);
     let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module);
     let info = info.map_err(|e| e.emit_to_string(text))?;
     Ok((module, info))

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -52,6 +53,16 @@ __attribute__((constructor)) static void loaded(void) {
     told("socket_inet", socket(AF_INET, SOCK_DGRAM, 0));
     told("socket_unix", socket(AF_UNIX, SOCK_STREAM, 0));
     int pair[2];
+    // Of the one kind that it may have, with a name that others could find, but with nobody at the other end.
+    struct sockaddr_un name = {.sun_family = AF_UNIX, .sun_path = "\0nightjar-hostile"};
+    snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "nightjar-hostile-%d", getpid());
+    int local = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    told("socket_without_ends", local);
+    told("bind_it", bind(local, (struct sockaddr *)&name, sizeof name));
+    told("listen_on_it", listen(local, 1));
+    told("connect", connect(socket(AF_UNIX, SOCK_SEQPACKET, 0), (struct sockaddr *)&name, sizeof name));
+    told("accept", accept4(local, NULL, NULL, SOCK_NONBLOCK));
+    told("send", sendto(local, "x", 1, 0, (struct sockaddr *)&name, sizeof name));
     told("socketpair", socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     told("io_uring", syscall(SYS_io_uring_setup, 4, NULL));
     char *arguments[] = {"/bin/true", NULL};

@@ -10,12 +10,9 @@ use std::collections::BTreeMap;
 
 /// Refused as "not permitted".
 const DENIED: &[c_long] = &[
-    // Speaking with anybody: the network, and other programs on this computer.
-    SYS_socket,
+    // Speaking with anybody: the network, and other programs on this computer. What is left of sockets, see `filter`, cannot.
     SYS_socketpair,
     SYS_connect,
-    SYS_bind,
-    SYS_listen,
     SYS_accept,
     SYS_accept4,
     SYS_sendto,
@@ -135,6 +132,11 @@ const OF_ITSELF: &[(c_long, u8)] = &[
 const PRIO_PROCESS: u64 = 0;
 const IOPRIO_WHO_PROCESS: u64 = 1;
 
+/// Kinds of sockets, in the low bits of `socket`'s second argument: all but `SOCK_SEQPACKET`. The last is `SOCK_PACKET`, by a name
+/// that is going out of use.
+const SOCKET_KINDS: &[c_int] = &[0, SOCK_STREAM, SOCK_DGRAM, SOCK_RAW, SOCK_RDM, SOCK_DCCP, 10];
+const SOCKET_KIND: u64 = 0xf;
+
 /// Flags of `clone` that make a new world rather than a thread.
 const NEW_WORLDS: &[c_int] =
     &[CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET];
@@ -168,13 +170,22 @@ fn filter(calls: &[c_long], code: c_int) -> Result<BpfProgram, seccompiler::Back
     {
         rules.extend(calls.iter().map(|call| (call | x32::BIT, vec![])));
         if code == EPERM {
-            let judged = OF_ITSELF.iter().map(|(call, _)| *call).chain([SYS_tgkill, SYS_clone, SYS_utimensat]);
+            let judged = OF_ITSELF.iter().map(|(call, _)| *call).chain([SYS_socket, SYS_tgkill, SYS_clone, SYS_utimensat]);
             rules.extend(x32::OWN.iter().copied().chain(judged).map(|call| (call | x32::BIT, vec![])));
         }
     }
     if code == EPERM {
         let own = u64::from(std::process::id());
         let is_not = |argument, value| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, value);
+        // NVIDIA's runtime gives up where it cannot put up a socket by which children of its process would find it. It may have
+        // one of a kind by which nothing passes as long as nobody connects or is let in.
+        let is_kind = |kind: &c_int| {
+            let kind = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(SOCKET_KIND), *kind as u64)?;
+            SeccompRule::new(vec![kind])
+        };
+        let mut sockets = SOCKET_KINDS.iter().map(is_kind).collect::<Result<Vec<_>, _>>()?;
+        sockets.push(SeccompRule::new(vec![is_not(0, AF_UNIX as u64)?])?);
+        rules.insert(SYS_socket, sockets);
         // A program that aborts signals itself; nobody else is to be signalled.
         rules.insert(SYS_tgkill, vec![SeccompRule::new(vec![is_not(0, own)?])?]);
         for (call, argument) in OF_ITSELF {

@@ -1,0 +1,76 @@
+//! Units of a GPU that multiply whole tiles: what an adapter says of its cooperative matrices.
+
+use burn_wgpu::wgpu::{Adapter, CooperativeScalarType, Features};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Units that multiply tiles of f16 and sum in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixUnits {
+    /// Side of a tile: 8 or 16.
+    pub tile: u32,
+    /// Most invocations of a subgroup.
+    pub subgroup: u32,
+}
+
+/// Invocations of a workgroup of the kernels that use them, and parts that its subgroups share among them.
+const WORKGROUP: u32 = 256;
+const UNITS: u32 = 8;
+/// Bytes of workgroup memory that these kernels take at most, for each value of a tile.
+const MEMORY: u32 = 160;
+
+/// A process trains on one device; 0 stands for none.
+static CURRENT: AtomicU64 = AtomicU64::new(0);
+
+impl MatrixUnits {
+    /// Those of an adapter, of the larger tile where it has both; `None` where it has none that our kernels can use.
+    pub fn of(adapter: &Adapter) -> Option<Self> {
+        let (info, limits) = (adapter.get_info(), adapter.limits());
+        let needed = Features::EXPERIMENTAL_COOPERATIVE_MATRIX | Features::SHADER_F16 | Features::SUBGROUP;
+        let fits = adapter.features().contains(needed) && limits.max_compute_invocations_per_workgroup >= WORKGROUP;
+        let known = adapter.cooperative_matrix_properties();
+        let has = |tile: &u32| {
+            let in_memory = MEMORY * tile * tile <= limits.max_compute_workgroup_storage_size;
+            in_memory
+                && known.iter().any(|p| {
+                    let square = [p.m_size, p.n_size, p.k_size] == [*tile; 3];
+                    square && (p.ab_type, p.cr_type) == (CooperativeScalarType::F16, CooperativeScalarType::F32)
+                })
+        };
+        let tile = [16, 8].into_iter().find(has).filter(|_| fits)?;
+        // More than a workgroup has would be more than is needed to know.
+        Some(MatrixUnits { tile, subgroup: info.subgroup_max_size.clamp(1, WORKGROUP) })
+    }
+
+    /// Those of the device that this process trains on, as [`MatrixUnits::set`] was told.
+    pub fn current() -> Option<Self> {
+        let bits = CURRENT.load(Ordering::Relaxed);
+        (bits != 0).then_some(MatrixUnits { tile: (bits >> 32) as u32, subgroup: bits as u32 })
+    }
+
+    /// Says what the device has that this process trains on.
+    pub fn set(units: Option<Self>) {
+        let bits = units.map_or(0, |units| u64::from(units.tile) << 32 | u64::from(units.subgroup));
+        CURRENT.store(bits, Ordering::Relaxed);
+    }
+
+    /// Side of what a workgroup makes.
+    pub(crate) fn side(self) -> u32 {
+        8 * self.tile
+    }
+
+    /// How often the smallest number of subgroups must go over the workgroup's parts to come to all.
+    pub(crate) fn laps(self) -> u32 {
+        UNITS.div_ceil(WORKGROUP / self.subgroup)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_parts_are_come_to_whatever_a_subgroup_holds() {
+        let laps = |subgroup| MatrixUnits { tile: 16, subgroup }.laps();
+        assert_eq!([4, 8, 32, 64, 128, 256].map(laps), [1, 1, 1, 2, 4, 8]);
+    }
+}

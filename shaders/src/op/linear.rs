@@ -1,0 +1,118 @@
+//! The three products of a linear layer `y = x·wᵀ`: forward, and backward in its input and its weight. On the processor by
+//! [`crate::cpu::product`]; on a GPU with matrix units, where both factors are f16, by a kernel that multiplies whole tiles
+//! (`product.wgsl`); elsewhere Burn's own, tuned for the device.
+//!
+//! Such units are what cooperative matrices are called for in WebGPU: NVIDIA's tensor cores, AMD's WMMA, Apple's simdgroup
+//! matrices. Burn's WGSL does not use them, so its products run on the units for single values, which are slower by far
+//! and reckon with f16 hardly faster than with f32. A workgroup makes 8 × 8 tiles from slabs of both factors in workgroup
+//! memory, each of which a product reads once a tile row or column instead of once a value, and fetches the next slabs into
+//! registers while it multiplies. Sums are f32; a weight's gradient, of which there is one sum for all micro-batches, is
+//! added to in place.
+
+use super::product::{add_product, product};
+use crate::{
+    kernel::{Kernel, Launch, MatrixUnits, parameters},
+    tuning::{self, Op},
+};
+use burn::tensor::{DType, Tensor};
+
+parameters! {
+    /// As in `product.wgsl`.
+    pub struct Shape { rows: u32, inner: u32, columns: u32 }
+}
+
+/// One product.
+pub static PRODUCT: Kernel = Kernel::new::<Shape>("product", include_str!("../../wgsl/product.wgsl"), [256, 1, 1]);
+
+/// `x·wᵀ` of their type, for `x` `[n, in]` and `w` `[out, in]`.
+pub fn linear(x: &Tensor<2>, w: &Tensor<2>) -> Tensor<2> {
+    let by_kernel = Factors { a: x, turn_a: false, b: w, turn_b: true }.product(To::Type);
+    by_kernel.unwrap_or_else(|| product(x, &w.clone().transpose()))
+}
+
+/// `past + x·wᵀ` in f32.
+pub fn linear_onto(past: Tensor<2>, x: &Tensor<2>, w: &Tensor<2>) -> Tensor<2> {
+    let factors = Factors { a: x, turn_a: false, b: w, turn_b: true };
+    match factors.holds() {
+        Some(units) => factors.launch(units, To::Onto(past)),
+        None => add_product(Some(past), x, &w.clone().transpose()),
+    }
+}
+
+/// The gradient in `x`: `dy·w`, of their type.
+pub fn linear_backward(dy: &Tensor<2>, w: &Tensor<2>) -> Tensor<2> {
+    Factors { a: dy, turn_a: false, b: w, turn_b: false }.product(To::Type).unwrap_or_else(|| product(dy, w))
+}
+
+/// The gradient in `w`, `dyᵀ·x` in f32, on top of what earlier rows gave.
+pub fn linear_backward_weight(earlier: Option<Tensor<2>>, dy: &Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
+    let factors = Factors { a: dy, turn_a: true, b: x, turn_b: false };
+    match factors.holds() {
+        Some(units) => factors.launch(units, earlier.map_or(To::Full, To::Onto)),
+        None => add_product(earlier, &dy.clone().transpose(), x),
+    }
+}
+
+/// Two factors, each perhaps turned in memory.
+struct Factors<'a> {
+    a: &'a Tensor<2>,
+    turn_a: bool,
+    b: &'a Tensor<2>,
+    turn_b: bool,
+}
+
+/// Where a product goes.
+enum To {
+    /// A new tensor of the factors' type.
+    Type,
+    /// A new one of f32.
+    Full,
+    /// Onto one of f32.
+    Onto(Tensor<2>),
+}
+
+impl Factors<'_> {
+    fn product(self, to: To) -> Option<Tensor<2>> {
+        self.holds().map(|units| self.launch(units, to))
+    }
+
+    /// Rows, inner dimension, columns.
+    fn dims(&self) -> [usize; 3] {
+        let ([a0, a1], [b0, b1]) = (self.a.dims(), self.b.dims());
+        let [rows, inner] = if self.turn_a { [a1, a0] } else { [a0, a1] };
+        [rows, inner, if self.turn_b { b0 } else { b1 }]
+    }
+
+    /// The units that multiply them, if the kernel is to: it reads and writes four values at a time, which must lie side by side.
+    fn holds(&self) -> Option<MatrixUnits> {
+        let units = MatrixUnits::current()?;
+        let [rows, _, columns] = self.dims();
+        let in_fours = |tensor: &Tensor<2>| tensor.dims()[1].is_multiple_of(4);
+        let fits = in_fours(self.a) && in_fours(self.b) && columns.is_multiple_of(4);
+        let groups = rows.max(columns).div_ceil(units.side() as usize);
+        let countable = tuning::is_countable(rows * columns) && groups <= 65_535;
+        let takes = tuning::takes(Op::Product, self.a) && tuning::takes(Op::Product, self.b);
+        (takes && fits && countable).then_some(units)
+    }
+
+    fn launch(self, units: MatrixUnits, to: To) -> Tensor<2> {
+        let [rows, inner, columns] = self.dims();
+        let shape = Shape { rows: rows as u32, inner: inner as u32, columns: columns as u32 };
+        let add = matches!(to, To::Onto(_));
+        let mut launch = Launch::new(&PRODUCT, &shape)
+            .constant("TURN_A", u32::from(self.turn_a))
+            .constant("TURN_B", u32::from(self.turn_b))
+            .constant("ADD", u32::from(add))
+            .constant("LAPS", units.laps())
+            .constant("TILE", units.tile)
+            .read(self.a)
+            .read(self.b);
+        launch = match to {
+            To::Type => launch.elem(DType::F16).output_of([rows, columns], DType::F16),
+            To::Full => launch.output([rows, columns]),
+            To::Onto(sum) => launch.change(sum),
+        };
+        let [across, down] = [columns, rows].map(|n| n.div_ceil(units.side() as usize) as u32);
+        launch.run_3d([across, down, 1]).tensor()
+    }
+}
