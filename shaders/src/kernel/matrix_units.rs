@@ -15,8 +15,6 @@ pub struct MatrixUnits {
 /// Invocations of a workgroup of the kernels that use them, and parts that its subgroups share among them.
 const WORKGROUP: u32 = 256;
 const UNITS: u32 = 8;
-/// Bytes of workgroup memory that these kernels take at most, for each value of a tile.
-const MEMORY: u32 = 160;
 
 /// A process trains on one device; 0 stands for none.
 static CURRENT: AtomicU64 = AtomicU64::new(0);
@@ -29,7 +27,7 @@ impl MatrixUnits {
         let fits = adapter.features().contains(needed) && limits.max_compute_invocations_per_workgroup >= WORKGROUP;
         let known = adapter.cooperative_matrix_properties();
         let has = |tile: &u32| {
-            let in_memory = MEMORY * tile * tile <= limits.max_compute_workgroup_storage_size;
+            let in_memory = memory(*tile) <= limits.max_compute_workgroup_storage_size;
             in_memory
                 && known.iter().any(|p| {
                     let square = [p.m_size, p.n_size, p.k_size] == [*tile; 3];
@@ -53,9 +51,14 @@ impl MatrixUnits {
         CURRENT.store(bits, Ordering::Relaxed);
     }
 
-    /// Side of what a workgroup makes.
-    pub(crate) fn side(self) -> u32 {
-        8 * self.tile
+    /// Rows and columns of what a workgroup makes.
+    pub(crate) fn sides(self) -> [usize; 2] {
+        [8, 16].map(|tiles| tiles * self.tile as usize)
+    }
+
+    /// How much of the inner dimension it has in memory at once.
+    pub(crate) fn depth(self) -> usize {
+        2 * self.tile as usize
     }
 
     /// How often the smallest number of subgroups must go over the workgroup's parts to come to all.
@@ -64,9 +67,21 @@ impl MatrixUnits {
     }
 }
 
+/// Bytes of workgroup memory that `product.wgsl` takes: its slabs of f16, and f32 on the way out.
+fn memory(tile: u32) -> u32 {
+    let (depth, long) = (2 * tile, 2 * tile + 8);
+    let slab = |side: u32| 2 * (side * long).max(depth * (side + 8));
+    slab(8 * tile) + slab(16 * tile) + 4 * 8 * 2 * tile * tile
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_smallest_promise_of_workgroup_memory_holds_small_tiles() {
+        assert_eq!([8, 16].map(memory), [13_312, 47_104]);
+    }
 
     #[test]
     fn all_parts_are_come_to_whatever_a_subgroup_holds() {

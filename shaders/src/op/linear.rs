@@ -4,10 +4,10 @@
 //!
 //! Such units are what cooperative matrices are called for in WebGPU: NVIDIA's tensor cores, AMD's WMMA, Apple's simdgroup
 //! matrices. Burn's WGSL does not use them, so its products run on the units for single values, which are slower by far
-//! and reckon with f16 hardly faster than with f32. A workgroup makes 8 × 8 tiles from slabs of both factors in workgroup
-//! memory, each of which a product reads once a tile row or column instead of once a value, and fetches the next slabs into
-//! registers while it multiplies. Sums are f32; a weight's gradient, of which there is one sum for all micro-batches, is
-//! added to in place.
+//! and reckon with f16 hardly faster than with f32. A workgroup makes 8 × 16 tiles from slabs of both factors in workgroup
+//! memory, and fetches the next slabs into registers while it multiplies. Sums are f32; a weight's gradient, of which there is
+//! one sum for all micro-batches, is added to in place. A small result of a long inner dimension, as a weight's gradient is,
+//! would occupy few workgroups: several then share the inner dimension, and what each leaves is added up.
 
 use super::product::{add_product, product};
 use crate::{
@@ -18,11 +18,17 @@ use burn::tensor::{DType, Tensor};
 
 parameters! {
     /// As in `product.wgsl`.
-    pub struct Shape { rows: u32, inner: u32, columns: u32 }
+    pub struct Shape { rows: u32, inner: u32, columns: u32, share: u32 }
 }
 
 /// One product.
 pub static PRODUCT: Kernel = Kernel::new::<Shape>("product", include_str!("../../wgsl/product.wgsl"), [256, 1, 1]);
+
+/// Workgroups that occupy a large GPU, and what one should at least have to do: so much of the inner dimension.
+const WORKGROUPS: usize = 128;
+const SHARE_MIN: usize = 512;
+/// Most workgroups that share an inner dimension, each of which leaves a result of its own to be added up.
+const SHARERS_MAX: usize = 16;
 
 /// `x·wᵀ` of their type, for `x` `[n, in]` and `w` `[out, in]`.
 pub fn linear(x: &Tensor<2>, w: &Tensor<2>) -> Tensor<2> {
@@ -89,17 +95,19 @@ impl Factors<'_> {
         let [rows, _, columns] = self.dims();
         let in_fours = |tensor: &Tensor<2>| tensor.dims()[1].is_multiple_of(4);
         let fits = in_fours(self.a) && in_fours(self.b) && columns.is_multiple_of(4);
-        let groups = rows.max(columns).div_ceil(units.side() as usize);
-        let countable = tuning::is_countable(rows * columns) && groups <= 65_535;
+        let [across, down] = groups(units, rows, columns);
+        let countable = tuning::is_countable(SHARERS_MAX * rows * columns) && across.max(down) <= 65_535;
         let takes = tuning::takes(Op::Product, self.a) && tuning::takes(Op::Product, self.b);
         (takes && fits && countable).then_some(units)
     }
 
     fn launch(self, units: MatrixUnits, to: To) -> Tensor<2> {
         let [rows, inner, columns] = self.dims();
-        let shape = Shape { rows: rows as u32, inner: inner as u32, columns: columns as u32 };
-        let add = matches!(to, To::Onto(_));
-        let mut launch = Launch::new(&PRODUCT, &shape)
+        let [across, down] = groups(units, rows, columns);
+        let (sharers, share) = shares(across * down, inner, units.depth());
+        let [m, k, n, share] = [rows, inner, columns, share].map(|n| n as u32);
+        let add = sharers == 1 && matches!(to, To::Onto(_));
+        let launch = Launch::new(&PRODUCT, &Shape { rows: m, inner: k, columns: n, share })
             .constant("TURN_A", u32::from(self.turn_a))
             .constant("TURN_B", u32::from(self.turn_b))
             .constant("ADD", u32::from(add))
@@ -107,12 +115,53 @@ impl Factors<'_> {
             .constant("TILE", units.tile)
             .read(self.a)
             .read(self.b);
-        launch = match to {
-            To::Type => launch.elem(DType::F16).output_of([rows, columns], DType::F16),
-            To::Full => launch.output([rows, columns]),
-            To::Onto(sum) => launch.change(sum),
-        };
-        let [across, down] = [columns, rows].map(|n| n.div_ceil(units.side() as usize) as u32);
-        launch.run_3d([across, down, 1]).tensor()
+        let run = |launch: Launch| launch.run_3d([across, down, sharers].map(|n| n as u32)).tensor::<2>();
+        if sharers > 1 {
+            let sums = run(launch.output([sharers, rows * columns]));
+            let sum = sums.sum_dim(0).reshape([rows, columns]);
+            return match to {
+                To::Type => sum.cast(DType::F16),
+                To::Full => sum,
+                To::Onto(past) => past + sum,
+            };
+        }
+        match to {
+            To::Type => run(launch.elem(DType::F16).output_of([rows, columns], DType::F16)),
+            To::Full => run(launch.output([rows, columns])),
+            To::Onto(past) => run(launch.change(past)),
+        }
+    }
+}
+
+/// Workgroups across and down a result.
+fn groups(units: MatrixUnits, rows: usize, columns: usize) -> [usize; 2] {
+    let [high, wide] = units.sides();
+    [columns.div_ceil(wide), rows.div_ceil(high)]
+}
+
+/// Into how many shares an inner dimension goes where so many workgroups make a result, and how much of it each has.
+fn shares(workgroups: usize, inner: usize, depth: usize) -> (usize, usize) {
+    let wanted = (WORKGROUPS / workgroups).min(inner / SHARE_MIN).clamp(1, SHARERS_MAX);
+    let share = inner.div_ceil(wanted).next_multiple_of(depth);
+    (inner.div_ceil(share), share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inner_dimension_is_shared_where_workgroups_are_few() {
+        assert_eq!(shares(200, 8192, 32), (1, 8192));
+        assert_eq!(shares(18, 8192, 32), (7, 1184));
+        assert_eq!(shares(1, 1 << 20, 32), (16, 1 << 16));
+        assert_eq!(shares(1, 100, 32), (1, 128));
+        // All of it is somebody's, and nobody's share is empty.
+        for inner in (4..20_000).step_by(36) {
+            for workgroups in [1, 7, 64, 128] {
+                let (sharers, share) = shares(workgroups, inner, 16);
+                assert!(share % 16 == 0 && (sharers - 1) * share < inner && inner <= sharers * share);
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use nightjar_shaders::{
 };
 
 /// Rows, inner dimension, columns: below a tile, beside its edges, more than a workgroup makes either way, and more than two
-/// slabs deep.
+/// slabs deep, and one that several workgroups share.
 const SIZES: [[usize; 3]; 8] =
     [[1, 4, 4], [3, 8, 12], [16, 16, 16], [61, 36, 20], [64, 40, 132], [130, 72, 260], [257, 100, 68], [300, 260, 140]];
 
@@ -33,7 +33,7 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
     for dims @ [rows, inner, columns] in SIZES {
         let what = |name: &str| format!("{name} {rows}x{inner}x{columns}");
         let whole = |name: &str, got: Tensor<2>, want: &[f32], dtype: DType| {
-            let tolerance = if dtype == DType::F32 { 1e-5 } else { 1e-3 };
+            let tolerance = if dtype == DType::F32 { 2e-5 } else { 1e-3 };
             if (got.dims(), got.dtype()) != ([rows, columns], dtype) {
                 return Err(format!("{} is {:?} of {:?}", what(name), got.dims(), got.dtype()));
             }
@@ -87,13 +87,15 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
 }
 
 pub const MUTANTS: &[(&str, &str, &str)] = &[
-    ("product", "s31 = coopMultiplyAdd(l3, r1, s31);", "s31 = coopMultiplyAdd(l3, r0, s31);"),
+    ("product", "s33 = coopMultiplyAdd(l3, r3, s33);", "s33 = coopMultiplyAdd(l3, r2, s33);"),
     ("product", "let l2 = left(top + 2u * TILE, k);", "let l2 = left(top, k);"),
     ("product", "outer >= shape.rows || inner >= shape.inner", "outer >= shape.rows"),
     ("product", "sum += vec4<f32>(c[place]);", "sum -= vec4<f32>(c[place]);"),
+    ("product", "group.z * shape.rows + y", "y"),
+    ("product", "let first = group.z * shape.share;", "let first = 0u;"),
     ("product", "let unit = (lap * subgroups + subgroup) % 8u;", "let unit = (lap * subgroups + subgroup) % 4u;"),
-    ("product", "tile * TILE + i % STRIPE", "i % STRIPE"),
+    ("product", "(unit / 4u * 4u + down) * TILE", "(unit / 4u * 4u) * TILE"),
     ("product", "return b[(outer * shape.inner + inner) / 4u];", "return b[(inner * shape.columns + outer) / 4u];"),
     ("product", "return a[(inner * shape.rows + outer) / 4u];", "return a[(outer * shape.inner + inner) / 4u];"),
-    ("product", "return coopLoad<Left>(&slab_a[inner * WIDE", "return coopLoadT<Left>(&slab_a[inner * WIDE"),
+    ("product", "return coopLoad<Left>(", "return coopLoadT<Left>("),
 ];
