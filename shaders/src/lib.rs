@@ -5,6 +5,6 @@
 
 pub mod cpu;
 pub mod kernel;
-pub mod memory;
 pub mod op;
+pub mod runtime;
 pub mod tuning;

@@ -200,7 +200,7 @@ fn measure(bench: &Program<'_>, device: Device, options: &Options, torch: Option
     let full: Vec<&str> = ways.iter().copied().filter(|way| !way.contains('-')).collect();
     let growth = if options.no_memory { vec![] } else { growth(bench, &device, &full, options)? };
     if options.only_memory {
-        return Ok(Machine { device, ceiling: None, rows: vec![], starts: None, growth, guests: vec![] });
+        return Ok(Machine { device, note: String::new(), ceiling: None, rows: vec![], starts: None, growth, guests: vec![] });
     }
     let ceiling: Option<Ceiling> = bench.try_ask(&text(&["ceiling", &device.device]))?.ok();
     let mut rows = vec![];
@@ -215,7 +215,8 @@ fn measure(bench: &Program<'_>, device: Device, options: &Options, torch: Option
             rows.extend(torch.rows(&device, &shape, options.seconds, bench.keeper)?);
         }
     }
-    Ok(Machine { starts: starts(bench, &device)?, guests: guests(bench, &device, options)?, device, ceiling, rows, growth })
+    let (starts, guests) = (starts(bench, &device)?, guests(bench, &device, options)?);
+    Ok(Machine { device, note: String::new(), ceiling, rows, starts, growth, guests })
 }
 
 /// What the owner of a GPU feels of training; on a program that plays GPU, nobody draws.

@@ -17,8 +17,9 @@
 
 use burn::tensor::{Device, Distribution, FloatDType, Tensor, read_sync};
 use nightjar_shaders::{
-    kernel, memory,
+    kernel,
     op::{self, Heads},
+    runtime,
     tuning::{self, Choices},
 };
 use nightjar_shared::model_spec::ModelSpec;
@@ -66,8 +67,12 @@ fn devices() -> Value {
     };
     let name = format!("{}, {} threads", processor(), std::thread::available_parallelism().map_or(1, |n| n.get()));
     let flex = json!({ "device": "flex", "name": name, "api": "flex", "driver": "", "software": true });
-    let cuda = json!({ "device": "cuda:0", "name": "CUDA device 0", "api": "cuda", "driver": "", "software": false });
-    let cuda = cfg!(feature = "cuda").then_some(cuda);
+    let cuda = DeviceSettings { choice: DeviceChoice::Cuda(0), ..DeviceSettings::default() };
+    // In a build without CUDA, or on a machine without, there is none.
+    let cuda = open_device(&cuda).ok().map(|opened| {
+        let name = opened.name.trim_end_matches(" (cuda)");
+        json!({ "device": "cuda:0", "name": name, "api": "cuda", "driver": "", "software": false })
+    });
     std::iter::once(flex).chain(adapters().iter().map(gpu)).chain(cuda).collect()
 }
 
@@ -122,12 +127,16 @@ fn ceiling(choice: &str) -> Outcome {
     let (a, b) = (random(side), random(side));
     let product = |dtype| {
         let (a, b) = (a.clone().cast(dtype), b.clone().cast(dtype));
-        let mut product = None;
-        let seconds = best(&device, || {
-            product = Some(a.clone().matmul(b.clone()));
-            let _ = device.flush();
-        });
-        2.0 * (side as f64).powi(3) / seconds
+        let by = |choices| {
+            tuning::set(choices);
+            let mut product = None;
+            let seconds = best(&device, || {
+                product = Some(op::linear(&a, &b));
+                let _ = device.flush();
+            });
+            2.0 * (side as f64).powi(3) / seconds
+        };
+        by(Choices::NONE).max(by(Choices::all()))
     };
     let halves = if choice.starts_with("cuda") { FloatDType::BF16 } else { FloatDType::F16 };
     let half = (!op::is_host(&device) && device.supports_dtype(halves)).then(|| product(halves));
@@ -267,7 +276,7 @@ fn start(choice: &str, size: &str, shape: [&str; 2], folder: &str) -> Outcome {
 
 /// Bytes at the peak: a GPU's as its runtime holds them, on the processor the process's own.
 fn peak(device: &Device) -> Option<u64> {
-    memory::held(device).or_else(|| {
+    runtime::held(device).or_else(|| {
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
         let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"))?;
         kib.trim().parse::<u64>().ok().map(|kib| kib * 1024)

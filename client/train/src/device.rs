@@ -241,10 +241,16 @@ pub fn open(settings: &DeviceSettings) -> Result<OpenDevice, DeviceError> {
 #[cfg(feature = "cuda")]
 fn open_cuda(index: usize, cache: Option<&Path>) -> Result<OpenDevice, DeviceError> {
     tuning::configure(Tuning::Normal, cache.map(Path::to_owned));
-    let device = Device::cuda(index);
-    let (name, precision) = (format!("CUDA device {index}"), Precision::best_on(&device));
-    let bearing = Bearing::of(&name, cache);
-    Ok(OpenDevice { bearing, ..OpenDevice::plain(device, name, false, precision) })
+    // Where there is no driver or no such device, the runtime panics.
+    let opened = std::panic::catch_unwind(|| {
+        let device = Device::cuda(index);
+        let name = nightjar_shaders::runtime::name(&device).unwrap_or_else(|| format!("device {index}"));
+        (device, name)
+    });
+    let reason = "CUDA did not start; it wants NVIDIA's driver, and counts devices from 0".to_owned();
+    let (device, name) = opened.map_err(|_| DeviceError::Open { name: format!("cuda:{index}"), reason })?;
+    let (bearing, precision) = (Bearing::of(&name, cache), Precision::best_on(&device));
+    Ok(OpenDevice { bearing, ..OpenDevice::plain(device, format!("{name} (cuda)"), false, precision) })
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -33,6 +33,9 @@ pub struct CodecRow {
 #[derive(Serialize, Deserialize)]
 pub struct Machine {
     pub device: Device,
+    /// What else is to be known of the figures.
+    #[serde(default)]
+    pub note: String,
     pub ceiling: Option<Ceiling>,
     pub rows: Vec<Row>,
     #[serde(default)]

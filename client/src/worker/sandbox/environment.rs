@@ -4,7 +4,7 @@
 use std::{env, path::Path};
 
 /// Where drivers put what they have compiled. The first is Mesa's, the second NVIDIA's, the third everybody's.
-const CACHES: [&str; 3] = ["MESA_SHADER_CACHE_DIR", "__GL_SHADER_DISK_CACHE_PATH", "XDG_CACHE_HOME"];
+const CACHES: [&str; 4] = ["MESA_SHADER_CACHE_DIR", "__GL_SHADER_DISK_CACHE_PATH", "CUDA_CACHE_PATH", "XDG_CACHE_HOME"];
 /// Temporary files, which some drivers compile with.
 const TEMPORARY: &str = "TMPDIR";
 /// What leads to other programs.
