@@ -303,8 +303,8 @@ fn open_adapter(adapter: &Adapter, cache: Option<PathBuf>) -> Result<OpenDevice,
     Ok(device)
 }
 
-/// Starts the runtime on an adapter, with a queue that gives way to all others where the driver has that: whether it has
-/// is the last of what comes out.
+/// Starts the runtime on an adapter, with a queue that gives way to all others where the driver has that, which is the last
+/// of what comes out; and says what matrix units there are.
 fn start(adapter: &Adapter, launches: Option<usize>) -> Result<(Device, wgpu::Queue, bool), DeviceError> {
     let kind = match adapter.kind {
         AdapterKind::Discrete => DeviceKind::DiscreteGpu(adapter.nth_of_kind),

@@ -6,7 +6,7 @@ use nightjar_shaders::{
     tuning,
 };
 use nightjar_shared::rng;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Held by tests that choose which kernels run: the choice is the whole process's, and a runner may have many tests in one.
 pub fn choosing() -> MutexGuard<'static, ()> {
@@ -14,8 +14,13 @@ pub fn choosing() -> MutexGuard<'static, ()> {
     CHOOSING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Any `wgpu` adapter, software included; `None` where there is none outside CI.
+/// Any `wgpu` adapter, software included, opened once a process; `None` where there is none outside CI.
 pub fn device() -> Option<Device> {
+    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
+    DEVICE.get_or_init(open).clone()
+}
+
+fn open() -> Option<Device> {
     tuning::configure(tuning::Tuning::Minimal, None);
     match Device::wgpu_options().device_kind(DeviceKind::DefaultDevice).init_with_setup() {
         Ok((device, setup)) => {
