@@ -1,6 +1,6 @@
 // A product of two f16 matrices by the GPU's matrix units, summed in f32: c = a b, or c + a b. Either factor may lie turned
 // in memory, so that the three products of a layer, x wT, dy w and dyT x, need no copies. A workgroup makes 8 x 16 tiles of
-// the result: of its eight units, each 4 x 4 tiles, a subgroup makes one after another. Where that leaves a GPU with too few
+// the result: of its eight parts, each 4 x 4 tiles, a subgroup makes one after another. Where that leaves a GPU with too few
 // workgroups, several share the inner dimension and leave a sum each. The CPU twin is src/cpu/product.rs.
 //
 // Why: general kernels in WGSL multiply value by value, while GPUs have had units for whole tiles since 2018, some ten
@@ -25,10 +25,10 @@ override TURN_A: u32 = 0u;
 override TURN_B: u32 = 0u;
 // Whether the product is added to what is in c.
 override ADD: u32 = 0u;
-// Times that a subgroup comes to another unit: as many as bring the workgroup's subgroups to all eight.
+// Times that a subgroup comes to another part: as many as bring the workgroup's subgroups to all eight.
 override LAPS: u32 = 1u;
 
-// The workgroup's part of c, and how much of the inner dimension is in workgroup memory at once.
+// What a workgroup makes of c, and how much of the inner dimension is in workgroup memory at once.
 const ROWS: u32 = 8u * TILE;
 const COLUMNS: u32 = 16u * TILE;
 const DEPTH: u32 = 2u * TILE;
@@ -40,7 +40,7 @@ const WIDE_B: u32 = COLUMNS / 4u + 2u;
 // Quads of a slab that an invocation brings.
 const QUADS_A: u32 = ROWS * DEPTH / 1024u;
 const QUADS_B: u32 = COLUMNS * DEPTH / 1024u;
-// Quads of the part of a unit that is written out at once: two tiles side by side.
+// Quads of what is written out of a part at once: two tiles side by side.
 const STRIPE: u32 = 2u * TILE * TILE / 4u;
 
 struct Shape {
@@ -140,9 +140,9 @@ fn main(
     let end = min(first + shape.share, shape.inner);
     for (var lap = 0u; lap < LAPS; lap++) {
         // Subgroups that there are too many of make the same as another does.
-        let unit = (lap * subgroups + subgroup) % 8u;
-        let top = unit / 4u * 4u * TILE;
-        let side = unit % 4u * 4u * TILE;
+        let part = (lap * subgroups + subgroup) % 8u;
+        let top = part / 4u * 4u * TILE;
+        let side = part % 4u * 4u * TILE;
         var s00 = Sum();
         var s01 = Sum();
         var s02 = Sum();
@@ -210,8 +210,8 @@ fn main(
             }
             workgroupBarrier();
         }
-        // Two tiles of each unit at a time, by way of workgroup memory: there values have places.
-        let stripe = unit * STRIPE;
+        // Two tiles of each part at a time, by way of workgroup memory: there values have places.
+        let stripe = part * STRIPE;
         coopStoreT(s00, &stripes[stripe], TILE / 2u);
         coopStoreT(s01, &stripes[stripe + TILE / 4u], TILE / 2u);
         workgroupBarrier();
@@ -255,13 +255,13 @@ fn main(
     }
 }
 
-// Writes the tiles `down` and `across`, and the one to the right of it, of the units of this lap.
+// Writes the tiles `down` and `across`, and the one to the right of it, of the parts of this lap.
 fn write(down: u32, across: u32, lap: u32, subgroups: u32, group: vec3<u32>, lane: u32) {
     for (var i = lane; i < 8u * STRIPE; i += 256u) {
-        let unit = i / STRIPE;
-        let y = group.y * ROWS + (unit / 4u * 4u + down) * TILE + i % STRIPE / (TILE / 2u);
-        let x = group.x * COLUMNS + (unit % 4u * 4u + across) * TILE + i % (TILE / 2u) * 4u;
-        if unit / subgroups == lap && y < shape.rows && x < shape.columns {
+        let part = i / STRIPE;
+        let y = group.y * ROWS + (part / 4u * 4u + down) * TILE + i % STRIPE / (TILE / 2u);
+        let x = group.x * COLUMNS + (part % 4u * 4u + across) * TILE + i % (TILE / 2u) * 4u;
+        if part / subgroups == lap && y < shape.rows && x < shape.columns {
             let place = ((group.z * shape.rows + y) * shape.columns + x) / 4u;
             var sum = stripes[i];
             if ADD == 1u {

@@ -14,7 +14,7 @@ pub struct MatrixUnits {
 
 /// Invocations of a workgroup of the kernels that use them, and parts that its subgroups share among them.
 const WORKGROUP: u32 = 256;
-const UNITS: u32 = 8;
+const PARTS: u32 = 8;
 
 /// A process trains on one device; 0 stands for none.
 static CURRENT: AtomicU64 = AtomicU64::new(0);
@@ -24,7 +24,9 @@ impl MatrixUnits {
     pub fn of(adapter: &Adapter) -> Option<Self> {
         let (info, limits) = (adapter.get_info(), adapter.limits());
         let needed = Features::EXPERIMENTAL_COOPERATIVE_MATRIX | Features::SHADER_F16 | Features::SUBGROUP;
-        let fits = adapter.features().contains(needed) && limits.max_compute_invocations_per_workgroup >= WORKGROUP;
+        let fits = adapter.features().contains(needed)
+            && limits.max_compute_invocations_per_workgroup >= WORKGROUP
+            && info.subgroup_max_size > 0;
         let known = adapter.cooperative_matrix_properties();
         let has = |tile: &u32| {
             let in_memory = memory(*tile) <= limits.max_compute_workgroup_storage_size;
@@ -35,8 +37,7 @@ impl MatrixUnits {
                 })
         };
         let tile = [16, 8].into_iter().find(has).filter(|_| fits)?;
-        // More than a workgroup has would be more than is needed to know.
-        Some(MatrixUnits { tile, subgroup: info.subgroup_max_size.clamp(1, WORKGROUP) })
+        Some(MatrixUnits { tile, subgroup: info.subgroup_max_size.min(WORKGROUP) })
     }
 
     /// Those of the device that this process trains on, as [`MatrixUnits::set`] was told.
@@ -63,7 +64,7 @@ impl MatrixUnits {
 
     /// How often the smallest number of subgroups must go over the workgroup's parts to come to all.
     pub(crate) fn laps(self) -> u32 {
-        UNITS.div_ceil(WORKGROUP / self.subgroup)
+        PARTS.div_ceil(WORKGROUP / self.subgroup)
     }
 }
 
@@ -79,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_smallest_promise_of_workgroup_memory_holds_small_tiles() {
+    fn what_a_kernel_takes_of_workgroup_memory_is_its_files() {
         assert_eq!([8, 16].map(memory), [13_312, 47_104]);
     }
 

@@ -32,7 +32,7 @@ const SHARERS_MAX: usize = 16;
 
 /// `x·wᵀ` of their type, for `x` `[n, in]` and `w` `[out, in]`.
 pub fn linear(x: &Tensor<2>, w: &Tensor<2>) -> Tensor<2> {
-    let by_kernel = Factors { a: x, turn_a: false, b: w, turn_b: true }.product(To::Type);
+    let by_kernel = Factors { a: x, turn_a: false, b: w, turn_b: true }.product();
     by_kernel.unwrap_or_else(|| product(x, &w.clone().transpose()))
 }
 
@@ -40,21 +40,21 @@ pub fn linear(x: &Tensor<2>, w: &Tensor<2>) -> Tensor<2> {
 pub fn linear_onto(past: Tensor<2>, x: &Tensor<2>, w: &Tensor<2>) -> Tensor<2> {
     let factors = Factors { a: x, turn_a: false, b: w, turn_b: true };
     match factors.holds() {
-        Some(units) => factors.launch(units, To::Onto(past)),
+        Some(units) => factors.launch(units, DType::F32, Some(past)),
         None => add_product(Some(past), x, &w.clone().transpose()),
     }
 }
 
 /// The gradient in `x`: `dy·w`, of their type.
 pub fn linear_backward(dy: &Tensor<2>, w: &Tensor<2>) -> Tensor<2> {
-    Factors { a: dy, turn_a: false, b: w, turn_b: false }.product(To::Type).unwrap_or_else(|| product(dy, w))
+    Factors { a: dy, turn_a: false, b: w, turn_b: false }.product().unwrap_or_else(|| product(dy, w))
 }
 
 /// The gradient in `w`, `dyᵀ·x` in f32, on top of what earlier rows gave.
 pub fn linear_backward_weight(earlier: Option<Tensor<2>>, dy: &Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
     let factors = Factors { a: dy, turn_a: true, b: x, turn_b: false };
     match factors.holds() {
-        Some(units) => factors.launch(units, earlier.map_or(To::Full, To::Onto)),
+        Some(units) => factors.launch(units, DType::F32, earlier),
         None => add_product(earlier, &dy.clone().transpose(), x),
     }
 }
@@ -67,19 +67,10 @@ struct Factors<'a> {
     turn_b: bool,
 }
 
-/// Where a product goes.
-enum To {
-    /// A new tensor of the factors' type.
-    Type,
-    /// A new one of f32.
-    Full,
-    /// Onto one of f32.
-    Onto(Tensor<2>),
-}
-
 impl Factors<'_> {
-    fn product(self, to: To) -> Option<Tensor<2>> {
-        self.holds().map(|units| self.launch(units, to))
+    /// Of their type, if by the kernel.
+    fn product(self) -> Option<Tensor<2>> {
+        self.holds().map(|units| self.launch(units, DType::F16, None))
     }
 
     /// Rows, inner dimension, columns.
@@ -92,21 +83,23 @@ impl Factors<'_> {
     /// The units that multiply them, if the kernel is to: it reads and writes four values at a time, which must lie side by side.
     fn holds(&self) -> Option<MatrixUnits> {
         let units = MatrixUnits::current()?;
-        let [rows, _, columns] = self.dims();
+        let [rows, inner, columns] = self.dims();
         let in_fours = |tensor: &Tensor<2>| tensor.dims()[1].is_multiple_of(4);
         let fits = in_fours(self.a) && in_fours(self.b) && columns.is_multiple_of(4);
         let [across, down] = groups(units, rows, columns);
-        let countable = tuning::is_countable(SHARERS_MAX * rows * columns) && across.max(down) <= 65_535;
+        let (sharers, _) = shares(across * down, inner, units.depth());
+        let countable = tuning::is_countable(sharers * rows * columns) && across.max(down) <= 65_535;
         let takes = tuning::takes(Op::Product, self.a) && tuning::takes(Op::Product, self.b);
         (takes && fits && countable).then_some(units)
     }
 
-    fn launch(self, units: MatrixUnits, to: To) -> Tensor<2> {
+    /// The product as a new tensor, or on top of one of the same type.
+    fn launch(self, units: MatrixUnits, dtype: DType, past: Option<Tensor<2>>) -> Tensor<2> {
         let [rows, inner, columns] = self.dims();
         let [across, down] = groups(units, rows, columns);
         let (sharers, share) = shares(across * down, inner, units.depth());
         let [m, k, n, share] = [rows, inner, columns, share].map(|n| n as u32);
-        let add = sharers == 1 && matches!(to, To::Onto(_));
+        let add = sharers == 1 && past.is_some();
         let launch = Launch::new(&PRODUCT, &Shape { rows: m, inner: k, columns: n, share })
             .constant("TURN_A", u32::from(self.turn_a))
             .constant("TURN_B", u32::from(self.turn_b))
@@ -118,17 +111,16 @@ impl Factors<'_> {
         let run = |launch: Launch| launch.run_3d([across, down, sharers].map(|n| n as u32)).tensor::<2>();
         if sharers > 1 {
             let sums = run(launch.output([sharers, rows * columns]));
-            let sum = sums.sum_dim(0).reshape([rows, columns]);
-            return match to {
-                To::Type => sum.cast(DType::F16),
-                To::Full => sum,
-                To::Onto(past) => past + sum,
+            let sum = sums.sum_dim(0).reshape([rows, columns]).cast(dtype);
+            return match past {
+                Some(past) => past + sum,
+                None => sum,
             };
         }
-        match to {
-            To::Type => run(launch.elem(DType::F16).output_of([rows, columns], DType::F16)),
-            To::Full => run(launch.output([rows, columns])),
-            To::Onto(past) => run(launch.change(past)),
+        let launch = launch.elem(dtype);
+        match past {
+            Some(past) => run(launch.change(past)),
+            None => run(launch.output_of([rows, columns], dtype)),
         }
     }
 }
@@ -141,8 +133,8 @@ fn groups(units: MatrixUnits, rows: usize, columns: usize) -> [usize; 2] {
 
 /// Into how many shares an inner dimension goes where so many workgroups make a result, and how much of it each has.
 fn shares(workgroups: usize, inner: usize, depth: usize) -> (usize, usize) {
-    let wanted = (WORKGROUPS / workgroups).min(inner / SHARE_MIN).clamp(1, SHARERS_MAX);
-    let share = inner.div_ceil(wanted).next_multiple_of(depth);
+    let wanted = (WORKGROUPS / workgroups.max(1)).min(inner / SHARE_MIN).clamp(1, SHARERS_MAX);
+    let share = inner.div_ceil(wanted).max(1).next_multiple_of(depth);
     (inner.div_ceil(share), share)
 }
 

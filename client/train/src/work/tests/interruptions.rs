@@ -25,31 +25,37 @@ fn a_stop_between_layers_takes_nothing_from_the_checkpoint() {
     let told = Cell::new(0);
     let whole = train(&AtomicBool::new(false), &Live::default(), &|_| told.set(told.get() + 1));
     assert_eq!(told.take(), 8, "after three micro-batches of a step, and after the step");
-    (0..2).for_each(|slot| disk.remove(&format!("{CHECKPOINT}.{slot}")).unwrap());
 
-    // A few gates after the second micro-batch was saved, of the many that the third has.
-    let (stop, live, at) = (AtomicBool::new(false), Live::default(), AtomicBool::new(false));
-    let signs = || live.signs().map_or(0, |signs| signs.count);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !at.load(Ordering::Relaxed) {
-                std::hint::spin_loop();
-            }
-            let saved = signs();
-            while signs() < saved + 8 {
-                std::hint::spin_loop();
-            }
-            stop.store(true, Ordering::Relaxed);
-        });
-        let stopped = train(&stop, &live, &|_| {
-            told.set(told.get() + 1);
-            at.store(told.get() == 2, Ordering::Relaxed);
-        });
-        assert_eq!((stopped.steps, told.take()), (0, 2));
-    });
-    let again = train(&AtomicBool::new(false), &Live::default(), &|_| told.set(told.get() + 1));
-    assert_eq!((again.delta_hash, again.loss_first), (whole.delta_hash, whole.loss_first));
-    assert_eq!(told.take(), 6, "two micro-batches of the first step were taken again");
+    // A few gates after the second micro-batch was saved, of the many that the third has. On a busy computer the thread that
+    // watches may come too late, and another try is made.
+    let is_stopped_in_time = || {
+        (0..2).for_each(|slot| drop(disk.remove(&format!("{CHECKPOINT}.{slot}"))));
+        let (stop, live, at) = (AtomicBool::new(false), Live::default(), AtomicBool::new(false));
+        let signs = || live.signs().map_or(0, |signs| signs.count);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !at.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+                let saved = signs();
+                while signs() < saved + 8 {
+                    std::hint::spin_loop();
+                }
+                stop.store(true, Ordering::Relaxed);
+            });
+            let stopped = train(&stop, &live, &|_| {
+                told.set(told.get() + 1);
+                at.fetch_or(told.get() == 2, Ordering::Relaxed);
+            });
+            let done = (stopped.steps, told.take());
+            // Wherever it was stopped, it goes on to the same end.
+            let again = train(&AtomicBool::new(false), &Live::default(), &|_| told.set(told.get() + 1));
+            assert_eq!((&again.delta_hash, again.loss_first), (&whole.delta_hash, whole.loss_first));
+            // Between layers: two micro-batches of the first step are taken again.
+            (done, told.take()) == ((0, 2), 6)
+        })
+    };
+    assert!((0..50).any(|_| is_stopped_in_time()), "no try was stopped between layers");
 }
 
 /// Steps taken ahead are nowhere but in memory until their lease is saved: so it is when that is asked for first.
