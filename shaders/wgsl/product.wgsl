@@ -210,64 +210,48 @@ fn main(
             }
             workgroupBarrier();
         }
-        // Two tiles of each part at a time, by way of workgroup memory: there values have places.
-        let stripe = part * STRIPE;
-        coopStoreT(s00, &stripes[stripe], TILE / 2u);
-        coopStoreT(s01, &stripes[stripe + TILE / 4u], TILE / 2u);
-        workgroupBarrier();
-        write(0u, 0u, lap, subgroups, group, lane);
-        workgroupBarrier();
-        coopStoreT(s02, &stripes[stripe], TILE / 2u);
-        coopStoreT(s03, &stripes[stripe + TILE / 4u], TILE / 2u);
-        workgroupBarrier();
-        write(0u, 2u, lap, subgroups, group, lane);
-        workgroupBarrier();
-        coopStoreT(s10, &stripes[stripe], TILE / 2u);
-        coopStoreT(s11, &stripes[stripe + TILE / 4u], TILE / 2u);
-        workgroupBarrier();
-        write(1u, 0u, lap, subgroups, group, lane);
-        workgroupBarrier();
-        coopStoreT(s12, &stripes[stripe], TILE / 2u);
-        coopStoreT(s13, &stripes[stripe + TILE / 4u], TILE / 2u);
-        workgroupBarrier();
-        write(1u, 2u, lap, subgroups, group, lane);
-        workgroupBarrier();
-        coopStoreT(s20, &stripes[stripe], TILE / 2u);
-        coopStoreT(s21, &stripes[stripe + TILE / 4u], TILE / 2u);
-        workgroupBarrier();
-        write(2u, 0u, lap, subgroups, group, lane);
-        workgroupBarrier();
-        coopStoreT(s22, &stripes[stripe], TILE / 2u);
-        coopStoreT(s23, &stripes[stripe + TILE / 4u], TILE / 2u);
-        workgroupBarrier();
-        write(2u, 2u, lap, subgroups, group, lane);
-        workgroupBarrier();
-        coopStoreT(s30, &stripes[stripe], TILE / 2u);
-        coopStoreT(s31, &stripes[stripe + TILE / 4u], TILE / 2u);
-        workgroupBarrier();
-        write(3u, 0u, lap, subgroups, group, lane);
-        workgroupBarrier();
-        coopStoreT(s32, &stripes[stripe], TILE / 2u);
-        coopStoreT(s33, &stripes[stripe + TILE / 4u], TILE / 2u);
-        workgroupBarrier();
-        write(3u, 2u, lap, subgroups, group, lane);
-        workgroupBarrier();
+        let place = Place(group, lane, lap, subgroups);
+        put(s00, s01, 0u, 0u, part, place);
+        put(s02, s03, 0u, 2u, part, place);
+        put(s10, s11, 1u, 0u, part, place);
+        put(s12, s13, 1u, 2u, part, place);
+        put(s20, s21, 2u, 0u, part, place);
+        put(s22, s23, 2u, 2u, part, place);
+        put(s30, s31, 3u, 0u, part, place);
+        put(s32, s33, 3u, 2u, part, place);
     }
 }
 
+// Where an invocation is in its work.
+struct Place {
+    group: vec3<u32>,
+    lane: u32,
+    lap: u32,
+    subgroups: u32,
+}
+
+// Two tiles that lie side by side, of each part, by way of workgroup memory: there values have places.
+fn put(one: Sum, other: Sum, down: u32, across: u32, part: u32, place: Place) {
+    coopStoreT(one, &stripes[part * STRIPE], TILE / 2u);
+    coopStoreT(other, &stripes[part * STRIPE + TILE / 4u], TILE / 2u);
+    workgroupBarrier();
+    write(down, across, place);
+    workgroupBarrier();
+}
+
 // Writes the tiles `down` and `across`, and the one to the right of it, of the parts of this lap.
-fn write(down: u32, across: u32, lap: u32, subgroups: u32, group: vec3<u32>, lane: u32) {
-    for (var i = lane; i < 8u * STRIPE; i += 256u) {
+fn write(down: u32, across: u32, is: Place) {
+    for (var i = is.lane; i < 8u * STRIPE; i += 256u) {
         let part = i / STRIPE;
-        let y = group.y * ROWS + (part / 4u * 4u + down) * TILE + i % STRIPE / (TILE / 2u);
-        let x = group.x * COLUMNS + (part % 4u * 4u + across) * TILE + i % (TILE / 2u) * 4u;
-        if part / subgroups == lap && y < shape.rows && x < shape.columns {
-            let place = ((group.z * shape.rows + y) * shape.columns + x) / 4u;
+        let y = is.group.y * ROWS + (part / 4u * 4u + down) * TILE + i % STRIPE / (TILE / 2u);
+        let x = is.group.x * COLUMNS + (part % 4u * 4u + across) * TILE + i % (TILE / 2u) * 4u;
+        if part / is.subgroups == is.lap && y < shape.rows && x < shape.columns {
+            let quad = ((is.group.z * shape.rows + y) * shape.columns + x) / 4u;
             var sum = stripes[i];
             if ADD == 1u {
-                sum += vec4<f32>(c[place]);
+                sum += vec4<f32>(c[quad]);
             }
-            c[place] = vec4<Elem>(sum);
+            c[quad] = vec4<Elem>(sum);
         }
     }
 }

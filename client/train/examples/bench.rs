@@ -151,8 +151,11 @@ fn linear(choice: &str, way: &str, sizes: [&str; 3], file: &[&str]) -> Outcome {
     }
     let [rows, inner, outer] = sizes.map(str::parse::<usize>);
     let (rows, inner, outer) = (rows?, inner?, outer?);
-    let dtype = if precision == Precision::Full { FloatDType::F32 } else { FloatDType::F16 };
-    let dtype = if precision == Precision::BFloat { FloatDType::BF16 } else { dtype };
+    let dtype = match precision {
+        Precision::Full => FloatDType::F32,
+        Precision::Half => FloatDType::F16,
+        Precision::BFloat => FloatDType::BF16,
+    };
     let random = |rows, width| Tensor::<2>::random([rows, width], Distribution::Normal(0.0, 0.1), &device).cast(dtype);
     let (x, w, dy) = (random(rows, inner), random(outer, inner), random(rows, outer));
     let mut kept: Option<Tensor<2>> = None;

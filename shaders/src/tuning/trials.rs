@@ -99,7 +99,7 @@ impl Trial {
                     let dw = op::linear_backward_weight(Some(state.remove(0)), &dy, &x);
                     vec![dw, op::linear(&x, &w), op::linear_backward(&dy, &w)]
                 };
-                let bytes = 6 * (values + WIDTH * INTERMEDIATE + tokens * INTERMEDIATE) + 4 * WIDTH * INTERMEDIATE;
+                let bytes = 6 * (values + tokens * INTERMEDIATE) + 12 * WIDTH * INTERMEDIATE;
                 (bytes, vec![Tensor::zeros([INTERMEDIATE, WIDTH], device)], Box::new(step))
             }
             Op::HalfProducts => {
