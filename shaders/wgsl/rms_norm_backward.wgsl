@@ -1,9 +1,10 @@
 // RMSNorm backward. With h = x * r: dx += r * (gain * dy - h * mean(gain * dy * h)), in place, and for the gain's
-// gradient a partial sum over ROWS rows; the caller adds those up. One workgroup takes ROWS rows in turn, its 64
-// invocations every 64th column. The CPU twin is src/cpu/rms_norm.rs.
+// gradient a partial sum over ROWS rows; the caller adds those up. The gradient of the result becomes the result once more.
+// One workgroup takes ROWS rows in turn, its 64 invocations every 64th column. The CPU twin is src/cpu/rms_norm.rs.
 //
 // Why: dy and x serve both gradients, and dx takes what flows past the norm; in single operations each is a pass over
 // memory of its own. A column belongs to one invocation, so the partial sums need no atomics and their order is fixed.
+// The result costs one write here, so nobody keeps it from the forward pass.
 
 // Of the gradient that comes in, which a product made.
 alias Elem = f32;
@@ -64,6 +65,7 @@ fn main(
                 let g = f32(dy[first + i]) * r;
                 dx[first + i] += g * gain[i] - x[first + i] * slope;
                 dgain[part * width + i] += g * x[first + i];
+                dy[first + i] = Elem(x[first + i] * r * gain[i]);
             }
         }
         // All have read partial[0] before the next turn writes it.

@@ -1,8 +1,9 @@
-// SwiGLU backward, in place: the packed row [gate | up] becomes its own gradient, given that of the result. With
-// s = sigmoid(gate): dgate = dy * up * (s + gate * s * (1 - s)), dup = dy * gate * s. One invocation a pair.
-// The CPU twin is src/cpu/swiglu.rs.
+// SwiGLU backward, in place: the packed row [gate | up] becomes its own gradient, and the gradient of the result becomes the
+// result once more. With s = sigmoid(gate): dgate = dy * up * (s + gate * s * (1 - s)), dup = dy * gate * s. One invocation
+// a pair. The CPU twin is src/cpu/swiglu.rs.
 //
-// Why: in place it needs no second packed matrix, the largest thing that a layer keeps, and no joining of two halves.
+// Why: in place it needs no second packed matrix, the largest thing that a layer keeps, and no joining of two halves. And
+// since the result is to be had here for one write, nobody keeps it from the forward pass.
 
 // Of what a product makes and takes; sums and functions are f32's all the same.
 alias Elem = f32;
@@ -32,6 +33,8 @@ fn main(
     let s = 1.0 / (1.0 + exp(min(-gate, 80.0)));
     let silu = gate * s;
     let g = f32(dy[at]);
-    gate_up[gate_at] = Elem(g * f32(gate_up[up_at]) * (s + silu * (1.0 - s)));
+    let up = f32(gate_up[up_at]);
+    gate_up[gate_at] = Elem(g * up * (s + silu * (1.0 - s)));
     gate_up[up_at] = Elem(g * silu);
+    dy[at] = Elem(silu * up);
 }

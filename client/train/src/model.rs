@@ -61,18 +61,15 @@ struct Pass<'m> {
 }
 
 /// What a layer's backward pass reads; `x` and `middle`, which flow past the layers, are f32, all else is of the type of
-/// products.
+/// products. What a norm or SwiGLU made is not here: their gradients make it once more, for the product that took it.
 struct LayerTape {
     x: Tensor<2>,
     inverse1: Tensor<2>,
-    h1: Tensor<2>,
     saved: Saved,
     attended: Tensor<2>,
     middle: Tensor<2>,
     inverse2: Tensor<2>,
-    h2: Tensor<2>,
     gate_up: Tensor<2>,
-    activated: Tensor<2>,
 }
 
 /// What is kept of a layer from the forward pass to the backward pass.
@@ -203,8 +200,9 @@ impl Model {
         let [dh, dhead] = gradients.expect("asked for by the scale");
         drop(h);
         let nothing = Tensor::zeros(x.dims(), &self.device);
-        let (mut dx, dlast_norm) = op::rms_norm_backward(&dh, &x, operands.last_norm(self.layers()), &inverse, nothing);
-        drop((dh, x));
+        let last = op::rms_norm_backward(dh, &x, operands.last_norm(self.layers()), &inverse, nothing);
+        let (mut dx, dlast_norm) = (last.dx, last.dgain);
+        drop((x, last.y));
 
         let mut blocks = Sum::onto(earlier);
         let (dtable, dhead) = if self.spec.tie_word_embeddings {
@@ -288,7 +286,7 @@ impl Pass<'_> {
                 kept.push(Kept::Input(Box::new(x.clone())));
             }
             let tape = self.layer(l, x);
-            x = self.add_product(&tape.middle, &tape.activated, l, DOWN);
+            x = self.add_product(&tape.middle, &op::swiglu(&tape.gate_up), l, DOWN);
             if keep == Keep::Tapes {
                 kept.push(Kept::Tape(Box::new(tape)));
             }
@@ -296,15 +294,14 @@ impl Pass<'_> {
         Some((x, kept))
     }
 
-    /// A layer up to its last product.
+    /// A layer up to SwiGLU and its last product.
     fn layer(&self, l: usize, x: Tensor<2>) -> LayerTape {
         let (h1, inverse1) = self.norm(&x, self.operands.layer(l, NORM1));
         let (attended, saved) = op::attention(self.product(&h1, l, QKV), self.shape, &self.tables);
         let middle = self.add_product(&x, &attended, l, OUT);
         let (h2, inverse2) = self.norm(&middle, self.operands.layer(l, NORM2));
         let gate_up = self.product(&h2, l, GATE_UP);
-        let activated = op::swiglu(&gate_up);
-        LayerTape { x, inverse1, h1, saved, attended, middle, inverse2, h2, gate_up, activated }
+        LayerTape { x, inverse1, saved, attended, middle, inverse2, gate_up }
     }
 
     /// Rows normed, as a product takes them, with their inverse roots.
@@ -327,20 +324,20 @@ impl Pass<'_> {
         // For y = x·wᵀ: dw = dyᵀ·x and dx = dy·w.
         let w = |part| self.operands.layer(l, part);
         let dy = dx.clone().cast(self.dtype());
-        blocks.push_matrix(&dy, tape.activated);
-        let dgate_up = op::swiglu_backward(tape.gate_up, &op::linear_backward(&dy, w(DOWN)));
-        blocks.push_matrix(&dgate_up, tape.h2);
+        let (dgate_up, activated) = op::swiglu_backward(tape.gate_up, op::linear_backward(&dy, w(DOWN)));
+        blocks.push_matrix(dy, activated);
         let dh2 = op::linear_backward(&dgate_up, w(GATE_UP));
-        let (dx, dnorm2) = op::rms_norm_backward(&dh2, &tape.middle, w(NORM2), &tape.inverse2, dx);
-        blocks.push(dnorm2);
-        let dy = dx.clone().cast(self.dtype());
-        blocks.push_matrix(&dy, tape.attended);
+        let norm2 = op::rms_norm_backward(dh2, &tape.middle, w(NORM2), &tape.inverse2, dx);
+        blocks.push_matrix(dgate_up, norm2.y);
+        blocks.push(norm2.dgain);
+        let dy = norm2.dx.clone().cast(self.dtype());
         let dqkv = op::attention_backward(op::linear_backward(&dy, w(OUT)), tape.saved, self.shape, &self.tables);
-        blocks.push_matrix(&dqkv, tape.h1);
+        blocks.push_matrix(dy, tape.attended);
         let dh1 = op::linear_backward(&dqkv, w(QKV));
-        let (dx, dnorm1) = op::rms_norm_backward(&dh1, &tape.x, w(NORM1), &tape.inverse1, dx);
-        blocks.push(dnorm1);
-        dx
+        let norm1 = op::rms_norm_backward(dh1, &tape.x, w(NORM1), &tape.inverse1, norm2.dx);
+        blocks.push_matrix(dqkv, norm1.y);
+        blocks.push(norm1.dgain);
+        norm1.dx
     }
 
     /// The type of products.

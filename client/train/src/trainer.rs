@@ -140,14 +140,16 @@ impl Portion {
             spec.num_key_value_heads,
         ]
         .map(u64::from);
-        // Per token and layer: input, two normed, attended and middle; the packed rows as projected and as attention
-        // keeps them; gate and up, and what they make. Working space of the same order is a second layer's worth.
+        // Per token, a layer keeps its input, what is attended and what flows past the middle, the packed rows, gate and up,
+        // and what attention keeps; beside them it works with two gradients, that of the packed rows, what gate and up make,
+        // and some of the scores. At the end of the layers there are rows normed and not, and their gradients.
         let packed = (heads + 2 * kv) * spec.head_size() as u64;
         let shape = Heads { batch: 1, context: context as usize, heads: heads as usize, kv: kv as usize, size: spec.head_size() };
-        let scores = op::attention_scores(shape, device) as u64;
-        let layer = 5 * hidden + 2 * packed + 3 * intermediate + 2 * heads * scores;
-        let kept = if recompute { layers * hidden + 2 * layer } else { (layers + 1) * layer };
-        4 * context * (kept + 4 * hidden)
+        let scores = op::attention_scores(shape, device);
+        let tape = 3 * hidden + packed + 2 * intermediate + heads * scores.kept as u64;
+        let work = 2 * hidden + packed + intermediate + 3 * heads * scores.at_once as u64;
+        let kept = if recompute { (layers - 1) * hidden + tape } else { layers * tape };
+        4 * context * (kept + work + 4 * hidden)
     }
 }
 

@@ -144,9 +144,9 @@ impl Sum {
     }
 
     /// The next block from the end: a matrix's, `dyᵀ·x` where the matrix makes `y` of `x`.
-    pub fn push_matrix(&mut self, dy: &Tensor<2>, x: Tensor<2>) {
+    pub fn push_matrix(&mut self, dy: Tensor<2>, x: Tensor<2>) {
         let earlier = self.earlier.pop();
-        self.made.push(op::linear_backward_weight(earlier, dy, &x));
+        self.made.push(op::linear_backward_weight(earlier, &dy, &x));
     }
 
     /// The next block from the end.

@@ -1,7 +1,10 @@
 //! The GPU path against the CPU path: Mesa's software driver stands in for a GPU.
 
 use burn::tensor::Device;
-use nightjar_shaders::tuning::{self, Choices};
+use nightjar_shaders::{
+    runtime,
+    tuning::{self, Choices},
+};
 use nightjar_shared::{model_spec::ModelSpec, rng};
 use nightjar_train::*;
 use std::{
@@ -44,6 +47,16 @@ fn opened() -> Option<OpenDevice> {
     Some(open_device(&DeviceSettings { choice: DeviceChoice::Wgpu(None), threads: 0, cache }).unwrap())
 }
 
+/// The same if it has f16, as Mesa's software driver does under Vulkan.
+fn opened_with_half() -> Option<OpenDevice> {
+    let opened = opened().filter(|opened| opened.device.supports_dtype(burn::tensor::FloatDType::F16));
+    if opened.is_none() {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "no f16: install mesa-vulkan-drivers");
+        eprintln!("skipped: no f16");
+    }
+    opened
+}
+
 #[test]
 fn wgpu_trains_as_flex_does() {
     let start = Instant::now();
@@ -84,13 +97,8 @@ fn wgpu_trains_as_flex_does() {
 /// Mixed precision learns what f32 learns: a text of few patterns, from the same start, to the same loss within noise.
 #[test]
 fn half_the_width_trains_to_the_same_loss() {
-    let Some(opened) = opened() else { return };
+    let Some(opened) = opened_with_half() else { return };
     let _choosing = choosing();
-    if !opened.device.supports_dtype(burn::tensor::FloatDType::F16) {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "Mesa's software driver has f16");
-        eprintln!("skipped: {} has no f16", opened.name);
-        return;
-    }
     let spec = spec();
     let start = spec.draw_all(7);
     // Each token follows from the one before, but for one in eight.
@@ -126,12 +134,8 @@ fn half_the_width_trains_to_the_same_loss() {
 /// A gradient that leaves f16's range is taken again with a smaller scale, and nothing else comes of it.
 #[test]
 fn a_gradient_too_large_for_half_the_width_is_taken_again() {
-    let Some(opened) = opened() else { return };
+    let Some(opened) = opened_with_half() else { return };
     let _choosing = choosing();
-    if !opened.device.supports_dtype(burn::tensor::FloatDType::F16) {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "Mesa's software driver has f16");
-        return;
-    }
     let spec = spec();
     let mut steep = spec.draw_all(7);
     // What comes back through the head is as large as its weights.
@@ -158,7 +162,7 @@ fn a_gradient_too_large_for_half_the_width_is_taken_again() {
 /// Weights whose products leave f16's range train all the same: the step is taken in f32, and so are later ones.
 #[test]
 fn what_half_the_width_cannot_hold_is_trained_in_full() {
-    let Some(opened) = opened() else { return };
+    let Some(opened) = opened_with_half() else { return };
     let _choosing = choosing();
     let spec = spec();
     let mut huge = spec.draw_all(7);
@@ -175,4 +179,41 @@ fn what_half_the_width_cannot_hold_is_trained_in_full() {
     };
     let (full, half) = (step(Precision::Full), step(Precision::Half));
     assert_eq!((half.1, half.0), (Precision::Full, full.0));
+}
+
+/// What a portion is reckoned to take is about what the runtime comes to hold, sample by sample: neither takes an owner's
+/// GPU by surprise nor leaves half of what it may have unused.
+#[test]
+fn a_portion_takes_about_what_is_reckoned() {
+    let Some(opened) = opened() else { return };
+    let _choosing = choosing();
+    let spec = ModelSpec {
+        vocab_size: 64,
+        hidden_size: 128,
+        intermediate_size: 256,
+        num_hidden_layers: 4,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        max_position_embeddings: 128,
+        ..spec()
+    };
+    let start = spec.draw_all(7);
+    let held = |portion: Portion| {
+        opened.device.memory_cleanup();
+        let drawn = |i| rng::below(5, 5, i, 64) as u32;
+        let batch = Batch::new((0..portion.micro_batch as u64 * 129).map(drawn).collect(), 128).unwrap();
+        let mut trainer = Trainer::new(&spec, &start, AdamWConfig::default(), 1, &opened.device).unwrap();
+        trainer.set_portion(portion);
+        trainer.step(&batch, 1e-3).unwrap();
+        runtime::held(&opened.device).unwrap()
+    };
+    for (choices, recompute) in [(Choices::all(), false), (Choices::all(), true), (Choices::NONE, false)] {
+        tuning::set(choices);
+        let [few, many] = [4, 24].map(|micro_batch| Portion { micro_batch, recompute });
+        let reckoned = [few, many].map(|portion| portion.bytes(&spec, 128, &opened.device));
+        let took = [few, many].map(held);
+        let ratio = (took[1] - took[0]) as f64 / (reckoned[1] - reckoned[0]) as f64;
+        println!("{choices:?}, recompute {recompute}: {took:?} of {reckoned:?}, {ratio:.2} of a sample's");
+        assert!((0.7..1.3).contains(&ratio), "{choices:?}, recompute {recompute}: {took:?} of {reckoned:?} reckoned");
+    }
 }

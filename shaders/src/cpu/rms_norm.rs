@@ -24,14 +24,15 @@ wide! {
     }
 }
 
-/// Adds the gradient in `x` to `dx` (which holds what flows past the norm) and returns the gradient in `gain`.
+/// Adds the gradient in `x` to `dx` (which holds what flows past the norm), replaces `dy` by `y`, and returns the gradient in
+/// `gain`.
 ///
 /// With `h = x·r`: `dx = r·(g·dy − h·mean(g·dy·h))`, `dgain = Σ_rows dy·h`.
-pub fn backward(dy: &[f32], x: &[f32], gain: &[f32], inverse: &[f32], dx: &mut [f32]) -> Vec<f32> {
+pub fn backward(dy: &mut [f32], x: &[f32], gain: &[f32], inverse: &[f32], dx: &mut [f32]) -> Vec<f32> {
     let (d, rows) = (gain.len(), rows_per_task(gain.len()));
     // One partial sum a task, added in order: the same result whatever the number of threads.
     let parts: Vec<Vec<f32>> =
-        (dy.par_chunks(rows * d), x.par_chunks(rows * d), inverse.par_chunks(rows), dx.par_chunks_mut(rows * d))
+        (dy.par_chunks_mut(rows * d), x.par_chunks(rows * d), inverse.par_chunks(rows), dx.par_chunks_mut(rows * d))
             .into_par_iter()
             .map(|(dy, x, inverse, dx)| {
                 let mut dgain = vec![0.0; d];
@@ -47,14 +48,15 @@ pub fn backward(dy: &[f32], x: &[f32], gain: &[f32], inverse: &[f32], dx: &mut [
 }
 
 wide! {
-    fn backward_rows(dy: &[f32], x: &[f32], gain: &[f32], inverse: &[f32], dx: &mut [f32], dgain: &mut [f32]) {
+    fn backward_rows(dy: &mut [f32], x: &[f32], gain: &[f32], inverse: &[f32], dx: &mut [f32], dgain: &mut [f32]) {
         let d = gain.len();
         let dgain = &mut dgain[..d];
-        for (((dy, x), r), dx) in dy.chunks_exact(d).zip(x.chunks_exact(d)).zip(inverse).zip(dx.chunks_exact_mut(d)) {
+        for (((dy, x), r), dx) in dy.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(inverse).zip(dx.chunks_exact_mut(d)) {
             let along = vector::dot3(dy, x, gain) * r * r * r / d as f32;
             for i in 0..d {
                 dx[i] += dy[i] * gain[i] * r - x[i] * along;
                 dgain[i] += dy[i] * x[i] * r;
+                dy[i] = x[i] * r * gain[i];
             }
         }
     }

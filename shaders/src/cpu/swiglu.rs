@@ -22,23 +22,25 @@ wide! {
     }
 }
 
-/// Replaces `gate_up` by its gradient, given `dy`.
-pub fn backward(gate_up: &mut [f32], dy: &[f32], width: usize) {
+/// Replaces `gate_up` by its gradient, and what is given of the result's, `dy`, by the result.
+pub fn backward(gate_up: &mut [f32], dy: &mut [f32], width: usize) {
     let rows = rows_per_task(width);
-    (gate_up.par_chunks_mut(rows * 2 * width), dy.par_chunks(rows * width))
+    (gate_up.par_chunks_mut(rows * 2 * width), dy.par_chunks_mut(rows * width))
         .into_par_iter()
         .for_each(|(gate_up, dy)| backward_rows(gate_up, dy, width));
 }
 
 wide! {
-    fn backward_rows(gate_up: &mut [f32], dy: &[f32], width: usize) {
-        for (gate_up, dy) in gate_up.chunks_exact_mut(2 * width).zip(dy.chunks_exact(width)) {
+    fn backward_rows(gate_up: &mut [f32], dy: &mut [f32], width: usize) {
+        for (gate_up, dy) in gate_up.chunks_exact_mut(2 * width).zip(dy.chunks_exact_mut(width)) {
             let (gate, up) = gate_up.split_at_mut(width);
             for i in 0..width {
                 let sigmoid = 1.0 / (1.0 + vector::exp(-gate[i]));
                 let silu = gate[i] * sigmoid;
+                let y = silu * up[i];
                 gate[i] = dy[i] * up[i] * (sigmoid + silu * (1.0 - sigmoid));
                 up[i] = dy[i] * silu;
+                dy[i] = y;
             }
         }
     }

@@ -30,13 +30,22 @@ use burn::tensor::{Bool, Device, Tensor, TensorData};
 pub use flash::{BACKWARD_KEYS, BACKWARD_QUERIES, FORWARD};
 use std::sync::OnceLock;
 
-/// How many of a head's scores are in memory for each query of such heads: those of a block, or none with the kernels.
-pub fn attention_scores(shape: Heads, device: &Device) -> usize {
+/// How many scores of a head are in memory for each query.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scores {
+    /// From the forward pass to the backward pass.
+    pub kept: usize,
+    /// While attention is computed.
+    pub at_once: usize,
+}
+
+/// The scores in memory for such heads: with the kernels none, else those of a block, kept where it is the only one.
+pub fn attention_scores(shape: Heads, device: &Device) -> Scores {
     if flash::holds(shape) && tuning::uses(Op::Attention, device) {
-        0
-    } else {
-        shape.context.min(blocks::length(is_host(device)))
+        return Scores::default();
     }
+    let at_once = shape.context.min(blocks::length(is_host(device)));
+    Scores { kept: if at_once == shape.context { at_once } else { 0 }, at_once }
 }
 
 /// What attention needs for one context length: rotary tables, and a mask where Burn's own operations run.

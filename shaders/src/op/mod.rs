@@ -20,12 +20,12 @@ pub mod update;
 
 pub use crate::cpu::{adamw::Update, heads::Heads};
 pub use adamw::{adamw, sum_of_squares};
-pub use attention::{Saved, Tables, attention, attention_backward, attention_scores};
+pub use attention::{Saved, Scores, Tables, attention, attention_backward, attention_scores};
 pub use cross_entropy::{chunk_tokens, cross_entropy, linear_cross_entropy, linear_cross_entropy_in_chunks};
 pub use embedding::{embedding, embedding_backward};
 pub use host::is_host;
 pub use linear::{linear, linear_backward, linear_backward_weight, linear_onto};
 pub use product::product;
-pub use rms_norm::{rms_norm, rms_norm_backward};
+pub use rms_norm::{RmsNormBackward, rms_norm, rms_norm_backward};
 pub use rope::rope;
 pub use swiglu::{swiglu, swiglu_backward};

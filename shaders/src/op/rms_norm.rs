@@ -46,21 +46,29 @@ pub fn rms_norm(x: &Tensor<2>, gain: &Tensor<2>, eps: f64, into: FloatDType) -> 
     ((x.clone() * inverse.clone() * gain.clone()).cast(into), inverse)
 }
 
-/// The gradient of [`rms_norm`], given that in its result (of any type): adds that in `x` to `dx`, and returns it with
-/// that in the gain.
+/// What [`rms_norm_backward`] makes.
+pub struct RmsNormBackward {
+    /// What flows past the norm, with the gradient in `x`.
+    pub dx: Tensor<2>,
+    /// The gradient in the gain (`[1, d]`).
+    pub dgain: Tensor<2>,
+    /// The result of [`rms_norm`] once more, of the type of its gradient: it need not be kept.
+    pub y: Tensor<2>,
+}
+
+/// The gradient of [`rms_norm`], given that in its result (of any type), `dy`; that in `x` is added to `dx`.
 pub fn rms_norm_backward(
-    dy: &Tensor<2>,
+    dy: Tensor<2>,
     x: &Tensor<2>,
     gain: &Tensor<2>,
     inverse: &Tensor<2>,
     dx: Tensor<2>,
-) -> (Tensor<2>, Tensor<2>) {
+) -> RmsNormBackward {
     let [n, d] = x.dims();
-    if let (Some(dy), Some(x), Some(gain), Some(inverse)) = (Source::of(dy), Source::of(x), Source::of(gain), Source::of(inverse))
-    {
-        let mut dx = Target::of(dx).expect("all operands are on one device");
+    if let (Some(x), Some(gain), Some(inverse)) = (Source::of(x), Source::of(gain), Source::of(inverse)) {
+        let [mut dy, mut dx] = [dy, dx].map(|t| Target::of(t).expect("all operands are on one device"));
         let dgain = cpu::rms_norm::backward(dy.slice(), x.slice(), gain.slice(), inverse.slice(), dx.slice());
-        return (dx.tensor(), tensor(dgain, [1, d]));
+        return RmsNormBackward { dx: dx.tensor(), dgain: tensor(dgain, [1, d]), y: dy.tensor() };
     }
     if tuning::takes(Op::RmsNormBackward, x) && Elem::of(dy.dtype()).is_some() {
         // A power of two: each is a pipeline of its own.
@@ -68,12 +76,15 @@ pub fn rms_norm_backward(
         let parts = n.div_ceil(rows);
         let launch = Launch::new(&BACKWARD, &BackwardShape { rows: n as u32, width: d as u32 });
         let launch = launch.constant("ROWS", rows as u32).elem(dy.dtype());
-        let mut out = launch.read(dy).read(x).read(gain).read(inverse).change(dx).output([parts, d]).run(parts);
-        return (out.tensor(), out.tensor::<2>().sum_dim(0));
+        let launch = launch.change(dy).read(x).read(gain).read(inverse).change(dx).output([parts, d]);
+        let mut made = launch.run(parts);
+        let (y, dx) = (made.tensor(), made.tensor());
+        return RmsNormBackward { dx, dgain: made.tensor::<2>().sum_dim(0), y };
     }
-    let (h, dy) = (x.clone() * inverse.clone(), dy.clone().cast(DType::F32));
+    let (h, dtype, dy) = (x.clone() * inverse.clone(), dy.dtype(), dy.cast(DType::F32));
+    let y = (h.clone() * gain.clone()).cast(dtype);
     let dgain = (dy.clone() * h.clone()).sum_dim(0);
     let dh = dy * gain.clone();
     let along = (dh.clone() * h.clone()).mean_dim(1);
-    (dx + (dh - h * along) * inverse.clone(), dgain)
+    RmsNormBackward { dx: dx + (dh - h * along) * inverse.clone(), dgain, y }
 }

@@ -1,6 +1,6 @@
 //! SwiGLU over packed rows `[gate | up]`: the twin is [`crate::cpu::swiglu`].
 
-use super::host::{Source, Target, tensor};
+use super::host::{Source, Target, is_host, tensor};
 use crate::{
     cpu,
     kernel::{Kernel, Launch, parameters},
@@ -37,23 +37,25 @@ pub fn swiglu(gate_up: &Tensor<2>) -> Tensor<2> {
     (gate.clone() * sigmoid(gate) * up).cast(gate_up.dtype())
 }
 
-/// The gradient of [`swiglu`] in its packed input, given that in its output.
-pub fn swiglu_backward(gate_up: Tensor<2>, dy: &Tensor<2>) -> Tensor<2> {
+/// The gradient of [`swiglu`] in its packed input, given that in its result; and the result, which need not be kept.
+pub fn swiglu_backward(gate_up: Tensor<2>, dy: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
     let [n, width] = dy.dims();
-    if let Some(dy) = Source::of(dy) {
-        let mut gate_up = Target::of(gate_up).expect("all operands are on one device");
+    if is_host(&dy.device()) {
+        let [mut gate_up, mut dy] = [gate_up, dy].map(|t| Target::of(t).expect("is_host said so"));
         cpu::swiglu::backward(gate_up.slice(), dy.slice(), width);
-        return gate_up.tensor();
+        return (gate_up.tensor(), dy.tensor());
     }
     if tuning::takes(Op::SwigluBackward, &gate_up) {
         let shape = Shape { results: (n * width) as u32, width: width as u32 };
-        let launch = Launch::new(&BACKWARD, &shape).elem(gate_up.dtype()).change(gate_up).read(dy);
-        return launch.run((n * width).div_ceil(256)).tensor();
+        let launch = Launch::new(&BACKWARD, &shape).elem(gate_up.dtype()).change(gate_up).change(dy);
+        let mut made = launch.run((n * width).div_ceil(256));
+        return (made.tensor(), made.tensor());
     }
-    let (dtype, wide, dy) = (gate_up.dtype(), gate_up.cast(DType::F32), dy.clone().cast(DType::F32));
+    let (dtype, wide, dy) = (gate_up.dtype(), gate_up.cast(DType::F32), dy.cast(DType::F32));
     let (gate, up) = (wide.clone().narrow(1, 0, width), wide.narrow(1, width, width));
     let s = sigmoid(gate.clone());
     let silu = gate * s.clone();
+    let y = silu.clone() * up.clone();
     let dgate = dy.clone() * up * (s.clone() + silu.clone() * (s.neg() + 1.0));
-    Tensor::cat(vec![dgate, dy * silu], 1).cast(dtype)
+    (Tensor::cat(vec![dgate, dy * silu], 1).cast(dtype), y.cast(dtype))
 }

@@ -52,9 +52,13 @@ impl Trial {
                 ((4 + wide) * values, vec![], Box::new(step))
             }
             Op::RmsNormBackward => {
-                let (dy, x, gain, inverse) = (between(tokens, WIDTH), rows(WIDTH), random(1, WIDTH), rows(1));
-                let step = move |mut state: Vec<_>| op::rms_norm_backward(&dy, &x, &gain, &inverse, state.remove(0));
-                ((12 + wide) * values, vec![rows(WIDTH)], Box::new(move |state| <[_; 2]>::from(step(state)).into()))
+                let (x, gain, inverse) = (rows(WIDTH), random(1, WIDTH), rows(1));
+                let step = move |mut state: Vec<_>| {
+                    let [dx, dy] = [state.remove(0), state.remove(0)];
+                    let made = op::rms_norm_backward(dy, &x, &gain, &inverse, dx);
+                    vec![made.dx, made.y, made.dgain]
+                };
+                ((12 + 2 * wide) * values, vec![rows(WIDTH), between(tokens, WIDTH)], Box::new(step))
             }
             Op::Rope => {
                 let (cos, sin) = (random(heads.context, heads.size / 2), random(heads.context, heads.size / 2));
@@ -67,9 +71,9 @@ impl Trial {
                 (3 * wide * tokens * INTERMEDIATE, vec![], Box::new(move |_| vec![op::swiglu(&gate_up)]))
             }
             Op::SwigluBackward => {
-                let dy = between(tokens, INTERMEDIATE);
-                let step = move |mut state: Vec<_>| vec![op::swiglu_backward(state.remove(0), &dy)];
-                (5 * wide * tokens * INTERMEDIATE, vec![between(tokens, 2 * INTERMEDIATE)], Box::new(step))
+                let step = move |mut state: Vec<_>| <[_; 2]>::from(op::swiglu_backward(state.remove(0), state.remove(0))).into();
+                let state = [2, 1].map(|widths| between(tokens, widths * INTERMEDIATE));
+                (6 * wide * tokens * INTERMEDIATE, state.into(), Box::new(step))
             }
             Op::Attention => {
                 let tables = op::Tables::new(heads.context, heads, 10_000.0, device);

@@ -4,7 +4,7 @@ use super::common::{close, draw, read, recording, same_bits, upload, upload_half
 use burn::tensor::{DType, Device};
 use nightjar_shaders::{
     cpu,
-    op::{self, Heads, Tables},
+    op::{self, Heads, Scores, Tables},
     tuning::{self, Choices},
 };
 
@@ -183,9 +183,9 @@ fn heads_that_the_kernels_refuse_are_reckoned_by_blocks() {
     let Some(device) = super::common::device() else { return };
     let _choosing = super::common::choosing();
     tuning::set(Choices::all());
-    for (context, block) in [(7, 7), (1030, 1024)] {
+    for (context, kept, at_once) in [(7, 7, 7), (1030, 0, 1024)] {
         let scores = |size| op::attention_scores(Heads { batch: 1, context, heads: 2, kv: 1, size }, &device);
-        assert_eq!([scores(6), scores(8)], [block, 0]);
+        assert_eq!([scores(6), scores(8)], [Scores { kept, at_once }, Scores::default()]);
     }
 }
 

@@ -2,7 +2,10 @@
 
 use super::common::{close, draw, read, recording, same_bits, upload, upload_half};
 use burn::tensor::{DType, Device, FloatDType, Tensor};
-use nightjar_shaders::{cpu, op};
+use nightjar_shaders::{
+    cpu,
+    op::{self, RmsNormBackward},
+};
 
 /// Around the workgroup's size, and more rows than workgroups stand in a row. A large epsilon, so that leaving it
 /// out shows.
@@ -70,16 +73,21 @@ pub fn backward(device: &Device, seed: u64) -> Result<(), String> {
         let (mut y, mut inverse) = (vec![0.0; n * d], vec![0.0; n]);
         cpu::rms_norm::forward(&x, &gain, EPS, &mut y, &mut inverse);
         let mut want = past.clone();
-        let want_gain = cpu::rms_norm::backward(&dy, &x, &gain, &inverse, &mut want);
+        let mut again = dy.clone();
+        let want_gain = cpu::rms_norm::backward(&mut again, &x, &gain, &inverse, &mut want);
+        same_bits("the twin's y once more", &again, &y)?;
         let [on_dy, on_x, on_past] = [&dy, &x, &past].map(|values| upload(values, [n, d], device));
         let (on_gain, on_inverse) = (upload(&gain, [1, d], device), upload(&inverse, [n, 1], device));
-        let (dx, dgain) = op::rms_norm_backward(&on_dy, &on_x, &on_gain, &on_inverse, on_past.clone());
+        let RmsNormBackward { dx, dgain, y: y_again } =
+            op::rms_norm_backward(on_dy.clone(), &on_x, &on_gain, &on_inverse, on_past.clone());
+        close(&format!("y once more, {n}x{d}"), y_again, &y, 2e-5)?;
         close(&format!("dx {n}x{d}"), dx.clone(), &want, 2e-5)?;
         // Sums over the rows, of which each order of adding has errors of its own.
         let of_sums = 2e-5 * (n as f32 / 64.0).sqrt().max(1.0);
         close(&format!("dgain {n}x{d}"), dgain.clone(), &want_gain, of_sums)?;
         // In place, but not in a place that someone else still looks at.
         same_bits("what flows past", &read(on_past)?, &past)?;
+        same_bits("the gradient of y", &read(on_dy)?, &dy)?;
 
         let recording = recording();
         let (x, gain) = (upload(&x, [n, d], &recording).require_grad(), upload(&gain, [1, d], &recording).require_grad());
@@ -97,22 +105,26 @@ pub fn backward(device: &Device, seed: u64) -> Result<(), String> {
 fn half_and_sick(device: &Device, seed: u64) -> Result<(), String> {
     let (n, d) = (9, 70);
     let (x, gain, inverse) = (draw(seed, 5, n * d), draw(seed, 6, d), vec![0.5; n]);
-    let run = |dy: &Tensor<2>| {
+    let run = |dy: Tensor<2>| {
         let (x, gain, inverse) = (upload(&x, [n, d], device), upload(&gain, [1, d], device), upload(&inverse, [n, 1], device));
         op::rms_norm_backward(dy, &x, &gain, &inverse, Tensor::zeros([n, d], device))
     };
-    if let Some((dy, rounded)) = upload_half(&draw(seed, 7, n * d), [n, d], device) {
+    if let Some((dy, mut rounded)) = upload_half(&draw(seed, 7, n * d), [n, d], device) {
         let mut want = vec![0.0; n * d];
-        let want_gain = cpu::rms_norm::backward(&rounded, &x, &gain, &inverse, &mut want);
-        let (dx, dgain) = run(&dy);
-        close("dx of f16", dx, &want, 2e-5)?;
-        close("dgain of f16", dgain, &want_gain, 2e-5)?;
+        let want_gain = cpu::rms_norm::backward(&mut rounded, &x, &gain, &inverse, &mut want);
+        let made = run(dy);
+        if made.y.dtype() != DType::F16 {
+            return Err(format!("what f16 is the gradient of is {:?}", made.y.dtype()));
+        }
+        close("dx of f16", made.dx, &want, 2e-5)?;
+        close("dgain of f16", made.dgain, &want_gain, 2e-5)?;
+        close("y of f16 once more", made.y, &rounded, 1e-3)?;
     }
     let mut dy = draw(seed, 8, n * d);
-    let clean = read(run(&upload(&dy, [n, d], device)).0)?;
+    let clean = read(run(upload(&dy, [n, d], device)).dx)?;
     dy[4 * d + 3] = f32::NAN;
-    let (dx, dgain) = run(&upload(&dy, [n, d], device));
-    let (mut dx, dgain) = (read(dx)?, read(dgain)?);
+    let made = run(upload(&dy, [n, d], device));
+    let (mut dx, dgain) = (read(made.dx)?, read(made.dgain)?);
     if dx[4 * d..][..d].iter().any(|x| x.is_finite()) || !dgain[3].is_nan() || dgain[4].is_nan() {
         return Err("a gradient that is not finite is lost, or goes astray".into());
     }
@@ -120,8 +132,8 @@ fn half_and_sick(device: &Device, seed: u64) -> Result<(), String> {
     same_bits("rows beside a sick one", &dx, &clean)?;
     let nothing = || upload(&[], [0, d], device);
     let (gain, inverse) = (upload(&gain, [1, d], device), upload(&[], [0, 1], device));
-    let (dx, dgain) = op::rms_norm_backward(&nothing(), &nothing(), &gain, &inverse, nothing());
-    if dx.dims() != [0, d] || read(dgain)? != vec![0.0; d] {
+    let made = op::rms_norm_backward(nothing(), &nothing(), &gain, &inverse, nothing());
+    if made.dx.dims() != [0, d] || made.y.dims() != [0, d] || read(made.dgain)? != vec![0.0; d] {
         return Err("nothing has a gradient".into());
     }
     Ok(())
@@ -133,6 +145,7 @@ pub const BACKWARD_MUTANTS: &[(&str, &str, &str)] = &[
     ("rms_norm_backward", "dx[first + i] += g", "dx[first + i] = g"),
     ("rms_norm_backward", "+= g * x[first + i]", "= g * x[first + i]"),
     ("rms_norm_backward", "dgain[part * width + i] = 0.0", "dgain[part * width + i] = 1.0"),
+    ("rms_norm_backward", "Elem(x[first + i] * r", "Elem(x[first + i]"),
     ("rms_norm_backward", "turn < ROWS", "turn + 1u < ROWS"),
     ("rms_norm_backward", "half = SIZE / 2u", "half = SIZE / 4u"),
 ];

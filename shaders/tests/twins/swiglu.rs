@@ -11,14 +11,17 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
         x[0] = if n % 2 == 0 { 200.0 } else { -200.0 };
         let mut want = vec![0.0; n * width];
         cpu::swiglu::forward(&x, width, &mut want);
-        let mut want_back = x.clone();
-        cpu::swiglu::backward(&mut want_back, &dy, width);
+        let (mut want_back, mut again) = (x.clone(), dy.clone());
+        cpu::swiglu::backward(&mut want_back, &mut again, width);
         let (on_x, on_dy) = (upload(&x, [n, 2 * width], device), upload(&dy, [n, width], device));
         let y = op::swiglu(&on_x);
         close(&format!("y {n}x{width}"), y.clone(), &want, 1e-5)?;
-        let dx = op::swiglu_backward(on_x.clone(), &on_dy);
+        let (dx, y_again) = op::swiglu_backward(on_x.clone(), on_dy.clone());
         close(&format!("gradient {n}x{width}"), dx.clone(), &want_back, 1e-5)?;
+        close(&format!("y once more, {n}x{width}"), y_again.clone(), &again, 1e-5)?;
+        close(&format!("y once more, {n}x{width}, against y"), y_again, &want, 1e-5)?;
         same_bits("what was replaced, held by another", &read(on_x)?, &x)?;
+        same_bits("the gradient of y, held by another", &read(on_dy)?, &dy)?;
         let recording = recording();
         let packed = upload(&x, [n, 2 * width], &recording).require_grad();
         let result = op::swiglu(&packed);
@@ -29,8 +32,8 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
     }
     half(device, seed)?;
     let nothing = op::swiglu(&upload(&[], [0, 8], device));
-    let nothing_back = op::swiglu_backward(upload(&[], [0, 8], device), &nothing);
-    if (nothing.dims(), nothing_back.dims()) != ([0, 4], [0, 8]) {
+    let (nothing_back, nothing_again) = op::swiglu_backward(upload(&[], [0, 8], device), nothing.clone());
+    if (nothing.dims(), nothing_back.dims(), nothing_again.dims()) != ([0, 4], [0, 8], [0, 4]) {
         return Err("nothing does not stay nothing".into());
     }
     // What is no number stays in its place.
@@ -44,7 +47,7 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
     // Backward each pair by itself, whether it is sick itself or its gradient is.
     let dy = draw(seed, 6, n * width);
     let run =
-        |x: &[f32], dy: &[f32]| read(op::swiglu_backward(upload(x, [n, 2 * width], device), &upload(dy, [n, width], device)));
+        |x: &[f32], dy: &[f32]| read(op::swiglu_backward(upload(x, [n, 2 * width], device), upload(dy, [n, width], device)).0);
     let mut sick_dy = dy.clone();
     (sick_dy[7], sick_dy[width + 9]) = (f32::NAN, f32::INFINITY);
     let mut got = run(&x, &sick_dy)?;
@@ -66,16 +69,17 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
 fn half(device: &Device, seed: u64) -> Result<(), String> {
     let (n, width) = (5, 63);
     let Some((x, rounded)) = upload_half(&draw(seed, 4, 2 * n * width), [n, 2 * width], device) else { return Ok(()) };
-    let Some((dy, dy_rounded)) = upload_half(&draw(seed, 5, n * width), [n, width], device) else { return Ok(()) };
+    let Some((dy, mut dy_rounded)) = upload_half(&draw(seed, 5, n * width), [n, width], device) else { return Ok(()) };
     let mut want = vec![0.0; n * width];
     cpu::swiglu::forward(&rounded, width, &mut want);
     close("y of f16", op::swiglu(&x), &want, 1e-3)?;
     let mut want = rounded;
-    cpu::swiglu::backward(&mut want, &dy_rounded, width);
-    let dx = op::swiglu_backward(x, &dy);
-    if dx.dtype() != DType::F16 {
-        return Err(format!("the gradient of f16 is {:?}", dx.dtype()));
+    cpu::swiglu::backward(&mut want, &mut dy_rounded, width);
+    let (dx, y) = op::swiglu_backward(x, dy);
+    if [dx.dtype(), y.dtype()] != [DType::F16; 2] {
+        return Err(format!("of f16 there came {:?} and {:?}", dx.dtype(), y.dtype()));
     }
+    close("y of f16 once more", y, &dy_rounded, 1e-3)?;
     close("gradient of f16", dx, &want, 1e-3)
 }
 
@@ -87,6 +91,7 @@ pub const MUTANTS: &[(&str, &str, &str)] = &[
     ("swiglu", "80.0", "1.0"),
     ("swiglu_backward", "(1.0 - s)", "s"),
     ("swiglu_backward", "(g * silu)", "(g * s)"),
+    ("swiglu_backward", "Elem(silu * up)", "Elem(s * up)"),
     ("swiglu_backward", "at >= shape.results", "at + 1u >= shape.results"),
     ("swiglu_backward", "group.y * groups.x + group.x", "group.x"),
 ];
