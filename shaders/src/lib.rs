@@ -3,6 +3,7 @@
 //!
 //! Never here: an async runtime, a socket, or what a model looks like; an operation knows shapes, not layers.
 
+pub mod autodiff;
 pub mod cpu;
 pub mod kernel;
 pub mod op;

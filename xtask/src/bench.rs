@@ -2,7 +2,7 @@
 //! Burn's own operations alone, with our kernels, and beside PyTorch where that is installed; and how memory grows.
 //! `cargo xtask bench codec`: the same question of the delta codecs.
 //!
-//! Each row is a process of its own (client/train/examples/bench.rs), so that one row's memory is not another's, and a
+//! Each row is a process of its own (client/train/examples/bench/), so that one row's memory is not another's, and a
 //! device that fails takes one row with it.
 
 mod claims;
@@ -191,13 +191,13 @@ fn brief(error: &anyhow::Error) -> String {
 fn measure(bench: &Program<'_>, device: Device, options: &Options, torch: Option<&torch::Torch>) -> Result<Machine> {
     let text = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
     let ways: &[&str] = match device.api.as_str() {
-        "flex" => &["ours"],
+        "flex" => &["autodiff", "nodes", "ours"],
         // Our kernels are WGSL.
         "cuda" => &["burn", "burn-bf16"],
-        _ => &["burn", "ours", "burn-f16", "ours-f16"],
+        _ => &["autodiff", "nodes", "burn", "ours", "burn-f16", "ours-f16"],
     };
-    // How memory grows does not depend on the type.
-    let full: Vec<&str> = ways.iter().copied().filter(|way| !way.contains('-')).collect();
+    // How memory grows does not depend on the type, and is a question to single operations.
+    let full: Vec<&str> = ways.iter().copied().filter(|way| ["burn", "ours"].contains(way)).collect();
     let growth = if options.no_memory { vec![] } else { growth(bench, &device, &full, options)? };
     if options.only_memory {
         return Ok(Machine { device, note: String::new(), ceiling: None, rows: vec![], starts: None, growth, guests: vec![] });

@@ -23,7 +23,7 @@ impl Compute {
     pub fn open(&self) -> Result<OpenDevice> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = preferences::threads_on(self.threads as usize, cores);
-        Ok(open_device(&DeviceSettings { choice: self.device.parse()?, threads, cache: None })?)
+        Ok(open_device(&DeviceSettings { choice: self.device.parse()?, threads, ..DeviceSettings::default() })?)
     }
 }
 

@@ -190,6 +190,9 @@ pub struct DeviceSettings {
     pub threads: usize,
     /// Folder where a GPU's runtime keeps what it tuned and compiled; `None` is its own default.
     pub cache: Option<PathBuf>,
+    /// Whether a GPU's queue does not give way to those of the owner's programs, as it otherwise does where the driver lets it:
+    /// to measure what giving way is good for.
+    pub insists: bool,
 }
 
 /// A device that was opened.
@@ -230,7 +233,7 @@ pub fn open(settings: &DeviceSettings) -> Result<OpenDevice, DeviceError> {
     let adapters = if settings.choice == DeviceChoice::Flex { &[] } else { adapters() };
     let s = if threads == 1 { "" } else { "s" };
     match choose(settings.choice, adapters)? {
-        Some(adapter) => open_adapter(adapter, settings.cache.clone()),
+        Some(adapter) => open_adapter(adapter, settings),
         None => {
             let name = format!("flex, {threads} thread{s}");
             Ok(OpenDevice::plain(Device::flex(), name, true, Precision::Full))
@@ -275,7 +278,7 @@ fn choose(choice: DeviceChoice, adapters: &[Adapter]) -> Result<Option<&Adapter>
     })
 }
 
-fn open_adapter(adapter: &Adapter, cache: Option<PathBuf>) -> Result<OpenDevice, DeviceError> {
+fn open_adapter(adapter: &Adapter, settings: &DeviceSettings) -> Result<OpenDevice, DeviceError> {
     // The runtime registers a device once; whoever asks again gets the same.
     static OPENED: Mutex<Vec<(usize, OpenDevice)>> = Mutex::new(Vec::new());
     let mut opened = OPENED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -284,11 +287,12 @@ fn open_adapter(adapter: &Adapter, cache: Option<PathBuf>) -> Result<OpenDevice,
         return Ok(OpenDevice { precision: Precision::best_on(&device.device), ..device.clone() });
     }
     let software = adapter.kind == AdapterKind::Software;
-    tuning::configure(if software { Tuning::Minimal } else { Tuning::Normal }, cache.clone());
+    let cache = settings.cache.as_deref();
+    tuning::configure(if software { Tuning::Minimal } else { Tuning::Normal }, settings.cache.clone());
     // A software adapter has no windows to draw.
-    let kept = cache.as_deref().filter(|_| !software);
+    let kept = cache.filter(|_| !software);
     let launches = submits::launches(&adapter.name, kept);
-    let (device, queue, gives_way) = start(adapter, launches)?;
+    let (device, queue, gives_way) = start(adapter, launches, settings.insists)?;
     tuning::leave_bandwidth_unknown(&device);
     let submits = Some(Submits::new(queue, launches, &adapter.name, kept));
     // A software adapter is for tests: what is fast on it says nothing.
@@ -297,15 +301,15 @@ fn open_adapter(adapter: &Adapter, cache: Option<PathBuf>) -> Result<OpenDevice,
         tuning::settle(&device, &key, folder, MEASURED_FOR);
     }
     let (name, precision) = (format!("{} ({})", adapter.name, adapter.api), Precision::best_on(&device));
-    let bearing = Bearing::of(&adapter.name, cache.as_deref());
+    let bearing = Bearing::of(&adapter.name, cache);
     let device = OpenDevice { submits, bearing, gives_way, ..OpenDevice::plain(device, name, software, precision) };
     opened.push((adapter.index, device.clone()));
     Ok(device)
 }
 
-/// Starts the runtime on an adapter, with a queue that gives way to all others where the driver has that, which is the last
-/// of what comes out; and says what matrix units there are.
-fn start(adapter: &Adapter, launches: Option<usize>) -> Result<(Device, wgpu::Queue, bool), DeviceError> {
+/// Starts the runtime on an adapter, with a queue that gives way to all others where the driver has that and it does not
+/// insist, which is the last of what comes out; and says what matrix units there are.
+fn start(adapter: &Adapter, launches: Option<usize>, insists: bool) -> Result<(Device, wgpu::Queue, bool), DeviceError> {
     let kind = match adapter.kind {
         AdapterKind::Discrete => DeviceKind::DiscreteGpu(adapter.nth_of_kind),
         AdapterKind::Integrated => DeviceKind::IntegratedGpu(adapter.nth_of_kind),
@@ -317,7 +321,7 @@ fn start(adapter: &Adapter, launches: Option<usize>) -> Result<(Device, wgpu::Qu
     let failed = |e: WgpuInitError| DeviceError::Open { name: adapter.name.clone(), reason: e.to_string() };
     if adapter.api == wgpu::Backend::Vulkan.to_string() {
         let (instance, adapters) = enumerate(wgpu::Backend::Vulkan);
-        if let Some((setup, low)) = adapters.get(adapter.index).and_then(|adapter| vulkan::open(&instance, adapter)) {
+        if let Some((setup, low)) = adapters.get(adapter.index).and_then(|adapter| vulkan::open(&instance, adapter, insists)) {
             let (queue, units) = (setup.queue.clone(), MatrixUnits::of(&setup.adapter));
             let device = options.setup(setup).init().map_err(failed)?;
             MatrixUnits::set(units);

@@ -11,7 +11,7 @@
 //! # let disk = nightjar_shared::disk::FolderDisk::open("state")?;
 //! use nightjar_train::*;
 //!
-//! let settings = DeviceSettings { choice: "auto".parse()?, threads: 1, cache: None };
+//! let settings = DeviceSettings { choice: "auto".parse()?, threads: 1, ..DeviceSettings::default() };
 //! let opened = open_device(&settings)?; // before anything else computes: it bounds the threads
 //! let mut trainer = Trainer::new(&spec, &flat, AdamWConfig::default(), 4, &opened.device)?;
 //! let shard = Shard::read(&compressed, 1024, 128, spec.vocab_size)?;

@@ -4,10 +4,10 @@
 
 use burn::tensor::wgpu::{WgpuSetup, wgpu};
 
-/// A device on this adapter, and whether its queue has low priority, as it has where the driver knows such a thing; `None`
-/// where the adapter is not to be opened by hand, or does not open.
-pub(crate) fn open(instance: &wgpu::Instance, adapter: &wgpu::Adapter) -> Option<(WgpuSetup, bool)> {
-    imp::open(instance, adapter)
+/// A device on this adapter, and whether its queue has low priority, as it has where the driver knows such a thing, unless it
+/// `insists` on its turn; `None` where the adapter is not to be opened by hand, or does not open.
+pub(crate) fn open(instance: &wgpu::Instance, adapter: &wgpu::Adapter, insists: bool) -> Option<(WgpuSetup, bool)> {
+    imp::open(instance, adapter, insists)
 }
 
 /// Whether the driver has queues of low priority.
@@ -30,7 +30,7 @@ fn features(adapter: &wgpu::Adapter) -> wgpu::Features {
 mod imp {
     use super::*;
 
-    pub fn open(_: &wgpu::Instance, _: &wgpu::Adapter) -> Option<(WgpuSetup, bool)> {
+    pub fn open(_: &wgpu::Instance, _: &wgpu::Adapter, _: bool) -> Option<(WgpuSetup, bool)> {
         None
     }
 
@@ -46,12 +46,12 @@ mod imp {
     use std::ffi::CStr;
     use wgpu::hal::{api::Vulkan, vulkan::CreateDeviceCallback};
 
-    pub fn open(instance: &wgpu::Instance, adapter: &wgpu::Adapter) -> Option<(WgpuSetup, bool)> {
+    pub fn open(instance: &wgpu::Instance, adapter: &wgpu::Adapter, insists: bool) -> Option<(WgpuSetup, bool)> {
         // SPIR-V wants more of a device than is asked for here, and an anchor node has no owner at its screen.
         if cfg!(feature = "vulkan") || adapter.get_info().backend != wgpu::Backend::Vulkan {
             return None;
         }
-        let low = priority(adapter).and_then(|name| Some((open_with(instance, adapter, Some(name)).ok()?, true)));
+        let low = priority(adapter).filter(|_| !insists).and_then(|name| Some((open_with(instance, adapter, Some(name)).ok()?, true)));
         low.or_else(|| Some((open_with(instance, adapter, None).ok()?, false)))
     }
 
@@ -125,7 +125,7 @@ mod tests {
         let adapters = read_sync(instance.enumerate_adapters(wgpu::Backends::VULKAN));
         assert!(!adapters.is_empty() || std::env::var("CI").as_deref() != Ok("true"), "no Vulkan: install mesa-vulkan-drivers");
         for adapter in adapters {
-            let (setup, low) = open(&instance, &adapter).expect("it opens");
+            let (setup, low) = open(&instance, &adapter, false).expect("it opens");
             assert_eq!(low, gives_way(&adapter));
             assert!(features(&adapter).contains(adapter.features() & wgpu::Features::SHADER_F16));
             assert!(!features(&adapter).contains(wgpu::Features::EXPERIMENTAL_RAY_QUERY));

@@ -44,7 +44,7 @@ fn opened() -> Option<OpenDevice> {
     // Nearly all of the time goes into compiling kernels, candidates for the same product among them (8 s); the
     // cache spares a later run the tuning.
     let cache = Some(env!("CARGO_TARGET_TMPDIR").into());
-    Some(open_device(&DeviceSettings { choice: DeviceChoice::Wgpu(None), threads: 0, cache }).unwrap())
+    Some(open_device(&DeviceSettings { choice: DeviceChoice::Wgpu(None), cache, ..DeviceSettings::default() }).unwrap())
 }
 
 /// The same if it has f16, as Mesa's software driver does under Vulkan.

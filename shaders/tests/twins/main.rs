@@ -8,6 +8,7 @@ mod cross_entropy;
 mod delta;
 mod layouts;
 mod mutants;
+mod nodes;
 mod product;
 mod rms_norm;
 mod rope;

@@ -53,7 +53,7 @@ impl Warm {
     fn train(&self, model: &ModelSpec, start: &[f32], text: &[u32], seed: u64) -> Result<Vec<f32>> {
         // A thread that computes alone already stays so.
         let _alone = compute_alone().ok();
-        let settings = DeviceSettings { choice: "flex".parse()?, threads: 1, cache: None };
+        let settings = DeviceSettings { choice: "flex".parse()?, threads: 1, ..DeviceSettings::default() };
         let device = open_device(&settings)?.device;
         let mut trainer = Trainer::new(model, start, AdamWConfig::default(), self.batch_samples, &device)?;
         let context = model.max_position_embeddings as usize;

@@ -12,9 +12,13 @@
 //! - `guest DEVICE idle|low|normal SECONDS`: how long a small piece of the owner's work takes on a GPU that does nothing else,
 //!   or trains in a queue of low priority, if the driver has such, or of normal priority
 //!
-//! DEVICE as in `nightjar run --device`; SIZE is 0.8M, 10M, 125M or 1B; WAY is `burn` (its own operations alone) or `ours`,
-//! either with products in `-f16` or, on CUDA, `-bf16`; on the processor there is one way only, the CPU twins.
+//! DEVICE as in `nightjar run --device`; SIZE is 0.8M, 10M, 125M or 1B; WAY is `autodiff` (Burn alone, its automatic
+//! differentiation included), `nodes` (the same with our operations in it), `burn` (our model, Burn's own operations) or `ours`,
+//! the last two with products in `-f16` or, on CUDA, `-bf16`; on the processor `burn` and `ours` are one, the CPU twins.
 
+mod autodiff;
+
+use autodiff::Autodiff;
 use burn::tensor::{Device, Distribution, FloatDType, Tensor, read_sync};
 use nightjar_shaders::{
     kernel,
@@ -48,7 +52,7 @@ fn main() {
         }
         ["memory", device, way, kind, tokens, vocabulary] => memory_of(device, way, kind, [tokens, vocabulary]),
         ["guest", device, priority, seconds] => guest(device, priority, seconds),
-        _ => Err("see the head of client/train/examples/bench.rs".into()),
+        _ => Err("see the head of client/train/examples/bench/main.rs".into()),
     };
     match outcome {
         Ok(value) => println!("{value}"),
@@ -85,7 +89,7 @@ fn processor() -> String {
 
 /// Opens a device with our kernels for everything, or for nothing, and with products of the type that the way names.
 fn open(choice: &str, way: &str) -> Result<OpenDevice, Box<dyn std::error::Error>> {
-    let settings = DeviceSettings { choice: choice.parse()?, threads: 0, cache: None };
+    let settings = DeviceSettings { choice: choice.parse()?, ..DeviceSettings::default() };
     let mut opened = open_device(&settings)?;
     let (kernels, half) = way.split_once('-').unwrap_or((way, ""));
     let (precision, dtype) = match half {
@@ -99,9 +103,9 @@ fn open(choice: &str, way: &str) -> Result<OpenDevice, Box<dyn std::error::Error
     }
     opened.precision = precision;
     tuning::set(match kernels {
-        "burn" => Choices::NONE,
-        "ours" => Choices::all(),
-        _ => return Err(format!("'{way}' is no way; use burn or ours").into()),
+        "burn" | "autodiff" => Choices::NONE,
+        "ours" | "nodes" => Choices::all(),
+        _ => return Err(format!("'{way}' is no way; use autodiff, nodes, burn or ours").into()),
     });
     Ok(opened)
 }
@@ -217,6 +221,36 @@ fn flops_per_token(spec: &ModelSpec, context: usize) -> f64 {
     (6 * matrices + 3 * attention) as f64
 }
 
+/// A model in training, ours or one of Burn alone.
+enum Trained {
+    Ours(Box<Trainer>, Precision),
+    Autodiff(Autodiff),
+}
+
+impl Trained {
+    fn new(way: &str, spec: &ModelSpec, flat: &[f32], portion: Portion, opened: &OpenDevice) -> Result<Self, ModelError> {
+        let (config, device, precision) = (AdamWConfig::default(), &opened.device, opened.precision);
+        if ["autodiff", "nodes"].contains(&way) {
+            return Ok(Trained::Autodiff(Autodiff::new(spec, flat, config, way == "nodes", device)));
+        }
+        let mut trainer = Trainer::new(spec, flat, config, portion.micro_batch, device)?;
+        trainer.set_portion(portion);
+        trainer.set_precision(precision);
+        Ok(Trained::Ours(Box::new(trainer), precision))
+    }
+
+    fn step(&mut self, batch: &Batch, lr: f64) -> Result<StepReport, Box<dyn std::error::Error>> {
+        match self {
+            Trained::Autodiff(model) => model.step(batch, lr),
+            Trained::Ours(trainer, precision) => {
+                let report = trainer.step(batch, lr)?;
+                let held = trainer.precision() == *precision;
+                if held { Ok(report) } else { Err("a step had to be made in f32".into()) }
+            }
+        }
+    }
+}
+
 fn train(choice: &str, size: &str, way: &str, shape: [&str; 2], seconds: &str, recompute: bool) -> Outcome {
     let [samples, context] = [shape[0].parse::<usize>()?, shape[1].parse::<usize>()?];
     let seconds: f64 = seconds.parse()?;
@@ -224,28 +258,23 @@ fn train(choice: &str, size: &str, way: &str, shape: [&str; 2], seconds: &str, r
     let flat = weights(&spec);
     let since = Instant::now();
     let opened = open(choice, way)?;
-    let mut trainer = Trainer::new(&spec, &flat, AdamWConfig::default(), samples, &opened.device)?;
+    let mut trained = Trained::new(way, &spec, &flat, Portion { micro_batch: samples, recompute }, &opened)?;
     drop(flat);
-    trainer.set_portion(Portion { micro_batch: samples, recompute });
-    trainer.set_precision(opened.precision);
     let tokens = tokens(&spec);
     let mut steps = 0;
-    let mut step = |trainer: &mut Trainer| {
+    let mut step = || {
         steps += 1;
-        trainer.step(&Batch::drawn(&tokens, context, 1, 0, steps, samples), 1e-4)
+        trained.step(&Batch::drawn(&tokens, context, 1, 0, steps, samples), 1e-4)
     };
-    let loss_first = step(&mut trainer)?.loss;
+    let loss_first = step()?.loss;
     let first_step_s = since.elapsed().as_secs_f64();
     // One more, since some kernels are tuned at their second use only; then what fits the time, at least two.
-    let report = step(&mut trainer)?;
+    let report = step()?;
     let (start, mut times) = (Instant::now(), vec![]);
     while times.len() < 2 || start.elapsed().as_secs_f64() < seconds {
         let since = Instant::now();
-        step(&mut trainer)?;
+        step()?;
         times.push(since.elapsed().as_secs_f64());
-    }
-    if trainer.precision() != opened.precision {
-        return Err("a step had to be made in f32".into());
     }
     let mean = times.iter().sum::<f64>() / times.len() as f64;
     times.sort_by(f64::total_cmp);
@@ -270,7 +299,7 @@ fn start(choice: &str, size: &str, shape: [&str; 2], folder: &str) -> Outcome {
     let spec = spec(size, context as u32)?;
     let (flat, tokens) = (weights(&spec), tokens(&spec));
     let since = Instant::now();
-    let opened = open_device(&DeviceSettings { choice: choice.parse()?, threads: 0, cache: Some(folder.into()) })?;
+    let opened = open_device(&DeviceSettings { choice: choice.parse()?, cache: Some(folder.into()), ..DeviceSettings::default() })?;
     let mut trainer = Trainer::new(&spec, &flat, AdamWConfig::default(), samples, &opened.device)?;
     trainer.set_precision(opened.precision);
     trainer.step(&Batch::drawn(&tokens, context, 1, 0, 1, samples), 1e-4)?;
@@ -317,8 +346,10 @@ fn guest(choice: &str, priority: &str, seconds: &str) -> Outcome {
     let frames = (60.0 * seconds.parse::<f64>()?) as usize;
     let trains = match priority {
         "idle" => None,
-        "low" => Some(open(choice, "ours")?.device),
-        "normal" => Some(Device::wgpu_options().init()?),
+        "low" | "normal" => {
+            let settings = DeviceSettings { choice: choice.parse()?, insists: priority == "normal", ..DeviceSettings::default() };
+            Some(open_device(&settings)?.device)
+        }
         _ => return Err(format!("'{priority}' is no priority; use idle, low or normal").into()),
     };
     tuning::set(Choices::all());
