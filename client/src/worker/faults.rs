@@ -4,7 +4,7 @@
 //! which goes on from the checkpoint. Not every panic is the end: kernels that do not compile are tried and given up that way.
 
 use nightjar_shared::wire::limits;
-use nightjar_train::work::Live;
+use nightjar_train::work::{Live, Signs};
 use std::{
     panic::{self, PanicHookInfo},
     sync::{Arc, OnceLock},
@@ -30,6 +30,23 @@ fn patience(has_panicked: bool, in_steps: bool) -> u32 {
     }
 }
 
+/// What has been seen of a worker, look by look.
+#[derive(Default)]
+struct Watch {
+    last: Option<Signs>,
+    /// Looks in a row without a sign.
+    still: u32,
+}
+
+impl Watch {
+    /// Whether one look more shows that it does not move any more.
+    fn is_over(&mut self, signs: Option<Signs>, has_panicked: bool) -> bool {
+        self.still = if signs.is_some() && signs == self.last { self.still.saturating_add(1) } else { 0 };
+        self.last = signs;
+        self.still >= patience(has_panicked, signs.is_some_and(|signs| signs.in_steps))
+    }
+}
+
 /// From now on a worker that stands still is ended by `end`, which is told why.
 pub(super) fn watch(live: Arc<Live>, end: fn(&str)) {
     static PANIC: OnceLock<String> = OnceLock::new();
@@ -39,14 +56,12 @@ pub(super) fn watch(live: Arc<Live>, end: fn(&str)) {
         PANIC.get_or_init(|| words(info));
     }));
     thread::spawn(move || {
-        let mut still = 0u32;
+        let mut watch = Watch::default();
         loop {
-            let before = live.signs();
-            thread::sleep(LOOK_EVERY);
-            still = if before.is_some() && live.signs() == before { still.saturating_add(1) } else { 0 };
-            if still >= patience(PANIC.get().is_some(), before.is_some_and(|signs| signs.in_steps)) {
+            if watch.is_over(live.signs(), PANIC.get().is_some()) {
                 end(PANIC.get().map_or("it does not answer any more", |words| words));
             }
+            thread::sleep(LOOK_EVERY);
         }
     });
 }
@@ -55,4 +70,33 @@ pub(super) fn watch(live: Arc<Live>, end: fn(&str)) {
 fn words(info: &PanicHookInfo) -> String {
     let said = info.payload_as_str().unwrap_or("without a word").split_whitespace().collect::<Vec<_>>().join(" ");
     limits::tame(&said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks that it takes until a worker is given up which gives this sign and no other; `None`: not within a day.
+    fn looks(signs: Option<Signs>, has_panicked: bool) -> Option<u32> {
+        let mut watch = Watch::default();
+        (0..24 * 3600 / LOOK_EVERY.as_secs() as u32).find(|_| watch.is_over(signs, has_panicked))
+    }
+
+    #[test]
+    fn who_does_not_move_is_given_up_and_nobody_else() {
+        let signs = |count, in_steps| Some(Signs { count, in_steps });
+        assert_eq!(looks(signs(7, true), true), Some(2));
+        assert_eq!(looks(signs(7, false), true), Some(40), "a job that reads or writes");
+        assert_eq!(looks(signs(7, true), false), Some(112), "the first step of all, a quarter of an hour");
+        assert_eq!(looks(signs(7, false), false), None, "a slow disk");
+        assert_eq!(looks(None, true), None, "no job, nothing to be late with");
+        // One sign, and all patience is there again; a nap between two looks is one look.
+        let mut watch = Watch::default();
+        let moves = (0..1000).map(|look| watch.is_over(signs(look / 2, true), true));
+        assert!(moves.into_iter().all(|over| !over));
+        // From steps to what is around them: not still.
+        let mut watch = Watch::default();
+        let turns = (0..1000).map(|look| watch.is_over(signs(1, look % 2 == 0), true));
+        assert!(turns.into_iter().all(|over| !over));
+    }
 }
