@@ -14,7 +14,12 @@ pub(super) fn open(args: &Serve, state: &Path) -> Result<OpenDevice> {
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = preferences::threads_on(args.compute.threads as usize, cores);
-    Ok(open_device(&DeviceSettings { choice, threads, cache: Some(state.join(super::sandbox::CACHE)), ..DeviceSettings::default() })?)
+    Ok(open_device(&DeviceSettings {
+        choice,
+        threads,
+        cache: Some(state.join(super::sandbox::CACHE)),
+        ..DeviceSettings::default()
+    })?)
 }
 
 /// The best GPU whose name is not among these, else the processor.

@@ -51,7 +51,8 @@ mod imp {
         if cfg!(feature = "vulkan") || adapter.get_info().backend != wgpu::Backend::Vulkan {
             return None;
         }
-        let low = priority(adapter).filter(|_| !insists).and_then(|name| Some((open_with(instance, adapter, Some(name)).ok()?, true)));
+        let low =
+            priority(adapter).filter(|_| !insists).and_then(|name| Some((open_with(instance, adapter, Some(name)).ok()?, true)));
         low.or_else(|| Some((open_with(instance, adapter, None).ok()?, false)))
     }
 

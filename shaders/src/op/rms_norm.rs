@@ -57,13 +57,7 @@ pub struct RmsNormBackward {
 }
 
 /// The gradient of [`rms_norm`], given that in its result (of any type), `dy`; that in `x` is added to `dx`.
-pub fn rms_norm_backward(
-    dy: Tensor<2>,
-    x: &Tensor<2>,
-    gain: &Tensor<2>,
-    inverse: &Tensor<2>,
-    dx: Tensor<2>,
-) -> RmsNormBackward {
+pub fn rms_norm_backward(dy: Tensor<2>, x: &Tensor<2>, gain: &Tensor<2>, inverse: &Tensor<2>, dx: Tensor<2>) -> RmsNormBackward {
     let [n, d] = x.dims();
     if let (Some(x), Some(gain), Some(inverse)) = (Source::of(x), Source::of(gain), Source::of(inverse)) {
         let [mut dy, mut dx] = [dy, dx].map(|t| Target::of(t).expect("all operands are on one device"));

@@ -103,9 +103,11 @@ fn open(choice: &str, way: &str) -> Result<OpenDevice, Box<dyn std::error::Error
     }
     opened.precision = precision;
     tuning::set(match kernels {
-        "burn" | "autodiff" => Choices::NONE,
-        "ours" | "nodes" => Choices::all(),
-        _ => return Err(format!("'{way}' is no way; use autodiff, nodes, burn or ours").into()),
+        "burn" => Choices::NONE,
+        "ours" => Choices::all(),
+        "autodiff" if half.is_empty() => Choices::NONE,
+        "nodes" if half.is_empty() => Choices::all(),
+        _ => return Err(format!("'{way}' is no way; use autodiff, nodes, burn or ours, the last two with -f16 or -bf16").into()),
     });
     Ok(opened)
 }
@@ -299,7 +301,8 @@ fn start(choice: &str, size: &str, shape: [&str; 2], folder: &str) -> Outcome {
     let spec = spec(size, context as u32)?;
     let (flat, tokens) = (weights(&spec), tokens(&spec));
     let since = Instant::now();
-    let opened = open_device(&DeviceSettings { choice: choice.parse()?, cache: Some(folder.into()), ..DeviceSettings::default() })?;
+    let opened =
+        open_device(&DeviceSettings { choice: choice.parse()?, cache: Some(folder.into()), ..DeviceSettings::default() })?;
     let mut trainer = Trainer::new(&spec, &flat, AdamWConfig::default(), samples, &opened.device)?;
     trainer.set_precision(opened.precision);
     trainer.step(&Batch::drawn(&tokens, context, 1, 0, 1, samples), 1e-4)?;

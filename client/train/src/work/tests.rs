@@ -74,7 +74,8 @@ fn train_live(
     live: &Live,
     say: &dyn Fn(from_worker::Body),
 ) -> Result<Trained, WorkError> {
-    let device = open_device(&DeviceSettings { choice: "flex".parse().unwrap(), threads: 1, ..DeviceSettings::default() }).unwrap();
+    let device =
+        open_device(&DeviceSettings { choice: "flex".parse().unwrap(), threads: 1, ..DeviceSettings::default() }).unwrap();
     let room = Room { disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live, stop, say };
     Bench::new(device.device).train(job, &room)
 }
@@ -414,7 +415,8 @@ fn a_portion_that_took_the_worker_down_is_not_tried_again() {
     let slice = Some(Slice { samples: STEPS * STEPS, ..job.slice.clone().unwrap() });
     let job = Train { run_spec_json: spec.to_string(), slice, ..job };
     let cache = folder.path().join("cache");
-    let flex = || open_device(&DeviceSettings { choice: "flex".parse().unwrap(), threads: 1, ..DeviceSettings::default() }).unwrap();
+    let flex =
+        || open_device(&DeviceSettings { choice: "flex".parse().unwrap(), threads: 1, ..DeviceSettings::default() }).unwrap();
     let start = || OpenDevice { bearing: Bearing::of("a GPU", Some(&cache)), ..flex() };
     let spec: RunSpec = serde_json::from_value(spec).unwrap();
     let (live, stop) = (Live::default(), AtomicBool::new(false));
