@@ -64,7 +64,7 @@ impl Device {
 
     /// Waits until it has told its owner this so often.
     fn has_told(&self, words: &str, times: usize) {
-        until(words, || (self.says(&["log"]).stdout.matches(words).count() >= times).then_some(()));
+        until(words, || (self.says(&["log", "--lines", "1000"]).stdout.matches(words).count() >= times).then_some(()));
     }
 }
 
