@@ -226,14 +226,14 @@ fn flops_per_token(spec: &ModelSpec, context: usize) -> f64 {
 /// A model in training, ours or one of Burn alone.
 enum Trained {
     Ours(Box<Trainer>, Precision),
-    Autodiff(Autodiff),
+    Autodiff(Box<Autodiff>),
 }
 
 impl Trained {
     fn new(way: &str, spec: &ModelSpec, flat: &[f32], portion: Portion, opened: &OpenDevice) -> Result<Self, ModelError> {
         let (config, device, precision) = (AdamWConfig::default(), &opened.device, opened.precision);
         if ["autodiff", "nodes"].contains(&way) {
-            return Ok(Trained::Autodiff(Autodiff::new(spec, flat, config, way == "nodes", device)));
+            return Ok(Trained::Autodiff(Box::new(Autodiff::new(spec, flat, config, way == "nodes", device))));
         }
         let mut trainer = Trainer::new(spec, flat, config, portion.micro_batch, device)?;
         trainer.set_portion(portion);
