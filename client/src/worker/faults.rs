@@ -76,7 +76,7 @@ fn words(info: &PanicHookInfo) -> String {
 mod tests {
     use super::*;
 
-    /// Looks that it takes until a worker is given up which gives this sign and no other; `None`: not within a day.
+    /// Looks after the first until a worker is given up which gives this sign and no other; `None`: not within a day.
     fn looks(signs: Option<Signs>, has_panicked: bool) -> Option<u32> {
         let mut watch = Watch::default();
         (0..24 * 3600 / LOOK_EVERY.as_secs() as u32).find(|_| watch.is_over(signs, has_panicked))

@@ -190,9 +190,9 @@ pub struct DeviceSettings {
     pub threads: usize,
     /// Folder where a GPU's runtime keeps what it tuned and compiled; `None` is its own default.
     pub cache: Option<PathBuf>,
-    /// Whether a GPU's queue does not give way to those of the owner's programs, as it otherwise does where the driver lets it:
-    /// to measure what giving way is good for.
-    pub insists: bool,
+    /// Whether a GPU's queue has normal priority even where the driver has a low one: to measure what that is good for. Of no
+    /// effect on a device that is open already.
+    pub normal_priority: bool,
 }
 
 /// A device that was opened.
@@ -292,7 +292,7 @@ fn open_adapter(adapter: &Adapter, settings: &DeviceSettings) -> Result<OpenDevi
     // A software adapter has no windows to draw.
     let kept = cache.filter(|_| !software);
     let launches = submits::launches(&adapter.name, kept);
-    let (device, queue, gives_way) = start(adapter, launches, settings.insists)?;
+    let (device, queue, gives_way) = start(adapter, launches, settings.normal_priority)?;
     tuning::leave_bandwidth_unknown(&device);
     let submits = Some(Submits::new(queue, launches, &adapter.name, kept));
     // A software adapter is for tests: what is fast on it says nothing.
@@ -307,9 +307,9 @@ fn open_adapter(adapter: &Adapter, settings: &DeviceSettings) -> Result<OpenDevi
     Ok(device)
 }
 
-/// Starts the runtime on an adapter, with a queue that gives way to all others where the driver has that and it does not
-/// insist, which is the last of what comes out; and says what matrix units there are.
-fn start(adapter: &Adapter, launches: Option<usize>, insists: bool) -> Result<(Device, wgpu::Queue, bool), DeviceError> {
+/// Starts the runtime on an adapter, and says what matrix units there are. Gives the device, its queue, and whether that gives
+/// way to all others: where the driver has such queues, unless it is to have `normal_priority`.
+fn start(adapter: &Adapter, launches: Option<usize>, normal_priority: bool) -> Result<(Device, wgpu::Queue, bool), DeviceError> {
     let kind = match adapter.kind {
         AdapterKind::Discrete => DeviceKind::DiscreteGpu(adapter.nth_of_kind),
         AdapterKind::Integrated => DeviceKind::IntegratedGpu(adapter.nth_of_kind),
@@ -321,7 +321,9 @@ fn start(adapter: &Adapter, launches: Option<usize>, insists: bool) -> Result<(D
     let failed = |e: WgpuInitError| DeviceError::Open { name: adapter.name.clone(), reason: e.to_string() };
     if adapter.api == wgpu::Backend::Vulkan.to_string() {
         let (instance, adapters) = enumerate(wgpu::Backend::Vulkan);
-        if let Some((setup, low)) = adapters.get(adapter.index).and_then(|adapter| vulkan::open(&instance, adapter, insists)) {
+        if let Some((setup, low)) =
+            adapters.get(adapter.index).and_then(|adapter| vulkan::open(&instance, adapter, normal_priority))
+        {
             let (queue, units) = (setup.queue.clone(), MatrixUnits::of(&setup.adapter));
             let device = options.setup(setup).init().map_err(failed)?;
             MatrixUnits::set(units);

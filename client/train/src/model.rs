@@ -294,7 +294,7 @@ impl Pass<'_> {
         Some((x, kept))
     }
 
-    /// A layer up to SwiGLU and its last product.
+    /// A layer up to gate and up; SwiGLU and the last product are the caller's.
     fn layer(&self, l: usize, x: Tensor<2>) -> LayerTape {
         let (h1, inverse1) = self.norm(&x, self.operands.layer(l, NORM1));
         let (attended, saved) = op::attention(self.product(&h1, l, QKV), self.shape, &self.tables);

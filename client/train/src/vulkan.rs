@@ -4,10 +4,10 @@
 
 use burn::tensor::wgpu::{WgpuSetup, wgpu};
 
-/// A device on this adapter, and whether its queue has low priority, as it has where the driver knows such a thing, unless it
-/// `insists` on its turn; `None` where the adapter is not to be opened by hand, or does not open.
-pub(crate) fn open(instance: &wgpu::Instance, adapter: &wgpu::Adapter, insists: bool) -> Option<(WgpuSetup, bool)> {
-    imp::open(instance, adapter, insists)
+/// A device on this adapter, and whether its queue has low priority: where the driver knows such a thing, unless it is to have
+/// `normal_priority`. `None` where the adapter is not to be opened by hand, or does not open.
+pub(crate) fn open(instance: &wgpu::Instance, adapter: &wgpu::Adapter, normal_priority: bool) -> Option<(WgpuSetup, bool)> {
+    imp::open(instance, adapter, normal_priority)
 }
 
 /// Whether the driver has queues of low priority.
@@ -46,13 +46,14 @@ mod imp {
     use std::ffi::CStr;
     use wgpu::hal::{api::Vulkan, vulkan::CreateDeviceCallback};
 
-    pub fn open(instance: &wgpu::Instance, adapter: &wgpu::Adapter, insists: bool) -> Option<(WgpuSetup, bool)> {
+    pub fn open(instance: &wgpu::Instance, adapter: &wgpu::Adapter, normal_priority: bool) -> Option<(WgpuSetup, bool)> {
         // SPIR-V wants more of a device than is asked for here, and an anchor node has no owner at its screen.
         if cfg!(feature = "vulkan") || adapter.get_info().backend != wgpu::Backend::Vulkan {
             return None;
         }
-        let low =
-            priority(adapter).filter(|_| !insists).and_then(|name| Some((open_with(instance, adapter, Some(name)).ok()?, true)));
+        let low = priority(adapter)
+            .filter(|_| !normal_priority)
+            .and_then(|name| Some((open_with(instance, adapter, Some(name)).ok()?, true)));
         low.or_else(|| Some((open_with(instance, adapter, None).ok()?, false)))
     }
 

@@ -181,8 +181,8 @@ fn what_half_the_width_cannot_hold_is_trained_in_full() {
     assert_eq!((half.1, half.0), (Precision::Full, full.0));
 }
 
-/// What a portion is reckoned to take is about what the runtime comes to hold, sample by sample: neither takes an owner's
-/// GPU by surprise nor leaves half of what it may have unused.
+/// What a portion is reckoned to take is about what the runtime comes to hold, sample by sample, in f32 and with a context of
+/// one block: it neither takes an owner's GPU by surprise nor leaves half of what it may have unused.
 #[test]
 fn a_portion_takes_about_what_is_reckoned() {
     let Some(opened) = opened() else { return };

@@ -1,4 +1,4 @@
-//! One launch of a kernel as a Burn operation: the only extension there is, whatever the kernel. Fusion sees an opaque
+//! One launch of a kernel as a Burn operation: one extension, whatever the kernel. Fusion sees an opaque
 //! operation with so many tensors in and out, and puts it in its place among Burn's own.
 
 use super::{Kernel, Parameters};

@@ -70,6 +70,13 @@ impl Tables {
     }
 }
 
+impl Tables {
+    /// Whether they are of a device that records.
+    pub(crate) fn is_autodiff(&self) -> bool {
+        self.cos.is_autodiff()
+    }
+}
+
 /// What [`attention_backward`] reads.
 #[derive(Clone, Debug)]
 pub struct Saved(Way);

@@ -41,7 +41,7 @@ pub fn swiglu(gate_up: &Tensor<2>) -> Tensor<2> {
 pub fn swiglu_backward(gate_up: Tensor<2>, dy: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
     let [n, width] = dy.dims();
     if is_host(&dy.device()) {
-        let [mut gate_up, mut dy] = [gate_up, dy].map(|t| Target::of(t).expect("is_host said so"));
+        let [mut gate_up, mut dy] = [gate_up, dy].map(|t| Target::of(t).expect("all operands are on one device"));
         cpu::swiglu::backward(gate_up.slice(), dy.slice(), width);
         return (gate_up.tensor(), dy.tensor());
     }

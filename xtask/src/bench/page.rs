@@ -17,8 +17,8 @@ How to read it: a row trains one model on random tokens, in a process of its own
 as fit some seconds. *Model FLOP/s* counts what the model needs (six operations a weight and token, and causal attention's
 products), not what is computed a second time; its share is of the device's *ceiling*, a large matrix product of the same
 type through the same runtime, by Burn or our kernel, whichever is faster. *Memory* is the peak: of a GPU what its runtime holds, of the processor the whole process.
-*autodiff* is Burn alone: the model in plain tensor operations, its gradients by Burn's automatic differentiation; *nodes* has
-our operations in that graph. *burn* is our own passes forward and backward, of Burn's operations; *ours* takes our kernel
+*autodiff* is Burn alone, but for the optimizer's formula: the model in plain tensor operations, its gradients by Burn's automatic
+differentiation; *nodes* is the same model made of our operations. *burn* is our own passes forward and backward, of Burn's operations; *ours* takes our kernel
 wherever there is one (a start on a new device measures each and takes those that gain). On the processor (`flex`) *ours* is the
 CPU twins. Products are in f32 unless a row says f16 or bf16; weights and sums always are. PyTorch's rows are the same model, batch
 and optimizer in the same run, where `python3`, or what `--python FILE` names, has it.

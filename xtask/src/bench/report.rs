@@ -101,7 +101,7 @@ impl Shape {
 #[derive(Serialize, Deserialize)]
 pub struct Row {
     pub size: String,
-    /// `burn` or `ours`, maybe with the type of products behind it, or a way of PyTorch.
+    /// `autodiff`, `nodes`, `burn` or `ours`, maybe with the type of products behind it, or a way of PyTorch.
     pub way: String,
     pub shape: String,
     pub outcome: Result<Trained, String>,

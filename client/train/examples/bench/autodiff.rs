@@ -1,9 +1,8 @@
-//! The model as Burn's users write it, from Burn alone: plain tensor operations, Burn's attention, and gradients by Burn's
-//! automatic differentiation. What our hand-written passes and kernels are measured against; it shares no line with them but
-//! the update's formula. And the same model made of our operations, as nodes of Burn's graph.
+//! The model as Burn's users write it, from Burn alone but for the optimizer's update: plain tensor operations, Burn's attention,
+//! and gradients by Burn's automatic differentiation. What our hand-written passes and kernels are measured against. And the same model made of our operations, as nodes of Burn's graph.
 
 use burn::tensor::{
-    Device, Int, Tensor, TensorData,
+    Device, Int, Tensor, TensorData, Transaction,
     activation::{log_softmax, silu},
     module::attention,
     ops::AttentionModuleOptions,
@@ -57,13 +56,13 @@ impl Autodiff {
         let gradients = loss.backward();
         let gradients: Option<Vec<Tensor<2>>> = self.parameters.iter().map(|p| p.grad(&gradients)).collect();
         let gradients = gradients.ok_or("a parameter has no gradient")?;
-        let number = |t: Tensor<1>| t.try_into_data().map(|data| data.iter::<f64>().sum::<f64>());
-        let (loss, mut squares) = (number(loss)?, 0.0);
-        for gradient in &gradients {
-            squares += number((gradient.clone() * gradient.clone()).sum())?;
-        }
-        self.update(gradients, squares.sqrt(), lr);
-        Ok(StepReport { loss, grad_norm: squares.sqrt(), tokens: batch.tokens() as u64 })
+        // All that is read of a step, in one transaction.
+        let squares = gradients.iter().map(|gradient| (gradient.clone() * gradient.clone()).sum());
+        let all = squares.fold(Transaction::default().register(loss.inner()), |all, squares| all.register(squares));
+        let mut numbers = all.try_execute()?.into_iter().map(|data| data.iter::<f64>().sum::<f64>());
+        let (loss, norm) = (numbers.next().ok_or("no loss")?, numbers.sum::<f64>().sqrt());
+        self.update(gradients, norm, lr);
+        Ok(StepReport { loss, grad_norm: norm, tokens: batch.tokens() as u64 })
     }
 
     fn loss(&self, tokens: &[u32], targets: &[u32], context: usize) -> Tensor<1> {
@@ -114,7 +113,10 @@ impl Autodiff {
         let shape = Heads { batch: tokens.len() / context, context, heads, kv, size: self.spec.head_size() };
         let tables = Tables::new(context, shape, self.spec.rope_theta, &self.device.clone().without_autodiff());
         let mut parameters = self.parameters.iter().cloned();
-        let mut next = |many: usize| Tensor::cat(parameters.by_ref().take(many).collect(), 0);
+        let mut next = |many: usize| {
+            let mut all: Vec<Tensor<2>> = parameters.by_ref().take(many).collect();
+            if many == 1 { all.remove(0) } else { Tensor::cat(all, 0) }
+        };
         let table: Tensor<2> = next(1);
         let tokens: Vec<i32> = tokens.iter().map(|t| *t as i32).collect();
         let mut x = table.clone().select(0, Tensor::<1, Int>::from_data(&tokens[..], &self.device));

@@ -260,6 +260,9 @@ fn train(choice: &str, size: &str, way: &str, shape: [&str; 2], seconds: &str, r
     let flat = weights(&spec);
     let since = Instant::now();
     let opened = open(choice, way)?;
+    if recompute && ["autodiff", "nodes"].contains(&way) {
+        return Err("this way keeps all; only burn and ours compute anew".into());
+    }
     let mut trained = Trained::new(way, &spec, &flat, Portion { micro_batch: samples, recompute }, &opened)?;
     drop(flat);
     let tokens = tokens(&spec);
@@ -350,7 +353,8 @@ fn guest(choice: &str, priority: &str, seconds: &str) -> Outcome {
     let trains = match priority {
         "idle" => None,
         "low" | "normal" => {
-            let settings = DeviceSettings { choice: choice.parse()?, insists: priority == "normal", ..DeviceSettings::default() };
+            let settings =
+                DeviceSettings { choice: choice.parse()?, normal_priority: priority == "normal", ..DeviceSettings::default() };
             Some(open_device(&settings)?.device)
         }
         _ => return Err(format!("'{priority}' is no priority; use idle, low or normal").into()),
