@@ -127,6 +127,7 @@ mod tests {
         let adapters = read_sync(instance.enumerate_adapters(wgpu::Backends::VULKAN));
         assert!(!adapters.is_empty() || std::env::var("CI").as_deref() != Ok("true"), "no Vulkan: install mesa-vulkan-drivers");
         for adapter in adapters {
+            assert!(!open(&instance, &adapter, true).expect("it opens").1, "a queue of normal priority was asked for");
             let (setup, low) = open(&instance, &adapter, false).expect("it opens");
             assert_eq!(low, gives_way(&adapter));
             assert!(features(&adapter).contains(adapter.features() & wgpu::Features::SHADER_F16));

@@ -1,5 +1,6 @@
 //! The model as Burn's users write it, from Burn alone but for the optimizer's update: plain tensor operations, Burn's attention,
-//! and gradients by Burn's automatic differentiation. What our hand-written passes and kernels are measured against. And the same model made of our operations, as nodes of Burn's graph.
+//! and gradients by Burn's automatic differentiation. What our hand-written passes and kernels are measured against. And the same
+//! model made of our operations, as nodes of Burn's graph.
 
 use burn::tensor::{
     Device, Int, Tensor, TensorData, Transaction,
@@ -20,7 +21,7 @@ pub struct Autodiff {
     config: AdamWConfig,
     /// Where what is done is recorded.
     device: Device,
-    /// Whether of our operations.
+    /// Whether it is made of our operations.
     nodes: bool,
     /// In flat order, one a tensor of the spec.
     parameters: Vec<Tensor<2>>,
