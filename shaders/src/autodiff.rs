@@ -41,7 +41,7 @@ pub fn rms_norm(x: &Tensor<2>, gain: &Tensor<2>, eps: f64) -> Tensor<2> {
 pub fn swiglu(gate_up: &Tensor<2>) -> Tensor<2> {
     let below = gate_up.clone().inner();
     let y = op::swiglu(&below);
-    node([gate_up, &constant(gate_up)], y, move |dy| [Some(op::swiglu_backward(below, dy).0), None])
+    node([gate_up, &constant(gate_up)], y, move |dy| [Some(op::swiglu_backward(below, dy).dgate_up), None])
 }
 
 /// [`op::attention`]; `tables` are of the device below the graph.

@@ -102,7 +102,7 @@ fn a_clock_that_is_set_is_told_of_and_costs_nothing() {
     agent.kill();
     device.set_clock(0);
     let _agent = device.start(&library);
-    let status = until("an agent that answers", || device.status());
+    let status = until("an agent that has decided", || device.status().filter(|s| s["why"]["kind"] != "starting"));
     assert_eq!(status["why"]["kind"], "paused", "{status}");
     device.says(&["resume"]).good();
     grows(device.merged());

@@ -25,9 +25,10 @@ impl Home {
         Home { place, coordinator }
     }
 
+    /// An agent that has looked at the computer once: until then it says no more than that it is starting.
     fn start(&self) -> Running {
         let agent = self.place.start_volunteer("den");
-        until("an agent that answers", || self.status());
+        self.stands("an agent that has decided", |s| s["why"]["kind"] != "starting");
         agent
     }
 

@@ -154,7 +154,8 @@ fn a_volunteer_joins_trains_pauses_and_changes_a_preference() {
 
     // The volunteer has an invite and nothing else.
     state("Not part of a run");
-    assert_eq!(browser.text("#sentence"), "This computer has not joined a run yet.");
+    let reason = "This computer has not joined a run yet.";
+    until(reason, || (browser.text("#sentence") == reason).then_some(()));
     let invite = place.invite("volunteer");
     let refused = |pasted: &str, words: &str| {
         browser.write("#invite", pasted);

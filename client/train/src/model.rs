@@ -324,11 +324,11 @@ impl Pass<'_> {
         // For y = x·wᵀ: dw = dyᵀ·x and dx = dy·w.
         let w = |part| self.operands.layer(l, part);
         let dy = dx.clone().cast(self.dtype());
-        let (dgate_up, activated) = op::swiglu_backward(tape.gate_up, op::linear_backward(&dy, w(DOWN)));
-        blocks.push_matrix(dy, activated);
-        let dh2 = op::linear_backward(&dgate_up, w(GATE_UP));
+        let swiglu = op::swiglu_backward(tape.gate_up, op::linear_backward(&dy, w(DOWN)));
+        blocks.push_matrix(dy, swiglu.y);
+        let dh2 = op::linear_backward(&swiglu.dgate_up, w(GATE_UP));
         let norm2 = op::rms_norm_backward(dh2, &tape.middle, w(NORM2), &tape.inverse2, dx);
-        blocks.push_matrix(dgate_up, norm2.y);
+        blocks.push_matrix(swiglu.dgate_up, norm2.y);
         blocks.push(norm2.dgain);
         let dy = norm2.dx.clone().cast(self.dtype());
         let dqkv = op::attention_backward(op::linear_backward(&dy, w(OUT)), tape.saved, self.shape, &self.tables);

@@ -28,4 +28,4 @@ pub use linear::{linear, linear_backward, linear_backward_weight, linear_onto};
 pub use product::product;
 pub use rms_norm::{RmsNormBackward, rms_norm, rms_norm_backward};
 pub use rope::rope;
-pub use swiglu::{swiglu, swiglu_backward};
+pub use swiglu::{SwigluBackward, swiglu, swiglu_backward};

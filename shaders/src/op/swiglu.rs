@@ -37,19 +37,27 @@ pub fn swiglu(gate_up: &Tensor<2>) -> Tensor<2> {
     (gate.clone() * sigmoid(gate) * up).cast(gate_up.dtype())
 }
 
-/// The gradient of [`swiglu`] in its packed input, given that in its result; and the result, which need not be kept.
-pub fn swiglu_backward(gate_up: Tensor<2>, dy: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+/// What [`swiglu_backward`] makes.
+pub struct SwigluBackward {
+    /// The gradient in the packed rows.
+    pub dgate_up: Tensor<2>,
+    /// The result of [`swiglu`] once more: it need not be kept.
+    pub y: Tensor<2>,
+}
+
+/// The gradient of [`swiglu`], given that in its result, `dy`.
+pub fn swiglu_backward(gate_up: Tensor<2>, dy: Tensor<2>) -> SwigluBackward {
     let [n, width] = dy.dims();
     if is_host(&dy.device()) {
         let [mut gate_up, mut dy] = [gate_up, dy].map(|t| Target::of(t).expect("all operands are on one device"));
         cpu::swiglu::backward(gate_up.slice(), dy.slice(), width);
-        return (gate_up.tensor(), dy.tensor());
+        return SwigluBackward { dgate_up: gate_up.tensor(), y: dy.tensor() };
     }
     if tuning::takes(Op::SwigluBackward, &gate_up) {
         let shape = Shape { results: (n * width) as u32, width: width as u32 };
         let launch = Launch::new(&BACKWARD, &shape).elem(gate_up.dtype()).change(gate_up).change(dy);
         let mut made = launch.run((n * width).div_ceil(256));
-        return (made.tensor(), made.tensor());
+        return SwigluBackward { dgate_up: made.tensor(), y: made.tensor() };
     }
     let (dtype, wide, dy) = (gate_up.dtype(), gate_up.cast(DType::F32), dy.cast(DType::F32));
     let (gate, up) = (wide.clone().narrow(1, 0, width), wide.narrow(1, width, width));
@@ -57,5 +65,5 @@ pub fn swiglu_backward(gate_up: Tensor<2>, dy: Tensor<2>) -> (Tensor<2>, Tensor<
     let silu = gate * s.clone();
     let y = silu.clone() * up.clone();
     let dgate = dy.clone() * up * (s.clone() + silu.clone() * (s.neg() + 1.0));
-    (Tensor::cat(vec![dgate, dy * silu], 1).cast(dtype), y.cast(dtype))
+    SwigluBackward { dgate_up: Tensor::cat(vec![dgate, dy * silu], 1).cast(dtype), y: y.cast(dtype) }
 }

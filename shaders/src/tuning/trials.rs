@@ -71,7 +71,10 @@ impl Trial {
                 (3 * wide * tokens * INTERMEDIATE, vec![], Box::new(move |_| vec![op::swiglu(&gate_up)]))
             }
             Op::SwigluBackward => {
-                let step = move |mut state: Vec<_>| <[_; 2]>::from(op::swiglu_backward(state.remove(0), state.remove(0))).into();
+                let step = move |mut state: Vec<_>| {
+                    let made = op::swiglu_backward(state.remove(0), state.remove(0));
+                    vec![made.dgate_up, made.y]
+                };
                 let state = [2, 1].map(|widths| between(tokens, widths * INTERMEDIATE));
                 (6 * wide * tokens * INTERMEDIATE, state.into(), Box::new(step))
             }

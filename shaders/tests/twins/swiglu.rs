@@ -16,10 +16,10 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
         let (on_x, on_dy) = (upload(&x, [n, 2 * width], device), upload(&dy, [n, width], device));
         let y = op::swiglu(&on_x);
         close(&format!("y {n}x{width}"), y.clone(), &want, 1e-5)?;
-        let (dx, y_again) = op::swiglu_backward(on_x.clone(), on_dy.clone());
-        close(&format!("gradient {n}x{width}"), dx.clone(), &want_back, 1e-5)?;
-        close(&format!("y once more, {n}x{width}"), y_again.clone(), &again, 1e-5)?;
-        close(&format!("y once more, {n}x{width}, against y"), y_again, &want, 1e-5)?;
+        let back = op::swiglu_backward(on_x.clone(), on_dy.clone());
+        close(&format!("gradient {n}x{width}"), back.dgate_up.clone(), &want_back, 1e-5)?;
+        close(&format!("y once more, {n}x{width}"), back.y.clone(), &again, 1e-5)?;
+        close(&format!("y once more, {n}x{width}, against y"), back.y, &want, 1e-5)?;
         same_bits("what was replaced, held by another", &read(on_x)?, &x)?;
         same_bits("the gradient of y, held by another", &read(on_dy)?, &dy)?;
         let recording = recording();
@@ -28,12 +28,12 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
         close(&format!("y {n}x{width} against Burn"), y, &read(result.clone())?, 1e-5)?;
         let gradients = (result * upload(&dy, [n, width], &recording)).sum().backward();
         let want = read(packed.grad(&gradients).ok_or("no gradient")?)?;
-        close(&format!("gradient {n}x{width} against autodiff"), dx, &want, 1e-5)?;
+        close(&format!("gradient {n}x{width} against autodiff"), back.dgate_up, &want, 1e-5)?;
     }
     half(device, seed)?;
     let nothing = op::swiglu(&upload(&[], [0, 8], device));
-    let (nothing_back, nothing_again) = op::swiglu_backward(upload(&[], [0, 8], device), nothing.clone());
-    if (nothing.dims(), nothing_back.dims(), nothing_again.dims()) != ([0, 4], [0, 8], [0, 4]) {
+    let back = op::swiglu_backward(upload(&[], [0, 8], device), nothing.clone());
+    if (nothing.dims(), back.dgate_up.dims(), back.y.dims()) != ([0, 4], [0, 8], [0, 4]) {
         return Err("nothing does not stay nothing".into());
     }
     // What is no number stays in its place.
@@ -46,8 +46,9 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
     same_bits("values beside those that are not finite", &got, &clean)?;
     // Backward each pair by itself, whether it is sick itself or its gradient is.
     let dy = draw(seed, 6, n * width);
-    let run =
-        |x: &[f32], dy: &[f32]| read(op::swiglu_backward(upload(x, [n, 2 * width], device), upload(dy, [n, width], device)).0);
+    let run = |x: &[f32], dy: &[f32]| {
+        read(op::swiglu_backward(upload(x, [n, 2 * width], device), upload(dy, [n, width], device)).dgate_up)
+    };
     let mut sick_dy = dy.clone();
     (sick_dy[7], sick_dy[width + 9]) = (f32::NAN, f32::INFINITY);
     let mut got = run(&x, &sick_dy)?;
@@ -75,12 +76,12 @@ fn half(device: &Device, seed: u64) -> Result<(), String> {
     close("y of f16", op::swiglu(&x), &want, 1e-3)?;
     let mut want = rounded;
     cpu::swiglu::backward(&mut want, &mut dy_rounded, width);
-    let (dx, y) = op::swiglu_backward(x, dy);
-    if [dx.dtype(), y.dtype()] != [DType::F16; 2] {
-        return Err(format!("of f16 there came {:?} and {:?}", dx.dtype(), y.dtype()));
+    let back = op::swiglu_backward(x, dy);
+    if [back.dgate_up.dtype(), back.y.dtype()] != [DType::F16; 2] {
+        return Err(format!("of f16 there came {:?} and {:?}", back.dgate_up.dtype(), back.y.dtype()));
     }
-    close("y of f16 once more", y, &dy_rounded, 1e-3)?;
-    close("gradient of f16", dx, &want, 1e-3)
+    close("y of f16 once more", back.y, &dy_rounded, 1e-3)?;
+    close("gradient of f16", back.dgate_up, &want, 1e-3)
 }
 
 pub const MUTANTS: &[(&str, &str, &str)] = &[

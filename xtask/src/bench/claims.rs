@@ -21,7 +21,7 @@ pub fn claims(m: &Machine) -> Vec<Claim> {
     all.extend(attention_grows(&m.growth));
     all.extend(loss_grows(&m.growth));
     // Asked of GPUs: on the processor there is nothing to tune, and a program that plays GPU mostly compiles, on the processor too.
-    if let Some(starts) = m.starts.as_ref().filter(|_| m.device.api != "flex" && !m.device.software) {
+    if let Some(starts) = m.starts.as_ref().filter(|_| !m.device.software) {
         let claim = |what: &str, asked, seconds: f64, most| {
             let (what, figure) = (format!("the first step on a machine that {what}"), format!("{seconds:.1} s"));
             Claim { what, asked, figure, held: seconds <= most }
