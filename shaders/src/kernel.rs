@@ -8,6 +8,7 @@ mod matrix_units;
 mod parameters;
 mod source;
 
+pub(crate) use launch::GROUPS_MAX;
 pub use launch::{Elem, Launch, Outputs, runs_on};
 pub use matrix_units::MatrixUnits;
 pub use parameters::{Field, Parameters, Word};

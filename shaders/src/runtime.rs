@@ -14,6 +14,14 @@ pub fn name(device: &Device) -> Option<String> {
     }
 }
 
+/// Most bytes of one tensor on a GPU. `None` on the processor.
+pub fn allocation_max(device: &Device) -> Option<u64> {
+    match device.as_dispatch() {
+        DispatchDevice::Cube(device) => Some(device.client().properties().memory.max_page_size),
+        _ => None,
+    }
+}
+
 /// Bytes that the runtime has taken from a GPU and not given back: since it keeps what it will need again, about the most
 /// that was in use at once, rounded up to its pages. `None` on the processor, whose tensors are the process's own memory.
 pub fn held(device: &Device) -> Option<u64> {

@@ -102,6 +102,9 @@ const RUNTIME_BYTES: u64 = 192 << 20;
 /// gradients, and the file's bytes of one of them at a time. At the lease's ends it is about as many. Measured on the
 /// processor, with 4 × 128 tokens at once: 2225 MiB at the peak of 2278 reckoned for 40 M parameters, 597 of 793 for 10 M.
 const STATE_FLOATS: u64 = 12;
+/// Keys of whose scores a query's are in memory at once, and tokens of whose logits, where there is least room.
+const SCORES_LEAST: u64 = 256;
+const LOGITS_LEAST: u64 = 64;
 
 impl ModelSpec {
     /// 0.8 M parameters over bytes: the demo's model, and the reference's size `s`.
@@ -201,10 +204,40 @@ impl ModelSpec {
         self.tensors().iter().map(TensorSpec::len).sum()
     }
 
-    /// Bytes of memory that a device needs to train it at all, before the first sample: the program, and at the worst moment
-    /// a dozen numbers for each parameter. Activations come on top, as many as there is room for.
+    /// Bytes of memory that a device needs to train it at all: its state, and one sample of which each layer keeps its input
+    /// only, with a processor's blocks of scores and a smallest chunk of logits. More samples come on top, as many as there is
+    /// room for.
     pub fn training_bytes(&self) -> u64 {
+        let context = u64::from(self.max_position_embeddings);
+        let logits = 2 * 4 * context.min(LOGITS_LEAST) * u64::from(self.vocab_size);
+        self.state_bytes() + self.sample_bytes(context, true, [0, context.min(SCORES_LEAST)]) + logits
+    }
+
+    /// Bytes before the first sample: the program, and at the worst moment a dozen numbers for each parameter.
+    pub fn state_bytes(&self) -> u64 {
         RUNTIME_BYTES + 4 * STATE_FLOATS * self.parameters() as u64
+    }
+
+    /// Bytes that one sample's activations take between forward and backward pass, in f32; `recompute`: layers keep their
+    /// input only. For each query of a head there are so many `scores`, kept and at once.
+    pub fn sample_bytes(&self, context: u64, recompute: bool, scores: [u64; 2]) -> u64 {
+        let [hidden, intermediate, layers, heads, kv] = [
+            self.hidden_size,
+            self.intermediate_size,
+            self.num_hidden_layers,
+            self.num_attention_heads,
+            self.num_key_value_heads,
+        ]
+        .map(u64::from);
+        // Per token, a layer keeps its input, what is attended and what flows past the middle, the packed rows, gate and up,
+        // and what attention keeps; beside them it works with two gradients, that of the packed rows, what gate and up make,
+        // and some of the scores. At the end of the layers there are rows normed and not, and their gradients.
+        let packed = (heads + 2 * kv) * self.head_size() as u64;
+        let [kept, at_once] = scores.map(|scores| heads * scores);
+        let tape = 3 * hidden + packed + 2 * intermediate + kept;
+        let work = 2 * hidden + packed + intermediate + 3 * at_once;
+        let kept = if recompute { (layers - 1) * hidden + tape } else { layers * tape };
+        4 * context * (kept + work + 4 * hidden)
     }
 
     /// The initial weights of one tensor, row-major.
@@ -298,5 +331,15 @@ mod tests {
         assert!(ModelSpec { vocab_size: 0, ..ModelSpec::tiny() }.validate().is_err());
         assert!(ModelSpec { rope_theta: f64::NAN, ..ModelSpec::tiny() }.validate().is_err());
         ModelSpec::tiny().validate().unwrap();
+    }
+
+    #[test]
+    fn memory_grows_with_the_context_and_not_with_its_square() {
+        let sample = |context: u32| {
+            let spec = ModelSpec { max_position_embeddings: context, ..ModelSpec::small() };
+            spec.training_bytes() - spec.state_bytes()
+        };
+        assert!(sample(128) < 16 << 20 && sample(16_384) > 256 << 20, "{} and {}", sample(128), sample(16_384));
+        assert_eq!(sample(32_768) - sample(16_384), 2 * (sample(16_384) - sample(8192)));
     }
 }

@@ -129,27 +129,13 @@ impl Portion {
         2 * 4 * (op::chunk_tokens(vocabulary, op::is_host(device)) * vocabulary) as u64
     }
 
-    /// Bytes that one sample's activations take between forward and backward pass. In half the width they take less, which
-    /// makes up for the copy of the matrices.
+    /// Bytes that one sample's activations take on this device. In half the width they take less, which makes up for the copy
+    /// of the matrices.
     fn sample_bytes(spec: &ModelSpec, context: u64, recompute: bool, device: &Device) -> u64 {
-        let [hidden, intermediate, layers, heads, kv] = [
-            spec.hidden_size,
-            spec.intermediate_size,
-            spec.num_hidden_layers,
-            spec.num_attention_heads,
-            spec.num_key_value_heads,
-        ]
-        .map(u64::from);
-        // Per token, a layer keeps its input, what is attended and what flows past the middle, the packed rows, gate and up,
-        // and what attention keeps; beside them it works with two gradients, that of the packed rows, what gate and up make,
-        // and some of the scores. At the end of the layers there are rows normed and not, and their gradients.
-        let packed = (heads + 2 * kv) * spec.head_size() as u64;
-        let shape = Heads { batch: 1, context: context as usize, heads: heads as usize, kv: kv as usize, size: spec.head_size() };
+        let [heads, kv] = [spec.num_attention_heads, spec.num_key_value_heads].map(|n| n as usize);
+        let shape = Heads { batch: 1, context: context as usize, heads, kv, size: spec.head_size() };
         let scores = op::attention_scores(shape, device);
-        let tape = 3 * hidden + packed + 2 * intermediate + heads * scores.kept as u64;
-        let work = 2 * hidden + packed + intermediate + 3 * heads * scores.at_once as u64;
-        let kept = if recompute { (layers - 1) * hidden + tape } else { layers * tape };
-        4 * context * (kept + work + 4 * hidden)
+        spec.sample_bytes(context, recompute, [scores.kept, scores.at_once].map(|n| n as u64))
     }
 }
 

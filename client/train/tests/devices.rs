@@ -159,6 +159,24 @@ fn a_gradient_too_large_for_half_the_width_is_taken_again() {
     }
 }
 
+/// On the processor half the width is Burn's own, should somebody ask for it.
+#[test]
+fn the_processor_trains_in_half_the_width_too() {
+    let spec = spec();
+    let flat = spec.draw_all(7);
+    let batch = Batch::new((0..2 * 17).map(|i| rng::below(5, 5, i, 32) as u32).collect(), 16).unwrap();
+    let step = |precision: Precision| {
+        let mut trainer = Trainer::new(&spec, &flat, AdamWConfig::default(), 2, &Device::flex()).unwrap();
+        trainer.set_precision(precision);
+        (trainer.step(&batch, 1e-3).unwrap(), trainer.precision())
+    };
+    let (full, half) = (step(Precision::Full).0, step(Precision::Half));
+    assert_eq!(half.1, Precision::Half);
+    let differs = |half: f64, full: f64| (half / full - 1.0).abs();
+    assert!(differs(half.0.loss, full.loss) < 0.01 && differs(half.0.grad_norm, full.grad_norm) < 0.02, "{half:?}, {full:?}");
+    assert_ne!(half.0.loss, full.loss);
+}
+
 /// Weights whose products leave f16's range train all the same: the step is taken in f32, and so are later ones.
 #[test]
 fn what_half_the_width_cannot_hold_is_trained_in_full() {

@@ -4,6 +4,9 @@ use rayon::prelude::*;
 
 /// Copies row `tokens[i]` of `table` to row `i` of `y`.
 pub fn forward(table: &[f32], width: usize, tokens: &[u32], y: &mut [f32]) {
+    if width == 0 {
+        return;
+    }
     for (token, y) in tokens.iter().zip(y.chunks_exact_mut(width)) {
         let at = *token as usize * width;
         y.copy_from_slice(&table[at..at + width]);
@@ -12,6 +15,9 @@ pub fn forward(table: &[f32], width: usize, tokens: &[u32], y: &mut [f32]) {
 
 /// Adds row `i` of `dy` to row `tokens[i]` of `dtable`, in the order of `i` for every row.
 pub fn backward(dy: &[f32], width: usize, tokens: &[u32], dtable: &mut [f32]) {
+    if width == 0 {
+        return;
+    }
     // Each task owns a span of the table's rows and walks all tokens: no two write the same row.
     let rows = dtable.len() / width;
     let span = rows.div_ceil(rayon::current_num_threads()).max(1);

@@ -5,8 +5,9 @@ use rayon::prelude::*;
 
 /// Writes `y` and, for the gradient, each row's `1/√(mean(x²) + ε)`.
 pub fn forward(x: &[f32], gain: &[f32], eps: f32, y: &mut [f32], inverse: &mut [f32]) {
-    let (d, rows) = (gain.len(), rows_per_task(gain.len()));
-    (x.par_chunks(rows * d), y.par_chunks_mut(rows * d), inverse.par_chunks_mut(rows))
+    let rows = rows_per_task(gain.len());
+    let at_once = (rows * gain.len()).max(1);
+    (x.par_chunks(at_once), y.par_chunks_mut(at_once), inverse.par_chunks_mut(rows))
         .into_par_iter()
         .for_each(|(x, y, inverse)| forward_rows(x, gain, eps, y, inverse));
 }
@@ -30,9 +31,10 @@ wide! {
 /// With `h = x·r`: `dx = r·(g·dy − h·mean(g·dy·h))`, `dgain = Σ_rows dy·h`.
 pub fn backward(dy: &mut [f32], x: &[f32], gain: &[f32], inverse: &[f32], dx: &mut [f32]) -> Vec<f32> {
     let (d, rows) = (gain.len(), rows_per_task(gain.len()));
+    let at_once = (rows * d).max(1);
     // One partial sum a task, added in order: the same result whatever the number of threads.
     let parts: Vec<Vec<f32>> =
-        (dy.par_chunks_mut(rows * d), x.par_chunks(rows * d), inverse.par_chunks(rows), dx.par_chunks_mut(rows * d))
+        (dy.par_chunks_mut(at_once), x.par_chunks(at_once), inverse.par_chunks(rows), dx.par_chunks_mut(at_once))
             .into_par_iter()
             .map(|(dy, x, inverse, dx)| {
                 let mut dgain = vec![0.0; d];

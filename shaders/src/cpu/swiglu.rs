@@ -5,8 +5,8 @@ use rayon::prelude::*;
 
 /// `y = gate·σ(gate)·up`; `gate_up` has rows of `2·width`, `y` of `width`.
 pub fn forward(gate_up: &[f32], width: usize, y: &mut [f32]) {
-    let rows = rows_per_task(width);
-    (gate_up.par_chunks(rows * 2 * width), y.par_chunks_mut(rows * width))
+    let values = (rows_per_task(width) * width).max(1);
+    (gate_up.par_chunks(2 * values), y.par_chunks_mut(values))
         .into_par_iter()
         .for_each(|(gate_up, y)| forward_rows(gate_up, width, y));
 }
@@ -24,8 +24,8 @@ wide! {
 
 /// Replaces `gate_up` by its gradient, and what is given of the result's, `dy`, by the result.
 pub fn backward(gate_up: &mut [f32], dy: &mut [f32], width: usize) {
-    let rows = rows_per_task(width);
-    (gate_up.par_chunks_mut(rows * 2 * width), dy.par_chunks_mut(rows * width))
+    let values = (rows_per_task(width) * width).max(1);
+    (gate_up.par_chunks_mut(2 * values), dy.par_chunks_mut(values))
         .into_par_iter()
         .for_each(|(gate_up, dy)| backward_rows(gate_up, dy, width));
 }

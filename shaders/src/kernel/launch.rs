@@ -19,6 +19,8 @@ use std::sync::Arc;
 /// More workgroups than these go into rows of so many. WebGPU allows 65535 in a dimension; with fewer, tests reach the
 /// second row without gigabytes, and of the last row at most so many have nothing to do.
 const ACROSS: usize = 1024;
+/// Most workgroups in one dimension, by WebGPU's limits.
+pub(crate) const GROUPS_MAX: usize = 65_535;
 
 /// Whether WGSL kernels run on this device: not on CUDA, nor in a build whose `wgpu` devices take SPIR-V.
 pub fn runs_on(device: &Device) -> bool {
@@ -46,7 +48,8 @@ impl Elem {
     }
 }
 
-/// Up to eight tensors. Burn's extensions want a type that says how many; WebGPU promises eight storage buffers.
+/// Up to seven tensors: with the parameters as many storage buffers as WebGPU promises. Burn's extensions want a type that says
+/// how many.
 #[derive(ExtensionType)]
 #[extension_type(fusion)]
 #[allow(missing_docs, clippy::large_enum_variant)]
@@ -281,11 +284,11 @@ impl Launch {
         self
     }
 
-    /// Launches `groups` workgroups, at least one; beyond 1024 in rows of so many, so that a kernel finds its number as
+    /// Launches `groups` workgroups, at least one; beyond 1024 in rows of so many, or of more where there would be too many
+    /// rows. A kernel finds its number as
     /// `group.y * groups.x + group.x` and passes over numbers that are too large.
     pub fn run(self, groups: usize) -> Outputs {
-        let across = groups.clamp(1, ACROSS);
-        self.run_3d([across as u32, groups.div_ceil(across).max(1) as u32, 1])
+        self.run_3d(spread(groups))
     }
 
     /// Launches so many workgroups in each dimension, each at most 65535.
@@ -308,5 +311,25 @@ impl Outputs {
     /// If there is none: kernel and wrapper are of one build.
     pub fn tensor<const D: usize>(&mut self) -> Tensor<D> {
         Tensor::from_dispatch(self.0.next().expect("one for each change and output"))
+    }
+}
+
+/// So many workgroups in two dimensions, with the least of the last row left over.
+fn spread(groups: usize) -> [u32; 3] {
+    let across = groups.clamp(1, ACROSS.max(groups.div_ceil(GROUPS_MAX)));
+    [across as u32, groups.div_ceil(across).max(1) as u32, 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workgroups_are_spread_within_the_limits() {
+        assert_eq!([0, 1, 1024, 1025].map(spread), [[1, 1, 1], [1, 1, 1], [1024, 1, 1], [1024, 2, 1]]);
+        for groups in [ACROSS * GROUPS_MAX, ACROSS * GROUPS_MAX + 1, u32::MAX as usize - 262_144] {
+            let [across, down, _] = spread(groups).map(|n| n as usize);
+            assert!(across.max(down) <= GROUPS_MAX && (groups..groups + across).contains(&(across * down)), "{groups}");
+        }
     }
 }

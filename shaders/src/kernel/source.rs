@@ -90,12 +90,12 @@ fn specialise(name: &str, source: &str, constants: &[(&'static str, u32)], elem:
 }
 
 /// From here on this process runs `source` wherever it would run the named kernel: how tests run a mutant through the
-/// very wrapper that ships.
-pub fn substitute(name: &'static str, source: Option<String>) {
+/// very wrapper that ships. Gives what it ran instead until now.
+pub fn substitute(name: &'static str, source: Option<Arc<str>>) -> Option<Arc<str>> {
     match source {
-        Some(source) => substitutes().insert(name, source.into()),
+        Some(source) => substitutes().insert(name, source),
         None => substitutes().remove(name),
-    };
+    }
 }
 
 fn substitutes() -> MutexGuard<'static, HashMap<&'static str, Arc<str>>> {

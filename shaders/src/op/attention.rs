@@ -21,7 +21,7 @@
 mod blocks;
 mod flash;
 
-use super::{host::is_host, rope};
+use super::rope;
 use crate::{
     cpu::heads::Heads,
     tuning::{self, Op},
@@ -44,7 +44,7 @@ pub fn attention_scores(shape: Heads, device: &Device) -> Scores {
     if flash::holds(shape) && tuning::uses(Op::Attention, device) {
         return Scores::default();
     }
-    let at_once = shape.context.min(blocks::length(is_host(device)));
+    let at_once = shape.context.min(blocks::length(shape, device));
     Scores { kept: if at_once == shape.context { at_once } else { 0 }, at_once }
 }
 
@@ -95,9 +95,13 @@ fn scale(shape: Heads) -> f32 {
 
 /// `softmax(q·kᵀ/√size)·v` under the causal mask, for packed rows `[tokens, (heads + 2·kv)·size]`; the result's rows are
 /// `[tokens, heads·size]`.
+///
+/// # Panics
+/// If the shapes do not belong together, a head's size is odd, or query heads cannot share the others evenly.
 pub fn attention(packed: Tensor<2>, shape: Heads, tables: &Tables) -> (Tensor<2>, Saved) {
+    assert!(shape.kv >= 1 && shape.heads.is_multiple_of(shape.kv), "{} query heads for {} others", shape.heads, shape.kv);
     if shape.tokens() == 0 {
-        return (Tensor::zeros([0, shape.heads * shape.size], &packed.device()), Saved(Way::Nothing));
+        return (Tensor::zeros([0, shape.heads * shape.size], (&packed.device(), packed.dtype())), Saved(Way::Nothing));
     }
     if flash::takes(&packed, shape) {
         let packed = rope(packed, shape, &tables.cos, &tables.sin, 1.0);
@@ -108,10 +112,14 @@ pub fn attention(packed: Tensor<2>, shape: Heads, tables: &Tables) -> (Tensor<2>
     (out, Saved(Way::Blocks(Box::new(saved))))
 }
 
-/// The gradient of [`attention`] in its packed rows.
+/// The gradient of [`attention`] in its packed rows, given that in its result, of the same type.
+///
+/// # Panics
+/// If the shapes do not belong together.
 pub fn attention_backward(dout: Tensor<2>, saved: Saved, shape: Heads, tables: &Tables) -> Tensor<2> {
+    assert_eq!(dout.dims(), [shape.tokens(), shape.heads * shape.size], "a gradient for {shape:?}");
     match saved.0 {
-        Way::Nothing => Tensor::zeros([0, shape.packed_width()], &dout.device()),
+        Way::Nothing => Tensor::zeros([0, shape.packed_width()], (&dout.device(), dout.dtype())),
         Way::Flash(saved) => rope(flash::backward(dout, *saved, shape), shape, &tables.cos, &tables.sin, -1.0),
         Way::Blocks(saved) => blocks::backward(dout, *saved, shape, tables),
     }

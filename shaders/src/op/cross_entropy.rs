@@ -10,7 +10,8 @@
 //! passes between them, which single operations make six of.
 
 use super::{
-    host::{Target, is_host, tensor},
+    assert_are_tokens,
+    host::{Target, is_host, is_twins, tensor},
     linear, linear_backward, linear_backward_weight,
 };
 use crate::{
@@ -45,7 +46,8 @@ pub fn chunk_tokens(vocabulary: usize, host: bool) -> usize {
 /// Each token's loss in nats (`[n]`) under the logits `h·headᵀ` (h `[n, width]`, head `[vocabulary, width]`, of one type);
 /// and, if `scale` is given, the gradients of `scale` times their sum in `h`, of its type, and in the head, in f32.
 ///
-/// Every target must be below the vocabulary's size.
+/// # Panics
+/// If there are not as many targets as rows, or one is not below the vocabulary's size.
 pub fn linear_cross_entropy(
     h: &Tensor<2>,
     head: &Tensor<2>,
@@ -57,6 +59,9 @@ pub fn linear_cross_entropy(
 }
 
 /// The same in chunks of so many tokens, at least one.
+///
+/// # Panics
+/// As [`linear_cross_entropy`].
 pub fn linear_cross_entropy_in_chunks(
     h: &Tensor<2>,
     head: &Tensor<2>,
@@ -64,9 +69,12 @@ pub fn linear_cross_entropy_in_chunks(
     scale: Option<f32>,
     chunk: usize,
 ) -> (Tensor<1>, Option<[Tensor<2>; 2]>) {
+    assert_eq!(targets.len(), h.dims()[0], "a target for each row");
+    assert_are_tokens(targets, head.dims()[0]);
     if targets.is_empty() {
-        let nothing = || [Tensor::zeros(h.dims(), &h.device()), Tensor::zeros(head.dims(), &h.device())];
-        return (Tensor::zeros([0], &h.device()), scale.map(|_| nothing()));
+        let device = h.device();
+        let nothing = || [Tensor::zeros(h.dims(), (&device, h.dtype())), Tensor::zeros(head.dims(), &device)];
+        return (Tensor::zeros([0], &device), scale.map(|_| nothing()));
     }
     let (mut nats, mut dhs, mut dhead) = (vec![], vec![], None);
     for (i, targets) in targets.chunks(chunk).enumerate() {
@@ -86,17 +94,22 @@ pub fn linear_cross_entropy_in_chunks(
 
 /// Each row's loss in nats (`[n]`) and, if `scale` is given, `scale` times its gradient in the logits (`[n, vocabulary]`).
 ///
-/// Every target must be below the vocabulary's size. A row with a logit that is NaN or +∞ has a loss that is NaN.
+/// A row with a logit that is NaN or +∞ has a loss that is NaN.
+///
+/// # Panics
+/// If there are not as many targets as rows, or one is not below the vocabulary's size.
 pub fn cross_entropy(logits: Tensor<2>, targets: &[u32], scale: Option<f32>) -> (Tensor<1>, Option<Tensor<2>>) {
     let [n, vocabulary] = logits.dims();
+    assert_eq!(targets.len(), n, "a target for each row");
+    assert_are_tokens(targets, vocabulary);
     let device = logits.device();
-    if is_host(&device) {
-        let mut logits = Target::of(logits).expect("is_host said so");
+    if is_twins(&logits) {
+        let mut logits = Target::of(logits).expect("is_twins said so");
         let mut nats = vec![0.0; n];
         cpu::cross_entropy::forward(logits.slice(), targets, scale, &mut nats);
         return (tensor(nats, [n]), scale.map(|_| logits.tensor()));
     }
-    if tuning::takes(Op::CrossEntropy, &logits) && n * vocabulary > 0 {
+    if tuning::takes(Op::CrossEntropy, &logits) {
         let (rows, vocabulary, gradient) = (n as u32, vocabulary as u32, u32::from(scale.is_some()));
         let parameters = Shape { rows, vocabulary, scale: scale.unwrap_or(0.0), gradient, nan: f32::NAN };
         let launch =

@@ -157,10 +157,22 @@ pub fn encode(model: &ModelSpec, spec: &DeltaSpec, pseudo_gradient: &[f32], resi
 
 /// Adds `share` times a sparse delta of the whole model to a flat vector: the bits of [`delta::add_scaled`].
 pub fn add_planes(values: Tensor<1>, model: &ModelSpec, planes: &Planes, share: f32) -> Result<Tensor<1>, DeltaError> {
+    if !(1..=planes::CHUNK as u32).contains(&planes.k) {
+        return Err(DeltaError::BadCount(planes.k));
+    }
     let chunks: Vec<Range<usize>> = model.tensors().iter().flat_map(planes::chunks).collect();
     let entries: usize = chunks.iter().map(|chunk| planes::kept_of(planes.k, chunk.len())).sum();
     if planes.magnitudes.len() != chunks.len() || planes.kept.len() != entries || values.dims() != [model.parameters()] {
         return Err(DeltaError::WrongFragment);
+    }
+    // What adds them takes for granted that no two are of one place.
+    let mut rest = &planes.kept[..];
+    for chunk in &chunks {
+        let (of_chunk, after) = rest.split_at(planes::kept_of(planes.k, chunk.len()));
+        if !planes::are_in_order(of_chunk, chunk.len()) {
+            return Err(DeltaError::Damaged);
+        }
+        rest = after;
     }
     if !tuning::takes(Op::DeltaAdd, &values) {
         let device = values.device();
@@ -173,10 +185,6 @@ pub fn add_planes(values: Tensor<1>, model: &ModelSpec, planes: &Planes, share: 
     let mut table = Vec::with_capacity(chunks.len());
     for (chunk, [low, high]) in chunks.iter().zip(&planes.magnitudes) {
         let keep = planes::kept_of(planes.k, chunk.len());
-        // A place beyond the chunk would be another's value.
-        if planes.kept[first..first + keep].iter().any(|entry| usize::from(entry & planes::PLACE) >= chunk.len()) {
-            return Err(DeltaError::Damaged);
-        }
         let codes = u32::from(*low) | u32::from(*high) << 8;
         table.push(AddChunk { start: chunk.start as u32, entries: first as u32, keep: keep as u32, codes });
         first += keep;

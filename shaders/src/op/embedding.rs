@@ -1,12 +1,19 @@
 //! Embedding lookup: the twin is [`crate::cpu::embedding`].
 
-use super::host::{Source, Target, tensor};
+use super::{
+    assert_are_tokens,
+    host::{Source, Target, tensor},
+};
 use crate::cpu;
 use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
 
-/// Row `tokens[i]` of the table, for each `i` (`[n, width]`). Every token must be below the table's height.
+/// Row `tokens[i]` of the table, for each `i` (`[n, width]`).
+///
+/// # Panics
+/// If a token is not below the table's height.
 pub fn embedding(table: &Tensor<2>, tokens: &[u32]) -> Tensor<2> {
-    let width = table.dims()[1];
+    let [height, width] = table.dims();
+    assert_are_tokens(tokens, height);
     if let Some(table) = Source::of(table) {
         let mut y = vec![0.0; tokens.len() * width];
         cpu::embedding::forward(table.slice(), width, tokens, &mut y);
@@ -16,8 +23,13 @@ pub fn embedding(table: &Tensor<2>, tokens: &[u32]) -> Tensor<2> {
 }
 
 /// Adds the gradient of [`embedding`] to that of the table.
+///
+/// # Panics
+/// If a token is not below the table's height, or there are not as many as rows of `dy`.
 pub fn embedding_backward(dy: &Tensor<2>, tokens: &[u32], dtable: Tensor<2>) -> Tensor<2> {
-    let width = dtable.dims()[1];
+    let [height, width] = dtable.dims();
+    assert_eq!(dy.dims(), [tokens.len(), width], "a gradient for each token");
+    assert_are_tokens(tokens, height);
     if let Some(dy) = Source::of(dy) {
         let mut dtable = Target::of(dtable).expect("all operands are on one device");
         cpu::embedding::backward(dy.slice(), width, tokens, dtable.slice());

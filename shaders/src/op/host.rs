@@ -2,7 +2,7 @@
 
 use crate::cpu::product::Matrices;
 use burn::backend::{DispatchDevice, Flex};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_flex::FlexTensor;
 
 /// Whether a device's tensors are slices in this process's memory, so that the CPU twins apply.
@@ -10,13 +10,18 @@ pub fn is_host(device: &Device) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Flex(_))
 }
 
+/// Whether the CPU twins take a tensor: `f32` of that device. In any other type it is Burn's.
+pub(super) fn is_twins<const D: usize>(tensor: &Tensor<D>) -> bool {
+    is_host(&tensor.device()) && tensor.dtype() == DType::F32
+}
+
 /// A contiguous `f32` tensor to read from. Shares the tensor's memory where its layout allows.
 pub(super) struct Source(FlexTensor);
 
 impl Source {
-    /// `None` where the tensor is on another device.
+    /// `None` where the tensor is not the twins'.
     pub fn of<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
-        let inner = tensor.clone().try_into_primitive::<Flex>().ok()?;
+        let inner = is_twins(tensor).then(|| tensor.clone().try_into_primitive::<Flex>().ok())??;
         Some(Source(if inner.is_contiguous() { inner } else { inner.to_contiguous() }))
     }
 
@@ -29,9 +34,9 @@ impl Source {
 pub(super) struct Strided(FlexTensor);
 
 impl Strided {
-    /// `None` where the tensor is on another device.
+    /// `None` where the tensor is not the twins'.
     pub fn of<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
-        let inner = tensor.clone().try_into_primitive::<Flex>().ok()?;
+        let inner = is_twins(tensor).then(|| tensor.clone().try_into_primitive::<Flex>().ok())??;
         Some(Strided(if inner.layout().strides().iter().all(|stride| *stride >= 0) { inner } else { inner.to_contiguous() }))
     }
 
@@ -51,9 +56,9 @@ impl Strided {
 pub(super) struct Target(FlexTensor);
 
 impl Target {
-    /// `None` where the tensor is on another device.
+    /// `None` where the tensor is not the twins'.
     pub fn of<const D: usize>(tensor: Tensor<D>) -> Option<Self> {
-        let inner = tensor.try_into_primitive::<Flex>().ok()?;
+        let inner = is_twins(&tensor).then(|| tensor.try_into_primitive::<Flex>().ok())??;
         let elements = inner.layout().num_elements();
         let whole = inner.is_contiguous() && inner.layout().start_offset() == 0 && inner.bytes().len() == elements * 4;
         Some(Target(if whole { inner } else { inner.to_contiguous() }))

@@ -11,7 +11,7 @@
 
 use super::product::{add_product, product};
 use crate::{
-    kernel::{Kernel, Launch, MatrixUnits, parameters},
+    kernel::{GROUPS_MAX, Kernel, Launch, MatrixUnits, parameters},
     tuning::{self, Op},
 };
 use burn::tensor::{DType, Tensor};
@@ -77,7 +77,9 @@ impl Factors<'_> {
     fn dims(&self) -> [usize; 3] {
         let ([a0, a1], [b0, b1]) = (self.a.dims(), self.b.dims());
         let [rows, inner] = if self.turn_a { [a1, a0] } else { [a0, a1] };
-        [rows, inner, if self.turn_b { b0 } else { b1 }]
+        let [inner_b, columns] = if self.turn_b { [b1, b0] } else { [b0, b1] };
+        assert_eq!(inner, inner_b, "inner dimensions of a product");
+        [rows, inner, columns]
     }
 
     /// The units that multiply them, if the kernel is to: it reads and writes four values at a time, which must lie side by side.
@@ -88,7 +90,7 @@ impl Factors<'_> {
         let fits = in_fours(self.a) && in_fours(self.b) && columns.is_multiple_of(4);
         let [across, down] = groups(units, rows, columns);
         let (sharers, _) = shares(across * down, inner, units.depth());
-        let countable = tuning::is_countable(sharers * rows * columns) && across.max(down) <= 65_535;
+        let countable = tuning::is_countable(sharers * rows * columns) && across.max(down) <= GROUPS_MAX;
         let takes = tuning::takes(Op::Product, self.a) && tuning::takes(Op::Product, self.b);
         (takes && fits && countable).then_some(units)
     }

@@ -6,10 +6,19 @@ use burn::tensor::{DType, Tensor};
 
 /// `a·b`, of the last two dimensions, of one type.
 ///
-/// Both must have the same other dimensions, `a`'s columns be `b`'s rows, and both be on one device.
+/// Both must have the same other dimensions, and be on one device.
+///
+/// # Panics
+/// If `a` has not as many columns as `b` has rows.
 pub fn product<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> Tensor<D> {
-    let (Some(left), Some(right)) = (Strided::of(a), Strided::of(b)) else { return a.clone().matmul(b.clone()) };
     let mut dims = a.dims();
+    assert_eq!(dims[D - 1], b.dims()[D - 2], "columns of {dims:?} for the rows of {:?}", b.dims());
+    if dims[D - 1] == 0 {
+        // Burn leaves memory as it finds it where there is nothing to add up.
+        dims[D - 1] = b.dims()[D - 1];
+        return Tensor::zeros(dims, (&a.device(), a.dtype()));
+    }
+    let (Some(left), Some(right)) = (Strided::of(a), Strided::of(b)) else { return a.clone().matmul(b.clone()) };
     dims[D - 1] = b.dims()[D - 1];
     tensor(cpu::product::product(left.matrices(), right.matrices()), dims)
 }

@@ -1,6 +1,6 @@
 //! Rotary embedding of packed rows, in place: the twin is [`crate::cpu::rope`].
 
-use super::host::{Source, Target};
+use super::host::{Source, Target, is_twins};
 use crate::{
     cpu::{self, heads::Heads},
     kernel::{Kernel, Launch, parameters},
@@ -18,9 +18,15 @@ pub static ROTATE: Kernel = Kernel::new::<Shape>("rope", include_str!("../../wgs
 
 /// Rotates the heads of queries and keys of packed rows (`[tokens, (heads + 2·kv)·size]`) by `cos`, `sin` (`[context,
 /// size/2]`); `direction` is 1, or −1 to turn back, which is also the gradient.
+///
+/// # Panics
+/// If the shapes do not belong together, or a head's size is odd.
 pub fn rope(packed: Tensor<2>, shape: Heads, cos: &Tensor<2>, sin: &Tensor<2>, direction: f32) -> Tensor<2> {
-    if let (Some(cos), Some(sin)) = (Source::of(cos), Source::of(sin)) {
-        let mut packed = Target::of(packed).expect("all operands are on one device");
+    assert_eq!(packed.dims(), [shape.tokens(), shape.packed_width()], "packed rows for {shape:?}");
+    assert!(shape.size >= 2 && shape.size.is_multiple_of(2), "a head of {} is not of pairs", shape.size);
+    assert_eq!([cos.dims(), sin.dims()], [[shape.context, shape.size / 2]; 2], "tables for {shape:?}");
+    if let (true, Some(cos), Some(sin)) = (is_twins(&packed), Source::of(cos), Source::of(sin)) {
+        let mut packed = Target::of(packed).expect("is_twins said so");
         cpu::rope::rotate(packed.slice(), shape, cos.slice(), sin.slice(), direction);
         return packed.tensor();
     }

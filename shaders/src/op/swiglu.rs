@@ -1,6 +1,6 @@
 //! SwiGLU over packed rows `[gate | up]`: the twin is [`crate::cpu::swiglu`].
 
-use super::host::{Source, Target, is_host, tensor};
+use super::host::{Source, Target, is_twins, tensor};
 use crate::{
     cpu,
     kernel::{Kernel, Launch, parameters},
@@ -20,8 +20,13 @@ pub static BACKWARD: Kernel =
     Kernel::new::<Shape>("swiglu_backward", include_str!("../../wgsl/swiglu_backward.wgsl"), [256, 1, 1]);
 
 /// `silu(gate) · up` of packed rows (`[n, 2·width]` to `[n, width]`).
+///
+/// # Panics
+/// If the rows have no halves.
 pub fn swiglu(gate_up: &Tensor<2>) -> Tensor<2> {
-    let [n, width] = [gate_up.dims()[0], gate_up.dims()[1] / 2];
+    let [n, both] = gate_up.dims();
+    assert!(both.is_multiple_of(2), "rows of {both} are no gate and up");
+    let width = both / 2;
     if let Some(gate_up) = Source::of(gate_up) {
         let mut y = vec![0.0; n * width];
         cpu::swiglu::forward(gate_up.slice(), width, &mut y);
@@ -45,21 +50,26 @@ pub struct SwigluBackward {
     pub y: Tensor<2>,
 }
 
-/// The gradient of [`swiglu`], given that in its result, `dy`.
+/// The gradient of [`swiglu`], given that in its result, `dy`, of the same type.
+///
+/// # Panics
+/// If the shapes do not belong together.
 pub fn swiglu_backward(gate_up: Tensor<2>, dy: Tensor<2>) -> SwigluBackward {
-    let [n, width] = dy.dims();
-    if is_host(&dy.device()) {
+    let ([n, width], dtype) = (dy.dims(), gate_up.dtype());
+    assert_eq!(gate_up.dims(), [n, 2 * width], "rows of gate and up for a gradient of {n} x {width}");
+    let dy = dy.cast(dtype);
+    if is_twins(&gate_up) {
         let [mut gate_up, mut dy] = [gate_up, dy].map(|t| Target::of(t).expect("all operands are on one device"));
         cpu::swiglu::backward(gate_up.slice(), dy.slice(), width);
         return SwigluBackward { dgate_up: gate_up.tensor(), y: dy.tensor() };
     }
     if tuning::takes(Op::SwigluBackward, &gate_up) {
         let shape = Shape { results: (n * width) as u32, width: width as u32 };
-        let launch = Launch::new(&BACKWARD, &shape).elem(gate_up.dtype()).change(gate_up).change(dy);
+        let launch = Launch::new(&BACKWARD, &shape).elem(dtype).change(gate_up).change(dy);
         let mut made = launch.run((n * width).div_ceil(256));
         return SwigluBackward { dgate_up: made.tensor(), y: made.tensor() };
     }
-    let (dtype, wide, dy) = (gate_up.dtype(), gate_up.cast(DType::F32), dy.cast(DType::F32));
+    let [wide, dy] = [gate_up, dy].map(|tensor| tensor.cast(DType::F32));
     let (gate, up) = (wide.clone().narrow(1, 0, width), wide.narrow(1, width, width));
     let s = sigmoid(gate.clone());
     let silu = gate * s.clone();

@@ -4,12 +4,16 @@ use super::{Op, halves_products};
 use crate::op::{self, Heads, Update};
 use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor, TensorData, Transaction};
 use nightjar_shared::{
-    delta::{self, CodecId, planes::Planes},
+    delta::{
+        self, CodecId,
+        planes::{self, Planes},
+    },
     ids::Version,
     model_spec::ModelSpec,
     run_spec::DeltaSpec,
     version::{Weights, update},
 };
+use std::ops::Range;
 
 /// Tokens of a micro-batch, enough to fill a large GPU.
 pub const TOKENS: usize = 2048;
@@ -188,10 +192,19 @@ fn delta_encode(device: &Device) -> (usize, Vec<Tensor<2>>, Step) {
     let step = move |_| {
         let mut residual = vec![0.0; length];
         let delta = op::delta::encode(&model, &spec, &gradient, &mut residual, &device);
+        // How much is left of each chunk shows whether the largest were sent, but for ties.
+        let energy = |chunk: Range<usize>| residual[chunk].iter().map(|left| left * left).sum::<f32>();
+        let left: Vec<f32> = model.tensors().iter().flat_map(planes::chunks).map(energy).collect();
         // Sent and left are together what there was, whichever values were chosen. An encoder that lost some of it, or a
         // delta that nobody can read, shows.
-        let whole = delta::add_scaled(&model, &delta, 1.0, &mut residual).is_ok();
-        vec![Tensor::from_data(TensorData::new(residual, [1, length]), &Device::flex()); usize::from(whole)]
+        if delta::add_scaled(&model, &delta, 1.0, &mut residual).is_err() {
+            return vec![];
+        }
+        let row = |values: Vec<f32>| {
+            let width = values.len();
+            Tensor::from_data(TensorData::new(values, [1, width]), &Device::flex())
+        };
+        vec![row(left), row(residual)]
     };
     (12 * length, vec![], Box::new(step))
 }

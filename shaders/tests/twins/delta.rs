@@ -1,7 +1,7 @@
 //! The sparse delta, against `shared::delta`.
 
 use super::common::{draw, read, same_bits, upload};
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use nightjar_shaders::op::delta as op;
 use nightjar_shared::{
     delta::{
@@ -186,6 +186,7 @@ pub fn add(device: &Device, seed: u64) -> Result<(), String> {
                     op::add_planes(upload(&start, [n], &Device::flex()), &model, &planes, share).map_err(|e| e.to_string())?;
                 same_bits("on the host", &read(own)?, &want)?;
             }
+            hostile(&model, &planes, device)?;
             // What is no number stays where it is, and stays that.
             let mut sick = draw(seed, 2, n);
             let at = [0, n / 3, n / 2, n - 1];
@@ -199,6 +200,44 @@ pub fn add(device: &Device, seed: u64) -> Result<(), String> {
             // Which NaN it is differs from device to device.
             at.into_iter().for_each(|at| got[at] = want[at]);
             same_bits("values beside those that are not finite", &got, &want)?;
+        }
+    }
+    Ok(())
+}
+
+/// Planes that nobody's encoder makes are refused on either side, and nothing is added.
+fn hostile(model: &ModelSpec, good: &Planes, device: &Device) -> Result<(), String> {
+    let changed = |change: &dyn Fn(&mut Planes)| {
+        let mut planes = good.clone();
+        change(&mut planes);
+        planes
+    };
+    let last = good.kept.len() - 1;
+    let mut all = vec![
+        changed(&|p| p.kept.push(0)),
+        changed(&|p| p.magnitudes.clear()),
+        changed(&|p| (p.k, p.kept) = (0, vec![])),
+        changed(&|p| p.k = u32::MAX),
+        // The last chunk is short.
+        changed(&|p| p.kept[last] |= planes::PLACE),
+    ];
+    // Two of one chunk: of the first that sends so many.
+    let mut first = 0;
+    for chunk in model.tensors().iter().flat_map(planes::chunks) {
+        match planes::kept_of(good.k, chunk.len()) {
+            1 => first += 1,
+            _ => {
+                all.push(changed(&|p| p.kept[first + 1] = p.kept[first]));
+                all.push(changed(&|p| p.kept.swap(first, first + 1)));
+                break;
+            }
+        }
+    }
+    for (i, planes) in all.iter().enumerate() {
+        for device in [device, &Device::flex()] {
+            if op::add_planes(Tensor::zeros([model.parameters()], device), model, planes, 1.0).is_ok() {
+                return Err(format!("hostile planes {i} of k {} are added on {device:?}", good.k));
+            }
         }
     }
     Ok(())

@@ -25,7 +25,7 @@ fn kernels_and_twins_agree() {
     let seed = common::seed();
     tuning::set(Choices::all());
     let mut wrong = vec![];
-    for case in table::selected() {
+    for case in table::selected(&device) {
         let start = std::time::Instant::now();
         if let Err(e) = (case.check)(&device, seed) {
             wrong.push(format!("{:?}: {e}", case.kernels));

@@ -97,7 +97,7 @@ fn our_operations_are_nodes_of_burns_graph() {
     agree(&nodes_on(&device, seed).unwrap(), &want).unwrap();
     // It is our kernels that run: with one of them wrong, so are the gradients.
     let source = TABLE.iter().find(|kernel| kernel.name == "swiglu_backward").unwrap().source;
-    substitute("swiglu_backward", Some(source.replace("(1.0 - s)", "s")));
+    substitute("swiglu_backward", Some(source.replace("(1.0 - s)", "s").into()));
     let wrong = nodes_on(&device, seed);
     substitute("swiglu_backward", None);
     assert!(agree(&wrong.unwrap(), &want).unwrap_err().contains("gradient of parameter"));

@@ -1,10 +1,11 @@
-//! The products of a linear layer by matrix units, where the device has such. Mesa's software driver has since 2025.
+//! The products of a linear layer by matrix units. Where the device has none (of Mesa's software driver it is those before 2025),
+//! other functions of ours stand in for them.
 
-use super::common::{close, draw, read, same_bits, upload, upload_half};
+use super::common::{self, close, draw, read, recording, same_bits, upload, upload_half};
 use burn::tensor::{DType, Device, Tensor};
 use nightjar_shaders::{
     cpu::product::{Matrices, product},
-    kernel::MatrixUnits,
+    kernel::{MatrixUnits, TABLE, substitute},
     op,
 };
 
@@ -27,8 +28,87 @@ fn factor(seed: u64, stream: u64, shape: [usize; 2], inner: usize, device: &Devi
 }
 
 pub fn check(device: &Device, seed: u64) -> Result<(), String> {
-    let units = MatrixUnits::current().ok_or("no matrix units")?;
-    println!("{units:?}");
+    if let Some(units) = MatrixUnits::current() {
+        println!("{units:?}");
+        return products(device, seed);
+    }
+    let kernel = substitute("product", None);
+    let ships = TABLE.iter().find(|kernel| kernel.name == "product").ok_or("no kernel")?.source;
+    let source = kernel.as_deref().unwrap_or(ships);
+    // More subgroups than a workgroup has parts, and half as many, which make two laps.
+    let of_all = [16, 64].into_iter().try_for_each(|subgroup| {
+        MatrixUnits::set(Some(MatrixUnits { tile: 8, subgroup }));
+        substitute("product", Some(stand_in(source, subgroup).into()));
+        products(device, seed).map_err(|e| format!("by stand-ins of {subgroup}: {e}"))
+    });
+    MatrixUnits::set(None);
+    substitute("product", kernel);
+    of_all
+}
+
+/// The kernel for a device without matrix units: a tile is a place in memory, or what each invocation of a subgroup holds of a
+/// sum. Slow, but all else is as it ships: what goes where, laps, shares.
+fn stand_in(source: &str, subgroup: u32) -> String {
+    let mut text = source.to_owned();
+    let mut put = |from: &str, to: &str| {
+        assert!(text.contains(from), "product.wgsl has no '{from}'");
+        text = text.replace(from, to);
+    };
+    put("enable wgpu_cooperative_matrix;\n", "");
+    put("alias Left = coop_mat16x16<f16, A>;\n", "struct Left { by_rows: bool, at: u32, stride: u32 }\n");
+    put("alias Right = coop_mat16x16<f16, B>;\n", "struct Right { by_rows: bool, at: u32, stride: u32 }\n");
+    put("alias Sum = coop_mat16x16<f32, C>;\n", "alias Sum = array<f32, TILE * TILE / LANES>;\n");
+    for (tile, slab, strides) in [("Left", "a", ["WIDE_A", "LONG"]), ("Right", "b", ["LONG", "WIDE_B"])] {
+        // A mutant may have only one of the two.
+        for (load, by_rows) in [("coopLoadT", true), ("coopLoad", false)] {
+            text = text.replace(&format!("{load}<{tile}>(&slab_{slab}["), &format!("{tile}({by_rows}, "));
+        }
+        for stride in strides {
+            text = text.replace(&format!("], {stride});\n"), &format!(", {stride});\n"));
+        }
+    }
+    let text = text.replace("coopMultiplyAdd(", "multiply_add(").replace("coopStoreT(", "store(").replace("&stripes[", "");
+    let text = text.replace("], TILE / 2u);", ", TILE / 2u);");
+    let text = text.replace("    @builtin(subgroup_id) subgroup: u32,\n    @builtin(num_subgroups) subgroups: u32,\n", "");
+    let begin = "    let row = group.y * ROWS;\n";
+    let parts = "    let subgroups = 256u / LANES;\n    let subgroup = lane / LANES;\n    own = lane % LANES;\n";
+    let text = text.replace(begin, &format!("{parts}{begin}"));
+    text + &STAND_IN.replace("LANES_OF_ONE", &format!("{subgroup}u"))
+}
+
+const STAND_IN: &str = "
+const LANES: u32 = LANES_OF_ONE;
+var<private> own: u32;
+
+// A value's place in a tile that lies by rows or by columns, rows so many quads apart.
+fn place(by_rows: bool, at: u32, stride: u32, row: u32, column: u32) -> u32 {
+    return 4u * at + select(column * 4u * stride + row, row * 4u * stride + column, by_rows);
+}
+
+fn multiply_add(l: Left, r: Right, sum: Sum) -> Sum {
+    var out = sum;
+    for (var i = 0u; i < TILE * TILE / LANES; i++) {
+        let row = (i * LANES + own) / TILE;
+        let column = (i * LANES + own) % TILE;
+        for (var k = 0u; k < TILE; k++) {
+            let x = place(l.by_rows, l.at, l.stride, row, k);
+            let y = place(r.by_rows, r.at, r.stride, k, column);
+            out[i] += f32(slab_a[x / 4u][x % 4u]) * f32(slab_b[y / 4u][y % 4u]);
+        }
+    }
+    return out;
+}
+
+fn store(sum: Sum, at: u32, stride: u32) {
+    var values = sum;
+    for (var i = 0u; i < TILE * TILE / LANES; i++) {
+        let to = place(true, at, stride, (i * LANES + own) / TILE, (i * LANES + own) % TILE);
+        stripes[to / 4u][to % 4u] = values[i];
+    }
+}
+";
+
+fn products(device: &Device, seed: u64) -> Result<(), String> {
     for dims @ [rows, inner, columns] in SIZES {
         let what = |name: &str| format!("{name} {rows}x{inner}x{columns}");
         let whole = |name: &str, got: Tensor<2>, want: &[f32], dtype: DType| {
@@ -47,6 +127,12 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
         let sum: Vec<f32> = past.iter().zip(&result).map(|(past, y)| past + y).collect();
         whole("forward onto", op::linear_onto(on_past.clone(), &a, &b), &sum, DType::F32)?;
         same_bits("what was added to, held by another", &read(on_past)?, &past)?;
+
+        let Some((dy, dy_values)) = factor(seed, 10, [rows, columns], columns, device) else { return Err("no f16".into()) };
+        let [y, dx, dw] = of_burn(&a_values, &b_values, &dy_values, dims)?;
+        whole("forward against Burn", op::linear(&a, &b), &y, DType::F16)?;
+        close(&what("dx against autodiff"), op::linear_backward(&dy, &b), &dx, 1e-3)?;
+        close(&what("dw against autodiff"), op::linear_backward_weight(None, &dy, &a), &dw, 1e-4)?;
 
         let Some((b, b_values)) = factor(seed, 4, [inner, columns], inner, device) else { return Err("no f16".into()) };
         let result = want(&a_values, false, &b_values, false, dims);
@@ -81,8 +167,35 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
         }
         got[spoilt.clone()].copy_from_slice(&clean[spoilt]);
     }
-    same_bits("rows beside those that are not finite", &got, &clean)?;
-    Ok(())
+    same_bits("rows beside those that are not finite", &got, &clean)
+}
+
+/// Burn's own gradients of `(x·wᵀ · dy).sum()`, in f32.
+fn of_burn(x: &[f32], w: &[f32], dy: &[f32], [rows, inner, columns]: [usize; 3]) -> Result<[Vec<f32>; 3], String> {
+    let device = recording();
+    let x = upload(x, [rows, inner], &device).require_grad();
+    let w = upload(w, [columns, inner], &device).require_grad();
+    let y = x.clone().matmul(w.clone().transpose());
+    let gradients = (y.clone() * upload(dy, [rows, columns], &device)).sum().backward();
+    let of = |tensor: &Tensor<2>| tensor.grad(&gradients).ok_or("no gradient");
+    Ok([read(y)?, read(of(&x)?)?, read(of(&w)?)?])
+}
+
+/// A weight's gradient of no rows is nothing, and adds nothing: never what lay in memory.
+#[test]
+fn no_rows_make_nothing() {
+    for device in [Some(Device::flex()), common::device()].into_iter().flatten() {
+        for round in 0..3 {
+            // What memory is taken from next has something in it.
+            let left_behind = read(upload(&[7.0; 15], [3, 5], &device) * 2.0).unwrap();
+            assert_eq!(left_behind, [14.0; 15], "round {round}");
+            let (dy, x) = (Tensor::zeros([0, 3], &device), Tensor::zeros([0, 5], &device));
+            assert_eq!(read(op::linear_backward_weight(None, &dy, &x)).unwrap(), [0.0; 15]);
+            let earlier = upload(&[2.5; 15], [3, 5], &device);
+            assert_eq!(read(op::linear_backward_weight(Some(earlier), &dy, &x)).unwrap(), [2.5; 15]);
+            assert_eq!(op::linear(&x, &Tensor::ones([4, 5], &device)).dims(), [0, 4]);
+        }
+    }
 }
 
 pub const MUTANTS: &[(&str, &str, &str)] = &[

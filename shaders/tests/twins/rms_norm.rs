@@ -51,6 +51,9 @@ pub fn forward(device: &Device, seed: u64) -> Result<(), String> {
     let clean = run(&x)?;
     (x[d + 7], x[3 * d]) = (f32::NAN, f32::INFINITY);
     let got = run(&x)?;
+    if !got[d + 7].is_nan() || got[3 * d].is_finite() {
+        return Err(format!("NaN and infinity become {} and {}", got[d + 7], got[3 * d]));
+    }
     for row in [0, 2, 4] {
         same_bits("a row beside one that is not finite", &got[row * d..][..d], &clean[row * d..][..d])?;
     }
@@ -120,7 +123,29 @@ fn half_and_sick(device: &Device, seed: u64) -> Result<(), String> {
         close("dgain of f16", made.dgain, &want_gain, 2e-5)?;
         close("y of f16 once more", made.y, &rounded, 1e-3)?;
     }
-    let mut dy = draw(seed, 8, n * d);
+    // Of a sick row of x.
+    let mut sick = x.clone();
+    (sick[2 * d + 1], sick[6 * d]) = (f32::NAN, f32::INFINITY);
+    let dy = draw(seed, 8, n * d);
+    let of = |x: &[f32]| {
+        let (gain, inverse) = (upload(&gain, [1, d], device), upload(&inverse, [n, 1], device));
+        let [dy, x] = [&dy, x].map(|values| upload(values, [n, d], device));
+        op::rms_norm_backward(dy, &x, &gain, &inverse, Tensor::zeros([n, d], device))
+    };
+    let (clean, made) = (read(of(&x).dx)?, of(&sick));
+    let (mut dx, dgain) = (read(made.dx)?, read(made.dgain)?);
+    for row in [2, 6] {
+        let of_row = row * d..(row + 1) * d;
+        if dx[of_row.clone()].iter().any(|x| x.is_finite()) {
+            return Err(format!("row {row} of what is not finite has a finite gradient"));
+        }
+        dx[of_row.clone()].copy_from_slice(&clean[of_row]);
+    }
+    if dgain[1].is_finite() || dgain[0].is_finite() || !dgain[2].is_finite() {
+        return Err("a row that is not finite is lost to the gain's gradient, or goes astray".into());
+    }
+    same_bits("rows beside sick ones", &dx, &clean)?;
+    let mut dy = dy.clone();
     let clean = read(run(upload(&dy, [n, d], device)).dx)?;
     dy[4 * d + 3] = f32::NAN;
     let made = run(upload(&dy, [n, d], device));

@@ -42,6 +42,9 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
     let clean = read(op::swiglu(&upload(&x, [n, 2 * width], device)))?;
     (x[2], x[2 * width + 5]) = (f32::NAN, f32::NEG_INFINITY);
     let mut got = read(op::swiglu(&upload(&x, [n, 2 * width], device)))?;
+    if !got[2].is_nan() || got[width + 5].is_finite() {
+        return Err(format!("NaN and minus infinity become {} and {}", got[2], got[width + 5]));
+    }
     (got[2], got[width + 5]) = (clean[2], clean[width + 5]);
     same_bits("values beside those that are not finite", &got, &clean)?;
     // Backward each pair by itself, whether it is sick itself or its gradient is.

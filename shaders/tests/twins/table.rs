@@ -1,8 +1,7 @@
 //! All kernels with their checks and mutants.
 
 use super::*;
-use burn::tensor::Device;
-use nightjar_shaders::kernel::MatrixUnits;
+use burn::tensor::{DType, Device};
 
 /// What is checked together.
 pub struct Case {
@@ -36,9 +35,9 @@ pub const CASES: &[Case] = &[
 
 /// Those to run, once a device is open: all that it has what they need for, or while working on one those whose kernels' names
 /// contain `KERNEL`.
-pub fn selected() -> impl Iterator<Item = &'static Case> {
+pub fn selected(device: &Device) -> impl Iterator<Item = &'static Case> {
     let wanted = std::env::var("KERNEL").unwrap_or_default();
-    let has_units = MatrixUnits::current().is_some();
-    let can = move |case: &&Case| has_units || !case.kernels.contains(&"product");
+    let has_half = device.supports_dtype(DType::F16);
+    let can = move |case: &&Case| has_half || !case.kernels.contains(&"product");
     CASES.iter().filter(can).filter(move |case| case.kernels.iter().any(|name| name.contains(&wanted)))
 }

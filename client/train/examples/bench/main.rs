@@ -153,7 +153,7 @@ fn ceiling(choice: &str) -> Outcome {
 fn linear(choice: &str, way: &str, sizes: [&str; 3], file: &[&str]) -> Outcome {
     let OpenDevice { device, precision, .. } = open(choice, way)?;
     if let [file] = file {
-        kernel::substitute("product", Some(std::fs::read_to_string(file)?));
+        kernel::substitute("product", Some(std::fs::read_to_string(file)?.into()));
     }
     let [rows, inner, outer] = sizes.map(str::parse::<usize>);
     let (rows, inner, outer) = (rows?, inner?, outer?);

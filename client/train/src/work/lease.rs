@@ -368,7 +368,7 @@ pub(super) fn portion(spec: &RunSpec, room: &Room<'_>, bearing: &Bearing, device
     let model = &spec.model;
     let allowed = match room.live.memory_bytes() {
         u64::MAX => u64::MAX,
-        bytes => bytes.saturating_sub(model.training_bytes()),
+        bytes => bytes.saturating_sub(model.state_bytes()),
     };
     let context = model.max_position_embeddings as usize;
     Portion::fitting(model, context, samples, allowed.min(room.memory_free / 4).min(bearing.most()), device)

@@ -8,9 +8,10 @@ use super::{Tables, scale};
 use crate::{
     cpu::{self, heads::Heads},
     op::{
-        host::{Source, Target, is_host, tensor},
+        host::{Source, Target, is_host, is_twins, tensor},
         product, rope,
     },
+    runtime,
 };
 use burn::tensor::{Bool, DType, Device, Tensor, activation::softmax};
 use std::ops::Range;
@@ -18,8 +19,10 @@ use std::ops::Range;
 /// Queries that are taken at once on the processor, where no kernel does without: a block's scores stay in the cache, and
 /// the half above the diagonal is left out.
 const HOST_BLOCK: usize = 256;
-/// Elsewhere: a GPU wants large products.
+/// Most elsewhere: a GPU wants large products.
 const DEVICE_BLOCK: usize = 1024;
+/// Most bytes of their scores there, and never more than the device gives in one piece.
+const DEVICE_BYTES: u64 = 512 << 20;
 
 /// Queries, keys, values; and the probabilities, if they are one block.
 #[derive(Clone, Debug)]
@@ -31,19 +34,29 @@ pub struct Saved {
 }
 
 /// Queries of a block.
-pub fn length(host: bool) -> usize {
-    if host { HOST_BLOCK } else { DEVICE_BLOCK }
+pub fn length(shape: Heads, device: &Device) -> usize {
+    if is_host(device) {
+        return HOST_BLOCK;
+    }
+    let bytes = runtime::allocation_max(device).map_or(DEVICE_BYTES, |most| most.min(DEVICE_BYTES));
+    queries_within(bytes, shape)
+}
+
+/// So many queries whose scores, in f32, take no more than this. One's may, and there is no less.
+fn queries_within(bytes: u64, shape: Heads) -> usize {
+    let of_query = 4 * (shape.batch * shape.heads * shape.context).max(1) as u64;
+    (bytes / of_query).clamp(1, DEVICE_BLOCK as u64) as usize
 }
 
 /// The blocks of queries of a context.
-fn blocks(context: usize, host: bool) -> Vec<Range<usize>> {
-    let block = length(host);
+fn blocks(shape: Heads, device: &Device) -> Vec<Range<usize>> {
+    let (context, block) = (shape.context, length(shape, device));
     (0..context).step_by(block).map(|start| start..context.min(start + block)).collect()
 }
 
 /// The result's rows, `[tokens, heads·size]`.
 pub fn forward(packed: Tensor<2>, shape: Heads, tables: &Tables) -> (Tensor<2>, Saved) {
-    let blocks = blocks(shape.context, is_host(&packed.device()));
+    let blocks = blocks(shape, &packed.device());
     let [q, k, v] = split(packed, shape, tables);
     if let [_] = &blocks[..] {
         let p = probabilities(&q, &k, 0..shape.context, shape, tables);
@@ -68,7 +81,7 @@ pub fn backward(dout: Tensor<2>, saved: Saved, shape: Heads, tables: &Tables) ->
     }
     let mut sums: Option<[Tensor<4>; 2]> = None;
     let mut dqs = vec![];
-    for block in blocks(shape.context, is_host(&k.device())) {
+    for block in blocks(shape, &k.device()) {
         let seen = |x: &Tensor<4>| x.clone().narrow(2, 0, block.end);
         let q = rows(&q, &block, shape);
         let p = probabilities(&q, &k, block.clone(), shape, tables);
@@ -90,9 +103,9 @@ pub fn backward(dout: Tensor<2>, saved: Saved, shape: Heads, tables: &Tables) ->
 /// A block's probabilities, `[batch, kv, group·block, block.end]`.
 fn probabilities(q: &Tensor<4>, k: &Tensor<4>, block: Range<usize>, shape: Heads, tables: &Tables) -> Tensor<4> {
     let k = if block.end == shape.context { k.clone() } else { k.clone().narrow(2, 0, block.end) };
-    if is_host(&k.device()) {
+    if is_twins(&k) {
         let scores = product(q, &k.transpose());
-        let mut scores = Target::of(scores).expect("is_host said so");
+        let mut scores = Target::of(scores).expect("is_twins said so");
         cpu::softmax::forward(scores.slice(), block.len(), block.end, scale(shape));
         return scores.tensor();
     }
@@ -205,4 +218,20 @@ fn unmerge(rows: Tensor<2>, shape: Heads) -> Tensor<4> {
         return tensor(blocks, grouped);
     }
     rows.reshape([batch, context, heads, size]).swap_dims(1, 2).reshape(grouped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_of_a_block_stay_within_bounds() {
+        let heads = |batch, context| Heads { batch, context, heads: 12, kv: 12, size: 64 };
+        // A model of 125 million parameters is not cut up; the same on a phone, and a long context, are.
+        assert_eq!(queries_within(DEVICE_BYTES, heads(8, 1024)), 1024);
+        assert_eq!(queries_within(128 << 20, heads(8, 1024)), 341);
+        assert_eq!(queries_within(DEVICE_BYTES, heads(1, 70_000)), 159);
+        assert_eq!(queries_within(1000, heads(1, 70_000)), 1);
+        assert_eq!(queries_within(1000, heads(0, 0)), 250);
+    }
 }

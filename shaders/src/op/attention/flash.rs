@@ -3,7 +3,7 @@
 use super::scale;
 use crate::{
     cpu::heads::Heads,
-    kernel::{Kernel, Launch, parameters},
+    kernel::{GROUPS_MAX, Kernel, Launch, parameters},
     tuning::{self, Op},
 };
 use burn::tensor::{DType, Tensor};
@@ -30,8 +30,6 @@ pub static BACKWARD_KEYS: Kernel =
 const TILE: usize = 64;
 /// Widest head that an invocation's registers hold its share of.
 const SIZE_MAX: usize = 128;
-/// Most workgroups in one dimension, by WebGPU's limits.
-const GROUPS_MAX: usize = 65_535;
 
 /// Rows, results and logarithms: all that the gradient needs.
 #[derive(Clone, Debug)]
@@ -81,6 +79,7 @@ pub fn backward(dout: Tensor<2>, saved: Saved, shape: Heads) -> Tensor<2> {
     let Heads { batch, context, heads, kv, .. } = shape;
     let Saved { packed, out, lse } = saved;
     let dtype = packed.dtype();
+    let dout = dout.cast(dtype);
     let first = launch(&BACKWARD_QUERIES, shape, dtype).read(&packed).read(&out).read(&lse).read(&dout);
     let first = first.output_of([shape.tokens(), shape.packed_width()], dtype).output([batch * heads, context]);
     let mut made = first.run_3d(groups(shape, heads));
