@@ -1,4 +1,4 @@
-//! What the runtime says of a device: its name, and how much of its memory is held.
+//! What the runtime says of a device: its name, the most that it gives at once, and how much of its memory is held.
 
 use burn::{backend::DispatchDevice, tensor::Device};
 use cubecl::MemoryScope;
@@ -14,7 +14,10 @@ pub fn name(device: &Device) -> Option<String> {
     }
 }
 
-/// Most bytes of one tensor on a GPU. `None` on the processor.
+/// Most bytes of one tensor on a GPU. `None` on the processor, and on a device that records.
+///
+/// # Panics
+/// If the runtime cannot start on it.
 pub fn allocation_max(device: &Device) -> Option<u64> {
     match device.as_dispatch() {
         DispatchDevice::Cube(device) => Some(device.client().properties().memory.max_page_size),

@@ -102,9 +102,14 @@ const RUNTIME_BYTES: u64 = 192 << 20;
 /// gradients, and the file's bytes of one of them at a time. At the lease's ends it is about as many. Measured on the
 /// processor, with 4 × 128 tokens at once: 2225 MiB at the peak of 2278 reckoned for 40 M parameters, 597 of 793 for 10 M.
 const STATE_FLOATS: u64 = 12;
-/// Keys of whose scores a query's are in memory at once, and tokens of whose logits, where there is least room.
-const SCORES_LEAST: u64 = 256;
-const LOGITS_LEAST: u64 = 64;
+/// Queries that attention takes at once on a processor: their scores stay in the cache, and the half above the diagonal is
+/// left out.
+pub const HOST_BLOCK: usize = 256;
+/// Logits held at once on a processor: 32 MiB. With half of that a step with a vocabulary of 32k takes a twentieth longer, since
+/// the head's gradient passes through memory once a chunk.
+pub const HOST_LOGITS: usize = 1 << 23;
+/// Fewest tokens of a chunk of logits, whatever the vocabulary: below, the matrix products lose more than memory gains.
+pub const CHUNK_MIN: usize = 64;
 
 impl ModelSpec {
     /// 0.8 M parameters over bytes: the demo's model, and the reference's size `s`.
@@ -205,12 +210,12 @@ impl ModelSpec {
     }
 
     /// Bytes of memory that a device needs to train it at all: its state, and one sample of which each layer keeps its input
-    /// only, with a processor's blocks of scores and a smallest chunk of logits. More samples come on top, as many as there is
-    /// room for.
+    /// only, as a processor computes it. More samples come on top, as many as there is room for.
     pub fn training_bytes(&self) -> u64 {
         let context = u64::from(self.max_position_embeddings);
-        let logits = 2 * 4 * context.min(LOGITS_LEAST) * u64::from(self.vocab_size);
-        self.state_bytes() + self.sample_bytes(context, true, [0, context.min(SCORES_LEAST)]) + logits
+        let vocabulary = self.vocab_size as usize;
+        let logits = 2 * 4 * context.min((HOST_LOGITS / vocabulary).max(CHUNK_MIN) as u64) * vocabulary as u64;
+        self.state_bytes() + self.sample_bytes(context, true, [0, context.min(HOST_BLOCK as u64)]) + logits
     }
 
     /// Bytes before the first sample: the program, and at the worst moment a dozen numbers for each parameter.

@@ -41,7 +41,7 @@ const SPAN: usize = 16_384;
 pub fn adamw(w: Tensor<2>, m: Tensor<2>, v: Tensor<2>, g: &Tensor<2>, u: Update) -> [Tensor<2>; 3] {
     assert_eq!([w.dims(), m.dims(), v.dims()], [g.dims(); 3], "weights and moments for their gradient");
     if let Some(g) = Source::of(g) {
-        let [mut w, mut m, mut v] = [w, m, v].map(|t| Target::of(t).expect("all operands are on one device"));
+        let [mut w, mut m, mut v] = [w, m, v].map(|t| Target::of(t).expect("all operands are f32 on one device"));
         cpu::adamw::update(w.slice(), m.slice(), v.slice(), g.slice(), u);
         return [w.tensor(), m.tensor(), v.tensor()];
     }

@@ -21,7 +21,7 @@
 mod blocks;
 mod flash;
 
-use super::rope;
+use super::{rope, rope::assert_fit};
 use crate::{
     cpu::heads::Heads,
     tuning::{self, Op},
@@ -100,6 +100,7 @@ fn scale(shape: Heads) -> f32 {
 /// If the shapes do not belong together, a head's size is odd, or query heads cannot share the others evenly.
 pub fn attention(packed: Tensor<2>, shape: Heads, tables: &Tables) -> (Tensor<2>, Saved) {
     assert!(shape.kv >= 1 && shape.heads.is_multiple_of(shape.kv), "{} query heads for {} others", shape.heads, shape.kv);
+    assert_fit(&packed, shape, [&tables.cos, &tables.sin]);
     if shape.tokens() == 0 {
         return (Tensor::zeros([0, shape.heads * shape.size], (&packed.device(), packed.dtype())), Saved(Way::Nothing));
     }
@@ -112,7 +113,7 @@ pub fn attention(packed: Tensor<2>, shape: Heads, tables: &Tables) -> (Tensor<2>
     (out, Saved(Way::Blocks(Box::new(saved))))
 }
 
-/// The gradient of [`attention`] in its packed rows, given that in its result, of the same type.
+/// The gradient of [`attention`] in its packed rows, given that in its result.
 ///
 /// # Panics
 /// If the shapes do not belong together.

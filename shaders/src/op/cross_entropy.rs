@@ -20,6 +20,7 @@ use crate::{
     tuning::{self, Op},
 };
 use burn::tensor::{DType, Int, Tensor, TensorData, activation::log_softmax};
+use nightjar_shared::model_spec::{CHUNK_MIN, HOST_LOGITS};
 
 parameters! {
     /// As in `cross_entropy.wgsl`.
@@ -29,13 +30,8 @@ parameters! {
 /// Loss, and gradient in place.
 pub static IN_PLACE: Kernel = Kernel::new::<Shape>("cross_entropy", include_str!("../../wgsl/cross_entropy.wgsl"), [256, 1, 1]);
 
-/// Logits held at once on the processor: 32 MiB. With half of that a step with a vocabulary of 32k takes a twentieth longer, since
-/// the head's gradient passes through memory once a chunk.
-const HOST_LOGITS: usize = 1 << 23;
-/// Elsewhere: 64 MiB.
+/// Logits held at once elsewhere than on the processor: 64 MiB.
 const DEVICE_LOGITS: usize = 1 << 24;
-/// Fewest tokens of a chunk, whatever the vocabulary: below, the matrix products lose more than memory gains.
-const CHUNK_MIN: usize = 64;
 
 /// Tokens of a chunk.
 pub fn chunk_tokens(vocabulary: usize, host: bool) -> usize {

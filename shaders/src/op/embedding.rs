@@ -31,7 +31,7 @@ pub fn embedding_backward(dy: &Tensor<2>, tokens: &[u32], dtable: Tensor<2>) -> 
     assert_eq!(dy.dims(), [tokens.len(), width], "a gradient for each token");
     assert_are_tokens(tokens, height);
     if let Some(dy) = Source::of(dy) {
-        let mut dtable = Target::of(dtable).expect("all operands are on one device");
+        let mut dtable = Target::of(dtable).expect("all operands are f32 on one device");
         cpu::embedding::backward(dy.slice(), width, tokens, dtable.slice());
         return dtable.tensor();
     }

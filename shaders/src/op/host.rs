@@ -5,7 +5,7 @@ use burn::backend::{DispatchDevice, Flex};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_flex::FlexTensor;
 
-/// Whether a device's tensors are slices in this process's memory, so that the CPU twins apply.
+/// Whether a device's tensors are slices in this process's memory: those of f32 are the CPU twins'.
 pub fn is_host(device: &Device) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Flex(_))
 }

@@ -37,7 +37,11 @@ pub fn linear(x: &Tensor<2>, w: &Tensor<2>) -> Tensor<2> {
 }
 
 /// `past + x·wᵀ` in f32.
+///
+/// # Panics
+/// If `past` is of another shape or type.
 pub fn linear_onto(past: Tensor<2>, x: &Tensor<2>, w: &Tensor<2>) -> Tensor<2> {
+    assert_eq!((past.dims(), past.dtype()), ([x.dims()[0], w.dims()[0]], DType::F32), "what a product is added to");
     let factors = Factors { a: x, turn_a: false, b: w, turn_b: true };
     match factors.holds() {
         Some(units) => factors.launch(units, DType::F32, Some(past)),
@@ -51,7 +55,13 @@ pub fn linear_backward(dy: &Tensor<2>, w: &Tensor<2>) -> Tensor<2> {
 }
 
 /// The gradient in `w`, `dyᵀ·x` in f32, on top of what earlier rows gave.
+///
+/// # Panics
+/// If that is of another shape or type.
 pub fn linear_backward_weight(earlier: Option<Tensor<2>>, dy: &Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
+    if let Some(earlier) = &earlier {
+        assert_eq!((earlier.dims(), earlier.dtype()), ([dy.dims()[1], x.dims()[1]], DType::F32), "what a product is added to");
+    }
     let factors = Factors { a: dy, turn_a: true, b: x, turn_b: false };
     match factors.holds() {
         Some(units) => factors.launch(units, DType::F32, earlier),

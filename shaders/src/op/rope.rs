@@ -22,9 +22,7 @@ pub static ROTATE: Kernel = Kernel::new::<Shape>("rope", include_str!("../../wgs
 /// # Panics
 /// If the shapes do not belong together, or a head's size is odd.
 pub fn rope(packed: Tensor<2>, shape: Heads, cos: &Tensor<2>, sin: &Tensor<2>, direction: f32) -> Tensor<2> {
-    assert_eq!(packed.dims(), [shape.tokens(), shape.packed_width()], "packed rows for {shape:?}");
-    assert!(shape.size >= 2 && shape.size.is_multiple_of(2), "a head of {} is not of pairs", shape.size);
-    assert_eq!([cos.dims(), sin.dims()], [[shape.context, shape.size / 2]; 2], "tables for {shape:?}");
+    assert_fit(&packed, shape, [cos, sin]);
     if let (true, Some(cos), Some(sin)) = (is_twins(&packed), Source::of(cos), Source::of(sin)) {
         let mut packed = Target::of(packed).expect("is_twins said so");
         cpu::rope::rotate(packed.slice(), shape, cos.slice(), sin.slice(), direction);
@@ -47,4 +45,11 @@ pub fn rope(packed: Tensor<2>, shape: Heads, cos: &Tensor<2>, sin: &Tensor<2>, d
     let turned = Tensor::cat(vec![a.clone() * cos.clone() - b.clone() * sin.clone(), b * cos + a * sin], 3);
     let values = packed.narrow(1, (heads + kv) * size, kv * size);
     Tensor::cat(vec![turned.reshape([shape.tokens(), (heads + kv) * size]), values], 1).cast(dtype)
+}
+
+/// Whether packed rows and tables are of this shape, and its heads of pairs.
+pub(super) fn assert_fit(packed: &Tensor<2>, shape: Heads, tables: [&Tensor<2>; 2]) {
+    assert_eq!(packed.dims(), [shape.tokens(), shape.packed_width()], "packed rows for {shape:?}");
+    assert!(shape.size >= 2 && shape.size.is_multiple_of(2), "a head of {} is not of pairs", shape.size);
+    assert_eq!(tables.map(Tensor::dims), [[shape.context, shape.size / 2]; 2], "tables for {shape:?}");
 }

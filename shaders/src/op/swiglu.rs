@@ -50,7 +50,7 @@ pub struct SwigluBackward {
     pub y: Tensor<2>,
 }
 
-/// The gradient of [`swiglu`], given that in its result, `dy`, of the same type.
+/// The gradient of [`swiglu`], given that in its result, `dy`.
 ///
 /// # Panics
 /// If the shapes do not belong together.
@@ -59,7 +59,7 @@ pub fn swiglu_backward(gate_up: Tensor<2>, dy: Tensor<2>) -> SwigluBackward {
     assert_eq!(gate_up.dims(), [n, 2 * width], "rows of gate and up for a gradient of {n} x {width}");
     let dy = dy.cast(dtype);
     if is_twins(&gate_up) {
-        let [mut gate_up, mut dy] = [gate_up, dy].map(|t| Target::of(t).expect("all operands are on one device"));
+        let [mut gate_up, mut dy] = [gate_up, dy].map(|t| Target::of(t).expect("all operands are f32 on one device"));
         cpu::swiglu::backward(gate_up.slice(), dy.slice(), width);
         return SwigluBackward { dgate_up: gate_up.tensor(), y: dy.tensor() };
     }

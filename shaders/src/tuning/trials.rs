@@ -43,6 +43,8 @@ impl Trial {
     /// The trial of an operation on so many tokens, at least 2: [`TOKENS`], or fewer where a software adapter computes. What
     /// stands between two products is of their type.
     pub fn of(op: Op, device: &Device, tokens: usize, products: FloatDType) -> Trial {
+        // What comes after the last product knows of no other type.
+        let products = if matches!(op, Op::DeltaEncode | Op::DeltaAdd | Op::UpdateApply) { FloatDType::F32 } else { products };
         let random = |rows: usize, width: usize| Tensor::<2>::random([rows, width], Distribution::Normal(0.0, 1.0), device);
         let rows = |width: usize| random(tokens, width);
         let between = |rows: usize, width: usize| random(rows, width).cast(products);
@@ -192,9 +194,12 @@ fn delta_encode(device: &Device) -> (usize, Vec<Tensor<2>>, Step) {
     let step = move |_| {
         let mut residual = vec![0.0; length];
         let delta = op::delta::encode(&model, &spec, &gradient, &mut residual, &device);
-        // How much is left of each chunk shows whether the largest were sent, but for ties.
-        let energy = |chunk: Range<usize>| residual[chunk].iter().map(|left| left * left).sum::<f32>();
-        let left: Vec<f32> = model.tensors().iter().flat_map(planes::chunks).map(energy).collect();
+        // How much of each chunk was chosen: the largest, or something else.
+        let chosen = |chunk: Range<usize>| {
+            let both = gradient[chunk.clone()].iter().zip(&residual[chunk]);
+            both.filter(|(gradient, left)| gradient != left).map(|(gradient, _)| gradient.abs()).sum::<f32>()
+        };
+        let chosen: Vec<f32> = model.tensors().iter().flat_map(planes::chunks).map(chosen).collect();
         // Sent and left are together what there was, whichever values were chosen. An encoder that lost some of it, or a
         // delta that nobody can read, shows.
         if delta::add_scaled(&model, &delta, 1.0, &mut residual).is_err() {
@@ -204,7 +209,7 @@ fn delta_encode(device: &Device) -> (usize, Vec<Tensor<2>>, Step) {
             let width = values.len();
             Tensor::from_data(TensorData::new(values, [1, width]), &Device::flex())
         };
-        vec![row(left), row(residual)]
+        vec![row(chosen), row(residual)]
     };
     (12 * length, vec![], Box::new(step))
 }

@@ -167,7 +167,7 @@ fn burns_own_operations_and_blocks_of_queries_agree_with_the_twin() {
         twin_against_burn(shape, seed).unwrap();
         compare(&Device::flex(), shape, seed).unwrap();
     }
-    // More than one block: of 256 on the processor, of 1024 elsewhere.
+    // More than one block: of 256 on the processor, of at most 1024 elsewhere.
     for context in [256, 257, 600] {
         compare(&Device::flex(), Heads { batch: 2, context, heads: 4, kv: 2, size: 8 }, seed).unwrap();
     }

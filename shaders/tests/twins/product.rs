@@ -57,6 +57,10 @@ fn stand_in(source: &str, subgroup: u32) -> String {
     put("enable wgpu_cooperative_matrix;\n", "");
     put("alias Left = coop_mat16x16<f16, A>;\n", "struct Left { by_rows: bool, at: u32, stride: u32 }\n");
     put("alias Right = coop_mat16x16<f16, B>;\n", "struct Right { by_rows: bool, at: u32, stride: u32 }\n");
+    // A component of a vector could not be written beside another.
+    put("array<vec4<f32>, 8u * STRIPE>", "array<f32, 32u * STRIPE>");
+    let four = [0, 1, 2, 3].map(|n| format!("stripes[4u * i + {n}u]")).join(", ");
+    put("var sum = stripes[i];", &format!("var sum = vec4<f32>({four});"));
     put("alias Sum = coop_mat16x16<f32, C>;\n", "alias Sum = array<f32, TILE * TILE / LANES>;\n");
     for (tile, slab, strides) in [("Left", "a", ["WIDE_A", "LONG"]), ("Right", "b", ["LONG", "WIDE_B"])] {
         // A mutant may have only one of the two.
@@ -103,7 +107,7 @@ fn store(sum: Sum, at: u32, stride: u32) {
     var values = sum;
     for (var i = 0u; i < TILE * TILE / LANES; i++) {
         let to = place(true, at, stride, (i * LANES + own) / TILE, (i * LANES + own) % TILE);
-        stripes[to / 4u][to % 4u] = values[i];
+        stripes[to] = values[i];
     }
 }
 ";

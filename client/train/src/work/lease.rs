@@ -55,7 +55,7 @@ pub enum WorkError {
     /// A codec that this build does not have.
     #[error("codec {0} is unknown")]
     Codec(u32),
-    /// The owner allows less memory than the model's training state takes.
+    /// The owner allows less memory than the model's training state and one sample take.
     #[error("this run's model takes at least {} MiB of memory to train, and its owner's preferences allow {} MiB", .needed >> 20, .allowed >> 20)]
     Memory {
         /// Bytes that it takes.

@@ -14,15 +14,13 @@ use crate::{
     runtime,
 };
 use burn::tensor::{Bool, DType, Device, Tensor, activation::softmax};
+use nightjar_shared::model_spec::HOST_BLOCK;
 use std::ops::Range;
 
-/// Queries that are taken at once on the processor, where no kernel does without: a block's scores stay in the cache, and
-/// the half above the diagonal is left out.
-const HOST_BLOCK: usize = 256;
 /// Most elsewhere: a GPU wants large products.
 const DEVICE_BLOCK: usize = 1024;
-/// Most bytes of their scores there, and never more than the device gives in one piece.
-const DEVICE_BYTES: u64 = 512 << 20;
+/// Most bytes of a sample's scores there; of all samples', what the device gives in one piece.
+const SAMPLE_BYTES: u64 = 512 << 20;
 
 /// Queries, keys, values; and the probabilities, if they are one block.
 #[derive(Clone, Debug)]
@@ -38,14 +36,16 @@ pub fn length(shape: Heads, device: &Device) -> usize {
     if is_host(device) {
         return HOST_BLOCK;
     }
-    let bytes = runtime::allocation_max(device).map_or(DEVICE_BYTES, |most| most.min(DEVICE_BYTES));
-    queries_within(bytes, shape)
+    queries_within(runtime::allocation_max(device).unwrap_or(u64::MAX), shape)
 }
 
-/// So many queries whose scores, in f32, take no more than this. One's may, and there is no less.
-fn queries_within(bytes: u64, shape: Heads) -> usize {
-    let of_query = 4 * (shape.batch * shape.heads * shape.context).max(1) as u64;
-    (bytes / of_query).clamp(1, DEVICE_BLOCK as u64) as usize
+/// Queries whose scores, in f32, take no more than `piece` bytes. One's may, and there is no less.
+fn queries_within(piece: u64, shape: Heads) -> usize {
+    let of_sample = 4 * (shape.heads * shape.context).max(1) as u64;
+    let of_all = of_sample * shape.batch.max(1) as u64;
+    let most = (SAMPLE_BYTES / of_sample).min(piece / of_all).clamp(1, DEVICE_BLOCK as u64) as usize;
+    // Rows of an even length, which products want.
+    if most > 64 { most - most % 64 } else { most }
 }
 
 /// The blocks of queries of a context.
@@ -74,7 +74,7 @@ pub fn forward(packed: Tensor<2>, shape: Heads, tables: &Tables) -> (Tensor<2>, 
 /// The gradient in the packed rows.
 pub fn backward(dout: Tensor<2>, saved: Saved, shape: Heads, tables: &Tables) -> Tensor<2> {
     let Saved { q, k, v, p } = saved;
-    let dout = unmerge(dout, shape);
+    let dout = unmerge(dout.cast(q.dtype()), shape);
     if let Some(p) = p {
         let [dq, dk, dv] = block_backward(p, dout, q, k, v, scale(shape));
         return join(dq, dk, dv, shape, tables);
@@ -134,7 +134,7 @@ fn block_backward(p: Tensor<4>, dout: Tensor<4>, q: Tensor<4>, k: Tensor<4>, v: 
     let dscores = match Source::of(&p) {
         Some(p) => {
             let columns = dp.dims()[3];
-            let mut dp = Target::of(dp).expect("all operands are on one device");
+            let mut dp = Target::of(dp).expect("all operands are f32 on one device");
             cpu::softmax::backward(p.slice(), dp.slice(), columns, scale);
             dp.tensor::<4>()
         }
@@ -227,11 +227,11 @@ mod tests {
     #[test]
     fn scores_of_a_block_stay_within_bounds() {
         let heads = |batch, context| Heads { batch, context, heads: 12, kv: 12, size: 64 };
-        // A model of 125 million parameters is not cut up; the same on a phone, and a long context, are.
-        assert_eq!(queries_within(DEVICE_BYTES, heads(8, 1024)), 1024);
-        assert_eq!(queries_within(128 << 20, heads(8, 1024)), 341);
-        assert_eq!(queries_within(DEVICE_BYTES, heads(1, 70_000)), 159);
+        // A model of 125 million parameters is not cut up, however many samples; the same on a phone, and a long context, are.
+        assert_eq!(queries_within(u64::MAX, heads(64, 1024)), 1024);
+        assert_eq!(queries_within(128 << 20, heads(8, 1024)), 320);
+        assert_eq!([1, 3].map(|batch| queries_within(u64::MAX, heads(batch, 70_000))), [128; 2]);
         assert_eq!(queries_within(1000, heads(1, 70_000)), 1);
-        assert_eq!(queries_within(1000, heads(0, 0)), 250);
+        assert_eq!(queries_within(100, heads(0, 0)), 25);
     }
 }
