@@ -215,7 +215,10 @@ impl ModelSpec {
         let context = u64::from(self.max_position_embeddings);
         let vocabulary = self.vocab_size as usize;
         let logits = 2 * 4 * context.min((HOST_LOGITS / vocabulary).max(CHUNK_MIN) as u64) * vocabulary as u64;
-        self.state_bytes() + self.sample_bytes(context, true, [0, context.min(HOST_BLOCK as u64)]) + logits
+        // Those of the only block are kept.
+        let at_once = context.min(HOST_BLOCK as u64);
+        let kept = if at_once == context { context } else { 0 };
+        self.state_bytes() + self.sample_bytes(context, true, [kept, at_once]) + logits
     }
 
     /// Bytes before the first sample: the program, and at the worst moment a dozen numbers for each parameter.

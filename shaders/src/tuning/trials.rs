@@ -44,7 +44,8 @@ impl Trial {
     /// stands between two products is of their type.
     pub fn of(op: Op, device: &Device, tokens: usize, products: FloatDType) -> Trial {
         // What comes after the last product knows of no other type.
-        let products = if matches!(op, Op::DeltaEncode | Op::DeltaAdd | Op::UpdateApply) { FloatDType::F32 } else { products };
+        let comes_after = matches!(op, Op::AdamW | Op::GradNorm | Op::DeltaEncode | Op::DeltaAdd | Op::UpdateApply);
+        let products = if comes_after { FloatDType::F32 } else { products };
         let random = |rows: usize, width: usize| Tensor::<2>::random([rows, width], Distribution::Normal(0.0, 1.0), device);
         let rows = |width: usize| random(tokens, width);
         let between = |rows: usize, width: usize| random(rows, width).cast(products);

@@ -214,4 +214,7 @@ pub const MUTANTS: &[(&str, &str, &str)] = &[
     ("product", "return b[(outer * shape.inner + inner) / 4u];", "return b[(inner * shape.columns + outer) / 4u];"),
     ("product", "return a[(inner * shape.rows + outer) / 4u];", "return a[(outer * shape.inner + inner) / 4u];"),
     ("product", "return coopLoad<Left>(", "return coopLoadT<Left>("),
+    ("product", "return coopLoadT<Left>(", "return coopLoad<Left>("),
+    ("product", "return coopLoad<Right>(", "return coopLoadT<Right>("),
+    ("product", "return coopLoadT<Right>(", "return coopLoad<Right>("),
 ];

@@ -44,8 +44,8 @@ fn queries_within(piece: u64, shape: Heads) -> usize {
     let of_sample = 4 * (shape.heads * shape.context).max(1) as u64;
     let of_all = of_sample * shape.batch.max(1) as u64;
     let most = (SAMPLE_BYTES / of_sample).min(piece / of_all).clamp(1, DEVICE_BLOCK as u64) as usize;
-    // Rows of an even length, which products want.
-    if most > 64 { most - most % 64 } else { most }
+    // All, or rows of an even length, which products want.
+    if most >= shape.context || most < 64 { most } else { most - most % 64 }
 }
 
 /// The blocks of queries of a context.
