@@ -109,7 +109,12 @@ pub const HOST_BLOCK: usize = 256;
 /// the head's gradient passes through memory once a chunk.
 pub const HOST_LOGITS: usize = 1 << 23;
 /// Fewest tokens of a chunk of logits, whatever the vocabulary: below, the matrix products lose more than memory gains.
-pub const CHUNK_MIN: usize = 64;
+const CHUNK_MIN: usize = 64;
+
+/// Tokens of a chunk where so many logits are held at once.
+pub fn chunk_tokens(vocabulary: usize, logits: usize) -> usize {
+    (logits / vocabulary.max(1)).max(CHUNK_MIN)
+}
 
 impl ModelSpec {
     /// 0.8 M parameters over bytes: the demo's model, and the reference's size `s`.
@@ -214,7 +219,7 @@ impl ModelSpec {
     pub fn training_bytes(&self) -> u64 {
         let context = u64::from(self.max_position_embeddings);
         let vocabulary = self.vocab_size as usize;
-        let logits = 2 * 4 * context.min((HOST_LOGITS / vocabulary).max(CHUNK_MIN) as u64) * vocabulary as u64;
+        let logits = 2 * 4 * context.min(chunk_tokens(vocabulary, HOST_LOGITS) as u64) * vocabulary as u64;
         // Those of the only block are kept.
         let at_once = context.min(HOST_BLOCK as u64);
         let kept = if at_once == context { context } else { 0 };

@@ -20,7 +20,7 @@ use crate::{
     tuning::{self, Op},
 };
 use burn::tensor::{DType, Int, Tensor, TensorData, activation::log_softmax};
-use nightjar_shared::model_spec::{CHUNK_MIN, HOST_LOGITS};
+use nightjar_shared::model_spec::{self, HOST_LOGITS};
 
 parameters! {
     /// As in `cross_entropy.wgsl`.
@@ -35,8 +35,7 @@ const DEVICE_LOGITS: usize = 1 << 24;
 
 /// Tokens of a chunk.
 pub fn chunk_tokens(vocabulary: usize, host: bool) -> usize {
-    let logits = if host { HOST_LOGITS } else { DEVICE_LOGITS };
-    (logits / vocabulary.max(1)).max(CHUNK_MIN)
+    model_spec::chunk_tokens(vocabulary, if host { HOST_LOGITS } else { DEVICE_LOGITS })
 }
 
 /// Each token's loss in nats (`[n]`) under the logits `h·headᵀ` (h `[n, width]`, head `[vocabulary, width]`, of one type);
