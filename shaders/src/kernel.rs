@@ -33,8 +33,6 @@ pub static TABLE: &[&Kernel] = &[
     &op::adamw::UPDATE,
     &op::adamw::SQUARES,
     &op::delta::ENCODE,
-    &op::delta::ADD,
-    &op::update::APPLY,
 ];
 
 /// Names all kernels as they are in this build, and the runtime that Burn's own come from: what was measured with others

@@ -54,7 +54,7 @@ pub fn configure(tuning: Tuning, cache: Option<PathBuf>) -> bool {
 
 /// The runtime leaves a file alone that is none of its own, and would keep nothing ever after.
 fn discard_damaged(folder: &Path) {
-    const FILES: [&str; 3] = ["default.db", "default.db-wal", "default.db-tshm"];
+    const FILES: [&str; 3] = ["default.db", "default.db-wal", "default.db-shm"];
     const BEGINS: &[u8] = b"SQLite format 3\0";
     let mut begins = [0; BEGINS.len()];
     let Ok(mut file) = File::open(folder.join(FILES[0])) else { return };
@@ -112,21 +112,12 @@ ops! {
     GradNorm = "grad_norm",
     /// The sparse delta's encoder.
     DeltaEncode = "delta_encode",
-    /// Adding a sparse delta.
-    DeltaAdd = "delta_add",
-    /// Applying a published update.
-    UpdateApply = "update_apply",
 }
 
 impl Op {
     /// Whether the device that this process trains on has what our kernel needs.
     pub fn has_two_ways(self) -> bool {
         self != Op::Product || MatrixUnits::current().is_some()
-    }
-
-    /// Whether a device that trains has any use for it now; the others wait for their place and are tested.
-    pub fn is_in_use(self) -> bool {
-        !matches!(self, Op::DeltaAdd | Op::UpdateApply)
     }
 }
 

@@ -105,8 +105,8 @@ enum Slot {
     Change,
     /// Bytes from the host.
     Host(Arc<[u8]>),
-    /// A new tensor, the next output; whatever is in its memory, or zeros.
-    Output { shape: Shape, dtype: DType, zeroed: bool },
+    /// A new tensor, the next output; whatever is in its memory.
+    Output { shape: Shape, dtype: DType },
 }
 
 /// All of a launch but its tensors.
@@ -173,9 +173,9 @@ impl Kernels for CubeBackend {
                     tensor.handle
                 }
                 Slot::Host(bytes) => client.create_from_slice(bytes),
-                Slot::Output { shape, dtype, zeroed } => {
+                Slot::Output { shape, dtype } => {
                     let bytes = shape.num_elements() * dtype.size();
-                    let memory = if *zeroed { client.create_from_slice(&vec![0; bytes]) } else { client.empty(bytes) };
+                    let memory = client.empty(bytes);
                     let tensor = CubeTensor::new_contiguous(client.clone(), device.clone(), shape.clone(), memory, *dtype);
                     outputs.push(tensor.clone());
                     tensor.handle
@@ -265,22 +265,14 @@ impl Launch {
 
     /// A new `f32` tensor; the kernel writes all of it.
     pub fn output<const D: usize>(self, shape: [usize; D]) -> Self {
-        self.make(shape.into(), DType::F32, false)
+        self.output_of(shape, DType::F32)
     }
 
     /// A new tensor of another type.
-    pub fn output_of<const D: usize>(self, shape: [usize; D], dtype: DType) -> Self {
-        self.make(shape.into(), dtype, false)
-    }
-
-    /// A new `f32` tensor whose bits are zero before the kernel runs.
-    pub fn zeroed<const D: usize>(self, shape: [usize; D]) -> Self {
-        self.make(shape.into(), DType::F32, true)
-    }
-
-    fn make(mut self, shape: Shape, dtype: DType, zeroed: bool) -> Self {
+    pub fn output_of<const D: usize>(mut self, shape: [usize; D], dtype: DType) -> Self {
+        let shape = Shape::from(shape);
         self.made.push((shape.clone(), dtype));
-        self.slots.push(Slot::Output { shape, dtype, zeroed });
+        self.slots.push(Slot::Output { shape, dtype });
         self
     }
 

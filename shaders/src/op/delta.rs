@@ -1,5 +1,5 @@
-//! The sparse delta on the GPU: encoding with error feedback, and adding one to a vector. The twin is
-//! [`nightjar_shared::delta`] itself, which also does the entropy coding, and all of it where no kernel runs.
+//! The sparse delta on the GPU: encoding with error feedback. The twin is [`nightjar_shared::delta`] itself, which also
+//! does the entropy coding, and all of it where no kernel runs.
 
 use crate::{
     kernel::{Kernel, Launch, parameters, runs_on},
@@ -8,7 +8,7 @@ use crate::{
 use burn::tensor::{Device, Tensor, TensorData, Transaction};
 use nightjar_shared::{
     delta::{
-        self, CodecId, DeltaError, magnitude,
+        self, CodecId, magnitude,
         planes::{self, Planes},
     },
     model_spec::ModelSpec,
@@ -21,25 +21,12 @@ parameters! {
     pub struct EncodeShape { chunks: u32, feedback: f32, zero: u32 }
 }
 parameters! {
-    /// As in `delta_add.wgsl`.
-    pub struct AddShape { chunks: u32, share: f32, zero: u32 }
-}
-parameters! {
     /// `Chunk` in `delta_encode.wgsl`.
     pub struct EncodeChunk { start: u32, len: u32, entries: u32, keep: u32 }
 }
-parameters! {
-    /// `Chunk` in `delta_add.wgsl`.
-    pub struct AddChunk { start: u32, entries: u32, keep: u32, codes: u32 }
-}
-
 /// Choice, values and residual.
 pub static ENCODE: Kernel = Kernel::new::<EncodeShape>("delta_encode", include_str!("../../wgsl/delta_encode.wgsl"), [256, 1, 1])
     .with_table::<EncodeChunk>();
-/// Unpacks and adds.
-pub static ADD: Kernel =
-    Kernel::new::<AddShape>("delta_add", include_str!("../../wgsl/delta_add.wgsl"), [64, 1, 1]).with_table::<AddChunk>();
-
 /// Values that are on the GPU at once while a delta is encoded: 64 MiB of each vector.
 const SPAN: usize = 1 << 24;
 
@@ -153,42 +140,4 @@ pub fn encode(model: &ModelSpec, spec: &DeltaSpec, pseudo_gradient: &[f32], resi
         return planes.to_bytes(model);
     }
     delta::encode(model, spec, pseudo_gradient, residual)
-}
-
-/// Adds `share` times a sparse delta of the whole model to a flat vector: the bits of [`delta::add_scaled`].
-pub fn add_planes(values: Tensor<1>, model: &ModelSpec, planes: &Planes, share: f32) -> Result<Tensor<1>, DeltaError> {
-    if !(1..=planes::CHUNK as u32).contains(&planes.k) {
-        return Err(DeltaError::BadCount(planes.k));
-    }
-    let chunks: Vec<Range<usize>> = model.tensors().iter().flat_map(planes::chunks).collect();
-    let entries: usize = chunks.iter().map(|chunk| planes::kept_of(planes.k, chunk.len())).sum();
-    if planes.magnitudes.len() != chunks.len() || planes.kept.len() != entries || values.dims() != [model.parameters()] {
-        return Err(DeltaError::WrongFragment);
-    }
-    // What adds them takes for granted that no two are of one place.
-    let mut rest = &planes.kept[..];
-    for chunk in &chunks {
-        let (of_chunk, after) = rest.split_at(planes::kept_of(planes.k, chunk.len()));
-        if !planes::are_in_order(of_chunk, chunk.len()) {
-            return Err(DeltaError::Damaged);
-        }
-        rest = after;
-    }
-    if !tuning::takes(Op::DeltaAdd, &values) {
-        let device = values.device();
-        let mut host = values.into_data().try_to_vec::<f32>().map_err(|_| DeltaError::NotFinite)?;
-        delta::add_scaled(model, &planes.to_bytes(model), share, &mut host)?;
-        let length = host.len();
-        return Ok(Tensor::from_data(TensorData::new(host, [length]), &device));
-    }
-    let mut first = 0;
-    let mut table = Vec::with_capacity(chunks.len());
-    for (chunk, [low, high]) in chunks.iter().zip(&planes.magnitudes) {
-        let keep = planes::kept_of(planes.k, chunk.len());
-        let codes = u32::from(*low) | u32::from(*high) << 8;
-        table.push(AddChunk { start: chunk.start as u32, entries: first as u32, keep: keep as u32, codes });
-        first += keep;
-    }
-    let launch = Launch::new(&ADD, &AddShape { chunks: chunks.len() as u32, share, zero: 0 }).table(&table).words(magnitudes());
-    Ok(launch.words(planes.kept.iter().map(|entry| u32::from(*entry))).change(values).run(chunks.len()).tensor())
 }

@@ -16,7 +16,6 @@ mod product;
 pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;
-pub mod update;
 
 pub use crate::cpu::{adamw::Update, heads::Heads};
 pub use adamw::{adamw, sum_of_squares};

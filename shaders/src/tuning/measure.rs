@@ -123,10 +123,10 @@ pub fn copy_speed(device: &Device) -> f64 {
     (8 * VALUES) as f64 / best.max(1e-9)
 }
 
-/// What a device that trains has use for and was not measured on it. The type of products comes first, after the product in
+/// What was not measured on a device. The type of products comes first, after the product in
 /// it: the others are measured in it, as training will use them. What is known of a device was so all measured in one type.
 fn unknown(remembered: &Remembered, key: &Key) -> Vec<Op> {
-    let is_unknown = |op: &Op| op.is_in_use() && op.has_two_ways() && remembered.timing(key, *op).is_none();
+    let is_unknown = |op: &Op| op.has_two_ways() && remembered.timing(key, *op).is_none();
     let mut all: Vec<Op> = Op::ALL.iter().copied().filter(is_unknown).collect();
     all.sort_by_key(|op| match op {
         Op::Product => 0,
@@ -179,8 +179,7 @@ mod tests {
         let mut remembered = Remembered::default();
         let first = unknown(&remembered, &key);
         assert_eq!(first[0], Op::HalfProducts);
-        let in_use = Op::ALL.iter().filter(|op| op.is_in_use()).count();
-        assert_eq!(first.len(), in_use - 1, "what a device has no units for is not measured");
+        assert_eq!(first.len(), Op::ALL.len() - 1, "what a device has no units for is not measured");
         let known = [Op::HalfProducts, Op::Swiglu].map(|op| Timing { op, ours_ms: 1.0, other_ms: 2.0 });
         remembered.remember(&key, &known);
         let rest = unknown(&remembered, &key);

@@ -4,14 +4,9 @@ use super::{Op, halves_products};
 use crate::op::{self, Heads, Update};
 use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor, TensorData, Transaction};
 use nightjar_shared::{
-    delta::{
-        self, CodecId,
-        planes::{self, Planes},
-    },
-    ids::Version,
+    delta::{self, CodecId, planes},
     model_spec::ModelSpec,
     run_spec::DeltaSpec,
-    version::{Weights, update},
 };
 use std::ops::Range;
 
@@ -44,7 +39,7 @@ impl Trial {
     /// stands between two products is of their type.
     pub fn of(op: Op, device: &Device, tokens: usize, products: FloatDType) -> Trial {
         // What comes after the last product knows of no other type.
-        let comes_after = matches!(op, Op::AdamW | Op::GradNorm | Op::DeltaEncode | Op::DeltaAdd | Op::UpdateApply);
+        let comes_after = matches!(op, Op::AdamW | Op::GradNorm | Op::DeltaEncode);
         let products = if comes_after { FloatDType::F32 } else { products };
         let random = |rows: usize, width: usize| Tensor::<2>::random([rows, width], Distribution::Normal(0.0, 1.0), device);
         let rows = |width: usize| random(tokens, width);
@@ -153,8 +148,6 @@ impl Trial {
                 (4 * values, vec![], Box::new(step))
             }
             Op::DeltaEncode => delta_encode(device),
-            Op::DeltaAdd => delta_add(device),
-            Op::UpdateApply => update_apply(device),
         };
         Trial { op, bytes, products, state, step }
     }
@@ -213,30 +206,4 @@ fn delta_encode(device: &Device) -> (usize, Vec<Tensor<2>>, Step) {
         vec![row(chosen), row(residual)]
     };
     (12 * length, vec![], Box::new(step))
-}
-
-fn delta_add(device: &Device) -> (usize, Vec<Tensor<2>>, Step) {
-    let (model, gradient) = model();
-    let planes = Planes::select(&model, &sparse(), &gradient, &mut vec![0.0; gradient.len()]);
-    let (bytes, length) = (10 * planes.kept.len(), gradient.len());
-    let step = move |mut state: Vec<Tensor<2>>| {
-        let added = op::delta::add_planes(state.remove(0).reshape([length]), &model, &planes, 0.5);
-        added.map_or(vec![], |values| vec![values.reshape([1, length])])
-    };
-    (bytes, vec![Tensor::zeros([1, length], device)], Box::new(step))
-}
-
-fn update_apply(device: &Device) -> (usize, Vec<Tensor<2>>, Step) {
-    let (model, mut feedback) = model();
-    let start = Weights::start(&model, &feedback);
-    let steps: Vec<i32> = start.tensors.iter().map(|t| t.step_exponent).collect();
-    let flat = Tensor::<1>::from_data(&start.flat()[..], device);
-    let bytes = update::publish(&model, CodecId::Blocks2, &mut start.clone(), &mut feedback);
-    let (moved, length) = (8 * model.parameters() + bytes.len(), model.parameters());
-    // Every time from the same weights, since an update fits its own version only.
-    let step = move |_| {
-        let applied = op::update::update_apply(flat.clone(), &model, &steps, Version(0), &bytes);
-        applied.map_or(vec![], |weights| vec![weights.reshape([1, length])])
-    };
-    (moved, vec![], Box::new(step))
 }

@@ -1,7 +1,7 @@
 //! The sparse delta, against `shared::delta`.
 
-use super::common::{draw, read, same_bits, upload};
-use burn::tensor::{Device, Tensor};
+use super::common::{draw, same_bits};
+use burn::tensor::Device;
 use nightjar_shaders::op::delta as op;
 use nightjar_shared::{
     delta::{
@@ -164,90 +164,4 @@ pub const ENCODE_MUTANTS: &[(&str, &str, &str)] = &[
     ("delta_encode", "u32((bitcast<u32>(v) & EXPONENT) == EXPONENT)", "0u"),
     ("delta_encode", "select(bitcast<u32>(mean), 1u, all.y > 0.0)", "bitcast<u32>(mean)"),
     ("delta_encode", "group.y * groups.x + group.x", "group.x"),
-];
-
-pub fn add(device: &Device, seed: u64) -> Result<(), String> {
-    for model in models() {
-        let n = model.parameters();
-        for k in [1, 64, 500] {
-            let spec = DeltaSpec { codec: CodecId::Sparse2, k, ..DeltaSpec::default() };
-            let mut g = draw(seed, 1, n);
-            // A chunk that sends nothing, and magnitudes of which one is zero.
-            g[..(n / 4).min(4500)].fill(0.0);
-            g[0] = 1e-3;
-            let planes = Planes::select(&model, &spec, &g, &mut vec![0.0; n]);
-            for share in [1.0, 0.3, -0.77] {
-                let start: Vec<f32> = draw(seed, 2, n).iter().map(|x| if *x < 0.0 { -0.0 } else { *x }).collect();
-                let mut want = start.clone();
-                delta::add_scaled(&model, &planes.to_bytes(&model), share, &mut want).map_err(|e| e.to_string())?;
-                let got = op::add_planes(upload(&start, [n], device), &model, &planes, share).map_err(|e| e.to_string())?;
-                same_bits(&format!("k {k}, share {share}, {n} values"), &read(got)?, &want)?;
-                let own =
-                    op::add_planes(upload(&start, [n], &Device::flex()), &model, &planes, share).map_err(|e| e.to_string())?;
-                same_bits("on the host", &read(own)?, &want)?;
-            }
-            hostile(&model, &planes, device)?;
-            // What is no number stays where it is, and stays that.
-            let mut sick = draw(seed, 2, n);
-            let at = [0, n / 3, n / 2, n - 1];
-            at.into_iter().zip([f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::NAN]).for_each(|(at, bad)| sick[at] = bad);
-            let mut want = sick.clone();
-            delta::add_scaled(&model, &planes.to_bytes(&model), 1.0, &mut want).map_err(|e| e.to_string())?;
-            let mut got = read(op::add_planes(upload(&sick, [n], device), &model, &planes, 1.0).map_err(|e| e.to_string())?)?;
-            if at.iter().any(|at| got[*at].is_finite()) {
-                return Err("a sum with what is no number is one".into());
-            }
-            // Which NaN it is differs from device to device.
-            at.into_iter().for_each(|at| got[at] = want[at]);
-            same_bits("values beside those that are not finite", &got, &want)?;
-        }
-    }
-    Ok(())
-}
-
-/// Planes that nobody's encoder makes are refused on either side, and nothing is added.
-fn hostile(model: &ModelSpec, good: &Planes, device: &Device) -> Result<(), String> {
-    let changed = |change: &dyn Fn(&mut Planes)| {
-        let mut planes = good.clone();
-        change(&mut planes);
-        planes
-    };
-    let last = good.kept.len() - 1;
-    let mut all = vec![
-        changed(&|p| p.kept.push(0)),
-        changed(&|p| p.magnitudes.clear()),
-        changed(&|p| (p.k, p.kept) = (0, vec![])),
-        changed(&|p| p.k = u32::MAX),
-        // The last chunk is short.
-        changed(&|p| p.kept[last] |= planes::PLACE),
-    ];
-    // Two of one chunk: of the first that sends so many.
-    let mut first = 0;
-    for chunk in model.tensors().iter().flat_map(planes::chunks) {
-        match planes::kept_of(good.k, chunk.len()) {
-            1 => first += 1,
-            _ => {
-                all.push(changed(&|p| p.kept[first + 1] = p.kept[first]));
-                all.push(changed(&|p| p.kept.swap(first, first + 1)));
-                break;
-            }
-        }
-    }
-    for (i, planes) in all.iter().enumerate() {
-        for device in [device, &Device::flex()] {
-            if op::add_planes(Tensor::zeros([model.parameters()], device), model, planes, 1.0).is_ok() {
-                return Err(format!("hostile planes {i} of k {} are added on {device:?}", good.k));
-            }
-        }
-    }
-    Ok(())
-}
-
-pub const ADD_MUTANTS: &[(&str, &str, &str)] = &[
-    ("delta_add", "shape.share * v", "v"),
-    ("delta_add", "select(m, -m,", "select(m, m,"),
-    ("delta_add", "entry >> 14u & 1u) == 1u", "entry >> 14u & 1u) == 0u"),
-    ("delta_add", "if code != 0u", "if code != 300u"),
-    ("delta_add", "i += 64u", "i += 65u"),
-    ("delta_add", "group.y * groups.x + group.x", "group.x"),
 ];

@@ -14,7 +14,6 @@ mod rms_norm;
 mod rope;
 mod swiglu;
 mod table;
-mod update;
 
 use nightjar_shaders::tuning::{self, Choices};
 

@@ -29,8 +29,6 @@ pub const CASES: &[Case] = &[
     Case { kernels: &["adamw"], check: adamw::update, mutants: adamw::UPDATE_MUTANTS },
     Case { kernels: &["grad_norm"], check: adamw::sum_of_squares, mutants: adamw::SQUARES_MUTANTS },
     Case { kernels: &["delta_encode"], check: delta::encode, mutants: delta::ENCODE_MUTANTS },
-    Case { kernels: &["delta_add"], check: delta::add, mutants: delta::ADD_MUTANTS },
-    Case { kernels: &["update_apply"], check: update::check, mutants: update::MUTANTS },
 ];
 
 /// Those to run, once a device is open: all that it has what they need for, or while working on one those whose kernels' names
