@@ -2,25 +2,82 @@
 //! code of ours: config.json, model.safetensors, tokenizer.json, tokenizer_config.json, generation_config.json.
 
 mod config;
+mod target;
 mod tensors;
 
 use crate::dataset::{ByteVocabularyError, byte_tokenizer};
-use nightjar_shared::model_spec::{ModelSpec, ModelSpecError};
+use nightjar_shared::{
+    mark::{MARK_FILE, MarkError},
+    model_spec::{ModelSpec, ModelSpecError},
+};
 use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
 };
+use target::Target;
+
+/// All that an export is made of, besides its mark.
+const FILES: [&str; 5] =
+    ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
 
 /// A model that cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The target holds something else.
-    #[error("{folder} is not empty and holds no exported model: name another folder")]
+    #[error("{folder} holds {entry}, which no export wrote: move it away, or name another folder")]
     Foreign {
         /// The target.
         folder: PathBuf,
+        /// What is not ours.
+        entry: String,
     },
+    /// The target is a model, and nothing says that we made it.
+    #[error(
+        "{folder} holds a model that is not known as an export of ours (it has no {MARK_FILE}; earlier versions wrote none): \
+         move it away, or name another folder"
+    )]
+    Unmarked {
+        /// The target.
+        folder: PathBuf,
+    },
+    /// Somebody worked on what was exported.
+    #[error("{folder} holds {entry}, which was changed since it was exported: move it away, or name another folder")]
+    Changed {
+        /// The target.
+        folder: PathBuf,
+        /// The changed file.
+        entry: String,
+    },
+    /// The target was made by another command.
+    #[error("{folder} is {kind}, no exported model: name another folder")]
+    OtherKind {
+        /// The target.
+        folder: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// A file, or no name at all.
+    #[error("{folder} is no folder: name one to write the model to")]
+    NotAFolder {
+        /// The target.
+        folder: PathBuf,
+    },
+    /// A link that leads nowhere.
+    #[error("{folder} is a link to something that is not there: remove the link, or name another folder")]
+    DeadLink {
+        /// The target.
+        folder: PathBuf,
+    },
+    /// The target is where the command was started, or above.
+    #[error("{folder} is the folder that you are in, or one above it, and an export replaces its folder: name another one")]
+    Here {
+        /// The target.
+        folder: PathBuf,
+    },
+    /// The target's mark.
+    #[error(transparent)]
+    Mark(#[from] MarkError),
     /// Reading or writing failed.
     #[error("{path}: {source}")]
     Io {
@@ -79,6 +136,11 @@ impl ExportError {
     }
 }
 
+/// Whether a model may be written there; nothing is touched.
+pub fn check(folder: &Path) -> Result<(), ExportError> {
+    Target::find(folder).map(|_| ())
+}
+
 /// Writes the model into `folder`: made anew beside it and renamed, so that a half-written model is never found there. An
 /// earlier export is replaced; anything else is left alone. `tokenizer` is a tokenizer.json; without one, tokens are bytes.
 pub fn export(folder: &Path, model: &ModelSpec, weights: &[f32], tokenizer: Option<&[u8]>) -> Result<(), ExportError> {
@@ -86,18 +148,17 @@ pub fn export(folder: &Path, model: &ModelSpec, weights: &[f32], tokenizer: Opti
     if weights.len() != expected {
         return Err(ExportError::Length { expected, found: weights.len() });
     }
-    refuse_foreign(folder)?;
+    let target = Target::find(folder)?;
     let tokenizer = match tokenizer {
         Some(json) => json.to_vec(),
         None => byte_tokenizer()?,
     };
     let end_of_text = config::end_of_text(&tokenizer, model)?;
-    let new = beside(folder, "new");
-    remove(&new)?;
-    fs::create_dir_all(&new).map_err(ExportError::io(&new))?;
+    let draft = target.draft()?;
+    let new = draft.folder();
     let write = |name: &str, bytes: &[u8]| {
         let path = new.join(name);
-        let written = File::create(&path).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+        let written = File::create_new(&path).and_then(|mut file| file.write_all(bytes));
         written.map_err(ExportError::io(path))
     };
     write("config.json", &pretty(&config::model_config(model, end_of_text.as_ref())))?;
@@ -108,16 +169,7 @@ pub fn export(folder: &Path, model: &ModelSpec, weights: &[f32], tokenizer: Opti
     // The library makes that file for its owner alone; it is to be as public as its neighbours.
     let public = fs::metadata(new.join("config.json")).map_err(ExportError::io(&new))?.permissions();
     fs::set_permissions(new.join("model.safetensors"), public).map_err(ExportError::io(&new))?;
-
-    // A folder cannot be replaced in one step: the earlier export steps aside first.
-    let old = beside(folder, "old");
-    remove(&old)?;
-    match fs::rename(folder, &old) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(ExportError::io(folder)(e)),
-        _ => {}
-    }
-    fs::rename(&new, folder).map_err(ExportError::io(folder))?;
-    remove(&old)
+    draft.put_in_place()
 }
 
 /// Reads a folder that `transformers` could load: the model's shape and its weights as one flat vector.
@@ -132,30 +184,6 @@ pub fn import(folder: &Path) -> Result<(ModelSpec, Vec<f32>), ExportError> {
 
 fn pretty(value: &serde_json::Value) -> Vec<u8> {
     format!("{value:#}\n").into_bytes()
-}
-
-/// `FOLDER.suffix`, in the same parent, so that renaming it is one step.
-fn beside(folder: &Path, suffix: &str) -> PathBuf {
-    let mut name = folder.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{suffix}"));
-    folder.with_file_name(name)
-}
-
-fn refuse_foreign(folder: &Path) -> Result<(), ExportError> {
-    let mut entries = match fs::read_dir(folder) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(ExportError::io(folder))?,
-    };
-    let is_export = ["config.json", "model.safetensors"].iter().all(|name| folder.join(name).is_file());
-    let is_empty = entries.next().is_none();
-    if is_empty || is_export { Ok(()) } else { Err(ExportError::Foreign { folder: folder.to_owned() }) }
-}
-
-fn remove(folder: &Path) -> Result<(), ExportError> {
-    match fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(ExportError::io(folder)(e)),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -46,14 +46,19 @@ impl Identity {
         Self::from_pkcs8(disk.read(FILE)?.ok_or(IdentityError::Missing)?)
     }
 
-    /// Reads the key from the state folder; makes one where there is none.
-    pub fn open_or_create(disk: &dyn Disk) -> Result<Self, IdentityError> {
+    /// Reads the key from a state folder that no run was begun in yet; draws one where there is none. It lasts once it is
+    /// stored.
+    pub fn open_or_draw(disk: &dyn Disk) -> Result<Self, IdentityError> {
         if let Some(pkcs8) = disk.read(FILE)? {
             return Self::from_pkcs8(pkcs8);
         }
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| IdentityError::NoRandomness)?;
-        disk.write_private(FILE, pkcs8.as_ref())?;
         Self::from_pkcs8(pkcs8.as_ref().to_vec())
+    }
+
+    /// Writes the key to the state folder of a new run.
+    pub fn store(&self, disk: &dyn Disk) -> Result<(), IdentityError> {
+        Ok(disk.write_private(FILE, &self.pkcs8)?)
     }
 
     fn from_pkcs8(pkcs8: Vec<u8>) -> Result<Self, IdentityError> {
@@ -78,9 +83,14 @@ impl Identity {
         spki_of_ed25519(&self.public_key())
     }
 
+    /// The key's name: what the ledger knows it by.
+    pub fn id(&self) -> DeviceId {
+        DeviceId::of_spki(&self.spki())
+    }
+
     /// A short name of the key, for people to compare.
     pub fn fingerprint(&self) -> String {
-        DeviceId::of_spki(&self.spki()).short()
+        self.id().short()
     }
 
     /// The token of an invite that pins this key. Whatever the invite says about keys is replaced.
@@ -130,16 +140,20 @@ mod tests {
     fn the_key_stays_the_same() {
         let (_folder, disk) = disk();
         assert!(matches!(Identity::open(&disk), Err(IdentityError::Missing)));
-        let made = Identity::open_or_create(&disk).unwrap();
-        assert_eq!(Identity::open_or_create(&disk).unwrap().public_key(), made.public_key());
+        let drawn = Identity::open_or_draw(&disk).unwrap();
+        assert!(matches!(Identity::open(&disk), Err(IdentityError::Missing)), "it is not written before it is needed");
+        drawn.store(&disk).unwrap();
+        for again in [Identity::open(&disk), Identity::open_or_draw(&disk)] {
+            assert_eq!(again.unwrap().public_key(), drawn.public_key());
+        }
         disk.write(FILE, b"junk").unwrap();
-        assert!(matches!(Identity::open_or_create(&disk), Err(IdentityError::NotAKey)), "never replaced");
+        assert!(matches!(Identity::open_or_draw(&disk), Err(IdentityError::NotAKey)), "never replaced");
     }
 
     #[test]
     fn an_invite_is_good_only_where_it_was_signed_and_while_it_lasts() {
         let ((_a, ours), (_b, theirs)) = (disk(), disk());
-        let (ours, theirs) = (Identity::open_or_create(&ours).unwrap(), Identity::open_or_create(&theirs).unwrap());
+        let (ours, theirs) = (Identity::open_or_draw(&ours).unwrap(), Identity::open_or_draw(&theirs).unwrap());
         let (before, after) = (Wall { unix_ms: 999 }, Wall { unix_ms: 1000 });
         let token = ours.sign_invite(invite(1000));
         assert_eq!(ours.check_invite(&token, before).unwrap().public_keys, [ours.public_key().to_vec()]);

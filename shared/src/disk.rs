@@ -48,13 +48,19 @@ impl FolderDisk {
         Ok(FolderDisk { root })
     }
 
-    fn replace(&self, name: &str, bytes: &[u8], options: &fs::OpenOptions) -> io::Result<()> {
+    /// The unfinished file is always made anew: one that a crash left would keep its rights, and a link that somebody laid
+    /// in its place would lead the bytes elsewhere.
+    fn replace(&self, name: &str, bytes: &[u8], options: &mut fs::OpenOptions) -> io::Result<()> {
         let path = self.with_folder(name)?;
-        let temporary = self.path(&format!("{name}.new"));
-        let mut file = options.open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
+        let unfinished = format!("{name}.new");
+        self.remove(&unfinished)?;
+        let mut file = options.write(true).create_new(true).open(self.path(&unfinished))?;
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        if let Err(error) = written.and_then(|()| fs::rename(self.path(&unfinished), &path)) {
+            // The first error says more than what a full disk may say now.
+            let _ = self.remove(&unfinished);
+            return Err(error);
+        }
         self.sync_folder_of(&path)
     }
 
@@ -102,17 +108,14 @@ impl Disk for FolderDisk {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.replace(name, bytes, fs::OpenOptions::new().write(true).create(true).truncate(true))
+        self.replace(name, bytes, &mut fs::OpenOptions::new())
     }
 
     fn write_private(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        // A file left by a crash would keep the rights that it has.
-        self.remove(&format!("{name}.new"))?;
         let mut options = fs::OpenOptions::new();
-        options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        self.replace(name, bytes, &options)
+        self.replace(name, bytes, &mut options)
     }
 
     fn write_at(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -170,6 +173,22 @@ mod tests {
         disk.write_private("key", b"secret").unwrap();
         assert_eq!(fs::metadata(disk.path("key")).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(disk.read("key").unwrap(), Some(b"secret".to_vec()));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_in_the_unfinished_files_place_is_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = FolderDisk::open(root.path().join("disk")).unwrap();
+        let theirs = root.path().join("thesis");
+        fs::write(&theirs, "dear").unwrap();
+        std::os::unix::fs::symlink(&theirs, disk.path("journal.new")).unwrap();
+        disk.write("journal", b"ours").unwrap();
+        assert_eq!(fs::read(&theirs).unwrap(), b"dear");
+        assert_eq!((disk.read("journal").unwrap(), disk.list("").unwrap()), (Some(b"ours".to_vec()), vec!["journal".into()]));
+        fs::create_dir(disk.path("taken")).unwrap();
+        assert!(disk.write("taken", b"x").is_err());
+        assert_eq!(disk.length("taken.new").unwrap(), None, "a failed write leaves nothing behind");
     }
 
     #[test]

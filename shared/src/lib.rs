@@ -10,6 +10,7 @@ pub mod fail;
 pub mod fragment;
 pub mod ids;
 pub mod invite;
+pub mod mark;
 pub mod model_spec;
 pub mod rng;
 pub mod run_spec;

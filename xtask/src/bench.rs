@@ -239,7 +239,8 @@ fn guests(bench: &Program<'_>, device: &Device, options: &Options) -> Result<Vec
 /// A worker's start on a new device, and the next one.
 fn starts(bench: &Program<'_>, device: &Device) -> Result<Option<Starts>> {
     let folder = std::env::temp_dir().join(format!("nightjar-bench-{}-{}", std::process::id(), device.api));
-    std::fs::create_dir_all(&folder)?;
+    // Made here, or it is not ours to remove.
+    std::fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let words = ["start", &device.device, "0.8M", "2", "128", &folder.display().to_string()].map(str::to_owned);
     let start = || bench.ask_with::<Start>(&words, Some(&folder));
     let [new, known] = [start(), start()];

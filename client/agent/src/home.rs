@@ -1,8 +1,17 @@
 //! Where a device's files lie. With `--home DIR` all of them are in one folder; without, each kind where the system wants
 //! it: what must last in the user's data folder, the preferences in the configuration folder, the control API's token in
-//! the runtime folder. One process at a time uses a home.
+//! the runtime folder. One process at a time uses a home. Files in it come and go, so only a folder that is ours becomes one.
 
-use nightjar_shared::disk::{Disk, FolderDisk};
+use crate::{
+    journal::JOURNAL_FILE,
+    membership::MEMBERSHIP_FILE,
+    pause::PAUSE_FILE,
+    preferences::{LAST_GOOD_FILE, PREFERENCES_FILE},
+};
+use nightjar_shared::{
+    disk::{Disk, FolderDisk},
+    mark::{self, EntryKind, Kind, Mark, MarkError},
+};
 use std::{
     fs::{self, File, TryLockError},
     io,
@@ -38,6 +47,25 @@ pub enum HomeError {
         /// The disk's words.
         source: io::Error,
     },
+    /// It holds what this program did not write.
+    #[error("{folder} holds {entry}, which is not nightjar's: choose an empty folder, or a new one, with --home DIR")]
+    Foreign {
+        /// Which.
+        folder: String,
+        /// What is not ours.
+        entry: String,
+    },
+    /// Another command made it.
+    #[error("{folder} is {kind}, no device's home: choose an empty folder, or a new one, with --home DIR")]
+    OtherKind {
+        /// Which.
+        folder: String,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// Its mark.
+    #[error(transparent)]
+    Mark(#[from] MarkError),
     /// Another process uses it.
     #[error("nightjar is running already with the home folder {folder}; `nightjar status` shows it")]
     InUse {
@@ -68,7 +96,12 @@ impl Home {
         // The worker and the command line may have other working folders.
         let [folder, config, runtime] = [std::path::absolute(&folder), std::path::absolute(config), std::path::absolute(runtime)];
         let (folder, config, runtime) = (folder.map_err(error)?, config.map_err(error)?, runtime.map_err(error)?);
+        let is_marked = look(&folder)?;
         let disk = FolderDisk::open(&folder).map_err(error)?;
+        if !is_marked {
+            // On a disk that is full or read-only for now the home works as far as it can, and is marked later.
+            let _ = Mark::whole(Kind::Home).write(&disk);
+        }
         Ok(Home { folder, config, runtime, is_usual, disk: Arc::new(disk) })
     }
 
@@ -127,6 +160,53 @@ impl Home {
     }
 }
 
+/// Files of a home that bears no mark: what earlier versions wrote.
+const FILES: [&str; 16] = [
+    "identity.pk8",
+    MEMBERSHIP_FILE,
+    JOURNAL_FILE,
+    PREFERENCES_FILE,
+    LAST_GOOD_FILE,
+    PAUSE_FILE,
+    "prefs.edited.toml",
+    "prefs.draft.toml",
+    "policy.json",
+    "control.json",
+    "open.html",
+    "lock",
+    "agent.log",
+    "agent.log.old",
+    "worker.log",
+    "worker-crashes.json",
+];
+
+/// Whether a folder bears a home's mark; an error if it is none and does not become one. Nothing is touched.
+fn look(folder: &Path) -> Result<bool, HomeError> {
+    let named = || folder.display().to_string();
+    let io = |source| HomeError::Open { folder: named(), source };
+    match Mark::read(folder)? {
+        Some(mark) if mark.kind == Kind::Home => return Ok(true),
+        Some(mark) => return Err(HomeError::OtherKind { folder: named(), kind: mark.kind.said() }),
+        None => {}
+    }
+    let is_ours = |name: &str, kind| match kind {
+        EntryKind::File => FILES.contains(&name) || name.ends_with(".damaged") || name == "worker.log.old",
+        EntryKind::Folder => ["blobs", "work", "cache", "history"].contains(&name),
+        EntryKind::Other => false,
+    };
+    if let Some(entry) = mark::foreign(folder, is_ours).map_err(io)? {
+        return Err(HomeError::Foreign { folder: named(), entry });
+    }
+    // What the journal does not name is removed from these two: names alone do not make them ours.
+    for name in ["blobs", "work"] {
+        let is_empty = mark::entries(&folder.join(name)).map_err(io)?.is_empty();
+        if !is_empty && !folder.join("identity.pk8").is_file() {
+            return Err(HomeError::Foreign { folder: named(), entry: name.to_owned() });
+        }
+    }
+    Ok(false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +220,37 @@ mod tests {
         assert!(told.contains("running already"), "{told}");
         drop(lock);
         home.lock().unwrap();
+    }
+
+    #[test]
+    fn only_a_folder_of_ours_becomes_a_home() {
+        let folder = tempfile::tempdir().unwrap();
+        let told = |name: &str| {
+            let home = folder.path().join(name);
+            let before = mark::entries(&home).unwrap();
+            let told = Home::open(Some(home.clone())).err().expect("it is refused").to_string();
+            assert_eq!(mark::entries(&home).unwrap(), before, "{told}");
+            told
+        };
+        let make = |file: &str| {
+            let file = folder.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "dear").unwrap();
+        };
+        make("project/src/main.rs");
+        assert!(told("project").contains("holds src"));
+        // The names are ours, and the folder is not.
+        make("thesis/work/chapter-1");
+        assert!(told("thesis").contains("holds work"));
+        make("old/work/weights-1");
+        make("old/identity.pk8");
+        make("old/membership.json");
+        Home::open(Some(folder.path().join("old"))).expect("a home of an earlier version");
+        make("old/holiday.bin");
+        Home::open(Some(folder.path().join("old"))).expect("it is marked now");
+        fs::create_dir(folder.path().join("model")).unwrap();
+        mark::leave(&folder.path().join("model"), &Mark::whole(Kind::Model)).unwrap();
+        assert!(told("model").contains("an exported model"));
     }
 
     #[test]

@@ -5,9 +5,9 @@ use clap::{Args, ValueEnum};
 use nightjar_coordinator::{
     identity::{self, Identity},
     server::{state::StateFolder, wall_now},
-    store::SqliteLedger,
+    store::{LedgerError, SqliteLedger, look},
 };
-use nightjar_shared::{invite, run_spec::RunSpec, wire};
+use nightjar_shared::{ids::DeviceId, invite, run_spec::RunSpec, wire};
 use std::path::PathBuf;
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
@@ -61,6 +61,10 @@ impl Invite {
     pub async fn run(self) -> Result<(), Failure> {
         let state = StateFolder::open(&self.state).map_err(Failure::input)?;
         let identity = Identity::open(&*state.disk).map_err(Failure::input)?;
+        let looked = look::look(&state.ledger()).await.map_err(Failure::input)?;
+        if let Some(known) = looked.key.map(DeviceId).filter(|known| *known != identity.id()) {
+            return Err(Failure::input(LedgerError::OtherKey(known.short())));
+        }
         let ledger = SqliteLedger::open_to_read(&state.ledger()).await.map_err(Failure::input)?;
         let run: RunSpec = serde_json::from_str(&ledger.identity().spec_json).map_err(Failure::midway)?;
         let role = match self.role {

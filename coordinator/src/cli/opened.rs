@@ -4,8 +4,9 @@ use super::Failure;
 use clap::Args;
 use nightjar_coordinator::{
     dataset::Dataset,
+    replay::Check,
     server::{run_identity, state::StateFolder},
-    store::{Blobs, Counters, Facts, LedgerError, SqliteLedger},
+    store::{Blobs, Counters, Facts, LedgerError, SqliteLedger, look},
 };
 use nightjar_shared::{ids::Generation, run_spec::RunSpec};
 use std::path::PathBuf;
@@ -38,6 +39,17 @@ pub struct Opened {
 }
 
 impl RunFolders {
+    /// Has the ledger's file checked, thoroughly; an error where there is none.
+    pub async fn check_ledger(&self) -> Result<Check, Failure> {
+        let state = StateFolder::open(&self.state).map_err(Failure::input)?;
+        let (passed, detail) = match look::check(&state.ledger(), look::Depth::Full).await {
+            Ok(()) => (true, "SQLite finds no fault".to_owned()),
+            Err(error @ (LedgerError::Broken(_) | LedgerError::Damaged(_))) => (false, error.to_string()),
+            Err(error) => return Err(Failure::input(error)),
+        };
+        Ok(Check { name: "the ledger's file is whole", passed, detail })
+    }
+
     /// Reads the ledger.
     pub async fn open(&self) -> Result<Opened, Failure> {
         let dataset = Dataset::open(&self.data).map_err(Failure::input)?;

@@ -103,11 +103,24 @@ pub enum DatasetError {
         out: PathBuf,
     },
     /// The output folder holds something else.
-    #[error("{out} holds files that are no dataset of ours: pass another --out, or empty it")]
+    #[error("{out} holds {entry}, which no `dataset prepare` wrote: pass another --out, or move it away")]
     Foreign {
         /// The folder.
         out: PathBuf,
+        /// What is not ours.
+        entry: String,
     },
+    /// The output folder was made by another command.
+    #[error("{out} is {kind}, no dataset: pass another --out")]
+    OtherKind {
+        /// The folder.
+        out: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// The output folder's mark.
+    #[error(transparent)]
+    Mark(#[from] nightjar_shared::mark::MarkError),
     /// Another process prepares into the same folder.
     #[error("another `dataset prepare` is at work in {out}: wait for it, or pass another --out")]
     Busy {

@@ -175,6 +175,38 @@ fn when_done_it_says_so_and_other_options_are_refused() {
 }
 
 #[test]
+fn a_folder_of_somebody_elses_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, out) = (mixed_input(folder.path()), folder.path().join("out"));
+    let refused = |name: &str| {
+        let before = files(&out);
+        let told = prepare_within(&options(&input, &out), &small()).unwrap_err().to_string();
+        assert!(told.contains(name) && told.contains("--out"), "{name}: {told}");
+        assert!(files(&out) == before, "{name}");
+    };
+    // Names of ours, in a folder that is not.
+    for name in ["prepare.json", "tokenizer.json", "work/train-1", "blobs/notes.txt", "notes.txt"] {
+        fs::create_dir_all(out.join(name).parent().unwrap()).unwrap();
+        fs::write(out.join(name), "dear").unwrap();
+        refused(name.split('/').next().unwrap());
+        fs::remove_dir_all(&out).unwrap();
+    }
+    // Other names, in one that is.
+    prepare_within(&options(&input, &out), &small()).unwrap();
+    for name in ["notes.txt", "blobs/notes.txt", "work/notes.txt"] {
+        fs::create_dir_all(out.join(name).parent().unwrap()).unwrap();
+        fs::write(out.join(name), "dear").unwrap();
+        refused(name);
+        fs::remove_file(out.join(name)).unwrap();
+    }
+    // A dataset of an earlier version has no mark.
+    fs::remove_file(out.join(nightjar_shared::mark::MARK_FILE)).unwrap();
+    assert!(prepare_within(&options(&input, &out), &small()).unwrap().already_done);
+    nightjar_shared::mark::leave(&out, &nightjar_shared::mark::Mark::whole(nightjar_shared::mark::Kind::State)).unwrap();
+    refused("a coordinator's state");
+}
+
+#[test]
 fn bad_input_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let (input, out) = (folder.path().join("a.txt"), folder.path().join("out"));

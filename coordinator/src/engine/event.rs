@@ -39,6 +39,8 @@ pub enum Event {
     },
     /// The answer to [`Action::Publish`]: the blobs of a version are stored and synced.
     Published(Published),
+    /// A blob that a version was published as is damaged, and cannot be made anew: no device is led over it any more.
+    BlobLost(BlobHash),
     /// Time passed; `Engine::next_deadline` says when this is due.
     Tick,
 }

@@ -212,6 +212,7 @@ impl Engine {
                 turn.reply(reply_to, body.unwrap_or_else(answer::Body::Refusal));
             }
             Event::Published(published) => self.published(published, now, &mut turn),
+            Event::BlobLost(hash) => self.versions.avoid(hash),
             Event::Tick => {}
         }
         self.publish_if_due(now, &mut turn);
@@ -412,7 +413,8 @@ impl Engine {
         };
         // However rare keyframes are to be, one must be in reach of the longest path.
         let every = self.spec.publish.keyframe_every.min(limits::UPDATE_STEPS_MAX as u64);
-        let keyframe = version.0.is_multiple_of(every);
+        // Where blobs are lost, a newcomer may have nowhere to begin.
+        let keyframe = version.0.is_multiple_of(every) || !self.versions.has_beginning();
         self.publishing = Some(version);
         self.grace_until = None;
         turn.effects.push(Action::Publish { version, keyframe, through_seq: self.last_seq });

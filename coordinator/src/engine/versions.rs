@@ -7,7 +7,7 @@ use nightjar_shared::{
     ids::{BlobHash, Version},
     wire::{Blob, HeldWeights, UpdateStep, limits::UPDATE_STEPS_MAX},
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// How to come to a version.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,13 +43,15 @@ struct Routes {
 /// The newest versions, oldest first, without a gap.
 pub(super) struct Versions {
     kept: VecDeque<VersionRecord>,
+    /// Blobs that are not to be had any more.
+    lost: BTreeSet<BlobHash>,
     /// To the newest.
     routes: Routes,
 }
 
 impl Versions {
     pub fn restore(versions: Vec<VersionRecord>) -> Self {
-        let mut versions = Versions { kept: versions.into(), routes: Routes::default() };
+        let mut versions = Versions { kept: versions.into(), lost: BTreeSet::new(), routes: Routes::default() };
         versions.find_routes();
         versions
     }
@@ -60,6 +62,17 @@ impl Versions {
             self.kept.pop_front();
         }
         self.find_routes();
+    }
+
+    /// Leads nobody over this blob any more.
+    pub fn avoid(&mut self, lost: BlobHash) {
+        self.lost.insert(lost);
+        self.find_routes();
+    }
+
+    /// Whether who holds nothing can come to the newest version.
+    pub fn has_beginning(&self) -> bool {
+        self.routes.start.is_some()
     }
 
     fn find_routes(&mut self) {
@@ -115,7 +128,7 @@ impl Versions {
             let Some(here) = hops[at] else { continue };
             let update = record.update.into_iter().filter_map(|blob| Some((at.checked_sub(1)?, blob)));
             let squashes = record.squashes.iter().filter_map(|s| Some((self.place(s.from)?, s.blob)));
-            for (from, blob) in update.chain(squashes) {
+            for (from, blob) in update.chain(squashes).filter(|(_, (hash, _))| !self.lost.contains(hash)) {
                 let hop = Hop { bytes: here.bytes + blob.1, steps: here.steps + 1, next: Some((record.version, blob)) };
                 let is_better = hops[from].is_none_or(|known| (hop.bytes, hop.steps) < (known.bytes, known.steps));
                 if hop.steps <= UPDATE_STEPS_MAX && is_better {
@@ -124,7 +137,7 @@ impl Versions {
             }
         }
         let whole = |(hop, record): (&Option<Hop>, &VersionRecord)| {
-            let keyframe = record.keyframe?;
+            let keyframe = record.keyframe.filter(|(hash, _)| !self.lost.contains(hash))?;
             Some((hop.as_ref()?.bytes + keyframe.1, (record.version, keyframe)))
         };
         // The newest of the cheapest.

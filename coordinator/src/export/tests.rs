@@ -76,13 +76,177 @@ fn a_tokenizer_larger_than_the_model_is_refused() {
     assert!(refused.to_string().contains("256 tokens, but the model's vocab_size is 200"), "{refused}");
 }
 
+/// All files below a folder, with their bytes; links as where they lead.
+fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let (mut found, mut folders) = (vec![], vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+            let (kind, path) = (entry.file_type().unwrap(), entry.path());
+            if kind.is_dir() {
+                folders.push(path.clone());
+            }
+            let bytes = match fs::read_link(&path) {
+                Ok(to) => to.into_os_string().into_encoded_bytes(),
+                Err(_) => fs::read(&path).unwrap_or_default(),
+            };
+            found.push((path, bytes));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A refusal that names what is in the way, and changes nothing in the whole place.
+fn refused(place: &tempfile::TempDir, target: &Path, words: &[&str]) {
+    let before = contents(place.path());
+    for told in [check(target).unwrap_err(), export(target, &model(), &model().draw_all(3), None).unwrap_err()] {
+        let told = told.to_string();
+        for word in words {
+            assert!(told.contains(word), "{word}: {told}");
+        }
+    }
+    assert!(contents(place.path()) == before, "something was touched");
+}
+
+fn exported(target: &Path) {
+    export(target, &model(), &model().draw_all(3), None).unwrap();
+}
+
 #[test]
 fn a_foreign_folder_is_left_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("thesis.tex"), "dear").unwrap();
-    let refused = export(folder.path(), &model(), &model().draw_all(3), None).unwrap_err();
-    assert!(matches!(refused, ExportError::Foreign { .. }));
-    assert!(folder.path().join("thesis.tex").exists());
+    let place = tempfile::tempdir().unwrap();
+    let target = place.path().join("theses");
+    fs::create_dir(&target).unwrap();
+    fs::write(target.join("thesis.tex"), "dear").unwrap();
+    refused(&place, &target, &["thesis.tex", "name another folder"]);
+    refused(&place, &target.join("thesis.tex"), &["is no folder"]);
+}
+
+#[test]
+fn a_model_that_we_did_not_make_is_left_alone() {
+    let place = tempfile::tempdir().unwrap();
+    let target = place.path().join("model");
+    exported(&target);
+    // As an earlier version wrote it, or as it is downloaded.
+    fs::remove_file(target.join(MARK_FILE)).unwrap();
+    refused(&place, &target, &["not known as an export of ours", "name another folder"]);
+    fs::write(target.join("notes.txt"), "dear").unwrap();
+    refused(&place, &target, &["not known as an export of ours"]);
+}
+
+#[test]
+fn what_was_added_to_an_export_or_changed_in_it_keeps_it() {
+    let place = tempfile::tempdir().unwrap();
+    let target = place.path().join("model");
+    exported(&target);
+    exported(&target);
+    fs::create_dir(target.join("checkpoint-500")).unwrap();
+    refused(&place, &target, &["checkpoint-500"]);
+    fs::remove_dir(target.join("checkpoint-500")).unwrap();
+    fs::write(target.join("model.safetensors"), "trained on for a month").unwrap();
+    refused(&place, &target, &["model.safetensors", "was changed since"]);
+    fs::remove_file(target.join("model.safetensors")).unwrap();
+    exported(&target);
+    assert_eq!(import(&target).unwrap().1, model().draw_all(3));
+}
+
+#[test]
+fn folders_of_other_commands_are_left_alone() {
+    let place = tempfile::tempdir().unwrap();
+    let target = place.path().join("data");
+    fs::create_dir(&target).unwrap();
+    nightjar_shared::mark::leave(&target, &nightjar_shared::mark::Mark::whole(nightjar_shared::mark::Kind::Dataset)).unwrap();
+    refused(&place, &target, &["a prepared dataset"]);
+}
+
+#[test]
+fn siblings_are_nobodys_business() {
+    let place = tempfile::tempdir().unwrap();
+    let target = place.path().join("model");
+    for sibling in ["model.old", "model.new", ".model.nightjar-0123456789abcdef"] {
+        fs::create_dir(place.path().join(sibling)).unwrap();
+        fs::write(place.path().join(sibling).join("thesis.tex"), "dear").unwrap();
+    }
+    let before = contents(place.path());
+    exported(&target);
+    exported(&target);
+    fs::remove_dir_all(&target).unwrap();
+    assert!(contents(place.path()) == before);
+}
+
+#[test]
+fn what_a_killed_export_left_goes_with_the_next_if_it_is_ours() {
+    let place = tempfile::tempdir().unwrap();
+    let target = place.path().join("model");
+    exported(&target);
+    let names = || {
+        let mut names: Vec<String> = nightjar_shared::mark::entries(place.path()).unwrap().into_iter().map(|e| e.0).collect();
+        names.retain(|name| name != "model");
+        names
+    };
+    // Killed while it wrote, and killed right after the earlier export had stepped aside.
+    let draft = Target::find(&target).unwrap().draft().unwrap();
+    fs::write(draft.folder().join("config.json"), "{").unwrap();
+    fs::rename(&target, draft.folder().with_file_name("old")).unwrap();
+    let busy = names();
+    exported(&target);
+    assert_eq!(names(), busy, "an export that is being written is left alone");
+    std::mem::forget(draft);
+    let lock = place.path().join(&busy[0]).join("lock");
+    let _ = fs::remove_file(&lock);
+    fs::write(place.path().join(&busy[0]).join("old/thesis.tex"), "dear").unwrap();
+    exported(&target);
+    assert_eq!(names(), busy, "it holds what is not ours");
+    fs::remove_file(place.path().join(&busy[0]).join("old/thesis.tex")).unwrap();
+    exported(&target);
+    assert!(names().is_empty(), "{:?}", names());
+}
+
+#[test]
+fn a_failed_export_leaves_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let target = place.path().join("model");
+    exported(&target);
+    let before = contents(place.path());
+    let (wide, weights) = (ModelSpec { vocab_size: 300, ..model() }, model().draw_all(3));
+    assert!(export(&target, &wide, &weights, None).is_err());
+    let draft = Target::find(&target).unwrap().draft().unwrap();
+    fs::write(draft.folder().join("config.json"), "{").unwrap();
+    drop(draft);
+    assert!(contents(place.path()) == before);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_stays_a_link() {
+    use std::os::unix::fs::symlink;
+    let place = tempfile::tempdir().unwrap();
+    let (real, link) = (place.path().join("real"), place.path().join("model"));
+    exported(&real);
+    symlink(&real, &link).unwrap();
+    for given in [link.clone(), link.join("")] {
+        exported(&given);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+    assert!(import(&real).is_ok());
+    fs::remove_file(real.join("config.json")).unwrap();
+    symlink(real.join("model.safetensors"), real.join("config.json")).unwrap();
+    refused(&place, &link, &["config.json"]);
+    symlink(place.path().join("nowhere"), place.path().join("dead")).unwrap();
+    refused(&place, &place.path().join("dead"), &["is a link to something that is not there"]);
+}
+
+#[test]
+fn a_folder_that_one_stands_in_is_not_replaced() {
+    let place = tempfile::tempdir().unwrap();
+    for here in [".", "..", "/"] {
+        refused(&place, Path::new(here), &["name another"]);
+    }
+    let deep = place.path().join("a/b/model");
+    exported(&deep.join(""));
+    assert!(import(&deep).is_ok());
+    fs::create_dir(place.path().join("empty")).unwrap();
+    exported(&place.path().join("./empty/"));
 }
 
 #[test]

@@ -89,6 +89,135 @@ fn a_crash_at_any_action_leaves_a_run_that_goes_on() {
     }
 }
 
+fn resumed(world: &World, facts: &Facts) -> Resumed {
+    resume(&world.spec, facts, blobs(world), || panic!("there is a version to start from")).unwrap()
+}
+
+/// Ways for a blob to be lost.
+fn lose(file: &std::path::Path, is_damaged: bool) {
+    if is_damaged { std::fs::write(file, b"rotten").unwrap() } else { std::fs::remove_file(file).unwrap() }
+}
+
+#[test]
+fn a_lost_delta_of_a_published_version_costs_feedback_and_momenta_and_no_more() {
+    for is_damaged in [true, false] {
+        let (folder, world) = run();
+        let (exact, mut facts) = (recovered(&world).unwrap(), world.ledger.facts());
+        let file = path_of(&folder, facts.deltas[8].blob);
+        let whole = std::fs::read(&file).unwrap();
+        lose(&file, is_damaged);
+        assert!(recovered(&world).is_err());
+        let resumed_first = resumed(&world, &facts);
+        assert_eq!((resumed_first.merger.weights(), resumed_first.merger.last_seq()), (exact.weights(), 11));
+        assert_ne!(resumed_first.merger, exact, "it did cost something");
+        let told = &resumed_first.losses[..];
+        assert!(told.len() == 1 && told[0].contains(&facts.deltas[8].blob.to_string()), "{told:?}");
+        assert!(told[0].contains("version 5") && told[0].contains("error feedback and momenta"), "{told:?}");
+        assert!(resumed_first.lost_deltas.is_empty());
+
+        // As the server goes on: noted, a checkpoint, and the next version.
+        let Resumed { mut merger, restart: Some((version, checkpoint)), .. } = resumed_first else { panic!() };
+        assert_eq!(version, Version(5));
+        facts.restarts.push(version);
+        blobs(&world).put_checkpoint(version.0, &checkpoint).unwrap();
+        let made = merger.publish(Version(6), false).unwrap();
+        let put = |bytes: Vec<u8>| (blobs(&world).put(&bytes).unwrap(), bytes.len() as u64);
+        facts.versions.push(VersionRecord {
+            version: Version(6),
+            update: made.update.map(put),
+            keyframe: None,
+            digest: made.digest,
+            through_seq: made.through_seq,
+            published_at: Default::default(),
+            squashes: vec![],
+        });
+        // Every later start comes to the same bits, with the checkpoint or without, and if the delta is put back.
+        for keeps in [true, false] {
+            if !keeps {
+                std::fs::remove_dir_all(folder.path().join("checkpoints")).unwrap();
+            }
+            let again = resumed(&world, &facts);
+            assert_eq!((again.merger, again.restart, again.losses), (merger.clone(), None, vec![]));
+        }
+        let said = report(&world, &facts);
+        let [whole_blobs, same] = [&said.checks[4], &said.checks[5]];
+        assert!(whole_blobs.detail.contains("delta 9"), "{whole_blobs:?}");
+        assert!(!same.passed && same.detail.matches("version").count() < 4, "version 6 is compared again: {same:?}");
+        std::fs::write(&file, whole).unwrap();
+        assert_eq!(resumed(&world, &facts).merger, merger);
+        let said = report(&world, &facts);
+        assert!(said.checks[5].passed && said.checks[5].detail.contains("anew at version 5"), "{:?}", said.checks[5]);
+    }
+}
+
+#[test]
+fn a_lost_delta_that_waits_is_passed_over() {
+    let (folder, world) = run();
+    let mut facts = world.ledger.facts();
+    let file = path_of(&folder, facts.deltas[10].blob);
+    let whole = std::fs::read(&file).unwrap();
+    lose(&file, true);
+    let first = resumed(&world, &facts);
+    assert_eq!((first.restart.as_ref(), &first.lost_deltas[..], first.merger.last_seq()), (None, &[11][..], 11));
+    assert!(first.losses[0].contains("delta 11 of lease"), "{:?}", first.losses);
+    facts.lost_deltas = first.lost_deltas;
+    std::fs::write(&file, whole).unwrap();
+    let again = resumed(&world, &facts);
+    assert_eq!((again.merger, again.losses), (first.merger, vec![]), "put back, it stays passed over");
+}
+
+#[test]
+fn the_newest_weights_are_found_by_any_way_that_is_left() {
+    let (folder, world) = run();
+    let (exact, facts) = (recovered(&world).unwrap(), world.ledger.facts());
+    let lost = |hash: BlobHash| lose(&path_of(&folder, hash), false);
+    lost(facts.deltas[8].blob);
+    lost(facts.versions[4].keyframe.unwrap().0);
+    assert_eq!(resumed(&world, &facts).merger.weights(), exact.weights(), "from the checkpoint's weights");
+    std::fs::write(folder.path().join("checkpoints/4.njc"), b"rotten").unwrap();
+    assert_eq!(resumed(&world, &facts).merger.weights(), exact.weights(), "over all updates");
+    lost(facts.versions[2].update.unwrap().0);
+    assert_eq!(resumed(&world, &facts).merger.weights(), exact.weights(), "over the squash");
+    lost(facts.versions[5].update.unwrap().0);
+    let told = resume(&world.spec, &facts, blobs(&world), || panic!()).unwrap_err().to_string();
+    let named = [facts.deltas[8].blob, facts.versions[5].update.unwrap().0];
+    assert!(named.iter().all(|hash| told.contains(&hash.to_string())), "{told}");
+}
+
+#[test]
+fn every_blob_of_a_version_can_be_made_anew() {
+    let (folder, world) = run();
+    let facts = world.ledger.facts();
+    for keeps_checkpoints in [true, false] {
+        for (hash, bytes) in facts.versions.iter().flat_map(VersionRecord::blobs) {
+            // Version 0 is what all else is made of: without its checkpoint there is nothing to make it of.
+            let is_start = facts.versions[0].keyframe.is_some_and(|(start, _)| start == hash);
+            if is_start && !keeps_checkpoints {
+                continue;
+            }
+            lose(&path_of(&folder, hash), keeps_checkpoints);
+            let again = rebuild(&world.spec, &facts, blobs(&world), hash).unwrap();
+            assert_eq!((BlobHash::of(&again), again.len() as u64), (hash, bytes));
+            blobs(&world).put(&again).unwrap();
+        }
+        // Gone already after the second time.
+        let _ = std::fs::remove_dir_all(folder.path().join("checkpoints"));
+    }
+    assert!(matches!(rebuild(&world.spec, &facts, blobs(&world), facts.deltas[0].blob), Err(ReplayError::Unpublished(_))));
+}
+
+#[test]
+fn all_damaged_blobs_are_named() {
+    let (folder, world) = run();
+    let facts = world.ledger.facts();
+    let (one, other) = (facts.deltas[0].blob, facts.versions[3].update.unwrap().0);
+    lose(&path_of(&folder, one), true);
+    lose(&path_of(&folder, other), false);
+    let said = &report(&world, &facts).checks[4].detail;
+    assert!(said.starts_with("2 of ") && said.contains(&one.to_string()) && said.contains(&other.to_string()), "{said}");
+    assert!(said.contains("delta 1 of lease 1") && said.contains("the update of version 3"), "{said}");
+}
+
 #[test]
 fn what_comes_while_a_version_is_pressed_is_replayed_in_its_place() {
     let (_folder, mut world) = run();

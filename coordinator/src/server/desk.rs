@@ -10,7 +10,7 @@ use crate::{
     store::{BlobError, Counters},
 };
 use nightjar_shared::{
-    ids::{DeviceId, LeaseId},
+    ids::{BlobHash, DeviceId, LeaseId},
     wire::{Invite, Refusal, RefusalCode, coordinator_message as answer, device_message as ask, limits::QUEUE_EVENTS_MAX},
 };
 use std::time::Duration;
@@ -53,6 +53,8 @@ pub enum Question {
     Glance(oneshot::Sender<Glance>),
     /// Nothing can be stored any more.
     DiskFull(BlobError),
+    /// A version's blob is damaged and cannot be made anew.
+    BlobLost(BlobHash),
 }
 
 /// The run at one moment, for people.
@@ -109,6 +111,12 @@ impl Desk {
     pub async fn disk_is_full(&self, error: BlobError) {
         // Where the loop has ended already, it has its reasons.
         let _ = self.questions.send(Question::DiskFull(error)).await;
+    }
+
+    /// Says that a version's blob is not to be had any more.
+    pub async fn blob_is_lost(&self, hash: BlobHash) {
+        // Where the loop has ended, nobody asks for it either.
+        let _ = self.questions.send(Question::BlobLost(hash)).await;
     }
 
     /// Asks, waiting for a place in the queue: whoever does so holds one of a bounded number of streams.

@@ -7,6 +7,7 @@ mod desk;
 pub mod history;
 mod http;
 mod members;
+mod mender;
 mod press_thread;
 pub mod quic;
 mod shell;
@@ -22,16 +23,17 @@ use crate::{
     dataset::Dataset,
     engine::{self, Engine, Mismatch, event::Action},
     identity::{Identity, IdentityError},
-    replay::{self, ReplayError},
-    store::{BlobError, LedgerError, Press, RunIdentity, SqliteLedger},
+    replay::{self, ReplayError, Resumed},
+    store::{BlobError, LedgerError, Press, RunIdentity, SqliteLedger, look},
 };
-use catalog::Catalog;
+use catalog::{Catalog, Damaged};
 use connection::{Porch, Present};
 use desk::Question;
 use history::History;
 use members::Members;
+use mender::Mender;
 use nightjar_shared::{
-    ids::{BlobHash, RunId},
+    ids::{BlobHash, DeviceId, RunId},
     run_spec::RunSpec,
     shard::Manifest,
     time::{Mono, Wall},
@@ -40,7 +42,7 @@ use nightjar_shared::{
 use quic::EndpointError;
 use quinn::Endpoint;
 use shell::Parts;
-use state::{StateError, StateFolder, StateLock};
+use state::{Found, StateError, StateFolder, StateLock};
 use std::{
     future::Future,
     io,
@@ -117,6 +119,8 @@ pub struct Server {
     endpoint: Endpoint,
     http: TcpListener,
     porch: Arc<Porch>,
+    mender: Mender,
+    damaged: mpsc::Receiver<Damaged>,
     is_new: bool,
     _lock: StateLock,
 }
@@ -136,18 +140,41 @@ impl Server {
     pub async fn open(setup: Setup) -> Result<Server, ServeError> {
         let Setup { spec, dataset, state, listen, http, start, say } = setup;
         engine::check(&spec, dataset.manifest())?;
-        let state = StateFolder::create_or_open(&state)?;
-        let lock = state.lock()?;
-        let identity = Identity::open_or_create(&*state.disk)?;
+        let (state, lock, found) = StateFolder::take(&state)?;
+        let identity = match found {
+            Found::New => Identity::open_or_draw(&*state.disk)?,
+            Found::Run => Identity::open(&*state.disk)?,
+        };
         let endpoint = quic::endpoint(listen, &identity)?;
         let http = http::listen(http)?;
 
         let run = run_identity(&spec, dataset.manifest());
+        match found {
+            Found::New => {
+                state.begin()?;
+                identity.store(&*state.disk)?;
+            }
+            Found::Run => {
+                look::check(&state.ledger(), look::Depth::Quick).await?;
+                let looked = look::look(&state.ledger()).await?;
+                state.check_ledger(&looked)?;
+                if let Some(known) = looked.key.map(DeviceId).filter(|known| *known != identity.id()) {
+                    return Err(LedgerError::OtherKey(known.short()).into());
+                }
+            }
+        }
         let ledger = SqliteLedger::create_or_open(&state.ledger(), &run, wall_now().unix_ms / 1000).await?;
+        ledger.adopt_key(identity.id()).await?;
+        match state.finish() {
+            // A run of an earlier version, on a full disk: it is known without the mark, too.
+            Err(error) if found == Found::Run => tracing::warn!("{error}"),
+            finished => finished?,
+        }
         let facts = ledger.facts().await?;
         let (history, is_new) = (History::of(&facts), facts.versions.is_empty());
         let blobs = state.blobs();
-        let catalog = Arc::new(Catalog::new(&dataset, blobs.clone()).map_err(ServeError::Dataset)?);
+        let (report, damaged) = mpsc::channel(catalog::DAMAGED_MAX);
+        let catalog = Arc::new(Catalog::new(&dataset, blobs.clone(), report).map_err(ServeError::Dataset)?);
         let members = Arc::new(Members::default());
         facts.devices.iter().for_each(|device| members.note(device));
         catalog.add(facts.versions.iter().flat_map(|v| v.blobs()));
@@ -156,10 +183,22 @@ impl Server {
             let removed = state::clear_away(&facts, &of_blobs)?;
             tracing::debug!(removed, "cleared away what nothing names");
             let draw = || start.unwrap_or_else(|| of_spec.model.draw_all(of_spec.seed));
-            let merger = replay::recover(&of_spec, &facts, &of_blobs, draw)?;
-            Ok(Press::new(merger, of_blobs).remembering(&facts.versions))
+            Ok((replay::resume(&of_spec, &facts, &of_blobs, draw)?, facts.versions))
         });
-        let press = recovered.await??;
+        let (Resumed { merger, restart, lost_deltas, losses }, versions) = recovered.await??;
+        for loss in &losses {
+            tracing::warn!("{loss}");
+            say(&format!("lost      {loss}"));
+        }
+        if !losses.is_empty() {
+            ledger.note_losses(restart.as_ref().map(|(version, _)| *version), &lost_deltas).await?;
+        }
+        if let Some((version, checkpoint)) = restart
+            && let Err(error) = blobs.put_checkpoint(version.0, &checkpoint)
+        {
+            tracing::warn!("{error}; the next start begins at version {version} anew, which takes longer");
+        }
+        let press = Press::new(merger, blobs.clone()).remembering(&versions);
         let snapshot = ledger.snapshot(engine::epoch_samples(dataset.manifest(), spec.inner.batch_samples)).await?;
         let counters = ledger.counters().await?;
 
@@ -168,6 +207,15 @@ impl Server {
             Engine::restore(spec.clone(), dataset.manifest().clone(), run.run_id, ledger.generation(), snapshot, Mono::default());
         let (desk, questions) = desk::open();
         let traffic = Arc::new(Traffic::default());
+        let spec = Arc::new(spec);
+        let mender = Mender {
+            ledger: ledger.clone(),
+            spec: spec.clone(),
+            blobs: blobs.clone(),
+            data: dataset.folder().to_owned(),
+            catalog: catalog.clone(),
+            desk: desk.clone(),
+        };
         let parts = Parts {
             engine,
             ledger,
@@ -175,14 +223,14 @@ impl Server {
             catalog: catalog.clone(),
             members: members.clone(),
             traffic: traffic.clone(),
-            spec: Arc::new(spec),
+            spec,
             history,
             counters,
             origin,
             say,
         };
         let porch = Arc::new(Porch { identity, catalog, blobs, desk, traffic, members, present: Present::default() });
-        Ok(Server { parts, press, first, questions, endpoint, http, porch, is_new, _lock: lock })
+        Ok(Server { parts, press, first, questions, endpoint, http, porch, mender, damaged, is_new, _lock: lock })
     }
 
     /// Where devices connect.
@@ -207,11 +255,13 @@ impl Server {
 
     /// Serves until `stop` is done, or until nothing can go on. `ready` is said once the first version stands.
     pub async fn run(self, ready: String, stop: impl Future<Output = ()>) -> Result<(), ShellError> {
-        let Server { parts, press, first, questions, endpoint, http, porch, .. } = self;
+        let Server { parts, press, first, questions, endpoint, http, porch, mender, damaged, .. } = self;
+        let mending = tokio::spawn(mender::run(mender, damaged));
         let accepting = tokio::spawn(connection::accept(endpoint.clone(), porch.clone()));
         let page = tokio::spawn(http::serve(http, parts.spec.name.clone(), porch));
         let ended = shell::run(parts, press, first, questions, ready, stop).await;
         page.abort();
+        mending.abort();
         endpoint.close((CloseCode::Stopping as u32).into(), b"the coordinator is stopping");
         accepting.abort();
         // Whoever does not hear of it finds out by silence.

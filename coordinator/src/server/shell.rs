@@ -208,6 +208,7 @@ impl Shell {
                 Ok(())
             }
             Question::DiskFull(error) => Err(error.into()),
+            Question::BlobLost(hash) => self.happened(Event::BlobLost(hash)).await,
         }
     }
 

@@ -34,18 +34,42 @@ pub async fn get(catalog: &Catalog, is_enrolled: bool, request: BlobGet, mut dow
         }
         Some(_) => None,
     };
+    let refusal = match (&found, refusal) {
+        (Some(entry), None) => {
+            let entry = entry.clone();
+            let is_sound = blocking(move || entry.is_sound()).await?;
+            let why = "The coordinator's copy is damaged; it is being made anew.";
+            (!is_sound).then(|| Refusal::retry(RefusalCode::Internal, why, RETRY))
+        }
+        (_, refusal) => refusal,
+    };
     let bytes = found.as_ref().map_or(0, |entry| entry.bytes);
     down.message(&BlobHead { bytes, offset: request.offset, refusal: refusal.clone() }).await?;
     if let (Some(entry), None) = (found, refusal) {
         let mut at = request.offset;
+        let mut hasher = (at == 0).then(blake3::Hasher::new);
         while at < bytes {
             let (from, length) = (entry.clone(), CHUNK_BYTES.min((bytes - at) as usize));
-            let chunk = blocking(move || from.read(at, length)).await?.map_err(|e| StreamError::Internal(e.to_string()))?;
+            let read = move || {
+                let chunk = from.read(at, length);
+                if !chunk.as_ref().is_ok_and(|chunk| !chunk.is_empty()) {
+                    from.look_again();
+                }
+                chunk
+            };
+            let chunk = blocking(read).await?.map_err(|e| StreamError::Internal(e.to_string()))?;
             if chunk.is_empty() {
                 return Err(StreamError::Internal("a blob's file is shorter than the ledger says".into()));
             }
+            if let Some(hasher) = &mut hasher {
+                hasher.update(&chunk);
+            }
             down.bytes(&chunk).await?;
             at += chunk.len() as u64;
+        }
+        // The device finds out by itself; for the next one the blob is made anew.
+        if hasher.is_some_and(|hasher| !entry.is(hasher.finalize())) {
+            blocking(move || entry.look_again()).await?;
         }
     }
     down.finish();

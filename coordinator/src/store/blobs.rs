@@ -5,8 +5,9 @@ use crate::engine::{event::Measured, merge};
 use nightjar_shared::{
     disk::Disk,
     fail,
-    ids::BlobHash,
+    ids::{BlobHash, Version},
     run_spec::RunSpec,
+    version,
     wire::{DeltaOffer, limits::CHUNK_BYTES},
 };
 use std::{io, sync::Arc};
@@ -110,6 +111,23 @@ impl Blobs {
     /// Up to `length` bytes from `offset`; fewer only at the end. Who puts them together checks the hash.
     pub fn read_range(&self, hash: BlobHash, offset: u64, length: usize) -> Result<Vec<u8>, BlobError> {
         self.disk.read_at(&stored(hash), offset, length).map_err(of(hash))
+    }
+
+    /// Whether a blob is there, of this length, with the bytes that its name promises; holds no more than a piece of it.
+    pub fn is_sound(&self, hash: BlobHash, bytes: u64) -> Result<bool, BlobError> {
+        if self.length(hash)? != Some(bytes) {
+            return Ok(false);
+        }
+        match self.hash_of(&stored(hash)).map_err(of(hash)) {
+            Err(BlobError::NotFound(_)) => Ok(false),
+            found => Ok(found? == hash),
+        }
+    }
+
+    /// The version that a blob leads to, as its first bytes say; `None` for a delta, a shard, or what cannot be read.
+    pub fn version_of(&self, hash: BlobHash) -> Result<Option<Version>, BlobError> {
+        let head = self.read_range(hash, 0, version::HEAD_BYTES)?;
+        Ok(version::of_head(&head))
     }
 
     /// The blob's length; `None` if it is not stored.

@@ -27,6 +27,21 @@ pub enum LedgerError {
     /// It was written by a newer version of this program.
     #[error("the ledger was written by a newer version of Nightjar; upgrade this coordinator")]
     Newer,
+    /// SQLite's own check of the file fails.
+    #[error(
+        "the ledger's file is damaged (SQLite says: {0}); restore the state folder from a backup, or make a copy of \
+         ledger.sqlite and try `sqlite3 COPY .recover` on it"
+    )]
+    Broken(String),
+    /// Another program's database.
+    #[error("{0} is a database, but no ledger of Nightjar's; name another --state folder")]
+    Foreign(PathBuf),
+    /// The key in the state folder is not the one that the run was begun with.
+    #[error(
+        "the key in this state folder is not the one that this run's devices know: put the run's own coordinator.pk8 back, \
+         whose fingerprint is {0}"
+    )]
+    OtherKey(String),
     /// A column holds what was never written.
     #[error("the ledger is damaged: {0}; restore it from a backup")]
     Damaged(&'static str),

@@ -1,11 +1,11 @@
 //! The ledger in SQLite: write-ahead log, `synchronous = FULL`, every transaction conditional on the generation that
 //! this process raised when it opened it.
 
-use super::{DeviceSummary, EpochUse, Facts, LedgerError, MergedRange, RecentDelta, Snapshot, rows, snapshot};
+use super::{DeviceSummary, EpochUse, Facts, LedgerError, MergedRange, RecentDelta, Snapshot, look, rows, snapshot};
 use crate::engine::record::{LeaseOutcome, Record};
 use nightjar_shared::{
     fail,
-    ids::{BlobHash, Generation, LeaseId, RunId},
+    ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},
 };
 use sqlx::{
     Connection, Row, SqlSafeStr, Sqlite, SqliteConnection, SqlitePool, Transaction,
@@ -39,6 +39,11 @@ enum Change<'a> {
     Records(&'a [Record]),
     /// To be added to those that are there.
     Counters(Counters),
+    /// What of the way to the newest version is lost.
+    Losses {
+        restart: Option<Version>,
+        deltas: &'a [u64],
+    },
 }
 
 /// An open ledger. Clones are the same one.
@@ -56,6 +61,7 @@ fn migrations() -> Migrator {
     Migrator::with_migrations(vec![
         step(1, "first", include_str!("migrations/0001_first.sql")),
         step(2, "squashes", include_str!("migrations/0002_squashes.sql")),
+        step(3, "key and losses", include_str!("migrations/0003_key_and_losses.sql")),
     ])
 }
 
@@ -88,7 +94,7 @@ impl SqliteLedger {
             Some((stored, _)) if stored != *identity => return Err(LedgerError::OtherSpec),
             Some((_, last)) => Generation(unix_s.max(last.0 + 1)),
             None => {
-                sqlx::query("INSERT INTO run VALUES (1, ?, ?, ?, 0)")
+                sqlx::query("INSERT INTO run (only_row, run_id, spec_json, manifest_hash, generation) VALUES (1, ?, ?, ?, 0)")
                     .bind(&identity.run_id.0[..])
                     .bind(&identity.spec_json)
                     .bind(&identity.manifest_hash.0[..])
@@ -114,6 +120,27 @@ impl SqliteLedger {
         tx.commit().await?;
         let (identity, generation) = stored.ok_or_else(|| LedgerError::NotFound(path.to_owned()))?;
         Ok(SqliteLedger { pool, identity, generation })
+    }
+
+    /// Holds the coordinator's key, as TLS shows it, against the ledger's; a ledger that knows none yet takes it.
+    pub async fn adopt_key(&self, key: DeviceId) -> Result<(), LedgerError> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let run = sqlx::query("SELECT * FROM run").fetch_one(&mut *tx).await?;
+        match look::key_of(&run)? {
+            Some(known) if known != key.0 => return Err(LedgerError::OtherKey(DeviceId(known).short())),
+            Some(_) => return Ok(()),
+            None => {}
+        }
+        if rows::number(&run, "generation")? != self.generation.0 {
+            return Err(LedgerError::Fenced(self.generation));
+        }
+        sqlx::query("UPDATE run SET coordinator_key = ?").bind(&key.0[..]).execute(&mut *tx).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Notes what of the way to the newest version is lost, so that later replays go the same way.
+    pub async fn note_losses(&self, restart: Option<Version>, deltas: &[u64]) -> Result<(), LedgerError> {
+        self.write(Change::Losses { restart, deltas }).await
     }
 
     /// What it belongs to.
@@ -170,6 +197,16 @@ impl SqliteLedger {
                     .bind(bytes_down as i64)
                     .execute(&mut *tx)
                     .await?;
+            }
+            Change::Losses { restart, deltas } => {
+                if let Some(version) = restart {
+                    let query = sqlx::query("INSERT OR IGNORE INTO restarts VALUES (?)").bind(version.0 as i64);
+                    query.execute(&mut *tx).await?;
+                }
+                for seq in deltas {
+                    let query = sqlx::query("INSERT OR IGNORE INTO lost_deltas VALUES (?)").bind(*seq as i64);
+                    query.execute(&mut *tx).await?;
+                }
             }
         }
         Ok(tx.commit().await?)
@@ -247,12 +284,15 @@ impl SqliteLedger {
         let deltas = sqlx::query("SELECT * FROM deltas ORDER BY seq").fetch_all(&mut *tx).await?;
         let versions = sqlx::query("SELECT * FROM versions ORDER BY version").fetch_all(&mut *tx).await?;
         let evaluations = sqlx::query("SELECT * FROM evaluations ORDER BY lease").fetch_all(&mut *tx).await?;
+        let (restarts, lost_deltas) = losses(&mut tx).await?;
         Ok(Facts {
             devices: devices.iter().map(rows::device).collect::<Result<_, _>>()?,
             leases: leases.iter().map(rows::lease_facts).collect::<Result<_, _>>()?,
             deltas: deltas.iter().map(rows::delta).collect::<Result<_, _>>()?,
             versions: rows::versions(&mut tx, versions.iter()).await?,
             evaluations: evaluations.iter().map(rows::evaluation).collect::<Result<_, _>>()?,
+            restarts,
+            lost_deltas,
         })
     }
 
@@ -274,6 +314,18 @@ async fn stored_identity(tx: &mut Transaction<'_, Sqlite>) -> Result<Option<(Run
             Ok((identity, Generation(rows::number(row, "generation")?)))
         })
         .transpose()
+}
+
+/// Restarts and lost deltas, in their order. A ledger that only an older version has written has no tables of them.
+async fn losses(tx: &mut Transaction<'_, Sqlite>) -> Result<(Vec<Version>, Vec<u64>), LedgerError> {
+    let tables: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM sqlite_master WHERE name = 'lost_deltas'").fetch_one(&mut **tx).await?;
+    if tables == 0 {
+        return Ok((vec![], vec![]));
+    }
+    let restarts: Vec<i64> = sqlx::query_scalar("SELECT version FROM restarts ORDER BY version").fetch_all(&mut **tx).await?;
+    let deltas: Vec<i64> = sqlx::query_scalar("SELECT seq FROM lost_deltas ORDER BY seq").fetch_all(&mut **tx).await?;
+    Ok((restarts.into_iter().map(|v| Version(v as u64)).collect(), deltas.into_iter().map(|seq| seq as u64).collect()))
 }
 
 /// Newest first in, oldest first out, with the running sum of tokens.

@@ -4,6 +4,7 @@
 pub mod blobs;
 pub mod error;
 pub mod ledger;
+pub mod look;
 pub mod memory;
 pub mod press;
 mod rows;

@@ -3,7 +3,7 @@
 
 use crate::engine::record::{DeltaRecord, DeviceRecord, EvaluationRecord, LeaseOutcome, LeaseRecord, VersionRecord};
 use nightjar_shared::{
-    ids::{Generation, LeaseId},
+    ids::{Generation, LeaseId, Version},
     time::Wall,
     wire::limits::UPDATE_STEPS_MAX,
 };
@@ -97,6 +97,10 @@ pub struct Facts {
     pub versions: Vec<VersionRecord>,
     /// All measurements, in their order.
     pub evaluations: Vec<EvaluationRecord>,
+    /// Versions from which merging began anew, in their order: with the published weights, and nothing else.
+    pub restarts: Vec<Version>,
+    /// Deltas that were lost before a version was made of them, in their order.
+    pub lost_deltas: Vec<u64>,
 }
 
 /// A lease and its end.

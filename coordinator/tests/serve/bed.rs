@@ -3,7 +3,7 @@
 use nightjar_coordinator::{
     dataset::Dataset,
     identity::Identity,
-    server::{Server, Setup, ShellError},
+    server::{Server, Setup, ShellError, state::StateFolder},
 };
 use nightjar_shared::{
     disk::FolderDisk,
@@ -95,9 +95,14 @@ impl Bed {
         self.root.path().join(name)
     }
 
-    /// The coordinator's key; made here if no server was there yet.
+    /// The coordinator's key; made here if no server was there yet, as a first start that is cut short would.
     pub fn identity(&self) -> Identity {
-        Identity::open_or_create(&FolderDisk::open(self.state()).unwrap()).unwrap()
+        if !self.state().exists() {
+            let (state, _lock, _) = StateFolder::take(&self.state()).unwrap();
+            state.begin().unwrap();
+            Identity::open_or_draw(&*state.disk).unwrap().store(&*state.disk).unwrap();
+        }
+        Identity::open(&FolderDisk::open(self.state()).unwrap()).unwrap()
     }
 
     pub fn invite(&self, role: Role) -> Vec<u8> {

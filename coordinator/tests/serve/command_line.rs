@@ -15,20 +15,20 @@ use std::{
     process::{Child, ChildStdout, Command, Output, Stdio},
 };
 
-fn program() -> Command {
+pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nightjar-coordinator"));
     command.env_remove("RUST_LOG");
     command
 }
 
-fn serve_command(bed: &Bed) -> Command {
+pub fn serve_command(bed: &Bed) -> Command {
     let mut command = program();
     command.args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--run"]).arg(bed.run_file());
     command.arg("--data").arg(bed.data()).arg("--state").arg(bed.state());
     command
 }
 
-fn of_run(bed: &Bed, args: &[&str]) -> Output {
+pub fn of_run(bed: &Bed, args: &[&str]) -> Output {
     let mut command = program();
     command.args(args).arg("--data").arg(bed.data()).arg("--state").arg(bed.state());
     command.output().unwrap()
@@ -68,7 +68,7 @@ impl Drop for Process {
     }
 }
 
-fn refused(output: &Output, words: &str) {
+pub fn refused(output: &Output, words: &str) {
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.starts_with("error: ") && text.contains(words), "{words}: {text}");

@@ -5,3 +5,4 @@ mod bed;
 mod command_line;
 mod device;
 mod journey;
+mod loss;

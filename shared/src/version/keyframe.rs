@@ -7,7 +7,7 @@
 use super::{Fixed, INTEGER_LIMIT, STEP_EXPONENTS, VersionError, Weights, power_of_two};
 use crate::{bytes::Reader, fragment::Fragment, ids::Version, model_spec::ModelSpec};
 
-const MAGIC: &[u8; 4] = b"NJK1";
+pub(super) const MAGIC: &[u8; 4] = b"NJK1";
 
 /// Length in bytes of a keyframe of the whole model.
 pub fn encoded_bytes(spec: &ModelSpec) -> u64 {

@@ -18,6 +18,19 @@ use crate::{
 /// Integers are below this in magnitude: what f32 represents exactly.
 pub const INTEGER_LIMIT: i32 = 1 << 24;
 
+/// Bytes that [`of_head`] needs.
+pub const HEAD_BYTES: usize = 24;
+
+/// The version that a keyframe or update leads to, by its first bytes; `None` if they are no such thing.
+pub fn of_head(head: &[u8]) -> Option<Version> {
+    let number = |at: usize| Some(Version(u64::from_le_bytes(head.get(at..at + 8)?.try_into().ok()?)));
+    match head.get(..4)? {
+        magic if magic == keyframe::MAGIC => number(8),
+        magic if magic == update::MAGIC => number(16),
+        _ => None,
+    }
+}
+
 /// One tensor's published values: `integers[i] · 2^step_exponent`, row-major.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fixed {

@@ -19,7 +19,7 @@ use crate::{
 };
 use block::Coding;
 
-const MAGIC: &[u8; 4] = b"NJU1";
+pub(super) const MAGIC: &[u8; 4] = b"NJU1";
 const HEADER_BYTES: u64 = 32;
 
 /// How the blocks of an update are laid out.

@@ -39,6 +39,8 @@ struct Throughput {
 pub fn measure(processor: String, keeper: &Keeper) -> Result<Codecs> {
     let manifest = root()?.join("shared/benches/Cargo.toml");
     let folder = std::env::temp_dir().join(format!("nightjar-codecs-{}", std::process::id()));
+    // Made here, or it is not ours to remove.
+    fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut bench = cargo();
     bench.args(["bench", "--manifest-path"]).arg(manifest).env("CRITERION_HOME", &folder);
     let ended = keeper.run("cargo", &mut bench)?;

@@ -2,6 +2,7 @@
 //! device and the coordinator are killed on the way, and at the end stands a table, a report and a model.
 
 mod cast;
+mod ground;
 mod live;
 mod report;
 mod results;

@@ -1,18 +1,21 @@
 //! What must be there before anything trains: binaries, an output folder of our own, data, and a plan that fits this
 //! machine.
 
-use super::{Model, Options};
+use super::{
+    Model, Options,
+    ground::{self, Part},
+};
 use crate::{cargo, keeper::Keeper, root};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use std::{
-    fs::{self, File, TryLockError},
-    path::{Path, PathBuf},
+    fs::{self, File},
+    path::PathBuf,
     process::Command,
 };
 
-/// Says that a folder was made by the demo, and is locked while a demo uses it.
-const MARKER: &str = ".nightjar-demo";
+/// What lies in the demo's folder and is made anew.
+const PARTS: [&str; 5] = ["state", "data", "devices", "logs", "model"];
 
 /// Binaries and folders.
 pub struct Stage {
@@ -28,24 +31,28 @@ impl Stage {
     /// Opens the output folder, builds the workspace, and clears away the last demo's run. What the user may have got
     /// wrong shows before the build.
     pub fn set(options: &Options, keeper: &Keeper) -> Result<Stage> {
-        let (out, lock) = open_folder(&options.out)?;
+        let (out, lock) = ground::open(&options.out)?;
         let source = options.data.as_ref().map(|data| data.canonicalize().with_context(|| format!("--data {}", data.display())));
+        let source = source.transpose()?;
+        let is_inside = source.as_ref().is_some_and(|source| PARTS.iter().any(|part| source.starts_with(out.join(part))));
+        ensure!(!is_inside, "--data lies in what the demo clears away; name another text, or another --out");
         // Asked before the build, which replaces this very program's file.
         let binaries = std::env::current_exe()?.parent().context("this program lies in no folder")?.to_owned();
         let stage = Stage {
             coordinator: binaries.join("nightjar-coordinator"),
             client: binaries.join("nightjar"),
             out,
-            source: source.transpose()?,
+            source,
             _lock: lock,
         };
         let built = keeper.run("cargo", cargo().args(["build", "--workspace"]).current_dir(root()?))?;
         ensure!(built.success(), "the build failed; see above");
-        for folder in [stage.state(), stage.homes(), stage.logs(), stage.model()] {
-            if folder.exists() {
-                fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
-            }
-        }
+        ground::clear(&[
+            (Part::State, stage.state()),
+            (Part::Homes, stage.homes()),
+            (Part::Logs, stage.logs()),
+            (Part::Model, stage.model()),
+        ])?;
         fs::create_dir_all(stage.logs())?;
         fs::create_dir_all(stage.homes())?;
         Ok(stage)
@@ -99,8 +106,8 @@ impl Stage {
         let note = self.out.join("data.source");
         let source = self.source.as_ref().map_or("cargo registry".to_owned(), |path| path.display().to_string());
         let same = fs::read_to_string(&note).is_ok_and(|noted| noted == source);
-        if self.data().exists() && !same {
-            fs::remove_dir_all(self.data())?;
+        if !same {
+            ground::clear(&[(Part::Data, self.data())])?;
         }
         if same && self.data().join("manifest.json").exists() {
             println!("     as the last demo left it in {}", self.data().display());
@@ -134,20 +141,6 @@ impl Stage {
             "1",
         ]);
         keeper.output("nightjar sample", &mut command)
-    }
-}
-
-/// Opens a folder for the demo: an empty one, or one that an earlier demo made and that no other demo uses now.
-fn open_folder(out: &Path) -> Result<(PathBuf, File)> {
-    fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
-    let marker = out.join(MARKER);
-    let ours = marker.exists() || fs::read_dir(out)?.next().is_none();
-    ensure!(ours, "{} is not empty and was not made by the demo; choose another folder with --out", out.display());
-    let lock = File::create(&marker)?;
-    match lock.try_lock() {
-        Ok(()) => Ok((out.canonicalize()?, lock)),
-        Err(TryLockError::WouldBlock) => bail!("another demo is using {}; wait for it, or choose another --out", out.display()),
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", marker.display())),
     }
 }
 

@@ -317,6 +317,7 @@ mod tests {
             versions: vec![version(0, 0), version(1, 2)],
             // Measured out of order: the newer version first.
             evaluations: vec![evaluation(1, 30.0), evaluation(0, 55.0)],
+            ..Facts::default()
         }
     }
 

@@ -2,6 +2,7 @@
 //! fixed order, so that merging the same deltas again yields the same bits, on any machine.
 
 pub mod agreement;
+mod anew;
 mod buffer;
 mod checkpoint;
 pub mod delayed_nesterov;

@@ -65,6 +65,22 @@ fn without_weights_that_we_know_the_keyframe_is_the_start() {
     assert_eq!(Versions::restore(vec![]).path(None, Version(0)), None);
 }
 
+#[test]
+fn nobody_is_led_over_a_lost_blob() {
+    let mut versions = versions(6);
+    versions.avoid(BlobHash([104; 32]));
+    let path = versions.path(None, Version(6)).unwrap();
+    assert_eq!((path.keyframe.map(|b| b.hash[0]), path.updates.len()), (Some(100), 6), "the keyframe before");
+    versions.avoid(BlobHash([3; 32]));
+    assert!(versions.path(None, Version(6)).is_none() && !versions.has_beginning());
+    assert_eq!(steps(&versions.path(Some(&held(5)), Version(6)).unwrap()), [(6, false)], "who has the weights goes on");
+    assert!(versions.path(Some(&held(2)), Version(6)).is_none());
+    versions.kept[6].squashes = vec![squash(2, 40)];
+    versions.find_routes();
+    assert_eq!(steps(&versions.path(Some(&held(2)), Version(6)).unwrap()), [(202, false)], "round it");
+    assert!(versions.has_beginning());
+}
+
 fn squash(from: u64, bytes: u64) -> Squash {
     Squash { from: Version(from), blob: (BlobHash([200 + from as u8; 32]), bytes) }
 }

@@ -148,6 +148,90 @@ async fn another_runs_ledger_is_refused() {
 }
 
 #[tokio::test]
+async fn the_coordinators_key_is_taken_once_and_then_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.sqlite");
+    let sqlite = open(&folder, 1).await;
+    for _ in 0..2 {
+        sqlite.adopt_key(DeviceId([7; 32])).await.unwrap();
+    }
+    let other = sqlite.adopt_key(DeviceId([8; 32])).await;
+    assert!(matches!(&other, Err(LedgerError::OtherKey(known)) if known == "07070707"), "{other:?}");
+    let newer = open(&folder, 1).await;
+    assert!(matches!(sqlite.adopt_key(DeviceId([8; 32])).await, Err(LedgerError::OtherKey(_))));
+    newer.close().await;
+    sqlite.close().await;
+    let looked = look::look(&path).await.unwrap();
+    assert_eq!(looked, look::Look { has_run: true, key: Some([7; 32]), versions: 0 });
+}
+
+#[tokio::test]
+async fn losses_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = open(&folder, 1).await;
+    for records in &eventful().0.commits {
+        sqlite.commit(records).await.unwrap();
+    }
+    sqlite.note_losses(Some(Version(3)), &[5, 2]).await.unwrap();
+    sqlite.note_losses(Some(Version(3)), &[2]).await.unwrap();
+    let facts = sqlite.facts().await.unwrap();
+    assert_eq!((facts.restarts, facts.lost_deltas), (vec![Version(3)], vec![2, 5]));
+    open(&folder, 1).await;
+    assert!(matches!(sqlite.note_losses(None, &[1]).await, Err(LedgerError::Fenced(_))));
+}
+
+#[tokio::test]
+async fn a_file_is_looked_at_before_it_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.sqlite");
+    assert!(matches!(look::look(&path).await, Err(LedgerError::NotFound(_))));
+    let nothing = look::Look { has_run: false, key: None, versions: 0 };
+    std::fs::write(&path, "").unwrap();
+    assert_eq!(look::look(&path).await.unwrap(), nothing);
+    look::check(&path, look::Depth::Quick).await.unwrap();
+
+    // As an older version left it, and as another program's.
+    let pool = connect(&path, true).await.unwrap();
+    sqlx::raw_sql(include_str!("../migrations/0001_first.sql")).execute(&pool).await.unwrap();
+    pool.close().await;
+    assert_eq!(look::look(&path).await.unwrap(), nothing);
+    let pool = connect(&path, true).await.unwrap();
+    sqlx::raw_sql("INSERT INTO run VALUES (1, x'00', '{}', x'00', 1)").execute(&pool).await.unwrap();
+    pool.close().await;
+    assert_eq!(look::look(&path).await.unwrap(), look::Look { has_run: true, ..nothing });
+    let others = folder.path().join("others.sqlite");
+    let pool = connect(&others, true).await.unwrap();
+    sqlx::raw_sql("CREATE TABLE run (kilometres INTEGER)").execute(&pool).await.unwrap();
+    pool.close().await;
+    let before = std::fs::read_dir(folder.path()).unwrap().count();
+    assert!(matches!(look::look(&others).await, Err(LedgerError::Foreign(_))));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), before, "looking leaves nothing behind");
+}
+
+#[tokio::test]
+async fn damaged_pages_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.sqlite");
+    let sqlite = open(&folder, 1).await;
+    for records in &eventful().0.commits {
+        sqlite.commit(records).await.unwrap();
+    }
+    sqlite.close().await;
+    let whole = std::fs::read(&path).unwrap();
+    for depth in [look::Depth::Quick, look::Depth::Full] {
+        look::check(&path, depth).await.unwrap();
+        for page in 1..whole.len() / 4096 {
+            let mut bytes = whole.clone();
+            bytes[page * 4096..(page + 1) * 4096].fill(0xa5);
+            std::fs::write(&path, bytes).unwrap();
+            let found = look::check(&path, depth).await;
+            assert!(matches!(found, Err(LedgerError::Broken(_) | LedgerError::Damaged(_))), "page {page}: {found:?}");
+        }
+        std::fs::write(&path, &whole).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_full_disk_and_a_locked_file_are_said_plainly() {
     let folder = tempfile::tempdir().unwrap();
     let (sqlite, other) = (open(&folder, 1).await, open(&folder, 1).await);

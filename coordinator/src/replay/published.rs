@@ -1,0 +1,158 @@
+//! The weights of a version from what was published: a keyframe or a checkpoint, and the updates and squashes since. Where a
+//! blob is damaged or missing, another way is taken, as long as there is one.
+
+use crate::{
+    engine::{merge::Merger, record::VersionRecord},
+    store::{BlobError, Blobs},
+};
+use nightjar_shared::{
+    ids::{BlobHash, Version},
+    run_spec::RunSpec,
+    version::{Weights, keyframe, update},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// No way leads to a version.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishedError {
+    /// The ledger has no such version.
+    #[error("there is no version {0}")]
+    Unknown(Version),
+    /// Blobs on all ways are lost.
+    #[error("the weights of version {version} cannot be put together: {lost}")]
+    NoWay {
+        /// The version.
+        version: Version,
+        /// What is damaged or missing.
+        lost: String,
+    },
+    /// The disk fails.
+    #[error(transparent)]
+    Disk(BlobError),
+}
+
+/// Whether a blob is gone for good, or its disk fails for now.
+pub(super) fn is_lost(error: &BlobError) -> bool {
+    /// What Linux and macOS say of a sector that cannot be read.
+    const EIO: i32 = 5;
+    match error {
+        BlobError::NotFound(_) | BlobError::Corrupt(_) => true,
+        BlobError::Io { error, .. } => cfg!(unix) && error.raw_os_error() == Some(EIO),
+        BlobError::Gap { .. } | BlobError::DiskFull | BlobError::Folder(_) => false,
+    }
+}
+
+struct Search<'a> {
+    spec: &'a RunSpec,
+    versions: &'a [VersionRecord],
+    blobs: &'a Blobs,
+    /// What was found lost on the way.
+    lost: BTreeMap<BlobHash, String>,
+}
+
+/// The weights of a version, as they were published; and what of the ways to it is lost.
+pub fn weights(
+    spec: &RunSpec,
+    versions: &[VersionRecord],
+    blobs: &Blobs,
+    target: Version,
+) -> Result<(Weights, Vec<String>), PublishedError> {
+    let upto = &versions[..versions.partition_point(|v| v.version <= target)];
+    if upto.last().is_none_or(|v| v.version != target) {
+        return Err(PublishedError::Unknown(target));
+    }
+    let mut search = Search { spec, versions: upto, blobs, lost: BTreeMap::new() };
+    let found = search.go(target).map_err(PublishedError::Disk)?;
+    let lost: Vec<String> = search.lost.into_values().collect();
+    match found {
+        Some(weights) => Ok((weights, lost)),
+        None => Err(PublishedError::NoWay { version: target, lost: lost.join("; ") }),
+    }
+}
+
+impl Search<'_> {
+    fn at(&self, version: Version) -> Option<&VersionRecord> {
+        self.versions.binary_search_by_key(&version, |v| v.version).ok().map(|at| &self.versions[at])
+    }
+
+    /// The bytes of a blob; `None`, and noted, if it is lost.
+    fn read(&mut self, hash: BlobHash, what: impl FnOnce() -> String) -> Result<Option<Vec<u8>>, BlobError> {
+        if self.lost.contains_key(&hash) {
+            return Ok(None);
+        }
+        match self.blobs.read(hash) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if is_lost(&error) => {
+                self.lost.insert(hash, format!("{error} ({})", what()));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Backwards from the target over whatever is whole, to the first version that can be begun from; and then forwards.
+    fn go(&mut self, target: Version) -> Result<Option<Weights>, BlobError> {
+        let checkpoints: BTreeSet<u64> = self.blobs.checkpoints()?.into_iter().collect();
+        // The step on from each version that the target can be reached from.
+        let mut onward: BTreeMap<Version, Option<(Version, BlobHash)>> = BTreeMap::from([(target, None)]);
+        for record in self.versions.iter().rev() {
+            let version = record.version;
+            if !onward.contains_key(&version) {
+                continue;
+            }
+            if let Some(weights) = self.begin(record, checkpoints.contains(&version.0))?
+                && let Some(weights) = self.walk(weights, &onward)?
+            {
+                return Ok(Some(weights));
+            }
+            let update = record.update.and_then(|(hash, _)| Some((Version(version.0.checked_sub(1)?), hash)));
+            let steps = update.into_iter().chain(record.squashes.iter().map(|s| (s.from, s.blob.0)));
+            for (from, hash) in steps {
+                let what = || format!("the change from version {from} to {version}");
+                if !onward.contains_key(&from) && self.read(hash, what)?.is_some() {
+                    onward.insert(from, Some((version, hash)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// A version's weights from its own checkpoint or keyframe.
+    fn begin(&mut self, record: &VersionRecord, has_checkpoint: bool) -> Result<Option<Weights>, BlobError> {
+        let version = record.version;
+        if let Some((hash, _)) = record.keyframe
+            && let Some(bytes) = self.read(hash, || format!("the keyframe of version {version}"))?
+            && let Some(weights) = keyframe::decode(&self.spec.model, &bytes).ok().filter(|w| w.digest() == record.digest)
+        {
+            return Ok(Some(weights));
+        }
+        if !has_checkpoint {
+            return Ok(None);
+        }
+        let checkpoint = self.blobs.checkpoint(version.0)?.and_then(|bytes| Merger::restore(self.spec.clone(), &bytes));
+        Ok(checkpoint.map(|merger| merger.weights().clone()).filter(|weights| weights.digest() == record.digest))
+    }
+
+    fn walk(
+        &mut self,
+        mut weights: Weights,
+        onward: &BTreeMap<Version, Option<(Version, BlobHash)>>,
+    ) -> Result<Option<Weights>, BlobError> {
+        while let Some(Some((to, hash))) = onward.get(&weights.version) {
+            let (from, to) = (weights.version, *to);
+            let what = || format!("the change from version {from} to {to}");
+            let (Some(bytes), Some(record)) = (self.read(*hash, what)?, self.at(to)) else { return Ok(None) };
+            let (redefines, digest) = (record.keyframe.is_some(), record.digest);
+            if update::apply(&self.spec.model, &mut weights, &bytes).is_err() {
+                return Ok(None);
+            }
+            if redefines {
+                keyframe::round(&mut weights);
+            }
+            if weights.digest() != digest {
+                return Ok(None);
+            }
+        }
+        Ok(Some(weights))
+    }
+}
