@@ -74,6 +74,10 @@ impl Scene {
             },
             inner: InnerSpec {
                 batch_samples: 4,
+                // As far as a step of made-up gradients leads.
+                learning_rate: 0.01,
+                warmup: 0.0,
+                floor: 1.0,
                 state: self.pick(13, &[InnerState::Keep, InnerState::Reset]),
                 ..InnerSpec::default()
             },

@@ -3,14 +3,14 @@
 use super::{
     Engine,
     ahead::{AHEAD_S_MAX, Ahead},
-    leases::{self, OpenLease},
+    leases::{self, OpenLease, Told},
     open_lease,
     record::{LeaseKind, LeaseOutcome, LeaseRecord, Record},
     roster::Session,
     turn::Turn,
 };
 use nightjar_shared::{
-    ids::{BlobHash, DeviceId, Version},
+    ids::{BlobHash, DeviceId, LeaseId, Version},
     shard::ShardInfo,
     time::Mono,
     wire::{self, Blob, HeldWeights, LeaseRequest, Refusal, RefusalAction, RefusalCode, Role, limits},
@@ -46,7 +46,7 @@ impl Engine {
             let is_current = if trains { session.trains && record.base_version == newest } else { session.evaluates };
             if is_current {
                 self.leases.renew(id, now, true);
-                return self.describe(device, request.held.as_ref(), now);
+                return self.tell(device, request.held.as_ref(), now);
             }
             self.close(id, LeaseOutcome::Returned, 0, turn);
         }
@@ -68,7 +68,15 @@ impl Engine {
         }
         turn.records.push(Record::LeaseIssued(lease.record.clone()));
         self.leases.insert(lease);
-        self.describe(device, request.held.as_ref(), now)
+        self.tell(device, request.held.as_ref(), now)
+    }
+
+    /// Tells the device of its lease.
+    fn tell(&mut self, device: DeviceId, held: Option<&HeldWeights>, now: Mono) -> Result<wire::Lease, Refusal> {
+        let lease = self.describe(device, held, now)?;
+        let told = Told { tokens: lease.progress_tokens, tokens_per_step: lease.progress_tokens_per_step };
+        self.leases.tell(LeaseId(lease.id), told);
+        Ok(lease)
     }
 
     /// The version whose held-out loss is wanted: the newest multiple of `evaluate.every`, and the run's last.
@@ -116,6 +124,9 @@ impl Engine {
         };
         if !session.trains {
             return Err(nothing(self));
+        }
+        if let Some(refusal) = self.held_for_refusals(device, now) {
+            return Err(refusal);
         }
         let is_anchors = self.roster.get(device).is_some_and(|d| d.record.role == Role::Anchor);
         if !is_anchors && self.tokens < self.spec.lease.warm_tokens && self.leases.of_anchors > 0 {

@@ -39,6 +39,15 @@ pub(super) fn allowance(spec: &RunSpec, steps: u32, pace: &Pace) -> Duration {
     Duration::from_secs_f64((spec.lease.deadline_factor * expected_s).clamp(spec.lease.deadline_s_min, 1e9))
 }
 
+/// What a device was told of the run's progress with its lease: it works its learning rates out of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    /// Tokens that were merged.
+    pub tokens: u64,
+    /// By how much the run moves on in one of the device's steps.
+    pub tokens_per_step: u64,
+}
+
 /// A lease that has not ended.
 #[derive(Clone, Debug)]
 pub(super) struct OpenLease {
@@ -47,6 +56,12 @@ pub(super) struct OpenLease {
     pub born: Mono,
     /// When the device was last told; `None` if that was before this process started.
     pub granted: Option<Mono>,
+    /// Whether it was issued before this process started.
+    pub spans_restart: bool,
+    /// As the device was first told; `None` if that was before this process started.
+    pub told: Option<Told>,
+    /// Its delta was measured, and came too soon: it need not be measured again before its time.
+    pub waits: bool,
     /// When it expires, unless renewed.
     pub deadline: Mono,
     /// How far a renewal moves the deadline.
@@ -120,6 +135,20 @@ impl Leases {
         self.deadlines.insert((lease.deadline, id));
         if granted_again {
             lease.granted = Some(now);
+        }
+    }
+
+    /// The device is told of a lease that it has begun with by now, if it was told before.
+    pub fn tell(&mut self, id: LeaseId, told: Told) {
+        if let Some(lease) = self.open.get_mut(&id).filter(|l| !l.spans_restart) {
+            lease.told.get_or_insert(told);
+        }
+    }
+
+    /// A lease's delta came too soon.
+    pub fn let_wait(&mut self, id: LeaseId) {
+        if let Some(lease) = self.open.get_mut(&id) {
+            lease.waits = true;
         }
     }
 

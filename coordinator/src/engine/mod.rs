@@ -4,15 +4,19 @@
 //! Never here: a clock, a socket, a file, a channel, a random source, `async`.
 
 mod ahead;
+mod bounds;
+mod credit;
 pub mod event;
 mod grant;
 mod leases;
 pub mod merge;
+mod merged_blobs;
 mod mismatch;
 mod offer;
 mod pace;
 mod pool;
 pub mod record;
+mod refused;
 mod roster;
 mod round;
 mod screen;
@@ -20,6 +24,7 @@ mod screen;
 pub(crate) mod tests;
 mod turn;
 mod versions;
+mod work;
 
 pub use mismatch::{Mismatch, check};
 pub use pool::{epoch_samples, usable};
@@ -28,6 +33,7 @@ use crate::store::Snapshot;
 use ahead::{Ahead, Kept};
 use event::{Action, Event, Published, ReplyTo};
 use leases::{Leases, OpenLease};
+use merged_blobs::MergedBlobs;
 use nightjar_shared::{
     delta,
     ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},
@@ -72,7 +78,10 @@ pub struct Engine {
     delta_bytes: RangeInclusive<u64>,
     /// What a device needs of memory to train; worked out once, for the same reason.
     training_bytes: u64,
+    /// The model's; worked out once too.
+    parameters: f64,
     screen: Screen,
+    merged_blobs: MergedBlobs,
     /// Merged deltas, and their tokens.
     last_seq: u64,
     tokens: u64,
@@ -157,10 +166,13 @@ impl Engine {
         let wall = snapshot.versions.last().map(|v| v.published_at).max(newest_lease).unwrap_or_default();
         let delta_bytes = delta::bytes_allowed(&spec.model, &spec.delta);
         let training_bytes = spec.model.training_bytes();
+        let parameters = spec.model.parameters() as f64;
+        let is_anchors = |id| roster.get(id).is_some_and(|d| d.record.role == Role::Anchor);
         let mut engine = Engine {
             spec_json: serde_json::to_string(&spec).unwrap_or_default(),
             shard_by_hash: manifest.train.iter().zip(0..).map(|(s, i)| (s.hash, i)).collect(),
-            screen: Screen::restore(&spec, &snapshot.recent_deltas),
+            screen: Screen::restore(&spec, parameters, &snapshot.recent_deltas, is_anchors),
+            merged_blobs: MergedBlobs::restore(&snapshot.merged_blobs),
             round: Round::restore(&snapshot.versions),
             versions: Versions::restore(snapshot.versions),
             spec,
@@ -177,6 +189,7 @@ impl Engine {
             agreement: None,
             delta_bytes,
             training_bytes,
+            parameters,
             last_seq: snapshot.last_seq,
             tokens: snapshot.tokens,
             evaluation: snapshot.evaluation,
@@ -469,6 +482,9 @@ fn open_lease(spec: &RunSpec, record: record::LeaseRecord, pace: &Pace, now: Mon
         record,
         born: now,
         granted,
+        spans_restart: granted.is_none(),
+        told: None,
+        waits: false,
         deadline: now + allowance,
         allowance,
         speed_milli,

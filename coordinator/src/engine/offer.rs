@@ -4,17 +4,21 @@
 use super::{
     Engine,
     ahead::Ahead,
+    bounds::LOSS_MAX,
+    credit::since_wall,
     event::{Action, Measured, MergeOrder, ReplyTo},
     leases::OpenLease,
     record::{DeltaRecord, EvaluationRecord, LeaseKind, LeaseOutcome, LeaseRecord, Record},
-    screen,
+    screen::{Candidate, Unfit},
     turn::Turn,
+    work::Work,
 };
 use nightjar_shared::{
     ids::{DeviceId, Generation, LeaseId},
     time::Mono,
-    wire::{DeltaOffer, Evaluation, Refusal, RefusalAction, RefusalCode, coordinator_message::Body, limits},
+    wire::{DeltaOffer, Evaluation, Refusal, RefusalAction, RefusalCode, Role, coordinator_message::Body, limits},
 };
+use std::time::Duration;
 
 impl Engine {
     /// A delta is offered: its blob is to be measured, unless the lease is merged already or the offer is no good.
@@ -31,13 +35,35 @@ impl Engine {
         }
         let lease = self.own_lease(device, offer.lease_id, offer.generation)?;
         let id = lease.record.id;
-        if let Err(why) = screen::plausible(&self.spec, &self.delta_bytes, lease, &offer, now) {
-            self.close(id, LeaseOutcome::ScreenedOut, 0, turn);
-            return Err(Refusal::with(RefusalCode::BadDelta, RefusalAction::DropLease, limits::tame(&why)));
+        match self.work(lease, &offer, now) {
+            Err(why) => {
+                self.screen_out(device, id, &why, now, turn);
+                Err(Refusal::with(RefusalCode::BadDelta, RefusalAction::DropLease, limits::tame(&why)))
+            }
+            Ok(work) => {
+                // The first time its blob is asked for and measured all the same: that takes time, too.
+                let too_soon = self.too_soon(lease, &work, now).filter(|_| lease.waits);
+                self.leases.renew(id, now, false);
+                too_soon.map_or(Ok(()), |left| Err(wait(left)))?;
+                turn.effects.push(Action::MeasureDelta { to, device, offer });
+                Ok(None)
+            }
         }
-        self.leases.renew(id, now, false);
-        turn.effects.push(Action::MeasureDelta { to, device, offer });
-        Ok(None)
+    }
+
+    /// What an offer for a lease says was done; if that cannot be, the reason.
+    fn work(&self, lease: &OpenLease, offer: &DeltaOffer, now: Mono) -> Result<Work, String> {
+        let work = Work::of(offer, &self.spec, &self.delta_bytes, lease, now, self.wall).map_err(|e| e.to_string())?;
+        if self.merged_blobs.contains(work.blob) {
+            return Err("The same delta was merged before, for another lease.".into());
+        }
+        Ok(work)
+    }
+
+    /// A lease ends without a delta that counts, and that lies with its device.
+    fn screen_out(&mut self, device: DeviceId, lease: LeaseId, why: &str, now: Mono, turn: &mut Turn) {
+        self.refused(device, why, now);
+        self.close(lease, LeaseOutcome::ScreenedOut, 0, turn);
     }
 
     /// An offered delta was measured: it is merged, once, or screened out.
@@ -53,19 +79,41 @@ impl Engine {
             return Ok(self.done(true, ""));
         }
         let lease = self.own_lease(device, offer.lease_id, offer.generation)?.clone();
-        let staleness = self.staleness(&lease);
-        let verdict = screen::plausible(&self.spec, &self.delta_bytes, &lease, offer, now).and(measured).and_then(|m| {
-            self.screen.judge(&self.spec, m, offer.steps, staleness, self.tokens + self.tokens_of(offer))?;
-            Ok(m)
-        });
-        match verdict {
-            Ok(measured) => {
-                self.merge(&lease, offer, measured, now, turn)?;
+        let checked = self.work(&lease, offer, now).and_then(|work| Ok((work, measured?)));
+        let (work, measured) = match checked {
+            Ok(both) => both,
+            Err(why) => {
+                self.screen_out(device, lease.record.id, &why, now, turn);
+                return Ok(self.done(false, &why));
+            }
+        };
+        if let Some(left) = self.too_soon(&lease, &work, now) {
+            self.leases.let_wait(lease.record.id);
+            return Err(wait(left));
+        }
+        let candidate = Candidate {
+            device,
+            is_anchors: self.roster.get(device).is_some_and(|d| d.record.role == Role::Anchor),
+            measured,
+            steps: work.steps,
+            staleness: self.staleness(&lease),
+            told: lease.told,
+            tokens_so_far: self.tokens + work.tokens,
+            wall: self.wall,
+        };
+        match self.screen.judge(&self.spec, &candidate) {
+            Ok(()) => {
+                self.merge(&lease, &work, measured, now, turn);
                 Ok(self.done(true, ""))
             }
-            Err(why) => {
+            // Being slow is no fault.
+            Err(stale @ Unfit::Stale(..)) => {
                 self.close(lease.record.id, LeaseOutcome::ScreenedOut, 0, turn);
-                Ok(self.done(false, &why))
+                Ok(self.done(false, &stale.to_string()))
+            }
+            Err(why) => {
+                self.screen_out(device, lease.record.id, &why.to_string(), now, turn);
+                Ok(self.done(false, &why.to_string()))
             }
         }
     }
@@ -74,11 +122,7 @@ impl Engine {
     /// this one comes on top of it.
     fn staleness(&self, lease: &OpenLease) -> u64 {
         let under = self.publishing.or(self.versions.newest().map(|v| v.version));
-        under.map_or(0, |under| under.0 - lease.record.base_version.0)
-    }
-
-    fn tokens_of(&self, offer: &DeltaOffer) -> u64 {
-        u64::from(offer.samples) * self.spec.tokens_per_sample()
+        under.map_or(0, |under| under.0.saturating_sub(lease.record.base_version.0))
     }
 
     /// Whether the offer is for the lease that the device's last merged delta was for: a retry, answered as before.
@@ -88,24 +132,19 @@ impl Engine {
     }
 
     /// Writes the delta down, ends its lease, learns the device's speed, and has the delta merged.
-    fn merge(
-        &mut self,
-        lease: &OpenLease,
-        offer: &DeltaOffer,
-        measured: Measured,
-        now: Mono,
-        turn: &mut Turn,
-    ) -> Result<(), Refusal> {
+    fn merge(&mut self, lease: &OpenLease, work: &Work, measured: Measured, now: Mono, turn: &mut Turn) {
         let LeaseRecord { id, generation, device, .. } = lease.record;
-        let blob = offer.delta.as_ref().and_then(|b| Some((b.name()?, b.bytes)));
-        let (blob, bytes) = blob.ok_or_else(|| Refusal::lease_gone("The offer names no delta."))?;
-        let (staleness, tokens) = (self.staleness(lease), self.tokens_of(offer));
+        let Work { blob, bytes, steps, samples, tokens, train, loss_first, loss_last } = *work;
+        let staleness = self.staleness(lease);
         let weight = self.spec.merge.staleness.weight(staleness);
         // What a lease took that was granted before this process started, only the calendar knows.
-        let wall_ms = match lease.granted {
-            Some(granted) => now.since(granted).as_millis() as u64,
-            None => self.wall.unix_ms.saturating_sub(lease.record.issued_at.unix_ms),
+        let wall = match lease.granted {
+            Some(granted) => now.since(granted),
+            None => since_wall(self.wall, lease.record.issued_at),
         };
+        let wall_ms = millis(wall);
+        let least = self.credit(lease, work, wall_ms);
+        self.merged_blobs.add(blob);
         self.last_seq += 1;
         self.tokens += tokens;
         turn.records.push(Record::Delta(DeltaRecord {
@@ -114,40 +153,41 @@ impl Engine {
             device,
             blob,
             bytes,
-            steps: offer.steps,
+            steps,
             tokens,
             staleness,
             weight,
             norm: measured.norm,
-            train_ms: offer.train_ms,
+            train_ms: millis(train),
             wall_ms,
-            loss_first: offer.loss_first,
-            loss_last: offer.loss_last,
+            loss_first,
+            loss_last,
             merged_at: self.wall,
         }));
         let behind = self.leases.take_behind(id);
-        self.close(id, LeaseOutcome::Merged, offer.samples, turn);
+        self.close(id, LeaseOutcome::Merged, samples, turn);
         if let Some(range) = behind {
             let (begun, until) = (lease.granted.unwrap_or(lease.born), now + lease.allowance);
             self.kept.keep(device, Ahead { lease: id, range, steps: lease.ahead_steps, since: now, begun, until });
             // Who stopped early does not go on behind a gap.
-            if offer.samples < lease.record.samples {
+            if samples < lease.record.samples {
                 self.release(device);
             }
         }
         if let Some(device) = self.roster.get_mut(device) {
             device.tokens += tokens;
             device.merged += 1;
+            device.refused.merged();
             device.last_merged = Some((id, generation));
             // A lease that spans a restart of the coordinator says nothing about the device's speed.
             if lease.granted.is_some() {
-                device.pace.learn(tokens, offer.train_ms as f64 / 1000.0, wall_ms as f64 / 1000.0);
+                // Who asks for its lease again just before it delivers is no faster for that.
+                device.pace.learn(tokens, train.as_secs_f64(), wall.max(least).as_secs_f64());
                 device.record.tokens_per_s = device.pace.tokens_per_s();
                 turn.records.push(Record::Device(device.record.clone()));
             }
         }
         turn.effects.push(Action::Merge(MergeOrder { seq: self.last_seq, lease: id, delta: blob, tokens, weight }));
-        Ok(())
     }
 
     /// The held-out loss that an evaluate lease measured.
@@ -155,7 +195,7 @@ impl Engine {
         let lease = self.own_lease(device, evaluation.lease_id, evaluation.generation)?.record.clone();
         let tokens = u64::from(lease.samples) * self.spec.tokens_per_sample();
         let fits = lease.kind == LeaseKind::Evaluate && evaluation.tokens == tokens;
-        if !(fits && evaluation.nats.is_finite() && evaluation.nats >= 0.0) {
+        if !(fits && (0.0..=LOSS_MAX * tokens as f64).contains(&evaluation.nats)) {
             self.close(lease.id, LeaseOutcome::ScreenedOut, 0, turn);
             let sentence = "The measured loss does not fit its lease.";
             return Err(Refusal::with(RefusalCode::BadDelta, RefusalAction::DropLease, sentence));
@@ -179,4 +219,15 @@ impl Engine {
         self.evaluation = Some(record);
         Ok(self.done(false, ""))
     }
+}
+
+/// No lease counts before it can have been trained. Nothing is lost: the offer is made again.
+fn wait(left: Duration) -> Refusal {
+    let sentence = "This lease came back sooner than this device is known to train. Its delta is taken a little later.";
+    Refusal::retry(RefusalCode::Busy, sentence, left + Duration::from_millis(1))
+}
+
+/// Whole milliseconds, as many as a ledger's integer holds.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(i64::MAX.cast_unsigned())
 }

@@ -1,6 +1,6 @@
 //! The roster: who enrolled with which invite, how fast each device is, and what it said it can do.
 
-use super::{pace::Pace, record::DeviceRecord};
+use super::{credit::Credit, pace::Pace, record::DeviceRecord, refused::Refused};
 use crate::store::DeviceSummary;
 use nightjar_shared::{
     delta::CodecId,
@@ -20,6 +20,8 @@ pub(super) struct Device {
     pub merged: u64,
     pub last_merged: Option<(LeaseId, Generation)>,
     pub pace: Pace,
+    pub credit: Credit,
+    pub refused: Refused,
     /// What its hello said; `None` until it has greeted this process.
     pub session: Option<Session>,
 }
@@ -42,12 +44,15 @@ pub(super) struct Roster {
 impl Roster {
     pub fn restore(devices: Vec<DeviceSummary>, lease_wall_s: f64) -> Self {
         let mut roster = Roster::default();
-        for DeviceSummary { record, tokens, merged, last_merged } in devices {
+        for DeviceSummary { record, tokens, merged, last_merged, refused } in devices {
             if !record.left {
                 *roster.by_invite.entry(record.invite_nonce.clone()).or_default() += 1;
             }
             let pace = Pace::remembered(record.tokens_per_s, lease_wall_s);
-            roster.devices.insert(record.id, Device { record, tokens, merged, last_merged, pace, session: None });
+            let credit = Credit::remembered(tokens, record.tokens_per_s);
+            let refused = Refused::remembered(refused);
+            let device = Device { record, tokens, merged, last_merged, pace, credit, refused, session: None };
+            roster.devices.insert(device.record.id, device);
         }
         roster
     }
@@ -142,6 +147,8 @@ impl Roster {
             merged: 0,
             last_merged: None,
             pace: Pace::default(),
+            credit: Credit::default(),
+            refused: Refused::default(),
             session: None,
         });
         device.record.role = if invite.role() == Role::Anchor { Role::Anchor } else { Role::Volunteer };

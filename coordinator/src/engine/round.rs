@@ -10,7 +10,7 @@
 //! It is the synchronous rounds of DiLoCo (arXiv 2311.08105) without their barrier, by the leases of DyLU (arXiv
 //! 2401.09135). docs/study.md shows what staleness of even one version costs.
 
-use super::{Engine, event::ReplyTo, hello_again, pace::Pace, record::VersionRecord, turn::Turn};
+use super::{Engine, bounds::OVERHEAD_FACTOR_MAX, event::ReplyTo, hello_again, pace::Pace, record::VersionRecord, turn::Turn};
 use nightjar_shared::{
     ids::{DeviceId, LeaseId},
     time::Mono,
@@ -48,8 +48,8 @@ pub(super) struct Round {
     wanted_s: f64,
     /// Seconds that a lease of the round before cost besides training, on the average.
     overhead_s: f64,
-    /// The sum of that over the leases of this round, and their number.
-    overheads: (f64, u32),
+    /// The same of each lease of this round.
+    overheads: Vec<f64>,
     /// When its leases are to be back.
     ends: Mono,
     /// Leases that are to be back by then and are not yet.
@@ -81,7 +81,7 @@ impl Round {
     /// A lease of this round, which will cost so many seconds besides training.
     pub fn issued(&mut self, lease: LeaseId, overhead_s: f64) {
         self.out.insert(lease);
-        self.overheads = (self.overheads.0 + overhead_s, self.overheads.1 + 1);
+        self.overheads.push(overhead_s);
     }
 
     pub fn closed(&mut self, lease: LeaseId, device: DeviceId) {
@@ -89,6 +89,19 @@ impl Round {
             self.done.insert(device);
         }
     }
+}
+
+/// What leases cost on the average, each of them so many times the median at most: what a device says of its training decides
+/// what its leases seem to cost, and none is to make everybody's rounds longer.
+fn usual(overheads: &[f64]) -> Option<f64> {
+    // A device's first lease tells nothing about what its next will cost.
+    let mut sorted: Vec<f64> = overheads.iter().copied().filter(|s| *s > 0.0).collect();
+    if sorted.is_empty() {
+        return (!overheads.is_empty()).then_some(0.0);
+    }
+    sorted.sort_by(f64::total_cmp);
+    let most = OVERHEAD_FACTOR_MAX * sorted.get(sorted.len().checked_sub(1)? / 2)?;
+    Some(overheads.iter().map(|s| s.min(most)).sum::<f64>() / overheads.len() as f64)
 }
 
 impl Engine {
@@ -109,9 +122,8 @@ impl Engine {
     }
 
     fn begin_round(&mut self, now: Mono) {
-        let (sum, leases) = std::mem::take(&mut self.round.overheads);
-        if leases > 0 {
-            self.round.overhead_s = sum / f64::from(leases);
+        if let Some(overhead_s) = usual(&std::mem::take(&mut self.round.overheads)) {
+            self.round.overhead_s = overhead_s;
         }
         self.round.wanted_s = self.round_s();
         self.round.ends = now + Duration::from_secs_f64(self.round.wanted_s);

@@ -1,174 +1,247 @@
-//! The screen: what is checked of an offer before its blob is taken, and of a delta before it is merged.
+//! The screen: whether a delta that was measured is to be merged.
+//!
+//! A delta is measured by its *way*: its norm as a share of how far its steps could have led at most, which is the sum of
+//! their learning rates, as the lease told them, times the root of the number of weights. Before others have shown how far
+//! steps lead, the bound is what Adam can do (Kingma and Ba, arXiv 1412.6980, section 2.1); then it is a small multiple of
+//! what they did. Every device has one say in that, the median of its own newest merged deltas, and it takes several; where
+//! anchor nodes train, theirs counts alone.
 
 use super::{
+    bounds::{
+        FRESH_STEPS, SAY_DELTAS_MIN, SAY_DEVICES_MIN, SAY_LASTS_LEASES, SAY_LASTS_S, SHORTER_MAX, STEPS_ALIKE, WAY_LEAST,
+        WAY_SLACK,
+    },
     event::Measured,
-    leases::OpenLease,
-    record::{LeaseKind, LeaseRecord},
+    leases::Told,
 };
-use crate::store::{RecentDelta, snapshot::DELTAS_KEPT};
-use nightjar_shared::{ids::BlobHash, run_spec::RunSpec, time::Mono, wire::DeltaOffer};
-use std::{collections::VecDeque, ops::RangeInclusive, time::Duration};
+use crate::store::{
+    RecentDelta,
+    snapshot::{DELTAS_KEPT, DELTAS_OF_DEVICE_KEPT},
+};
+use nightjar_shared::{delta::CodecId, ids::DeviceId, run_spec::RunSpec, time::Wall};
+use std::collections::{BTreeMap, VecDeque};
 
-/// Deltas whose norms are remembered.
-const WINDOW: usize = DELTAS_KEPT;
-/// Before so many were merged there is no median to hold a delta against.
-const WINDOW_MIN: usize = 8;
-/// A step of Adam moves a weight by about its learning rate at most (Kingma and Ba, arXiv 1412.6980, section 2.1);
-/// this many times that leaves room for decay and for what error feedback adds.
-const ADAM_SLACK: f64 = 10.0;
+/// Points of the schedule that stand for a lease's learning rates.
+const RATES: u32 = 16;
 
-/// Whether an offer fits its lease; if not, the reason, for the device's log. `allowed` is what a delta's length can be.
-pub(super) fn plausible(
-    spec: &RunSpec,
-    allowed: &RangeInclusive<u64>,
-    lease: &OpenLease,
-    offer: &DeltaOffer,
-    now: Mono,
-) -> Result<(), String> {
-    let LeaseRecord { kind, steps, samples, .. } = lease.record;
-    if kind != LeaseKind::Train {
-        return Err("The lease was not for training.".into());
-    }
-    match &offer.delta {
-        Some(blob) if BlobHash::from_bytes(&blob.hash).is_some() && allowed.contains(&blob.bytes) => {}
-        _ => {
-            let (least, most) = (allowed.start(), allowed.end());
-            return Err(format!("A delta of this run is named by 32 bytes and is {least} to {most} bytes long."));
+/// Why a delta is not merged; the sentence is for the device's log.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub(super) enum Unfit {
+    #[error("It started {0} versions ago; at most {1} count.")]
+    Stale(u64, u64),
+    #[error("Its norm, {norm:.3e}, is more than {steps} steps can move the weights.")]
+    Impossible { norm: f64, steps: u32 },
+    #[error("Its norm, {norm:.3e}, is next to nothing for {steps} steps.")]
+    Nothing { norm: f64, steps: u32 },
+    #[error("Its norm is {0:.1} times what passes.")]
+    Far(f64),
+}
+
+/// A delta as the screen sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    pub device: DeviceId,
+    pub is_anchors: bool,
+    pub measured: Measured,
+    pub steps: u32,
+    pub staleness: u64,
+    /// Of the schedule, as its lease was told; `None` if that was before this process started.
+    pub told: Option<Told>,
+    /// Merged in the whole run, with its own.
+    pub tokens_so_far: u64,
+    pub wall: Wall,
+}
+
+/// How far steps led.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    share: f64,
+    steps: u32,
+}
+
+/// What a device's newest deltas were like, newest last.
+struct Own {
+    ways: VecDeque<Way>,
+    /// The norm of the last that was merged: a share of it may come with the next.
+    last_norm: f64,
+    /// Their median, worked out once.
+    middle: Option<Way>,
+    merged: usize,
+    is_anchors: bool,
+    last: Wall,
+}
+
+impl Own {
+    fn add(&mut self, way: Way, wall: Wall) {
+        self.ways.push_back(way);
+        if self.ways.len() > DELTAS_OF_DEVICE_KEPT {
+            self.ways.pop_front();
         }
+        self.middle = middle(&mut self.ways.iter().copied().collect::<Vec<_>>());
+        self.last = self.last.max(wall);
     }
-    let used = u64::from(offer.steps) * u64::from(spec.inner.batch_samples);
-    if offer.steps == 0 || offer.steps > steps || u64::from(offer.samples) != used || offer.samples > samples {
-        return Err(format!("{} steps on {} samples do not fit a lease of {steps} steps.", offer.steps, offer.samples));
-    }
-    if !(offer.loss_first.is_finite() && offer.loss_last.is_finite()) {
-        return Err("A loss is not a finite number.".into());
-    }
-    // Clocks drift a little; what a lease took before this process started is unknown.
-    let most = now.since(lease.born).mul_f64(1.1) + Duration::from_secs(5);
-    if lease.granted.is_some() && Duration::from_millis(offer.train_ms) > most {
-        return Err("It says it trained for longer than the lease has existed.".into());
-    }
-    Ok(())
 }
 
 /// What recent deltas were like.
 pub(super) struct Screen {
-    /// Relative norms of the newest deltas.
-    recent: VecDeque<f64>,
-    /// The largest norm of a step, worked out once: counting the parameters lists all tensors by name.
-    step_norm_max: f64,
+    by_device: BTreeMap<DeviceId, Own>,
+    /// The root of the number of weights, worked out once: counting them lists all tensors by name.
+    root_weights: f64,
 }
 
 impl Screen {
-    pub fn restore(spec: &RunSpec, recent: &[RecentDelta]) -> Self {
-        let step_norm_max = ADAM_SLACK * spec.inner.learning_rate * (spec.model.parameters() as f64).sqrt();
-        let mut screen = Screen { recent: VecDeque::new(), step_norm_max };
+    /// `is_anchors` says of a device whether it is an anchor node.
+    pub fn restore(spec: &RunSpec, parameters: f64, recent: &[RecentDelta], is_anchors: impl Fn(DeviceId) -> bool) -> Self {
+        let mut screen = Screen { by_device: BTreeMap::new(), root_weights: parameters.sqrt() };
         for d in recent {
-            screen.remember(relative_norm(spec, d.norm, d.steps, d.tokens_so_far));
+            let progress = progress(spec, d.tokens_so_far as f64);
+            let mut rate = spec.inner.learning_rate_at(progress);
+            // While rates rise, those of its steps were smaller than the one at its end.
+            if progress < 2.0 * spec.inner.warmup {
+                rate /= 2.0;
+            }
+            let way = Way { share: screen.share(d.norm, f64::from(d.steps) * rate), steps: d.steps };
+            if way.share.is_finite() && way.share >= least(spec, None, d.steps) {
+                screen.remember(d.device, is_anchors(d.device), way, d.merged_at, Some(d.norm));
+            }
         }
         screen
     }
 
-    /// Whether a delta is to be merged; if not, the reason. `tokens_so_far` includes its own.
-    pub fn judge(
-        &mut self,
-        spec: &RunSpec,
-        measured: Measured,
-        steps: u32,
-        staleness: u64,
-        tokens_so_far: u64,
-    ) -> Result<(), String> {
+    /// Whether a delta is to be merged; if not, the reason.
+    pub fn judge(&mut self, spec: &RunSpec, delta: &Candidate) -> Result<(), Unfit> {
+        let Candidate { device, is_anchors, measured: Measured { norm }, steps, staleness, told, tokens_so_far, wall } = *delta;
         if staleness > spec.merge.staleness_max {
-            return Err(format!("It started {staleness} versions ago; at most {} count.", spec.merge.staleness_max));
+            return Err(Unfit::Stale(staleness, spec.merge.staleness_max));
         }
-        if measured.norm.is_nan() || measured.norm > self.step_norm_max * f64::from(steps) {
-            return Err(format!("Its norm, {:.3e}, is more than {steps} steps can move the weights.", measured.norm));
+        let rates = told.map_or_else(|| largest_rate(spec, tokens_so_far) * f64::from(steps), |t| sum_of_rates(spec, t, steps));
+        let way = Way { share: self.share(norm, rates), steps };
+        // What the last delta's rounding lost may be as old as that, when rates were larger.
+        let owed = self.by_device.get(&device).map_or(0.0, |own| self.share(owed(spec) * own.last_norm, rates));
+        let ever = most(spec, steps) + owed;
+        if way.share.is_nan() || way.share > ever {
+            return Err(Unfit::Impossible { norm, steps });
         }
-        let norm = relative_norm(spec, measured.norm, steps, tokens_so_far);
-        let limit = self.median().filter(|m| *m > 0.0).map_or(f64::INFINITY, |median| median * spec.merge.norm_factor_max);
-        // What is refused is remembered too, as the most that would have passed: a few wild deltas don't move the
-        // median, while a lasting change of the run does, and does not lock everyone out.
-        self.remember(norm.min(limit));
-        if norm > limit {
-            return Err(format!("Its norm is {:.1} times what passes.", norm / limit));
+        let median = self.median(spec, wall);
+        if told.is_some() && way.share < least(spec, median, steps) {
+            return Err(Unfit::Nothing { norm, steps });
         }
-        Ok(())
+        let limit = median.map_or(ever, |median| (beside(spec, median, steps) + owed).min(ever));
+        // What is refused is remembered too, as the most that would have passed: a lasting change of the run moves every
+        // device's median, and does not lock everyone out. Of a schedule that is not known nothing is learnt.
+        if told.is_some() {
+            self.remember(
+                device,
+                is_anchors,
+                Way { share: way.share.min(limit), steps },
+                wall,
+                (way.share <= limit).then_some(norm),
+            );
+        }
+        if way.share > limit { Err(Unfit::Far(way.share / limit)) } else { Ok(()) }
     }
 
-    fn remember(&mut self, norm: f64) {
-        self.recent.push_back(norm);
-        if self.recent.len() > WINDOW {
-            self.recent.pop_front();
-        }
+    fn share(&self, norm: f64, rates: f64) -> f64 {
+        norm / (rates * self.root_weights).max(1e-300)
     }
 
-    fn median(&self) -> Option<f64> {
-        if self.recent.len() < WINDOW_MIN {
-            return None;
+    /// Only who has merged something has a say.
+    fn remember(&mut self, device: DeviceId, is_anchors: bool, way: Way, wall: Wall, merged: Option<f64>) {
+        if merged.is_none() && !self.by_device.contains_key(&device) {
+            return;
         }
-        let mut sorted: Vec<f64> = self.recent.iter().copied().collect();
-        sorted.sort_by(f64::total_cmp);
-        Some(sorted[sorted.len() / 2])
+        if self.by_device.len() >= DELTAS_KEPT && !self.by_device.contains_key(&device) {
+            let oldest = self.by_device.iter().min_by_key(|(_, own)| own.last).map(|(id, _)| *id);
+            oldest.and_then(|id| self.by_device.remove(&id));
+        }
+        let none = || Own { ways: VecDeque::new(), last_norm: 0.0, middle: None, merged: 0, is_anchors, last: wall };
+        let own = self.by_device.entry(device).or_insert_with(none);
+        (own.merged, own.is_anchors) = (own.merged + usize::from(merged.is_some()), is_anchors);
+        own.last_norm = merged.unwrap_or(own.last_norm);
+        own.add(way, wall);
+    }
+
+    /// The median over devices of each one's own.
+    fn median(&self, spec: &RunSpec, now: Wall) -> Option<Way> {
+        let lasts_s = SAY_LASTS_S.max(SAY_LASTS_LEASES * spec.lease.wall_s.max(spec.lease.wall_s_end.unwrap_or(0.0)));
+        let since = now.unix_ms.saturating_sub((lasts_s * 1000.0) as u64);
+        let with_say = || self.by_device.values().filter(|own| own.merged >= SAY_DELTAS_MIN && own.last.unix_ms >= since);
+        let middles = |anchors: bool| -> Vec<Way> {
+            let of_those = with_say().filter(|own| own.is_anchors || !anchors);
+            of_those.filter_map(|own| own.middle).collect()
+        };
+        middle(&mut middles(true)).or_else(|| {
+            let mut all = middles(false);
+            if all.len() >= SAY_DEVICES_MIN { middle(&mut all) } else { None }
+        })
     }
 }
 
-/// A norm made comparable between leases of few and many steps, early and late in the schedule: divided by the learning
-/// rate and by the root of the number of steps, as if each step went its own way.
-fn relative_norm(spec: &RunSpec, norm: f64, steps: u32, tokens_so_far: u64) -> f64 {
-    let progress = tokens_so_far as f64 / spec.token_budget as f64;
-    let learning_rate = spec.inner.learning_rate_at(progress).max(1e-12);
-    norm / (learning_rate * f64::from(steps.max(1)).sqrt())
+/// The lower middle: of two, the smaller one's word counts.
+fn middle(ways: &mut [Way]) -> Option<Way> {
+    let at = ways.len().checked_sub(1)? / 2;
+    Some(*ways.select_nth_unstable_by(at, |a, b| a.share.total_cmp(&b.share)).1)
+}
+
+/// The longest way that so many steps can lead.
+fn most(spec: &RunSpec, steps: u32) -> f64 {
+    let i = &spec.inner;
+    let step = ((1.0 - i.beta1) / (1.0 - i.beta2).sqrt()).max(1.0) + i.weight_decay;
+    WAY_SLACK * step * feedback_room(spec) * (STEPS_ALIKE / f64::from(steps.max(1))).sqrt().min(1.0)
+}
+
+/// The longest way that passes beside what others do. Where they took more steps, theirs may have gone to and fro; what an
+/// optimizer adds that starts afresh is little in many steps.
+fn beside(spec: &RunSpec, median: Way, steps: u32) -> f64 {
+    let steps = f64::from(steps.max(1));
+    let fewer = (f64::from(median.steps) / steps).sqrt().max(1.0);
+    spec.merge.norm_factor() * feedback_room(spec) * median.share * fewer + FRESH_STEPS / steps
+}
+
+/// The shortest way that counts as trained.
+fn least(spec: &RunSpec, median: Option<Way>, steps: u32) -> f64 {
+    // With a large epsilon Adam's steps are as short as its gradients.
+    let ever = WAY_LEAST * (1e-8 / spec.inner.epsilon).min(1.0);
+    let beside = |m: Way| m.share * (f64::from(m.steps) / f64::from(steps.max(1))).sqrt().min(1.0) / SHORTER_MAX;
+    median.map_or(0.0, beside).max(ever)
+}
+
+/// A sparse delta sends at last what many before it left out: at random the root of their number, and more where they agree.
+fn feedback_room(spec: &RunSpec) -> f64 {
+    let is_late = spec.delta.codec == CodecId::Sparse2 && spec.delta.feedback > 0.0;
+    if is_late { (4096.0 / f64::from(spec.delta.k.max(1))).sqrt().sqrt().max(1.0) } else { 1.0 }
+}
+
+/// The share of a delta that its rounding loses at most, where feedback adds it to the next.
+fn owed(spec: &RunSpec) -> f64 {
+    let lost = match spec.delta.codec {
+        CodecId::F32 => 0.0,
+        CodecId::Blocks8 => 0.02,
+        CodecId::Blocks4 => 0.15,
+        CodecId::Blocks2 => 0.5,
+        CodecId::Sparse2 => 1.0,
+    };
+    lost * spec.delta.feedback
+}
+
+fn progress(spec: &RunSpec, tokens: f64) -> f64 {
+    tokens / spec.token_budget as f64
+}
+
+/// The sum of the learning rates of a lease's steps, as the device works them out.
+fn sum_of_rates(spec: &RunSpec, told: Told, steps: u32) -> f64 {
+    let points = RATES.min(steps.max(1));
+    let rate = |point: u32| {
+        let step = (f64::from(point) + 0.5) * f64::from(steps) / f64::from(points) - 0.5;
+        spec.inner.learning_rate_at(progress(spec, told.tokens as f64 + step * told.tokens_per_step as f64))
+    };
+    (0..points).map(rate).sum::<f64>() / f64::from(points) * f64::from(steps)
+}
+
+/// The largest learning rate until now.
+fn largest_rate(spec: &RunSpec, tokens_so_far: u64) -> f64 {
+    spec.inner.learning_rate_at(progress(spec, tokens_so_far as f64).min(spec.inner.warmup))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spec() -> RunSpec {
-        serde_json::from_str(r#"{"name": "x", "token_budget": 1000000}"#).unwrap()
-    }
-
-    fn screen() -> Screen {
-        Screen::restore(&spec(), &[])
-    }
-
-    fn judge(screen: &mut Screen, norm: f64, steps: u32) -> Result<(), String> {
-        screen.judge(&spec(), Measured { norm }, steps, 0, 500_000)
-    }
-
-    #[test]
-    fn a_norm_far_above_the_others_does_not_pass() {
-        let mut screen = screen();
-        for _ in 0..WINDOW_MIN {
-            judge(&mut screen, 1.0, 100).unwrap();
-        }
-        judge(&mut screen, 7.9, 100).unwrap();
-        assert!(judge(&mut screen, 8.1, 100).is_err());
-        judge(&mut screen, 0.79, 1).unwrap();
-        assert!(judge(&mut screen, 0.81, 1).is_err(), "a single step may move less");
-    }
-
-    #[test]
-    fn a_few_wild_ones_move_nothing_a_lasting_change_passes_in_the_end() {
-        let mut screen = screen();
-        for _ in 0..WINDOW {
-            judge(&mut screen, 0.1, 100).unwrap();
-        }
-        for _ in 0..10 {
-            assert!(judge(&mut screen, 2.0, 100).is_err());
-        }
-        assert!(judge(&mut screen, 0.9, 100).is_err());
-        let refused = (0..100).take_while(|_| judge(&mut screen, 2.0, 100).is_err()).count();
-        assert!((20..60).contains(&refused), "{refused}");
-    }
-
-    #[test]
-    fn what_no_optimizer_does_never_passes() {
-        let mut screen = screen();
-        // 10 · 2e-3 · 1 step · √824448 = 18.2
-        judge(&mut screen, 18.0, 1).unwrap();
-        assert!(judge(&mut screen, 18.3, 1).is_err());
-        assert!(judge(&mut screen, f64::NAN, 1).is_err());
-        assert!(screen.judge(&spec(), Measured { norm: 1.0 }, 1, 33, 0).is_err(), "too stale");
-    }
-}
+mod tests;

@@ -199,10 +199,15 @@ impl Blobs {
 
     /// What `Action::MeasureDelta` asks for. A stored delta that is damaged is removed, to be uploaded again.
     pub fn measure(&self, spec: &RunSpec, offer: &DeltaOffer) -> Result<Measure, BlobError> {
-        let Some(hash) = offer.delta.as_ref().and_then(|b| b.name()) else {
+        let Some((hash, offered)) = offer.delta.as_ref().and_then(|b| Some((b.name()?, b.bytes))) else {
             return Ok(Measure::Done(Err("The offer names no delta.".into())));
         };
         match self.read(hash) {
+            // What is written down of a delta is what is stored.
+            Ok(bytes) if bytes.len() as u64 != offered => {
+                let why = format!("The delta is {} bytes long, and was offered as {offered}.", bytes.len());
+                Ok(Measure::Done(Err(why)))
+            }
             Ok(bytes) => Ok(Measure::Done(merge::measure(spec, &bytes).map_err(|e| format!("The delta cannot be taken: {e}.")))),
             Err(BlobError::NotFound(_)) => Ok(Measure::Missing { have: self.incoming(hash)? }),
             Err(BlobError::Corrupt(_)) => {

@@ -45,12 +45,37 @@ pub enum LedgerError {
     /// A column holds what was never written.
     #[error("the ledger is damaged: {0}; restore it from a backup")]
     Damaged(&'static str),
+    /// A row cannot be gone without, and cannot be read.
+    #[error("the ledger is damaged: {0}; restore it from a backup")]
+    Row(#[from] BadRow),
+    /// A record would not be read back as it is.
+    #[error("the ledger refused a record: {column} {why}")]
+    Unfit {
+        /// Table and column.
+        column: &'static str,
+        /// What is wrong with the value.
+        why: &'static str,
+    },
     /// A record contradicts what is there.
     #[error("the ledger refused a record: {0}")]
     Contradiction(String),
     /// Anything else that the database says.
     #[error("the ledger could not be used: {0}")]
     Sql(#[source] sqlx::Error),
+}
+
+/// A row that holds what was never meant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("row {id} of {table}: {column} {why}")]
+pub struct BadRow {
+    /// The table.
+    pub table: &'static str,
+    /// The row's key: a number, or bytes in hexadecimal digits.
+    pub id: String,
+    /// The column.
+    pub column: &'static str,
+    /// What is wrong with its value.
+    pub why: &'static str,
 }
 
 impl From<sqlx::Error> for LedgerError {

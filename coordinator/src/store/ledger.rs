@@ -1,7 +1,11 @@
 //! The ledger in SQLite: write-ahead log, `synchronous = FULL`, every transaction conditional on the generation that
 //! this process raised when it opened it.
 
-use super::{DeviceSummary, EpochUse, Facts, LedgerError, MergedRange, RecentDelta, Snapshot, look, rows, snapshot};
+use super::{
+    DeviceSummary, EpochUse, Facts, LedgerError, MergedRange, Snapshot, look,
+    rows::{self, SetAside},
+    snapshot,
+};
 use crate::engine::record::{LeaseOutcome, Record};
 use nightjar_shared::{
     fail,
@@ -103,7 +107,10 @@ impl SqliteLedger {
                 Generation(unix_s.max(1))
             }
         };
-        sqlx::query("UPDATE run SET generation = ?").bind(generation.0 as i64).execute(&mut *tx).await?;
+        sqlx::query("UPDATE run SET generation = ?")
+            .bind(rows::integer("run.generation", generation.0)?)
+            .execute(&mut *tx)
+            .await?;
         tx.commit().await?;
         fail::point("ledger.raised");
         Ok(SqliteLedger { pool, identity: identity.clone(), generation })
@@ -181,7 +188,7 @@ impl SqliteLedger {
     async fn write_on(&self, connection: &mut SqliteConnection, change: Change<'_>) -> Result<(), LedgerError> {
         let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
         let last: i64 = sqlx::query_scalar("SELECT generation FROM run").fetch_one(&mut *tx).await?;
-        if last as u64 != self.generation.0 {
+        if u64::try_from(last) != Ok(self.generation.0) {
             return Err(LedgerError::Fenced(self.generation));
         }
         match change {
@@ -193,8 +200,8 @@ impl SqliteLedger {
             }
             Change::Counters(Counters { bytes_up, bytes_down }) => {
                 sqlx::query("UPDATE counters SET bytes_up = bytes_up + ?, bytes_down = bytes_down + ?")
-                    .bind(bytes_up as i64)
-                    .bind(bytes_down as i64)
+                    .bind(rows::integer("counters.bytes_up", bytes_up)?)
+                    .bind(rows::integer("counters.bytes_down", bytes_down)?)
                     .execute(&mut *tx)
                     .await?;
             }
@@ -215,34 +222,40 @@ impl SqliteLedger {
     /// The counters.
     pub async fn counters(&self) -> Result<Counters, LedgerError> {
         let (up, down): (i64, i64) = sqlx::query_as("SELECT bytes_up, bytes_down FROM counters").fetch_one(&self.pool).await?;
-        Ok(Counters { bytes_up: up as u64, bytes_down: down as u64 })
+        Ok(Counters { bytes_up: unsigned(up), bytes_down: unsigned(down) })
     }
 
     /// What the engine is restored from. `epoch_samples` tells which epochs are finished.
     pub async fn snapshot(&self, epoch_samples: u64) -> Result<Snapshot, LedgerError> {
         let mut tx = self.pool.begin().await?;
+        let mut aside = SetAside::default();
         let devices = sqlx::query(
             "SELECT d.*, coalesce(x.tokens, 0) AS merged_tokens, coalesce(x.merged, 0) AS merged, x.last_lease,
-                    l.generation AS last_generation
+                    l.generation AS last_generation, coalesce(r.refused, 0) AS refused
              FROM devices d
-             LEFT JOIN (SELECT device, sum(tokens) AS tokens, count(*) AS merged, max(lease) AS last_lease
+             LEFT JOIN (SELECT device, sum(max(tokens, 0)) AS tokens, count(*) AS merged, max(lease) AS last_lease
                         FROM deltas GROUP BY device) x ON x.device = d.id
              LEFT JOIN leases l ON l.id = x.last_lease
+             LEFT JOIN (SELECT s.device, count(*) AS refused FROM leases s
+                        WHERE s.outcome = 'screened_out'
+                          AND s.id > coalesce((SELECT max(lease) FROM deltas m WHERE m.device = s.device), 0)
+                        GROUP BY s.device) r ON r.device = d.id
              ORDER BY d.id",
         )
         .fetch_all(&mut *tx)
         .await?;
-        let devices = devices.iter().map(|row| {
-            let id: Option<i64> = row.try_get("last_lease")?;
-            let generation: Option<i64> = row.try_get("last_generation")?;
+        let summary = |row, aside: &mut SetAside| {
+            let record = rows::device(row, aside)?;
+            let number = |column| row.try_get::<Option<i64>, _>(column).ok().flatten().and_then(|n| u64::try_from(n).ok());
             Ok(DeviceSummary {
-                record: rows::device(row)?,
-                tokens: rows::number(row, "merged_tokens")?,
-                merged: rows::number(row, "merged")?,
-                last_merged: id.zip(generation).map(|(id, g)| (LeaseId(id as u64), Generation(g as u64))),
+                record,
+                tokens: number("merged_tokens").unwrap_or(0),
+                merged: number("merged").unwrap_or(0),
+                last_merged: number("last_lease").map(LeaseId).zip(number("last_generation").map(Generation)),
+                refused: number("refused").and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
             })
-        });
-        let devices = devices.collect::<Result<_, LedgerError>>()?;
+        };
+        let devices = aside.readable(&devices, summary);
         let open_leases = sqlx::query("SELECT * FROM leases WHERE outcome IS NULL ORDER BY id").fetch_all(&mut *tx).await?;
         let (last_lease, epochs_opened): (i64, i64) = sqlx::query_as(
             "SELECT (SELECT coalesce(max(id), 0) FROM leases),
@@ -251,28 +264,44 @@ impl SqliteLedger {
         .fetch_one(&mut *tx)
         .await?;
         let (last_seq, tokens): (i64, i64) =
-            sqlx::query_as("SELECT coalesce(max(seq), 0), coalesce(sum(tokens), 0) FROM deltas").fetch_one(&mut *tx).await?;
-        let recent = sqlx::query("SELECT seq, norm, steps, tokens FROM deltas ORDER BY seq DESC LIMIT ?")
-            .bind(snapshot::DELTAS_KEPT as i64)
+            sqlx::query_as("SELECT coalesce(max(seq), 0), coalesce(sum(max(tokens, 0)), 0) FROM deltas")
+                .fetch_one(&mut *tx)
+                .await?;
+        let recent = sqlx::query(
+            "SELECT * FROM (SELECT seq, device, norm, steps, merged_at,
+                                   sum(max(tokens, 0)) OVER (ORDER BY seq) AS tokens_so_far,
+                                   row_number() OVER (PARTITION BY device ORDER BY seq DESC) AS nth
+                            FROM deltas)
+             WHERE nth <= ? ORDER BY seq DESC LIMIT ?",
+        )
+        .bind(limit(snapshot::DELTAS_OF_DEVICE_KEPT))
+        .bind(limit(snapshot::DELTAS_KEPT))
+        .fetch_all(&mut *tx)
+        .await?;
+        let blobs = sqlx::query("SELECT seq, blob FROM deltas ORDER BY seq DESC LIMIT ?")
+            .bind(limit(snapshot::BLOBS_KEPT))
             .fetch_all(&mut *tx)
             .await?;
         let versions = sqlx::query("SELECT * FROM versions ORDER BY version DESC LIMIT ?")
-            .bind(snapshot::VERSIONS_KEPT as i64)
+            .bind(limit(snapshot::VERSIONS_KEPT))
             .fetch_all(&mut *tx)
             .await?;
-        let evaluation =
-            sqlx::query("SELECT * FROM evaluations ORDER BY version DESC, lease DESC LIMIT 1").fetch_optional(&mut *tx).await?;
+        let evaluations =
+            sqlx::query("SELECT * FROM evaluations ORDER BY version DESC, lease DESC LIMIT 1").fetch_all(&mut *tx).await?;
+        // A lease that is open and cannot be read is an error: its device could be given no other.
+        let open_leases = open_leases.iter().map(|row| rows::lease(row, &mut aside)).collect::<Result<_, _>>()?;
         Ok(Snapshot {
             devices,
-            open_leases: open_leases.iter().map(rows::lease).collect::<Result<_, _>>()?,
-            last_lease: LeaseId(last_lease as u64),
-            epochs_opened: epochs_opened as u32,
+            open_leases,
+            last_lease: LeaseId(unsigned(last_lease)),
+            epochs_opened: small(epochs_opened),
             epochs: unfinished_epochs(&mut tx, epoch_samples).await?,
-            last_seq: last_seq as u64,
-            tokens: tokens as u64,
-            recent_deltas: recent_deltas(&recent, tokens as u64)?,
-            versions: rows::versions(&mut tx, versions.iter().rev()).await?,
-            evaluation: evaluation.as_ref().map(rows::evaluation).transpose()?,
+            last_seq: unsigned(last_seq),
+            tokens: unsigned(tokens),
+            recent_deltas: aside.readable(recent.iter().rev(), rows::recent),
+            merged_blobs: aside.readable(blobs.iter().rev(), rows::merged_blob),
+            versions: rows::versions(&mut tx, versions.iter().rev(), &mut aside).await?,
+            evaluation: aside.readable(&evaluations, rows::evaluation).pop(),
         })
     }
 
@@ -285,15 +314,21 @@ impl SqliteLedger {
         let versions = sqlx::query("SELECT * FROM versions ORDER BY version").fetch_all(&mut *tx).await?;
         let evaluations = sqlx::query("SELECT * FROM evaluations ORDER BY lease").fetch_all(&mut *tx).await?;
         let (restarts, lost_deltas) = losses(&mut tx).await?;
-        Ok(Facts {
-            devices: devices.iter().map(rows::device).collect::<Result<_, _>>()?,
-            leases: leases.iter().map(rows::lease_facts).collect::<Result<_, _>>()?,
-            deltas: deltas.iter().map(rows::delta).collect::<Result<_, _>>()?,
-            versions: rows::versions(&mut tx, versions.iter()).await?,
-            evaluations: evaluations.iter().map(rows::evaluation).collect::<Result<_, _>>()?,
+        let mut aside = SetAside::default();
+        let facts = Facts {
+            devices: aside.readable(&devices, rows::device),
+            leases: aside.readable(&leases, rows::lease_facts),
+            deltas: aside.readable(&deltas, rows::delta),
+            versions: rows::versions(&mut tx, versions.iter(), &mut aside).await?,
+            evaluations: aside.readable(&evaluations, rows::evaluation),
             restarts,
             lost_deltas,
-        })
+            set_aside: vec![],
+        };
+        for bad in &aside.0 {
+            tracing::warn!("the ledger holds what was never meant, and goes on without it: {bad}");
+        }
+        Ok(Facts { set_aside: aside.0, ..facts })
     }
 
     /// Waits until everything is written and the file is closed.
@@ -325,31 +360,27 @@ async fn losses(tx: &mut Transaction<'_, Sqlite>) -> Result<(Vec<Version>, Vec<u
     }
     let restarts: Vec<i64> = sqlx::query_scalar("SELECT version FROM restarts ORDER BY version").fetch_all(&mut **tx).await?;
     let deltas: Vec<i64> = sqlx::query_scalar("SELECT seq FROM lost_deltas ORDER BY seq").fetch_all(&mut **tx).await?;
-    Ok((restarts.into_iter().map(|v| Version(v as u64)).collect(), deltas.into_iter().map(|seq| seq as u64).collect()))
+    Ok((restarts.into_iter().map(|v| Version(unsigned(v))).collect(), deltas.into_iter().map(unsigned).collect()))
 }
 
-/// Newest first in, oldest first out, with the running sum of tokens.
-fn recent_deltas(newest_first: &[sqlx::sqlite::SqliteRow], tokens: u64) -> Result<Vec<RecentDelta>, LedgerError> {
-    let mut tokens_so_far = tokens;
-    let mut recent = vec![];
-    for row in newest_first {
-        recent.push(RecentDelta {
-            seq: rows::number(row, "seq")?,
-            norm: row.try_get("norm")?,
-            steps: rows::number(row, "steps")? as u32,
-            tokens_so_far,
-        });
-        tokens_so_far -= rows::number(row, "tokens")?;
-    }
-    recent.reverse();
-    Ok(recent)
+/// A count or sum that is never negative where only this program has written.
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+fn small(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(0)
+}
+
+fn limit(rows: usize) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
 }
 
 async fn unfinished_epochs(tx: &mut Transaction<'_, Sqlite>, epoch_samples: u64) -> Result<Vec<EpochUse>, LedgerError> {
     let unfinished: Vec<i64> = sqlx::query_scalar(
         "SELECT epoch FROM leases WHERE kind = 'train' GROUP BY epoch HAVING sum(samples_used) < ? ORDER BY epoch",
     )
-    .bind(epoch_samples as i64)
+    .bind(rows::integer("leases.samples_used", epoch_samples)?)
     .fetch_all(&mut **tx)
     .await?;
     let mut epochs = vec![];
@@ -362,8 +393,8 @@ async fn unfinished_epochs(tx: &mut Transaction<'_, Sqlite>, epoch_samples: u64)
         .bind(rows::word(LeaseOutcome::Merged))
         .fetch_all(&mut **tx)
         .await?;
-        let range = |(shard, first, samples)| MergedRange { shard: shard as u32, first: first as u32, samples: samples as u32 };
-        epochs.push(EpochUse { epoch: epoch as u32, merged: merged.into_iter().map(range).collect() });
+        let range = |(shard, first, samples)| MergedRange { shard: small(shard), first: small(first), samples: small(samples) };
+        epochs.push(EpochUse { epoch: small(epoch), merged: merged.into_iter().map(range).collect() });
     }
     Ok(epochs)
 }

@@ -2,8 +2,8 @@
 //! What was committed survives whatever crashes around it.
 
 use super::{
-    Closed, DeviceSummary, EpochUse, Facts, LeaseFacts, LedgerError, MergedRange, RecentDelta, Snapshot,
-    snapshot::{DELTAS_KEPT, VERSIONS_KEPT},
+    Closed, DeviceSummary, EpochUse, Facts, LeaseFacts, LedgerError, MergedRange, RecentDelta, Snapshot, rows,
+    snapshot::{BLOBS_KEPT, DELTAS_KEPT, DELTAS_OF_DEVICE_KEPT, VERSIONS_KEPT},
 };
 use crate::engine::record::{LeaseKind, LeaseOutcome, Record};
 use nightjar_shared::ids::{Generation, LeaseId};
@@ -76,6 +76,7 @@ fn contradiction<T>(record: &Record) -> Result<T, LedgerError> {
 }
 
 fn apply(facts: &mut Facts, record: &Record) -> Result<(), LedgerError> {
+    rows::check(record)?;
     match record {
         Record::Device(device) => match facts.devices.binary_search_by_key(&device.id, |d| d.id) {
             Ok(at) => facts.devices[at] = device.clone(),
@@ -125,11 +126,17 @@ fn snapshot_of(facts: &Facts, epoch_samples: u64) -> Snapshot {
     let devices = facts.devices.iter().map(|record| {
         let deltas = || facts.deltas.iter().filter(|d| d.device == record.id);
         let last = deltas().map(|d| d.lease).max();
+        let is_refused = |l: &&LeaseFacts| {
+            l.lease.device == record.id
+                && l.closed.is_some_and(|c| c.outcome == LeaseOutcome::ScreenedOut)
+                && last.is_none_or(|last| l.lease.id > last)
+        };
         DeviceSummary {
             record: record.clone(),
             tokens: deltas().map(|d| d.tokens).sum(),
             merged: deltas().count() as u64,
             last_merged: last.and_then(|id| Some((id, generation_of(id)?))),
+            refused: u32::try_from(facts.leases.iter().filter(is_refused).count()).unwrap_or(u32::MAX),
         }
     });
     let mut epochs: BTreeMap<u32, Vec<MergedRange>> = BTreeMap::new();
@@ -146,8 +153,23 @@ fn snapshot_of(facts: &Facts, epoch_samples: u64) -> Snapshot {
     let mut recent_deltas: Vec<RecentDelta> = vec![];
     for d in &facts.deltas {
         tokens += d.tokens;
-        recent_deltas.push(RecentDelta { seq: d.seq, norm: d.norm, steps: d.steps, tokens_so_far: tokens });
+        recent_deltas.push(RecentDelta {
+            seq: d.seq,
+            device: d.device,
+            norm: d.norm,
+            steps: d.steps,
+            tokens_so_far: tokens,
+            merged_at: d.merged_at,
+        });
     }
+    let mut of_device: BTreeMap<_, usize> = BTreeMap::new();
+    let mut newest_first = recent_deltas.into_iter().rev().filter(|d| {
+        let count = of_device.entry(d.device).or_default();
+        *count += 1;
+        *count <= DELTAS_OF_DEVICE_KEPT
+    });
+    let mut recent_deltas: Vec<RecentDelta> = newest_first.by_ref().take(DELTAS_KEPT).collect();
+    recent_deltas.reverse();
     Snapshot {
         devices: devices.collect(),
         open_leases: facts.leases.iter().filter(|l| l.closed.is_none()).map(|l| l.lease.clone()).collect(),
@@ -161,7 +183,8 @@ fn snapshot_of(facts: &Facts, epoch_samples: u64) -> Snapshot {
             .collect(),
         last_seq: facts.deltas.last().map_or(0, |d| d.seq),
         tokens,
-        recent_deltas: recent_deltas.split_off(recent_deltas.len().saturating_sub(DELTAS_KEPT)),
+        recent_deltas,
+        merged_blobs: facts.deltas[facts.deltas.len().saturating_sub(BLOBS_KEPT)..].iter().map(|d| d.blob).collect(),
         versions: facts.versions[facts.versions.len().saturating_sub(VERSIONS_KEPT)..].to_vec(),
         evaluation: facts.evaluations.iter().max_by_key(|e| (e.version, e.lease)).cloned(),
     }

@@ -12,7 +12,7 @@ pub mod snapshot;
 pub mod squasher;
 
 pub use blobs::{BlobError, Blobs, Measure};
-pub use error::LedgerError;
+pub use error::{BadRow, LedgerError};
 pub use ledger::{Counters, RunIdentity, SqliteLedger};
 pub use memory::MemoryLedger;
 pub use press::{Press, PressError};

@@ -1,15 +1,16 @@
 //! Rows and records: how each fact is written to a table and read back.
 
-use super::{Closed, LeaseFacts, LedgerError};
+use super::{BadRow, Closed, LeaseFacts, LedgerError, RecentDelta};
 use crate::engine::record::{
     DeltaRecord, DeviceRecord, EvaluationRecord, LeaseKind, LeaseOutcome, LeaseRecord, Record, Squash, VersionRecord,
 };
+use data_encoding::HEXLOWER;
 use nightjar_shared::{
     ids::{BlobHash, DeviceId, Generation, LeaseId, Version},
     time::Wall,
     wire::Role,
 };
-use sqlx::{Row, Sqlite, Transaction, sqlite::SqliteRow};
+use sqlx::{Decode, Row, Sqlite, Transaction, Type, sqlite::SqliteRow};
 
 /// The word of a lease's kind or outcome.
 pub(super) trait Word: Copy + 'static {
@@ -34,36 +35,171 @@ pub(super) fn word<W: Word + PartialEq>(value: W) -> &'static str {
     W::ALL.iter().find(|(w, _)| *w == value).map_or("", |(_, word)| word)
 }
 
-fn parsed<W: Word>(text: &str) -> Result<W, LedgerError> {
-    let found = W::ALL.iter().find(|(_, word)| *word == text).map(|(w, _)| *w);
-    found.ok_or(LedgerError::Damaged("a word in it is unknown"))
+/// A table's row as it is read. What is wrong in it is told with the table, the row and the column.
+struct Cells<'r> {
+    row: &'r SqliteRow,
+    table: &'static str,
+    key: &'static str,
 }
 
-pub(super) fn number(row: &SqliteRow, column: &str) -> Result<u64, LedgerError> {
-    u64::try_from(row.try_get::<i64, _>(column)?).map_err(|_| LedgerError::Damaged("a number in it is negative"))
-}
+impl<'r> Cells<'r> {
+    fn bad(&self, column: &'static str, why: &'static str) -> BadRow {
+        let number = self.row.try_get::<i64, _>(self.key).map(|n| n.to_string());
+        let bytes = || self.row.try_get::<&[u8], _>(self.key).map(|b| HEXLOWER.encode(b));
+        let id = number.or_else(|_| bytes()).unwrap_or_else(|_| "unknown".into());
+        BadRow { table: self.table, id, column, why }
+    }
 
-fn small(row: &SqliteRow, column: &str) -> Result<u32, LedgerError> {
-    u32::try_from(number(row, column)?).map_err(|_| LedgerError::Damaged("a number in it is too large"))
-}
+    fn get<T: Decode<'r, Sqlite> + Type<Sqlite>>(&self, column: &'static str) -> Result<T, BadRow> {
+        self.row.try_get(column).map_err(|_| self.bad(column, "is not of its kind"))
+    }
 
-pub(super) fn hash(row: &SqliteRow, column: &str) -> Result<[u8; 32], LedgerError> {
-    row.try_get::<&[u8], _>(column)?.try_into().map_err(|_| LedgerError::Damaged("a hash in it is not 32 bytes long"))
-}
+    fn number(&self, column: &'static str) -> Result<u64, BadRow> {
+        u64::try_from(self.get::<i64>(column)?).map_err(|_| self.bad(column, "is negative"))
+    }
 
-fn wall(row: &SqliteRow, column: &str) -> Result<Wall, LedgerError> {
-    Ok(Wall { unix_ms: number(row, column)? })
-}
+    fn small(&self, column: &'static str) -> Result<u32, BadRow> {
+        u32::try_from(self.number(column)?).map_err(|_| self.bad(column, "is too large"))
+    }
 
-fn blob(row: &SqliteRow, hash_column: &str, bytes_column: &str) -> Result<Option<(BlobHash, u64)>, LedgerError> {
-    match row.try_get::<Option<&[u8]>, _>(hash_column)? {
-        None => Ok(None),
-        Some(_) => Ok(Some((BlobHash(hash(row, hash_column)?), number(row, bytes_column)?))),
+    fn real(&self, column: &'static str) -> Result<f64, BadRow> {
+        let value = self.get::<f64>(column)?;
+        if value.is_finite() { Ok(value) } else { Err(self.bad(column, "is not a finite number")) }
+    }
+
+    fn hash(&self, column: &'static str) -> Result<[u8; 32], BadRow> {
+        self.get::<&[u8]>(column)?.try_into().map_err(|_| self.bad(column, "is not 32 bytes long"))
+    }
+
+    fn wall(&self, column: &'static str) -> Result<Wall, BadRow> {
+        Ok(Wall { unix_ms: self.number(column)? })
+    }
+
+    fn word<W: Word>(&self, column: &'static str) -> Result<W, BadRow> {
+        let text = self.get::<&str>(column)?;
+        let found = W::ALL.iter().find(|(_, word)| *word == text).map(|(w, _)| *w);
+        found.ok_or_else(|| self.bad(column, "is an unknown word"))
+    }
+
+    fn blob(&self, hash: &'static str, bytes: &'static str) -> Result<Option<(BlobHash, u64)>, BadRow> {
+        match self.get::<Option<&[u8]>>(hash)? {
+            None => Ok(None),
+            Some(_) => Ok(Some((BlobHash(self.hash(hash)?), self.number(bytes)?))),
+        }
     }
 }
 
-/// Writes one record. What contradicts the facts that are there is refused.
+/// What a ledger tells although some of its rows hold what was never meant: the readable, and what is wrong with the rest.
+/// A column that the weights do not depend on counts as unknown; a row without one that they do is set aside.
+#[derive(Default)]
+pub(super) struct SetAside(pub Vec<BadRow>);
+
+impl SetAside {
+    /// The column's value; the default where it cannot be read.
+    fn or_unknown<T: Default>(&mut self, value: Result<T, BadRow>) -> T {
+        value.unwrap_or_else(|bad| {
+            self.0.push(bad);
+            T::default()
+        })
+    }
+
+    /// The rows that can be read.
+    pub fn readable<'r, T>(
+        &mut self,
+        rows: impl IntoIterator<Item = &'r SqliteRow>,
+        read: impl Fn(&'r SqliteRow, &mut Self) -> Result<T, BadRow>,
+    ) -> Vec<T> {
+        let mut readable = vec![];
+        for row in rows {
+            match read(row, self) {
+                Ok(value) => readable.push(value),
+                Err(bad) => self.0.push(bad),
+            }
+        }
+        readable
+    }
+}
+
+/// A number of a query that is no row of a table.
+pub(super) fn number(row: &SqliteRow, column: &'static str) -> Result<u64, LedgerError> {
+    Ok(Cells { row, table: "run", key: column }.number(column)?)
+}
+
+/// A hash of the run's row.
+pub(super) fn hash(row: &SqliteRow, column: &'static str) -> Result<[u8; 32], LedgerError> {
+    Ok(Cells { row, table: "run", key: "only_row" }.hash(column)?)
+}
+
+/// An SQL integer: a reader would take a larger number for a negative one.
+pub(super) fn integer(column: &'static str, number: u64) -> Result<i64, LedgerError> {
+    i64::try_from(number).map_err(|_| LedgerError::Unfit { column, why: "is larger than a ledger's integer" })
+}
+
+/// Refuses a record that would not be read back as it is.
+pub(super) fn check(record: &Record) -> Result<(), LedgerError> {
+    let real = |column, value: f64| {
+        let unfit = LedgerError::Unfit { column, why: "is not a finite number" };
+        if value.is_finite() { Ok(()) } else { Err(unfit) }
+    };
+    let integers = |all: &[(&'static str, u64)]| all.iter().try_for_each(|(column, n)| integer(column, *n).map(drop));
+    match record {
+        Record::Device(d) => {
+            integers(&[("devices.enrolled_at", d.enrolled_at.unix_ms)])?;
+            real("devices.tokens_per_s", d.tokens_per_s)
+        }
+        Record::LeaseIssued(l) => integers(&[
+            ("leases.id", l.id.0),
+            ("leases.generation", l.generation.0),
+            ("leases.base_version", l.base_version.0),
+            ("leases.issued_at", l.issued_at.unix_ms),
+        ]),
+        Record::LeaseClosed { id, at, .. } => integers(&[("leases.id", id.0), ("leases.closed_at", at.unix_ms)]),
+        Record::Delta(d) => {
+            integers(&[
+                ("deltas.seq", d.seq),
+                ("deltas.lease", d.lease.0),
+                ("deltas.bytes", d.bytes),
+                ("deltas.tokens", d.tokens),
+                ("deltas.staleness", d.staleness),
+                ("deltas.train_ms", d.train_ms),
+                ("deltas.wall_ms", d.wall_ms),
+                ("deltas.merged_at", d.merged_at.unix_ms),
+            ])?;
+            let reals = [("weight", d.weight), ("norm", d.norm), ("loss_first", d.loss_first), ("loss_last", d.loss_last)];
+            reals.into_iter().try_for_each(|(column, value)| real(column, value))
+        }
+        Record::Version(v) => {
+            let bytes = |blob: Option<(BlobHash, u64)>| blob.map_or(0, |(_, bytes)| bytes);
+            integers(&[
+                ("versions.version", v.version.0),
+                ("versions.update_bytes", bytes(v.update)),
+                ("versions.keyframe_bytes", bytes(v.keyframe)),
+                ("versions.through_seq", v.through_seq),
+                ("versions.published_at", v.published_at.unix_ms),
+            ])?;
+            let froms = || std::iter::once(v.version).chain(v.squashes.iter().map(|s| s.from));
+            if !froms().zip(froms().skip(1)).all(|(before, from)| from < before) {
+                let why = "do not lead from ever earlier versions to this one";
+                return Err(LedgerError::Unfit { column: "squashes", why });
+            }
+            v.squashes.iter().try_for_each(|s| integers(&[("squashes.bytes", s.blob.1)]))
+        }
+        Record::Evaluation(e) => {
+            integers(&[
+                ("evaluations.lease", e.lease.0),
+                ("evaluations.version", e.version.0),
+                ("evaluations.tokens", e.tokens),
+                ("evaluations.text_bytes", e.text_bytes),
+                ("evaluations.measured_at", e.measured_at.unix_ms),
+            ])?;
+            real("evaluations.nats", e.nats)
+        }
+    }
+}
+
+/// Writes one record. One that would not be read back as it is, or that contradicts the facts that are there, is refused.
 pub(super) async fn insert(tx: &mut Transaction<'_, Sqlite>, record: &Record) -> Result<(), LedgerError> {
+    check(record)?;
     let query = match record {
         Record::Device(d) => sqlx::query(
             "INSERT INTO devices VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
@@ -73,65 +209,65 @@ pub(super) async fn insert(tx: &mut Transaction<'_, Sqlite>, record: &Record) ->
         .bind(&d.id.0[..])
         .bind(&d.name)
         .bind(&d.device)
-        .bind(d.role as i32)
+        .bind(i32::from(d.role))
         .bind(&d.invite_nonce)
-        .bind(d.enrolled_at.unix_ms as i64)
+        .bind(integer("enrolled_at", d.enrolled_at.unix_ms)?)
         .bind(d.tokens_per_s)
         .bind(d.left),
         Record::LeaseIssued(l) => sqlx::query(
             "INSERT INTO leases (id, generation, device, kind, base_version, epoch, shard, first_sample, samples, steps,
                                  issued_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
-        .bind(l.id.0 as i64)
-        .bind(l.generation.0 as i64)
+        .bind(integer("id", l.id.0)?)
+        .bind(integer("generation", l.generation.0)?)
         .bind(&l.device.0[..])
         .bind(word(l.kind))
-        .bind(l.base_version.0 as i64)
+        .bind(integer("base_version", l.base_version.0)?)
         .bind(l.epoch)
         .bind(l.shard)
         .bind(l.first_sample)
         .bind(l.samples)
         .bind(l.steps)
-        .bind(l.issued_at.unix_ms as i64),
+        .bind(integer("issued_at", l.issued_at.unix_ms)?),
         Record::LeaseClosed { id, outcome, samples_used, at } => {
             sqlx::query("UPDATE leases SET outcome = ?, samples_used = ?, closed_at = ? WHERE id = ? AND outcome IS NULL")
                 .bind(word(*outcome))
                 .bind(*samples_used)
-                .bind(at.unix_ms as i64)
-                .bind(id.0 as i64)
+                .bind(integer("closed_at", at.unix_ms)?)
+                .bind(integer("id", id.0)?)
         }
         Record::Delta(d) => sqlx::query("INSERT INTO deltas VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
-            .bind(d.seq as i64)
-            .bind(d.lease.0 as i64)
+            .bind(integer("seq", d.seq)?)
+            .bind(integer("lease", d.lease.0)?)
             .bind(&d.device.0[..])
             .bind(&d.blob.0[..])
-            .bind(d.bytes as i64)
+            .bind(integer("bytes", d.bytes)?)
             .bind(d.steps)
-            .bind(d.tokens as i64)
-            .bind(d.staleness as i64)
+            .bind(integer("tokens", d.tokens)?)
+            .bind(integer("staleness", d.staleness)?)
             .bind(d.weight)
             .bind(d.norm)
-            .bind(d.train_ms as i64)
-            .bind(d.wall_ms as i64)
+            .bind(integer("train_ms", d.train_ms)?)
+            .bind(integer("wall_ms", d.wall_ms)?)
             .bind(d.loss_first)
             .bind(d.loss_last)
-            .bind(d.merged_at.unix_ms as i64),
+            .bind(integer("merged_at", d.merged_at.unix_ms)?),
         Record::Version(v) => sqlx::query("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
-            .bind(v.version.0 as i64)
+            .bind(integer("version", v.version.0)?)
             .bind(v.update.as_ref().map(|(hash, _)| &hash.0[..]))
-            .bind(v.update.map(|(_, bytes)| bytes as i64))
+            .bind(v.update.map(|(_, bytes)| integer("update_bytes", bytes)).transpose()?)
             .bind(v.keyframe.as_ref().map(|(hash, _)| &hash.0[..]))
-            .bind(v.keyframe.map(|(_, bytes)| bytes as i64))
+            .bind(v.keyframe.map(|(_, bytes)| integer("keyframe_bytes", bytes)).transpose()?)
             .bind(&v.digest[..])
-            .bind(v.through_seq as i64)
-            .bind(v.published_at.unix_ms as i64),
+            .bind(integer("through_seq", v.through_seq)?)
+            .bind(integer("published_at", v.published_at.unix_ms)?),
         Record::Evaluation(e) => sqlx::query("INSERT INTO evaluations VALUES (?, ?, ?, ?, ?, ?)")
-            .bind(e.lease.0 as i64)
-            .bind(e.version.0 as i64)
+            .bind(integer("lease", e.lease.0)?)
+            .bind(integer("version", e.version.0)?)
             .bind(e.nats)
-            .bind(e.tokens as i64)
-            .bind(e.text_bytes as i64)
-            .bind(e.measured_at.unix_ms as i64),
+            .bind(integer("tokens", e.tokens)?)
+            .bind(integer("text_bytes", e.text_bytes)?)
+            .bind(integer("measured_at", e.measured_at.unix_ms)?),
     };
     if query.execute(&mut **tx).await?.rows_affected() == 0 {
         return Err(LedgerError::Contradiction(format!("nothing to change for {record:?}")));
@@ -139,10 +275,10 @@ pub(super) async fn insert(tx: &mut Transaction<'_, Sqlite>, record: &Record) ->
     if let Record::Version(v) = record {
         for Squash { from, blob: (hash, bytes) } in &v.squashes {
             sqlx::query("INSERT INTO squashes VALUES (?, ?, ?, ?)")
-                .bind(v.version.0 as i64)
-                .bind(from.0 as i64)
+                .bind(integer("version", v.version.0)?)
+                .bind(integer("from_version", from.0)?)
                 .bind(&hash.0[..])
-                .bind(*bytes as i64)
+                .bind(integer("bytes", *bytes)?)
                 .execute(&mut **tx)
                 .await?;
         }
@@ -150,107 +286,142 @@ pub(super) async fn insert(tx: &mut Transaction<'_, Sqlite>, record: &Record) ->
     Ok(())
 }
 
-pub(super) fn device(row: &SqliteRow) -> Result<DeviceRecord, LedgerError> {
-    let role = Role::try_from(row.try_get::<i32, _>("role")?).map_err(|_| LedgerError::Damaged("a role in it is unknown"))?;
+pub(super) fn device(row: &SqliteRow, aside: &mut SetAside) -> Result<DeviceRecord, BadRow> {
+    let cells = Cells { row, table: "devices", key: "id" };
+    let role = cells.get::<i32>("role").and_then(|r| Role::try_from(r).map_err(|_| cells.bad("role", "is unknown")));
     Ok(DeviceRecord {
-        id: DeviceId(hash(row, "id")?),
-        name: row.try_get("name")?,
-        device: row.try_get("device")?,
-        role,
-        invite_nonce: row.try_get("invite_nonce")?,
-        enrolled_at: wall(row, "enrolled_at")?,
-        tokens_per_s: row.try_get("tokens_per_s")?,
-        left: row.try_get("has_left")?,
+        id: DeviceId(cells.hash("id")?),
+        name: aside.or_unknown(cells.get("name")),
+        device: aside.or_unknown(cells.get("device")),
+        role: aside.or_unknown(role),
+        invite_nonce: cells.get("invite_nonce")?,
+        enrolled_at: aside.or_unknown(cells.wall("enrolled_at")),
+        tokens_per_s: aside.or_unknown(cells.real("tokens_per_s")),
+        left: cells.get("has_left")?,
     })
 }
 
-pub(super) fn lease(row: &SqliteRow) -> Result<LeaseRecord, LedgerError> {
+pub(super) fn lease(row: &SqliteRow, aside: &mut SetAside) -> Result<LeaseRecord, BadRow> {
+    let cells = Cells { row, table: "leases", key: "id" };
     Ok(LeaseRecord {
-        id: LeaseId(number(row, "id")?),
-        generation: Generation(number(row, "generation")?),
-        device: DeviceId(hash(row, "device")?),
-        kind: parsed(row.try_get("kind")?)?,
-        base_version: Version(number(row, "base_version")?),
-        epoch: small(row, "epoch")?,
-        shard: small(row, "shard")?,
-        first_sample: small(row, "first_sample")?,
-        samples: small(row, "samples")?,
-        steps: small(row, "steps")?,
-        issued_at: wall(row, "issued_at")?,
+        id: LeaseId(cells.number("id")?),
+        generation: Generation(cells.number("generation")?),
+        device: DeviceId(cells.hash("device")?),
+        kind: cells.word("kind")?,
+        base_version: Version(cells.number("base_version")?),
+        epoch: cells.small("epoch")?,
+        shard: cells.small("shard")?,
+        first_sample: cells.small("first_sample")?,
+        samples: cells.small("samples")?,
+        steps: cells.small("steps")?,
+        issued_at: aside.or_unknown(cells.wall("issued_at")),
     })
 }
 
-pub(super) fn lease_facts(row: &SqliteRow) -> Result<LeaseFacts, LedgerError> {
-    let closed = match row.try_get::<Option<&str>, _>("outcome")? {
+pub(super) fn lease_facts(row: &SqliteRow, aside: &mut SetAside) -> Result<LeaseFacts, BadRow> {
+    let cells = Cells { row, table: "leases", key: "id" };
+    let closed = match cells.get::<Option<&str>>("outcome")? {
         None => None,
-        Some(outcome) => {
-            Some(Closed { outcome: parsed(outcome)?, samples_used: small(row, "samples_used")?, at: wall(row, "closed_at")? })
-        }
+        Some(_) => Some(Closed {
+            outcome: cells.word("outcome")?,
+            samples_used: cells.small("samples_used")?,
+            at: aside.or_unknown(cells.wall("closed_at")),
+        }),
     };
-    Ok(LeaseFacts { lease: lease(row)?, closed })
+    Ok(LeaseFacts { lease: lease(row, aside)?, closed })
 }
 
-pub(super) fn delta(row: &SqliteRow) -> Result<DeltaRecord, LedgerError> {
+/// What the weights are made of must be right: which blob, of whom, for which lease, and how much it counts. All else about
+/// a delta is told to people.
+pub(super) fn delta(row: &SqliteRow, aside: &mut SetAside) -> Result<DeltaRecord, BadRow> {
+    let cells = Cells { row, table: "deltas", key: "seq" };
     Ok(DeltaRecord {
-        seq: number(row, "seq")?,
-        lease: LeaseId(number(row, "lease")?),
-        device: DeviceId(hash(row, "device")?),
-        blob: BlobHash(hash(row, "blob")?),
-        bytes: number(row, "bytes")?,
-        steps: small(row, "steps")?,
-        tokens: number(row, "tokens")?,
-        staleness: number(row, "staleness")?,
-        weight: row.try_get("weight")?,
-        norm: row.try_get("norm")?,
-        train_ms: number(row, "train_ms")?,
-        wall_ms: number(row, "wall_ms")?,
-        loss_first: row.try_get("loss_first")?,
-        loss_last: row.try_get("loss_last")?,
-        merged_at: wall(row, "merged_at")?,
+        seq: cells.number("seq")?,
+        lease: LeaseId(cells.number("lease")?),
+        device: DeviceId(cells.hash("device")?),
+        blob: BlobHash(cells.hash("blob")?),
+        bytes: cells.number("bytes")?,
+        steps: aside.or_unknown(cells.small("steps")),
+        tokens: cells.number("tokens")?,
+        staleness: aside.or_unknown(cells.number("staleness")),
+        weight: cells.real("weight")?,
+        norm: aside.or_unknown(cells.real("norm")),
+        train_ms: aside.or_unknown(cells.number("train_ms")),
+        wall_ms: aside.or_unknown(cells.number("wall_ms")),
+        loss_first: aside.or_unknown(cells.real("loss_first")),
+        loss_last: aside.or_unknown(cells.real("loss_last")),
+        merged_at: aside.or_unknown(cells.wall("merged_at")),
     })
 }
 
-/// Versions, given oldest first, with their squashes.
+/// What the screen remembers of a delta.
+pub(super) fn recent(row: &SqliteRow, _: &mut SetAside) -> Result<RecentDelta, BadRow> {
+    let cells = Cells { row, table: "deltas", key: "seq" };
+    Ok(RecentDelta {
+        seq: cells.number("seq")?,
+        device: DeviceId(cells.hash("device")?),
+        norm: cells.real("norm")?,
+        steps: cells.small("steps")?,
+        tokens_so_far: cells.number("tokens_so_far")?,
+        merged_at: cells.wall("merged_at")?,
+    })
+}
+
+pub(super) fn merged_blob(row: &SqliteRow, _: &mut SetAside) -> Result<BlobHash, BadRow> {
+    Ok(BlobHash(Cells { row, table: "deltas", key: "seq" }.hash("blob")?))
+}
+
+/// Versions, given oldest first, with their squashes. The weights are the sum of them: one that cannot be read is an error.
 pub(super) async fn versions<'r>(
     tx: &mut Transaction<'_, Sqlite>,
     oldest_first: impl Iterator<Item = &'r SqliteRow>,
+    aside: &mut SetAside,
 ) -> Result<Vec<VersionRecord>, LedgerError> {
-    let mut versions = oldest_first.map(version).collect::<Result<Vec<_>, _>>()?;
+    let mut versions = oldest_first.map(|row| version(row, aside)).collect::<Result<Vec<_>, _>>()?;
     let Some(oldest) = versions.first().map(|v| v.version) else { return Ok(versions) };
     let rows = sqlx::query("SELECT * FROM squashes WHERE version >= ? ORDER BY version, from_version DESC")
-        .bind(oldest.0 as i64)
+        .bind(integer("version", oldest.0)?)
         .fetch_all(&mut **tx)
         .await?;
-    for row in &rows {
-        let of = Version(number(row, "version")?);
-        let squash =
-            Squash { from: Version(number(row, "from_version")?), blob: (BlobHash(hash(row, "hash")?), number(row, "bytes")?) };
-        let at = versions.binary_search_by_key(&of, |v| v.version);
-        let at = at.map_err(|_| LedgerError::Damaged("a squash in it leads to no version"))?;
-        versions[at].squashes.push(squash);
+    for (of, squash) in aside.readable(&rows, |row, _| squash(row)) {
+        match versions.binary_search_by_key(&of, |v| v.version) {
+            Ok(at) => versions[at].squashes.push(squash),
+            Err(_) => {
+                let (column, why) = ("version", "leads to no version");
+                aside.0.push(BadRow { table: "squashes", id: of.to_string(), column, why });
+            }
+        }
     }
     Ok(versions)
 }
 
-fn version(row: &SqliteRow) -> Result<VersionRecord, LedgerError> {
+fn squash(row: &SqliteRow) -> Result<(Version, Squash), BadRow> {
+    let cells = Cells { row, table: "squashes", key: "version" };
+    let blob = (BlobHash(cells.hash("hash")?), cells.number("bytes")?);
+    Ok((Version(cells.number("version")?), Squash { from: Version(cells.number("from_version")?), blob }))
+}
+
+fn version(row: &SqliteRow, aside: &mut SetAside) -> Result<VersionRecord, BadRow> {
+    let cells = Cells { row, table: "versions", key: "version" };
     Ok(VersionRecord {
-        version: Version(number(row, "version")?),
-        update: blob(row, "update_hash", "update_bytes")?,
-        keyframe: blob(row, "keyframe_hash", "keyframe_bytes")?,
-        digest: hash(row, "digest")?,
-        through_seq: number(row, "through_seq")?,
-        published_at: wall(row, "published_at")?,
+        version: Version(cells.number("version")?),
+        update: cells.blob("update_hash", "update_bytes")?,
+        keyframe: cells.blob("keyframe_hash", "keyframe_bytes")?,
+        digest: cells.hash("digest")?,
+        through_seq: cells.number("through_seq")?,
+        published_at: aside.or_unknown(cells.wall("published_at")),
         squashes: vec![],
     })
 }
 
-pub(super) fn evaluation(row: &SqliteRow) -> Result<EvaluationRecord, LedgerError> {
+pub(super) fn evaluation(row: &SqliteRow, aside: &mut SetAside) -> Result<EvaluationRecord, BadRow> {
+    let cells = Cells { row, table: "evaluations", key: "lease" };
     Ok(EvaluationRecord {
-        version: Version(number(row, "version")?),
-        lease: LeaseId(number(row, "lease")?),
-        nats: row.try_get("nats")?,
-        tokens: number(row, "tokens")?,
-        text_bytes: number(row, "text_bytes")?,
-        measured_at: wall(row, "measured_at")?,
+        version: Version(cells.number("version")?),
+        lease: LeaseId(cells.number("lease")?),
+        nats: cells.real("nats")?,
+        tokens: cells.number("tokens")?,
+        text_bytes: cells.number("text_bytes")?,
+        measured_at: aside.or_unknown(cells.wall("measured_at")),
     })
 }

@@ -1,17 +1,22 @@
 //! What the ledger tells at a start: [`Snapshot`], the little that the engine goes on from, and [`Facts`], everything,
 //! for those who check or count.
 
+use super::BadRow;
 use crate::engine::record::{DeltaRecord, DeviceRecord, EvaluationRecord, LeaseOutcome, LeaseRecord, VersionRecord};
 use nightjar_shared::{
-    ids::{Generation, LeaseId, Version},
+    ids::{BlobHash, DeviceId, Generation, LeaseId, Version},
     time::Wall,
     wire::limits::UPDATE_STEPS_MAX,
 };
 
 /// Newest versions in a snapshot: enough for the longest path of updates and the keyframe below it.
 pub const VERSIONS_KEPT: usize = 2 * UPDATE_STEPS_MAX;
-/// Newest deltas in a snapshot: what the screen's median is taken of.
-pub const DELTAS_KEPT: usize = 64;
+/// Newest deltas in a snapshot, of all devices together: what the screen's median is taken of.
+pub const DELTAS_KEPT: usize = 1024;
+/// Of each device so many of these at most, so that none crowds out the others.
+pub const DELTAS_OF_DEVICE_KEPT: usize = 8;
+/// Newest merged blobs in a snapshot: none of them is taken for another lease.
+pub const BLOBS_KEPT: usize = 1 << 18;
 
 /// The state that the engine is restored from. It does not grow with the run's length, but for devices and versions.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,8 +35,10 @@ pub struct Snapshot {
     pub last_seq: u64,
     /// Tokens merged.
     pub tokens: u64,
-    /// The newest [`DELTAS_KEPT`] deltas, oldest first.
+    /// Of the newest [`DELTAS_OF_DEVICE_KEPT`] deltas of each device the newest [`DELTAS_KEPT`], oldest first.
     pub recent_deltas: Vec<RecentDelta>,
+    /// The newest [`BLOBS_KEPT`] merged blobs, oldest first.
+    pub merged_blobs: Vec<BlobHash>,
     /// The newest [`VERSIONS_KEPT`] versions, oldest first.
     pub versions: Vec<VersionRecord>,
     /// The newest measurement of held-out loss.
@@ -49,6 +56,8 @@ pub struct DeviceSummary {
     pub merged: u64,
     /// The lease of the last one: an offer for it is answered as before.
     pub last_merged: Option<(LeaseId, Generation)>,
+    /// Deltas of it that were refused since.
+    pub refused: u32,
 }
 
 /// An epoch that is not finished: what is neither merged nor leased is free.
@@ -76,12 +85,16 @@ pub struct MergedRange {
 pub struct RecentDelta {
     /// Position among all merged deltas.
     pub seq: u64,
+    /// Whose it is.
+    pub device: DeviceId,
     /// Norm of the pseudo-gradient.
     pub norm: f64,
     /// Inner steps.
     pub steps: u32,
     /// Tokens merged in the whole run up to and including it.
     pub tokens_so_far: u64,
+    /// When it was merged.
+    pub merged_at: Wall,
 }
 
 /// Everything in the ledger.
@@ -101,6 +114,9 @@ pub struct Facts {
     pub restarts: Vec<Version>,
     /// Deltas that were lost before a version was made of them, in their order.
     pub lost_deltas: Vec<u64>,
+    /// What of it cannot be read: a delta, a lease or a measurement is left out above; a column that the weights do not
+    /// depend on is zero or empty there.
+    pub set_aside: Vec<BadRow>,
 }
 
 /// A lease and its end.

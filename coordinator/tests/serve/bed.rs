@@ -46,7 +46,8 @@ impl Bed {
         };
         let mut spec: RunSpec = serde_json::from_str(r#"{"name": "bed", "token_budget": 100000000}"#).unwrap();
         spec.model = model;
-        spec.lease.pacing = Pacing::Free;
+        // Few steps: a delta is not taken before anybody can have trained it.
+        (spec.lease.pacing, spec.lease.steps_max) = (Pacing::Free, 8);
         (spec.merge.quorum, spec.merge.grace_s) = (Some(1), Some(0.0));
         let bed = Bed { root, spec };
         bed.write_dataset();

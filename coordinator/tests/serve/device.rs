@@ -10,8 +10,8 @@ use nightjar_shared::{
     run_spec::DeltaSpec,
     wire::{
         ALPN, Blob, BlobGet, BlobHead, BlobPut, BlobStored, ControlOpen, CoordinatorMessage, DeltaOffer, DeviceMessage, Hello,
-        Lease, LeaseRequest, Refusal, RefusalAction, Role, StreamOpen, coordinator_message as answer, device_message as ask,
-        frame, stream_open::Kind,
+        Lease, LeaseRequest, Refusal, RefusalAction, RefusalCode, Role, StreamOpen, coordinator_message as answer,
+        device_message as ask, frame, stream_open::Kind,
     },
 };
 use prost::Message;
@@ -116,7 +116,19 @@ pub async fn message<M: Message + Default>(receive: &mut RecvStream) -> M {
 }
 
 impl Link {
+    /// Asks. An offer that comes sooner than anybody can have trained is made again when its time has come.
     pub async fn ask(&mut self, body: ask::Body) -> answer::Body {
+        loop {
+            match self.ask_once(body.clone()).await {
+                answer::Body::Refusal(r) if matches!(body, ask::Body::DeltaOffer(_)) && r.code() == RefusalCode::Busy => {
+                    tokio::time::sleep(Duration::from_millis(r.retry_ms)).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    pub async fn ask_once(&mut self, body: ask::Body) -> answer::Body {
         self.requests += 1;
         let message_up = DeviceMessage { request: self.requests, body: Some(body) };
         self.send.write_all(&frame::encode(&message_up)).await.unwrap();

@@ -41,7 +41,8 @@ pub struct MergeSpec {
     pub staleness_max: u64,
     /// A delta counts as no more tokens than this many times the recent median of all deltas. 0: no cap.
     pub tokens_cap: f64,
-    /// A delta whose norm is above this many times the recent median is not merged.
+    /// A delta is not merged whose steps led more than this many times as far as those of the other devices
+    /// ([`MergeSpec::norm_factor`]).
     pub norm_factor_max: f64,
 }
 
@@ -128,12 +129,24 @@ impl Default for MergeSpec {
             staleness: StalenessSpec::Polynomial { power: 0.5 },
             staleness_max: 32,
             tokens_cap: 0.0,
-            norm_factor_max: 8.0,
+            norm_factor_max: NORM_FACTOR_UNSET,
         }
     }
 }
 
+/// What is written where nothing is set: run specs of earlier versions have it, and a run is known by its spec.
+const NORM_FACTOR_UNSET: f64 = 8.0;
+/// And what that means. Honest devices of one run are within 1.5 of each other; if one in five sends the opposite of what it
+/// trained, a run stands still where that may be 4 times as long.
+const NORM_FACTOR: f64 = 2.0;
+
 impl MergeSpec {
+    /// How many times as far as those of the other devices a delta's steps may lead: 2, unless the run spec says otherwise.
+    /// 8, which earlier versions wrote down where nothing was set, counts as that.
+    pub fn norm_factor(&self) -> f64 {
+        if self.norm_factor_max == NORM_FACTOR_UNSET { NORM_FACTOR } else { self.norm_factor_max }
+    }
+
     pub(super) fn ranges(&self) -> [Range; 8] {
         [
             ("merge.quorum", f64::from(self.quorum.unwrap_or(1)), 1.0, 100_000.0, "1 to 100000"),
@@ -196,6 +209,13 @@ mod tests {
             (MergeRule::DelayedNesterov, Some(Average::Rda), Correction::Heloco)
         );
         assert_eq!((merge.tokens_cap, merge.momentum), (4.0, 0.9));
+    }
+
+    #[test]
+    fn what_earlier_versions_wrote_is_no_choice() {
+        let unset = MergeSpec::default();
+        assert_eq!((unset.norm_factor_max, unset.norm_factor()), (8.0, 2.0));
+        assert_eq!(MergeSpec { norm_factor_max: 3.0, ..unset }.norm_factor(), 3.0);
     }
 
     #[test]

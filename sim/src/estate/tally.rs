@@ -27,6 +27,8 @@ struct Open {
     device: DeviceId,
     range: Range,
     has_delta: bool,
+    /// Merged in the whole run when it was issued.
+    tokens: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,8 +43,11 @@ struct Range {
 pub struct Tally {
     generation: Generation,
     epoch_samples: u64,
-    /// A typical delta's norm, for one step.
-    norm: f64,
+    spec: RunSpec,
+    /// The root of the number of weights.
+    root_weights: f64,
+    /// Merged.
+    tokens: u64,
     update_bytes: u64,
     keyframe_bytes: u64,
     /// What one bit a parameter takes. A squash of n updates needs about log2 n and a half more bits a value than one
@@ -70,7 +75,9 @@ impl Tally {
         Tally {
             generation: Generation(0),
             epoch_samples: epoch_samples(manifest, spec.inner.batch_samples),
-            norm: 0.3 * spec.inner.learning_rate * (spec.model.parameters() as f64).sqrt(),
+            spec: spec.clone(),
+            root_weights: (spec.model.parameters() as f64).sqrt(),
+            tokens: 0,
             update_bytes: update::bytes_most(&spec.model, spec.publish.codec),
             keyframe_bytes: keyframe::encoded_bytes(&spec.model),
             bit_bytes: spec.model.parameters() as f64 / 8.0,
@@ -114,7 +121,7 @@ impl Tally {
             Record::LeaseIssued(l) => {
                 let range = Range { epoch: l.epoch, shard: l.shard, first: l.first_sample, samples: l.samples };
                 let range = if l.kind == LeaseKind::Train { range } else { Range { samples: 0, ..range } };
-                self.open.insert(l.id, Open { device: l.device, range, has_delta: false });
+                self.open.insert(l.id, Open { device: l.device, range, has_delta: false, tokens: self.tokens });
                 let is_next = l.id > self.last_lease;
                 self.last_lease = l.id;
                 if is_next { Ok(()) } else { Err(format!("lease {} was issued twice", l.id)) }
@@ -124,6 +131,7 @@ impl Tally {
                 let lease = lease.ok_or_else(|| format!("invariant 1: delta {} has no lease of its own", d.seq))?;
                 lease.has_delta = true;
                 self.last_seq += 1;
+                self.tokens += d.tokens;
                 if d.seq != self.last_seq {
                     return Err(format!("invariant 1: delta {} follows {}", d.seq, self.last_seq - 1));
                 }
@@ -210,7 +218,15 @@ impl Tally {
             return Measure::Missing { have };
         }
         self.uploads.remove(&hash);
-        Measure::Done(Ok(Measured { norm: self.norm * f64::from(offer.steps).sqrt() }))
+        Measure::Done(Ok(Measured { norm: self.norm(offer) }))
+    }
+
+    /// As far as steps were measured to lead in honest runs: a third of the way that they could, and of many the root.
+    fn norm(&self, offer: &DeltaOffer) -> f64 {
+        let tokens = self.open.get(&LeaseId(offer.lease_id)).map_or(self.tokens, |lease| lease.tokens);
+        let rate = self.spec.inner.learning_rate_at(tokens as f64 / self.spec.token_budget as f64);
+        let steps = f64::from(offer.steps);
+        0.3 * rate * self.root_weights * steps.min((64.0 * steps).sqrt())
     }
 
     /// A version without bytes.

@@ -98,7 +98,7 @@ fn a_delta_that_does_not_count_or_ends_early_keeps_nothing() {
     (offer.steps, offer.samples) = (3, 6);
     assert!(matches!(world.offer(a, offer), Body::Done(done) if done.merged));
     assert_eq!(next(&mut world, a, &first).ahead_of, 0);
-    world.measured = Err("bad".into());
+    world.measured = Some(Err("bad".into()));
     assert!(!world.train(b, &other, 80.0).merged);
     assert_eq!(next(&mut world, b, &other).ahead_of, 0);
 }

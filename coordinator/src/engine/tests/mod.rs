@@ -1,6 +1,7 @@
 //! The engine from outside: scenarios to read, then random events against the invariants.
 
 mod ahead;
+mod attacks;
 mod random;
 mod rounds;
 mod scenarios;

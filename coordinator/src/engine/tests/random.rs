@@ -1,10 +1,7 @@
 //! Random events, with crashes between any two actions: invariants 1 to 3, and an engine that is nothing but a cache.
 
 use super::world::{World, device, manifest, spec};
-use crate::{
-    engine::{event::Event, event::Measured},
-    replay,
-};
+use crate::{engine::event::Event, replay};
 use nightjar_shared::run_spec::Pacing;
 use nightjar_shared::wire::{
     DeltaOffer, Evaluation, Lease, LeaseKind, LeaseRequest, LeaseReturn, Leave, Role, coordinator_message::Body,
@@ -85,13 +82,14 @@ impl Devices {
                 let Some(lease) = self.remembered(who, back) else { return };
                 let steps = u32::from(share) % (lease.steps + 2);
                 let offer = DeltaOffer { steps, samples: steps * 2, ..self.world.offer_for(&lease) };
+                self.world.wait(0.03 * f64::from(steps));
                 if let Some(Body::Done(done)) = self.ask(who, ask::Body::DeltaOffer(offer))
                     && done.merged
                 {
                     self.acknowledged.push(lease);
                 }
             }
-            Step::Measures(well) => self.world.measured = if well { Ok(Measured { norm: 0.01 }) } else { Err("bad".into()) },
+            Step::Measures(well) => self.world.measured = (!well).then(|| Err("bad".into())),
             Step::Return(who, back) => {
                 let Some(lease) = self.remembered(who, back) else { return };
                 let back = LeaseReturn { lease_id: lease.id, generation: lease.generation, why: String::new() };

@@ -36,10 +36,10 @@ pub struct World {
     pub now: Mono,
     /// What every lease costs a device besides training, in seconds.
     pub overhead_s: f64,
-    /// When leases were granted.
-    granted: BTreeMap<u64, Mono>,
-    /// What a measurement of the next delta says.
-    pub measured: Result<Measured, String>,
+    /// When leases were granted, and their steps.
+    granted: BTreeMap<u64, (Mono, u32)>,
+    /// What a measurement of the next delta says; `None`: what an honest one is like.
+    pub measured: Option<Result<Measured, String>>,
     /// Whether the press takes its time: versions are made, and [`World::deliver`] tells the engine so.
     pub press_is_slow: bool,
     /// How far the deltas of the next versions agree.
@@ -64,6 +64,7 @@ pub fn spec() -> RunSpec {
     let mut spec: RunSpec = serde_json::from_str(r#"{"name": "test", "token_budget": 1000000}"#).unwrap();
     spec.model.max_position_embeddings = 4;
     spec.inner.batch_samples = 2;
+    (spec.inner.warmup, spec.inner.floor) = (0.0, 1.0);
     (spec.lease.pacing, spec.lease.wall_s, spec.lease.ahead) = (Pacing::Free, 10.0, false);
     spec.lease.wall_s_min = None;
     (spec.merge.quorum, spec.merge.grace_s) = (Some(2), Some(0.0));
@@ -135,7 +136,7 @@ impl World {
             now: Mono::default(),
             overhead_s: 0.0,
             granted: BTreeMap::new(),
-            measured: Ok(Measured { norm: 0.01 }),
+            measured: None,
             press_is_slow: false,
             agreement: None,
             pressed: None,
@@ -214,12 +215,18 @@ impl World {
 
     fn measure(&self, offer: &DeltaOffer) -> Result<Measured, String> {
         match &self.weights {
-            None => self.measured.clone(),
+            None => self.measured.clone().unwrap_or_else(|| Ok(Measured { norm: self.honest_norm(offer.steps) })),
             Some((_, blobs)) => match blobs.measure(&self.spec, offer).unwrap() {
                 Measure::Done(measured) => measured,
                 Measure::Missing { .. } => panic!("the delta is to be stored before it is offered"),
             },
         }
+    }
+
+    /// A third of the way that so many steps can lead.
+    pub fn honest_norm(&self, steps: u32) -> f64 {
+        let progress = self.engine.status().tokens as f64 / self.spec.token_budget as f64;
+        0.3 * self.spec.inner.learning_rate_at(progress) * f64::from(steps) * (self.spec.model.parameters() as f64).sqrt()
     }
 
     fn publish(&mut self, version: Version, keyframe: bool, through_seq: u64) -> Published {
@@ -290,30 +297,42 @@ impl World {
     pub fn lease(&mut self, device: DeviceId) -> Lease {
         match self.request(device) {
             Body::Lease(lease) => {
-                self.granted.insert(lease.id, self.now);
+                self.granted.insert(lease.id, (self.now, lease.steps));
                 lease
             }
             other => panic!("expected a lease, got {other:?}"),
         }
     }
 
+    /// As an honest device does: after a fortieth of a second a step at least.
     pub fn offer(&mut self, device: DeviceId, offer: DeltaOffer) -> Body {
+        if let Some((granted, steps)) = self.granted.get(&offer.lease_id) {
+            let least = Duration::from_millis(25 * u64::from(offer.steps.min(*steps)));
+            self.now = self.now.max(*granted + least);
+        }
+        self.offer_at_once(device, offer)
+    }
+
+    pub fn offer_at_once(&mut self, device: DeviceId, offer: DeltaOffer) -> Body {
         self.ask(device, ask::Body::DeltaOffer(offer))
     }
 
     /// The honest offer for the whole of a lease; its delta, where weights are real, is stored.
     pub fn offer_for(&self, lease: &Lease) -> DeltaOffer {
-        let bytes = *delta::bytes_allowed(&self.spec.model, &self.spec.delta).start();
+        let least = *delta::bytes_allowed(&self.spec.model, &self.spec.delta).start();
         let hash = match &self.weights {
-            None => BlobHash([lease.id as u8; 32]),
+            None => named(lease.id),
             Some((_, blobs)) => {
                 let n = self.spec.model.parameters();
-                let change = |i| (1e-3 * rng::normal(lease.id, 0, i as u64)) as f32;
+                let step = 0.3 * self.spec.inner.learning_rate * f64::from(lease.steps);
+                let change = |i| (step * rng::normal(lease.id, 0, i as u64)) as f32;
                 let change: Vec<f32> = (0..n).map(change).collect();
                 blobs.put(&delta::encode(&self.spec.model, &self.spec.delta, &change, &mut vec![0.0; n])).unwrap()
             }
         };
-        let taken_s = self.granted.get(&lease.id).map_or(0.0, |at| self.now.since(*at).as_secs_f64());
+        let stored = self.weights.as_ref().and_then(|(_, blobs)| blobs.length(hash).unwrap());
+        let bytes = stored.unwrap_or(least);
+        let taken_s = self.granted.get(&lease.id).map_or(0.0, |(at, _)| self.now.since(*at).as_secs_f64());
         DeltaOffer {
             lease_id: lease.id,
             generation: lease.generation,
@@ -349,6 +368,13 @@ fn start(spec: &RunSpec, manifest: &Manifest, ledger: &MemoryLedger, now: Mono) 
     let snapshot = ledger.snapshot(epoch_samples(manifest, spec.inner.batch_samples));
     let (engine, actions) = Engine::restore(spec.clone(), manifest.clone(), RunId([7; 32]), generation, snapshot, now);
     (engine, generation, actions)
+}
+
+/// A blob of the name that a lease's delta has here.
+pub fn named(lease: u64) -> BlobHash {
+    let mut name = [7; 32];
+    name[..8].copy_from_slice(&lease.to_le_bytes());
+    BlobHash(name)
 }
 
 /// The code of a refusal.

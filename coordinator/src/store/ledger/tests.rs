@@ -249,3 +249,212 @@ async fn a_full_disk_and_a_locked_file_are_said_plainly() {
     assert!(matches!(locked, Err(LedgerError::Locked)), "{locked:?}");
     drop(writer);
 }
+
+mod whole {
+    //! Whatever is written is read back as it was, and what would not be is refused.
+
+    use super::*;
+    use crate::engine::record::{DeltaRecord, EvaluationRecord, LeaseKind as Kind, VersionRecord};
+    use nightjar_shared::{ids::DeviceId, time::Wall};
+    use proptest::prelude::*;
+
+    fn integer() -> impl Strategy<Value = u64> {
+        let edges = vec![0, 1, i64::MAX as u64 - 1, i64::MAX as u64, i64::MAX as u64 + 1, u64::MAX - 1, u64::MAX];
+        prop_oneof![6 => 0u64..1000, 3 => any::<i64>().prop_map(|n| n.unsigned_abs()), 1 => prop::sample::select(edges)]
+    }
+
+    fn small() -> impl Strategy<Value = u32> {
+        prop_oneof![Just(0), Just(u32::MAX), any::<u32>()]
+    }
+
+    fn real() -> impl Strategy<Value = f64> {
+        let edges = vec![0.0, -0.0, f64::MIN_POSITIVE, 5e-324, f64::MAX, f64::MIN, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
+        prop_oneof![6 => -1e3..1e3, 2 => any::<f64>(), 1 => prop::sample::select(edges)]
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof![any::<String>(), Just("\0 between".into()), Just(String::new())]
+    }
+
+    fn wall() -> impl Strategy<Value = Wall> {
+        integer().prop_map(|unix_ms| Wall { unix_ms })
+    }
+
+    fn blob() -> impl Strategy<Value = (BlobHash, u64)> {
+        (any::<[u8; 32]>().prop_map(BlobHash), integer())
+    }
+
+    const OWL: DeviceId = DeviceId([5; 32]);
+
+    /// A record of any kind about one device and its first lease.
+    fn record() -> impl Strategy<Value = Record> {
+        let role = prop::sample::select(vec![Role::Unspecified, Role::Volunteer, Role::Anchor]);
+        let outcomes = <LeaseOutcome as rows::Word>::ALL.iter().map(|(outcome, _)| *outcome).collect::<Vec<_>>();
+        let device = (text(), text(), role, any::<Vec<u8>>(), wall(), real(), any::<bool>()).prop_map(
+            |(name, device, role, invite_nonce, enrolled_at, tokens_per_s, left)| {
+                Record::Device(DeviceRecord { id: OWL, name, device, role, invite_nonce, enrolled_at, tokens_per_s, left })
+            },
+        );
+        let issued = ([integer(), integer(), integer()], [small(), small(), small(), small(), small()], any::<bool>(), wall());
+        let issued = issued.prop_map(|([id, generation, version], [epoch, shard, first_sample, samples, steps], trains, at)| {
+            Record::LeaseIssued(LeaseRecord {
+                id: LeaseId(id),
+                generation: Generation(generation),
+                device: OWL,
+                kind: if trains { Kind::Train } else { Kind::Evaluate },
+                base_version: Version(version),
+                epoch,
+                shard,
+                first_sample,
+                samples,
+                steps,
+                issued_at: at,
+            })
+        });
+        let closed = (prop::sample::select(outcomes), small(), wall())
+            .prop_map(|(outcome, samples_used, at)| Record::LeaseClosed { id: LeaseId(1), outcome, samples_used, at });
+        let numbers = [integer(), integer(), integer(), integer(), integer()];
+        let delta = (integer(), blob(), small(), numbers, [real(), real(), real(), real()], wall());
+        let delta = delta.prop_map(|(seq, (blob, bytes), steps, [tokens, staleness, train_ms, wall_ms, _], reals, merged_at)| {
+            let [weight, norm, loss_first, loss_last] = reals;
+            let (lease, device) = (LeaseId(1), OWL);
+            let times = (train_ms, wall_ms, merged_at);
+            Record::Delta(DeltaRecord {
+                seq,
+                lease,
+                device,
+                blob,
+                bytes,
+                steps,
+                tokens,
+                staleness,
+                weight,
+                norm,
+                train_ms: times.0,
+                wall_ms: times.1,
+                loss_first,
+                loss_last,
+                merged_at: times.2,
+            })
+        });
+        let squash = (integer(), blob()).prop_map(|(from, blob)| Squash { from: Version(from), blob });
+        let version = (
+            integer(),
+            prop::option::of(blob()),
+            prop::option::of(blob()),
+            any::<[u8; 32]>(),
+            integer(),
+            wall(),
+            prop::collection::vec(squash, 0..4),
+        );
+        let version = version.prop_map(|(version, update, keyframe, digest, through_seq, published_at, squashes)| {
+            let version = Version(version);
+            Record::Version(VersionRecord { version, update, keyframe, digest, through_seq, published_at, squashes })
+        });
+        let evaluation = (integer(), real(), integer(), integer(), wall()).prop_map(|(version, nats, tokens, text_bytes, at)| {
+            let (version, lease) = (Version(version), LeaseId(1));
+            Record::Evaluation(EvaluationRecord { version, lease, nats, tokens, text_bytes, measured_at: at })
+        });
+        prop_oneof![device, issued, closed, delta, version, evaluation]
+    }
+
+    /// A device with an open lease.
+    fn beginning() -> Vec<Record> {
+        let device = DeviceRecord {
+            id: OWL,
+            name: "owl".into(),
+            device: "flex".into(),
+            role: Role::Volunteer,
+            invite_nonce: vec![1],
+            enrolled_at: Wall { unix_ms: 1 },
+            tokens_per_s: 0.0,
+            left: false,
+        };
+        let lease = LeaseRecord {
+            id: LeaseId(1),
+            generation: Generation(1),
+            device: OWL,
+            kind: Kind::Train,
+            base_version: Version(0),
+            epoch: 0,
+            shard: 0,
+            first_sample: 0,
+            samples: 4,
+            steps: 2,
+            issued_at: Wall { unix_ms: 2 },
+        };
+        vec![Record::Device(device), Record::LeaseIssued(lease)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+        #[test]
+        fn what_is_written_is_read_back(records in prop::collection::vec(record(), 1..12)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let folder = tempfile::tempdir().unwrap();
+                let (sqlite, memory) = (open(&folder, 1).await, MemoryLedger::new());
+                let generation = memory.raise(1);
+                sqlite.commit(&beginning()).await.unwrap();
+                memory.commit(generation, &beginning()).unwrap();
+                for record in records {
+                    // Beside one that can be written: what is refused takes it along.
+                    let both = [beginning()[0].clone(), record];
+                    let (written, expected) = (sqlite.commit(&both).await, memory.commit(generation, &both));
+                    match (&written, &expected) {
+                        (Ok(()), Ok(())) => {}
+                        (Err(LedgerError::Unfit { .. }), Err(LedgerError::Unfit { .. })) => {}
+                        (Err(LedgerError::Contradiction(_)), Err(LedgerError::Contradiction(_))) => {}
+                        // In memory a lease's number is only ever larger than those before.
+                        (Ok(()), Err(LedgerError::Contradiction(_))) if matches!(both[1], Record::LeaseIssued(_)) => return,
+                        _ => panic!("{written:?}, and in memory {expected:?}, for {:?}", both[1]),
+                    }
+                    let facts = sqlite.facts().await.unwrap();
+                    assert_eq!(facts, in_order(memory.facts()));
+                    assert_eq!(facts.set_aside, vec![]);
+                    sqlite.snapshot(10).await.unwrap();
+                }
+            });
+        }
+    }
+
+    /// As SQL tells them, whatever the order in which they came.
+    fn in_order(mut facts: Facts) -> Facts {
+        facts.deltas.sort_by_key(|d| d.seq);
+        facts.versions.sort_by_key(|v| v.version);
+        facts
+    }
+}
+
+/// A ledger of an earlier build, into which a device had 2⁶⁴ − 1 ms of training written, and worse.
+#[tokio::test]
+async fn a_bad_row_names_itself_and_the_rest_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = open(&folder, 1).await;
+    let (world, epoch_samples) = eventful();
+    for records in &world.commits {
+        sqlite.commit(records).await.unwrap();
+    }
+    let whole = sqlite.facts().await.unwrap();
+    let before = sqlite.snapshot(epoch_samples).await.unwrap();
+    for damage in [
+        "UPDATE deltas SET train_ms = -1 WHERE seq = 3",
+        "UPDATE deltas SET loss_last = 9e999 WHERE seq = 4",
+        "UPDATE devices SET tokens_per_s = -9e999",
+        "UPDATE evaluations SET tokens = -5 WHERE lease = (SELECT min(lease) FROM evaluations)",
+        "UPDATE deltas SET weight = 9e999 WHERE seq = 5",
+    ] {
+        sqlx::query(sqlx::AssertSqlSafe(damage)).execute(&sqlite.pool).await.unwrap();
+    }
+    let facts = sqlite.facts().await.unwrap();
+    let told: Vec<String> = facts.set_aside.iter().map(ToString::to_string).collect();
+    assert!(told.contains(&"row 3 of deltas: train_ms is negative".to_owned()), "{told:?}");
+    assert!(told.contains(&"row 5 of deltas: weight is not a finite number".to_owned()), "{told:?}");
+    assert!(told.iter().any(|t| t.ends_with("of evaluations: tokens is negative")), "{told:?}");
+    assert_eq!(facts.deltas[2], crate::engine::record::DeltaRecord { train_ms: 0, ..whole.deltas[2].clone() }, "harmless");
+    assert_eq!(facts.deltas.len(), whole.deltas.len() - 1, "one whose weight is unknown is left out");
+    assert_eq!((facts.versions, facts.leases), (whole.versions, whole.leases));
+    let after = sqlite.snapshot(epoch_samples).await.unwrap();
+    assert_eq!((after.last_seq, after.tokens, after.open_leases), (before.last_seq, before.tokens, before.open_leases));
+    assert!(after.devices.iter().all(|d| d.record.tokens_per_s == 0.0));
+}

@@ -1,0 +1,65 @@
+//! A device whose deltas are refused again and again is not asked for more: each refusal beyond the first few costs it
+//! twice as long without a lease. What is merged takes half of them back.
+
+use super::{
+    Engine,
+    bounds::{REFUSALS_FREE, REFUSED_HOLD_S, REFUSED_HOLD_S_MAX},
+};
+use nightjar_shared::{
+    ids::DeviceId,
+    time::Mono,
+    wire::{Refusal, RefusalCode, limits},
+};
+use std::time::Duration;
+
+/// Refusals of a device's deltas.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Refused {
+    /// Since the last that was merged, and half of those before.
+    pub in_a_row: u32,
+    /// Until then it is given nothing to do.
+    until: Mono,
+    /// The last reason.
+    why: String,
+}
+
+impl Refused {
+    /// As the ledger tells them; how long the device was to wait is forgotten.
+    pub fn remembered(in_a_row: u32) -> Self {
+        Refused { in_a_row, ..Refused::default() }
+    }
+
+    fn add(&mut self, why: &str, now: Mono) {
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        let doublings = self.in_a_row.saturating_sub(REFUSALS_FREE + 1).min(30);
+        let hold_s = (REFUSED_HOLD_S * f64::from(1u32 << doublings)).min(REFUSED_HOLD_S_MAX);
+        if self.in_a_row > REFUSALS_FREE {
+            self.until = now + Duration::from_secs_f64(hold_s);
+        }
+        self.why = limits::tame(why);
+    }
+
+    pub fn merged(&mut self) {
+        self.in_a_row /= 2;
+    }
+}
+
+impl Engine {
+    /// A delta of the device was refused, for a reason that lies with it.
+    pub(super) fn refused(&mut self, device: DeviceId, why: &str, now: Mono) {
+        if let Some(device) = self.roster.get_mut(device) {
+            device.refused.add(why, now);
+        }
+    }
+
+    /// What a device is told that has to wait because of what was refused.
+    pub(super) fn held_for_refusals(&self, device: DeviceId, now: Mono) -> Option<Refusal> {
+        let Refused { in_a_row, until, why } = &self.roster.get(device)?.refused;
+        let wait = until.since(now);
+        if wait.is_zero() {
+            return None;
+        }
+        let sentence = format!("The last {in_a_row} deltas of this device were refused. {why}");
+        Some(self.retry(RefusalCode::BadDelta, &limits::tame(&sentence), wait, device, now))
+    }
+}

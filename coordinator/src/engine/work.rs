@@ -1,0 +1,95 @@
+//! What an offer says was done, checked once against its lease: whoever has a [`Work`] need not doubt its numbers.
+
+use super::{
+    ahead::AHEAD_S_MAX,
+    bounds::{CALENDAR_SLACK_S, CLOCK_DRIFT, CLOCK_SLACK_S, LOSS_MAX},
+    credit::since_wall,
+    leases::OpenLease,
+    record::{LeaseKind, LeaseRecord},
+};
+use nightjar_shared::{
+    ids::BlobHash,
+    run_spec::RunSpec,
+    time::{Mono, Wall},
+    wire::DeltaOffer,
+};
+use std::{ops::RangeInclusive, time::Duration};
+
+/// An offer that does not fit its lease; the sentence is for the device's log.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub(super) enum WorkError {
+    #[error("The lease was not for training.")]
+    NotTraining,
+    #[error("A delta of this run is named by 32 bytes and is {least} to {most} bytes long.")]
+    Blob { least: u64, most: u64 },
+    #[error("{steps} steps on {samples} samples do not fit a lease of {leased} steps.")]
+    Steps { steps: u32, samples: u32, leased: u32 },
+    #[error("A loss is not a number of nats.")]
+    Loss,
+    #[error("It says it trained for longer than the lease has existed.")]
+    TooLong,
+}
+
+/// Work as an offer tells it, within what can be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Work {
+    /// The delta's name.
+    pub blob: BlobHash,
+    /// The delta's length.
+    pub bytes: u64,
+    /// Inner steps taken; at least one, at most the lease's.
+    pub steps: u32,
+    /// Samples used: the steps' batches.
+    pub samples: u32,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Time in inner steps, no longer than the lease can have taken.
+    pub train: Duration,
+    pub loss_first: f64,
+    pub loss_last: f64,
+}
+
+impl Work {
+    /// Checks an offer against its lease. `allowed` is what a delta's length can be.
+    pub fn of(
+        offer: &DeltaOffer,
+        spec: &RunSpec,
+        allowed: &RangeInclusive<u64>,
+        lease: &OpenLease,
+        now: Mono,
+        wall: Wall,
+    ) -> Result<Work, WorkError> {
+        let LeaseRecord { kind, steps: leased, samples: samples_leased, issued_at, .. } = lease.record;
+        if kind != LeaseKind::Train {
+            return Err(WorkError::NotTraining);
+        }
+        let named = offer.delta.as_ref().and_then(|b| Some((BlobHash::from_bytes(&b.hash)?, b.bytes)));
+        let (blob, bytes) = named
+            .filter(|(_, bytes)| allowed.contains(bytes))
+            .ok_or(WorkError::Blob { least: *allowed.start(), most: *allowed.end() })?;
+        let DeltaOffer { steps, samples, train_ms, loss_first, loss_last, .. } = *offer;
+        let used = u64::from(steps) * u64::from(spec.inner.batch_samples);
+        if steps == 0 || steps > leased || u64::from(samples) != used || samples > samples_leased {
+            return Err(WorkError::Steps { steps, samples, leased });
+        }
+        if ![loss_first, loss_last].iter().all(|loss| (-LOSS_MAX..=LOSS_MAX).contains(loss)) {
+            return Err(WorkError::Loss);
+        }
+        let train = Duration::from_millis(train_ms);
+        let slack = |s: f64| Duration::from_secs_f64(s);
+        let (known, most) = if lease.spans_restart {
+            // How long it was out, only the calendar knows, and what was trained ahead before it is forgotten.
+            let known = since_wall(wall, issued_at).max(now.since(lease.born)) + slack(AHEAD_S_MAX);
+            (known, known.mul_f64(CLOCK_DRIFT) + slack(CALENDAR_SLACK_S))
+        } else {
+            let known = now.since(lease.born);
+            (known, known.mul_f64(CLOCK_DRIFT) + slack(CLOCK_SLACK_S))
+        };
+        if train > most {
+            return Err(WorkError::TooLong);
+        }
+        let train = if lease.spans_restart { train.min(known) } else { train };
+        let tokens = u64::from(samples) * spec.tokens_per_sample();
+        Ok(Work { blob, bytes, steps, samples, tokens, train, loss_first, loss_last })
+    }
+}
