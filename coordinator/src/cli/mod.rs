@@ -91,8 +91,16 @@ pub fn run() -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Threads that may wait for a disk at once: those of transfers, two that measure deltas, and some for what else there is.
+const BLOCKING_MAX: usize = 2 * nightjar_shared::wire::limits::FILES_AT_ONCE_MAX;
+
 fn in_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    tokio::runtime::Runtime::new().map_err(Failure::midway)?.block_on(command)
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.enable_all().max_blocking_threads(BLOCKING_MAX).build().map_err(Failure::midway)?;
+    let ended = runtime.block_on(command);
+    // Whoever asked for an end does not wait for work that nobody wants any more.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Prints a line. A reader that has gone away (`| head`) is no reason to stop.

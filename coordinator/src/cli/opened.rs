@@ -5,7 +5,11 @@ use clap::Args;
 use nightjar_coordinator::{
     dataset::Dataset,
     replay::Check,
-    server::{run_identity, state::StateFolder},
+    server::{
+        room::{self, RoomNow},
+        run_identity,
+        state::StateFolder,
+    },
     store::{Blobs, Counters, Facts, LedgerError, SqliteLedger, look},
 };
 use nightjar_shared::{ids::Generation, run_spec::RunSpec};
@@ -36,6 +40,8 @@ pub struct Opened {
     pub generation: Generation,
     /// Deltas and versions.
     pub blobs: Blobs,
+    /// Room on the disk of the state folder.
+    pub disk: RoomNow,
 }
 
 impl RunFolders {
@@ -64,6 +70,7 @@ impl RunFolders {
         let counters = ledger.counters().await.map_err(Failure::midway)?;
         let generation = ledger.generation();
         ledger.close().await;
-        Ok(Opened { spec, dataset, facts, counters, generation, blobs: state.blobs() })
+        let disk = room::now(&self.state, &spec);
+        Ok(Opened { spec, dataset, facts, counters, generation, blobs: state.blobs(), disk })
     }
 }

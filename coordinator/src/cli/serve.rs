@@ -4,9 +4,9 @@ use super::{Failure, run_file, say};
 use clap::Args;
 use nightjar_coordinator::{
     dataset::Dataset,
-    server::{Server, Setup},
+    server::{Server, Setup, machine::Machine, state::StateFolder},
 };
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, pin::pin};
 
 /// Serve a run to devices
 ///
@@ -93,6 +93,8 @@ pub struct Serve {
 impl Serve {
     pub async fn run(self) -> Result<(), Failure> {
         let spec = run_file::read(&self.run)?;
+        let is_new = !StateFolder::has_ledger(&self.state);
+        Machine::look(&self.state).can_serve(&spec, is_new).map_err(Failure::input)?;
         let dataset = Dataset::open(&self.data).map_err(Failure::input)?;
         let start = self.init.as_ref().map(|folder| run_file::read_start(folder, &spec.model)).transpose()?;
         let is_told_to_start = start.is_some();
@@ -101,8 +103,14 @@ impl Serve {
         let state = self.state.clone();
         let setup = Setup { spec, dataset, state, listen: self.listen, http: self.http, start, say: Box::new(say) };
         // From here on a signal stops it in order.
-        let stop = stop_signal().map_err(Failure::midway)?;
-        let server = Server::open(setup).await.map_err(Failure::input)?;
+        let mut stop = pin!(stop_signal().map_err(Failure::midway)?);
+        let server = tokio::select! {
+            server = Server::open(setup) => server.map_err(Failure::input)?,
+            () = &mut stop => {
+                say("stopped before it was ready: the same command begins again");
+                return Ok(());
+            }
+        };
         let (address, page) = (server.address().map_err(Failure::midway)?, server.http_address().map_err(Failure::midway)?);
         say(&format!("run       {name}{}", if server.is_new() { "" } else { ", taken up again" }));
         say(&format!("model     {:.2} M parameters", parameters as f64 / 1e6));
@@ -125,10 +133,13 @@ impl Serve {
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    // A terminal that was closed takes nothing with it that could not be told.
+    let mut hangup = signal(SignalKind::hangup())?;
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
     })
 }

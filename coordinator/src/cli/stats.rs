@@ -34,9 +34,14 @@ impl Stats {
         let counted = baseline::baselines(&run.dataset, merged, run.spec.evaluate.samples).map_err(Failure::midway)?;
         let figures = Figures::of(&run.spec, &run.facts, run.counters, run.generation, counted);
         if self.json {
-            say(&serde_json::to_string_pretty(&figures).map_err(Failure::midway)?);
+            let mut json = serde_json::to_value(&figures).map_err(Failure::midway)?;
+            json["disk"] = serde_json::to_value(run.disk).map_err(Failure::midway)?;
+            say(&serde_json::to_string_pretty(&json).map_err(Failure::midway)?);
         } else {
             say(figures.table().trim_end());
+            if run.disk.full {
+                say("the disk is full: no new work is given out until there is room");
+            }
         }
         Ok(())
     }

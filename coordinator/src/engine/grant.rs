@@ -13,7 +13,7 @@ use nightjar_shared::{
     ids::{BlobHash, DeviceId, LeaseId, Version},
     shard::ShardInfo,
     time::Mono,
-    wire::{self, Blob, HeldWeights, LeaseRequest, Refusal, RefusalAction, RefusalCode, Role, limits},
+    wire::{self, Blob, HeldWeights, LeaseRequest, Refusal, RefusalAction, RefusalCode, Role},
 };
 use std::time::Duration;
 
@@ -33,10 +33,6 @@ impl Engine {
         now: Mono,
         turn: &mut Turn,
     ) -> Result<wire::Lease, Refusal> {
-        if request.shards.len() > limits::SHARDS_NAMED_MAX {
-            let sentence = "The request names more shards than a message may.";
-            return Err(Refusal::with(RefusalCode::Limit, RefusalAction::Stop, sentence));
-        }
         let newest = self.versions.newest().map(|v| v.version);
         let Some(newest) = newest else {
             return Err(self.retry(RefusalCode::Busy, "The run is about to start.", Duration::from_secs(1), device, now));

@@ -317,6 +317,8 @@ impl Engine {
         now: Mono,
         turn: &mut Turn,
     ) -> Result<Option<answer::Body>, Refusal> {
+        // A request that is held until the next round is kept until then: its length is checked first.
+        wire::request::check(&body)?;
         if let ask::Body::Hello(hello) = body {
             let changed = self.roster.hello(device, &hello, invite, self.run_id, self.spec.delta.codec, self.wall)?;
             turn.records.extend(changed.map(Record::Device));

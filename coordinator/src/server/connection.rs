@@ -4,17 +4,26 @@
 use super::{
     catalog::Catalog,
     desk::Desk,
+    gate::{Gate, Knock, Ticket},
+    guest::{Budget, Guest},
     members::Members,
-    quic::{Admission, admission},
+    rates::Rates,
+    room::Room,
     stream::{self, Down, StreamError, Traffic, Up},
-    tls, transfer, wall_now,
+    tls, transfer,
+    uploads::Uploads,
+    wall_now,
 };
 use crate::{identity::Identity, store::Blobs};
 use nightjar_shared::{
     ids::DeviceId,
     wire::{
-        CoordinatorMessage, DeviceMessage, Refusal, RefusalAction, RefusalCode, StreamOpen, close::CloseCode,
-        coordinator_message as answer, device_message as ask, stream_open::Kind,
+        CoordinatorMessage, DeviceMessage, Refusal, RefusalAction, RefusalCode, StreamOpen,
+        close::CloseCode,
+        coordinator_message as answer, device_message as ask,
+        limits::{CONNECTIONS_MAX, HELLO_BYTES_MAX, HELLO_S_MAX, STRANGERS_MAX},
+        request,
+        stream_open::Kind,
     },
 };
 use quinn::{Connection, Endpoint, Incoming};
@@ -23,10 +32,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout_at},
+};
 
-/// Longest handshake.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// From a connection's first packet to its valid hello, handshake included.
+const HELLO_MAX: Duration = Duration::from_secs(HELLO_S_MAX);
+/// Who asks too often is answered a little later, so that asking faster gains nothing.
+const TOO_OFTEN_PAUSE: Duration = Duration::from_millis(250);
 
 /// What all connections share.
 pub struct Porch {
@@ -44,6 +59,18 @@ pub struct Porch {
     pub members: Arc<Members>,
     /// The devices that are connected.
     pub present: Present,
+    /// Lets connections in.
+    pub gate: Gate,
+    /// Memory for what travels.
+    pub budget: Budget,
+    /// How often devices may ask.
+    pub rates: Rates,
+    /// What is uploaded for which lease.
+    pub uploads: Arc<Uploads>,
+    /// Places for those who read or write files.
+    pub files: Arc<Semaphore>,
+    /// Room on the disk.
+    pub room: Arc<Room>,
 }
 
 /// The devices that are connected now, each once.
@@ -70,6 +97,12 @@ impl Present {
         }
     }
 
+    /// Whether there is a place for one more.
+    fn has_room_for(&self, device: DeviceId) -> bool {
+        let connections = self.lock();
+        connections.len() < CONNECTIONS_MAX - STRANGERS_MAX || connections.contains_key(&device)
+    }
+
     fn leave(&self, device: DeviceId, connection: &Connection) {
         let mut connections = self.lock();
         if connections.get(&device).is_some_and(|c| c.stable_id() == connection.stable_id()) {
@@ -86,29 +119,35 @@ pub fn close(connection: &Connection, code: CloseCode, reason: &str) {
 /// Lets connections in until the endpoint is closed.
 pub async fn accept(endpoint: Endpoint, porch: Arc<Porch>) {
     while let Some(incoming) = endpoint.accept().await {
-        match admission(endpoint.open_connections(), incoming.remote_address_validated()) {
-            Admission::Accept => {
-                tokio::spawn(welcome(incoming, porch.clone()));
+        let address = incoming.remote_address().ip();
+        match porch.gate.knock(address, incoming.remote_address_validated(), Instant::now().into_std()) {
+            Knock::Enter(ticket) => {
+                tokio::spawn(welcome(incoming, ticket, porch.clone()));
             }
             // Fails only for an address that is proven, and those are not asked.
-            Admission::Prove => drop(incoming.retry()),
-            Admission::Refuse => incoming.refuse(),
+            Knock::Prove => drop(incoming.retry()),
+            Knock::Refuse => incoming.refuse(),
         }
     }
 }
 
-async fn welcome(incoming: Incoming, porch: Arc<Porch>) {
+async fn welcome(incoming: Incoming, mut ticket: Ticket, porch: Arc<Porch>) {
     let address = incoming.remote_address();
-    let connection = match timeout(HANDSHAKE_MAX, async { incoming.accept()?.await }).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return tracing::debug!(%address, %error, "a handshake failed"),
-        Err(_) => return tracing::debug!(%address, "a handshake took too long"),
+    let latest = Instant::now() + HELLO_MAX;
+    let handshake = timeout_at(latest, async { incoming.accept()?.await });
+    let connection = tokio::select! {
+        done = handshake => match done {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return tracing::debug!(%address, %error, "a handshake failed"),
+            Err(_) => return tracing::debug!(%address, "a handshake took too long"),
+        },
+        () = ticket.evicted() => return tracing::debug!(%address, "a newer connection took its place"),
     };
     let Some(device) = tls::device_of(&connection) else { return close(&connection, CloseCode::Malformed, "no key") };
-    porch.present.enter(device, &connection);
     tracing::debug!(%address, device = device.short(), "connected");
-    let mut streams = serve(device, &connection, &porch).await;
-    porch.present.leave(device, &connection);
+    let guest = Arc::new(Guest::new(device, ticket.place, connection));
+    let mut streams = serve(&guest, ticket, latest, &porch).await;
+    porch.present.leave(device, guest.connection());
     // They find out by themselves; an upload first writes down what has arrived.
     while streams.join_next().await.is_some() {}
 }
@@ -116,19 +155,23 @@ async fn welcome(incoming: Incoming, porch: Arc<Porch>) {
 type Streams = JoinSet<Result<(), StreamError>>;
 
 /// Serves a connection's streams until it ends; gives back those that are not done. Their number is bounded by the
-/// transport.
-async fn serve(device: DeviceId, connection: &Connection, porch: &Arc<Porch>) -> Streams {
-    let mut streams = Streams::new();
+/// transport. Without a valid hello by `latest` it is closed.
+async fn serve(guest: &Arc<Guest>, ticket: Ticket, mut latest: Instant, porch: &Arc<Porch>) -> Streams {
+    let (mut streams, mut greeted, mut ticket) = (Streams::new(), guest.greeted(), Some(ticket));
     loop {
+        let is_stranger = !*greeted.borrow_and_update();
+        if !is_stranger {
+            ticket = None;
+        }
         tokio::select! {
-            opened = connection.accept_bi() => match opened {
+            opened = guest.connection().accept_bi() => match opened {
                 Ok((send, receive)) => {
-                    let (up, down) = stream::split(send, receive, &porch.traffic);
-                    let porch = porch.clone();
-                    streams.spawn(async move { serve_stream(device, up, down, &porch).await });
+                    let (up, down) = stream::split(send, receive, &porch.traffic, &porch.budget);
+                    let (guest, porch) = (guest.clone(), porch.clone());
+                    streams.spawn(async move { serve_stream(&guest, up, down, &porch).await });
                 }
                 Err(error) => {
-                    tracing::debug!(device = device.short(), %error, "disconnected");
+                    tracing::debug!(device = guest.device.short(), %error, "disconnected");
                     return streams;
                 }
             },
@@ -138,30 +181,47 @@ async fn serve(device: DeviceId, connection: &Connection, porch: &Arc<Porch>) ->
                     Ok(Err(error)) => error,
                     Err(panic) => StreamError::Internal(panic.to_string()),
                 };
-                tracing::debug!(device = device.short(), %error, "a stream failed");
+                tracing::debug!(device = guest.device.short(), %error, "a stream failed");
                 if let Some(code) = error.close_code() {
-                    close(connection, code, &error.to_string());
+                    guest.close(code, &error.to_string());
                 }
+            }
+            // The guest holds the sender. Who has left may say hello again.
+            Ok(()) = greeted.changed() => latest = Instant::now() + HELLO_MAX,
+            () = sleep_until(latest), if is_stranger => {
+                guest.close(CloseCode::Slow, "no valid hello came in time");
+                return streams;
+            }
+            () = evicted(&mut ticket), if is_stranger => {
+                guest.close(CloseCode::Full, "a newer connection took its place");
+                return streams;
             }
         }
     }
 }
 
-async fn serve_stream(device: DeviceId, mut up: Up, down: Down, porch: &Porch) -> Result<(), StreamError> {
-    let open: StreamOpen = up.first_message().await?;
+async fn evicted(ticket: &mut Option<Ticket>) {
+    match ticket {
+        Some(ticket) => ticket.evicted().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn serve_stream(guest: &Arc<Guest>, mut up: Up, down: Down, porch: &Porch) -> Result<(), StreamError> {
+    let open: StreamOpen = up.first_message(HELLO_BYTES_MAX).await?;
     match open.kind {
-        Some(Kind::Control(_)) => control(device, up, down, porch).await,
-        Some(Kind::Get(request)) => transfer::get(&porch.catalog, porch.members.has(device), request, down).await,
-        Some(Kind::Put(request)) => transfer::put(device, &porch.blobs, &porch.desk, request, up, down).await,
+        Some(Kind::Control(_)) => control(guest, up, down, porch).await,
+        Some(Kind::Get(request)) => transfer::get(guest, porch, request, down).await,
+        Some(Kind::Put(request)) => transfer::put(guest, porch, request, up, down).await,
         None => Err(StreamError::OutOfTurn("a stream for a purpose that this version does not know")),
     }
 }
 
 /// Answers one request after the other. A device that wants two answers at once opens two streams.
-async fn control(device: DeviceId, mut up: Up, mut down: Down, porch: &Porch) -> Result<(), StreamError> {
-    while let Some(DeviceMessage { request, body }) = up.message().await? {
+async fn control(guest: &Guest, mut up: Up, mut down: Down, porch: &Porch) -> Result<(), StreamError> {
+    while let Some(DeviceMessage { request, body }) = up.message(guest.message_bytes_max()).await? {
         let body = match body {
-            Some(body) => answer_to(device, body, porch).await?,
+            Some(body) => answer_to(guest, body, porch).await?,
             None => answer::Body::Refusal(Refusal::with(
                 RefusalCode::Unsupported,
                 RefusalAction::Stop,
@@ -174,7 +234,34 @@ async fn control(device: DeviceId, mut up: Up, mut down: Down, porch: &Porch) ->
     Ok(())
 }
 
-async fn answer_to(device: DeviceId, body: ask::Body, porch: &Porch) -> Result<answer::Body, StreamError> {
+async fn answer_to(guest: &Guest, body: ask::Body, porch: &Porch) -> Result<answer::Body, StreamError> {
+    let now = Instant::now().into_std();
+    if let Err(refusal) = porch.rates.asks(guest.device, now) {
+        sleep(TOO_OFTEN_PAUSE).await;
+        return Ok(answer::Body::Refusal(refusal));
+    }
+    if let Err(refusal) = request::check(&body) {
+        return Ok(answer::Body::Refusal(refusal));
+    }
+    let (is_hello, is_leave) = (matches!(body, ask::Body::Hello(_)), matches!(body, ask::Body::Leave(_)));
+    if is_hello && !porch.present.has_room_for(guest.device) {
+        let sentence = "The coordinator has as many devices as it can serve at once.";
+        return Ok(answer::Body::Refusal(Refusal::retry(RefusalCode::Busy, sentence, Duration::from_secs(60))));
+    }
+    let answer = engine_answers(guest, body, porch).await?;
+    if is_hello && matches!(answer, answer::Body::Welcome(_)) && !guest.is_greeted() {
+        porch.present.enter(guest.device, guest.connection());
+        guest.greet(true);
+    }
+    if is_leave && matches!(answer, answer::Body::Done(_)) {
+        porch.present.leave(guest.device, guest.connection());
+        guest.greet(false);
+    }
+    Ok(answer)
+}
+
+async fn engine_answers(guest: &Guest, body: ask::Body, porch: &Porch) -> Result<answer::Body, StreamError> {
+    let device = guest.device;
     let token = match &body {
         ask::Body::Hello(hello) => hello.invite.as_slice(),
         _ => &[],
@@ -186,6 +273,12 @@ async fn answer_to(device: DeviceId, body: ask::Body, porch: &Porch) -> Result<a
         Ok(invite) => (invite, None),
         Err(fault) => (None, Some(fault)),
     };
+    if let ask::Body::Hello(hello) = &body {
+        let change = porch.members.change(device, hello, invite.as_ref());
+        if let Err(refusal) = porch.rates.changes(device, guest.place, &change, Instant::now().into_std()) {
+            return Ok(answer::Body::Refusal(refusal));
+        }
+    }
     let mut body = porch.desk.request(device, body, invite).await?;
     if let (answer::Body::Refusal(refusal), Some(fault)) = (&mut body, fault)
         && refusal.code() == RefusalCode::Invite

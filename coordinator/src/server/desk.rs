@@ -3,17 +3,24 @@
 
 use super::{
     history::{LossPoint, VersionPoint},
+    room::RoomNow,
     stream::StreamError,
 };
 use crate::{
     engine::{DeviceStatus, Status},
-    store::{BlobError, Counters},
+    store::Counters,
 };
 use nightjar_shared::{
-    ids::{BlobHash, DeviceId, LeaseId},
+    ids::{BlobHash, DeviceId, Generation, LeaseId},
     wire::{Invite, Refusal, RefusalCode, coordinator_message as answer, device_message as ask, limits::QUEUE_EVENTS_MAX},
 };
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::sync::{
     mpsc::{self, error::TrySendError},
     oneshot,
@@ -38,7 +45,7 @@ pub struct Request {
 pub enum Question {
     /// To answer a device.
     Request(Box<Request>),
-    /// Whether a blob of this length may be uploaded now.
+    /// Whether a blob of this length may be uploaded now; if not, why.
     MayUpload {
         /// Who.
         device: DeviceId,
@@ -47,12 +54,19 @@ pub enum Question {
         /// The blob's length.
         bytes: u64,
         /// Where the answer goes.
-        answer: oneshot::Sender<bool>,
+        answer: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// To end a lease whose uploads come to nothing again and again.
+    GiveUp {
+        /// Whose.
+        device: DeviceId,
+        /// Which.
+        lease: LeaseId,
+        /// Of the coordinator that issued it.
+        generation: Generation,
     },
     /// How the run stands.
     Glance(oneshot::Sender<Glance>),
-    /// Nothing can be stored any more.
-    DiskFull(BlobError),
     /// A version's blob is damaged and cannot be made anew.
     BlobLost(BlobHash),
 }
@@ -69,36 +83,55 @@ pub struct Glance {
     pub losses: Vec<LossPoint>,
     /// Versions, thinned.
     pub versions: Vec<VersionPoint>,
+    /// Room on the disk.
+    pub disk: RoomNow,
+    /// What holds the coordinator up, if anything does.
+    pub trouble: Option<String>,
 }
 
 /// A way to ask. Clones lead to the same queue.
 #[derive(Clone)]
 pub struct Desk {
     questions: mpsc::Sender<Question>,
+    /// The event loop waits for something itself.
+    is_stalled: Arc<AtomicBool>,
 }
 
 /// A desk, and the end of the queue that the event loop reads.
 pub fn open() -> (Desk, mpsc::Receiver<Question>) {
     let (questions, queue) = mpsc::channel(QUEUE_EVENTS_MAX);
-    (Desk { questions }, queue)
+    (Desk { questions, is_stalled: Arc::default() }, queue)
+}
+
+/// The answer to a device that comes at a bad time.
+pub fn busy() -> Refusal {
+    Refusal::retry(RefusalCode::Busy, "The coordinator is busy at the moment.", BUSY_RETRY)
 }
 
 impl Desk {
     /// Hands in a device's request and waits for its answer.
     pub async fn request(&self, device: DeviceId, body: ask::Body, invite: Option<Invite>) -> Result<answer::Body, StreamError> {
+        if self.is_stalled.load(Ordering::Relaxed) {
+            return Ok(answer::Body::Refusal(busy()));
+        }
         let (answer, answered) = oneshot::channel();
         match self.questions.try_send(Question::Request(Box::new(Request { device, body, invite, answer }))) {
             Ok(()) => answered.await.map_err(|_| StreamError::Stopping),
-            Err(TrySendError::Full(_)) => {
-                let busy = Refusal::retry(RefusalCode::Busy, "The coordinator is busy at the moment.", BUSY_RETRY);
-                Ok(answer::Body::Refusal(busy))
-            }
+            Err(TrySendError::Full(_)) => Ok(answer::Body::Refusal(busy())),
             Err(TrySendError::Closed(_)) => Err(StreamError::Stopping),
         }
     }
 
-    /// Asks whether an upload is welcome.
-    pub async fn may_upload(&self, device: DeviceId, lease: LeaseId, bytes: u64) -> Result<bool, StreamError> {
+    /// While the event loop waits, for a lock on the ledger, say, devices are told to come again.
+    pub fn stall(&self, is_stalled: bool) {
+        self.is_stalled.store(is_stalled, Ordering::Relaxed);
+    }
+
+    /// Asks whether an upload is welcome; if not, the answer for the device.
+    pub async fn may_upload(&self, device: DeviceId, lease: LeaseId, bytes: u64) -> Result<Result<(), Refusal>, StreamError> {
+        if self.is_stalled.load(Ordering::Relaxed) {
+            return Ok(Err(busy()));
+        }
         self.ask(|answer| Question::MayUpload { device, lease, bytes, answer }).await
     }
 
@@ -107,10 +140,10 @@ impl Desk {
         self.ask(Question::Glance).await
     }
 
-    /// Says that nothing can be stored any more.
-    pub async fn disk_is_full(&self, error: BlobError) {
-        // Where the loop has ended already, it has its reasons.
-        let _ = self.questions.send(Question::DiskFull(error)).await;
+    /// Ends a lease whose uploads come to nothing.
+    pub async fn give_up(&self, device: DeviceId, lease: LeaseId, generation: Generation) {
+        // Where the loop has ended already, the lease ends by its deadline.
+        let _ = self.questions.send(Question::GiveUp { device, lease, generation }).await;
     }
 
     /// Says that a version's blob is not to be had any more.

@@ -3,6 +3,7 @@
 use super::{
     connection::Porch,
     history::{LossPoint, VersionPoint},
+    room::RoomNow,
 };
 use axum::{
     Json, Router,
@@ -66,6 +67,9 @@ struct StatusAnswer<'a> {
     finished: bool,
     losses: Vec<LossPoint>,
     versions: Vec<VersionPoint>,
+    disk: RoomNow,
+    /// What the coordinator waits for; null where it does not.
+    trouble: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -148,6 +152,8 @@ async fn status(State(page): State<Arc<Page>>) -> impl IntoResponse {
         finished: run.finished,
         losses: glance.losses,
         versions: glance.versions,
+        disk: glance.disk,
+        trouble: glance.trouble,
     };
     ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response()
 }

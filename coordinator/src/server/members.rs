@@ -1,32 +1,70 @@
 //! The devices that are enrolled, as far as the ledger has it: only they may download.
 
 use crate::engine::record::DeviceRecord;
-use nightjar_shared::ids::DeviceId;
+use nightjar_shared::{
+    ids::DeviceId,
+    wire::{Hello, Invite, limits::tame},
+};
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{PoisonError, RwLock},
 };
+
+/// What a hello would change in the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing, or it will be refused.
+    Nothing,
+    /// The device's name, or its description.
+    Name,
+    /// It enrols, by the invite of this nonce.
+    Enrols(Vec<u8>),
+}
+
+struct Member {
+    /// Of name and description.
+    words: blake3::Hash,
+    nonce: Vec<u8>,
+}
+
+fn words(name: &str, device: &str) -> blake3::Hash {
+    blake3::hash(format!("{name}\n{device}").as_bytes())
+}
 
 /// See the module.
 #[derive(Default)]
 pub struct Members {
-    ids: RwLock<HashSet<DeviceId>>,
+    members: RwLock<HashMap<DeviceId, Member>>,
 }
 
 impl Members {
     /// Takes in what was written to the ledger.
     pub fn note(&self, device: &DeviceRecord) {
-        // Whoever panicked while holding the lock left a whole set behind.
-        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        // Whoever panicked while holding the lock left a whole map behind.
+        let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
         if device.left {
-            ids.remove(&device.id)
+            members.remove(&device.id);
         } else {
-            ids.insert(device.id)
-        };
+            let member = Member { words: words(&device.name, &device.device), nonce: device.invite_nonce.clone() };
+            members.insert(device.id, member);
+        }
     }
 
     /// Whether a device is enrolled and has not left.
     pub fn has(&self, device: DeviceId) -> bool {
-        self.ids.read().unwrap_or_else(PoisonError::into_inner).contains(&device)
+        self.members.read().unwrap_or_else(PoisonError::into_inner).contains_key(&device)
+    }
+
+    /// What a hello would change.
+    pub fn change(&self, device: DeviceId, hello: &Hello, invite: Option<&Invite>) -> Change {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        let member = members.get(&device);
+        match (member, invite) {
+            (None, None) => Change::Nothing,
+            (Some(member), Some(invite)) if member.nonce != invite.nonce => Change::Enrols(invite.nonce.clone()),
+            (None, Some(invite)) => Change::Enrols(invite.nonce.clone()),
+            (Some(member), _) if member.words != words(&tame(&hello.name), &tame(&hello.device)) => Change::Name,
+            (Some(_), _) => Change::Nothing,
+        }
     }
 }

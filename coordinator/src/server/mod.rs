@@ -1,27 +1,37 @@
 //! The server around the engine: connections ([`connection`]) bring questions to a [`desk`], the event loop ([`shell`])
 //! answers them, blobs travel beside it ([`transfer`]), and a page shows the run ([`http`]).
 
+mod bucket;
 mod catalog;
 mod connection;
 mod desk;
+mod gate;
+mod guest;
 pub mod history;
 mod http;
+pub mod machine;
 mod members;
 mod mender;
 mod press_thread;
 pub mod quic;
+mod rates;
+pub mod room;
 mod shell;
+mod standing;
+mod start;
 pub mod state;
 mod stream;
 mod tls;
 mod transfer;
+mod trouble;
+mod uploads;
 
 pub use http::{HttpError, role};
 pub use shell::{Say, ShellError};
 
 use crate::{
     dataset::Dataset,
-    engine::{self, Engine, Mismatch, event::Action},
+    engine::{self, Engine, Mismatch, event::Action, record::LeaseRecord},
     identity::{Identity, IdentityError},
     replay::{self, ReplayError, Resumed},
     store::{BlobError, LedgerError, Press, RunIdentity, SqliteLedger, look},
@@ -29,19 +39,26 @@ use crate::{
 use catalog::{Catalog, Damaged};
 use connection::{Porch, Present};
 use desk::Question;
+use gate::Gate;
+use guest::Budget;
 use history::History;
 use members::Members;
 use mender::Mender;
 use nightjar_shared::{
+    delta,
+    disk::FolderDisk,
     ids::{BlobHash, DeviceId, RunId},
     run_spec::RunSpec,
     shard::Manifest,
     time::{Mono, Wall},
-    wire::close::CloseCode,
+    wire::{close::CloseCode, limits::FILES_AT_ONCE_MAX},
 };
 use quic::EndpointError;
 use quinn::Endpoint;
+use rates::Rates;
+use room::{FolderSpace, Room, Space};
 use shell::Parts;
+use start::Progress;
 use state::{Found, StateError, StateFolder, StateLock};
 use std::{
     future::Future,
@@ -52,7 +69,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use stream::Traffic;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
+use uploads::Uploads;
 
 /// Longest wait, when stopping, for devices to hear of it.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
@@ -138,6 +159,11 @@ impl Server {
     /// Opens everything that a run needs and comes back to its ledger's tip. Sockets come first: a port that is taken
     /// leaves the state folder as it was, or empty.
     pub async fn open(setup: Setup) -> Result<Server, ServeError> {
+        Self::open_on(setup, |disk| Box::new(FolderSpace(disk))).await
+    }
+
+    /// The same, with another word on how much room the disk has.
+    pub async fn open_on(setup: Setup, space: impl FnOnce(Arc<FolderDisk>) -> Box<dyn Space>) -> Result<Server, ServeError> {
         let Setup { spec, dataset, state, listen, http, start, say } = setup;
         engine::check(&spec, dataset.manifest())?;
         let (state, lock, found) = StateFolder::take(&state)?;
@@ -149,22 +175,12 @@ impl Server {
         let http = http::listen(http)?;
 
         let run = run_identity(&spec, dataset.manifest());
-        match found {
-            Found::New => {
-                state.begin()?;
-                identity.store(&*state.disk)?;
-            }
-            Found::Run => {
-                look::check(&state.ledger(), look::Depth::Quick).await?;
-                let looked = look::look(&state.ledger()).await?;
-                state.check_ledger(&looked)?;
-                if let Some(known) = looked.key.map(DeviceId).filter(|known| *known != identity.id()) {
-                    return Err(LedgerError::OtherKey(known.short()).into());
-                }
-            }
+        if found == Found::New {
+            state.begin()?;
+            identity.store(&*state.disk)?;
         }
-        let ledger = SqliteLedger::create_or_open(&state.ledger(), &run, wall_now().unix_ms / 1000).await?;
-        ledger.adopt_key(identity.id()).await?;
+        let room = Arc::new(Room::open(state.disk.clone(), space(state.disk.clone()), &spec));
+        let ledger = open_ledger(&state, &run, found, identity.id(), &room, &say).await?;
         match state.finish() {
             // A run of an earlier version, on a full disk: it is known without the mark, too.
             Err(error) if found == Found::Run => tracing::warn!("{error}"),
@@ -178,14 +194,23 @@ impl Server {
         let members = Arc::new(Members::default());
         facts.devices.iter().for_each(|device| members.note(device));
         catalog.add(facts.versions.iter().flat_map(|v| v.blobs()));
+        let open_leases = facts.leases.iter().filter(|lease| lease.closed.is_none()).map(|open| open.lease.clone());
+        let open_leases: Vec<LeaseRecord> = open_leases.collect();
         let (of_spec, of_blobs) = (spec.clone(), blobs.clone());
+        let (drawn, to_replay) = (Progress::default(), start::deltas_to_replay(&facts, &blobs));
+        let (of_drawing, parameters) = (drawn.clone(), spec.model.parameters() as u64);
         let recovered = tokio::task::spawn_blocking(move || -> Result<_, ServeError> {
             let removed = state::clear_away(&facts, &of_blobs)?;
             tracing::debug!(removed, "cleared away what nothing names");
-            let draw = || start.unwrap_or_else(|| of_spec.model.draw_all(of_spec.seed));
+            let draw = || start.unwrap_or_else(|| start::draw(&of_spec.model, of_spec.seed, &of_drawing));
             Ok((replay::resume(&of_spec, &facts, &of_blobs, draw)?, facts.versions))
         });
-        let (Resumed { merger, restart, lost_deltas, losses }, versions) = recovered.await??;
+        let recovered = tokio::select! {
+            recovered = recovered => recovered,
+            never = start::tell("drawing the first weights", parameters, || drawn.get(), &say), if is_new => match never {},
+            never = start::tell("merging the newest deltas again", to_replay, || blobs.reads(), &say), if !is_new => match never {},
+        };
+        let (Resumed { merger, restart, lost_deltas, losses }, versions) = recovered??;
         for loss in &losses {
             tracing::warn!("{loss}");
             say(&format!("lost      {loss}"));
@@ -199,6 +224,8 @@ impl Server {
             tracing::warn!("{error}; the next start begins at version {version} anew, which takes longer");
         }
         let press = Press::new(merger, blobs.clone()).remembering(&versions);
+        let delta_bytes_max = *delta::bytes_allowed(&spec.model, &spec.delta).end();
+        let uploads = Arc::new(Uploads::new(open_leases.iter(), delta_bytes_max));
         let snapshot = ledger.snapshot(engine::epoch_samples(dataset.manifest(), spec.inner.batch_samples)).await?;
         let counters = ledger.counters().await?;
 
@@ -216,6 +243,7 @@ impl Server {
             catalog: catalog.clone(),
             desk: desk.clone(),
         };
+        let files = Arc::new(Semaphore::new(FILES_AT_ONCE_MAX));
         let parts = Parts {
             engine,
             ledger,
@@ -228,8 +256,26 @@ impl Server {
             counters,
             origin,
             say,
+            desk: desk.clone(),
+            room: room.clone(),
+            uploads: uploads.clone(),
+            files: files.clone(),
         };
-        let porch = Arc::new(Porch { identity, catalog, blobs, desk, traffic, members, present: Present::default() });
+        let porch = Arc::new(Porch {
+            identity,
+            catalog,
+            blobs,
+            desk,
+            traffic,
+            members,
+            present: Present::default(),
+            gate: Gate::new(gate::Bounds::default()),
+            budget: Budget::default(),
+            rates: Rates::default(),
+            uploads,
+            files,
+            room,
+        });
         Ok(Server { parts, press, first, questions, endpoint, http, porch, mender, damaged, is_new, _lock: lock })
     }
 
@@ -268,6 +314,61 @@ impl Server {
         let _ = tokio::time::timeout(GOODBYE_MAX, endpoint.wait_idle()).await;
         ended
     }
+}
+
+/// How long a start waits for a ledger that another program has locked.
+const LOCKED_MAX: Duration = Duration::from_secs(60);
+/// How often it tries.
+const LOCKED_AGAIN: Duration = Duration::from_millis(250);
+
+/// Opens the ledger, waiting for a lock that another program holds. A disk without room is made some: the reserve is for
+/// this.
+async fn open_ledger(
+    state: &StateFolder,
+    run: &RunIdentity,
+    found: Found,
+    key: DeviceId,
+    room: &Room,
+    say: &Say,
+) -> Result<SqliteLedger, ServeError> {
+    let (begun, mut is_told) = (Instant::now(), false);
+    loop {
+        let error = match look_and_open(state, run, found, key).await {
+            Err(ServeError::Ledger(error)) if error.may_pass() => error,
+            opened => return opened,
+        };
+        let is_locked = matches!(error, LedgerError::Locked);
+        if !(is_locked || room.give_up_for_start()) || begun.elapsed() > LOCKED_MAX {
+            return Err(error.into());
+        }
+        if is_locked {
+            if !std::mem::replace(&mut is_told, true) {
+                say("waiting   the ledger is locked by another program; close it, or wait");
+            }
+            tokio::time::sleep(LOCKED_AGAIN).await;
+        }
+    }
+}
+
+/// Nothing is written before the ledger of a run that is there was looked at: whether it is whole, of this folder, and of
+/// this key.
+async fn look_and_open(
+    state: &StateFolder,
+    run: &RunIdentity,
+    found: Found,
+    key: DeviceId,
+) -> Result<SqliteLedger, ServeError> {
+    if found == Found::Run {
+        look::check(&state.ledger(), look::Depth::Quick).await?;
+        let looked = look::look(&state.ledger()).await?;
+        state.check_ledger(&looked)?;
+        if let Some(known) = looked.key.map(DeviceId).filter(|known| *known != key) {
+            return Err(LedgerError::OtherKey(known.short()).into());
+        }
+    }
+    let ledger = SqliteLedger::create_or_open(&state.ledger(), run, wall_now().unix_ms / 1000).await?;
+    ledger.adopt_key(key).await?;
+    Ok(ledger)
 }
 
 /// What the calendar says.

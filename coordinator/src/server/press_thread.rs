@@ -1,18 +1,29 @@
 //! The press on its thread: orders in, in their order; versions out. It never waits for the event loop, so the loop may
 //! wait for it.
 
+use super::{
+    room::Room,
+    trouble::{Troubles, Who},
+};
 use crate::{
     engine::event::{MergeOrder, Published},
-    store::{Press, PressError},
+    store::{BlobError, Press, PressError},
 };
 use nightjar_shared::ids::Version;
-use std::thread::JoinHandle;
+use std::{sync::Arc, thread::JoinHandle, time::Duration};
 use tokio::sync::mpsc;
 
 /// Orders that wait; more hold up the event loop.
 const ORDERS_MAX: usize = 256;
 /// One version is made at a time, and one failure ends the thread: neither ever waits for a place.
 const RESULTS_MAX: usize = 2;
+
+/// How long the press waits before it tries again what may pass, at first and at most.
+const AGAIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
+/// How often it looks whether anybody still waits for it.
+const LOOK: Duration = Duration::from_millis(100);
+/// A blob that reads as damaged is read again so many times: it may be the way from the disk that is.
+const DAMAGED_AGAIN_MAX: u32 = 3;
 
 /// What the press is to do.
 pub enum Order {
@@ -30,16 +41,17 @@ pub enum Order {
 type Outcome = Result<Published, PressError>;
 
 /// Starts the thread; it ends when no more orders can come, or after a failure.
-pub fn start(mut press: Press) -> (JoinHandle<()>, mpsc::Sender<Order>, mpsc::Receiver<Outcome>) {
+pub fn start(
+    mut press: Press,
+    troubles: Arc<Troubles>,
+    room: Arc<Room>,
+) -> (JoinHandle<()>, mpsc::Sender<Order>, mpsc::Receiver<Outcome>) {
     let (orders, mut queue) = mpsc::channel(ORDERS_MAX);
     let (outcomes, published) = mpsc::channel(RESULTS_MAX);
     let work = move || {
         // Once nobody waits for versions any more, what is left in the queue is left to the next start.
         while let Some(order) = queue.blocking_recv().filter(|_| !outcomes.is_closed()) {
-            let outcome = match order {
-                Order::Merge(order) => press.merge(&order).map(|()| None),
-                Order::Publish { version, keyframe } => press.publish(version, keyframe).map(Some),
-            };
+            let Some(outcome) = carry_out(&mut press, &order, &troubles, &room, || outcomes.is_closed()) else { return };
             let failed = outcome.is_err();
             if let Some(outcome) = outcome.transpose()
                 && (outcomes.blocking_send(outcome).is_err() || failed)
@@ -49,6 +61,49 @@ pub fn start(mut press: Press) -> (JoinHandle<()>, mpsc::Sender<Order>, mpsc::Re
         }
     };
     (std::thread::spawn(work), orders, published)
+}
+
+/// Carries out an order, again and again where what is in the way may pass; `None` once nobody waits for it.
+fn carry_out(
+    press: &mut Press,
+    order: &Order,
+    troubles: &Troubles,
+    room: &Room,
+    is_over: impl Fn() -> bool,
+) -> Option<Result<Option<Published>, PressError>> {
+    let (mut wait, mut damaged) = (AGAIN[0], 0);
+    loop {
+        let outcome = match order {
+            Order::Merge(order) => press.merge(order).map(|()| None),
+            // What does not fit is not begun: its first part would take the room that deltas need.
+            Order::Publish { keyframe, .. } if !room.fits(press.version_bytes(*keyframe)) => {
+                Err(PressError::Blob(BlobError::DiskFull))
+            }
+            Order::Publish { version, keyframe } => press.publish(*version, *keyframe).map(Some),
+        };
+        let error = match outcome {
+            Err(error) if error.may_pass() => error,
+            Err(error @ PressError::Blob(BlobError::Corrupt(_))) if damaged < DAMAGED_AGAIN_MAX => {
+                damaged += 1;
+                error
+            }
+            outcome => {
+                troubles.set(Who::Press, None);
+                return Some(outcome);
+            }
+        };
+        tracing::warn!(%error, "the press tries again");
+        troubles.set(Who::Press, Some(format!("no version can be made: {error}")));
+        let mut waited = Duration::ZERO;
+        while waited < wait {
+            if is_over() {
+                return None;
+            }
+            std::thread::sleep(LOOK);
+            waited += LOOK;
+        }
+        wait = (wait * 2).min(AGAIN[1]);
+    }
 }
 
 /// Waits for the order at hand.

@@ -2,7 +2,7 @@
 
 use super::tls::{self, TlsError};
 use crate::identity::Identity;
-use nightjar_shared::wire::limits::{CONNECTIONS_MAX, STREAMS_PER_CONNECTION_MAX};
+use nightjar_shared::wire::limits::{CONTROL_WINDOW_BYTES, STRANGER_WINDOW_BYTES, STRANGERS_MAX, TRANSFER_WINDOW_BYTES};
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
@@ -10,17 +10,15 @@ use std::{
     io,
     net::{SocketAddr, UdpSocket},
     sync::Arc,
-    time::Duration,
 };
 
-/// A connection that is silent for this long is over. Devices that stay keep it alive.
+/// A connection that is silent for this long is over. Devices that stay keep it alive; this side never does, or it would
+/// hold those who only came to take a place.
 const IDLE_MS: u32 = 30_000;
-/// Bytes in flight on one stream: enough for 10 MB/s at 100 ms.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-/// Bytes in flight on all streams of a connection.
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-/// Handshakes under way at once.
-const HANDSHAKES_MAX: usize = 1024;
+/// Bytes of a connection that begins, before it is looked at: its first packets.
+const INCOMING_BYTES_MAX: u64 = 16 << 10;
+/// The same, of all of them.
+const INCOMING_BYTES_MAX_OF_ALL: u64 = 4 << 20;
 
 /// An endpoint that cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +52,8 @@ pub fn endpoint(address: SocketAddr, identity: &Identity) -> Result<Endpoint, En
     let socket = UdpSocket::bind(address).map_err(failed)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls::server_config(identity)?));
     config.transport_config(Arc::new(transport()));
-    config.max_incoming(HANDSHAKES_MAX);
+    config.max_incoming(STRANGERS_MAX);
+    config.incoming_buffer_size(INCOMING_BYTES_MAX).incoming_buffer_size_total(INCOMING_BYTES_MAX_OF_ALL);
     Endpoint::new(endpoint_config(identity), Some(config), socket, Arc::new(TokioRuntime)).map_err(failed)
 }
 
@@ -71,38 +70,16 @@ fn endpoint_config(identity: &Identity) -> EndpointConfig {
     config
 }
 
+/// As a connection begins: a stranger's. [`super::guest`] widens it after a valid hello, and while blobs travel.
 fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
-        .max_concurrent_bidi_streams(STREAMS_PER_CONNECTION_MAX.into())
+        .max_concurrent_bidi_streams(1u32.into())
         .max_concurrent_uni_streams(0u32.into())
         .datagram_receive_buffer_size(None)
-        .stream_receive_window(STREAM_WINDOW_BYTES.into())
-        .receive_window(CONNECTION_WINDOW_BYTES.into())
-        .send_window(u64::from(CONNECTION_WINDOW_BYTES))
-        .keep_alive_interval(Some(Duration::from_millis(u64::from(IDLE_MS) / 3)))
+        .stream_receive_window(TRANSFER_WINDOW_BYTES.into())
+        .receive_window(STRANGER_WINDOW_BYTES.into())
+        .send_window(u64::from(CONTROL_WINDOW_BYTES))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS))));
     transport
-}
-
-/// What to do with a connection that begins, by how many there are already.
-pub enum Admission {
-    /// Let it in.
-    Accept,
-    /// Let it prove its address first, at no cost to us: from half the bound on, so that forged addresses do not take
-    /// the places of real ones.
-    Prove,
-    /// There is no place.
-    Refuse,
-}
-
-/// See [`Admission`].
-pub fn admission(open: usize, address_is_proven: bool) -> Admission {
-    if open >= CONNECTIONS_MAX {
-        Admission::Refuse
-    } else if open >= CONNECTIONS_MAX / 2 && !address_is_proven {
-        Admission::Prove
-    } else {
-        Admission::Accept
-    }
 }

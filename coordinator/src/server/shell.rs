@@ -1,13 +1,20 @@
 //! The event loop: it owns the engine, hands it whatever happens, and performs its actions in order. Merging and
 //! publishing run on a thread of their own, in order too; deltas are measured beside it. Every wait is in `run`.
 
+mod patience;
+mod sweep;
+
 use super::{
     catalog::Catalog,
-    desk::{Glance, Question, Request},
+    desk::{Desk, Glance, Question, Request},
     history::{History, thinned},
     members::Members,
     press_thread::{self, Order},
+    room::{Room, RoomNow},
+    standing::Standing,
     stream::Traffic,
+    trouble::Troubles,
+    uploads::Uploads,
     wall_now,
 };
 use crate::{
@@ -22,11 +29,14 @@ use nightjar_shared::{
     ids::DeviceId,
     run_spec::RunSpec,
     time::Mono,
-    wire::{DeltaOffer, Refusal, RefusalCode, UploadFrom, coordinator_message as answer, limits::QUEUE_EVENTS_MAX},
+    wire::{
+        DeltaOffer, LeaseReturn, Refusal, RefusalCode, UploadFrom, coordinator_message as answer, device_message as ask,
+        limits::QUEUE_EVENTS_MAX,
+    },
 };
 use std::{collections::HashMap, future::Future, pin::pin, sync::Arc, time::Duration};
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
@@ -40,6 +50,8 @@ const POINTS_MAX: usize = 500;
 const RETRY: Duration = Duration::from_secs(10);
 /// Wakes the loop up where the engine waits for nothing.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
+/// How often uploads that belong to no lease are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
 /// Why the coordinator cannot go on. Nothing that was acknowledged is lost.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +62,9 @@ pub enum ShellError {
     /// A version could not be made.
     #[error("a version could not be made: {0}")]
     Press(#[from] PressError),
-    /// Uploads cannot be stored.
-    #[error(transparent)]
-    Blob(#[from] BlobError),
+    /// The person or the system wants an end, and something was being waited for. It is no fault.
+    #[error("the coordinator was stopped")]
+    Stopped,
     /// The thread that merges is gone.
     #[error("the thread that merges has ended unexpectedly; start again, nothing was lost")]
     PressGone,
@@ -85,6 +97,21 @@ pub struct Parts {
     pub origin: Instant,
     /// Tells the person at the terminal what happens.
     pub say: Say,
+    /// Where questions come from.
+    pub desk: Desk,
+    /// Room on the disk.
+    pub room: Arc<Room>,
+    /// What is uploaded for which lease.
+    pub uploads: Arc<Uploads>,
+    /// Places for those who read or write files.
+    pub files: Arc<Semaphore>,
+}
+
+/// A device that waits for an answer.
+struct Waiting {
+    answer: oneshot::Sender<answer::Body>,
+    /// Who it is, if it has offered a delta.
+    offered_by: Option<DeviceId>,
 }
 
 /// A delta that was measured, or could not be.
@@ -100,8 +127,16 @@ struct Shell {
     orders: mpsc::Sender<Order>,
     measurements: mpsc::Sender<Measurement>,
     measuring: Arc<Semaphore>,
-    waiting: HashMap<ReplyTo, oneshot::Sender<answer::Body>>,
+    questions: mpsc::Receiver<Question>,
+    stopping: watch::Receiver<bool>,
+    waiting: HashMap<ReplyTo, Waiting>,
     last_reply: u64,
+    standing: Standing,
+    troubles: Arc<Troubles>,
+    /// What the person at the terminal was told last of what is waited for.
+    told: Option<String>,
+    /// The disk when it was last looked at.
+    looked: Option<(Instant, RoomNow)>,
     /// Said once the first version stands.
     ready: Option<String>,
 }
@@ -111,47 +146,81 @@ pub async fn run(
     parts: Parts,
     press: Press,
     first: Vec<Action>,
-    mut questions: mpsc::Receiver<Question>,
+    questions: mpsc::Receiver<Question>,
     ready: String,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ShellError> {
-    let (thread, orders, mut published) = press_thread::start(press);
+    let (tell, stopping) = watch::channel(false);
+    let mut work = pin!(until_stopped(parts, press, first, questions, ready, stopping));
+    tokio::select! {
+        ended = &mut work => return ended,
+        () = stop => {}
+    }
+    tell.send_replace(true);
+    match work.await {
+        Err(ShellError::Stopped) => Ok(()),
+        ended => ended,
+    }
+}
+
+async fn until_stopped(
+    parts: Parts,
+    press: Press,
+    first: Vec<Action>,
+    questions: mpsc::Receiver<Question>,
+    ready: String,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), ShellError> {
+    let troubles = Arc::new(Troubles::default());
+    let (thread, orders, mut published) = press_thread::start(press, troubles.clone(), parts.room.clone());
     let (measurements, mut measured) = mpsc::channel(QUEUE_EVENTS_MAX);
     let mut shell = Shell {
         parts,
         orders,
         measurements,
         measuring: Arc::new(Semaphore::new(MEASURING_MAX)),
+        questions,
+        stopping,
         waiting: HashMap::new(),
         last_reply: 0,
+        standing: Standing::default(),
+        troubles,
+        told: None,
+        looked: None,
         ready: Some(ready),
     };
     let mut counters_due = interval(COUNTERS_EVERY);
     counters_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut stop = pin!(stop);
-    shell.perform(first).await?;
-    loop {
-        shell.say_ready_once();
-        tokio::select! {
-            () = &mut stop => break,
-            Some(question) = questions.recv() => shell.question(question).await?,
-            Some(measurement) = measured.recv() => shell.measured(measurement).await?,
-            version = published.recv() => {
-                let version = version.ok_or(ShellError::PressGone)??;
-                shell.parts.catalog.publish(&version);
-                shell.happened(Event::Published(version)).await?;
+    let mut sweep_due = interval(SWEEP_EVERY);
+    let ended = async {
+        shell.perform(first).await?;
+        loop {
+            shell.say_ready_once();
+            let deadline = shell.next_deadline();
+            tokio::select! {
+                _ = shell.stopping.changed() => return Ok(()),
+                Some(question) = shell.questions.recv() => shell.question(question).await?,
+                Some(measurement) = measured.recv() => shell.measured(measurement).await?,
+                version = published.recv() => {
+                    let version = version.ok_or(ShellError::PressGone)??;
+                    shell.parts.catalog.publish(&version);
+                    shell.happened(Event::Published(version)).await?;
+                }
+                () = sleep_until(deadline) => shell.happened(Event::Tick).await?,
+                _ = counters_due.tick() => shell.write_counters().await?,
+                _ = sweep_due.tick() => shell.sweep_strays(),
             }
-            () = sleep_until(shell.next_deadline()) => shell.happened(Event::Tick).await?,
-            _ = counters_due.tick() => shell.write_counters().await?,
         }
-    }
-    shell.write_counters().await?;
+    };
+    let ended: Result<(), ShellError> = ended.await;
+    // Whatever the end, what is stored is closed in order.
+    let written = if ended.is_ok() { shell.write_counters().await } else { Ok(()) };
     // The order at hand is carried out; those that wait are in the ledger, and are carried out after the next start.
     published.close();
     drop(shell.orders);
     press_thread::join(thread).await;
     shell.parts.ledger.close().await;
-    Ok(())
+    ended.and(written)
 }
 
 impl Shell {
@@ -177,7 +246,7 @@ impl Shell {
         for action in actions {
             match action {
                 Action::Commit(records) => {
-                    self.parts.ledger.commit(&records).await?;
+                    self.commit(&records).await?;
                     records.iter().for_each(|record| self.tell(record));
                 }
                 Action::Reply { to, body } => self.reply(to, body),
@@ -193,28 +262,48 @@ impl Shell {
         match question {
             Question::Request(request) => {
                 let Request { device, body, invite, answer } = *request;
-                self.last_reply += 1;
-                let reply_to = ReplyTo(self.last_reply);
-                self.waiting.insert(reply_to, answer);
+                if let Some(refusal) = self.not_now(device, &body) {
+                    drop(answer.send(answer::Body::Refusal(refusal)));
+                    return Ok(());
+                }
+                let offered_by = matches!(body, ask::Body::DeltaOffer(_)).then_some(device);
+                let reply_to = self.next_reply();
+                self.waiting.insert(reply_to, Waiting { answer, offered_by });
                 self.happened(Event::Asked { device, reply_to, body, invite }).await
             }
             Question::MayUpload { device, lease, bytes, answer } => {
-                // Who asked may be gone by now; here and below that is no fault.
-                let _ = answer.send(self.parts.engine.accepts_upload(device, lease, bytes));
+                let is_welcome = self.parts.engine.accepts_upload(device, lease, bytes);
+                let gone = || Refusal::lease_gone("The lease has ended, or what was offered is no delta of this model.");
+                drop(answer.send(is_welcome.then_some(()).ok_or_else(gone)));
                 Ok(())
+            }
+            Question::GiveUp { device, lease, generation } => {
+                let why = "What was uploaded for it came to nothing too often.";
+                self.standing.refused(device, why, Instant::now().into_std());
+                let body = LeaseReturn { lease_id: lease.0, generation: generation.0, why: why.into() };
+                // Nobody waits for the answer.
+                let reply_to = self.next_reply();
+                self.happened(Event::Asked { device, reply_to, body: ask::Body::LeaseReturn(body), invite: None }).await
             }
             Question::Glance(answer) => {
-                let _ = answer.send(self.glance());
+                drop(answer.send(self.glance()));
                 Ok(())
             }
-            Question::DiskFull(error) => Err(error.into()),
             Question::BlobLost(hash) => self.happened(Event::BlobLost(hash)).await,
         }
     }
 
-    fn reply(&mut self, to: ReplyTo, body: answer::Body) {
-        if let Some(answer) = self.waiting.remove(&to) {
-            let _ = answer.send(body);
+    fn next_reply(&mut self) -> ReplyTo {
+        self.last_reply += 1;
+        ReplyTo(self.last_reply)
+    }
+
+    fn reply(&mut self, to: ReplyTo, mut body: answer::Body) {
+        if let Some(Waiting { answer, offered_by }) = self.waiting.remove(&to) {
+            if let Some(device) = offered_by {
+                self.standing.answered(device, &mut body, Instant::now().into_std());
+            }
+            drop(answer.send(body));
         }
     }
 
@@ -264,17 +353,33 @@ impl Shell {
             counters: Counters { bytes_up: self.parts.counters.bytes_up + up, bytes_down: self.parts.counters.bytes_down + down },
             losses: thinned(&self.parts.history.losses, POINTS_MAX),
             versions: thinned(&self.parts.history.versions, POINTS_MAX),
+            disk: self.parts.room.look(),
+            trouble: self.trouble(),
         }
     }
 
+    /// Writes how much has travelled; where the ledger does not take it now, it is written next time.
     async fn write_counters(&mut self) -> Result<(), ShellError> {
+        self.look();
+        self.tell_troubles();
         let (up, down) = self.parts.traffic.take();
-        if up + down > 0 {
-            self.parts.counters.bytes_up += up;
-            self.parts.counters.bytes_down += down;
-            self.parts.ledger.add_counters(up, down).await?;
+        if up + down == 0 || self.parts.room.is_full() {
+            self.parts.traffic.put_back(up, down);
+            return Ok(());
         }
-        Ok(())
+        match self.parts.ledger.add_counters(up, down).await {
+            Ok(()) => {
+                self.parts.counters.bytes_up += up;
+                self.parts.counters.bytes_down += down;
+                Ok(())
+            }
+            Err(error) if error.may_pass() => {
+                tracing::warn!(%error, "the counters are written later");
+                self.parts.traffic.put_back(up, down);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn say_ready_once(&mut self) {
@@ -286,6 +391,7 @@ impl Shell {
     /// Tells people and the pages what is now in the ledger.
     fn tell(&mut self, record: &Record) {
         self.parts.history.add(record);
+        self.parts.uploads.note(record).into_iter().for_each(|rubbish| self.clear_away(rubbish));
         match record {
             Record::Version(version) => {
                 let status = self.parts.engine.status();

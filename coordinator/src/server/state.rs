@@ -1,5 +1,6 @@
 //! The state folder: whose it is, one coordinator at a time has it, and what no fact in the ledger names is cleared away.
 
+use super::room::RESERVE_FILE;
 use crate::{
     identity,
     store::{BlobError, Blobs, Facts, LedgerError, look::Look},
@@ -19,7 +20,8 @@ use std::{
 
 const LEDGER: &str = "ledger.sqlite";
 /// All that a state folder has besides its mark.
-const FILES: [&str; 6] = ["lock", identity::FILE, LEDGER, "ledger.sqlite-wal", "ledger.sqlite-shm", "ledger.sqlite-journal"];
+const FILES: [&str; 7] =
+    ["lock", identity::FILE, RESERVE_FILE, LEDGER, "ledger.sqlite-wal", "ledger.sqlite-shm", "ledger.sqlite-journal"];
 const FOLDERS: [&str; 3] = ["blobs", "checkpoints", "incoming"];
 
 /// A state folder that cannot be used.
@@ -146,6 +148,11 @@ impl StateFolder {
         // Now that nobody else changes it.
         let found = find(folder)?;
         Ok((state, lock, found))
+    }
+
+    /// Whether a run has begun in a folder.
+    pub fn has_ledger(folder: &Path) -> bool {
+        folder.join(LEDGER).exists()
     }
 
     /// Takes the folder for this process alone.

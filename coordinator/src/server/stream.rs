@@ -1,10 +1,11 @@
 //! One stream of a device, both directions: framed messages and raw bytes, each with a bound and a time limit, and every
 //! byte counted.
 
+use super::guest::Budget;
 use nightjar_shared::wire::{
     close::CloseCode,
     frame::{self, FrameError},
-    limits::{CHUNK_BYTES, MESSAGE_BYTES_MAX},
+    limits::{CHUNK_BYTES, PIECE_S_MAX, TRANSFER_WINDOW_BYTES},
 };
 use prost::Message;
 use quinn::{ReadError, ReadExactError, RecvStream, SendStream, WriteError};
@@ -18,10 +19,8 @@ use std::{
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// Longest silence in the midst of a message or a blob.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// Longest time that a message or chunk may take: a slower link could not train anyway.
-const PIECE_MAX: Duration = Duration::from_secs(120);
+/// Longest time that a message or a chunk may take, either way.
+const PIECE_MAX: Duration = Duration::from_secs(PIECE_S_MAX);
 
 /// Why a stream ends before all is said.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +83,12 @@ impl Traffic {
         (self.up.swap(0, Ordering::Relaxed), self.down.swap(0, Ordering::Relaxed))
     }
 
+    /// What was taken could not be written down: it is taken again later.
+    pub fn put_back(&self, up: u64, down: u64) {
+        self.up.fetch_add(up, Ordering::Relaxed);
+        self.down.fetch_add(down, Ordering::Relaxed);
+    }
+
     /// Bytes from and to devices.
     pub fn peek(&self) -> (u64, u64) {
         (self.up.load(Ordering::Relaxed), self.down.load(Ordering::Relaxed))
@@ -94,6 +99,7 @@ impl Traffic {
 pub struct Up {
     stream: RecvStream,
     traffic: Arc<Traffic>,
+    budget: Budget,
 }
 
 /// What the device is sent.
@@ -103,8 +109,9 @@ pub struct Down {
 }
 
 /// A stream's two directions.
-pub fn split(down: SendStream, up: RecvStream, traffic: &Arc<Traffic>) -> (Up, Down) {
-    (Up { stream: up, traffic: traffic.clone() }, Down { stream: down, traffic: traffic.clone() })
+pub fn split(down: SendStream, up: RecvStream, traffic: &Arc<Traffic>, budget: &Budget) -> (Up, Down) {
+    let up = Up { stream: up, traffic: traffic.clone(), budget: budget.clone() };
+    (up, Down { stream: down, traffic: traffic.clone() })
 }
 
 async fn within<T, E: Into<StreamError>>(limit: Duration, read: impl Future<Output = Result<T, E>>) -> Result<T, StreamError> {
@@ -113,21 +120,25 @@ async fn within<T, E: Into<StreamError>>(limit: Duration, read: impl Future<Outp
 
 impl Up {
     /// The stream's first message; one that does not come soon is not waited for.
-    pub async fn first_message<M: Message + Default>(&mut self) -> Result<M, StreamError> {
-        within(SILENCE_MAX, self.message()).await?.ok_or(StreamError::Gone)
+    pub async fn first_message<M: Message + Default>(&mut self, most: usize) -> Result<M, StreamError> {
+        within(PIECE_MAX, self.message(most)).await?.ok_or(StreamError::Gone)
     }
 
-    /// The next message, however long the device is silent before it; `None` where the device has ended the stream.
-    pub async fn message<M: Message + Default>(&mut self) -> Result<Option<M>, StreamError> {
+    /// The next message, of at most so many bytes, however long the device is silent before it; `None` where the device
+    /// has ended the stream.
+    pub async fn message<M: Message + Default>(&mut self, most: usize) -> Result<Option<M>, StreamError> {
         let mut prefix = [0; 4];
         let Some(n) = self.stream.read(&mut prefix).await? else { return Ok(None) };
+        let budget = self.budget.clone();
         let body = within(PIECE_MAX, async {
             self.exactly(&mut prefix[n..]).await?;
-            let mut body = vec![0; frame::length(prefix, MESSAGE_BYTES_MAX)?];
+            let length = frame::length(prefix, most)?;
+            let room = budget.for_message(length).await?;
+            let mut body = vec![0; length];
             self.exactly(&mut body).await?;
-            Ok::<_, StreamError>(body)
+            Ok::<_, StreamError>((body, room))
         });
-        let body = body.await?;
+        let (body, _room) = body.await?;
         self.traffic.up.fetch_add(4 + body.len() as u64, Ordering::Relaxed);
         Ok(Some(frame::decode(&body)?))
     }
@@ -149,8 +160,7 @@ impl Up {
             if filled == chunk.len() {
                 break Ok(());
             }
-            let until = latest.min(Instant::now() + SILENCE_MAX);
-            match timeout_at(until, self.stream.read(&mut chunk[filled..])).await {
+            match timeout_at(latest, self.stream.read(&mut chunk[filled..])).await {
                 Ok(Ok(Some(n))) => filled += n,
                 Ok(Ok(None)) => break Ok(()),
                 Ok(Err(error)) => break Err(error.into()),
@@ -174,6 +184,16 @@ impl Down {
         within(PIECE_MAX, self.stream.write_all(bytes)).await?;
         self.traffic.down.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Says that this was all, and waits until the device has it: so many bytes of it may still be on their way.
+    pub async fn finish_and_drain(mut self, bytes: u64) -> Result<(), StreamError> {
+        // Fails only where the device has reset the stream: then nobody waits for its end.
+        let _ = self.stream.finish();
+        // Whether it was received or given up is the device's affair; that it takes for ever is not.
+        let drained = async { Ok::<_, StreamError>(drop(self.stream.stopped().await)) };
+        let pieces = bytes.div_ceil(CHUNK_BYTES as u64).clamp(1, u64::from(TRANSFER_WINDOW_BYTES) / CHUNK_BYTES as u64);
+        within(PIECE_MAX * pieces as u32, drained).await
     }
 
     /// Says that this was all.

@@ -1,51 +1,69 @@
 //! Blobs on their way: shards and versions down, deltas up, each from any offset on. Nothing is held in memory but one
-//! chunk a stream.
+//! chunk a stream and what QUIC has in flight, both paid for from one budget; nothing holds a thread but a read or a write.
 
 use super::{
-    catalog::Catalog,
-    desk::Desk,
+    connection::Porch,
+    guest::{Guest, Way},
     stream::{Down, StreamError, Up},
+    uploads::Writing,
 };
-use crate::store::{BlobError, Blobs};
+use crate::store::BlobError;
 use nightjar_shared::{
-    ids::{BlobHash, DeviceId, LeaseId},
+    ids::{BlobHash, LeaseId},
     wire::{BlobGet, BlobHead, BlobPut, BlobStored, Refusal, RefusalAction, RefusalCode, limits::CHUNK_BYTES},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::Semaphore, time::Instant};
 
 /// After how long a device may try again what failed here.
 const RETRY: Duration = Duration::from_secs(10);
+/// The same, where somebody has to make room on the disk first.
+const FULL_RETRY: Duration = Duration::from_secs(60);
 
-/// Runs what blocks on the disk where it does not hold up other streams.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StreamError> {
+/// Runs what blocks on the disk where it does not hold up other streams: few at once, or each stream would take a thread.
+pub async fn blocking<T: Send + 'static>(
+    files: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StreamError> {
+    // The semaphore is never closed.
+    let _place = files.clone().acquire_owned().await;
     tokio::task::spawn_blocking(work).await.map_err(|error| StreamError::Internal(error.to_string()))
 }
 
 /// Answers a `BlobGet`.
-pub async fn get(catalog: &Catalog, is_enrolled: bool, request: BlobGet, mut down: Down) -> Result<(), StreamError> {
-    let found = BlobHash::from_bytes(&request.hash).and_then(|hash| catalog.get(hash));
-    let refusal = match &found {
-        _ if !is_enrolled => {
-            Some(Refusal::with(RefusalCode::Invite, RefusalAction::HelloAgain, "This device is not enrolled in the run."))
+pub async fn get(guest: &Arc<Guest>, porch: &Porch, request: BlobGet, mut down: Down) -> Result<(), StreamError> {
+    let found = BlobHash::from_bytes(&request.hash).and_then(|hash| porch.catalog.get(hash));
+    let refuse = |code, action, sentence: &str| Some(Refusal::with(code, action, sentence));
+    let mut refusal = match &found {
+        _ if !porch.members.has(guest.device) => {
+            refuse(RefusalCode::Invite, RefusalAction::HelloAgain, "This device is not enrolled in the run.")
         }
-        None => Some(Refusal::with(RefusalCode::NotFound, RefusalAction::DropLease, "The coordinator has no such blob.")),
+        _ if !guest.is_greeted() => {
+            refuse(RefusalCode::StaleGeneration, RefusalAction::HelloAgain, "A hello comes before anything else.")
+        }
+        None => refuse(RefusalCode::NotFound, RefusalAction::DropLease, "The coordinator has no such blob."),
         Some(entry) if request.offset > entry.bytes => {
-            Some(Refusal::with(RefusalCode::Limit, RefusalAction::DropLease, "The blob ends before the offset asked for."))
+            refuse(RefusalCode::Limit, RefusalAction::DropLease, "The blob ends before the offset asked for.")
         }
         Some(_) => None,
     };
-    let refusal = match (&found, refusal) {
-        (Some(entry), None) => {
-            let entry = entry.clone();
-            let is_sound = blocking(move || entry.is_sound()).await?;
+    if let (Some(entry), None) = (&found, &refusal) {
+        let entry = entry.clone();
+        if !blocking(&porch.files, move || entry.is_sound()).await? {
             let why = "The coordinator's copy is damaged; it is being made anew.";
-            (!is_sound).then(|| Refusal::retry(RefusalCode::Internal, why, RETRY))
+            refusal = Some(Refusal::retry(RefusalCode::Internal, why, RETRY));
         }
-        (_, refusal) => refusal,
-    };
+    }
     let bytes = found.as_ref().map_or(0, |entry| entry.bytes);
-    down.message(&BlobHead { bytes, offset: request.offset, refusal: refusal.clone() }).await?;
-    if let (Some(entry), None) = (found, refusal) {
+    let mut pass = None;
+    if refusal.is_none() {
+        match guest.pass(Way::Down, bytes - request.offset, &porch.budget).await {
+            Ok(room) => pass = Some(room),
+            Err(busy) => refusal = Some(busy),
+        }
+    }
+    down.message(&BlobHead { bytes, offset: request.offset, refusal }).await?;
+    if let (Some(entry), Some(_pass)) = (found, pass) {
         let mut at = request.offset;
         let mut hasher = (at == 0).then(blake3::Hasher::new);
         while at < bytes {
@@ -57,7 +75,7 @@ pub async fn get(catalog: &Catalog, is_enrolled: bool, request: BlobGet, mut dow
                 }
                 chunk
             };
-            let chunk = blocking(read).await?.map_err(|e| StreamError::Internal(e.to_string()))?;
+            let chunk = blocking(&porch.files, read).await?.map_err(|e| StreamError::Internal(e.to_string()))?;
             if chunk.is_empty() {
                 return Err(StreamError::Internal("a blob's file is shorter than the ledger says".into()));
             }
@@ -69,117 +87,182 @@ pub async fn get(catalog: &Catalog, is_enrolled: bool, request: BlobGet, mut dow
         }
         // The device finds out by itself; for the next one the blob is made anew.
         if hasher.is_some_and(|hasher| !entry.is(hasher.finalize())) {
-            blocking(move || entry.look_again()).await?;
+            blocking(&porch.files, move || entry.look_again()).await?;
         }
+        // What is not acknowledged yet is still in this process's memory.
+        return down.finish_and_drain(bytes - request.offset).await;
     }
     down.finish();
     Ok(())
 }
 
-/// Answers a `BlobPut`: only the delta of the device's own open lease is taken, and only of the length that a delta of this
-/// model has.
-pub async fn put(
-    device: DeviceId,
-    blobs: &Blobs,
-    desk: &Desk,
-    request: BlobPut,
-    mut up: Up,
-    mut down: Down,
-) -> Result<(), StreamError> {
+/// Answers a `BlobPut`: only the delta of the device's own open lease is taken, only of the length that a delta of this
+/// model has, and only if it fits on the disk.
+pub async fn put(guest: &Arc<Guest>, porch: &Porch, request: BlobPut, mut up: Up, mut down: Down) -> Result<(), StreamError> {
     let blob = request.blob.unwrap_or_default();
     let hash = blob.name().ok_or(StreamError::OutOfTurn("an upload without a blob's name"))?;
-    if !desk.may_upload(device, LeaseId(request.lease_id), blob.bytes).await? {
-        let refusal = Refusal::lease_gone("The lease has ended, or what was offered is no delta of this model.");
-        down.message(&BlobHead { bytes: blob.bytes, offset: 0, refusal: Some(refusal) }).await?;
-        down.finish();
-        return Ok(());
-    }
-    let refusal = match receive(hash, blob.bytes, blobs, &mut up, &mut down).await? {
-        Ok(()) => None,
-        Err(Fault { error, resumed }) => Some(refusal_for(error, resumed, desk).await),
+    let upload = Upload { guest, porch, hash, lease: LeaseId(request.lease_id), bytes: blob.bytes };
+    let begun = match porch.desk.may_upload(guest.device, upload.lease, blob.bytes).await? {
+        Ok(()) => upload.begin().await?,
+        Err(refusal) => Err(refusal),
     };
+    let (writing, have) = match begun {
+        Ok(begun) => begun,
+        Err(refusal) => {
+            down.message(&BlobHead { bytes: blob.bytes, offset: 0, refusal: Some(refusal) }).await?;
+            down.finish();
+            return Ok(());
+        }
+    };
+    let pass = match guest.pass(Way::Up, blob.bytes - have, &porch.budget).await {
+        Ok(pass) => pass,
+        Err(busy) => {
+            down.message(&BlobHead { bytes: blob.bytes, offset: 0, refusal: Some(busy) }).await?;
+            down.finish();
+            return Ok(());
+        }
+    };
+    down.message(&BlobHead { bytes: blob.bytes, offset: have, refusal: None }).await?;
+    let refusal = match upload.receive(&writing, have, &mut up).await? {
+        Ok(()) => None,
+        Err(error) => {
+            let refusal = upload.refusal_for(error, have > 0, &writing).await;
+            drop(writing);
+            upload.give_up_hopeless().await;
+            Some(refusal)
+        }
+    };
+    drop(pass);
     down.message(&BlobStored { refusal }).await?;
     down.finish();
     Ok(())
 }
 
-/// An upload that failed on this side's disk, or whose bytes are not those of its name.
-struct Fault {
-    error: BlobError,
-    /// Whether it had gone on from bytes that an earlier stream left here.
-    resumed: bool,
-}
-
-async fn receive(
+/// One delta that comes in.
+struct Upload<'a> {
+    guest: &'a Arc<Guest>,
+    porch: &'a Porch,
     hash: BlobHash,
+    lease: LeaseId,
     bytes: u64,
-    blobs: &Blobs,
-    up: &mut Up,
-    down: &mut Down,
-) -> Result<Result<(), Fault>, StreamError> {
-    let state = blobs.clone();
-    let have = blocking(move || -> Result<u64, BlobError> {
-        if state.length(hash)? == Some(bytes) {
-            return Ok(bytes);
-        }
-        let have = state.incoming(hash)?;
-        // More than the whole is nothing to go on from.
-        if have > bytes {
-            state.discard(hash)?;
-            return Ok(0);
-        }
-        Ok(have)
-    });
-    let from = match have.await? {
-        Ok(have) => have,
-        Err(error) => return Ok(Err(Fault { error, resumed: false })),
-    };
-    down.message(&BlobHead { bytes, offset: from, refusal: None }).await?;
-    let mut at = from;
-    while at < bytes {
-        let (chunk, end) = up.chunk(bytes - at).await;
-        let n = chunk.len() as u64;
-        // What has come is kept, even if it is the last that comes: the next try goes on from there.
-        let state = blobs.clone();
-        if let Err(error) = blocking(move || if n > 0 { state.append(hash, at, &chunk) } else { Ok(()) }).await? {
-            return Ok(Err(Fault { error, resumed: from > 0 }));
-        }
-        at += n;
-        end?;
-        if n == 0 {
-            return Err(StreamError::OutOfTurn("an upload is shorter than announced"));
-        }
-    }
-    let state = blobs.clone();
-    let finished = blocking(move || match state.length(hash)? {
-        Some(length) if length == bytes => Ok(()),
-        _ => state.finish(hash, bytes),
-    });
-    Ok(finished.await?.map_err(|error| Fault { error, resumed: from > 0 }))
 }
 
-async fn refusal_for(error: BlobError, resumed: bool, desk: &Desk) -> Refusal {
-    match error {
-        // The first part may have been torn here, by a crash; now it is gone, and the whole is sent anew.
-        BlobError::Corrupt(_) if resumed => {
-            Refusal::retry(RefusalCode::BadDelta, "The upload arrived damaged; it starts anew.", Duration::ZERO)
-        }
-        BlobError::Corrupt(_) => Refusal::with(
-            RefusalCode::BadDelta,
-            RefusalAction::DropLease,
-            "The bytes are not those that the delta's name promises.",
-        ),
-        // Another stream of the same device is still writing.
-        BlobError::Gap { .. } => {
-            Refusal::retry(RefusalCode::Busy, "The same delta is being uploaded already.", Duration::from_secs(1))
-        }
-        error => {
-            tracing::error!(%error, "an upload could not be stored");
-            let refusal = Refusal::retry(RefusalCode::Internal, "The coordinator could not store the delta.", RETRY);
-            if matches!(error, BlobError::DiskFull) {
-                desk.disk_is_full(error).await;
+impl Upload<'_> {
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&crate::store::Blobs) -> T + Send + 'static,
+    ) -> Result<T, StreamError> {
+        let blobs = self.porch.blobs.clone();
+        blocking(&self.porch.files, move || work(&blobs)).await
+    }
+
+    /// Takes the lease's place for an upload; says how much is here already.
+    async fn begin(&self) -> Result<Result<(Writing, u64), Refusal>, StreamError> {
+        let (hash, bytes) = (self.hash, self.bytes);
+        let have = self.on_disk(move |blobs| -> Result<u64, BlobError> {
+            if blobs.length(hash)? == Some(bytes) {
+                return Ok(bytes);
             }
-            refusal
+            let have = blobs.incoming(hash)?;
+            // More than the whole is nothing to go on from.
+            if have > bytes {
+                blobs.discard(hash)?;
+                return Ok(0);
+            }
+            Ok(have)
+        });
+        let have = match have.await? {
+            Ok(have) => have,
+            Err(error) => return Ok(Err(self.not_stored(&error))),
+        };
+        if !self.porch.room.fits(bytes - have) {
+            self.porch.room.fill();
+            return Ok(Err(full()));
+        }
+        let now = Instant::now().into_std();
+        let (writing, rubbish) = match self.porch.uploads.begin(self.guest.device, self.lease, hash, bytes - have, now) {
+            Ok(begun) => begun,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if let Some(rubbish) = rubbish {
+            // It is swept, if this fails.
+            let _ = self.on_disk(move |blobs| blobs.discard(rubbish.hash)).await?;
+        }
+        Ok(Ok((writing, have)))
+    }
+
+    async fn receive(&self, writing: &Writing, from: u64, up: &mut Up) -> Result<Result<(), BlobError>, StreamError> {
+        let (hash, bytes) = (self.hash, self.bytes);
+        let mut at = from;
+        while at < bytes {
+            let (chunk, end) = up.chunk(bytes - at).await;
+            let n = chunk.len() as u64;
+            // What has come is kept, even if it is the last that comes: the next try goes on from there.
+            if n > 0
+                && let Err(error) = self.on_disk(move |blobs| blobs.append(hash, at, &chunk)).await?
+            {
+                return Ok(Err(error));
+            }
+            at += n;
+            end?;
+            if n == 0 {
+                return Err(StreamError::OutOfTurn("an upload is shorter than announced"));
+            }
+        }
+        let finished = self.on_disk(move |blobs| match blobs.length(hash)? {
+            Some(length) if length == bytes => Ok(true),
+            _ => blobs.finish(hash, bytes).map(|()| false),
+        });
+        let was_there = match finished.await? {
+            Ok(was_there) => was_there,
+            Err(error) => return Ok(Err(error)),
+        };
+        if !writing.stored(was_there) {
+            // The lease has ended meanwhile: nobody will ask for it.
+            let _ = self.on_disk(move |blobs| blobs.remove(hash)).await?;
+        }
+        Ok(Ok(()))
+    }
+
+    async fn refusal_for(&self, error: BlobError, resumed: bool, writing: &Writing) -> Refusal {
+        match error {
+            // The first part may have been torn here, by a crash; now it is gone, and the whole is sent anew.
+            BlobError::Corrupt(_) if resumed => {
+                writing.failed();
+                Refusal::retry(RefusalCode::BadDelta, "The upload arrived damaged; it starts anew.", Duration::ZERO)
+            }
+            BlobError::Corrupt(_) => {
+                writing.failed();
+                let sentence = "The bytes are not those that the delta's name promises.";
+                Refusal::with(RefusalCode::BadDelta, RefusalAction::DropLease, sentence)
+            }
+            // What lay here has changed under it: it was given up, or another device writes the very same.
+            BlobError::Gap { .. } => {
+                Refusal::retry(RefusalCode::Busy, "The same delta is being uploaded already.", Duration::from_secs(1))
+            }
+            error => self.not_stored(&error),
         }
     }
+
+    fn not_stored(&self, error: &BlobError) -> Refusal {
+        if matches!(error, BlobError::DiskFull) {
+            self.porch.room.fill();
+            return full();
+        }
+        tracing::error!(%error, "an upload could not be stored");
+        Refusal::retry(RefusalCode::Internal, "The coordinator could not store the delta.", RETRY)
+    }
+
+    /// The last word about a lease whose uploads come to nothing again and again: it ends, so that the device is not given
+    /// the same again.
+    async fn give_up_hopeless(&self) {
+        if let Some((device, generation)) = self.porch.uploads.is_hopeless(self.lease) {
+            self.porch.desk.give_up(device, self.lease, generation).await;
+        }
+    }
+}
+
+fn full() -> Refusal {
+    let sentence = "The coordinator's disk is full. What this device has trained is kept here until there is room.";
+    Refusal::retry(RefusalCode::Busy, sentence, FULL_RETRY)
 }

@@ -10,7 +10,13 @@ use nightjar_shared::{
     version,
     wire::{DeltaOffer, limits::CHUNK_BYTES},
 };
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 /// A blob that cannot be had or stored.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +38,7 @@ pub enum BlobError {
         have: u64,
     },
     /// No space.
-    #[error("the disk is full: free some space and start again, nothing was lost")]
+    #[error("the disk is full: free some space, nothing was lost")]
     DiskFull,
     /// Anything else that the file system says.
     #[error("blob {hash} could not be read or written: {error}")]
@@ -46,6 +52,13 @@ pub enum BlobError {
     /// The folder itself.
     #[error("the state folder could not be read or written: {0}")]
     Folder(#[source] io::Error),
+}
+
+impl BlobError {
+    /// Whether it may pass by itself: the disk is full, or does not answer for a moment.
+    pub fn may_pass(&self) -> bool {
+        !matches!(self, BlobError::Corrupt(_) | BlobError::Gap { .. })
+    }
 }
 
 /// What is known of an offered delta.
@@ -64,6 +77,7 @@ pub enum Measure {
 #[derive(Clone)]
 pub struct Blobs {
     disk: Arc<dyn Disk>,
+    reads: Arc<AtomicU64>,
 }
 
 fn stored(hash: BlobHash) -> String {
@@ -92,7 +106,7 @@ fn folder(error: io::Error) -> BlobError {
 impl Blobs {
     /// Over the state folder.
     pub fn new(disk: Arc<dyn Disk>) -> Self {
-        Blobs { disk }
+        Blobs { disk, reads: Arc::default() }
     }
 
     /// Stores bytes; they are durable on return.
@@ -102,8 +116,14 @@ impl Blobs {
         Ok(hash)
     }
 
+    /// Blobs that were read as a whole so far: how far a replay is.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
     /// The whole blob, checked against its name.
     pub fn read(&self, hash: BlobHash) -> Result<Vec<u8>, BlobError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let bytes = self.disk.read(&stored(hash)).map_err(of(hash))?.ok_or(BlobError::NotFound(hash))?;
         if BlobHash::of(&bytes) == hash { Ok(bytes) } else { Err(BlobError::Corrupt(hash)) }
     }

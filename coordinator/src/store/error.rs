@@ -19,7 +19,7 @@ pub enum LedgerError {
     #[error("there is no ledger at {0}; is this the state folder of a run?")]
     NotFound(PathBuf),
     /// No space.
-    #[error("the disk is full: the ledger could not be written; free some space and start again, nothing was lost")]
+    #[error("the disk is full: the ledger could not be written; free some space, nothing was lost")]
     DiskFull,
     /// Locked by someone else for longer than we wait.
     #[error("the ledger is locked by another program; close it and start again")]
@@ -78,10 +78,30 @@ pub struct BadRow {
     pub why: &'static str,
 }
 
+impl LedgerError {
+    /// Whether it may pass by itself: somebody else holds the file for a while, or makes room on the disk. What failed so
+    /// was not written, and may be tried again.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            LedgerError::Locked | LedgerError::DiskFull | LedgerError::Sql(sqlx::Error::PoolTimedOut | sqlx::Error::Io(_)) => {
+                true
+            }
+            LedgerError::Sql(sqlx::Error::Database(error)) => PASSING.contains(&primary(error.as_ref()).unwrap_or(0)),
+            _ => false,
+        }
+    }
+}
+
+/// Read-only at the moment, an error of the disk, cannot be opened, a protocol of locks that was disturbed.
+const PASSING: [i32; 4] = [8, 10, 14, 15];
+
+/// SQLite's primary result codes are the low byte of the extended ones: https://www.sqlite.org/rescode.html
+fn primary(error: &dyn sqlx::error::DatabaseError) -> Option<i32> {
+    Some(error.code()?.parse::<i32>().ok()? & 0xff)
+}
+
 impl From<sqlx::Error> for LedgerError {
     fn from(error: sqlx::Error) -> Self {
-        // SQLite's primary result codes are the low byte of the extended ones: https://www.sqlite.org/rescode.html
-        let primary = |e: &dyn sqlx::error::DatabaseError| e.code().and_then(|c| c.parse::<i32>().ok()).map(|c| c & 0xff);
         match &error {
             sqlx::Error::Database(e) => match primary(e.as_ref()) {
                 Some(13) => LedgerError::DiskFull,

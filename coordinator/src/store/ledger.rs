@@ -69,6 +69,9 @@ fn migrations() -> Migrator {
     ])
 }
 
+/// How long a lock of another program is waited for before the caller hears of it.
+const BUSY_MAX: Duration = Duration::from_secs(1);
+
 async fn connect(path: &Path, create: bool) -> Result<SqlitePool, LedgerError> {
     let options = SqliteConnectOptions::new()
         .filename(path)
@@ -76,7 +79,9 @@ async fn connect(path: &Path, create: bool) -> Result<SqlitePool, LedgerError> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        .busy_timeout(Duration::from_secs(5));
+        // The log is taken into the file every 400 KB: a small disk has room for little more.
+        .pragma("wal_autocheckpoint", "100")
+        .busy_timeout(BUSY_MAX);
     // One connection: SQLite has one writer at a time, and who waits for it waits here.
     Ok(SqlitePoolOptions::new().max_connections(1).connect_with(options).await?)
 }
@@ -89,7 +94,7 @@ impl SqliteLedger {
         migrations().run(&pool).await.map_err(|error| match error {
             sqlx::migrate::MigrateError::VersionMissing(_) => LedgerError::Newer,
             sqlx::migrate::MigrateError::VersionMismatch(_) => LedgerError::Damaged("its tables are not those of this program"),
-            sqlx::migrate::MigrateError::Execute(error) => error.into(),
+            sqlx::migrate::MigrateError::Execute(error) | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => error.into(),
             error => LedgerError::Sql(sqlx::Error::Migrate(Box::new(error))),
         })?;
         let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;

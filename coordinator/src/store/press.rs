@@ -4,7 +4,7 @@
 use super::{BlobError, Blobs, Squasher};
 use crate::engine::{
     event::{MergeOrder, Published},
-    merge::{MergeError, Merger},
+    merge::{MergeError, Merger, PublishedBytes, needs},
     record::VersionRecord,
 };
 use nightjar_shared::{
@@ -27,17 +27,26 @@ pub enum PressError {
     Squash(#[from] VersionError),
 }
 
+impl PressError {
+    /// Whether the same order may be carried out later: nothing of it was done that would be done twice.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, PressError::Blob(error) if error.may_pass())
+    }
+}
+
 /// A merger and its blobs.
 pub struct Press {
     merger: Merger,
     blobs: Blobs,
     squasher: Squasher,
+    /// A version that was made and is not stored yet.
+    made: Option<PublishedBytes>,
 }
 
 impl Press {
     /// With a merger at the ledger's tip, as `replay::recover` gives it.
     pub fn new(merger: Merger, blobs: Blobs) -> Self {
-        Press { merger, blobs, squasher: Squasher::default() }
+        Press { merger, blobs, squasher: Squasher::default(), made: None }
     }
 
     /// With the ledger's versions: squashes can then begin at those that were published before this process was started.
@@ -53,15 +62,19 @@ impl Press {
     }
 
     /// Performs `Action::Publish`: stores the version's blobs, squashes that end at it and, with a keyframe, a checkpoint.
-    /// The result is the event to answer with.
+    /// The result is the event to answer with. After an error that may pass, the same order goes on from there.
     pub fn publish(&mut self, version: Version, keyframe: bool) -> Result<Published, PressError> {
-        let made = self.merger.publish(version, keyframe)?;
-        let put = |bytes: Option<Vec<u8>>| -> Result<Option<(BlobHash, u64)>, BlobError> {
-            bytes.map(|b| Ok((self.blobs.put(&b)?, b.len() as u64))).transpose()
+        let made = match self.made.take().filter(|made| made.version == version) {
+            Some(made) => made,
+            None => self.merger.publish(version, keyframe)?,
         };
-        let update = put(made.update)?;
+        let made = self.made.insert(made);
+        let put = |bytes: &Option<Vec<u8>>| -> Result<Option<(BlobHash, u64)>, BlobError> {
+            bytes.as_ref().map(|b| Ok((self.blobs.put(b)?, b.len() as u64))).transpose()
+        };
+        let update = put(&made.update)?;
         fail::point("publish.update");
-        let keyframe = put(made.keyframe)?;
+        let keyframe = put(&made.keyframe)?;
         let model = &self.merger.spec().model;
         let squashes = self.squasher.published(model, &self.blobs, version, update, keyframe.is_some())?;
         fail::point("publish.blobs");
@@ -69,11 +82,82 @@ impl Press {
             self.blobs.put_checkpoint(version.0, &self.merger.checkpoint())?;
         }
         let (digest, through_seq, agreement) = (made.digest, made.through_seq, made.agreement);
+        self.made = None;
         Ok(Published { version, update, keyframe, digest, through_seq, agreement, squashes })
+    }
+
+    /// Bytes on the disk that a version may take.
+    pub fn version_bytes(&self, keyframe: bool) -> u64 {
+        needs::published_bytes(self.merger.spec(), keyframe)
     }
 
     /// The newest version's weights.
     pub fn weights(&self) -> &Weights {
         self.merger.weights()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nightjar_shared::{disk::FolderDisk, model_spec::ModelSpec, run_spec::RunSpec};
+    use std::{fs, path::Path, sync::Arc};
+
+    fn press(folder: &Path) -> Press {
+        let mut spec: RunSpec = serde_json::from_str(r#"{"name": "x", "token_budget": 1000}"#).unwrap();
+        spec.model = ModelSpec { hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, ..ModelSpec::tiny() };
+        let merger = Merger::start(spec.clone(), &spec.model.draw_all(1));
+        Press::new(merger, Blobs::new(Arc::new(FolderDisk::open(folder).unwrap())))
+    }
+
+    /// Takes a folder of the state away and puts it back.
+    fn take(folder: &Path, name: &str) {
+        fs::create_dir_all(folder.join(name)).unwrap();
+        fs::rename(folder.join(name), folder.join("away")).unwrap();
+        fs::write(folder.join(name), b"no folder").unwrap();
+    }
+
+    fn put_back(folder: &Path, name: &str) {
+        fs::remove_file(folder.join(name)).unwrap();
+        fs::rename(folder.join("away"), folder.join(name)).unwrap();
+    }
+
+    #[test]
+    fn a_version_that_could_not_be_stored_is_stored_later_and_is_the_same() {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (mut troubled, mut untroubled) = (press(here.path()), press(there.path()));
+        for version in (0..=8).map(Version) {
+            let keyframe = version.0 % 8 == 0;
+            let names: &[&str] = if keyframe { &["blobs", "checkpoints"] } else { &["blobs"] };
+            for name in names {
+                take(here.path(), name);
+                assert!(troubled.publish(version, keyframe).unwrap_err().may_pass(), "{name}");
+                put_back(here.path(), name);
+            }
+            let made = troubled.publish(version, keyframe).unwrap();
+            assert_eq!(made, untroubled.publish(version, keyframe).unwrap());
+        }
+        assert_eq!(troubled.weights(), untroubled.weights());
+    }
+
+    #[test]
+    fn a_delta_that_cannot_be_read_now_is_merged_later() {
+        let here = tempfile::tempdir().unwrap();
+        let mut press = press(here.path());
+        let model = press.merger.spec().model.clone();
+        let n = model.parameters();
+        let bytes = nightjar_shared::delta::encode(&model, &Default::default(), &vec![1e-4; n], &mut vec![0.0; n]);
+        let order = MergeOrder {
+            seq: 1,
+            lease: nightjar_shared::ids::LeaseId(1),
+            delta: press.blobs.put(&bytes).unwrap(),
+            tokens: 1,
+            weight: 1.0,
+        };
+        take(here.path(), "blobs");
+        assert!(press.merge(&order).unwrap_err().may_pass());
+        put_back(here.path(), "blobs");
+        press.merge(&order).unwrap();
+        assert_eq!(press.merger.last_seq(), 1);
     }
 }

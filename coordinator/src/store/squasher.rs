@@ -88,6 +88,8 @@ impl Squasher {
     }
 
     fn push(&mut self, version: Version, update: Option<Named>, redefined: bool) {
+        // A version that could not be stored at once comes again.
+        self.recent.pop_back_if(|newest| newest.version == version);
         if self.recent.back().is_some_and(|newest| newest.version.next() != version) {
             self.recent.clear();
         }

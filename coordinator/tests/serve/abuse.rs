@@ -122,9 +122,8 @@ async fn only_blobs_of_the_run_are_sent() {
     let state = nightjar_coordinator::store::Blobs::new(std::sync::Arc::new(
         nightjar_shared::disk::FolderDisk::open(bed.state()).unwrap(),
     ));
-    let stranger = Device::new(&bed).link(server.address).await;
-    let (_send, mut receive) =
-        open(&stranger.connection, Kind::Get(BlobGet { hash: lease.shard.clone().unwrap().hash, offset: 0 })).await;
+    let stranger = Device::new(&bed).connect(server.address).await.unwrap();
+    let (_send, mut receive) = open(&stranger, Kind::Get(BlobGet { hash: lease.shard.clone().unwrap().hash, offset: 0 })).await;
     let head: BlobHead = message(&mut receive).await;
     assert_eq!(head.refusal.unwrap().code(), RefusalCode::Invite, "only who is enrolled may download");
     let hidden = state.put(secret).unwrap();

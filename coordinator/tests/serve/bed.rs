@@ -3,7 +3,7 @@
 use nightjar_coordinator::{
     dataset::Dataset,
     identity::Identity,
-    server::{Server, Setup, ShellError, state::StateFolder},
+    server::{Server, Setup, ShellError, room::Space, state::StateFolder},
 };
 use nightjar_shared::{
     disk::FolderDisk,
@@ -118,8 +118,17 @@ impl Bed {
 
     /// Starts a server within this process.
     pub async fn serve(&self) -> Serving {
+        self.up(Server::open(self.setup()).await.unwrap())
+    }
+
+    /// The same, on a disk of which the test says how much room it has.
+    pub async fn serve_on(&self, space: Box<dyn Space>) -> Serving {
+        self.up(Server::open_on(self.setup(), |_| space).await.unwrap())
+    }
+
+    fn setup(&self) -> Setup {
         let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let setup = Setup {
+        Setup {
             spec: self.spec.clone(),
             dataset: Dataset::open(self.data()).unwrap(),
             state: self.state(),
@@ -127,8 +136,10 @@ impl Bed {
             http: loopback,
             start: None,
             say: Box::new(|_| {}),
-        };
-        let server = Server::open(setup).await.unwrap();
+        }
+    }
+
+    fn up(&self, server: Server) -> Serving {
         let (address, http) = (server.address().unwrap(), server.http_address().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(server.run("ready".into(), async move { drop(stopped.await) }));

@@ -2,7 +2,7 @@
 
 use crate::{
     bed::Bed,
-    device::{Device, trained},
+    device::{Device, closed, trained},
 };
 use nightjar_shared::{
     invite,
@@ -10,7 +10,7 @@ use nightjar_shared::{
 };
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     net::{SocketAddr, UdpSocket},
     process::{Child, ChildStdout, Command, Output, Stdio},
 };
@@ -45,7 +45,10 @@ struct Process {
 impl Process {
     /// Starts it and waits until it is ready.
     fn start(bed: &Bed) -> Self {
-        let child = serve_command(bed).stdout(Stdio::piped()).spawn().unwrap();
+        Self::of(serve_command(bed).stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn of(child: Child) -> Self {
         let mut process = Process { child, address: ([0; 4], 0).into(), _lines: None };
         let mut lines = BufReader::new(process.child.stdout.take().unwrap());
         loop {
@@ -183,12 +186,148 @@ fn a_state_folder_has_one_coordinator_and_one_run() {
     refused(&serve_command(&bed).output().unwrap(), "different run.toml");
 }
 
+#[test]
+fn a_model_that_cannot_fit_is_refused_before_anything_is_drawn() {
+    let bed = Bed::new();
+    let mut spec = bed.spec.clone();
+    (spec.model.hidden_size, spec.model.intermediate_size, spec.model.num_hidden_layers) = (65_536, 262_144, 512);
+    fs::write(bed.run_file(), toml::to_string(&spec).unwrap()).unwrap();
+    let output = serve_command(&bed).output().unwrap();
+    refused(&output, "of memory to serve");
+    refused(&output, "run.toml");
+    assert!(!bed.state().join("ledger.sqlite").exists());
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_it_in_order_and_devices_hear_of_it() {
+    for signal in ["-TERM", "-HUP", "-INT"] {
+        let bed = Bed::new();
+        let device = Device::new(&bed);
+        let mut process = Process::start(&bed);
+        let link = device.join(process.address, bed.invite(Role::Volunteer)).await;
+        signalled(&process.child, signal);
+        let why = closed(&link.connection).await;
+        assert!(why.to_string().contains("the coordinator is stopping"), "{signal}: {why}");
+        assert!(process.child.wait().unwrap().success(), "{signal}");
+    }
+}
+
+#[cfg(unix)]
+fn signalled(child: &Child, signal: &str) {
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+}
+
 #[cfg(unix)]
 #[test]
-fn a_signal_ends_it_in_order() {
+fn a_long_start_says_how_far_it_is_and_ends_when_asked_to() {
     let bed = Bed::new();
-    let mut process = Process::start(&bed);
-    let sent = Command::new("kill").args(["-TERM", &process.child.id().to_string()]).status().unwrap();
-    assert!(sent.success());
+    let mut spec = bed.spec.clone();
+    (spec.model.hidden_size, spec.model.intermediate_size, spec.model.num_hidden_layers) = (1024, 8192, 5);
+    fs::write(bed.run_file(), toml::to_string(&spec).unwrap()).unwrap();
+    let child = serve_command(&bed).stdout(Stdio::piped()).spawn().unwrap();
+    let mut process = Process { child, address: ([0; 4], 0).into(), _lines: None };
+    let mut lines = BufReader::new(process.child.stdout.take().unwrap()).lines();
+    let said = lines.map_while(Result::ok).find(|line| line.starts_with("starting ") || line.starts_with("ready:")).unwrap();
+    assert!(said.contains("first weights") && said.contains('%'), "{said}");
+    signalled(&process.child, "-INT");
     assert!(process.child.wait().unwrap().success());
+}
+
+/// Threads of a process.
+#[cfg(target_os = "linux")]
+fn threads(child: &Child) -> usize {
+    fs::read_dir(format!("/proc/{}/task", child.id())).unwrap().count()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn many_uploads_take_few_threads() {
+    let bed = Bed::new();
+    let process = Process::start(&bed);
+    let (invite, mut links) = (bed.invite(Role::Volunteer), vec![]);
+    for _ in 0..96 {
+        let mut link = Device::new(&bed).join(process.address, invite.clone()).await;
+        let lease = link.lease(LeaseRequest::default()).await;
+        links.push((link, lease));
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    for (seed, (mut link, lease)) in links.into_iter().enumerate() {
+        let (delta, offer) = trained(&bed.spec.model, &lease, seed as u64);
+        tasks.spawn(async move {
+            link.upload(lease.id, &delta).await.unwrap();
+            matches!(link.ask(ask::Body::DeltaOffer(offer)).await, answer::Body::Done(_))
+        });
+    }
+    let mut most = 0;
+    while let Some(done) = tasks.join_next().await {
+        assert!(done.unwrap());
+        most = most.max(threads(&process.child));
+    }
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert!(most <= cores + 16 + 8, "{most} threads on {cores} cores");
+}
+
+/// A state folder on a disk of its own, which only the coordinator's process sees: a process of a mount namespace of its
+/// own. `None` where this machine forbids that.
+#[cfg(target_os = "linux")]
+fn on_a_small_disk(bed: &Bed) -> Option<Process> {
+    let key = bed.path("key");
+    fs::copy(bed.state().join("coordinator.pk8"), &key).unwrap();
+    let inside = |script: &str| {
+        let mut command = Command::new("unshare");
+        let state = bed.state().display().to_string();
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+        command
+            .arg(format!("mount -t tmpfs -o size=3m tmpfs {state} && cp {} {state}/coordinator.pk8 && {script}", key.display()));
+        command
+    };
+    if !inside("true").status().is_ok_and(|status| status.success()) {
+        println!("skipped: this machine allows no mounts in a namespace of one's own");
+        return None;
+    }
+    let serve = serve_command(bed);
+    let words = [serve.get_program()].into_iter().chain(serve.get_args()).map(|word| format!("'{}'", word.display()));
+    let mut command = inside(&format!("exec {}", words.collect::<Vec<_>>().join(" ")));
+    Some(Process::of(command.stdout(Stdio::piped()).spawn().unwrap()))
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_others_fill_up_ends_nothing() {
+    let bed = Bed::new();
+    // The key is made here, where the test sees it too: it signs the invite.
+    bed.identity();
+    let Some(process) = on_a_small_disk(&bed) else { return };
+    let inside = |name: &str| format!("/proc/{}/root{}/{name}", process.child.id(), bed.state().display());
+    let device = Device::new(&bed);
+    let mut link = device.join(process.address, bed.invite(Role::Volunteer)).await;
+    let lease = link.lease(LeaseRequest::default()).await;
+
+    // Somebody else takes all the room that is left.
+    let ballast = inside("ballast");
+    let mut file = fs::File::create(&ballast).unwrap();
+    while file.write_all(&[7; 4096]).is_ok() {}
+    drop(file);
+    // What changes the ledger is written all the same: the room for it was kept.
+    let back = nightjar_shared::wire::LeaseReturn { lease_id: lease.id, generation: lease.generation, why: String::new() };
+    assert!(matches!(link.ask(ask::Body::LeaseReturn(back)).await, answer::Body::Done(_)));
+    match link.ask(ask::Body::LeaseRequest(LeaseRequest::default())).await {
+        answer::Body::Refusal(refusal) => assert!(refusal.sentence.contains("disk is full"), "{refusal:?}"),
+        other => panic!("{other:?}"),
+    }
+
+    fs::remove_file(&ballast).unwrap();
+    for seed in 0..3 {
+        let lease = loop {
+            match link.ask(ask::Body::LeaseRequest(LeaseRequest::default())).await {
+                answer::Body::Lease(lease) => break lease,
+                _ => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+            }
+        };
+        let (delta, offer) = trained(&bed.spec.model, &lease, seed);
+        link.upload(lease.id, &delta).await.unwrap();
+        assert!(matches!(link.ask(ask::Body::DeltaOffer(offer)).await, answer::Body::Done(done) if done.merged));
+    }
+    signalled(&process.child, "-TERM");
 }

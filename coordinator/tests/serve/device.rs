@@ -137,6 +137,18 @@ impl Link {
         answer.body.unwrap()
     }
 
+    /// The answer, if one comes.
+    pub async fn try_ask(&mut self, body: ask::Body) -> Option<answer::Body> {
+        self.requests += 1;
+        let message_up = DeviceMessage { request: self.requests, body: Some(body) };
+        self.send.write_all(&frame::encode(&message_up)).await.ok()?;
+        let mut prefix = [0; 4];
+        self.receive.read_exact(&mut prefix).await.ok()?;
+        let mut body = vec![0; u32::from_le_bytes(prefix) as usize];
+        self.receive.read_exact(&mut body).await.ok()?;
+        CoordinatorMessage::decode(&body[..]).ok()?.body
+    }
+
     pub async fn hello(&mut self, invite: Vec<u8>, role: Role) -> answer::Body {
         let hello = Hello {
             software: "test".into(),

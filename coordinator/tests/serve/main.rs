@@ -4,5 +4,7 @@ mod abuse;
 mod bed;
 mod command_line;
 mod device;
+mod hold;
 mod journey;
 mod loss;
+mod siege;

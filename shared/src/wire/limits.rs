@@ -1,14 +1,77 @@
 //! Every bound of the protocol on one page. What exceeds one is refused with `LIMIT`, or its connection is closed;
 //! memory is taken only for what is within them.
 
-/// Longest message on a control stream, in bytes.
+/// Longest message of a coordinator, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Longest message of a device, in bytes: a request that names [`SHARDS_NAMED_MAX`] shards has half as many.
+pub const REQUEST_BYTES_MAX: usize = 16 << 10;
+/// Longest message before a valid hello, in bytes: the longest invite's token and a few short texts fit.
+pub const HELLO_BYTES_MAX: usize = 8 << 10;
 /// Longest message between agent and worker, in bytes.
 pub const WORKER_MESSAGE_BYTES_MAX: usize = 4 << 20;
-/// Streams that a device may have open at once.
+/// Streams that a device may have open at once, after a valid hello; before it has one.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 8;
-/// Connections that a coordinator serves at once.
+/// Connections that a coordinator serves at once. [`STRANGERS_MAX`] are for strangers, so all others are for devices
+/// that have said a valid hello.
 pub const CONNECTIONS_MAX: usize = 10_000;
+/// Connections without a valid hello at once. Beyond that, the longest waiting gives its place to the newest, so who says
+/// hello at once is served whatever others hold.
+pub const STRANGERS_MAX: usize = 1024;
+/// The same, of one address (IPv4: the address, IPv6: its /64). A lab behind one router says hello within a second.
+pub const STRANGERS_PER_ADDRESS_MAX: usize = 256;
+/// Seconds from a connection's first packet to its valid hello: ten round trips of the worst line.
+pub const HELLO_S_MAX: u64 = 10;
+/// New connections of one address: so many at once. A thousand devices behind one router may start together.
+pub const NEW_PER_ADDRESS_BURST: u32 = 1024;
+/// New connections of one address a second in the long run: each costs a handshake.
+pub const NEW_PER_ADDRESS_S: f64 = 50.0;
+/// Addresses that are remembered for these rates; beyond that, those that have been quiet are forgotten.
+pub const ADDRESSES_MAX: usize = 64 << 10;
+/// Bytes in flight towards the coordinator before a valid hello: one message of [`HELLO_BYTES_MAX`] and its stream's head.
+pub const STRANGER_WINDOW_BYTES: u32 = 10 << 10;
+/// Bytes in flight towards the coordinator, and from it, on all control streams of a connection.
+pub const CONTROL_WINDOW_BYTES: u32 = 32 << 10;
+/// Bytes in flight on the stream of a blob: enough for 10 MB/s at 100 ms.
+pub const TRANSFER_WINDOW_BYTES: u32 = 1 << 20;
+/// Bytes in flight for all blobs of a connection, each way; beyond that, a stream has a chunk.
+pub const TRANSFERS_PER_CONNECTION_BYTES: u32 = 4 << 20;
+/// Bytes that all blobs in flight and messages under way take of a coordinator's memory together: who finds no room waits
+/// [`ROOM_S_MAX`], then is told to come again.
+pub const BUFFER_BYTES_MAX: usize = 256 << 20;
+/// Seconds that a stream waits for its share of [`BUFFER_BYTES_MAX`].
+pub const ROOM_S_MAX: u64 = 10;
+/// Seconds that [`CHUNK_BYTES`] of a blob, or a message, may take: 2 KB/s, at which a small delta takes minutes.
+pub const PIECE_S_MAX: u64 = 30;
+/// Files that are read or written for transfers at once: each takes a thread, and a disk gains nothing by more.
+pub const FILES_AT_ONCE_MAX: usize = 8;
+/// Codecs, or kinds of leases, that a hello names.
+pub const CAPABILITIES_MAX: usize = 64;
+/// Requests of one device: so many at once. A device asks about ten times a lease.
+pub const REQUESTS_BURST: u32 = 300;
+/// Requests of one device a second in the long run.
+pub const REQUESTS_PER_S: f64 = 20.0;
+/// Enrolments under one invite, and from one address: so many at once. Each stays in the ledger for ever.
+pub const ENROLMENTS_BURST: u32 = 1000;
+/// Enrolments under one invite, and from one address, a second in the long run: a new class of computers every minute.
+pub const ENROLMENTS_PER_S: f64 = 0.5;
+/// Changes of a device's name or description: so many at once. A restart may be two.
+pub const RENAMES_BURST: u32 = 60;
+/// Changes of a device's name or description a second in the long run: each is written to the ledger.
+pub const RENAMES_PER_S: f64 = 0.2;
+/// Deltas that a device may upload a day without any of them being merged, in bytes: so many times the longest delta.
+pub const UNMERGED_DELTAS_A_DAY: u64 = 256;
+/// Deltas of a device in a row that were refused: then it waits before it is given work again, twice as long each time.
+pub const REFUSED_IN_A_ROW_MAX: u32 = 4;
+/// Seconds of the first such wait.
+pub const REFUSED_WAIT_S: u64 = 15;
+/// Seconds of the longest such wait.
+pub const REFUSED_WAIT_S_MAX: u64 = 3600;
+/// Uploads of one lease whose bytes were not those of their name: after so many the lease ends.
+pub const UPLOADS_DAMAGED_MAX: u32 = 3;
+/// Bytes of the state folder's disk that are kept for the ledger, at most; a small disk keeps a sixteenth.
+pub const RESERVE_BYTES_MAX: u64 = 16 << 20;
+/// The same, at least.
+pub const RESERVE_BYTES_MIN: u64 = 256 << 10;
 /// Shard names in a lease request.
 pub const SHARDS_NAMED_MAX: usize = 256;
 /// Update steps in a lease's path: beyond, the device gets a keyframe.

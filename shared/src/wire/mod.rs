@@ -5,6 +5,7 @@ pub mod close;
 pub mod frame;
 pub mod limits;
 pub mod refusal;
+pub mod request;
 
 mod generated {
     #![allow(missing_docs, clippy::all)] // generated from proto/, where the fields are explained

@@ -7,6 +7,7 @@ mod buffer;
 mod checkpoint;
 pub mod delayed_nesterov;
 pub mod heloco;
+pub mod needs;
 pub mod nesterov;
 pub mod outer;
 

@@ -1,0 +1,184 @@
+//! A connection's standing, and its share of this process's memory. Before a valid hello it has one stream and a few KiB;
+//! afterwards what control streams need; and while a blob travels as much as keeps its line busy. All blobs and messages
+//! under way are paid for from one budget, so what devices hold of memory is bounded however many there are.
+
+use super::{connection::close, gate::Place, stream::StreamError};
+use nightjar_shared::{
+    ids::DeviceId,
+    wire::{
+        Refusal, RefusalCode,
+        close::CloseCode,
+        limits::{
+            BUFFER_BYTES_MAX, CHUNK_BYTES, CONTROL_WINDOW_BYTES, HELLO_BYTES_MAX, REQUEST_BYTES_MAX, ROOM_S_MAX,
+            STRANGER_WINDOW_BYTES, STREAMS_PER_CONNECTION_MAX, TRANSFER_WINDOW_BYTES, TRANSFERS_PER_CONNECTION_BYTES,
+        },
+    },
+};
+use quinn::Connection;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::timeout,
+};
+
+/// The budget is counted in units of so many bytes.
+const UNIT_BYTES: u32 = 1 << 10;
+
+/// Bytes of memory for what travels.
+#[derive(Clone)]
+pub struct Budget {
+    units: Arc<Semaphore>,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::of(BUFFER_BYTES_MAX)
+    }
+}
+
+impl Budget {
+    /// So many bytes.
+    pub fn of(bytes: usize) -> Self {
+        Budget { units: Arc::new(Semaphore::new(bytes / UNIT_BYTES as usize)) }
+    }
+
+    /// Takes some of it, once there is room; `None` if that takes too long.
+    pub async fn take(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
+        let units = self.units.clone().acquire_many_owned(bytes.div_ceil(UNIT_BYTES));
+        // The semaphore is never closed.
+        timeout(Duration::from_secs(ROOM_S_MAX), units).await.ok()?.ok()
+    }
+
+    /// Takes what a message of so many bytes needs.
+    pub async fn for_message(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, StreamError> {
+        if bytes <= SMALL_MESSAGE_BYTES {
+            return Ok(None);
+        }
+        self.take(bytes as u32).await.map(Some).ok_or(StreamError::Slow)
+    }
+}
+
+/// Messages up to so many bytes are not counted one by one: they are paid for with the connection.
+const SMALL_MESSAGE_BYTES: usize = 2 << 10;
+
+/// Which way a blob goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From the device.
+    Up,
+    /// To it.
+    Down,
+}
+
+#[derive(Default)]
+struct InFlight {
+    up: u32,
+    down: u32,
+}
+
+impl InFlight {
+    fn of(&mut self, way: Way) -> &mut u32 {
+        match way {
+            Way::Up => &mut self.up,
+            Way::Down => &mut self.down,
+        }
+    }
+}
+
+/// See the module.
+pub struct Guest {
+    /// Who, by the key that the handshake has proven.
+    pub device: DeviceId,
+    /// From where.
+    pub place: Place,
+    connection: Connection,
+    greeted: watch::Sender<bool>,
+    in_flight: Mutex<InFlight>,
+}
+
+impl Guest {
+    /// A stranger.
+    pub fn new(device: DeviceId, place: Place, connection: Connection) -> Self {
+        Guest { device, place, connection, greeted: watch::Sender::new(false), in_flight: Mutex::default() }
+    }
+
+    /// The connection.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Whether its valid hello has come; changes are to be waited for.
+    pub fn greeted(&self) -> watch::Receiver<bool> {
+        self.greeted.subscribe()
+    }
+
+    /// Whether its valid hello has come.
+    pub fn is_greeted(&self) -> bool {
+        *self.greeted.borrow()
+    }
+
+    /// Longest message that it may send now.
+    pub fn message_bytes_max(&self) -> usize {
+        if self.is_greeted() { REQUEST_BYTES_MAX } else { HELLO_BYTES_MAX }
+    }
+
+    /// Its hello was good: it is served like a device. Or it has left: it is a stranger again.
+    pub fn greet(&self, is_good: bool) {
+        let streams = if is_good { STREAMS_PER_CONNECTION_MAX } else { 1 };
+        self.connection.set_max_concurrent_bi_streams(streams.into());
+        self.greeted.send_replace(is_good);
+        self.set_windows(&self.lock());
+    }
+
+    /// Ends the connection.
+    pub fn close(&self, code: CloseCode, reason: &str) {
+        close(&self.connection, code, reason);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, InFlight> {
+        // Two numbers are whole after any panic.
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_windows(&self, in_flight: &InFlight) {
+        let for_control = if self.is_greeted() { CONTROL_WINDOW_BYTES } else { STRANGER_WINDOW_BYTES };
+        self.connection.set_receive_window((for_control + in_flight.up).into());
+        self.connection.set_send_window(u64::from(CONTROL_WINDOW_BYTES + in_flight.down));
+    }
+
+    /// Room for a blob of which so many bytes are to travel, for as long as what is given back lives.
+    pub async fn pass(self: &Arc<Self>, way: Way, bytes: u64, budget: &Budget) -> Result<Pass, Refusal> {
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX).min(TRANSFER_WINDOW_BYTES);
+        let left = TRANSFERS_PER_CONNECTION_BYTES.saturating_sub(*self.lock().of(way));
+        let window = wanted.min(left.max(CHUNK_BYTES as u32));
+        // A chunk is in this process's hands besides what is in QUIC's.
+        let paid = budget.take(window + CHUNK_BYTES as u32).await.ok_or_else(|| {
+            let sentence = "The coordinator is sending and receiving as much as it can at the moment.";
+            Refusal::retry(RefusalCode::Busy, sentence, Duration::from_secs(ROOM_S_MAX))
+        })?;
+        let mut in_flight = self.lock();
+        *in_flight.of(way) += window;
+        self.set_windows(&in_flight);
+        drop(in_flight);
+        Ok(Pass { guest: self.clone(), way, window, _paid: paid })
+    }
+}
+
+/// Room for a blob on its way.
+pub struct Pass {
+    guest: Arc<Guest>,
+    way: Way,
+    window: u32,
+    _paid: OwnedSemaphorePermit,
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut in_flight = self.guest.lock();
+        *in_flight.of(self.way) -= self.window;
+        self.guest.set_windows(&in_flight);
+    }
+}

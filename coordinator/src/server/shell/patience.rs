@@ -1,0 +1,139 @@
+//! What the event loop does where it cannot go on, or must not begin anything: it waits for its ledger, turns devices away
+//! meanwhile, and tells people what is waited for.
+
+use super::{Shell, ShellError};
+use crate::{
+    engine::record::Record,
+    server::{
+        desk::{self, Question},
+        room::RoomNow,
+        trouble::Who,
+    },
+    store::LedgerError,
+};
+use nightjar_shared::{
+    ids::DeviceId,
+    wire::{Refusal, RefusalCode, coordinator_message as answer, device_message as ask},
+};
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// How long the ledger is left alone before it is tried again, at first and at most.
+const LEDGER_AGAIN: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+/// How often the disk is looked at, where anybody asks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// After how long a device may ask again, while the disk is full.
+const FULL_RETRY: Duration = Duration::from_secs(60);
+/// The same, while blobs cannot be read or written.
+const FILES_RETRY: Duration = Duration::from_secs(10);
+
+impl Shell {
+    /// Writes records, however long it takes: as long as the ledger is locked by another program, or there is no room for
+    /// it, devices are told to come again.
+    pub(super) async fn commit(&mut self, records: &[Record]) -> Result<(), ShellError> {
+        let [mut wait, longest] = LEDGER_AGAIN;
+        loop {
+            let error = match self.parts.ledger.commit(records).await {
+                Ok(()) => break,
+                Err(error) if !error.may_pass() => return Err(error.into()),
+                Err(error) => error,
+            };
+            tracing::warn!(%error, "the ledger is tried again");
+            let is_locked = matches!(error, LedgerError::Locked);
+            if !is_locked && !self.parts.room.fits(0) && self.parts.room.give_up_while_running() {
+                continue;
+            }
+            self.parts.desk.stall(true);
+            self.troubles.set(Who::Ledger, Some(waits_for(&error)));
+            self.tell_troubles();
+            let until = Instant::now() + wait;
+            loop {
+                tokio::select! {
+                    () = sleep_until(until) => break,
+                    _ = self.stopping.changed() => return Err(ShellError::Stopped),
+                    Some(question) = self.questions.recv() => self.turn_away(question),
+                }
+            }
+            wait = (wait * 2).min(longest);
+        }
+        if self.troubles.of(Who::Ledger).is_some() {
+            self.troubles.set(Who::Ledger, None);
+            self.parts.desk.stall(false);
+            self.tell_troubles();
+        }
+        Ok(())
+    }
+
+    /// Answers what cannot be answered now.
+    fn turn_away(&mut self, question: Question) {
+        // Who asked may be gone by now; here and below that is no fault.
+        match question {
+            Question::Request(request) => drop(request.answer.send(answer::Body::Refusal(desk::busy()))),
+            Question::MayUpload { answer, .. } => drop(answer.send(Err(desk::busy()))),
+            Question::Glance(answer) => drop(answer.send(self.glance())),
+            // It ends by its deadline.
+            Question::GiveUp { .. } => {}
+        }
+    }
+
+    /// Why a request cannot be carried out at the moment, whatever the engine would say.
+    pub(super) fn not_now(&mut self, device: DeviceId, body: &ask::Body) -> Option<Refusal> {
+        let asks_for_work = matches!(body, ask::Body::LeaseRequest(_));
+        let enrols = matches!(body, ask::Body::Hello(_)) && !self.parts.members.has(device);
+        if (asks_for_work || enrols) && self.look().full {
+            let sentence = "The coordinator's disk is full: there is no new work until its operator has made room.";
+            return Some(Refusal::retry(RefusalCode::Busy, sentence, FULL_RETRY));
+        }
+        if !asks_for_work {
+            return None;
+        }
+        if self.troubles.of(Who::Press).is_some() {
+            let sentence = "The coordinator cannot read or write its files at the moment.";
+            return Some(Refusal::retry(RefusalCode::Busy, sentence, FILES_RETRY));
+        }
+        self.standing.holds(device, Instant::now().into_std())
+    }
+
+    /// How the disk stands: as it was a moment ago, at most.
+    pub(super) fn look(&mut self) -> RoomNow {
+        let now = Instant::now();
+        match self.looked {
+            Some((at, room)) if now.duration_since(at) < LOOK_EVERY && room.full == self.parts.room.is_full() => room,
+            _ => {
+                let room = self.parts.room.look();
+                self.looked = Some((now, room));
+                self.tell_troubles();
+                room
+            }
+        }
+    }
+
+    /// What is waited for, and for what.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let full = "the disk is full: no new work is given out until there is room".to_owned();
+        let full = self.parts.room.is_full().then_some(full);
+        let all = full.into_iter().chain(self.troubles.all());
+        Some(all.collect::<Vec<_>>().join("; ")).filter(|all| !all.is_empty())
+    }
+
+    /// Tells the person at the terminal, once, what is waited for, and that it goes on.
+    pub(super) fn tell_troubles(&mut self) {
+        let trouble = self.trouble();
+        if trouble != self.told {
+            match &trouble {
+                Some(trouble) => (self.parts.say)(&format!("waiting   {trouble}")),
+                None => (self.parts.say)("going on"),
+            }
+            self.told = trouble;
+        }
+    }
+}
+
+/// What is waited for, in words for the person at the terminal.
+fn waits_for(error: &LedgerError) -> String {
+    match error {
+        LedgerError::Locked => "the ledger is locked by another program; close it, or wait".into(),
+        LedgerError::DiskFull => "the disk is full: the ledger cannot be written; free some space".into(),
+        error => format!("the ledger cannot be written: {error}"),
+    }
+}

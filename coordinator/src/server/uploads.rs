@@ -1,0 +1,328 @@
+//! What is uploaded for which lease: one delta a lease, one upload of it at a time, and so many bytes a device and day that
+//! come to nothing. What a lease leaves behind that was not merged goes with it. Time is an argument, and files are others'.
+
+use super::bucket::{Buckets, Rate};
+use crate::engine::record::{LeaseKind, LeaseOutcome, LeaseRecord, Record};
+use nightjar_shared::{
+    ids::{BlobHash, DeviceId, Generation, LeaseId},
+    wire::{
+        Refusal, RefusalAction, RefusalCode,
+        limits::{ADDRESSES_MAX, UNMERGED_DELTAS_A_DAY, UPLOADS_DAMAGED_MAX},
+    },
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// An open lease to train, and what came for it.
+struct Open {
+    device: DeviceId,
+    generation: Generation,
+    blob: Option<Uploaded>,
+    is_writing: bool,
+    /// Uploads of it that came to nothing.
+    failures: u32,
+}
+
+struct Uploaded {
+    hash: BlobHash,
+    is_stored: bool,
+    /// Whether it came for this lease, and was not there already.
+    is_its_own: bool,
+}
+
+struct Inner {
+    open: BTreeMap<LeaseId, Open>,
+    /// Bytes a device and day.
+    unmerged: Buckets<DeviceId>,
+    /// Uploads on the disk that belonged to no open lease when they were last looked at.
+    stray: BTreeSet<BlobHash>,
+}
+
+/// See the module.
+pub struct Uploads {
+    inner: Mutex<Inner>,
+}
+
+/// A blob that is wanted no longer, whole or in part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rubbish {
+    /// Its name.
+    pub hash: BlobHash,
+    /// Whether it is stored, or still an upload.
+    pub is_stored: bool,
+}
+
+/// An upload under way; dropped, another may begin.
+pub struct Writing {
+    uploads: Arc<Uploads>,
+    lease: LeaseId,
+    hash: BlobHash,
+}
+
+impl Uploads {
+    /// With leases that are open already. `delta_bytes_max` is the longest delta of the run.
+    pub fn new<'a>(open: impl Iterator<Item = &'a LeaseRecord>, delta_bytes_max: u64) -> Self {
+        let a_day = delta_bytes_max.saturating_mul(UNMERGED_DELTAS_A_DAY) as f64;
+        let unmerged = Buckets::new(Rate { burst: a_day, per_s: a_day / 86_400.0 }, ADDRESSES_MAX);
+        let mut inner = Inner { open: BTreeMap::new(), unmerged, stray: BTreeSet::new() };
+        open.for_each(|lease| inner.issued(lease));
+        Uploads { inner: Mutex::new(inner) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Whoever panicked while holding the lock left whole maps behind.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what was written to the ledger; what is rubbish now is to be removed.
+    pub fn note(&self, record: &Record) -> Option<Rubbish> {
+        let mut inner = self.lock();
+        match record {
+            Record::LeaseIssued(lease) => inner.issued(lease),
+            Record::Delta(delta) => {
+                inner.unmerged.give_back(&delta.device, delta.bytes as f64);
+                // Whoever uploaded it: from now on it is the ledger's.
+                let of_it = inner.open.values_mut().filter_map(|open| open.blob.as_mut()).filter(|b| b.hash == delta.blob);
+                of_it.for_each(|blob| blob.is_its_own = false);
+            }
+            Record::LeaseClosed { id, outcome, .. } => {
+                let blob = inner.open.remove(id)?.blob.filter(|blob| blob.is_its_own)?;
+                let is_wanted = inner.open.values().filter_map(|o| o.blob.as_ref()).any(|b| b.hash == blob.hash);
+                let is_rubbish = *outcome != LeaseOutcome::Merged && !is_wanted;
+                return is_rubbish.then_some(Rubbish { hash: blob.hash, is_stored: blob.is_stored });
+            }
+            Record::Device(_) | Record::Version(_) | Record::Evaluation(_) => {}
+        }
+        None
+    }
+
+    /// A device wants to upload a blob, of which so many bytes are still to come. What it began before under another name
+    /// for this lease, and did not end, is rubbish.
+    pub fn begin(
+        self: &Arc<Self>,
+        device: DeviceId,
+        lease: LeaseId,
+        hash: BlobHash,
+        missing: u64,
+        now: Instant,
+    ) -> Result<(Writing, Option<Rubbish>), Refusal> {
+        let gone = || Refusal::lease_gone("The lease has ended, or what was offered is no delta of this model.");
+        let mut inner = self.lock();
+        let Inner { open, unmerged, .. } = &mut *inner;
+        let its = open.get_mut(&lease).filter(|open| open.device == device).ok_or_else(gone)?;
+        if its.is_writing {
+            let sentence = "The same delta is being uploaded already.";
+            return Err(Refusal::retry(RefusalCode::Busy, sentence, Duration::from_secs(1)));
+        }
+        let other = its.blob.as_ref().filter(|blob| blob.hash != hash);
+        if other.is_some_and(|blob| blob.is_stored) {
+            let sentence = "There is a delta for this lease already: a lease has one.";
+            return Err(Refusal::with(RefusalCode::Limit, RefusalAction::DropLease, sentence));
+        }
+        let other = other.filter(|blob| blob.is_its_own).map(|blob| Rubbish { hash: blob.hash, is_stored: false });
+        unmerged.take(device, missing as f64, now).map_err(|wait| {
+            let sentence = "This device has sent too many bytes of which nothing could be merged. It may go on later.";
+            Refusal::retry(RefusalCode::Limit, sentence, wait.max(Duration::from_secs(60)))
+        })?;
+        its.is_writing = true;
+        if its.blob.as_ref().is_none_or(|blob| blob.hash != hash) {
+            its.blob = Some(Uploaded { hash, is_stored: false, is_its_own: missing > 0 });
+        }
+        Ok((Writing { uploads: self.clone(), lease, hash }, other))
+    }
+
+    /// Uploads that lie on the disk: those that have belonged to no open lease for two looks in a row are rubbish. After a
+    /// start it is not known which lease they are of; a device that goes on with its own makes it known.
+    pub fn strays(&self, on_disk: impl Iterator<Item = BlobHash>) -> Vec<BlobHash> {
+        let mut inner = self.lock();
+        let wanted: BTreeSet<BlobHash> = inner.open.values().filter_map(|o| o.blob.as_ref()).map(|b| b.hash).collect();
+        let stray: BTreeSet<BlobHash> = on_disk.filter(|hash| !wanted.contains(hash)).collect();
+        let (rubbish, stray): (BTreeSet<_>, BTreeSet<_>) = stray.into_iter().partition(|hash| inner.stray.contains(hash));
+        inner.stray = stray;
+        rubbish.into_iter().collect()
+    }
+
+    /// Whose an open lease is, and its generation, once its uploads have come to nothing too often.
+    pub fn is_hopeless(&self, lease: LeaseId) -> Option<(DeviceId, Generation)> {
+        let inner = self.lock();
+        let open = inner.open.get(&lease).filter(|open| open.failures >= UPLOADS_DAMAGED_MAX)?;
+        Some((open.device, open.generation))
+    }
+}
+
+impl Inner {
+    fn issued(&mut self, lease: &LeaseRecord) {
+        if lease.kind == LeaseKind::Train {
+            let (device, generation) = (lease.device, lease.generation);
+            self.open.insert(lease.id, Open { device, generation, blob: None, is_writing: false, failures: 0 });
+        }
+    }
+}
+
+impl Writing {
+    /// The whole blob is stored. `false`: the lease has ended meanwhile, and it is rubbish.
+    pub fn stored(&self, was_there: bool) -> bool {
+        let mut inner = self.uploads.lock();
+        let Some(blob) = inner.open.get_mut(&self.lease).and_then(|open| open.blob.as_mut()) else { return was_there };
+        // Whoever sends it twice finds his own.
+        blob.is_its_own &= blob.is_stored || !was_there;
+        blob.is_stored = true;
+        true
+    }
+
+    /// Its bytes were not those of its name.
+    pub fn failed(&self) {
+        if let Some(open) = self.uploads.lock().open.get_mut(&self.lease) {
+            open.failures += 1;
+        }
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if let Some(open) = self.uploads.lock().open.get_mut(&self.lease) {
+            open.is_writing = false;
+            tracing::trace!(hash = %self.hash, "an upload has ended");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::record::DeltaRecord;
+    use nightjar_shared::{ids::Version, time::Wall};
+
+    const DEVICE: DeviceId = DeviceId([1; 32]);
+    const DELTA_BYTES: u64 = 1000;
+
+    fn lease(id: u64) -> LeaseRecord {
+        LeaseRecord {
+            id: LeaseId(id),
+            generation: Generation(7),
+            device: DEVICE,
+            kind: LeaseKind::Train,
+            base_version: Version(0),
+            epoch: 0,
+            shard: 0,
+            first_sample: 0,
+            samples: 4,
+            steps: 1,
+            issued_at: Wall::default(),
+        }
+    }
+
+    fn closed(id: u64, outcome: LeaseOutcome) -> Record {
+        Record::LeaseClosed { id: LeaseId(id), outcome, samples_used: 0, at: Wall::default() }
+    }
+
+    fn merged(id: u64, blob: BlobHash) -> Record {
+        Record::Delta(DeltaRecord {
+            seq: 1,
+            lease: LeaseId(id),
+            device: DEVICE,
+            blob,
+            bytes: DELTA_BYTES,
+            steps: 1,
+            tokens: 1,
+            staleness: 0,
+            weight: 1.0,
+            norm: 1.0,
+            train_ms: 1,
+            wall_ms: 1,
+            loss_first: 1.0,
+            loss_last: 1.0,
+            merged_at: Wall::default(),
+        })
+    }
+
+    fn uploads(leases: &[u64]) -> Arc<Uploads> {
+        let leases: Vec<LeaseRecord> = leases.iter().map(|id| lease(*id)).collect();
+        Arc::new(Uploads::new(leases.iter(), DELTA_BYTES))
+    }
+
+    fn begin(uploads: &Arc<Uploads>, id: u64, name: u8) -> Result<(Writing, Option<Rubbish>), Refusal> {
+        uploads.begin(DEVICE, LeaseId(id), BlobHash([name; 32]), DELTA_BYTES, Instant::now())
+    }
+
+    #[test]
+    fn a_lease_has_one_delta_and_one_upload_at_a_time() {
+        let uploads = uploads(&[1]);
+        let (writing, _) = begin(&uploads, 1, 1).unwrap();
+        assert_eq!(begin(&uploads, 1, 1).err().unwrap().code(), RefusalCode::Busy);
+        drop(writing);
+        // Another name takes the place of what was not ended.
+        let (writing, rubbish) = begin(&uploads, 1, 2).unwrap();
+        assert_eq!(rubbish, Some(Rubbish { hash: BlobHash([1; 32]), is_stored: false }));
+        assert!(writing.stored(false));
+        drop(writing);
+        begin(&uploads, 1, 2).unwrap();
+        for name in 3..100 {
+            assert_eq!(begin(&uploads, 1, name).err().unwrap().action(), RefusalAction::DropLease);
+        }
+        assert!(begin(&uploads, 2, 1).is_err(), "no such lease");
+        let stranger = uploads.begin(DeviceId([2; 32]), LeaseId(1), BlobHash([2; 32]), 1, Instant::now());
+        assert_eq!(stranger.err().unwrap().code(), RefusalCode::LeaseGone);
+    }
+
+    #[test]
+    fn what_a_lease_leaves_behind_goes_unless_the_ledger_names_it() {
+        let uploads = uploads(&[1, 2, 3]);
+        for id in [1, 2] {
+            assert!(begin(&uploads, id, id as u8).unwrap().0.stored(false));
+        }
+        assert!(begin(&uploads, 2, 2).unwrap().0.stored(true), "once more, the same");
+        drop(begin(&uploads, 3, 3).unwrap());
+        assert_eq!(uploads.note(&merged(1, BlobHash([1; 32]))), None);
+        assert_eq!(uploads.note(&closed(1, LeaseOutcome::Merged)), None);
+        let rubbish = |hash, is_stored| Some(Rubbish { hash: BlobHash([hash; 32]), is_stored });
+        assert_eq!(uploads.note(&closed(2, LeaseOutcome::Expired)), rubbish(2, true));
+        assert_eq!(uploads.note(&closed(3, LeaseOutcome::Returned)), rubbish(3, false));
+    }
+
+    #[test]
+    fn a_delta_that_was_merged_for_another_lease_stays() {
+        let uploads = uploads(&[1, 2]);
+        assert!(begin(&uploads, 1, 9).unwrap().0.stored(false));
+        uploads.note(&merged(2, BlobHash([9; 32])));
+        uploads.note(&closed(2, LeaseOutcome::Merged));
+        assert_eq!(uploads.note(&closed(1, LeaseOutcome::ScreenedOut)), None);
+        // One that was there before the lease came is not the lease's.
+        uploads.note(&Record::LeaseIssued(lease(3)));
+        assert!(begin(&uploads, 3, 9).unwrap().0.stored(true));
+        assert_eq!(uploads.note(&closed(3, LeaseOutcome::Expired)), None);
+    }
+
+    #[test]
+    fn a_day_has_so_many_bytes_that_come_to_nothing() {
+        let uploads = uploads(&[1]);
+        let taken = (0..2 * UNMERGED_DELTAS_A_DAY).take_while(|_| begin(&uploads, 1, 1).is_ok()).count() as u64;
+        assert_eq!(taken, UNMERGED_DELTAS_A_DAY);
+        assert!(begin(&uploads, 1, 1).err().unwrap().retry_ms > 0);
+        uploads.note(&merged(2, BlobHash([8; 32])));
+        begin(&uploads, 1, 1).unwrap();
+    }
+
+    #[test]
+    fn strays_go_at_the_second_look() {
+        let uploads = uploads(&[1]);
+        drop(begin(&uploads, 1, 1).unwrap());
+        let on_disk = [1, 2, 3].map(|name| BlobHash([name; 32]));
+        assert!(uploads.strays(on_disk.into_iter()).is_empty());
+        assert_eq!(uploads.strays(on_disk.into_iter().take(2)), [BlobHash([2; 32])]);
+        assert!(uploads.strays(on_disk.into_iter().skip(2)).is_empty(), "it was away for a look");
+    }
+
+    #[test]
+    fn a_lease_whose_uploads_come_to_nothing_is_hopeless() {
+        let uploads = uploads(&[1]);
+        for _ in 0..UPLOADS_DAMAGED_MAX {
+            assert_eq!(uploads.is_hopeless(LeaseId(1)), None);
+            begin(&uploads, 1, 1).unwrap().0.failed();
+        }
+        assert_eq!(uploads.is_hopeless(LeaseId(1)), Some((DEVICE, Generation(7))));
+    }
+}
