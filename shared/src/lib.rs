@@ -6,6 +6,7 @@
 pub mod bytes;
 pub mod delta;
 pub mod disk;
+pub mod end_of_text;
 pub mod fail;
 pub mod fragment;
 pub mod ids;

@@ -19,6 +19,10 @@ pub struct Manifest {
     pub vocab_size: u32,
     /// Hash of tokenizer.json, a blob in the dataset's folder; `None` where tokens are bytes.
     pub tokenizer: Option<BlobHash>,
+    /// The token that ends a document, where it was named or found beside tokenizer.json; else it is one of
+    /// [`crate::end_of_text::KNOWN`], if the vocabulary has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_of_text: Option<u32>,
     /// What is trained on.
     pub train: Vec<ShardInfo>,
     /// What is only measured on: each domain or input is held out by document.

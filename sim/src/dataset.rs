@@ -39,6 +39,7 @@ impl Dataset {
             context: model.max_position_embeddings,
             vocab_size: model.vocab_size,
             tokenizer: None,
+            end_of_text: None,
             train: (0..shards).map(info).collect(),
             heldout: vec![],
         };

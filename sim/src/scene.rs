@@ -147,6 +147,7 @@ impl Scene {
             context,
             vocab_size: 16,
             tokenizer: None,
+            end_of_text: None,
             train: (0..SHARDS).map(info).collect(),
             heldout: vec![info(SHARDS)],
         }

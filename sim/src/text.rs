@@ -90,6 +90,7 @@ impl TextDataset {
                 context: settings.context,
                 vocab_size: 256,
                 tokenizer: None,
+                end_of_text: None,
                 train: vec![],
                 heldout: vec![],
             },

@@ -4,8 +4,12 @@ use super::format::Format;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_agent::preferences;
-use nightjar_train::{DeviceSettings, OpenDevice, Sampling, generate, load_folder, open_device};
-use std::{path::PathBuf, process::ExitCode};
+use nightjar_train::{DeviceSettings, OpenDevice, Sampling, TextStream, end_of_text, generate, load_folder, open_device};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 /// What computes.
 #[derive(Args)]
@@ -34,7 +38,7 @@ pub(super) struct Sample {
     /// How the text begins
     #[arg(long)]
     prompt: String,
-    /// Tokens to add
+    /// Tokens to add at most; the model may end the text before
     #[arg(long, default_value_t = 200)]
     tokens: usize,
     /// 0 always takes the likeliest token; 1 draws as the model says
@@ -82,9 +86,32 @@ pub(super) fn sample(args: &Sample, format: Format) -> Result<ExitCode> {
     let model = folder.model(&compute.device)?;
     let prompt = folder.vocabulary.encode(&args.prompt)?;
     let sampling = Sampling { temperature: args.temperature, seed: args.seed, ..Sampling::default() };
-    let tokens = generate(&model, &prompt, args.tokens, &sampling)?;
-    let text = format!("{}{}", args.prompt, folder.vocabulary.decode(&tokens)?);
-    format.say(&serde_json::json!({ "text": text }), &text)
+    let ends = end_of_text(&args.folder, &folder.vocabulary);
+    let mut text = args.prompt.clone();
+    let mut stream = TextStream::new(&prompt, |tokens: &[u32]| folder.vocabulary.decode(tokens));
+    // A reader that has gone away (`| head`) is a reason to stop, not to fail.
+    let mut is_heard = format.json || show(&text);
+    generate(&model, &prompt, args.tokens, &sampling, &ends, |token| -> Result<bool> {
+        let more = stream.push(token)?;
+        is_heard = is_heard && (format.json || show(&more));
+        text += &more;
+        Ok(is_heard)
+    })?;
+    let rest = stream.finish()?;
+    text += &rest;
+    if format.json {
+        return format.say(&serde_json::json!({ "text": text }), &text);
+    }
+    if is_heard {
+        show(&format!("{rest}\n"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints text as it comes; false where nobody reads any more.
+fn show(text: &str) -> bool {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
 }
 
 pub(super) fn eval(args: &Eval, format: Format) -> Result<ExitCode> {

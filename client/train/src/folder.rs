@@ -3,6 +3,7 @@
 use crate::{
     batches::Batch,
     model::{Model, ModelError},
+    text::load_tokenizer,
     trainer::{TrainError, evaluate},
 };
 use burn::tensor::Device;
@@ -151,9 +152,7 @@ pub fn load_folder(folder: &Path) -> Result<Folder, FolderError> {
     let spec = spec_from_config(&serde_json::from_slice(&read("config.json")?)?)?;
     let weights = weights_from_safetensors(&spec, &read("model.safetensors")?)?;
     let vocabulary = match read("tokenizer.json") {
-        Ok(bytes) => {
-            Vocabulary::Tokenizer(Box::new(Tokenizer::from_bytes(bytes).map_err(|e| FolderError::Tokenizer(e.to_string()))?))
-        }
+        Ok(bytes) => Vocabulary::Tokenizer(Box::new(load_tokenizer(&bytes)?)),
         Err(FolderError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound && spec.vocab_size == 256 => {
             Vocabulary::Bytes
         }

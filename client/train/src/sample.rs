@@ -20,18 +20,30 @@ impl Default for Sampling {
     }
 }
 
-/// Continues `prompt` by `count` tokens and returns those. The model sees at most its context; an empty prompt starts
-/// from token 0.
-pub fn generate(model: &Model, prompt: &[u32], count: usize, sampling: &Sampling) -> Result<Vec<u32>, ModelError> {
+/// Continues `prompt` by up to `count` tokens and hands each to `each` as soon as it is drawn. It stops before a token of
+/// `ends`, and when `each` says false. The model sees at most its context; an empty prompt starts behind the end of
+/// another text, or else from token 0.
+pub fn generate<E: From<ModelError>>(
+    model: &Model,
+    prompt: &[u32],
+    count: usize,
+    sampling: &Sampling,
+    ends: &[u32],
+    mut each: impl FnMut(u32) -> Result<bool, E>,
+) -> Result<(), E> {
     let longest = model.spec().max_position_embeddings as usize;
-    let mut tokens = if prompt.is_empty() { vec![0] } else { prompt.to_vec() };
-    let start = tokens.len();
+    let vocabulary = model.spec().vocab_size;
+    let start = ends.iter().copied().find(|end| *end < vocabulary).unwrap_or(0);
+    let mut tokens = if prompt.is_empty() { vec![start] } else { prompt.to_vec() };
     for i in 0..count {
         let window = &tokens[tokens.len().saturating_sub(longest)..];
-        let logits = model.next_logits(window)?;
-        tokens.push(draw(&logits, sampling, i as u64));
+        let token = draw(&model.next_logits(window)?, sampling, i as u64);
+        if ends.contains(&token) || !each(token)? {
+            break;
+        }
+        tokens.push(token);
     }
-    Ok(tokens.split_off(start))
+    Ok(())
 }
 
 /// Token number `i`, drawn from its logits.

@@ -254,8 +254,21 @@ fn text_is_continued_reproducibly() {
     let spec = little();
     let model = Model::new(&spec, &weights(&spec), &Device::flex()).unwrap();
     let sampling = Sampling { temperature: 1.0, top_k: 0, seed: 4 };
-    let text = generate(&model, &[1, 2, 3], 50, &sampling).unwrap();
-    assert_eq!(text.len(), 50);
-    assert_eq!(text, generate(&model, &[1, 2, 3], 50, &sampling).unwrap());
-    assert_ne!(text, generate(&model, &[1, 2, 3], 50, &Sampling { seed: 5, ..sampling }).unwrap());
+    let continued = |count: usize, sampling: &Sampling, ends: &[u32]| {
+        let mut text = vec![];
+        generate(&model, &[1, 2, 3], count, sampling, ends, |token| -> Result<bool, ModelError> {
+            text.push(token);
+            Ok(text.len() < 40)
+        })
+        .unwrap();
+        text
+    };
+    let text = continued(30, &sampling, &[]);
+    assert_eq!(text.len(), 30);
+    assert_eq!(text, continued(30, &sampling, &[]));
+    assert_ne!(text, continued(30, &Sampling { seed: 5, ..sampling }, &[]));
+    // It ends before a token that ends texts, and when it is told to.
+    let at = text.iter().position(|token| *token == text[20]).unwrap();
+    assert_eq!(continued(30, &sampling, &[text[20], 99]), text[..at]);
+    assert_eq!(continued(50, &sampling, &[]).len(), 40);
 }

@@ -2,7 +2,7 @@
 
 use super::{Failure, say};
 use clap::{Args, Subcommand};
-use nightjar_coordinator::dataset::{self, DatasetError, PrepareOptions, TokenizerChoice};
+use nightjar_coordinator::dataset::{self, DatasetError, Notes, PrepareOptions, TokenizerChoice};
 use std::path::PathBuf;
 
 #[derive(Subcommand)]
@@ -12,13 +12,14 @@ pub enum Dataset {
 
 /// Read texts and write shards of shuffled samples
 ///
-/// Reads text, .jsonl and .parquet files (or folders of them) and writes a dataset: shards of shuffled samples, named by
-/// their hash, part of the documents held out. Memory stays bounded whatever the size. Interrupted, the same command goes
-/// on where it stopped.
+/// Reads text, .jsonl, .json and .parquet files (or folders of them), also packed as .gz or .zst, and writes a dataset:
+/// shards of shuffled samples, named by their hash, part of the documents held out. Memory stays bounded whatever the
+/// size. Interrupted, the same command goes on where it stopped. Whatever is left out or changed is told.
 #[derive(Args)]
 #[command(after_help = "Examples:
   nightjar-coordinator dataset prepare books/ --out data
   nightjar-coordinator dataset prepare wiki.parquet --column text --tokenizer bpe:8192 --context 512 --out data
+  nightjar-coordinator dataset prepare corpus/ --include '*.jsonl.gz' --exclude test --skip-bad 10 --out data
   nightjar-coordinator dataset prepare --cargo-registry --out data")]
 pub struct Prepare {
     /// Files and folders to read
@@ -36,9 +37,21 @@ pub struct Prepare {
     /// Tokens that a sample predicts: the model's max_position_embeddings
     #[arg(long, value_name = "N", default_value_t = 128)]
     context: u32,
-    /// The column of .jsonl and .parquet files that holds the text
+    /// The token that ends a document, where the tokenizer has one that neither its files nor its name tells
+    #[arg(long, value_name = "TOKEN")]
+    end_of_text: Option<String>,
+    /// The column of .jsonl, .json and .parquet files that holds the text; dots lead into objects, as in doc.text
     #[arg(long, default_value = "text")]
     column: String,
+    /// Read only files that match, by name ('*.txt') or place ('books/**/*.txt'); may be given several times
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<String>,
+    /// Leave out files and folders that match, by name or place; may be given several times
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// Leave out up to so many records that cannot be read
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    skip_bad: u64,
     /// Share of the documents that is held out
     #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
     heldout: f64,
@@ -55,14 +68,17 @@ pub struct Prepare {
 
 impl Dataset {
     pub fn run(self) -> Result<(), Failure> {
-        let Dataset::Prepare(Prepare { paths, cargo_registry, out, tokenizer, context, column, heldout, max_bytes, seed, quiet }) =
-            self;
-        let options = PrepareOptions { paths, cargo_registry, out, tokenizer, context, column, heldout, max_bytes, seed, quiet };
-        let prepared = dataset::prepare(&options).map_err(|error| match error {
-            DatasetError::DiskFull { .. } | DatasetError::Io { .. } | DatasetError::Damaged { .. } => Failure::midway(error),
-            error => Failure::input(error),
+        let Dataset::Prepare(prepare) = self;
+        let mut notes = Notes::default();
+        let prepared = dataset::prepare(&prepare.options(), &mut notes).map_err(|error| {
+            // Why it failed may be among what was left out.
+            notes.lines().iter().for_each(|line| eprintln!("{line}"));
+            match error {
+                DatasetError::DiskFull { .. } | DatasetError::Io { .. } | DatasetError::Damaged { .. } => Failure::midway(error),
+                error => Failure::input(error),
+            }
         })?;
-        let (manifest, skipped) = (&prepared.manifest, prepared.skipped);
+        let manifest = &prepared.manifest;
         let samples = |shards: &[nightjar_shared::shard::ShardInfo]| shards.iter().map(|s| u64::from(s.samples)).sum::<u64>();
         say(&format!(
             "{} training samples in {} shards, {} held out; {} tokens each, vocabulary {}{}",
@@ -73,12 +89,28 @@ impl Dataset {
             manifest.vocab_size,
             if prepared.already_done { " (prepared before)" } else { "" },
         ));
-        if skipped.binary_files > 0 {
-            say(&format!("left out: {} files that are no text", skipped.binary_files));
-        }
-        if skipped.invalid_utf8 > 0 {
-            say(&format!("replaced: bytes that are not UTF-8, in {} pieces of text", skipped.invalid_utf8));
-        }
+        notes.lines().iter().for_each(|line| say(line));
         Ok(())
+    }
+}
+
+impl Prepare {
+    fn options(self) -> PrepareOptions {
+        PrepareOptions {
+            paths: self.paths,
+            cargo_registry: self.cargo_registry,
+            out: self.out,
+            tokenizer: self.tokenizer,
+            context: self.context,
+            end_of_text: self.end_of_text,
+            column: self.column,
+            include: self.include,
+            exclude: self.exclude,
+            skip_bad: self.skip_bad,
+            heldout: self.heldout,
+            max_bytes: self.max_bytes,
+            seed: self.seed,
+            quiet: self.quiet,
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod dataset;
 mod export;
+mod init;
 mod invite;
 mod opened;
 mod run_file;

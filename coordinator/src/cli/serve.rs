@@ -1,6 +1,6 @@
 //! `serve`: the coordinator itself.
 
-use super::{Failure, run_file, say};
+use super::{Failure, init, run_file, say};
 use clap::Args;
 use nightjar_coordinator::{
     dataset::Dataset,
@@ -98,6 +98,8 @@ impl Serve {
         let dataset = Dataset::open(&self.data).map_err(Failure::input)?;
         let start = self.init.as_ref().map(|folder| run_file::read_start(folder, &spec.model)).transpose()?;
         let is_told_to_start = start.is_some();
+        let unknown = self.init.as_ref().map(|folder| init::check_tokenizer(folder, &dataset)).transpose()?.flatten();
+        let rounded = start.as_deref().and_then(init::rounding);
         let (name, parameters, manifest) = (spec.name.clone(), spec.model.parameters(), dataset.manifest());
         let data = format!("{} samples in {} shards", manifest.train_samples(), manifest.train.len());
         let state = self.state.clone();
@@ -121,6 +123,8 @@ impl Serve {
         say(&format!("page      http://{page}/"));
         if is_told_to_start && !server.is_new() {
             say("note      the run has begun already, so --init is not used");
+        } else {
+            unknown.iter().chain(&rounded).for_each(|note| say(&format!("note      {note}")));
         }
         server.run(format!("ready: {address}"), stop).await.map_err(Failure::midway)?;
         say("stopped: everything is stored; the same command goes on from here");

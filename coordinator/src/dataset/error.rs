@@ -40,14 +40,24 @@ pub enum DatasetError {
         /// The file that could not be written.
         path: PathBuf,
     },
-    /// A line that is not the JSON object that was expected.
-    #[error("{path}:{line}: {reason}")]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: u64,
-        /// What is wrong, and what to do.
+    /// Records that cannot be read, more than may be left out.
+    #[error("{}", bad_records(*.count, *.whole, *.all, .named))]
+    BadRecords {
+        /// How many there are.
+        count: u64,
+        /// Whether all the input was looked through.
+        whole: bool,
+        /// Whether no record at all could be read.
+        all: bool,
+        /// The first of them, each in words that name it.
+        named: Vec<String>,
+    },
+    /// A pattern that is none.
+    #[error("`{pattern}` is no pattern for file names: {reason}")]
+    Pattern {
+        /// As written.
+        pattern: String,
+        /// Why.
         reason: String,
     },
     /// A parquet file that cannot be read.
@@ -151,6 +161,23 @@ pub enum DatasetError {
         /// What is wrong.
         what: String,
     },
+}
+
+fn bad_records(count: u64, whole: bool, all: bool, named: &[String]) -> String {
+    let at_least = if whole { "" } else { "at least " };
+    let (records, them) = if count == 1 { ("record", "it") } else { ("records", "them") };
+    let mut text = format!("{at_least}{count} {records} cannot be read");
+    for name in named {
+        text += &format!("\n  {name}");
+    }
+    let more = count.saturating_sub(named.len() as u64);
+    if more > 0 {
+        text += &format!("\n  and {more} more");
+    }
+    text + &match all {
+        true => "\nand no record before could be".to_owned(),
+        false => format!("\ncorrect {them}, or pass --skip-bad {count} to leave {them} out"),
+    }
 }
 
 impl DatasetError {

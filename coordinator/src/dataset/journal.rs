@@ -1,7 +1,7 @@
 //! What a preparation has finished: one small file, replaced atomically. After a kill the next run takes it from there,
 //! and comes to the same bytes as a run that was never killed.
 
-use super::{error::DatasetError, read::Position, stream::StreamState};
+use super::{encoder::Seam, error::DatasetError, notes::Notes, read::Position, stream::StreamState};
 use nightjar_shared::{
     disk::{Disk, FolderDisk},
     shard::ShardInfo,
@@ -11,20 +11,12 @@ use serde::{Deserialize, Serialize};
 /// Name of the journal within the output folder.
 pub const JOURNAL: &str = "work/journal.json";
 
-/// What was not taken as it was.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Skipped {
-    /// Files left out because they hold zero bytes: no text.
-    pub binary_files: u64,
-    /// Pieces of text in which bytes that are not UTF-8 were replaced by U+FFFD.
-    pub invalid_utf8: u64,
-}
-
 /// Everything that a later run needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Journal {
-    /// What was passed over so far.
-    pub skipped: Skipped,
+    /// What is to be said about what was read so far.
+    #[serde(default)]
+    pub notes: Notes,
     /// How far it is.
     pub stage: Stage,
 }
@@ -52,6 +44,9 @@ pub struct ReadState {
     pub group_crate: Option<String>,
     /// Bytes of text read so far.
     pub text_bytes: u64,
+    /// What the piece before says about the next, within a document.
+    #[serde(default)]
+    pub seam: Seam,
     /// What is trained on.
     pub train: StreamState,
     /// What is held out.

@@ -1,16 +1,26 @@
 //! Datasets: text in, content-addressed shards of shuffled samples out, and how they are opened again.
 //!
-//! `prepare` reads the [`source`]s once, in order: [`read`] cuts them to pieces, [`split`] decides by group what is held
-//! out, [`vocabulary`] makes tokens of the text, [`stream`] cuts the tokens to samples and spills each into a bucket
-//! drawn at random ([`reading`] drives them), and [`shuffle`] makes shards of the buckets. Memory stays bounded whatever
+//! `prepare` reads the [`source`]s once, in order, as a [`walk`] finds them: [`read`] cuts them to [`piece`]s, [`split`]
+//! decides by group what is held out, [`vocabulary`] makes tokens of the text, [`stream`] cuts the tokens to samples and
+//! spills each into a bucket drawn at random ([`reading`] drives them), and [`shuffle`] makes shards of the buckets. What
+//! is left out or changed on the way is told in [`notes`]. Memory stays bounded whatever
 //! the size of the input: what does not fit waits in the buckets' files. A [`journal`] names what is finished, so that a
 //! killed run continues.
 
+mod admitted;
+mod encoder;
 mod error;
 mod folder;
+mod identity;
+mod input;
 mod journal;
+mod json;
+mod json_text;
+mod notes;
 mod open;
 mod parquet_column;
+mod pattern;
+mod piece;
 mod prepare;
 mod progress;
 mod read;
@@ -20,13 +30,20 @@ mod shuffle;
 mod source;
 mod split;
 mod stream;
+mod text_check;
+mod text_file;
 mod vocabulary;
+mod walk;
 
+#[cfg(test)]
+mod cases;
 #[cfg(test)]
 mod tests;
 
 pub use error::DatasetError;
-pub use journal::Skipped;
+pub use identity::{TokenizerMismatch, check_same_tokenizer};
+pub use nightjar_shared::end_of_text::KNOWN as END_OF_TEXT;
+pub use notes::{Note, Notes};
 pub use open::Dataset;
 pub use prepare::{PrepareOptions, Prepared, prepare};
-pub use vocabulary::{ByteVocabularyError, END_OF_TEXT, TokenizerChoice, byte_tokenizer};
+pub use vocabulary::{ByteVocabularyError, TokenizerChoice, byte_tokenizer};

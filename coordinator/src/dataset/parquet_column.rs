@@ -1,6 +1,10 @@
 //! One text column of a parquet file, row by row, a few rows in memory at a time.
 
-use super::{error::DatasetError, journal::Skipped, read::text_of};
+use super::{
+    error::DatasetError,
+    notes::{Note, Notes},
+    text_file::text_of,
+};
 use parquet::{
     basic::Type,
     column::reader::{ColumnReader, ColumnReaderImpl},
@@ -72,13 +76,15 @@ impl ParquetColumn {
         })
     }
 
-    /// The next row's text; null and empty rows are passed over.
-    pub fn next(&mut self, skipped: &mut Skipped) -> Result<Option<String>, DatasetError> {
+    /// The next row's text; null and empty rows are passed over and noted.
+    pub fn next(&mut self, notes: &mut Notes) -> Result<Option<String>, DatasetError> {
         loop {
             while let Some(value) = self.ready.pop_front() {
                 self.row += 1;
-                if let Some(value) = value.filter(|v| !v.data().is_empty()) {
-                    return Ok(Some(text_of(value.data().to_vec(), skipped)));
+                match value {
+                    None => notes.add(Note::Null, self.path.display().to_string()),
+                    Some(value) if value.data().is_empty() => notes.add(Note::Empty, self.path.display().to_string()),
+                    Some(value) => return Ok(Some(text_of(value.data().to_vec(), &self.path, notes))),
                 }
             }
             if !self.fill().map_err(unreadable(&self.path))? {
@@ -169,7 +175,7 @@ mod tests {
 
     fn read(path: &Path, row: u64) -> Vec<String> {
         let mut column = ParquetColumn::open(path, 1, "body", row).unwrap();
-        std::iter::from_fn(|| column.next(&mut Skipped::default()).unwrap()).collect()
+        std::iter::from_fn(|| column.next(&mut Notes::default()).unwrap()).collect()
     }
 
     #[test]
@@ -185,9 +191,9 @@ mod tests {
         assert_eq!(read(&path, 3 + 20), all[22..]);
         assert!(read(&path, 43).is_empty());
         let mut column = ParquetColumn::open(&path, 1, "body", 0).unwrap();
-        column.next(&mut Skipped::default()).unwrap();
+        column.next(&mut Notes::default()).unwrap();
         assert_eq!(column.row(), 1);
-        column.next(&mut Skipped::default()).unwrap();
+        column.next(&mut Notes::default()).unwrap();
         assert_eq!(column.row(), 3);
         let missing = ParquetColumn::open(&path, 1, "text", 0).err().unwrap().to_string();
         assert!(missing.ends_with("no text column `text`: pass --column with one of: body"), "{missing}");

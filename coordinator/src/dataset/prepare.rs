@@ -1,19 +1,23 @@
 //! `dataset prepare`: the passes in order, each continuing where the journal says.
 
 use super::{
+    admitted::Admitted,
+    encoder::Seam,
     error::DatasetError,
     folder::{self, Found, PLAN},
-    journal::{Journal, ReadState, ShuffleState, Skipped, Stage},
+    journal::{Journal, ReadState, ShuffleState, Stage},
+    notes::{Note, Notes},
     open::Dataset,
+    pattern::Patterns,
     progress::progress,
-    read::{Position, ReadOptions, Reader},
+    read::{Next, Position, ReadOptions, Reader},
     reading::Reading,
     registry::RegistryLimits,
     shuffle::Shuffler,
-    source::{self, Source},
+    source::{self, Source, Wanted},
     split::SplitRule,
     stream::StreamState,
-    vocabulary::{self, TokenizerChoice, Vocabulary},
+    vocabulary::{self, EndOfText, TokenizerChoice, Vocabulary},
 };
 use nightjar_shared::{
     disk::{Disk, FolderDisk},
@@ -44,8 +48,16 @@ pub struct PrepareOptions {
     pub tokenizer: TokenizerChoice,
     /// Tokens that a sample predicts.
     pub context: u32,
-    /// The column of .jsonl and .parquet files.
+    /// The token that ends a document; else it is looked for.
+    pub end_of_text: Option<String>,
+    /// The column of .jsonl, .json and .parquet files; dots lead into objects.
     pub column: String,
+    /// Patterns of the files to take; empty takes all.
+    pub include: Vec<String>,
+    /// Patterns of files and folders to leave out.
+    pub exclude: Vec<String>,
+    /// Records that may be left out because they cannot be read.
+    pub skip_bad: u64,
     /// Share of the groups that is held out.
     pub heldout: f64,
     /// Most bytes of text.
@@ -61,8 +73,6 @@ pub struct PrepareOptions {
 pub struct Prepared {
     /// The dataset.
     pub manifest: Manifest,
-    /// What was not taken as it was; unknown where nothing was done.
-    pub skipped: Skipped,
     /// Whether an earlier run had done all of it.
     pub already_done: bool,
 }
@@ -103,24 +113,28 @@ struct Plan {
     heldout: f64,
     max_bytes: Option<u64>,
     seed: u64,
+    /// The end of text, where it is not the one that the vocabulary itself suggests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_of_text: Option<String>,
     split: SplitRule,
     /// Hash of the list of sources, with lengths and times of change.
     sources: BlobHash,
     source_bytes: u64,
 }
 
-/// Reads the inputs and writes a dataset, or goes on doing so.
-pub fn prepare(options: &PrepareOptions) -> Result<Prepared, DatasetError> {
-    prepare_within(options, &Limits::default())
+/// Reads the inputs and writes a dataset, or goes on doing so. What is to be said about the inputs is in `notes`, also
+/// when it fails; of a dataset that was done before, only what can be seen without reading.
+pub fn prepare(options: &PrepareOptions, notes: &mut Notes) -> Result<Prepared, DatasetError> {
+    prepare_within(options, &Limits::default(), notes)
 }
 
 /// [`prepare`] with sizes of one's own.
-pub fn prepare_within(options: &PrepareOptions, limits: &Limits) -> Result<Prepared, DatasetError> {
+pub fn prepare_within(options: &PrepareOptions, limits: &Limits, notes: &mut Notes) -> Result<Prepared, DatasetError> {
     let registry = options.cargo_registry.then(|| RegistryLimits {
         cargo_home: cargo_home(),
         bytes_max: options.max_bytes.unwrap_or(REGISTRY_BYTES_MAX).min(REGISTRY_BYTES_MAX),
     });
-    prepare_from(options, limits, registry.as_ref())
+    prepare_from(options, limits, registry.as_ref(), notes)
 }
 
 /// [`prepare_within`] with a registry of one's own.
@@ -128,10 +142,20 @@ pub fn prepare_from(
     options: &PrepareOptions,
     limits: &Limits,
     registry: Option<&RegistryLimits>,
+    notes: &mut Notes,
 ) -> Result<Prepared, DatasetError> {
     check(options)?;
-    let sources = source::list(&options.paths, registry)?;
-    let split = SplitRule::for_sources(&sources, options.heldout, limits.piece_bytes, options.seed);
+    let patterns = Patterns::new(&options.include, &options.exclude)?;
+    let wanted = Wanted { paths: &options.paths, patterns: &patterns, out: &options.out, cargo_registry: registry };
+    let sources = source::list(&wanted, notes)?;
+    let end = EndOfText::choose(&options.tokenizer, options.end_of_text.as_deref())?;
+    if end.token.is_none() && options.tokenizer != TokenizerChoice::Bytes {
+        notes.count(Note::NoEndOfText, 1);
+    }
+    let (column, piece_bytes, seed) = (&*options.column, limits.piece_bytes, options.seed);
+    let admitted =
+        Admitted { sources: &sources, column, max_bytes: options.max_bytes, share: options.heldout, piece_bytes, seed };
+    let split = admitted.rule()?;
     let plan = Plan {
         tokenizer: options.tokenizer.fingerprint()?,
         context: options.context,
@@ -139,6 +163,7 @@ pub fn prepare_from(
         heldout: options.heldout,
         max_bytes: options.max_bytes,
         seed: options.seed,
+        end_of_text: end.token.clone().filter(|_| end.is_stated),
         split,
         sources: BlobHash::of(&json(&sources)?),
         source_bytes: sources.iter().map(|s| s.bytes).sum(),
@@ -151,7 +176,7 @@ pub fn prepare_from(
     if found == Found::Done {
         folder::remove_work(&disk)?;
         let manifest = Dataset::open(&options.out)?.manifest().clone();
-        return Ok(Prepared { manifest, skipped: Skipped::default(), already_done: true });
+        return Ok(Prepared { manifest, already_done: true });
     }
     let lock = folder::lock(&disk, &options.out)?;
     if found == Found::Nothing {
@@ -159,15 +184,16 @@ pub fn prepare_from(
         disk.write(PLAN, &plan).map_err(DatasetError::io(disk.path(PLAN)))?;
     }
 
-    let vocabulary = choose_vocabulary(&disk, options, &split, &sources)?;
+    let vocabulary = choose_vocabulary(&disk, options, &end, &split, &sources)?;
     let fresh = || Journal {
-        skipped: Skipped::default(),
+        notes: Notes::default(),
         stage: Stage::Read(ReadState {
             source: 0,
             position: Position::default(),
             groups: 0,
             group_crate: None,
             text_bytes: 0,
+            seam: Seam::default(),
             train: StreamState::new(TRAIN_BUCKETS),
             heldout: StreamState::new(1),
         }),
@@ -175,7 +201,11 @@ pub fn prepare_from(
     let mut journal = Journal::load(&disk)?.unwrap_or_else(fresh);
     if let Stage::Read(state) = journal.stage.clone() {
         let reading = Reading { disk: &disk, options, limits, split, sources: &sources, vocabulary: &vocabulary };
-        reading.run(&mut journal, state)?;
+        let done = reading.run(&mut journal, state);
+        notes.merge(&journal.notes);
+        done?;
+    } else {
+        notes.merge(&journal.notes);
     }
     if let Stage::Shuffle(state) = journal.stage.clone() {
         let bytes = state.pending.iter().filter_map(|b| fs::metadata(disk.path(&format!("work/{}", b.name))).ok());
@@ -184,11 +214,11 @@ pub fn prepare_from(
             Shuffler { disk: &disk, vocabulary: &vocabulary, context: options.context, seed: options.seed, limits, bar: &bar };
         let state = shuffler.run(&mut journal, state)?;
         bar.finish();
-        finish(&disk, options, &vocabulary, state)?;
+        finish(&disk, options, &vocabulary, &end, state)?;
     }
     drop(lock);
     folder::remove_work(&disk)?;
-    Ok(Prepared { manifest: Dataset::open(&options.out)?.manifest().clone(), skipped: journal.skipped, already_done: false })
+    Ok(Prepared { manifest: Dataset::open(&options.out)?.manifest().clone(), already_done: false })
 }
 
 fn check(options: &PrepareOptions) -> Result<(), DatasetError> {
@@ -218,6 +248,7 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>, DatasetError> {
 fn choose_vocabulary(
     disk: &FolderDisk,
     options: &PrepareOptions,
+    end: &EndOfText,
     split: &SplitRule,
     sources: &[Source],
 ) -> Result<Vocabulary, DatasetError> {
@@ -227,18 +258,18 @@ fn choose_vocabulary(
     let file = "tokenizer.json";
     let name = options.tokenizer.to_string();
     if let Some(json) = disk.read(file).map_err(DatasetError::io(disk.path(file)))? {
-        return Vocabulary::from_json(&name, &json);
+        return Vocabulary::from_json(&name, &json, end);
     }
     let json = match &options.tokenizer {
         TokenizerChoice::Train(size) => {
             let read = ReadOptions { column: &options.column, piece_bytes: split.piece_bytes };
             let texts = sample_text(sources, read, options.quiet)?;
-            vocabulary::train(*size, texts.into_iter())?
+            vocabulary::train(*size, end, texts.into_iter())?
         }
         TokenizerChoice::File(path) => fs::read(path).map_err(DatasetError::io(path))?,
         TokenizerChoice::Bytes => return Ok(Vocabulary::Bytes),
     };
-    let vocabulary = Vocabulary::from_json(&name, &json)?;
+    let vocabulary = Vocabulary::from_json(&name, &json, end)?;
     disk.write(file, &json).map_err(DatasetError::io(disk.path(file)))?;
     fail::point("dataset.tokenizer");
     Ok(vocabulary)
@@ -247,15 +278,18 @@ fn choose_vocabulary(
 /// Text for a vocabulary: from the start of every source, in proportion to its size, within a fixed bound. It may
 /// include held-out text: what a vocabulary learns of it is which words are frequent.
 fn sample_text(sources: &[Source], options: ReadOptions, quiet: bool) -> Result<Vec<String>, DatasetError> {
-    let bytes: u64 = sources.iter().map(|s| s.bytes).sum();
+    let bytes: u64 = sources.iter().map(Source::text_bytes).sum();
     let share = (VOCABULARY_SAMPLE_BYTES as f64 / bytes as f64).min(1.0);
     let bar = progress("sampling text", bytes, quiet);
     let (mut texts, mut taken, mut seen) = (vec![], 0, 0);
     for source in sources {
-        seen += source.bytes;
-        let mut reader = Reader::open(source, options, Position::default())?;
+        seen += source.text_bytes();
+        // What is to be said about the text is noted when it is read for good.
+        let notes = &mut Notes::default();
+        let mut reader = Reader::open(source, options, Position::default(), notes)?;
         while (taken as f64) < share * seen as f64 {
-            let Some(pieces) = reader.next(&mut Skipped::default())? else { break };
+            let Some(next) = reader.next(notes)? else { break };
+            let Next::Pieces(pieces) = next else { continue };
             taken += pieces.iter().map(|p| p.text.len()).sum::<usize>();
             texts.extend(pieces.into_iter().map(|p| p.text));
         }
@@ -266,7 +300,13 @@ fn sample_text(sources: &[Source], options: ReadOptions, quiet: bool) -> Result<
 }
 
 /// Writes the manifest: from here on the dataset is there.
-fn finish(disk: &FolderDisk, options: &PrepareOptions, vocabulary: &Vocabulary, state: ShuffleState) -> Result<(), DatasetError> {
+fn finish(
+    disk: &FolderDisk,
+    options: &PrepareOptions,
+    vocabulary: &Vocabulary,
+    end: &EndOfText,
+    state: ShuffleState,
+) -> Result<(), DatasetError> {
     let write = |name: &str, bytes: &[u8]| disk.write(name, bytes).map_err(DatasetError::io(disk.path(name)));
     let tokenizer = match disk.read("tokenizer.json").map_err(DatasetError::io(disk.path("tokenizer.json")))? {
         None => None,
@@ -281,6 +321,7 @@ fn finish(disk: &FolderDisk, options: &PrepareOptions, vocabulary: &Vocabulary, 
         context: options.context,
         vocab_size: vocabulary.size(),
         tokenizer,
+        end_of_text: vocabulary.end_of_text().filter(|_| end.is_stated),
         train: state.train,
         heldout: state.heldout,
     };

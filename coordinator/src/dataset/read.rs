@@ -1,52 +1,44 @@
-//! Reading one source: documents, in order, cut to pieces of bounded size. A reader can begin at any position that one
+//! Reading the sources: documents, in order, cut to pieces of bounded size. Reading can begin at any position that was
 //! reported earlier, so that a killed run continues in the middle of a file.
 
 use super::{
     error::DatasetError,
-    journal::Skipped,
+    input::is_damage,
+    json::{JsonRecords, Layout, Record},
+    notes::{Note, Notes},
     parquet_column::ParquetColumn,
+    piece::{Piece, pieces_of},
     source::{Format, Source},
+    text_file::{NextPiece, TextFile},
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    borrow::Cow,
-    fs::File,
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
-    path::PathBuf,
-};
-
-/// A longer line of a .jsonl file is refused: it would have to be held in memory as a whole.
-const LINE_BYTES_MAX: u64 = 64 << 20;
-/// A file with a zero byte among its first so many is no text.
-const BINARY_CHECK_BYTES: usize = 8 << 10;
-
-/// Part of a document.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
-    /// Its text.
-    pub text: String,
-    /// Whether the document begins here.
-    pub begins: bool,
-    /// Whether the document ends here.
-    pub ends: bool,
-}
+use std::io;
 
 /// Where to go on reading a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// Byte offset, or row of a parquet file.
+    /// Byte offset, in the file or in the text that it was unpacked or decoded to; or row of a parquet file.
     pub at: u64,
-    /// Lines read, for messages.
+    /// Lines or records read, for messages.
     pub line: u64,
 }
 
 /// What reading needs to know beside the source.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadOptions<'a> {
-    /// The column of .jsonl and .parquet files.
+    /// The column of records.
     pub column: &'a str,
     /// Longest piece.
     pub piece_bytes: usize,
+}
+
+/// What comes next.
+#[derive(Debug, PartialEq)]
+pub enum Next {
+    /// Pieces: one of a text file, or all of a record.
+    Pieces(Vec<Piece>),
+    /// Something that cannot be read, in words that name it.
+    Bad(String),
 }
 
 /// An open source.
@@ -56,183 +48,145 @@ pub struct Reader {
 }
 
 enum Kind {
-    Text(TextFile),
-    JsonLines(JsonLines),
+    Text(Box<TextFile>),
+    Json(Box<JsonRecords>),
     Parquet(Box<ParquetColumn>),
+    /// It could not be opened, in words that name it; told once.
+    Damaged(Option<String>),
 }
 
 impl Reader {
     /// Opens a source at a position.
-    pub fn open(source: &Source, options: ReadOptions, position: Position) -> Result<Self, DatasetError> {
-        let file = || -> io::Result<BufReader<File>> {
-            let mut file = File::open(&source.path)?;
-            file.seek(SeekFrom::Start(position.at))?;
-            Ok(BufReader::with_capacity(256 << 10, file))
+    pub fn open(source: &Source, options: ReadOptions, position: Position, notes: &mut Notes) -> Result<Self, DatasetError> {
+        let (path, column) = (&source.path, options.column);
+        let json =
+            |layout, notes: &mut Notes| Ok(Kind::Json(Box::new(JsonRecords::open(path, column, layout, position, notes)?)));
+        let kind: io::Result<Kind> = match source.format {
+            Format::Parquet => match ParquetColumn::open(path, source.bytes, column, position.at) {
+                Ok(column) => Ok(Kind::Parquet(Box::new(column))),
+                Err(error @ DatasetError::Parquet { .. }) => Ok(Kind::Damaged(Some(error.to_string()))),
+                Err(error) => return Err(error),
+            },
+            Format::JsonLines => json(Layout::Lines, notes),
+            Format::Json => json(Layout::Values, notes),
+            Format::Text => TextFile::open(path, position.at).map(|text| Kind::Text(Box::new(text))),
         };
-        let kind = match source.format {
-            Format::Parquet => {
-                Kind::Parquet(Box::new(ParquetColumn::open(&source.path, source.bytes, options.column, position.at)?))
-            }
-            Format::JsonLines => Kind::JsonLines(JsonLines {
-                input: file().map_err(DatasetError::io(&source.path))?,
-                path: source.path.clone(),
-                column: options.column.to_owned(),
-                position,
-            }),
-            Format::Text => Kind::Text(TextFile {
-                input: file().map_err(DatasetError::io(&source.path))?,
-                path: source.path.clone(),
-                at: position.at,
-                pending: vec![],
-                ended: false,
-            }),
-        };
+        let kind = kind.or_else(|error| match is_damage(&error) {
+            true => Ok(Kind::Damaged(Some(format!("{}: the file is damaged: {error}", path.display())))),
+            false => Err(DatasetError::io(path)(error)),
+        })?;
         Ok(Reader { kind, piece_bytes: options.piece_bytes })
     }
 
-    /// The next pieces: one of a text file, or all of a line or row. `None` at the end.
-    pub fn next(&mut self, skipped: &mut Skipped) -> Result<Option<Vec<Piece>>, DatasetError> {
-        let document = match &mut self.kind {
-            Kind::Text(text) => return Ok(text.next(self.piece_bytes, skipped)?.map(|piece| vec![piece])),
-            Kind::JsonLines(lines) => lines.next()?,
-            Kind::Parquet(column) => column.next(skipped)?,
+    /// The next pieces; `None` at the end.
+    pub fn next(&mut self, notes: &mut Notes) -> Result<Option<Next>, DatasetError> {
+        let pieces = match &mut self.kind {
+            Kind::Text(text) => match text.next(self.piece_bytes, notes)? {
+                NextPiece::Piece(piece) => vec![piece],
+                NextPiece::Bad(reason) => return Ok(Some(Next::Bad(reason))),
+                NextPiece::End => return Ok(None),
+            },
+            Kind::Json(records) => match records.next(notes)? {
+                Record::Text(text) => pieces_of(without_mark(&text, notes), self.piece_bytes),
+                Record::Bad(reason) => return Ok(Some(Next::Bad(reason))),
+                Record::End => return Ok(None),
+            },
+            Kind::Parquet(column) => match column.next(notes) {
+                Ok(Some(text)) => pieces_of(without_mark(&text, notes), self.piece_bytes),
+                Ok(None) => return Ok(None),
+                Err(error @ DatasetError::Parquet { .. }) => {
+                    self.kind = Kind::Damaged(None);
+                    return Ok(Some(Next::Bad(error.to_string())));
+                }
+                Err(error) => return Err(error),
+            },
+            Kind::Damaged(reason) => return Ok(reason.take().map(Next::Bad)),
         };
-        Ok(document.map(|text| pieces_of(&text, self.piece_bytes)))
+        Ok(Some(Next::Pieces(pieces)))
     }
 
     /// Where the next call of [`Reader::next`] begins.
     pub fn position(&self) -> Position {
         match &self.kind {
-            Kind::Text(text) => Position { at: text.at, line: 0 },
-            Kind::JsonLines(lines) => lines.position,
+            Kind::Text(text) => Position { at: text.at(), line: 0 },
+            Kind::Json(records) => records.position(),
             Kind::Parquet(column) => Position { at: column.row(), line: 0 },
+            Kind::Damaged(_) => Position::default(),
         }
     }
 
     /// How much of the source is behind, in bytes of its file.
     pub fn bytes_read(&self) -> u64 {
         match &self.kind {
+            Kind::Text(text) => text.bytes_read(),
+            Kind::Json(records) => records.bytes_read(),
             Kind::Parquet(column) => column.bytes_read(),
-            _ => self.position().at,
+            Kind::Damaged(_) => 0,
         }
     }
 }
 
-/// Valid text of these bytes; what is not UTF-8 becomes U+FFFD and is counted.
-pub fn text_of(bytes: Vec<u8>, skipped: &mut Skipped) -> String {
-    String::from_utf8(bytes).unwrap_or_else(|e| {
-        skipped.invalid_utf8 += 1;
-        String::from_utf8_lossy(e.as_bytes()).into_owned()
-    })
+/// A document without the byte order mark that a file left at its start.
+fn without_mark<'a>(text: &'a str, notes: &mut Notes) -> &'a str {
+    let Some(text) = text.strip_prefix('\u{FEFF}') else { return text };
+    notes.count(Note::ByteOrderMark, 1);
+    text
 }
 
-/// Where to cut so that at most `most` bytes go: behind the last line end of the second half, else behind the last
-/// space, else between two characters.
-fn cut_at(bytes: &[u8], most: usize) -> usize {
-    if bytes.len() <= most {
-        return bytes.len();
-    }
-    let half = most / 2;
-    let behind_last = |wanted: u8| bytes[half..most].iter().rposition(|b| *b == wanted).map(|at| half + at + 1);
-    let is_start_of_character = |at: &usize| bytes[*at] & 0xC0 != 0x80;
-    behind_last(b'\n')
-        .or_else(|| behind_last(b' '))
-        .or_else(|| (most.saturating_sub(3).max(1)..=most).rev().find(is_start_of_character))
-        .unwrap_or(most)
-}
-
-fn pieces_of(text: &str, piece_bytes: usize) -> Vec<Piece> {
-    let mut pieces = vec![];
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (head, tail) = rest.split_at(cut_at(rest.as_bytes(), piece_bytes));
-        pieces.push(Piece { text: head.to_owned(), begins: pieces.is_empty(), ends: tail.is_empty() });
-        rest = tail;
-    }
-    pieces
-}
-
-struct TextFile {
-    input: BufReader<File>,
-    path: PathBuf,
-    /// Offset of `pending` in the file.
-    at: u64,
-    /// Read, but not part of a piece yet.
-    pending: Vec<u8>,
-    ended: bool,
-}
-
-impl TextFile {
-    fn next(&mut self, piece_bytes: usize, skipped: &mut Skipped) -> Result<Option<Piece>, DatasetError> {
-        // One byte more than a piece holds tells whether the document goes on.
-        while !self.ended && self.pending.len() <= piece_bytes {
-            let wanted = (piece_bytes + 1 - self.pending.len()) as u64;
-            let read = (&mut self.input).take(wanted).read_to_end(&mut self.pending).map_err(DatasetError::io(&self.path))?;
-            self.ended = read == 0;
-        }
-        let begins = self.at == 0;
-        if begins && self.pending.iter().take(BINARY_CHECK_BYTES).any(|b| *b == 0) {
-            skipped.binary_files += 1;
-            return Ok(None);
-        }
-        if self.pending.is_empty() {
-            return Ok(None);
-        }
-        let cut = cut_at(&self.pending, piece_bytes);
-        let rest = self.pending.split_off(cut);
-        let bytes = std::mem::replace(&mut self.pending, rest);
-        self.at += cut as u64;
-        Ok(Some(Piece { text: text_of(bytes, skipped), begins, ends: self.ended && self.pending.is_empty() }))
-    }
-}
-
-struct JsonLines {
-    input: BufReader<File>,
-    path: PathBuf,
-    column: String,
+/// All sources, one after another.
+pub struct Cursor<'a> {
+    sources: &'a [Source],
+    options: ReadOptions<'a>,
+    number: usize,
     position: Position,
+    reader: Option<Reader>,
+    /// Bytes of the sources that are read.
+    behind: u64,
+    /// Whether the source gave text.
+    gave: bool,
 }
 
-impl JsonLines {
-    fn next(&mut self) -> Result<Option<String>, DatasetError> {
-        let mut line = vec![];
-        loop {
-            line.clear();
-            let read =
-                (&mut self.input).take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut line).map_err(DatasetError::io(&self.path))?;
-            if read == 0 {
-                return Ok(None);
-            }
-            self.position.at += read as u64;
-            self.position.line += 1;
-            if read as u64 > LINE_BYTES_MAX {
-                return Err(self.refuse(format!("the line is longer than {} MiB: split it", LINE_BYTES_MAX >> 20)));
-            }
-            if line.trim_ascii().is_empty() {
-                continue;
-            }
-            let text = self.column_of(&line)?;
-            if !text.is_empty() {
-                return Ok(Some(text));
-            }
-        }
+impl<'a> Cursor<'a> {
+    /// At a position in source `number`.
+    pub fn new(sources: &'a [Source], options: ReadOptions<'a>, number: usize, position: Position) -> Self {
+        let behind = sources.iter().take(number).map(|s| s.bytes).sum();
+        Cursor { sources, options, number, position, reader: None, behind, gave: position != Position::default() }
     }
 
-    fn column_of(&self, line: &[u8]) -> Result<String, DatasetError> {
-        let value: serde_json::Value =
-            serde_json::from_slice(line).map_err(|e| self.refuse(format!("no JSON ({e}): correct or remove the line")))?;
-        match value.get(&self.column) {
-            Some(serde_json::Value::String(text)) => Ok(text.clone()),
-            _ => {
-                let keys = value.as_object().into_iter().flatten().filter(|(_, v)| v.is_string()).map(|(k, _)| Cow::from(k));
-                let keys = keys.collect::<Vec<_>>().join(", ");
-                Err(self.refuse(format!("no text under `{}`: pass --column with one of: {keys}", self.column)))
+    /// What comes next, and of which source; `None` at the end of all.
+    pub fn next(&mut self, notes: &mut Notes) -> Result<Option<(Next, &'a Source)>, DatasetError> {
+        while let Some(source) = self.sources.get(self.number) {
+            if self.reader.is_none() {
+                self.reader = Some(Reader::open(source, self.options, self.position, notes)?);
             }
+            let next = self.reader.as_mut().map(|reader| reader.next(notes)).transpose()?.flatten();
+            if let Some(next) = next {
+                if !self.gave && matches!(next, Next::Pieces(_)) {
+                    self.gave = true;
+                    notes.add(Note::Read, source.kind());
+                }
+                return Ok(Some((next, source)));
+            }
+            self.skip_source();
         }
+        Ok(None)
     }
 
-    fn refuse(&self, reason: String) -> DatasetError {
-        DatasetError::Line { path: self.path.clone(), line: self.position.line, reason }
+    /// Leaves out what is left of the source.
+    pub fn skip_source(&mut self) {
+        self.behind += self.sources.get(self.number).map_or(0, |s| s.bytes);
+        self.number += 1;
+        (self.position, self.reader, self.gave) = (Position::default(), None, false);
+    }
+
+    /// Number of the source and position in it where [`Cursor::next`] goes on.
+    pub fn place(&self) -> (usize, Position) {
+        (self.number, self.reader.as_ref().map_or(self.position, Reader::position))
+    }
+
+    /// How much is behind, in bytes of files.
+    pub fn bytes_read(&self) -> u64 {
+        self.behind + self.reader.as_ref().map_or(0, Reader::bytes_read)
     }
 }
 
@@ -240,14 +194,18 @@ impl JsonLines {
 mod tests {
     use super::*;
 
-    fn read_all(source: &Source, piece_bytes: usize, from: Position) -> Result<(Vec<Piece>, Skipped), DatasetError> {
-        let mut skipped = Skipped::default();
-        let mut reader = Reader::open(source, ReadOptions { column: "text", piece_bytes }, from)?;
-        let mut pieces = vec![];
-        while let Some(next) = reader.next(&mut skipped)? {
-            pieces.extend(next);
+    fn read_all(source: &Source, piece_bytes: usize, from: Position) -> (Vec<Piece>, Vec<String>, Notes) {
+        let mut notes = Notes::default();
+        let sources = std::slice::from_ref(source);
+        let mut cursor = Cursor::new(sources, ReadOptions { column: "text", piece_bytes }, 0, from);
+        let (mut pieces, mut bad) = (vec![], vec![]);
+        while let Some((next, _)) = cursor.next(&mut notes).unwrap() {
+            match next {
+                Next::Pieces(more) => pieces.extend(more),
+                Next::Bad(reason) => bad.push(reason),
+            }
         }
-        Ok((pieces, skipped))
+        (pieces, bad, notes)
     }
 
     fn file(name: &str, bytes: &[u8], format: Format) -> (tempfile::TempDir, Source) {
@@ -262,46 +220,59 @@ mod tests {
     fn text_is_cut_at_line_ends_and_between_characters() {
         let text = "one\ntwo\nthree four five sechs sieben äöüäöüäöüäöü\n";
         let (_folder, source) = file("a.txt", text.as_bytes(), Format::Text);
-        let (pieces, skipped) = read_all(&source, 12, Position::default()).unwrap();
+        let (pieces, bad, notes) = read_all(&source, 12, Position::default());
         assert_eq!(pieces.iter().map(|p| p.text.as_str()).collect::<String>(), text);
         assert_eq!((pieces[0].text.as_str(), pieces[0].begins, pieces[0].ends), ("one\ntwo\n", true, false));
         assert!(pieces.iter().all(|p| p.text.len() <= 12));
         assert_eq!(pieces.iter().filter(|p| p.ends).count(), 1);
-        assert_eq!(skipped, Skipped::default());
+        assert!(pieces.iter().all(|p| format!("{}{}{}", p.before, p.text, p.behind) == text));
+        assert_eq!((bad.len(), notes.of(Note::InvalidUtf8)), (0, 0));
     }
 
     #[test]
     fn reading_goes_on_at_any_reported_position() {
         let text: String = (0..200).map(|i| format!("{{\"text\": \"line {i}\"}}\n")).collect();
-        for format in [Format::Text, Format::JsonLines] {
-            let (_folder, source) = file("a", text.as_bytes(), format);
-            let (whole, _) = read_all(&source, 50, Position::default()).unwrap();
-            let mut reader = Reader::open(&source, ReadOptions { column: "text", piece_bytes: 50 }, Position::default()).unwrap();
-            let mut pieces = vec![];
-            for _ in 0..7 {
-                pieces.extend(reader.next(&mut Skipped::default()).unwrap().unwrap());
+        let marked = format!("\u{FEFF}{text}");
+        let packed = zstd::bulk::compress(marked.as_bytes(), 1).unwrap();
+        for bytes in [text.as_bytes(), marked.as_bytes(), &packed] {
+            for format in [Format::Text, Format::JsonLines, Format::Json] {
+                let (_folder, source) = file("a", bytes, format);
+                let (whole, ..) = read_all(&source, 50, Position::default());
+                assert!(whole.len() >= 100 && !whole[0].text.starts_with('\u{FEFF}'));
+                let options = ReadOptions { column: "text", piece_bytes: 50 };
+                let mut cursor = Cursor::new(std::slice::from_ref(&source), options, 0, Position::default());
+                let mut pieces = vec![];
+                for _ in 0..7 {
+                    let Some((Next::Pieces(more), _)) = cursor.next(&mut Notes::default()).unwrap() else { panic!("no text") };
+                    pieces.extend(more);
+                }
+                pieces.extend(read_all(&source, 50, cursor.place().1).0);
+                assert_eq!(pieces, whole);
             }
-            pieces.extend(read_all(&source, 50, reader.position()).unwrap().0);
-            assert_eq!(pieces, whole);
         }
     }
 
     #[test]
-    fn what_is_no_text_is_counted() {
+    fn what_is_no_text_is_noted() {
         let (_folder, binary) = file("a", b"ab\0cd", Format::Text);
-        assert_eq!(
-            read_all(&binary, 12, Position::default()).unwrap(),
-            (vec![], Skipped { binary_files: 1, ..Skipped::default() })
-        );
+        let (pieces, bad, notes) = read_all(&binary, 12, Position::default());
+        assert_eq!((pieces.len(), bad.len(), notes.of(Note::NoText)), (0, 0, 1));
+        assert!(notes.names(Note::NoText)[0].ends_with("a (binary)"), "{notes:?}");
         let (_folder, latin) = file("a", b"caf\xe9", Format::Text);
-        let (pieces, skipped) = read_all(&latin, 12, Position::default()).unwrap();
-        assert_eq!((pieces[0].text.as_str(), skipped.invalid_utf8), ("caf\u{fffd}", 1));
+        let (pieces, _, notes) = read_all(&latin, 12, Position::default());
+        assert_eq!((pieces[0].text.as_str(), notes.of(Note::InvalidUtf8)), ("caf\u{fffd}", 1));
     }
 
     #[test]
-    fn a_bad_line_is_named() {
-        let (_folder, source) = file("a", b"{\"text\": \"x\"}\n\n{\"body\": \"y\"}\n", Format::JsonLines);
-        let error = read_all(&source, 12, Position::default()).unwrap_err().to_string();
-        assert!(error.ends_with(":3: no text under `text`: pass --column with one of: body"), "{error}");
+    fn what_is_damaged_is_named_and_text_before_it_is_a_whole_document() {
+        let text = "some words of text\n".repeat(20_000);
+        let packed = zstd::bulk::compress(text.as_bytes(), 1).unwrap();
+        let (_folder, source) = file("a.txt.zst", &packed[..packed.len() - 4], Format::Text);
+        let (pieces, bad, _) = read_all(&source, 1 << 16, Position::default());
+        assert!(bad.len() == 1 && bad[0].contains("a.txt.zst: the file is damaged"), "{bad:?}");
+        assert_eq!(pieces.iter().filter(|p| p.ends).count(), usize::from(!pieces.is_empty()));
+        let (_folder, source) = file("a.parquet", b"no parquet", Format::Parquet);
+        let (pieces, bad, _) = read_all(&source, 12, Position::default());
+        assert!(pieces.is_empty() && bad.len() == 1 && bad[0].contains("is not a parquet file"), "{bad:?}");
     }
 }

@@ -1,11 +1,14 @@
 //! The first pass: text becomes samples, and the samples wait in buckets.
 
 use super::{
+    encoder::Seam,
     error::DatasetError,
     journal::{Bucket, Journal, ReadState, ShuffleState, Stage},
+    notes::{Note, Notes},
+    piece::Piece,
     prepare::{Limits, PrepareOptions},
     progress::progress,
-    read::{Piece, Position, ReadOptions, Reader},
+    read::{Cursor, Next, ReadOptions},
     source::Source,
     split::{GroupBy, SplitRule},
     stream::{Stream, StreamState},
@@ -19,6 +22,12 @@ use nightjar_shared::{
 
 /// Text that is tokenized at once, in pieces on all cores.
 const BATCH_BYTES: usize = 1 << 20;
+/// Records that cannot be read and that a message names.
+const BAD_NAMED_MAX: usize = 20;
+/// So many are counted; then looking for more ends.
+const BAD_COUNTED_MAX: u64 = 100_000;
+/// So many without a single one that can be read: the options are wrong, rather than the records.
+const BAD_FROM_THE_START: u64 = 100;
 
 /// What the pass needs.
 pub struct Reading<'a> {
@@ -50,38 +59,46 @@ impl Reading<'_> {
         let mut heldout = self.open("heldout", &state.heldout)?;
         let text_bytes_max = self.options.max_bytes.unwrap_or(u64::MAX);
         let (mut batch, mut batch_bytes, mut checkpoint_at) = (vec![], 0, state.text_bytes + self.limits.checkpoint_bytes);
-        let mut behind: u64 = self.sources.iter().take(state.source).map(|s| s.bytes).sum();
-        while let Some(source) = self.sources.get(state.source) {
-            let read = ReadOptions { column: &self.options.column, piece_bytes: self.split.piece_bytes };
-            let mut reader = Reader::open(source, read, state.position)?;
-            while state.text_bytes < text_bytes_max
-                && let Some(pieces) = reader.next(&mut journal.skipped)?
-            {
-                for piece in pieces {
-                    state.text_bytes += piece.text.len() as u64;
-                    batch_bytes += piece.text.len();
-                    batch.push(Placed { heldout: self.split.holds_out(self.group_of(&piece, source, &mut state)), piece });
+        let read = ReadOptions { column: &self.options.column, piece_bytes: self.split.piece_bytes };
+        let mut cursor = Cursor::new(self.sources, read, state.source, state.position);
+        if journal.notes.of(Note::Bad) > self.options.skip_bad {
+            return Err(self.survey(&mut cursor, &state, &mut journal.notes));
+        }
+        while state.text_bytes < text_bytes_max
+            && let Some((next, source)) = cursor.next(&mut journal.notes)?
+        {
+            match next {
+                Next::Bad(reason) => {
+                    journal.notes.add(Note::Bad, reason);
+                    if journal.notes.of(Note::Bad) > self.options.skip_bad {
+                        return Err(self.survey(&mut cursor, &state, &mut journal.notes));
+                    }
                 }
-                state.position = reader.position();
-                bar.set_position(behind + reader.bytes_read());
-                let checkpoint_due = state.text_bytes >= checkpoint_at;
-                if batch_bytes >= BATCH_BYTES || checkpoint_due {
-                    self.push(&batch, &mut train, &mut heldout)?;
-                    batch.clear();
-                    batch_bytes = 0;
-                }
-                if checkpoint_due {
-                    (state.train, state.heldout) = (train.checkpoint()?, heldout.checkpoint()?);
-                    journal.stage = Stage::Read(state.clone());
-                    journal.save(self.disk)?;
-                    fail::point("dataset.checkpoint");
-                    checkpoint_at = state.text_bytes + self.limits.checkpoint_bytes;
+                Next::Pieces(pieces) => {
+                    for piece in pieces {
+                        state.text_bytes += piece.text.len() as u64;
+                        batch_bytes += piece.text.len();
+                        batch.push(Placed { heldout: self.split.holds_out(self.group_of(&piece, source, &mut state)), piece });
+                    }
                 }
             }
-            behind += source.bytes;
-            (state.source, state.position) = (state.source + 1, Position::default());
+            (state.source, state.position) = cursor.place();
+            bar.set_position(cursor.bytes_read());
+            let checkpoint_due = state.text_bytes >= checkpoint_at;
+            if batch_bytes >= BATCH_BYTES || checkpoint_due {
+                self.push(&batch, &mut state.seam, &mut train, &mut heldout)?;
+                batch.clear();
+                batch_bytes = 0;
+            }
+            if checkpoint_due {
+                (state.train, state.heldout) = (train.checkpoint()?, heldout.checkpoint()?);
+                journal.stage = Stage::Read(state.clone());
+                journal.save(self.disk)?;
+                fail::point("dataset.checkpoint");
+                checkpoint_at = state.text_bytes + self.limits.checkpoint_bytes;
+            }
         }
-        self.push(&batch, &mut train, &mut heldout)?;
+        self.push(&batch, &mut state.seam, &mut train, &mut heldout)?;
         bar.finish();
         (state.train, state.heldout) = (train.checkpoint()?, heldout.checkpoint()?);
         self.check_enough(&state)?;
@@ -111,15 +128,57 @@ impl Reading<'_> {
         state.groups - 1
     }
 
-    fn push(&self, batch: &[Placed], train: &mut Stream, heldout: &mut Stream) -> Result<(), DatasetError> {
+    /// Looks through what is left for more records that cannot be read, so that all are told at once.
+    fn survey(&self, cursor: &mut Cursor, state: &ReadState, notes: &mut Notes) -> DatasetError {
+        let bar = progress("checking", self.sources.iter().map(|s| s.bytes).sum(), self.options.quiet);
+        let text_bytes_max = self.options.max_bytes.unwrap_or(u64::MAX);
+        let (mut text_bytes, mut named) = (state.text_bytes, notes.names(Note::Bad).to_vec());
+        let mut whole = false;
+        while text_bytes < text_bytes_max && notes.of(Note::Bad) < BAD_COUNTED_MAX {
+            let next = match cursor.next(notes) {
+                Ok(next) => next,
+                Err(error) => return error,
+            };
+            match next {
+                None => {
+                    whole = true;
+                    break;
+                }
+                Some((Next::Pieces(pieces), _)) => text_bytes += pieces.iter().map(|p| p.text.len() as u64).sum::<u64>(),
+                Some((Next::Bad(reason), _)) => {
+                    if named.len() < BAD_NAMED_MAX && !named.contains(&reason) {
+                        named.push(reason.clone());
+                    }
+                    notes.add(Note::Bad, reason);
+                }
+            }
+            bar.set_position(cursor.bytes_read());
+            if text_bytes == 0 && notes.of(Note::Bad) >= BAD_FROM_THE_START {
+                break;
+            }
+        }
+        bar.finish_and_clear();
+        let all = text_bytes == 0;
+        named.truncate(if all { 3 } else { BAD_NAMED_MAX });
+        let whole = whole || text_bytes >= text_bytes_max;
+        let count = notes.of(Note::Bad);
+        // The message tells them; the report need not do so too.
+        notes.forget(Note::Bad);
+        DatasetError::BadRecords { count, whole, all, named }
+    }
+
+    /// Pieces that follow one another become tokens that do.
+    fn push(&self, batch: &[Placed], seam: &mut Seam, train: &mut Stream, heldout: &mut Stream) -> Result<(), DatasetError> {
         let most = (BATCH_BYTES / self.split.piece_bytes).max(1);
         for part in batch.chunks(most) {
-            let texts: Vec<&str> = part.iter().map(|p| p.piece.text.as_str()).collect();
-            for (placed, mut tokens) in part.iter().zip(self.vocabulary.encode(&texts)?) {
+            let pieces: Vec<&Piece> = part.iter().map(|p| &p.piece).collect();
+            for (placed, encoded) in part.iter().zip(self.vocabulary.encode(&pieces)?) {
+                let mut encoded = self.vocabulary.join(seam, &placed.piece, encoded)?;
                 if placed.piece.ends {
-                    tokens.extend(self.vocabulary.end_of_document(&placed.piece.text));
+                    encoded.tokens.extend(self.vocabulary.end_of_document(&placed.piece.text));
                 }
-                if placed.heldout { &mut *heldout } else { &mut *train }.push(&tokens)?;
+                if placed.heldout { &mut *heldout } else { &mut *train }.push(&encoded.tokens)?;
+                *seam = encoded.seam;
             }
         }
         Ok(())

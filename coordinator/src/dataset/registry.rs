@@ -2,7 +2,8 @@
 
 use super::{
     error::DatasetError,
-    source::{Format, Source, walk},
+    source::{Format, Source},
+    walk::plain_files,
 };
 use nightjar_shared::ids::BlobHash;
 use std::{
@@ -89,7 +90,7 @@ pub fn list(limits: &RegistryLimits) -> Result<Vec<Source>, DatasetError> {
 
 fn files_of(name: &str, folder: &Path) -> Result<Vec<Source>, DatasetError> {
     let mut files = vec![];
-    walk(folder, &mut |path, metadata| {
+    plain_files(folder, &mut |path, metadata| {
         if path.extension().is_some_and(|e| e == "rs" || e == "md") {
             files.push(Source {
                 path: path.to_owned(),

@@ -2,14 +2,20 @@
 
 use super::{
     error::DatasetError,
+    notes::Notes,
+    pattern::Patterns,
     registry::{self, RegistryLimits},
+    walk::{Found, Walk, real_name},
 };
 use serde::Serialize;
 use std::{
-    fs,
+    collections::HashSet,
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
 };
+
+/// How much longer text is than its packed file, for estimates.
+const PACKED_RATIO: u64 = 6;
 
 /// How a file's documents are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -19,6 +25,8 @@ pub enum Format {
     Text,
     /// Each line is a JSON object; a column of it is a document.
     JsonLines,
+    /// One array of JSON objects, or several objects one after another.
+    Json,
     /// Each row has a document in a named column.
     Parquet,
 }
@@ -38,61 +46,82 @@ pub struct Source {
     pub crate_name: Option<String>,
 }
 
-/// Lists the files of `paths`, folders recursively and sorted by name, then those of Cargo's registry.
-pub fn list(paths: &[PathBuf], cargo_registry: Option<&RegistryLimits>) -> Result<Vec<Source>, DatasetError> {
-    if paths.is_empty() && cargo_registry.is_none() {
+/// What a list is made of.
+pub struct Wanted<'a> {
+    /// Files and folders.
+    pub paths: &'a [PathBuf],
+    /// Which of their files.
+    pub patterns: &'a Patterns,
+    /// The folder that is written.
+    pub out: &'a Path,
+    /// What of Cargo's registry.
+    pub cargo_registry: Option<&'a RegistryLimits>,
+}
+
+/// Lists the files of the paths, folders recursively and sorted by name, then those of Cargo's registry.
+pub fn list(wanted: &Wanted, notes: &mut Notes) -> Result<Vec<Source>, DatasetError> {
+    if wanted.paths.is_empty() && wanted.cargo_registry.is_none() {
         return Err(DatasetError::NoInput);
     }
-    let mut sources = vec![];
-    for path in paths {
-        let path = fs::canonicalize(path).map_err(DatasetError::io(path))?;
-        walk(&path, &mut |path, metadata| sources.push(source(path, metadata)))?;
+    let walk = Walk { patterns: wanted.patterns, out: real_name(wanted.out), notes };
+    let mut sources: Vec<Source> = walk.files(wanted.paths)?.iter().map(source).collect();
+    wanted.patterns.note_unused(notes);
+    if let Some(limits) = wanted.cargo_registry {
+        let known: HashSet<PathBuf> = sources.iter().map(|s| s.path.clone()).collect();
+        sources.extend(registry::list(limits)?.into_iter().filter(|s| s.bytes > 0 && !known.contains(&s.path)));
     }
-    if let Some(limits) = cargo_registry {
-        sources.extend(registry::list(limits)?);
-    }
-    sources.retain(|s| s.bytes > 0);
     if sources.is_empty() {
-        let what = paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
+        let what = wanted.paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
         return Err(DatasetError::Empty { what });
     }
     Ok(sources)
 }
 
-fn source(path: &Path, metadata: &fs::Metadata) -> Source {
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    let format = match extension.as_str() {
-        "jsonl" | "ndjson" => Format::JsonLines,
-        "parquet" => Format::Parquet,
-        _ => Format::Text,
-    };
-    let changed = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    Source {
-        path: path.to_owned(),
-        format,
-        bytes: metadata.len(),
-        changed_ns: changed.map_or(0, |d| d.as_nanos() as u64),
-        crate_name: None,
+impl Format {
+    /// As a file's name says; what it is packed with does not count.
+    pub fn of(path: &Path) -> Self {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        let (name, is_packed) = unpacked(&name).map_or((&*name, false), |inner| (inner, true));
+        match name.rsplit_once('.').map_or("", |(_, extension)| extension) {
+            "jsonl" | "ndjson" => Format::JsonLines,
+            "json" => Format::Json,
+            // A packed one would have to be unpacked as a whole: it is left out by name, as text that is none.
+            "parquet" if !is_packed => Format::Parquet,
+            _ => Format::Text,
+        }
     }
 }
 
-/// Calls `found` with each regular file at or under `path`, sorted by name. Links and hidden entries inside folders are
-/// left alone: a link may lead in a circle, and `.git` is no text.
-pub fn walk(path: &Path, found: &mut dyn FnMut(&Path, &fs::Metadata)) -> Result<(), DatasetError> {
-    let metadata = fs::metadata(path).map_err(DatasetError::io(path))?;
-    if metadata.is_file() {
-        found(path, &metadata);
-        return Ok(());
-    }
-    let mut entries = vec![];
-    for entry in fs::read_dir(path).map_err(DatasetError::io(path))? {
-        let entry = entry.map_err(DatasetError::io(path))?;
-        let kind = entry.file_type().map_err(DatasetError::io(entry.path()))?;
-        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if !hidden && (kind.is_file() || kind.is_dir()) {
-            entries.push(entry.path());
+/// A name without the ending that says what the file is packed with.
+fn unpacked(name: &str) -> Option<&str> {
+    [".gz", ".zst", ".zstd"].iter().find_map(|ending| name.strip_suffix(ending)).filter(|name| !name.is_empty())
+}
+
+impl Source {
+    /// The end of its name, to count files by.
+    pub fn kind(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        let inner = unpacked(&name).unwrap_or(&name);
+        match inner.rfind('.') {
+            Some(at) if at > 0 && name.len() - at <= 16 => name[at..].to_owned(),
+            _ => "no ending".to_owned(),
         }
     }
-    entries.sort();
-    entries.iter().try_for_each(|entry| walk(entry, found))
+
+    /// About how much text it holds, in bytes.
+    pub fn text_bytes(&self) -> u64 {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        if unpacked(&name).is_some() { self.bytes.saturating_mul(PACKED_RATIO) } else { self.bytes }
+    }
+}
+
+fn source(found: &Found) -> Source {
+    let changed = found.metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    Source {
+        path: found.path.clone(),
+        format: found.format,
+        bytes: found.metadata.len(),
+        changed_ns: changed.map_or(0, |d| d.as_nanos() as u64),
+        crate_name: None,
+    }
 }

@@ -45,11 +45,22 @@ impl SplitRule {
         if sources.len() as u64 >= every {
             return rule;
         }
-        let bytes: u64 = sources.iter().map(|s| s.bytes).sum();
-        let least = (piece_bytes / 16).max(1);
-        let piece_bytes = ((bytes / every) as usize).clamp(least, piece_bytes);
-        let pieces: u64 = sources.iter().map(|s| s.bytes.div_ceil(piece_bytes as u64)).sum();
+        let bytes: u64 = sources.iter().map(Source::text_bytes).sum();
+        let SplitRule { piece_bytes, .. } = rule.in_pieces(bytes, piece_bytes);
+        let pieces: u64 = sources.iter().map(|s| s.text_bytes().div_ceil(piece_bytes as u64)).sum();
         SplitRule { by: GroupBy::Piece, every: every.min(pieces.max(2)), piece_bytes, seed }
+    }
+
+    /// The same with pieces of so much text as groups.
+    pub fn in_pieces(self, text_bytes: u64, longest: usize) -> Self {
+        let least = (longest / 16).max(1);
+        let piece_bytes = ((text_bytes / self.every) as usize).clamp(least, longest);
+        SplitRule { by: GroupBy::Piece, piece_bytes, ..self }
+    }
+
+    /// The number of the first group that is held out.
+    pub fn first_held_out(&self) -> u64 {
+        rng::below(self.seed, rng::stream::DATASET, 0, self.every)
     }
 
     /// Whether group number `group` is held out.

@@ -1,8 +1,8 @@
 //! Preparing small datasets as a whole: nothing lost, nothing torn, and the same bytes after any interruption.
 
 use super::{
-    Dataset, DatasetError, PrepareOptions, TokenizerChoice, prepare,
-    prepare::{Limits, prepare_from, prepare_within},
+    Dataset, DatasetError, Note, Notes, PrepareOptions, Prepared, TokenizerChoice,
+    prepare::{self, Limits, prepare_from},
     registry::RegistryLimits,
 };
 use nightjar_shared::fail;
@@ -25,12 +25,20 @@ fn options(input: &Path, out: &Path) -> PrepareOptions {
         out: out.to_owned(),
         tokenizer: TokenizerChoice::Bytes,
         context: 16,
+        end_of_text: None,
         column: "text".into(),
+        include: vec![],
+        exclude: vec![],
+        skip_bad: 0,
         heldout: 0.1,
         max_bytes: None,
         seed: 5,
         quiet: true,
     }
+}
+
+fn prepare_within(options: &PrepareOptions, limits: &Limits) -> Result<Prepared, DatasetError> {
+    prepare::prepare_within(options, limits, &mut Notes::default())
 }
 
 /// Text in which no two lines are the same.
@@ -65,7 +73,7 @@ fn samples(out: &Path) -> [Vec<Vec<u32>>; 2] {
 /// All files of a finished dataset, with their bytes.
 fn files(out: &Path) -> HashMap<PathBuf, Vec<u8>> {
     let mut found = HashMap::new();
-    super::source::walk(out, &mut |path, _| {
+    super::walk::plain_files(out, &mut |path, _| {
         found.insert(path.strip_prefix(out).unwrap().to_owned(), fs::read(path).unwrap());
     })
     .unwrap();
@@ -137,7 +145,7 @@ fn a_crate_is_held_out_as_a_whole() {
     let out = folder.path().join("out");
     let all = PrepareOptions { paths: vec![], cargo_registry: true, ..options(folder.path(), &out) };
     let limits = RegistryLimits { cargo_home: folder.path().join("cargo"), bytes_max: 1 << 20 };
-    prepare_from(&all, &small(), Some(&limits)).unwrap();
+    prepare_from(&all, &small(), Some(&limits), &mut Notes::default()).unwrap();
     let crates = samples(&out).map(|part| {
         let bytes = part.iter().map(|s| s.iter().map(|t| *t as u8).collect::<Vec<_>>());
         let text: String = bytes.map(|b| String::from_utf8_lossy(&b).into_owned()).collect();
@@ -151,8 +159,9 @@ fn the_same_inputs_give_the_same_dataset() {
     let folder = tempfile::tempdir().unwrap();
     let input = mixed_input(folder.path());
     let [one, two, other] = ["one", "two", "other"].map(|name| folder.path().join(name));
-    let first = prepare_within(&options(&input, &one), &small()).unwrap();
-    assert_eq!((first.skipped.binary_files, first.already_done), (1, false));
+    let mut notes = Notes::default();
+    let first = prepare::prepare_within(&options(&input, &one), &small(), &mut notes).unwrap();
+    assert_eq!((notes.of(Note::NoText), first.already_done), (1, false));
     prepare_within(&options(&input, &two), &small()).unwrap();
     assert_eq!(files(&one), files(&two));
     prepare_within(&PrepareOptions { seed: 6, ..options(&input, &other) }, &small()).unwrap();
@@ -210,7 +219,7 @@ fn a_folder_of_somebody_elses_is_left_as_it_is() {
 fn bad_input_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let (input, out) = (folder.path().join("a.txt"), folder.path().join("out"));
-    let message = |o: &PrepareOptions| prepare(o).unwrap_err().to_string();
+    let message = |o: &PrepareOptions| prepare::prepare(o, &mut Notes::default()).unwrap_err().to_string();
     assert!(message(&options(&input, &out)).contains("does not exist"));
     fs::write(&input, "").unwrap();
     assert!(message(&options(&input, &out)).contains("there is no text in"));

@@ -1,10 +1,17 @@
 //! From text to tokens: bytes as they are, a byte-level BPE trained on a sample of the input, or a given tokenizer.json.
 
-use super::error::DatasetError;
-use nightjar_shared::ids::BlobHash;
-use std::{collections::HashSet, fmt, fs, path::PathBuf, str::FromStr};
+use super::{
+    encoder::{Encoded, Encoder, Seam, known_end_of_text, load},
+    error::DatasetError,
+    piece::Piece,
+};
+use nightjar_shared::{
+    end_of_text::{KNOWN, Stated, stated},
+    ids::BlobHash,
+};
+use std::{fmt, fs, path::PathBuf, str::FromStr};
 use tokenizers::{
-    AddedToken, DecoderWrapper, Tokenizer,
+    AddedToken, Tokenizer,
     models::{
         TrainerWrapper,
         bpe::{BPE, BpeTrainer},
@@ -12,8 +19,6 @@ use tokenizers::{
     pre_tokenizers::byte_level::ByteLevel,
 };
 
-/// Tokens that end a document; the first that a vocabulary has is taken.
-pub const END_OF_TEXT: [&str; 4] = ["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"];
 /// Fewest tokens of a trained vocabulary: all bytes, the end of text, and one merge.
 const TRAINED_SIZE_MIN: u32 = 258;
 
@@ -63,48 +68,78 @@ impl TokenizerChoice {
     }
 }
 
+/// What ends a document, where a tokenizer has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndOfText {
+    /// The token's name.
+    pub token: Option<String>,
+    /// Whether it was named, or found beside the tokenizer.json: then the dataset has to remember it.
+    pub is_stated: bool,
+}
+
+impl EndOfText {
+    /// The token that was asked for; else what the files beside the tokenizer.json say, a known name first; else a known
+    /// name.
+    pub fn choose(tokenizer: &TokenizerChoice, asked: Option<&str>) -> Result<Self, DatasetError> {
+        let path = match (tokenizer, asked) {
+            (TokenizerChoice::Bytes, None) => return Ok(EndOfText::default()),
+            (TokenizerChoice::Bytes, Some(_)) => {
+                return Err(unusable("bytes")("a token is a byte, so none can be named with --end-of-text".into()));
+            }
+            (TokenizerChoice::Train(_), asked) => {
+                let token = Some(asked.unwrap_or(KNOWN[0]).to_owned());
+                return Ok(EndOfText { token, is_stated: asked.is_some_and(|asked| asked != KNOWN[0]) });
+            }
+            (TokenizerChoice::File(path), _) => path,
+        };
+        let name = tokenizer.to_string();
+        let loaded = load(&fs::read(path).map_err(DatasetError::io(path))?).map_err(unusable(&name))?;
+        let first_known = KNOWN.into_iter().find(|token| loaded.token_to_id(token).is_some());
+        let token = match asked {
+            Some(asked) if loaded.token_to_id(asked).is_none() => {
+                let mut special: Vec<_> = loaded.get_added_tokens_decoder().into_iter().collect();
+                special.sort_unstable_by_key(|(id, _)| *id);
+                let special: Vec<String> = special.into_iter().take(20).map(|(_, token)| token.content).collect();
+                let reason = format!("it has no token `{asked}` for --end-of-text; its special ones are: {}", special.join(", "));
+                return Err(unusable(&name)(reason.into()));
+            }
+            Some(asked) => Some(asked.to_owned()),
+            None => {
+                let stated = stated(|file| fs::read(path.with_file_name(file)).ok());
+                let of = |stated: Stated| match stated {
+                    Stated::Token(token) => Some(token).filter(|token| loaded.token_to_id(token).is_some()),
+                    Stated::Id(id) => loaded.id_to_token(id),
+                };
+                let stated: Vec<String> = stated.into_iter().filter_map(of).collect();
+                let known = KNOWN.into_iter().find(|known| stated.iter().any(|token| token == known)).map(str::to_owned);
+                known.or_else(|| stated.into_iter().next()).or_else(|| known_end_of_text(&loaded))
+            }
+        };
+        let is_stated = token.as_deref() != first_known;
+        Ok(EndOfText { token, is_stated })
+    }
+}
+
 /// Makes tokens.
 pub enum Vocabulary {
     /// A token is a byte.
     Bytes,
-    /// A tokenizer.json.
-    Tokenizer(Box<Encoder>),
-}
-
-/// A tokenizer, with what shards need to know about its tokens.
-pub struct Encoder {
-    name: String,
-    tokenizer: Tokenizer,
-    end_of_text: Option<u32>,
-    /// Bytes of text behind each token; 0 for special ones.
-    text_bytes: Vec<u32>,
+    /// A tokenizer.json, by the name that messages use.
+    Tokenizer(String, Box<Encoder>),
 }
 
 impl Vocabulary {
     /// From a tokenizer.json; `name` is for messages.
-    pub fn from_json(name: &str, json: &[u8]) -> Result<Self, DatasetError> {
-        let tokenizer = Tokenizer::from_bytes(json).map_err(unusable(name))?;
-        let byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
-        let tokens = tokenizer.get_vocab(true);
-        let special: HashSet<u32> =
-            tokenizer.get_added_tokens_decoder().into_iter().filter(|(_, t)| t.special).map(|(id, _)| id).collect();
-        let size = tokens.values().max().map_or(0, |id| *id as usize + 1);
-        if size > 1 << 20 {
-            return Err(unusable(name)(format!("it has {size} tokens; allowed are up to 1048576").into()));
-        }
-        let mut text_bytes = vec![0; size];
-        for (token, id) in tokens.iter().filter(|(_, id)| !special.contains(id)) {
-            text_bytes[*id as usize] = text_length(token, byte_level) as u32;
-        }
-        let end_of_text = END_OF_TEXT.iter().find_map(|t| tokenizer.token_to_id(t));
-        Ok(Vocabulary::Tokenizer(Box::new(Encoder { name: name.to_owned(), tokenizer, end_of_text, text_bytes })))
+    pub fn from_json(name: &str, json: &[u8], end: &EndOfText) -> Result<Self, DatasetError> {
+        let encoder = Encoder::new(json, end.token.as_deref()).map_err(unusable(name))?;
+        Ok(Vocabulary::Tokenizer(name.to_owned(), Box::new(encoder)))
     }
 
     /// Number of tokens.
     pub fn size(&self) -> u32 {
         match self {
             Vocabulary::Bytes => 256,
-            Vocabulary::Tokenizer(encoder) => encoder.text_bytes.len() as u32,
+            Vocabulary::Tokenizer(_, encoder) => encoder.size(),
         }
     }
 
@@ -112,18 +147,34 @@ impl Vocabulary {
     pub fn text_bytes(&self, token: u32) -> u64 {
         match self {
             Vocabulary::Bytes => 1,
-            Vocabulary::Tokenizer(encoder) => encoder.text_bytes.get(token as usize).map_or(0, |n| u64::from(*n)),
+            Vocabulary::Tokenizer(_, encoder) => encoder.text_bytes(token),
         }
     }
 
-    /// The tokens of each text, on all cores.
-    pub fn encode(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, DatasetError> {
+    /// The tokens of each piece, on all cores.
+    pub fn encode(&self, pieces: &[&Piece]) -> Result<Vec<Encoded>, DatasetError> {
         match self {
-            Vocabulary::Bytes => Ok(texts.iter().map(|t| t.bytes().map(u32::from).collect()).collect()),
-            Vocabulary::Tokenizer(encoder) => {
-                let encodings = encoder.tokenizer.encode_batch_fast(texts.to_vec(), false).map_err(unusable(&encoder.name))?;
-                Ok(encodings.iter().map(|e| e.get_ids().to_vec()).collect())
+            Vocabulary::Bytes => {
+                let of = |piece: &&Piece| Encoded::new(piece.text.bytes().map(u32::from).collect());
+                Ok(pieces.iter().map(of).collect())
             }
+            Vocabulary::Tokenizer(name, encoder) => encoder.encode(pieces).map_err(unusable(name)),
+        }
+    }
+
+    /// A piece's tokens as they go on from those of the piece before.
+    pub fn join(&self, seam: &Seam, piece: &Piece, encoded: Encoded) -> Result<Encoded, DatasetError> {
+        match self {
+            Vocabulary::Bytes => Ok(encoded),
+            Vocabulary::Tokenizer(name, encoder) => encoder.join(seam, piece, encoded).map_err(unusable(name)),
+        }
+    }
+
+    /// The token that ends a document, where tokens are no bytes.
+    pub fn end_of_text(&self) -> Option<u32> {
+        match self {
+            Vocabulary::Bytes => None,
+            Vocabulary::Tokenizer(_, encoder) => encoder.end_of_text(),
         }
     }
 
@@ -132,19 +183,9 @@ impl Vocabulary {
     pub fn end_of_document(&self, last: &str) -> Option<u32> {
         match self {
             Vocabulary::Bytes => (!last.ends_with('\n')).then_some(u32::from(b'\n')),
-            Vocabulary::Tokenizer(encoder) => encoder.end_of_text,
+            Vocabulary::Tokenizer(..) => self.end_of_text(),
         }
     }
-}
-
-/// Bytes that a token's name in a vocabulary stands for.
-fn text_length(token: &str, byte_level: bool) -> usize {
-    if byte_level {
-        // Each byte is written as one character.
-        return token.chars().count();
-    }
-    let is_byte = token.len() == 6 && token.starts_with("<0x") && token.ends_with('>');
-    if is_byte { 1 } else { token.replace('▁', " ").len() }
 }
 
 fn unusable(name: &str) -> impl FnOnce(tokenizers::Error) -> DatasetError {
@@ -154,7 +195,7 @@ fn unusable(name: &str) -> impl FnOnce(tokenizers::Error) -> DatasetError {
 
 /// Trains a byte-level BPE with GPT-2's rule for words, and returns its tokenizer.json. The same texts in the same
 /// order give the same bytes.
-pub fn train(size: u32, texts: impl Iterator<Item = String> + Send) -> Result<Vec<u8>, DatasetError> {
+pub fn train(size: u32, end: &EndOfText, texts: impl Iterator<Item = String> + Send) -> Result<Vec<u8>, DatasetError> {
     let name = format!("bpe:{size}");
     let byte_level = ByteLevel::new(false, true, true);
     let mut tokenizer = Tokenizer::new(BPE::default());
@@ -163,7 +204,7 @@ pub fn train(size: u32, texts: impl Iterator<Item = String> + Send) -> Result<Ve
         .vocab_size(size as usize)
         .show_progress(false)
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-        .special_tokens(vec![AddedToken::from(END_OF_TEXT[0], true)])
+        .special_tokens(end.token.iter().map(|token| AddedToken::from(token.as_str(), true)).collect())
         .build();
     tokenizer.train(&mut TrainerWrapper::from(trainer), texts).map_err(unusable(&name))?;
     Ok(tokenizer.to_string(false).map_err(unusable(&name))?.into_bytes())
@@ -187,7 +228,7 @@ pub fn byte_tokenizer() -> Result<Vec<u8>, ByteVocabularyError> {
 
 /// The character that stands for a byte in byte-level vocabularies (GPT-2's table): printable ones stand for
 /// themselves, the others follow from U+0100 in order.
-fn char_of(byte: u8) -> char {
+pub fn char_of(byte: u8) -> char {
     let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     if printable(byte) {
         return char::from(byte);
@@ -198,7 +239,7 @@ fn char_of(byte: u8) -> char {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::piece::pieces_of, *};
 
     const TEXT: &str = "Zwölf Boxkämpfer\tjagen  Viktor 🥊\r\n\u{0}über den\u{7f}\u{a0}\u{ad} großen Sylter Deich.\n";
 
@@ -213,12 +254,13 @@ mod tests {
 
     #[test]
     fn a_trained_vocabulary_is_reproducible_and_loses_nothing() {
+        let end = EndOfText::choose(&TokenizerChoice::Train(400), None).unwrap();
         let texts = || (0..300).map(|i| format!("the {} quick brown foxes number {i}\n{TEXT}", i % 7));
-        let json = train(400, texts()).unwrap();
-        assert_eq!(json, train(400, texts()).unwrap());
-        let vocabulary = Vocabulary::from_json("t", &json).unwrap();
+        let json = train(400, &end, texts()).unwrap();
+        assert_eq!(json, train(400, &end, texts()).unwrap());
+        let vocabulary = Vocabulary::from_json("t", &json, &end).unwrap();
         assert_eq!(vocabulary.size(), 400);
-        let tokens = &vocabulary.encode(&[TEXT]).unwrap()[0];
+        let tokens = &vocabulary.encode(&[&pieces_of(TEXT, 1 << 16)[0]]).unwrap()[0].tokens;
         assert_eq!(tokens.iter().map(|t| vocabulary.text_bytes(*t)).sum::<u64>(), TEXT.len() as u64);
         assert!(tokens.len() < TEXT.len());
         assert_eq!(vocabulary.end_of_document("x"), Some(0));

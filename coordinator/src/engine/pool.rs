@@ -240,7 +240,7 @@ mod tests {
     fn manifest(shards: &[u32]) -> Manifest {
         let shard = |samples: &u32| ShardInfo { hash: BlobHash([0; 32]), bytes: 1, samples: *samples, text_bytes: 1 };
         let train = shards.iter().map(shard).collect();
-        Manifest { format: 1, context: 4, vocab_size: 256, tokenizer: None, train, heldout: vec![] }
+        Manifest { format: 1, context: 4, vocab_size: 256, tokenizer: None, end_of_text: None, train, heldout: vec![] }
     }
 
     fn pool(shards: &[u32]) -> Pool {

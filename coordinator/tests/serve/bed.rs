@@ -70,6 +70,7 @@ impl Bed {
             context: CONTEXT,
             vocab_size: 256,
             tokenizer: None,
+            end_of_text: None,
             train: vec![shard(1, SAMPLES), shard(2, SAMPLES)],
             heldout: vec![shard(3, 300)],
         };

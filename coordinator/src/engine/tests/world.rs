@@ -81,6 +81,7 @@ pub fn manifest() -> Manifest {
         context: 4,
         vocab_size: 256,
         tokenizer: None,
+        end_of_text: None,
         train: vec![shard(1, 100), shard(2, 101)],
         heldout: vec![shard(3, 10)],
     }

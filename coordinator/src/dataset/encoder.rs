@@ -1,0 +1,407 @@
+//! A tokenizer.json at work: text in pieces becomes the very tokens that the whole document has.
+//!
+//! What tokens text has depends on the text around it: where the document begins, where a word ends. A piece is encoded
+//! together with some of that text, and keeps the tokens that begin in it. The tokens that it sees behind its end must be
+//! those that the next piece begins with ([`Seam`]).
+
+use super::{piece::Piece, vocabulary::char_of};
+use nightjar_shared::end_of_text::KNOWN;
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use tokenizers::{AddedToken, DecoderWrapper, Encoding, Error, Model, ModelWrapper, PostProcessorWrapper, Tokenizer};
+
+/// Tokens behind a piece that are compared with the next piece's.
+const SEAM_TOKENS: usize = 16;
+/// Tokens at the end of what is encoded that more text might change.
+const UNSURE_TOKENS: usize = 16;
+/// Most tokens of a vocabulary.
+const TOKENS_MAX: usize = 1 << 20;
+
+/// Reads a tokenizer.json for encoding text as it is: nothing is cut off, filled up, put around it or left to chance, and
+/// text that spells a special token stays text.
+pub fn load(json: &[u8]) -> Result<Tokenizer, Error> {
+    let mut tokenizer = Tokenizer::from_bytes(json)?;
+    tokenizer.with_truncation(None)?.with_padding(None).with_post_processor(None::<PostProcessorWrapper>);
+    tokenizer.set_encode_special_tokens(true);
+    if let ModelWrapper::BPE(model) = tokenizer.get_model()
+        && model.dropout.is_some()
+    {
+        let mut model = model.clone();
+        model.dropout = None;
+        tokenizer.with_model(model);
+    }
+    Ok(tokenizer)
+}
+
+/// A tokenizer, with what shards need to know about its tokens.
+pub struct Encoder {
+    tokenizer: Tokenizer,
+    end_of_text: Option<u32>,
+    /// Bytes of text behind each token; 0 for special ones.
+    text_bytes: Vec<u32>,
+    /// Tokens that no text may become, each with what its name becomes in their place.
+    reserved: Vec<Option<Vec<u32>>>,
+}
+
+/// What the end of a piece says about the piece behind it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seam {
+    /// The tokens that the next piece begins with.
+    tokens: Vec<u32>,
+    /// Where in the next piece the first of them begins.
+    first: usize,
+    /// Bytes of the next piece that belong to this piece's last token.
+    reach: usize,
+}
+
+/// A piece's tokens.
+#[derive(Debug, Default, PartialEq)]
+pub struct Encoded {
+    /// Those that begin in it.
+    pub tokens: Vec<u32>,
+    /// Where in it the first of them begins.
+    first: usize,
+    /// What it says about the next.
+    pub seam: Seam,
+}
+
+impl Encoded {
+    /// Tokens of a piece that stands by itself.
+    pub fn new(tokens: Vec<u32>) -> Self {
+        Encoded { tokens, ..Encoded::default() }
+    }
+}
+
+impl Encoder {
+    /// Of a tokenizer.json, and the token that ends a document.
+    pub fn new(json: &[u8], end_of_text: Option<&str>) -> Result<Self, Error> {
+        let mut tokenizer = load(json)?;
+        if let Some(token) = end_of_text
+            && let Some(added) = tokenizer.get_added_tokens_decoder().get(&tokenizer.token_to_id(token).unwrap_or(u32::MAX))
+            && !added.special
+        {
+            // What ends documents is not made of text.
+            tokenizer.add_special_tokens([AddedToken::from(token, true)])?;
+        }
+        let byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
+        let tokens = tokenizer.get_vocab(true);
+        let mut special: HashSet<u32> =
+            tokenizer.get_added_tokens_decoder().into_iter().filter(|(_, t)| t.special).map(|(id, _)| id).collect();
+        let end_of_text = end_of_text.and_then(|token| tokenizer.token_to_id(token));
+        special.extend(end_of_text);
+        let size = tokens.values().max().map_or(0, |id| *id as usize + 1);
+        if size > TOKENS_MAX {
+            return Err(format!("it has {size} tokens; allowed are up to {TOKENS_MAX}").into());
+        }
+        let mut text_bytes = vec![0; size];
+        for (token, id) in tokens.iter().filter(|(_, id)| !special.contains(id)) {
+            text_bytes[*id as usize] = text_length(token, byte_level) as u32;
+        }
+        let mut encoder = Encoder { tokenizer, end_of_text, text_bytes, reserved: vec![None; size] };
+        let unknown = encoder.unknown();
+        for (token, id) in tokens.iter().filter(|(_, id)| special.contains(id) && Some(**id) != unknown) {
+            encoder.reserved[*id as usize] = Some(encoder.spelled(token, *id));
+        }
+        Ok(encoder)
+    }
+
+    /// The token of what no other token stands for; text becomes it rightly.
+    fn unknown(&self) -> Option<u32> {
+        let name = match self.tokenizer.get_model() {
+            ModelWrapper::BPE(model) => model.unk_token.clone(),
+            ModelWrapper::WordPiece(model) => Some(model.unk_token.clone()),
+            ModelWrapper::WordLevel(model) => Some(model.unk_token.clone()),
+            ModelWrapper::Unigram(_) => {
+                return self.tokenizer.get_model().tokenize("\u{10FFFD}").ok()?.first().map(|token| token.id);
+            }
+        };
+        self.tokenizer.token_to_id(&name?)
+    }
+
+    /// What a token's name is as text: its characters, one by one, as models write them.
+    fn spelled(&self, name: &str, id: u32) -> Vec<u32> {
+        let of = |c: char| {
+            let bytes: String = c.encode_utf8(&mut [0; 4]).bytes().map(char_of).collect();
+            let names = [c.to_string(), bytes, c.to_string().replace(' ', "▁")];
+            let found = names.iter().map(|name| self.tokenizer.get_model().tokenize(name).unwrap_or_default());
+            found.into_iter().find(|tokens| !tokens.is_empty()).unwrap_or_default()
+        };
+        let ids: Vec<u32> = name.chars().flat_map(of).map(|token| token.id).collect();
+        // A single character has no other spelling.
+        if ids.is_empty() || ids.contains(&id) { vec![id] } else { ids }
+    }
+
+    /// Number of tokens.
+    pub fn size(&self) -> u32 {
+        self.text_bytes.len() as u32
+    }
+
+    /// The token that ends a document.
+    pub fn end_of_text(&self) -> Option<u32> {
+        self.end_of_text
+    }
+
+    /// Bytes of text behind a token.
+    pub fn text_bytes(&self, token: u32) -> u64 {
+        self.text_bytes.get(token as usize).map_or(0, |bytes| u64::from(*bytes))
+    }
+
+    /// The tokens of each piece, on all cores.
+    pub fn encode(&self, pieces: &[&Piece]) -> Result<Vec<Encoded>, Error> {
+        let is_whole = |piece: &&&Piece| piece.before.is_empty() && piece.behind.is_empty();
+        let whole: Vec<&str> = pieces.iter().filter(is_whole).map(|piece| piece.text.as_str()).collect();
+        let parts: Vec<String> =
+            pieces.iter().filter(|p| !is_whole(p)).map(|p| [&*p.before, &*p.text, &*p.behind].concat()).collect();
+        let mut whole = self.tokenizer.encode_batch_fast(whole, false)?.into_iter();
+        let mut parts = self.tokenizer.encode_batch(parts, false)?.into_iter();
+        let encoded = pieces.iter().filter_map(|piece| match is_whole(&piece) {
+            true => Some(Encoded::new(self.as_text(whole.next()?.get_ids().iter().copied()))),
+            false => Some(self.part(piece, &parts.next()?)),
+        });
+        Ok(encoded.collect())
+    }
+
+    /// A piece's part of what was encoded.
+    fn part(&self, piece: &Piece, encoding: &Encoding) -> Encoded {
+        let (from, to) = (piece.before.len(), piece.before.len() + piece.text.len());
+        let all = || encoding.get_ids().iter().copied().zip(encoding.get_offsets().iter().copied());
+        let is_mine = |start: usize| start >= from && (start < to || piece.ends);
+        let mine = || all().filter(|(_, (start, _))| is_mine(*start));
+        let behind: Vec<u32> = all().filter(|(_, (start, _))| *start >= to && !piece.ends).map(|(id, _)| id).collect();
+        let sure = behind.len().saturating_sub(UNSURE_TOKENS).min(SEAM_TOKENS);
+        let reach = mine().map(|(_, (_, end))| end).max().unwrap_or(to).saturating_sub(to);
+        Encoded {
+            tokens: self.as_text(mine().map(|(id, _)| id)),
+            first: mine().map(|(_, (start, _))| start).next().unwrap_or(from).saturating_sub(from),
+            seam: Seam {
+                first: all().map(|(_, (start, _))| start).find(|start| *start >= to).unwrap_or(to) - to,
+                tokens: self.as_text(behind[..sure].iter().copied()),
+                reach,
+            },
+        }
+    }
+
+    /// Tokens of text, without any that text may not become.
+    fn as_text(&self, ids: impl Iterator<Item = u32>) -> Vec<u32> {
+        let mut tokens = Vec::with_capacity(ids.size_hint().0);
+        for id in ids {
+            match self.reserved.get(id as usize) {
+                Some(Some(spelled)) => tokens.extend(spelled),
+                _ => tokens.push(id),
+            }
+        }
+        tokens
+    }
+
+    /// The tokens of a piece again, if they do not go on where those of the piece before ended. That is so only in text
+    /// that repeats itself for longer than is looked back; there the piece is encoded by itself, so that nothing is lost.
+    pub fn join(&self, seam: &Seam, piece: &Piece, encoded: Encoded) -> Result<Encoded, Error> {
+        let compared = seam.tokens.len().min(encoded.tokens.len());
+        let goes_on = compared == 0 || (seam.first == encoded.first && seam.tokens[..compared] == encoded.tokens[..compared]);
+        if piece.begins || goes_on {
+            return Ok(encoded);
+        }
+        let mut from = seam.reach.min(piece.text.len());
+        while !piece.text.is_char_boundary(from) {
+            from += 1;
+        }
+        let rest = Piece { text: piece.text[from..].to_owned(), before: String::new(), ..piece.clone() };
+        Ok(self.encode(&[&rest])?.pop().unwrap_or_default())
+    }
+}
+
+/// Whether a vocabulary has the token, and whether it is a special one.
+pub fn known_end_of_text(tokenizer: &Tokenizer) -> Option<String> {
+    let special = tokenizer.get_added_tokens_decoder();
+    let is_special = |id: u32| special.get(&id).is_some_and(|token| token.special);
+    let known = || KNOWN.iter().filter_map(|token| Some((*token, tokenizer.token_to_id(token)?)));
+    known().find(|(_, id)| is_special(*id)).or_else(|| known().next()).map(|(token, _)| token.to_owned())
+}
+
+/// Bytes that a token's name in a vocabulary stands for.
+fn text_length(token: &str, byte_level: bool) -> usize {
+    if byte_level {
+        // Each byte is written as one character.
+        return token.chars().count();
+    }
+    let is_byte = token.len() == 6 && token.starts_with("<0x") && token.ends_with('>');
+    if is_byte { 1 } else { token.replace('▁', " ").len() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            piece::pieces_of,
+            vocabulary::{EndOfText, TokenizerChoice, train},
+        },
+        *,
+    };
+    use serde_json::{Value, json};
+
+    /// A byte-level tokenizer, trained on a little.
+    fn byte_level() -> Vec<u8> {
+        let end = EndOfText::choose(&TokenizerChoice::Train(600), None).unwrap();
+        let text = |i| format!("the quick brown fox  number {i}\n\n\tjumps   over <|endoftext|> the lazy dog's {i}\n----====");
+        train(600, &end, (0..300).map(text)).unwrap()
+    }
+
+    /// One as SentencePiece makes them: no words, a mark for spaces, and one more where a text begins.
+    fn sentence_piece(prefix: Value) -> Vec<u8> {
+        let letters = "abcdefghijklmnopqrstuvwxyz▁\n-".chars().map(String::from);
+        let special = ["<unk>", "<s>", "</s>"].map(str::to_owned);
+        let bytes = (0..256).map(|b| format!("<0x{b:02X}>"));
+        let mut tokens: Vec<String> = special.into_iter().chain(bytes).chain(letters).collect();
+        let merges =
+            ["t h", "th e", "▁ the", "▁ a", "o f", "▁ of", "▁ ▁", "▁▁ ▁▁", "i n", "in g", "- -", "-- --", "a n", "an d", "▁ ▁▁"];
+        tokens.extend(merges.iter().map(|merge| merge.replace(' ', "")));
+        let vocabulary: serde_json::Map<String, Value> = tokens.iter().enumerate().map(|(i, t)| (t.clone(), i.into())).collect();
+        let added = |(id, content): (usize, &str)| {
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+                "special": true})
+        };
+        let added: Vec<Value> = ["<unk>", "<s>", "</s>"].into_iter().enumerate().map(added).collect();
+        let mut tokenizer = json!({
+            "version": "1.0", "truncation": null, "padding": null,
+            "added_tokens": added,
+            "normalizer": null, "pre_tokenizer": null, "post_processor": null,
+            "decoder": {"type": "Sequence", "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+            "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
+                "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
+                "vocab": vocabulary, "merges": merges}
+        });
+        for (key, value) in prefix.as_object().unwrap() {
+            tokenizer[key] = value.clone();
+        }
+        serde_json::to_vec(&tokenizer).unwrap()
+    }
+
+    fn prepending() -> Vec<u8> {
+        sentence_piece(json!({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]}}))
+    }
+
+    fn metaspace() -> Vec<u8> {
+        sentence_piece(json!({"pre_tokenizer":
+            {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true}}))
+    }
+
+    fn all() -> Vec<(&'static str, Vec<u8>)> {
+        let mut all = vec![("byte level", byte_level()), ("prepending", prepending()), ("metaspace", metaspace())];
+        let cases = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/cases/tokenizers");
+        for name in ["gpt2", "llama2", "llama3"] {
+            all.extend(std::fs::read(cases.join(name).with_extension("json")).ok().map(|json| (name, json)));
+        }
+        all
+    }
+
+    fn texts() -> Vec<(&'static str, String)> {
+        let words = ["the", "fox", "ing", "and", "a", "naïve", "東京", "🥊", "o'clock", "--", "of", "x1", "I'll"];
+        let draw = |i: u64, n: usize| (nightjar_shared::rng::draw(3, 0, i) % n as u64) as usize;
+        let joined = |space: &dyn Fn(u64) -> &'static str, n: u64| {
+            (0..n).map(|i| format!("{}{}", words[draw(i, words.len())], space(i))).collect::<String>()
+        };
+        let spaces = [" ", " ", " ", "\n", "  ", "\n\n", "\n   ", "\t", " \n \n", "    "];
+        vec![
+            ("one line of words", joined(&|_| " ", 40_000)),
+            ("words in every layout", joined(&|i| spaces[draw(i + 1_000_000, spaces.len())], 40_000)),
+            ("words without spaces", joined(&|_| "", 40_000)),
+            ("a run of spaces", format!("the{}of", " ".repeat(30_000))),
+            ("runs of lines and dashes", ["\n".repeat(5_001), "-".repeat(7_003), " ".repeat(9_001)].concat()),
+            ("characters of two and three bytes", ["äöü".repeat(6_000), "─".repeat(9_001)].concat()),
+        ]
+    }
+
+    /// The tokens of a text that goes through in pieces.
+    fn in_pieces(encoder: &Encoder, text: &str, piece_bytes: usize) -> Vec<u32> {
+        let pieces = pieces_of(text, piece_bytes);
+        assert_eq!(pieces.iter().map(|p| p.text.as_str()).collect::<String>(), text);
+        let encoded = encoder.encode(&pieces.iter().collect::<Vec<_>>()).unwrap();
+        let (mut seam, mut tokens) = (Seam::default(), vec![]);
+        for (piece, encoded) in pieces.iter().zip(encoded) {
+            let encoded = encoder.join(&seam, piece, encoded).unwrap();
+            tokens.extend(encoded.tokens);
+            seam = encoded.seam;
+        }
+        tokens
+    }
+
+    #[test]
+    fn pieces_have_the_tokens_of_the_whole_document() {
+        for (name, json) in all() {
+            let encoder = Encoder::new(&json, None).unwrap();
+            let plain = load(&json).unwrap();
+            for (what, text) in texts() {
+                let whole = plain.encode_fast(text.as_str(), false).unwrap().get_ids().to_vec();
+                for piece_bytes in [3_000, 8_192] {
+                    let pieces = in_pieces(&encoder, &text, piece_bytes);
+                    let differs = whole.iter().zip(&pieces).position(|(a, b)| a != b);
+                    assert!(
+                        pieces == whole,
+                        "{name}, {what} in {piece_bytes}: {differs:?} of {} and {}",
+                        whole.len(),
+                        pieces.len()
+                    );
+                }
+            }
+        }
+    }
+
+    /// A run that is longer than what is looked back at: its tokens may be others, but nothing is lost or doubled.
+    #[test]
+    fn nothing_is_lost_where_text_repeats_itself_for_long() {
+        for (name, json) in all() {
+            let encoder = Encoder::new(&json, None).unwrap();
+            let plain = load(&json).unwrap();
+            for text in [format!("the{}of", " ".repeat(200_000)), format!("a{}\n", "-".repeat(150_001))] {
+                let tokens = in_pieces(&encoder, &text, 5_000);
+                let decoded = plain.decode(&tokens, false).unwrap();
+                let letters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).count();
+                assert_eq!(letters(&decoded), letters(&text), "{name}");
+                assert!(decoded.len().abs_diff(text.len()) <= 45, "{name}: {} of {}", decoded.len(), text.len());
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_file_says_about_length_and_chance_does_not_act() {
+        let json = byte_level();
+        let mut value: Value = serde_json::from_slice(&json).unwrap();
+        value["truncation"] = json!({"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0});
+        value["padding"] = json!({"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
+            "pad_type_id": 0, "pad_token": "<|endoftext|>"});
+        value["model"]["dropout"] = json!(0.5);
+        let other = Encoder::new(&serde_json::to_vec(&value).unwrap(), None).unwrap();
+        let encoder = Encoder::new(&json, None).unwrap();
+        for text in ["the", "the quick brown fox jumps over the lazy dog, and over the quick brown fox"] {
+            assert_eq!(in_pieces(&other, text, 1 << 16), in_pieces(&encoder, text, 1 << 16));
+        }
+    }
+
+    #[test]
+    fn text_that_spells_a_special_token_stays_text() {
+        let unigram = json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": null, "post_processor": null, "decoder": null,
+            "model": {"type": "Unigram", "unk_id": 0, "byte_fallback": false, "vocab": [["<unk>", 0.0], ["</s>", 0.0],
+                ["<", -3.0], ["/", -3.0], ["s", -3.0], [">", -3.0], ["a", -3.0]]}});
+        let mut ordinary: Value = serde_json::from_slice(&byte_level()).unwrap();
+        ordinary["added_tokens"][0]["special"] = false.into();
+        for (json, end) in [
+            (byte_level(), "<|endoftext|>"),
+            (prepending(), "</s>"),
+            (metaspace(), "</s>"),
+            (serde_json::to_vec(&unigram).unwrap(), "</s>"),
+            (serde_json::to_vec(&ordinary).unwrap(), "<|endoftext|>"),
+        ] {
+            let encoder = Encoder::new(&json, Some(end)).unwrap();
+            let id = encoder.end_of_text().unwrap();
+            for text in [format!("a{end}a"), end.to_owned(), format!("{end}{end} a")] {
+                let tokens = in_pieces(&encoder, &text, 1 << 16);
+                assert!(!tokens.contains(&id) && tokens.len() > 1, "{end} in {text}: {tokens:?}");
+            }
+            assert_eq!(encoder.text_bytes(id), 0);
+        }
+    }
+}

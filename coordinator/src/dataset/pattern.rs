@@ -1,0 +1,110 @@
+//! `--include` and `--exclude`: shell patterns for names and places of files.
+
+use super::{
+    error::DatasetError,
+    notes::{Note, Notes},
+};
+use glob::{MatchOptions, Pattern};
+use std::{cell::Cell, path::Path};
+
+/// A `*` stays within a name; `**` does not.
+const OPTIONS: MatchOptions =
+    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
+
+/// Which files are taken.
+#[derive(Debug, Default)]
+pub struct Patterns {
+    include: Vec<Used>,
+    exclude: Vec<Used>,
+}
+
+/// A pattern, and whether anything matched it.
+#[derive(Debug)]
+struct Used {
+    pattern: Pattern,
+    used: Cell<bool>,
+}
+
+impl Patterns {
+    /// Of what was written.
+    pub fn new(include: &[String], exclude: &[String]) -> Result<Self, DatasetError> {
+        let of = |texts: &[String]| {
+            let of = |text: &String| {
+                let trimmed = text.strip_prefix("./").unwrap_or(text).trim_end_matches('/');
+                let pattern = Pattern::new(trimmed);
+                let pattern = pattern.map_err(|e| DatasetError::Pattern { pattern: text.clone(), reason: e.msg.to_owned() })?;
+                Ok(Used { pattern, used: Cell::new(false) })
+            };
+            texts.iter().map(of).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Patterns { include: of(include)?, exclude: of(exclude)? })
+    }
+
+    /// Whether files were chosen by pattern.
+    pub fn are_chosen(&self) -> bool {
+        !self.include.is_empty()
+    }
+
+    /// Whether a file is among those to take: all, unless some are chosen.
+    pub fn includes(&self, relative: &Path, given: &Path) -> bool {
+        self.include.is_empty() || any(&self.include, relative, given)
+    }
+
+    /// Whether a file or folder is to be left out.
+    pub fn excludes(&self, relative: &Path, given: &Path) -> bool {
+        any(&self.exclude, relative, given)
+    }
+
+    /// Notes the patterns that matched nothing: they may be mistyped.
+    pub fn note_unused(&self, notes: &mut Notes) {
+        for unused in self.include.iter().chain(&self.exclude).filter(|p| !p.used.get()) {
+            notes.add(Note::UnusedPattern, unused.pattern.as_str());
+        }
+    }
+}
+
+/// Whether one of the patterns matches; a pattern without a slash matches any name on the way, one with a slash the place
+/// under the path that was named, or with that path before it, of the file or of a folder that holds it.
+fn any(patterns: &[Used], relative: &Path, given: &Path) -> bool {
+    let given = given.strip_prefix("./").unwrap_or(given);
+    let matches = |pattern: &Pattern| match pattern.as_str().contains('/') || pattern.as_str() == "**" {
+        true => {
+            let mut places = relative.ancestors().chain(given.ancestors().take(relative.components().count()));
+            places.any(|place| !place.as_os_str().is_empty() && pattern.matches_path_with(place, OPTIONS))
+        }
+        false => relative.components().any(|name| pattern.matches_path_with(Path::new(name.as_os_str()), OPTIONS)),
+    };
+    let matching = patterns.iter().filter(|used| matches(&used.pattern));
+    matching.inspect(|used| used.used.set(true)).count() > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_names_places_and_folders() {
+        for (pattern, path, wanted) in [
+            ("*.txt", "a.txt", true),
+            ("*.txt", "sub/a.txt", true),
+            ("*.txt", "a.txt.gz", false),
+            ("test", "test/a.txt", true),
+            ("test/", "x/test/a.txt", true),
+            ("test", "contest/a.txt", false),
+            ("sub/*.txt", "sub/a.txt", true),
+            ("sub/*.txt", "sub/deep/a.txt", false),
+            ("sub/**/*.txt", "sub/deep/er/a.txt", true),
+            ("**/*.txt", "a.txt", true),
+            ("data/sub", "sub/a.txt", true),
+            ("data/*.txt", "a.txt", true),
+            ("data", "a.txt", false),
+            ("**", "a/b", true),
+            ("[ab].txt", "b.txt", true),
+        ] {
+            let patterns = Patterns::new(&[], &[pattern.to_owned()]).unwrap();
+            let given = Path::new("./data").join(path);
+            assert_eq!(patterns.excludes(Path::new(path), &given), wanted, "{pattern} on {path}");
+        }
+        assert!(Patterns::new(&["a[".into()], &[]).unwrap_err().to_string().contains("a["));
+    }
+}

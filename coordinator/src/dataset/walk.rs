@@ -1,0 +1,386 @@
+//! Which files are read: those that the named paths lead to, each once, and a note of all that is left out on the way.
+
+use super::{
+    error::DatasetError,
+    notes::{Note, Notes},
+    pattern::Patterns,
+    source::Format,
+};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs::{self, File, Metadata},
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+/// A file of at most so many bytes may be what Git LFS leaves in place of another.
+const LFS_POINTER_BYTES_MAX: u64 = 1 << 10;
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+/// Names of splits that are for measuring.
+const MEASURING: [&str; 6] = ["test", "validation", "valid", "val", "dev", "eval"];
+
+/// A file that was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Where it is read.
+    pub path: PathBuf,
+    /// How it is laid out, as the name says under which it was found.
+    pub format: Format,
+    /// Whether that name has an ending.
+    has_ending: bool,
+    /// Its name without any link.
+    real: PathBuf,
+    /// Its place under the path that was named.
+    relative: PathBuf,
+    /// What the system says of it.
+    pub metadata: Metadata,
+    /// Whether it was named itself.
+    named: bool,
+}
+
+/// Finds files.
+pub struct Walk<'a> {
+    /// What to take and what to leave.
+    pub patterns: &'a Patterns,
+    /// The folder that is written, as it is really called: it is no input.
+    pub out: Option<PathBuf>,
+    /// What was left out.
+    pub notes: &'a mut Notes,
+}
+
+/// The real name of a path that may not be there yet.
+pub fn real_name(path: &Path) -> Option<PathBuf> {
+    fs::canonicalize(path).ok().or_else(|| {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(fs::canonicalize(parent).ok()?.join(path.file_name()?))
+    })
+}
+
+impl Found {
+    fn new(path: PathBuf, real: PathBuf, relative: PathBuf, metadata: Metadata, named: bool) -> Result<Self, DatasetError> {
+        let (format, has_ending) = (Format::of(&path), path.extension().is_some());
+        let mut found = Found { path, format, has_ending, real, relative, metadata, named };
+        if found.metadata.len() <= LFS_POINTER_BYTES_MAX
+            && let Some(target) = written_link(&found.path)?
+        {
+            found.metadata = fs::metadata(&target).map_err(DatasetError::io(&target))?;
+            (found.path, found.real) = (target.clone(), target);
+        }
+        Ok(found)
+    }
+}
+
+/// Where a link leads that was written as a text file, as Git does on systems without links.
+fn written_link(path: &Path) -> Result<Option<PathBuf>, DatasetError> {
+    let bytes = fs::read(path).map_err(DatasetError::io(path))?;
+    let Ok(text) = String::from_utf8(bytes) else { return Ok(None) };
+    let is_path = text.starts_with("../") && !text.contains(|c: char| c.is_control());
+    let target = path.parent().filter(|_| is_path).and_then(|folder| fs::canonicalize(folder.join(text)).ok());
+    Ok(target.filter(|target| target.is_file()))
+}
+
+impl Walk<'_> {
+    /// All files of these paths, folders recursively and sorted by name, each once.
+    pub fn files(mut self, paths: &[PathBuf]) -> Result<Vec<Found>, DatasetError> {
+        let mut found = vec![];
+        for path in paths {
+            let real = fs::canonicalize(path).map_err(DatasetError::io(path))?;
+            let metadata = fs::metadata(&real).map_err(DatasetError::io(path))?;
+            if !metadata.is_file() {
+                self.folder(&real, path, Path::new(""), &mut found)?;
+                continue;
+            }
+            let relative = PathBuf::from(path.file_name().unwrap_or(real.as_os_str()));
+            if self.is_wanted(path, &relative) {
+                // A link's own name says what the file is; in a cache of downloads the real one is a hash.
+                let is_link = fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink());
+                let path = if is_link { real_name_of_link(path).unwrap_or(real.clone()) } else { real.clone() };
+                found.push(Found::new(path, real, relative, metadata, true)?);
+            }
+        }
+        let found = self.once_each(found);
+        let found = self.with_content(found)?;
+        Ok(self.to_train_on(found))
+    }
+
+    fn folder(&mut self, folder: &Path, given: &Path, relative: &Path, found: &mut Vec<Found>) -> Result<(), DatasetError> {
+        let mut entries = vec![];
+        for entry in fs::read_dir(folder).map_err(DatasetError::io(folder))? {
+            let entry = entry.map_err(DatasetError::io(folder))?;
+            let kind = entry.file_type().map_err(DatasetError::io(entry.path()))?;
+            entries.push((entry.path(), entry.file_name(), kind));
+        }
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        for (path, name, kind) in entries {
+            let relative = relative.join(&name);
+            let shown = relative.display().to_string();
+            if self.out.as_ref() == Some(&path) {
+                self.notes.add(Note::Output, "");
+                continue;
+            }
+            if name.as_encoded_bytes().starts_with(b".") {
+                self.notes.add(Note::Hidden, shown);
+                continue;
+            }
+            let given = given.join(&name);
+            if self.patterns.excludes(&relative, &given) {
+                self.notes.add(Note::Excluded, shown);
+                continue;
+            }
+            if kind.is_dir() {
+                self.folder(&path, &given, &relative, found)?;
+                continue;
+            }
+            let Ok(metadata) = fs::metadata(&path) else {
+                self.notes.add(Note::DeadLink, shown);
+                continue;
+            };
+            let note = match () {
+                () if metadata.is_dir() => Note::FolderLink,
+                () if !metadata.is_file() => Note::NoFile,
+                () if !self.is_wanted(&given, &relative) => continue,
+                () => {
+                    let real =
+                        if kind.is_symlink() { fs::canonicalize(&path).map_err(DatasetError::io(&path))? } else { path.clone() };
+                    found.push(Found::new(path, real, relative, metadata, false)?);
+                    continue;
+                }
+            };
+            self.notes.add(note, shown);
+        }
+        Ok(())
+    }
+
+    fn is_wanted(&mut self, given: &Path, relative: &Path) -> bool {
+        let note = match self.patterns {
+            patterns if patterns.excludes(relative, given) => Note::Excluded,
+            patterns if !patterns.includes(relative, given) => Note::NotIncluded,
+            _ => return true,
+        };
+        self.notes.add(note, relative.display().to_string());
+        false
+    }
+
+    /// Each file under one of its names: the first that has an ending, since that says what it is.
+    fn once_each(&mut self, found: Vec<Found>) -> Vec<Found> {
+        let mut chosen: HashMap<PathBuf, usize> = HashMap::new();
+        for (i, file) in found.iter().enumerate() {
+            let best = chosen.entry(file.real.clone()).or_insert(i);
+            if !found[*best].has_ending && file.has_ending {
+                *best = i;
+            }
+        }
+        let named: BTreeSet<PathBuf> = found.iter().filter(|f| f.named).map(|f| f.real.clone()).collect();
+        let mut kept = vec![];
+        for (i, mut file) in found.into_iter().enumerate() {
+            if chosen.get(&file.real) == Some(&i) {
+                file.named |= named.contains(&file.real);
+                kept.push(file);
+            } else {
+                self.notes.add(Note::Twice, file.relative.display().to_string());
+            }
+        }
+        kept
+    }
+
+    /// Without empty files, and without what stands in place of a file.
+    fn with_content(&mut self, found: Vec<Found>) -> Result<Vec<Found>, DatasetError> {
+        let mut kept = vec![];
+        for file in found {
+            let note = match file.metadata.len() {
+                0 => Some(Note::EmptyFile),
+                1..=LFS_POINTER_BYTES_MAX if begins_with(&file.path, LFS_POINTER)? => Some(Note::LfsPointer),
+                _ => None,
+            };
+            match note {
+                Some(note) => self.notes.add(note, file.relative.display().to_string()),
+                None => kept.push(file),
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Without what a repository of data has beside the data to train on, unless it was asked for.
+    fn to_train_on(&mut self, found: Vec<Found>) -> Vec<Found> {
+        if self.patterns.are_chosen() {
+            return found;
+        }
+        let shape = |file: &Found, split: Option<&str>| shape(&file.relative, split);
+        let root = |file: &Found| file.path.ancestors().nth(file.relative.components().count()).map(Path::to_owned);
+        let shapes: BTreeSet<_> = found.iter().map(|file| (root(file), shape(file, None))).collect();
+        let records: Vec<PathBuf> = found.iter().filter(|f| f.format != Format::Text).map(|f| f.path.clone()).collect();
+        let mut kept = vec![];
+        for file in found {
+            let is_card = file.relative.file_name().is_some_and(|name| name.eq_ignore_ascii_case("readme.md"));
+            let describes = |folder: &Path| records.iter().any(|record| record.starts_with(folder));
+            let is_measuring = || {
+                let with_train = shape(&file, Some("train"));
+                with_train != shape(&file, None) && shapes.contains(&(root(&file), with_train))
+            };
+            let note = match file.named {
+                true => None,
+                false if is_card && file.path.parent().is_some_and(describes) => Some(Note::Card),
+                false => is_measuring().then_some(Note::OtherSplit),
+            };
+            match note {
+                Some(note) => self.notes.add(note, file.relative.display().to_string()),
+                None => kept.push(file),
+            }
+        }
+        kept
+    }
+}
+
+/// Calls `found` with each regular file under `folder`, sorted by name; hidden entries and links are left alone.
+pub fn plain_files(folder: &Path, found: &mut dyn FnMut(&Path, &Metadata)) -> Result<(), DatasetError> {
+    let mut entries = vec![];
+    for entry in fs::read_dir(folder).map_err(DatasetError::io(folder))? {
+        let entry = entry.map_err(DatasetError::io(folder))?;
+        let kind = entry.file_type().map_err(DatasetError::io(entry.path()))?;
+        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if !hidden && (kind.is_file() || kind.is_dir()) {
+            entries.push((entry.path(), kind.is_dir()));
+        }
+    }
+    entries.sort();
+    entries.iter().try_for_each(|(path, is_folder)| match is_folder {
+        true => plain_files(path, found),
+        false => Ok(found(path, &fs::metadata(path).map_err(DatasetError::io(path))?)),
+    })
+}
+
+/// The absolute name of a link, all links before its last part resolved.
+fn real_name_of_link(path: &Path) -> Option<PathBuf> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Some(fs::canonicalize(parent).ok()?.join(path.file_name()?))
+}
+
+fn begins_with(path: &Path, magic: &[u8]) -> Result<bool, DatasetError> {
+    let mut head = vec![];
+    let read = File::open(path).and_then(|file| file.take(magic.len() as u64).read_to_end(&mut head));
+    read.map_err(DatasetError::io(path))?;
+    Ok(head == magic)
+}
+
+/// A path's words, without numbers, which only count files; a split for measuring may be renamed.
+fn shape(path: &Path, split: Option<&str>) -> Vec<String> {
+    let text = path.to_string_lossy().to_lowercase();
+    let words = text.split_inclusive(|c: char| !c.is_alphanumeric()).flat_map(|part| {
+        let end = part.trim_end_matches(|c: char| !c.is_alphanumeric()).len();
+        [&part[..end], &part[end..]]
+    });
+    let words = words.filter(|word| !word.is_empty() && !word.chars().all(|c| c.is_ascii_digit()));
+    words.map(|word| split.filter(|_| MEASURING.contains(&word)).unwrap_or(word).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names of what is read of a folder, and what is noted.
+    fn walk(paths: &[&Path], patterns: &Patterns, out: Option<&Path>) -> (Vec<String>, Notes) {
+        let mut notes = Notes::default();
+        let paths: Vec<PathBuf> = paths.iter().map(|p| p.to_path_buf()).collect();
+        let out = out.and_then(real_name);
+        let found = Walk { patterns, out, notes: &mut notes }.files(&paths).unwrap();
+        (found.iter().map(|f| f.relative.display().to_string()).collect(), notes)
+    }
+
+    fn folder(files: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, format!("text of {file}")).unwrap();
+        }
+        folder
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_lead_to_files_once_each_and_nothing_is_left_out_in_silence() {
+        use std::os::unix::fs::symlink;
+        let folder = folder(&["in/b.txt", "in/.git/x", "blobs/0f1e", "else/c.txt", "in/sub/d.txt", "in/zero"]);
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("in/zero"), "").unwrap();
+        symlink("../blobs/0f1e", at("in/a.parquet")).unwrap();
+        symlink("../blobs/0f1e", at("in/again.parquet")).unwrap();
+        symlink("../else/c.txt", at("in/c.txt")).unwrap();
+        symlink("../in", at("in/circle")).unwrap();
+        symlink("nowhere", at("in/dead.txt")).unwrap();
+        symlink("b.txt", at("in/to-b.txt")).unwrap();
+        let (read, notes) = walk(&[&at("in")], &Patterns::default(), None);
+        assert_eq!(read, ["a.parquet", "b.txt", "c.txt", "sub/d.txt"]);
+        let counts = [Note::FolderLink, Note::DeadLink, Note::Twice, Note::Hidden, Note::EmptyFile].map(|n| notes.of(n));
+        assert_eq!(counts, [1, 1, 2, 1, 1]);
+        // A name with an ending wins over one without; and a link that is named keeps its name.
+        let (read, notes) = walk(&[folder.path()], &Patterns::default(), None);
+        assert!(read.contains(&"in/a.parquet".into()) && !read.iter().any(|r| r.contains("0f1e")), "{read:?}");
+        assert_eq!(notes.of(Note::Twice), 4);
+        let found = Walk { patterns: &Patterns::default(), out: None, notes: &mut Notes::default() };
+        let found = found.files(&[at("in/a.parquet"), at("in")]).unwrap();
+        assert!(found[0].path.ends_with("in/a.parquet"), "{found:?}");
+    }
+
+    #[test]
+    fn links_that_are_written_as_text_lead_to_files_too() {
+        let folder = folder(&["in/blobs/0f1e", "in/b.txt"]);
+        fs::create_dir_all(folder.path().join("in/snapshots/abc")).unwrap();
+        fs::write(folder.path().join("in/snapshots/abc/a.parquet"), "../../blobs/0f1e").unwrap();
+        fs::write(folder.path().join("in/c.txt"), "../no/such/file").unwrap();
+        let mut notes = Notes::default();
+        let walk = Walk { patterns: &Patterns::default(), out: None, notes: &mut notes };
+        let found = walk.files(&[folder.path().join("in")]).unwrap();
+        let found: Vec<_> = found.iter().map(|f| (f.path.file_name().unwrap().to_str().unwrap(), f.format)).collect();
+        assert_eq!(found, [("b.txt", Format::Text), ("c.txt", Format::Text), ("0f1e", Format::Parquet)]);
+        assert_eq!(notes.names(Note::Twice), ["blobs/0f1e"]);
+    }
+
+    #[test]
+    fn a_folder_that_is_written_is_no_input() {
+        let folder = folder(&["a.txt", "data/blobs/x"]);
+        let (read, notes) = walk(&[folder.path()], &Patterns::default(), Some(&folder.path().join("data")));
+        assert_eq!((read, notes.of(Note::Output)), (vec!["a.txt".into()], 1));
+        let (read, notes) = walk(&[folder.path()], &Patterns::default(), Some(&folder.path().join("later")));
+        assert_eq!((read.len(), notes.of(Note::Output)), (2, 0));
+    }
+
+    #[test]
+    fn what_stands_beside_data_is_left_out_unless_asked_for() {
+        let files = ["README.md", "data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"];
+        let folder =
+            folder(&[&files[..], &["data/test-00000-of-00001.parquet", "data/validation-00000-of-00001.parquet"]].concat());
+        let (read, notes) = walk(&[folder.path()], &Patterns::default(), None);
+        assert_eq!(read, files[1..]);
+        assert_eq!((notes.of(Note::Card), notes.of(Note::OtherSplit)), (1, 2));
+        let all = Patterns::new(&["**".into()], &[]).unwrap();
+        assert_eq!(walk(&[folder.path()], &all, None).0.len(), 5);
+        let test = folder.path().join("data/test-00000-of-00001.parquet");
+        assert_eq!(walk(&[folder.path(), &test], &Patterns::default(), None).0.len(), 3);
+    }
+
+    #[test]
+    fn splits_are_told_by_what_lies_beside_them() {
+        for (files, kept) in [
+            (&["wiki.train.tokens", "wiki.test.tokens", "wiki.valid.tokens"][..], 1),
+            (&["train/0.txt", "test/0.txt", "val/1.txt"], 1),
+            (&["TinyStories-train.txt", "TinyStories-valid.txt"], 1),
+            (&["test.txt", "valid.txt"], 2),
+            (&["train.py", "test.txt", "tests/a.txt", "contest.txt"], 4),
+            (&["README.md", "notes.txt"], 2),
+            (&["docs/README.md", "data/a.jsonl"], 2),
+        ] {
+            assert_eq!(walk(&[folder(files).path()], &Patterns::default(), None).0.len(), kept, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn pointers_of_git_lfs_are_named() {
+        let folder = folder(&["a.txt", "b.parquet"]);
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935\nsize 12345\n";
+        fs::write(folder.path().join("b.parquet"), pointer).unwrap();
+        let (read, notes) = walk(&[folder.path()], &Patterns::default(), None);
+        assert_eq!((read, notes.names(Note::LfsPointer)), (vec!["a.txt".into()], &["b.parquet".to_owned()][..]));
+        assert!(notes.lines().concat().contains("git lfs pull"));
+    }
+}
