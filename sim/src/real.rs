@@ -210,7 +210,7 @@ impl Drop for Real {
 }
 
 fn failed(sentence: String, base_is_wrong: bool) -> from_worker::Body {
-    from_worker::Body::Failed(Failed { sentence, base_is_wrong, device_failed: false })
+    from_worker::Body::Failed(Failed { sentence, base_is_wrong, ..Failed::default() })
 }
 
 /// Mean loss of weights on some samples, nats a token.

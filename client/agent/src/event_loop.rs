@@ -3,6 +3,7 @@
 
 mod clocks;
 mod command;
+mod disk;
 mod join;
 mod look;
 mod perform;
@@ -24,7 +25,7 @@ use crate::{
     join::{Answer, JoinError, Joined, Member},
     journal::{Journal, JournalError},
     lease::LeaseKind,
-    link::{Control, Link, LinkError},
+    link::{self, Link, LinkError},
     membership::{Membership, MembershipError},
     pause::OwnersWord,
     policy::{Decision, Memory},
@@ -35,6 +36,7 @@ use crate::{
     worker::{WorkerEvent, Workshop, crashes::Crashes},
 };
 use clocks::Clocks;
+use disk::Control;
 use jiff::Zoned;
 use nightjar_shared::{
     disk::FolderDisk,
@@ -104,7 +106,7 @@ pub enum AgentError {
     /// The link cannot even be tried.
     #[error(transparent)]
     Link(#[from] LinkError),
-    /// The disk refused.
+    /// The disk refused at the start.
     #[error("cannot use this device's folder ({0}); check free space and permissions, then start again")]
     Disk(#[from] io::Error),
 }
@@ -114,7 +116,7 @@ pub enum AgentError {
 enum Event {
     Connected {
         serial: u64,
-        made: Result<(Link, Control), LinkError>,
+        made: Result<(Link, link::Control), LinkError>,
     },
     Answer {
         serial: u64,
@@ -126,7 +128,7 @@ enum Event {
     },
     Transferred {
         serial: u64,
-        ended: Result<session::Event, io::Error>,
+        ended: session::Event,
     },
     Worker {
         serial: u64,
@@ -161,6 +163,8 @@ struct Agent {
     kinds: Vec<LeaseKind>,
     /// The run that it is in, and the way there; or why it is in none.
     member: Result<Member, String>,
+    /// The run that it is in, while the disk does not let it read how far it has come there.
+    unread: Option<Box<Member>>,
     /// Whether the coordinator of an invite is being asked.
     joining: bool,
     device: String,
@@ -198,6 +202,8 @@ struct Agent {
     worker_seen: Option<Mono>,
     /// Whether it was decided anew, and the history does not know.
     unnoted: bool,
+    /// Whether files of a run that it has left are still to be removed.
+    unforgotten: bool,
     log: Log,
     /// For whom the page is opened from here.
     tickets: Tickets,
@@ -223,7 +229,7 @@ pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
     let changed = Arc::new(Notify::new());
     let mut agent = Agent::new(setup, queue.clone(), &changed)?;
     let (asked, mut commands) = mpsc::channel(16);
-    let control = control::serve(&agent.home, asked, agent.tickets.clone()).await?;
+    let mut control = Control::closed(asked);
     let (wish, mut wishes) = mpsc::channel(4);
     if tray {
         tray::spawn(agent.faces.subscribe(), wish.clone());
@@ -238,10 +244,11 @@ pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
     let mut terminating = false;
     loop {
         let now = clock::mono_now();
+        control.open(&mut agent, now).await;
         if now >= agent.next_look {
             agent.look(now);
         }
-        agent.settle()?;
+        agent.settle();
         if std::mem::take(&mut agent.unnoted) {
             agent.note(&Zoned::now(), now);
         }
@@ -255,7 +262,7 @@ pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
                 }
             }
         }
-        let due = agent.tell_news(&control, now);
+        let due = control.server().map_or(agent.next_look, |server| agent.tell_news(server, now));
         let deadline = agent.session.next_deadline().map_or(due, |d| d.min(due));
         let sleep = deadline.since(clock::mono_now()).min(SLEEP_MAX);
         let event = tokio::select! {
@@ -270,7 +277,7 @@ pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
             }
         };
         terminating |= matches!(event, Event::Terminate);
-        agent.take(event)?;
+        agent.take(event);
     }
 }
 
@@ -292,6 +299,7 @@ impl Agent {
             sleep_delay: None,
             session: Session::new(join::profile(&identity, None, &[], wanted, cores), Journal::default()),
             member: Err(join::NONE.into()),
+            unread: None,
             joining: false,
             device: identity.device().short(),
             identity,
@@ -303,6 +311,7 @@ impl Agent {
             free_memory: None,
             worker_seen: None,
             unnoted: false,
+            unforgotten: false,
             log: Log::of(&*disk),
             tickets: Tickets::default(),
             faces: watch::Sender::new(tray::Face::default()),
@@ -327,7 +336,7 @@ impl Agent {
             ending: None,
         };
         match membership {
-            Ok(membership) => agent.enter(Member::of(membership, &agent.identity)?)?,
+            Ok(membership) => agent.take_up(Member::of(membership, &agent.identity)?)?,
             Err(MembershipError::None) => {}
             Err(damaged) => agent.member = Err(damaged.to_string()),
         }
@@ -341,17 +350,23 @@ impl Agent {
     }
 
     /// Lets the session hear all that waits, and does what it wants.
-    fn settle(&mut self) -> Result<(), AgentError> {
+    fn settle(&mut self) {
         while let Some(event) = self.waiting.pop_front() {
+            let mut is_stored = true;
             for action in self.session.handle(event, clock::mono_now()) {
+                if !is_stored && action.rests_on_journal() {
+                    continue;
+                }
                 fail::point(action.fail_point());
-                self.perform(action)?;
+                if let Err(refused) = self.perform(action) {
+                    is_stored = false;
+                    self.waiting.push_front(session::Event::DiskRefused { why: refused.of_disk() });
+                }
             }
         }
-        Ok(())
     }
 
-    fn take(&mut self, event: Event) -> Result<(), AgentError> {
+    fn take(&mut self, event: Event) {
         match event {
             Event::Connected { serial, made } if serial == self.connection_serial => match made {
                 Ok((link, control)) => {
@@ -373,12 +388,12 @@ impl Agent {
             }
             Event::Transferred { serial, ended } if serial == self.transfer_serial => {
                 self.transfer = None;
-                self.waiting.push_back(ended?);
+                self.waiting.push_back(ended);
             }
             Event::Worker { serial, event } if serial == self.worker_serial => self.worker_event(event),
-            Event::Knocked { member, answered, reply } => self.knocked(*member, answered, reply)?,
-            Event::Control(asked) => self.answer(asked)?,
-            Event::Tray(wish) => self.grant(wish)?,
+            Event::Knocked { member, answered, reply } => self.knocked(*member, answered, reply),
+            Event::Control(asked) => self.answer(asked),
+            Event::Tray(wish) => self.grant(wish),
             Event::Alarm => self.look(clock::mono_now()),
             Event::Terminate => self.waiting.push_back(session::Event::Shutdown),
             // Of a connection, transfer or worker that is over.
@@ -388,7 +403,6 @@ impl Agent {
             | Event::Transferred { .. }
             | Event::Worker { .. } => {}
         }
-        Ok(())
     }
 }
 
@@ -402,16 +416,51 @@ fn wall_now() -> Wall {
 fn terminated() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // A terminal that is closed ends what runs in it; not what was started with `nohup`.
+    let mut hangup = if hangups_are_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
     Ok(async move {
+        let hung_up = async {
+            match &mut hangup {
+                Some(hangup) => drop(hangup.recv().await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = hung_up => {}
+        }
+    })
+}
+
+/// Whether whoever started this process has it ignore SIGHUP, as far as the system tells.
+#[cfg(unix)]
+fn hangups_are_ignored() -> bool {
+    const BIT_OF_SIGHUP: u64 = 1;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.is_some_and(|signals| signals & BIT_OF_SIGHUP != 0)
+}
+
+/// Ends when the owner asks the process to end, closes its window, logs out or shuts down.
+#[cfg(windows)]
+fn terminated() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::windows;
+    let (mut interrupt, mut stop) = (windows::ctrl_c()?, windows::ctrl_break()?);
+    let (mut close, mut log_off, mut shut_down) = (windows::ctrl_close()?, windows::ctrl_logoff()?, windows::ctrl_shutdown()?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = stop.recv() => {}
+            _ = close.recv() => {}
+            _ = log_off.recv() => {}
+            _ = shut_down.recv() => {}
         }
     })
 }
 
 /// Ends when the owner asks the process to end.
-#[cfg(not(unix))]
+#[cfg(not(any(unix, windows)))]
 fn terminated() -> io::Result<impl Future<Output = ()>> {
     Ok(async {
         if tokio::signal::ctrl_c().await.is_err() {

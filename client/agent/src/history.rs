@@ -100,6 +100,13 @@ impl History {
         }
     }
 
+    /// Counts bytes that were written to the disk.
+    pub fn wrote(&mut self, bytes: u64, now: &Zoned) {
+        if bytes > 0 {
+            self.months.today(&*self.disk, now).bytes_written += bytes;
+        }
+    }
+
     /// Counts energy, in joules.
     pub fn used(&mut self, energy: energy::Joules, now: &Zoned) {
         if energy.measured + energy.estimated > 0.0 {

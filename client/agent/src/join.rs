@@ -59,17 +59,20 @@ pub struct Joined {
     pub name: String,
     /// Whether the coordinator has answered. One that does not now may tonight.
     pub coordinator_answers: bool,
+    /// If it has not: how that looks from here.
+    #[serde(default)]
+    pub silence: Option<String>,
 }
 
 /// What a coordinator says to a device that knocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// It is in.
     Welcome(RunId),
     /// Not now.
     Later,
-    /// Nobody answers.
-    Silence,
+    /// Nobody answers; says how that looks from here.
+    Silence(String),
 }
 
 /// A membership, and the way to its coordinator.
@@ -100,7 +103,8 @@ impl Member {
         let answer = match tokio::time::timeout(KNOCK_MAX, self.greet()).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error @ LinkError::WrongKey(_))) => return Err(error.into()),
-            Ok(Err(_)) | Err(_) => return Ok(Answer::Silence),
+            Ok(Err(error)) => return Ok(Answer::Silence(error.to_string())),
+            Err(_) => return Ok(Answer::Silence(LinkError::Silent(self.membership.invite.addresses.join(", ")).to_string())),
         };
         match answer {
             Some(coordinator_message::Body::Refusal(refusal)) if is_final(&refusal) => {
@@ -134,12 +138,12 @@ impl Member {
     }
 
     /// Makes this the device's membership. Weights and leases of another run are of no use in it, and go first.
-    pub fn store(&self, disk: &dyn Disk, answer: Answer) -> Result<(), JoinError> {
+    pub fn store(&self, disk: &dyn Disk, answer: &Answer) -> Result<(), JoinError> {
         let by_invite = Membership::load(disk).is_ok_and(|before| before.is_same_run(&self.membership));
         // A membership may have been lost that the journal still belongs to.
         let by_journal = || {
             let run = Journal::load(disk).ok().and_then(|journal| journal.run);
-            run.is_some_and(|run| answer == Answer::Welcome(run.id))
+            run.is_some_and(|run| *answer == Answer::Welcome(run.id))
         };
         if !by_invite && !by_journal() {
             journal::forget(disk)?;
@@ -148,7 +152,7 @@ impl Member {
     }
 
     /// What to tell of it.
-    pub fn joined(&self, identity: &Identity, answer: Answer) -> Joined {
+    pub fn joined(&self, identity: &Identity, answer: &Answer) -> Joined {
         let role = match self.membership.role() {
             wire::Role::Anchor => "anchor",
             wire::Role::Volunteer | wire::Role::Unspecified => "volunteer",
@@ -158,7 +162,11 @@ impl Member {
             role: role.into(),
             device: identity.device().short(),
             name: self.membership.name.clone(),
-            coordinator_answers: answer != Answer::Silence,
+            coordinator_answers: !matches!(answer, Answer::Silence(_)),
+            silence: match answer {
+                Answer::Silence(why) => Some(why.clone()),
+                Answer::Welcome(_) | Answer::Later => None,
+            },
         }
     }
 }

@@ -2,7 +2,10 @@
 //! residual, optimizer state and weights that belong together. It is written before the first byte of a delta goes up,
 //! so a retry after any crash offers the same blob; what it does not name is removed.
 
-use crate::lease::{BlobRef, Lease};
+use crate::{
+    disk_words,
+    lease::{BlobRef, Lease},
+};
 use nightjar_shared::{
     disk::Disk,
     fail,
@@ -124,6 +127,16 @@ pub enum JournalError {
         /// What is wrong.
         why: String,
     },
+}
+
+impl JournalError {
+    /// What the disk says, for the owner.
+    pub(crate) fn of_disk(&self) -> String {
+        match self {
+            JournalError::Disk { source, .. } => disk_words::refusal(source),
+            damaged @ JournalError::Damaged { .. } => damaged.to_string(),
+        }
+    }
 }
 
 impl Default for Journal {

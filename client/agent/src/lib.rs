@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod control;
+mod disk_words;
 pub mod event_loop;
 pub mod history;
 pub mod home;

@@ -1,6 +1,8 @@
 //! The link to the coordinator: QUIC, with raw ed25519 keys on both sides of the TLS handshake (RFC 7250). The device
 //! shows its own key and accepts no coordinator but those that the invite pins.
 
+mod race;
+
 use crate::identity::Identity;
 use nightjar_shared::{
     invite,
@@ -12,6 +14,7 @@ use nightjar_shared::{
 };
 use prost::Message;
 use quinn::{ClientConfig, Endpoint, IdleTimeout, RecvStream, SendStream, TransportConfig, crypto::rustls::QuicClientConfig};
+use race::Way;
 use rustls::{
     DigitallySignedStruct, SignatureScheme,
     client::{
@@ -42,12 +45,18 @@ pub enum LinkError {
     #[error("cannot open a network socket: {0}")]
     Local(String),
     /// An address that is none.
-    #[error("the coordinator's address `{0}` cannot be resolved")]
+    #[error("the coordinator's address `{0}` is none: it takes a name or number, a colon and a port")]
     Address(String),
+    /// A name that leads nowhere.
+    #[error("the name in the coordinator's address `{0}` is unknown: it is wrong, or this computer is offline")]
+    UnknownHost(String),
+    /// Nobody answers there, with anything.
+    #[error("nobody answers at {0}: the coordinator is away, this computer is offline, or its network blocks UDP ({ports})", ports = ports(.0))]
+    Silent(String),
     /// Somebody answers, but with a key that the invite does not pin.
     #[error("who answers at {0} is not the coordinator of your invite: its key is another; ask for a new invite")]
     WrongKey(String),
-    /// Nobody answers, or not in this protocol.
+    /// Somebody answers, but not in this protocol; or there is no way there.
     #[error("no connection to the coordinator at {address}: {why}")]
     Unreachable {
         /// Where.
@@ -61,6 +70,14 @@ pub enum LinkError {
     /// Bytes that are no message.
     #[error(transparent)]
     Frame(#[from] FrameError),
+}
+
+/// The ports of addresses with commas between, in words.
+fn ports(addresses: &str) -> String {
+    let mut ports: Vec<&str> = addresses.split(", ").filter_map(|address| Some(address.rsplit_once(':')?.1)).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    format!("{} {}", if ports.len() == 1 { "port" } else { "ports" }, ports.join(", "))
 }
 
 impl LinkError {
@@ -105,46 +122,25 @@ impl Dialer {
         Ok(Dialer { addresses: invite.addresses.clone(), config })
     }
 
-    /// Connects to the first address that answers with a pinned key.
+    /// Connects to the first address that answers with a pinned key; all of them are in the race.
     pub async fn connect(&self) -> Result<Link, LinkError> {
-        let mut failure = LinkError::Address("(none)".into());
-        for address in &self.addresses {
-            match self.connect_to(address).await {
-                Ok(link) => return Ok(link),
-                Err(e) => failure = e,
-            }
-        }
-        Err(failure)
+        race::first(&self.addresses, |way| connect_by(way, self.config.clone())).await
     }
+}
 
-    async fn connect_to(&self, address: &str) -> Result<Link, LinkError> {
-        let unresolved = || LinkError::Address(address.to_owned());
-        let resolved: Vec<SocketAddr> = tokio::net::lookup_host(address).await.map_err(|_| unresolved())?.collect();
-        let mut failure = unresolved();
-        for to in resolved {
-            // A name may resolve to several addresses of which the network carries only one kind.
-            match self.connect_to_socket(address, to).await {
-                Ok(link) => return Ok(link),
-                Err(e) => failure = e,
-            }
-        }
-        Err(failure)
-    }
-
-    async fn connect_to_socket(&self, address: &str, to: SocketAddr) -> Result<Link, LinkError> {
-        let unreachable = |why: String| LinkError::Unreachable { address: address.to_owned(), why };
-        let any: SocketAddr = if to.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
-        let endpoint = Endpoint::client(any).map_err(|e| LinkError::Local(e.to_string()))?;
-        let connecting = endpoint.connect_with(self.config.clone(), to, SERVER_NAME).map_err(|e| unreachable(e.to_string()))?;
-        let connection = match tokio::time::timeout(CONNECT_MAX, connecting).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(quinn::ConnectionError::TransportError(e))) if e.reason.contains(WRONG_KEY) => {
-                return Err(LinkError::WrongKey(address.to_owned()));
-            }
-            Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => return Err(unreachable("nobody answers".into())),
-            Ok(Err(e)) => return Err(unreachable(e.to_string())),
-        };
-        Ok(Link { endpoint, connection })
+async fn connect_by(Way { address, to }: Way, config: ClientConfig) -> Result<Link, LinkError> {
+    let unreachable = |address: String, why: String| LinkError::Unreachable { address, why };
+    let any: SocketAddr = if to.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
+    let endpoint = Endpoint::client(any).map_err(|e| LinkError::Local(e.to_string()))?;
+    let connecting = match endpoint.connect_with(config, to, SERVER_NAME) {
+        Ok(connecting) => connecting,
+        Err(e) => return Err(unreachable(address, e.to_string())),
+    };
+    match tokio::time::timeout(CONNECT_MAX, connecting).await {
+        Ok(Ok(connection)) => Ok(Link { endpoint, connection }),
+        Ok(Err(quinn::ConnectionError::TransportError(e))) if e.reason.contains(WRONG_KEY) => Err(LinkError::WrongKey(address)),
+        Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => Err(LinkError::Silent(address)),
+        Ok(Err(e)) => Err(unreachable(address, e.to_string())),
     }
 }
 

@@ -162,6 +162,10 @@ pub fn decide(
     let last = ends.and_then(|ends| ends.into_iter().max()).filter(|last| *last > now);
     let until = last.and_then(|last| if runs_now { Some(last.clone()) } else { look.within_hours(last) });
     let decision = match findings.into_iter().map(|f| f.reason).min_by_key(|reason| reason.kind) {
+        Some(Reason { kind, sentence }) if runs_now => {
+            let sentence = format!("you asked it to train now, but it is not safe: {sentence}");
+            Decision::Hold { reason: Reason { kind, sentence }, until }
+        }
         Some(reason) => Decision::Hold { reason, until },
         None => Decision::Run { limits: limits(profile, share), profile: name },
     };

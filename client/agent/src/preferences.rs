@@ -145,6 +145,8 @@ pub struct Preferences {
     pub free_memory_on_yield: bool,
     /// Most that the home folder may hold, in MiB.
     pub quota_mib_max: Option<u64>,
+    /// Most that checkpoints may write in a day, in MiB.
+    pub write_mib_day_max: Option<u64>,
 }
 
 impl Default for Preferences {
@@ -171,6 +173,7 @@ impl Default for Preferences {
             checkpoint_s: 20,
             free_memory_on_yield: true,
             quota_mib_max: Some(20_480),
+            write_mib_day_max: Some(20_480),
         }
     }
 }

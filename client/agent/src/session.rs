@@ -11,11 +11,14 @@
 
 mod answers;
 mod blobs;
+mod disk;
 mod event;
 mod messages;
 mod residual;
+mod setback;
 mod status;
 mod timers;
+mod wear;
 mod work;
 
 #[cfg(test)]
@@ -24,6 +27,7 @@ mod tests;
 pub(crate) use answers::{NEEDS_NEWER, parse_spec};
 pub use event::{Action, Ending, Event, Fault, Permission, Report};
 pub(crate) use messages::SOFTWARE;
+pub use setback::Setback;
 pub use status::{Status, Training};
 
 use crate::{journal::Journal, lease::LeaseKind};
@@ -62,8 +66,10 @@ pub struct Profile {
     pub memory_bytes: u64,
     /// Most tokens a second; 0: no cap.
     pub tokens_per_s_max: f64,
-    /// At most this much training is lost when the worker is killed.
+    /// About this much training is lost when the worker is killed.
     pub checkpoint_ms: u64,
+    /// Most that checkpoints may write in a day.
+    pub checkpoint_bytes_day_max: Option<u64>,
 }
 
 #[cfg(test)]
@@ -80,6 +86,7 @@ impl Profile {
             memory_bytes: 1 << 30,
             tokens_per_s_max: 0.0,
             checkpoint_ms: 1000,
+            checkpoint_bytes_day_max: None,
         }
     }
 }
@@ -150,10 +157,20 @@ pub struct Session {
     upload: Upload,
     /// The lease behind which the worker trains ahead while it has nothing else to do.
     ahead_of: Option<LeaseId>,
+    /// Whether it has come to the end of that, and waits.
+    ahead_over: bool,
+    disk: disk::DiskState,
+    setbacks: setback::Setbacks,
+    /// The coordinator's words for the run's end, while it is over.
+    over: Option<String>,
+    /// State that a lease had to do without, in the worker's words; empty: nothing.
+    lost_state: String,
     /// Why the coordinator had no work when it was last asked, in its words.
     told: String,
     /// Why there is no connection; empty: there is one, or there was none yet.
     offline: String,
+    /// Why a blob did not travel the last time.
+    transfer_fault: String,
     /// What stands in the way of the next lease on this device itself; empty: nothing.
     trouble: String,
     /// Why there is no work before [`Timer::Work`] is due.
@@ -186,8 +203,14 @@ impl Session {
             evaluated: None,
             upload: Upload::Unasked,
             ahead_of: None,
+            ahead_over: false,
+            disk: disk::DiskState::default(),
+            setbacks: setback::Setbacks::default(),
+            over: None,
+            lost_state: String::new(),
             told: String::new(),
             offline: String::new(),
+            transfer_fault: String::new(),
             trouble: String::new(),
             obstacle: String::new(),
             leaving: false,
@@ -207,9 +230,10 @@ impl Session {
         &self.journal
     }
 
-    /// What the owner lets it do from now on: most tokens a second (0: no cap), and how much training may be lost.
-    pub fn set_wishes(&mut self, tokens_per_s_max: f64, checkpoint_ms: u64) {
-        (self.profile.tokens_per_s_max, self.profile.checkpoint_ms) = (tokens_per_s_max, checkpoint_ms);
+    /// What the owner lets it do from now on: most tokens a second (0: no cap), how much training may be lost, and how much may
+    /// be written in a day to lose no more.
+    pub fn set_wishes(&mut self, tokens_per_s_max: f64, checkpoint_ms: u64, checkpoint_bytes_day_max: Option<u64>) {
+        self.profile = Profile { tokens_per_s_max, checkpoint_ms, checkpoint_bytes_day_max, ..self.profile.clone() };
     }
 
     /// How much memory training may take from now on; 0: not known.
@@ -242,7 +266,7 @@ impl Session {
 
     /// Whether it computes: at a lease, or ahead of the next.
     pub fn computes(&self) -> bool {
-        let is_ahead = self.worker == Worker::Idle && self.ahead_of.is_some();
+        let is_ahead = self.worker == Worker::Idle && self.ahead_of.is_some() && !self.ahead_over;
         self.is_at_work() || is_ahead && self.permission == Some(Permission::Allowed)
     }
 
@@ -251,16 +275,44 @@ impl Session {
         Some((self.obstacle.as_str(), self.timers.at(Timer::Work)?))
     }
 
+    /// Why nothing is computed though it may be, and when that is tried again, if not just now; `None`: something is.
+    pub fn idles_for(&self) -> Option<(String, Option<Mono>)> {
+        if self.computes() {
+            return None;
+        }
+        if let Some((what, at)) = self.obstacle() {
+            return Some((format!("it may train, but cannot yet: {}", what.trim_end_matches('.')), Some(at)));
+        }
+        let (what, at) = self.waits_for().unwrap_or_else(|| (self.status().doing, None));
+        Some((format!("it may train; {}", what.trim_end_matches('.')), at))
+    }
+
     /// What it waits for elsewhere while it may train, and when it asks again, if not just now.
     pub fn waits_for(&self) -> Option<(String, Option<Mono>)> {
         match self.link {
             _ if self.computes() => None,
+            _ if self.disk_refuses().is_some() => {
+                let (why, at) = self.disk_refuses()?;
+                Some((format!("{why}, and it waits until it can write again"), at))
+            }
+            _ if self.setback().is_some() => {
+                let Setback { until, .. } = self.setback()?;
+                Some((self.last_setback()?, Some(until)))
+            }
             Link::Down | Link::Connecting if !self.offline.is_empty() => {
                 let what = format!("the coordinator cannot be reached ({})", self.offline.trim_end_matches('.'));
                 Some((what, self.timers.at(Timer::Reconnect)))
             }
-            Link::Up { greeted: true } => Some((self.status().doing, Some(self.timers.at(Timer::Request)?))),
-            _ => None,
+            _ if self.timers.pending(Timer::Transfer) && self.journal.lease.is_some() => {
+                let what = format!("a blob did not travel ({})", self.transfer_fault.trim_end_matches('.'));
+                Some((what, self.timers.at(Timer::Transfer)))
+            }
+            Link::Up { .. } => {
+                let at = Some(self.timers.at(Timer::Request)?);
+                let what = self.last_setback().filter(|_| self.told.is_empty() && self.over.is_none());
+                Some((what.unwrap_or_else(|| self.status().doing), at))
+            }
+            Link::Down | Link::Connecting => None,
         }
     }
 
@@ -274,6 +326,9 @@ impl Session {
         let mut out = vec![];
         if self.ended {
             return out;
+        }
+        if !matches!(event, Event::DiskRefused { .. }) {
+            self.disk_tried();
         }
         for timer in self.timers.due(now) {
             self.timer_due(timer, now, &mut out);
@@ -295,12 +350,12 @@ impl Session {
             Event::Retry => {
                 self.trouble.clear();
                 self.timers.clear(Timer::Work);
+                self.set_right();
                 // The owner may have changed what a refusal was for.
-                if !self.told.is_empty() {
-                    self.told.clear();
-                    self.timers.clear(Timer::Request);
-                }
+                self.told.clear();
+                self.timers.clear(Timer::Request);
             }
+            Event::DiskRefused { why } => self.journal_refused(why, now, &mut out),
             Event::Evicted(shards) => self.evicted(&shards, &mut out),
             // There is nobody to say goodbye to.
             Event::Leave if self.journal.run.is_none() && self.link == Link::Down => self.forget(&mut out),
@@ -320,7 +375,8 @@ impl Session {
 
     fn timer_due(&mut self, timer: Timer, now: Mono, out: &mut Vec<Action>) {
         match timer {
-            Timer::Reconnect | Timer::Request | Timer::Transfer | Timer::Work => {}
+            Timer::Reconnect | Timer::Request | Timer::Transfer | Timer::Work | Timer::Again => {}
+            Timer::Disk => self.try_disk(now, out),
             Timer::Renew => self.renew_due = true,
             Timer::Answer => {
                 out.push(Action::Disconnect);
@@ -356,7 +412,9 @@ impl Session {
 
     /// Connects while there is something to say, and hangs up where there is not for a while.
     fn advance_link(&mut self, now: Mono, out: &mut Vec<Action>) {
-        let wanted = self.may_train() || self.journal.lease.is_some() || self.leaving;
+        // A run that is over is asked again now and then, in case it goes on.
+        let asks = self.over.is_none() || !self.timers.pending(Timer::Request);
+        let wanted = self.may_train() && asks || self.journal.lease.is_some() || self.leaving;
         if !self.network && !self.leaving {
             if self.link != Link::Down {
                 out.push(Action::Disconnect);

@@ -29,19 +29,19 @@ pub enum TransferError {
     /// The file to be uploaded is missing or has another length.
     #[error("the file {0} is not as the journal says")]
     FileGone(String),
-    /// This device's disk refused: nothing helps but the owner.
-    #[error("cannot write to this device's folder ({0}); check free space and permissions, then start again")]
+    /// This device's disk refused.
+    #[error("{}", crate::disk_words::refusal(.0))]
     Disk(#[from] io::Error),
 }
 
 impl TransferError {
-    /// What the session is told; a disk's refusal is none of its business.
-    pub fn fault(self) -> Result<Fault, io::Error> {
+    /// What the session is told.
+    pub fn fault(self) -> Fault {
         match self {
-            TransferError::Refused(refusal) => Ok(Fault::Refused(refusal)),
-            TransferError::FileGone(_) => Ok(Fault::FileGone),
-            TransferError::Disk(e) => Err(e),
-            TransferError::Link(_) | TransferError::Damaged(_) => Ok(Fault::Broken(self.to_string())),
+            TransferError::Refused(refusal) => Fault::Refused(refusal),
+            TransferError::FileGone(_) => Fault::FileGone,
+            TransferError::Disk(_) => Fault::Disk(self.to_string()),
+            TransferError::Link(_) | TransferError::Damaged(_) => Fault::Broken(self.to_string()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use nightjar_agent::{
     identity::Identity,
+    join::{Answer, Member},
     lease::BlobRef,
     link::{Dialer, Link, LinkError},
     transfer::{self, TransferError},
@@ -9,6 +10,8 @@ use nightjar_agent::{
 use nightjar_shared::{
     disk::{Disk, FolderDisk},
     ids::{BlobHash, DeviceId, LeaseId},
+    invite,
+    time::Wall,
     wire::{
         self, BlobHead, BlobStored, CoordinatorMessage, DeviceMessage, Done, StreamOpen, coordinator_message, device_message,
         frame, stream_open::Kind,
@@ -191,6 +194,26 @@ async fn the_coordinator_is_known_by_its_key_or_its_spare_and_the_device_by_its_
     let told = refused.err().unwrap();
     assert!(matches!(told, LinkError::WrongKey(_)), "{told}");
     assert!(told.to_string().contains("ask for a new invite"));
+}
+
+/// An address where nobody answers stands neither for the coordinator nor in the way of the next; and what is wrong is told.
+#[tokio::test]
+async fn a_dead_first_address_does_not_stand_for_the_coordinator() {
+    let [key, device] = [(); 2].map(|()| Identity::generate().unwrap());
+    // Takes what comes, and says nothing.
+    let deaf = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let hole = deaf.local_addr().unwrap().to_string();
+    let coordinator = Arc::new(Coordinator::default());
+    let (_endpoint, right) = coordinator.listen(&key);
+    let knock = async |addresses: Vec<String>| {
+        let invite = wire::Invite { addresses, public_keys: vec![key.public_key().to_vec()], ..Default::default() };
+        let link = invite::to_link(&invite::seal(&invite, |message| key.sign(message)));
+        Member::new(&link, None, &device, Wall { unix_ms: 0 }).unwrap().knock().await.unwrap()
+    };
+    assert_eq!(knock(vec![hole.clone(), right]).await, Answer::Later, "this coordinator says no more");
+    let Answer::Silence(why) = knock(vec![hole.clone()]).await else { panic!("nobody is there") };
+    let port = hole.rsplit_once(':').unwrap().1;
+    assert!(why.contains(&format!("blocks UDP (port {port})")), "{why}");
 }
 
 #[tokio::test]

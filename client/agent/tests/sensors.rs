@@ -154,7 +154,22 @@ async fn a_full_screen_window_is_told_with_a_window_manager_and_without() {
     let desktop = client.window(true);
     let manager = client.manage(&[&desktop, &small]);
     manager.activate(&small);
-    lab.until("a large window that is not full screen", |seen| seen.full_screen == Reading::Known(false)).await;
+    manager.is_desktop(&desktop);
+    lab.until("a desktop is not full screen", |seen| seen.full_screen == Reading::Known(false)).await;
+    // A game that is said to be borderless says nothing to the window manager; nor does one that it is to leave alone.
+    for beside_manager in [false, true] {
+        let borderless = if beside_manager { client.window_beside_manager() } else { client.window(true) };
+        let _managed =
+            if beside_manager { client.manage(&[&desktop, &small]) } else { client.manage(&[&desktop, &small, &borderless]) };
+        lab.until("a borderless window", |seen| seen.full_screen == Reading::Known(true)).await;
+        manager.maximize(&borderless, true);
+        if !beside_manager {
+            lab.until("one that is maximized", |seen| seen.full_screen == Reading::Known(false)).await;
+        }
+        drop(borderless);
+        lab.until("it closes", |seen| seen.full_screen == Reading::Known(false)).await;
+    }
+    client.manage(&[&desktop, &small]);
     manager.full_screen(&small, true);
     lab.told("a window that is", |seen| seen.full_screen == Reading::Known(true)).await;
     assert_eq!(lab.seen("full screen").source, Some("X11"));

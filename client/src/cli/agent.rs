@@ -2,7 +2,7 @@
 
 use super::{
     format::Format,
-    preferences::PreferenceFlags,
+    preferences::{AnchorFlags, PreferenceFlags},
     running::{Found, Running},
 };
 use anyhow::{Context, Result, bail};
@@ -54,7 +54,7 @@ pub(super) struct Run {
 #[derive(Args)]
 pub(super) struct Anchor {
     #[command(flatten)]
-    preferences: PreferenceFlags,
+    preferences: AnchorFlags,
     /// Only measure held-out loss; do not train
     #[arg(long)]
     evaluate_only: bool,
@@ -82,8 +82,8 @@ pub(super) fn join(home: &Home, join: &Join, format: Format) -> Result<ExitCode>
             }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let answer = runtime.context("cannot start the runtime")?.block_on(member.knock())?;
-            member.store(&*home.disk(), answer)?;
-            let joined = member.joined(&identity, answer);
+            member.store(&*home.disk(), &answer)?;
+            let joined = member.joined(&identity, &answer);
             let next = if joined.role == "anchor" { "next: nightjar anchor" } else { "next: nightjar run" };
             tell_joined(&joined, next, format)
         }
@@ -92,10 +92,9 @@ pub(super) fn join(home: &Home, join: &Join, format: Format) -> Result<ExitCode>
 }
 
 fn tell_joined(joined: &Joined, next: &str, format: Format) -> Result<ExitCode> {
-    let Joined { run, role, device, name, coordinator_answers } = joined;
+    let Joined { run, role, device, name, coordinator_answers: _, silence } = joined;
     let article = if role == "anchor" { "an anchor node" } else { "a volunteer" };
-    let silent =
-        if *coordinator_answers { "" } else { "the coordinator does not answer at the moment; the agent keeps trying\n" };
+    let silent = silence.as_ref().map_or_else(String::new, |why| format!("{why}; the agent keeps trying\n"));
     format.say(joined, format_args!("joined \"{run}\" as {article}; this device is {device} ({name})\n{silent}{next}"))
 }
 
@@ -109,7 +108,7 @@ pub(super) fn run(home: Home, flags: &PreferenceFlags, format: Format) -> Result
 }
 
 pub(super) fn anchor(home: Home, anchor: &Anchor, format: Format) -> Result<ExitCode> {
-    let preferences = anchor.preferences.load_with(&home, &[("policy", "always")])?;
+    let preferences = anchor.preferences.load(&home)?;
     agent(home, preferences, Task::Anchor { evaluate_only: anchor.evaluate_only }, format)
 }
 

@@ -12,7 +12,7 @@ use nightjar_agent::{
     control::{AgentStatus, Command, Why, Word, WordKind, timestamp},
     history::{Figures, log_lines},
     home::{Home, HomeError},
-    jiff::{RoundMode, Timestamp, Unit, Zoned, ZonedRound, tz::TimeZone},
+    jiff::{RoundMode, Timestamp, Unit, Zoned, ZonedRound, civil, tz::TimeZone},
     membership::Membership,
     pause,
     policy::ReasonKind,
@@ -90,6 +90,9 @@ fn in_lines(status: &AgentStatus) -> String {
     if let Some(source) = &status.energy_source {
         line("energy", format!("from {source}"));
     }
+    if let Some(lost) = &session.lost_state {
+        line("did without", lost.clone());
+    }
     for trouble in session.trouble.iter().chain(&status.config_error) {
         line("trouble", trouble.clone());
     }
@@ -105,13 +108,14 @@ fn in_lines(status: &AgentStatus) -> String {
 fn in_figures(figures: &Figures) -> String {
     let about = if figures.energy_measured || figures.energy_joules == 0.0 { "" } else { "about " };
     format!(
-        "{} tokens, {} deltas, {} merged; {about}{:.2} kWh; {:.1} MiB up, {:.1} MiB down",
+        "{} tokens, {} deltas, {} merged; {about}{:.2} kWh; {:.1} MiB up, {:.1} MiB down, {:.1} MiB written",
         figures.tokens,
         figures.deltas,
         figures.merged,
         figures.energy_joules / 3.6e6,
         figures.bytes_up as f64 / f64::from(1 << 20),
         figures.bytes_down as f64 / f64::from(1 << 20),
+        figures.bytes_written as f64 / f64::from(1 << 20),
     )
 }
 
@@ -134,7 +138,10 @@ pub(super) fn run_now(home: &Home, args: &RunNow, format: Format) -> Result<Exit
         Some(why) if why.kind == Some(ReasonKind::NotJoined) => {
             format!("training {} once there is a run: {}", span(length), in_words(why))
         }
-        Some(why) if !why.allowed => format!("training {} once it is safe: {}", span(length), in_words(why)),
+        Some(why) if matches!(why.kind, Some(ReasonKind::RunOver | ReasonKind::Fruitless)) => {
+            format!("training {} once there is work: {}", span(length), in_words(why))
+        }
+        Some(why) if !why.allowed => format!("training {} as soon as it can: {}", span(length), in_words(why)),
         Some(_) => format!("training {}", span(length)),
         None => format!("training {}, once an agent runs; `nightjar run` starts one", span(length)),
     };
@@ -224,9 +231,18 @@ pub(super) fn in_words(why: &Why) -> String {
     });
     match until {
         Some(until) if why.allowed => format!("{} (it tries again at {until})", why.reason),
+        Some(until) if tells_time(&why.reason, &until) => why.reason.clone(),
         Some(until) => format!("{} (until {until})", why.reason),
         None => why.reason.clone(),
     }
+}
+
+/// Whether a sentence names the time itself, as one says it ("at 18:00", "on 1 December"): two times confuse.
+fn tells_time(sentence: &str, until: &str) -> bool {
+    let Ok(at) = civil::DateTime::strptime("%Y-%m-%d %H:%M", until) else { return false };
+    let is_midnight = at.time() == civil::Time::midnight();
+    let by_date = format!("on {} {}", at.day(), at.strftime("%B"));
+    sentence.contains(&at.strftime("at %H:%M").to_string()) || is_midnight && sentence.contains(&by_date)
 }
 
 /// Says that there is no agent, and what to do about it.
@@ -251,4 +267,18 @@ pub(super) fn not_running(home: &Home, format: Format) -> Result<ExitCode> {
     };
     format.say(&serde_json::json!({ "running": false, "reason": reason }), &reason)?;
     Ok(ExitCode::from(NOT_RUNNING))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_told_once() {
+        let paused = "you paused it; the pause ends at 18:00, or sooner with `nightjar resume`";
+        assert!(tells_time(paused, "2026-11-29 18:00"));
+        assert!(!tells_time(paused, "2026-11-29 22:00"), "its hours begin later");
+        assert!(tells_time("they are counted anew on 1 December, and a higher one helps", "2026-12-01 00:00"));
+        assert!(!tells_time("the computer was used 2 minutes ago", "2026-11-29 18:00"));
+    }
 }

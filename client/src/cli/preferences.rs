@@ -210,17 +210,60 @@ impl FromArgMatches for PreferenceFlags {
     }
 }
 
+/// The flags of all preferences, whose help says what holds without them.
+fn flags(defaults: &Preferences) -> Vec<Arg> {
+    let flags = PREFERENCES.iter().map(|p| {
+        let default = (p.get)(defaults);
+        let default = if default.is_empty() { "none" } else { &default };
+        let help = format!("{} [allowed: {}] [default: {default}]", p.help, p.allowed);
+        let before = FLAGS_BEFORE.iter().filter(|(_, now)| *now == p.key).map(|(before, _)| *before);
+        Arg::new(p.key).long(p.flag).aliases(before).value_name(p.value_name).help(help).help_heading(p.group.title())
+    });
+    flags.collect()
+}
+
+/// What an anchor node is told beside its flags: nobody sits at it.
+const OF_AN_ANCHOR: [(&str, &str); 1] = [("policy", "always")];
+
+/// The same for an anchor node, where other things hold without a word.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AnchorFlags(PreferenceFlags);
+
+impl AnchorFlags {
+    /// The preferences' file, under the environment and these flags.
+    pub fn load(&self, home: &Home) -> Result<PreferencesFile> {
+        self.0.load_with(home, &OF_AN_ANCHOR)
+    }
+}
+
+impl FromArgMatches for AnchorFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        PreferenceFlags::from_arg_matches(matches).map(AnchorFlags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
+impl Args for AnchorFlags {
+    fn augment_args(command: Command) -> Command {
+        let mut defaults = Preferences::default();
+        for (key, value) in OF_AN_ANCHOR {
+            // What is in the table is allowed; a test says so.
+            let _ = defaults.set("an anchor's defaults", key, value);
+        }
+        command.args(flags(&defaults))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
 impl Args for PreferenceFlags {
     fn augment_args(command: Command) -> Command {
-        let defaults = Preferences::default();
-        let flags = PREFERENCES.iter().map(|p| {
-            let default = (p.get)(&defaults);
-            let default = if default.is_empty() { "none" } else { &default };
-            let help = format!("{} [allowed: {}] [default: {default}]", p.help, p.allowed);
-            let before = FLAGS_BEFORE.iter().filter(|(_, now)| *now == p.key).map(|(before, _)| *before);
-            Arg::new(p.key).long(p.flag).aliases(before).value_name(p.value_name).help(help).help_heading(p.group.title())
-        });
-        command.args(flags.collect::<Vec<_>>())
+        command.args(flags(&Preferences::default()))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -275,6 +318,17 @@ mod tests {
         let p = file.preferences();
         assert_eq!((p.idle_minutes, p.away.threads, p.checkpoint_s), (Some(7), 3, 9));
         assert_eq!((p.schedule.to_string(), file.source("policy")), ("mon 01:00-02:00".into(), Source::CommandLine));
+    }
+
+    #[test]
+    fn the_help_says_what_holds_without_a_word() {
+        let help = |mut command: Command| command.render_long_help().to_string().replace(char::is_whitespace, " ");
+        let of = |help: &str| {
+            let (_, policy) = help.split_once("--policy").unwrap();
+            policy.split_once("[default: ").unwrap().1.split_once(']').unwrap().0.to_owned()
+        };
+        assert_eq!(of(&help(PreferenceFlags::augment_args(Command::new("run")))), "considerate");
+        assert_eq!(of(&help(AnchorFlags::augment_args(Command::new("anchor")))), "always");
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod faults;
 mod priority;
 mod process;
 mod sandbox;
+mod written;
 
 pub(crate) use device::list as list_devices;
 pub(crate) use process::serve;

@@ -2,7 +2,7 @@
 //! own reads stdin, so that Stop and new limits are heard in the middle of a step, and the process ends at once when the
 //! agent is gone.
 
-use super::{device, faults, priority, sandbox};
+use super::{device, faults, priority, sandbox, written::Written};
 use crate::cli::Serve;
 use anyhow::{Context, Result};
 use nightjar_agent::{journal::CHECKPOINT, policy::Reading, sensor::MemorySensor};
@@ -10,7 +10,7 @@ use nightjar_shared::{
     disk::FolderDisk,
     wire::{
         frame, limits,
-        worker::{Failed, FromWorker, Ready, Saved, ToWorker, from_worker, to_worker},
+        worker::{AheadOver, Failed, FromWorker, Ready, Saved, ToWorker, from_worker, to_worker},
     },
 };
 use nightjar_train::work::{Bench, Live, Room, WorkError};
@@ -59,7 +59,9 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode> {
 }
 
 fn work(args: &Serve, state: &Path, sandbox: Vec<String>, jobs: &Receiver<to_worker::Body>, heard: &Heard) -> Result<()> {
-    let disk = FolderDisk::open(state)?;
+    let disk = Written::to(FolderDisk::open(state)?);
+    // What was written goes with whatever is said.
+    let say = |body: from_worker::Body| say(disk.counted_in(body));
     let device = device::open(args, state)?;
     say(from_worker::Body::Ready(Ready { device: device.name.clone(), sandbox, gpu: !device.software }));
     let mut bench = Bench::of(device);
@@ -83,9 +85,16 @@ fn work(args: &Serve, state: &Path, sandbox: Vec<String>, jobs: &Receiver<to_wor
         }
         say(done.unwrap_or_else(|e| {
             let (base_is_wrong, device_failed) = (matches!(e, WorkError::Base(_)), e.is_of_device());
-            from_worker::Body::Failed(Failed { sentence: e.to_string(), base_is_wrong, device_failed })
+            from_worker::Body::Failed(Failed {
+                sentence: e.to_string(),
+                base_is_wrong,
+                device_failed,
+                disk_failed: e.is_of_disk(),
+            })
         }));
-        bench.train_ahead(&room, &|| heard.busy.load(Ordering::Acquire));
+        if let Some(lease_id) = bench.train_ahead(&room, &|| heard.busy.load(Ordering::Acquire)) {
+            say(from_worker::Body::AheadOver(AheadOver { lease_id }));
+        }
     }
     Ok(())
 }
@@ -132,7 +141,7 @@ fn receive(from: &mut impl Read) -> io::Result<to_worker::Body> {
 }
 
 fn device_failed(sentence: String) {
-    say(from_worker::Body::Failed(Failed { sentence, base_is_wrong: false, device_failed: true }));
+    say(from_worker::Body::Failed(Failed { sentence, device_failed: true, ..Failed::default() }));
 }
 
 fn say(body: from_worker::Body) {

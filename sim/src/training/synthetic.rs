@@ -55,7 +55,7 @@ impl Training for Synthetic {
         };
         // Weights that a power cut took: the worker says so, and a keyframe comes.
         done.unwrap_or_else(|error| {
-            from_worker::Body::Failed(Failed { sentence: error.to_string(), base_is_wrong: true, device_failed: false })
+            from_worker::Body::Failed(Failed { sentence: error.to_string(), base_is_wrong: true, ..Failed::default() })
         })
     }
 
@@ -121,7 +121,7 @@ fn train(disk: &dyn Disk, spec: &RunSpec, device: u32, job: &Train, steps: u32, 
         train_ms,
         loss_first: 2.0,
         loss_last: 1.0,
-        begin_anew: false,
+        ..Default::default()
     })
 }
 

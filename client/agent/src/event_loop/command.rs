@@ -15,14 +15,14 @@ use std::{process::Stdio, time::Duration};
 
 impl Agent {
     /// Does what is asked, and answers.
-    pub(super) fn answer(&mut self, asked: Asked) -> Result<(), super::AgentError> {
+    pub(super) fn answer(&mut self, asked: Asked) {
         self.count_traffic(&Zoned::now());
         // Who asked may have gone: an answer that nobody takes is dropped.
         match asked {
             Asked::Do(Command::Status, reply) => drop(reply.send(self.status())),
             Asked::Do(command, reply) => {
                 self.command(command);
-                self.settle()?;
+                self.settle();
                 drop(reply.send(self.status()));
             }
             Asked::Join { invite, name, reply } => self.join(&invite, name.as_deref(), reply),
@@ -33,27 +33,26 @@ impl Agent {
                 if set.is_ok() {
                     self.preferences_changed();
                     self.look(clock::mono_now());
-                    self.settle()?;
+                    self.settle();
                 }
                 drop(reply.send(set.map(|()| self.preferences.rows())));
             }
         }
-        Ok(())
     }
 
     /// Does what was chosen in the tray.
-    pub(super) fn grant(&mut self, wish: Wish) -> Result<(), super::AgentError> {
+    pub(super) fn grant(&mut self, wish: Wish) {
         let command = match wish {
             Wish::Pause(length) => Command::Pause(length),
             Wish::Resume => Command::Resume,
             Wish::Quit => Command::Shutdown,
             Wish::OpenPage => {
                 self.open_page();
-                return Ok(());
+                return;
             }
         };
         self.command(command);
-        self.settle()
+        self.settle();
     }
 
     fn command(&mut self, command: Command) {

@@ -1,12 +1,12 @@
 //! Being in a run, or in none yet: an agent without a membership serves its owner like any other, holds, and waits for an
 //! invite.
 
-use super::{Agent, AgentError, Event, wall_now};
+use super::{Agent, Event, wall_now};
 use crate::{
     clock, control,
     identity::Identity,
     join::{Answer, JoinError, Joined, Member},
-    journal::{self, Journal},
+    journal::{Journal, JournalError},
     lease::LeaseKind,
     membership::Membership,
     preferences::Preferences,
@@ -41,19 +41,42 @@ pub(super) fn profile(
         memory_bytes: 0,
         tokens_per_s_max: wanted.tokens_per_s_max,
         checkpoint_ms: wanted.checkpoint_s * 1000,
+        checkpoint_bytes_day_max: wanted.write_mib_day_max.map(|mib| mib << 20),
     }
 }
 
 impl Agent {
-    /// Takes up the run of a membership where the journal ends.
-    pub(super) fn enter(&mut self, member: Member) -> Result<(), AgentError> {
-        let journal = Journal::load(&*self.disk)?;
-        journal::tidy(&*self.disk, &journal.files())?;
+    /// Takes up the run of a membership at a start. Where the disk does not let the journal be read, it holds until it does.
+    pub(super) fn take_up(&mut self, member: Member) -> Result<(), JournalError> {
+        match Journal::load(&*self.disk) {
+            Ok(journal) => self.enter(member, journal),
+            Err(refused @ JournalError::Disk { .. }) => {
+                self.member = Err(refused.of_disk());
+                self.unread = Some(Box::new(member));
+            }
+            Err(damaged @ JournalError::Damaged { .. }) => return Err(damaged),
+        }
+        Ok(())
+    }
+
+    /// Tries again what the disk refused at the start.
+    pub(super) fn take_up_again(&mut self) {
+        let Some(member) = self.unread.take() else { return };
+        match self.take_up(*member) {
+            Ok(()) if self.unread.is_none() => self.announce(),
+            Ok(()) => {}
+            Err(damaged) => self.member = Err(damaged.to_string()),
+        }
+    }
+
+    /// Takes up the run of a membership where its journal ends.
+    pub(super) fn enter(&mut self, member: Member, journal: Journal) {
+        self.tidy_up(&journal.files());
         let wanted = self.preferences.preferences();
         let profile = profile(&self.identity, Some(&member.membership), &self.kinds, wanted, self.cores);
         self.session = Session::new(profile, journal);
+        self.unread = None;
         self.member = Ok(member);
-        Ok(())
     }
 
     /// Says who it is, and for whom it works.
@@ -121,24 +144,22 @@ impl Agent {
     }
 
     /// The coordinator takes this device, or has not answered; or it is none that this device may join.
-    pub(super) fn knocked(
-        &mut self,
-        member: Member,
-        answered: Result<Answer, JoinError>,
-        reply: Reply,
-    ) -> Result<(), AgentError> {
+    pub(super) fn knocked(&mut self, member: Member, answered: Result<Answer, JoinError>, reply: Reply) {
         self.joining = false;
         let joined = answered.and_then(|answer| {
-            member.store(&*self.disk, answer)?;
-            Ok(member.joined(&self.identity, answer))
+            member.store(&*self.disk, &answer)?;
+            Ok(member.joined(&self.identity, &answer))
+        });
+        let joined = joined.map_err(|e| e.to_string()).and_then(|joined| {
+            let journal = Journal::load(&*self.disk).map_err(|e| e.to_string())?;
+            self.enter(member, journal);
+            Ok(joined)
         });
         if joined.is_ok() {
-            self.enter(member)?;
             self.announce();
             self.look(clock::mono_now());
-            self.settle()?;
+            self.settle();
         }
-        drop(reply.send(joined.map_err(|e| e.to_string())));
-        Ok(())
+        drop(reply.send(joined));
     }
 }

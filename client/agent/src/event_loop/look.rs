@@ -5,10 +5,10 @@ use super::{Agent, LOOK_EVERY, POLICY_FILE, wall_now};
 use crate::{
     home::Home,
     pause::PAUSE_FILE,
-    policy::{self, Decision, Hurry, Memory, Observation, Outcome, ReasonKind},
+    policy::{self, Decision, Hurry, Memory, Observation, Outcome, Reason, ReasonKind},
     preferences::Preferences,
     sensor::Wants,
-    session,
+    session::{self, Setback},
 };
 use jiff::Zoned;
 use nightjar_shared::{disk::Disk, time::Mono};
@@ -36,10 +36,18 @@ pub(super) fn remembered(disk: &dyn Disk) -> Memory {
     bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
+fn unread(why: &str) -> String {
+    format!("{why}, so its journal cannot be read; training goes on by itself once that works again")
+}
+
 impl Agent {
     /// Looks at everything, and decides.
     pub(super) fn look(&mut self, now: Mono) {
         self.next_look = now + LOOK_EVERY;
+        self.take_up_again();
+        if self.unforgotten {
+            self.forget();
+        }
         let civil = Zoned::now();
         self.look_at_clocks(now);
         self.count_traffic(&civil);
@@ -53,10 +61,11 @@ impl Agent {
         seen.data_this_month = self.history.data_this_month(&civil);
         let wanted = self.preferences.preferences();
         let outcome = policy::decide(wanted, self.word.says(), &seen, &self.memory, &civil, now);
-        let outcome = self.in_a_run(self.with_damage(outcome));
+        let outcome = self.in_a_run(self.with_disk(self.with_damage(outcome)));
         let of_gpu = self.ready.as_ref().is_some_and(|ready| ready.gpu);
         let permission = outcome.permission(of_gpu || self.preferences.preferences().free_memory_on_yield);
         let Outcome { decision, network, hurry, memory } = outcome;
+        let decision = self.with_no_work(decision, &civil, now);
         let kind = |decision: &Decision| match decision {
             Decision::Run { .. } => None,
             Decision::Hold { reason, .. } => Some(reason.kind),
@@ -96,10 +105,33 @@ impl Agent {
         match &self.member {
             Ok(_) => outcome,
             Err(why) => {
+                let decision = match &self.unread {
+                    Some(_) => Decision::Hold { reason: Reason::new(ReasonKind::Disk, unread(why)), until: None },
+                    None => Decision::not_joined(why),
+                };
                 // The system still waits for whoever has asked it to wait before it sleeps.
                 let hurry = if outcome.hurry == Hurry::Sleep { Hurry::Sleep } else { Hurry::None };
-                Outcome { decision: Decision::not_joined(why), hurry, ..outcome }
+                Outcome { decision, hurry, ..outcome }
             }
+        }
+    }
+
+    /// Where there is nothing to train, whatever the owner allows, that is what is told: the session waits by itself.
+    fn with_no_work(&self, decision: Decision, civil: &Zoned, now: Mono) -> Decision {
+        let is_told = |kind| matches!(&decision, Decision::Hold { reason, .. } if reason.kind <= kind);
+        if let Some(words) = self.session.run_over()
+            && !is_told(ReasonKind::RunOver)
+        {
+            let sentence = format!("the run is over: {}", words.trim_end_matches('.'));
+            return Decision::Hold { reason: Reason::new(ReasonKind::RunOver, sentence), until: None };
+        }
+        match self.session.setback() {
+            Some(setback) if setback.holds && matches!(decision, Decision::Run { .. }) => {
+                let (Setback { count, why, .. }, until) = (&setback, civil.checked_add(setback.until.since(now)).ok());
+                let sentence = format!("the last {count} leases came to nothing ({why}); it tries another one after a while");
+                Decision::Hold { reason: Reason::new(ReasonKind::Fruitless, sentence), until }
+            }
+            _ => decision,
         }
     }
 
@@ -186,7 +218,8 @@ impl Agent {
         let wanted = self.preferences.preferences().clone();
         self.memory = self.memory.of_the_computer();
         self.sensors.set_wants(wants(&self.home, &wanted));
-        self.session.set_wishes(wanted.tokens_per_s_max, wanted.checkpoint_s * 1000);
+        let written_max = wanted.write_mib_day_max.map(|mib| mib << 20);
+        self.session.set_wishes(wanted.tokens_per_s_max, wanted.checkpoint_s * 1000, written_max);
         if self.worker.as_ref().is_some_and(|hired| hired.chosen != wanted.device) {
             self.replace_worker();
         }

@@ -1,18 +1,18 @@
 //! What the session wants, done: over the network, on the disk, with the worker.
 
-use super::{Agent, AgentError, Event, GOODBYE_MAX, Online};
+use super::{Agent, Event, GOODBYE_MAX, Online};
 use crate::{
-    journal,
+    disk_words,
+    journal::JournalError,
     lease::BlobRef,
     link::{Control, Link},
-    membership::MEMBERSHIP_FILE,
     quota::{self, Room},
     session::{self, Action},
     transfer::{self, TransferError},
 };
 use jiff::Zoned;
 use nightjar_shared::{
-    disk::{Disk, FolderDisk},
+    disk::FolderDisk,
     wire::{
         DeviceMessage,
         worker::{Stop, to_worker},
@@ -22,7 +22,8 @@ use std::{future::Future, io, sync::Arc};
 use tokio::sync::mpsc;
 
 impl Agent {
-    pub(super) fn perform(&mut self, action: Action) -> Result<(), AgentError> {
+    /// Fails only where the journal cannot be written: nothing that rests on it may be done then.
+    pub(super) fn perform(&mut self, action: Action) -> Result<(), JournalError> {
         match action {
             Action::Connect => self.connect(),
             Action::Disconnect => {
@@ -36,18 +37,12 @@ impl Agent {
                     let _ = online.requests.try_send(DeviceMessage { request, body: Some(body) });
                 }
             }
-            Action::Fetch(blob) if !self.has_room(blob)? => {}
-            Action::Fetch(blob) if transfer::present(&*self.disk, blob)? => {
-                self.waiting.push_back(session::Event::Fetched { hash: blob.hash });
-            }
             Action::Fetch(blob) => {
                 let hash = blob.hash;
-                let failed = move |fault| session::Event::FetchFailed { hash, fault };
-                self.transfer(
-                    |link, disk| async move { transfer::get(&link, &*disk, blob).await },
-                    session::Event::Fetched { hash },
-                    failed,
-                );
+                if let Err(refused) = self.fetch(blob) {
+                    let fault = session::Fault::Disk(disk_words::refusal(&refused));
+                    self.waiting.push_back(session::Event::FetchFailed { hash, fault });
+                }
             }
             Action::Upload { lease, blob, file } => self.transfer(
                 move |link, disk| async move { transfer::put(&link, &*disk, lease, blob, &file).await },
@@ -61,14 +56,29 @@ impl Agent {
             }
             Action::EndWorker => self.dismiss(),
             Action::WriteJournal(journal) => journal.store(&*self.disk)?,
-            Action::Tidy { keep } => journal::tidy(&*self.disk, &keep)?,
-            Action::Forget => {
-                self.disk.remove(MEMBERSHIP_FILE)?;
-                journal::forget(&*self.disk)?;
-            }
+            Action::Tidy { keep } => self.tidy_up(&keep),
+            Action::Forget => self.forget(),
             Action::Report(report) => self.report(&report),
             Action::Exit(ending) => self.ending = Some(ending),
         }
+        Ok(())
+    }
+
+    /// Has a blob on the disk, in the end.
+    fn fetch(&mut self, blob: BlobRef) -> io::Result<()> {
+        if !self.has_room(blob)? {
+            return Ok(());
+        }
+        let hash = blob.hash;
+        if transfer::present(&*self.disk, blob)? {
+            self.waiting.push_back(session::Event::Fetched { hash });
+            return Ok(());
+        }
+        self.transfer(
+            |link, disk| async move { transfer::get(&link, &*disk, blob).await },
+            session::Event::Fetched { hash },
+            move |fault| session::Event::FetchFailed { hash, fault },
+        );
         Ok(())
     }
 
@@ -151,10 +161,10 @@ impl Agent {
         let travel = travel(online.link.clone(), self.disk.clone());
         let task = tokio::spawn(async move {
             let ended = match travel.await {
-                Ok(()) => Ok(arrived),
+                Ok(()) => arrived,
                 Err(e) => {
                     tracing::info!("a blob did not travel: {e}");
-                    e.fault().map(failed)
+                    failed(e.fault())
                 }
             };
             let _ = queue.send(Event::Transferred { serial, ended }).await; // fails only when the agent ends

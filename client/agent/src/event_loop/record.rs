@@ -2,6 +2,7 @@
 
 use super::Agent;
 use crate::{
+    clock,
     control::timestamp,
     history::{Delivery, State, energy::Load},
     lease::LeaseKind,
@@ -112,6 +113,10 @@ impl Agent {
     /// Tells the owner, and writes what was delivered to the ledger.
     pub(super) fn report(&mut self, report: &Report) {
         self.tell(&report.to_string());
+        if matches!(report, Report::Trouble(_) | Report::RunOver(_)) {
+            // It may be why training holds from now on.
+            self.next_look = clock::mono_now();
+        }
         if let Report::Delivered { lease, kind, version, steps, samples, tokens, losses, merged } = report {
             let civil = Zoned::now();
             let delivery = Delivery {

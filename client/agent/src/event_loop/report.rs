@@ -61,10 +61,9 @@ impl Agent {
         match &self.decision {
             Decision::Run { limits, profile } => {
                 let later = |at| civil(at, &Zoned::now());
-                let (reason, until) = match (self.session.obstacle(), self.session.waits_for()) {
-                    (Some((what, at)), _) => (format!("it may train, but cannot yet: {what}"), later(at)),
-                    (None, Some((what, at))) => (format!("it may train; {what}"), at.and_then(later)),
-                    (None, None) => (self.in_favour(limits.duty, *profile), None),
+                let (reason, until) = match self.session.idles_for() {
+                    Some((reason, at)) => (reason, at.and_then(later)),
+                    None => self.at_work(limits.duty, *profile),
                 };
                 Why { allowed: true, kind: None, reason, until: until.as_ref().map(timestamp) }
             }
@@ -77,11 +76,20 @@ impl Agent {
         }
     }
 
-    /// Why it trains; where there is nothing to train, what it waits for.
-    fn in_favour(&self, duty: f64, profile: ProfileName) -> String {
-        if !self.session.computes() {
-            return format!("it may train; {}", self.session.status().doing);
+    /// Why it trains, and whether the coordinator is out of reach meanwhile.
+    fn at_work(&self, duty: f64, profile: ProfileName) -> (String, Option<Zoned>) {
+        let reason = self.in_favour(duty, profile);
+        match self.session.is_cut_off() {
+            Some((why, at)) => {
+                let later = at.and_then(|at| civil(at, &Zoned::now()));
+                (format!("{reason}; but the coordinator cannot be reached ({why})"), later)
+            }
+            None => (reason, None),
         }
+    }
+
+    /// Why it trains.
+    fn in_favour(&self, duty: f64, profile: ProfileName) -> String {
         let wanted = self.preferences.preferences();
         match profile {
             _ if matches!(self.word.says(), Override::RunNow(_)) => "it trains because you asked for it".into(),

@@ -11,6 +11,7 @@ use crate::{
         crashes::{Crashes, Plan},
     },
 };
+use jiff::Zoned;
 use nightjar_shared::{
     time::Mono,
     wire::worker::{Checkpoint, Ready, from_worker, to_worker},
@@ -20,6 +21,9 @@ use tokio::sync::mpsc;
 
 /// A worker that was asked to save its state is given this long. The system waits 5 s before it sleeps all the same.
 const SAVE_MAX: Duration = Duration::from_secs(4);
+
+/// No worker writes more between two reports: what says so is not counted further.
+const WRITTEN_MAX: u64 = 1 << 40;
 
 /// What becomes of a worker once it has saved its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +44,8 @@ pub(super) struct Hired {
     frozen: bool,
     /// Set: it was asked to save its state, for this, and by then it must have.
     saving: Option<(Then, Mono)>,
+    /// Bytes written by it that were counted.
+    written: u64,
 }
 
 impl Agent {
@@ -84,7 +90,7 @@ impl Agent {
         let (serial, queue) = (self.worker_serial, self.queue.clone());
         let (events, mut heard) = mpsc::channel(16);
         let worker = self.workshop.start(&Order { device, avoid, limits }, events)?;
-        self.worker = Some(Hired { worker, chosen, limits, ready: None, frozen: false, saving: None });
+        self.worker = Some(Hired { worker, chosen, limits, ready: None, frozen: false, saving: None, written: 0 });
         tokio::spawn(async move {
             while let Some(event) = heard.recv().await {
                 if queue.send(Event::Worker { serial, event }).await.is_err() {
@@ -219,19 +225,34 @@ impl Agent {
                     self.saved(then);
                 }
             }
-            from_worker::Body::Progress(progress) => self.trained(progress),
-            from_worker::Body::Trained(_) | from_worker::Body::Evaluated(_) => self.crashes.worked(),
+            from_worker::Body::Progress(progress) => {
+                self.trained(progress);
+                self.wrote(progress.written_bytes);
+            }
+            from_worker::Body::Trained(trained) => {
+                self.wrote(trained.written_bytes);
+                self.crashes.worked();
+            }
+            from_worker::Body::Evaluated(_) => self.crashes.worked(),
             from_worker::Body::Failed(failed) if failed.device_failed => {
                 let sentence = failed.sentence.clone();
                 self.crashed(&sentence);
             }
-            from_worker::Body::Failed(_) => {}
+            from_worker::Body::Failed(_) | from_worker::Body::AheadOver(_) => {}
         }
         let begins_anew = matches!(&body, from_worker::Body::Trained(trained) if trained.begin_anew);
         self.waiting.push_back(session::Event::Worker(body));
         if begins_anew {
             self.replace_worker();
         }
+    }
+
+    /// Counts what the worker has written since it was counted last.
+    fn wrote(&mut self, bytes: u64) {
+        let Some(hired) = &mut self.worker else { return };
+        let more = bytes.saturating_sub(hired.written).min(WRITTEN_MAX);
+        hired.written = hired.written.max(bytes);
+        self.history.wrote(more, &Zoned::now());
     }
 
     /// Notes a crash that nobody asked for: who crashes often is left alone.

@@ -26,6 +26,9 @@ pub struct Figures {
     pub bytes_up: u64,
     /// Bytes received.
     pub bytes_down: u64,
+    /// Bytes that training wrote to the disk.
+    #[serde(default)]
+    pub bytes_written: u64,
 }
 
 /// The same as it is kept.
@@ -39,6 +42,7 @@ pub(super) struct Sums {
     pub estimated_joules: f64,
     pub bytes_up: u64,
     pub bytes_down: u64,
+    pub bytes_written: u64,
 }
 
 impl AddAssign for Sums {
@@ -50,6 +54,7 @@ impl AddAssign for Sums {
         self.estimated_joules += other.estimated_joules;
         self.bytes_up += other.bytes_up;
         self.bytes_down += other.bytes_down;
+        self.bytes_written += other.bytes_written;
     }
 }
 
@@ -64,6 +69,7 @@ impl Sums {
             estimated_joules: (self.estimated_joules - other.estimated_joules).max(0.0),
             bytes_up: self.bytes_up.saturating_sub(other.bytes_up),
             bytes_down: self.bytes_down.saturating_sub(other.bytes_down),
+            bytes_written: self.bytes_written.saturating_sub(other.bytes_written),
         }
     }
 
@@ -77,6 +83,7 @@ impl Sums {
             estimated_joules: self.estimated_joules.max(other.estimated_joules),
             bytes_up: self.bytes_up.max(other.bytes_up),
             bytes_down: self.bytes_down.max(other.bytes_down),
+            bytes_written: self.bytes_written.max(other.bytes_written),
         }
     }
 
@@ -89,6 +96,7 @@ impl Sums {
             energy_measured: self.measured_joules > 0.0 && self.estimated_joules == 0.0,
             bytes_up: self.bytes_up,
             bytes_down: self.bytes_down,
+            bytes_written: self.bytes_written,
         }
     }
 }

@@ -245,6 +245,11 @@ impl Look<'_> {
 
     fn data_cap(&self) -> Option<Finding> {
         let cap = self.preferences.data_mib_month_max? << 20;
+        if cap == 0 {
+            let sentence =
+                "it may use no data at all; `nightjar prefs set data_mib_month_max off`, or a number of MiB, lets it train";
+            return Some(Finding { reason: Reason::new(ReasonKind::DataCap, sentence), until: None });
+        }
         (self.seen.data_this_month >= cap).then(|| {
             let next_month = self.now.date().last_of_month().checked_add(1.day()).ok();
             let until = next_month.and_then(|d| d.to_zoned(self.now.time_zone().clone()).ok());

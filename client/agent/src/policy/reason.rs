@@ -11,6 +11,8 @@ pub enum ReasonKind {
     Starting,
     /// This computer is in no run.
     NotJoined,
+    /// The run is over.
+    RunOver,
     /// The computer is going to sleep.
     Asleep,
     /// The owner has paused it.
@@ -55,6 +57,8 @@ pub enum ReasonKind {
     Program,
     /// Somebody uses the computer.
     InUse,
+    /// Leases came to nothing, one after another.
+    Fruitless,
 }
 
 impl ReasonKind {
@@ -67,12 +71,14 @@ impl ReasonKind {
     /// How soon training is to stop for it.
     pub fn hurry(self) -> Hurry {
         use ReasonKind::{
-            Asleep, Charge, DataCap, Disk, Memory, Metered, NotJoined, Schedule, Starting, UnknownDisk, UnknownMetered,
+            Asleep, Charge, DataCap, Disk, Fruitless, Memory, Metered, NotJoined, RunOver, Schedule, Starting, UnknownDisk,
+            UnknownMetered,
         };
         match self {
             Asleep => Hurry::Sleep,
             Memory => Hurry::NowWithMemory,
-            Charge | DataCap | Disk | Metered | NotJoined | Schedule | Starting | UnknownDisk | UnknownMetered => Hurry::None,
+            Charge | DataCap | Disk | Fruitless | Metered | NotJoined | RunOver | Schedule | Starting | UnknownDisk
+            | UnknownMetered => Hurry::None,
             _ => Hurry::Now,
         }
     }

@@ -288,6 +288,31 @@ fn pressure_slows_down_and_never_holds() {
     assert_eq!(day.runs().0.duty, 1.0);
 }
 
+/// No data at all is not no limit.
+#[test]
+fn who_may_use_no_data_uses_none() {
+    let mut day = Day::new();
+    day.preferences.data_mib_month_max = Some(0);
+    let (kind, told, until) = day.held();
+    assert_eq!((kind, until, day.network), (ReasonKind::DataCap, None, false), "no month helps: {told}");
+    day.preferences.data_mib_month_max = None;
+    day.runs();
+}
+
+/// Whoever said "now" hears why not.
+#[test]
+fn run_now_that_goes_on_holding_says_why() {
+    let mut day = Day::new();
+    day.owner = Override::RunNow(None);
+    day.runs();
+    day.seen.memory_free = Reading::Known(1 << 20);
+    let (kind, told, _) = day.held();
+    assert_eq!(kind, ReasonKind::Memory);
+    assert!(told.starts_with("you asked it to train now, but it is not safe: only 1 MiB of memory are free"), "{told}");
+    day.owner = Override::No;
+    assert!(day.held().1.starts_with("only 1 MiB"));
+}
+
 #[test]
 fn what_is_seen_on_the_screen_and_beside_it() {
     let mut day = Day::new();

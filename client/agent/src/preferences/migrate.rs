@@ -10,6 +10,9 @@ use super::{
 /// Keys of version 1 that have another name now: before, now. As flags the old names still work.
 pub const FLAGS_BEFORE: [(&str, &str); 1] = [("threads", "away_threads")];
 
+/// Keys for which 0 was another word for `off`.
+const ZERO_WAS_OFF: [&str; 4] = ["temperature_c_max", "pressure_percent_max", "data_mib_month_max", "quota_mib_max"];
+
 /// The longest time between checkpoints that is allowed today, in seconds.
 const CHECKPOINT_S_MAX: u64 = 60;
 
@@ -61,6 +64,11 @@ fn from_1(entries: &[Entry]) -> Vec<Edit> {
     }
     if value("checkpoint_s").and_then(|s| s.parse::<u64>().ok()).is_some_and(|s| (CHECKPOINT_S_MAX..=3600).contains(&s)) {
         edits.push(Edit::Put { key: "checkpoint_s".into(), value: CHECKPOINT_S_MAX.to_string() });
+    }
+    for key in ZERO_WAS_OFF {
+        if value(key) == Some("0") {
+            edits.push(Edit::Put { key: key.into(), value: "off".into() });
+        }
     }
     for (before, now) in FLAGS_BEFORE {
         if value(before).is_some() {

@@ -44,7 +44,7 @@ pub const PREFERENCES: &[Preference] = &[
         help: "Minutes without keyboard or mouse input (without a desktop: at terminals) after which nobody uses the computer; off: it always counts as unused",
         allowed: "off, or a whole number from 1 to 1440",
         kind: number_or_off("minutes", 1, 1440),
-        set: |p, text| whole_or_off(text, 1..=1440).map(|n| p.idle_minutes = n),
+        set: |p, text| whole_or_none(text, 1..=1440).map(|n| p.idle_minutes = n),
         get: |p| or_off(p.idle_minutes),
     },
     Preference {
@@ -80,7 +80,7 @@ pub const PREFERENCES: &[Preference] = &[
         help: "How full the battery must be to train on it, where on_battery allows that; after a hold, 5 points fuller (where that is possible)",
         allowed: "off, or a whole number from 1 to 100",
         kind: number_or_off("%", 1, 100),
-        set: |p, text| whole_or_off(text, 1..=100).map(|n| p.charge_percent_min = n),
+        set: |p, text| whole_or_none(text, 1..=100).map(|n| p.charge_percent_min = n),
         get: |p| or_off(p.charge_percent_min),
     },
     Preference {
@@ -90,7 +90,7 @@ pub const PREFERENCES: &[Preference] = &[
         label: "Highest temperature",
         value_name: "CELSIUS",
         help: "The hottest that processor or GPU may be, in °C; it slows down from 5 °C below, and after a hold waits until it is 5 °C cooler",
-        allowed: "off, or a whole number from 40 to 110",
+        allowed: "off (no limit), or a whole number from 40 to 110",
         kind: number_or_off("°C", 40, 110),
         set: |p, text| whole_or_off(text, 40..=110).map(|n| p.temperature_c_max = n),
         get: |p| or_off(p.temperature_c_max),
@@ -156,7 +156,7 @@ pub const PREFERENCES: &[Preference] = &[
         help: "Memory that must stay free, in MiB; after a hold, a quarter more",
         allowed: "off, or a whole number from 1 to 1048576",
         kind: number_or_off("MiB", 1, 1 << 20),
-        set: |p, text| whole_or_off(text, 1..=1 << 20).map(|n| p.memory_mib_min = n),
+        set: |p, text| whole_or_none(text, 1..=1 << 20).map(|n| p.memory_mib_min = n),
         get: |p| or_off(p.memory_mib_min),
     },
     Preference {
@@ -168,7 +168,7 @@ pub const PREFERENCES: &[Preference] = &[
         help: "Disk space that must stay free where Nightjar keeps its files, in MiB; after a hold, a quarter more",
         allowed: "off, or a whole number from 1 to 1073741824",
         kind: number_or_off("MiB", 1, 1 << 30),
-        set: |p, text| whole_or_off(text, 1..=1 << 30).map(|n| p.disk_mib_min = n),
+        set: |p, text| whole_or_none(text, 1..=1 << 30).map(|n| p.disk_mib_min = n),
         get: |p| or_off(p.disk_mib_min),
     },
     Preference {
@@ -177,10 +177,10 @@ pub const PREFERENCES: &[Preference] = &[
         group: Group::Conditions,
         label: "Data in a month",
         value_name: "MIB",
-        help: "Most data in a calendar month, up and down together, in MiB",
-        allowed: "off, or a whole number from 1 to 1073741824",
-        kind: number_or_off("MiB", 1, 1 << 30),
-        set: |p, text| whole_or_off(text, 1..=1 << 30).map(|n| p.data_mib_month_max = n),
+        help: "Most data in a calendar month, up and down together, in MiB; 0 is none at all, off is no limit",
+        allowed: "off (no limit), or a whole number from 0 (none at all) to 1073741824",
+        kind: number_or_off("MiB", 0, 1 << 30),
+        set: |p, text| whole_or_off(text, 0..=1 << 30).map(|n| p.data_mib_month_max = n),
         get: |p| or_off(p.data_mib_month_max),
     },
     Preference {
@@ -220,7 +220,7 @@ pub const PREFERENCES: &[Preference] = &[
         help: "Share of the time that GPU and CPU may compute while nobody uses the computer; off: none",
         allowed: "off, or a whole number from 1 to 100",
         kind: number_or_off("%", 1, 100),
-        set: |p, text| whole_or_off(text, 1..=100).map(|n| p.away.duty_percent = n.map(|n| n as u8)),
+        set: |p, text| whole_or_none(text, 1..=100).map(|n| p.away.duty_percent = n.map(|n| n as u8)),
         get: |p| or_off(p.away.duty_percent.map(u64::from)),
     },
     Preference {
@@ -242,7 +242,7 @@ pub const PREFERENCES: &[Preference] = &[
         label: "Most memory",
         value_name: "MIB",
         help: "Memory that training may take while nobody uses the computer, in MiB",
-        allowed: "off, or a whole number from 64 to 1048576",
+        allowed: "off (no limit), or a whole number from 64 to 1048576",
         kind: number_or_off("MiB", 64, 1 << 20),
         set: |p, text| whole_or_off(text, 64..=1 << 20).map(|n| p.away.memory_mib_max = n),
         get: |p| or_off(p.away.memory_mib_max),
@@ -256,7 +256,7 @@ pub const PREFERENCES: &[Preference] = &[
         help: "Share of the time that GPU and CPU may compute while somebody uses the computer; off: none",
         allowed: "off, or a whole number from 1 to 100",
         kind: number_or_off("%", 1, 100),
-        set: |p, text| whole_or_off(text, 1..=100).map(|n| p.in_use.duty_percent = n.map(|n| n as u8)),
+        set: |p, text| whole_or_none(text, 1..=100).map(|n| p.in_use.duty_percent = n.map(|n| n as u8)),
         get: |p| or_off(p.in_use.duty_percent.map(u64::from)),
     },
     Preference {
@@ -278,7 +278,7 @@ pub const PREFERENCES: &[Preference] = &[
         label: "Most memory",
         value_name: "MIB",
         help: "Memory that training may take while somebody uses the computer, in MiB",
-        allowed: "off, or a whole number from 64 to 1048576",
+        allowed: "off (no limit), or a whole number from 64 to 1048576",
         kind: number_or_off("MiB", 64, 1 << 20),
         set: |p, text| whole_or_off(text, 64..=1 << 20).map(|n| p.in_use.memory_mib_max = n),
         get: |p| or_off(p.in_use.memory_mib_max),
@@ -320,7 +320,7 @@ pub const PREFERENCES: &[Preference] = &[
         group: Group::Work,
         label: "Seconds between checkpoints",
         value_name: "SECONDS",
-        help: "Seconds between two checkpoints of a lease: at most this much training is lost in a crash",
+        help: "Seconds between two checkpoints of a lease, at least: about this much training is lost in a crash. Large models are saved less often (see write_mib_day_max)",
         allowed: "a whole number from 1 to 60",
         kind: number("s", 1, 60),
         set: |p, text| whole(text, 1..=60).map(|n| p.checkpoint_s = n),
@@ -344,11 +344,23 @@ pub const PREFERENCES: &[Preference] = &[
         group: Group::Work,
         label: "Most disk space for Nightjar's files",
         value_name: "MIB",
-        help: "Most that Nightjar may keep on the disk (weights, shards, checkpoints), in MiB; what is oldest goes first",
-        allowed: "off, or a whole number from 64 to 1073741824",
-        kind: number_or_off("MiB", 64, 1 << 30),
-        set: |p, text| whole_or_off(text, 64..=1 << 30).map(|n| p.quota_mib_max = n),
+        help: "Most that Nightjar may keep on the disk (weights, shards, checkpoints), in MiB; what is oldest goes first; 0 is nothing at all, off is no limit",
+        allowed: "off (no limit), or a whole number from 0 (nothing at all) to 1073741824",
+        kind: number_or_off("MiB", 0, 1 << 30),
+        set: |p, text| whole_or_off(text, 0..=1 << 30).map(|n| p.quota_mib_max = n),
         get: |p| or_off(p.quota_mib_max),
+    },
+    Preference {
+        key: "write_mib_day_max",
+        flag: "write-mib-day-max",
+        group: Group::Work,
+        label: "Most that checkpoints write in a day",
+        value_name: "MIB",
+        help: "Most that checkpoints may write to the disk in a day, in MiB, since disks wear out by it: the larger a model, the further apart its checkpoints are; what a lease itself writes is counted in the status, and not held back",
+        allowed: "off (no limit), or a whole number from 64 to 1073741824",
+        kind: number_or_off("MiB", 64, 1 << 30),
+        set: |p, text| whole_or_off(text, 64..=1 << 30).map(|n| p.write_mib_day_max = n),
+        get: |p| or_off(p.write_mib_day_max),
     },
 ];
 
@@ -356,12 +368,14 @@ fn whole(text: &str, allowed: RangeInclusive<u64>) -> Option<u64> {
     text.parse().ok().filter(|n| allowed.contains(n))
 }
 
-/// A number or `off`, which may be written as 0 too.
+/// A number or `off`.
 fn whole_or_off(text: &str, allowed: RangeInclusive<u64>) -> Option<Option<u64>> {
-    match text {
-        "off" | "0" => Some(None),
-        _ => whole(text, allowed).map(Some),
-    }
+    if text == "off" { Some(None) } else { whole(text, allowed).map(Some) }
+}
+
+/// A number or `off`, where 0 means the same: a floor of nothing is no floor.
+fn whole_or_none(text: &str, allowed: RangeInclusive<u64>) -> Option<Option<u64>> {
+    if text == "0" { Some(None) } else { whole_or_off(text, allowed) }
 }
 
 fn or_off(number: Option<u64>) -> String {

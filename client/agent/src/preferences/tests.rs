@@ -54,6 +54,29 @@ fn a_mistake_is_told_with_file_line_key_and_what_is_allowed() {
     }
 }
 
+/// 0 is a number where nothing is meant by it, another word for `off` where that is the same, and a mistake elsewhere; it is
+/// never without a limit what should have none of it.
+#[test]
+fn zero_is_nothing_and_never_everything() {
+    let p = read("version = 2\ndata_mib_month_max = 0\nquota_mib_max = 0\nmemory_mib_min = 0\nin_use_duty_percent = 0").unwrap();
+    assert_eq!((p.data_mib_month_max, p.quota_mib_max), (Some(0), Some(0)));
+    assert_eq!((p.memory_mib_min, p.in_use.duty_percent), (None, None));
+    assert_eq!(
+        shown(&p).iter().filter(|value| *value == "0").count(),
+        shown(&Preferences::default()).iter().filter(|v| *v == "0").count() + 2
+    );
+    for key in ["temperature_c_max", "pressure_percent_max", "away_memory_mib_max", "in_use_memory_mib_max", "write_mib_day_max"]
+    {
+        let told = read(&format!("version = 2\n{key} = 0")).unwrap_err();
+        assert!(told.contains(&format!("`{key}` is `0`; allowed is off")), "{told}");
+    }
+    let p = read("version = 2\ndata_mib_month_max = \"off\"\nquota_mib_max = \"off\"\ntemperature_c_max = \"off\"").unwrap();
+    assert_eq!((p.data_mib_month_max, p.quota_mib_max, p.temperature_c_max), (None, None, None));
+    // The first format knew it as another word for `off` everywhere.
+    let p = read("data_mib_month_max = 0\nquota_mib_max = 0\ntemperature_c_max = 0").unwrap();
+    assert_eq!((p.data_mib_month_max, p.quota_mib_max, p.temperature_c_max), (None, None, None));
+}
+
 /// What the table shows for a default reads back to that default, and is what the table says is allowed.
 #[test]
 fn every_default_survives_text_and_every_flag_is_its_key() {

@@ -44,6 +44,11 @@ impl<T: Fact> Sourced<T> {
         Sourced { sources: names.iter().map(|name| (*name, Answer::Asked)).collect() }
     }
 
+    /// Whether nobody is asked for it.
+    pub fn is_empty(&self) -> bool {
+        self.sources.is_empty()
+    }
+
     /// What is known of it, and who says so. Where nobody knows, the reason is that of the last resort.
     pub fn read(&self) -> (Reading<T>, Option<&'static str>) {
         let mut reason = "";

@@ -3,7 +3,7 @@
 use super::{
     Seen, SleepDelay, Wants,
     board::{Fact, Sourced},
-    system::{FULL_SCREEN_SOURCES, IDLE_SOURCES, METERED_SOURCES, POWER_SOURCES},
+    system::{FULL_SCREEN_SOURCES, IDLE_SOURCES, METERED_SOURCES, OTHERS_SOURCES, POWER_SOURCES},
 };
 use crate::{
     clock,
@@ -91,6 +91,8 @@ impl Fact for Pressure {
 /// All that is gathered.
 pub(super) struct Facts {
     pub idle: Sourced<Input>,
+    /// Those whom the best source of `idle` may not see.
+    pub others: Sourced<Input>,
     pub power: Sourced<Power>,
     pub temperature: Sourced<f64>,
     pub metered: Sourced<bool>,
@@ -110,6 +112,7 @@ impl Facts {
     pub fn new() -> Self {
         Facts {
             idle: Sourced::from(IDLE_SOURCES),
+            others: Sourced::from(OTHERS_SOURCES),
             power: Sourced::from(POWER_SOURCES),
             temperature: Sourced::from(&["the hardware's sensors"]),
             metered: Sourced::from(METERED_SOURCES),
@@ -125,7 +128,7 @@ impl Facts {
 
     /// The observation that they make at this time.
     pub fn observation(&self, now: Mono) -> Observation {
-        let idle = match self.idle.read().0 {
+        let idle = match self.input(now).0 {
             Reading::Known(input) => Reading::Known(input.idle(now)),
             Reading::Unknown(why) => Reading::Unknown(why),
         };
@@ -144,9 +147,27 @@ impl Facts {
         }
     }
 
+    /// When somebody last did something. Whoever has seen the latest input is right: the best source decides only where
+    /// nobody else has seen any.
+    fn input(&self, now: Mono) -> (Reading<Input>, Option<&'static str>) {
+        let best = self.idle.read();
+        if self.others.is_empty() {
+            return best;
+        }
+        match (&best.0, self.others.read()) {
+            (Reading::Unknown(_), _) => best,
+            (Reading::Known(input), (Reading::Known(other), source)) if other.idle(now) < input.idle(now) => {
+                (Reading::Known(other), source)
+            }
+            (Reading::Known(_), (Reading::Known(_), _)) => best,
+            (Reading::Known(_), others @ (Reading::Unknown(_), _)) => others,
+        }
+    }
+
     /// Whether no fact waits for its first answer.
     pub fn ready(&self) -> bool {
         self.idle.ready()
+            && (self.others.is_empty() || self.others.ready())
             && self.power.ready()
             && self.temperature.ready()
             && self.metered.ready()
@@ -160,7 +181,7 @@ impl Facts {
     /// Who says each fact, in the order of [`seen`].
     pub fn sources(&self) -> [Option<&'static str>; 9] {
         [
-            self.idle.read().1,
+            self.input(clock::mono_now()).1,
             self.power.read().1,
             self.temperature.read().1,
             self.metered.read().1,

@@ -37,7 +37,7 @@ pub(super) fn run(places: &Places, board: &Arc<Board>, again: &Receiver<()>) {
     let pressure = post(board, |facts| &mut facts.pressure);
     let mut thermometers = Thermometers::new(&places.root);
     let mut named = Programs::new(&places.root);
-    let mut free_memory = MemorySensor::default();
+    let mut free_memory = MemorySensor::at(&places.root);
     loop {
         let wants = board.wants();
         temperature.says_for(thermometers.read(), FRESH);

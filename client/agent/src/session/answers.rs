@@ -17,6 +17,7 @@ impl Session {
     pub(super) fn connected(&mut self) {
         self.link = Link::Up { greeted: false };
         self.offline.clear();
+        self.told.clear();
         // A new connection owes nothing to what the last one was refused.
         self.timers.clear(Timer::Request);
     }
@@ -29,6 +30,10 @@ impl Session {
         }
         self.unlinked();
         self.timers.back_off(Timer::Reconnect, now);
+        if self.over.is_some() {
+            // Nobody may be there any more; there is no hurry.
+            self.timers.wait(Timer::Request, now, OVER_RETRY);
+        }
     }
 
     /// There is no connection, and nothing is under way on it.
@@ -45,7 +50,8 @@ impl Session {
     pub(super) fn answered(&mut self, request: u64, body: answer::Body, now: Mono, out: &mut Vec<Action>) {
         let Some((_, question)) = self.asked.take_if(|(open, _)| *open == request) else { return };
         self.timers.clear(Timer::Answer);
-        if question != Question::Hello && !matches!(body, answer::Body::Refusal(_)) {
+        // Of a lease it is still to be seen whether it makes sense.
+        if !matches!(question, Question::Hello | Question::Lease) && !matches!(body, answer::Body::Refusal(_)) {
             self.timers.clear(Timer::Request);
         }
         match (question, body) {
@@ -54,7 +60,7 @@ impl Session {
             (Question::Hello, answer::Body::Welcome(welcome)) => self.welcomed(welcome, out),
             (Question::Lease, answer::Body::Lease(lease)) => self.granted(&lease, now, out),
             (Question::Offer, answer::Body::Upload(_)) => self.upload = Upload::Wanted,
-            (Question::Offer | Question::Evaluation, answer::Body::Done(done)) => self.delivered(done, out),
+            (Question::Offer | Question::Evaluation, answer::Body::Done(done)) => self.delivered(done, now, out),
             (Question::Return, answer::Body::Done(_)) => self.close_lease(out),
             (Question::Renew, answer::Body::Done(_)) => self.renewed(now),
             (question, _) => {
@@ -69,21 +75,41 @@ impl Session {
         match refusal.action() {
             RefusalAction::HelloAgain => {
                 self.link = Link::Up { greeted: false };
+                self.told = sentence;
                 self.timers.back_off(Timer::Request, now);
             }
             RefusalAction::Upgrade | RefusalAction::Stop => {
                 let over = refusal.code() == RefusalCode::RunOver;
                 self.exit(if over { Ending::RunOver(sentence) } else { Ending::Refused(sentence) }, out);
             }
-            RefusalAction::DropLease if self.journal.lease.is_some() => self.drop_lease(sentence, out),
+            RefusalAction::DropLease if self.journal.lease.is_some() => {
+                self.set_back(&format!("the coordinator says: {sentence}"), now);
+                self.drop_lease(sentence, out);
+            }
             RefusalAction::Retry if refusal.retry_ms > 0 => {
+                if refusal.code() == RefusalCode::RunOver && self.journal.lease.is_none() {
+                    self.end_of_run(&sentence, out);
+                } else {
+                    self.over = None;
+                }
                 self.told = sentence;
                 self.timers.wait(Timer::Request, now, Duration::from_millis(refusal.retry_ms));
             }
             RefusalAction::Retry | RefusalAction::DropLease | RefusalAction::Unspecified => {
+                self.told = sentence;
                 self.timers.back_off(Timer::Request, now);
             }
         }
+    }
+
+    /// There is no next lease: nothing is trained ahead of it, and the worker's memory is the owner's again.
+    fn end_of_run(&mut self, sentence: &str, out: &mut Vec<Action>) {
+        if self.over.is_none() {
+            out.push(Action::Report(Report::RunOver(sentence.to_owned())));
+        }
+        self.over = Some(sentence.to_owned());
+        self.ahead_of = None;
+        self.end_worker(out);
     }
 
     pub(super) fn welcomed(&mut self, welcome: wire::Welcome, out: &mut Vec<Action>) {
@@ -112,12 +138,17 @@ impl Session {
         match Lease::from_wire(message, self.journal.weights.is_some()) {
             Ok(lease) => {
                 self.told.clear();
+                self.over = None;
+                self.timers.clear(Timer::Request);
+                self.lease_began(now);
                 self.journal.lease = Some(lease);
                 out.push(Action::WriteJournal(Box::new(self.journal.clone())));
                 self.renewed(now);
             }
             Err(bad) => {
                 out.push(Action::Report(Report::Trouble(bad.to_string())));
+                self.told.clear();
+                self.set_back(&bad.to_string(), now);
                 self.timers.back_off(Timer::Request, now);
             }
         }
@@ -130,10 +161,16 @@ impl Session {
         }
     }
 
-    pub(super) fn delivered(&mut self, done: wire::Done, out: &mut Vec<Action>) {
+    pub(super) fn delivered(&mut self, done: wire::Done, now: Mono, out: &mut Vec<Action>) {
+        let Some(lease) = &self.journal.lease else { return };
+        let counts = lease.kind == LeaseKind::Evaluate || done.merged;
+        if counts {
+            self.set_right();
+        } else {
+            self.set_back(&format!("the coordinator says: {}", wire::limits::tame(&done.note)), now);
+        }
         let Some(lease) = &self.journal.lease else { return };
         let delta = self.journal.delta.take();
-        let counts = lease.kind == LeaseKind::Evaluate || done.merged;
         let samples = delta.as_ref().map_or(0, |d| d.samples);
         let spec = self.journal.run.as_ref().and_then(|run| parse_spec(&run.spec_json).ok());
         let tokens_per_sample = spec.map_or(0, |spec| spec.tokens_per_sample());
@@ -196,6 +233,9 @@ impl Session {
         self.timers.clear(Timer::Keep);
     }
 }
+
+/// A run that is over is asked so rarely whether it goes on, where nobody answers.
+const OVER_RETRY: Duration = Duration::from_secs(3600);
 
 /// Why a run spec that is not understood is the end.
 pub(crate) const NEEDS_NEWER: &str = "this run needs a newer nightjar: its run spec is not understood; upgrade, then start again";

@@ -13,12 +13,13 @@ impl Session {
         }
         let Some(lease) = &self.journal.lease else { return };
         if let Some(delta) = &self.journal.delta {
-            if self.upload == Upload::Wanted && self.greeted() {
+            if self.upload == Upload::Wanted && self.greeted() && self.is_stored() {
                 self.upload = Upload::Underway;
                 out.push(Action::Upload { lease: lease.id, blob: delta.blob, file: delta.file.clone() });
             }
         } else if !self.fetching
             && self.may_train()
+            && self.disk_works()
             && self.returning.is_none()
             && self.evaluated.is_none()
             && let Some(blob) = lease.blobs().nth(self.fetched)
@@ -33,6 +34,7 @@ impl Session {
             self.fetching = false;
             self.fetched += 1;
             self.trouble.clear();
+            self.disk_served();
             self.timers.clear(Timer::Transfer);
         }
     }
@@ -57,6 +59,10 @@ impl Session {
             self.returning = Some(why);
             return;
         }
+        if let Fault::Disk(why) = fault {
+            return self.disk_refused(why, now, out);
+        }
+        self.transfer_fault = fault.to_string();
         self.timers.back_off(Timer::Transfer, now);
         let gone = matches!(&fault, Fault::Refused(r) if r.code() == RefusalCode::NotFound);
         if let Fault::Refused(refusal) = fault
@@ -65,7 +71,7 @@ impl Session {
             self.refused(refusal, now, out);
         }
         if gone || (self.greeted() && self.timers.attempts(Timer::Transfer) >= FETCH_FAILURES_MAX) {
-            self.returning = Some(format!("the blob {} could not be fetched", hash.short()));
+            self.give_back(format!("the blob {} could not be fetched", hash.short()), now);
         }
     }
 
@@ -79,6 +85,9 @@ impl Session {
             return;
         }
         self.upload = Upload::Unasked;
+        if let Some(fault) = &fault {
+            self.transfer_fault = fault.to_string();
+        }
         match fault {
             None => self.timers.clear(Timer::Transfer),
             Some(Fault::Refused(refusal)) => {
@@ -86,8 +95,11 @@ impl Session {
                 self.refused(refusal, now, out);
             }
             Some(Fault::Broken(_)) => self.timers.back_off(Timer::Transfer, now),
+            Some(Fault::Disk(why)) => self.disk_refused(why, now, out),
             Some(Fault::FileGone | Fault::NoRoom(_)) => {
-                self.drop_lease("its delta is no longer on this computer's disk".into(), out)
+                let why = "its delta is no longer on this computer's disk";
+                self.set_back(why, now);
+                self.drop_lease(why.into(), out);
             }
         }
     }

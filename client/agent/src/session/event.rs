@@ -8,7 +8,7 @@ use crate::{
 use nightjar_shared::{
     ids::{BlobHash, LeaseId, Version},
     time::Mono,
-    wire::{Refusal, coordinator_message, device_message, worker},
+    wire::{Refusal, coordinator_message, device_message, limits, worker},
 };
 use std::fmt;
 
@@ -65,6 +65,12 @@ pub enum Event {
         /// When one can; `None`: nobody knows, and the lease had better go back.
         until: Option<Mono>,
     },
+    /// The answer to [`Action::WriteJournal`], where the disk refuses it: of what came after it, only what needs no journal
+    /// was done (see [`Action::rests_on_journal`]). Heard before anything else.
+    DiskRefused {
+        /// What the disk says.
+        why: String,
+    },
     /// The disk has no room for these shards any more.
     Evicted(Vec<BlobHash>),
     /// What stood in the way of work may be gone: the owner has changed something.
@@ -115,6 +121,18 @@ pub enum Fault {
     FileGone,
     /// The lease does not fit what the owner lets this program keep on the disk; says how much is missing.
     NoRoom(String),
+    /// This device's disk refuses: it is full, read-only or broken. Says what it says.
+    Disk(String),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Refused(refusal) => write!(f, "the coordinator says: {}", limits::tame(&refusal.sentence)),
+            Fault::Broken(why) | Fault::NoRoom(why) | Fault::Disk(why) => f.write_str(why),
+            Fault::FileGone => f.write_str("its file is gone"),
+        }
+    }
 }
 
 /// What is to be done.
@@ -148,7 +166,7 @@ pub enum Action {
     StopWork,
     /// End the worker's process. [`Event::WorkerExited`] does not follow.
     EndWorker,
-    /// Replace the journal. Nothing after it happens unless it is durable.
+    /// Replace the journal. What [rests on it](Action::rests_on_journal) does not happen unless it is durable.
     WriteJournal(Box<Journal>),
     /// Remove blobs and worker files other than these.
     Tidy {
@@ -164,6 +182,12 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether it may be done only once the journal before it is durable: it gives something away, or changes the disk.
+    pub fn rests_on_journal(&self) -> bool {
+        use Action::{Ask, Fetch, Tidy, Upload, Work, WriteJournal};
+        matches!(self, Ask { .. } | Fetch(_) | Tidy { .. } | Upload { .. } | Work(_) | WriteJournal(_))
+    }
+
     /// The fail point passed just before the action is performed.
     pub fn fail_point(&self) -> &'static str {
         match self {
@@ -246,6 +270,8 @@ pub enum Report {
     },
     /// Something went wrong and is tried again.
     Trouble(String),
+    /// The run is over, for now at least.
+    RunOver(String),
 }
 
 impl fmt::Display for Report {
@@ -271,6 +297,7 @@ impl fmt::Display for Report {
             }
             Report::Dropped { lease, why } => write!(f, "lease {lease}: given up: {why}"),
             Report::Trouble(what) => write!(f, "trouble: {what}"),
+            Report::RunOver(words) => write!(f, "the run is over: {words}"),
         }
     }
 }

@@ -20,19 +20,21 @@ impl Session {
             return Some((Question::Leave, ask::Body::Leave(wire::Leave {})));
         }
         let Some(lease) = &self.journal.lease else {
-            let wanted = self.may_train() && !self.timers.pending(Timer::Work);
+            let waits = self.timers.pending(Timer::Work) || self.timers.pending(Timer::Again);
+            let wanted = self.may_train() && !waits && self.disk_works();
             return wanted.then(|| (Question::Lease, ask::Body::LeaseRequest(self.lease_request())));
         };
         let (lease_id, generation) = (lease.id.0, lease.generation.0);
-        if let Some(delta) = &self.journal.delta {
+        // While the journal cannot be written the lease is renewed, and nothing else.
+        if let Some(delta) = self.journal.delta.as_ref().filter(|_| self.is_stored()) {
             let offer = offer(lease, delta);
             return (self.upload == Upload::Unasked).then_some((Question::Offer, ask::Body::DeltaOffer(offer)));
         }
-        if let Some(why) = &self.returning {
+        if let Some(why) = self.returning.as_ref().filter(|_| self.is_stored()) {
             let why = why.clone();
             return Some((Question::Return, ask::Body::LeaseReturn(wire::LeaseReturn { lease_id, generation, why })));
         }
-        if let Some((nats, tokens)) = self.evaluated {
+        if let Some((nats, tokens)) = self.evaluated.filter(|_| self.is_stored()) {
             let body = wire::Evaluation { lease_id, generation, nats, tokens };
             return Some((Question::Evaluation, ask::Body::Evaluation(body)));
         }
@@ -96,7 +98,7 @@ impl Session {
                 residual_scale: self.residual_scale(lease, run),
                 optimizer_file: self.journal.optimizer.clone().unwrap_or_default(),
                 tokens_per_s_max: self.profile.tokens_per_s_max,
-                checkpoint_ms: self.profile.checkpoint_ms,
+                checkpoint_ms: self.checkpoint_ms(super::parse_spec(&run.spec_json).ok().as_ref()),
                 ahead_steps: lease.ahead_steps,
                 ahead_of: lease.ahead_of.map_or(0, |lease| lease.0),
             }),

@@ -1,7 +1,8 @@
 //! What a session tells about itself.
 
-use super::{Link, Permission, Question, Session, Worker};
+use super::{Link, Permission, Question, Session, Timer, Worker};
 use crate::{journal::Totals, lease::LeaseKind};
+use nightjar_shared::time::Mono;
 use serde::{Deserialize, Serialize};
 
 /// How far the worker is with the lease at hand.
@@ -39,6 +40,13 @@ pub struct Status {
     /// What stands in the way of the next lease on this device itself.
     #[serde(default)]
     pub trouble: Option<String>,
+    /// State from earlier leases that the last one had to do without, since its file is gone or damaged; it is made anew.
+    #[serde(default)]
+    pub lost_state: Option<String>,
+}
+
+fn some(words: &str) -> Option<String> {
+    (!words.is_empty()).then(|| words.to_owned())
 }
 
 /// With nothing to do, and nothing to ask before a while has passed.
@@ -49,8 +57,9 @@ impl Session {
     pub fn status(&self) -> Status {
         let lease = self.journal.lease.as_ref();
         let mut doing = self.doing().to_owned();
-        if doing == WAITING && !self.told.is_empty() {
-            doing = format!("{WAITING}; the coordinator says: {}", self.told);
+        let is_put_off = matches!(self.link, Link::Up { .. }) && self.timers.pending(Timer::Request);
+        if is_put_off && self.over.is_none() && !self.computes() && !self.told.is_empty() {
+            doing = format!("{doing}; the coordinator says: {}", self.told);
         }
         Status {
             doing,
@@ -61,8 +70,20 @@ impl Session {
             training: self.training,
             version: self.journal.weights.as_ref().map(|w| w.version.0),
             totals: self.journal.totals.clone(),
-            trouble: Some(self.trouble.clone()).filter(|trouble| !trouble.is_empty()),
+            trouble: self.disk_refuses().map(|(why, _)| why.to_owned()).or_else(|| some(&self.trouble)),
+            lost_state: some(&self.lost_state),
         }
+    }
+
+    /// The coordinator's words for the run's end, while it is over.
+    pub fn run_over(&self) -> Option<&str> {
+        self.over.as_deref()
+    }
+
+    /// Why there is no connection while it trains, and when it connects again, if not just now.
+    pub fn is_cut_off(&self) -> Option<(&str, Option<Mono>)> {
+        let cut_off = self.computes() && !matches!(self.link, Link::Up { .. }) && !self.offline.is_empty();
+        cut_off.then(|| (self.offline.trim_end_matches('.'), self.timers.at(Timer::Reconnect)))
     }
 
     fn is_yielding(&self) -> bool {
@@ -72,6 +93,9 @@ impl Session {
     fn doing(&self) -> &'static str {
         if self.leaving {
             return "leaving the run";
+        }
+        if self.closing {
+            return "ending";
         }
         match (self.worker, &self.journal.lease) {
             (Worker::Busy, _) if self.is_yielding() => return "frozen, to go on later",
@@ -94,6 +118,15 @@ impl Session {
         }
         if self.obstacle().is_some() {
             return "waiting until this device can train";
+        }
+        if self.disk_refuses().is_some() {
+            return "waiting for the disk";
+        }
+        if self.setback().is_some() {
+            return "waiting before it asks for another lease";
+        }
+        if self.over.is_some() && self.timers.pending(Timer::Request) {
+            return "the run is over";
         }
         match self.link {
             Link::Down | Link::Connecting => "connecting",

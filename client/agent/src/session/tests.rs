@@ -2,6 +2,8 @@
 
 mod holding;
 mod storm;
+mod trouble;
+mod why;
 
 use super::*;
 use crate::{journal, lease::Lease};
@@ -74,7 +76,7 @@ fn trained(id: u64, steps: u32) -> from_worker::Body {
         train_ms: 900,
         loss_first: 5.5,
         loss_last: 5.0,
-        begin_anew: false,
+        ..Default::default()
     })
 }
 
@@ -355,7 +357,7 @@ fn wrong_base_weights_are_forgotten_so_that_a_keyframe_comes() {
     let next = wire::Lease { id: 2, keyframe: None, ..lease(2) };
     bench.answers(answer::Body::Lease(next)).does(Event::Fetched { hash: BlobHash::of(b"shard") });
     assert!(bench.wants_work());
-    let failed = worker::Failed { sentence: "the digest differs".into(), base_is_wrong: true, device_failed: false };
+    let failed = worker::Failed { sentence: "the digest differs".into(), base_is_wrong: true, ..Default::default() };
     bench.does(Event::Worker(from_worker::Body::Failed(failed))).answers(done(false));
     let Some((_, ask::Body::LeaseRequest(request))) = bench.asked() else { panic!() };
     assert_eq!(request.held, None);
@@ -404,6 +406,12 @@ fn a_worker_that_keeps_crashing_costs_its_lease() {
     bench.training();
     for _ in 0..2 {
         bench.does(Event::WorkerExited { why: "signal 11".into() });
+        // A blob may have been removed under its hands.
+        for name in ["keyframe", "shard"] {
+            let hash = BlobHash::of(name.as_bytes());
+            assert!(bench.wanted.iter().any(|a| matches!(a, Action::Fetch(b) if b.hash == hash)), "{name}");
+            bench.does(Event::Fetched { hash });
+        }
         while !bench.wants_work() {
             bench.waits();
         }

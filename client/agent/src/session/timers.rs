@@ -14,6 +14,10 @@ pub enum Timer {
     Transfer,
     /// The worker may be given a lease again, after a crash.
     Work,
+    /// The next lease may be asked for, after some that came to nothing.
+    Again,
+    /// The disk is tried again.
+    Disk,
     /// The lease is to be renewed.
     Renew,
     /// A question must have been answered.
@@ -28,11 +32,13 @@ pub enum Timer {
     Close,
 }
 
-const TIMERS: [Timer; 10] = [
+const TIMERS: [Timer; 12] = [
     Timer::Reconnect,
     Timer::Request,
     Timer::Transfer,
     Timer::Work,
+    Timer::Again,
+    Timer::Disk,
     Timer::Renew,
     Timer::Answer,
     Timer::Stop,

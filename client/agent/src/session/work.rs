@@ -24,11 +24,19 @@ const KEEP_MIN: Duration = Duration::from_secs(15 * 60);
 /// ask for another before this.
 pub(super) const UNABLE_RETRY: Duration = Duration::from_secs(600);
 
+/// Files that a lease did without are named, at most so many.
+const LOST_MAX: usize = 4;
+
 /// A lease is given back after its worker failed this often.
 const WORKER_FAILURES_MAX: u32 = 3;
 
 impl Session {
     pub(super) fn advance_worker(&mut self, now: Mono, out: &mut Vec<Action>) {
+        if self.worker == Worker::Idle && self.setback().is_some_and(|setback| setback.holds) {
+            // What is trained ahead would wait for long, and come to nothing too.
+            self.ahead_of = None;
+            self.end_worker(out);
+        }
         if self.may_train() {
             self.timers.clear(Timer::Keep);
             self.start_work(out);
@@ -94,7 +102,7 @@ impl Session {
 
     pub(super) fn start_work(&mut self, out: &mut Vec<Action>) {
         let ready = matches!(self.worker, Worker::Off | Worker::Idle) && !self.timers.pending(Timer::Work);
-        if !ready || !self.unfinished() || self.returning.is_some() {
+        if !ready || !self.unfinished() || self.returning.is_some() || !self.disk_works() {
             return;
         }
         let (Some(lease), Some(run)) = (&self.journal.lease, &self.journal.run) else { return };
@@ -103,6 +111,7 @@ impl Session {
         }
         out.push(Action::Work(self.job(lease, run)));
         self.worker = Worker::Busy;
+        self.ahead_of = None;
         self.begun = true;
         self.training = Training::default();
     }
@@ -122,8 +131,10 @@ impl Session {
                 self.commit(out);
             }
             Body::Failed(failed) if self.working() => self.worker_failed(failed, now, out),
+            Body::AheadOver(over) if self.ahead_of.is_some_and(|lease| lease.0 == over.lease_id) => self.ahead_over = true,
             // From before a lease was dropped; what is saved concerns whoever asked for it.
-            Body::Saved(_) | Body::Progress(_) | Body::Trained(_) | Body::Evaluated(_) | Body::Failed(_) => {}
+            Body::Saved(_) | Body::Progress(_) | Body::Trained(_) | Body::Evaluated(_) | Body::Failed(_) | Body::AheadOver(_) => {
+            }
         }
     }
 
@@ -132,11 +143,18 @@ impl Session {
     }
 
     pub(super) fn trained(&mut self, t: worker::Trained, now: Mono, out: &mut Vec<Action>) {
+        let was_stopping = self.worker == Worker::Stopping;
         self.worker_idle();
+        self.note_lost_state(&t.lost, out);
         if t.steps == 0 || t.delta_file.is_empty() {
-            self.returning = Some("it was stopped before its first step".into());
+            if was_stopping {
+                self.returning = Some("it was stopped before its first step".into());
+            } else {
+                self.failed_attempt("the worker ended a lease without a step".into(), now, out);
+            }
             return;
         }
+        self.disk_served();
         let finite = t.loss_first.is_finite() && t.loss_last.is_finite();
         let (Some(hash), true) = (BlobHash::from_bytes(&t.delta_hash), finite) else {
             return self.failed_attempt("the worker reported a result that makes no sense".into(), now, out);
@@ -144,6 +162,7 @@ impl Session {
         self.hold_weights(t.weights_file);
         let goes_on = |l: &&Lease| l.ahead_steps > 0 && l.steps == t.steps;
         self.ahead_of = self.journal.lease.as_ref().filter(goes_on).map(|l| l.id);
+        self.ahead_over = false;
         self.journal.delta = Some(PendingDelta {
             blob: BlobRef { hash, bytes: t.delta_bytes },
             file: t.delta_file,
@@ -179,10 +198,20 @@ impl Session {
     pub(super) fn worker_failed(&mut self, failed: worker::Failed, now: Mono, out: &mut Vec<Action>) {
         let why = wire::limits::tame(&failed.sentence);
         self.end_worker(out);
-        if failed.base_is_wrong {
+        if failed.disk_failed {
+            self.disk_refused(why, now, out);
+        } else if failed.base_is_wrong {
+            if self.journal.lease.as_ref().is_some_and(|lease| lease.keyframe.is_some()) {
+                // Another may be no better.
+                self.timers.back_off(Timer::Work, now);
+                self.obstacle = format!("the run's weights do not fit together: {why}");
+                out.push(Action::Report(Report::Trouble(self.obstacle.clone())));
+            } else {
+                self.note_lost_state(&[format!("the weights on this disk are fetched anew: {why}")], out);
+            }
             // With no weights named in the next request, a keyframe comes.
             self.journal.weights = None;
-            self.returning = Some(why);
+            self.give_back(why, now);
             self.commit(out);
         } else {
             self.failed_attempt(why, now, out);
@@ -221,11 +250,22 @@ impl Session {
     /// The worker failed at the lease at hand: it tries again after a while, or the lease goes back.
     pub(super) fn failed_attempt(&mut self, why: String, now: Mono, out: &mut Vec<Action>) {
         self.timers.back_off(Timer::Work, now);
+        // A blob may be gone from the disk: then it is fetched again.
+        self.fetched = 0;
         if self.timers.attempts(Timer::Work).is_multiple_of(WORKER_FAILURES_MAX) {
-            self.returning = Some(why.clone());
+            self.give_back(why.clone(), now);
         }
         self.obstacle = format!("the worker failed: {why}");
         out.push(Action::Report(Report::Trouble(self.obstacle.clone())));
+    }
+
+    /// What the lease had to do without is made anew on the way: it is said once, until it happens to another.
+    fn note_lost_state(&mut self, lost: &[String], out: &mut Vec<Action>) {
+        let lost = lost.iter().take(LOST_MAX).map(|what| wire::limits::tame(what)).collect::<Vec<_>>().join("; ");
+        if !lost.is_empty() && lost != self.lost_state {
+            out.push(Action::Report(Report::Trouble(lost.clone())));
+        }
+        self.lost_state = lost;
     }
 
     pub(super) fn end_worker(&mut self, out: &mut Vec<Action>) {

@@ -24,10 +24,18 @@ impl Client {
 
     /// Shows a window in the corner, a small one or one as large as the screen.
     pub fn window(&self, large: bool) -> Shown<'_> {
+        self.show(if large { SIZE } else { (200, 100) }, &CreateWindowAux::new())
+    }
+
+    /// Shows a window as large as the screen that is none of a window manager's business.
+    pub fn window_beside_manager(&self) -> Shown<'_> {
+        self.show(SIZE, &CreateWindowAux::new().override_redirect(1))
+    }
+
+    fn show(&self, (width, height): (u16, u16), settings: &CreateWindowAux) -> Shown<'_> {
         let id = self.client.generate_id().unwrap();
-        let (class, none) = (WindowClass::INPUT_OUTPUT, CreateWindowAux::new());
-        let (width, height) = if large { SIZE } else { (200, 100) };
-        self.client.create_window(0, id, self.root, 0, 0, width, height, 0, class, 0, &none).unwrap();
+        let class = WindowClass::INPUT_OUTPUT;
+        self.client.create_window(0, id, self.root, 0, 0, width, height, 0, class, 0, settings).unwrap();
         self.client.map_window(id).unwrap().check().unwrap();
         Shown { of: self, id }
     }
@@ -71,6 +79,15 @@ impl Manager<'_> {
 
     pub fn activate(&self, window: &Shown) {
         self.set(self.of.root, "_NET_ACTIVE_WINDOW", AtomEnum::WINDOW, &[window.id]);
+    }
+
+    pub fn is_desktop(&self, window: &Shown) {
+        self.set(window.id, "_NET_WM_WINDOW_TYPE", AtomEnum::ATOM, &[self.atom("_NET_WM_WINDOW_TYPE_DESKTOP")]);
+    }
+
+    pub fn maximize(&self, window: &Shown, is: bool) {
+        let both = ["_NET_WM_STATE_MAXIMIZED_VERT", "_NET_WM_STATE_MAXIMIZED_HORZ"].map(|name| self.atom(name));
+        self.set(window.id, "_NET_WM_STATE", AtomEnum::ATOM, if is { &both } else { &[] });
     }
 
     pub fn full_screen(&self, window: &Shown, is: bool) {

@@ -62,11 +62,14 @@ impl Cut {
 impl Bench {
     /// Trains on behind the lease that was trained last, as far as that may be, until there is something else to do. What
     /// fails comes to nothing: the next lease will find out whether it fails again.
-    pub fn train_ahead(&mut self, room: &Room<'_>, until: &dyn Fn() -> bool) {
-        let Some(mut cut) = self.cut.take() else { return };
+    /// Says behind which lease, unless there is something else to do: then nothing computes any more.
+    pub fn train_ahead(&mut self, room: &Room<'_>, until: &dyn Fn() -> bool) -> Option<u64> {
+        let mut cut = self.cut.take()?;
+        let lease_id = cut.job.lease_id;
         if self.follow(&mut cut, room, until).is_ok() {
             self.cut = Some(cut);
         }
+        (!until()).then_some(lease_id)
     }
 
     fn follow(&mut self, cut: &mut Cut, room: &Room<'_>, until: &dyn Fn() -> bool) -> Result<(), WorkError> {
@@ -87,7 +90,7 @@ impl Bench {
     /// Goes back to where a lease ended.
     pub fn take_up_cut(&mut self, cut: Cut, room: &Room<'_>) -> Result<(), WorkError> {
         let spec = parse_spec(&cut.job.run_spec_json)?;
-        let moments = moments(&spec, &cut.job, cut.weights.len(), room.disk)?;
+        let (moments, _) = moments(&spec, &cut.job, cut.weights.len(), room.disk)?;
         let trainer = self.trainer(&spec, &cut.weights, &moments, room)?;
         self.keep(&spec, trainer);
         self.cut = Some(cut);

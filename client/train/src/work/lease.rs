@@ -81,6 +81,12 @@ pub enum WorkError {
 }
 
 impl WorkError {
+    /// Whether the disk does not take what is to be written, or does not give what is on it: not the lease's fault.
+    pub fn is_of_disk(&self) -> bool {
+        let is_checkpoints = matches!(self, WorkError::Checkpoint(CheckpointError::Write(_) | CheckpointError::Read(_)));
+        is_checkpoints || matches!(self, WorkError::File(FileError::Disk { .. }))
+    }
+
     /// Whether what computes is at fault: not the lease, the disk, or the training itself.
     pub fn is_of_device(&self) -> bool {
         match self {
@@ -119,12 +125,22 @@ pub struct Bench {
     pub(super) bearing: Bearing,
     pub(super) trainer: Option<(ModelSpec, AdamWConfig, Trainer)>,
     pub(super) cut: Option<Cut>,
+    /// State from earlier leases that the one at hand does without, a sentence each.
+    lost: Vec<String>,
 }
 
 impl Bench {
     /// A bench on a device (see [`crate::open_device`]).
     pub fn new(device: Device) -> Self {
-        Bench { device, precision: Precision::Full, submits: None, bearing: Bearing::default(), trainer: None, cut: None }
+        Bench {
+            device,
+            precision: Precision::Full,
+            submits: None,
+            bearing: Bearing::default(),
+            trainer: None,
+            cut: None,
+            lost: vec![],
+        }
     }
 
     /// A bench that keeps what a GPU is given at once short, and within what it bears.
@@ -157,6 +173,7 @@ impl Bench {
             return Err(WorkError::Memory { needed, allowed });
         }
         let (base, slice) = (job.base.as_ref().ok_or(WorkError::Incomplete)?, job.slice.as_ref().ok_or(WorkError::Incomplete)?);
+        self.lost.clear();
         let weights = base::build(room.disk, &spec.model, base)?;
         let flat = weights.flat();
         let batches = batches(&spec, slice, room.disk)?;
@@ -180,6 +197,7 @@ impl Bench {
             let after = finish(&spec, job, &delta, &flat, &trainer, &mut trained, room.disk)?;
             self.cut = Cut::behind(&spec, job, &trained, after);
         }
+        trained.lost.extend(std::mem::take(&mut self.lost));
         self.keep(&spec, trainer);
         Ok(trained)
     }
@@ -224,7 +242,9 @@ impl Bench {
             Some(Checkpoint { progress, weights, moments, begun }) => (progress, Cow::Owned(weights), moments, begun),
             None => {
                 let progress = LeaseProgress { lease_id: job.lease_id, base_version, ..Default::default() };
-                (progress, Cow::Borrowed(flat), moments(spec, job, flat.len(), room.disk)?, None)
+                let (moments, lost) = moments(spec, job, flat.len(), room.disk)?;
+                self.lost.extend(lost);
+                (progress, Cow::Borrowed(flat), moments, None)
             }
         };
         let mut trainer = self.trainer(spec, &weights, &moments, room)?;
@@ -285,12 +305,25 @@ pub(super) fn batches(spec: &RunSpec, slice: &Slice, disk: &dyn Disk) -> Result<
     Ok(shard(spec, slice, disk)?.batches(first, samples, spec.inner.batch_samples as usize)?)
 }
 
-/// The optimizer's state that the lease starts from.
-pub(super) fn moments(spec: &RunSpec, job: &Train, parameters: usize, disk: &dyn Disk) -> Result<Moments, WorkError> {
+/// The optimizer's state that the lease starts from. Where its file is gone or damaged it is fresh, and that is said: it grows
+/// again, and the lease is worth more than it.
+pub(super) fn moments(
+    spec: &RunSpec,
+    job: &Train,
+    parameters: usize,
+    disk: &dyn Disk,
+) -> Result<(Moments, Option<String>), WorkError> {
+    let fresh = || Moments { m: vec![0.0; parameters], v: vec![0.0; parameters], t: 0 };
     if job.optimizer_file.is_empty() || spec.inner.state == InnerState::Reset {
-        return Ok(Moments { m: vec![0.0; parameters], v: vec![0.0; parameters], t: 0 });
+        return Ok((fresh(), None));
     }
-    Ok(files::read_moments(disk, &job.optimizer_file, parameters)?)
+    match files::read_moments(disk, &job.optimizer_file, parameters) {
+        Ok(moments) => Ok((moments, None)),
+        Err(e @ (FileError::Missing(_) | FileError::Damaged(_))) => {
+            Ok((fresh(), Some(format!("the optimizer's state began anew: {e}"))))
+        }
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// The file of the base weights, for later leases: the one that they came from, or a new one.
@@ -318,7 +351,8 @@ fn finish(
     if !pseudo_gradient.iter().all(|v| v.is_finite()) {
         return Err(WorkError::NotFinite);
     }
-    let mut residual = residual(job, base.len(), disk)?;
+    let (mut residual, lost) = residual(job, base.len(), disk)?;
+    trained.lost.extend(lost);
     let device = trainer.model().device();
     let delta = op::delta::encode(&spec.model, encoding, &pseudo_gradient, &mut residual, device);
     let file = |kind: &str| format!("work/lease-{}.{kind}", job.lease_id);
@@ -338,17 +372,25 @@ fn finish(
     Ok(after)
 }
 
-/// What earlier deltas lost to rounding, as much of it as the session lets count.
-fn residual(job: &Train, parameters: usize, disk: &dyn Disk) -> Result<Vec<f32>, WorkError> {
+/// What earlier deltas lost to rounding, as much of it as the session lets count. Where its file is gone or damaged it is
+/// nothing, and that is said.
+fn residual(job: &Train, parameters: usize, disk: &dyn Disk) -> Result<(Vec<f32>, Option<String>), WorkError> {
     let scale = job.residual_scale as f32;
     if job.residual_file.is_empty() || scale == 0.0 {
-        return Ok(vec![0.0; parameters]);
+        return Ok((vec![0.0; parameters], None));
     }
-    let mut residual = files::read_residual(disk, &job.residual_file, parameters)?;
+    let mut residual = match files::read_residual(disk, &job.residual_file, parameters) {
+        Ok(residual) => residual,
+        Err(e @ (FileError::Missing(_) | FileError::Damaged(_))) => {
+            let lost = format!("what earlier deltas lost to rounding is forgotten: {e}");
+            return Ok((vec![0.0; parameters], Some(lost)));
+        }
+        Err(e) => return Err(e.into()),
+    };
     if scale != 1.0 {
         residual.iter_mut().for_each(|r| *r *= scale);
     }
-    Ok(residual)
+    Ok((residual, None))
 }
 
 fn range(slice: &Slice) -> std::ops::Range<usize> {

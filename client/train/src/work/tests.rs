@@ -118,6 +118,30 @@ fn a_lease_goes_on_from_its_checkpoint_as_if_never_interrupted() {
     assert_eq!((other.steps, other.delta_file.as_str()), (0, ""));
 }
 
+/// A cleaner was at work: what grows again is done without, and that is said.
+#[test]
+fn state_that_is_gone_or_damaged_is_done_without() {
+    let (_folder, disk, job, _) = scene();
+    let job = Train { checkpoint_ms: 60_000, residual_scale: 1.0, ..job };
+    let trained = train(&disk, &job, false).unwrap();
+    let base = Base { keyframe_file: String::new(), weights_file: trained.weights_file, ..job.base.clone().unwrap() };
+    let next = |residual_file: &str, optimizer_file: &str| {
+        let (residual_file, optimizer_file) = (residual_file.to_owned(), optimizer_file.to_owned());
+        train(&disk, &Train { lease_id: 8, base: Some(base.clone()), residual_file, optimizer_file, ..job.clone() }, false)
+            .unwrap()
+    };
+    let fresh = next("", "");
+    assert!(fresh.lost.is_empty());
+    disk.write("work/damaged", b"not what was written").unwrap();
+    for file in ["work/none", "work/damaged"] {
+        let without = next(file, file);
+        assert_eq!(without.delta_hash, fresh.delta_hash, "as if there had been none");
+        assert!(without.lost.len() == 2 && without.lost.iter().all(|lost| lost.contains(file)), "{:?}", without.lost);
+    }
+    let kept = next(&trained.residual_file, &trained.optimizer_file);
+    assert!(kept.lost.is_empty() && kept.delta_hash != fresh.delta_hash);
+}
+
 /// A second lease behind the first, from weights that others have moved meanwhile.
 fn next_lease(disk: &FolderDisk, model: &ModelSpec, first: &Train, trained: &Trained) -> Train {
     let mut weights = Weights::start(model, &model.draw_all(1));

@@ -27,6 +27,8 @@ use tokio::task::JoinSet;
 
 /// Who tells how long nobody used the computer.
 pub const IDLE_SOURCES: &[&str] = &[answers::NAME];
+/// Here the source above sees everybody who is at the computer.
+pub const OTHERS_SOURCES: &[&str] = &[];
 /// Who tells of mains and battery.
 pub const POWER_SOURCES: &[&str] = &[answers::NAME];
 /// Who tells what the network costs.

@@ -22,19 +22,32 @@ const SESSIONS_MAX: usize = 64;
 /// Sessions are asked this often besides when they say that they changed.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 
-/// Asks logind until it fails; returns why.
-pub async fn idle(places: Places, post: Post<Input>) -> String {
-    watch(&places, &post).await.err().unwrap_or_else(bus::gone)
+/// Whose sessions are looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Everybodys,
+    /// Those of other users: this user's own have better sources.
+    Others,
 }
 
-async fn watch(places: &Places, post: &Post<Input>) -> Result<(), String> {
+/// Asks logind until it fails; returns why.
+pub async fn idle(places: Places, post: Post<Input>) -> String {
+    watch(&places, &post, Whose::Everybodys).await.err().unwrap_or_else(bus::gone)
+}
+
+/// Asks logind of other users' sessions, and looks at all terminals, until that fails; returns why.
+pub async fn others(places: Places, post: Post<Input>) -> String {
+    watch(&places, &post, Whose::Others).await.err().unwrap_or_else(bus::gone)
+}
+
+async fn watch(places: &Places, post: &Post<Input>, whose: Whose) -> Result<(), String> {
     let bus = bus::connect(&places.system_bus).await?;
     let manager = bus::proxy(&bus, NAME, "/org/freedesktop/login1", "org.freedesktop.login1.Manager").await?;
     let mut owner = bus::within(manager.receive_owner_changed()).await?;
     let mut changes = bus::within(property_changes(&bus)).await?;
     let mut terminals = Terminals::new(&places.root);
     let mut locked = HashMap::new();
-    let mut graphical = sessions(&bus, &manager, &mut locked).await?;
+    let mut graphical = sessions(&bus, &manager, &mut locked, whose).await?;
     let mut asked = clock::mono_now();
     loop {
         let typed = terminals.look().map_err(|e| format!("the terminals cannot be read ({e})"))?;
@@ -45,7 +58,7 @@ async fn watch(places: &Places, post: &Post<Input>) -> Result<(), String> {
             owner = owner.next() => if matches!(owner, Some(Some(_))) { true } else { return Err("it went away".into()) },
         };
         if ask {
-            graphical = sessions(&bus, &manager, &mut locked).await?;
+            graphical = sessions(&bus, &manager, &mut locked, whose).await?;
             asked = clock::mono_now();
         }
     }
@@ -76,10 +89,15 @@ async fn sessions(
     bus: &Connection,
     manager: &Proxy<'_>,
     locked: &mut HashMap<String, Mono>,
+    whose: Whose,
 ) -> Result<Vec<Reading<Input>>, String> {
     let all: Vec<(String, u32, String, String, OwnedObjectPath)> = bus::call(manager, "ListSessions", &()).await?;
     let mut seen = vec![];
-    for (id, _, _, _, path) in all.into_iter().take(SESSIONS_MAX) {
+    let own = rustix::process::geteuid().as_raw();
+    for (id, user, _, _, path) in all.into_iter().take(SESSIONS_MAX) {
+        if whose == Whose::Others && user == own {
+            continue;
+        }
         let session = bus::proxy(bus, NAME, path.as_str(), "org.freedesktop.login1.Session").await?;
         // A session may end between two questions.
         let (Ok(class), Ok(kind), Ok(state)) = (
@@ -89,7 +107,9 @@ async fn sessions(
         ) else {
             continue;
         };
-        if class != "user" || !["wayland", "x11", "mir"].contains(&kind.as_str()) || state == "closing" {
+        // Nobody can type in a session that is switched away from.
+        let is_in_view = state != "online" || whose == Whose::Everybodys;
+        if !is_in_view || class != "user" || !["wayland", "x11", "mir"].contains(&kind.as_str()) || state == "closing" {
             continue;
         }
         let says_idle = bus::within(session.get_property::<bool>("IdleHint")).await.unwrap_or(false);

@@ -23,6 +23,8 @@ use tokio::task::JoinSet;
 /// Who tells how long nobody used the computer. X11 is asked before the screen saver of freedesktop.org, since it tells of
 /// the first input by itself.
 pub const IDLE_SOURCES: &[&str] = &["Wayland", "Mutter", "X11", "the screen saver", "logind", "the terminals"];
+/// Who tells of those whom the source above does not see: at terminals, over the network, and in other sessions.
+pub const OTHERS_SOURCES: &[&str] = &["logind", "the terminals"];
 /// Who tells of mains and battery.
 pub const POWER_SOURCES: &[&str] = &["UPower", "/sys/class/power_supply"];
 /// Who tells what the network costs.
@@ -50,6 +52,10 @@ pub fn start(places: &Places, board: &Arc<Board>, tasks: &mut JoinSet<()>) {
     source!(idle, 4, |post| logind::idle(p.clone(), post));
     let p = places.clone();
     source!(idle, 5, |post| terminals::idle(p.clone(), post));
+    let p = places.clone();
+    source!(others, 0, |post| logind::others(p.clone(), post));
+    let p = places.clone();
+    source!(others, 1, |post| terminals::others(p.clone(), post));
 
     let s = system.clone();
     source!(power, 0, |post| power::upower(s.clone(), post));

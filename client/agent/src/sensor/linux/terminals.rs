@@ -43,6 +43,18 @@ pub async fn idle(places: Places, post: Post<Input>) -> String {
     }
 }
 
+/// What is typed at any of them, whatever else there is: a second person has a terminal of their own.
+pub async fn others(places: Places, post: Post<Input>) -> String {
+    let mut terminals = Terminals::new(&places.root);
+    loop {
+        match terminals.look() {
+            Ok(last) => post.says_for(Reading::Known(last), FRESH),
+            Err(e) => return format!("the terminals cannot be read ({e})"),
+        }
+        terminals.wait().await;
+    }
+}
+
 /// What is known of all terminals.
 pub struct Terminals {
     dev: PathBuf,

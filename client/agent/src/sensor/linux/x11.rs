@@ -21,9 +21,10 @@ use x11rb::{
     connection::{Connection, RequestConnection},
     protocol::{
         Event,
+        randr::{self, ConnectionExt as _},
         screensaver::ConnectionExt as _,
         sync::{self, ConnectionExt as _},
-        xproto::{Atom, AtomEnum, ChangeWindowAttributesAux, ConnectionExt as _, EventMask, MapState, Window},
+        xproto::{Atom, AtomEnum, ChangeWindowAttributesAux, ConnectionExt as _, EventMask, MapState, Window, WindowClass},
     },
     rust_connection::RustConnection,
 };
@@ -36,6 +37,8 @@ const FRESH: Duration = Duration::from_secs(20);
 const ALARM_MS: u32 = 500;
 /// Windows are not looked at more often than this.
 const BREATHER: Duration = Duration::from_millis(100);
+/// Most monitors that are looked at.
+const MONITORS_MAX: usize = 32;
 /// Most windows that are looked at.
 const WINDOWS_MAX: u32 = 256;
 
@@ -202,38 +205,100 @@ impl Display {
         Ok(())
     }
 
-    /// Whether the window manager shows any window full screen on the desktop in view.
+    /// Whether the window manager shows any window full screen on the desktop in view, or one without a frame covers a monitor
+    /// all the same, as games do that are said to be borderless.
     fn covered(&self, atoms: &Atoms) -> Result<bool, Failure> {
         let in_view = self.property(self.root, atoms.current_desktop, 1)?.first().copied();
+        let monitors = self.monitors()?;
         for window in self.property(self.root, atoms.clients, WINDOWS_MAX)? {
             // Windows come and go between two questions.
             let Ok(states) = self.property(window, atoms.state, 32) else { continue };
-            if !states.contains(&atoms.full_screen) || states.contains(&atoms.hidden) {
-                continue;
-            }
             let desktop = self.property(window, atoms.desktop, 1).unwrap_or_default().first().copied();
             // The last number means all desktops.
-            if desktop.is_none() || desktop == Some(u32::MAX) || desktop == in_view {
+            let is_in_view = desktop.is_none() || desktop == Some(u32::MAX) || desktop == in_view;
+            if !is_in_view || states.contains(&atoms.hidden) {
+                continue;
+            }
+            if states.contains(&atoms.full_screen) || self.is_borderless(window, &states, atoms, &monitors) {
+                return Ok(true);
+            }
+        }
+        self.covered_beside_manager(atoms, &monitors)
+    }
+
+    /// Whether a managed window covers a monitor without being said to be full screen. One that is maximized may do so where
+    /// there is no panel, and the desktop itself does.
+    fn is_borderless(&self, window: Window, states: &[Atom], atoms: &Atoms, monitors: &[Place]) -> bool {
+        let is_maximized = states.contains(&atoms.maximized_vertically) && states.contains(&atoms.maximized_horizontally);
+        let attributes = || self.connection.get_window_attributes(window).ok()?.reply().ok();
+        !is_maximized
+            && self.place(window).is_some_and(|at| at.covers_any(monitors))
+            && attributes().is_some_and(|window| window.map_state == MapState::VIEWABLE)
+            && !self.is_furniture(window, atoms)
+    }
+
+    /// Whether it is the desktop, or a panel.
+    fn is_furniture(&self, window: Window, atoms: &Atoms) -> bool {
+        let kinds = self.property(window, atoms.kind, 8).unwrap_or_default();
+        kinds.contains(&atoms.kind_desktop) || kinds.contains(&atoms.kind_dock)
+    }
+
+    /// Whether a window that the window manager was told to leave alone covers a monitor. A locked screen is no film.
+    fn covered_beside_manager(&self, atoms: &Atoms, monitors: &[Place]) -> Result<bool, Failure> {
+        let windows = self.connection.query_tree(self.root)?.reply()?.children;
+        for window in windows.into_iter().rev().take(WINDOWS_MAX as usize) {
+            let Ok(attributes) = self.connection.get_window_attributes(window)?.reply() else { continue };
+            let counts = attributes.override_redirect
+                && attributes.map_state == MapState::VIEWABLE
+                && attributes.class == WindowClass::INPUT_OUTPUT;
+            if counts
+                && self.place(window).is_some_and(|at| at.covers_any(monitors))
+                && !self.is_furniture(window, atoms)
+                && !self.is_guard(window)
+            {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// Where no window manager tells: whether a window is as large as the screen.
-    fn covered_without_manager(&self) -> Result<bool, Failure> {
+    /// Whether a window locks the screen, or is a window manager's own.
+    fn is_guard(&self, window: Window) -> bool {
+        let text = |property: AtomEnum| {
+            let reply = self.connection.get_property(false, window, property, AtomEnum::ANY, 0, 64).ok()?.reply().ok()?;
+            Some(String::from_utf8_lossy(&reply.value).to_lowercase())
+        };
+        let names = [AtomEnum::WM_CLASS, AtomEnum::WM_NAME].into_iter().filter_map(text).collect::<String>();
+        ["lock", "saver", "guard"].iter().any(|word| names.contains(word))
+    }
+
+    /// Where a window is on the screen, whatever frames it is in.
+    fn place(&self, window: Window) -> Option<Place> {
+        let size = self.connection.get_geometry(window).ok()?.reply().ok()?;
+        let at = self.connection.translate_coordinates(window, self.root, 0, 0).ok()?.reply().ok()?;
+        Some(Place::new(at.dst_x, at.dst_y, size.width, size.height))
+    }
+
+    /// The monitors that there are; where the server does not say, the whole screen.
+    fn monitors(&self) -> Result<Vec<Place>, Failure> {
+        if self.connection.extension_information(randr::X11_EXTENSION_NAME)?.is_some()
+            && let Ok(reply) = self.connection.randr_get_monitors(self.root, true)?.reply()
+            && !reply.monitors.is_empty()
+        {
+            let monitors = reply.monitors.iter().take(MONITORS_MAX);
+            return Ok(monitors.map(|m| Place::new(m.x, m.y, m.width, m.height)).collect());
+        }
         let screen = self.connection.get_geometry(self.root)?.reply()?;
+        Ok(vec![Place::new(0, 0, screen.width, screen.height)])
+    }
+
+    /// Where no window manager tells: whether a window covers a monitor.
+    fn covered_without_manager(&self) -> Result<bool, Failure> {
+        let monitors = self.monitors()?;
         let windows = self.connection.query_tree(self.root)?.reply()?.children;
         for window in windows.into_iter().rev().take(WINDOWS_MAX as usize) {
-            let (attributes, geometry) =
-                (self.connection.get_window_attributes(window)?.reply(), self.connection.get_geometry(window)?.reply());
-            let (Ok(attributes), Ok(at)) = (attributes, geometry) else { continue };
-            if attributes.map_state == MapState::VIEWABLE
-                && at.x <= 0
-                && at.y <= 0
-                && i32::from(at.x) + i32::from(at.width) >= i32::from(screen.width)
-                && i32::from(at.y) + i32::from(at.height) >= i32::from(screen.height)
-            {
+            let Ok(attributes) = self.connection.get_window_attributes(window)?.reply() else { continue };
+            if attributes.map_state == MapState::VIEWABLE && self.place(window).is_some_and(|at| at.covers_any(&monitors)) {
                 return Ok(true);
             }
         }
@@ -247,6 +312,30 @@ impl Display {
     }
 }
 
+/// A rectangle of the screen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    left: i32,
+    top: i32,
+    right: i32,
+    bottom: i32,
+}
+
+impl Place {
+    fn new(x: i16, y: i16, width: u16, height: u16) -> Self {
+        let (left, top) = (i32::from(x), i32::from(y));
+        Place { left, top, right: left + i32::from(width), bottom: top + i32::from(height) }
+    }
+
+    fn covers_any(self, others: &[Place]) -> bool {
+        let covers = |other: &Place| {
+            let Place { left, top, right, bottom } = *other;
+            right > left && self.left <= left && self.top <= top && self.right >= right && self.bottom >= bottom
+        };
+        others.iter().any(covers)
+    }
+}
+
 /// The names of the properties and states that window managers use.
 struct Atoms {
     manager: Atom,
@@ -257,6 +346,11 @@ struct Atoms {
     state: Atom,
     full_screen: Atom,
     hidden: Atom,
+    maximized_vertically: Atom,
+    maximized_horizontally: Atom,
+    kind: Atom,
+    kind_desktop: Atom,
+    kind_dock: Atom,
 }
 
 impl Atoms {
@@ -271,11 +365,31 @@ impl Atoms {
             state: atom("_NET_WM_STATE")?,
             full_screen: atom("_NET_WM_STATE_FULLSCREEN")?,
             hidden: atom("_NET_WM_STATE_HIDDEN")?,
+            maximized_vertically: atom("_NET_WM_STATE_MAXIMIZED_VERT")?,
+            maximized_horizontally: atom("_NET_WM_STATE_MAXIMIZED_HORZ")?,
+            kind: atom("_NET_WM_WINDOW_TYPE")?,
+            kind_desktop: atom("_NET_WM_WINDOW_TYPE_DESKTOP")?,
+            kind_dock: atom("_NET_WM_WINDOW_TYPE_DOCK")?,
         })
     }
 
     /// Whether a change of this property may cover or free a screen.
     fn tell(&self, property: Atom) -> bool {
         [self.active, self.clients, self.current_desktop, self.desktop, self.state].contains(&property)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_covers_a_monitor_or_it_does_not() {
+        let monitors = [Place::new(0, 0, 1920, 1080), Place::new(1920, 0, 1280, 1024)];
+        let covers = |x, y, width, height| Place::new(x, y, width, height).covers_any(&monitors);
+        assert!(covers(0, 0, 1920, 1080) && covers(1920, 0, 1280, 1024) && covers(-5, -5, 2000, 1100));
+        assert!(!covers(0, 0, 1920, 1050), "a panel is left free");
+        assert!(!covers(960, 0, 1920, 1080), "half of either");
+        assert!(!Place::new(0, 0, 10, 10).covers_any(&[Place::new(0, 0, 0, 0)]), "a monitor that is off");
     }
 }

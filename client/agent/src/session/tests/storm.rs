@@ -115,7 +115,7 @@ impl Storm {
             }
             1 => {
                 self.working = None;
-                let failed = worker::Failed { sentence: "no".into(), base_is_wrong: self.draw(2) == 0, device_failed: false };
+                let failed = worker::Failed { sentence: "no".into(), base_is_wrong: self.draw(2) == 0, ..Default::default() };
                 Event::Worker(from_worker::Body::Failed(failed))
             }
             2 | 3 => {
