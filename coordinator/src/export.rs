@@ -1,5 +1,6 @@
-//! A model as a folder that Hugging Face's `transformers` loads as it is, written and read. What is written needs no
-//! code of ours: config.json, model.safetensors, tokenizer.json, tokenizer_config.json, generation_config.json.
+//! A model as a folder that Hugging Face's `transformers` loads as it is, written. What is written needs no code of ours:
+//! config.json, model.safetensors, tokenizer.json, tokenizer_config.json, generation_config.json. The way back is
+//! `nightjar_shared::model_folder`.
 
 mod config;
 mod target;
@@ -8,7 +9,7 @@ mod tensors;
 use crate::dataset::{ByteVocabularyError, byte_tokenizer};
 use nightjar_shared::{
     mark::{MARK_FILE, MarkError},
-    model_spec::{ModelSpec, ModelSpecError},
+    model_spec::ModelSpec,
 };
 use std::{
     fs::{self, File},
@@ -21,7 +22,7 @@ use target::Target;
 const FILES: [&str; 5] =
     ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
 
-/// A model that cannot be written or read.
+/// A model that cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The target holds something else.
@@ -94,18 +95,7 @@ pub enum ExportError {
         /// As given.
         found: usize,
     },
-    /// config.json describes a model that this version does not train.
-    #[error("{path}: {reason}")]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// The key, what it holds, and what is allowed.
-        reason: String,
-    },
-    /// The config's sizes make no model.
-    #[error(transparent)]
-    Model(#[from] ModelSpecError),
-    /// The weights' file is no safetensors file, or lacks a tensor.
+    /// The weights' file cannot be written.
     #[error("{path}: {reason}")]
     Tensors {
         /// The file.
@@ -170,16 +160,6 @@ pub fn export(folder: &Path, model: &ModelSpec, weights: &[f32], tokenizer: Opti
     let public = fs::metadata(new.join("config.json")).map_err(ExportError::io(&new))?.permissions();
     fs::set_permissions(new.join("model.safetensors"), public).map_err(ExportError::io(&new))?;
     draft.put_in_place()
-}
-
-/// Reads a folder that `transformers` could load: the model's shape and its weights as one flat vector.
-pub fn import(folder: &Path) -> Result<(ModelSpec, Vec<f32>), ExportError> {
-    let path = folder.join("config.json");
-    let json = fs::read(&path).map_err(ExportError::io(&path))?;
-    let model = config::model_of(&json).map_err(|reason| ExportError::Config { path, reason })?;
-    model.validate()?;
-    let weights = tensors::read(folder, &model)?;
-    Ok((model, weights))
 }
 
 fn pretty(value: &serde_json::Value) -> Vec<u8> {

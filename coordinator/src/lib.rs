@@ -12,6 +12,8 @@ pub mod export;
 pub mod identity;
 /// Going through the ledger again, to recover or to verify.
 pub mod replay;
+/// What a lab writes to say what is to be trained.
+pub mod run_file;
 /// Devices in, versions out: sockets, streams, the event loop, the page.
 pub mod server;
 /// What lasts.

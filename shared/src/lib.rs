@@ -12,6 +12,7 @@ pub mod fragment;
 pub mod ids;
 pub mod invite;
 pub mod mark;
+pub mod model_folder;
 pub mod model_spec;
 pub mod rng;
 pub mod run_spec;

@@ -86,13 +86,48 @@ pub enum ModelSpecError {
         allowed: &'static str,
     },
     /// A size must divide another.
-    #[error("model.{whole} must be a multiple of model.{part}")]
+    #[error("model.{whole} must be a multiple of model.{part}; {whole_is} is no multiple of {part_is}")]
     NotDivisible {
         /// The key that must be the multiple.
         whole: &'static str,
+        /// What it holds.
+        whole_is: u32,
         /// The key that must divide it.
         part: &'static str,
+        /// What it holds.
+        part_is: u32,
     },
+    /// A rotary embedding turns pairs of a head's numbers.
+    #[error(
+        "the head size, model.hidden_size / model.num_attention_heads, is {hidden} / {heads} = {size}, which is odd; it must be even"
+    )]
+    OddHead {
+        /// `hidden_size`.
+        hidden: u32,
+        /// `num_attention_heads`.
+        heads: u32,
+        /// The one by the other.
+        size: usize,
+    },
+    /// A number that must be above zero.
+    #[error("model.{key} is {value}; allowed is a number above 0")]
+    NotPositive {
+        /// The key in the `[model]` section.
+        key: &'static str,
+        /// What it holds.
+        value: f64,
+    },
+}
+
+impl ModelSpecError {
+    /// The key that it is about, where it is about one.
+    pub fn key(&self) -> Option<&'static str> {
+        match self {
+            ModelSpecError::OutOfRange { key, .. } | ModelSpecError::NotPositive { key, .. } => Some(key),
+            ModelSpecError::NotDivisible { whole, .. } => Some(whole),
+            ModelSpecError::OddHead { .. } => Some("hidden_size"),
+        }
+    }
 }
 
 /// What the program, Burn and a driver take before there is a model.
@@ -145,41 +180,58 @@ impl ModelSpec {
 
     /// Refuses what no model can be built from.
     pub fn validate(&self) -> Result<(), ModelSpecError> {
-        let sized = [
-            ("vocab_size", self.vocab_size, 1 << 20, "1 to 1048576"),
-            ("hidden_size", self.hidden_size, 1 << 16, "1 to 65536"),
-            ("intermediate_size", self.intermediate_size, 1 << 18, "1 to 262144"),
-            ("num_hidden_layers", self.num_hidden_layers, 512, "1 to 512"),
-            ("num_attention_heads", self.num_attention_heads, 1024, "1 to 1024"),
-            ("num_key_value_heads", self.num_key_value_heads, 1024, "1 to 1024"),
-            ("max_position_embeddings", self.max_position_embeddings, 1 << 20, "1 to 1048576"),
+        let sizes = [
+            self.vocab_size,
+            self.hidden_size,
+            self.intermediate_size,
+            self.num_hidden_layers,
+            self.num_attention_heads,
+            self.num_key_value_heads,
+            self.max_position_embeddings,
         ];
-        for (key, value, most, allowed) in sized {
+        for ((key, most, allowed), value) in Self::SIZES.into_iter().zip(sizes) {
             if value == 0 || value > most {
                 return Err(ModelSpecError::OutOfRange { key, value: u64::from(value), allowed });
             }
         }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
-            return Err(ModelSpecError::NotDivisible { whole: "hidden_size", part: "num_attention_heads" });
+            return Err(ModelSpecError::NotDivisible {
+                whole: "hidden_size",
+                whole_is: self.hidden_size,
+                part: "num_attention_heads",
+                part_is: self.num_attention_heads,
+            });
         }
         if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
-            return Err(ModelSpecError::NotDivisible { whole: "num_attention_heads", part: "num_key_value_heads" });
+            return Err(ModelSpecError::NotDivisible {
+                whole: "num_attention_heads",
+                whole_is: self.num_attention_heads,
+                part: "num_key_value_heads",
+                part_is: self.num_key_value_heads,
+            });
         }
         if !self.head_size().is_multiple_of(2) {
-            let value = self.head_size() as u64;
-            return Err(ModelSpecError::OutOfRange {
-                key: "head size (hidden_size / num_attention_heads)",
-                value,
-                allowed: "an even number",
-            });
+            let (hidden, heads, size) = (self.hidden_size, self.num_attention_heads, self.head_size());
+            return Err(ModelSpecError::OddHead { hidden, heads, size });
         }
         for (key, value) in [("rope_theta", self.rope_theta), ("rms_norm_eps", self.rms_norm_eps)] {
             if !(value.is_finite() && value > 0.0) {
-                return Err(ModelSpecError::OutOfRange { key, value: 0, allowed: "a positive number" });
+                return Err(ModelSpecError::NotPositive { key, value });
             }
         }
         Ok(())
     }
+
+    /// What each number of the `[model]` section may be: its key, the most, and the same in words. The least is 1.
+    pub const SIZES: [(&str, u32, &str); 7] = [
+        ("vocab_size", 1 << 20, "1 to 1048576"),
+        ("hidden_size", 1 << 16, "1 to 65536"),
+        ("intermediate_size", 1 << 18, "1 to 262144"),
+        ("num_hidden_layers", 512, "1 to 512"),
+        ("num_attention_heads", 1024, "1 to 1024"),
+        ("num_key_value_heads", 1024, "1 to 1024"),
+        ("max_position_embeddings", 1 << 20, "1 to 1048576"),
+    ];
 
     /// All tensors, in flat order.
     pub fn tensors(&self) -> Vec<TensorSpec> {
@@ -342,7 +394,13 @@ mod tests {
         let bad = ModelSpec { num_attention_heads: 3, ..ModelSpec::tiny() };
         assert!(bad.validate().unwrap_err().to_string().contains("model.hidden_size must be a multiple"));
         assert!(ModelSpec { vocab_size: 0, ..ModelSpec::tiny() }.validate().is_err());
+        let refusal = |spec: ModelSpec| spec.validate().unwrap_err().to_string();
+        assert_eq!(
+            refusal(ModelSpec { rope_theta: -2.0, ..ModelSpec::tiny() }),
+            "model.rope_theta is -2; allowed is a number above 0"
+        );
         assert!(ModelSpec { rope_theta: f64::NAN, ..ModelSpec::tiny() }.validate().is_err());
+        assert!(refusal(ModelSpec { hidden_size: 20, ..ModelSpec::tiny() }).contains("20 / 4 = 5, which is odd"));
         ModelSpec::tiny().validate().unwrap();
     }
 

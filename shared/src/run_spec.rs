@@ -1,10 +1,12 @@
 //! The run spec: what a lab writes in `run.toml`, and what every device is sent. It is data: a device runs only the
 //! kernels in its own binary.
 
+mod change;
 mod lease;
 mod merge;
 mod operator;
 
+pub use change::{Changed, FixedKey};
 pub use lease::{LeaseSpec, Pacing};
 pub use merge::{Average, Correction, MergeRule, MergeSpec, StalenessSpec};
 pub use operator::OperatorSpec;
@@ -231,8 +233,21 @@ pub enum RunSpecError {
         key: &'static str,
     },
     /// A codec that deltas may have, but not updates.
-    #[error("publish.codec is {0:?}; allowed is blocks8, blocks4 or blocks2")]
+    #[error("publish.codec is {}; allowed is blocks8, blocks4 or blocks2", serde_json::to_value(.0).unwrap_or_default())]
     UpdateCodec(CodecId),
+}
+
+impl RunSpecError {
+    /// The section and key that it is about, where it is about one.
+    pub fn key(&self) -> Option<String> {
+        match self {
+            RunSpecError::Model(error) => error.key().map(|key| format!("model.{key}")),
+            RunSpecError::OutOfRange { key, .. } | RunSpecError::TextLength { key, .. } | RunSpecError::TextControl { key } => {
+                Some((*key).to_owned())
+            }
+            RunSpecError::UpdateCodec(_) => Some("publish.codec".to_owned()),
+        }
+    }
 }
 
 impl RunSpec {
@@ -240,12 +255,54 @@ impl RunSpec {
     pub fn validate(&self) -> Result<(), RunSpecError> {
         self.model.validate()?;
         self.validate_texts()?;
+        for (key, value, least, most, allowed) in self.ranges() {
+            if !(least..=most).contains(&value) {
+                return Err(RunSpecError::OutOfRange { key, value, allowed });
+            }
+        }
+        if !update::is_known(self.publish.codec) {
+            return Err(RunSpecError::UpdateCodec(self.publish.codec));
+        }
+        self.merge.validate()
+    }
+
+    /// What a number may be, in words.
+    pub fn allowed(key: &str) -> Option<&'static str> {
+        let any = RunSpec {
+            name: String::new(),
+            description: String::new(),
+            operator: None,
+            seed: defaults::seed(),
+            token_budget: 1,
+            model: ModelSpec::tiny(),
+            inner: InnerSpec::default(),
+            lease: LeaseSpec::default(),
+            delta: DeltaSpec::default(),
+            merge: MergeSpec::default(),
+            publish: PublishSpec::default(),
+            evaluate: EvaluateSpec::default(),
+        };
+        let of_model = |key: &str| ModelSpec::SIZES.iter().find(|(size, ..)| *size == key).map(|(_, _, allowed)| *allowed);
+        match key.strip_prefix("model.") {
+            Some(key) => of_model(key),
+            None => any.ranges().find(|range| range.0 == key).map(|range| range.4),
+        }
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = Range> {
         let i = &self.inner;
         let ranges = [
-            ("token_budget", self.token_budget as f64, 1.0, 1e18, "at least 1"),
+            ("seed", self.seed as f64, 0.0, f64::MAX, "0 or more, below 2^64"),
+            ("token_budget", self.token_budget as f64, 1.0, 1e18, "at least 1, and at most 10^18"),
             ("inner.batch_samples", f64::from(i.batch_samples), 1.0, 65536.0, "1 to 65536"),
-            ("inner.learning_rate", i.learning_rate, 0.0, 10.0, "0 to 10"),
-            ("inner.warmup", i.warmup, 0.0, 0.99, "0 to 0.99"),
+            (
+                "inner.learning_rate",
+                i.learning_rate,
+                f64::MIN_POSITIVE,
+                10.0,
+                "above 0, at most 10: at 0 nothing would be learnt",
+            ),
+            ("inner.warmup", i.warmup, 0.0, 0.99, "a share of the token budget, 0 to 0.99"),
             ("inner.floor", i.floor, 0.0, 1.0, "0 to 1"),
             ("inner.beta1", i.beta1, 0.0, 0.999_999, "0 to 0.999999"),
             ("inner.beta2", i.beta2, 0.0, 0.999_999, "0 to 0.999999"),
@@ -258,15 +315,7 @@ impl RunSpec {
             ("evaluate.every", self.evaluate.every as f64, 1.0, 1e6, "1 to 1000000"),
             ("evaluate.samples", f64::from(self.evaluate.samples), 1.0, 1e6, "1 to 1000000"),
         ];
-        for (key, value, least, most, allowed) in ranges.into_iter().chain(self.lease.ranges()).chain(self.merge.ranges()) {
-            if !(least..=most).contains(&value) {
-                return Err(RunSpecError::OutOfRange { key, value, allowed });
-            }
-        }
-        if !update::is_known(self.publish.codec) {
-            return Err(RunSpecError::UpdateCodec(self.publish.codec));
-        }
-        self.merge.validate()
+        ranges.into_iter().chain(self.lease.ranges()).chain(self.merge.ranges())
     }
 
     /// Deltas that make a version.

@@ -4,7 +4,9 @@ use super::format::Format;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_agent::preferences;
-use nightjar_train::{DeviceSettings, OpenDevice, Sampling, TextStream, end_of_text, generate, load_folder, open_device};
+use nightjar_train::{
+    DeviceSettings, Folder, OpenDevice, Sampling, TextStream, end_of_text, generate, load_folder, open_device,
+};
 use std::{
     io::{self, Write},
     path::PathBuf,
@@ -80,9 +82,15 @@ pub(super) fn in_worker(format: Format) -> Result<ExitCode> {
     }
 }
 
+/// Says on stderr what of a folder is not used, or was supposed: what is printed stays the answer alone.
+fn say_notes(folder: &Folder) {
+    folder.notes().iter().for_each(|note| eprintln!("note: {note}"));
+}
+
 pub(super) fn sample(args: &Sample, format: Format) -> Result<ExitCode> {
     let compute = args.compute.open()?;
     let folder = load_folder(&args.folder)?;
+    say_notes(&folder);
     let model = folder.model(&compute.device)?;
     let prompt = folder.vocabulary.encode(&args.prompt)?;
     let sampling = Sampling { temperature: args.temperature, seed: args.seed, ..Sampling::default() };
@@ -117,6 +125,7 @@ fn show(text: &str) -> bool {
 pub(super) fn eval(args: &Eval, format: Format) -> Result<ExitCode> {
     let compute = args.compute.open()?;
     let folder = load_folder(&args.folder)?;
+    say_notes(&folder);
     let model = folder.model(&compute.device)?;
     let Some(text) = &args.text else {
         let logits = model.logits(&args.logits, args.logits.len())?;

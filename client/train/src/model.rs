@@ -8,7 +8,10 @@ use crate::{
 use burn::tensor::{Device, FloatDType, Tensor};
 use nightjar_shaders::op::{self, Heads, Saved, Tables};
 use nightjar_shared::model_spec::{ModelSpec, ModelSpecError};
-use std::sync::{Arc, Mutex};
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex},
+};
 
 /// Why a model cannot be built or run.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +119,19 @@ impl Model {
         spec.validate()?;
         let device = device.clone().without_autodiff();
         let weights = Weights::from_flat(spec, flat, &device)?;
+        Ok(Model { spec: spec.clone(), device, weights, tables: Mutex::new(None) })
+    }
+
+    /// Builds a model from parts of its flat vector, which `values` is asked for front to back, so that never a second whole
+    /// model is held.
+    pub fn from_blocks<E: From<ModelError>>(
+        spec: &ModelSpec,
+        device: &Device,
+        values: impl FnMut(Range<usize>) -> Result<Vec<f32>, E>,
+    ) -> Result<Self, E> {
+        spec.validate().map_err(ModelError::Spec)?;
+        let device = device.clone().without_autodiff();
+        let weights = Weights::from_blocks(spec, &device, values)?;
         Ok(Model { spec: spec.clone(), device, weights, tables: Mutex::new(None) })
     }
 

@@ -8,6 +8,7 @@
 use burn::tensor::{Device, FloatDType, Tensor, TensorData, Transaction};
 use nightjar_shaders::op;
 use nightjar_shared::model_spec::ModelSpec;
+use std::ops::Range;
 
 /// What the blocks of one decoder layer are, by position.
 pub(crate) const LAYER_BLOCKS: usize = 6;
@@ -80,13 +81,22 @@ impl Weights {
         if flat.len() != want {
             return Err(WeightsError::WrongLength { want, got: flat.len() });
         }
-        let mut rest = flat;
-        let upload = |b: Block| {
-            let (values, after) = rest.split_at(b.shape[0] * b.shape[1]);
-            rest = after;
-            Tensor::from_data(TensorData::new(values.to_vec(), b.shape), device)
-        };
-        Ok(Weights { blocks: blocks(spec).into_iter().map(upload).collect() })
+        Self::from_blocks(spec, device, |range| Ok(flat[range].to_vec()))
+    }
+
+    /// Uploads a block at a time. `values` gives a part of the flat vector, as long as the range says.
+    pub fn from_blocks<E>(
+        spec: &ModelSpec,
+        device: &Device,
+        mut values: impl FnMut(Range<usize>) -> Result<Vec<f32>, E>,
+    ) -> Result<Self, E> {
+        let (mut list, mut at) = (vec![], 0);
+        for block in blocks(spec) {
+            let from = at;
+            at += block.shape[0] * block.shape[1];
+            list.push(Tensor::from_data(TensorData::new(values(from..at)?, block.shape), device));
+        }
+        Ok(Weights { blocks: list })
     }
 
     /// All values in flat order, read from the device in one transaction.

@@ -1,44 +1,69 @@
-//! `run.toml`: read, and refused with the place and what is allowed there.
+//! `run.toml` and `--init`: read for `serve`, and refused with the place and what is allowed there.
 
 use super::Failure;
-use nightjar_coordinator::export;
-use nightjar_shared::{model_spec::ModelSpec, run_spec::RunSpec};
-use std::{fs, io, path::Path};
+use nightjar_coordinator::run_file::{self, RunFile};
+use nightjar_shared::{model_folder::ModelFolder, model_spec::ModelSpec};
+use std::{fs, io, io::Read, path::Path};
+
+/// Longest run file that is read, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Reads and checks a run spec.
-pub fn read(path: &Path) -> Result<RunSpec, Failure> {
+pub fn read(path: &Path) -> Result<RunFile, Failure> {
     let file = path.display();
-    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+    if path.is_dir() {
+        return Err(Failure::input(format!("the run file {file} is a folder; name the file in it")));
+    }
+    let mut bytes = vec![];
+    let opened = fs::File::open(path).and_then(|open| open.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
+    opened.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Failure::input(format!(
             "there is no run file {file}; write one: two lines are enough, `nightjar-coordinator serve --help` shows them"
         )),
         _ => Failure::input(format!("the run file {file} cannot be read: {error}")),
     })?;
-    let spec: RunSpec = toml::from_str(&text)
-        .map_err(|error| Failure::input(format!("{file} is no run spec: {}", error.to_string().trim_end())))?;
-    spec.validate().map_err(|error| Failure::input(format!("{file}: {error}")))?;
-    if spec.name.trim().is_empty() {
-        return Err(Failure::input(format!("{file}: name is empty; give the run a name that volunteers will see")));
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(Failure::input(format!("the run file {file} is larger than a mebibyte; name the run.toml")));
     }
-    Ok(spec)
+    run_file::parse(&bytes).map_err(|error| match error.place {
+        Some((line, column)) => Failure::input(format!("{file}:{line}:{column}: {}", error.why)),
+        None => Failure::input(format!("{file}: {}", error.why)),
+    })
+}
+
+/// The weights that a run is to start from, and what is to be said about them.
+pub struct Start {
+    /// As one flat vector.
+    pub weights: Vec<f32>,
+    /// What of the folder is not used, or used otherwise than it says.
+    pub notes: Vec<String>,
 }
 
 /// Reads the weights that a run is to start from; they must be of the run's model.
-pub fn read_start(folder: &Path, model: &ModelSpec) -> Result<Vec<f32>, Failure> {
-    let (found, weights) = export::import(folder).map_err(Failure::input)?;
-    if let Some(difference) = difference(&found, model) {
+pub fn read_start(folder: &Path, model: &ModelSpec) -> Result<Start, Failure> {
+    let mut found = ModelFolder::open(folder).map_err(Failure::input)?;
+    if model.tie_word_embeddings && !found.spec().tie_word_embeddings {
+        // Where config.json ties them and there is another head all the same, the run decides.
+        found.tie_head();
+    }
+    let mut notes = found.notes().to_vec();
+    if let Some(difference) = difference(found.spec(), model) {
         let folder = folder.display();
         return Err(Failure::input(format!("the model in {folder} is not the one in run.toml: {difference}; change [model]")));
     }
-    if weights.iter().any(|w| !w.is_finite()) {
-        return Err(Failure::input(format!("the model in {} holds weights that are no finite numbers", folder.display())));
+    let (longest, context) = (found.spec().max_position_embeddings, model.max_position_embeddings);
+    if longest > context {
+        notes.push(format!("the model was made for contexts of up to {longest} tokens; this run trains contexts of {context}"));
     }
-    Ok(weights)
+    let weights = found.weights().map_err(Failure::input)?;
+    Ok(Start { weights, notes })
 }
 
-/// The first key in which two models differ, in words.
+/// The first key in which two models differ, in words. A run may train shorter contexts than a model was made for.
 fn difference(found: &ModelSpec, wanted: &ModelSpec) -> Option<String> {
-    let (found, wanted) = (serde_json::to_value(found).ok()?, serde_json::to_value(wanted).ok()?);
+    let context = found.max_position_embeddings.min(wanted.max_position_embeddings);
+    let shortened = ModelSpec { max_position_embeddings: context, ..found.clone() };
+    let (found, wanted) = (serde_json::to_value(shortened).ok()?, serde_json::to_value(wanted).ok()?);
     let mut keys = found.as_object()?.iter();
     keys.find_map(|(key, there)| {
         let here = &wanted[key];
@@ -63,15 +88,20 @@ mod tests {
     #[test]
     fn a_mistake_is_shown_where_it_is() {
         let why = refusal("name = \"x\"\ntoken_budget = 10\ntokens = 3\n");
-        assert!(
-            why.contains("line 3, column 1") && why.contains("unknown field `tokens`") && why.contains("token_budget"),
-            "{why}"
-        );
+        assert!(why.contains("run.toml:3:1: tokens is no key of a run file"), "{why}");
         let why = refusal("name = \"x\"\ntoken_budget = \"many\"\n");
-        assert!(why.contains("line 2") && why.contains("u64"), "{why}");
+        assert!(why.contains("run.toml:2:16: token_budget is \"many\"; a whole number is needed"), "{why}");
         let why = refusal("name = \"x\"\ntoken_budget = 10\n[merge]\nmomentum = 2\n");
-        assert!(why.contains("merge.momentum is 2; allowed is 0 to"), "{why}");
+        assert!(why.contains("run.toml:4:12: merge.momentum is 2; allowed is 0 to"), "{why}");
         assert!(refusal("name = \" \"\ntoken_budget = 10\n").contains("name is empty"));
+        assert_eq!(why.lines().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_is_no_run_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let Err(Failure::Input(why)) = read(folder.path()) else { panic!("a folder was read") };
+        assert!(why.contains("is a folder"), "{why}");
     }
 
     #[test]
@@ -79,5 +109,57 @@ mod tests {
         assert_eq!(difference(&ModelSpec::tiny(), &ModelSpec::tiny()), None);
         let words = difference(&ModelSpec::small(), &ModelSpec::tiny()).unwrap();
         assert_eq!(words, "hidden_size is 256 there and 128 here");
+    }
+
+    #[test]
+    fn a_run_may_train_shorter_contexts_than_its_start() {
+        let long = ModelSpec { max_position_embeddings: 8192, ..ModelSpec::tiny() };
+        assert_eq!(difference(&long, &ModelSpec::tiny()), None);
+        assert_eq!(difference(&ModelSpec::tiny(), &long).unwrap(), "max_position_embeddings is 128 there and 8192 here");
+    }
+
+    /// The cases that failed once, as starts of a run; they lie beside the repository.
+    #[test]
+    fn the_cases_that_failed_once() {
+        let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/cases");
+        if !cases.is_dir() {
+            eprintln!("skipped: {} is not there", cases.display());
+            return;
+        }
+        let run = ModelSpec {
+            vocab_size: 512,
+            hidden_size: 64,
+            intermediate_size: 176,
+            num_hidden_layers: 2,
+            num_key_value_heads: 2,
+            max_position_embeddings: 64,
+            tie_word_embeddings: false,
+            ..ModelSpec::tiny()
+        };
+        let tied = ModelSpec { tie_word_embeddings: true, ..run.clone() };
+        let fewer = ModelSpec { num_hidden_layers: 1, ..run.clone() };
+        for (case, model, right) in [
+            ("m-sharded", &run, Ok("")),
+            ("m-longctx", &run, Ok("contexts of up to 8192 tokens; this run trains contexts of 64")),
+            ("m-no-maxpos", &run, Ok("max_position_embeddings = 2048")),
+            ("m-fewer-layers", &fewer, Ok("layer 1 are unused")),
+            ("m-fewer-layers", &run, Err("num_hidden_layers is 1 there and 2 here")),
+            ("m-tied-flag-other-head", &run, Ok("lm_head.weight differs from")),
+            ("m-tied-flag-other-head", &tied, Ok("so lm_head.weight, which differs from model.embed_tokens.weight, is not used")),
+            ("m-nan", &run, Err("not finite")),
+            ("m-rope-params-type-legacy", &run, Err("rope_parameters.type is \"linear\"")),
+            ("m-theta-conflict", &run, Err("rope_parameters.rope_theta is 10000")),
+        ] {
+            match (read_start(&cases.join(case).join("in"), model), right) {
+                (Ok(start), Ok(words)) => {
+                    assert_eq!(start.weights.len(), model.parameters(), "{case}");
+                    assert!(start.notes.join("; ").contains(words), "{case}: {:?}", start.notes);
+                }
+                (Err(Failure::Input(why)), Err(words)) => assert!(why.contains(words), "{case}: {why}"),
+                (Ok(start), Err(_)) => panic!("{case} was not refused: {:?}", start.notes),
+                (Err(_), Ok(_)) => panic!("{case} was refused"),
+                (Err(_), Err(_)) => panic!("{case} was refused as what failed on the way"),
+            }
+        }
     }
 }

@@ -4,6 +4,8 @@ use super::{Failure, init, run_file, say};
 use clap::Args;
 use nightjar_coordinator::{
     dataset::Dataset,
+    engine,
+    run_file::{RunFile, on_dataset},
     server::{Server, Setup, machine::Machine, state::StateFolder},
 };
 use std::{net::SocketAddr, path::PathBuf, pin::pin};
@@ -12,6 +14,11 @@ use std::{net::SocketAddr, path::PathBuf, pin::pin};
 ///
 /// Serves a run to devices until Ctrl-C or SIGTERM. All state is in the state folder: end it in any way and start the same
 /// command again, and the run goes on where it was. Ready when it prints a line that starts with `ready:`.
+///
+/// What a run trains on and how is fixed once it has begun. In run.toml these may be changed before it is started again:
+/// description, [operator], [evaluate], a larger token_budget, and limits (in [lease] wall_s, wall_s_end, wall_s_min,
+/// warm_tokens, calibration_steps, steps_max, deadline_factor, deadline_s_min; in [merge] grace_s, staleness_max,
+/// norm_factor_max).
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -28,7 +35,7 @@ run.toml (name and token_budget are needed; the others show their defaults, and 
   name = \"the Evening School\"
   contact = \"https://school.example\"
 
-  [model]                        # as in a Hugging Face config.json
+  [model]                        # these keys of a Hugging Face config.json, all of them and no others
   vocab_size = 256
   hidden_size = 128
   intermediate_size = 344
@@ -92,13 +99,19 @@ pub struct Serve {
 
 impl Serve {
     pub async fn run(self) -> Result<(), Failure> {
-        let spec = run_file::read(&self.run)?;
+        let RunFile { spec, mut notes } = run_file::read(&self.run)?;
         let is_new = !StateFolder::has_ledger(&self.state);
         Machine::look(&self.state).can_serve(&spec, is_new).map_err(Failure::input)?;
         let dataset = Dataset::open(&self.data).map_err(Failure::input)?;
+        engine::check(&spec, dataset.manifest()).map_err(Failure::input)?;
+        notes.extend(on_dataset(&spec, dataset.manifest()));
         let start = self.init.as_ref().map(|folder| run_file::read_start(folder, &spec.model)).transpose()?;
         let is_told_to_start = start.is_some();
         let unknown = self.init.as_ref().map(|folder| init::check_tokenizer(folder, &dataset)).transpose()?.flatten();
+        let start = start.map(|start| {
+            notes.extend(start.notes);
+            start.weights
+        });
         let rounded = start.as_deref().and_then(init::rounding);
         let (name, parameters, manifest) = (spec.name.clone(), spec.model.parameters(), dataset.manifest());
         let data = format!("{} samples in {} shards", manifest.train_samples(), manifest.train.len());
@@ -121,6 +134,9 @@ impl Serve {
         say(&format!("devices   {address} (UDP); invite them with:"));
         say(&format!("          nightjar-coordinator invite --state {} --address HOST:{}", self.state.display(), address.port()));
         say(&format!("page      http://{page}/"));
+        for note in notes.iter().chain(server.changes()) {
+            say(&format!("note      {note}"));
+        }
         if is_told_to_start && !server.is_new() {
             say("note      the run has begun already, so --init is not used");
         } else {

@@ -1,6 +1,7 @@
 //! The layout that other tools read, and the way back.
 
 use super::*;
+use nightjar_shared::model_folder::ModelFolder;
 use safetensors::{Dtype, SafeTensors};
 use tokenizers::Tokenizer;
 
@@ -48,7 +49,8 @@ fn what_is_exported_is_imported() {
         let model = ModelSpec { tie_word_embeddings, rope_theta: 5e5, ..model() };
         let weights = model.draw_all(3);
         export(&target, &model, &weights, None).unwrap();
-        assert_eq!(import(&target).unwrap(), (model, weights));
+        let read = ModelFolder::open(&target).unwrap();
+        assert_eq!((read.spec(), read.weights().unwrap(), read.notes()), (&model, weights, [].as_slice()));
     }
     let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, ["model"], "something was left beside the export");
@@ -247,56 +249,4 @@ fn a_folder_that_one_stands_in_is_not_replaced() {
     assert!(import(&deep).is_ok());
     fs::create_dir(place.path().join("empty")).unwrap();
     exported(&place.path().join("./empty/"));
-}
-
-#[test]
-fn narrow_and_divided_weights_are_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let target = folder.path().join("model");
-    let weights = model().draw_all(3);
-    export(&target, &model(), &weights, None).unwrap();
-    // As bf16, in two files with an index.
-    let narrow = |w: &f32| f32::from_bits(w.to_bits() & 0xFFFF_0000);
-    let tensors = model().tensors();
-    let mut weight_map = serde_json::Map::new();
-    for (file, half) in ["one.safetensors", "two.safetensors"].into_iter().zip(tensors.chunks(tensors.len() / 2)) {
-        let bytes: Vec<Vec<u8>> = half
-            .iter()
-            .map(|t| weights[t.range()].iter().flat_map(|w| ((w.to_bits() >> 16) as u16).to_le_bytes()).collect())
-            .collect();
-        let views = half.iter().zip(&bytes).map(|(t, bytes)| {
-            (t.name.clone(), safetensors::tensor::TensorView::new(Dtype::BF16, t.shape.clone(), bytes).unwrap())
-        });
-        safetensors::serialize_to_file(views, None, &target.join(file)).unwrap();
-        weight_map.extend(half.iter().map(|t| (t.name.clone(), file.into())));
-    }
-    fs::remove_file(target.join("model.safetensors")).unwrap();
-    fs::write(target.join("model.safetensors.index.json"), serde_json::json!({"weight_map": weight_map}).to_string()).unwrap();
-    assert_eq!(import(&target).unwrap().1, weights.iter().map(narrow).collect::<Vec<_>>());
-}
-
-#[test]
-fn what_cannot_be_trained_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let target = folder.path().join("model");
-    export(&target, &model(), &model().draw_all(3), None).unwrap();
-    let config = fs::read_to_string(target.join("config.json")).unwrap();
-    let message = |from: &str, to: &str| {
-        assert!(config.contains(from), "{config}");
-        fs::write(target.join("config.json"), config.replace(from, to)).unwrap();
-        import(&target).unwrap_err().to_string()
-    };
-    assert!(message("\"llama\"", "\"gpt2\"").contains("model_type is \"gpt2\"; only \"llama\""));
-    assert!(message("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3").contains("there is no tensor model.layers.2."));
-    assert!(message("\"vocab_size\": 256", "\"vocab_size\": 257").contains("model.embed_tokens.weight has the shape [256, 16]"));
-    assert!(message("\"hidden_size\": 16", "\"hidden_size\": \"x\"").contains("hidden_size is \"x\""));
-    fs::write(target.join("config.json"), &config).unwrap();
-    let file = target.join("model.safetensors");
-    let bytes = fs::read(&file).unwrap();
-    fs::write(&file, &bytes[..bytes.len() - 8]).unwrap();
-    assert!(import(&target).unwrap_err().to_string().contains("cannot be read"));
-    fs::write(&file, [255; 20]).unwrap();
-    assert!(import(&target).unwrap_err().to_string().contains("no safetensors file"));
-    fs::remove_file(&file).unwrap();
-    assert!(import(&target).unwrap_err().to_string().contains("save_pretrained"));
 }

@@ -146,7 +146,7 @@ pub struct Server {
     _lock: StateLock,
 }
 
-/// What a ledger belongs to: the run's name is the hash of its spec and of its data.
+/// What a ledger belongs to: the run's name is the hash of the spec that it begins with and of its data.
 pub fn run_identity(spec: &RunSpec, manifest: &Manifest) -> RunIdentity {
     // Neither can fail: both are plain data.
     let spec_json = serde_json::to_string(spec).unwrap_or_default();
@@ -230,8 +230,14 @@ impl Server {
         let counters = ledger.counters().await?;
 
         let origin = Instant::now();
-        let (engine, first) =
-            Engine::restore(spec.clone(), dataset.manifest().clone(), run.run_id, ledger.generation(), snapshot, Mono::default());
+        let (engine, first) = Engine::restore(
+            spec.clone(),
+            dataset.manifest().clone(),
+            ledger.identity().run_id,
+            ledger.generation(),
+            snapshot,
+            Mono::default(),
+        );
         let (desk, questions) = desk::open();
         let traffic = Arc::new(Traffic::default());
         let spec = Arc::new(spec);
@@ -297,6 +303,11 @@ impl Server {
     /// Whether the run begins with this start.
     pub fn is_new(&self) -> bool {
         self.is_new
+    }
+
+    /// What the run file has otherwise than before this start, in words.
+    pub fn changes(&self) -> &[String] {
+        self.parts.ledger.changes()
     }
 
     /// Serves until `stop` is done, or until nothing can go on. `ready` is said once the first version stands.

@@ -10,8 +10,10 @@ pub enum LedgerError {
     #[error("another coordinator has taken over this run (this one is generation {0}); stop one of the two")]
     Fenced(Generation),
     /// The state folder belongs to a run with another spec.
-    #[error("this state folder belongs to a run with a different run.toml; restore the old file, or choose a new --state folder")]
-    OtherSpec,
+    #[error(
+        "this state folder belongs to a run with a different run.toml ({0}); set it as it was, or choose a new --state folder"
+    )]
+    OtherSpec(String),
     /// The state folder belongs to a run on other data.
     #[error("this state folder belongs to a run on different data; give the old --data folder, or choose a new --state folder")]
     OtherData,

@@ -10,6 +10,7 @@ use crate::engine::record::{LeaseOutcome, Record};
 use nightjar_shared::{
     fail,
     ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},
+    run_spec::RunSpec,
 };
 use sqlx::{
     Connection, Row, SqlSafeStr, Sqlite, SqliteConnection, SqlitePool, Transaction,
@@ -56,6 +57,8 @@ pub struct SqliteLedger {
     pool: SqlitePool,
     identity: RunIdentity,
     generation: Generation,
+    /// What of the run spec was changed when it was opened, in words.
+    changes: Vec<String>,
 }
 
 fn migrations() -> Migrator {
@@ -88,7 +91,8 @@ async fn connect(path: &Path, create: bool) -> Result<SqlitePool, LedgerError> {
 
 impl SqliteLedger {
     /// Opens the ledger to write, creating it for a new run, and raises the generation to max(last + 1, `unix_s`): who
-    /// had it open before cannot write any more. Refuses a ledger of another run.
+    /// had it open before cannot write any more. Refuses a ledger of another run. What may be changed in a run that exists
+    /// is taken over from `identity` in the same transaction; the run keeps the name that it began with.
     pub async fn create_or_open(path: &Path, identity: &RunIdentity, unix_s: u64) -> Result<Self, LedgerError> {
         let pool = connect(path, true).await?;
         migrations().run(&pool).await.map_err(|error| match error {
@@ -97,11 +101,16 @@ impl SqliteLedger {
             sqlx::migrate::MigrateError::Execute(error) | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => error.into(),
             error => LedgerError::Sql(sqlx::Error::Migrate(Box::new(error))),
         })?;
+        let (mut identity, mut changes) = (identity.clone(), vec![]);
         let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
         let generation = match stored_identity(&mut tx).await? {
             Some((stored, _)) if stored.manifest_hash != identity.manifest_hash => return Err(LedgerError::OtherData),
-            Some((stored, _)) if stored != *identity => return Err(LedgerError::OtherSpec),
-            Some((_, last)) => Generation(unix_s.max(last.0 + 1)),
+            Some((stored, last)) => {
+                changes = changed(&stored.spec_json, &identity.spec_json)?;
+                sqlx::query("UPDATE run SET spec_json = ?").bind(&identity.spec_json).execute(&mut *tx).await?;
+                identity.run_id = stored.run_id;
+                Generation(unix_s.max(last.0 + 1))
+            }
             None => {
                 sqlx::query("INSERT INTO run (only_row, run_id, spec_json, manifest_hash, generation) VALUES (1, ?, ?, ?, 0)")
                     .bind(&identity.run_id.0[..])
@@ -118,7 +127,7 @@ impl SqliteLedger {
             .await?;
         tx.commit().await?;
         fail::point("ledger.raised");
-        Ok(SqliteLedger { pool, identity: identity.clone(), generation })
+        Ok(SqliteLedger { pool, identity, generation, changes })
     }
 
     /// Opens a ledger to read: a commit through this handle is refused once a coordinator has raised the generation.
@@ -131,7 +140,12 @@ impl SqliteLedger {
         let stored = stored_identity(&mut tx).await?;
         tx.commit().await?;
         let (identity, generation) = stored.ok_or_else(|| LedgerError::NotFound(path.to_owned()))?;
-        Ok(SqliteLedger { pool, identity, generation })
+        Ok(SqliteLedger { pool, identity, generation, changes: vec![] })
+    }
+
+    /// What of the run spec was changed when it was opened, in words.
+    pub fn changes(&self) -> &[String] {
+        &self.changes
     }
 
     /// Holds the coordinator's key, as TLS shows it, against the ledger's; a ledger that knows none yet takes it.
@@ -340,6 +354,16 @@ impl SqliteLedger {
     pub async fn close(self) {
         self.pool.close().await;
     }
+}
+
+/// What a run file has otherwise than the run that exists, in words; refused where that decides what the weights are.
+fn changed(stored: &str, given: &str) -> Result<Vec<String>, LedgerError> {
+    if stored == given {
+        return Ok(vec![]);
+    }
+    let spec = |json| serde_json::from_str::<RunSpec>(json).map_err(|error| LedgerError::OtherSpec(error.to_string()));
+    let changes = spec(stored)?.changed_to(&spec(given)?).map_err(|fixed| LedgerError::OtherSpec(fixed.to_string()))?;
+    Ok(changes.iter().map(ToString::to_string).collect())
 }
 
 async fn stored_identity(tx: &mut Transaction<'_, Sqlite>) -> Result<Option<(RunIdentity, Generation)>, LedgerError> {

@@ -6,6 +6,7 @@ use crate::{
 };
 use nightjar_shared::{
     invite,
+    run_spec::RunSpec,
     wire::{LeaseRequest, Role, coordinator_message as answer, device_message as ask},
 };
 use std::{
@@ -125,6 +126,34 @@ async fn killed_and_started_again_nothing_acknowledged_is_lost() {
     assert!(String::from_utf8_lossy(&verified.stdout).contains("FAILED"), "{verified:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_and_limits_of_a_run_may_change() {
+    let bed = Bed::new();
+    let device = Device::new(&bed);
+    let welcome = async |process: &Process| match device
+        .link(process.address)
+        .await
+        .hello(bed.invite(Role::Volunteer), Role::Volunteer)
+        .await
+    {
+        answer::Body::Welcome(welcome) => welcome,
+        other => panic!("{other:?}"),
+    };
+    let process = Process::start(&bed);
+    let first = welcome(&process).await;
+    drop(process);
+    let changed = RunSpec { description: "for the school".into(), token_budget: 200_000_000, ..bed.spec.clone() };
+    fs::write(bed.run_file(), toml::to_string(&changed).unwrap()).unwrap();
+    // Twice: what was changed is not changed again.
+    for _ in 0..2 {
+        let second = welcome(&Process::start(&bed)).await;
+        assert_eq!(second.run_id, first.run_id, "the run is another one");
+        assert_eq!(serde_json::from_str::<RunSpec>(&second.run_spec_json).unwrap(), changed);
+    }
+    fs::write(bed.run_file(), bed.run_toml()).unwrap();
+    refused(&serve_command(&bed).output().unwrap(), "different run.toml (token_budget is 100000000, was 200000000; the budget");
+}
+
 #[test]
 fn bad_input_gets_one_clear_message() {
     let bed = Bed::new();
@@ -135,8 +164,8 @@ fn bad_input_gets_one_clear_message() {
         fs::write(bed.run_file(), &good).unwrap();
         output
     };
-    refused(&with_run("name = \"x\"\ntoken_budget = 5\nlearning = 3"), "unknown field `learning`");
-    refused(&with_run("name = "), "line 1");
+    refused(&with_run("name = \"x\"\ntoken_budget = 5\nlearning = 3"), "run.toml:3:1: learning is no key of a run file");
+    refused(&with_run("name = "), "run.toml:1:");
     refused(&with_run(&good.replace("max_position_embeddings = 8", "max_position_embeddings = 16")), "--context 16");
     refused(&with_run(&good.replace("vocab_size = 256", "vocab_size = 4")), "model.vocab_size = 256");
     refused(&with_run(&good.replace("batch_samples = 4", "batch_samples = 60000")), "smaller batch");

@@ -1,5 +1,5 @@
-//! `[operator]`: who runs the run, and where volunteers can turn. It decides nothing of the training; but it is a part of
-//! the run spec, which a run's id is made of, so nobody changes it under way.
+//! `[operator]`: who runs the run, and where volunteers can turn. It decides nothing of the training; as a part of the run
+//! spec every device is told of it.
 
 use super::{RunSpec, RunSpecError};
 use crate::wire::limits::TEXT_BYTES_MAX;

@@ -3,6 +3,7 @@
 use super::{bar, follow};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
+use nightjar_coordinator::run_file;
 use nightjar_shared::run_spec::RunSpec;
 use nightjar_sim::{
     Population, Setup,
@@ -112,7 +113,7 @@ fn text_of(file: &Path) -> Result<String> {
 
 fn spec(options: &Options, population: &Population) -> Result<RunSpec> {
     if let Some(file) = &options.run {
-        return toml::from_str(&text_of(file)?).with_context(|| file.display().to_string());
+        return Ok(run_file::parse(text_of(file)?.as_bytes()).with_context(|| file.display().to_string())?.spec);
     }
     match options.mode {
         Mode::Cost => Ok(scale::spec(u32::try_from(population.devices())?)),

@@ -131,12 +131,42 @@ async fn a_contradiction_writes_nothing() {
 }
 
 #[tokio::test]
+async fn what_may_change_in_a_run_is_taken_over_and_its_name_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.sqlite");
+    let of = |more: &str, id: u8| RunIdentity {
+        run_id: RunId([id; 32]),
+        spec_json: format!("{{\"name\": \"x\", \"token_budget\": 1000{more}}}"),
+        ..identity()
+    };
+    let first = SqliteLedger::create_or_open(&path, &of("", 1), 1).await.unwrap();
+    assert_eq!(first.changes(), [""; 0]);
+    first.close().await;
+    // Its name would be another, made of what is there now.
+    let described = of(", \"description\": \"d\"", 2);
+    for changes in [1, 0] {
+        let again = SqliteLedger::create_or_open(&path, &described, 1).await.unwrap();
+        assert_eq!(again.changes().len(), changes);
+        assert_eq!(again.identity(), &RunIdentity { run_id: RunId([1; 32]), ..described.clone() });
+        again.close().await;
+    }
+    let read = SqliteLedger::open_to_read(&path).await.unwrap();
+    assert_eq!(read.identity().spec_json, described.spec_json);
+    read.close().await;
+    let reseeded = SqliteLedger::create_or_open(&path, &of(", \"seed\": 2", 3), 1).await;
+    let Err(LedgerError::OtherSpec(why)) = reseeded else { panic!("another seed was taken") };
+    assert!(why.contains("seed is 2, was 1"), "{why}");
+    // A refusal changes nothing.
+    assert_eq!(SqliteLedger::open_to_read(&path).await.unwrap().identity().spec_json, described.spec_json);
+}
+
+#[tokio::test]
 async fn another_runs_ledger_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.sqlite");
     open(&folder, 1).await.close().await;
     let other_spec = RunIdentity { spec_json: "{ }".into(), ..identity() };
-    assert!(matches!(SqliteLedger::create_or_open(&path, &other_spec, 1).await, Err(LedgerError::OtherSpec)));
+    assert!(matches!(SqliteLedger::create_or_open(&path, &other_spec, 1).await, Err(LedgerError::OtherSpec(_))));
     let other_data = RunIdentity { manifest_hash: BlobHash([3; 32]), ..identity() };
     assert!(matches!(SqliteLedger::create_or_open(&path, &other_data, 1).await, Err(LedgerError::OtherData)));
     assert_eq!(SqliteLedger::open_to_read(&path).await.unwrap().identity(), &identity());

@@ -1,0 +1,256 @@
+//! `run.toml`: read, and refused with the place, the key, what is there and what may be there, in words of the file.
+
+mod keys;
+mod notes;
+mod syntax;
+
+pub use notes::on_dataset;
+
+use keys::{Key, Kind, SECTIONS};
+use nightjar_shared::run_spec::RunSpec;
+use serde_json::{Map, Value};
+use std::{collections::BTreeMap, ops::Range};
+use toml::de::{DeTable, DeValue};
+
+/// Longest sentence about a fault, in characters.
+const WHY_CHARS_MAX: usize = 600;
+
+/// A run file, read.
+#[derive(Debug)]
+pub struct RunFile {
+    /// What it says.
+    pub spec: RunSpec,
+    /// Settings that can be used, but hardly as they were meant.
+    pub notes: Vec<String>,
+}
+
+/// A run file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub struct RunFileError {
+    /// Line and column, both from 1; `None` where the fault has no place.
+    pub place: Option<(usize, usize)>,
+    /// The key, what is there, and what may be there.
+    pub why: String,
+}
+
+impl std::fmt::Display for RunFileError {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.place {
+            Some((line, column)) => write!(out, "{line}:{column}: {}", self.why),
+            None => out.write_str(&self.why),
+        }
+    }
+}
+
+/// Something wrong, and where its text is.
+struct Fault {
+    at: Option<Range<usize>>,
+    why: String,
+}
+
+impl Fault {
+    fn at(span: Range<usize>, why: String) -> Self {
+        Fault { at: Some(span), why }
+    }
+
+    /// With the place as a person counts it. What the file holds is shown as plain text, on one line.
+    fn placed(self, text: &str) -> RunFileError {
+        let mut why: String = self.why.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).take(WHY_CHARS_MAX).collect();
+        if self.why.chars().nth(WHY_CHARS_MAX).is_some() {
+            why.push('…');
+        }
+        RunFileError { place: self.at.map(|span| place(text, span.start)), why }
+    }
+}
+
+/// Line and column, from 1.
+fn place(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    (before.matches('\n').count() + 1, line.chars().count() + 1)
+}
+
+/// Reads a run file's bytes.
+pub fn parse(bytes: &[u8]) -> Result<RunFile, RunFileError> {
+    let text = syntax::text_of(bytes)?;
+    read(text).map_err(|fault| fault.placed(text))
+}
+
+fn read(text: &str) -> Result<RunFile, Fault> {
+    let document = DeTable::parse(text).map_err(|error| syntax::explain(text, &error))?;
+    let mut reading = Reading { text, spans: BTreeMap::new() };
+    let value = reading.table("", document.get_ref())?;
+    // Nothing is left that the table of keys lets through and the types do not.
+    let spec: RunSpec = serde_json::from_value(value).map_err(|error| Fault { at: None, why: error.to_string() })?;
+    let about = |key: &str, why: String| Fault { at: reading.span_near(key), why };
+    if spec.name.trim().is_empty() {
+        return Err(about("name", "name is empty; give the run a name that volunteers will see".into()));
+    }
+    spec.validate().map_err(|error| about(&error.key().unwrap_or_default(), error.to_string()))?;
+    let notes = notes::on_itself(&spec, &|key| reading.spans.contains_key(key));
+    Ok(RunFile { spec, notes })
+}
+
+/// Goes through a file, and notes where each value is.
+struct Reading<'a> {
+    text: &'a str,
+    /// Of each value, by section and key.
+    spans: BTreeMap<String, Range<usize>>,
+}
+
+impl Reading<'_> {
+    /// The values of a section, or of the part above all sections.
+    fn table(&mut self, section: &str, table: &DeTable<'_>) -> Result<Value, Fault> {
+        let is_section = |name: &str| section.is_empty() && SECTIONS.contains(&name);
+        let mut unknown: Vec<(Range<usize>, &str, bool)> = table
+            .iter()
+            .filter(|(key, _)| !is_section(key.get_ref()) && keys::find(section, key.get_ref()).is_none())
+            .map(|(key, value)| (key.span(), &**key.get_ref(), value.get_ref().is_table()))
+            .collect();
+        unknown.sort_by_key(|(span, ..)| span.start);
+        if let Some((span, _, is_table)) = unknown.first().cloned() {
+            let names: Vec<&str> = unknown.iter().map(|(_, name, _)| *name).collect();
+            return Err(Fault::at(span, keys::unknown(section, &names, is_table)));
+        }
+        let mut values = Map::new();
+        // In the order of the file, so that the first fault is told.
+        let mut entries: Vec<_> = table.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        for (key, value) in entries {
+            let (name, span) = (&**key.get_ref(), value.span());
+            self.spans.insert(keys::path(section, name), if span.is_empty() { key.span() } else { span.clone() });
+            let value = match (is_section(name), value.get_ref()) {
+                (true, DeValue::Table(table)) => self.table(name, table)?,
+                (true, _) => {
+                    let why = format!("{name} is {}; it is a section: a line [{name}], and its keys below it", self.found(&span));
+                    return Err(Fault::at(key.span(), why));
+                }
+                (false, value) => match keys::find(section, name) {
+                    Some(key) => self.value(key, &span, value)?,
+                    None => continue,
+                },
+            };
+            values.insert(name.to_owned(), value);
+        }
+        let missing: Vec<String> =
+            keys::needed(section).filter(|name| !values.contains_key(*name)).map(|name| keys::path(section, name)).collect();
+        if let Some((first, others)) = missing.split_first() {
+            let others = if others.is_empty() { String::new() } else { format!(", {} too", others.join(", ")) };
+            let needed: Vec<&str> = keys::needed(section).collect();
+            let of = if section.is_empty() { "a run file".into() } else { format!("the section [{section}]") };
+            let why = format!("{first} is missing{others}; {of} needs {}", needed.join(", "));
+            return Err(Fault { at: self.spans.get(section).cloned(), why });
+        }
+        Ok(Value::Object(values))
+    }
+
+    fn value(&mut self, key: &Key, span: &Range<usize>, value: &DeValue<'_>) -> Result<Value, Fault> {
+        let path = keys::path(key.section, key.name);
+        let wrong = |needed: String| Fault::at(span.clone(), format!("{path} is {}; {needed}", self.found(span)));
+        let range = || RunSpec::allowed(&path).map_or_else(String::new, |allowed| format!(": {allowed}"));
+        match (key.kind, value) {
+            (Kind::Whole(most), value) => match whole(value) {
+                Some(number) if number > i128::from(most) => {
+                    Err(wrong(format!("that is too large; allowed is{}", allowed(&path))))
+                }
+                Some(number) => match u64::try_from(number) {
+                    Ok(number) => Ok(number.into()),
+                    Err(_) => Err(wrong(format!("allowed is{}", allowed(&path)))),
+                },
+                None => Err(wrong(format!("a whole number is needed{}", range()))),
+            },
+            (Kind::Number, value) => match number(value) {
+                Some(number) if number.is_finite() => Ok(number.into()),
+                Some(_) => Err(wrong(format!("a finite number is needed{}", range()))),
+                None => Err(wrong(format!("a number is needed{}", range()))),
+            },
+            (Kind::Flag, DeValue::Boolean(flag)) => Ok((*flag).into()),
+            (Kind::Flag, _) => Err(wrong("true or false is needed, without quotes".into())),
+            (Kind::Text, DeValue::String(text)) => Ok((&**text).into()),
+            (Kind::Text, _) => Err(wrong(format!("a text is needed, in quotes: {} = \"…\"", key.name))),
+            (Kind::Word(words), DeValue::String(word)) if words.contains(&&**word) => Ok((&**word).into()),
+            (Kind::Word(words), value) => {
+                let near = value.as_str().and_then(|word| keys::nearest(word, words.iter().copied()));
+                let hint = near.map_or_else(String::new, |word| format!("; did you mean \"{word}\"?"));
+                Err(wrong(format!("allowed is {}{hint}", keys::either(words))))
+            }
+            (Kind::Staleness, DeValue::Table(table)) => self.staleness(table, span),
+            (Kind::Staleness, _) => Err(wrong(keys::STALENESS.into())),
+        }
+    }
+
+    /// `merge.staleness`: a rule, and the numbers that the rule has.
+    fn staleness(&mut self, table: &DeTable<'_>, span: &Range<usize>) -> Result<Value, Fault> {
+        let wrong = |why: &str| Fault::at(span.clone(), format!("merge.staleness {why}; {}", keys::STALENESS));
+        let Some((_, rule)) = table.iter().find(|(key, _)| key.get_ref() == "rule") else { return Err(wrong("has no rule")) };
+        let numbers: &[&str] = match rule.get_ref().as_str() {
+            Some("constant") => &[],
+            Some("polynomial") => &["power"],
+            Some("hinge") => &["grace", "slope"],
+            _ => return Err(wrong(&format!("has the rule {}", self.found(&rule.span())))),
+        };
+        let mut values = Map::new();
+        for (key, value) in table {
+            let name = &**key.get_ref();
+            let path = format!("merge.staleness.{name}");
+            let found = match (name, number(value.get_ref())) {
+                ("rule", _) => Value::from(rule.get_ref().as_str()),
+                (name, _) if !numbers.contains(&name) => return Err(wrong(&format!("has {name}, which its rule does not"))),
+                (_, Some(number)) if number.is_finite() => number.into(),
+                _ => {
+                    let why = format!("{path} is {}; a finite number is needed", self.found(&value.span()));
+                    return Err(Fault::at(value.span(), why));
+                }
+            };
+            self.spans.insert(path, value.span());
+            values.insert(name.to_owned(), found);
+        }
+        match numbers.iter().find(|name| !values.contains_key(**name)) {
+            Some(name) => Err(wrong(&format!("has no {name}"))),
+            None => Ok(Value::Object(values)),
+        }
+    }
+
+    /// A value as it is written, cut to what a sentence can hold.
+    fn found(&self, span: &Range<usize>) -> String {
+        let text = self.text.get(span.clone()).unwrap_or_default();
+        let line: String = text.lines().next().unwrap_or_default().chars().take(60).collect();
+        if line.len() < text.trim_end().len() { format!("{line}…") } else { line }
+    }
+
+    /// Where a key is, or else its section.
+    fn span_near(&self, key: &str) -> Option<Range<usize>> {
+        let section = || self.spans.get(key.split('.').next()?);
+        self.spans.get(key).or_else(section).cloned()
+    }
+}
+
+fn allowed(path: &str) -> String {
+    RunSpec::allowed(path).map_or_else(|| " a smaller whole number, 0 or more".into(), |allowed| format!(" {allowed}"))
+}
+
+/// A whole number, also one that is written like `2e6`.
+fn whole(value: &DeValue<'_>) -> Option<i128> {
+    match value {
+        // Larger than any that is allowed, and so told as too large.
+        DeValue::Integer(number) => Some(i128::from_str_radix(number.as_str(), number.radix()).unwrap_or(i128::MAX)),
+        DeValue::Float(number) => {
+            let number: f64 = number.as_str().parse().ok()?;
+            (number.is_finite() && number.trunc() == number).then_some(number as i128)
+        }
+        _ => None,
+    }
+}
+
+/// Any number.
+fn number(value: &DeValue<'_>) -> Option<f64> {
+    match value {
+        DeValue::Integer(number) if number.radix() == 10 => number.as_str().parse().ok(),
+        DeValue::Integer(_) => whole(value).map(|number| number as f64),
+        DeValue::Float(number) => number.as_str().parse().ok(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+//! Settings that can be used, but hardly do what was meant. The run begins all the same, and the person is told.
+
+use nightjar_shared::{
+    delta::CodecId,
+    run_spec::{Correction, EvaluateSpec, InnerState, MergeRule, RunSpec},
+    shard::Manifest,
+};
+
+/// What can be said of a run by itself. `is_set` tells whether the file has a key.
+pub(super) fn on_itself(spec: &RunSpec, is_set: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let (lease, merge) = (&spec.lease, &spec.merge);
+    let mut notes = vec![];
+    let step = spec.tokens_per_step();
+    if spec.token_budget < step {
+        notes.push(format!(
+            "token_budget is {}, less than one step of {step} tokens (inner.batch_samples = {} samples of \
+             model.max_position_embeddings = {} tokens); the run ends after one step",
+            spec.token_budget, spec.inner.batch_samples, spec.model.max_position_embeddings
+        ));
+    }
+    if let Some(least) = lease.wall_s_min.filter(|least| *least > lease.wall_s && is_set("lease.wall_s_min")) {
+        let most = lease.wall_s;
+        notes.push(format!("lease.wall_s_min is {least}, more than lease.wall_s = {most}; every round takes {most} seconds"));
+    }
+    if lease.warm_tokens >= spec.token_budget {
+        let (warm, budget) = (lease.warm_tokens, spec.token_budget);
+        notes.push(format!(
+            "lease.warm_tokens is {warm}, all of token_budget = {budget}; as long as there are anchor nodes, nobody else trains"
+        ));
+    }
+    for (key, steps) in [("lease.steps", lease.steps), ("lease.calibration_steps", lease.calibration_steps)] {
+        if steps > lease.steps_max {
+            let most = lease.steps_max;
+            notes.push(format!("{key} is {steps}, more than lease.steps_max = {most}; no lease has more than {most} steps"));
+        }
+    }
+    let unused = [
+        ("lease.wall_s_min", !spec.has_rounds(), "without lease.pacing = \"rounds\""),
+        ("lease.ahead", lease.ahead && spec.inner.state == InnerState::Reset, "with inner.state = \"reset\""),
+        ("delta.k", spec.delta.codec != CodecId::Sparse2, "without delta.codec = \"sparse2\""),
+        ("merge.interval", merge.rule != MergeRule::DelayedNesterov, "without merge.rule = \"delayed_nesterov\""),
+        ("merge.c", merge.rule != MergeRule::DelayedNesterov, "without merge.rule = \"delayed_nesterov\""),
+        ("merge.correction", merge.correction == Correction::Heloco && merge.momentum == 0.0, "without merge.momentum"),
+    ];
+    notes.extend(
+        unused
+            .iter()
+            .filter(|(key, is_idle, _)| *is_idle && is_set(key))
+            .map(|(key, _, why)| format!("{key} does nothing {why}")),
+    );
+    notes
+}
+
+/// What can be said of a run on its data.
+pub fn on_dataset(spec: &RunSpec, manifest: &Manifest) -> Vec<String> {
+    let (wanted, heldout) = (spec.evaluate.samples, manifest.heldout.first().map_or(0, |shard| shard.samples));
+    match heldout {
+        0 => vec!["the dataset holds out no samples, so no loss is measured".to_owned()],
+        // Who set nothing meant as many as there are.
+        _ if wanted > heldout && wanted != EvaluateSpec::default().samples => {
+            vec![format!("evaluate.samples is {wanted}, more than the {heldout} samples that are held out; those are measured")]
+        }
+        _ => vec![],
+    }
+}
