@@ -13,6 +13,9 @@ const CONTEXT: &[u8] = b"nightjar invite 1";
 const SIGNATURE_BYTES: usize = 64;
 /// Longest link accepted, in characters.
 const LINK_MAX: usize = 4096;
+/// Longest text that a link is looked for in, in bytes: a zero-width space between any two of its characters makes it four
+/// times as long, and some words may stand around it.
+const PASTED_BYTES_MAX: usize = 8 * LINK_MAX;
 
 /// Text that is no invite, or one that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -64,18 +67,49 @@ pub fn to_link(token: &[u8]) -> String {
     format!("{SCHEME}{}", BASE64URL_NOPAD.encode(token))
 }
 
-/// The token of a link. What mail programs and shells put in and around it is forgiven: line breaks, spaces, quotes.
-pub fn from_link(link: &str) -> Result<Vec<u8>, InviteError> {
-    // A link that is too long with them is so without, by a wide margin.
-    if link.len() > 2 * LINK_MAX {
+/// The token of a link, as a person pastes it: for the command line and the page alike. What mail programs, chats and shells
+/// put in and around it is forgiven, since the signature tells whether what is left is what was sent.
+pub fn from_link(text: &str) -> Result<Vec<u8>, InviteError> {
+    if text.len() > PASTED_BYTES_MAX {
         return Err(InviteError::Damaged);
     }
-    let link: String = link.chars().filter(|c| !c.is_whitespace()).collect();
-    let body = link.trim_matches(['\'', '"']).strip_prefix(SCHEME).ok_or(InviteError::NotALink)?;
-    if body.len() > LINK_MAX {
+    let text = as_it_was_sent(text);
+    let at = text.to_ascii_lowercase().find(SCHEME).ok_or(InviteError::NotALink)?;
+    // Some programs take it for a web address and put slashes there. Behind it come full stops, quotes, brackets, more words.
+    let body = text[at + SCHEME.len()..].trim_start_matches('/');
+    let end = body.find(|c: char| !is_of_a_body(c)).unwrap_or(body.len());
+    if end > LINK_MAX {
         return Err(InviteError::Damaged);
     }
-    BASE64URL_NOPAD.decode(body.as_bytes()).map_err(|_| InviteError::Damaged)
+    BASE64URL_NOPAD.decode(&body.as_bytes()[..end]).map_err(|_| InviteError::Damaged)
+}
+
+/// Without what nobody sees: line breaks, and how quoted mail marks and breaks lines; zero-width and other characters that
+/// only shape a text. Hyphens and colons that a program made prettier are plain again.
+fn as_it_was_sent(text: &str) -> String {
+    let lines = text.lines().map(|line| line.trim_start_matches(|c: char| c == '>' || c.is_whitespace() || shapes(c)));
+    let plain = |c: char| match c {
+        '\u{2010}' | '\u{2011}' | '\u{2012}' | '\u{2013}' | '\u{2212}' | '\u{fe63}' | '\u{ff0d}' => "-".into(),
+        '\u{2014}' => "--".into(),
+        '\u{fe55}' | '\u{ff1a}' => ":".into(),
+        // Ends a line that goes on, in quoted-printable.
+        '=' => String::new(),
+        c if c.is_whitespace() || shapes(c) => String::new(),
+        c => c.to_string(),
+    };
+    lines.flat_map(str::chars).map(plain).collect()
+}
+
+/// Whether a character has no look of its own: controls, and what Unicode calls format characters (Cf) and variation selectors.
+fn shapes(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e01ef}')
+}
+
+fn is_of_a_body(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_')
 }
 
 /// SubjectPublicKeyInfo (DER) of a raw ed25519 public key (RFC 8410): what TLS shows and what ids are made of.
@@ -115,6 +149,53 @@ mod tests {
         let (head, tail) = link.split_at(40);
         assert_eq!(open(&from_link(&format!("'{head}\r\n {tail}'")).unwrap(), verify), Ok(invite()));
         assert_eq!(from_link(&format!("{link}{}", " ".repeat(1 << 20))), Err(InviteError::Damaged));
+    }
+
+    /// As it comes out of mail programs, chats, word processors and terminals.
+    #[test]
+    fn what_is_put_around_and_into_a_link_is_forgiven() {
+        let link = to_link(&seal(&invite(), sign));
+        let body = link.strip_prefix(SCHEME).unwrap();
+        let (head, tail) = link.split_at(40);
+        let between = |what: &str| link.chars().map(String::from).collect::<Vec<_>>().join(what);
+        let pasted = [
+            format!("“{link}”"),
+            format!("„{link}“"),
+            format!("‘{link}’"),
+            format!("«\u{a0}{link}\u{a0}»"),
+            format!("`{link}`"),
+            format!("<{link}>"),
+            format!("({link})."),
+            format!("{link}."),
+            format!("{link},"),
+            format!("{link}…"),
+            format!("{link}!"),
+            format!("**{link}**"),
+            format!("[{link}]({link})"),
+            format!("Nightjar:{body}"),
+            format!("NIGHTJAR: {body}"),
+            format!("nightjar\u{ff1a}{body}"),
+            format!("nightjar://{body}"),
+            format!("Your invite: {link}"),
+            format!("nightjar join '{link}'"),
+            format!("\u{feff}{link}\u{200b}"),
+            between("\u{200b}"),
+            between("\u{ad}"),
+            format!("> {head}\r\n> {tail}\r\n"),
+            format!(">> {head}=\n>> {tail}\n"),
+            format!("{head}\u{2028}\t{tail}"),
+            format!("{link}\u{fe0f}"),
+            format!("\u{202a}{link}\u{202c}"),
+            link.replace('-', "\u{2011}"),
+            link.replace("--", "\u{2014}"),
+        ];
+        for pasted in pasted {
+            assert_eq!(from_link(&pasted).and_then(|token| open(&token, verify)), Ok(invite()), "{pasted:?}");
+        }
+        assert_eq!(from_link("nightjar join me"), Err(InviteError::NotALink));
+        assert!(from_link("nightjar:").and_then(|token| open(&token, verify)).is_err());
+        let torn = format!("{head}€{tail}");
+        assert!(from_link(&torn).and_then(|token| open(&token, verify)).is_err());
     }
 
     #[test]

@@ -84,6 +84,24 @@ impl Browser {
         self.post("/url", &json!({ "url": address }));
     }
 
+    /// Opens another window, which counts as seen beside the first, and goes there; gives back its name for [`Browser::turn_to`].
+    pub fn open_window(&self) -> String {
+        let window = self.post("/window/new", &json!({ "type": "window" }));
+        let name = window["handle"].as_str().expect("a window has a name").to_owned();
+        self.turn_to(&name);
+        name
+    }
+
+    /// Goes to a window.
+    pub fn turn_to(&self, window: &str) {
+        self.post("/window", &json!({ "handle": window }));
+    }
+
+    /// The name of the window at hand.
+    pub fn window(&self) -> String {
+        self.ask("/window").as_str().expect("a window has a name").to_owned()
+    }
+
     /// What a script returns; `arguments` are `arguments[0]` and so on in it.
     pub fn script(&self, script: &str, arguments: &[Value]) -> Value {
         self.post("/execute/sync", &json!({ "script": script, "args": arguments }))
@@ -181,12 +199,22 @@ impl Browser {
 
     fn post(&self, path: &str, body: &Value) -> Value {
         let address = format!("{}{path}", self.session);
-        let mut answer = self.agent.post(&address).send_json(body).unwrap_or_else(|e| panic!("the driver at {address}: {e}"));
-        let body: Value = answer.body_mut().with_config().limit(64 << 20).read_json().expect("a driver answers in JSON");
-        let value = &body["value"];
-        assert!(value["error"].is_null(), "{path}: {}: {}", value["error"], value["message"]);
-        value.clone()
+        let answer = self.agent.post(&address).send_json(body).unwrap_or_else(|e| panic!("the driver at {address}: {e}"));
+        value_of(path, answer)
     }
+
+    fn ask(&self, path: &str) -> Value {
+        let address = format!("{}{path}", self.session);
+        let answer = self.agent.get(&address).call().unwrap_or_else(|e| panic!("the driver at {address}: {e}"));
+        value_of(path, answer)
+    }
+}
+
+fn value_of(path: &str, mut answer: ureq::http::Response<ureq::Body>) -> Value {
+    let body: Value = answer.body_mut().with_config().limit(64 << 20).read_json().expect("a driver answers in JSON");
+    let value = &body["value"];
+    assert!(value["error"].is_null(), "{path}: {}: {}", value["error"], value["message"]);
+    value.clone()
 }
 
 impl Drop for Browser {

@@ -65,6 +65,11 @@ fn every_state_reads_well_in_both_themes_wide_and_narrow() {
         ("paused", "Paused", "You have paused it."),
         ("trouble", "Holding", "Nobody can tell whether the network is metered"),
         ("stranger", "Not part of a run", "This computer has not joined a run yet."),
+        ("joined", "Ready", "It may train; connecting."),
+        ("offline", "Offline", "The coordinator cannot be reached."),
+        ("stranger-answers", "Needs you", "Somebody else answers in the coordinator's place."),
+        ("over", "Needs you", "The run is over: its token budget is used up."),
+        ("broken", "Needs you", "The worker failed: signal: 11"),
     ];
     for (state, word, sentence) in states {
         browser.open("about:blank");
@@ -79,6 +84,22 @@ fn every_state_reads_well_in_both_themes_wide_and_narrow() {
         let said: Vec<String> = browser.console().into_iter().filter(|line| !line.contains("/events")).collect();
         assert!(said.is_empty(), "{state}: {said:?}");
     }
+
+    // What the sentence asks for has a button; what the coordinator has not told yet is not said to be nothing.
+    let offered = |state: &str| {
+        browser.open("about:blank");
+        browser.open(&agent.link(state));
+        until(state, || (!browser.text("#preferences .pref").is_empty()).then_some(()));
+        browser.text("#offers")
+    };
+    assert_eq!(offered("offline"), "Try again now");
+    assert_eq!(offered("stranger-answers"), "Try again nowLeave the run");
+    assert_eq!(offered("running"), "");
+    assert!(offered("joined").is_empty() && !browser.text("#project-body").contains("written nothing"));
+    assert_eq!(offered("trouble"), "Open this preference");
+    browser.click("#offers button");
+    let focused = browser.script("return document.activeElement.closest('.pref')?.dataset.key ?? ''", &[]);
+    assert_eq!(focused, json!("waive"));
 
     // Each part of the day is reached by keyboard and tells its reason.
     browser.open("about:blank");
@@ -198,6 +219,29 @@ fn a_volunteer_joins_trains_pauses_and_changes_a_preference() {
     }
     browser.view(WIDE, 900);
 
+    // More windows than a browser has connections to one place: in each the page loads and hears the news, and its buttons work.
+    let first = browser.window();
+    let others: Vec<String> = (0..8)
+        .map(|_| {
+            let window = browser.open_window();
+            browser.open(&opened(&place, "dusk"));
+            until("the page in another window", || (browser.text("#state") == "Training").then_some(()));
+            window
+        })
+        .collect();
+    browser.click("#pause-other");
+    browser.write("#pause-words", "soon");
+    browser.click("#pause-form button");
+    until("word that this is no time", || browser.text("#acted").contains("is no length of time").then_some(()));
+    browser.write("#pause-words", "2 Hours");
+    browser.click("#pause-form button");
+    state("Paused");
+    browser.turn_to(&others[0]);
+    state("Paused");
+    browser.click("#resume");
+    browser.turn_to(&first);
+    state("Training");
+
     browser.click("[data-pause=hour]");
     state("Paused");
     assert!(run(place.device("dusk", &["why"])).good().stdout.contains("pause"), "the command line knows it too");
@@ -237,7 +281,7 @@ fn a_volunteer_joins_trains_pauses_and_changes_a_preference() {
     state("Training");
     assert_sound(&browser, "after all that", WIDE, &origin);
     // A refusal is an answer of 400, which browsers write on the console too.
-    let is_refusal = |line: &String| ["/preferences", "/join"].iter().any(|path| line.contains(path));
+    let is_refusal = |line: &String| ["/preferences", "/join", "/pause"].iter().any(|path| line.contains(path));
     let said: Vec<String> = browser.console().into_iter().filter(|line| !is_refusal(line)).collect();
     assert!(said.is_empty(), "{said:?}");
     assert!(agent.stop().status.success());

@@ -186,6 +186,8 @@ struct Agent {
     sleep_delay: Option<SleepDelay>,
     session: Session,
     online: Option<Online>,
+    /// Whether somebody else answered in the coordinator's place when it was last tried.
+    wrong_key: bool,
     transfer: Option<AbortHandle>,
     workshop: Box<dyn Workshop>,
     crashes: Crashes,
@@ -320,6 +322,7 @@ impl Agent {
             preferences,
             config_error: None,
             online: None,
+            wrong_key: false,
             transfer: None,
             workshop,
             worker: None,
@@ -368,13 +371,16 @@ impl Agent {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Connected { serial, made } if serial == self.connection_serial => match made {
-                Ok((link, control)) => {
-                    self.converse(link, control);
-                    self.waiting.push_back(session::Event::Connected);
+            Event::Connected { serial, made } if serial == self.connection_serial => {
+                self.wrong_key = matches!(made, Err(LinkError::WrongKey(_)));
+                match made {
+                    Ok((link, control)) => {
+                        self.converse(link, control);
+                        self.waiting.push_back(session::Event::Connected);
+                    }
+                    Err(e) => self.waiting.push_back(session::Event::Disconnected { why: e.to_string() }),
                 }
-                Err(e) => self.waiting.push_back(session::Event::Disconnected { why: e.to_string() }),
-            },
+            }
             Event::Answer { serial, message } if serial == self.connection_serial => {
                 let heard = match message.body {
                     Some(body) => session::Event::Answered { request: message.request, body },

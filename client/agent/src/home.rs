@@ -22,6 +22,9 @@ use std::{
 /// The variable that names another home folder.
 pub const HOME_VARIABLE: &str = "NIGHTJAR_HOME";
 
+/// What can be done about a runtime folder that cannot be used.
+const RUNTIME_HINT: &str = ", or have XDG_RUNTIME_DIR name another, or none";
+
 /// A home.
 #[derive(Clone)]
 pub struct Home {
@@ -39,6 +42,21 @@ pub enum HomeError {
     /// The system names no folder for a program's data.
     #[error("this system names no folder for a program's data; choose one with --home DIR")]
     Nowhere,
+    /// It has no name. The folder that a program happens to be started in is nobody's home.
+    #[error(
+        "the home folder's name is empty; name a folder with --home DIR or {HOME_VARIABLE}, or leave both out for the usual one"
+    )]
+    Nameless,
+    /// A file in the runtime folder cannot be written.
+    #[error("cannot write {file} ({source}); make its folder writable{}", if *.is_usual { RUNTIME_HINT } else { "" })]
+    Runtime {
+        /// Which.
+        file: String,
+        /// Whether the folder is the one that the system names.
+        is_usual: bool,
+        /// The disk's words.
+        source: io::Error,
+    },
     /// It cannot be made or opened.
     #[error("cannot use the home folder {folder} ({source}); make it writable, or choose another with --home DIR")]
     Open {
@@ -83,6 +101,9 @@ impl Home {
     /// Opens a home, creating its folders: the one given, or the user's.
     pub fn open(given: Option<PathBuf>) -> Result<Self, HomeError> {
         let is_usual = given.is_none();
+        if given.as_ref().is_some_and(|folder| folder.to_string_lossy().trim().is_empty()) {
+            return Err(HomeError::Nameless);
+        }
         let [folder, config, runtime] = match given {
             Some(folder) => [folder.clone(), folder.clone(), folder],
             None => {
@@ -153,10 +174,12 @@ impl Home {
     }
 
     /// Replaces a file in the runtime folder that only this user may read, atomically; says where it is.
-    pub fn write_runtime(&self, name: &str, bytes: &[u8]) -> io::Result<PathBuf> {
-        let disk = FolderDisk::open(&self.runtime)?;
-        disk.write_private(name, bytes)?;
-        Ok(self.runtime_path(name))
+    pub fn write_runtime(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, HomeError> {
+        let path = self.runtime_path(name);
+        let written = FolderDisk::open(&self.runtime).and_then(|disk| disk.write_private(name, bytes));
+        let is_usual = self.is_usual;
+        written.map_err(|source| HomeError::Runtime { file: path.display().to_string(), is_usual, source })?;
+        Ok(path)
     }
 }
 
@@ -261,6 +284,29 @@ mod tests {
             assert_eq!(path, folder.path().join("x"));
         }
         assert_eq!(home.named(), Some(folder.path()));
+    }
+
+    /// A variable that was set to nothing names no folder: neither the one that the program was started in, nor the usual one.
+    #[test]
+    fn a_home_without_a_name_is_refused_in_words() {
+        for nothing in ["", " "] {
+            let told = Home::open(Some(nothing.into())).map(|_| ()).unwrap_err().to_string();
+            assert!(told.contains(HOME_VARIABLE) && told.contains("is empty"), "{told}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_in_the_runtime_folder_is_told_with_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut home = Home::open(Some(folder.path().join("home"))).unwrap();
+        let taken = folder.path().join("taken");
+        fs::write(&taken, b"a file, not a folder").unwrap();
+        home.runtime.clone_from(&taken);
+        let told = |home: &Home| home.write_runtime("token", b"x").unwrap_err().to_string();
+        let path = taken.join("token").display().to_string();
+        assert!(told(&home).contains(&path) && !told(&home).contains("XDG_RUNTIME_DIR"), "{}", told(&home));
+        home.is_usual = true;
+        assert!(told(&home).contains(&path) && told(&home).contains("XDG_RUNTIME_DIR"), "{}", told(&home));
     }
 
     #[cfg(unix)]

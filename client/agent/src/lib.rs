@@ -13,6 +13,7 @@ pub mod identity;
 pub mod join;
 pub mod journal;
 pub mod lease;
+pub mod length;
 pub mod link;
 pub mod membership;
 pub mod page;

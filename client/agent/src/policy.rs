@@ -16,6 +16,7 @@ pub use memory::{Memory, STEP_DOWN_EVERY, STEP_UP_EVERY, STEPS, settle};
 pub use observation::{Observation, Power, Pressure, Reading};
 pub use reason::{Hurry, Reason, ReasonKind};
 pub use schedule::next_end;
+pub use words::moment;
 
 use crate::{
     preferences::{Preferences, Profile, threads_on},
@@ -190,12 +191,8 @@ fn asleep(seen: &Observation) -> Option<Finding> {
 fn paused(owner: Override, look: &Look) -> Option<Finding> {
     let Override::Pause(end) = owner else { return None };
     let until = end.and_then(|end| look.later(end.since(look.mono)));
-    let sentence = match &until {
-        Some(until) => {
-            format!("you paused it; the pause ends {}, or sooner with `nightjar resume`", words::moment(until, look.now))
-        }
-        None => "you paused it; `nightjar resume` lets it go on".into(),
-    };
+    // When it ends is told apart, by whoever tells when it may go on: two times would be one too many.
+    let sentence = "you paused it; `nightjar resume` lets it go on";
     Some(Finding { reason: Reason::new(ReasonKind::Paused, sentence), until })
 }
 

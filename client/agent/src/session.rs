@@ -350,6 +350,7 @@ impl Session {
             Event::Retry => {
                 self.trouble.clear();
                 self.timers.clear(Timer::Work);
+                self.timers.clear(Timer::Reconnect);
                 self.set_right();
                 // The owner may have changed what a refusal was for.
                 self.told.clear();

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_agent::{
     control::Command,
-    event_loop::{self, Setup},
+    event_loop::{self, AgentError, Setup},
     home::{Home, HomeError, HomeLock},
     identity::Identity,
     join::{JoinError, Joined, Member},
@@ -23,6 +23,7 @@ use nightjar_agent::{
 use nightjar_shared::time::Wall;
 use std::{
     io::Write,
+    path::Path,
     process::ExitCode,
     sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     thread,
@@ -38,8 +39,9 @@ const LOCK_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 pub(super) struct Join {
-    /// The invite: a link that starts with "nightjar:"
-    invite: String,
+    /// The invite: a link that starts with "nightjar:"; in quotes, or as it was pasted
+    #[arg(required = true, num_args = 1.., value_name = "INVITE")]
+    invite: Vec<String>,
     /// How this computer is called in the run's roster [default: the first digits of its id]
     #[arg(long)]
     name: Option<String>,
@@ -61,10 +63,11 @@ pub(super) struct Anchor {
 }
 
 pub(super) fn join(home: &Home, join: &Join, format: Format) -> Result<ExitCode> {
-    let (invite, name) = (join.invite.as_str(), join.name.as_deref());
+    // A shell takes a link that was broken into lines for several words.
+    let (invite, name) = (join.invite.join(" "), join.name.as_deref());
     match Running::or_lock(home)? {
         Found::Running(running) => {
-            let joined = running.join(invite, name)?;
+            let joined = running.join(&invite, name)?;
             tell_joined(
                 &joined,
                 "it trains from now on, whenever your preferences allow it; `nightjar why` says what it does",
@@ -73,7 +76,7 @@ pub(super) fn join(home: &Home, join: &Join, format: Format) -> Result<ExitCode>
         }
         Found::Nobody(_lock) => {
             let identity = Identity::load_or_create(home)?;
-            let member = Member::new(invite, name, &identity, wall_now())?;
+            let member = Member::new(&invite, name, &identity, wall_now())?;
             // What was done for another run would be lost.
             if let Ok(before) = Membership::load(&*home.disk())
                 && !before.is_same_run(&member.membership)
@@ -156,7 +159,7 @@ fn agent(home: Home, preferences: PreferencesFile, task: Task, format: Format) -
     let (lines, printed) = printer(format)?;
     // Who reads slower than it speaks misses lines; the log has them all.
     let say = Box::new(move |line: &str| drop(lines.try_send(line.to_owned())));
-    let leave = task == Task::Leave;
+    let (leave, folder) = (task == Task::Leave, home.folder().to_path_buf());
     let setup = Setup {
         home,
         identity,
@@ -175,15 +178,22 @@ fn agent(home: Home, preferences: PreferencesFile, task: Task, format: Format) -
     let ended = runtime.block_on(event_loop::run(setup));
     if printed.recv_timeout(PRINTED_MAX) == Err(RecvTimeoutError::Timeout) {
         // Nobody reads: the last word would wait for ever.
-        return ended.map(|_| ExitCode::SUCCESS).map_err(Into::into);
+        return ended.map(|_| ExitCode::SUCCESS).map_err(|e| in_folder(e, &folder));
     }
-    let (ended, words) = match ended? {
+    let (ended, words) = match ended.map_err(|e| in_folder(e, &folder))? {
         Ending::Left => ("left", "left the run".to_owned()),
         Ending::Asked => ("stopped", "stopped".to_owned()),
         Ending::RunOver(sentence) => ("run over", format!("the run is over: {sentence}")),
         Ending::Refused(sentence) => bail!("the coordinator refused this device: {sentence}"),
     };
     format.say(&serde_json::json!({ "ended": ended, "left": ended == "left" }), words)
+}
+
+/// What the disk says names no file; the folder at least is told.
+fn in_folder(error: AgentError, folder: &Path) -> anyhow::Error {
+    let is_of_disk = matches!(error, AgentError::Disk(_));
+    let error = anyhow::Error::from(error);
+    if is_of_disk { error.context(format!("in {}", folder.display())) } else { error }
 }
 
 /// The home for this process alone.

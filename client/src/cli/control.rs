@@ -2,20 +2,21 @@
 //! for a later start too is noted where none runs.
 
 use super::{
-    Misunderstood, duration,
+    Misunderstood,
     format::Format,
     running::{Found, Running},
 };
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_agent::{
-    control::{AgentStatus, Command, Why, Word, WordKind, timestamp},
+    control::{AgentStatus, Command, State, Why, Word, WordKind, timestamp},
     history::{Figures, log_lines},
     home::{Home, HomeError},
     jiff::{RoundMode, Timestamp, Unit, Zoned, ZonedRound, civil, tz::TimeZone},
+    length,
     membership::Membership,
     pause,
-    policy::ReasonKind,
+    policy::{ReasonKind, moment},
 };
 use nightjar_shared::{disk::Disk, run_spec::OperatorSpec, time::Wall};
 use serde::Serialize;
@@ -26,15 +27,15 @@ pub(super) const NOT_RUNNING: u8 = 3;
 
 #[derive(Args)]
 pub(super) struct Pause {
-    /// For how long, like 45m, 2h or 1d, or `until 18:00`; without it, until `nightjar resume`
-    #[arg(num_args = 0..=2, value_name = "LENGTH")]
+    /// For how long, like 45m, 2h or 1d, or `until 18:00`, `until 7pm`, `until tomorrow 8:00`; without it, until `nightjar resume`
+    #[arg(num_args = 0.., value_name = "LENGTH")]
     length: Vec<String>,
 }
 
 #[derive(Args)]
 pub(super) struct RunNow {
-    /// For how long, like 45m, 2h or 1d, or `until 7:00`; without it, until `nightjar resume`
-    #[arg(num_args = 0..=2, value_name = "LENGTH")]
+    /// For how long, like 45m, 2h or 1d, or `until 7:00`, `until 7pm`, `until tomorrow 8:00`; without it, until `nightjar resume`
+    #[arg(num_args = 0.., value_name = "LENGTH")]
     length: Vec<String>,
 }
 
@@ -67,8 +68,12 @@ fn in_lines(status: &AgentStatus) -> String {
         }
     }
     line("now", format!("{}{}", session.doing, if session.online { "" } else { " (offline)" }));
-    if !status.why.allowed {
-        line("holding", in_words(&status.why));
+    let standing = &status.standing;
+    match standing.state {
+        _ if !status.why.allowed => line("holding", in_words(&status.why)),
+        State::Offline => line("offline", in_words(&status.why)),
+        State::NeedsYou => line("trouble", format!("{}: {}", standing.headline, in_words(&status.why))),
+        _ => {}
     }
     if let Some(slowed) = &status.slowed {
         line("slowed", slowed.clone());
@@ -121,18 +126,25 @@ fn in_figures(figures: &Figures) -> String {
 
 pub(super) fn why(home: &Home, format: Format) -> Result<ExitCode> {
     let Some(running) = Running::find(home) else { return not_running(home, format) };
-    let why = running.send(Command::Status)?.why;
-    format.say(&Alive { running: true, told: &why }, in_words(&why))
+    let status = running.send(Command::Status)?;
+    let end =
+        status.owner.as_ref().filter(|_| status.why.kind == Some(ReasonKind::Paused)).and_then(|word| word.until.as_deref());
+    let words = match end {
+        // The pause has an end, and something else may hold then whose end nobody knows.
+        Some(end) if status.why.until.is_none() => format!("{} (the pause ends at {})", status.why.reason, to_the_minute(end)),
+        _ => in_words(&status.why),
+    };
+    format.say(&Alive { running: true, told: &status.why }, words)
 }
 
 pub(super) fn pause(home: &Home, args: &Pause, format: Format) -> Result<ExitCode> {
-    let length = length(&args.length)?;
+    let length = said(&args.length)?;
     let heard = say(home, Command::Pause(length), |disk, now| pause::store(disk, length, now))?;
     format.say(&heard.json(), format!("paused {}{}", span(length), heard.proviso()))
 }
 
 pub(super) fn run_now(home: &Home, args: &RunNow, format: Format) -> Result<ExitCode> {
-    let length = length(&args.length)?;
+    let length = said(&args.length)?;
     let heard = say(home, Command::RunNow(length), |disk, now| pause::store_run_now(disk, length, now))?;
     let words = match heard.why() {
         Some(why) if why.kind == Some(ReasonKind::NotJoined) => {
@@ -206,35 +218,35 @@ fn say(home: &Home, command: Command, note: impl FnOnce(&dyn Disk, Wall) -> io::
     Ok(Heard { agent: None, word })
 }
 
-fn length(words: &[String]) -> Result<Option<Duration>> {
-    let length = duration::from_words(words, &Zoned::now()).map_err(|e| Misunderstood(e.to_string()))?;
-    if length.is_some_and(|length| length > pause::PAUSE_MAX) {
-        return Err(Misunderstood("at most a year; without a length it lasts until `nightjar resume`".into()).into());
-    }
-    Ok(length)
+fn said(words: &[String]) -> Result<Option<Duration>> {
+    Ok(length::parse(&words.join(" "), &Zoned::now()).map_err(|e| Misunderstood(e.to_string()))?)
 }
 
+/// How long, and until when: of some words it is not plain which time of day they mean.
 fn span(length: Option<Duration>) -> String {
-    match length {
-        Some(length) => format!("for {}", duration::show(length)),
+    let now = Zoned::now();
+    match length.map(|length| (length, now.checked_add(length))) {
+        Some((length, Ok(end))) => format!("for {} (ending {})", length::show(length), moment(&end, &now)),
+        Some((length, Err(_))) => format!("for {}", length::show(length)),
         None => "until `nightjar resume`".into(),
     }
 }
 
 pub(super) fn in_words(why: &Why) -> String {
-    // To the minute, rounded up, so that it is never past; and without the offset: a person knows where they are.
-    let to_the_minute = ZonedRound::new().smallest(Unit::Minute).mode(RoundMode::Ceil);
-    let in_minutes = |at: Timestamp| at.to_zoned(TimeZone::system()).round(to_the_minute);
-    let until = why.until.as_ref().map(|until| match until.parse().and_then(in_minutes) {
-        Ok(at) => at.strftime("%Y-%m-%d %H:%M").to_string(),
-        Err(_) => until.clone(),
-    });
-    match until {
+    match why.until.as_deref().map(to_the_minute) {
         Some(until) if why.allowed => format!("{} (it tries again at {until})", why.reason),
         Some(until) if tells_time(&why.reason, &until) => why.reason.clone(),
         Some(until) => format!("{} (until {until})", why.reason),
         None => why.reason.clone(),
     }
+}
+
+/// A time of the agent's to the minute, rounded up, so that it is never past; and without the offset: a person knows where they
+/// are.
+fn to_the_minute(at: &str) -> String {
+    let rounding = ZonedRound::new().smallest(Unit::Minute).mode(RoundMode::Ceil);
+    let in_minutes = |at: Timestamp| at.to_zoned(TimeZone::system()).round(rounding);
+    at.parse().and_then(in_minutes).map_or_else(|_| at.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M").to_string())
 }
 
 /// Whether a sentence names the time itself, as one says it ("at 18:00", "on 1 December"): two times confuse.

@@ -5,7 +5,6 @@ mod bench;
 mod completions;
 mod control;
 mod devices;
-mod duration;
 mod format;
 mod ledger;
 mod log;
@@ -16,10 +15,18 @@ mod running;
 mod service;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 use format::Format;
 use nightjar_agent::home::{HOME_VARIABLE, Home};
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::{OsStr, OsString},
+    io::IsTerminal,
+    path::PathBuf,
+    process::ExitCode,
+};
 use tracing_subscriber::EnvFilter;
 
 const AFTER_HELP: &str = "\
@@ -39,10 +46,11 @@ Exit codes: 0 all is well, 1 something failed (one line says what),
 
 /// Lends this computer's idle hours to training one AI model together with others.
 #[derive(Parser)]
-#[command(name = "nightjar", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+#[command(name = "nightjar", version, after_help = AFTER_HELP)]
 struct Cli {
     /// Folder for this device's key, membership, preferences and work [default: the user's data and configuration folders]
-    #[arg(long, global = true, env = HOME_VARIABLE, value_name = "DIR")]
+    // An empty one comes through, and is refused in words that name the variable.
+    #[arg(long, global = true, env = HOME_VARIABLE, value_name = "DIR", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     home: Option<PathBuf>,
     #[command(flatten)]
     format: Format,
@@ -147,7 +155,8 @@ pub(crate) struct Serve {
 pub(crate) fn run() -> Result<ExitCode> {
     let cli = Cli::parse_from(with_json_first(std::env::args_os()));
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let in_colour = wants_colour(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").as_deref());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(in_colour).init();
     let home = || Home::open(cli.home.clone());
     let format = cli.format;
     if !matches!(cli.command, Command::Join(_) | Command::Run(_) | Command::Anchor(_) | Command::Leave | Command::Worker { .. }) {
@@ -197,6 +206,11 @@ fn with_json_first(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     others.into_iter().map(|(_, word)| word).collect()
 }
 
+/// Whether the log may have colours: on a terminal whose user has not said otherwise (no-color.org), and in no file or pipe.
+fn wants_colour(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
+    is_terminal && no_color.is_none_or(OsStr::is_empty)
+}
+
 /// A command whose output nobody reads any longer ends without a word, as other programs do. Not so an agent.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "the standard library has no way to take back that it ignores SIGPIPE")]
@@ -216,6 +230,27 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_is_a_command_too() {
+        for line in ["nightjar help", "nightjar help run", "nightjar --help", "nightjar prefs help"] {
+            let told = Cli::try_parse_from(with_json_first(line.split(' ').map(OsString::from))).err().map(|e| e.kind());
+            assert_eq!(told, Some(clap::error::ErrorKind::DisplayHelp), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_home_without_a_name_is_refused_in_words() {
+        let cli = Cli::try_parse_from(["nightjar", "--home", "", "why"]).unwrap();
+        let told = Home::open(cli.home).map(|_| ()).unwrap_err().to_string();
+        assert!(told.contains(HOME_VARIABLE), "{told}");
+    }
+
+    #[test]
+    fn the_log_has_colours_on_a_terminal_alone() {
+        assert!(wants_colour(true, None) && wants_colour(true, Some(OsStr::new(""))));
+        assert!(!wants_colour(false, None) && !wants_colour(true, Some(OsStr::new("1"))));
     }
 
     #[test]

@@ -114,7 +114,7 @@ fn set(home: &Home, key: &str, value: &str, format: Format) -> Result<ExitCode> 
 /// What the disk cannot do is no fault of the command.
 fn misunderstood(e: PreferencesError) -> anyhow::Error {
     match e {
-        PreferencesError::Read { .. } | PreferencesError::Write { .. } => e.into(),
+        PreferencesError::Read { .. } | PreferencesError::Write { .. } | PreferencesError::ReadOnly { .. } => e.into(),
         e => Misunderstood(e.to_string()).into(),
     }
 }

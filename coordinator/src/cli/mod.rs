@@ -11,7 +11,12 @@ mod stats;
 mod verify;
 
 use clap::{Parser, Subcommand};
-use std::{fmt::Display, io::Write, process::ExitCode};
+use std::{
+    ffi::OsStr,
+    fmt::Display,
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
 use tracing_subscriber::EnvFilter;
 
 /// Trains one model on many computers: leases work to devices, merges what they send back, publishes versions.
@@ -73,7 +78,8 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let level = ["warn", "info", "nightjar_coordinator=debug,info"][usize::from(cli.verbose.min(2))];
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let in_colour = wants_colour(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").as_deref());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(in_colour).init();
     let outcome = match cli.command {
         Command::Dataset(command) => command.run(),
         Command::Serve(command) => in_runtime(command.run()),
@@ -92,6 +98,11 @@ pub fn run() -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Whether the log may have colours: on a terminal whose user has not said otherwise (no-color.org), and in no file or pipe.
+fn wants_colour(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
+    is_terminal && no_color.is_none_or(OsStr::is_empty)
+}
+
 /// Threads that may wait for a disk at once: those of transfers, two that measure deltas, and some for what else there is.
 const BLOCKING_MAX: usize = 2 * nightjar_shared::wire::limits::FILES_AT_ONCE_MAX;
 
@@ -107,4 +118,25 @@ fn in_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), 
 /// Prints a line. A reader that has gone away (`| head`) is no reason to stop.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent_and_has_help() {
+        Cli::command().debug_assert();
+        for line in [&["x", "help"][..], &["x", "help", "serve"], &["x", "--help"], &["x", "dataset", "help"]] {
+            let told = Cli::try_parse_from(line).err().map(|e| e.kind());
+            assert_eq!(told, Some(clap::error::ErrorKind::DisplayHelp), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn the_log_has_colours_on_a_terminal_alone() {
+        assert!(wants_colour(true, None) && wants_colour(true, Some(OsStr::new(""))));
+        assert!(!wants_colour(false, None) && !wants_colour(true, Some(OsStr::new("1"))));
+    }
 }

@@ -92,6 +92,9 @@ pub struct Serve {
     /// Where the status page is (TCP, this machine only)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8433")]
     http: SocketAddr,
+    /// A name that the status page answers to, besides addresses and `localhost`: that of a proxy in front of it, say
+    #[arg(long, value_name = "NAME")]
+    http_name: Vec<String>,
     /// Start a new run from a model that `export` or `transformers` wrote, instead of random weights
     #[arg(long, value_name = "DIR")]
     init: Option<PathBuf>,
@@ -120,7 +123,7 @@ impl Serve {
         // From here on a signal stops it in order.
         let mut stop = pin!(stop_signal().map_err(Failure::midway)?);
         let server = tokio::select! {
-            server = Server::open(setup) => server.map_err(Failure::input)?,
+            server = Server::open(setup) => server.map_err(Failure::input)?.with_http_names(self.http_name),
             () = &mut stop => {
                 say("stopped before it was ready: the same command begins again");
                 return Ok(());

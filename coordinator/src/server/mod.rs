@@ -139,6 +139,7 @@ pub struct Server {
     questions: mpsc::Receiver<Question>,
     endpoint: Endpoint,
     http: TcpListener,
+    http_names: http::Names,
     porch: Arc<Porch>,
     mender: Mender,
     damaged: mpsc::Receiver<Damaged>,
@@ -282,7 +283,14 @@ impl Server {
             files,
             room,
         });
-        Ok(Server { parts, press, first, questions, endpoint, http, porch, mender, damaged, is_new, _lock: lock })
+        let http_names = http::Names::default();
+        Ok(Server { parts, press, first, questions, endpoint, http, http_names, porch, mender, damaged, is_new, _lock: lock })
+    }
+
+    /// Has the status page answer to these names too, besides `localhost` and addresses.
+    pub fn with_http_names(mut self, names: Vec<String>) -> Self {
+        self.http_names = http::Names::new(names);
+        self
     }
 
     /// Where devices connect.
@@ -312,10 +320,10 @@ impl Server {
 
     /// Serves until `stop` is done, or until nothing can go on. `ready` is said once the first version stands.
     pub async fn run(self, ready: String, stop: impl Future<Output = ()>) -> Result<(), ShellError> {
-        let Server { parts, press, first, questions, endpoint, http, porch, mender, damaged, .. } = self;
+        let Server { parts, press, first, questions, endpoint, http, http_names, porch, mender, damaged, .. } = self;
         let mending = tokio::spawn(mender::run(mender, damaged));
         let accepting = tokio::spawn(connection::accept(endpoint.clone(), porch.clone()));
-        let page = tokio::spawn(http::serve(http, parts.spec.name.clone(), porch));
+        let page = tokio::spawn(http::serve(http, parts.spec.name.clone(), porch, http_names));
         let ended = shell::run(parts, press, first, questions, ready, stop).await;
         page.abort();
         mending.abort();

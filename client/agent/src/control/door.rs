@@ -33,6 +33,10 @@ fn opener(what: &OsStr) -> Command {
 /// can be looked at, the agent has issued a ticket for it; elsewhere the token is in a file that only this user can read.
 pub fn open_page(home: &Home, ticket: impl FnOnce() -> io::Result<String>) -> io::Result<Option<Command>> {
     let Some(file) = ControlFile::load(home) else { return Ok(None) };
-    let what = if cfg!(target_os = "linux") { file.link_with(&ticket()?).into() } else { file.door(home)?.into_os_string() };
+    let what = if cfg!(target_os = "linux") {
+        file.link_with(&ticket()?).into()
+    } else {
+        file.door(home).map_err(io::Error::other)?.into_os_string()
+    };
     Ok(Some(opener(&what)))
 }

@@ -1,4 +1,4 @@
-//! The control API: how the owner's commands reach a running agent. HTTP on a loopback port that the system chooses; the
+//! The control API: how the owner's commands reach a running agent. HTTP on a loopback port that an installation keeps; the
 //! port and a token are in `control.json`, in the user's runtime folder, which only this user can read.
 //!
 //! Whatever bears the token may do what the owner may: the page, the tray and the command line are equals here.
@@ -7,7 +7,9 @@ mod asked;
 mod auth;
 mod door;
 mod doorstep;
+mod port;
 mod routes;
+mod standing;
 mod status;
 mod ticket;
 
@@ -16,10 +18,12 @@ mod tests;
 
 pub use asked::{Asked, Command};
 pub use door::open_page;
+pub(crate) use standing::Facts;
+pub use standing::{Deed, Notice, Offer, Standing, State};
 pub use status::{AgentStatus, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Why, Word, WordKind, WorkerStatus, timestamp};
 pub use ticket::Tickets;
 
-use crate::home::Home;
+use crate::home::{Home, HomeError};
 use auth::Gate;
 use data_encoding::HEXLOWER;
 use doorstep::{Caller, Doorstep};
@@ -27,10 +31,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use routes::Desk;
 use serde::{Deserialize, Serialize};
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, watch},
-};
+use tokio::sync::{mpsc, watch};
 
 /// The file that says where the control API listens and how to be let in.
 pub const CONTROL_FILE: &str = "control.json";
@@ -64,7 +65,7 @@ impl ControlFile {
 
     /// Writes a file for a browser to open, which leads to [`link`](Self::link): on a command line every user of the
     /// computer could read the token.
-    pub fn door(&self, home: &Home) -> io::Result<PathBuf> {
+    pub fn door(&self, home: &Home) -> Result<PathBuf, HomeError> {
         let html = format!(
             "<!doctype html><meta charset=\"utf-8\"><title>Nightjar</title>\
              <meta http-equiv=\"refresh\" content=\"0;url={0}\"><p><a href=\"{0}\">Open Nightjar</a></p>\n",
@@ -74,14 +75,31 @@ impl ControlFile {
     }
 }
 
+/// A control API that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// What tells others where it is cannot be written.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// No socket, or no random numbers for the token.
+    #[error("cannot listen for `nightjar` commands on this computer: {0}")]
+    Listen(#[from] io::Error),
+}
+
 /// A running control API; dropping it stops it.
 pub struct Server {
     task: tokio::task::AbortHandle,
     home: Home,
     news: Arc<watch::Sender<Option<Arc<AgentStatus>>>>,
+    moved: Option<String>,
 }
 
 impl Server {
+    /// Why the page is not where it was the last time.
+    pub fn moved(&self) -> Option<&str> {
+        self.moved.as_deref()
+    }
+
     /// Whether anybody listens for news.
     pub fn has_listeners(&self) -> bool {
         self.news.receiver_count() > 0
@@ -110,13 +128,14 @@ impl Drop for Server {
 }
 
 /// Opens the control API and writes where it is.
-pub async fn serve(home: &Home, queue: mpsc::Sender<Asked>, tickets: Tickets) -> io::Result<Server> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let address = listener.local_addr()?;
-    let mut secret = [0; 32];
-    SystemRandom::new().fill(&mut secret).map_err(|_| io::Error::other("the system gives no random numbers"))?;
-    let file = ControlFile { address, token: HEXLOWER.encode(&secret) };
-    home.write_runtime(CONTROL_FILE, &serde_json::to_vec_pretty(&file)?)?;
+pub async fn serve(home: &Home, queue: mpsc::Sender<Asked>, tickets: Tickets) -> Result<Server, ControlError> {
+    let (mut secret, mut seed) = ([0; 32], [0; 8]);
+    let random = SystemRandom::new();
+    let drawn = random.fill(&mut secret).and_then(|()| random.fill(&mut seed));
+    drawn.map_err(|_| io::Error::other("the system gives no random numbers"))?;
+    let port::Opened { listener, moved } = port::open(&*home.disk(), u64::from_le_bytes(seed)).await?;
+    let file = ControlFile { address: listener.local_addr()?, token: HEXLOWER.encode(&secret) };
+    home.write_runtime(CONTROL_FILE, &serde_json::to_vec_pretty(&file).map_err(io::Error::from)?)?;
     let news = Arc::new(watch::Sender::new(None));
     let desk = Desk { queue, news: news.clone(), disk: home.disk(), tickets, file: file.clone() };
     let routes = routes::routes(desk, Gate::new(&file)).into_make_service_with_connect_info::<Caller>();
@@ -125,5 +144,5 @@ pub async fn serve(home: &Home, queue: mpsc::Sender<Asked>, tickets: Tickets) ->
             tracing::warn!("the control API ended: {e}");
         }
     });
-    Ok(Server { task: task.abort_handle(), home: home.clone(), news })
+    Ok(Server { task: task.abort_handle(), home: home.clone(), news, moved })
 }

@@ -1,7 +1,7 @@
 //! The control API's routes. Reads that need only files are answered here; all else is asked of the event loop.
 
 use super::{AgentStatus, Asked, Command, ControlFile, Tickets, auth, auth::Gate, doorstep::Caller, ticket};
-use crate::{history, page};
+use crate::{history, length, page};
 use axum::{
     Json, Router,
     extract::{ConnectInfo, DefaultBodyLimit, Query, State},
@@ -13,7 +13,7 @@ use axum::{
     routing::{get, post},
 };
 use futures_util::stream;
-use jiff::civil::Date;
+use jiff::{Zoned, civil::Date};
 use nightjar_shared::disk::FolderDisk;
 use serde::Deserialize;
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -67,10 +67,10 @@ impl Desk {
     }
 
     async fn command_for(self, length: Length, command: fn(Option<Duration>) -> Command) -> Response {
-        if length.seconds == Some(0) {
-            return (StatusCode::BAD_REQUEST, "`seconds` is 0; without it, it lasts until it is ended").into_response();
+        match length.read() {
+            Ok(length) => self.command(command(length)).await,
+            Err(line) => (StatusCode::BAD_REQUEST, line).into_response(),
         }
-        self.command(command(length.seconds.map(Duration::from_secs))).await
     }
 
     async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Asked) -> Result<T, Response> {
@@ -81,9 +81,23 @@ impl Desk {
     }
 }
 
+/// For how long; without either, until it is ended.
 #[derive(Deserialize)]
 struct Length {
     seconds: Option<u64>,
+    /// In the owner's words, as the command line takes them: `2h`, `until 7pm`.
+    words: Option<String>,
+}
+
+impl Length {
+    fn read(self) -> Result<Option<Duration>, String> {
+        match self {
+            Length { seconds: Some(0), .. } => Err("`seconds` is 0; without it, it lasts until it is ended".into()),
+            Length { seconds: Some(seconds), .. } => Ok(Some(Duration::from_secs(seconds))),
+            Length { words: Some(words), .. } => length::parse(&words, &Zoned::now()).map_err(|e| e.to_string()),
+            Length { .. } => Ok(None),
+        }
+    }
 }
 
 async fn why(State(desk): State<Desk>) -> Result<Response, Response> {

@@ -1,6 +1,7 @@
 //! How the agent stands, as the control API tells it: all that the page, the tray and the command line show. The fields
 //! are what scripts read; they may grow, and do not change their meaning.
 
+use super::Standing;
 use crate::{
     history::Figures,
     journal::Totals,
@@ -24,6 +25,9 @@ pub struct AgentStatus {
     pub name: String,
     /// Whether it holds or may train, and why.
     pub why: Why,
+    /// The same in one word and one short sentence, with what the owner can do about it.
+    #[serde(default)]
+    pub standing: Standing,
     /// The owner's word for now, if it stands against their preferences.
     #[serde(rename = "override")]
     pub owner: Option<Word>,
@@ -92,9 +96,12 @@ pub enum WordKind {
 pub struct RunStatus {
     /// Its name.
     pub name: String,
-    /// What the project is, in the run spec's words; empty before the first welcome.
+    /// Whether the coordinator has told what follows: it does with its first welcome.
+    #[serde(default)]
+    pub told: bool,
+    /// What the project is, in the run spec's words; empty where its people have written nothing.
     pub sentence: String,
-    /// Who runs it, likewise; `None` where they have not said.
+    /// Who runs it; `None` where they have not said.
     #[serde(default)]
     pub operator: Option<OperatorSpec>,
 }

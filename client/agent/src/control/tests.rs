@@ -11,6 +11,7 @@ fn status(reason: &str) -> AgentStatus {
         version: "0".into(),
         device: "d".into(),
         name: "n".into(),
+        standing: Standing::default(),
         why: Why { allowed: false, kind: Some(ReasonKind::InUse), reason: reason.into(), until: None },
         owner: Some(Word { kind: WordKind::RunNow, until: None, kept: true }),
         run: None,
@@ -74,6 +75,12 @@ async fn only_who_bears_the_token_and_comes_from_here_is_let_in() {
     assert!(line.contains("200") && body.contains("Status"), "{line} {body}");
     let (_, body) = send(address, "POST /pause?seconds=60", &owner(&file), "").await;
     assert!(body.contains("Pause(Some(60s))"), "{body}");
+    let (_, body) = send(address, "POST /pause?words=2%20Hours", &owner(&file), "").await;
+    assert!(body.contains("Pause(Some(7200s))"), "{body}");
+    let (_, body) = send(address, "POST /pause?words=", &owner(&file), "").await;
+    assert!(body.contains("Pause(None)"), "{body}");
+    let (line, body) = send(address, "POST /pause?words=soon", &owner(&file), "").await;
+    assert!(line.contains("400") && body.contains("`soon` is no length of time"), "{line} {body}");
     let (line, body) = send(address, "POST /pause?seconds=0", &owner(&file), "").await;
     assert!(line.contains("400") && body.contains("`seconds` is 0"), "{line} {body}");
     let (_, body) = send(address, "POST /run-now", &owner(&file), "").await;
@@ -167,6 +174,30 @@ async fn a_ticket_opens_the_page_once() {
     let (line, body) = send(file.address, "POST /enter", &page, &ticket).await;
     assert!(line.contains("200") && body == file.token, "{line}");
     assert!(send(file.address, "POST /enter", &page, &ticket).await.0.contains("403"), "once");
+}
+
+/// A bookmark leads to the page still after the next start; what lets one in is new each time.
+#[tokio::test]
+async fn the_page_stays_where_it_is_and_its_key_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, first) = served(folder.path()).await;
+    assert!(server.moved().is_none());
+    server.task.abort();
+    while tokio::net::TcpStream::connect(first.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    drop(server);
+    let (server, second) = served(folder.path()).await;
+    assert!(server.moved().is_none());
+    assert_eq!(first.address, second.address);
+    assert_ne!(first.token, second.token);
+    assert!(send(second.address, "GET /why", &owner(&first), "").await.0.contains("403"), "the old key fits no longer");
+
+    let other = tempfile::tempdir().unwrap();
+    std::fs::copy(folder.path().join("page-port"), other.path().join("page-port")).unwrap();
+    let (beside, third) = served(other.path()).await;
+    assert!(beside.moved().is_some_and(|words| words.contains(&first.address.port().to_string())));
+    assert!(send(third.address, "GET /why", &owner(&third), "").await.0.contains("200"));
 }
 
 #[cfg(unix)]

@@ -2,8 +2,10 @@
 
 use super::Agent;
 use crate::{
-    control::{self, Asked},
-    disk_words, journal,
+    control::{self, Asked, ControlError},
+    disk_words,
+    home::HomeError,
+    journal,
     membership::MEMBERSHIP_FILE,
     policy::{Decision, Outcome, Reason, ReasonKind},
 };
@@ -35,9 +37,19 @@ impl Control {
         let is_first = self.next_try == Mono::default();
         self.next_try = now + OPEN_EVERY;
         match control::serve(&agent.home, self.queue.clone(), agent.tickets.clone()).await {
-            Ok(server) => self.server = Some(server),
+            Ok(server) => {
+                if let Some(moved) = server.moved() {
+                    agent.tell(moved);
+                }
+                self.server = Some(server);
+            }
             Err(e) if is_first => {
-                let says = disk_words::refusal(&e);
+                let says = match &e {
+                    ControlError::Home(HomeError::Runtime { file, source, .. }) => {
+                        format!("{file}: {}", disk_words::refusal(source))
+                    }
+                    other => other.to_string(),
+                };
                 agent.tell(&format!("trouble: commands and the page cannot reach this agent yet: {says}; it keeps trying"));
             }
             Err(_) => {}

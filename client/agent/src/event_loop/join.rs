@@ -77,6 +77,7 @@ impl Agent {
         self.session = Session::new(profile, journal);
         self.unread = None;
         self.member = Ok(member);
+        self.wrong_key = false;
     }
 
     /// Says who it is, and for whom it works.

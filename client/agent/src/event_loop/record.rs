@@ -3,7 +3,7 @@
 use super::Agent;
 use crate::{
     clock,
-    control::timestamp,
+    control::{State as Standing, timestamp},
     history::{Delivery, State, energy::Load},
     lease::LeaseKind,
     policy::{Decision, ReasonKind},
@@ -96,18 +96,18 @@ impl Agent {
         });
     }
 
-    fn face(&self) -> Face {
+    pub(super) fn face(&self) -> Face {
         let why = self.why();
-        let left_alone = || Some(self.crashes.left_alone().into_iter().next()?.reason);
-        let trouble = self.config_error.clone().or_else(left_alone).or_else(|| self.session.status().trouble);
-        let paused = why.kind == Some(ReasonKind::Paused);
-        let state = match (&trouble, paused, why.allowed) {
-            (Some(_), _, _) => tray::State::Trouble,
-            (None, true, _) => tray::State::Paused,
-            (None, false, true) => tray::State::Running,
-            (None, false, false) => tray::State::Held,
+        let standing = self.standing(&why, self.word(&Zoned::now()).as_ref());
+        let trouble = standing.trouble().map(str::to_owned);
+        let state = match standing.state {
+            _ if trouble.is_some() => tray::State::Trouble,
+            Standing::Training | Standing::Ready => tray::State::Running,
+            Standing::Paused => tray::State::Paused,
+            Standing::Holding | Standing::Offline | Standing::NotJoined | Standing::NeedsYou => tray::State::Held,
         };
-        Face { state, paused, sentence: trouble.unwrap_or(why.reason) }
+        let sentence = trouble.unwrap_or(if standing.state == Standing::Offline { standing.headline } else { why.reason });
+        Face { state, paused: standing.state == Standing::Paused, sentence }
     }
 
     /// Tells the owner, and writes what was delivered to the ledger.

@@ -4,7 +4,8 @@ use super::{Agent, NEWS_EVERY};
 use crate::{
     clock,
     control::{
-        self, AgentStatus, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Why, Word, WordKind, WorkerStatus, timestamp,
+        self, AgentStatus, Facts, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Standing, Why, Word, WordKind, WorkerStatus,
+        timestamp,
     },
     policy::{Decision, Override, ProfileName},
     preferences::Policy,
@@ -19,13 +20,15 @@ impl Agent {
             Decision::Run { limits, profile } => (Some(limits), Some(*profile)),
             Decision::Hold { .. } => (None, None),
         };
+        let (why, owner) = (self.why(), self.word(&now));
         AgentStatus {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").into(),
             device: self.device.clone(),
             name: self.member.as_ref().map_or_else(|_| self.device.clone(), |member| member.membership.name.clone()),
-            why: self.why(),
-            owner: self.word(&now),
+            standing: self.standing(&why, owner.as_ref()),
+            why,
+            owner,
             run: self.run(),
             session: self.session.status(),
             totals: self.history.totals(),
@@ -48,8 +51,28 @@ impl Agent {
     /// The run that it is in, in the words of whoever runs it.
     fn run(&self) -> Option<RunStatus> {
         let name = self.run_name()?.to_owned();
-        let (sentence, operator) = self.session.spec().map(|spec| (spec.description, spec.operator)).unwrap_or_default();
-        Some(RunStatus { name, sentence, operator })
+        let spec = self.session.spec();
+        let told = spec.is_some();
+        let (sentence, operator) = spec.map(|spec| (spec.description, spec.operator)).unwrap_or_default();
+        Some(RunStatus { name, told, sentence, operator })
+    }
+
+    /// How it stands, for whoever looks at it from a distance: the page, and the tray.
+    pub(super) fn standing(&self, why: &Why, word: Option<&Word>) -> Standing {
+        let session = self.session.status();
+        Standing::of(&Facts {
+            why,
+            in_run: self.member.is_ok(),
+            is_new: self.member.as_ref().is_err_and(|why| why == super::join::NONE),
+            computes: session.working,
+            offline: self.session.offline(),
+            wrong_key: self.wrong_key,
+            failures: self.session.worker_failures(),
+            trouble: session.trouble.as_deref(),
+            left_alone: &self.worker_status().left_alone,
+            config_error: self.config_error.as_deref(),
+            word,
+        })
     }
 
     /// What the invite calls the run that it is in.
@@ -115,7 +138,7 @@ impl Agent {
     }
 
     /// The owner's word for now, if they have said one.
-    fn word(&self, now: &Zoned) -> Option<Word> {
+    pub(super) fn word(&self, now: &Zoned) -> Option<Word> {
         let (kind, until) = match self.word.says() {
             Override::No => return None,
             Override::Pause(until) => (WordKind::Pause, until),

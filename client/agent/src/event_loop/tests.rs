@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    control::Command,
+    control::{Command, Deed, State},
     policy::{Limits, Observation, ProfileName, Reading, ReasonKind},
     worker::{Order, Worker},
 };
@@ -289,6 +289,46 @@ async fn it_joins_once_the_coordinator_was_asked() {
     let status = bench.agent.status();
     assert!(status.why.allowed && status.run.is_some(), "{status:?}");
     assert_eq!(Membership::load(&*bench.agent.disk).unwrap().name, "den");
+}
+
+/// "Ready" with the coordinator away, or with somebody else in its place, would be untrue: page and tray say which it is, and
+/// what the owner can do about it is done at once.
+#[tokio::test]
+async fn a_coordinator_that_is_away_is_told_from_one_that_is_another() {
+    let mut bench = Bench::new(false);
+    let stands = |agent: &Agent| (agent.status().standing.state, agent.face().state);
+    let tried = |bench: &mut Bench, failed: LinkError| {
+        bench.agent.look(clock::mono_now());
+        bench.agent.settle();
+        let serial = bench.agent.connection_serial;
+        bench.agent.take(Event::Connected { serial, made: Err(failed) });
+        bench.agent.settle();
+    };
+    assert_eq!(stands(&bench.agent), (State::Ready, tray::State::Running), "nothing was tried yet");
+    tried(&mut bench, LinkError::Unreachable { address: "h:1".into(), why: "nobody answers".into() });
+    assert_eq!(stands(&bench.agent), (State::Offline, tray::State::Held));
+    let standing = bench.agent.status().standing;
+    assert!(standing.detail.contains("h:1: nobody answers") && standing.offers[0].deed == Deed::Retry, "{standing:?}");
+    assert!(bench.agent.why().reason.contains("cannot be reached") && bench.agent.face().sentence.contains("cannot be reached"));
+
+    let before = bench.agent.connection_serial;
+    bench.agent.answer(Asked::Do(Command::Retry, oneshot::channel().0));
+    assert!(bench.agent.connection_serial > before, "it tries again at the owner's word");
+    tried(&mut bench, LinkError::WrongKey("h:1".into()));
+    assert_eq!(stands(&bench.agent), (State::NeedsYou, tray::State::Trouble));
+    bench.agent.rest(&Ending::RunOver("Thank you.".into())).await;
+    let standing = bench.agent.status().standing;
+    assert_eq!((standing.state, standing.headline.as_str()), (State::NeedsYou, "the run is over: Thank you"));
+    bench.agent.rest(&Ending::Left).await;
+    assert_eq!(stands(&bench.agent), (State::NotJoined, tray::State::Held));
+}
+
+/// What its people write comes with the coordinator's first welcome: before that nobody knows whether they wrote anything.
+#[tokio::test]
+async fn a_run_that_was_not_heard_of_yet_is_not_said_to_be_silent() {
+    let bench = Bench::new(false);
+    let run = bench.agent.status().run.unwrap();
+    assert_eq!((run.told, run.sentence.as_str()), (false, ""));
 }
 
 /// A page that says "0 threads" helps nobody, and a worker is not replaced for want of a number.

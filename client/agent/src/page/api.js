@@ -1,4 +1,4 @@
-// How the page talks to the agent: the token from the link, requests, and the status as it changes.
+// How the page talks to the agent: the token from the link, requests, and the status as it changes, which one tab hears for all.
 
 const KEY = 'nightjar-token', TICKET = 'once-';
 const HEALTH_MS = 20000, POLL_MS = 3000, RETRY_MS = 1500;
@@ -41,16 +41,25 @@ export const post = (path, body) => ask(path, body === undefined ? { method: 'PO
   : { method: 'POST', body: JSON.stringify(body), headers: { 'Content-Type': 'application/json' } });
 
 const pause = ms => new Promise(done => setTimeout(done, ms));
+const shown = () => new Promise(done => {
+  const look = () => { if (!document.hidden) { document.removeEventListener('visibilitychange', look); done(); } };
+  document.addEventListener('visibilitychange', look);
+  look();
+});
 
 /**
- * Calls `heard(status)` at each change, for ever. A stream of events carries them; where none can be had, the status is asked
- * for again and again. `lost(error)` is called while the agent does not answer.
+ * Calls `heard(status)` at each change, for ever, while the page can be seen. A browser has few connections to one place, and a
+ * stream holds one for good: so one tab hears the stream for all of them, and none that is hidden. Where tabs cannot agree on
+ * one, or there is no stream, each asks again and again. `lost(error)` is called while the agent does not answer.
  */
 export async function follow(heard, lost) {
+  const name = await shared();
   for (;;) {
+    await shown();
     try {
       heard(await get('/status'));
-      await stream(heard);
+      if (name) await hear(name, heard);
+      else await pause(POLL_MS);
     } catch (error) {
       const gone = !(error instanceof Refused) || [401, 403].includes(error.status);
       if (gone) lost(error);
@@ -59,31 +68,53 @@ export async function follow(heard, lost) {
   }
 }
 
-/** Reads events until the stream ends. One that has been silent for long is cut, so that a dead agent is noticed. */
-async function stream(heard) {
-  const cut = new AbortController();
-  let silence = setTimeout(() => cut.abort(), HEALTH_MS);
+/** What tabs with the same key agree by: its digest, so that one whose key fits no longer hears nothing. */
+async function shared() {
+  if (!navigator.locks || !globalThis.BroadcastChannel || !crypto.subtle) return null;
+  const digest = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(sessionStorage.getItem(KEY) ?? ''));
+  return `nightjar-${[...new Uint8Array(digest).slice(0, 8)].map(byte => byte.toString(16).padStart(2, '0')).join('')}`;
+}
+
+/** Hears news from the tab that has the stream, or has it itself; until this one is hidden, or has heard nothing for long. */
+async function hear(name, heard) {
+  const over = new AbortController(), channel = new BroadcastChannel(name);
+  let silence, cut = false;
+  const end = () => { cut = true; over.abort(); };
+  const hide = () => document.hidden && end();
+  const listen = () => { clearTimeout(silence); silence = setTimeout(end, HEALTH_MS); };
+  channel.onmessage = ({ data }) => { listen(); if (data) heard(data); };
+  document.addEventListener('visibilitychange', hide);
+  listen();
   try {
-    const reader = (await ask('/events', { signal: cut.signal, headers: { Accept: 'text/event-stream' } })).body.getReader();
-    const decoder = new TextDecoder();
-    let text = '';
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      clearTimeout(silence);
-      silence = setTimeout(() => cut.abort(), HEALTH_MS);
-      const events = (text + decoder.decode(value, { stream: true })).replaceAll('\r\n', '\n').split('\n\n');
-      text = events.pop();
-      for (const event of events) {
-        const data = event.split('\n').filter(line => line.startsWith('data:')).map(line => line.slice(5)).join('\n');
-        if (data.trim()) heard(JSON.parse(data));
-      }
-    }
+    await navigator.locks.request(name, { signal: over.signal }, async () => {
+      channel.onmessage = null;
+      await stream(status => { if (status) heard(status); channel.postMessage(status); }, over.signal, listen);
+    });
   } catch (error) {
-    // Cut for its silence: the status is asked for at once, and says whether the agent is there.
-    if (!cut.signal.aborted) throw error;
+    // The status is asked for at once, and says whether the agent is there.
+    if (!cut) throw error;
   } finally {
+    over.abort();
     clearTimeout(silence);
-    cut.abort();
+    document.removeEventListener('visibilitychange', hide);
+    channel.close();
+  }
+}
+
+/** Reads events until the stream ends or is cut: `told(status)`, or `told(null)` for a sign of life. */
+async function stream(told, signal, alive) {
+  const reader = (await ask('/events', { signal, headers: { Accept: 'text/event-stream' } })).body.getReader();
+  const decoder = new TextDecoder();
+  let text = '';
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    alive();
+    const events = (text + decoder.decode(value, { stream: true })).replaceAll('\r\n', '\n').split('\n\n');
+    text = events.pop();
+    for (const event of events) {
+      const data = event.split('\n').filter(line => line.startsWith('data:')).map(line => line.slice(5)).join('\n');
+      told(data.trim() ? JSON.parse(data) : null);
+    }
   }
 }

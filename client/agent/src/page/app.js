@@ -15,42 +15,26 @@ const picture = new Day({ picture: $('picture'), caption: $('caption'), legend: 
 const preferences = new Preferences($('preferences'));
 let status = null, shown = 0, heardAt = null, asked = 0, told = '';
 
-const STATES = { run: 'Training', wait: 'Ready', hold: 'Holding', paused: 'Paused', stranger: 'Not part of a run' };
+/** A button for something that the agent offers to do. */
+const button = offer => el('button', { type: 'button', class: 'quiet', 'data-deed': offer.deed, 'data-key': offer.key }, offer.words);
 
-function stateOf(s) {
-  if (!s.run) return 'stranger';
-  if (s.why.kind === 'paused') return 'paused';
-  if (!s.why.allowed) return 'hold';
-  return s.session.working ? 'run' : 'wait';
-}
-
-/** What goes wrong and waits for the owner. */
-function troubles(s) {
-  const left = s.worker.left_alone;
-  return [
-    s.config_error && el('p', {}, `${sentence(s.config_error)} The last good preferences stay in force.`),
-    s.session.trouble && left.length === 0 && el('p', {}, sentence(s.session.trouble)),
-    s.override?.kept === false && el('p', {}, 'Your word holds until Nightjar ends; the disk does not take it, so the next start will not know it.'),
-    left.map(one => el('p', {}, `${one.device} is left alone: ${stopped(one.reason)}`)),
-    left.length > 0 && el('button', { type: 'button', id: 'retry' }, 'Try again'),
-  ];
-}
+/** What waits for the owner besides, each with its button. */
+const notices = standing => standing.notices.map(({ sentence: words, offer }) => el('p', {}, sentence(words), offer && [' ', button(offer)]));
 
 function show(s) {
   const first = status === null || heardAt === null;
   status = s;
   heardAt = Date.now();
-  const state = stateOf(s);
-  document.body.dataset.state = state === 'wait' ? 'run' : state;
-  live('yes', 'live');
+  const { standing } = s;
+  document.body.dataset.state = standing.state;
+  live('');
   say($('whose'), s.name ? `on ${s.name}` : '');
-  say($('state'), STATES[state]);
-  // What would change it stands right below, so that half of the sentence is left out.
-  say($('sentence'), sentence(state === 'stranger' ? s.why.reason.split(';')[0] : s.why.reason));
-  say($('next'), next(s, state));
-  document.title = `${STATES[state]} · Nightjar`;
-  fill($('notices'), troubles(s));
-  buttons(s, state);
+  say($('state'), standing.word);
+  say($('sentence'), sentence(standing.headline));
+  say($('next'), next(s));
+  document.title = `${standing.word} · Nightjar`;
+  fill($('notices'), notices(standing));
+  buttons(s);
   fill($('figures-body'), figures(s));
   fill($('project-body'), project(s));
   fill($('sensors'), sensors(s));
@@ -62,36 +46,34 @@ function show(s) {
   told = why;
 }
 
-/** What comes next, where that can be known. */
-function next(s, state) {
-  const until = time(s.why.until), now = new Date();
-  if (state === 'stranger') return 'The people of a run give you an invite: a link that you paste here.';
+/** What there is to know besides, and what comes next, where that can be known. */
+const next = s => [s.standing.detail, coming(s)].filter(Boolean).join(' ');
+
+function coming(s) {
+  const { state } = s.standing, now = new Date(), until = time(s.why.until), ahead = until && until > now;
   if (state === 'paused') {
-    if (until) return `It goes on ${when(until)}, in ${length(until - now)}.`;
+    if (ahead) return `It goes on ${when(until)}, in ${length(until - now)}.`;
     const end = s.override?.kind === 'pause' ? time(s.override.until) : null;
-    return end ? `The pause ends ${when(end)}; then it goes on as soon as nothing else is in its way.` : 'It stays so until you resume.';
+    return end ? `The pause ends ${when(end)}; then it goes on as soon as nothing else is in its way.` : '';
   }
-  if (state === 'hold') return until && until > now ? `It may go on ${when(until)}, in ${length(until - now)}.` : opening(s.why.kind);
-  if (until && until > now) return `It tries again ${when(until)}, in ${length(until - now)}.`;
+  if (state === 'holding') return ahead ? `It may go on ${when(until)}, in ${length(until - now)}.` : '';
+  if (ahead) return `It tries again ${when(until)}, in ${length(until - now)}.`;
   const forced = s.override?.kind === 'run_now' ? time(s.override.until) : null;
   return forced ? `You asked it to run; your preferences decide again ${when(forced)}.` : '';
 }
 
-/** What ends a hold whose end nobody knows. */
-function opening(kind) {
-  if (kind === 'off') return 'It stays so until you change your preferences.';
-  return kind?.startsWith('unknown') ? 'It goes on once it can tell, or once you waive that.' : 'It goes on by itself once that is over.';
-}
-
-function buttons(s, state) {
-  $('actions').hidden = state === 'stranger';
-  $('join').hidden = state !== 'stranger';
-  const overridden = state === 'paused' || s.override?.kind === 'run_now';
+function buttons(s) {
+  const { state, offers } = s.standing, paused = state === 'paused', overridden = paused || s.override?.kind === 'run_now';
+  $('actions').hidden = !s.run;
+  $('join').hidden = Boolean(s.run);
   $('resume').hidden = !overridden;
-  say($('resume'), state === 'paused' ? 'Resume' : 'Back to my preferences');
-  $('pauses').hidden = state === 'paused';
-  $('run-now').hidden = state === 'run' || state === 'wait' || overridden;
+  say($('resume'), paused ? 'Resume' : 'Back to my preferences');
+  $('pauses').hidden = paused;
+  if (paused) other(false);
+  $('run-now').hidden = state !== 'holding' || overridden;
   $('morning').title = when(morning());
+  // These two have their places already.
+  fill($('offers'), offers.filter(({ deed }) => !['resume', 'join'].includes(deed)).map(button));
 }
 
 /** The next morning that is at least two hours away. */
@@ -101,15 +83,17 @@ function morning(now = new Date()) {
   return at;
 }
 
-/** Does what a button says, and says that it was done or why not. */
+/** Does what a button says, and says that it was done or why not; whether it was. */
 async function act(path, done) {
   try {
     await post(path);
     show(await get('/status'));
     say($('acted'), done);
     setTimeout(() => $('acted').textContent === done && say($('acted'), ''), 6000);
+    return true;
   } catch (error) {
     say($('acted'), error instanceof Refused ? sentence(error.message) : 'Nightjar does not answer.');
+    return false;
   }
 }
 
@@ -117,6 +101,21 @@ $('pauses').addEventListener('click', event => {
   const length = event.target.dataset?.pause;
   const seconds = { hour: HOUR_S, morning: Math.round((morning() - Date.now()) / 1000) }[length];
   if (length) act(seconds ? `/pause?seconds=${seconds}` : '/pause', 'Paused.').then(() => $('resume').hidden || $('resume').focus());
+});
+
+/** Shows the field for a time in the owner's own words, or puts it away. */
+function other(open) {
+  $('pause-form').hidden = !open;
+  $('pause-other').setAttribute('aria-expanded', String(open));
+  if (open) $('pause-words').focus();
+}
+$('pause-other').addEventListener('click', () => other($('pause-form').hidden));
+$('pause-form').addEventListener('submit', async event => {
+  event.preventDefault();
+  if (!await act(`/pause?words=${encodeURIComponent($('pause-words').value)}`, 'Paused.')) return $('pause-words').focus();
+  $('pause-words').value = '';
+  other(false);
+  $('resume').focus();
 });
 $('resume').addEventListener('click', () => act('/resume', 'Your preferences decide again.').then(() => $('pauses').querySelector('button').focus()));
 $('run-now').addEventListener('click', () => act(`/run-now?seconds=${HOUR_S}`, 'It runs for an hour, unless the computer gets too warm or too full.'));
@@ -127,7 +126,13 @@ joining($('join'), async ({ run, coordinator_answers: answers }) => {
   $('pauses').querySelector('button').focus();
 });
 
-$('notices').addEventListener('click', event => event.target.id === 'retry' && act('/retry', 'It tries again.'));
+/** What the buttons do that the agent offers. */
+const DEEDS = {
+  retry: () => act('/retry', 'It tries again.'),
+  leave: () => confirm('Leave the run? Work that is not delivered yet is given back.') && act('/leave', 'It leaves the run.'),
+  preferences: key => preferences.open(key),
+};
+for (const place of ['notices', 'offers']) $(place).addEventListener('click', event => DEEDS[event.target.dataset?.deed]?.(event.target.dataset.key));
 
 async function drawDay() {
   asked = Date.now();
@@ -158,34 +163,37 @@ async function readLog() {
 }
 $('log').addEventListener('toggle', readLog);
 
-function live(state, words) {
-  $('live').dataset.live = state;
+/** Whether this page hears from the agent; while it does, there is nothing to say of that. */
+function live(words) {
+  $('live').hidden = !words;
   say($('live-words'), words);
 }
 
 /** Says clearly that what is shown is old, or that this page was never let in. */
 function lost(error) {
   const refused = error instanceof Refused;
-  if (refused) return lock('This page’s key no longer fits.', 'Nightjar was started anew. Run “nightjar open” for a page that fits.');
+  if (refused) return lock('This page’s key no longer fits.', 'Nightjar was started anew. “Open the page” in the menu of its icon opens a page that fits, and so does “nightjar open” in a terminal.');
   document.body.dataset.state = 'gone';
   document.title = 'No answer · Nightjar';
-  live('no', 'no answer');
+  live('page not connected');
   say($('state'), 'No answer');
   say($('sentence'), 'Nightjar does not answer; it has probably stopped.');
-  say($('next'), `${heardAt ? `Last heard at ${clock(heardAt)}; what you see below is from then. ` : ''}Start it with “nightjar run”, then open this page with “nightjar open”.`);
+  say($('next'), `${heardAt ? `Last heard at ${clock(heardAt)}; what you see below is from then. ` : ''}It starts with your session where it is installed so; “nightjar run” starts it in a terminal.`);
   $('actions').hidden = $('join').hidden = true;
   fill($('notices'));
+  fill($('offers'));
 }
 
 function lock(words, then) {
   document.body.dataset.state = 'locked';
   document.title = 'Locked · Nightjar';
-  live('no', 'locked');
+  live('page locked');
   say($('state'), 'Locked');
   say($('sentence'), words);
   say($('next'), then);
   $('actions').hidden = $('join').hidden = true;
   fill($('notices'));
+  fill($('offers'));
 }
 
 // Another link from `nightjar open` in the same tab.
@@ -193,10 +201,10 @@ addEventListener('hashchange', async () => isKey(location.hash) && await takeTok
 document.addEventListener('visibilitychange', () => { if (!document.hidden && status) { preferences.load(); drawDay(); } });
 setInterval(() => {
   if (document.hidden || !status || document.body.dataset.state === 'gone') return;
-  say($('next'), next(status, stateOf(status)));
+  say($('next'), next(status));
   if (Date.now() - asked > 60000) drawDay();
   readLog();
 }, 15000);
 
 if (await takeToken()) follow(show, lost);
-else lock('This page was opened without its key.', 'Run “nightjar open” in a terminal; it opens the page with the key in its link.');
+else lock('This page was opened without its key.', '“Open the page” in the menu of Nightjar’s icon opens it with its key, and so does “nightjar open” in a terminal.');

@@ -41,7 +41,7 @@ export function project(s) {
   ].filter(Boolean);
   return el('div', { class: 'project' },
     el('p', { class: 'name' }, run.name),
-    el('p', { class: run.sentence ? 'words' : 'none' }, run.sentence ? sentence(run.sentence) : 'Its people have written nothing about it yet.'),
+    el('p', { class: run.sentence ? 'words' : 'none' }, run.sentence ? sentence(run.sentence) : run.told ? 'Its people have written nothing about it.' : 'What its people write about it comes with the first connection.'),
     el('dl', { class: 'facts' }, facts.map(([name, value]) => [el('dt', {}, name), el('dd', {}, value)])),
     share !== null && el('progress', { max: 1, value: share, 'aria-label': 'the piece of work at hand' }),
     share !== null && el('p', { class: 'under' }, `The piece of work at hand: step ${training.steps} of ${session.lease_steps}${training.loss ? `, loss ${training.loss.toFixed(3)}` : ''}.`));

@@ -24,6 +24,15 @@ export class Preferences {
     }
   }
 
+  /** Leads to one of them. */
+  open(key) {
+    const field = this.fields.get(key)?.element;
+    if (!field) return;
+    field.closest('details').open = true;
+    field.scrollIntoView({ block: 'center' });
+    [...field.querySelectorAll('input, select, button')].find(part => part.checkVisibility())?.focus({ preventScroll: true });
+  }
+
   build(rows) {
     const groups = new Map();
     for (const row of rows) groups.set(row.group, [...groups.get(row.group) ?? [], row]);

@@ -162,7 +162,7 @@ fn the_owners_word_wins_over_everything_but_safety() {
     day.owner = Override::Pause(Some(day.mono + Duration::from_secs(6 * 3600)));
     let (kind, told, until) = day.held();
     assert_eq!((kind, until.as_deref()), (ReasonKind::Paused, Some("2026-06-10 18:00:00")));
-    assert_eq!(told, "you paused it; the pause ends at 18:00, or sooner with `nightjar resume`");
+    assert_eq!(told, "you paused it; `nightjar resume` lets it go on", "its one time is told beside it");
     day.runs_after(6 * 3600);
     day.owner = Override::Pause(None);
     assert_eq!(day.held().1, "you paused it; `nightjar resume` lets it go on");

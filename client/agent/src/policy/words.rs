@@ -26,7 +26,7 @@ pub(super) fn bytes(bytes: u64) -> String {
 
 /// A moment as one says it now: "at 18:00", "tomorrow at 07:00", "on Monday at 22:00", "on 1 December", "on 1 December 2027". To
 /// the minute, rounded up, so that it is not past when it is read.
-pub(super) fn moment(at: &Zoned, now: &Zoned) -> String {
+pub fn moment(at: &Zoned, now: &Zoned) -> String {
     let at = &at.round(ZonedRound::new().smallest(Unit::Minute).mode(RoundMode::Ceil)).unwrap_or_else(|_| at.clone());
     let days = at.date().since((Unit::Day, now.date())).map_or(i32::MAX, |span| span.get_days());
     let time = at.strftime("%H:%M");

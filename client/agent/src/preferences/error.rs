@@ -23,6 +23,12 @@ pub enum PreferencesError {
         /// The disk's words.
         source: io::Error,
     },
+    /// Its owner does not want it changed.
+    #[error("{file} is read-only, so it stays as it is; make it writable, or change it where it is written")]
+    ReadOnly {
+        /// The file.
+        file: String,
+    },
     /// Longer than any such file is.
     #[error(
         "{file} is longer than {bytes_max} bytes, so it is not Nightjar's; remove it, and `nightjar prefs edit` writes a new one"

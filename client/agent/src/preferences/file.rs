@@ -153,7 +153,9 @@ impl PreferencesFile {
 
     /// Puts a whole new text into the file, if it has no mistake.
     pub fn replace(&mut self, text: &str) -> Result<(), PreferencesError> {
+        let text = without_mark(text);
         let laid = layers::lay(&self.path.display().to_string(), text, &self.said)?;
+        writable(&self.path)?;
         write(&self.path, text)?;
         self.stamp = self.look();
         (self.laid, self.error) = (laid, None);
@@ -214,11 +216,36 @@ fn bounded(path: &Path) -> Result<Option<String>, PreferencesError> {
     if bytes.len() as u64 > BYTES_MAX {
         return Err(PreferencesError::TooLong { file: file(), bytes_max: BYTES_MAX });
     }
-    String::from_utf8(bytes).map(Some).map_err(|error| {
+    String::from_utf8(bytes).map(|text| Some(without_mark(&text).to_owned())).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let line = 1 + error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count();
         PreferencesError::NotText { place: format!("{}, line {line}", file()), byte: good + 1 }
     })
+}
+
+/// The text without the byte-order mark that some editors put before it, which means nothing in UTF-8.
+fn without_mark(text: &str) -> &str {
+    text.trim_start_matches('\u{feff}')
+}
+
+/// Whether the file may be changed. Taking its place takes nothing but its folder's leave, so that it must be asked itself: it
+/// may be made read-only, for root as well, or be somebody else's. A link that leads nowhere waits for what is not there now.
+fn writable(path: &Path) -> Result<(), PreferencesError> {
+    let read_only = || PreferencesError::ReadOnly { file: path.display().to_string() };
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.permissions().readonly() => Err(read_only()),
+        Ok(_) => match fs::OpenOptions::new().write(true).open(path) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => Err(read_only()),
+            Err(source) => Err(PreferencesError::Write { file: path.display().to_string(), source }),
+            Ok(_) => Ok(()),
+        },
+        Err(_) if path.is_symlink() => {
+            let source = io::Error::other("it is a link to a file that is not there");
+            Err(PreferencesError::Write { file: path.display().to_string(), source })
+        }
+        // None is there; if it cannot be made, writing it says why.
+        Err(_) => Ok(()),
+    }
 }
 
 /// Replaces a file as a whole; where it is a link, what it points to.

@@ -182,3 +182,59 @@ proptest! {
         prop_assert!(text.starts_with("# first\n\nversion = 2 # two\n  # last"), "{}", text);
     }
 }
+
+/// Whoever made the file read-only, a person or a program that writes it for them, meant it. Taking its place would take
+/// nothing but its folder's leave.
+#[test]
+fn a_file_that_is_read_only_is_never_replaced() {
+    let place = Place::new("version = 2\nidle_minutes = 5\n");
+    let mut file = place.load().unwrap();
+    let set_read_only = |read_only: bool| {
+        let mut permissions = fs::metadata(place.path()).unwrap().permissions();
+        permissions.set_readonly(read_only);
+        fs::set_permissions(place.path(), permissions).unwrap();
+    };
+    set_read_only(true);
+    for told in [file.set("idle_minutes", "7"), file.replace("version = 2\nidle_minutes = 7\n")] {
+        let told = told.unwrap_err().to_string();
+        assert!(told.contains(&place.path().display().to_string()) && told.contains("is read-only"), "{told}");
+    }
+    assert_eq!((place.text(), file.preferences().idle_minutes), ("version = 2\nidle_minutes = 5\n".into(), Some(5)));
+    set_read_only(false);
+    file.set("idle_minutes", "7").unwrap();
+    assert_eq!(place.text(), "version = 2\nidle_minutes = 7\n");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_a_link_leads_to_is_kept_as_well() {
+    let place = Place::new("");
+    let elsewhere = place.folder.path().join("dotfiles.toml");
+    fs::remove_file(place.path()).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, place.path()).unwrap();
+    let mut file = place.load().unwrap();
+    let told = file.set("idle_minutes", "7").unwrap_err().to_string();
+    assert!(told.contains("a link to a file that is not there") && place.path().is_symlink(), "{told}");
+    fs::write(&elsewhere, "version = 2\nidle_minutes = 5\n").unwrap();
+    let mut permissions = fs::metadata(&elsewhere).unwrap().permissions();
+    permissions.set_readonly(true);
+    fs::set_permissions(&elsewhere, permissions).unwrap();
+    let mut file = place.load().unwrap();
+    assert!(file.set("idle_minutes", "7").unwrap_err().to_string().contains("is read-only"));
+    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "version = 2\nidle_minutes = 5\n");
+}
+
+/// Notepad and PowerShell begin UTF-8 with a mark.
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_first_key() {
+    let place = Place::new("\u{feff}version = 2\r\nidle_minutes = 5\r\n");
+    let mut file = place.load().unwrap();
+    assert_eq!((file.preferences().idle_minutes, file.error().is_none()), (Some(5), true));
+    file.set("idle_minutes", "7").unwrap();
+    assert_eq!(place.load().unwrap().preferences().idle_minutes, Some(7));
+    file.replace("\u{feff}version = 2\nidle_minutes = 9\n").unwrap();
+    assert_eq!(place.load().unwrap().preferences().idle_minutes, Some(9));
+    // A mistake is told with the line that it stands in.
+    place.write("\u{feff}version = 2\nidle_minutes = soon\n");
+    assert!(place.load().unwrap().error().is_some_and(|mistake| mistake.to_string().contains("line 2")));
+}

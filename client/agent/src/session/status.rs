@@ -75,6 +75,17 @@ impl Session {
         }
     }
 
+    /// Why there is no connection, where one was tried.
+    pub fn offline(&self) -> Option<&str> {
+        let is_down = matches!(self.link, Link::Down | Link::Connecting);
+        (is_down && !self.offline.is_empty()).then_some(self.offline.as_str())
+    }
+
+    /// How often in a row the worker has failed.
+    pub fn worker_failures(&self) -> u32 {
+        self.timers.attempts(Timer::Work)
+    }
+
     /// The coordinator's words for the run's end, while it is over.
     pub fn run_over(&self) -> Option<&str> {
         self.over.as_deref()

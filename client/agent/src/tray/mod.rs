@@ -26,9 +26,9 @@ use tokio::sync::{mpsc, watch};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// It may train.
+    /// It trains, or is about to.
     Running,
-    /// It holds, for a reason.
+    /// It does not, for a reason.
     #[default]
     Held,
     /// The owner has paused it.

@@ -1,0 +1,456 @@
+//! How the agent stands in one word and one short sentence, and what its owner can do about it. Decided here, of what policy,
+//! session and link say, so that page, tray and command line cannot differ: the page only paints it.
+
+use super::{LeftAlone, Why, Word};
+use crate::policy::ReasonKind;
+use serde::{Deserialize, Serialize};
+
+/// A worker that failed this often in a row will not do better by itself.
+const FAILURES_MAX: u32 = 3;
+
+/// How it stands, in one word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// A worker computes.
+    Training,
+    /// It may train, and is about to, or waits for work.
+    Ready,
+    /// The owner's preferences, or the computer's state, hold it back.
+    #[default]
+    Holding,
+    /// The owner has paused it.
+    Paused,
+    /// It may train, and the coordinator cannot be reached; it keeps trying.
+    Offline,
+    /// It goes no further without its owner.
+    NeedsYou,
+    /// It has never been given an invite.
+    NotJoined,
+}
+
+/// What the owner can do about it with one click.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deed {
+    /// End a pause.
+    Resume,
+    /// Try again at once what failed.
+    Retry,
+    /// Paste an invite.
+    Join,
+    /// Leave the run.
+    Leave,
+    /// Go to a preference.
+    Preferences,
+}
+
+/// A button.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// What it does.
+    pub deed: Deed,
+    /// What stands on it.
+    pub words: String,
+    /// Which preference, where it is about one.
+    #[serde(default)]
+    pub key: Option<String>,
+}
+
+/// Something that waits for the owner while the rest goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// What.
+    pub sentence: String,
+    /// What to do about it.
+    #[serde(default)]
+    pub offer: Option<Offer>,
+}
+
+/// How the agent stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// In one word.
+    pub state: State,
+    /// That word, for people.
+    pub word: String,
+    /// In a short sentence: that of [`Why`], without what is to be typed into a terminal. Starts small, has no full stop.
+    pub headline: String,
+    /// What else there is to know about it; times are in [`Why`]. May be empty.
+    #[serde(default)]
+    pub detail: String,
+    /// What the owner can do about it.
+    #[serde(default)]
+    pub offers: Vec<Offer>,
+    /// What waits for the owner besides.
+    #[serde(default)]
+    pub notices: Vec<Notice>,
+}
+
+/// All that it follows from.
+pub(crate) struct Facts<'a> {
+    pub why: &'a Why,
+    /// Whether the agent is in a run.
+    pub in_run: bool,
+    /// Whether it has never been in one, or has left it.
+    pub is_new: bool,
+    /// Whether a worker computes.
+    pub computes: bool,
+    /// Why there is no connection, where one was tried.
+    pub offline: Option<&'a str>,
+    /// Whether somebody else answers in the coordinator's place.
+    pub wrong_key: bool,
+    /// How often in a row the worker has failed.
+    pub failures: u32,
+    /// What on this device stands in the way of the next lease.
+    pub trouble: Option<&'a str>,
+    /// What is not computed on any more.
+    pub left_alone: &'a [LeftAlone],
+    /// What is wrong with the preferences' file.
+    pub config_error: Option<&'a str>,
+    /// The owner's word for now.
+    pub word: Option<&'a Word>,
+}
+
+impl Standing {
+    /// How it stands, given this.
+    pub(crate) fn of(facts: &Facts) -> Self {
+        let reason = || without_commands(&facts.why.reason).to_owned();
+        let (state, headline, detail, offers) = match facts.why.kind {
+            Some(ReasonKind::NotJoined) | None if !facts.in_run => {
+                let state = if facts.is_new { State::NotJoined } else { State::NeedsYou };
+                let detail = if facts.is_new {
+                    "The people of a run give you an invite: a link that you paste here."
+                } else {
+                    "With another invite this computer can join again: paste it here."
+                };
+                (state, reason(), detail.to_owned(), vec![offer(Deed::Join)])
+            }
+            Some(ReasonKind::Paused) => {
+                let detail = if facts.why.until.is_some() || facts.word.is_some_and(|word| word.until.is_some()) {
+                    String::new()
+                } else {
+                    "It stays so until you resume.".into()
+                };
+                (State::Paused, reason(), detail, vec![offer(Deed::Resume)])
+            }
+            Some(ReasonKind::RunOver) => {
+                let detail = "Nightjar asks now and then whether it goes on. You can leave it, and join another with an invite.";
+                (State::NeedsYou, reason(), detail.to_owned(), vec![offer(Deed::Leave), offer(Deed::Retry)])
+            }
+            Some(ReasonKind::Fruitless) => (State::NeedsYou, reason(), String::new(), vec![offer(Deed::Retry)]),
+            Some(kind) => {
+                let detail = if facts.why.until.is_some() { "" } else { ends(kind) };
+                let offers = preference(kind).map(|key| Offer { key: Some(key.into()), ..offer(Deed::Preferences) });
+                (State::Holding, reason(), detail.to_owned(), offers.into_iter().collect())
+            }
+            None if facts.computes => {
+                let detail = facts.offline.map_or_else(String::new, |why| {
+                    format!("There is no connection now ({}); what is done waits until there is.", why.trim_end_matches('.'))
+                });
+                (State::Training, reason(), detail, vec![])
+            }
+            None if facts.wrong_key => (
+                State::NeedsYou,
+                "somebody else answers in the coordinator's place".into(),
+                "Its key is not the one in your invite, so nothing is sent there. If the people of the run have a new key, they \
+                 can give you a new invite: leave the run, then join with that."
+                    .into(),
+                vec![offer(Deed::Retry), offer(Deed::Leave)],
+            ),
+            None if facts.trouble.is_some() || facts.failures >= FAILURES_MAX => {
+                // The times at which it tries again are no news by now.
+                let words = facts.trouble.map_or_else(reason, |trouble| without_commands(trouble).to_owned());
+                let detail = "It cannot train like this, and tries again now and then.";
+                let words = words.trim_start_matches("it may train, but cannot yet: ").to_owned();
+                (State::NeedsYou, words, detail.into(), vec![offer(Deed::Retry)])
+            }
+            None => match facts.offline {
+                Some(why) => {
+                    let detail = format!("{}. Nightjar keeps trying.", capital(why.trim_end_matches('.')));
+                    (State::Offline, "the coordinator cannot be reached".into(), detail, vec![offer(Deed::Retry)])
+                }
+                None => (State::Ready, reason(), String::new(), vec![]),
+            },
+        };
+        Standing { state, word: state.word().into(), headline, detail, offers, notices: notices(facts) }
+    }
+
+    /// The first thing that waits for the owner, if any does.
+    pub fn trouble(&self) -> Option<&str> {
+        let first = self.notices.first().map(|notice| notice.sentence.as_str());
+        if self.state == State::NeedsYou { Some(&self.headline) } else { first }
+    }
+}
+
+impl State {
+    /// The word for people.
+    fn word(self) -> &'static str {
+        match self {
+            State::Training => "Training",
+            State::Ready => "Ready",
+            State::Holding => "Holding",
+            State::Paused => "Paused",
+            State::Offline => "Offline",
+            State::NeedsYou => "Needs you",
+            State::NotJoined => "Not part of a run",
+        }
+    }
+}
+
+fn offer(deed: Deed) -> Offer {
+    let words = match deed {
+        Deed::Resume => "Resume",
+        Deed::Retry => "Try again now",
+        Deed::Join => "Join",
+        Deed::Leave => "Leave the run",
+        Deed::Preferences => "Open this preference",
+    };
+    Offer { deed, words: words.into(), key: None }
+}
+
+fn notices(facts: &Facts) -> Vec<Notice> {
+    let retry = || Some(offer(Deed::Retry));
+    let mut notices = vec![];
+    if let Some(error) = facts.config_error {
+        notices.push(Notice { sentence: format!("{error}; the last good preferences stay in force"), offer: None });
+    }
+    if facts.word.is_some_and(|word| !word.kept) {
+        let sentence = "your word holds until Nightjar ends; the disk does not take it, so the next start will not know it";
+        notices.push(Notice { sentence: sentence.into(), offer: None });
+    }
+    notices.extend(facts.left_alone.iter().map(|one| Notice { sentence: without_commands(&one.reason).into(), offer: retry() }));
+    // What keeps it from training is the headline; what will, once it is asked, is told beside another one.
+    if let Some(trouble) = facts.trouble.filter(|_| facts.computes || facts.why.kind.is_some())
+        && !facts.left_alone.iter().any(|one| one.reason == trouble)
+        && !facts.why.reason.contains(trouble)
+    {
+        notices.push(Notice { sentence: without_commands(trouble).into(), offer: retry() });
+    }
+    notices
+}
+
+/// What ends a hold whose end nobody knows.
+fn ends(kind: ReasonKind) -> &'static str {
+    match kind {
+        ReasonKind::Off => "It stays so until you change your preferences.",
+        kind if is_unknown(kind) => "It goes on once it can tell, or once you waive that.",
+        _ => "It goes on by itself once that is over.",
+    }
+}
+
+/// The preference that the owner would change to end such a hold, where it may well be what they want.
+fn preference(kind: ReasonKind) -> Option<&'static str> {
+    match kind {
+        ReasonKind::Off => Some("away_duty_percent"),
+        ReasonKind::DataCap => Some("data_mib_month_max"),
+        ReasonKind::Schedule => Some("schedule"),
+        ReasonKind::Battery => Some("on_battery"),
+        ReasonKind::Metered => Some("hold_on_metered"),
+        ReasonKind::Disk => Some("disk_mib_min"),
+        ReasonKind::Memory => Some("memory_mib_min"),
+        ReasonKind::Program => Some("programs"),
+        kind if is_unknown(kind) => Some("waive"),
+        _ => None,
+    }
+}
+
+fn is_unknown(kind: ReasonKind) -> bool {
+    use ReasonKind::{
+        UnknownDisk, UnknownFullScreen, UnknownIdle, UnknownMemory, UnknownMetered, UnknownPower, UnknownPrograms,
+        UnknownTemperature,
+    };
+    matches!(
+        kind,
+        UnknownIdle
+            | UnknownPower
+            | UnknownTemperature
+            | UnknownMetered
+            | UnknownFullScreen
+            | UnknownPrograms
+            | UnknownMemory
+            | UnknownDisk
+    )
+}
+
+/// A sentence without the part that tells what to type into a terminal: a page has a button for it. It is always the last part.
+pub(crate) fn without_commands(sentence: &str) -> &str {
+    let Some(at) = sentence.find("`nightjar") else { return sentence };
+    let before = &sentence[..at];
+    let joint = before.rfind("; ").or_else(|| before.rfind(". ")).or_else(|| before.rfind([':', ',', '(']));
+    let kept = before[..joint.unwrap_or(0)].trim_end_matches(['.', ',', ';', ':', ' ']);
+    if kept.is_empty() { sentence } else { kept }
+}
+
+fn capital(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map(|first| first.to_uppercase().chain(characters).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn may(reason: &str) -> Why {
+        Why { allowed: true, kind: None, reason: reason.into(), until: None }
+    }
+
+    fn holds(kind: ReasonKind, reason: &str) -> Why {
+        Why { allowed: false, kind: Some(kind), reason: reason.into(), until: None }
+    }
+
+    /// In a run, with nothing wrong.
+    fn facts(why: &Why) -> Facts<'_> {
+        Facts {
+            why,
+            in_run: true,
+            is_new: false,
+            computes: false,
+            offline: None,
+            wrong_key: false,
+            failures: 0,
+            trouble: None,
+            left_alone: &[],
+            config_error: None,
+            word: None,
+        }
+    }
+
+    fn deeds(standing: &Standing) -> Vec<Deed> {
+        standing.offers.iter().map(|offer| offer.deed).collect()
+    }
+
+    #[test]
+    fn all_well_is_told_from_all_that_is_not() {
+        let why = may("it may train; waiting for work");
+        let well = Standing::of(&facts(&why));
+        assert_eq!((well.state, well.headline.as_str(), well.trouble()), (State::Ready, why.reason.as_str(), None));
+        assert_eq!(Standing::of(&Facts { computes: true, ..facts(&why) }).state, State::Training);
+
+        let offline =
+            Standing::of(&Facts { offline: Some("no connection to the coordinator at x:1: nobody answers"), ..facts(&why) });
+        assert_eq!((offline.state, deeds(&offline)), (State::Offline, vec![Deed::Retry]));
+        assert!(offline.headline == "the coordinator cannot be reached" && offline.detail.contains("x:1: nobody answers."));
+
+        let wrong = Facts { offline: Some("its key is another"), wrong_key: true, ..facts(&why) };
+        let wrong = Standing::of(&wrong);
+        assert_eq!((wrong.state, deeds(&wrong)), (State::NeedsYou, vec![Deed::Retry, Deed::Leave]));
+        assert!(wrong.trouble().is_some_and(|words| words.contains("somebody else answers")));
+
+        let crash = may("it may train, but cannot yet: the worker failed: signal 11");
+        let once = Standing::of(&Facts { failures: 1, ..facts(&crash) });
+        assert_eq!(once.state, State::Ready, "one may be chance");
+        let broken = Standing::of(&Facts { failures: 3, ..facts(&crash) });
+        assert_eq!((broken.state, deeds(&broken)), (State::NeedsYou, vec![Deed::Retry]));
+        assert_eq!(broken.headline, "the worker failed: signal 11");
+        let trouble = "a lease needs 9 MiB; it lacks 2 MiB: `nightjar prefs set quota_mib_max 9` lets it";
+        let full = Standing::of(&Facts { trouble: Some(trouble), ..facts(&why) });
+        assert_eq!((full.state, full.headline.as_str()), (State::NeedsYou, "a lease needs 9 MiB"));
+    }
+
+    #[test]
+    fn out_of_a_run_it_is_told_why_and_asks_for_an_invite() {
+        let none = holds(
+            ReasonKind::NotJoined,
+            "this computer has not joined a run yet; paste an invite on its page (`nightjar open`), or use `nightjar join INVITE`",
+        );
+        let never = Standing::of(&Facts { in_run: false, is_new: true, ..facts(&none) });
+        assert_eq!((never.state, never.headline.as_str()), (State::NotJoined, "this computer has not joined a run yet"));
+        assert_eq!((deeds(&never), never.trouble()), (vec![Deed::Join], None));
+        for (reason, headline) in [
+            ("the run is over: the budget is used up. `nightjar leave` forgets it", "the run is over: the budget is used up"),
+            (
+                "the coordinator refused this device: no; `nightjar leave` forgets that run",
+                "the coordinator refused this device: no",
+            ),
+            ("/h/membership.json is damaged; `nightjar join INVITE` writes it anew", "/h/membership.json is damaged"),
+        ] {
+            let why = holds(ReasonKind::NotJoined, reason);
+            let out = Standing::of(&Facts { in_run: false, ..facts(&why) });
+            assert_eq!((out.state, out.headline.as_str(), deeds(&out)), (State::NeedsYou, headline, vec![Deed::Join]));
+        }
+    }
+
+    #[test]
+    fn a_hold_is_no_trouble_and_says_what_ends_it() {
+        let why = holds(ReasonKind::Off, "training is switched off; `nightjar prefs set away_duty_percent 100` switches it on");
+        let off = Standing::of(&facts(&why));
+        assert_eq!((off.state, off.headline.as_str()), (State::Holding, "training is switched off"));
+        assert_eq!((deeds(&off), off.offers[0].key.as_deref()), (vec![Deed::Preferences], Some("away_duty_percent")));
+        let in_use = Why { until: Some("2026-11-24T18:32:00+00:00".into()), ..holds(ReasonKind::InUse, "somebody is there") };
+        let held = Standing::of(&facts(&in_use));
+        assert_eq!((held.state, held.detail.as_str(), deeds(&held)), (State::Holding, "", vec![]));
+        let paused = holds(ReasonKind::Paused, "you paused it; `nightjar resume` lets it go on");
+        let paused = Standing::of(&Facts { wrong_key: true, offline: Some("x"), failures: 9, ..facts(&paused) });
+        assert_eq!(
+            (paused.state, paused.headline.as_str(), deeds(&paused)),
+            (State::Paused, "you paused it", vec![Deed::Resume])
+        );
+    }
+
+    #[test]
+    fn a_run_that_is_over_and_work_that_nobody_takes_need_the_owner() {
+        let over = holds(ReasonKind::RunOver, "the run is over: Thank you");
+        let over = Standing::of(&facts(&over));
+        assert_eq!((over.state, deeds(&over)), (State::NeedsYou, vec![Deed::Leave, Deed::Retry]));
+        assert_eq!(over.trouble(), Some("the run is over: Thank you"));
+        let fruitless = holds(ReasonKind::Fruitless, "the last 5 leases came to nothing (x)");
+        let fruitless = Standing::of(&facts(&fruitless));
+        assert_eq!((fruitless.state, deeds(&fruitless)), (State::NeedsYou, vec![Deed::Retry]));
+        let disk = holds(ReasonKind::Disk, "the disk is full; training goes on by itself");
+        let disk = Standing::of(&Facts { trouble: Some("the disk is full"), ..facts(&disk) });
+        assert_eq!((disk.state, disk.notices.len()), (State::Holding, 0), "it is told once");
+    }
+
+    #[test]
+    fn what_waits_for_the_owner_besides_is_told_whatever_the_state() {
+        let left = [LeftAlone {
+            device: "A".into(),
+            reason: "A is left alone after 3 crashes (x); `nightjar devices --retry` helps".into(),
+        }];
+        let word = Word { kind: super::super::WordKind::RunNow, until: None, kept: false };
+        let why = may("it trains");
+        let standing = Standing::of(&Facts {
+            computes: true,
+            config_error: Some("prefs.toml, line 1: bad"),
+            left_alone: &left,
+            word: Some(&word),
+            trouble: Some("no room"),
+            ..facts(&why)
+        });
+        assert_eq!(standing.state, State::Training);
+        let told: Vec<&str> = standing.notices.iter().map(|notice| notice.sentence.as_str()).collect();
+        assert!(told.len() == 4 && told[0].contains("last good") && told[2] == "A is left alone after 3 crashes (x)", "{told:?}");
+        assert_eq!((standing.trouble(), told[3]), (Some(told[0]), "no room"));
+    }
+
+    /// Whatever is the case, there is a headline that asks for no terminal.
+    #[test]
+    fn no_headline_has_a_command_in_it() {
+        let kinds = [
+            ReasonKind::NotJoined,
+            ReasonKind::Paused,
+            ReasonKind::Off,
+            ReasonKind::UnknownMetered,
+            ReasonKind::Disk,
+            ReasonKind::InUse,
+        ];
+        let reasons = [
+            "x; `nightjar a` b",
+            "x: `nightjar a`",
+            "x (`nightjar a`) or y",
+            "x. `nightjar a` forgets it; y",
+            "x, or with `nightjar a`",
+        ];
+        for reason in reasons {
+            assert_eq!(without_commands(reason), "x", "{reason}");
+            for why in kinds.iter().map(|kind| holds(*kind, reason)).chain([may(reason)]) {
+                for in_run in [true, false] {
+                    let standing = Standing::of(&Facts { in_run, trouble: Some(reason), ..facts(&why) });
+                    assert!(!standing.headline.is_empty() && !standing.headline.contains("nightjar"), "{standing:?}");
+                }
+            }
+        }
+        assert_eq!(without_commands("it trains"), "it trains");
+    }
+}
