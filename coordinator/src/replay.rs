@@ -3,26 +3,25 @@
 //! version 0 on.
 
 mod published;
+mod verify;
 
 pub use published::{PublishedError, weights};
+pub use verify::{Check, Report, verify, verify_facts};
 
 use crate::{
     engine::{
         event::MergeOrder,
         merge::{MergeError, Merger, PublishedBytes},
-        record::{DeltaRecord, LeaseKind, LeaseOutcome, Squash, VersionRecord},
-        usable,
+        record::{DeltaRecord, VersionRecord},
     },
-    store::{BlobError, Blobs, Facts, LeaseFacts},
+    store::{BlobError, Blobs, Facts},
 };
 use nightjar_shared::{
-    ids::{BlobHash, LeaseId, Version},
+    ids::{BlobHash, Version},
     run_spec::RunSpec,
-    shard::Manifest,
-    version::{keyframe, update},
+    version::{Weights, keyframe, update},
 };
 use published::is_lost;
-use std::collections::{BTreeMap, BTreeSet};
 
 /// A ledger that cannot be gone through again.
 #[derive(Debug, thiserror::Error)]
@@ -186,7 +185,7 @@ fn restarted(spec: &RunSpec, facts: &Facts, blobs: &Blobs, version: Version) -> 
     Some(anew(spec, facts, weights, facts.versions[at].through_seq))
 }
 
-fn anew(spec: &RunSpec, facts: &Facts, weights: nightjar_shared::version::Weights, through_seq: u64) -> Merger {
+fn anew(spec: &RunSpec, facts: &Facts, weights: Weights, through_seq: u64) -> Merger {
     let upto = &facts.deltas[..facts.deltas.partition_point(|d| d.seq <= through_seq)];
     let counted = upto.iter().filter(|d| facts.lost_deltas.binary_search(&d.seq).is_err());
     Merger::anew(spec.clone(), weights, through_seq, counted.map(|d| d.tokens))
@@ -294,267 +293,6 @@ pub fn rebuild(spec: &RunSpec, facts: &Facts, blobs: &Blobs, hash: BlobHash) -> 
         update::squash(&spec.model, &parts).map_err(MergeError::from)?
     };
     if BlobHash::of(&bytes) == hash { Ok(bytes) } else { Err(ReplayError::Otherwise(hash)) }
-}
-
-/// What [`verify`] found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// In the order in which they were made.
-    pub checks: Vec<Check>,
-}
-
-/// One thing that was checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// What must hold.
-    pub name: &'static str,
-    /// Whether it does.
-    pub passed: bool,
-    /// What was counted, or what is wrong.
-    pub detail: String,
-}
-
-impl Report {
-    /// Whether everything holds.
-    pub fn passed(&self) -> bool {
-        self.checks.iter().all(|c| c.passed)
-    }
-}
-
-/// Checks the invariants of a ledger and its blobs, and replays it from version 0.
-pub fn verify(spec: &RunSpec, manifest: &Manifest, facts: &Facts, blobs: &Blobs) -> Report {
-    let mut report = verify_facts(spec, manifest, facts);
-    report.checks.extend([
-        check("every blob is there and whole", all_blobs(facts, blobs)),
-        check("replaying the ledger gives the same versions", replayed(spec, facts, blobs)),
-        check("every squash is the sum of its updates", squashes(spec, facts, blobs)),
-    ]);
-    report
-}
-
-/// Checks what can be checked without reading a blob.
-pub fn verify_facts(spec: &RunSpec, manifest: &Manifest, facts: &Facts) -> Report {
-    Report {
-        checks: vec![
-            check("every delta has a lease of its own", leases_of_deltas(spec, facts)),
-            check("no delta is missing or merged twice", sequence(facts)),
-            check("every sample is trained on once an epoch", samples(spec, manifest, facts)),
-            check("every measurement has its lease", evaluations(facts)),
-        ],
-    }
-}
-
-fn check(name: &'static str, result: Result<String, String>) -> Check {
-    Check { name, passed: result.is_ok(), detail: result.unwrap_or_else(|why| why) }
-}
-
-/// Invariant 1: a delta is merged only for the lease that it was issued for.
-fn leases_of_deltas(spec: &RunSpec, facts: &Facts) -> Result<String, String> {
-    let leases: BTreeMap<LeaseId, &LeaseFacts> = facts.leases.iter().map(|l| (l.lease.id, l)).collect();
-    for d in &facts.deltas {
-        let LeaseFacts { lease, closed } = leases.get(&d.lease).ok_or(format!("delta {} has no lease", d.seq))?;
-        let closed = closed.filter(|c| c.outcome == LeaseOutcome::Merged).ok_or(format!("lease {} is not merged", d.lease))?;
-        let tokens = u64::from(closed.samples_used) * spec.tokens_per_sample();
-        if lease.kind != LeaseKind::Train || lease.device != d.device || closed.samples_used > lease.samples || d.tokens != tokens
-        {
-            return Err(format!("delta {} does not fit its lease {}", d.seq, d.lease));
-        }
-    }
-    let with_delta = facts.deltas.iter().map(|d| d.lease).collect::<BTreeSet<_>>().len();
-    let merged = leases.values().filter(|l| l.closed.is_some_and(|c| c.outcome == LeaseOutcome::Merged)).count();
-    if merged != with_delta {
-        return Err(format!("{merged} leases are merged, but {with_delta} have a delta"));
-    }
-    Ok(format!("{} leases, {merged} merged", facts.leases.len()))
-}
-
-/// Deltas and versions are numbered without a gap, and no lease has two deltas.
-fn sequence(facts: &Facts) -> Result<String, String> {
-    let mut lease_of = BTreeMap::new();
-    for (d, expected) in facts.deltas.iter().zip(1..) {
-        if d.seq != expected {
-            return Err(format!("delta {expected} is missing"));
-        }
-        if let Some(before) = lease_of.insert(d.lease, d.seq) {
-            return Err(format!("lease {} was merged twice, as delta {before} and {}", d.lease, d.seq));
-        }
-    }
-    let mut through_seq = 0;
-    for (v, expected) in facts.versions.iter().zip(0..) {
-        if v.version.0 != expected {
-            return Err(format!("version {expected} is missing"));
-        }
-        if v.through_seq < through_seq || v.through_seq > facts.deltas.len() as u64 {
-            return Err(format!("version {expected} claims deltas up to {}", v.through_seq));
-        }
-        through_seq = v.through_seq;
-    }
-    let waiting = facts.deltas.len() as u64 - through_seq;
-    Ok(format!("{} deltas in {} versions, {waiting} wait for the next", facts.deltas.len(), facts.versions.len()))
-}
-
-/// Invariant 3: within an epoch, what is merged and what is leased never overlaps; all else is free.
-fn samples(spec: &RunSpec, manifest: &Manifest, facts: &Facts) -> Result<String, String> {
-    let batch = spec.inner.batch_samples;
-    let mut taken: BTreeMap<u32, Vec<(u32, u32, u32, LeaseId)>> = BTreeMap::new();
-    let (mut merged, mut leased) = (0u64, 0u64);
-    for LeaseFacts { lease, closed } in facts.leases.iter().filter(|l| l.lease.kind == LeaseKind::Train) {
-        let of_epoch = taken.entry(lease.epoch).or_default();
-        let held = match closed {
-            Some(closed) if closed.outcome == LeaseOutcome::Merged => {
-                merged += u64::from(closed.samples_used);
-                closed.samples_used
-            }
-            Some(_) => continue,
-            None => {
-                leased += u64::from(lease.samples);
-                lease.samples
-            }
-        };
-        of_epoch.push((lease.shard, lease.first_sample, held, lease.id));
-    }
-    for (epoch, ranges) in &mut taken {
-        ranges.sort_unstable();
-        let mut end_of_last = (0, 0, LeaseId(0));
-        for (shard, first, held, id) in ranges.iter().copied() {
-            let (last_shard, last_end, last_id) = end_of_last;
-            if shard == last_shard && first < last_end {
-                return Err(format!("epoch {epoch}: leases {last_id} and {id} share samples of shard {shard}"));
-            }
-            let usable = manifest.train.get(shard as usize).map_or(0, |s| usable(s.samples, batch));
-            if first.checked_add(held).is_none_or(|end| end > usable) {
-                return Err(format!("epoch {epoch}: lease {id} has samples that shard {shard} does not have"));
-            }
-            end_of_last = (shard, first + held, id);
-        }
-    }
-    let an_epoch = crate::engine::epoch_samples(manifest, batch);
-    let free = an_epoch * taken.len() as u64 - merged - leased;
-    let unused = manifest.train_samples() - an_epoch;
-    Ok(format!(
-        "{} epochs of {an_epoch} samples: {merged} merged, {leased} leased, {free} free; {unused} make no whole batch",
-        taken.len()
-    ))
-}
-
-fn evaluations(facts: &Facts) -> Result<String, String> {
-    for e in &facts.evaluations {
-        let of_it = |l: &&LeaseFacts| l.lease.id == e.lease && l.lease.base_version == e.version;
-        let lease = facts.leases.binary_search_by_key(&e.lease, |l| l.lease.id).ok().map(|at| &facts.leases[at]).filter(of_it);
-        if lease.and_then(|l| l.closed).is_none_or(|c| c.outcome != LeaseOutcome::Evaluated) {
-            return Err(format!("the measurement of version {} has no lease", e.version));
-        }
-    }
-    Ok(format!("{} measurements", facts.evaluations.len()))
-}
-
-/// All that are wrong are named, each with what it is.
-fn all_blobs(facts: &Facts, blobs: &Blobs) -> Result<String, String> {
-    let mut named: BTreeMap<BlobHash, (u64, String)> = BTreeMap::new();
-    for d in &facts.deltas {
-        named.insert(d.blob, (d.bytes, format!("delta {} of lease {}", d.seq, d.lease)));
-    }
-    for v in &facts.versions {
-        let of_it = |what: &str| format!("the {what} of version {}", v.version);
-        let update = v.update.map(|(hash, bytes)| (hash, (bytes, of_it("update"))));
-        let keyframe = v.keyframe.map(|(hash, bytes)| (hash, (bytes, of_it("keyframe"))));
-        let squash = |s: &Squash| (s.blob.0, (s.blob.1, format!("the squash from version {} to {}", s.from, v.version)));
-        named.extend(update.into_iter().chain(keyframe).chain(v.squashes.iter().map(squash)));
-    }
-    let (mut total, mut wrong) = (0, vec![]);
-    for (hash, (bytes, what)) in &named {
-        match blobs.read(*hash) {
-            Ok(stored) if stored.len() as u64 == *bytes => total += bytes,
-            Ok(stored) => wrong.push(format!("blob {hash} has {} bytes, the ledger says {bytes} ({what})", stored.len())),
-            Err(error) => wrong.push(format!("{error} ({what})")),
-        }
-    }
-    if wrong.is_empty() {
-        return Ok(format!("{} blobs, {total} bytes", named.len()));
-    }
-    Err(format!("{} of {} are not: {}", wrong.len(), named.len(), wrong.join("; ")))
-}
-
-/// Invariant 6: replaying gives every version's bits again, and the newest checkpoint's. Behind a fault it goes on where the
-/// next checkpoint or restart allows, so that a later one is found, too.
-fn replayed(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, String> {
-    let Some(first) = facts.versions.first() else { return Ok("nothing is published yet".into()) };
-    let text = |e: &dyn std::error::Error| e.to_string();
-    let checkpoints = blobs.checkpoints().map_err(|e| text(&e))?;
-    // A checkpoint may be newer than the ledger: written, and then its version was never committed.
-    let newest = checkpoints.iter().copied().find(|v| facts.versions.binary_search_by_key(&Version(*v), |v| v.version).is_ok());
-    let (mut wrong, mut merger) = (vec![], None);
-    match from_first(spec, first, blobs) {
-        Ok(start) => merger = Some(start),
-        Err(error) => wrong.push(text(&error)),
-    }
-    for version in &facts.versions {
-        let advanced = merger.as_mut().map(|merger| advance(merger, facts, blobs, version));
-        if let Some(Err(error)) = advanced {
-            let and_on = "the versions from there to the next checkpoint or restart are not compared";
-            wrong.push(format!("version {}: {error}; {and_on}", version.version));
-            merger = None;
-        }
-        if merger.is_none() {
-            if !checkpoints.contains(&version.version.0) && facts.restarts.binary_search(&version.version).is_err() {
-                continue;
-            }
-            merger = before(spec, facts, blobs, Some(version.version.next()))
-                .ok()
-                .filter(|merger| merger.weights().version == version.version && merger.last_seq() == version.through_seq);
-            continue;
-        }
-        if newest == Some(version.version.0) {
-            let stored = blobs.checkpoint(version.version.0).map_err(|e| text(&e))?;
-            if stored != merger.as_ref().map(Merger::checkpoint) {
-                wrong.push(format!("the checkpoint of version {} is damaged; a start uses the one before", version.version));
-            }
-        }
-    }
-    if let Some(Err(error)) = merger.as_mut().map(|merger| merge_through(merger, facts, blobs, u64::MAX)) {
-        wrong.push(text(&error));
-    }
-    if !wrong.is_empty() {
-        return Err(wrong.join("; "));
-    }
-    let checkpoint = newest.map_or("no checkpoint".into(), |v| format!("and the checkpoint of version {v}"));
-    let restarts = match &facts.restarts[..] {
-        [] => String::new(),
-        restarts => {
-            let versions: Vec<String> = restarts.iter().map(ToString::to_string).collect();
-            format!("; merging began anew at version {}, where blobs were lost", versions.join(", "))
-        }
-    };
-    Ok(format!("{} versions bit for bit, {checkpoint}{restarts}", facts.versions.len()))
-}
-
-/// A squash leads where the updates lead: made of them again, it has the same name.
-fn squashes(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, String> {
-    let at = |v: Version| facts.versions.binary_search_by_key(&v, |v| v.version).ok();
-    let (mut checked, mut all_wrong) = (0, vec![]);
-    let one = |version: &VersionRecord, Squash { from, blob }: &Squash| -> Result<(), String> {
-        let wrong = |why: &str| format!("the squash from version {from} to {}: {why}", version.version);
-        let parts = at(*from).zip(at(version.version)).and_then(|(from, to)| facts.versions.get(from + 1..=to));
-        let parts = parts.filter(|parts| !parts.is_empty()).ok_or_else(|| wrong("there is no such version"))?;
-        if parts[..parts.len() - 1].iter().any(|v| v.keyframe.is_some()) {
-            return Err(wrong("it leads across a keyframe"));
-        }
-        let updates = parts.iter().filter_map(|v| v.update).map(|(hash, _)| blobs.read(hash)).collect::<Result<Vec<_>, _>>();
-        let updates = updates.map_err(|e| wrong(&e.to_string()))?;
-        let again = update::squash(&spec.model, &updates.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        let again = again.map_err(|e| wrong(&e.to_string()))?;
-        if (BlobHash::of(&again), again.len() as u64) != *blob {
-            return Err(wrong("its updates give another"));
-        }
-        Ok(())
-    };
-    for version in &facts.versions {
-        for squash in &version.squashes {
-            checked += 1;
-            all_wrong.extend(one(version, squash).err());
-        }
-    }
-    if all_wrong.is_empty() { Ok(format!("{checked} squashes")) } else { Err(all_wrong.join("; ")) }
 }
 
 #[cfg(test)]

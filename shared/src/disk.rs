@@ -1,10 +1,17 @@
 //! The one way to write what must last. [`Disk`] is the seam: the real one writes files; the simulator's loses or tears
 //! what was not synced.
 
+mod beneath;
+mod tree;
+
+pub use tree::{Found, Walk};
+
+use beneath::{Access, Folder, Kind};
 use std::{
     fs,
     io::{self, Read, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
+    time::SystemTime,
 };
 
 /// Files under one root, named by relative paths with `/`. All calls block.
@@ -31,11 +38,34 @@ pub trait Disk: Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Names of the files in a folder, without the folder; empty if there is none.
     fn list(&self, folder: &str) -> io::Result<Vec<String>>;
+    /// Removes all that lies in a folder but files of these names: files, links, and folders with all that is in them.
+    fn clear(&self, folder: &str, keep: &[&str]) -> io::Result<()> {
+        for name in self.list(folder)?.iter().filter(|name| !keep.contains(&name.as_str())) {
+            self.remove(&join(folder, name))?;
+        }
+        Ok(())
+    }
+    /// The files below a folder, at any depth that makes sense.
+    fn walk(&self, folder: &str) -> io::Result<Walk> {
+        let mut walk = Walk::default();
+        for name in self.list(folder)? {
+            let name = join(folder, &name);
+            if let Some(bytes) = self.length(&name)? {
+                walk.files.push(Found { name, bytes, changed: SystemTime::UNIX_EPOCH });
+            }
+        }
+        Ok(walk)
+    }
     /// Where a file is, for a process that reads it by itself.
     fn path(&self, name: &str) -> PathBuf;
 }
 
-/// A folder of the file system.
+fn join(folder: &str, name: &str) -> String {
+    if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
+}
+
+/// A folder of the file system. Whoever else writes in it, no name and no link leads out of it: names are relative and plain,
+/// and links in it are not followed. The way to the folder itself may be one.
 pub struct FolderDisk {
     root: PathBuf,
 }
@@ -48,36 +78,47 @@ impl FolderDisk {
         Ok(FolderDisk { root })
     }
 
-    /// The unfinished file is always made anew: one that a crash left would keep its rights, and a link that somebody laid
-    /// in its place would lead the bytes elsewhere.
-    fn replace(&self, name: &str, bytes: &[u8], options: &mut fs::OpenOptions) -> io::Result<()> {
-        let path = self.with_folder(name)?;
-        let unfinished = format!("{name}.new");
-        self.remove(&unfinished)?;
-        let mut file = options.write(true).create_new(true).open(self.path(&unfinished))?;
+    /// Opens a file that somebody wrote who is not trusted: a plain file with this name alone, of this length. `None` if there
+    /// is none. Its bytes may still change while they are read.
+    pub fn open_foreign(&self, name: &str, bytes: u64) -> io::Result<Option<fs::File>> {
+        let file = found(self.find(name).and_then(|(folder, last)| folder.open(last.as_ref(), Access::Read)))?;
+        let Some(file) = file else { return Ok(None) };
+        let about = file.metadata()?;
+        if about.len() != bytes {
+            return Err(beneath::of_another_length(name, about.len(), bytes));
+        }
+        #[cfg(unix)]
+        if std::os::unix::fs::MetadataExt::nlink(&about) > 1 {
+            return Err(beneath::second_name(name));
+        }
+        Ok(Some(file))
+    }
+
+    /// The folder that a file is in, and its name there.
+    fn find<'n>(&self, name: &'n str) -> io::Result<(Folder, &'n str)> {
+        let (way, last) = beneath::parts(name)?;
+        Ok((beneath::find(&self.root, &way)?, last))
+    }
+
+    /// The same, and makes the folder.
+    fn make<'n>(&self, name: &'n str) -> io::Result<(Folder, &'n str)> {
+        let (way, last) = beneath::parts(name)?;
+        Ok((beneath::make(&self.root, &way)?, last))
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8], private: bool) -> io::Result<()> {
+        let (folder, last) = self.make(name)?;
+        let temporary = format!("{last}.new");
+        // One left by a crash would keep the rights that it has, and a link would lead elsewhere.
+        found(folder.remove(temporary.as_ref()))?;
+        let mut file = folder.open(temporary.as_ref(), Access::New { private })?;
         let written = file.write_all(bytes).and_then(|()| file.sync_all());
-        if let Err(error) = written.and_then(|()| fs::rename(self.path(&unfinished), &path)) {
+        if let Err(error) = written.and_then(|()| folder.rename(temporary.as_ref(), &folder, last.as_ref())) {
             // The first error says more than what a full disk may say now.
-            let _ = self.remove(&unfinished);
+            let _ = folder.remove(temporary.as_ref());
             return Err(error);
         }
-        self.sync_folder_of(&path)
-    }
-
-    fn sync_folder_of(&self, path: &Path) -> io::Result<()> {
-        // Windows has no way to sync a folder, and needs none: renames there are journaled.
-        #[cfg(unix)]
-        fs::File::open(path.parent().unwrap_or(&self.root))?.sync_all()?;
-        let _ = path;
-        Ok(())
-    }
-
-    fn with_folder(&self, name: &str) -> io::Result<PathBuf> {
-        let path = self.path(name);
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        Ok(path)
+        folder.sync()
     }
 }
 
@@ -92,11 +133,16 @@ fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 
 impl Disk for FolderDisk {
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        found(fs::read(self.path(name)))
+        let file = found(self.find(name).and_then(|(folder, last)| folder.open(last.as_ref(), Access::Read)))?;
+        let Some(mut file) = file else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
     }
 
     fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        let mut file = fs::File::open(self.path(name))?;
+        let (folder, last) = self.find(name)?;
+        let mut file = folder.open(last.as_ref(), Access::Read)?;
         file.seek(SeekFrom::Start(offset))?;
         let mut bytes = Vec::new();
         file.take(length as u64).read_to_end(&mut bytes)?;
@@ -104,60 +150,75 @@ impl Disk for FolderDisk {
     }
 
     fn length(&self, name: &str) -> io::Result<Option<u64>> {
-        Ok(found(fs::metadata(self.path(name)))?.map(|m| m.len()))
+        let kind = found(self.find(name).and_then(|(folder, last)| Ok((folder.kind(last.as_ref())?, last))))?;
+        match kind {
+            None => Ok(None),
+            Some((Kind::File { bytes, .. }, _)) => Ok(Some(bytes)),
+            Some((Kind::Folder | Kind::Other, last)) => Err(beneath::not_plain(last.as_ref())),
+        }
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.replace(name, bytes, &mut fs::OpenOptions::new())
+        self.replace(name, bytes, false)
     }
 
     fn write_private(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut options = fs::OpenOptions::new();
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        self.replace(name, bytes, &mut options)
+        self.replace(name, bytes, true)
     }
 
     fn write_at(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let path = self.with_folder(name)?;
-        let mut file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        let (folder, last) = self.make(name)?;
+        let mut file = folder.open(last.as_ref(), Access::Write)?;
         file.seek(SeekFrom::Start(offset))?;
         file.write_all(bytes)
     }
 
     fn sync(&self, name: &str) -> io::Result<()> {
-        let path = self.path(name);
-        fs::File::open(&path)?.sync_all()?;
-        self.sync_folder_of(&path)
+        let (folder, last) = self.find(name)?;
+        folder.open(last.as_ref(), SYNC)?.sync_all()?;
+        folder.sync()
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let to = self.with_folder(to)?;
-        fs::rename(self.path(from), &to)?;
-        self.sync_folder_of(&to)
+        let (folder, last) = self.find(from)?;
+        let (new_folder, new) = self.make(to)?;
+        folder.rename(last.as_ref(), &new_folder, new.as_ref())?;
+        new_folder.sync()
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        found(fs::remove_file(self.path(name))).map(|_| ())
+        found(self.find(name).and_then(|(folder, last)| folder.remove(last.as_ref()))).map(|_| ())
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
-        let Some(entries) = found(fs::read_dir(self.path(folder)))? else { return Ok(vec![]) };
-        let mut names = vec![];
-        for entry in entries {
-            let entry = entry?;
-            if entry.file_type()?.is_file() {
-                names.extend(entry.file_name().into_string().ok());
-            }
-        }
+        let way = beneath::folders(folder)?;
+        let entries = found(beneath::find(&self.root, &way).and_then(|folder| folder.entries(usize::MAX)))?;
+        let files = entries.unwrap_or_default().into_iter().filter(|entry| matches!(entry.kind, Kind::File { .. }));
+        let mut names: Vec<String> = files.filter_map(|entry| entry.name.into_string().ok()).collect();
         names.sort();
         Ok(names)
     }
 
+    fn clear(&self, folder: &str, keep: &[&str]) -> io::Result<()> {
+        tree::clear(&self.root, folder, keep)
+    }
+
+    fn walk(&self, folder: &str) -> io::Result<Walk> {
+        tree::walk(&self.root, folder)
+    }
+
+    /// Beneath the root, whatever the name: what would lead out of it is left out.
     fn path(&self, name: &str) -> PathBuf {
-        self.root.join(name)
+        let parts = Path::new(name).components().filter(|part| matches!(part, Component::Normal(_)));
+        parts.fold(self.root.clone(), |path, part| path.join(part))
     }
 }
+
+/// A system that syncs what was opened for writing only must be given that.
+const SYNC: Access = if cfg!(unix) { Access::Read } else { Access::Write };
+
+#[cfg(all(test, unix))]
+mod hostile_tests;
 
 #[cfg(test)]
 mod tests {

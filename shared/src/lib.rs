@@ -20,3 +20,4 @@ pub mod shard;
 pub mod time;
 pub mod version;
 pub mod wire;
+pub mod work_files;

@@ -394,6 +394,9 @@ impl Agent {
             }
             Event::Transferred { serial, ended } if serial == self.transfer_serial => {
                 self.transfer = None;
+                if let session::Event::UploadFailed(session::Fault::Untrue(why)) = &ended {
+                    self.crashed(why);
+                }
                 self.waiting.push_back(ended);
             }
             Event::Worker { serial, event } if serial == self.worker_serial => self.worker_event(event),

@@ -10,6 +10,7 @@ use nightjar_shared::{
     disk::Disk,
     fail,
     ids::{BlobHash, RunId, Version},
+    work_files,
 };
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -170,7 +171,20 @@ impl Journal {
         if journal.delta.is_some() && journal.lease.is_none() {
             return Err(damaged("it has a delta without a lease".into()));
         }
-        Ok(journal)
+        Ok(journal.inside())
+    }
+
+    /// Without what it names outside of the worker's folder, where no worker leaves anything: one that was taken over said so
+    /// before names were fixed.
+    fn inside(mut self) -> Self {
+        let is_inside = |file: &String| work_files::is_inside(file);
+        self.weights = self.weights.filter(|held| is_inside(&held.file));
+        self.residual = self.residual.filter(is_inside);
+        self.optimizer = self.optimizer.filter(is_inside);
+        self.delta = self.delta.filter(|delta| {
+            is_inside(&delta.file) && [&delta.residual, &delta.optimizer].iter().all(|file| file.is_empty() || is_inside(file))
+        });
+        self
     }
 
     /// Replaces the journal on the disk; durable on return.
@@ -195,25 +209,37 @@ impl Journal {
         let delta = self.delta.iter().flat_map(|d| [&d.file, &d.residual, &d.optimizer]);
         let mut files: Vec<String> = state.chain(delta).filter(|f| !f.is_empty()).cloned().collect();
         files.extend(self.shards.iter().map(BlobRef::file));
+        // The delta as the agent took it in.
+        files.extend(self.delta.iter().flat_map(|d| [d.blob.file(), d.blob.partial_file()]));
         if let (Some(lease), None) = (&self.lease, &self.delta) {
             files.extend(lease.blobs().flat_map(|b| [b.file(), b.partial_file()]));
-            files.extend([0, 1].map(|slot| format!("{CHECKPOINT}.{slot}")));
+            files.extend(work_of(lease).flat_map(|file| [format!("{file}.new"), file]));
         }
         files
     }
 }
 
-/// Removes what the journal no longer names from the folders of blobs and of the worker.
+/// What a worker writes for a lease, which may be under way or just done.
+fn work_of(lease: &Lease) -> impl Iterator<Item = String> {
+    let made = [work_files::delta(lease.id), work_files::residual(lease.id), work_files::optimizer(lease.id)];
+    let slots = [0, 1].map(|slot| format!("{CHECKPOINT}.{slot}"));
+    made.into_iter().chain(slots).chain([work_files::weights(lease.base_version)])
+}
+
+/// Removes what the journal no longer names from the folders of blobs and of the worker, whatever it is.
 pub fn tidy(disk: &dyn Disk, keep: &[String]) -> io::Result<()> {
-    for folder in ["blobs", "work"] {
-        for name in disk.list(folder)? {
-            let file = format!("{folder}/{name}");
-            if !keep.contains(&file) {
-                disk.remove(&file)?;
-            }
-        }
+    tidy_folder(disk, "blobs", keep)?;
+    tidy_folder(disk, work_files::FOLDER, keep)
+}
+
+/// The same, from one folder.
+pub(crate) fn tidy_folder(disk: &dyn Disk, folder: &str, keep: &[String]) -> io::Result<()> {
+    let keep: Vec<&str> = keep.iter().filter_map(|file| file.strip_prefix(folder)?.strip_prefix('/')).collect();
+    match disk.clear(folder, &keep) {
+        // A worker that is not confined may put a link in its folder's place: it goes, not what it leads to.
+        Err(e) if e.kind() == io::ErrorKind::InvalidData && folder == work_files::FOLDER => disk.remove(folder),
+        cleared => cleared,
     }
-    Ok(())
 }
 
 /// Forgets a run: first the journal, so that no crash leaves one that names what is gone.
@@ -253,6 +279,21 @@ mod tests {
         assert_eq!(Journal::load(&disk).unwrap(), journal);
     }
 
+    /// A worker that was taken over once told an agent of then where its files were.
+    #[test]
+    fn names_outside_of_the_workers_folder_are_forgotten() {
+        let (_folder, disk) = disk();
+        let journal = Journal {
+            weights: Some(HeldWeights { version: Version(1), digest: BlobHash::of(b"w"), file: "/etc/passwd".into() }),
+            residual: Some("work/../identity.pk8".into()),
+            optimizer: Some("work/o".into()),
+            ..Journal::default()
+        };
+        journal.store(&disk).unwrap();
+        let loaded = Journal::load(&disk).unwrap();
+        assert_eq!((loaded.weights, loaded.residual, loaded.optimizer.as_deref()), (None, None, Some("work/o")));
+    }
+
     #[test]
     fn damage_is_told_with_file_and_remedy() {
         let (_folder, disk) = disk();
@@ -263,6 +304,29 @@ mod tests {
             let told = Journal::load(&disk).unwrap_err().to_string();
             assert!(told.contains("journal.json") && told.contains("move it away"), "{told}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn tidying_removes_folders_and_links_too() {
+        let (folder, disk) = disk();
+        let owners = folder.path().join("owners");
+        std::fs::create_dir(&owners).unwrap();
+        std::fs::write(owners.join("thesis"), b"thesis").unwrap();
+        for file in ["work/weights-1", "work/a/deep/folder/file", "blobs/x"] {
+            disk.write(file, b"").unwrap();
+        }
+        std::os::unix::fs::symlink(&owners, disk.path("work/a/link")).unwrap();
+        std::os::unix::fs::symlink(owners.join("thesis"), disk.path("work/link")).unwrap();
+        tidy(&disk, &["work/weights-1".into()]).unwrap();
+        let left: Vec<_> = std::fs::read_dir(disk.path("work")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["weights-1"]);
+        disk.remove("work/weights-1").unwrap();
+        std::fs::remove_dir(disk.path("work")).unwrap();
+        std::os::unix::fs::symlink(&owners, disk.path("work")).unwrap();
+        tidy(&disk, &[]).unwrap();
+        assert!(std::fs::symlink_metadata(disk.path("work")).is_err());
+        assert_eq!(std::fs::read(owners.join("thesis")).unwrap(), b"thesis");
     }
 
     #[test]

@@ -3,24 +3,27 @@
 
 use crate::{
     history::{self, LOG_FILE},
-    journal::Journal,
+    journal::{self, Journal},
     lease::{BlobRef, Lease},
 };
 use nightjar_shared::{
     disk::Disk,
     ids::BlobHash,
     run_spec::{InnerState, RunSpec},
+    work_files,
 };
-use std::{fs, io, path::Path, time::SystemTime};
+use std::io;
 
 /// Where graphics drivers keep what they have compiled, in the home folder.
 const CACHE_FOLDER: &str = "cache";
-/// Folders of files; the cache has folders in it.
-const FOLDERS: [&str; 4] = ["", "blobs", "work", history::HISTORY_FOLDER];
+/// Folders of this program's own files.
+const FOLDERS: [&str; 3] = ["", "blobs", history::HISTORY_FOLDER];
+/// Folders in which the worker and its drivers write what they like, at any depth.
+const FOREIGN: [&str; 2] = [work_files::FOLDER, CACHE_FOLDER];
 /// Timelines that are kept however scarce room is.
 const DAYS_KEPT_MIN: usize = 8;
-/// Files and folders of the cache that are looked at; beyond that something is wrong with it.
-const CACHE_ENTRIES_MAX: usize = 100_000;
+/// What the worker's folder may hold beside twice what training needs: a file that is being replaced is there twice.
+const SPARE_BYTES: u64 = 64 << 20;
 
 /// What making room comes to.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,11 +48,31 @@ fn state_bytes(spec: &RunSpec) -> u64 {
 
 /// Bytes in the home folder, all told.
 pub fn used(disk: &dyn Disk) -> io::Result<u64> {
-    let mut sum: u64 = cache(disk).iter().map(|file| file.bytes).sum();
+    let mut sum: u64 = 0;
+    for folder in FOREIGN {
+        sum = sum.saturating_add(disk.walk(folder)?.bytes());
+    }
     for folder in FOLDERS {
-        sum += bytes_in(disk, folder)?;
+        sum = sum.saturating_add(bytes_in(disk, folder)?);
     }
     Ok(sum)
+}
+
+/// How many bytes the worker's folder holds, if that is more than training a model can make of it.
+pub fn overgrown(disk: &dyn Disk, spec: &RunSpec) -> io::Result<Option<u64>> {
+    let walk = disk.walk(work_files::FOLDER)?;
+    let bytes_max = state_bytes(spec).saturating_mul(2).saturating_add(SPARE_BYTES);
+    Ok(Some(walk.bytes()).filter(|bytes| *bytes > bytes_max || walk.is_cut_short))
+}
+
+/// Removes from the folders of the worker and its drivers what no lease or start of ours left there.
+fn weed(disk: &dyn Disk, journal: &Journal) -> io::Result<()> {
+    journal::tidy_folder(disk, work_files::FOLDER, &journal.files())?;
+    if disk.walk(CACHE_FOLDER)?.is_cut_short {
+        // Something is wrong with it, and it is made anew.
+        disk.clear(CACHE_FOLDER, &[])?;
+    }
+    Ok(())
 }
 
 fn bytes_in(disk: &dyn Disk, folder: &str) -> io::Result<u64> {
@@ -67,7 +90,8 @@ fn join(folder: &str, name: &str) -> String {
 /// Makes room for a lease's blobs and what training writes, or says that there is none. Files other than shards are removed
 /// here; shards are the journal's to forget.
 pub fn make_room(disk: &dyn Disk, journal: &Journal, lease: &Lease, spec: &RunSpec, bytes_max: u64) -> io::Result<Room> {
-    let (blobs, work) = (bytes_in(disk, "blobs")?, bytes_in(disk, "work")?);
+    weed(disk, journal)?;
+    let (blobs, work) = (bytes_in(disk, "blobs")?, disk.walk(work_files::FOLDER)?.bytes());
     // Files come and go in between.
     let rest = used(disk)?.saturating_sub(blobs.saturating_add(work));
     let of_lease: u64 = lease.blobs().map(|blob| blob.bytes).sum();
@@ -95,6 +119,7 @@ pub fn make_room(disk: &dyn Disk, journal: &Journal, lease: &Lease, spec: &RunSp
 /// Brings the folder below its bound without a new lease in mind, as far as that goes without what the journal needs; says
 /// which shards it is to forget for that.
 pub fn tidy(disk: &dyn Disk, journal: &Journal, bytes_max: u64) -> io::Result<Vec<BlobHash>> {
+    weed(disk, journal)?;
     let mut excess = used(disk)?.saturating_sub(bytes_max);
     if excess == 0 {
         return Ok(vec![]);
@@ -111,7 +136,9 @@ fn clear(disk: &dyn Disk, excess: &mut u64) -> io::Result<()> {
         if *excess == 0 {
             break;
         }
-        *excess = excess.saturating_sub(file.remove(disk)?);
+        let bytes = disk.length(&file)?.unwrap_or(0);
+        disk.remove(&file)?;
+        *excess = excess.saturating_sub(bytes);
     }
     Ok(())
 }
@@ -129,81 +156,22 @@ fn evict(spare: &[BlobRef], excess: &mut u64) -> Vec<BlobHash> {
     evicted
 }
 
-/// A file that can go.
-#[derive(Debug)]
-enum Dispensable {
-    /// Of the home folder.
-    Named(String),
-    /// Of the cache.
-    Cached(Cached),
-}
-
-impl Dispensable {
-    /// Removes it; gives back its bytes.
-    fn remove(self, disk: &dyn Disk) -> io::Result<u64> {
-        match self {
-            Dispensable::Named(file) => {
-                let bytes = disk.length(&file)?.unwrap_or(0);
-                disk.remove(&file).map(|()| bytes)
-            }
-            Dispensable::Cached(file) => match fs::remove_file(&file.path) {
-                Ok(()) => Ok(file.bytes),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
-                Err(e) => Err(e),
-            },
-        }
-    }
-}
-
 /// What is missed least comes first: old logs and what was put aside as damaged, then the drivers' caches and the oldest
 /// days, each oldest first.
-fn dispensable(disk: &dyn Disk) -> io::Result<Vec<Dispensable>> {
+fn dispensable(disk: &dyn Disk) -> io::Result<Vec<String>> {
     let is_old_log = |name: &str| name.ends_with(".log.old") || name.ends_with(".damaged");
-    let mut files: Vec<Dispensable> = vec![];
+    let mut files: Vec<String> = vec![];
     for folder in ["", history::HISTORY_FOLDER] {
         let names = disk.list(folder)?.into_iter().filter(|name| is_old_log(name) && name != LOG_FILE);
-        files.extend(names.map(|name| Dispensable::Named(join(folder, &name))));
+        files.extend(names.map(|name| join(folder, &name)));
     }
-    let mut cached = cache(disk);
+    let mut cached = disk.walk(CACHE_FOLDER)?.files;
     cached.sort_by_key(|file| file.changed);
-    files.extend(cached.into_iter().map(Dispensable::Cached));
+    files.extend(cached.into_iter().map(|file| file.name));
     let days = history::days(disk)?;
     let old = days.len().saturating_sub(DAYS_KEPT_MIN);
-    files.extend(days.into_iter().take(old).map(Dispensable::Named));
+    files.extend(days.into_iter().take(old));
     Ok(files)
-}
-
-/// A file of the cache.
-#[derive(Debug)]
-struct Cached {
-    path: std::path::PathBuf,
-    bytes: u64,
-    changed: SystemTime,
-}
-
-/// The cache's files. Drivers write there beside us, so that what cannot be read now is as good as gone.
-fn cache(disk: &dyn Disk) -> Vec<Cached> {
-    let (mut files, mut folders, mut seen) = (vec![], vec![disk.path(CACHE_FOLDER)], 0);
-    while let Some(folder) = folders.pop() {
-        for entry in entries(&folder) {
-            seen += 1;
-            if seen > CACHE_ENTRIES_MAX {
-                return files;
-            }
-            let Ok(kind) = entry.file_type() else { continue };
-            if kind.is_dir() {
-                folders.push(entry.path());
-            } else if let (true, Ok(about)) = (kind.is_file(), entry.metadata()) {
-                let changed = about.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-                files.push(Cached { path: entry.path(), bytes: about.len(), changed });
-            }
-        }
-    }
-    files
-}
-
-fn entries(folder: &Path) -> impl Iterator<Item = fs::DirEntry> {
-    fs::read_dir(folder).into_iter().flatten().flatten()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 
 mod answers;
 mod blobs;
+mod claims;
 mod disk;
 mod event;
 mod messages;
@@ -25,6 +26,8 @@ mod work;
 mod tests;
 
 pub(crate) use answers::{NEEDS_NEWER, parse_spec};
+pub use claims::Untrue;
+pub(crate) use claims::delta_spec;
 pub use event::{Action, Ending, Event, Fault, Permission, Report};
 pub(crate) use messages::SOFTWARE;
 pub use setback::Setback;
@@ -148,6 +151,10 @@ pub struct Session {
     fetching: bool,
     worker: Worker,
     training: Training,
+    /// Since when somebody may have trained for the lease at hand; `None`: since an earlier process.
+    lease_since: Option<Mono>,
+    /// Since when the worker may have trained ahead.
+    ahead_since: Mono,
     /// Whether a worker may have trained under the lease at hand: then it is worth keeping through a hold.
     begun: bool,
     /// Set: the lease at hand is to be given back, for this reason.
@@ -199,6 +206,8 @@ impl Session {
             fetching: false,
             worker: Worker::Off,
             training: Training::default(),
+            lease_since: None,
+            ahead_since: Mono::default(),
             returning: None,
             evaluated: None,
             upload: Upload::Unasked,
@@ -343,7 +352,7 @@ impl Session {
             Event::FetchFailed { hash, fault } => self.fetch_failed(hash, fault, now, &mut out),
             Event::Uploaded => self.upload_ended(None, now, &mut out),
             Event::UploadFailed(fault) => self.upload_ended(Some(fault), now, &mut out),
-            Event::Worker(message) => self.worker_says(message, now, &mut out),
+            Event::Worker(message) => self.worker_says(&message, now, &mut out),
             Event::WorkerExited { why } => self.worker_exited(why, now, &mut out),
             Event::WorkerReplaced => self.worker_replaced(),
             Event::WorkerRefused { why, until } => self.worker_refused(why, until, now, &mut out),

@@ -4,6 +4,7 @@
 #[cfg(target_os = "linux")]
 mod cgroup;
 pub mod crashes;
+mod environment;
 mod group;
 mod log;
 mod process;

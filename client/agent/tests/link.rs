@@ -1,82 +1,34 @@
 //! The link against a small coordinator in this process: pinned keys, requests, and blobs that resume.
 
+mod common;
+
+use common::{receive, send};
 use nightjar_agent::{
     identity::Identity,
     join::{Answer, Member},
     lease::BlobRef,
     link::{Dialer, Link, LinkError},
-    transfer::{self, TransferError},
+    transfer::{self, Outgoing, TransferError},
 };
 use nightjar_shared::{
+    delta::{self, CodecId},
     disk::{Disk, FolderDisk},
     ids::{BlobHash, DeviceId, LeaseId},
     invite,
+    model_spec::ModelSpec,
+    run_spec::DeltaSpec,
     time::Wall,
     wire::{
         self, BlobHead, BlobStored, CoordinatorMessage, DeviceMessage, Done, StreamOpen, coordinator_message, device_message,
-        frame, stream_open::Kind,
+        stream_open::Kind,
     },
 };
-use prost::Message;
-use quinn::{Endpoint, RecvStream, SendStream, ServerConfig, crypto::rustls::QuicServerConfig};
-use rustls::{
-    DigitallySignedStruct, DistinguishedName, SignatureScheme,
-    client::danger::HandshakeSignatureValid,
-    crypto::{ring as provider, verify_tls13_signature_with_raw_key},
-    pki_types::{CertificateDer, PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, UnixTime},
-    server::{
-        AlwaysResolvesServerRawPublicKeys,
-        danger::{ClientCertVerified, ClientCertVerifier},
-    },
-    sign::CertifiedKey,
+use quinn::{Endpoint, RecvStream, SendStream};
+use rustls::pki_types::CertificateDer;
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
 };
-use std::sync::{Arc, Mutex};
-
-/// Admits every device; who it is shows in its key.
-#[derive(Debug)]
-struct AnyDevice;
-
-impl ClientCertVerifier for AnyDevice {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        unreachable!("QUIC is TLS 1.3")
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        spki: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = provider::default_provider().signature_verification_algorithms;
-        verify_tls13_signature_with_raw_key(message, &SubjectPublicKeyInfoDer::from(spki.as_ref()), signed, &algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
-}
 
 /// What the coordinator serves, and what it has seen.
 #[derive(Default)]
@@ -87,34 +39,14 @@ struct Coordinator {
     devices: Mutex<Vec<DeviceId>>,
     offsets: Mutex<Vec<u64>>,
     received: Mutex<Vec<u8>>,
-}
-
-async fn receive<M: Message + Default>(from: &mut RecvStream) -> M {
-    let mut prefix = [0; 4];
-    from.read_exact(&mut prefix).await.unwrap();
-    let mut body = vec![0; frame::length(prefix, 1 << 20).unwrap()];
-    from.read_exact(&mut body).await.unwrap();
-    frame::decode(&body).unwrap()
-}
-
-async fn send(to: &mut SendStream, message: &impl Message) {
-    to.write_all(&frame::encode(message)).await.unwrap();
+    /// Whether an upload was begun.
+    asked_to_take: AtomicBool,
 }
 
 impl Coordinator {
     /// Listens with a key; gives back the address.
     fn listen(self: &Arc<Self>, key: &Identity) -> (Endpoint, String) {
-        let signing = provider::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(key.pkcs8().to_vec())).unwrap();
-        let shown = CertifiedKey::new(vec![CertificateDer::from(key.spki())], signing);
-        let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(provider::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_client_cert_verifier(Arc::new(AnyDevice))
-            .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(Arc::new(shown))));
-        tls.alpn_protocols = vec![wire::ALPN.to_vec()];
-        let config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
-        let endpoint = Endpoint::server(config, ([127, 0, 0, 1], 0).into()).unwrap();
-        let address = endpoint.local_addr().unwrap().to_string();
+        let (endpoint, address) = common::endpoint(key);
         let (this, accepting) = (self.clone(), endpoint.clone());
         tokio::spawn(async move {
             while let Some(incoming) = accepting.accept().await {
@@ -143,6 +75,7 @@ impl Coordinator {
                 to.finish().unwrap();
             }
             Kind::Put(put) => {
+                self.asked_to_take.store(true, Ordering::Relaxed);
                 let blob = put.blob.unwrap();
                 send(&mut to, &BlobHead { bytes: blob.bytes, offset: self.has as u64, refusal: None }).await;
                 let rest = from.read_to_end(1 << 20).await.unwrap();
@@ -252,14 +185,97 @@ async fn a_damaged_part_is_thrown_away_and_fetched_anew() {
     assert_eq!(*coordinator.offsets.lock().unwrap(), [17, 0]);
 }
 
+/// A delta of a small model, and how it is to be uploaded as the worker's file of that name.
+fn outgoing(file: &str) -> (Vec<u8>, Outgoing) {
+    let (model, delta) = (ModelSpec::tiny(), DeltaSpec { codec: CodecId::Blocks8, ..DeltaSpec::default() });
+    let gradient = model.draw_all(3);
+    let bytes = delta::encode(&model, &delta, &gradient, &mut vec![0.0; gradient.len()]);
+    let outgoing = Outgoing { lease: LeaseId(1), blob: blob_of(&bytes), file: file.into(), model, delta };
+    (bytes, outgoing)
+}
+
 #[tokio::test]
 async fn an_upload_sends_only_what_is_not_there() {
-    let bytes = noise(200_000);
+    let (bytes, outgoing) = outgoing("work/lease-1.delta");
     let coordinator = Arc::new(Coordinator { has: 150_000, ..Default::default() });
     let (_endpoint, link, _folder, disk) = connected(&coordinator).await;
-    disk.write("work/delta", &bytes).unwrap();
-    transfer::put(&link, &disk, LeaseId(1), blob_of(&bytes), "work/delta").await.unwrap();
+    disk.write("work/lease-1.delta", &bytes).unwrap();
+    transfer::put(&link, &disk, &outgoing).await.unwrap();
     assert_eq!(*coordinator.received.lock().unwrap(), bytes[150_000..]);
-    let gone = transfer::put(&link, &disk, LeaseId(1), blob_of(&bytes), "work/other").await.unwrap_err();
-    assert!(matches!(gone, TransferError::FileGone(_)));
+    // It is the agent's own now, and goes up again from there, whatever lies in the worker's folder.
+    disk.write("work/lease-1.delta", b"another").unwrap();
+    transfer::put(&link, &disk, &outgoing).await.unwrap();
+    assert_eq!(*coordinator.received.lock().unwrap(), bytes[150_000..]);
+    let other = Outgoing { file: "work/lease-2.delta".into(), blob: blob_of(&[&bytes[1..], b"x"].concat()), ..outgoing };
+    let gone = transfer::put(&link, &disk, &other).await.unwrap_err();
+    assert!(matches!(gone, TransferError::FileGone(_)), "{gone}");
+}
+
+/// Whatever a worker leaves in its delta's place, nothing but a delta of the run that has the hash it named is sent.
+#[cfg(unix)]
+#[tokio::test]
+async fn nothing_is_sent_that_is_not_the_delta_it_is_said_to_be() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use std::{fs, os::unix::fs::symlink, path::Path};
+    type Trap = fn(&Path, &mut Outgoing, &[u8]);
+    let traps: [(&str, Trap); 11] = [
+        ("an absolute path", |home, out, _| out.file = home.join("../owner").display().to_string()),
+        ("a way out", |_, out, _| out.file = "work/../../owner".into()),
+        ("a link", |home, out, _| symlink(home.join("../owner"), home.join(&out.file)).unwrap()),
+        ("a folder behind a link", |home, out, bytes| {
+            fs::create_dir(home.join("../owners")).unwrap();
+            fs::write(home.join("../owners/delta"), bytes).unwrap();
+            symlink(home.join("../owners"), home.join("work/folder")).unwrap();
+            out.file = "work/folder/delta".into();
+        }),
+        ("a second name", |home, out, _| fs::hard_link(home.join("../owner"), home.join(&out.file)).unwrap()),
+        ("a pipe", |home, out, _| {
+            mknodat(CWD, home.join(&out.file), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        }),
+        ("a folder", |home, out, _| fs::create_dir(home.join(&out.file)).unwrap()),
+        ("a huge file", |home, out, _| fs::File::create(home.join(&out.file)).unwrap().set_len(1 << 40).unwrap()),
+        ("a huge file that is said to be one", |home, out, _| {
+            fs::File::create(home.join(&out.file)).unwrap().set_len(1 << 40).unwrap();
+            out.blob.bytes = 1 << 40;
+        }),
+        ("other bytes", |home, out, bytes| {
+            let mut bytes = bytes.to_vec();
+            *bytes.last_mut().unwrap() ^= 1;
+            fs::write(home.join(&out.file), bytes).unwrap();
+        }),
+        ("no delta, under its right hash", |home, out, bytes| {
+            let secret = noise(bytes.len());
+            fs::write(home.join(&out.file), &secret).unwrap();
+            out.blob = blob_of(&secret);
+        }),
+    ];
+    for (what, trap) in traps {
+        let (bytes, mut outgoing) = outgoing("work/lease-1.delta");
+        let coordinator = Arc::new(Coordinator::default());
+        let (_endpoint, link, folder, _) = connected(&coordinator).await;
+        let disk = FolderDisk::open(folder.path().join("home")).unwrap();
+        // The owner's file is a delta that would be taken, had it been the worker's.
+        fs::write(folder.path().join("owner"), &bytes).unwrap();
+        fs::create_dir(disk.path("work")).unwrap();
+        trap(&disk.path(""), &mut outgoing, &bytes);
+        let told = transfer::put(&link, &disk, &outgoing).await.unwrap_err();
+        assert!(matches!(told, TransferError::Untrue(_)), "{what}: {told}");
+        assert!(!coordinator.asked_to_take.load(Ordering::Relaxed), "{what}: something was sent");
+        assert_eq!(disk.list("blobs").unwrap(), Vec::<String>::new(), "{what}");
+        assert_eq!(fs::read(folder.path().join("owner")).unwrap(), bytes, "{what}");
+    }
+}
+
+/// What lies among the blobs was verified, but not as a delta: a worker may name a shard's hash.
+#[tokio::test]
+async fn a_blob_that_came_down_does_not_go_up() {
+    let (bytes, outgoing) = outgoing("work/lease-1.delta");
+    let coordinator = Arc::new(Coordinator::default());
+    let (_endpoint, link, _folder, disk) = connected(&coordinator).await;
+    let shard = noise(bytes.len());
+    let blob = blob_of(&shard);
+    disk.write(&blob.file(), &shard).unwrap();
+    let told = transfer::put(&link, &disk, &Outgoing { blob, ..outgoing }).await.unwrap_err();
+    assert!(matches!(told, TransferError::Untrue(_)), "{told}");
+    assert!(!coordinator.asked_to_take.load(Ordering::Relaxed));
 }

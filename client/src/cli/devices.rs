@@ -7,6 +7,7 @@ use super::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_agent::{control::Command, home::Home, worker::crashes::Crashes};
+use nightjar_shared::wire::limits;
 use serde_json::Value;
 use std::process::{self, ExitCode, Stdio};
 
@@ -31,7 +32,8 @@ pub(super) fn devices(home: &Home, args: &Devices, format: Format) -> Result<Exi
         let of = left_alone.iter().find(|of| Some(of.device.as_str()) == device["label"].as_str());
         device["left_alone"] = of.map_or(Value::Null, |of| of.reason.clone().into());
     }
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    // A driver's words end up in a terminal.
+    let text = |value: &Value| limits::tame(value.as_str().unwrap_or_default());
     let mut lines = String::new();
     for device in &devices {
         lines += &format!("{:<9}{:<9}{}\n", text(&device["name"]), text(&device["kind"]), text(&device["label"]));

@@ -35,7 +35,7 @@ impl Patterns {
                 let pattern = pattern.map_err(|e| DatasetError::Pattern { pattern: text.clone(), reason: e.msg.to_owned() })?;
                 Ok(Used { pattern, used: Cell::new(false) })
             };
-            texts.iter().map(of).collect::<Result<Vec<_>, _>>()
+            texts.iter().map(of).collect::<Result<Vec<_>, DatasetError>>()
         };
         Ok(Patterns { include: of(include)?, exclude: of(exclude)? })
     }

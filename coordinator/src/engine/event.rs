@@ -3,7 +3,7 @@
 
 use super::record::{Record, Squash};
 use nightjar_shared::{
-    ids::{BlobHash, DeviceId, LeaseId, Version},
+    ids::{BlobHash, DeviceId, Generation, LeaseId, Version},
     wire::{self, coordinator_message, device_message},
 };
 
@@ -41,6 +41,15 @@ pub enum Event {
     Published(Published),
     /// A blob that a version was published as is damaged, and cannot be made anew: no device is led over it any more.
     BlobLost(BlobHash),
+    /// What a device uploaded for a lease was not what it named, again and again.
+    UploadsDamaged {
+        /// Whose.
+        device: DeviceId,
+        /// Which.
+        lease: LeaseId,
+        /// The coordinator's, when it was issued.
+        generation: Generation,
+    },
     /// Time passed; `Engine::next_deadline` says when this is due.
     Tick,
 }

@@ -226,6 +226,7 @@ impl Engine {
             }
             Event::Published(published) => self.published(published, now, &mut turn),
             Event::BlobLost(hash) => self.versions.avoid(hash),
+            Event::UploadsDamaged { device, lease, generation } => self.give_up(device, lease, generation, now, &mut turn),
             Event::Tick => {}
         }
         self.publish_if_due(now, &mut turn);

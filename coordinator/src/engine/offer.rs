@@ -38,7 +38,10 @@ impl Engine {
         match self.work(lease, &offer, now) {
             Err(why) => {
                 self.screen_out(device, id, &why, now, turn);
-                Err(Refusal::with(RefusalCode::BadDelta, RefusalAction::DropLease, limits::tame(&why)))
+                let refusal = Refusal::with(RefusalCode::BadDelta, RefusalAction::DropLease, limits::tame(&why));
+                // A device that has to wait for its next lease is told so at once.
+                let retry_ms = self.held_for_refusals(device, now).map_or(0, |held| held.retry_ms);
+                Err(Refusal { retry_ms, ..refusal })
             }
             Ok(work) => {
                 // The first time its blob is asked for and measured all the same: that takes time, too.
@@ -58,6 +61,13 @@ impl Engine {
             return Err("The same delta was merged before, for another lease.".into());
         }
         Ok(work)
+    }
+
+    /// A lease ends whose uploads come to nothing.
+    pub(super) fn give_up(&mut self, device: DeviceId, lease: LeaseId, generation: Generation, now: Mono, turn: &mut Turn) {
+        if self.own_lease(device, lease.0, generation.0).is_ok() {
+            self.screen_out(device, lease, "What was uploaded was not what its name says, again and again.", now, turn);
+        }
     }
 
     /// A lease ends without a delta that counts, and that lies with its device.

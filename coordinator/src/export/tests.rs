@@ -149,7 +149,7 @@ fn what_was_added_to_an_export_or_changed_in_it_keeps_it() {
     refused(&place, &target, &["model.safetensors", "was changed since"]);
     fs::remove_file(target.join("model.safetensors")).unwrap();
     exported(&target);
-    assert_eq!(import(&target).unwrap().1, model().draw_all(3));
+    assert_eq!(ModelFolder::open(&target).unwrap().weights().unwrap(), model().draw_all(3));
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn a_link_stays_a_link() {
         exported(&given);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     }
-    assert!(import(&real).is_ok());
+    assert!(ModelFolder::open(&real).is_ok());
     fs::remove_file(real.join("config.json")).unwrap();
     symlink(real.join("model.safetensors"), real.join("config.json")).unwrap();
     refused(&place, &link, &["config.json"]);
@@ -246,7 +246,7 @@ fn a_folder_that_one_stands_in_is_not_replaced() {
     }
     let deep = place.path().join("a/b/model");
     exported(&deep.join(""));
-    assert!(import(&deep).is_ok());
+    assert!(ModelFolder::open(&deep).is_ok());
     fs::create_dir(place.path().join("empty")).unwrap();
     exported(&place.path().join("./empty/"));
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::tests::world::{World, device, manifest, spec};
-use nightjar_shared::{disk::FolderDisk, wire::device_message as ask};
+use nightjar_shared::{disk::FolderDisk, ids::LeaseId, wire::device_message as ask};
 use std::sync::Arc;
 
 /// A run of 11 deltas and 5 versions, one delta waiting; a keyframe and a checkpoint at versions 0 and 4.

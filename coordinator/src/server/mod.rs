@@ -17,7 +17,6 @@ pub mod quic;
 mod rates;
 pub mod room;
 mod shell;
-mod standing;
 mod start;
 pub mod state;
 mod stream;

@@ -11,7 +11,6 @@ use super::{
     members::Members,
     press_thread::{self, Order},
     room::{Room, RoomNow},
-    standing::Standing,
     stream::Traffic,
     trouble::Troubles,
     uploads::Uploads,
@@ -30,8 +29,7 @@ use nightjar_shared::{
     run_spec::RunSpec,
     time::Mono,
     wire::{
-        DeltaOffer, LeaseReturn, Refusal, RefusalCode, UploadFrom, coordinator_message as answer, device_message as ask,
-        limits::QUEUE_EVENTS_MAX,
+        DeltaOffer, Refusal, RefusalCode, UploadFrom, coordinator_message as answer, limits::QUEUE_EVENTS_MAX,
     },
 };
 use std::{collections::HashMap, future::Future, pin::pin, sync::Arc, time::Duration};
@@ -107,13 +105,6 @@ pub struct Parts {
     pub files: Arc<Semaphore>,
 }
 
-/// A device that waits for an answer.
-struct Waiting {
-    answer: oneshot::Sender<answer::Body>,
-    /// Who it is, if it has offered a delta.
-    offered_by: Option<DeviceId>,
-}
-
 /// A delta that was measured, or could not be.
 struct Measurement {
     to: ReplyTo,
@@ -129,9 +120,9 @@ struct Shell {
     measuring: Arc<Semaphore>,
     questions: mpsc::Receiver<Question>,
     stopping: watch::Receiver<bool>,
-    waiting: HashMap<ReplyTo, Waiting>,
+    /// Devices that wait for an answer.
+    waiting: HashMap<ReplyTo, oneshot::Sender<answer::Body>>,
     last_reply: u64,
-    standing: Standing,
     troubles: Arc<Troubles>,
     /// What the person at the terminal was told last of what is waited for.
     told: Option<String>,
@@ -183,7 +174,6 @@ async fn until_stopped(
         stopping,
         waiting: HashMap::new(),
         last_reply: 0,
-        standing: Standing::default(),
         troubles,
         told: None,
         looked: None,
@@ -266,9 +256,8 @@ impl Shell {
                     drop(answer.send(answer::Body::Refusal(refusal)));
                     return Ok(());
                 }
-                let offered_by = matches!(body, ask::Body::DeltaOffer(_)).then_some(device);
                 let reply_to = self.next_reply();
-                self.waiting.insert(reply_to, Waiting { answer, offered_by });
+                self.waiting.insert(reply_to, answer);
                 self.happened(Event::Asked { device, reply_to, body, invite }).await
             }
             Question::MayUpload { device, lease, bytes, answer } => {
@@ -278,12 +267,7 @@ impl Shell {
                 Ok(())
             }
             Question::GiveUp { device, lease, generation } => {
-                let why = "What was uploaded for it came to nothing too often.";
-                self.standing.refused(device, why, Instant::now().into_std());
-                let body = LeaseReturn { lease_id: lease.0, generation: generation.0, why: why.into() };
-                // Nobody waits for the answer.
-                let reply_to = self.next_reply();
-                self.happened(Event::Asked { device, reply_to, body: ask::Body::LeaseReturn(body), invite: None }).await
+                self.happened(Event::UploadsDamaged { device, lease, generation }).await
             }
             Question::Glance(answer) => {
                 drop(answer.send(self.glance()));
@@ -298,11 +282,8 @@ impl Shell {
         ReplyTo(self.last_reply)
     }
 
-    fn reply(&mut self, to: ReplyTo, mut body: answer::Body) {
-        if let Some(Waiting { answer, offered_by }) = self.waiting.remove(&to) {
-            if let Some(device) = offered_by {
-                self.standing.answered(device, &mut body, Instant::now().into_std());
-            }
+    fn reply(&mut self, to: ReplyTo, body: answer::Body) {
+        if let Some(answer) = self.waiting.remove(&to) {
             drop(answer.send(body));
         }
     }

@@ -256,7 +256,7 @@ fn a_long_start_says_how_far_it_is_and_ends_when_asked_to() {
     fs::write(bed.run_file(), toml::to_string(&spec).unwrap()).unwrap();
     let child = serve_command(&bed).stdout(Stdio::piped()).spawn().unwrap();
     let mut process = Process { child, address: ([0; 4], 0).into(), _lines: None };
-    let mut lines = BufReader::new(process.child.stdout.take().unwrap()).lines();
+    let lines = BufReader::new(process.child.stdout.take().unwrap()).lines();
     let said = lines.map_while(Result::ok).find(|line| line.starts_with("starting ") || line.starts_with("ready:")).unwrap();
     assert!(said.contains("first weights") && said.contains('%'), "{said}");
     signalled(&process.child, "-INT");

@@ -11,7 +11,7 @@ use nightjar_shared::{
         close::CloseCode,
         coordinator_message as answer, device_message as ask,
         limits::{
-            CONTROL_WINDOW_BYTES, HELLO_BYTES_MAX, REFUSED_IN_A_ROW_MAX, RENAMES_BURST, REQUEST_BYTES_MAX, SHARDS_NAMED_MAX,
+            CONTROL_WINDOW_BYTES, HELLO_BYTES_MAX, RENAMES_BURST, REQUEST_BYTES_MAX, SHARDS_NAMED_MAX,
             STRANGER_WINDOW_BYTES, STRANGERS_PER_ADDRESS_MAX, UPLOADS_DAMAGED_MAX,
         },
         stream_open::Kind,
@@ -237,16 +237,17 @@ async fn who_is_refused_again_and_again_is_given_no_work_for_a_while() {
     let server = bed.serve().await;
     let (device, other) = (Device::new(&bed), Device::new(&bed));
     let mut link = device.join(server.address, bed.invite(Role::Volunteer)).await;
-    for n in 1..=REFUSED_IN_A_ROW_MAX {
+    // Anybody may be unlucky twice.
+    for n in 1..=3 {
         let lease = link.lease(LeaseRequest::default()).await;
         let (_, mut offer) = trained(&bed.spec.model, &lease, 1);
         offer.steps += 1;
         let refusal = refusal(link.ask(ask::Body::DeltaOffer(offer)).await);
         assert_eq!((refusal.code(), refusal.action()), (RefusalCode::BadDelta, RefusalAction::DropLease));
-        assert_eq!(refusal.retry_ms > 0, n == REFUSED_IN_A_ROW_MAX);
+        assert_eq!(refusal.retry_ms > 0, n == 3);
     }
     let held = refusal(link.ask(ask::Body::LeaseRequest(LeaseRequest::default())).await);
-    assert_eq!((held.code(), held.action()), (RefusalCode::Limit, RefusalAction::Retry));
+    assert_eq!((held.code(), held.action()), (RefusalCode::BadDelta, RefusalAction::Retry));
     assert!(held.sentence.contains("steps on") && held.retry_ms > 0, "with the reason: {}", held.sentence);
     let mut other = other.join(server.address, bed.invite(Role::Volunteer)).await;
     other.lease(LeaseRequest::default()).await;

@@ -3,7 +3,10 @@
 
 use super::RunSpec;
 use serde_json::Value;
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 /// Sections and keys that may be changed. A section stands for its keys.
 const CHANGEABLE: [&str; 15] = [
@@ -57,7 +60,7 @@ impl RunSpec {
     /// What `now` has otherwise, if all of it may be changed in a run that began with this spec.
     pub fn changed_to(&self, now: &RunSpec) -> Result<Vec<Changed>, FixedKey> {
         let (before, after) = (flat(self), flat(now));
-        let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
         let mut changes = vec![];
         for key in keys {
             let (before, after) = (before.get(key), after.get(key));
@@ -101,7 +104,7 @@ fn add(all: &mut BTreeMap<String, Value>, at: &str, value: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run_spec::{MergeRule, OperatorSpec};
+    use crate::run_spec::{MergeRule, OperatorSpec, StalenessSpec};
 
     fn spec() -> RunSpec {
         serde_json::from_str(r#"{"name": "x", "token_budget": 1000}"#).unwrap()
@@ -130,7 +133,6 @@ mod tests {
         assert_eq!(now.changed_to(&RunSpec { token_budget: 2000, ..spec() }).unwrap().len(), 5);
     }
 
-    /// Every key is either changed by this test, or free.
     #[test]
     fn what_decides_the_weights_is_fixed() {
         let refused = |change: &dyn Fn(&mut RunSpec)| {
@@ -146,7 +148,7 @@ mod tests {
         assert!(refused(&|s| s.publish.keyframe_every = 1).starts_with("publish.keyframe_every"));
         assert!(refused(&|s| s.merge.rule = MergeRule::Nesterov).starts_with("merge.rule"));
         assert!(refused(&|s| s.merge.tokens_cap = 2.0).starts_with("merge.tokens_cap"));
-        assert!(refused(&|s| s.merge.staleness = crate::run_spec::StalenessSpec::Constant).starts_with("merge.staleness"));
+        assert!(refused(&|s| s.merge.staleness = StalenessSpec::Constant).starts_with("merge.staleness"));
         assert!(refused(&|s| s.lease.ahead = false).starts_with("lease.ahead"));
     }
 }

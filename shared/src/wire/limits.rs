@@ -7,8 +7,10 @@ pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 pub const REQUEST_BYTES_MAX: usize = 16 << 10;
 /// Longest message before a valid hello, in bytes: the longest invite's token and a few short texts fit.
 pub const HELLO_BYTES_MAX: usize = 8 << 10;
-/// Longest message between agent and worker, in bytes.
+/// Longest message from agent to worker, in bytes.
 pub const WORKER_MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Longest message from worker to agent, in bytes: numbers and a few sentences.
+pub const WORKER_SAYS_BYTES_MAX: usize = 64 << 10;
 /// Streams that a device may have open at once, after a valid hello; before it has one.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 8;
 /// Connections that a coordinator serves at once. [`STRANGERS_MAX`] are for strangers, so all others are for devices
@@ -60,12 +62,6 @@ pub const RENAMES_BURST: u32 = 60;
 pub const RENAMES_PER_S: f64 = 0.2;
 /// Deltas that a device may upload a day without any of them being merged, in bytes: so many times the longest delta.
 pub const UNMERGED_DELTAS_A_DAY: u64 = 256;
-/// Deltas of a device in a row that were refused: then it waits before it is given work again, twice as long each time.
-pub const REFUSED_IN_A_ROW_MAX: u32 = 4;
-/// Seconds of the first such wait.
-pub const REFUSED_WAIT_S: u64 = 15;
-/// Seconds of the longest such wait.
-pub const REFUSED_WAIT_S_MAX: u64 = 3600;
 /// Uploads of one lease whose bytes were not those of their name: after so many the lease ends.
 pub const UPLOADS_DAMAGED_MAX: u32 = 3;
 /// Bytes of the state folder's disk that are kept for the ledger, at most; a small disk keeps a sixteenth.

@@ -5,8 +5,10 @@ use super::{Job, JobId, Training};
 use crate::dataset::made_up_hash;
 use nightjar_shared::{
     delta,
+    ids::{LeaseId, Version},
     run_spec::RunSpec,
     wire::worker::{Evaluated, Failed, Trained, from_worker, to_worker},
+    work_files,
 };
 use std::collections::HashMap;
 
@@ -70,14 +72,14 @@ impl Training for Cost {
         let Some(Open { is_training, lease_id, base_version, samples }) = self.jobs.remove(&id) else {
             return from_worker::Body::Failed(Failed { sentence: "no such job".into(), ..Failed::default() });
         };
-        let weights_file = format!("work/weights-{base_version}");
+        let weights_file = work_files::weights(Version(base_version));
         if !is_training {
             let tokens = u64::from(samples) * self.tokens_per_sample;
             return from_worker::Body::Evaluated(Evaluated { lease_id, nats: tokens as f64, tokens, weights_file });
         }
         from_worker::Body::Trained(Trained {
             lease_id,
-            delta_file: "work/delta".into(),
+            delta_file: work_files::delta(LeaseId(lease_id)),
             delta_hash: made_up_hash("delta", lease_id).0.to_vec(),
             delta_bytes: self.delta_bytes,
             weights_file,

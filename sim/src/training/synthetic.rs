@@ -7,11 +7,12 @@ use nightjar_shared::{
     bytes::Reader,
     delta,
     disk::Disk,
-    ids::{BlobHash, Version},
+    ids::{BlobHash, LeaseId, Version},
     rng,
     run_spec::RunSpec,
     version::{Weights, keyframe, update},
     wire::worker::{Base, Evaluate, Evaluated, Failed, Train, Trained, from_worker, to_worker},
+    work_files,
 };
 use std::{collections::BTreeMap, io};
 
@@ -101,8 +102,9 @@ fn train(disk: &dyn Disk, spec: &RunSpec, device: u32, job: &Train, steps: u32, 
         .map(|(i, w)| pull.min(0.5) * (w - target(spec.seed, i)) + rng::normal(job.lease_id, who, i as u64) as f32 * 1e-3)
         .collect();
     let bytes = delta::encode(&spec.model, &spec.delta, &gradient, &mut residual);
-    let lease = job.lease_id;
-    let files = ["delta", "residual", "optimizer", "weights"].map(|what| format!("work/{what}-{lease}"));
+    let (lease, id) = (job.lease_id, LeaseId(job.lease_id));
+    let files =
+        [work_files::delta(id), work_files::residual(id), work_files::optimizer(id), work_files::weights(weights.version)];
     disk.write(&files[0], &bytes)?;
     disk.write(&files[1], &residual.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())?;
     disk.write(&files[2], &lease.to_le_bytes())?;
@@ -129,7 +131,7 @@ fn train(disk: &dyn Disk, spec: &RunSpec, device: u32, job: &Train, steps: u32, 
 fn evaluate(disk: &dyn Disk, spec: &RunSpec, job: &Evaluate) -> io::Result<Evaluated> {
     let weights = base(disk, spec, job.base.as_ref())?;
     let samples = job.slice.as_ref().map_or(0, |s| s.samples);
-    let weights_file = format!("work/weights-{}", job.lease_id);
+    let weights_file = work_files::weights(weights.version);
     disk.write(&weights_file, &write_weights(&weights))?;
     Ok(Evaluated {
         lease_id: job.lease_id,

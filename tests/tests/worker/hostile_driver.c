@@ -95,6 +95,24 @@ __attribute__((constructor)) static void loaded(void) {
     told("write_tmp", opened("/tmp/nightjar-hostile", O_WRONLY | O_CREAT));
     told("delete_secret", getenv("HOSTILE_SECRET") ? unlink(getenv("HOSTILE_SECRET")) : -1);
     told("open_terminal", opened("/dev/tty", O_RDWR));
+    // What would lead its agent elsewhere, or keep it waiting, in the folder where it may write.
+    const char *own = getenv("MESA_SHADER_CACHE_DIR");
+    char link_to_it[4096], second[4096], fifo[4096], node[4096], folder_of_it[4096], plain[4096], moved[4096];
+    snprintf(link_to_it, sizeof link_to_it, "%s/link", own ? own : "");
+    snprintf(second, sizeof second, "%s/second", own ? own : "");
+    snprintf(fifo, sizeof fifo, "%s/fifo", own ? own : "");
+    snprintf(node, sizeof node, "%s/node", own ? own : "");
+    snprintf(folder_of_it, sizeof folder_of_it, "%s/folder", own ? own : "");
+    snprintf(plain, sizeof plain, "%s/plain", own ? own : "");
+    snprintf(moved, sizeof moved, "%s/plain-2", own ? own : "");
+    told("link_to_secret", symlink(getenv("HOSTILE_SECRET"), link_to_it));
+    told("second_name_of_secret", link(getenv("HOSTILE_SECRET"), second));
+    told("make_fifo", mkfifo(fifo, 0600));
+    told("make_device", mknod(node, S_IFCHR | 0600, 0x103));
+    told("own_folder", mkdir(folder_of_it, 0700));
+    told("own_file", opened(plain, O_WRONLY | O_CREAT));
+    told("second_name_of_own", link(plain, second));
+    told("rename_own", rename(plain, moved));
     // What landlock does not see.
     const char *secret = getenv("HOSTILE_SECRET");
     struct timespec times[2] = {{0, 0}, {0, 0}};

@@ -8,11 +8,12 @@ use crate::{
     link::{Control, Link},
     quota::{self, Room},
     session::{self, Action},
-    transfer::{self, TransferError},
+    transfer::{self, Outgoing, TransferError},
 };
 use jiff::Zoned;
 use nightjar_shared::{
-    disk::FolderDisk,
+    disk::{Disk, FolderDisk},
+    ids::LeaseId,
     wire::{
         DeviceMessage,
         worker::{Stop, to_worker},
@@ -44,11 +45,7 @@ impl Agent {
                     self.waiting.push_back(session::Event::FetchFailed { hash, fault });
                 }
             }
-            Action::Upload { lease, blob, file } => self.transfer(
-                move |link, disk| async move { transfer::put(&link, &*disk, lease, blob, &file).await },
-                session::Event::Uploaded,
-                session::Event::UploadFailed,
-            ),
+            Action::Upload { lease, blob, file } => self.upload(lease, blob, file),
             Action::Work(job) => self.work(job),
             Action::StopWork => {
                 // One that does not listen is ended by the session's timer.
@@ -170,6 +167,21 @@ impl Agent {
             let _ = queue.send(Event::Transferred { serial, ended }).await; // fails only when the agent ends
         });
         self.transfer = Some(task.abort_handle());
+    }
+
+    fn upload(&mut self, lease: LeaseId, blob: BlobRef, file: String) {
+        let spec = self.session.spec();
+        let expected = self.session.journal().lease.as_ref().zip(spec);
+        let expected = expected.and_then(|(lease, spec)| Some((session::delta_spec(lease, &spec)?, spec.model)));
+        let Some((delta, model)) = expected else {
+            return self.waiting.push_back(session::Event::UploadFailed(session::Fault::FileGone));
+        };
+        let outgoing = Outgoing { lease, blob, file, model, delta };
+        self.transfer(
+            move |link, disk| async move { transfer::put(&link, &disk, &outgoing).await },
+            session::Event::Uploaded,
+            session::Event::UploadFailed,
+        );
     }
 
     /// Makes room for what the lease at hand needs; `false` if the session was told that there is none.

@@ -4,8 +4,10 @@
 use super::{Agent, Event, wall_now};
 use crate::{
     clock,
+    journal::{self, Journal},
     policy::{Decision, Limits},
-    session,
+    quota,
+    session::{self, Untrue},
     worker::{
         Order, Worker, WorkerEvent,
         crashes::{Crashes, Plan},
@@ -14,7 +16,11 @@ use crate::{
 use jiff::Zoned;
 use nightjar_shared::{
     time::Mono,
-    wire::worker::{Checkpoint, Ready, from_worker, to_worker},
+    wire::{
+        limits,
+        worker::{Checkpoint, Ready, from_worker, to_worker},
+    },
+    work_files,
 };
 use std::{io, time::Duration};
 use tokio::sync::mpsc;
@@ -24,6 +30,13 @@ const SAVE_MAX: Duration = Duration::from_secs(4);
 
 /// No worker writes more between two reports: what says so is not counted further.
 const WRITTEN_MAX: u64 = 1 << 40;
+/// A worker with a lease that says nothing for longer hangs, whatever it claims to do. A measurement says nothing before its
+/// end, which on a slow computer takes a while.
+const SILENCE_MAX: Duration = Duration::from_secs(6 * 3600);
+/// The worker's folder is looked at this often while there is a worker.
+const WEIGH_EVERY: Duration = Duration::from_secs(20);
+/// Sentences about what confines it.
+const SANDBOX_NOTES_MAX: usize = 16;
 
 /// What becomes of a worker once it has saved its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +59,10 @@ pub(super) struct Hired {
     saving: Option<(Then, Mono)>,
     /// Bytes written by it that were counted.
     written: u64,
+    /// When it said something last, or was given something to do.
+    heard: Mono,
+    /// When its folder was looked at.
+    weighed: Mono,
 }
 
 impl Agent {
@@ -59,7 +76,10 @@ impl Agent {
                 return self.waiting.push_back(refused);
             }
         }
-        let taken = self.worker.as_mut().is_some_and(|hired| hired.worker.send(job));
+        let taken = self.worker.as_mut().is_some_and(|hired| {
+            hired.heard = clock::mono_now();
+            hired.worker.send(job)
+        });
         if !taken {
             self.dismiss();
             self.waiting.push_back(session::Event::WorkerExited { why: "the worker takes no messages".into() });
@@ -90,7 +110,9 @@ impl Agent {
         let (serial, queue) = (self.worker_serial, self.queue.clone());
         let (events, mut heard) = mpsc::channel(16);
         let worker = self.workshop.start(&Order { device, avoid, limits }, events)?;
-        self.worker = Some(Hired { worker, chosen, limits, ready: None, frozen: false, saving: None, written: 0 });
+        let now = clock::mono_now();
+        let (heard, weighed) = (now, now);
+        self.worker = Some(Hired { worker, chosen, limits, ready: None, frozen: false, saving: None, written: 0, heard, weighed });
         tokio::spawn(async move {
             while let Some(event) = heard.recv().await {
                 if queue.send(Event::Worker { serial, event }).await.is_err() {
@@ -127,6 +149,7 @@ impl Agent {
                 hired.saving = None;
             }
             if std::mem::take(&mut hired.frozen) {
+                hired.heard = clock::mono_now();
                 hired.worker.thaw();
             }
         }
@@ -188,6 +211,32 @@ impl Agent {
         if let Some((then, _)) = due {
             self.saved(then);
         }
+        self.weigh(now);
+        let is_silent = |hired: &Hired| !hired.frozen && now.since(hired.heard) > SILENCE_MAX;
+        if self.session.is_at_work() && self.worker.as_ref().is_some_and(is_silent) {
+            self.gone_wrong(format!("it said nothing for {} hours", SILENCE_MAX.as_secs() / 3600));
+        }
+    }
+
+    /// Looks at what the worker has made of its folder: one that fills the owner's disk is ended, and what it made goes, but
+    /// for the state of leases that are delivered.
+    fn weigh(&mut self, now: Mono) {
+        let (Some(hired), Some(spec)) = (&mut self.worker, self.session.spec()) else { return };
+        if now.since(hired.weighed) < WEIGH_EVERY {
+            return;
+        }
+        hired.weighed = now;
+        match quota::overgrown(&*self.disk, &spec) {
+            Ok(None) => {}
+            Ok(Some(bytes)) => {
+                self.gone_wrong(format!("it has filled its folder with {} MiB", bytes >> 20));
+                let journal = Journal { lease: None, ..self.session.journal().clone() };
+                if let Err(e) = journal::tidy_folder(&*self.disk, work_files::FOLDER, &journal.files()) {
+                    tracing::warn!("the worker's folder cannot be tidied up ({e})");
+                }
+            }
+            Err(e) => tracing::warn!("the worker's folder cannot be looked at ({e})"),
+        }
     }
 
     fn saved(&mut self, then: Then) {
@@ -204,21 +253,30 @@ impl Agent {
             WorkerEvent::Exited(_) if self.session.is_closing() || self.worker.as_ref().is_some_and(|hired| hired.frozen) => {
                 self.replace_worker();
             }
-            WorkerEvent::Exited(why) => {
-                self.crashed(&why);
-                self.dismiss();
-                self.waiting.push_back(session::Event::WorkerExited { why });
-            }
+            WorkerEvent::Exited(why) => self.gone_wrong(why),
         }
     }
 
+    /// The worker has ended by itself, or must.
+    fn gone_wrong(&mut self, why: String) {
+        self.crashed(&why);
+        self.dismiss();
+        self.waiting.push_back(session::Event::WorkerExited { why });
+    }
+
     fn worker_says(&mut self, body: from_worker::Body) {
+        let now = clock::mono_now();
+        let in_turn = self.worker.as_mut().map_or(Ok(()), |hired| hired.hears(&body, now));
+        if let Err(untrue) = in_turn.and_then(|()| self.session.vet(&body, now)) {
+            return self.gone_wrong(untrue.to_string());
+        }
         match &body {
             from_worker::Body::Ready(ready) => {
-                self.ready = Some(ready.clone());
+                let ready = tame(ready);
                 if let Some(hired) = &mut self.worker {
                     hired.ready = Some(ready.clone());
                 }
+                self.ready = Some(ready);
             }
             from_worker::Body::Saved(_) => {
                 if let Some((then, _)) = self.worker.as_mut().and_then(|hired| hired.saving.take()) {
@@ -256,7 +314,7 @@ impl Agent {
     }
 
     /// Notes a crash that nobody asked for: who crashes often is left alone.
-    fn crashed(&mut self, words: &str) {
+    pub(super) fn crashed(&mut self, words: &str) {
         let Some(hired) = &self.worker else { return };
         self.crashes.crashed(hired.ready.as_ref(), &hired.chosen, words, clock::mono_now(), wall_now());
         if let Err(e) = self.crashes.store(&*self.disk) {
@@ -274,7 +332,30 @@ impl Agent {
     }
 }
 
+/// What it said when it was ready, as it can be shown and kept.
+fn tame(ready: &Ready) -> Ready {
+    let sandbox = ready.sandbox.iter().take(SANDBOX_NOTES_MAX).map(|note| limits::tame(note)).collect();
+    Ready { device: limits::tame(&ready.device), sandbox, gpu: ready.gpu }
+}
+
 impl Hired {
+    /// Takes note that it said this; an error if this is not its turn to.
+    fn hears(&mut self, body: &from_worker::Body, now: Mono) -> Result<(), Untrue> {
+        self.heard = now;
+        match (body, &self.ready) {
+            (from_worker::Body::Ready(_), Some(_)) => Err(Untrue("it is ready twice")),
+            (from_worker::Body::Progress(_) | from_worker::Body::Trained(_) | from_worker::Body::Evaluated(_), None) => {
+                Err(Untrue("it works before it is ready"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget_ready(&mut self) {
+        self.ready = None;
+    }
+
     /// Whether it heard.
     fn ask_to_save(&mut self, then: Then, now: Mono) -> bool {
         let heard = self.worker.send(to_worker::Body::Checkpoint(Checkpoint {}));

@@ -3,14 +3,19 @@
 use super::*;
 use crate::{
     control::{Command, Deed, State},
+    journal::Run,
+    lease::Lease,
     policy::{Limits, Observation, ProfileName, Reading, ReasonKind},
     worker::{Order, Worker},
 };
 use nightjar_shared::{
+    disk::Disk,
+    ids::{BlobHash, RunId},
     invite,
+    model_spec::ModelSpec,
     wire::{
         self,
-        worker::{Trained, from_worker, to_worker},
+        worker::{Progress, Trained, from_worker, to_worker},
     },
 };
 use std::sync::Mutex;
@@ -94,6 +99,38 @@ impl Bench {
         agent.work(to_worker::Body::Stop(wire::worker::Stop {}));
         agent.worker_event(WorkerEvent::Says(from_worker::Body::Ready(Ready { gpu, device: "A".into(), ..Ready::default() })));
         agent.waiting.clear();
+        bench
+    }
+
+    /// The same, and the worker is at work on lease 7, which takes 10 steps.
+    fn at_work(gpu: bool) -> Self {
+        let hash = BlobHash::of(b"blob");
+        let spec = serde_json::json!({ "name": "x", "token_budget": 9, "model": ModelSpec::tiny() });
+        let lease = wire::Lease {
+            id: 7,
+            kind: wire::LeaseKind::Train as i32,
+            base_digest: hash.0.to_vec(),
+            keyframe: Some(wire::Blob::new(hash, 4)),
+            shard: Some(wire::Blob::new(hash, 4)),
+            shard_samples: 40,
+            samples: 40,
+            steps: 10,
+            codec: 1,
+            ..Default::default()
+        };
+        let lease = Lease::from_wire(&lease, false).unwrap();
+        let run = Run { id: RunId([1; 32]), spec_json: spec.to_string(), keep_alive_ms: 20_000 };
+        let mut bench = Bench::new(gpu);
+        bench.agent.disk.write(&lease.keyframe.unwrap().file(), b"blob").unwrap();
+        let journal = Journal { run: Some(run), lease: Some(lease), ..Journal::default() };
+        journal.store(&*bench.agent.disk).unwrap();
+        bench
+            .agent
+            .enter(Member::of(Membership::from_link(&invite_until(0), "den", 0).unwrap(), &bench.agent.identity).unwrap())
+            .unwrap();
+        bench.agent.look(clock::mono_now());
+        bench.agent.settle().unwrap();
+        assert!(bench.agent.session.is_at_work());
         bench
     }
 
@@ -204,15 +241,83 @@ async fn out_of_its_run_it_holds_and_takes_another_invite() {
 /// Between two leases a start anew costs a moment; submits that are too long are felt by the GPU's owner all the time.
 #[tokio::test]
 async fn a_worker_that_gives_its_gpu_too_much_at_once_begins_anew_after_its_lease() {
-    let mut bench = Bench::new(true);
-    let trained = |begin_anew| WorkerEvent::Says(from_worker::Body::Trained(Trained { begin_anew, ..Trained::default() }));
+    let trained =
+        |begin_anew| WorkerEvent::Says(from_worker::Body::Trained(Trained { lease_id: 7, begin_anew, ..Trained::default() }));
+    let mut bench = Bench::at_work(true);
     bench.agent.worker_event(trained(false));
     assert!(bench.agent.worker.is_some());
+    let mut bench = Bench::at_work(true);
     bench.agent.worker_event(trained(true));
     assert_eq!((bench.done().last(), bench.agent.worker.is_some()), (Some(&"ended"), false));
     let told: Vec<bool> = bench.agent.waiting.iter().map(|event| matches!(event, session::Event::WorkerReplaced)).collect();
-    assert_eq!(told, [false, false, true], "what it trained is taken first");
+    assert_eq!(told, [false, true], "what it trained is taken first");
     assert_eq!(bench.agent.crashes.since_start(), 0);
+}
+
+/// What a worker says that cannot be is not counted, not shown and not believed: it ends the worker, as a crash does.
+#[tokio::test]
+async fn a_worker_that_says_what_cannot_be_is_ended() {
+    let progress = |tokens| from_worker::Body::Progress(Progress { lease_id: 7, tokens, loss: 4.0, ..Progress::default() });
+    let trained = |lease_id| from_worker::Body::Trained(Trained { lease_id, ..Trained::default() });
+    for said in [progress(u64::MAX), trained(8), from_worker::Body::Ready(Ready::default())] {
+        let mut bench = Bench::at_work(false);
+        bench.agent.worker_event(WorkerEvent::Says(said.clone()));
+        assert_eq!((bench.done().last(), bench.agent.crashes.since_start()), (Some(&"ended"), 1), "{said:?}");
+        bench.agent.settle().unwrap();
+        let (what, _) = bench.agent.session.obstacle().expect("it waits before it tries again");
+        assert!(what.contains("what cannot be"), "{what}");
+    }
+    let mut bench = Bench::at_work(false);
+    bench.agent.worker_event(WorkerEvent::Says(progress(9)));
+    assert_eq!(bench.agent.crashes.since_start(), 0);
+    // Before it is ready it has nothing to report.
+    bench.agent.worker.as_mut().unwrap().forget_ready();
+    bench.agent.worker_event(WorkerEvent::Says(progress(9)));
+    assert_eq!(bench.agent.crashes.since_start(), 1);
+}
+
+#[tokio::test]
+async fn what_a_worker_calls_itself_is_tamed() {
+    let mut bench = Bench::of(Membership::from_link(&invite_until(0), "den", 0));
+    bench.agent.work(to_worker::Body::Stop(wire::worker::Stop {}));
+    let long = format!("\u{1b}[2J{}", "x".repeat(10_000));
+    let ready = Ready { device: long.clone(), sandbox: vec![long; 1000], gpu: false };
+    bench.agent.worker_event(WorkerEvent::Says(from_worker::Body::Ready(ready)));
+    let status = bench.agent.status();
+    let texts: Vec<String> = status.worker.device.into_iter().chain(status.sandbox).collect();
+    assert!(texts.len() <= 17 && texts.iter().all(|text| text.len() <= 256 && !text.contains('\u{1b}')), "{texts:?}");
+}
+
+/// It is ended, and its owner's disk is given back to them, but for what earlier leases left.
+#[tokio::test]
+async fn a_worker_that_fills_the_disk_is_ended() {
+    let mut bench = Bench::at_work(false);
+    bench.agent.disk.write("work/checkpoint.0", b"saved").unwrap();
+    let grown = bench.folder.path().join("work/deep/down/film");
+    std::fs::create_dir_all(grown.parent().unwrap()).unwrap();
+    std::fs::File::create(&grown).unwrap().set_len(1 << 40).unwrap();
+    let now = clock::mono_now();
+    bench.agent.staff_due(now);
+    assert!(bench.agent.worker.is_some(), "it was looked at a moment ago");
+    bench.agent.staff_due(now + Duration::from_secs(60));
+    assert_eq!((bench.done().last(), bench.agent.crashes.since_start()), (Some(&"ended"), 1));
+    assert!(!bench.folder.path().join("work/deep").exists());
+}
+
+/// It may have hung up for good without a word: what says nothing for hours holds the owner's memory for nothing.
+#[tokio::test]
+async fn a_worker_that_falls_silent_is_ended() {
+    let mut bench = Bench::at_work(false);
+    let hours = |hours: u64| clock::mono_now() + Duration::from_secs(hours * 3600);
+    bench.agent.staff_due(hours(5));
+    assert!(bench.agent.worker.is_some());
+    bench.agent.staff_due(hours(7));
+    assert_eq!((bench.done().last(), bench.agent.crashes.since_start()), (Some(&"ended"), 1));
+    // What is frozen has no voice.
+    let mut bench = Bench::at_work(false);
+    bench.agent.freeze();
+    bench.agent.staff_due(hours(7));
+    assert!(bench.agent.worker.is_some());
 }
 
 /// What training may take is what was free before it took any, but for the owner's floor (256 MiB) and within their cap.

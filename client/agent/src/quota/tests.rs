@@ -123,3 +123,49 @@ fn without_a_lease_only_what_nobody_needs_goes() {
     let journal = Journal { lease: Some(bench.lease.clone()), ..bench.journal.clone() };
     assert!(!tidy(&bench.disk, &journal, 0).unwrap().contains(&bench.lease.shard.hash), "the lease at hand needs it");
 }
+
+/// Whatever a worker or its driver makes, and however deep, is counted, and goes before anything of ours.
+#[test]
+fn what_a_worker_leaves_below_its_folders_counts_and_goes() {
+    let mut bench = bench();
+    let kib = |n: u64| vec![0; (n * KIB) as usize];
+    bench.disk.write("work/hidden/deep/film", &kib(30)).unwrap();
+    bench.disk.write("cache/driver/deep/a", &kib(20)).unwrap();
+    assert_eq!(used(&bench.disk).unwrap(), (160 + 30 + 20) * KIB);
+    // The lease at hand may have left this a moment ago, or be about to.
+    bench.journal.lease = Some(bench.lease.clone());
+    for file in ["work/checkpoint.0", "work/checkpoint.1.new", "work/lease-1.delta", "work/lease-1.optimizer.new"] {
+        bench.disk.write(file, &kib(1)).unwrap();
+    }
+    for file in ["work/lease-2.delta", "work/film"] {
+        bench.disk.write(file, &kib(1)).unwrap();
+    }
+    assert!(tidy(&bench.disk, &bench.journal, u64::MAX).unwrap().is_empty());
+    let left = bench.disk.list("work").unwrap();
+    assert_eq!(left, ["checkpoint.0", "checkpoint.1.new", "lease-1.delta", "lease-1.optimizer.new"]);
+    assert!(!bench.disk.path("work/hidden").exists());
+    assert_eq!(used(&bench.disk).unwrap(), (160 + 20 + 4) * KIB);
+}
+
+#[test]
+fn a_cache_that_is_out_of_hand_is_made_anew() {
+    let bench = bench();
+    bench.disk.write("cache/a", b"cached").unwrap();
+    tidy(&bench.disk, &bench.journal, u64::MAX).unwrap();
+    assert_eq!(bench.disk.list("cache").unwrap(), ["a"]);
+    bench.disk.write(&format!("cache/{}x", "d/".repeat(40)), b"far down").unwrap();
+    tidy(&bench.disk, &bench.journal, u64::MAX).unwrap();
+    assert!(bench.disk.walk("cache").unwrap().files.is_empty());
+    assert!(!bench.disk.path("cache/d").exists());
+}
+
+#[test]
+fn a_worker_that_fills_the_disk_is_noticed() {
+    let bench = bench();
+    bench.disk.write("work/checkpoint.0", &[0; 1000]).unwrap();
+    assert_eq!(overgrown(&bench.disk, &bench.spec).unwrap(), None);
+    // A file with a hole as large as a disk takes no room here.
+    let file = std::fs::File::create(bench.disk.path("work/lease-1.delta")).unwrap();
+    file.set_len(1 << 40).unwrap();
+    assert_eq!(overgrown(&bench.disk, &bench.spec).unwrap(), Some((1 << 40) + 1000));
+}

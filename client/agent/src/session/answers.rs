@@ -141,6 +141,7 @@ impl Session {
                 self.over = None;
                 self.timers.clear(Timer::Request);
                 self.lease_began(now);
+                self.lease_since = Some(if lease.ahead_of.is_some() { self.ahead_since } else { now });
                 self.journal.lease = Some(lease);
                 out.push(Action::WriteJournal(Box::new(self.journal.clone())));
                 self.renewed(now);
@@ -222,6 +223,7 @@ impl Session {
     pub(super) fn lease_over(&mut self) {
         self.fetched = 0;
         self.fetching = false;
+        self.lease_since = None;
         self.training = Training::default();
         self.begun = false;
         self.returning = None;

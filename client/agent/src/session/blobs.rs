@@ -96,6 +96,7 @@ impl Session {
             }
             Some(Fault::Broken(_)) => self.timers.back_off(Timer::Transfer, now),
             Some(Fault::Disk(why)) => self.disk_refused(why, now, out),
+            Some(Fault::Untrue(why)) => self.delta_is_untrue(why, now, out),
             Some(Fault::FileGone | Fault::NoRoom(_)) => {
                 let why = "its delta is no longer on this computer's disk";
                 self.set_back(why, now);

@@ -119,6 +119,8 @@ pub enum Fault {
     Broken(String),
     /// The file to be uploaded is not on this device's disk as the journal says.
     FileGone,
+    /// What the worker left to be uploaded is not what it said; says how.
+    Untrue(String),
     /// The lease does not fit what the owner lets this program keep on the disk; says how much is missing.
     NoRoom(String),
     /// This device's disk refuses: it is full, read-only or broken. Says what it says.

@@ -61,13 +61,20 @@ fn lease(id: u64) -> wire::Lease {
     }
 }
 
+/// The length of a delta of `lease`.
+fn delta_bytes() -> u64 {
+    let spec = parse_spec(&spec_json()).unwrap();
+    let delta = delta_spec(&Lease::from_wire(&lease(1), false).unwrap(), &spec).unwrap();
+    *nightjar_shared::delta::bytes_allowed(&spec.model, &delta).end()
+}
+
 fn trained(id: u64, steps: u32) -> from_worker::Body {
     let name = |kind: &str| if steps > 0 { format!("work/lease-{id}.{kind}") } else { String::new() };
     from_worker::Body::Trained(worker::Trained {
         lease_id: id,
         delta_file: name("delta"),
         delta_hash: BlobHash::of(&[id as u8, steps as u8]).0.to_vec(),
-        delta_bytes: 77,
+        delta_bytes: delta_bytes(),
         residual_file: name("residual"),
         optimizer_file: name("optimizer"),
         weights_file: "work/weights-3".into(),

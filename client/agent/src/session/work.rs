@@ -1,15 +1,11 @@
 //! The worker: when it is given a lease or told to stop, and what becomes of what it says.
 
-use super::{Action, Permission, Report, Session, Timer, Training, Upload, Worker};
+use super::{Action, Permission, Report, Session, Timer, Training, Upload, Worker, claims::Claim};
 use crate::{
     journal::{HeldWeights, PendingDelta},
-    lease::{BlobRef, Lease, LeaseKind},
+    lease::{Lease, LeaseKind},
 };
-use nightjar_shared::{
-    ids::BlobHash,
-    time::Mono,
-    wire::{self, worker},
-};
+use nightjar_shared::{time::Mono, wire::worker, work_files};
 use std::time::Duration;
 
 /// A worker that is told to stop is ended after this. The owner wants the machine back.
@@ -116,24 +112,38 @@ impl Session {
         self.training = Training::default();
     }
 
-    pub(super) fn worker_says(&mut self, message: worker::from_worker::Body, now: Mono, out: &mut Vec<Action>) {
-        use worker::from_worker::Body;
-        match message {
-            Body::Ready(ready) => self.profile.hardware = wire::limits::tame(&ready.device),
-            Body::Progress(p) if self.is_at_work_on(p.lease_id) => {
-                self.training = Training { steps: p.steps, loss: p.loss, tokens: p.tokens, train_ms: p.train_ms };
-            }
-            Body::Trained(trained) if self.is_at_work_on(trained.lease_id) => self.trained(trained, now, out),
-            Body::Evaluated(e) if self.is_at_work_on(e.lease_id) => {
+    pub(super) fn worker_says(&mut self, message: &worker::from_worker::Body, now: Mono, out: &mut Vec<Action>) {
+        match self.claim(message, now) {
+            Ok(Claim::Ready { device }) => self.profile.hardware = device,
+            Ok(Claim::Progress(training)) => self.training = training,
+            Ok(Claim::NoStep { lost }) => {
+                let was_stopping = self.worker == Worker::Stopping;
                 self.worker_idle();
-                self.evaluated = Some((e.nats, e.tokens));
-                self.hold_weights(e.weights_file);
+                self.note_lost_state(&lost, out);
+                if was_stopping {
+                    self.returning = Some("it was stopped before its first step".into());
+                } else {
+                    self.failed_attempt("the worker ended a lease without a step".into(), now, out);
+                }
+            }
+            Ok(Claim::Trained { delta, weights, lost }) => self.trained(delta, weights, &lost, now, out),
+            Ok(Claim::Evaluated { nats, tokens, weights }) => {
+                self.worker_idle();
+                self.evaluated = Some((nats, tokens));
+                self.hold_weights(weights);
                 self.commit(out);
             }
-            Body::Failed(failed) if self.working() => self.worker_failed(failed, now, out),
-            Body::AheadOver(over) if self.ahead_of.is_some_and(|lease| lease.0 == over.lease_id) => self.ahead_over = true,
-            // From before a lease was dropped; what is saved concerns whoever asked for it.
-            Body::Saved(_) | Body::Progress(_) | Body::Trained(_) | Body::Evaluated(_) | Body::Failed(_) | Body::AheadOver(_) => {
+            Ok(Claim::AheadOver) => self.ahead_over = true,
+            Ok(Claim::Failed(failure)) => self.worker_failed(failure, now, out),
+            Ok(Claim::Nothing) => {}
+            Err(untrue) => {
+                let was_working = self.working() && self.unfinished();
+                self.end_worker(out);
+                if was_working {
+                    self.failed_attempt(untrue.to_string(), now, out);
+                } else {
+                    out.push(Action::Report(Report::Trouble(untrue.to_string())));
+                }
             }
         }
     }
@@ -142,47 +152,37 @@ impl Session {
         self.working() && self.unfinished() && self.journal.lease.as_ref().is_some_and(|l| l.id.0 == lease_id)
     }
 
-    pub(super) fn trained(&mut self, t: worker::Trained, now: Mono, out: &mut Vec<Action>) {
-        let was_stopping = self.worker == Worker::Stopping;
+    pub(super) fn trained(&mut self, delta: PendingDelta, weights: bool, lost: &[String], now: Mono, out: &mut Vec<Action>) {
         self.worker_idle();
-        self.note_lost_state(&t.lost, out);
-        if t.steps == 0 || t.delta_file.is_empty() {
-            if was_stopping {
-                self.returning = Some("it was stopped before its first step".into());
-            } else {
-                self.failed_attempt("the worker ended a lease without a step".into(), now, out);
-            }
-            return;
-        }
+        self.note_lost_state(lost, out);
         self.disk_served();
-        let finite = t.loss_first.is_finite() && t.loss_last.is_finite();
-        let (Some(hash), true) = (BlobHash::from_bytes(&t.delta_hash), finite) else {
-            return self.failed_attempt("the worker reported a result that makes no sense".into(), now, out);
-        };
-        self.hold_weights(t.weights_file);
-        let goes_on = |l: &&Lease| l.ahead_steps > 0 && l.steps == t.steps;
+        self.hold_weights(weights);
+        let goes_on = |l: &&Lease| l.ahead_steps > 0 && l.steps == delta.steps;
         self.ahead_of = self.journal.lease.as_ref().filter(goes_on).map(|l| l.id);
         self.ahead_over = false;
-        self.journal.delta = Some(PendingDelta {
-            blob: BlobRef { hash, bytes: t.delta_bytes },
-            file: t.delta_file,
-            residual: t.residual_file,
-            optimizer: t.optimizer_file,
-            steps: t.steps,
-            samples: t.samples,
-            train_ms: t.train_ms,
-            loss_first: t.loss_first,
-            loss_last: t.loss_last,
-        });
+        self.ahead_since = now;
+        self.journal.delta = Some(delta);
         // Nobody else has seen it, so there is no need to ask whether it is wanted.
         self.upload = Upload::Wanted;
         self.commit(out);
     }
 
-    /// Notes that the lease's base weights are on the disk, built and checked.
-    pub(super) fn hold_weights(&mut self, file: String) {
+    /// What the worker left in the delta's place is not what it said: not a byte of it is sent, and nothing else is believed.
+    pub(super) fn delta_is_untrue(&mut self, why: String, now: Mono, out: &mut Vec<Action>) {
+        self.end_worker(out);
+        self.journal.delta = None;
+        self.timers.back_off(Timer::Work, now);
+        self.obstacle = format!("the worker failed: {why}");
+        out.push(Action::Report(Report::Trouble(self.obstacle.clone())));
+        self.returning = Some(why);
+        self.commit(out);
+    }
+
+    /// Notes that the lease's base weights are on the disk, built and checked, if they were kept.
+    pub(super) fn hold_weights(&mut self, kept: bool) {
         let Some(lease) = &self.journal.lease else { return };
-        if !file.is_empty() {
+        if kept {
+            let file = work_files::weights(lease.base_version);
             self.journal.weights = Some(HeldWeights { version: lease.base_version, digest: lease.base_digest, file });
         }
         let shard = lease.shard;
@@ -195,12 +195,12 @@ impl Session {
         self.timers.clear(Timer::Work);
     }
 
-    pub(super) fn worker_failed(&mut self, failed: worker::Failed, now: Mono, out: &mut Vec<Action>) {
-        let why = wire::limits::tame(&failed.sentence);
+    pub(super) fn worker_failed(&mut self, failure: Failure, now: Mono, out: &mut Vec<Action>) {
+        let Failure { why, base_is_wrong, disk_failed } = failure;
         self.end_worker(out);
-        if failed.disk_failed {
+        if disk_failed {
             self.disk_refused(why, now, out);
-        } else if failed.base_is_wrong {
+        } else if base_is_wrong {
             if self.journal.lease.as_ref().is_some_and(|lease| lease.keyframe.is_some()) {
                 // Another may be no better.
                 self.timers.back_off(Timer::Work, now);
@@ -261,7 +261,7 @@ impl Session {
 
     /// What the lease had to do without is made anew on the way: it is said once, until it happens to another.
     fn note_lost_state(&mut self, lost: &[String], out: &mut Vec<Action>) {
-        let lost = lost.iter().take(LOST_MAX).map(|what| wire::limits::tame(what)).collect::<Vec<_>>().join("; ");
+        let lost = lost.join("; ");
         if !lost.is_empty() && lost != self.lost_state {
             out.push(Action::Report(Report::Trouble(lost.clone())));
         }

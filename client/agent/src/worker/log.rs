@@ -28,9 +28,11 @@ pub(super) async fn keep(stderr: ChildStderr, path: PathBuf) -> String {
             Ok(0) | Err(_) => return last,
             Ok(_) => {}
         }
-        // A log that cannot be written must not stop the training.
-        let _ = append(&path, &line);
+        // It may be read in a terminal, which control characters would command.
         let text = String::from_utf8_lossy(&line);
+        let plain: String = text.trim_end_matches('\n').chars().filter(|c| !c.is_control() || *c == '\t').collect();
+        // A log that cannot be written must not stop the training.
+        let _ = append(&path, format!("{plain}\n").as_bytes());
         if !text.trim().is_empty() {
             last = limits::tame(text.trim());
         }

@@ -4,17 +4,14 @@
 #[cfg(target_os = "linux")]
 use super::cgroup::Cgroup;
 use super::{
-    Order, Worker, WorkerEvent, Workshop,
+    Order, Worker, WorkerEvent, Workshop, environment,
     group::{Act, Group},
     log,
 };
 use crate::policy::Limits;
-use nightjar_shared::{
-    fail,
-    wire::{
-        frame, limits,
-        worker::{self, FromWorker, ToWorker, from_worker, to_worker},
-    },
+use nightjar_shared::wire::{
+    frame, limits,
+    worker::{self, FromWorker, ToWorker, from_worker, to_worker},
 };
 use std::{
     ffi::OsString,
@@ -32,10 +29,15 @@ use tokio::{
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
     sync::mpsc,
     task::AbortHandle,
+    time::Instant,
 };
 
 /// A worker that has closed its pipe is given this long to end.
 const ENDING_MAX: Duration = Duration::from_secs(2);
+
+const SECOND: Duration = Duration::from_secs(1);
+/// A worker that trains says something twice a second, and after each checkpoint.
+const MESSAGES_A_SECOND_MAX: u32 = 100;
 
 /// Starts a process for each worker.
 pub struct Processes {
@@ -78,8 +80,8 @@ impl Workshop for Processes {
                 None
             }
         };
-        // A fail point armed for the agent must not fire in its worker too.
-        command.env_remove(fail::VARIABLE).kill_on_drop(true);
+        command.env_clear().envs(environment::handed_on()).kill_on_drop(true);
+        environment::keep_files()?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         #[cfg(unix)]
         command.process_group(0);
@@ -197,12 +199,21 @@ impl Voice {
 /// Passes messages on until the pipe ends; says what was wrong if it did not end well.
 async fn pass_messages(stdout: ChildStdout, gpu: &AtomicBool, events: &mpsc::Sender<WorkerEvent>) -> Option<String> {
     let mut stdout = BufReader::new(stdout);
+    let (mut since, mut said) = (Instant::now(), 0);
     loop {
+        // Who says more waits: its pipe fills up, and the agent has time for its owner.
+        if said >= MESSAGES_A_SECOND_MAX {
+            tokio::time::sleep_until(since + SECOND).await;
+        }
+        if since.elapsed() >= SECOND {
+            (since, said) = (Instant::now(), 0);
+        }
+        said += 1;
         let mut prefix = [0; 4];
         if stdout.read_exact(&mut prefix).await.is_err() {
             return None;
         }
-        let mut body = match frame::length(prefix, limits::WORKER_MESSAGE_BYTES_MAX) {
+        let mut body = match frame::length(prefix, limits::WORKER_SAYS_BYTES_MAX) {
             Ok(length) => vec![0; length],
             Err(e) => return Some(e.to_string()),
         };

@@ -55,6 +55,16 @@ const DENIED: &[c_long] = &[
     SYS_utimes,
     #[cfg(target_arch = "x86_64")]
     SYS_futimesat,
+    // Second names for files, and what is no file: whoever reads the worker's folder would be led elsewhere, or kept waiting.
+    SYS_linkat,
+    SYS_symlinkat,
+    SYS_mknodat,
+    #[cfg(target_arch = "x86_64")]
+    SYS_link,
+    #[cfg(target_arch = "x86_64")]
+    SYS_symlink,
+    #[cfg(target_arch = "x86_64")]
+    SYS_mknod,
     // Becoming another program.
     SYS_execve,
     SYS_execveat,

@@ -1,6 +1,6 @@
-//! The wall around files: landlock. The worker writes to its own two folders and to the GPU's device nodes; it reads the
-//! blobs, what programs are made of (libraries, drivers' manifests, the system's description of its devices) and itself.
-//! The device's key, the owner's files and other programs' are not there for it.
+//! The wall around files: landlock. The worker writes to its own two folders, plain files and folders alone, and to the
+//! GPU's device nodes; it reads the blobs, what programs are made of (libraries, drivers' manifests, the system's description
+//! of its devices) and itself. The device's key, the owner's files and other programs' are not there for it.
 
 use super::CACHE;
 use landlock::{
@@ -96,7 +96,7 @@ pub(super) fn confine(state: &Path) -> Result<(), String> {
 
 fn raise(state: &Path) -> Result<RulesetStatus, RulesetError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    let write = AccessFs::from_all(WANTED) & !(AccessFs::Execute | AccessFs::IoctlDev);
+    let write = AccessFs::from_all(WANTED) & !(AccessFs::Execute | AccessFs::IoctlDev | strange());
     let device = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::WriteFile | AccessFs::IoctlDev;
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
@@ -108,6 +108,13 @@ fn raise(state: &Path) -> Result<RulesetStatus, RulesetError> {
     rules = rules.allow(DEVICES, device)?.allow(devices()?, device)?;
     rules = rules.allow([state.join("blobs")], read)?.allow([state.join("work"), state.join(CACHE)], write)?;
     Ok(rules.restrict_self()?.ruleset)
+}
+
+/// What would lead whoever looks into the worker's folders elsewhere, or keep them waiting: links, pipes, sockets, devices,
+/// and moving things from one folder into another. No driver's cache is made of these.
+fn strange() -> BitFlags<AccessFs> {
+    let made = AccessFs::MakeSym | AccessFs::MakeFifo | AccessFs::MakeSock | AccessFs::MakeChar | AccessFs::MakeBlock;
+    made | AccessFs::Refer
 }
 
 trait Allow: Sized {

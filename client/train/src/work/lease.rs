@@ -26,11 +26,12 @@ use nightjar_shaders::op;
 use nightjar_shared::{
     delta::CodecId,
     disk::Disk,
-    ids::BlobHash,
+    ids::{BlobHash, LeaseId},
     model_spec::ModelSpec,
     run_spec::{DeltaSpec, InnerState, RunSpec},
     version::Weights,
     wire::worker::{Base, Evaluate, Evaluated, Slice, Train, Trained, from_worker},
+    work_files,
 };
 use std::{borrow::Cow, sync::atomic::AtomicBool};
 
@@ -331,7 +332,7 @@ fn keep_weights(base: &Base, weights: &Weights, disk: &dyn Disk) -> Result<Strin
     if base.keyframe_file.is_empty() && base.updates.is_empty() {
         return Ok(base.weights_file.clone());
     }
-    let file = format!("work/weights-{}", weights.version);
+    let file = work_files::weights(weights.version);
     files::write_weights(disk, &file, weights)?;
     Ok(file)
 }
@@ -355,18 +356,18 @@ fn finish(
     trained.lost.extend(lost);
     let device = trainer.model().device();
     let delta = op::delta::encode(&spec.model, encoding, &pseudo_gradient, &mut residual, device);
-    let file = |kind: &str| format!("work/lease-{}.{kind}", job.lease_id);
-    trained.delta_file = file("delta");
+    let lease = LeaseId(job.lease_id);
+    trained.delta_file = work_files::delta(lease);
     trained.delta_hash = BlobHash::of(&delta).0.to_vec();
     trained.delta_bytes = delta.len() as u64;
     files::write(disk, &trained.delta_file, &delta)?;
     // Without feedback there is nothing to remember.
     if encoding.feedback > 0.0 {
-        trained.residual_file = file("residual");
+        trained.residual_file = work_files::residual(lease);
         files::write_residual(disk, &trained.residual_file, &residual)?;
     }
     if spec.inner.state == InnerState::Keep {
-        trained.optimizer_file = file("optimizer");
+        trained.optimizer_file = work_files::optimizer(lease);
         files::write_moments(disk, &trained.optimizer_file, &trainer.moments()?)?;
     }
     Ok(after)

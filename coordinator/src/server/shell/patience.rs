@@ -16,7 +16,7 @@ use nightjar_shared::{
     wire::{Refusal, RefusalCode, coordinator_message as answer, device_message as ask},
 };
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// How long the ledger is left alone before it is tried again, at first and at most.
 const LEDGER_AGAIN: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
@@ -73,6 +73,13 @@ impl Shell {
             Question::Glance(answer) => drop(answer.send(self.glance())),
             // It ends by its deadline.
             Question::GiveUp { .. } => {}
+            Question::BlobLost(hash) => {
+                let desk = self.parts.desk.clone();
+                tokio::spawn(async move {
+                    sleep(FILES_RETRY).await;
+                    desk.blob_is_lost(hash).await;
+                });
+            }
         }
     }
 
@@ -91,7 +98,7 @@ impl Shell {
             let sentence = "The coordinator cannot read or write its files at the moment.";
             return Some(Refusal::retry(RefusalCode::Busy, sentence, FILES_RETRY));
         }
-        self.standing.holds(device, Instant::now().into_std())
+        None
     }
 
     /// How the disk stands: as it was a moment ago, at most.

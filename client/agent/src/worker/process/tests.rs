@@ -119,3 +119,79 @@ async fn the_order_is_on_its_command_line_and_only_threads_need_a_new_one() {
     assert!(said.starts_with("--device auto --threads 2 --avoid A (x) --avoid B"), "{said}");
     assert!(heard.try_recv().is_err());
 }
+
+/// What the worker writes to its standard error, once it has ended.
+async fn said_by(script: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let (events, mut heard) = mpsc::channel(8);
+    let _worker = shell(script, folder.path()).start(&order(1), events).unwrap();
+    while !matches!(heard.recv().await, Some(WorkerEvent::Exited(_))) {}
+    fs::read_to_string(folder.path().join("worker.log")).unwrap_or_default()
+}
+
+/// Cargo's own variables are in every test's environment, and stand for a shell's.
+#[tokio::test]
+async fn it_inherits_drivers_settings_and_not_the_shells() {
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some() && std::env::var_os("PATH").is_some());
+    let said = said_by("env >&2").await;
+    assert!(said.contains("PATH="), "{said}");
+    assert!(!said.contains("CARGO_MANIFEST_DIR"), "{said}");
+}
+
+#[tokio::test]
+async fn it_inherits_no_open_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    fs::write(&secret, "secret").unwrap();
+    // As a shell leaves one open: not marked to be closed.
+    let left_open = rustix::fs::open(&secret, rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty()).unwrap();
+    let said = said_by("ls -l /proc/$$/fd >&2").await;
+    assert!(said.contains(" 2 -> "), "{said}");
+    assert!(!said.contains("secret"), "{said}");
+    drop(left_open);
+}
+
+/// Frames that are none, of every kind: each ends the worker, with one sentence, and takes no memory to speak of.
+#[tokio::test]
+async fn what_is_no_message_ends_it() {
+    for (what, script) in [
+        ("no message in it", r"printf '\000\000\000\000'"),
+        ("not the protocol", r"printf '\004\000\000\000\377\377\377\377'"),
+        ("a field of another type", r"printf '\004\000\000\000\010\001\010\001'"),
+        ("more than a worker has to say", r"printf '\001\000\001\000'"),
+        ("text", "echo it trains"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (events, mut heard) = mpsc::channel(8);
+        let worker = shell(&format!("{script}; sleep 60"), folder.path()).start(&order(1), events).unwrap();
+        match heard.recv().await {
+            Some(WorkerEvent::Exited(words)) => assert!(!words.contains("signal"), "{what}: {words}"),
+            other => panic!("{what}: {other:?}"),
+        }
+        assert_eq!(worker.pid(), None, "{what}");
+    }
+}
+
+/// A frame that does not end keeps nobody waiting but the worker itself, which can still be ended.
+#[tokio::test]
+async fn a_frame_that_does_not_end_is_no_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let (events, mut heard) = mpsc::channel(8);
+    let script = r"printf '\000\000\001\000half'; echo said >&2; sleep 60";
+    let worker = shell(script, folder.path()).start(&order(1), events).unwrap();
+    while !folder.path().join("worker.log").exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(heard.try_recv().is_err());
+    let pid = worker.pid().unwrap();
+    drop(worker);
+    while Path::new(&format!("/proc/{pid}/exe")).exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn its_log_commands_no_terminal() {
+    let said = said_by(r"printf 'a\033[2Jb\007c\rd\n' >&2; exit 1").await;
+    assert_eq!(said, "a[2Jbcd\n");
+}
