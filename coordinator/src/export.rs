@@ -22,6 +22,14 @@ use target::Target;
 const FILES: [&str; 5] =
     ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
 
+/// What a model's tokens mean.
+pub struct Vocabulary {
+    /// A tokenizer.json.
+    pub json: Vec<u8>,
+    /// The token that ends each document of the data, where it is not one that the tokenizer is known for.
+    pub end_of_text: Option<u32>,
+}
+
 /// A model that cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
@@ -132,18 +140,18 @@ pub fn check(folder: &Path) -> Result<(), ExportError> {
 }
 
 /// Writes the model into `folder`: made anew beside it and renamed, so that a half-written model is never found there. An
-/// earlier export is replaced; anything else is left alone. `tokenizer` is a tokenizer.json; without one, tokens are bytes.
-pub fn export(folder: &Path, model: &ModelSpec, weights: &[f32], tokenizer: Option<&[u8]>) -> Result<(), ExportError> {
+/// earlier export is replaced; anything else is left alone. Without a tokenizer, tokens are bytes.
+pub fn export(folder: &Path, model: &ModelSpec, weights: &[f32], tokenizer: Option<Vocabulary>) -> Result<(), ExportError> {
     let expected = model.parameters();
     if weights.len() != expected {
         return Err(ExportError::Length { expected, found: weights.len() });
     }
     let target = Target::find(folder)?;
-    let tokenizer = match tokenizer {
-        Some(json) => json.to_vec(),
-        None => byte_tokenizer()?,
+    let Vocabulary { json: tokenizer, end_of_text } = match tokenizer {
+        Some(vocabulary) => vocabulary,
+        None => Vocabulary { json: byte_tokenizer()?, end_of_text: None },
     };
-    let end_of_text = config::end_of_text(&tokenizer, model)?;
+    let end_of_text = config::end_of_text(&tokenizer, end_of_text, model)?;
     let draft = target.draft()?;
     let new = draft.folder();
     let write = |name: &str, bytes: &[u8]| {

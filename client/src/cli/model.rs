@@ -4,9 +4,7 @@ use super::format::Format;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_agent::preferences;
-use nightjar_train::{
-    DeviceSettings, Folder, OpenDevice, Sampling, TextStream, end_of_text, generate, load_folder, open_device,
-};
+use nightjar_train::{DeviceSettings, Folder, OpenDevice, Sampling, TextStream, end_of_text, generate, load_folder, open_device};
 use std::{
     io::{self, Write},
     path::PathBuf,

@@ -43,7 +43,9 @@ impl Export {
         let tokenizer = run.dataset.tokenizer_path().map(fs::read).transpose();
         let tokenizer = tokenizer.map_err(|error| Failure::midway(format!("the dataset's tokenizer cannot be read: {error}")))?;
         let model = &run.spec.model;
-        export::export(&self.folder, model, &weights.flat(), tokenizer.as_deref()).map_err(Failure::midway)?;
+        let end_of_text = run.dataset.manifest().end_of_text;
+        let vocabulary = tokenizer.map(|json| export::Vocabulary { json, end_of_text });
+        export::export(&self.folder, model, &weights.flat(), vocabulary).map_err(Failure::midway)?;
         say(&format!("version {version}, {} parameters, written to {}", model.parameters(), self.folder.display()));
         Ok(())
     }

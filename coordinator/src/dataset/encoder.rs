@@ -4,7 +4,10 @@
 //! together with some of that text, and keeps the tokens that begin in it. The tokens that it sees behind its end must be
 //! those that the next piece begins with ([`Seam`]).
 
-use super::{piece::Piece, vocabulary::char_of};
+use super::{
+    piece::{AROUND_BYTES, Piece},
+    vocabulary::char_of,
+};
 use nightjar_shared::end_of_text::KNOWN;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -48,7 +51,7 @@ pub struct Encoder {
 pub struct Seam {
     /// The tokens that the next piece begins with.
     tokens: Vec<u32>,
-    /// Where in the next piece the first of them begins.
+    /// Where in the next piece the first of its tokens begins.
     first: usize,
     /// Bytes of the next piece that belong to this piece's last token.
     reach: usize,
@@ -168,13 +171,15 @@ impl Encoder {
         let is_mine = |start: usize| start >= from && (start < to || piece.ends);
         let mine = || all().filter(|(_, (start, _))| is_mine(*start));
         let behind: Vec<u32> = all().filter(|(_, (start, _))| *start >= to && !piece.ends).map(|(id, _)| id).collect();
-        let sure = behind.len().saturating_sub(UNSURE_TOKENS).min(SEAM_TOKENS);
+        // Where the text behind is short, the document ends there.
+        let unsure = if piece.behind.len() + 4 > AROUND_BYTES { UNSURE_TOKENS } else { 0 };
+        let sure = behind.len().saturating_sub(unsure).min(SEAM_TOKENS);
         let reach = mine().map(|(_, (_, end))| end).max().unwrap_or(to).saturating_sub(to);
         Encoded {
             tokens: self.as_text(mine().map(|(id, _)| id)),
             first: mine().map(|(_, (start, _))| start).next().unwrap_or(from).saturating_sub(from),
             seam: Seam {
-                first: all().map(|(_, (start, _))| start).find(|start| *start >= to).unwrap_or(to) - to,
+                first: all().map(|(_, (start, _))| start).find(|start| *start >= to).unwrap_or(to + piece.behind.len()) - to,
                 tokens: self.as_text(behind[..sure].iter().copied()),
                 reach,
             },
@@ -197,7 +202,10 @@ impl Encoder {
     /// that repeats itself for longer than is looked back; there the piece is encoded by itself, so that nothing is lost.
     pub fn join(&self, seam: &Seam, piece: &Piece, encoded: Encoded) -> Result<Encoded, Error> {
         let compared = seam.tokens.len().min(encoded.tokens.len());
-        let goes_on = compared == 0 || (seam.first == encoded.first && seam.tokens[..compared] == encoded.tokens[..compared]);
+        let goes_on = match encoded.tokens.is_empty() {
+            true => seam.first >= piece.text.len(),
+            false => seam.first == encoded.first && seam.tokens[..compared] == encoded.tokens[..compared],
+        };
         if piece.begins || goes_on {
             return Ok(encoded);
         }
@@ -355,8 +363,8 @@ mod tests {
         for (name, json) in all() {
             let encoder = Encoder::new(&json, None).unwrap();
             let plain = load(&json).unwrap();
-            for text in [format!("the{}of", " ".repeat(200_000)), format!("a{}\n", "-".repeat(150_001))] {
-                let tokens = in_pieces(&encoder, &text, 5_000);
+            for text in [format!("the{}of", " ".repeat(150_000)), format!("a{}\n", "-".repeat(120_001))] {
+                let tokens = in_pieces(&encoder, &text, 25_000);
                 let decoded = plain.decode(&tokens, false).unwrap();
                 let letters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).count();
                 assert_eq!(letters(&decoded), letters(&text), "{name}");

@@ -33,6 +33,8 @@ pub enum Note {
     Twice,
     /// Files without a byte.
     EmptyFile,
+    /// Files whose names are no text.
+    OddName,
     /// What Git LFS left in place of a file.
     LfsPointer,
     /// The page that describes a dataset.
@@ -159,6 +161,9 @@ impl Note {
             Note::NotIncluded => format!("left out, since no --include names them: {}", of("file", "files")),
             Note::Twice => format!("read once: {} for a file that is read already", of("further name", "further names")),
             Note::EmptyFile => format!("left out: {}", of("empty file", "empty files")),
+            Note::OddName => {
+                format!("left out: {} not UTF-8 (rename them)", of("file whose name is", "files whose names are"))
+            }
             Note::LfsPointer => format!(
                 "left out: {} in place of a file (run `git lfs pull` to fetch what belongs there)",
                 of("pointer of Git LFS", "pointers of Git LFS")

@@ -97,7 +97,7 @@ mod tests {
             (&b"ab\0cd"[..], "binary"),
             (&tokens(257), "binary: control characters"),
             (&tokens(30_000), "binary: control characters"),
-            (&(0..30_000u32).map(|i| (i * 7919 >> 3) as u8 | 0x80).collect::<Vec<_>>(), "neither UTF-8"),
+            (&(0..30_000u32).map(|i| ((i * 7919) >> 3) as u8 | 0x80).collect::<Vec<_>>(), "neither UTF-8"),
             (&[0xCFu8, 0xF0, 0xE8, 0xE2, 0xE5, 0xF2, b' '].repeat(200), "neither UTF-8"),
             (b"PAR1\x15\0\x15\0", "parquet"),
             (b"%PDF-1.4\n% text", "PDF"),

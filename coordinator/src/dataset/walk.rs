@@ -100,7 +100,7 @@ impl Walk<'_> {
         }
         let found = self.once_each(found);
         let found = self.with_content(found)?;
-        Ok(self.to_train_on(found))
+        Ok(self.without_the_rest(found))
     }
 
     fn folder(&mut self, folder: &Path, given: &Path, relative: &Path, found: &mut Vec<Found>) -> Result<(), DatasetError> {
@@ -183,12 +183,13 @@ impl Walk<'_> {
         kept
     }
 
-    /// Without empty files, and without what stands in place of a file.
+    /// Without empty files, files that the plan cannot name, and what stands in place of a file.
     fn with_content(&mut self, found: Vec<Found>) -> Result<Vec<Found>, DatasetError> {
         let mut kept = vec![];
         for file in found {
             let note = match file.metadata.len() {
                 0 => Some(Note::EmptyFile),
+                _ if file.path.to_str().is_none() => Some(Note::OddName),
                 1..=LFS_POINTER_BYTES_MAX if begins_with(&file.path, LFS_POINTER)? => Some(Note::LfsPointer),
                 _ => None,
             };
@@ -201,7 +202,7 @@ impl Walk<'_> {
     }
 
     /// Without what a repository of data has beside the data to train on, unless it was asked for.
-    fn to_train_on(&mut self, found: Vec<Found>) -> Vec<Found> {
+    fn without_the_rest(&mut self, found: Vec<Found>) -> Vec<Found> {
         if self.patterns.are_chosen() {
             return found;
         }
@@ -245,7 +246,10 @@ pub fn plain_files(folder: &Path, found: &mut dyn FnMut(&Path, &Metadata)) -> Re
     entries.sort();
     entries.iter().try_for_each(|(path, is_folder)| match is_folder {
         true => plain_files(path, found),
-        false => Ok(found(path, &fs::metadata(path).map_err(DatasetError::io(path))?)),
+        false => {
+            found(path, &fs::metadata(path).map_err(DatasetError::io(path))?);
+            Ok(())
+        }
     })
 }
 
@@ -309,10 +313,11 @@ mod tests {
         symlink("../in", at("in/circle")).unwrap();
         symlink("nowhere", at("in/dead.txt")).unwrap();
         symlink("b.txt", at("in/to-b.txt")).unwrap();
+        fs::write(at("in").join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"caf\xE9.txt")), "text").unwrap();
         let (read, notes) = walk(&[&at("in")], &Patterns::default(), None);
         assert_eq!(read, ["a.parquet", "b.txt", "c.txt", "sub/d.txt"]);
-        let counts = [Note::FolderLink, Note::DeadLink, Note::Twice, Note::Hidden, Note::EmptyFile].map(|n| notes.of(n));
-        assert_eq!(counts, [1, 1, 2, 1, 1]);
+        let kinds = [Note::FolderLink, Note::DeadLink, Note::Twice, Note::Hidden, Note::EmptyFile, Note::OddName];
+        assert_eq!(kinds.map(|note| notes.of(note)), [1, 1, 2, 1, 1, 1]);
         // A name with an ending wins over one without; and a link that is named keeps its name.
         let (read, notes) = walk(&[folder.path()], &Patterns::default(), None);
         assert!(read.contains(&"in/a.parquet".into()) && !read.iter().any(|r| r.contains("0f1e")), "{read:?}");

@@ -34,9 +34,6 @@ pub const LOSS_MAX: f64 = 1e6;
 
 /// Room above Adam's largest step for what rounding and error feedback add.
 pub const WAY_SLACK: f64 = 1.25;
-/// So many steps may all lead the same way; of more, the way grows with the root. Of honest runs it was measured to be
-/// below 0.7 of the whole within 64 steps, 0.3 after 128 and 0.25 after 400.
-pub const STEPS_ALIKE: f64 = 64.0;
 /// An optimizer that starts afresh takes whole steps at first, as much more in all as so many of them.
 pub const FRESH_STEPS: f64 = 3.0;
 /// A delta of less than this share was not trained, or is worth nothing: honest ones were never below 0.08.

@@ -11,12 +11,16 @@ pub struct EndOfText {
     content: String,
 }
 
-/// Looks for the end of text among a tokenizer's tokens; all of them must be the model's too.
-pub fn end_of_text(tokenizer: &[u8], model: &ModelSpec) -> Result<Option<EndOfText>, ExportError> {
+/// Looks for the end of text among a tokenizer's tokens: the one that the data ends with, else one that is known. All tokens
+/// must be the model's too.
+pub fn end_of_text(tokenizer: &[u8], of_data: Option<u32>, model: &ModelSpec) -> Result<Option<EndOfText>, ExportError> {
     let tokenizer = Tokenizer::from_bytes(tokenizer).map_err(|e| ExportError::BadTokenizer(e.to_string()))?;
     let tokens = tokenizer.get_vocab_size(true);
     if tokens > model.vocab_size as usize {
         return Err(ExportError::Vocabulary { tokenizer: tokens, model: model.vocab_size });
+    }
+    if let Some(end) = of_data.and_then(|id| Some(EndOfText { id, content: tokenizer.id_to_token(id)? })) {
+        return Ok(Some(end));
     }
     let known = crate::dataset::END_OF_TEXT.iter();
     Ok(known.copied().find_map(|content| Some(EndOfText { id: tokenizer.token_to_id(content)?, content: content.to_owned() })))

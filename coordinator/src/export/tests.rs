@@ -250,3 +250,14 @@ fn a_folder_that_one_stands_in_is_not_replaced() {
     fs::create_dir(place.path().join("empty")).unwrap();
     exported(&place.path().join("./empty/"));
 }
+
+#[test]
+fn the_datas_own_end_of_text_is_the_models() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("model");
+    let model = ModelSpec { vocab_size: 300, ..model() };
+    let vocabulary = Vocabulary { json: byte_tokenizer().unwrap(), end_of_text: Some(7) };
+    export(&target, &model, &model.draw_all(1), Some(vocabulary)).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&fs::read(target.join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["eos_token_id"], 7);
+}

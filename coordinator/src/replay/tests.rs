@@ -73,6 +73,7 @@ fn a_crash_at_any_action_leaves_a_run_that_goes_on() {
         let (_folder, mut world) = run();
         let owl = device(1);
         let lease = world.lease(owl);
+        world.wait(10.0);
         world.actions_left = dies_after;
         let offer = world.offer_for(&lease);
         let answer = world.try_ask(owl, ask::Body::DeltaOffer(offer.clone()), None);

@@ -49,6 +49,7 @@ pub fn verify(spec: &RunSpec, manifest: &Manifest, facts: &Facts, blobs: &Blobs)
         check("every blob is there and whole", all_blobs(facts, blobs)),
         check("replaying the ledger gives the same versions", replayed(spec, facts, blobs)),
         check("every squash is the sum of its updates", squashes(spec, facts, blobs)),
+        check("every row of the ledger can be read, or is set aside by name", Ok(set_aside(facts))),
     ]);
     report
 }
@@ -67,6 +68,14 @@ pub fn verify_facts(spec: &RunSpec, manifest: &Manifest, facts: &Facts) -> Repor
 
 fn check(name: &'static str, result: Result<String, String>) -> Check {
     Check { name, passed: result.is_ok(), detail: result.unwrap_or_else(|why| why) }
+}
+
+/// What was lost with a row shows in the checks that follow.
+fn set_aside(facts: &Facts) -> String {
+    match facts.set_aside.as_slice() {
+        [] => "none is set aside".into(),
+        rows => rows.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+    }
 }
 
 /// Invariant 1: a delta is merged only for the lease that it was issued for.

@@ -370,12 +370,7 @@ async fn open_ledger(
 
 /// Nothing is written before the ledger of a run that is there was looked at: whether it is whole, of this folder, and of
 /// this key.
-async fn look_and_open(
-    state: &StateFolder,
-    run: &RunIdentity,
-    found: Found,
-    key: DeviceId,
-) -> Result<SqliteLedger, ServeError> {
+async fn look_and_open(state: &StateFolder, run: &RunIdentity, found: Found, key: DeviceId) -> Result<SqliteLedger, ServeError> {
     if found == Found::Run {
         look::check(&state.ledger(), look::Depth::Quick).await?;
         let looked = look::look(&state.ledger()).await?;

@@ -28,9 +28,7 @@ use nightjar_shared::{
     ids::DeviceId,
     run_spec::RunSpec,
     time::Mono,
-    wire::{
-        DeltaOffer, Refusal, RefusalCode, UploadFrom, coordinator_message as answer, limits::QUEUE_EVENTS_MAX,
-    },
+    wire::{DeltaOffer, Refusal, RefusalCode, UploadFrom, coordinator_message as answer, limits::QUEUE_EVENTS_MAX},
 };
 use std::{collections::HashMap, future::Future, pin::pin, sync::Arc, time::Duration};
 use tokio::{
@@ -381,6 +379,9 @@ impl Shell {
                 let millions = status.tokens as f64 / 1e6;
                 let line = format!("version {:<5} {:>6} deltas {millions:>9.3} M tokens{loss}", version.version, status.merged);
                 (self.parts.say)(&line);
+                if status.finished {
+                    (self.parts.say)("over      the token budget is used up: devices are told; `export` writes the model");
+                }
             }
             Record::Device(device) => self.parts.members.note(device),
             record => tracing::debug!(?record, "committed"),

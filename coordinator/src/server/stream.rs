@@ -191,7 +191,10 @@ impl Down {
         // Fails only where the device has reset the stream: then nobody waits for its end.
         let _ = self.stream.finish();
         // Whether it was received or given up is the device's affair; that it takes for ever is not.
-        let drained = async { Ok::<_, StreamError>(drop(self.stream.stopped().await)) };
+        let drained = async {
+            let _ = self.stream.stopped().await;
+            Ok::<_, StreamError>(())
+        };
         let pieces = bytes.div_ceil(CHUNK_BYTES as u64).clamp(1, u64::from(TRANSFER_WINDOW_BYTES) / CHUNK_BYTES as u64);
         within(PIECE_MAX * pieces as u32, drained).await
     }

@@ -301,14 +301,17 @@ async fn many_uploads_take_few_threads() {
 /// own. `None` where this machine forbids that.
 #[cfg(target_os = "linux")]
 fn on_a_small_disk(bed: &Bed) -> Option<Process> {
-    let key = bed.path("key");
-    fs::copy(bed.state().join("coordinator.pk8"), &key).unwrap();
+    // What a start that was cut short has made, and no more: a mark and a key.
+    let begun = bed.path("begun");
+    fs::create_dir(&begun).unwrap();
+    for name in ["coordinator.pk8", nightjar_shared::mark::MARK_FILE] {
+        fs::copy(bed.state().join(name), begun.join(name)).unwrap();
+    }
     let inside = |script: &str| {
         let mut command = Command::new("unshare");
         let state = bed.state().display().to_string();
         command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
-        command
-            .arg(format!("mount -t tmpfs -o size=3m tmpfs {state} && cp {} {state}/coordinator.pk8 && {script}", key.display()));
+        command.arg(format!("mount -t tmpfs -o size=3m tmpfs {state} && cp {}/* {state} && {script}", begun.display()));
         command
     };
     if !inside("true").status().is_ok_and(|status| status.success()) {

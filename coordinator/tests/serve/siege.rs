@@ -11,8 +11,8 @@ use nightjar_shared::{
         close::CloseCode,
         coordinator_message as answer, device_message as ask,
         limits::{
-            CONTROL_WINDOW_BYTES, HELLO_BYTES_MAX, RENAMES_BURST, REQUEST_BYTES_MAX, SHARDS_NAMED_MAX,
-            STRANGER_WINDOW_BYTES, STRANGERS_PER_ADDRESS_MAX, UPLOADS_DAMAGED_MAX,
+            CONTROL_WINDOW_BYTES, HELLO_BYTES_MAX, RENAMES_BURST, REQUEST_BYTES_MAX, SHARDS_NAMED_MAX, STRANGER_WINDOW_BYTES,
+            STRANGERS_PER_ADDRESS_MAX, UPLOADS_DAMAGED_MAX,
         },
         stream_open::Kind,
     },

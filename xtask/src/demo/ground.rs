@@ -86,8 +86,15 @@ fn foreign(part: Part, folder: &Path) -> Result<Option<String>> {
     }
     match part {
         Part::State => {
-            const FILES: &[&str] =
-                &["lock", "coordinator.pk8", "ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm", "ledger.sqlite-journal"];
+            const FILES: &[&str] = &[
+                "lock",
+                "coordinator.pk8",
+                "reserve",
+                "ledger.sqlite",
+                "ledger.sqlite-wal",
+                "ledger.sqlite-shm",
+                "ledger.sqlite-journal",
+            ];
             let top = mark::foreign(folder, files(FILES, &["blobs", "checkpoints", "incoming"]))?;
             let blobs = ["blobs", "incoming"].map(|name| in_folder(folder, name, file_that(is_blob)));
             let checkpoints = in_folder(folder, "checkpoints", file_that(|name| name.ends_with(".njc")));

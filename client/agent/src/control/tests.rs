@@ -194,7 +194,9 @@ async fn the_page_stays_where_it_is_and_its_key_does_not() {
     assert!(send(second.address, "GET /why", &owner(&first), "").await.0.contains("403"), "the old key fits no longer");
 
     let other = tempfile::tempdir().unwrap();
-    std::fs::copy(folder.path().join("page-port"), other.path().join("page-port")).unwrap();
+    for name in ["page-port", nightjar_shared::mark::MARK_FILE] {
+        std::fs::copy(folder.path().join(name), other.path().join(name)).unwrap();
+    }
     let (beside, third) = served(other.path()).await;
     assert!(beside.moved().is_some_and(|words| words.contains(&first.address.port().to_string())));
     assert!(send(third.address, "GET /why", &owner(&third), "").await.0.contains("200"));

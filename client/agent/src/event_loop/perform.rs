@@ -12,7 +12,7 @@ use crate::{
 };
 use jiff::Zoned;
 use nightjar_shared::{
-    disk::{Disk, FolderDisk},
+    disk::FolderDisk,
     ids::LeaseId,
     wire::{
         DeviceMessage,

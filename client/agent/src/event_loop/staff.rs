@@ -111,8 +111,17 @@ impl Agent {
         let (events, mut heard) = mpsc::channel(16);
         let worker = self.workshop.start(&Order { device, avoid, limits }, events)?;
         let now = clock::mono_now();
-        let (heard, weighed) = (now, now);
-        self.worker = Some(Hired { worker, chosen, limits, ready: None, frozen: false, saving: None, written: 0, heard, weighed });
+        self.worker = Some(Hired {
+            worker,
+            chosen,
+            limits,
+            ready: None,
+            frozen: false,
+            saving: None,
+            written: 0,
+            heard: now,
+            weighed: now,
+        });
         tokio::spawn(async move {
             while let Some(event) = heard.recv().await {
                 if queue.send(Event::Worker { serial, event }).await.is_err() {

@@ -131,7 +131,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Refused(refusal) => write!(f, "the coordinator says: {}", limits::tame(&refusal.sentence)),
-            Fault::Broken(why) | Fault::NoRoom(why) | Fault::Disk(why) => f.write_str(why),
+            Fault::Broken(why) | Fault::Untrue(why) | Fault::NoRoom(why) | Fault::Disk(why) => f.write_str(why),
             Fault::FileGone => f.write_str("its file is gone"),
         }
     }

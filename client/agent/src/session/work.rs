@@ -1,6 +1,9 @@
 //! The worker: when it is given a lease or told to stop, and what becomes of what it says.
 
-use super::{Action, Permission, Report, Session, Timer, Training, Upload, Worker, claims::Claim};
+use super::{
+    Action, Permission, Report, Session, Timer, Training, Upload, Worker,
+    claims::{Claim, Failure},
+};
 use crate::{
     journal::{HeldWeights, PendingDelta},
     lease::{Lease, LeaseKind},
@@ -19,9 +22,6 @@ const KEEP_MIN: Duration = Duration::from_secs(15 * 60);
 /// Where this device itself cannot carry out a lease, for want of room on the disk or of a device that works, it does not
 /// ask for another before this.
 pub(super) const UNABLE_RETRY: Duration = Duration::from_secs(600);
-
-/// Files that a lease did without are named, at most so many.
-const LOST_MAX: usize = 4;
 
 /// A lease is given back after its worker failed this often.
 const WORKER_FAILURES_MAX: u32 = 3;

@@ -233,6 +233,8 @@ impl Steps<'_, '_> {
             train_ms: (self.progress.train_s * 1000.0) as u64,
             unsaved_ms: self.saved.elapsed().as_millis() as u64,
             submit_us: self.gauge.longest().map_or(0, |longest| longest.as_micros() as u64),
+            // Whoever passes it on knows.
+            written_bytes: 0,
         }));
     }
 }

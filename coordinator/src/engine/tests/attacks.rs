@@ -78,7 +78,7 @@ fn a_delta_that_was_merged_is_good_for_no_other_lease_not_even_after_a_restart()
             world.join(device, Role::Volunteer, &[LeaseKind::Train]);
         }
         let lease = world.lease(device);
-        world.wait(60.0);
+        world.wait(10.0);
         let answer = world.offer(device, again(&world, &lease));
         assert_eq!(code(&answer), Some(RefusalCode::BadDelta));
         let facts = world.ledger.facts();

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod attacks;
+mod mismatch;
 mod random;
 mod rounds;
 mod scenarios;

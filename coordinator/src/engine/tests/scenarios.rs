@@ -2,7 +2,6 @@
 
 use super::world::{World, code, device, hello, invite, manifest, spec};
 use crate::engine::{
-    Mismatch, check,
     event::{Event, Measured},
     record::LeaseOutcome,
 };
@@ -491,14 +490,4 @@ fn anchors_begin_the_run_and_volunteers_join_in_later() {
     assert_eq!(world.engine.status().tokens, 64);
     let _ = world.lease(anchor);
     world.lease(owl);
-}
-
-#[test]
-fn a_dataset_that_does_not_fit_is_named() {
-    assert_eq!(check(&spec(), &manifest()), Ok(()));
-    assert_eq!(check(&spec(), &Manifest { context: 5, ..manifest() }), Err(Mismatch::Context { data: 5, model: 4 }));
-    assert_eq!(check(&spec(), &Manifest { vocab_size: 300, ..manifest() }), Err(Mismatch::Vocabulary { data: 300, model: 256 }));
-    let mut spec = spec();
-    spec.inner.batch_samples = 200;
-    assert_eq!(check(&spec, &manifest()), Err(Mismatch::TooSmall { batch: 200 }));
 }

@@ -272,11 +272,13 @@ impl Display {
         ["lock", "saver", "guard"].iter().any(|word| names.contains(word))
     }
 
-    /// Where a window is on the screen, whatever frames it is in.
+    /// Where a window is on the screen, its border included, whatever frames it is in.
     fn place(&self, window: Window) -> Option<Place> {
         let size = self.connection.get_geometry(window).ok()?.reply().ok()?;
         let at = self.connection.translate_coordinates(window, self.root, 0, 0).ok()?.reply().ok()?;
-        Some(Place::new(at.dst_x, at.dst_y, size.width, size.height))
+        let Place { left, top, right, bottom } = Place::new(at.dst_x, at.dst_y, size.width, size.height);
+        let border = i32::from(size.border_width);
+        Some(Place { left: left - border, top: top - border, right: right + border, bottom: bottom + border })
     }
 
     /// The monitors that there are; where the server does not say, the whole screen.

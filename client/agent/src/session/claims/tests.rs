@@ -80,7 +80,7 @@ impl Bench {
             train_ms: 30_000,
             loss_first: 5.0,
             loss_last: 4.0,
-            begin_anew: false,
+            ..Trained::default()
         }
     }
 
@@ -111,10 +111,13 @@ fn what_a_lease_makes_is_taken() {
     assert_eq!(bench.session.journal().delta.as_ref().unwrap().optimizer, "");
 }
 
+/// What is wrong with a message, and how it becomes so.
+type Spoilt<M> = (&'static str, fn(&mut M));
+
 #[test]
 fn a_result_that_cannot_be_ends_the_worker_and_changes_nothing() {
     let far = "work/lease-7.delta/../../../../etc/passwd";
-    let spoil: [(&str, fn(&mut Trained)); 24] = [
+    let spoil: [Spoilt<Trained>; 24] = [
         ("an absolute path", |t| t.delta_file = "/etc/passwd".into()),
         ("a way out", |t| t.delta_file = "work/../identity.pk8".into()),
         ("the owner's file", |t| t.delta_file = "identity.pk8".into()),
@@ -160,7 +163,7 @@ fn a_result_that_cannot_be_ends_the_worker_and_changes_nothing() {
 #[test]
 fn progress_that_cannot_be_ends_the_worker() {
     let good = Progress { lease_id: 7, steps: 5, loss: 4.5, tokens: 9, train_ms: 20_000, ..Progress::default() };
-    let spoil: [(&str, fn(&mut Progress)); 7] = [
+    let spoil: [Spoilt<Progress>; 7] = [
         ("too many steps", |p| p.steps = 7),
         ("too many tokens", |p| p.tokens = u64::MAX),
         ("a loss that is no number", |p| p.loss = f64::NAN),
@@ -231,7 +234,7 @@ fn a_second_result_ends_the_worker_and_the_first_counts() {
         Body::Trained(bench.trained()),
         Body::Progress(Progress { lease_id: 7, ..Progress::default() }),
         Body::Evaluated(Evaluated::default()),
-        Body::Failed(Failed { sentence: "no".into(), base_is_wrong: true, device_failed: false }),
+        Body::Failed(Failed { sentence: "no".into(), base_is_wrong: true, ..Failed::default() }),
         Body::Saved(Saved { lease_id: u64::MAX, steps: u32::MAX }),
     ] {
         bench.hears(body);
@@ -246,7 +249,7 @@ fn texts_are_tamed() {
     bench.hears(Body::Ready(Ready { device, ..Ready::default() }));
     assert!(bench.session.profile.hardware.len() <= 256 && bench.session.profile.hardware.starts_with("[2J"));
     let sentence = format!("\u{7}{}\n", "y".repeat(10_000));
-    let actions = bench.hears(Body::Failed(Failed { sentence, base_is_wrong: false, device_failed: false }));
+    let actions = bench.hears(Body::Failed(Failed { sentence, ..Failed::default() }));
     let told: Vec<&str> = actions
         .iter()
         .filter_map(|action| if let Action::Report(Report::Trouble(what)) = action { Some(what.as_str()) } else { None })

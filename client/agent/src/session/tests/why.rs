@@ -258,7 +258,10 @@ impl Play {
             Some((_, ask::Body::DeltaOffer(_))) => says(&["deliver", "did not travel"]),
             Some((_, ask::Body::LeaseReturn(_))) => says(&["giving a lease back", "did not travel"]),
             _ if self.uploading => says(&["delivering a delta"]),
-            _ if self.fetching.is_some() => says(&["fetching", "giving a lease back", "hello", "the coordinator says"]),
+            _ if self.fetching.is_some() => {
+                // Or what it fetched was for a lease that is over.
+                says(&["fetching", "giving a lease back", "hello", "the coordinator says", "came to nothing"])
+            }
             None if session.timers.pending(Timer::Request) => {
                 says(&["the coordinator says", "did not travel", "came to nothing"])
             }
