@@ -17,6 +17,7 @@ mod event;
 mod messages;
 mod residual;
 mod setback;
+mod stages;
 mod status;
 mod timers;
 mod wear;
@@ -40,6 +41,7 @@ use nightjar_shared::{
     time::Mono,
     wire::{self, device_message as ask},
 };
+use stages::{Link, Question, Upload, Worker};
 use std::time::Duration;
 use timers::{Timer, Timers};
 
@@ -92,44 +94,6 @@ impl Profile {
             checkpoint_bytes_day_max: None,
         }
     }
-}
-
-/// The link, as far as the session knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Link {
-    Down,
-    Connecting,
-    Up { greeted: bool },
-}
-
-/// What a request was about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Question {
-    Hello,
-    Lease,
-    Offer,
-    Return,
-    Evaluation,
-    Renew,
-    Leave,
-}
-
-/// The worker, as far as the session knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Worker {
-    Off,
-    Idle,
-    Busy,
-    Stopping,
-}
-
-/// Where the pending delta's bytes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Upload {
-    /// The coordinator may have them: the offer will tell.
-    Unasked,
-    Wanted,
-    Underway,
 }
 
 /// The state machine.
