@@ -8,7 +8,7 @@ use nightjar_coordinator::{
     run_file::{RunFile, on_dataset},
     server::{Server, Setup, machine::Machine, state::StateFolder},
 };
-use std::{net::SocketAddr, path::PathBuf, pin::pin};
+use std::{net::SocketAddr, path::PathBuf, pin::pin, sync::Arc};
 
 /// Serve a run to devices
 ///
@@ -119,7 +119,7 @@ impl Serve {
         let (name, parameters, manifest) = (spec.name.clone(), spec.model.parameters(), dataset.manifest());
         let data = format!("{} samples in {} shards", manifest.train_samples(), manifest.train.len());
         let state = self.state.clone();
-        let setup = Setup { spec, dataset, state, listen: self.listen, http: self.http, start, say: Box::new(say) };
+        let setup = Setup { spec, dataset, state, listen: self.listen, http: self.http, start, say: Arc::new(say) };
         // From here on a signal stops it in order.
         let mut stop = pin!(stop_signal().map_err(Failure::midway)?);
         let server = tokio::select! {

@@ -4,7 +4,10 @@
 
 use super::{
     Engine,
-    bounds::{CREDIT_DOUBLES_S, FLOPS_MOST, FLOPS_PER_WEIGHT, SPEED_FACTOR, STEP_S_LEAST, STRANGER_FLOPS, STRANGER_STEP_S},
+    bounds::{
+        CREDIT_DOUBLES_S, CREDIT_FACTOR, FLOPS_MOST, FLOPS_PER_WEIGHT, SPEED_FACTOR, STEP_S_LEAST, STRANGER_FLOPS,
+        STRANGER_STEP_S,
+    },
     leases::OpenLease,
     work::Work,
 };
@@ -65,7 +68,7 @@ impl Engine {
         if let Some(device) = self.roster.get_mut(lease.record.device) {
             device.credit.worked_until = done;
             if !lease.spans_restart {
-                device.credit.at_work_s += wall_ms as f64 / 1000.0;
+                device.credit.at_work_s += (wall_ms as f64 / 1000.0).min(CREDIT_FACTOR * least.as_secs_f64());
             }
         }
         least

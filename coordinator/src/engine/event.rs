@@ -39,8 +39,11 @@ pub enum Event {
     },
     /// The answer to [`Action::Publish`]: the blobs of a version are stored and synced.
     Published(Published),
-    /// A blob that a version was published as is damaged, and cannot be made anew: no device is led over it any more.
+    /// A blob that a version was published as, or a shard, is damaged, and cannot be made anew: no device is sent for it any
+    /// more.
     BlobLost(BlobHash),
+    /// A shard that was lost is whole again.
+    BlobFound(BlobHash),
     /// What a device uploaded for a lease was not what it named, again and again.
     UploadsDamaged {
         /// Whose.
@@ -59,6 +62,8 @@ pub enum Event {
 pub struct Measured {
     /// Euclidean norm of the pseudo-gradient.
     pub norm: f64,
+    /// Its largest value, without sign; 0 where nobody looked.
+    pub largest: f64,
 }
 
 /// A version whose blobs are stored.

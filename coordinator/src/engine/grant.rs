@@ -3,6 +3,7 @@
 use super::{
     Engine,
     ahead::{AHEAD_S_MAX, Ahead},
+    bounds::IDLE_LEASES_MAX,
     leases::{self, OpenLease, Told},
     open_lease,
     record::{LeaseKind, LeaseOutcome, LeaseRecord, Record},
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 /// A device without memory enough asks again after so long: its owner may have closed something, or allow more.
 const MEMORY_AGAIN: Duration = Duration::from_secs(600);
+/// And so does one that no shard can be had for.
+const DATA_AGAIN: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// A lease for a device that asks for one.
@@ -39,7 +42,8 @@ impl Engine {
         };
         if let Some(OpenLease { record, .. }) = self.leases.of_device(device) {
             let (id, trains) = (record.id, record.kind == LeaseKind::Train);
-            let is_current = if trains { session.trains && record.base_version == newest } else { session.evaluates };
+            let may = if trains { session.trains && record.base_version == newest } else { session.evaluates };
+            let is_current = may && self.shard_of(record).is_some_and(|shard| !self.lost_shards.contains(&shard.hash));
             if is_current {
                 self.leases.renew(id, now, true);
                 return self.tell(device, request.held.as_ref(), now);
@@ -82,7 +86,8 @@ impl Engine {
         let wanted = if is_last { newest } else { Version(newest.0 - newest.0 % every) };
         let is_taken = self.evaluating.is_some_and(|(version, _)| version >= wanted)
             || self.evaluation.as_ref().is_some_and(|e| e.version >= wanted);
-        let is_possible = self.versions.get(wanted).is_some() && self.heldout().is_some();
+        let is_possible =
+            self.versions.get(wanted).is_some() && self.heldout().is_some_and(|s| !self.lost_shards.contains(&s.hash));
         (!is_taken && is_possible).then_some(wanted)
     }
 
@@ -94,10 +99,18 @@ impl Engine {
         self.manifest.heldout.first().filter(|s| s.samples > 0)
     }
 
+    /// What a lease is about.
+    fn shard_of(&self, lease: &LeaseRecord) -> Option<&ShardInfo> {
+        match lease.kind {
+            LeaseKind::Train => self.manifest.train.get(lease.shard as usize),
+            LeaseKind::Evaluate => self.heldout(),
+        }
+    }
+
     fn evaluate_lease(&self, device: DeviceId, version: Version, now: Mono) -> OpenLease {
         let samples = self.heldout().map_or(0, |s| s.samples.min(self.spec.evaluate.samples));
         let record = LeaseRecord { kind: LeaseKind::Evaluate, base_version: version, samples, ..self.blank(device) };
-        open_lease(&self.spec, record, &self.roster.pace(device), now, Some(now))
+        open_lease(&self.spec, self.parameters, record, &self.roster.pace(device), now, Some(now))
     }
 
     /// A lease that fills the device's time from now on, or from when it began to train `ahead`, and as many samples behind
@@ -149,9 +162,19 @@ impl Engine {
         let near = named.filter_map(|hash| self.shard_by_hash.get(&hash).copied());
         let range = match ahead {
             Some(ahead) => self.pool.take_from(ahead.range, with_behind),
-            None => self.pool.take(with_behind, near),
+            None => {
+                let is_lost =
+                    |shard: u32| self.manifest.train.get(shard as usize).is_some_and(|s| self.lost_shards.contains(&s.hash));
+                self.pool.take(with_behind, near, is_lost)
+            }
         };
-        let Some(range) = range else { return Err(nothing(self)) };
+        let Some(range) = range else {
+            if self.lost_shards.is_empty() {
+                return Err(nothing(self));
+            }
+            let sentence = "The coordinator's copy of the data is damaged; its operator is told.";
+            return Err(self.retry(RefusalCode::NoWork, sentence, DATA_AGAIN, device, now));
+        };
         let (range, behind) = range.split(samples);
         let record = LeaseRecord {
             base_version: newest,
@@ -162,7 +185,9 @@ impl Engine {
             steps: range.samples / batch,
             ..self.blank(device)
         };
-        let lease = open_lease(&self.spec, record, &pace, now, Some(since));
+        let lease = open_lease(&self.spec, self.parameters, record, &pace, now, Some(since));
+        let is_idle = self.roster.get(device).is_some_and(|d| d.idle_leases >= IDLE_LEASES_MAX);
+        let lease = if is_idle { OpenLease { speed_milli: 0, ..lease } } else { lease };
         // A device whose speed is still to be measured has a lease of a few steps, so half as many more are not long either.
         let steps_max = pace.tokens_in(AHEAD_S_MAX).map_or(u32::MAX, |tokens| (tokens / per_step as f64) as u32);
         // Half a lease: the next is as long at least, and should not be longer than its time because of that.
@@ -196,11 +221,11 @@ impl Engine {
         let record = &lease.record;
         let base = self.versions.get(record.base_version).ok_or_else(internal)?;
         let path = self.versions.path(held, record.base_version).ok_or_else(internal)?;
-        let (kind, shard) = match record.kind {
-            LeaseKind::Train => (wire::LeaseKind::Train, self.manifest.train.get(record.shard as usize)),
-            LeaseKind::Evaluate => (wire::LeaseKind::Evaluate, self.heldout()),
+        let kind = match record.kind {
+            LeaseKind::Train => wire::LeaseKind::Train,
+            LeaseKind::Evaluate => wire::LeaseKind::Evaluate,
         };
-        let shard = shard.ok_or_else(internal)?;
+        let shard = self.shard_of(record).ok_or_else(internal)?;
         Ok(wire::Lease {
             id: record.id.0,
             generation: record.generation.0,

@@ -48,7 +48,11 @@ use record::{EvaluationRecord, LeaseKind, LeaseOutcome, Record, VersionRecord};
 use roster::Roster;
 use round::Round;
 use screen::Screen;
-use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    time::Duration,
+};
 use turn::Turn;
 use versions::Versions;
 
@@ -65,6 +69,8 @@ pub struct Engine {
     last_lease: LeaseId,
     pool: Pool,
     shard_by_hash: BTreeMap<BlobHash, u32>,
+    /// Shards that cannot be had at the moment: nothing is leased of them.
+    lost_shards: BTreeSet<BlobHash>,
     versions: Versions,
     /// A version that was ordered and is not published yet.
     publishing: Option<Version>,
@@ -152,6 +158,7 @@ impl Engine {
     ) -> (Engine, Vec<Action>) {
         let mut pool = Pool::restore(&manifest, spec.inner.batch_samples, snapshot.epochs_opened, &snapshot.epochs);
         let roster = Roster::restore(snapshot.devices, spec.lease.wall_s);
+        let parameters = spec.model.parameters() as f64;
         let mut leases = Leases::default();
         let mut evaluating = None;
         let newest_lease = snapshot.open_leases.last().map(|l| l.issued_at);
@@ -161,12 +168,11 @@ impl Engine {
                 LeaseKind::Train => pool.claim(range_of(&record)),
                 LeaseKind::Evaluate => evaluating = Some((record.base_version, record.id)),
             }
-            leases.insert(open_lease(&spec, record, &pace, now, None));
+            leases.insert(open_lease(&spec, parameters, record, &pace, now, None));
         }
         let wall = snapshot.versions.last().map(|v| v.published_at).max(newest_lease).unwrap_or_default();
         let delta_bytes = delta::bytes_allowed(&spec.model, &spec.delta);
         let training_bytes = spec.model.training_bytes();
-        let parameters = spec.model.parameters() as f64;
         let is_anchors = |id| roster.get(id).is_some_and(|d| d.record.role == Role::Anchor);
         let mut engine = Engine {
             spec_json: serde_json::to_string(&spec).unwrap_or_default(),
@@ -184,6 +190,7 @@ impl Engine {
             kept: Kept::default(),
             last_lease: snapshot.last_lease,
             pool,
+            lost_shards: BTreeSet::new(),
             publishing: None,
             grace_until: None,
             agreement: None,
@@ -225,7 +232,11 @@ impl Engine {
                 turn.reply(reply_to, body.unwrap_or_else(answer::Body::Refusal));
             }
             Event::Published(published) => self.published(published, now, &mut turn),
-            Event::BlobLost(hash) => self.versions.avoid(hash),
+            Event::BlobLost(hash) => {
+                self.lost_shards.extend(self.is_shard(hash).then_some(hash));
+                self.versions.avoid(hash);
+            }
+            Event::BlobFound(hash) => drop(self.lost_shards.remove(&hash)),
             Event::UploadsDamaged { device, lease, generation } => self.give_up(device, lease, generation, now, &mut turn),
             Event::Tick => {}
         }
@@ -358,6 +369,10 @@ impl Engine {
         }
     }
 
+    fn is_shard(&self, hash: BlobHash) -> bool {
+        self.manifest.train.iter().chain(&self.manifest.heldout).any(|shard| shard.hash == hash)
+    }
+
     fn welcome(&self) -> wire::Welcome {
         wire::Welcome {
             run_id: self.run_id.0.to_vec(),
@@ -384,9 +399,13 @@ impl Engine {
     /// Ends a lease; what it did not use is free again.
     fn close(&mut self, id: LeaseId, outcome: LeaseOutcome, samples_used: u32, turn: &mut Turn) {
         let Some(lease) = self.leases.remove(id) else { return };
-        self.round.closed(id, lease.record.device);
+        let is_merged = outcome == LeaseOutcome::Merged;
+        self.round.closed(id, lease.record.device, is_merged);
         match lease.record.kind {
             LeaseKind::Train => {
+                if let Some(device) = self.roster.get_mut(lease.record.device) {
+                    device.idle_leases = if is_merged { 0 } else { device.idle_leases.saturating_add(1) };
+                }
                 let whole = range_of(&lease.record);
                 let rest = SampleRange { first: whole.first + samples_used, samples: whole.samples - samples_used, ..whole };
                 self.pool.give_back(rest);
@@ -477,9 +496,20 @@ fn range_of(lease: &record::LeaseRecord) -> SampleRange {
     SampleRange { epoch: lease.epoch, shard: lease.shard, first: lease.first_sample, samples: lease.samples }
 }
 
-fn open_lease(spec: &RunSpec, record: record::LeaseRecord, pace: &Pace, now: Mono, granted: Option<Mono>) -> OpenLease {
+/// `parameters` are the model's.
+fn open_lease(
+    spec: &RunSpec,
+    parameters: f64,
+    record: record::LeaseRecord,
+    pace: &Pace,
+    now: Mono,
+    granted: Option<Mono>,
+) -> OpenLease {
     let pace = if record.kind == LeaseKind::Train { *pace } else { Pace::default() };
-    let allowance = leases::allowance(spec, record.steps, &pace);
+    let tokens = u64::from(record.steps).saturating_mul(spec.tokens_per_step());
+    // It lasts until its delta is taken, even from the fastest stranger.
+    let least_s = credit::least_s(parameters, record.steps, tokens, false, 0.0, 0.0);
+    let allowance = leases::allowance(spec, record.steps, &pace).max(Duration::from_secs_f64(least_s.min(1e9)));
     let speed_milli = (pace.tokens_per_s() * 1000.0) as u64;
     OpenLease {
         record,

@@ -71,16 +71,18 @@ impl Pool {
 
     /// Takes up to `samples` of the oldest epoch that has any, opening the next where none has. A shard that is `near`
     /// (on the device's disk) is preferred, if it has as many; then any with as many; then the longest range there is.
-    /// `None` only if the dataset has no whole batch.
-    pub fn take(&mut self, samples: u32, near: impl Iterator<Item = u32>) -> Option<SampleRange> {
-        if self.epochs.is_empty() {
+    /// What is in a shard that `is_lost` stays free, for when it is found again. `None` only if the dataset has no whole
+    /// batch besides.
+    pub fn take(&mut self, samples: u32, near: impl Iterator<Item = u32>, is_lost: impl Fn(u32) -> bool) -> Option<SampleRange> {
+        if !self.epochs.values().any(|epoch| epoch.roomiest(&is_lost).is_some()) {
             let next = Epoch::full(&self.shards);
-            next.longest.last()?;
+            next.roomiest(&is_lost)?;
             self.epochs.insert(self.opened, next);
             self.opened += 1;
         }
-        let (&number, epoch) = self.epochs.iter_mut().next()?;
-        let (shard, first, samples) = epoch.take(samples, near)?;
+        let mut near = near.filter(|shard| !is_lost(*shard));
+        let mut taken = self.epochs.iter_mut().map(|(number, epoch)| (*number, epoch.take(samples, &mut near, &is_lost)));
+        let (number, (shard, first, samples)) = taken.find_map(|(number, range)| Some((number, range?)))?;
         self.drop_if_empty(number);
         Some(SampleRange { epoch: number, shard, first, samples })
     }
@@ -133,8 +135,18 @@ impl Epoch {
         epoch
     }
 
-    fn take(&mut self, samples: u32, mut near: impl Iterator<Item = u32>) -> Option<(u32, u32, u32)> {
-        let (longest, roomiest) = *self.longest.last()?;
+    /// The longest interval that is to be had: (length, shard).
+    fn roomiest(&self, is_lost: impl Fn(u32) -> bool) -> Option<(u32, u32)> {
+        self.longest.iter().rev().find(|(_, shard)| !is_lost(*shard)).copied()
+    }
+
+    fn take(
+        &mut self,
+        samples: u32,
+        near: &mut impl Iterator<Item = u32>,
+        is_lost: impl Fn(u32) -> bool,
+    ) -> Option<(u32, u32, u32)> {
+        let (longest, roomiest) = self.roomiest(is_lost)?;
         let is_enough = |shard: &u32| self.shards.get(shard).is_some_and(|i| i.longest() >= samples);
         // The shard with the longest interval changes with every lease, which spreads devices over shards.
         let shard = if longest < samples { roomiest } else { near.find(is_enough).unwrap_or(roomiest) };
@@ -254,32 +266,32 @@ mod tests {
     #[test]
     fn leases_spread_over_shards_and_prefer_those_at_hand() {
         let mut pool = pool(&[16, 16]);
-        assert_eq!(pool.take(4, [].into_iter()), Some(range(0, 1, 0, 4)));
-        assert_eq!(pool.take(4, [].into_iter()), Some(range(0, 0, 0, 4)));
-        assert_eq!(pool.take(4, [1].into_iter()), Some(range(0, 1, 4, 4)));
+        assert_eq!(pool.take(4, [].into_iter(), |_| false), Some(range(0, 1, 0, 4)));
+        assert_eq!(pool.take(4, [].into_iter(), |_| false), Some(range(0, 0, 0, 4)));
+        assert_eq!(pool.take(4, [1].into_iter(), |_| false), Some(range(0, 1, 4, 4)));
         // Shard 1 has 8 left: too few, so the other one is taken.
-        assert_eq!(pool.take(12, [1].into_iter()), Some(range(0, 0, 4, 12)));
+        assert_eq!(pool.take(12, [1].into_iter(), |_| false), Some(range(0, 0, 4, 12)));
     }
 
     #[test]
     fn what_comes_back_joins_its_neighbours() {
         let mut pool = pool(&[16]);
-        let [a, b, c] = [4, 4, 8].map(|n| pool.take(n, [].into_iter()).unwrap());
+        let [a, b, c] = [4, 4, 8].map(|n| pool.take(n, [].into_iter(), |_| false).unwrap());
         pool.give_back(a);
         pool.give_back(c);
         pool.give_back(b);
-        assert_eq!(pool.take(99, [].into_iter()), Some(range(0, 0, 0, 16)));
+        assert_eq!(pool.take(99, [].into_iter(), |_| false), Some(range(0, 0, 0, 16)));
     }
 
     #[test]
     fn an_empty_epoch_opens_the_next_and_late_returns_go_first() {
         let mut pool = pool(&[9]);
-        let all = pool.take(99, [].into_iter()).unwrap();
+        let all = pool.take(99, [].into_iter(), |_| false).unwrap();
         assert_eq!(all, range(0, 0, 0, 8), "the ninth sample makes no batch");
-        assert_eq!(pool.take(4, [].into_iter()), Some(range(1, 0, 0, 4)));
+        assert_eq!(pool.take(4, [].into_iter(), |_| false), Some(range(1, 0, 0, 4)));
         pool.give_back(range(0, 0, 4, 4));
-        assert_eq!(pool.take(99, [].into_iter()), Some(range(0, 0, 4, 4)));
-        assert_eq!(pool.take(99, [].into_iter()), Some(range(1, 0, 4, 4)));
+        assert_eq!(pool.take(99, [].into_iter(), |_| false), Some(range(0, 0, 4, 4)));
+        assert_eq!(pool.take(99, [].into_iter(), |_| false), Some(range(1, 0, 4, 4)));
     }
 
     #[test]
@@ -287,13 +299,23 @@ mod tests {
         let merged = vec![MergedRange { shard: 0, first: 4, samples: 4 }];
         let mut pool = Pool::restore(&manifest(&[16]), 4, 3, &[EpochUse { epoch: 1, merged }]);
         pool.claim(range(1, 0, 12, 4));
-        assert_eq!(pool.take(99, [].into_iter()), Some(range(1, 0, 8, 4)));
-        assert_eq!(pool.take(99, [].into_iter()), Some(range(1, 0, 0, 4)));
-        assert_eq!(pool.take(99, [].into_iter()), Some(range(3, 0, 0, 16)));
+        assert_eq!(pool.take(99, [].into_iter(), |_| false), Some(range(1, 0, 8, 4)));
+        assert_eq!(pool.take(99, [].into_iter(), |_| false), Some(range(1, 0, 0, 4)));
+        assert_eq!(pool.take(99, [].into_iter(), |_| false), Some(range(3, 0, 0, 16)));
     }
 
     #[test]
     fn no_whole_batch_is_no_work() {
-        assert_eq!(pool(&[3, 2]).take(4, [].into_iter()), None);
+        assert_eq!(pool(&[3, 2]).take(4, [].into_iter(), |_| false), None);
+    }
+
+    #[test]
+    fn a_lost_shard_is_passed_over_until_it_is_found_again() {
+        let mut pool = pool(&[8, 16]);
+        let is_lost = |shard| shard == 1;
+        assert_eq!(pool.take(99, [1].into_iter(), is_lost), Some(range(0, 0, 0, 8)), "although it is the larger, and near");
+        assert_eq!(pool.take(99, [].into_iter(), is_lost), Some(range(1, 0, 0, 8)), "the next epoch is opened");
+        assert_eq!(pool.take(99, [].into_iter(), |_| true), None);
+        assert_eq!(pool.take(99, [].into_iter(), |_| false), Some(range(0, 1, 0, 16)), "nothing of it was forgotten");
     }
 }

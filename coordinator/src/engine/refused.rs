@@ -24,9 +24,10 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    /// As the ledger tells them; how long the device was to wait is forgotten.
+    /// As the ledger tells them; how long the device was to wait is forgotten. What was only too stale is among them, so they
+    /// cost nothing yet.
     pub fn remembered(in_a_row: u32) -> Self {
-        Refused { in_a_row, ..Refused::default() }
+        Refused { in_a_row: in_a_row.min(REFUSALS_FREE), ..Refused::default() }
     }
 
     fn add(&mut self, why: &str, now: Mono) {

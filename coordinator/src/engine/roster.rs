@@ -22,6 +22,8 @@ pub(super) struct Device {
     pub pace: Pace,
     pub credit: Credit,
     pub refused: Refused,
+    /// Leases in a row that ended without a delta.
+    pub idle_leases: u32,
     /// What its hello said; `None` until it has greeted this process.
     pub session: Option<Session>,
 }
@@ -51,7 +53,7 @@ impl Roster {
             let pace = Pace::remembered(record.tokens_per_s, lease_wall_s);
             let credit = Credit::remembered(tokens, record.tokens_per_s);
             let refused = Refused::remembered(refused);
-            let device = Device { record, tokens, merged, last_merged, pace, credit, refused, session: None };
+            let device = Device { record, tokens, merged, last_merged, pace, credit, refused, idle_leases: 0, session: None };
             roster.devices.insert(device.record.id, device);
         }
         roster
@@ -149,6 +151,7 @@ impl Roster {
             pace: Pace::default(),
             credit: Credit::default(),
             refused: Refused::default(),
+            idle_leases: 0,
             session: None,
         });
         device.record.role = if invite.role() == Role::Anchor { Role::Anchor } else { Role::Volunteer };

@@ -48,8 +48,8 @@ pub(super) struct Round {
     wanted_s: f64,
     /// Seconds that a lease of the round before cost besides training, on the average.
     overhead_s: f64,
-    /// The same of each lease of this round.
-    overheads: Vec<f64>,
+    /// The same of each lease of this round that is out or came back with a delta.
+    overheads: Vec<(LeaseId, f64)>,
     /// When its leases are to be back.
     ends: Mono,
     /// Leases that are to be back by then and are not yet.
@@ -81,12 +81,16 @@ impl Round {
     /// A lease of this round, which will cost so many seconds besides training.
     pub fn issued(&mut self, lease: LeaseId, overhead_s: f64) {
         self.out.insert(lease);
-        self.overheads.push(overhead_s);
+        self.overheads.push((lease, overhead_s));
     }
 
-    pub fn closed(&mut self, lease: LeaseId, device: DeviceId) {
+    /// A lease has ended. One without a delta cost nothing, whoever takes and returns how many.
+    pub fn closed(&mut self, lease: LeaseId, device: DeviceId, is_merged: bool) {
         if self.out.remove(&lease) {
             self.done.insert(device);
+            if !is_merged {
+                self.overheads.retain(|(id, _)| *id != lease);
+            }
         }
     }
 }
@@ -122,7 +126,8 @@ impl Engine {
     }
 
     fn begin_round(&mut self, now: Mono) {
-        if let Some(overhead_s) = usual(&std::mem::take(&mut self.round.overheads)) {
+        let overheads: Vec<f64> = std::mem::take(&mut self.round.overheads).into_iter().map(|(_, s)| s).collect();
+        if let Some(overhead_s) = usual(&overheads) {
             self.round.overhead_s = overhead_s;
         }
         self.round.wanted_s = self.round_s();

@@ -3,11 +3,14 @@
 //! A delta is measured by its *way*: its norm as a share of how far its steps could have led at most, which is the sum of
 //! their learning rates, as the lease told them, times the root of the number of weights. Before others have shown how far
 //! steps lead, the bound is what Adam can do (Kingma and Ba, arXiv 1412.6980, section 2.1); then it is a small multiple of
-//! what they did. Every device has one say in that, the median of its own newest merged deltas, and it takes several; where
+//! what they did. Every device has one say in that, the median of its own newest deltas, and it takes several; where
 //! anchor nodes train, theirs counts alone.
 
 use super::{
-    bounds::{FRESH_STEPS, SAY_DELTAS_MIN, SAY_DEVICES_MIN, SAY_LASTS_LEASES, SAY_LASTS_S, SHORTER_MAX, WAY_LEAST, WAY_SLACK},
+    bounds::{
+        FRESH_STEPS, SAY_DELTAS_MIN, SAY_DEVICES_MIN, SAY_LASTS_LEASES, SAY_LASTS_S, SHORTER_MAX, VALUE_MAX, WAY_ALWAYS,
+        WAY_LEAST, WAY_SLACK,
+    },
     event::Measured,
     leases::Told,
 };
@@ -28,6 +31,8 @@ pub(super) enum Unfit {
     Stale(u64, u64),
     #[error("Its norm, {norm:.3e}, is more than {steps} steps can move the weights.")]
     Impossible { norm: f64, steps: u32 },
+    #[error("Its largest value, {largest:.3e}, is more than {steps} steps can move a weight.")]
+    Spike { largest: f64, steps: u32 },
     #[error("Its norm, {norm:.3e}, is next to nothing for {steps} steps.")]
     Nothing { norm: f64, steps: u32 },
     #[error("Its norm is {0:.1} times what passes.")]
@@ -59,11 +64,10 @@ struct Way {
 /// What a device's newest deltas were like, newest last.
 struct Own {
     ways: VecDeque<Way>,
-    /// The norm of the last that was merged: a share of it may come with the next.
+    /// The norm of the last that was merged, as far as its own steps can have led: a share of it may come with the next.
     last_norm: f64,
     /// Their median, worked out once.
     middle: Option<Way>,
-    merged: usize,
     is_anchors: bool,
     last: Wall,
 }
@@ -97,9 +101,16 @@ impl Screen {
             if progress < 2.0 * spec.inner.warmup {
                 rate /= 2.0;
             }
-            let way = Way { share: screen.share(d.norm, f64::from(d.steps) * rate), steps: d.steps };
+            let rates = f64::from(d.steps) * rate;
+            let way = Way { share: screen.share(d.norm, rates), steps: d.steps };
             if way.share.is_finite() && way.share >= least(spec, None, d.steps) {
-                screen.remember(d.device, is_anchors(d.device), way, d.merged_at, Some(d.norm));
+                screen.remember(
+                    d.device,
+                    is_anchors(d.device),
+                    way,
+                    d.merged_at,
+                    Some(d.norm.min(screen.norm(most(spec), rates))),
+                );
             }
         }
         screen
@@ -107,7 +118,8 @@ impl Screen {
 
     /// Whether a delta is to be merged; if not, the reason.
     pub fn judge(&mut self, spec: &RunSpec, delta: &Candidate) -> Result<(), Unfit> {
-        let Candidate { device, is_anchors, measured: Measured { norm }, steps, staleness, told, tokens_so_far, wall } = *delta;
+        let Candidate { device, is_anchors, measured: Measured { norm, largest }, steps, staleness, told, tokens_so_far, wall } =
+            *delta;
         if staleness > spec.merge.staleness_max {
             return Err(Unfit::Stale(staleness, spec.merge.staleness_max));
         }
@@ -119,11 +131,15 @@ impl Screen {
         if way.share.is_nan() || way.share > ever {
             return Err(Unfit::Impossible { norm, steps });
         }
+        let each = (most(spec) * VALUE_MAX + owed) * values_room(spec) * rates;
+        if largest.is_nan() || largest > each {
+            return Err(Unfit::Spike { largest, steps });
+        }
         let median = self.median(spec, wall);
         if told.is_some() && way.share < least(spec, median, steps) {
             return Err(Unfit::Nothing { norm, steps });
         }
-        let limit = median.map_or(ever, |median| (beside(spec, median, steps) + owed).min(ever));
+        let limit = median.map_or(ever, |median| (beside(spec, median, steps).max(WAY_ALWAYS) + owed).min(ever));
         // What is refused is remembered too, as the most that would have passed: a lasting change of the run moves every
         // device's median, and does not lock everyone out. Of a schedule that is not known nothing is learnt.
         if told.is_some() {
@@ -132,7 +148,7 @@ impl Screen {
                 is_anchors,
                 Way { share: way.share.min(limit), steps },
                 wall,
-                (way.share <= limit).then_some(norm),
+                (way.share <= limit).then_some(norm.min(self.norm(most(spec), rates))),
             );
         }
         if way.share > limit { Err(Unfit::Far(way.share / limit)) } else { Ok(()) }
@@ -142,18 +158,19 @@ impl Screen {
         norm / (rates * self.root_weights).max(1e-300)
     }
 
-    /// Only who has merged something has a say.
+    /// How large a way's delta is.
+    fn norm(&self, share: f64, rates: f64) -> f64 {
+        share * rates * self.root_weights
+    }
+
     fn remember(&mut self, device: DeviceId, is_anchors: bool, way: Way, wall: Wall, merged: Option<f64>) {
-        if merged.is_none() && !self.by_device.contains_key(&device) {
-            return;
-        }
         if self.by_device.len() >= DELTAS_KEPT && !self.by_device.contains_key(&device) {
             let oldest = self.by_device.iter().min_by_key(|(_, own)| own.last).map(|(id, _)| *id);
             oldest.and_then(|id| self.by_device.remove(&id));
         }
-        let none = || Own { ways: VecDeque::new(), last_norm: 0.0, middle: None, merged: 0, is_anchors, last: wall };
+        let none = || Own { ways: VecDeque::new(), last_norm: 0.0, middle: None, is_anchors, last: wall };
         let own = self.by_device.entry(device).or_insert_with(none);
-        (own.merged, own.is_anchors) = (own.merged + usize::from(merged.is_some()), is_anchors);
+        own.is_anchors = is_anchors;
         own.last_norm = merged.unwrap_or(own.last_norm);
         own.add(way, wall);
     }
@@ -162,7 +179,7 @@ impl Screen {
     fn median(&self, spec: &RunSpec, now: Wall) -> Option<Way> {
         let lasts_s = SAY_LASTS_S.max(SAY_LASTS_LEASES * spec.lease.wall_s.max(spec.lease.wall_s_end.unwrap_or(0.0)));
         let since = now.unix_ms.saturating_sub((lasts_s * 1000.0) as u64);
-        let with_say = || self.by_device.values().filter(|own| own.merged >= SAY_DELTAS_MIN && own.last.unix_ms >= since);
+        let with_say = || self.by_device.values().filter(|own| own.ways.len() >= SAY_DELTAS_MIN && own.last.unix_ms >= since);
         let middles = |anchors: bool| -> Vec<Way> {
             let of_those = with_say().filter(|own| own.is_anchors || !anchors);
             of_those.filter_map(|own| own.middle).collect()
@@ -208,6 +225,11 @@ fn least(spec: &RunSpec, median: Option<Way>, steps: u32) -> f64 {
 fn feedback_room(spec: &RunSpec) -> f64 {
     let is_late = spec.delta.codec == CodecId::Sparse2 && spec.delta.feedback > 0.0;
     if is_late { (4096.0 / f64::from(spec.delta.k.max(1))).sqrt().sqrt().max(1.0) } else { 1.0 }
+}
+
+/// How much larger a single value can be where it waited for its turn.
+fn values_room(spec: &RunSpec) -> f64 {
+    if spec.delta.codec == CodecId::Sparse2 { 4096.0 / f64::from(spec.delta.k.clamp(1, 4096)) } else { 1.0 }
 }
 
 /// The share of a delta that its rounding loses at most, where feedback adds it to the next.

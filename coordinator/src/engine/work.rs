@@ -77,12 +77,13 @@ impl Work {
         }
         let train = Duration::from_millis(train_ms);
         let slack = |s: f64| Duration::from_secs_f64(s);
+        // This machine may have been suspended, or its process started anew: then only the calendar knows.
+        let known = since_wall(wall, issued_at).max(now.since(lease.born));
         let (known, most) = if lease.spans_restart {
-            // How long it was out, only the calendar knows, and what was trained ahead before it is forgotten.
-            let known = since_wall(wall, issued_at).max(now.since(lease.born)) + slack(AHEAD_S_MAX);
+            // What was trained ahead before it is forgotten.
+            let known = known + slack(AHEAD_S_MAX);
             (known, known.mul_f64(CLOCK_DRIFT) + slack(CALENDAR_SLACK_S))
         } else {
-            let known = now.since(lease.born);
             (known, known.mul_f64(CLOCK_DRIFT) + slack(CLOCK_SLACK_S))
         };
         if train > most {

@@ -87,6 +87,12 @@ impl<K: Eq + Hash> Buckets<K> {
         self.of(key, now).take(rate, amount, now)
     }
 
+    /// How long there is to wait until so many can be taken; `None` if they can be now.
+    pub fn wait(&mut self, key: &K, amount: f64, now: Instant) -> Option<Duration> {
+        let mut copy = *self.buckets.get(key)?;
+        copy.take(self.rate, amount, now).err()
+    }
+
     /// See [`Bucket::give_back`].
     pub fn give_back(&mut self, key: &K, amount: f64) {
         if let Some(bucket) = self.buckets.get_mut(key) {

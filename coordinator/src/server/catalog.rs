@@ -111,6 +111,11 @@ impl Entry {
         self.is_sound()
     }
 
+    /// Where it lies.
+    pub fn shelf(&self) -> Shelf {
+        self.known.shelf
+    }
+
     /// Whether these are the blob's bytes, by their hash.
     pub fn is(&self, hash: blake3::Hash) -> bool {
         hash == self.hash.0

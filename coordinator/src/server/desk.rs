@@ -67,8 +67,10 @@ pub enum Question {
     },
     /// How the run stands.
     Glance(oneshot::Sender<Glance>),
-    /// A version's blob is damaged and cannot be made anew.
+    /// A blob is damaged and cannot be made anew.
     BlobLost(BlobHash),
+    /// It is whole again.
+    BlobFound(BlobHash),
 }
 
 /// The run at one moment, for people.
@@ -146,10 +148,15 @@ impl Desk {
         let _ = self.questions.send(Question::GiveUp { device, lease, generation }).await;
     }
 
-    /// Says that a version's blob is not to be had any more.
+    /// Says that a blob is not to be had any more.
     pub async fn blob_is_lost(&self, hash: BlobHash) {
         // Where the loop has ended, nobody asks for it either.
         let _ = self.questions.send(Question::BlobLost(hash)).await;
+    }
+
+    /// Says that one is to be had again.
+    pub async fn blob_is_found(&self, hash: BlobHash) {
+        let _ = self.questions.send(Question::BlobFound(hash)).await;
     }
 
     /// Asks, waiting for a place in the queue: whoever does so holds one of a bounded number of streams.

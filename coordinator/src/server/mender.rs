@@ -1,20 +1,28 @@
 //! Makes blobs anew that were found damaged or missing when a device asked for them. What cannot be made anew is gone round:
-//! the engine leads devices another way, if there is one; and the operator is told.
+//! the engine leads devices another way, if there is one, and leases nothing of a lost shard; the operator is told. Shards are
+//! looked at again and again: somebody may have put them back.
 
 use super::{
     catalog::{Catalog, Damaged, Shelf},
     desk::Desk,
+    trouble::{Troubles, Who},
 };
 use crate::{
     replay::{self, ReplayError},
     store::{BlobError, Blobs, Facts, SqliteLedger},
 };
 use nightjar_shared::{ids::BlobHash, run_spec::RunSpec};
-use std::{path::PathBuf, sync::Arc};
-use tokio::sync::{mpsc, oneshot};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::interval,
+};
 
 /// Blobs that have to be made anew for one: as many as a squash can be made of, and a few.
 const ON_THE_WAY_MAX: usize = 80;
+
+/// How often lost shards are looked at again.
+const FOUND_AGAIN: Duration = Duration::from_secs(10);
 
 /// What mending takes.
 pub struct Mender {
@@ -30,23 +38,58 @@ pub struct Mender {
     pub catalog: Arc<Catalog>,
     /// Whom to tell that one is not to be had any more.
     pub desk: Desk,
+    /// Where the operator is told of it.
+    pub troubles: Arc<Troubles>,
 }
 
 /// Mends what comes, one after the other.
 pub async fn run(mender: Mender, mut damaged: mpsc::Receiver<Damaged>) {
-    while let Some(Damaged { hash, shelf }) = damaged.recv().await {
-        match shelf {
-            Shelf::Dataset => tracing::error!(
-                "the dataset in {} is damaged: its shard {hash} is missing or has other bytes. Put it back from a copy, or prepare \
-                 the same texts in another folder and copy blobs/{hash} from there; until then devices wait for it",
-                mender.data.display()
-            ),
-            Shelf::State => mender.mend(hash).await,
+    let mut lost = BTreeSet::new();
+    let mut look_again = interval(FOUND_AGAIN);
+    loop {
+        tokio::select! {
+            found = damaged.recv() => match found {
+                Some(Damaged { hash, shelf: Shelf::Dataset }) => {
+                    if lost.insert(hash) {
+                        tracing::error!("shard {hash} in {} is missing or has other bytes", mender.data.display());
+                        mender.desk.blob_is_lost(hash).await;
+                    }
+                }
+                Some(Damaged { hash, shelf: Shelf::State }) => mender.mend(hash).await,
+                None => return,
+            },
+            _ = look_again.tick(), if !lost.is_empty() => {
+                for hash in lost.clone() {
+                    if mender.is_sound(hash).await {
+                        lost.remove(&hash);
+                        tracing::warn!("shard {hash} is whole again");
+                        mender.desk.blob_is_found(hash).await;
+                    }
+                }
+            }
         }
+        mender.troubles.set(Who::Data, mender.of_shards(&lost));
     }
 }
 
 impl Mender {
+    /// What the operator is told of lost shards.
+    fn of_shards(&self, lost: &BTreeSet<BlobHash>) -> Option<String> {
+        let first = lost.first()?;
+        let (count, folder) = (lost.len(), self.data.display());
+        let shards = if count == 1 { "a shard is".to_owned() } else { format!("{count} shards are") };
+        Some(format!(
+            "{shards} missing or damaged in {folder}, and nothing of it is leased: put blobs/{first} back from a copy, or from the \
+             same texts prepared in another folder; it is taken up again by itself"
+        ))
+    }
+
+    /// Whether a blob has its bytes, looked at again.
+    async fn is_sound(&self, hash: BlobHash) -> bool {
+        let entry = self.catalog.get(hash);
+        tokio::task::spawn_blocking(move || entry.is_some_and(|entry| entry.look_again())).await.unwrap_or(false)
+    }
+
     async fn mend(&self, hash: BlobHash) {
         let facts = match self.ledger.facts().await {
             Ok(facts) => facts,
@@ -60,9 +103,7 @@ impl Mender {
         std::thread::spawn(move || done.send(make_anew(&spec, &facts, &blobs, hash)));
         match outcome.await {
             Ok(Ok(())) => {
-                let entry = self.catalog.get(hash);
-                let is_sound = tokio::task::spawn_blocking(move || entry.is_some_and(|entry| entry.look_again())).await;
-                if is_sound.unwrap_or(false) {
+                if self.is_sound(hash).await {
                     tracing::warn!("{what} was made anew, bit for bit");
                 }
             }

@@ -64,6 +64,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
+    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -72,12 +73,17 @@ use tokio::{
     sync::{Semaphore, mpsc},
     time::Instant,
 };
+use trouble::Troubles;
 use uploads::Uploads;
 
 /// Longest wait, when stopping, for devices to hear of it.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 
+/// A run that lost a delta is taken up without it, if it was served for so long before: what comes at once comes again.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
+
 /// What to serve.
+#[derive(Clone)]
 pub struct Setup {
     /// The run.
     pub spec: RunSpec,
@@ -113,6 +119,9 @@ pub enum ServeError {
     /// The TCP socket.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// Either socket has no address.
+    #[error("a socket cannot be used: {0}")]
+    Socket(#[source] io::Error),
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -143,6 +152,8 @@ pub struct Server {
     mender: Mender,
     damaged: mpsc::Receiver<Damaged>,
     is_new: bool,
+    /// What it was opened with, on the addresses that it has.
+    setup: Setup,
     _lock: StateLock,
 }
 
@@ -164,6 +175,7 @@ impl Server {
 
     /// The same, with another word on how much room the disk has.
     pub async fn open_on(setup: Setup, space: impl FnOnce(Arc<FolderDisk>) -> Box<dyn Space>) -> Result<Server, ServeError> {
+        let again = Setup { start: None, ..setup.clone() };
         let Setup { spec, dataset, state, listen, http, start, say } = setup;
         engine::check(&spec, dataset.manifest())?;
         let (state, lock, found) = StateFolder::take(&state)?;
@@ -241,6 +253,7 @@ impl Server {
         let (desk, questions) = desk::open();
         let traffic = Arc::new(Traffic::default());
         let spec = Arc::new(spec);
+        let troubles = Arc::new(Troubles::default());
         let mender = Mender {
             ledger: ledger.clone(),
             spec: spec.clone(),
@@ -248,6 +261,7 @@ impl Server {
             data: dataset.folder().to_owned(),
             catalog: catalog.clone(),
             desk: desk.clone(),
+            troubles: troubles.clone(),
         };
         let files = Arc::new(Semaphore::new(FILES_AT_ONCE_MAX));
         let parts = Parts {
@@ -266,6 +280,7 @@ impl Server {
             room: room.clone(),
             uploads: uploads.clone(),
             files: files.clone(),
+            troubles,
         };
         let porch = Arc::new(Porch {
             identity,
@@ -283,7 +298,23 @@ impl Server {
             room,
         });
         let http_names = http::Names::default();
-        Ok(Server { parts, press, first, questions, endpoint, http, http_names, porch, mender, damaged, is_new, _lock: lock })
+        let (listen, at) = (endpoint.local_addr().map_err(ServeError::Socket)?, http.local_addr().map_err(ServeError::Socket)?);
+        let setup = Setup { listen, http: at, ..again };
+        Ok(Server {
+            parts,
+            press,
+            first,
+            questions,
+            endpoint,
+            http,
+            http_names,
+            porch,
+            mender,
+            damaged,
+            is_new,
+            setup,
+            _lock: lock,
+        })
     }
 
     /// Has the status page answer to these names too, besides `localhost` and addresses.
@@ -319,6 +350,26 @@ impl Server {
 
     /// Serves until `stop` is done, or until nothing can go on. `ready` is said once the first version stands.
     pub async fn run(self, ready: String, stop: impl Future<Output = ()>) -> Result<(), ShellError> {
+        let mut stop = pin!(stop);
+        let (setup, http_names) = (self.setup.clone(), self.http_names.clone());
+        let mut server = self;
+        loop {
+            let begun = Instant::now();
+            let error = match server.until_ended(ready.clone(), &mut stop).await {
+                Err(error) if error.is_of_lost_delta() && begun.elapsed() > AGAIN_AFTER => error,
+                ended => return ended,
+            };
+            // What a start does for lost deltas is what is right here too.
+            (setup.say)(&format!("lost      {error}; the run is taken up without it"));
+            server = tokio::select! {
+                opened = Server::open(setup.clone()) => opened.map_err(|e| ShellError::Again(Box::new(e)))?,
+                () = &mut stop => return Ok(()),
+            };
+            server.http_names = http_names.clone();
+        }
+    }
+
+    async fn until_ended(self, ready: String, stop: impl Future<Output = ()>) -> Result<(), ShellError> {
         let Server { parts, press, first, questions, endpoint, http, http_names, porch, mender, damaged, .. } = self;
         let mending = tokio::spawn(mender::run(mender, damaged));
         let accepting = tokio::spawn(connection::accept(endpoint.clone(), porch.clone()));
@@ -326,8 +377,11 @@ impl Server {
         let ended = shell::run(parts, press, first, questions, ready, stop).await;
         page.abort();
         mending.abort();
+        // Their addresses may be wanted again at once.
+        let _ = tokio::join!(page, mending);
         endpoint.close((CloseCode::Stopping as u32).into(), b"the coordinator is stopping");
         accepting.abort();
+        let _ = accepting.await;
         // Whoever does not hear of it finds out by silence.
         let _ = tokio::time::timeout(GOODBYE_MAX, endpoint.wait_idle()).await;
         ended

@@ -22,8 +22,8 @@ const RESULTS_MAX: usize = 2;
 const AGAIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
 /// How often it looks whether anybody still waits for it.
 const LOOK: Duration = Duration::from_millis(100);
-/// A blob that reads as damaged is read again so many times: it may be the way from the disk that is.
-const DAMAGED_AGAIN_MAX: u32 = 3;
+/// A blob that is missing or reads as damaged is read again so many times: it may be the way from the disk that is.
+const LOST_AGAIN_MAX: u32 = 4;
 
 /// What the press is to do.
 pub enum Order {
@@ -71,7 +71,7 @@ fn carry_out(
     room: &Room,
     is_over: impl Fn() -> bool,
 ) -> Option<Result<Option<Published>, PressError>> {
-    let (mut wait, mut damaged) = (AGAIN[0], 0);
+    let (mut wait, mut lost) = (AGAIN[0], 0);
     loop {
         let outcome = match order {
             Order::Merge(order) => press.merge(order).map(|()| None),
@@ -83,8 +83,9 @@ fn carry_out(
         };
         let error = match outcome {
             Err(error) if error.may_pass() => error,
-            Err(error @ PressError::Blob(BlobError::Corrupt(_))) if damaged < DAMAGED_AGAIN_MAX => {
-                damaged += 1;
+            // Where all are gone, it is the disk that is: whoever has taken it away may bring it back.
+            Err(error) if error.is_loss() && (lost < LOST_AGAIN_MAX || !press.has_blobs()) => {
+                lost += 1;
                 error
             }
             outcome => {

@@ -5,6 +5,7 @@ mod patience;
 mod sweep;
 
 use super::{
+    bucket::{Buckets, Rate},
     catalog::Catalog,
     desk::{Desk, Glance, Question, Request},
     history::{History, thinned},
@@ -25,10 +26,13 @@ use crate::{
     store::{BlobError, Blobs, Counters, LedgerError, Measure, Press, PressError, SqliteLedger},
 };
 use nightjar_shared::{
-    ids::DeviceId,
+    ids::{BlobHash, DeviceId, LeaseId},
     run_spec::RunSpec,
     time::Mono,
-    wire::{DeltaOffer, Refusal, RefusalCode, UploadFrom, coordinator_message as answer, limits::QUEUE_EVENTS_MAX},
+    wire::{
+        DeltaOffer, Refusal, RefusalCode, UploadFrom, coordinator_message as answer,
+        limits::{ADDRESSES_MAX, LEASES_BURST, LEASES_PER_WALL_TIME, QUEUE_EVENTS_MAX},
+    },
 };
 use std::{collections::HashMap, future::Future, pin::pin, sync::Arc, time::Duration};
 use tokio::{
@@ -64,10 +68,20 @@ pub enum ShellError {
     /// The thread that merges is gone.
     #[error("the thread that merges has ended unexpectedly; start again, nothing was lost")]
     PressGone,
+    /// Nor could the run be taken up without what was lost.
+    #[error("a merged delta was lost, and the run cannot be taken up without it: {0}")]
+    Again(#[source] Box<super::ServeError>),
+}
+
+impl ShellError {
+    /// Whether a delta that was merged is lost: a start takes the run up without it.
+    pub fn is_of_lost_delta(&self) -> bool {
+        matches!(self, ShellError::Press(error) if error.is_loss())
+    }
 }
 
 /// Where lines for the person at the terminal go.
-pub type Say = Box<dyn Fn(&str) + Send + Sync>;
+pub type Say = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// What the shell works with.
 pub struct Parts {
@@ -101,6 +115,8 @@ pub struct Parts {
     pub uploads: Arc<Uploads>,
     /// Places for those who read or write files.
     pub files: Arc<Semaphore>,
+    /// What holds it up.
+    pub troubles: Arc<Troubles>,
 }
 
 /// A delta that was measured, or could not be.
@@ -121,7 +137,8 @@ struct Shell {
     /// Devices that wait for an answer.
     waiting: HashMap<ReplyTo, oneshot::Sender<answer::Body>>,
     last_reply: u64,
-    troubles: Arc<Troubles>,
+    /// How many a device may still be given.
+    leases: Buckets<DeviceId>,
     /// What the person at the terminal was told last of what is waited for.
     told: Option<String>,
     /// The disk when it was last looked at.
@@ -160,8 +177,9 @@ async fn until_stopped(
     ready: String,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), ShellError> {
-    let troubles = Arc::new(Troubles::default());
-    let (thread, orders, mut published) = press_thread::start(press, troubles.clone(), parts.room.clone());
+    let (thread, orders, mut published) = press_thread::start(press, parts.troubles.clone(), parts.room.clone());
+    let often = LEASES_PER_WALL_TIME / parts.spec.lease.wall_s.clamp(1.0, 600.0);
+    let leases = Buckets::new(Rate::new(LEASES_BURST, often), ADDRESSES_MAX);
     let (measurements, mut measured) = mpsc::channel(QUEUE_EVENTS_MAX);
     let mut shell = Shell {
         parts,
@@ -172,7 +190,7 @@ async fn until_stopped(
         stopping,
         waiting: HashMap::new(),
         last_reply: 0,
-        troubles,
+        leases,
         told: None,
         looked: None,
         ready: Some(ready),
@@ -201,6 +219,11 @@ async fn until_stopped(
         }
     };
     let ended: Result<(), ShellError> = ended.await;
+    // A thread that is gone may have left the reason behind.
+    let ended = match ended {
+        Err(ShellError::PressGone) => Err(published.recv().await.and_then(Result::err).map_or(ShellError::PressGone, Into::into)),
+        ended => ended,
+    };
     // Whatever the end, what is stored is closed in order.
     let written = if ended.is_ok() { shell.write_counters().await } else { Ok(()) };
     // The order at hand is carried out; those that wait are in the ledger, and are carried out after the next start.
@@ -272,6 +295,7 @@ impl Shell {
                 Ok(())
             }
             Question::BlobLost(hash) => self.happened(Event::BlobLost(hash)).await,
+            Question::BlobFound(hash) => self.happened(Event::BlobFound(hash)).await,
         }
     }
 
@@ -292,12 +316,19 @@ impl Shell {
 
     fn measure(&self, to: ReplyTo, device: DeviceId, offer: DeltaOffer) {
         let (blobs, spec) = (self.parts.blobs.clone(), self.parts.spec.clone());
+        let hash = offer.delta.as_ref().and_then(|delta| delta.name()).unwrap_or(BlobHash([0; 32]));
+        // What a version was published as is nobody's delta, and is not read, nor removed, as one.
+        let is_ours = self.parts.catalog.get(hash).is_some();
+        self.parts.uploads.offered(LeaseId(offer.lease_id), hash);
         let (places, measurements) = (self.measuring.clone(), self.measurements.clone());
         tokio::spawn(async move {
             // The semaphore is never closed.
             let _place = places.acquire_owned().await;
             let measuring = tokio::task::spawn_blocking(move || {
-                let result = blobs.measure(&spec, &offer);
+                let result = match is_ours {
+                    true => Ok(Measure::Done(Err("The offer names a blob of the coordinator's own.".into()))),
+                    false => blobs.measure(&spec, &offer),
+                };
                 Measurement { to, device, offer, result }
             });
             match measuring.await {
@@ -370,6 +401,10 @@ impl Shell {
     /// Tells people and the pages what is now in the ledger.
     fn tell(&mut self, record: &Record) {
         self.parts.history.add(record);
+        if let Record::LeaseIssued(lease) = record {
+            // It was asked for before; where it is one too many all the same, the next waits.
+            let _ = self.leases.take(lease.device, 1.0, Instant::now().into_std());
+        }
         self.parts.uploads.note(record).into_iter().for_each(|rubbish| self.clear_away(rubbish));
         match record {
             Record::Version(version) => {

@@ -2,12 +2,13 @@
 //! chunk a stream and what QUIC has in flight, both paid for from one budget; nothing holds a thread but a read or a write.
 
 use super::{
+    catalog::Shelf,
     connection::Porch,
     guest::{Guest, Way},
     stream::{Down, StreamError, Up},
-    uploads::Writing,
+    uploads::{Rubbish, Uploads, Writing},
 };
-use crate::store::BlobError;
+use crate::store::{BlobError, Blobs};
 use nightjar_shared::{
     ids::{BlobHash, LeaseId},
     wire::{BlobGet, BlobHead, BlobPut, BlobStored, Refusal, RefusalAction, RefusalCode, limits::CHUNK_BYTES},
@@ -30,6 +31,14 @@ pub async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|error| StreamError::Internal(error.to_string()))
 }
 
+/// Removes what no lease wants any more.
+pub fn clear(uploads: &Uploads, blobs: &Blobs, rubbish: Rubbish) -> Result<(), BlobError> {
+    uploads.clear(rubbish, || match rubbish {
+        Rubbish { hash, is_stored: true } => blobs.remove(hash),
+        Rubbish { hash, is_stored: false } => blobs.discard(hash),
+    })
+}
+
 /// Answers a `BlobGet`.
 pub async fn get(guest: &Arc<Guest>, porch: &Porch, request: BlobGet, mut down: Down) -> Result<(), StreamError> {
     let found = BlobHash::from_bytes(&request.hash).and_then(|hash| porch.catalog.get(hash));
@@ -50,8 +59,16 @@ pub async fn get(guest: &Arc<Guest>, porch: &Porch, request: BlobGet, mut down: 
     if let (Some(entry), None) = (&found, &refusal) {
         let entry = entry.clone();
         if !blocking(&porch.files, move || entry.is_sound()).await? {
-            let why = "The coordinator's copy is damaged; it is being made anew.";
-            refusal = Some(Refusal::retry(RefusalCode::Internal, why, RETRY));
+            refusal = match found.as_ref().map(|entry| entry.shelf()) {
+                // Another lease has other samples.
+                Some(Shelf::Dataset) => {
+                    refuse(RefusalCode::NotFound, RefusalAction::DropLease, "The coordinator's copy of these samples is damaged.")
+                }
+                _ => {
+                    let why = "The coordinator's copy is damaged; it is being made anew.";
+                    Some(Refusal::retry(RefusalCode::Internal, why, RETRY))
+                }
+            };
         }
     }
     let bytes = found.as_ref().map_or(0, |entry| entry.bytes);
@@ -148,10 +165,7 @@ struct Upload<'a> {
 }
 
 impl Upload<'_> {
-    async fn on_disk<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&crate::store::Blobs) -> T + Send + 'static,
-    ) -> Result<T, StreamError> {
+    async fn on_disk<T: Send + 'static>(&self, work: impl FnOnce(&Blobs) -> T + Send + 'static) -> Result<T, StreamError> {
         let blobs = self.porch.blobs.clone();
         blocking(&self.porch.files, move || work(&blobs)).await
     }
@@ -185,10 +199,16 @@ impl Upload<'_> {
             Err(refusal) => return Ok(Err(refusal)),
         };
         if let Some(rubbish) = rubbish {
-            // It is swept, if this fails.
-            let _ = self.on_disk(move |blobs| blobs.discard(rubbish.hash)).await?;
+            self.clear(rubbish).await?;
         }
         Ok(Ok((writing, have)))
+    }
+
+    async fn clear(&self, rubbish: Rubbish) -> Result<(), StreamError> {
+        let uploads = self.porch.uploads.clone();
+        // It is swept, if this fails.
+        let _ = self.on_disk(move |blobs| clear(&uploads, blobs, rubbish)).await?;
+        Ok(())
     }
 
     async fn receive(&self, writing: &Writing, from: u64, up: &mut Up) -> Result<Result<(), BlobError>, StreamError> {
@@ -204,6 +224,7 @@ impl Upload<'_> {
                 return Ok(Err(error));
             }
             at += n;
+            writing.received(n);
             end?;
             if n == 0 {
                 return Err(StreamError::OutOfTurn("an upload is shorter than announced"));
@@ -217,9 +238,9 @@ impl Upload<'_> {
             Ok(was_there) => was_there,
             Err(error) => return Ok(Err(error)),
         };
-        if !writing.stored(was_there) {
+        if let Some(rubbish) = writing.stored(was_there) {
             // The lease has ended meanwhile: nobody will ask for it.
-            let _ = self.on_disk(move |blobs| blobs.remove(hash)).await?;
+            self.clear(rubbish).await?;
         }
         Ok(Ok(()))
     }

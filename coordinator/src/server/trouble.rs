@@ -9,12 +9,14 @@ pub enum Who {
     Ledger,
     /// The press, for its blobs.
     Press,
+    /// The mender, for shards.
+    Data,
 }
 
 /// See the module.
 #[derive(Default)]
 pub struct Troubles {
-    words: Mutex<[Option<String>; 2]>,
+    words: Mutex<[Option<String>; 3]>,
 }
 
 impl Troubles {
@@ -30,7 +32,7 @@ impl Troubles {
 
     /// All of it, as one sentence.
     pub fn all(&self) -> Option<String> {
-        let words = [Who::Ledger, Who::Press].into_iter().filter_map(|who| self.of(who));
+        let words = [Who::Ledger, Who::Press, Who::Data].into_iter().filter_map(|who| self.of(who));
         Some(words.collect::<Vec<_>>().join("; ")).filter(|all| !all.is_empty())
     }
 }

@@ -2,7 +2,7 @@
 //! come to nothing. What a lease leaves behind that was not merged goes with it. Time is an argument, and files are others'.
 
 use super::bucket::{Buckets, Rate};
-use crate::engine::record::{LeaseKind, LeaseOutcome, LeaseRecord, Record};
+use crate::engine::record::{LeaseKind, LeaseRecord, Record};
 use nightjar_shared::{
     ids::{BlobHash, DeviceId, Generation, LeaseId},
     wire::{
@@ -12,7 +12,10 @@ use nightjar_shared::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -21,6 +24,8 @@ struct Open {
     device: DeviceId,
     generation: Generation,
     blob: Option<Uploaded>,
+    /// What the device offered, which may have come for another lease.
+    offered: Option<Uploaded>,
     is_writing: bool,
     /// Uploads of it that came to nothing.
     failures: u32,
@@ -37,6 +42,8 @@ struct Inner {
     open: BTreeMap<LeaseId, Open>,
     /// Bytes a device and day.
     unmerged: Buckets<DeviceId>,
+    /// What is to be removed, and is not yet.
+    rubbish: BTreeSet<BlobHash>,
     /// Uploads on the disk that belonged to no open lease when they were last looked at.
     stray: BTreeSet<BlobHash>,
 }
@@ -58,7 +65,10 @@ pub struct Rubbish {
 /// An upload under way; dropped, another may begin.
 pub struct Writing {
     uploads: Arc<Uploads>,
+    device: DeviceId,
     lease: LeaseId,
+    /// Bytes that are paid for and have not come.
+    missing: AtomicU64,
     hash: BlobHash,
 }
 
@@ -67,7 +77,7 @@ impl Uploads {
     pub fn new<'a>(open: impl Iterator<Item = &'a LeaseRecord>, delta_bytes_max: u64) -> Self {
         let a_day = delta_bytes_max.saturating_mul(UNMERGED_DELTAS_A_DAY) as f64;
         let unmerged = Buckets::new(Rate { burst: a_day, per_s: a_day / 86_400.0 }, ADDRESSES_MAX);
-        let mut inner = Inner { open: BTreeMap::new(), unmerged, stray: BTreeSet::new() };
+        let mut inner = Inner { open: BTreeMap::new(), unmerged, rubbish: BTreeSet::new(), stray: BTreeSet::new() };
         open.for_each(|lease| inner.issued(lease));
         Uploads { inner: Mutex::new(inner) }
     }
@@ -77,26 +87,49 @@ impl Uploads {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what was written to the ledger; what is rubbish now is to be removed.
-    pub fn note(&self, record: &Record) -> Option<Rubbish> {
+    /// Takes in what was written to the ledger; what is rubbish now is to be removed, by [`Uploads::clear`].
+    pub fn note(&self, record: &Record) -> Vec<Rubbish> {
         let mut inner = self.lock();
         match record {
             Record::LeaseIssued(lease) => inner.issued(lease),
             Record::Delta(delta) => {
                 inner.unmerged.give_back(&delta.device, delta.bytes as f64);
                 // Whoever uploaded it: from now on it is the ledger's.
-                let of_it = inner.open.values_mut().filter_map(|open| open.blob.as_mut()).filter(|b| b.hash == delta.blob);
-                of_it.for_each(|blob| blob.is_its_own = false);
+                inner.rubbish.remove(&delta.blob);
+                inner.named(delta.blob).for_each(|blob| blob.is_its_own = false);
             }
-            Record::LeaseClosed { id, outcome, .. } => {
-                let blob = inner.open.remove(id)?.blob.filter(|blob| blob.is_its_own)?;
-                let is_wanted = inner.open.values().filter_map(|o| o.blob.as_ref()).any(|b| b.hash == blob.hash);
-                let is_rubbish = *outcome != LeaseOutcome::Merged && !is_wanted;
-                return is_rubbish.then_some(Rubbish { hash: blob.hash, is_stored: blob.is_stored });
+            Record::LeaseClosed { id, .. } => {
+                let left = inner.open.remove(id).into_iter().flat_map(|open| open.blob.into_iter().chain(open.offered));
+                let left: Vec<Rubbish> = left.filter(|b| b.is_its_own).map(|b| b.rubbish()).collect();
+                inner.rubbish.extend(left.iter().map(|rubbish| rubbish.hash));
+                return left;
             }
             Record::Device(_) | Record::Version(_) | Record::Evaluation(_) => {}
         }
-        None
+        vec![]
+    }
+
+    /// A device offers a delta for its lease, and it is about to be read: from now on nobody clears it away.
+    pub fn offered(&self, lease: LeaseId, hash: BlobHash) {
+        if let Some(open) = self.lock().open.get_mut(&lease)
+            && open.blob.iter().chain(&open.offered).all(|blob| blob.hash != hash)
+        {
+            open.offered = Some(Uploaded { hash, is_stored: true, is_its_own: false });
+        }
+    }
+
+    /// Removes what a lease left behind, unless it was merged meanwhile, or another lease names it: then it is that one's.
+    pub fn clear<E>(&self, rubbish: Rubbish, remove: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        // Nobody else names it while its file goes.
+        let mut inner = self.lock();
+        if !inner.rubbish.remove(&rubbish.hash) {
+            return Ok(());
+        }
+        if let Some(heirs) = inner.named(rubbish.hash).next() {
+            heirs.is_its_own = true;
+            return Ok(());
+        }
+        remove()
     }
 
     /// A device wants to upload a blob, of which so many bytes are still to come. What it began before under another name
@@ -122,16 +155,18 @@ impl Uploads {
             let sentence = "There is a delta for this lease already: a lease has one.";
             return Err(Refusal::with(RefusalCode::Limit, RefusalAction::DropLease, sentence));
         }
-        let other = other.filter(|blob| blob.is_its_own).map(|blob| Rubbish { hash: blob.hash, is_stored: false });
+        let other = other.filter(|blob| blob.is_its_own).map(Uploaded::rubbish);
         unmerged.take(device, missing as f64, now).map_err(|wait| {
             let sentence = "This device has sent too many bytes of which nothing could be merged. It may go on later.";
             Refusal::retry(RefusalCode::Limit, sentence, wait.max(Duration::from_secs(60)))
         })?;
+        inner.rubbish.extend(other.map(|rubbish| rubbish.hash));
+        let its = inner.open.get_mut(&lease).ok_or_else(gone)?;
         its.is_writing = true;
         if its.blob.as_ref().is_none_or(|blob| blob.hash != hash) {
             its.blob = Some(Uploaded { hash, is_stored: false, is_its_own: missing > 0 });
         }
-        Ok((Writing { uploads: self.clone(), lease, hash }, other))
+        Ok((Writing { uploads: self.clone(), device, lease, missing: AtomicU64::new(missing), hash }, other))
     }
 
     /// Uploads that lie on the disk: those that have belonged to no open lease for two looks in a row are rubbish. After a
@@ -153,24 +188,46 @@ impl Uploads {
     }
 }
 
+impl Uploaded {
+    fn rubbish(&self) -> Rubbish {
+        Rubbish { hash: self.hash, is_stored: self.is_stored }
+    }
+}
+
 impl Inner {
+    /// Where an open lease has a blob of this name.
+    fn named(&mut self, hash: BlobHash) -> impl Iterator<Item = &mut Uploaded> {
+        self.open.values_mut().flat_map(|open| open.blob.iter_mut().chain(&mut open.offered)).filter(move |b| b.hash == hash)
+    }
+
     fn issued(&mut self, lease: &LeaseRecord) {
         if lease.kind == LeaseKind::Train {
             let (device, generation) = (lease.device, lease.generation);
-            self.open.insert(lease.id, Open { device, generation, blob: None, is_writing: false, failures: 0 });
+            self.open.insert(lease.id, Open { device, generation, blob: None, offered: None, is_writing: false, failures: 0 });
         }
     }
 }
 
 impl Writing {
-    /// The whole blob is stored. `false`: the lease has ended meanwhile, and it is rubbish.
-    pub fn stored(&self, was_there: bool) -> bool {
+    /// The whole blob is stored. Where the lease has ended meanwhile, it is rubbish.
+    pub fn stored(&self, was_there: bool) -> Option<Rubbish> {
         let mut inner = self.uploads.lock();
-        let Some(blob) = inner.open.get_mut(&self.lease).and_then(|open| open.blob.as_mut()) else { return was_there };
+        let Some(blob) = inner.open.get_mut(&self.lease).and_then(|open| open.blob.as_mut()) else {
+            return (!was_there).then(|| {
+                inner.rubbish.insert(self.hash);
+                Rubbish { hash: self.hash, is_stored: true }
+            });
+        };
         // Whoever sends it twice finds his own.
         blob.is_its_own &= blob.is_stored || !was_there;
         blob.is_stored = true;
-        true
+        None
+    }
+
+    /// So many of its bytes have come.
+    pub fn received(&self, bytes: u64) {
+        let left = self.missing.load(Ordering::Relaxed).saturating_sub(bytes);
+        self.missing.store(left, Ordering::Relaxed);
     }
 
     /// Its bytes were not those of its name.
@@ -183,7 +240,10 @@ impl Writing {
 
 impl Drop for Writing {
     fn drop(&mut self) {
-        if let Some(open) = self.uploads.lock().open.get_mut(&self.lease) {
+        let mut inner = self.uploads.lock();
+        // A line that breaks again and again sends no byte twice, and pays for none twice.
+        inner.unmerged.give_back(&self.device, self.missing.load(Ordering::Relaxed) as f64);
+        if let Some(open) = inner.open.get_mut(&self.lease) {
             open.is_writing = false;
             tracing::trace!(hash = %self.hash, "an upload has ended");
         }
@@ -193,7 +253,7 @@ impl Drop for Writing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::record::DeltaRecord;
+    use crate::engine::record::{DeltaRecord, LeaseOutcome};
     use nightjar_shared::{ids::Version, time::Wall};
 
     const DEVICE: DeviceId = DeviceId([1; 32]);
@@ -257,7 +317,7 @@ mod tests {
         // Another name takes the place of what was not ended.
         let (writing, rubbish) = begin(&uploads, 1, 2).unwrap();
         assert_eq!(rubbish, Some(Rubbish { hash: BlobHash([1; 32]), is_stored: false }));
-        assert!(writing.stored(false));
+        assert!(writing.stored(false).is_none());
         drop(writing);
         begin(&uploads, 1, 2).unwrap();
         for name in 3..100 {
@@ -272,13 +332,13 @@ mod tests {
     fn what_a_lease_leaves_behind_goes_unless_the_ledger_names_it() {
         let uploads = uploads(&[1, 2, 3]);
         for id in [1, 2] {
-            assert!(begin(&uploads, id, id as u8).unwrap().0.stored(false));
+            assert!(begin(&uploads, id, id as u8).unwrap().0.stored(false).is_none());
         }
-        assert!(begin(&uploads, 2, 2).unwrap().0.stored(true), "once more, the same");
+        assert!(begin(&uploads, 2, 2).unwrap().0.stored(true).is_none(), "once more, the same");
         drop(begin(&uploads, 3, 3).unwrap());
-        assert_eq!(uploads.note(&merged(1, BlobHash([1; 32]))), None);
-        assert_eq!(uploads.note(&closed(1, LeaseOutcome::Merged)), None);
-        let rubbish = |hash, is_stored| Some(Rubbish { hash: BlobHash([hash; 32]), is_stored });
+        assert_eq!(uploads.note(&merged(1, BlobHash([1; 32]))), vec![]);
+        assert_eq!(uploads.note(&closed(1, LeaseOutcome::Merged)), vec![]);
+        let rubbish = |hash, is_stored| vec![Rubbish { hash: BlobHash([hash; 32]), is_stored }];
         assert_eq!(uploads.note(&closed(2, LeaseOutcome::Expired)), rubbish(2, true));
         assert_eq!(uploads.note(&closed(3, LeaseOutcome::Returned)), rubbish(3, false));
     }
@@ -286,20 +346,54 @@ mod tests {
     #[test]
     fn a_delta_that_was_merged_for_another_lease_stays() {
         let uploads = uploads(&[1, 2]);
-        assert!(begin(&uploads, 1, 9).unwrap().0.stored(false));
+        assert!(begin(&uploads, 1, 9).unwrap().0.stored(false).is_none());
         uploads.note(&merged(2, BlobHash([9; 32])));
         uploads.note(&closed(2, LeaseOutcome::Merged));
-        assert_eq!(uploads.note(&closed(1, LeaseOutcome::ScreenedOut)), None);
+        assert_eq!(uploads.note(&closed(1, LeaseOutcome::ScreenedOut)), vec![]);
         // One that was there before the lease came is not the lease's.
         uploads.note(&Record::LeaseIssued(lease(3)));
-        assert!(begin(&uploads, 3, 9).unwrap().0.stored(true));
-        assert_eq!(uploads.note(&closed(3, LeaseOutcome::Expired)), None);
+        assert!(begin(&uploads, 3, 9).unwrap().0.stored(true).is_none());
+        assert_eq!(uploads.note(&closed(3, LeaseOutcome::Expired)), vec![]);
+    }
+
+    /// What two leases name goes with neither's end while the other may yet be merged, and with the last one's.
+    #[test]
+    fn what_another_lease_names_is_left_to_it() {
+        let (uploads, blob) = (uploads(&[1, 2]), BlobHash([9; 32]));
+        assert!(begin(&uploads, 1, 9).unwrap().0.stored(false).is_none());
+        let clear = |rubbish: Vec<Rubbish>| {
+            let mut removed = vec![];
+            for rubbish in rubbish {
+                let remove = || {
+                    removed.push(rubbish.hash);
+                    Ok::<(), ()>(())
+                };
+                uploads.clear(rubbish, remove).unwrap();
+            }
+            removed
+        };
+        let left = uploads.note(&closed(1, LeaseOutcome::Returned));
+        assert_eq!(left.len(), 1);
+        // It is offered for the other before it is removed.
+        uploads.offered(LeaseId(2), blob);
+        assert_eq!(clear(left), []);
+        let left = uploads.note(&closed(2, LeaseOutcome::ScreenedOut));
+        // By now another merges it.
+        uploads.note(&merged(3, blob));
+        assert_eq!(clear(left), []);
+        uploads.note(&Record::LeaseIssued(lease(4)));
+        assert!(begin(&uploads, 4, 8).unwrap().0.stored(false).is_none());
+        assert_eq!(clear(uploads.note(&closed(4, LeaseOutcome::Expired))), [BlobHash([8; 32])]);
     }
 
     #[test]
     fn a_day_has_so_many_bytes_that_come_to_nothing() {
         let uploads = uploads(&[1]);
-        let taken = (0..2 * UNMERGED_DELTAS_A_DAY).take_while(|_| begin(&uploads, 1, 1).is_ok()).count() as u64;
+        let sends = |bytes| begin(&uploads, 1, 1).map(|(writing, _)| writing.received(bytes)).is_ok();
+        for _ in 0..10 * UNMERGED_DELTAS_A_DAY {
+            assert!(sends(0), "what did not come costs nothing");
+        }
+        let taken = (0..2 * UNMERGED_DELTAS_A_DAY).take_while(|_| sends(DELTA_BYTES)).count() as u64;
         assert_eq!(taken, UNMERGED_DELTAS_A_DAY);
         assert!(begin(&uploads, 1, 1).err().unwrap().retry_ms > 0);
         uploads.note(&merged(2, BlobHash([8; 32])));

@@ -57,7 +57,12 @@ pub enum BlobError {
 impl BlobError {
     /// Whether it may pass by itself: the disk is full, or does not answer for a moment.
     pub fn may_pass(&self) -> bool {
-        !matches!(self, BlobError::Corrupt(_) | BlobError::Gap { .. })
+        !matches!(self, BlobError::Gap { .. }) && !self.is_loss()
+    }
+
+    /// Whether the blob is lost, unless somebody puts it back.
+    pub fn is_loss(&self) -> bool {
+        matches!(self, BlobError::NotFound(_) | BlobError::Corrupt(_))
     }
 }
 
@@ -222,12 +227,13 @@ impl Blobs {
         let Some((hash, offered)) = offer.delta.as_ref().and_then(|b| Some((b.name()?, b.bytes))) else {
             return Ok(Measure::Done(Err("The offer names no delta.".into())));
         };
+        // What is written down of a delta is what is stored; and nothing longer than one is read.
+        if let Some(length) = self.length(hash)?
+            && length != offered
+        {
+            return Ok(Measure::Done(Err(format!("The delta is {length} bytes long, and was offered as {offered}."))));
+        }
         match self.read(hash) {
-            // What is written down of a delta is what is stored.
-            Ok(bytes) if bytes.len() as u64 != offered => {
-                let why = format!("The delta is {} bytes long, and was offered as {offered}.", bytes.len());
-                Ok(Measure::Done(Err(why)))
-            }
             Ok(bytes) => Ok(Measure::Done(merge::measure(spec, &bytes).map_err(|e| format!("The delta cannot be taken: {e}.")))),
             Err(BlobError::NotFound(_)) => Ok(Measure::Missing { have: self.incoming(hash)? }),
             Err(BlobError::Corrupt(_)) => {

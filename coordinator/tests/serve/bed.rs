@@ -16,9 +16,11 @@ use nightjar_shared::{
 };
 use std::{
     fs,
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
     path::PathBuf,
+    sync::Arc,
+    time::Duration,
 };
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -136,7 +138,7 @@ impl Bed {
             listen: loopback,
             http: loopback,
             start: None,
-            say: Box::new(|_| {}),
+            say: Arc::new(|_| {}),
         }
     }
 
@@ -164,17 +166,38 @@ impl Serving {
 
     /// `/api/status`.
     pub async fn status(&self) -> serde_json::Value {
+        self.try_status().await.unwrap()
+    }
+
+    /// The same, of a server that may not be there at the moment.
+    pub async fn try_status(&self) -> io::Result<serde_json::Value> {
         let http = self.http;
-        let body = tokio::task::spawn_blocking(move || get(http, "/api/status")).await.unwrap();
-        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
+        let body = tokio::task::spawn_blocking(move || try_get(http, "/api/status")).await.unwrap()?;
+        serde_json::from_str(&body).map_err(io::Error::other)
+    }
+
+    /// Waits until the status is so, however late.
+    pub async fn until(&self, is_so: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        for _ in 0..600 {
+            match self.try_status().await {
+                Ok(status) if is_so(&status) => return status,
+                _ => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+        panic!("it never was so: {:?}", self.try_status().await)
     }
 }
 
 /// The body of a page.
 pub fn get(address: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    try_get(address, path).unwrap()
+}
+
+fn try_get(address: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    stream.read_to_string(&mut answer)?;
+    let (_, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok(body.to_owned())
 }

@@ -5,17 +5,25 @@ use crate::{
     command_line::{of_run, program, refused, serve_command},
     device::{Device, message, open, trained},
 };
-use nightjar_coordinator::identity::{FILE, Identity};
+use nightjar_coordinator::{
+    identity::{FILE, Identity},
+    server::room::{Bytes, Space},
+};
 use nightjar_shared::{
     disk::FolderDisk,
     ids::BlobHash,
     wire::{
-        BlobGet, BlobHead, LeaseRequest, RefusalAction, Role, coordinator_message as answer, device_message as ask, stream_open,
+        Blob, BlobGet, BlobHead, DeltaOffer, LeaseRequest, LeaseReturn, RefusalAction, RefusalCode, Role,
+        coordinator_message as answer, device_message as ask, stream_open,
     },
 };
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -142,6 +150,97 @@ async fn a_lost_delta_is_told_and_the_run_goes_on() {
         let exported = of_run(&bed, &["export", bed.path("model").to_str().unwrap()]);
         assert!(exported.status.success(), "{exported:?}");
     }
+}
+
+/// Room that a test says the disk has.
+struct Told(Arc<AtomicU64>);
+
+impl Space for Told {
+    fn bytes(&self) -> io::Result<Bytes> {
+        Ok(Bytes { free: self.0.load(Ordering::Relaxed), total: 1 << 30 })
+    }
+}
+
+/// It is acknowledged and waits for the press, and then it is lost: the run is taken up without it, by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delta_that_is_lost_while_the_run_is_served_does_not_end_it() {
+    let bed = Bed::new();
+    let free = Arc::new(AtomicU64::new(1 << 29));
+    let server = bed.serve_on(Box::new(Told(free.clone()))).await;
+    let devices = [Device::new(&bed), Device::new(&bed)];
+    let mut links = vec![];
+    for device in &devices {
+        let mut link = device.join(server.address, bed.invite(Role::Volunteer)).await;
+        let lease = link.lease(LeaseRequest::default()).await;
+        links.push((link, lease));
+    }
+    // The press waits with a version for room, and behind it waits the second delta.
+    free.store(80 << 10, Ordering::Relaxed);
+    let mut lost = None;
+    for (seed, (link, lease)) in links.iter_mut().enumerate() {
+        let (delta, offer) = trained(&bed.spec.model, lease, seed as u64);
+        link.upload(lease.id, &delta).await.unwrap();
+        assert!(matches!(link.ask(ask::Body::DeltaOffer(offer)).await, answer::Body::Done(done) if done.merged));
+        lost = Some(BlobHash::of(&delta));
+    }
+    fs::remove_file(blob(&bed, lost.unwrap())).unwrap();
+    free.store(1 << 29, Ordering::Relaxed);
+    server.until(|status| status["trouble"].is_null() && status["generation"] == 2).await;
+    let mut link = devices[0].join(server.address, vec![]).await;
+    let lease = link.lease(LeaseRequest::default()).await;
+    let (delta, offer) = trained(&bed.spec.model, &lease, 9);
+    link.upload(lease.id, &delta).await.unwrap();
+    assert!(matches!(link.ask(ask::Body::DeltaOffer(offer)).await, answer::Body::Done(done) if done.merged));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_shard_is_passed_over_until_it_is_put_back() {
+    let bed = Bed::new();
+    let server = bed.serve().await;
+    let device = Device::new(&bed);
+    let mut link = device.join(server.address, bed.invite(Role::Volunteer)).await;
+    let lease = link.lease(LeaseRequest::default()).await;
+    let name = lease.shard.as_ref().and_then(|shard| shard.name()).unwrap();
+    let file = bed.data().join("blobs").join(name.to_string());
+    let whole = fs::read(&file).unwrap();
+    flip(&file);
+    let get = BlobGet { hash: name.0.to_vec(), offset: 0 };
+    let (_send, mut receive) = open(&link.connection, stream_open::Kind::Get(get)).await;
+    let head: BlobHead = message(&mut receive).await;
+    let refusal = head.refusal.unwrap();
+    assert_eq!((refusal.code(), refusal.action()), (RefusalCode::NotFound, RefusalAction::DropLease));
+    let status = server.until(|status| status["trouble"].as_str().is_some_and(|t| t.contains(&name.to_string()))).await;
+    assert!(status["trouble"].as_str().unwrap().contains("nothing of it is leased"), "{status}");
+    for _ in 0..3 {
+        let back = LeaseReturn { lease_id: lease.id, generation: lease.generation, why: String::new() };
+        link.ask(ask::Body::LeaseReturn(back)).await;
+        let other = link.lease(LeaseRequest::default()).await;
+        assert_ne!(other.shard.and_then(|shard| shard.name()), Some(name));
+    }
+    fs::write(&file, whole).unwrap();
+    server.until(|status| status["trouble"].is_null()).await;
+    server.stop().await;
+}
+
+/// What a version was published as is not read, or removed, as anybody's delta.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_of_the_coordinators_own_is_nobodys_delta() {
+    let bed = Bed::new();
+    run(&bed, 1).await;
+    let server = bed.serve().await;
+    let device = Device::new(&bed);
+    let mut link = device.join(server.address, bed.invite(Role::Volunteer)).await;
+    let lease = link.lease(LeaseRequest::default()).await;
+    let (_, honest) = trained(&bed.spec.model, &lease, 1);
+    let keyframe = lease.keyframe.clone().unwrap();
+    flip(&blob(&bed, keyframe.name().unwrap()));
+    let offered = honest.delta.as_ref().unwrap().bytes;
+    let offer = DeltaOffer { delta: Some(Blob { bytes: offered, ..keyframe.clone() }), ..honest };
+    let answer = link.ask(ask::Body::DeltaOffer(offer)).await;
+    assert!(matches!(&answer, answer::Body::Done(done) if !done.merged && done.note.contains("own")), "{answer:?}");
+    assert!(blob(&bed, keyframe.name().unwrap()).exists());
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,6 +48,10 @@ pub const PIECE_S_MAX: u64 = 30;
 pub const FILES_AT_ONCE_MAX: usize = 8;
 /// Codecs, or kinds of leases, that a hello names.
 pub const CAPABILITIES_MAX: usize = 64;
+/// Leases of one device: so many at once.
+pub const LEASES_BURST: u32 = 240;
+/// Leases of one device in the usual wall time of one, in the long run: each is written down for ever, whatever comes of it.
+pub const LEASES_PER_WALL_TIME: f64 = 4.0;
 /// Requests of one device: so many at once. A device asks about ten times a lease.
 pub const REQUESTS_BURST: u32 = 300;
 /// Requests of one device a second in the long run.

@@ -218,7 +218,7 @@ impl Tally {
             return Measure::Missing { have };
         }
         self.uploads.remove(&hash);
-        Measure::Done(Ok(Measured { norm: self.norm(offer) }))
+        Measure::Done(Ok(Measured { norm: self.norm(offer), largest: 0.0 }))
     }
 
     /// As far as steps were measured to lead in honest runs: a third of the way that they could, and of many the root.

@@ -91,9 +91,12 @@ pub struct Merger {
 /// Reads a delta through once and measures it; an error says why it is none for this run.
 pub fn measure(spec: &RunSpec, bytes: &[u8]) -> Result<Measured, DeltaError> {
     delta::check_head(&spec.model, &spec.delta, bytes)?;
-    let mut squares = 0f64;
-    delta::decode(&spec.model, bytes, |_, values| squares += values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>())?;
-    Ok(Measured { norm: squares.sqrt() })
+    let (mut squares, mut largest) = (0f64, 0f32);
+    delta::decode(&spec.model, bytes, |_, values| {
+        squares += values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+        largest = values.iter().fold(largest, |most, v| most.max(v.abs()));
+    })?;
+    Ok(Measured { norm: squares.sqrt(), largest: f64::from(largest) })
 }
 
 impl Merger {

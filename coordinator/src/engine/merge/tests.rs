@@ -259,6 +259,7 @@ fn order_and_form_are_insisted_on() {
 fn a_norm_by_hand() {
     let spec = spec(0.0);
     let n = spec.model.parameters() as f64;
-    let Measured { norm } = measure(&spec, &delta(&spec, 3.0)).unwrap();
+    let Measured { norm, largest } = measure(&spec, &delta(&spec, 3.0)).unwrap();
     assert!((norm - 3.0 * n.sqrt()).abs() < 0.01 * norm);
+    assert!((largest - 3.0).abs() < 0.03, "{largest}");
 }

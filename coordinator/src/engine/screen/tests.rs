@@ -26,7 +26,7 @@ impl Trial {
         Candidate {
             device: DeviceId([device; 32]),
             is_anchors: false,
-            measured: Measured { norm },
+            measured: Measured { norm, largest: 0.0 },
             steps,
             staleness: 0,
             told: Some(told),
@@ -174,6 +174,55 @@ fn what_the_ledger_remembers_has_a_say_after_a_restart() {
     assert!(restarted.judge(4, 0.9, 100).is_err());
 }
 
+/// Three devices that send next to nothing, each first and again and again, keep nobody out for long.
+#[test]
+fn a_few_that_send_next_to_nothing_do_not_lock_the_others_out() {
+    let mut trial = Trial::new(spec());
+    for _ in 0..20 {
+        (11..=13).for_each(|device| trial.judge(device, 1.2e-4, 1).unwrap());
+    }
+    (1..=4).for_each(|device| trial.judge(device, 0.19, 500).unwrap());
+    // Larger ones are refused at first; then the many have their say.
+    let refused = (0..50).take_while(|_| (1..=4).any(|device| trial.judge(device, 0.4, 60).is_err())).count();
+    assert!(refused < 5, "{refused}");
+}
+
+/// All that a delta may be, in the 128 values of one small tensor.
+#[test]
+fn no_value_moves_further_than_a_weight_can() {
+    let mut trial = Trial::with_history();
+    let honest = trial.delta(4, 0.3, 100);
+    let way = sum_of_rates(&trial.spec, honest.told.unwrap(), 100);
+    let judge = |trial: &mut Trial, largest: f64| {
+        let delta = Candidate { measured: Measured { largest, ..honest.measured }, ..honest };
+        trial.screen.judge(&trial.spec, &delta)
+    };
+    let spike = honest.measured.norm / 128f64.sqrt();
+    assert!(matches!(judge(&mut trial, spike), Err(Unfit::Spike { .. })), "{spike} and {way}");
+    assert!(matches!(judge(&mut trial, f64::NAN), Err(Unfit::Spike { .. })));
+    // A consistent gradient, and a large weight's decay.
+    for largest in [1.0 * way, 5.0 * way] {
+        judge(&mut trial, largest).unwrap();
+    }
+}
+
+/// What was owed once is not owed for ever: each delta could else be larger than the one before.
+#[test]
+fn what_is_owed_does_not_grow() {
+    let mut sparse = spec();
+    (sparse.delta.codec, sparse.delta.k) = (CodecId::Sparse2, 64);
+    let mut trial = Trial::new(sparse);
+    let mut largest = 0.0;
+    for _ in 0..40 {
+        let passes = |share: &f64| {
+            let before = trial.delta(1, *share, 100);
+            trial.screen.judge(&trial.spec, &before).is_ok()
+        };
+        largest = [1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 50.0].into_iter().rev().find(passes).unwrap_or(largest);
+    }
+    assert!(largest < 9.0, "{largest} times as far as steps can lead");
+}
+
 #[test]
 fn a_stale_delta_is_refused_for_that() {
     let mut trial = Trial::new(spec());
@@ -201,7 +250,7 @@ fn what_an_old_delta_owes_is_not_held_against_its_device() {
     let late = Told { tokens: 950_000, tokens_per_step: 512 };
     let late = |trial: &mut Trial, device: u8, share: f64| {
         let norm = share * sum_of_rates(&trial.spec, late, 100) * (trial.spec.model.parameters() as f64).sqrt();
-        let delta = Candidate { told: Some(late), measured: Measured { norm }, ..trial.delta(device, share, 100) };
+        let delta = Candidate { told: Some(late), measured: Measured { norm, largest: 0.0 }, ..trial.delta(device, share, 100) };
         trial.screen.judge(&trial.spec, &delta)
     };
     late(&mut trial, 1, 0.75).unwrap();

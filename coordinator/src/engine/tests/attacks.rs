@@ -156,7 +156,7 @@ fn noise_as_large_as_the_peak_rate_allows_is_refused_from_the_first_delta_on() {
     let norm = 10.0 * 2e-3 * f64::from(lease.steps) * (world.spec.model.parameters() as f64).sqrt();
     for share in [1.0, 0.1, 0.01] {
         let lease = world.lease(thief);
-        world.measured = Some(Ok(Measured { norm: share * norm }));
+        world.measured = Some(Ok(Measured { norm: share * norm, largest: 0.0 }));
         let done = world.train(thief, &lease, 1000.0);
         assert!(!done.merged, "{share}: {}", done.note);
     }
@@ -223,6 +223,98 @@ fn one_that_says_it_trains_in_no_time_does_not_stretch_the_others_rounds() {
     };
     let (honest, lied_to) = (round_s(false), round_s(true));
     assert!(lied_to < 2.5 * honest, "{honest} s, and {lied_to} s with one that boasts");
+}
+
+/// Leases that are taken and returned cost nothing, and say nothing of what leases cost.
+#[test]
+fn one_that_returns_lease_after_lease_does_not_stretch_the_others_rounds() {
+    let round_s = |returns: u32| {
+        let mut spec = spec();
+        (spec.lease.pacing, spec.merge.grace_s, spec.merge.quorum) = (Pacing::Rounds, Some(1.0), Some(1));
+        (spec.lease.wall_s_min, spec.lease.steps_max) = (Some(2.0), 100_000);
+        let mut manifest = manifest();
+        manifest.train.iter_mut().for_each(|shard| shard.samples = 1_000_000);
+        let mut world = World::new(spec, manifest);
+        let (owl, thief) = (world.volunteer(1), world.volunteer(2));
+        // It held a lease of a few steps for long, so that its leases seem to cost a minute.
+        for _ in 0..2 {
+            let lease = world.lease(thief);
+            world.wait(60.0);
+            assert!(world.train(thief, &lease, 1e6).merged);
+        }
+        let mut longest: f64 = 0.0;
+        for _ in 0..12 {
+            let lease = world.lease(owl);
+            for _ in 0..returns {
+                if let Body::Lease(lease) = world.request(thief) {
+                    world.give_back(thief, &lease);
+                }
+            }
+            world.wait(f64::from(lease.steps) * 8.0 / 40.0 + 0.2);
+            let offer = world.offer_for(&lease);
+            assert!(matches!(world.offer(owl, offer), Body::Done(_)));
+            world.wait(3.0);
+            world.tick();
+            longest = longest.max(world.engine.round_s());
+        }
+        longest
+    };
+    let (alone, beside) = (round_s(0), round_s(30));
+    assert!(beside < 2.0 * alone, "{alone} s, and {beside} s with one that returns all it takes");
+}
+
+/// A lease of one step that is held for an hour is no hour of work.
+#[test]
+fn a_lease_that_is_only_held_earns_no_credit() {
+    let mut world = default_run();
+    let thief = world.volunteer(1);
+    let lease = world.lease(thief);
+    for _ in 0..60 {
+        world.wait(60.0);
+        world.renew(thief, &lease);
+    }
+    let one = DeltaOffer { steps: 1, samples: 4, train_ms: 3_600_000, ..world.offer_for(&lease) };
+    assert!(matches!(insist(&mut world, thief, &one), Body::Done(done) if done.merged));
+    let lease = world.lease(thief);
+    let answer = world.offer_at_once(thief, boast(&world, &lease));
+    assert_eq!(code(&answer), Some(RefusalCode::Busy), "it is believed no more than before");
+}
+
+/// The machine was suspended: its own clock stood still, and the device trained on.
+#[test]
+fn a_lease_may_take_as_long_as_the_calendar_says() {
+    let mut world = default_run();
+    let owl = world.volunteer(1);
+    let lease = world.lease(owl);
+    world.wait(5.0);
+    world.calendar_ahead_s += 3600;
+    let offer = DeltaOffer { train_ms: 3_000_000, ..world.offer_for(&lease) };
+    assert!(matches!(world.offer(owl, offer), Body::Done(done) if done.merged));
+}
+
+/// Whoever takes leases and delivers nothing does not drive the schedule of those who train.
+#[test]
+fn a_device_that_delivers_nothing_does_not_count_for_the_runs_speed() {
+    let mut world = default_run();
+    let (thief, owl) = (world.volunteer(1), world.volunteer(2));
+    for device in [thief, owl] {
+        let lease = world.lease(device);
+        let tokens_per_s = if device == thief { 20_000.0 } else { 2000.0 };
+        assert!(world.train(device, &lease, tokens_per_s).merged);
+    }
+    let told = |world: &mut World| {
+        let _ = world.lease(thief);
+        let lease = world.lease(owl);
+        world.give_back(owl, &lease);
+        lease.progress_tokens_per_step
+    };
+    let at_first = told(&mut world);
+    for _ in 0..5 {
+        let lease = world.lease(thief);
+        world.give_back(thief, &lease);
+    }
+    let at_last = told(&mut world);
+    assert!(at_last < at_first / 4, "{at_first} and {at_last} tokens a step");
 }
 
 #[test]

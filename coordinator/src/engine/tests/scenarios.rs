@@ -276,7 +276,9 @@ fn hostile_offers_change_nothing_but_their_own_lease() {
 fn what_the_screen_refuses_is_answered_with_the_reason() {
     let mut world = world();
     let owl = world.volunteer(1);
-    for measured in [Err("it ends too soon".into()), Ok(Measured { norm: f64::NAN }), Ok(Measured { norm: 1e30 })] {
+    for measured in
+        [Err("it ends too soon".into()), Ok(Measured { norm: f64::NAN, largest: 0.0 }), Ok(Measured { norm: 1e30, largest: 0.0 })]
+    {
         let lease = world.lease(owl);
         world.measured = Some(measured);
         let done = world.train(owl, &lease, 80.0);

@@ -21,8 +21,8 @@ use nightjar_shared::{
     shard::{Manifest, ShardInfo},
     time::{Mono, Wall},
     wire::{
-        Blob, DeltaOffer, Done, Hello, Invite, Lease, LeaseKind, LeaseRequest, Refusal, RefusalCode, Role,
-        coordinator_message::Body, device_message as ask,
+        Blob, DeltaOffer, Done, Hello, Invite, Lease, LeaseKind, LeaseRenew, LeaseRequest, LeaseReturn, Refusal, RefusalCode,
+        Role, coordinator_message::Body, device_message as ask,
     },
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -34,6 +34,8 @@ pub struct World {
     pub engine: Engine,
     pub generation: Generation,
     pub now: Mono,
+    /// By how much the calendar is ahead of the clock: a suspended machine's clock stands still.
+    pub calendar_ahead_s: u64,
     /// What every lease costs a device besides training, in seconds.
     pub overhead_s: f64,
     /// When leases were granted, and their steps.
@@ -135,6 +137,7 @@ impl World {
             engine,
             generation,
             now: Mono::default(),
+            calendar_ahead_s: 0,
             overhead_s: 0.0,
             granted: BTreeMap::new(),
             measured: None,
@@ -170,7 +173,8 @@ impl World {
 
     pub fn handle(&mut self, event: Event) {
         if self.actions_left > 0 {
-            let actions = self.engine.handle(event, self.now, Wall { unix_ms: 1_000_000 + self.now.ms });
+            let actions =
+                self.engine.handle(event, self.now, Wall { unix_ms: 1_000_000 + self.now.ms + 1000 * self.calendar_ahead_s });
             self.perform(actions);
         }
     }
@@ -216,7 +220,7 @@ impl World {
 
     fn measure(&self, offer: &DeltaOffer) -> Result<Measured, String> {
         match &self.weights {
-            None => self.measured.clone().unwrap_or_else(|| Ok(Measured { norm: self.honest_norm(offer.steps) })),
+            None => self.measured.clone().unwrap_or_else(|| Ok(Measured { norm: self.honest_norm(offer.steps), largest: 0.0 })),
             Some((_, blobs)) => match blobs.measure(&self.spec, offer).unwrap() {
                 Measure::Done(measured) => measured,
                 Measure::Missing { .. } => panic!("the delta is to be stored before it is offered"),
@@ -303,6 +307,16 @@ impl World {
             }
             other => panic!("expected a lease, got {other:?}"),
         }
+    }
+
+    pub fn renew(&mut self, device: DeviceId, lease: &Lease) {
+        let renew = LeaseRenew { lease_id: lease.id, generation: lease.generation, steps_done: 0 };
+        assert!(matches!(self.ask(device, ask::Body::LeaseRenew(renew)), Body::Done(_)));
+    }
+
+    pub fn give_back(&mut self, device: DeviceId, lease: &Lease) {
+        let back = LeaseReturn { lease_id: lease.id, generation: lease.generation, why: String::new() };
+        assert!(matches!(self.ask(device, ask::Body::LeaseReturn(back)), Body::Done(_)));
     }
 
     /// As an honest device does: after a fortieth of a second a step at least.

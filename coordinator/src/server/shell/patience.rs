@@ -5,7 +5,7 @@ use super::{Shell, ShellError};
 use crate::{
     engine::record::Record,
     server::{
-        desk::{self, Question},
+        desk::{self, Desk, Question},
         room::RoomNow,
         trouble::Who,
     },
@@ -44,7 +44,7 @@ impl Shell {
                 continue;
             }
             self.parts.desk.stall(true);
-            self.troubles.set(Who::Ledger, Some(waits_for(&error)));
+            self.parts.troubles.set(Who::Ledger, Some(waits_for(&error)));
             self.tell_troubles();
             let until = Instant::now() + wait;
             loop {
@@ -56,8 +56,8 @@ impl Shell {
             }
             wait = (wait * 2).min(longest);
         }
-        if self.troubles.of(Who::Ledger).is_some() {
-            self.troubles.set(Who::Ledger, None);
+        if self.parts.troubles.of(Who::Ledger).is_some() {
+            self.parts.troubles.set(Who::Ledger, None);
             self.parts.desk.stall(false);
             self.tell_troubles();
         }
@@ -73,14 +73,18 @@ impl Shell {
             Question::Glance(answer) => drop(answer.send(self.glance())),
             // It ends by its deadline.
             Question::GiveUp { .. } => {}
-            Question::BlobLost(hash) => {
-                let desk = self.parts.desk.clone();
-                tokio::spawn(async move {
-                    sleep(FILES_RETRY).await;
-                    desk.blob_is_lost(hash).await;
-                });
-            }
+            Question::BlobLost(hash) => self.later(move |desk| async move { desk.blob_is_lost(hash).await }),
+            Question::BlobFound(hash) => self.later(move |desk| async move { desk.blob_is_found(hash).await }),
         }
+    }
+
+    /// Asks again when the loop may have a moment.
+    fn later<A: Future<Output = ()> + Send>(&self, ask: impl FnOnce(Desk) -> A + Send + 'static) {
+        let desk = self.parts.desk.clone();
+        tokio::spawn(async move {
+            sleep(FILES_RETRY).await;
+            ask(desk).await;
+        });
     }
 
     /// Why a request cannot be carried out at the moment, whatever the engine would say.
@@ -94,11 +98,13 @@ impl Shell {
         if !asks_for_work {
             return None;
         }
-        if self.troubles.of(Who::Press).is_some() {
+        if self.parts.troubles.of(Who::Press).is_some() {
             let sentence = "The coordinator cannot read or write its files at the moment.";
             return Some(Refusal::retry(RefusalCode::Busy, sentence, FILES_RETRY));
         }
-        None
+        let wait = self.leases.wait(&device, 1.0, Instant::now().into_std())?;
+        let sentence = "This device has had many leases in a short time.";
+        Some(Refusal::retry(RefusalCode::NoWork, sentence, wait + Duration::from_secs(1)))
     }
 
     /// How the disk stands: as it was a moment ago, at most.
@@ -119,7 +125,7 @@ impl Shell {
     pub(super) fn trouble(&self) -> Option<String> {
         let full = "the disk is full: no new work is given out until there is room".to_owned();
         let full = self.parts.room.is_full().then_some(full);
-        let all = full.into_iter().chain(self.troubles.all());
+        let all = full.into_iter().chain(self.parts.troubles.all());
         Some(all.collect::<Vec<_>>().join("; ")).filter(|all| !all.is_empty())
     }
 

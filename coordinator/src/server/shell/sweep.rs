@@ -1,17 +1,17 @@
 //! Files of uploads that nobody wants any more, removed beside the event loop.
 
 use super::Shell;
-use crate::server::{transfer::blocking, uploads::Rubbish};
+use crate::server::{
+    transfer::{blocking, clear},
+    uploads::Rubbish,
+};
 
 impl Shell {
     /// Removes what no lease wants any more.
     pub(super) fn clear_away(&self, rubbish: Rubbish) {
-        let (blobs, files) = (self.parts.blobs.clone(), self.parts.files.clone());
+        let (blobs, files, uploads) = (self.parts.blobs.clone(), self.parts.files.clone(), self.parts.uploads.clone());
         tokio::spawn(async move {
-            let removed = blocking(&files, move || match rubbish {
-                Rubbish { hash, is_stored: true } => blobs.remove(hash),
-                Rubbish { hash, is_stored: false } => blobs.discard(hash),
-            });
+            let removed = blocking(&files, move || clear(&uploads, &blobs, rubbish));
             if let Ok(Err(error)) = removed.await {
                 tracing::warn!(%error, "what a lease left behind could not be removed");
             }
