@@ -362,7 +362,7 @@ impl Server {
             // What a start does for lost deltas is what is right here too.
             (setup.say)(&format!("lost      {error}; the run is taken up without it"));
             server = tokio::select! {
-                opened = Server::open(setup.clone()) => opened.map_err(|e| ShellError::Again(Box::new(e)))?,
+                opened = open_again(&setup) => opened.map_err(|e| ShellError::Again(Box::new(e)))?,
                 () = &mut stop => return Ok(()),
             };
             server.http_names = http_names.clone();
@@ -385,6 +385,21 @@ impl Server {
         // Whoever does not hear of it finds out by silence.
         let _ = tokio::time::timeout(GOODBYE_MAX, endpoint.wait_idle()).await;
         ended
+    }
+}
+
+/// Opens a run that was served until now. Connections that end keep its addresses for a moment.
+async fn open_again(setup: &Setup) -> Result<Server, ServeError> {
+    let begun = Instant::now();
+    loop {
+        match Server::open(setup.clone()).await {
+            Err(ServeError::Endpoint(EndpointError::InUse { .. }) | ServeError::Http(HttpError::InUse(_)))
+                if begun.elapsed() < LOCKED_MAX =>
+            {
+                tokio::time::sleep(LOCKED_AGAIN).await;
+            }
+            opened => return opened,
+        }
     }
 }
 

@@ -102,6 +102,7 @@ async fn a_ledger_that_another_program_has_locked_is_waited_for() {
     let (device, other) = (Device::new(&bed), Device::new(&bed));
     let mut link = device.join(server.address, bed.invite(Role::Volunteer)).await;
     let mut second = other.join(server.address, bed.invite(Role::Volunteer)).await;
+    server.until(|status| !status["version"].is_null()).await;
     let ledger = SqliteConnectOptions::new().filename(bed.state().join("ledger.sqlite"));
     let mut locker = ledger.connect().await.unwrap();
     sqlx::query("BEGIN IMMEDIATE").execute(&mut locker).await.unwrap();
