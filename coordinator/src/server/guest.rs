@@ -86,6 +86,13 @@ impl InFlight {
             Way::Down => &mut self.down,
         }
     }
+
+    /// Bytes that one more blob may have in flight, of which so many are to travel.
+    fn window(&mut self, way: Way, bytes: u64) -> u32 {
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX).min(TRANSFER_WINDOW_BYTES);
+        let left = TRANSFERS_PER_CONNECTION_BYTES.saturating_sub(*self.of(way));
+        wanted.min(left.max(CHUNK_BYTES as u32))
+    }
 }
 
 /// See the module.
@@ -151,9 +158,7 @@ impl Guest {
 
     /// Room for a blob of which so many bytes are to travel, for as long as what is given back lives.
     pub async fn pass(self: &Arc<Self>, way: Way, bytes: u64, budget: &Budget) -> Result<Pass, Refusal> {
-        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX).min(TRANSFER_WINDOW_BYTES);
-        let left = TRANSFERS_PER_CONNECTION_BYTES.saturating_sub(*self.lock().of(way));
-        let window = wanted.min(left.max(CHUNK_BYTES as u32));
+        let window = self.lock().window(way, bytes);
         // A chunk is in this process's hands besides what is in QUIC's.
         let paid = budget.take(window + CHUNK_BYTES as u32).await.ok_or_else(|| {
             let sentence = "The coordinator is sending and receiving as much as it can at the moment.";
@@ -180,5 +185,45 @@ impl Drop for Pass {
         let mut in_flight = self.guest.lock();
         *in_flight.of(self.way) -= self.window;
         self.guest.set_windows(&in_flight);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of it without waiting for anything.
+    async fn at_once<T>(work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = std::future::ready(()) => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn all_that_travels_is_paid_for_from_one_budget() {
+        let budget = Budget::of(16 << 10);
+        let message = budget.for_message(12 << 10).await.unwrap();
+        assert!(message.is_some());
+        assert!(at_once(budget.take(6 << 10)).await.is_none(), "it waits until there is room");
+        assert!(at_once(budget.take(4 << 10)).await.flatten().is_some());
+        let small = at_once(budget.for_message(SMALL_MESSAGE_BYTES)).await.expect("it waits for nothing").unwrap();
+        assert!(small.is_none(), "it is paid for with the connection");
+        drop(message);
+        assert!(at_once(budget.take(16 << 10)).await.flatten().is_some(), "what has arrived gives its room back");
+    }
+
+    #[test]
+    fn blobs_of_one_connection_share_what_it_may_have_in_flight() {
+        let mut in_flight = InFlight::default();
+        assert_eq!(in_flight.window(Way::Up, 1000), 1000, "no more than is to travel");
+        for _ in 0..STREAMS_PER_CONNECTION_MAX {
+            let window = in_flight.window(Way::Down, u64::MAX);
+            *in_flight.of(Way::Down) += window;
+        }
+        let most = TRANSFERS_PER_CONNECTION_BYTES + STREAMS_PER_CONNECTION_MAX * CHUNK_BYTES as u32;
+        assert!((TRANSFERS_PER_CONNECTION_BYTES..=most).contains(&in_flight.down), "{} bytes", in_flight.down);
+        assert_eq!(in_flight.window(Way::Up, u64::MAX), TRANSFER_WINDOW_BYTES, "the other way is free");
     }
 }

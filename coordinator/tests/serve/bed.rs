@@ -172,9 +172,14 @@ impl Serving {
 
 /// The body of a page.
 pub fn get(address: SocketAddr, path: &str) -> String {
+    get_as("localhost", address, path).split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+/// What comes for a page under this name of its server, head and body.
+pub fn get_as(host: &str, address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    answer
 }
