@@ -93,6 +93,13 @@ impl InFlight {
         let left = TRANSFERS_PER_CONNECTION_BYTES.saturating_sub(*self.of(way));
         wanted.min(left.max(CHUNK_BYTES as u32))
     }
+
+    /// A blob begins that has paid for so many bytes. While it waited for room, others of its connection may have begun.
+    fn begin(&mut self, way: Way, bytes: u64, paid: u32) -> u32 {
+        let window = paid.min(self.window(way, bytes));
+        *self.of(way) += window;
+        window
+    }
 }
 
 /// See the module.
@@ -158,14 +165,14 @@ impl Guest {
 
     /// Room for a blob of which so many bytes are to travel, for as long as what is given back lives.
     pub async fn pass(self: &Arc<Self>, way: Way, bytes: u64, budget: &Budget) -> Result<Pass, Refusal> {
-        let window = self.lock().window(way, bytes);
+        let asked = self.lock().window(way, bytes);
         // A chunk is in this process's hands besides what is in QUIC's.
-        let paid = budget.take(window + CHUNK_BYTES as u32).await.ok_or_else(|| {
+        let paid = budget.take(asked + CHUNK_BYTES as u32).await.ok_or_else(|| {
             let sentence = "The coordinator is sending and receiving as much as it can at the moment.";
             Refusal::retry(RefusalCode::Busy, sentence, Duration::from_secs(ROOM_S_MAX))
         })?;
         let mut in_flight = self.lock();
-        *in_flight.of(way) += window;
+        let window = in_flight.begin(way, bytes, asked);
         self.set_windows(&in_flight);
         drop(in_flight);
         Ok(Pass { guest: self.clone(), way, window, _paid: paid })
@@ -218,12 +225,19 @@ mod tests {
     fn blobs_of_one_connection_share_what_it_may_have_in_flight() {
         let mut in_flight = InFlight::default();
         assert_eq!(in_flight.window(Way::Up, 1000), 1000, "no more than is to travel");
-        for _ in 0..STREAMS_PER_CONNECTION_MAX {
-            let window = in_flight.window(Way::Down, u64::MAX);
-            *in_flight.of(Way::Down) += window;
+        // All of them ask, and wait for room, before the first begins.
+        let all = (0..STREAMS_PER_CONNECTION_MAX).map(|_| in_flight.window(Way::Down, u64::MAX)).collect::<Vec<_>>();
+        for asked in all {
+            in_flight.begin(Way::Down, u64::MAX, asked);
         }
         let most = TRANSFERS_PER_CONNECTION_BYTES + STREAMS_PER_CONNECTION_MAX * CHUNK_BYTES as u32;
         assert!((TRANSFERS_PER_CONNECTION_BYTES..=most).contains(&in_flight.down), "{} bytes", in_flight.down);
-        assert_eq!(in_flight.window(Way::Up, u64::MAX), TRANSFER_WINDOW_BYTES, "the other way is free");
+        let asked = in_flight.window(Way::Up, u64::MAX);
+        assert_eq!(in_flight.begin(Way::Up, u64::MAX, asked), TRANSFER_WINDOW_BYTES, "the other way is free");
+        for _ in 0..STREAMS_PER_CONNECTION_MAX {
+            let asked = in_flight.window(Way::Up, u64::MAX);
+            in_flight.begin(Way::Up, u64::MAX, asked);
+        }
+        assert!(in_flight.up <= most, "{} bytes, one after the other", in_flight.up);
     }
 }
