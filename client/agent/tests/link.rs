@@ -149,6 +149,17 @@ async fn a_dead_first_address_does_not_stand_for_the_coordinator() {
     assert!(why.contains(&format!("blocks UDP (port {port})")), "{why}");
 }
 
+/// A network that drops UDP looks just like a coordinator that is away.
+#[tokio::test]
+async fn where_nobody_answers_the_network_may_be_why() {
+    let [key, device] = [(); 2].map(|()| Identity::generate().unwrap());
+    let deaf = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let hole = deaf.local_addr().unwrap();
+    let failure = dialer(&device, &[hole.to_string()], &[&key]).connect().await.err().expect("nobody is there");
+    assert!(matches!(&failure, LinkError::Silent(address) if *address == hole.to_string()), "{failure:?}");
+    assert!(failure.to_string().contains(&format!("blocks UDP (port {})", hole.port())), "{failure}");
+}
+
 #[tokio::test]
 async fn addresses_are_tried_in_order() {
     let [key, impostor, device] = [(); 3].map(|()| Identity::generate().unwrap());
@@ -218,7 +229,7 @@ async fn nothing_is_sent_that_is_not_the_delta_it_is_said_to_be() {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     use std::{fs, os::unix::fs::symlink, path::Path};
     type Trap = fn(&Path, &mut Outgoing, &[u8]);
-    let traps: [(&str, Trap); 11] = [
+    let traps: [(&str, Trap); 12] = [
         ("an absolute path", |home, out, _| out.file = home.join("../owner").display().to_string()),
         ("a way out", |_, out, _| out.file = "work/../../owner".into()),
         ("a link", |home, out, _| symlink(home.join("../owner"), home.join(&out.file)).unwrap()),
@@ -242,6 +253,13 @@ async fn nothing_is_sent_that_is_not_the_delta_it_is_said_to_be() {
             let mut bytes = bytes.to_vec();
             *bytes.last_mut().unwrap() ^= 1;
             fs::write(home.join(&out.file), bytes).unwrap();
+        }),
+        ("a delta that goes on where it should end", |home, out, bytes| {
+            let bytes_max = *delta::bytes_allowed(&out.model, &out.delta).end() as usize;
+            let mut longer = bytes.to_vec();
+            longer.resize(bytes_max + 1, 0);
+            fs::write(home.join(&out.file), &longer).unwrap();
+            out.blob = blob_of(&longer);
         }),
         ("no delta, under its right hash", |home, out, bytes| {
             let secret = noise(bytes.len());

@@ -169,6 +169,10 @@ fn siblings_are_nobodys_business() {
         fs::create_dir(place.path().join(sibling)).unwrap();
         fs::write(place.path().join(sibling).join("thesis.tex"), "dear").unwrap();
     }
+    // It looks as if an export had left it, and bears no mark.
+    let unmarked = place.path().join(".model.nightjar-fedcba9876543210/new");
+    fs::create_dir_all(&unmarked).unwrap();
+    fs::write(unmarked.join("model.safetensors"), "dear").unwrap();
     let before = contents(place.path());
     exported(&target);
     exported(&target);
@@ -242,7 +246,7 @@ fn a_link_stays_a_link() {
 fn a_folder_that_one_stands_in_is_not_replaced() {
     let place = tempfile::tempdir().unwrap();
     for here in [".", "..", "/"] {
-        refused(&place, Path::new(here), &["name another"]);
+        refused(&place, Path::new(here), &["the folder that you are in"]);
     }
     let deep = place.path().join("a/b/model");
     exported(&deep.join(""));

@@ -4,7 +4,7 @@
 use super::{
     catalog::Catalog,
     desk::Desk,
-    gate::{Gate, Knock, Ticket},
+    gate::{Gate, Knock, Place, Ticket},
     guest::{Budget, Guest},
     members::Members,
     rates::Rates,
@@ -21,7 +21,7 @@ use nightjar_shared::{
         CoordinatorMessage, DeviceMessage, Refusal, RefusalAction, RefusalCode, StreamOpen,
         close::CloseCode,
         coordinator_message as answer, device_message as ask,
-        limits::{CONNECTIONS_MAX, HELLO_BYTES_MAX, HELLO_S_MAX, STRANGERS_MAX},
+        limits::{CONNECTIONS_MAX, DEVICES_PER_ADDRESS_MAX, HELLO_BYTES_MAX, HELLO_S_MAX, STRANGERS_MAX},
         request,
         stream_open::Kind,
     },
@@ -76,11 +76,11 @@ pub struct Porch {
 /// The devices that are connected now, each once.
 #[derive(Default)]
 pub struct Present {
-    connections: Mutex<HashMap<DeviceId, Connection>>,
+    connections: Mutex<HashMap<DeviceId, (Connection, Place)>>,
 }
 
 impl Present {
-    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, Connection>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, (Connection, Place)>> {
         // A map of handles is whole after any panic.
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,21 +91,23 @@ impl Present {
     }
 
     /// A device has one connection: the newest. What lingers of an older one, after a change of networks, say, is closed.
-    fn enter(&self, device: DeviceId, connection: &Connection) {
-        if let Some(older) = self.lock().insert(device, connection.clone()) {
+    fn enter(&self, device: DeviceId, place: Place, connection: &Connection) {
+        if let Some((older, _)) = self.lock().insert(device, (connection.clone(), place)) {
             close(&older, CloseCode::Replaced, "the device has connected again");
         }
     }
 
-    /// Whether there is a place for one more.
-    fn has_room_for(&self, device: DeviceId) -> bool {
+    /// Whether there is a place for one more, and for one more from there.
+    fn has_room_for(&self, device: DeviceId, place: Place) -> bool {
         let connections = self.lock();
-        connections.len() < CONNECTIONS_MAX - STRANGERS_MAX || connections.contains_key(&device)
+        let here = connections.values().filter(|(_, from)| *from == place).count();
+        let is_crowded = here >= DEVICES_PER_ADDRESS_MAX && !place.is_this_machine();
+        (connections.len() < CONNECTIONS_MAX - STRANGERS_MAX && !is_crowded) || connections.contains_key(&device)
     }
 
     fn leave(&self, device: DeviceId, connection: &Connection) {
         let mut connections = self.lock();
-        if connections.get(&device).is_some_and(|c| c.stable_id() == connection.stable_id()) {
+        if connections.get(&device).is_some_and(|(c, _)| c.stable_id() == connection.stable_id()) {
             connections.remove(&device);
         }
     }
@@ -244,13 +246,13 @@ async fn answer_to(guest: &Guest, body: ask::Body, porch: &Porch) -> Result<answ
         return Ok(answer::Body::Refusal(refusal));
     }
     let (is_hello, is_leave) = (matches!(body, ask::Body::Hello(_)), matches!(body, ask::Body::Leave(_)));
-    if is_hello && !porch.present.has_room_for(guest.device) {
+    if is_hello && !porch.present.has_room_for(guest.device, guest.place) {
         let sentence = "The coordinator has as many devices as it can serve at once.";
         return Ok(answer::Body::Refusal(Refusal::retry(RefusalCode::Busy, sentence, Duration::from_secs(60))));
     }
     let answer = engine_answers(guest, body, porch).await?;
     if is_hello && matches!(answer, answer::Body::Welcome(_)) && !guest.is_greeted() {
-        porch.present.enter(guest.device, guest.connection());
+        porch.present.enter(guest.device, guest.place, guest.connection());
         guest.greet(true);
     }
     if is_leave && matches!(answer, answer::Body::Done(_)) {

@@ -30,7 +30,8 @@ impl Place {
         }
     }
 
-    fn is_this_machine(self) -> bool {
+    /// Whoever is on this machine needs no help to hinder it; and its own tests come by the thousand.
+    pub fn is_this_machine(self) -> bool {
         self.0.is_loopback()
     }
 }
@@ -109,7 +110,6 @@ impl Gate {
         let mut strangers = self.lock();
         let (here, bounds) = (strangers.by_place.get(&place).map_or(0, BTreeSet::len), strangers.bounds);
         let is_crowded = strangers.all.len() >= bounds.strangers / 2 || here >= bounds.of_place / 2;
-        // Whoever knocks on this machine needs no help to hinder it; and its own tests come by the thousand.
         let has_rate = !place.is_this_machine();
         if !is_proven && (is_crowded || (has_rate && strangers.rates.is_low(&place, now))) {
             return Knock::Prove;

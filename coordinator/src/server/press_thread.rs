@@ -112,3 +112,67 @@ pub async fn join(thread: JoinHandle<()>) {
     // A panic has been printed by the thread itself.
     let _ = tokio::task::spawn_blocking(move || thread.join()).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::merge::Merger,
+        server::room::{Bytes, FolderSpace, Space},
+        store::Blobs,
+    };
+    use nightjar_shared::{disk::FolderDisk, model_spec::ModelSpec, run_spec::RunSpec};
+    use std::{
+        fs, io,
+        sync::atomic::{AtomicU64, Ordering},
+    };
+
+    /// A disk with as many free bytes as the test says.
+    struct Told(Arc<AtomicU64>);
+
+    impl Space for Told {
+        fn bytes(&self) -> io::Result<Bytes> {
+            Ok(Bytes { free: self.0.load(Ordering::Relaxed), total: 1 << 30 })
+        }
+    }
+
+    /// A press is to make version 0, and something is in its way: it waits, says so, and makes it once the way is free.
+    fn waits_and_goes_on(disk: Arc<FolderDisk>, space: Box<dyn Space>, clear_the_way: impl FnOnce()) {
+        let mut spec: RunSpec = serde_json::from_str(r#"{"name": "x", "token_budget": 1000}"#).unwrap();
+        spec.model = ModelSpec { hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, ..ModelSpec::tiny() };
+        let press = Press::new(Merger::start(spec.clone(), &spec.model.draw_all(1)), Blobs::new(disk.clone()));
+        let (troubles, room) = (Arc::new(Troubles::default()), Arc::new(Room::open(disk, space, &spec)));
+        let (thread, orders, mut published) = start(press, troubles.clone(), room);
+        orders.blocking_send(Order::Publish { version: Version(0), keyframe: true }).unwrap();
+        while troubles.of(Who::Press).is_none() && published.is_empty() && !published.is_closed() {
+            std::thread::sleep(LOOK);
+        }
+        assert!(published.is_empty(), "it gave up: {:?}", published.try_recv());
+        clear_the_way();
+        assert_eq!(published.blocking_recv().unwrap().unwrap().version, Version(0));
+        assert_eq!(troubles.of(Who::Press), None);
+        drop(orders);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn blobs_that_cannot_be_written_for_a_moment_end_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = Arc::new(FolderDisk::open(root.path()).unwrap());
+        let in_the_way = root.path().join("blobs");
+        fs::write(&in_the_way, b"no folder").unwrap();
+        waits_and_goes_on(disk.clone(), Box::new(FolderSpace(disk)), || fs::remove_file(in_the_way).unwrap());
+    }
+
+    #[test]
+    fn a_version_that_would_not_fit_is_begun_once_there_is_room() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = Arc::new(FolderDisk::open(root.path()).unwrap());
+        let free = Arc::new(AtomicU64::new(1000));
+        waits_and_goes_on(disk, Box::new(Told(free.clone())), || {
+            let stored = fs::read_dir(root.path().join("blobs")).map_or(0, |entries| entries.count());
+            assert_eq!(stored, 0, "its first part would take the room that deltas need");
+            free.store(1 << 30, Ordering::Relaxed);
+        });
+    }
+}

@@ -287,3 +287,31 @@ fn full() -> Refusal {
     let sentence = "The coordinator's disk is full. What this device has trained is kept here until there is room.";
     Refusal::retry(RefusalCode::Busy, sentence, FULL_RETRY)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// However many devices want something: each read or write takes a thread.
+    #[tokio::test]
+    async fn few_threads_read_or_write_at_once() {
+        let (files, busy, most) = (Arc::new(Semaphore::new(2)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut streams = tokio::task::JoinSet::new();
+        for _ in 0..16 {
+            let (files, busy, most) = (files.clone(), busy.clone(), most.clone());
+            streams.spawn(async move {
+                let slow_disk = move || {
+                    most.fetch_max(busy.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_millis(10));
+                    busy.fetch_sub(1, Ordering::Relaxed);
+                };
+                blocking(&files, slow_disk).await.unwrap();
+            });
+        }
+        while let Some(done) = streams.join_next().await {
+            done.unwrap();
+        }
+        assert!(most.load(Ordering::Relaxed) <= 2);
+    }
+}

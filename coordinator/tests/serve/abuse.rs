@@ -1,7 +1,7 @@
 //! What hostile or broken devices send: each is refused or cut off, and the others never notice.
 
 use crate::{
-    bed::Bed,
+    bed::{Bed, get_as},
     device::{Device, Link, closed, message, open, trained},
 };
 use nightjar_shared::{
@@ -140,6 +140,23 @@ async fn only_blobs_of_the_run_are_sent() {
         let head: BlobHead = message(&mut receive).await;
         assert_eq!(head.refusal.unwrap().code(), code);
         assert!(receive.read_to_end(10).await.unwrap().is_empty());
+    }
+    server.stop().await;
+}
+
+/// A page elsewhere can have its own name lead here, and would then read what this one tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_answers_to_no_name_of_somebody_elses() {
+    let bed = Bed::new();
+    let server = bed.serve().await;
+    let http = server.http;
+    let answers = tokio::task::spawn_blocking(move || {
+        let paths = ["/", "/api/status"];
+        paths.map(|path| ["evil.example", "localhost"].map(|host| get_as(host, http, path).unwrap()))
+    });
+    for [evil, own] in answers.await.unwrap() {
+        assert!(evil.starts_with("HTTP/1.1 421") && !evil.contains(&bed.spec.name), "{evil}");
+        assert!(own.starts_with("HTTP/1.1 200"), "{own}");
     }
     server.stop().await;
 }

@@ -7,11 +7,11 @@ use crate::{
 use nightjar_shared::{
     invite,
     run_spec::RunSpec,
-    wire::{LeaseRequest, Role, coordinator_message as answer, device_message as ask},
+    wire::{LeaseRequest, RefusalCode, Role, coordinator_message as answer, device_message as ask},
 };
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, UdpSocket},
     process::{Child, ChildStdout, Command, Output, Stdio},
 };
@@ -40,7 +40,7 @@ struct Process {
     child: Child,
     address: SocketAddr,
     /// Kept open, as a terminal would be.
-    _lines: Option<BufReader<ChildStdout>>,
+    lines: Option<BufReader<ChildStdout>>,
 }
 
 impl Process {
@@ -50,14 +50,14 @@ impl Process {
     }
 
     fn of(child: Child) -> Self {
-        let mut process = Process { child, address: ([0; 4], 0).into(), _lines: None };
+        let mut process = Process { child, address: ([0; 4], 0).into(), lines: None };
         let mut lines = BufReader::new(process.child.stdout.take().unwrap());
         loop {
             let mut line = String::new();
             assert_ne!(lines.read_line(&mut line).unwrap(), 0, "it ended before it was ready");
             if let Some(address) = line.strip_prefix("ready: ") {
                 process.address = address.trim().parse().unwrap();
-                process._lines = Some(lines);
+                process.lines = Some(lines);
                 return process;
             }
         }
@@ -243,6 +243,32 @@ async fn a_signal_ends_it_in_order_and_devices_hear_of_it() {
 }
 
 #[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_run_is_told_to_devices_and_operator() {
+    let mut bed = Bed::new();
+    bed.spec.token_budget = 128;
+    fs::write(bed.run_file(), bed.run_toml()).unwrap();
+    let device = Device::new(&bed);
+    let mut process = Process::start(&bed);
+    let mut link = device.join(process.address, bed.invite(Role::Volunteer)).await;
+    let lease = link.lease(LeaseRequest::default()).await;
+    let (delta, offer) = trained(&bed.spec.model, &lease, 1);
+    link.upload(lease.id, &delta).await.unwrap();
+    assert!(matches!(link.ask(ask::Body::DeltaOffer(offer)).await, answer::Body::Done(done) if done.merged));
+    match link.ask(ask::Body::LeaseRequest(LeaseRequest::default())).await {
+        answer::Body::Refusal(refusal) => assert_eq!(refusal.code(), RefusalCode::RunOver, "{refusal:?}"),
+        other => panic!("{other:?}"),
+    }
+    let (mut lines, mut said) = (process.lines.take().unwrap(), String::new());
+    while !said.lines().any(|line| line.starts_with("version 1 ")) {
+        assert_ne!(lines.read_line(&mut said).unwrap(), 0, "it ended: {said}");
+    }
+    signalled(&process.child, "-TERM");
+    lines.read_to_string(&mut said).unwrap();
+    assert!(said.lines().any(|line| line.starts_with("over ") && line.contains("budget is used up")), "{said}");
+}
+
+#[cfg(unix)]
 fn signalled(child: &Child, signal: &str) {
     assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
 }
@@ -255,11 +281,13 @@ fn a_long_start_says_how_far_it_is_and_ends_when_asked_to() {
     (spec.model.hidden_size, spec.model.intermediate_size, spec.model.num_hidden_layers) = (1024, 8192, 5);
     fs::write(bed.run_file(), toml::to_string(&spec).unwrap()).unwrap();
     let child = serve_command(&bed).stdout(Stdio::piped()).spawn().unwrap();
-    let mut process = Process { child, address: ([0; 4], 0).into(), _lines: None };
-    let lines = BufReader::new(process.child.stdout.take().unwrap()).lines();
-    let said = lines.map_while(Result::ok).find(|line| line.starts_with("starting ") || line.starts_with("ready:")).unwrap();
+    let mut process = Process { child, address: ([0; 4], 0).into(), lines: None };
+    let mut lines = BufReader::new(process.child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let said = lines.find(|line| line.starts_with("starting ") || line.starts_with("ready:")).unwrap();
     assert!(said.contains("first weights") && said.contains('%'), "{said}");
     signalled(&process.child, "-INT");
+    let rest: Vec<String> = lines.collect();
+    assert!(rest.iter().any(|line| line.starts_with("stopped before it was ready")), "{rest:?}");
     assert!(process.child.wait().unwrap().success());
 }
 

@@ -15,7 +15,7 @@ use nightjar_shared::{
     },
 };
 use prost::Message;
-use quinn::{Connection, Endpoint, RecvStream, SendStream, crypto::rustls::QuicClientConfig};
+use quinn::{Connection, Endpoint, RecvStream, SendStream, TransportConfig, crypto::rustls::QuicClientConfig};
 use ring::{rand::SystemRandom, signature::Ed25519KeyPair, signature::KeyPair};
 use rustls::{
     DigitallySignedStruct, Error, SignatureScheme,
@@ -33,6 +33,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 pub struct Device {
     pkcs8: Vec<u8>,
     pinned: Vec<u8>,
+    transport: Arc<TransportConfig>,
 }
 
 /// A device's connection, with its control stream.
@@ -52,7 +53,14 @@ impl Device {
 
     pub fn pinning(key: [u8; 32]) -> Self {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap().as_ref().to_vec();
-        Device { pkcs8, pinned: spki_of_ed25519(&key) }
+        Device { pkcs8, pinned: spki_of_ed25519(&key), transport: Arc::default() }
+    }
+
+    /// That keeps its connection alive, whatever else it does not do.
+    pub fn dawdling(self) -> Self {
+        let mut transport = TransportConfig::default();
+        transport.keep_alive_interval(Some(Duration::from_secs(1)));
+        Device { transport: Arc::new(transport), ..self }
     }
 
     pub async fn connect(&self, to: SocketAddr) -> Result<Connection, quinn::ConnectionError> {
@@ -72,7 +80,9 @@ impl Device {
             .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(Arc::new(shown))));
         tls.alpn_protocols = vec![ALPN.to_vec()];
         let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
-        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap())));
+        let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+        config.transport_config(self.transport.clone());
+        endpoint.set_default_client_config(config);
         let connection = endpoint.connect(to, "coordinator").unwrap().await?;
         Ok((endpoint, connection))
     }

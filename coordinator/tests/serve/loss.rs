@@ -8,10 +8,11 @@ use crate::{
 use nightjar_coordinator::{
     identity::{FILE, Identity},
     server::room::{Bytes, Space},
+    store::SqliteLedger,
 };
 use nightjar_shared::{
     disk::FolderDisk,
-    ids::BlobHash,
+    ids::{BlobHash, Version},
     wire::{
         Blob, BlobGet, BlobHead, DeltaOffer, LeaseRequest, LeaseReturn, RefusalAction, RefusalCode, Role,
         coordinator_message as answer, device_message as ask, stream_open,
@@ -143,6 +144,9 @@ async fn a_lost_delta_is_told_and_the_run_goes_on() {
         // What was noted holds for the next start, too, whatever becomes of the checkpoint.
         fs::remove_dir_all(bed.state().join("checkpoints")).unwrap();
         run(&bed, 1).await;
+        let ledger = SqliteLedger::open_to_read(&bed.state().join("ledger.sqlite")).await.unwrap();
+        assert_eq!(ledger.facts().await.unwrap().restarts, [Version(3)], "merging began anew once");
+        ledger.close().await;
         let verified = of_run(&bed, &["verify"]);
         let said = String::from_utf8_lossy(&verified.stdout).into_owned();
         assert_eq!(verified.status.code(), Some(1), "{said}");

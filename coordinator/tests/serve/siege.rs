@@ -117,6 +117,23 @@ async fn requests_are_short_and_so_are_their_lists() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn before_a_hello_messages_are_shorter_still() {
+    let bed = Bed::new();
+    let server = bed.serve().await;
+    let too_long = (HELLO_BYTES_MAX as u32 + 1).to_le_bytes();
+    let first = Device::new(&bed).connect(server.address).await.unwrap();
+    let (mut send, _receive) = first.open_bi().await.unwrap();
+    send.write_all(&too_long).await.unwrap();
+    let second = Device::new(&bed).connect(server.address).await.unwrap();
+    let (mut send, _receive) = open(&second, Kind::Control(ControlOpen {})).await;
+    send.write_all(&too_long).await.unwrap();
+    for stranger in [first, second] {
+        assert_eq!(end_of(&stranger).await, Some(CloseCode::Malformed));
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_download_that_nobody_reads_ends() {
     let mut bed = Bed::new();
     // A keyframe of a few megabytes, more than a device's own window takes.
@@ -145,6 +162,24 @@ async fn a_download_that_nobody_reads_ends() {
     let _: BlobHead = message(&mut receive).await;
     let bytes = receive.read_to_end(1 << 26).await.unwrap();
     assert_eq!(BlobHash::of(&bytes), keyframe.name().unwrap());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_stalls_ends_and_goes_on_where_it_was() {
+    let bed = Bed::new();
+    let server = bed.serve().await;
+    let device = Device::new(&bed).dawdling();
+    let mut link = device.join(server.address, bed.invite(Role::Volunteer)).await;
+    let lease = link.lease(LeaseRequest::default()).await;
+    let (delta, offer) = trained(&bed.spec.model, &lease, 1);
+    let (mut send, _receive, start) = link.put(lease.id, offer.delta.clone().unwrap()).await;
+    assert_eq!(start, Ok(0));
+    send.write_all(&delta[..100]).await.unwrap();
+    assert_eq!(end_of(&link.connection).await, Some(CloseCode::Slow));
+    let link = device.join(server.address, vec![]).await;
+    let (_send, _receive, start) = link.put(lease.id, offer.delta.unwrap()).await;
+    assert_eq!(start, Ok(100));
     server.stop().await;
 }
 

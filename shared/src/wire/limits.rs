@@ -48,6 +48,10 @@ pub const PIECE_S_MAX: u64 = 30;
 pub const FILES_AT_ONCE_MAX: usize = 8;
 /// Codecs, or kinds of leases, that a hello names.
 pub const CAPABILITIES_MAX: usize = 64;
+/// Devices of one address (IPv6: of one /64) that are connected at once: a large school's, and not all places.
+pub const DEVICES_PER_ADDRESS_MAX: usize = 2048;
+/// The part of all room for what travels that one address takes at most: slow readers hold it for long.
+pub const BUFFER_SHARE_OF_ADDRESS: usize = 4;
 /// Leases of one device: so many at once.
 pub const LEASES_BURST: u32 = 240;
 /// Leases of one device in the usual wall time of one, in the long run: each is written down for ever, whatever comes of it.

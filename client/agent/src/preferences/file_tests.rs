@@ -234,6 +234,12 @@ fn a_byte_order_mark_is_no_part_of_the_first_key() {
     assert_eq!(place.load().unwrap().preferences().idle_minutes, Some(7));
     file.replace("\u{feff}version = 2\nidle_minutes = 9\n").unwrap();
     assert_eq!(place.load().unwrap().preferences().idle_minutes, Some(9));
+    assert!(place.text().starts_with("version"), "it is not written again");
+    // Where the first key is the one that is set.
+    place.write("\u{feff}idle_minutes = 5\r\nversion = 2\r\n");
+    place.load().unwrap().set("idle_minutes", "8").unwrap();
+    assert_eq!(place.load().unwrap().preferences().idle_minutes, Some(8));
+    assert_eq!(place.text().matches("idle_minutes").count(), 1, "{}", place.text());
     // A mistake is told with the line that it stands in.
     place.write("\u{feff}version = 2\nidle_minutes = soon\n");
     assert!(place.load().unwrap().error().is_some_and(|mistake| mistake.to_string().contains("line 2")));

@@ -44,6 +44,12 @@ impl<T: Fact> Sourced<T> {
         Sourced { sources: names.iter().map(|name| (*name, Answer::Asked)).collect() }
     }
 
+    /// A fact of which this source says this.
+    #[cfg(test)]
+    pub fn said(name: &'static str, reading: Reading<T>) -> Self {
+        Sourced { sources: vec![(name, Answer::Says(reading, None))] }
+    }
+
     /// Whether nobody is asked for it.
     pub fn is_empty(&self) -> bool {
         self.sources.is_empty()

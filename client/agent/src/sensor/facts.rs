@@ -238,3 +238,43 @@ fn span(time: Duration) -> String {
 fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Mono = Mono { ms: 10_000_000 };
+
+    fn ago(seconds: u64) -> Reading<Input> {
+        Reading::Known(Input::At(NOW - Duration::from_secs(seconds)))
+    }
+
+    /// How long nobody did anything, as the best source and the others tell together, and who says so.
+    fn idle(best: Reading<Input>, others: Sourced<Input>) -> (Reading<Duration>, Option<&'static str>) {
+        let facts = Facts { idle: Sourced::said("X11", best), others, ..Facts::new() };
+        (facts.observation(NOW).idle, facts.input(NOW).1)
+    }
+
+    /// A second person, on another display or at a terminal, is a person too.
+    #[test]
+    fn whoever_did_something_last_counts() {
+        let beside = |reading| Sourced::said("logind", reading);
+        let seconds = |n| Reading::Known(Duration::from_secs(n));
+        assert_eq!(idle(ago(900), beside(ago(5))), (seconds(5), Some("logind")));
+        assert_eq!(idle(ago(900), beside(Reading::Known(Input::Now))), (seconds(0), Some("logind")));
+        assert_eq!(idle(Reading::Known(Input::Never), beside(ago(5))), (seconds(5), Some("logind")));
+        assert_eq!(idle(ago(5), beside(ago(900))), (seconds(5), Some("X11")));
+        assert_eq!(idle(ago(5), beside(Reading::Known(Input::Never))), (seconds(5), Some("X11")));
+    }
+
+    #[test]
+    fn of_whom_nothing_is_known_may_be_there() {
+        let unknown = || Reading::<Input>::Unknown("it does not answer".into());
+        let is_unknown = |reading: &Reading<Duration>| matches!(reading, Reading::Unknown(_));
+        assert!(is_unknown(&idle(ago(900), Sourced::said("logind", unknown())).0));
+        assert!(is_unknown(&idle(unknown(), Sourced::said("logind", ago(900))).0));
+        assert!(is_unknown(&idle(ago(900), Sourced::from(&["logind"])).0), "it is still being asked");
+        let nobody_else = idle(ago(900), Sourced::from(&[]));
+        assert_eq!(nobody_else, (Reading::Known(Duration::from_secs(900)), Some("X11")), "there is nobody to ask");
+    }
+}

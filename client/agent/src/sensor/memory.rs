@@ -129,6 +129,23 @@ mod tests {
     }
 
     #[test]
+    fn a_computers_free_memory_is_no_more_than_its_groups() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let file = root.path().join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        };
+        let mut sensor = MemorySensor::at(root.path());
+        let Reading::Known(of_computer) = sensor.read() else { panic!("this computer tells") };
+        assert!(of_computer > 700);
+        write("proc/self/cgroup", "0::/box\n");
+        write("sys/fs/cgroup/box/memory.max", "1000\n");
+        write("sys/fs/cgroup/box/memory.current", "300\n");
+        assert_eq!(sensor.read(), Reading::Known(700));
+    }
+
+    #[test]
     fn version_1_has_other_names() {
         let folder = "sys/fs/cgroup/memory/box";
         let (limit, usage) = (format!("{folder}/memory.limit_in_bytes"), format!("{folder}/memory.usage_in_bytes"));

@@ -74,6 +74,9 @@ fn the_schedule_decides_how_far_steps_lead() {
     trial.screen.judge(&trial.spec, &peak).unwrap();
     // What was told before a restart is forgotten: the largest rate until now counts.
     trial.screen.judge(&trial.spec, &Candidate { told: None, ..peak }).unwrap();
+    let forgotten = Candidate { told: None, tokens_so_far: 1000, ..peak };
+    let judged = trial.screen.judge(&trial.spec, &forgotten);
+    assert!(matches!(judged, Err(Unfit::Impossible { .. })), "the peak of the schedule is still to come");
 }
 
 #[test]
@@ -118,6 +121,19 @@ fn one_device_cannot_move_the_median() {
     assert!(trial.judge(9, 0.0011, 100).is_err(), "by now the others' word counts");
 }
 
+/// However many keys somebody has: who has merged nothing takes nobody's place.
+#[test]
+fn a_crowd_of_strangers_leaves_the_others_their_say() {
+    let mut trial = Trial::with_history();
+    for number in 0..DELTAS_KEPT as u32 {
+        trial.wall_s += 1;
+        let mut key = [9; 32];
+        key[..4].copy_from_slice(&number.to_le_bytes());
+        let delta = Candidate { device: DeviceId(key), ..trial.delta(9, 0.9, 100) };
+        assert!(matches!(trial.screen.judge(&trial.spec, &delta), Err(Unfit::Far(_))), "stranger {number}");
+    }
+}
+
 #[test]
 fn it_takes_several_devices_and_an_anchors_word_comes_first() {
     let mut trial = Trial::new(spec());
@@ -138,6 +154,10 @@ fn it_takes_several_devices_and_an_anchors_word_comes_first() {
 #[test]
 fn a_few_wild_ones_move_nothing_a_lasting_change_passes_in_the_end() {
     let mut trial = Trial::with_history();
+    // However long all was otherwise.
+    for _ in 0..40 {
+        (1..=3).for_each(|device| trial.judge(device, 0.3, 100).unwrap());
+    }
     for _ in 0..20 {
         assert!(trial.judge(3, 0.9, 64).is_err());
     }

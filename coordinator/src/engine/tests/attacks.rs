@@ -1,14 +1,14 @@
 //! One device against a run: it trains nothing, lies about all it says, and gains nothing by it.
 
-use super::world::{World, code, manifest, named, spec};
+use super::world::{World, code, device, manifest, named, spec};
 use crate::engine::{event::Measured, record::LeaseOutcome};
 use nightjar_shared::{
     delta,
     ids::DeviceId,
     run_spec::{Pacing, RunSpec},
     wire::{
-        Blob, DeltaOffer, Lease, LeaseKind, LeaseRequest, RefusalAction, RefusalCode, Role, coordinator_message::Body,
-        device_message as ask,
+        Blob, DeltaOffer, Evaluation, Lease, LeaseKind, LeaseRequest, RefusalAction, RefusalCode, Role,
+        coordinator_message::Body, device_message as ask,
     },
 };
 
@@ -56,6 +56,70 @@ fn an_instant_finisher_waits() {
     let tokens = world.engine.status().tokens;
     assert!(tokens < 1_100_000, "{tokens} tokens in half a minute");
     assert!(tokens > 256_000, "what a fast device might have done, it is believed: {tokens}");
+}
+
+/// What is trained ahead counts from the lease before it on: no time is counted for two leases.
+#[test]
+fn an_instant_finisher_that_trains_ahead_waits_for_each_lease() {
+    let mut world = default_run();
+    let thief = world.volunteer(1);
+    let mut lease = world.lease(thief);
+    for _ in 0..3 {
+        let answer = world.offer_at_once(thief, boast(&world, &lease));
+        assert_eq!(code(&answer), Some(RefusalCode::Busy), "a lease of {} steps", lease.steps);
+        let offer = boast(&world, &lease);
+        assert!(matches!(insist(&mut world, thief, &offer), Body::Done(done) if done.merged));
+        let request = LeaseRequest { ahead_of: lease.id, ..LeaseRequest::default() };
+        let Body::Lease(next) = world.ask(thief, ask::Body::LeaseRequest(request)) else { panic!("it is given work") };
+        assert_eq!(next.ahead_of, lease.id);
+        lease = next;
+    }
+}
+
+/// What a device has shown counts after a restart of the coordinator as well.
+#[test]
+fn a_restart_leaves_a_device_its_credit() {
+    let mut world = default_run();
+    let owl = world.volunteer(1);
+    for _ in 0..6 {
+        let lease = world.lease(owl);
+        assert!(world.train(owl, &lease, 250.0).merged);
+    }
+    world.restart();
+    world.join(owl, Role::Volunteer, &[LeaseKind::Train]);
+    let lease = world.lease(owl);
+    assert_eq!(lease.steps, 500);
+    world.wait(4.0);
+    let answer = world.offer_at_once(owl, boast(&world, &lease));
+    assert!(matches!(&answer, Body::Done(done) if done.merged), "a stranger would take ten seconds: {answer:?}");
+}
+
+/// Who asks for its lease again just before it delivers was no faster for that.
+#[test]
+fn a_lease_that_is_told_again_makes_its_device_no_faster() {
+    let mut world = default_run();
+    let thief = world.volunteer(1);
+    let lease = world.lease(thief);
+    world.wait(60.0);
+    assert_eq!(world.lease(thief).id, lease.id);
+    assert!(matches!(world.offer_at_once(thief, boast(&world, &lease)), Body::Done(done) if done.merged));
+    let tokens = f64::from(lease.samples) * f64::from(world.manifest.context);
+    let tokens_per_s = world.ledger.facts().devices[0].tokens_per_s;
+    assert!(tokens_per_s < tokens / 0.05, "{tokens_per_s} tokens a second, of {tokens} tokens in {} steps", lease.steps);
+}
+
+/// Offered again and again before its time, a delta takes up nobody's: it is measured once.
+#[test]
+fn a_delta_that_has_to_wait_is_not_measured_again() {
+    let mut world = default_run();
+    let thief = world.volunteer(1);
+    let lease = world.lease(thief);
+    let offer = boast(&world, &lease);
+    assert_eq!(code(&world.offer_at_once(thief, offer.clone())), Some(RefusalCode::Busy));
+    world.measured = Some(Err("It was measured again.".into()));
+    assert_eq!(code(&world.offer_at_once(thief, offer.clone())), Some(RefusalCode::Busy));
+    world.measured = None;
+    assert!(matches!(insist(&mut world, thief, &offer), Body::Done(done) if done.merged));
 }
 
 #[test]
@@ -147,6 +211,27 @@ fn what_a_restart_made_unknown_counts_as_far_as_it_can_be() {
     let answer = world.offer(owl, DeltaOffer { train_ms: 3_600_000, ..world.offer_for(&lease) });
     assert!(matches!(answer, Body::Done(done) if done.merged), "the calendar may have been set");
     assert_eq!(world.ledger.facts().deltas[0].train_ms, 70_000, "ten seconds, and a minute ahead");
+}
+
+#[test]
+fn a_measurement_that_cannot_be_is_refused() {
+    let mut world = World::new(spec(), manifest());
+    let (owl, anchor) = (world.volunteer(1), device(3));
+    world.join(anchor, Role::Anchor, &[LeaseKind::Evaluate]);
+    let lease = world.lease(owl);
+    assert!(world.train(owl, &lease, 80.0).merged);
+    let measure = |world: &mut World, nats: f64, more: u64| {
+        let lease = world.lease(anchor);
+        let tokens = u64::from(lease.samples) * 4 + more;
+        let evaluation = Evaluation { lease_id: lease.id, generation: lease.generation, nats, tokens };
+        world.ask(anchor, ask::Body::Evaluation(evaluation))
+    };
+    let nonsense = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1e-9, 1e9, f64::MAX].map(|nats| (nats, 0));
+    for (nats, more) in nonsense.into_iter().chain([(3.0, 1)]) {
+        assert_eq!(code(&measure(&mut world, nats, more)), Some(RefusalCode::BadDelta), "{nats} nats, {more} tokens more");
+    }
+    assert!(world.ledger.facts().evaluations.is_empty());
+    assert!(matches!(measure(&mut world, 3.0, 0), Body::Done(_)));
 }
 
 /// The screen that has seen nothing is the strictest.

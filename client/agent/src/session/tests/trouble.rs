@@ -30,6 +30,7 @@ fn a_delta_is_kept_and_not_offered_while_the_disk_does_not_take_the_journal() {
     assert_eq!(bench.session.status().trouble.as_deref(), Some("the disk is full"));
     // The owner is held for that, and it is tried again and again, whatever else happens.
     refuse(&mut bench, Event::Permission(Permission::Held("the disk is full".into())));
+    let mut waits = vec![];
     for _ in 0..5 {
         let before = bench.now;
         loop {
@@ -41,12 +42,15 @@ fn a_delta_is_kept_and_not_offered_while_the_disk_does_not_take_the_journal() {
                     bench.session.handle(Event::Answered { request: *request, body: done_nothing() }, bench.now);
                 }
             }
-            if bench.session.timers.at(Timer::Disk).is_some_and(|at| at > bench.now) && bench.now > before {
+            let again = bench.session.timers.at(Timer::Disk).filter(|at| *at > bench.now && bench.now > before);
+            if let Some(at) = again {
+                waits.push(at.since(bench.now));
                 break;
             }
         }
         assert!(bench.session.disk_refuses().is_some());
     }
+    assert!(waits.iter().max() > Some(&Duration::from_secs(5)), "ever more slowly: {waits:?}");
     // There is room again.
     while bench.session.disk_refuses().is_some() {
         bench.waits();
@@ -183,6 +187,24 @@ fn leases_that_come_to_nothing_come_ever_more_slowly_and_then_not_for_a_while() 
 }
 
 /// A delta that is refused now and then is no reason to hold, and a lease that took its time need not wait.
+/// Disks wear out by what is written: a day's checkpoints stay within the owner's bytes.
+#[test]
+fn a_lease_comes_with_checkpoints_as_far_apart_as_the_owner_wants() {
+    let apart_ms = |day_max: Option<u64>| {
+        let mut bench = Bench::new(Journal::default());
+        bench.session.set_wishes(0.0, 20_000, day_max);
+        bench.training();
+        let train = bench.wanted.iter().find_map(|action| match action {
+            Action::Work(to_worker::Body::Train(train)) => Some(train.checkpoint_ms),
+            _ => None,
+        });
+        train.unwrap()
+    };
+    let checkpoint_bytes = 12 * ModelSpec::tiny().parameters() as u64;
+    assert_eq!(apart_ms(Some(24 * checkpoint_bytes)), 3_600_000, "24 a day");
+    assert_eq!([apart_ms(Some(u64::MAX)), apart_ms(None)], [20_000; 2]);
+}
+
 #[test]
 fn a_device_whose_deltas_count_waits_for_nothing() {
     let mut bench = Bench::new(Journal::default());

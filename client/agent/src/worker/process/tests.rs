@@ -172,6 +172,20 @@ async fn what_is_no_message_ends_it() {
     }
 }
 
+/// One that talks without end waits for its turn: the agent has time for its owner.
+#[tokio::test]
+async fn a_flood_of_messages_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (events, mut heard) = mpsc::channel(8);
+    let script = r"while :; do printf '\002\000\000\000\012\000'; done";
+    let since = Instant::now();
+    let _worker = shell(script, folder.path()).start(&order(1), events).unwrap();
+    for n in 0..3 * MESSAGES_A_SECOND_MAX {
+        let Some(WorkerEvent::Says(from_worker::Body::Ready(_))) = heard.recv().await else { panic!("message {n}") };
+    }
+    assert!(since.elapsed() >= SECOND, "they came as fast as it could talk");
+}
+
 /// A frame that does not end keeps nobody waiting but the worker itself, which can still be ended.
 #[tokio::test]
 async fn a_frame_that_does_not_end_is_no_message() {
