@@ -68,6 +68,8 @@ struct Own {
     last_norm: f64,
     /// Their median, worked out once.
     middle: Option<Way>,
+    /// Whether any of them was merged.
+    has_merged: bool,
     is_anchors: bool,
     last: Wall,
 }
@@ -165,12 +167,17 @@ impl Screen {
 
     fn remember(&mut self, device: DeviceId, is_anchors: bool, way: Way, wall: Wall, merged: Option<f64>) {
         if self.by_device.len() >= DELTAS_KEPT && !self.by_device.contains_key(&device) {
-            let oldest = self.by_device.iter().min_by_key(|(_, own)| own.last).map(|(id, _)| *id);
-            oldest.and_then(|id| self.by_device.remove(&id));
+            // Who has merged nothing takes the place of nobody who has, however many keys somebody makes up.
+            let first = self.by_device.iter().min_by_key(|(_, own)| (own.has_merged, own.last));
+            match first.map(|(id, own)| (*id, own.has_merged)) {
+                Some((_, true)) if merged.is_none() => return,
+                first => first.and_then(|(id, _)| self.by_device.remove(&id)),
+            };
         }
-        let none = || Own { ways: VecDeque::new(), last_norm: 0.0, middle: None, is_anchors, last: wall };
+        let none = || Own { ways: VecDeque::new(), last_norm: 0.0, middle: None, has_merged: false, is_anchors, last: wall };
         let own = self.by_device.entry(device).or_insert_with(none);
         own.is_anchors = is_anchors;
+        own.has_merged |= merged.is_some();
         own.last_norm = merged.unwrap_or(own.last_norm);
         own.add(way, wall);
     }
