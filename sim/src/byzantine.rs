@@ -21,8 +21,8 @@ pub fn tamper(disk: &SimDisk, spec: &RunSpec, lie: Byzantine, trained: &mut Trai
         return;
     }
     match lie.sends {
-        Lie::Flipped => values.iter_mut().for_each(|v| *v = -*v),
-        Lie::Scaled => values.iter_mut().for_each(|v| *v *= lie.factor as f32),
+        Lie::Flipped => values.iter_mut().for_each(|v| *v *= -lie.factor() as f32),
+        Lie::Scaled => values.iter_mut().for_each(|v| *v *= lie.factor() as f32),
         Lie::Random => {
             let squares: f64 = values.iter().map(|v| f64::from(*v).powi(2)).sum();
             let sigma = (squares / values.len() as f64).sqrt();

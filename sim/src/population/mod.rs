@@ -150,9 +150,16 @@ pub struct Byzantine {
     pub share: f64,
     /// What they send.
     pub sends: Lie,
-    /// With `scaled`: how many times what they trained.
-    #[serde(default = "default::factor")]
-    pub factor: f64,
+    /// With `flipped` and `scaled`: how many times as long as what they trained; 1 and 10 by default.
+    #[serde(default)]
+    pub factor: Option<f64>,
+}
+
+impl Byzantine {
+    /// How many times what they trained.
+    pub fn factor(&self) -> f64 {
+        self.factor.unwrap_or(if self.sends == Lie::Scaled { 10.0 } else { 1.0 })
+    }
 }
 
 /// What a liar sends.
@@ -187,9 +194,6 @@ mod default {
     }
     pub fn zero() -> Dist {
         Dist::Fixed(0.0)
-    }
-    pub fn factor() -> f64 {
-        10.0
     }
 }
 
@@ -330,7 +334,7 @@ impl Group {
             dists.into_iter().find_map(|(key, dist, least, most, allowed)| Some((key, dist.outside(least, most)?, allowed)));
         let hours = self.online.map_or([0.0, 1.0, 1.0], |o| [o.from, o.hours[0], o.hours[1]]);
         let churn = self.churn.map_or([1.0; 2], |c| [c.on_s, c.off_s]);
-        let liars = self.byzantine.map_or([0.0, 1.0], |b| [b.share, b.factor]);
+        let liars = self.byzantine.map_or([0.0, 1.0], |b| [b.share, b.factor()]);
         let numbers: [(&'static str, f64, f64, f64, &'static str); 13] = [
             ("tokens_per_s_jitter", self.tokens_per_s_jitter, 0.0, 2.0, "0 to 2"),
             ("latency_jitter", self.latency_jitter, 0.0, 1000.0, "0 to 1000"),
