@@ -325,9 +325,8 @@ fn what_is_wrong_is_named() {
 fn blobs_that_are_whole_and_of_no_use_are_named() {
     let (_folder, world) = run();
     let mut versions = world.ledger.facts().versions;
-    let why = |versions: &[VersionRecord], at: u64| {
-        weights(&world.spec, versions, blobs(&world), Version(at)).unwrap_err().to_string()
-    };
+    let why =
+        |versions: &[VersionRecord], at: u64| weights(&world.spec, versions, blobs(&world), Version(at)).unwrap_err().to_string();
     versions[5].digest = [9; 32];
     assert!(why(&versions, 5).contains("the change from version 4 to 5 leads to other weights"), "{}", why(&versions, 5));
     versions[0].digest = [9; 32];
