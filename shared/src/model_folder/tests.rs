@@ -148,7 +148,7 @@ fn links_to_files_are_followed() {
     assert_eq!(ModelFolder::open(folder.path()).unwrap().weights().unwrap(), model().draw_all(3));
     fs::remove_file(store.path().join("model-00001.safetensors")).unwrap();
     let refused = ModelFolder::open(folder.path()).err().unwrap().to_string();
-    assert!(refused.contains("model-00001.safetensors: No such file"), "{refused}");
+    assert!(refused.contains("model-00001.safetensors: there is no such file"), "{refused}");
 }
 
 #[test]
@@ -356,7 +356,8 @@ fn an_index_names_plain_files_and_each_tensor_once() {
         assert!(refused.contains("index.json: ") && refused.contains("no plain file name"), "{name}: {refused}");
     }
     assert!(
-        refusal(&good.replace("model-00001.safetensors", "model-00009.safetensors")).contains("model-00009.safetensors: there is no such")
+        refusal(&good.replace("model-00001.safetensors", "model-00009.safetensors"))
+            .contains("model-00009.safetensors: there is no such")
     );
     assert!(refusal("{}").contains("there is no weight_map"));
     assert!(refusal("[").contains("it is no JSON"));
