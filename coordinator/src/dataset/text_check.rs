@@ -60,7 +60,7 @@ fn strange(head: &[u8]) -> Option<&'static str> {
     if control >= WRONG_MIN && control * 50 > characters {
         Some("binary: control characters that text does not have")
     } else if invalid >= INVALID_MIN && invalid * 10 > characters {
-        Some("neither UTF-8 nor UTF-16: convert it, or it is no text")
+        Some("neither UTF-8 nor UTF-16: it is no text, or it is latin-1 or another old encoding, which you can convert")
     } else if invalid >= INVALID_MIN && invalid * 100 > characters {
         Some("not UTF-8: it looks like latin-1 or another old encoding; convert it, as with iconv -f latin1 -t utf-8")
     } else {
