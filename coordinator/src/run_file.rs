@@ -7,7 +7,10 @@ mod syntax;
 pub use notes::on_dataset;
 
 use keys::{Key, Kind, SECTIONS};
-use nightjar_shared::run_spec::RunSpec;
+use nightjar_shared::{
+    model_spec::ModelSpecError,
+    run_spec::{RunSpec, RunSpecError},
+};
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, ops::Range};
 use toml::de::{DeTable, DeValue};
@@ -86,7 +89,19 @@ fn read(text: &str) -> Result<RunFile, Fault> {
     if spec.name.trim().is_empty() {
         return Err(about("name", "name is empty; give the run a name that volunteers will see".into()));
     }
-    spec.validate().map_err(|error| about(&error.key().unwrap_or_default(), error.to_string()))?;
+    spec.validate().map_err(|error| {
+        let key = error.key().unwrap_or_default();
+        // As it is written: a large number would lose its last digits.
+        let written = reading.spans.get(&key).map(|span| reading.found(span));
+        let why = match (&error, written) {
+            (RunSpecError::OutOfRange { key, allowed, .. }, Some(written)) => format!("{key} is {written}; allowed is {allowed}"),
+            (RunSpecError::Model(ModelSpecError::NumberOutOfRange { key, allowed, .. }), Some(written)) => {
+                format!("model.{key} is {written}; allowed is {allowed}")
+            }
+            _ => error.to_string(),
+        };
+        about(&key, why)
+    })?;
     let notes = notes::on_itself(&spec, &|key| reading.spans.contains_key(key));
     Ok(RunFile { spec, notes })
 }

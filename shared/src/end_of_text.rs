@@ -15,8 +15,8 @@ pub enum Stated {
 }
 
 /// What the files beside a tokenizer.json say, first what speaks of the tokenizer. `read` gives a file's bytes, if it is
-/// there; a file that is no JSON says nothing.
-pub fn stated(read: impl Fn(&str) -> Option<Vec<u8>>) -> Vec<Stated> {
+/// there; of one that is no JSON the error tells.
+pub fn stated(read: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Vec<Stated>, String> {
     let mut found: Vec<Stated> = vec![];
     let files = [
         ("tokenizer_config.json", "eos_token"),
@@ -25,8 +25,10 @@ pub fn stated(read: impl Fn(&str) -> Option<Vec<u8>>) -> Vec<Stated> {
         ("config.json", "eos_token_id"),
     ];
     for (file, key) in files {
-        let json = read(file).and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-        let Some(value) = json.as_ref().and_then(|json| json.get(key)) else { continue };
+        let Some(bytes) = read(file) else { continue };
+        let json: Value = serde_json::from_slice(bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes))
+            .map_err(|error| format!("{file} beside it is no JSON ({error}), so the end of text cannot be told"))?;
+        let Some(value) = json.get(key) else { continue };
         let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
         for token in values.iter().filter_map(of_value) {
             if !found.contains(&token) {
@@ -34,7 +36,7 @@ pub fn stated(read: impl Fn(&str) -> Option<Vec<u8>>) -> Vec<Stated> {
             }
         }
     }
-    found
+    Ok(found)
 }
 
 /// A token is written as its name, as an object that holds its name, or as its number.
@@ -64,9 +66,12 @@ mod tests {
             Some(json.as_bytes().to_vec())
         };
         let token = |name: &str| Stated::Token(name.to_owned());
-        assert_eq!(stated(read), [token("<stop>"), Stated::Id(7), Stated::Id(9), token("x")]);
-        assert_eq!(stated(|_| None), []);
-        assert_eq!(stated(|_| Some(b"{\"eos_token\": null, \"eos_token_id\": null}".to_vec())), []);
-        assert_eq!(stated(|_| Some(b"no JSON".to_vec())), []);
+        assert_eq!(stated(read), Ok(vec![token("<stop>"), Stated::Id(7), Stated::Id(9), token("x")]));
+        let marked = |file: &str| read(file).map(|json| [b"\xEF\xBB\xBF", &json[..]].concat());
+        assert_eq!(stated(marked), stated(read));
+        assert_eq!(stated(|_| None), Ok(vec![]));
+        assert_eq!(stated(|_| Some(b"{\"eos_token\": null, \"eos_token_id\": null}".to_vec())), Ok(vec![]));
+        let broken = stated(|file| (file == "special_tokens_map.json").then(|| b"{\"eos_token\": ".to_vec())).unwrap_err();
+        assert!(broken.starts_with("special_tokens_map.json beside it is no JSON"), "{broken}");
     }
 }

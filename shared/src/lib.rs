@@ -18,6 +18,8 @@ pub mod rng;
 pub mod run_spec;
 pub mod shard;
 pub mod time;
+#[cfg(feature = "tokenizer")]
+pub mod tokenizer;
 pub mod version;
 pub mod wire;
 pub mod work_files;

@@ -21,6 +21,8 @@ use tensors::Shelf;
 const JSON_BYTES_MAX: u64 = 64 << 20;
 /// How a file of Git LFS begins that was not downloaded.
 const LFS_POINTER: &[u8] = b"version https://git-lfs";
+/// What some editors write before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// The tensor that turns what leaves the last layer into logits.
 const HEAD: &str = "lm_head.weight";
 /// The tensor that turns tokens into what enters the first layer.
@@ -57,7 +59,10 @@ pub enum ModelFolderError {
 impl ModelFolderError {
     fn read(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        |source| ModelFolderError::Read { path, source }
+        |source| match source.kind() {
+            io::ErrorKind::NotFound => ModelFolderError::refused(path, "there is no such file"),
+            _ => ModelFolderError::Read { path, source },
+        }
     }
 
     fn refused(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
@@ -142,6 +147,9 @@ fn small_file(path: &Path) -> Result<Vec<u8>, ModelFolderError> {
     let mut content = vec![];
     file.take(JSON_BYTES_MAX).read_to_end(&mut content).map_err(ModelFolderError::read(path))?;
     refuse_pointer(path, &content)?;
+    if content.starts_with(BYTE_ORDER_MARK) {
+        content.drain(..BYTE_ORDER_MARK.len());
+    }
     Ok(content)
 }
 

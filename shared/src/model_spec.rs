@@ -109,13 +109,15 @@ pub enum ModelSpecError {
         /// The one by the other.
         size: usize,
     },
-    /// A number that must be above zero.
-    #[error("model.{key} is {value}; allowed is a number above 0")]
-    NotPositive {
+    /// A number that no model computes with.
+    #[error("model.{key} is {value:?}; allowed is {allowed}")]
+    NumberOutOfRange {
         /// The key in the `[model]` section.
         key: &'static str,
         /// What it holds.
         value: f64,
+        /// What it may hold.
+        allowed: &'static str,
     },
 }
 
@@ -123,7 +125,7 @@ impl ModelSpecError {
     /// The key that it is about, where it is about one.
     pub fn key(&self) -> Option<&'static str> {
         match self {
-            ModelSpecError::OutOfRange { key, .. } | ModelSpecError::NotPositive { key, .. } => Some(key),
+            ModelSpecError::OutOfRange { key, .. } | ModelSpecError::NumberOutOfRange { key, .. } => Some(key),
             ModelSpecError::NotDivisible { whole, .. } => Some(whole),
             ModelSpecError::OddHead { .. } => Some("hidden_size"),
         }
@@ -214,9 +216,14 @@ impl ModelSpec {
             let (hidden, heads, size) = (self.hidden_size, self.num_attention_heads, self.head_size());
             return Err(ModelSpecError::OddHead { hidden, heads, size });
         }
-        for (key, value) in [("rope_theta", self.rope_theta), ("rms_norm_eps", self.rms_norm_eps)] {
-            if !(value.is_finite() && value > 0.0) {
-                return Err(ModelSpecError::NotPositive { key, value });
+        // Models compute in f32, where less is zero, and more leaves nothing of what it is added to.
+        let numbers = [
+            ("rope_theta", self.rope_theta, 1e-3, 1e30, "1e-3 to 1e30"),
+            ("rms_norm_eps", self.rms_norm_eps, 1e-30, 1.0, "1e-30 to 1"),
+        ];
+        for (key, value, least, most, allowed) in numbers {
+            if !(least..=most).contains(&value) {
+                return Err(ModelSpecError::NumberOutOfRange { key, value, allowed });
             }
         }
         Ok(())
@@ -397,7 +404,7 @@ mod tests {
         let refusal = |spec: ModelSpec| spec.validate().unwrap_err().to_string();
         assert_eq!(
             refusal(ModelSpec { rope_theta: -2.0, ..ModelSpec::tiny() }),
-            "model.rope_theta is -2; allowed is a number above 0"
+            "model.rope_theta is -2.0; allowed is 1e-3 to 1e30"
         );
         assert!(ModelSpec { rope_theta: f64::NAN, ..ModelSpec::tiny() }.validate().is_err());
         assert!(refusal(ModelSpec { hidden_size: 20, ..ModelSpec::tiny() }).contains("20 / 4 = 5, which is odd"));

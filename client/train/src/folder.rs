@@ -11,13 +11,14 @@ use burn::tensor::Device;
 use nightjar_shared::{
     model_folder::{ModelFolder, ModelFolderError},
     model_spec::ModelSpec,
+    tokenizer::TextTokenizer,
 };
 use std::{
+    borrow::Cow,
     fs, io,
     ops::Range,
     path::{Path, PathBuf},
 };
-use tokenizers::Tokenizer;
 
 /// Why a folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +34,26 @@ pub enum FolderError {
     /// config.json or the weights.
     #[error(transparent)]
     Source(#[from] ModelFolderError),
+    /// There is no tokenizer.json, and tokens are no bytes.
+    #[error("there is no {}, and a vocabulary of {vocab_size} tokens is none of bytes: put the model's tokenizer.json there", path.display())]
+    NoTokenizer {
+        /// Where it would be.
+        path: PathBuf,
+        /// The model's tokens.
+        vocab_size: u32,
+    },
     /// tokenizer.json is damaged, or the text cannot be encoded or decoded by it.
     #[error("tokenizer.json: {0}")]
     Tokenizer(String),
+    /// The text is in another encoding.
+    #[error("the text is not UTF-8 at byte {0}: convert it, as with iconv -f latin1 -t utf-8")]
+    Text(usize),
     /// The text has too few tokens to measure anything on.
     #[error("the text has {0} tokens; at least 2 are needed")]
     TooShort(usize),
+    /// All of the text is in the first character.
+    #[error("the text is a single character; at least 2 are needed")]
+    OneCharacter,
     /// The model refused.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -52,7 +67,7 @@ pub enum Vocabulary {
     /// A token is a byte.
     Bytes,
     /// What tokenizer.json says.
-    Tokenizer(Box<Tokenizer>),
+    Tokenizer(Box<TextTokenizer>),
 }
 
 impl Vocabulary {
@@ -60,9 +75,7 @@ impl Vocabulary {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, FolderError> {
         match self {
             Vocabulary::Bytes => Ok(text.bytes().map(u32::from).collect()),
-            Vocabulary::Tokenizer(t) => {
-                Ok(t.encode(text, false).map_err(|e| FolderError::Tokenizer(e.to_string()))?.get_ids().to_vec())
-            }
+            Vocabulary::Tokenizer(t) => t.encode(text).map_err(|e| FolderError::Tokenizer(e.to_string())),
         }
     }
 
@@ -73,7 +86,7 @@ impl Vocabulary {
                 let bytes: Vec<u8> = tokens.iter().map(|t| u8::try_from(*t).unwrap_or(b'?')).collect();
                 Ok(String::from_utf8_lossy(&bytes).into_owned())
             }
-            Vocabulary::Tokenizer(t) => t.decode(tokens, false).map_err(|e| FolderError::Tokenizer(e.to_string())),
+            Vocabulary::Tokenizer(t) => t.tokenizer().decode(tokens, false).map_err(|e| FolderError::Tokenizer(e.to_string())),
         }
     }
 }
@@ -114,10 +127,11 @@ pub fn load_folder(folder: &Path) -> Result<Folder, FolderError> {
     let source = ModelFolder::open(folder)?;
     let spec = source.spec().clone();
     let vocabulary = match read("tokenizer.json") {
-        Ok(bytes) => Vocabulary::Tokenizer(Box::new(load_tokenizer(&bytes)?)),
-        Err(FolderError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound && spec.vocab_size == 256 => {
-            Vocabulary::Bytes
-        }
+        Ok(bytes) => Vocabulary::Tokenizer(Box::new(load_tokenizer(folder, &bytes)?)),
+        Err(FolderError::Read { source, path }) if source.kind() == io::ErrorKind::NotFound => match spec.vocab_size {
+            256 => Vocabulary::Bytes,
+            vocab_size => return Err(FolderError::NoTokenizer { path, vocab_size }),
+        },
         Err(e) => return Err(e),
     };
     Ok(Folder { spec, vocabulary, source })
@@ -150,9 +164,12 @@ impl Folder {
     /// The loss on a text, in windows of at most `context` tokens that do not overlap (at most the model's context).
     /// Every token but the first is predicted. A character that is cut at either end of `text` is left out.
     pub fn evaluate_text(&self, model: &Model, text: &[u8], context: usize) -> Result<TextLoss, FolderError> {
-        let (tokens, bytes_after_first) = self.tokens_of(text)?;
+        let (tokens, bytes_after_first) = self.tokens_of(&as_utf8(text))?;
         if tokens.len() < 2 {
             return Err(FolderError::TooShort(tokens.len()));
+        }
+        if bytes_after_first == 0 {
+            return Err(FolderError::OneCharacter);
         }
         let context = context.clamp(1, self.spec.max_position_embeddings as usize);
         let whole = (tokens.len() - 1) / context * context;
@@ -176,11 +193,42 @@ impl Folder {
             Ok(text) => text,
             Err(e) if e.error_len().is_none() => std::str::from_utf8(&text[..e.valid_up_to()]).unwrap_or_default(),
             Err(e) => {
-                return Err(FolderError::Tokenizer(format!("the text is not UTF-8 at byte {}", cut_at_start + e.valid_up_to())));
+                return Err(FolderError::Text(cut_at_start + e.valid_up_to()));
             }
         };
-        let encoding = tokenizer.encode(text, false).map_err(|e| FolderError::Tokenizer(e.to_string()))?;
+        let encoding = tokenizer.tokenizer().encode(text, false).map_err(|e| FolderError::Tokenizer(e.to_string()))?;
         let first = encoding.get_offsets().first().map_or(0, |(start, end)| end - start);
-        Ok((encoding.get_ids().to_vec(), (text.len() - first) as u64))
+        Ok((tokenizer.as_text(encoding.get_ids().iter().copied()), (text.len() - first) as u64))
+    }
+}
+
+/// A text's bytes as UTF-8, without a byte order mark, as `dataset prepare` reads them.
+fn as_utf8(text: &[u8]) -> Cow<'_, [u8]> {
+    let of_utf16 = |unit: fn([u8; 2]) -> u16| {
+        let units = text[2..].chunks_exact(2).map(|pair| unit([pair[0], pair[1]]));
+        let decoded: String = char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
+        Cow::Owned(decoded.into_bytes())
+    };
+    match text {
+        [0xEF, 0xBB, 0xBF, rest @ ..] => Cow::Borrowed(rest),
+        [0xFF, 0xFE, ..] => of_utf16(u16::from_le_bytes),
+        [0xFE, 0xFF, ..] => of_utf16(u16::from_be_bytes),
+        _ => Cow::Borrowed(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_read_in_the_ways_that_a_dataset_is() {
+        let wanted = "Zwölf 🥊\n";
+        let little = [&[0xFF, 0xFE][..], &wanted.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>()].concat();
+        let big = [&[0xFE, 0xFF][..], &wanted.encode_utf16().flat_map(u16::to_be_bytes).collect::<Vec<_>>()].concat();
+        let marked = [&[0xEF, 0xBB, 0xBF][..], wanted.as_bytes()].concat();
+        for text in [little, big, marked, wanted.as_bytes().to_vec()] {
+            assert_eq!(&*as_utf8(&text), wanted.as_bytes());
+        }
     }
 }

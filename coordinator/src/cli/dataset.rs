@@ -55,8 +55,8 @@ pub struct Prepare {
     /// Share of the documents that is held out
     #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
     heldout: f64,
-    /// Read at most so many bytes of text
-    #[arg(long, value_name = "N")]
+    /// Read at most so many bytes of text, as in 5000000, 5e6, 5M or 2G
+    #[arg(long, value_name = "N", value_parser = bytes)]
     max_bytes: Option<u64>,
     /// Decides what is held out and how samples are shuffled
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -64,6 +64,29 @@ pub struct Prepare {
     /// Show no progress
     #[arg(long)]
     quiet: bool,
+}
+
+/// A number of bytes as people write it.
+fn bytes(text: &str) -> Result<u64, String> {
+    let small = text.trim().to_lowercase().replace('_', "");
+    let digits = small.trim_end_matches(|c: char| c.is_ascii_alphabetic() && c != 'e').trim_end();
+    let unit = match small[digits.len()..].trim().trim_end_matches('b') {
+        "" => Some(1.0),
+        "k" => Some(1e3),
+        "m" => Some(1e6),
+        "g" => Some(1e9),
+        "t" => Some(1e12),
+        "ki" => Some(1024.0),
+        "mi" => Some(f64::from(1 << 20)),
+        "gi" => Some(f64::from(1 << 30)),
+        "ti" => Some(1024.0 * f64::from(1 << 30)),
+        _ => None,
+    };
+    let whole = digits.parse::<u64>().ok().filter(|_| unit == Some(1.0));
+    let scaled = || digits.parse::<f64>().ok().zip(unit).map(|(number, unit)| number * unit);
+    let is_right = |number: &f64| number.fract() == 0.0 && (0.0..1.8e19).contains(number);
+    let found = whole.or_else(|| scaled().filter(is_right).map(|number| number as u64));
+    found.ok_or_else(|| "a number of bytes is needed, as in 5000000, 5e6, 5M, 2G or 64MiB".to_owned())
 }
 
 impl Dataset {
@@ -111,6 +134,31 @@ impl Prepare {
             max_bytes: self.max_bytes,
             seed: self.seed,
             quiet: self.quiet,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_written_as_people_write_them() {
+        for (text, wanted) in [
+            ("5000000", 5_000_000),
+            ("1e6", 1_000_000),
+            ("1M", 1_000_000),
+            ("1.5GB", 1_500_000_000),
+            ("64MiB", 64 << 20),
+            ("2 kB", 2000),
+            ("7b", 7),
+            ("5_000", 5000),
+            ("18446744073709551615", u64::MAX),
+        ] {
+            assert_eq!(bytes(text), Ok(wanted), "{text}");
+        }
+        for text in ["", "M", "-1", "1.5", "1X", "1e30", "many", "nan"] {
+            assert!(bytes(text).unwrap_err().contains("5M"), "{text}");
         }
     }
 }

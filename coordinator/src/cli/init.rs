@@ -2,6 +2,10 @@
 
 use super::Failure;
 use nightjar_coordinator::dataset::{Dataset, TokenizerMismatch, check_same_tokenizer};
+use nightjar_shared::{
+    model_spec::{ModelSpec, TensorSpec},
+    version::Fixed,
+};
 use std::{fs, io, path::Path};
 
 /// Refuses a model whose tokenizer is not the data's; what cannot be told is said.
@@ -32,13 +36,52 @@ pub fn check_tokenizer(folder: &Path, dataset: &Dataset) -> Result<Option<String
     })
 }
 
-/// Says that a start is rounded, where it is: version 0 is a keyframe, and those are bf16.
-pub fn rounding(weights: &[f32]) -> Option<String> {
-    let rounded = weights.iter().filter(|weight| weight.to_bits() & 0xFFFF != 0).count();
-    (rounded > 0).then(|| {
-        let share = 100.0 * rounded as f64 / weights.len() as f64;
-        format!("version 0 is published in bf16: {rounded} of the model's weights ({share:.0} %) are rounded to it")
-    })
+/// What becomes of a start's weights: version 0 is a keyframe, and those are bf16, on a grid for each tensor that its largest
+/// value decides.
+#[derive(Default)]
+struct Rounding {
+    /// Weights that change at all.
+    rounded: usize,
+    /// Weights that become zero.
+    zeroed: usize,
+    /// Weights that change by more than bf16 takes.
+    coarse: usize,
+}
+
+/// Says how a start is changed, where it is.
+pub fn rounding(model: &ModelSpec, weights: &[f32]) -> Option<String> {
+    let (mut all, mut worst) = (Rounding::default(), None::<(usize, TensorSpec)>);
+    for tensor in model.tensors() {
+        let values = &weights[tensor.range()];
+        let mut here = Rounding::default();
+        for (before, after) in values.iter().zip(Fixed::start(values).values()) {
+            here.rounded += usize::from(*before != after);
+            here.zeroed += usize::from(*before != 0.0 && after == 0.0);
+            // bf16 keeps eight significant bits.
+            here.coarse += usize::from(after != 0.0 && (before - after).abs() > before.abs() / 256.0);
+        }
+        let harmed = here.zeroed + here.coarse;
+        all.rounded += here.rounded;
+        all.zeroed += here.zeroed;
+        all.coarse += here.coarse;
+        if harmed > 0 && worst.as_ref().is_none_or(|(most, _)| harmed > *most) {
+            worst = Some((harmed, tensor));
+        }
+    }
+    let Rounding { rounded, zeroed, coarse } = all;
+    let share = |count: usize| format!("{count} of the model's weights ({:.0} %)", 100.0 * count as f64 / weights.len() as f64);
+    let mut words = (rounded > 0).then(|| format!("version 0 is published in bf16: {} are rounded to it", share(rounded)))?;
+    if let Some((harmed, tensor)) = worst {
+        let values = &weights[tensor.range()];
+        let (largest, of) = (values.iter().fold(0f32, |most, value| most.max(value.abs())), values.len());
+        let step = Fixed::start(values).step();
+        words += &format!(
+            "; that is coarse here: {zeroed} become zero and {coarse} change by more than bf16 takes. Most of them are in {}: \
+             {harmed} of {of}, since its largest value is {largest:e} and its values are multiples of {step:e}",
+            tensor.name
+        );
+    }
+    Some(words)
 }
 
 #[cfg(test)]
@@ -78,8 +121,21 @@ mod tests {
 
     #[test]
     fn rounding_is_said_where_it_happens() {
-        assert_eq!(rounding(&[1.0, -0.5, 0.0, 1.0 + 1.0 / 128.0]), None);
-        let words = rounding(&[1.0, 0.1, 0.5, 0.25]).unwrap();
-        assert!(words.contains("1 of the model's weights (25 %)"), "{words}");
+        let model = ModelSpec::tiny();
+        let plain = vec![0.5; model.parameters()];
+        assert_eq!(rounding(&model, &plain), None);
+        let with = |places: &[(usize, f32)]| {
+            let mut weights = plain.clone();
+            places.iter().for_each(|(at, value)| weights[*at] = *value);
+            rounding(&model, &weights).unwrap()
+        };
+        assert_eq!(with(&[(0, 0.1)]), "version 0 is published in bf16: 1 of the model's weights (0 %) are rounded to it");
+        // An outlier takes the others of its tensor with it.
+        let words = with(&[(0, 1e4), (1, 1e-3), (2, 2e-2), (3, 2e-4)]);
+        assert!(words.contains("2 become zero and 1 change by more than bf16 takes"), "{words}");
+        assert!(words.contains("in model.embed_tokens.weight: 3 of 32768, since its largest value is 1e4"), "{words}");
+        let nothing = rounding(&model, &vec![1e-38; model.parameters()]).unwrap();
+        assert!(nothing.contains(&format!("{} become zero and 0 change", model.parameters())), "{nothing}");
+        assert!(nothing.contains("(100 %)"), "{nothing}");
     }
 }

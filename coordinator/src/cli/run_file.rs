@@ -2,7 +2,7 @@
 
 use super::Failure;
 use nightjar_coordinator::run_file::{self, RunFile};
-use nightjar_shared::{model_folder::ModelFolder, model_spec::ModelSpec};
+use nightjar_shared::{model_folder::ModelFolder, model_spec::ModelSpec, version::Weights};
 use std::{fs, io, io::Read, path::Path};
 
 /// Longest run file that is read, in bytes.
@@ -56,6 +56,8 @@ pub fn read_start(folder: &Path, model: &ModelSpec) -> Result<Start, Failure> {
         notes.push(format!("the model was made for contexts of up to {longest} tokens; this run trains contexts of {context}"));
     }
     let weights = found.weights().map_err(Failure::input)?;
+    Weights::check_start(model, &weights)
+        .map_err(|error| Failure::input(format!("no run can start from the model in {}: {error}", folder.display())))?;
     Ok(Start { weights, notes })
 }
 

@@ -108,14 +108,16 @@ impl Serve {
         let dataset = Dataset::open(&self.data).map_err(Failure::input)?;
         engine::check(&spec, dataset.manifest()).map_err(Failure::input)?;
         notes.extend(on_dataset(&spec, dataset.manifest()));
-        let start = self.init.as_ref().map(|folder| run_file::read_start(folder, &spec.model)).transpose()?;
-        let is_told_to_start = start.is_some();
-        let unknown = self.init.as_ref().map(|folder| init::check_tokenizer(folder, &dataset)).transpose()?.flatten();
+        // A run that has begun has its weights; the folder may be gone by now.
+        let is_begun = StateFolder::has_begun(&self.state).await;
+        let init = self.init.as_ref().filter(|_| !is_begun);
+        let start = init.map(|folder| run_file::read_start(folder, &spec.model)).transpose()?;
+        let unknown = init.map(|folder| init::check_tokenizer(folder, &dataset)).transpose()?.flatten();
         let start = start.map(|start| {
             notes.extend(start.notes);
             start.weights
         });
-        let rounded = start.as_deref().and_then(init::rounding);
+        let rounded = start.as_deref().and_then(|weights| init::rounding(&spec.model, weights));
         let (name, parameters, manifest) = (spec.name.clone(), spec.model.parameters(), dataset.manifest());
         let data = format!("{} samples in {} shards", manifest.train_samples(), manifest.train.len());
         let state = self.state.clone();
@@ -140,7 +142,7 @@ impl Serve {
         for note in notes.iter().chain(server.changes()) {
             say(&format!("note      {note}"));
         }
-        if is_told_to_start && !server.is_new() {
+        if self.init.is_some() && !server.is_new() {
             say("note      the run has begun already, so --init is not used");
         } else {
             unknown.iter().chain(&rounded).for_each(|note| say(&format!("note      {note}")));

@@ -2,10 +2,9 @@
 
 use super::{
     Dataset, DatasetError, Note, Notes, PrepareOptions, TokenizerChoice,
-    encoder::load,
     prepare::{Limits, prepare_within},
 };
-use nightjar_shared::shard::ShardInfo;
+use nightjar_shared::{shard::ShardInfo, tokenizer::load};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -281,4 +280,67 @@ fn the_end_of_text_is_found_beside_the_tokenizer_or_named() {
     assert!(matches!(run(None, "unknown"), Err((DatasetError::Changed { .. }, _))));
     let (error, _) = run(Some("<none>"), "wrong").err().unwrap();
     assert!(error.to_string().contains("no token `<none>` for --end-of-text; its special ones are: <|stop|>"), "{error}");
+}
+
+#[test]
+fn text_that_the_tokenizer_cannot_spell_is_told_and_refused_where_it_is_most() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let letters: serde_json::Map<_, _> =
+        "abcdefghijklmnopqrstuvwxyz \n".chars().enumerate().map(|(i, c)| (c.to_string(), i.into())).collect();
+    let json = serde_json::json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": null, "post_processor": null, "decoder": null,
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "vocab": letters, "merges": []}});
+    fs::write(at("t.json"), json.to_string()).unwrap();
+    let run = |name: &str, text: &str| {
+        fs::write(at(name), text.repeat(3000)).unwrap();
+        let tokenizer = TokenizerChoice::File(at("t.json"));
+        prepare(&PrepareOptions { tokenizer, ..options(&[at(name)], &at(&format!("{name}.out"))) })
+    };
+    let some = run("some.txt", "plain words of seven letters ü\n").unwrap_or_else(|(e, _)| panic!("{e}"));
+    let told = some.notes.lines().concat();
+    assert!(told.contains("the tokenizer makes nothing of 6000 bytes of text: 6.25 % of the text"), "{told}");
+    let (error, _) = run("most.txt", "東京の言葉 ab\n").err().unwrap();
+    assert!(error.to_string().contains("cannot spell 79 % of the text, which would be lost"), "{error}");
+    assert_eq!(run("all.txt", "plain words\n").unwrap_or_else(|(e, _)| panic!("{e}")).notes.of(Note::Lost), 0);
+}
+
+#[test]
+fn text_in_another_encoding_is_not_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let latin = b"Die K\xfche der Sch\xfcler f\xfcr \xdcbungen\n".repeat(4000);
+    fs::write(at("a.txt"), &latin).unwrap();
+    let (error, notes) = prepare(&options(&[at("a.txt")], &at("one"))).err().unwrap();
+    assert!(matches!(error, DatasetError::Empty { .. }) && notes.names(Note::NoText)[0].contains("a.txt (neither"), "{notes:?}");
+    // Plain for so long that the beginning does not tell.
+    fs::write(at("b.txt"), [b"plain words\n".repeat(9000), latin].concat()).unwrap();
+    let (error, _) = prepare(&options(&[at("b.txt")], &at("two"))).err().unwrap();
+    assert!(error.to_string().contains("not UTF-8, in ") && error.to_string().contains("b.txt: that looks like"), "{error}");
+    fs::write(at("c.txt"), [b"plain words\n".repeat(90_000), b"na\xefve fa\xe7ade".to_vec()].concat()).unwrap();
+    let few = prepare(&options(&[at("c.txt")], &at("three"))).unwrap_or_else(|(e, _)| panic!("{e}"));
+    assert_eq!(few.notes.of(Note::InvalidUtf8), 2);
+}
+
+#[test]
+fn parquet_files_without_the_column_are_told_at_once_and_may_be_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("in")).unwrap();
+    fs::write(at("in/a.txt"), documents(60).concat()).unwrap();
+    for (name, column) in [("in/b.parquet", "body"), ("in/c.parquet", "content")] {
+        use parquet::{
+            file::{properties::WriterProperties, writer::SerializedFileWriter},
+            schema::parser::parse_message_type,
+        };
+        let schema = parse_message_type(&format!("message m {{ required binary {column} (UTF8); }}")).unwrap();
+        let properties = WriterProperties::builder().build().into();
+        SerializedFileWriter::new(fs::File::create(at(name)).unwrap(), schema.into(), properties).unwrap().close().unwrap();
+    }
+    let options = options(&[at("in")], &at("out"));
+    let (error, _) = prepare(&options).err().unwrap();
+    let words = error.to_string();
+    assert!(["2 records", "one of: body", "one of: content", "--skip-bad 2"].iter().all(|part| words.contains(part)), "{words}");
+    let left_out = PrepareOptions { skip_bad: 2, out: at("other"), ..options };
+    assert_eq!(prepare(&left_out).unwrap_or_else(|(e, _)| panic!("{e}")).notes.of(Note::Bad), 2);
 }

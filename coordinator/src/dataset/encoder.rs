@@ -4,46 +4,38 @@
 //! together with some of that text, and keeps the tokens that begin in it. The tokens that it sees behind its end must be
 //! those that the next piece begins with ([`Seam`]).
 
-use super::{
-    piece::{AROUND_BYTES, Piece},
-    vocabulary::char_of,
-};
-use nightjar_shared::end_of_text::KNOWN;
+use super::piece::{AROUND_BYTES, Piece};
+use nightjar_shared::tokenizer::{TextTokenizer, char_of};
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
-use tokenizers::{AddedToken, DecoderWrapper, Encoding, Error, Model, ModelWrapper, PostProcessorWrapper, Tokenizer};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Mutex, PoisonError},
+};
+use tokenizers::{DecoderWrapper, Encoding, Error, ModelWrapper};
 
 /// Tokens behind a piece that are compared with the next piece's.
 const SEAM_TOKENS: usize = 16;
 /// Tokens at the end of what is encoded that more text might change.
 const UNSURE_TOKENS: usize = 16;
-/// Most tokens of a vocabulary.
-const TOKENS_MAX: usize = 1 << 20;
-
-/// Reads a tokenizer.json for encoding text as it is: nothing is cut off, filled up, put around it or left to chance, and
-/// text that spells a special token stays text.
-pub fn load(json: &[u8]) -> Result<Tokenizer, Error> {
-    let mut tokenizer = Tokenizer::from_bytes(json)?;
-    tokenizer.with_truncation(None)?.with_padding(None).with_post_processor(None::<PostProcessorWrapper>);
-    tokenizer.set_encode_special_tokens(true);
-    if let ModelWrapper::BPE(model) = tokenizer.get_model()
-        && model.dropout.is_some()
-    {
-        let mut model = model.clone();
-        model.dropout = None;
-        tokenizer.with_model(model);
-    }
-    Ok(tokenizer)
-}
 
 /// A tokenizer, with what shards need to know about its tokens.
 pub struct Encoder {
-    tokenizer: Tokenizer,
+    tokens: TextTokenizer,
     end_of_text: Option<u32>,
     /// Bytes of text behind each token; 0 for special ones.
     text_bytes: Vec<u32>,
-    /// Tokens that no text may become, each with what its name becomes in their place.
-    reserved: Vec<Option<Vec<u32>>>,
+    spelling: Spelling,
+}
+
+/// How what a vocabulary cannot spell is told.
+enum Spelling {
+    /// It spells everything.
+    All,
+    /// By the text that no token is of.
+    ByPlace,
+    /// By characters, since the places of tokens are wrong behind one that became nothing. The bytes of each that are lost.
+    ByCharacter(Mutex<HashMap<char, u64>>),
 }
 
 /// What the end of a piece says about the piece behind it.
@@ -66,6 +58,17 @@ pub struct Encoded {
     first: usize,
     /// What it says about the next.
     pub seam: Seam,
+    /// Bytes of its text that the vocabulary cannot spell.
+    pub unspelled: Unspelled,
+}
+
+/// Bytes of text that a vocabulary cannot spell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unspelled {
+    /// They became the unknown token.
+    pub unknown: u64,
+    /// They became nothing. White space does not count: some vocabularies have none.
+    pub lost: u64,
 }
 
 impl Encoded {
@@ -78,60 +81,24 @@ impl Encoded {
 impl Encoder {
     /// Of a tokenizer.json, and the token that ends a document.
     pub fn new(json: &[u8], end_of_text: Option<&str>) -> Result<Self, Error> {
-        let mut tokenizer = load(json)?;
-        if let Some(token) = end_of_text
-            && let Some(added) = tokenizer.get_added_tokens_decoder().get(&tokenizer.token_to_id(token).unwrap_or(u32::MAX))
-            && !added.special
-        {
-            // What ends documents is not made of text.
-            tokenizer.add_special_tokens([AddedToken::from(token, true)])?;
-        }
+        let tokens = TextTokenizer::new(json, end_of_text.map(str::to_owned).as_slice())?;
+        let tokenizer = tokens.tokenizer();
         let byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
-        let tokens = tokenizer.get_vocab(true);
-        let mut special: HashSet<u32> =
-            tokenizer.get_added_tokens_decoder().into_iter().filter(|(_, t)| t.special).map(|(id, _)| id).collect();
-        let end_of_text = end_of_text.and_then(|token| tokenizer.token_to_id(token));
-        special.extend(end_of_text);
-        let size = tokens.values().max().map_or(0, |id| *id as usize + 1);
-        if size > TOKENS_MAX {
-            return Err(format!("it has {size} tokens; allowed are up to {TOKENS_MAX}").into());
-        }
-        let mut text_bytes = vec![0; size];
-        for (token, id) in tokens.iter().filter(|(_, id)| !special.contains(id)) {
+        let names: HashMap<String, u32> = tokenizer.get_vocab(true);
+        let mut text_bytes = vec![0; tokens.size()];
+        for (token, id) in names.iter().filter(|(_, id)| !tokens.is_special(**id)) {
             text_bytes[*id as usize] = text_length(token, byte_level) as u32;
         }
-        let mut encoder = Encoder { tokenizer, end_of_text, text_bytes, reserved: vec![None; size] };
-        let unknown = encoder.unknown();
-        for (token, id) in tokens.iter().filter(|(_, id)| special.contains(id) && Some(**id) != unknown) {
-            encoder.reserved[*id as usize] = Some(encoder.spelled(token, *id));
-        }
-        Ok(encoder)
-    }
-
-    /// The token of what no other token stands for; text becomes it rightly.
-    fn unknown(&self) -> Option<u32> {
-        let name = match self.tokenizer.get_model() {
-            ModelWrapper::BPE(model) => model.unk_token.clone(),
-            ModelWrapper::WordPiece(model) => Some(model.unk_token.clone()),
-            ModelWrapper::WordLevel(model) => Some(model.unk_token.clone()),
-            ModelWrapper::Unigram(_) => {
-                return self.tokenizer.get_model().tokenize("\u{10FFFD}").ok()?.first().map(|token| token.id);
-            }
+        let has_all_bytes = || (0..=255u8).all(|byte| names.contains_key(char_of(byte).encode_utf8(&mut [0; 4])));
+        let is_silent =
+            || matches!(tokenizer.get_model(), ModelWrapper::BPE(bpe) if bpe.unk_token.is_none() && !bpe.byte_fallback);
+        let spelling = match () {
+            () if byte_level && tokenizer.get_normalizer().is_none() && has_all_bytes() => Spelling::All,
+            () if is_silent() => Spelling::ByCharacter(Mutex::default()),
+            () => Spelling::ByPlace,
         };
-        self.tokenizer.token_to_id(&name?)
-    }
-
-    /// What a token's name is as text: its characters, one by one, as models write them.
-    fn spelled(&self, name: &str, id: u32) -> Vec<u32> {
-        let of = |c: char| {
-            let bytes: String = c.encode_utf8(&mut [0; 4]).bytes().map(char_of).collect();
-            let names = [c.to_string(), bytes, c.to_string().replace(' ', "▁")];
-            let found = names.iter().map(|name| self.tokenizer.get_model().tokenize(name).unwrap_or_default());
-            found.into_iter().find(|tokens| !tokens.is_empty()).unwrap_or_default()
-        };
-        let ids: Vec<u32> = name.chars().flat_map(of).map(|token| token.id).collect();
-        // A single character has no other spelling.
-        if ids.is_empty() || ids.contains(&id) { vec![id] } else { ids }
+        let end_of_text = end_of_text.and_then(|token| tokenizer.token_to_id(token));
+        Ok(Encoder { tokens, end_of_text, text_bytes, spelling })
     }
 
     /// Number of tokens.
@@ -151,17 +118,70 @@ impl Encoder {
 
     /// The tokens of each piece, on all cores.
     pub fn encode(&self, pieces: &[&Piece]) -> Result<Vec<Encoded>, Error> {
-        let is_whole = |piece: &&&Piece| piece.before.is_empty() && piece.behind.is_empty();
-        let whole: Vec<&str> = pieces.iter().filter(is_whole).map(|piece| piece.text.as_str()).collect();
+        // Only where nothing can be lost need nobody know which text each token is of.
+        let needs_places = matches!(self.spelling, Spelling::ByPlace);
+        let is_plain = |piece: &&&Piece| !needs_places && piece.before.is_empty() && piece.behind.is_empty();
+        let whole: Vec<&str> = pieces.iter().filter(is_plain).map(|piece| piece.text.as_str()).collect();
         let parts: Vec<String> =
-            pieces.iter().filter(|p| !is_whole(p)).map(|p| [&*p.before, &*p.text, &*p.behind].concat()).collect();
-        let mut whole = self.tokenizer.encode_batch_fast(whole, false)?.into_iter();
-        let mut parts = self.tokenizer.encode_batch(parts, false)?.into_iter();
-        let encoded = pieces.iter().filter_map(|piece| match is_whole(&piece) {
-            true => Some(Encoded::new(self.as_text(whole.next()?.get_ids().iter().copied()))),
-            false => Some(self.part(piece, &parts.next()?)),
+            pieces.iter().filter(|p| !is_plain(p)).map(|p| [&*p.before, &*p.text, &*p.behind].concat()).collect();
+        let mut whole = self.tokens.tokenizer().encode_batch_fast(whole, false)?.into_iter();
+        let mut encoded = self.tokens.tokenizer().encode_batch(parts.clone(), false)?.into_iter().zip(&parts);
+        let encoded = pieces.iter().filter_map(|piece| match is_plain(&piece) {
+            true => {
+                let unspelled = self.lost_characters(&piece.text);
+                Some(Encoded { unspelled, ..Encoded::new(self.tokens.as_text(whole.next()?.get_ids().iter().copied())) })
+            }
+            false => {
+                let (encoding, text) = encoded.next()?;
+                let from = piece.before.len();
+                let unspelled = match needs_places {
+                    true => self.unspelled(text, from..from + piece.text.len(), &encoding),
+                    false => self.lost_characters(&piece.text),
+                };
+                Some(Encoded { unspelled, ..self.part(piece, &encoding) })
+            }
         });
         Ok(encoded.collect())
+    }
+
+    /// What of a text becomes nothing, where that is told by characters.
+    fn lost_characters(&self, text: &str) -> Unspelled {
+        let Spelling::ByCharacter(known) = &self.spelling else { return Unspelled::default() };
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |c: char| *known.entry(c).or_insert_with(|| self.lost_of(c));
+        Unspelled { unknown: 0, lost: text.chars().filter(|c| !c.is_whitespace()).map(of).sum() }
+    }
+
+    /// Bytes of a character that become nothing.
+    fn lost_of(&self, c: char) -> u64 {
+        let tokens = self.tokens.encode(c.encode_utf8(&mut [0; 4])).unwrap_or_default();
+        let spelled: u64 = tokens.iter().map(|token| self.text_bytes(*token)).sum();
+        (c.len_utf8() as u64).saturating_sub(if self.is_byte_level() { spelled } else { 4 * tokens.len() as u64 })
+    }
+
+    fn is_byte_level(&self) -> bool {
+        matches!(self.tokens.tokenizer().get_decoder(), Some(DecoderWrapper::ByteLevel(_)))
+    }
+
+    /// What of a part of a text no token stands for, or only the unknown one.
+    fn unspelled(&self, text: &str, part: Range<usize>, encoding: &Encoding) -> Unspelled {
+        let mut found = Unspelled::default();
+        let lost = |from: usize, to: usize| {
+            let gap = text.get(from..to.max(from)).unwrap_or_default();
+            gap.chars().filter(|c| !c.is_whitespace()).map(|c| c.len_utf8() as u64).sum::<u64>()
+        };
+        let mut at = part.start;
+        for (id, (start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+            let (start, end) = ((*start).clamp(at, part.end.max(at)), (*end).min(part.end));
+            if end <= at {
+                continue;
+            }
+            found.lost += lost(at, start);
+            found.unknown += if Some(*id) == self.tokens.unknown() { (end - start) as u64 } else { 0 };
+            at = end;
+        }
+        found.lost += lost(at, part.end);
+        found
     }
 
     /// A piece's part of what was encoded.
@@ -176,26 +196,15 @@ impl Encoder {
         let sure = behind.len().saturating_sub(unsure).min(SEAM_TOKENS);
         let reach = mine().map(|(_, (_, end))| end).max().unwrap_or(to).saturating_sub(to);
         Encoded {
-            tokens: self.as_text(mine().map(|(id, _)| id)),
+            tokens: self.tokens.as_text(mine().map(|(id, _)| id)),
             first: mine().map(|(_, (start, _))| start).next().unwrap_or(from).saturating_sub(from),
             seam: Seam {
                 first: all().map(|(_, (start, _))| start).find(|start| *start >= to).unwrap_or(to + piece.behind.len()) - to,
-                tokens: self.as_text(behind[..sure].iter().copied()),
+                tokens: self.tokens.as_text(behind[..sure].iter().copied()),
                 reach,
             },
+            unspelled: Unspelled::default(),
         }
-    }
-
-    /// Tokens of text, without any that text may not become.
-    fn as_text(&self, ids: impl Iterator<Item = u32>) -> Vec<u32> {
-        let mut tokens = Vec::with_capacity(ids.size_hint().0);
-        for id in ids {
-            match self.reserved.get(id as usize) {
-                Some(Some(spelled)) => tokens.extend(spelled),
-                _ => tokens.push(id),
-            }
-        }
-        tokens
     }
 
     /// The tokens of a piece again, if they do not go on where those of the piece before ended. That is so only in text
@@ -214,16 +223,9 @@ impl Encoder {
             from += 1;
         }
         let rest = Piece { text: piece.text[from..].to_owned(), before: String::new(), ..piece.clone() };
-        Ok(self.encode(&[&rest])?.pop().unwrap_or_default())
+        let unspelled = encoded.unspelled;
+        Ok(Encoded { unspelled, ..self.encode(&[&rest])?.pop().unwrap_or_default() })
     }
-}
-
-/// Whether a vocabulary has the token, and whether it is a special one.
-pub fn known_end_of_text(tokenizer: &Tokenizer) -> Option<String> {
-    let special = tokenizer.get_added_tokens_decoder();
-    let is_special = |id: u32| special.get(&id).is_some_and(|token| token.special);
-    let known = || KNOWN.iter().filter_map(|token| Some((*token, tokenizer.token_to_id(token)?)));
-    known().find(|(_, id)| is_special(*id)).or_else(|| known().next()).map(|(token, _)| token.to_owned())
 }
 
 /// Bytes that a token's name in a vocabulary stands for.
@@ -245,6 +247,7 @@ mod tests {
         },
         *,
     };
+    use nightjar_shared::tokenizer::load;
     use serde_json::{Value, json};
 
     /// A byte-level tokenizer, trained on a little.
@@ -410,6 +413,54 @@ mod tests {
                 assert!(!tokens.contains(&id) && tokens.len() > 1, "{end} in {text}: {tokens:?}");
             }
             assert_eq!(encoder.text_bytes(id), 0);
+        }
+    }
+
+    /// The lab's own text and vocabulary, which lie beside the repository: the ids are those of the whole text at once.
+    #[test]
+    fn a_whole_book_has_the_tokens_of_the_whole() {
+        let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+        let read = |name: &str| std::fs::read(data.join(name)).ok();
+        let (Some(json), Some(text)) = (read("bpe4096.tokenizer.json"), read("train.txt")) else {
+            eprintln!("skipped: there is no data beside the repository");
+            return;
+        };
+        let text = String::from_utf8(text).unwrap();
+        let whole = load(&json).unwrap().encode_fast(text.as_str(), false).unwrap().get_ids().to_vec();
+        let encoder = Encoder::new(&json, None).unwrap();
+        for piece_bytes in [64 << 10, 5_000] {
+            assert!(in_pieces(&encoder, &text, piece_bytes) == whole, "{piece_bytes}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_spelled_is_counted() {
+        let count = |json: &[u8], text: &str, piece_bytes: usize| {
+            let encoder = Encoder::new(json, None).unwrap();
+            let pieces = pieces_of(text, piece_bytes);
+            let encoded = encoder.encode(&pieces.iter().collect::<Vec<_>>()).unwrap();
+            encoded.iter().fold((0, 0), |all, e| (all.0 + e.unspelled.unknown, all.1 + e.unspelled.lost))
+        };
+        let model = |model: Value, rest: Value| {
+            let mut json = json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+                "pre_tokenizer": null, "post_processor": null, "decoder": null, "model": model});
+            rest.as_object().unwrap().iter().for_each(|(key, value)| json[key] = value.clone());
+            serde_json::to_vec(&json).unwrap()
+        };
+        let words = json!({"type": "WordLevel", "unk_token": "<unk>", "vocab": {"<unk>": 0, "the": 1, "fox": 2}});
+        let words = model(words, json!({"pre_tokenizer": {"type": "Whitespace"}}));
+        assert_eq!(count(&words, "the fox the\n fox", 1 << 16), (0, 0));
+        assert_eq!(count(&words, "the brown fox", 1 << 16), (5, 0));
+        let letters = json!({"type": "BPE", "dropout": null, "unk_token": null, "vocab": {"a": 0, "b": 1, " ": 2}, "merges": []});
+        let letters = model(letters, json!({}));
+        for piece_bytes in [5, 1 << 16] {
+            assert_eq!(count(&letters, "ab xyz ab\nä ba", piece_bytes), (0, 5), "{piece_bytes}");
+        }
+        for (name, json) in all() {
+            for (what, text) in texts().iter().take(2) {
+                let (unknown, lost) = count(&json, text, 8_192);
+                assert!(unknown + lost == 0 || name != "gpt2" && name != "byte level", "{name}, {what}: {unknown} and {lost}");
+            }
         }
     }
 }

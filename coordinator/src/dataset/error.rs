@@ -78,6 +78,16 @@ pub enum DatasetError {
         /// The text columns that there are.
         available: String,
     },
+    /// A parquet file without any text column.
+    #[error("{path} has no column of text, and so none `{column}`; its columns are: {columns}")]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column asked for.
+        column: String,
+        /// All columns.
+        columns: String,
+    },
     /// The tokenizer cannot be read, trained or used.
     #[error("the tokenizer {name} cannot be used: {reason}")]
     Tokenizer {
@@ -85,6 +95,29 @@ pub enum DatasetError {
         name: String,
         /// Why.
         reason: String,
+    },
+    /// The tokenizer cannot spell the text.
+    #[error(
+        "the tokenizer {name} cannot spell {percent:.0} % of the text, which would be lost: pass a --tokenizer that was made for \
+         text like this, such as bytes or bpe:SIZE"
+    )]
+    Unspelled {
+        /// As it was named.
+        name: String,
+        /// The share of the text.
+        percent: f64,
+    },
+    /// The text is in another encoding.
+    #[error(
+        "{percent:.1} % of the characters are not UTF-8, in {}: that looks like latin-1 or another old encoding; convert it \
+         (iconv -f latin1 -t utf-8), or leave it out with --exclude",
+        .named.join(", ")
+    )]
+    NotUtf8 {
+        /// The share of the characters.
+        percent: f64,
+        /// The files.
+        named: Vec<String>,
     },
     /// An option is outside what is allowed.
     #[error("{option} is {value}; allowed is {allowed}")]

@@ -1,6 +1,7 @@
 //! Whether two tokenizers make the same tokens of text: weights that were trained on one cannot go on with another.
 
-use super::{encoder::load, vocabulary::byte_tokenizer};
+use super::vocabulary::byte_tokenizer;
+use nightjar_shared::tokenizer::load;
 use serde_json::Value;
 use std::collections::BTreeMap;
 

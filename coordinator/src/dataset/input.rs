@@ -1,7 +1,7 @@
 //! One file as UTF-8: uncompressed where it is gzip or zstd, decoded where it is UTF-16, without its byte order mark. What
 //! a file is, its first bytes say; its name may be wrong.
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use std::{
     cell::Cell,
     fs::File,
@@ -13,6 +13,8 @@ use std::{
 /// Bytes that are looked at to tell how text is encoded.
 const HEAD_BYTES: u64 = 8 << 10;
 const BUFFER_BYTES: usize = 256 << 10;
+/// Longest window of zstd, as a power of two: what `zstd --long=31` writes. It takes as much memory.
+const WINDOW_LOG_MAX: u32 = 31;
 /// Fewest pairs of bytes from which UTF-16 without a mark can be told.
 const UTF16_PAIRS_MIN: usize = 8;
 
@@ -44,10 +46,12 @@ impl Input {
         file.seek(SeekFrom::Start(0))?;
         let counted = |file| BufReader::with_capacity(BUFFER_BYTES, Counted { file, bytes: file_bytes.clone() });
         let unpacked: Option<Box<dyn Read>> = match magic[..] {
-            [0x1F, 0x8B, ..] => Some(Box::new(MultiGzDecoder::new(counted(file.try_clone()?)))),
+            [0x1F, 0x8B, ..] => Some(Box::new(Members { member: Some(GzDecoder::new(counted(file.try_clone()?))) })),
             // The second is how a frame that is to be skipped begins; parallel compressors write one first.
             [0x28, 0xB5, 0x2F, 0xFD] | [0x50..=0x5F, 0x2A, 0x4D, 0x18] => {
-                Some(Box::new(zstd::stream::read::Decoder::with_buffer(counted(file.try_clone()?))?))
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(counted(file.try_clone()?))?;
+                decoder.window_log_max(WINDOW_LOG_MAX)?;
+                Some(Box::new(decoder))
             }
             _ => None,
         };
@@ -109,6 +113,38 @@ impl Read for Counted {
     }
 }
 
+/// The members of a gzip file, one after another; zeros behind the last are left out, as gzip itself does.
+struct Members<R> {
+    /// `None` at the end.
+    member: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let read = member.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            let Some(mut rest) = self.member.take().map(GzDecoder::into_inner) else { break };
+            loop {
+                let more = rest.fill_buf()?;
+                if more.is_empty() {
+                    return Ok(0);
+                }
+                let zeros = more.iter().take_while(|byte| **byte == 0).count();
+                let is_all = zeros == more.len();
+                rest.consume(zeros);
+                if !is_all {
+                    break;
+                }
+            }
+            self.member = Some(GzDecoder::new(rest));
+        }
+        Ok(0)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Encoding {
     Utf8,
@@ -121,6 +157,9 @@ fn encoding_of(head: &[u8]) -> (Encoding, usize) {
         [0xEF, 0xBB, 0xBF, ..] => (Encoding::Utf8, 3),
         [0xFF, 0xFE, ..] => (Encoding::Utf16 { big_endian: false }, 2),
         [0xFE, 0xFF, ..] => (Encoding::Utf16 { big_endian: true }, 2),
+        // JSON begins with a bracket, and then with another character of ASCII.
+        [b'{' | b'[', 0, next, 0, ..] if *next != 0 => (Encoding::Utf16 { big_endian: false }, 0),
+        [0, b'{' | b'[', 0, next, ..] if *next != 0 => (Encoding::Utf16 { big_endian: true }, 0),
         _ if is_utf16(head, false) => (Encoding::Utf16 { big_endian: false }, 0),
         _ if is_utf16(head, true) => (Encoding::Utf16 { big_endian: true }, 0),
         _ => (Encoding::Utf8, 0),
@@ -271,6 +310,28 @@ mod tests {
         let bytes: Vec<u8> = (0..4000u16).flat_map(|i| (i * 7 % 256).to_le_bytes()).collect();
         assert_eq!(encoding_of(&bytes), (Encoding::Utf8, 0));
         assert_eq!(encoding_of("plain text of eight bytes and more".as_bytes()), (Encoding::Utf8, 0));
+    }
+
+    #[test]
+    fn what_other_programs_read_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let mut read = vec![];
+            Input::open(&path, 0).and_then(|mut input| input.text.read_to_end(&mut read)).map(|_| read)
+        };
+        // Zeros fill up the last block of a tape, and of some downloads.
+        let (one, two) = (gz(&[b'x'; 1000]), gz(&[b'y'; 1000]));
+        assert_eq!(read(&[&one[..], &[0; 700]].concat()).unwrap(), [b'x'; 1000]);
+        assert_eq!(read(&[&one[..], &two, &[0; 3]].concat()).unwrap().len(), 2000);
+        assert!(read(&[&one[..], b"\0\0garbage"].concat()).is_err());
+        // A long window.
+        let mut encoder = zstd::stream::write::Encoder::new(vec![], 1).unwrap();
+        encoder.window_log(30).unwrap();
+        encoder.long_distance_matching(true).unwrap();
+        encoder.write_all(&[b'z'; 300_000]).unwrap();
+        assert_eq!(read(&encoder.finish().unwrap()).unwrap().len(), 300_000);
     }
 
     #[test]

@@ -7,7 +7,9 @@ use super::{
     json_text::{Field, text_of_record},
     notes::{Note, Notes},
     read::Position,
+    text_check,
 };
+use serde::de::IgnoredAny;
 use std::{
     io::{self, BufRead, Read},
     path::{Path, PathBuf},
@@ -71,15 +73,18 @@ impl JsonRecords {
             let mut start = Input::open(path, 0)?;
             in_array = skip_space(&mut *start.text)?.1 == Some(b'[');
         }
-        let input = Input::open(path, position.at)?;
-        if position.at == 0 {
+        let mut input = Input::open(path, position.at)?;
+        let refused = if position.at == 0 { text_check::refuse(input.text.fill_buf()?) } else { None };
+        if let Some(reason) = refused {
+            notes.add(Note::NoText, format!("{} ({reason})", path.display()));
+        } else if position.at == 0 {
             notes.count(Note::ByteOrderMark, u64::from(input.marked));
             notes.count(Note::Utf16, u64::from(input.utf16));
         }
         let at = position.at.max(input.start);
         let position = Position { at, ..position };
         let (path, column, inside) = (path.to_owned(), column.to_owned(), position.line > 0);
-        Ok(JsonRecords { input, path, column, layout, in_array, inside, position, ended: false })
+        Ok(JsonRecords { input, path, column, layout, in_array, inside, position, ended: refused.is_some() })
     }
 
     /// The next text. Records without any are passed over and counted.
@@ -89,6 +94,7 @@ impl JsonRecords {
                 return Ok(Record::End);
             }
             let is_first = self.position.line == 0;
+            let is_first_line = self.layout == Layout::Lines && self.position.at == self.input.start;
             let value = match self.layout {
                 Layout::Lines => self.next_line(),
                 Layout::Values => self.next_value(),
@@ -113,7 +119,17 @@ impl JsonRecords {
                 }
                 Err(Broken::Io(error)) => return Err(DatasetError::io(&self.path)(error)),
             };
-            match text_of_record(&value, &self.column, notes) {
+            let read = text_of_record(&value, &self.column, notes);
+            if is_first_line
+                && !matches!(read, Ok(Field::Text(_)))
+                && let Some(layout) = other_layout(&value)
+            {
+                self.ended = true;
+                let bad = self.bad(layout);
+                self.position.at += io::copy(&mut self.input.text, &mut io::sink()).map_err(DatasetError::io(&self.path))?;
+                return Ok(bad);
+            }
+            match read {
                 Err(reason) if self.layout == Layout::Lines && value.last() != Some(&b'\n') => {
                     return Ok(self.bad(&format!("{reason}; it is the last line, which may have been cut off")));
                 }
@@ -218,8 +234,19 @@ impl JsonRecords {
     }
 }
 
+/// What a first line says about a file that has no record a line.
+fn other_layout(line: &[u8]) -> Option<&'static str> {
+    match line.trim_ascii() {
+        [b'[', ..] => Some("it is an array, not a record a line: name the file .json"),
+        [b'{', inner @ ..] if serde_json::from_slice::<IgnoredAny>(line).is_err() && !inner.contains(&b':') => {
+            Some("a record here takes several lines: name the file .json")
+        }
+        _ => None,
+    }
+}
+
 /// Skips white space; says how much, and which byte comes next.
-fn skip_space(text: &mut dyn BufRead) -> io::Result<(u64, Option<u8>)> {
+pub fn skip_space(text: &mut dyn BufRead) -> io::Result<(u64, Option<u8>)> {
     let mut skipped = 0;
     loop {
         let buffer = text.fill_buf()?;
@@ -352,6 +379,36 @@ mod tests {
         assert!(bad[0].starts_with("F:3: no text under `text`: pass --column with one of: body"), "{bad:?}");
         assert!(bad[1].starts_with("F:4: no JSON") && bad[2].starts_with("F:7: no JSON"), "{bad:?}");
         assert!(bad[2].ends_with("which may have been cut off"), "{bad:?}");
+    }
+
+    #[test]
+    fn what_is_no_json_text_is_said_in_one_sentence() {
+        let lines = "{\"text\": \"words\"}\n".repeat(100);
+        let utf16: Vec<u8> =
+            "{\"text\": \"東京の言葉の長い列がここにある。\"}\n".repeat(50).encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for layout in [Layout::Lines, Layout::Values] {
+            for (bytes, said) in [
+                (&b"\xFD7zXZ\0\0\x04"[..], "(xz: unpack it"),
+                (b"PAR1\x15\0\x15\0", "(parquet: give it a name"),
+                (b"{\"text\": \"a\"}\0\0", "(binary)"),
+            ] {
+                let (texts, bad, notes) = read(bytes, layout, "text");
+                assert_eq!((texts.len(), bad.len()), (0, 0), "{said}: {bad:?}");
+                assert!(notes.names(Note::NoText)[0].contains(said), "{said}: {notes:?}");
+            }
+            let latin: Vec<u8> =
+                lines.replace("words", "na_ve fa_ade").bytes().map(|b| if b == b'_' { 0xE7 } else { b }).collect();
+            let (texts, _, notes) = read(&latin, layout, "text");
+            assert!(texts.is_empty() && notes.names(Note::NoText)[0].contains("latin-1"), "{notes:?}");
+            // UTF-16 without a mark is known by its first bracket.
+            assert_eq!(read(&utf16, layout, "text").0.len(), 50);
+        }
+        let (_, bad, _) = read(b"[{\"text\": \"a\"}, {\"text\": \"b\"}]\n", Layout::Lines, "text");
+        assert_eq!(bad, ["F:1: it is an array, not a record a line: name the file .json"]);
+        let (_, bad, _) = read(b"[\n  {\"text\": \"a\"},\n  {\"text\": \"b\"}\n]\n", Layout::Lines, "text");
+        assert_eq!(bad, ["F:1: it is an array, not a record a line: name the file .json"]);
+        let (_, bad, _) = read(b"{\n  \"text\": \"a\"\n}\n{\n  \"text\": \"b\"\n}\n", Layout::Lines, "text");
+        assert_eq!(bad, ["F:1: a record here takes several lines: name the file .json"]);
     }
 
     #[test]

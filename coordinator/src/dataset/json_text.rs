@@ -1,6 +1,9 @@
 //! The text of one JSON record: found under a column, which may be a path, and mended where scraped data often is broken.
 
-use super::notes::{Note, Notes};
+use super::{
+    notes::{Note, Notes},
+    text_file::invalid_in,
+};
 use serde_json::Value;
 
 /// Columns that a message names at most.
@@ -31,7 +34,7 @@ pub fn text_of_record(record: &[u8], column: &str, notes: &mut Notes) -> Result<
             }
             let value = serde_json::from_slice(&mended).map_err(no_json)?;
             notes.count(Note::LoneSurrogate, lone);
-            notes.count(Note::InvalidUtf8, u64::from(matches!(text, std::borrow::Cow::Owned(_))));
+            notes.count(Note::InvalidUtf8, invalid_in(record));
             value
         }
     };

@@ -25,6 +25,10 @@ pub enum Note {
     NoFile,
     /// The output folder, where it lies inside an input.
     Output,
+    /// Folders that a program of ours made, whatever for.
+    OwnFolder,
+    /// Files by which our programs know their folders.
+    Mark,
     /// What `--exclude` names.
     Excluded,
     /// What `--include` does not name.
@@ -41,6 +45,8 @@ pub enum Note {
     Card,
     /// Files that are meant for measuring, beside those that are meant for training.
     OtherSplit,
+    /// Files whose names do not say that they hold records.
+    Records,
     /// Files that are no text.
     NoText,
     /// .json files that are no records.
@@ -51,7 +57,7 @@ pub enum Note {
     Null,
     /// Records whose text is empty.
     Empty,
-    /// Pieces of text with bytes that are not UTF-8.
+    /// Characters that are not UTF-8.
     InvalidUtf8,
     /// Halves of characters without their other half.
     LoneSurrogate,
@@ -59,10 +65,16 @@ pub enum Note {
     Utf16,
     /// Byte order marks.
     ByteOrderMark,
+    /// Files that were read and gave no text.
+    Nothing,
     /// A pattern that matches nothing.
     UnusedPattern,
     /// The vocabulary has nothing to put between documents.
     NoEndOfText,
+    /// Bytes of text that became the unknown token.
+    Unknown,
+    /// Bytes of text that became no token.
+    Lost,
 }
 
 /// How often, and the first few names.
@@ -92,6 +104,12 @@ impl Notes {
         if count > 0 {
             self.0.entry(note).or_default().count += count;
         }
+    }
+
+    /// Adds a name, or other words, to what is counted already.
+    pub fn tell(&mut self, note: Note, name: impl Into<String>) {
+        self.add(note, name);
+        self.0.entry(note).and_modify(|noted| noted.count -= 1);
     }
 
     /// How many there are of a kind.
@@ -143,7 +161,17 @@ impl Notes {
 impl Note {
     /// Whether a name stands for many.
     fn repeats(self) -> bool {
-        matches!(self, Note::Read | Note::Null | Note::Empty | Note::InvalidUtf8 | Note::LoneSurrogate | Note::ByteOrderMark)
+        matches!(
+            self,
+            Note::Read
+                | Note::Null
+                | Note::Empty
+                | Note::InvalidUtf8
+                | Note::LoneSurrogate
+                | Note::ByteOrderMark
+                | Note::Unknown
+                | Note::Lost
+        )
     }
 
     fn words(self, count: u64) -> String {
@@ -157,6 +185,11 @@ impl Note {
             Note::DeadLink => format!("left out: {}", of("link that leads nowhere", "links that lead nowhere")),
             Note::NoFile => format!("left out: {}", of("pipe, socket or device", "pipes, sockets and devices")),
             Note::Output => "left out: the output folder, which lies inside an input".to_owned(),
+            Note::OwnFolder if count == 1 => "left out: a folder that Nightjar made".to_owned(),
+            Note::OwnFolder => format!("left out: {count} folders that Nightjar made"),
+            Note::Mark => {
+                format!("left out: {}", of("file by which Nightjar knows a folder", "files by which Nightjar knows folders"))
+            }
             Note::Excluded => format!("left out by --exclude: {}", of("file or folder", "files and folders")),
             Note::NotIncluded => format!("left out, since no --include names them: {}", of("file", "files")),
             Note::Twice => format!("read once: {} for a file that is read already", of("further name", "further names")),
@@ -176,6 +209,9 @@ impl Note {
                 "left out: {} beside the one to train on (name them, or pass --include, to read them)",
                 of("file of a split for measuring", "files of splits for measuring")
             ),
+            Note::Records => {
+                format!("read as records: {} (the lines are JSON, or the file is an array)", of("file", "files"))
+            }
             Note::NoText => format!("left out: {}", of("file that is no text", "files that are no text")),
             Note::NoRecords => format!(
                 "left out: {} without the text column",
@@ -184,10 +220,15 @@ impl Note {
             Note::Bad => format!("left out: {}", of("record that cannot be read", "records that cannot be read")),
             Note::Null => format!("passed over: {}", of("record whose text is null", "records whose text is null")),
             Note::Empty => format!("passed over: {}", of("record without text", "records without text")),
-            Note::InvalidUtf8 => format!("replaced: bytes that are not UTF-8, in {}", of("piece of text", "pieces of text")),
+            Note::InvalidUtf8 => {
+                format!("replaced: {}", of("character that is not UTF-8", "characters that are not UTF-8"))
+            }
+            Note::Unknown => format!("warning: the tokenizer knows no token for {}", of("byte of text", "bytes of text")),
+            Note::Lost => format!("warning: the tokenizer makes nothing of {}", of("byte of text", "bytes of text")),
             Note::LoneSurrogate => format!("replaced: {}", of("lone half of a character", "lone halves of characters")),
             Note::Utf16 => format!("decoded: {} of UTF-16", of("file", "files")),
             Note::ByteOrderMark => format!("taken away: {}", of("byte order mark", "byte order marks")),
+            Note::Nothing => format!("left out: {}", of("file that gave no text", "files that gave no text")),
             Note::UnusedPattern => format!("note: {} no file", of("pattern matches", "patterns match")),
             Note::NoEndOfText => "warning: the tokenizer has no end-of-text token that is known, so nothing stands between \
                                   documents; name one with --end-of-text TOKEN"

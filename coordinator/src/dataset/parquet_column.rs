@@ -3,6 +3,7 @@
 use super::{
     error::DatasetError,
     notes::{Note, Notes},
+    text_check,
     text_file::text_of,
 };
 use parquet::{
@@ -18,6 +19,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Columns that a message names at most.
+const COLUMNS_NAMED_MAX: usize = 20;
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 16;
 
@@ -47,10 +50,20 @@ impl ParquetColumn {
         let is_text = |i: &usize| schema.column(*i).physical_type() == Type::BYTE_ARRAY && schema.column(*i).max_rep_level() == 0;
         let text_columns: Vec<usize> = (0..schema.num_columns()).filter(is_text).collect();
         let found = text_columns.iter().copied().find(|i| schema.column(*i).path().string() == column);
-        let found = found.ok_or_else(|| DatasetError::Column {
-            path: path.to_owned(),
-            column: column.to_owned(),
-            available: text_columns.iter().map(|i| schema.column(*i).path().string()).collect::<Vec<_>>().join(", "),
+        let named = |columns: &mut dyn Iterator<Item = usize>| {
+            columns.take(COLUMNS_NAMED_MAX).map(|i| schema.column(i).path().string()).collect::<Vec<_>>().join(", ")
+        };
+        let found = found.ok_or_else(|| match text_columns.is_empty() {
+            true => DatasetError::NoColumn {
+                path: path.to_owned(),
+                column: column.to_owned(),
+                columns: named(&mut (0..schema.num_columns())),
+            },
+            false => DatasetError::Column {
+                path: path.to_owned(),
+                column: column.to_owned(),
+                available: named(&mut text_columns.iter().copied()),
+            },
         })?;
         let defined = schema.column(found).max_def_level();
         let (mut group, mut skip) = (0, row);
@@ -78,6 +91,14 @@ impl ParquetColumn {
 
     /// The next row's text; null and empty rows are passed over and noted.
     pub fn next(&mut self, notes: &mut Notes) -> Result<Option<String>, DatasetError> {
+        if self.row == 0 && self.ready.is_empty() && self.fill().map_err(unreadable(&self.path))? {
+            let head: Vec<u8> = self.ready.iter().flatten().flat_map(|value| value.data().iter().copied()).collect();
+            if let Some(reason) = text_check::refuse(&head) {
+                notes.add(Note::NoText, format!("{} ({reason})", self.path.display()));
+                (self.group, self.rows) = (self.file.num_row_groups(), None);
+                self.ready.clear();
+            }
+        }
         loop {
             while let Some(value) = self.ready.pop_front() {
                 self.row += 1;
@@ -197,7 +218,38 @@ mod tests {
         assert_eq!(column.row(), 3);
         let missing = ParquetColumn::open(&path, 1, "text", 0).err().unwrap().to_string();
         assert!(missing.ends_with("no text column `text`: pass --column with one of: body"), "{missing}");
+        // A column of numbers is named, and holds no text.
+        let missing = ParquetColumn::open(&path, 1, "id", 0).err().unwrap().to_string();
+        assert!(missing.contains("pass --column with one of: body"), "{missing}");
         std::fs::write(&path, "no parquet").unwrap();
         assert!(matches!(ParquetColumn::open(&path, 1, "text", 0), Err(DatasetError::Parquet { .. })));
+    }
+
+    #[test]
+    fn a_file_without_text_and_one_in_another_encoding_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        let numbers = parse_message_type("message m { required int32 id; repeated int32 tokens; }").unwrap();
+        let file = File::create(&path).unwrap();
+        let writer = SerializedFileWriter::new(file, Arc::new(numbers), Arc::new(WriterProperties::builder().build())).unwrap();
+        writer.close().unwrap();
+        let missing = ParquetColumn::open(&path, 1, "text", 0).err().unwrap().to_string();
+        assert!(missing.ends_with("has no column of text, and so none `text`; its columns are: id, tokens"), "{missing}");
+
+        let schema = parse_message_type("message m { required binary body; }").unwrap();
+        let file = File::create(&path).unwrap();
+        let mut writer =
+            SerializedFileWriter::new(file, Arc::new(schema), Arc::new(WriterProperties::builder().build())).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let values = vec![ByteArray::from(b"na\xefve words, and fa\xe7ades of them".to_vec()); 40];
+        column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.close().unwrap();
+        let mut notes = Notes::default();
+        let mut column = ParquetColumn::open(&path, 1, "body", 0).unwrap();
+        assert_eq!(column.next(&mut notes).unwrap(), None);
+        assert!(notes.names(Note::NoText)[0].contains("latin-1"), "{notes:?}");
     }
 }

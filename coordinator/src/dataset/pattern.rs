@@ -5,7 +5,11 @@ use super::{
     notes::{Note, Notes},
 };
 use glob::{MatchOptions, Pattern};
-use std::{cell::Cell, path::Path};
+use std::{
+    cell::Cell,
+    fs, path,
+    path::{Path, PathBuf},
+};
 
 /// A `*` stays within a name; `**` does not.
 const OPTIONS: MatchOptions =
@@ -31,7 +35,9 @@ impl Patterns {
         let of = |texts: &[String]| {
             let of = |text: &String| {
                 let trimmed = text.strip_prefix("./").unwrap_or(text).trim_end_matches('/');
-                let pattern = Pattern::new(trimmed);
+                // A place from the root on, without detours.
+                let whole = Path::new(trimmed).is_absolute().then(|| Path::new(trimmed).components().collect::<PathBuf>());
+                let pattern = Pattern::new(whole.as_ref().and_then(|whole| whole.to_str()).unwrap_or(trimmed));
                 let pattern = pattern.map_err(|e| DatasetError::Pattern { pattern: text.clone(), reason: e.msg.to_owned() })?;
                 Ok(Used { pattern, used: Cell::new(false) })
             };
@@ -64,12 +70,20 @@ impl Patterns {
 }
 
 /// Whether one of the patterns matches; a pattern without a slash matches any name on the way, one with a slash the place
-/// under the path that was named, or with that path before it, of the file or of a folder that holds it.
+/// under the path that was named, or with that path before it, of the file or of a folder that holds it; one that begins with
+/// a slash matches its whole name.
 fn any(patterns: &[Used], relative: &Path, given: &Path) -> bool {
     let given = given.strip_prefix("./").unwrap_or(given);
+    let steps = relative.components().count();
+    let matches_whole = |pattern: &Pattern| {
+        let places = [path::absolute(given).ok(), fs::canonicalize(given).ok()];
+        let mut places = places.iter().flatten().flat_map(|place| place.ancestors().take(steps));
+        places.any(|place| pattern.matches_path_with(place, OPTIONS))
+    };
     let matches = |pattern: &Pattern| match pattern.as_str().contains('/') || pattern.as_str() == "**" {
+        _ if Path::new(pattern.as_str()).is_absolute() => matches_whole(pattern),
         true => {
-            let mut places = relative.ancestors().chain(given.ancestors().take(relative.components().count()));
+            let mut places = relative.ancestors().chain(given.ancestors().take(steps));
             places.any(|place| !place.as_os_str().is_empty() && pattern.matches_path_with(place, OPTIONS))
         }
         false => relative.components().any(|name| pattern.matches_path_with(Path::new(name.as_os_str()), OPTIONS)),
@@ -104,6 +118,11 @@ mod tests {
             let patterns = Patterns::new(&[], &[pattern.to_owned()]).unwrap();
             let given = Path::new("./data").join(path);
             assert_eq!(patterns.excludes(Path::new(path), &given), wanted, "{pattern} on {path}");
+        }
+        let root = std::env::current_dir().unwrap();
+        for (pattern, wanted) in [("data/*.txt", true), ("./data/*.txt", true), ("data/sub/*.txt", false), ("data", false)] {
+            let patterns = Patterns::new(&[root.join(pattern).display().to_string()], &[]).unwrap();
+            assert_eq!(patterns.includes(Path::new("a.txt"), Path::new("data/a.txt")), wanted, "{pattern}");
         }
         assert!(Patterns::new(&["a[".into()], &[]).unwrap_err().to_string().contains("a["));
     }

@@ -64,7 +64,9 @@ impl Reader {
         let kind: io::Result<Kind> = match source.format {
             Format::Parquet => match ParquetColumn::open(path, source.bytes, column, position.at) {
                 Ok(column) => Ok(Kind::Parquet(Box::new(column))),
-                Err(error @ DatasetError::Parquet { .. }) => Ok(Kind::Damaged(Some(error.to_string()))),
+                Err(error @ (DatasetError::Parquet { .. } | DatasetError::Column { .. } | DatasetError::NoColumn { .. })) => {
+                    Ok(Kind::Damaged(Some(error.to_string())))
+                }
                 Err(error) => return Err(error),
             },
             Format::JsonLines => json(Layout::Lines, notes),
@@ -133,6 +135,11 @@ fn without_mark<'a>(text: &'a str, notes: &mut Notes) -> &'a str {
     text
 }
 
+/// How often it was said of a whole file why it gives no text.
+fn told(notes: &Notes) -> u64 {
+    notes.of(Note::NoText) + notes.of(Note::NoRecords)
+}
+
 /// All sources, one after another.
 pub struct Cursor<'a> {
     sources: &'a [Source],
@@ -142,21 +149,25 @@ pub struct Cursor<'a> {
     reader: Option<Reader>,
     /// Bytes of the sources that are read.
     behind: u64,
-    /// Whether the source gave text.
+    /// Whether the source gave text, or what is said about it instead.
     gave: bool,
+    /// What was said about whole files before the source.
+    told: u64,
 }
 
 impl<'a> Cursor<'a> {
     /// At a position in source `number`.
     pub fn new(sources: &'a [Source], options: ReadOptions<'a>, number: usize, position: Position) -> Self {
         let behind = sources.iter().take(number).map(|s| s.bytes).sum();
-        Cursor { sources, options, number, position, reader: None, behind, gave: position != Position::default() }
+        let gave = position != Position::default();
+        Cursor { sources, options, number, position, reader: None, behind, gave, told: 0 }
     }
 
     /// What comes next, and of which source; `None` at the end of all.
     pub fn next(&mut self, notes: &mut Notes) -> Result<Option<(Next, &'a Source)>, DatasetError> {
         while let Some(source) = self.sources.get(self.number) {
             if self.reader.is_none() {
+                self.told = told(notes);
                 self.reader = Some(Reader::open(source, self.options, self.position, notes)?);
             }
             let next = self.reader.as_mut().map(|reader| reader.next(notes)).transpose()?.flatten();
@@ -165,7 +176,11 @@ impl<'a> Cursor<'a> {
                     self.gave = true;
                     notes.add(Note::Read, source.kind());
                 }
+                self.gave |= matches!(next, Next::Bad(_));
                 return Ok(Some((next, source)));
+            }
+            if !self.gave && self.told == told(notes) {
+                notes.add(Note::Nothing, source.path.display().to_string());
             }
             self.skip_source();
         }
@@ -261,6 +276,27 @@ mod tests {
         let (_folder, latin) = file("a", b"caf\xe9", Format::Text);
         let (pieces, _, notes) = read_all(&latin, 12, Position::default());
         assert_eq!((pieces[0].text.as_str(), notes.of(Note::InvalidUtf8)), ("caf\u{fffd}", 1));
+    }
+
+    #[test]
+    fn what_gives_nothing_is_named() {
+        let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+        io::Write::write_all(&mut encoder, b"").unwrap();
+        let packed = encoder.finish().unwrap();
+        for (name, bytes, format) in [
+            ("a.txt.gz", &packed[..], Format::Text),
+            ("a.txt", b"\xEF\xBB\xBF", Format::Text),
+            ("a.jsonl", b"\n\n  \n", Format::JsonLines),
+            ("a.json", b"[]", Format::Json),
+            ("a.json", b"[{\"text\": null}]", Format::Json),
+        ] {
+            let (_folder, source) = file(name, bytes, format);
+            let (pieces, bad, notes) = read_all(&source, 100, Position::default());
+            assert_eq!((pieces.len(), bad.len()), (0, 0), "{name}");
+            assert!(notes.lines().concat().contains("left out: 1 file that gave no text: "), "{name}: {notes:?}");
+        }
+        let (_folder, source) = file("a.txt", b"ab\0cd", Format::Text);
+        assert_eq!(read_all(&source, 100, Position::default()).2.lines().len(), 1, "it is told already");
     }
 
     #[test]

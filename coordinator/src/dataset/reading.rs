@@ -29,6 +29,13 @@ const BAD_COUNTED_MAX: u64 = 100_000;
 /// So many without a single one that can be read: the options are wrong, rather than the records.
 const BAD_FROM_THE_START: u64 = 100;
 
+/// A larger share of the text that the vocabulary cannot spell is refused: it is of another language.
+const UNSPELLED_MAX: f64 = 0.5;
+/// A larger share of characters that are not UTF-8 is refused: the text is written in another way.
+const INVALID_PERCENT_MAX: f64 = 1.0;
+/// Fewest of them; a few strays are no reason.
+const INVALID_MIN: u64 = 16;
+
 /// What the pass needs.
 pub struct Reading<'a> {
     /// The output folder.
@@ -86,11 +93,12 @@ impl Reading<'_> {
             bar.set_position(cursor.bytes_read());
             let checkpoint_due = state.text_bytes >= checkpoint_at;
             if batch_bytes >= BATCH_BYTES || checkpoint_due {
-                self.push(&batch, &mut state.seam, &mut train, &mut heldout)?;
+                self.push(&batch, &mut state.seam, &mut train, &mut heldout, &mut journal.notes)?;
                 batch.clear();
                 batch_bytes = 0;
             }
             if checkpoint_due {
+                self.check_text(&state, &journal.notes)?;
                 (state.train, state.heldout) = (train.checkpoint()?, heldout.checkpoint()?);
                 journal.stage = Stage::Read(state.clone());
                 journal.save(self.disk)?;
@@ -98,10 +106,18 @@ impl Reading<'_> {
                 checkpoint_at = state.text_bytes + self.limits.checkpoint_bytes;
             }
         }
-        self.push(&batch, &mut state.seam, &mut train, &mut heldout)?;
+        self.push(&batch, &mut state.seam, &mut train, &mut heldout, &mut journal.notes)?;
         bar.finish();
         (state.train, state.heldout) = (train.checkpoint()?, heldout.checkpoint()?);
+        self.check_text(&state, &journal.notes)?;
         self.check_enough(&state)?;
+        for note in [Note::Unknown, Note::Lost] {
+            let share = 100.0 * journal.notes.of(note) as f64 / state.text_bytes.max(1) as f64;
+            if share == 0.0 {
+                continue;
+            }
+            journal.notes.tell(note, format!("{share:.2} % of the text"));
+        }
         let train = train.buckets().map(|name| Bucket { name, heldout: false });
         let heldout = heldout.buckets().map(|name| Bucket { name, heldout: true });
         journal.stage = Stage::Shuffle(ShuffleState { pending: train.chain(heldout).collect(), ..ShuffleState::default() });
@@ -168,18 +184,42 @@ impl Reading<'_> {
     }
 
     /// Pieces that follow one another become tokens that do.
-    fn push(&self, batch: &[Placed], seam: &mut Seam, train: &mut Stream, heldout: &mut Stream) -> Result<(), DatasetError> {
+    fn push(
+        &self,
+        batch: &[Placed],
+        seam: &mut Seam,
+        train: &mut Stream,
+        heldout: &mut Stream,
+        notes: &mut Notes,
+    ) -> Result<(), DatasetError> {
         let most = (BATCH_BYTES / self.split.piece_bytes).max(1);
         for part in batch.chunks(most) {
             let pieces: Vec<&Piece> = part.iter().map(|p| &p.piece).collect();
             for (placed, encoded) in part.iter().zip(self.vocabulary.encode(&pieces)?) {
                 let mut encoded = self.vocabulary.join(seam, &placed.piece, encoded)?;
+                notes.count(Note::Unknown, encoded.unspelled.unknown);
+                notes.count(Note::Lost, encoded.unspelled.lost);
                 if placed.piece.ends {
                     encoded.tokens.extend(self.vocabulary.end_of_document(&placed.piece.text));
                 }
                 if placed.heldout { &mut *heldout } else { &mut *train }.push(&encoded.tokens)?;
                 *seam = encoded.seam;
             }
+        }
+        Ok(())
+    }
+
+    /// Refuses text of which little would be left.
+    fn check_text(&self, state: &ReadState, notes: &Notes) -> Result<(), DatasetError> {
+        let share = |bytes: u64| bytes as f64 / state.text_bytes.max(1) as f64;
+        let unspelled = share(notes.of(Note::Unknown) + notes.of(Note::Lost));
+        if unspelled > UNSPELLED_MAX {
+            let name = self.options.tokenizer.to_string();
+            return Err(DatasetError::Unspelled { name, percent: 100.0 * unspelled });
+        }
+        let percent = 100.0 * share(notes.of(Note::InvalidUtf8));
+        if percent > INVALID_PERCENT_MAX && notes.of(Note::InvalidUtf8) >= INVALID_MIN {
+            return Err(DatasetError::NotUtf8 { percent, named: notes.names(Note::InvalidUtf8).to_vec() });
         }
         Ok(())
     }

@@ -82,14 +82,23 @@ impl Format {
     pub fn of(path: &Path) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         let (name, is_packed) = unpacked(&name).map_or((&*name, false), |inner| (inner, true));
-        match name.rsplit_once('.').map_or("", |(_, extension)| extension) {
-            "jsonl" | "ndjson" => Format::JsonLines,
-            "json" => Format::Json,
+        // Some systems add an ending so that a file can be shown.
+        let inner = [".txt", ".text"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name);
+        match inner.rsplit_once('.').map_or("", |(_, extension)| extension) {
+            "jsonl" | "ndjson" | "jsonlines" | "jl" | "ldjson" | "ndjsonl" => Format::JsonLines,
+            "json" | "geojson" => Format::Json,
             // A packed one would have to be unpacked as a whole: it is left out by name, as text that is none.
-            "parquet" if !is_packed => Format::Parquet,
+            "parquet" if !is_packed && inner == name => Format::Parquet,
             _ => Format::Text,
         }
     }
+}
+
+/// The end of a file's name, small; what it is packed with does not count.
+pub fn ending(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let name = unpacked(&name).unwrap_or(&name);
+    name.rsplit_once('.').map_or_else(String::new, |(_, ending)| ending.to_owned())
 }
 
 /// A name without the ending that says what the file is packed with.

@@ -4,9 +4,13 @@
 const ZERO_BYTES_CHECKED: usize = 8 << 10;
 /// Fewest wrong characters that count; a few strays are no reason.
 const WRONG_MIN: usize = 16;
+/// The same for bytes that are not UTF-8.
+const INVALID_MIN: usize = 6;
 
 /// What files of some kinds begin with, and what to do with them.
-const MAGIC: [(&[u8], &str); 15] = [
+const MAGIC: [(&[u8], &str); 17] = [
+    (b"\x1F\x8B\x08", "gzip once more: unpack it once"),
+    (b"\x28\xB5\x2F\xFD", "zstd once more: unpack it once"),
     (b"PAR1", "parquet: give it a name that ends in .parquet, and do not pack it"),
     (b"PK\x03\x04", "a zip archive: unpack it"),
     (b"BZh", "bzip2: unpack it, or pack it as .gz or .zst"),
@@ -55,8 +59,10 @@ fn strange(head: &[u8]) -> Option<&'static str> {
     characters += invalid;
     if control >= WRONG_MIN && control * 50 > characters {
         Some("binary: control characters that text does not have")
-    } else if invalid >= WRONG_MIN && invalid * 10 > characters {
-        Some("neither UTF-8 nor UTF-16: convert it, or it is no text")
+    } else if invalid >= INVALID_MIN && invalid * 10 > characters {
+        Some("neither UTF-8 nor UTF-16: it is no text, or it is latin-1 or another old encoding, which you can convert")
+    } else if invalid >= INVALID_MIN && invalid * 100 > characters {
+        Some("not UTF-8: it looks like latin-1 or another old encoding; convert it, as with iconv -f latin1 -t utf-8")
     } else {
         None
     }
@@ -81,7 +87,9 @@ mod tests {
             b"",
             b"PAR1 is how a parquet file begins",
             b"GIF87a was the first version",
-            &b"Latin-1: na\xefve fa\xe7ade, once a line of plain words\n".repeat(500)[..],
+            &b"a stray \xef among many plain words of a line that is longer than that, as logs and mails have it\n\
+               and some more lines without any, so that fewer than one in a hundred characters are wrong here\n"
+                .repeat(500)[..],
             &"漢".as_bytes().repeat(100)[..299],
         ] {
             assert_eq!(refuse(text), None, "{:?}", String::from_utf8_lossy(&text[..text.len().min(40)]));
@@ -99,6 +107,10 @@ mod tests {
             (&tokens(30_000), "binary: control characters"),
             (&(0..30_000u32).map(|i| ((i * 7919) >> 3) as u8 | 0x80).collect::<Vec<_>>(), "neither UTF-8"),
             (&[0xCFu8, 0xF0, 0xE8, 0xE2, 0xE5, 0xF2, b' '].repeat(200), "neither UTF-8"),
+            (&b"Latin-1: na\xefve fa\xe7ade, once a line of plain words\n".repeat(500)[..], "not UTF-8: it looks like latin-1"),
+            (&b"caf\xe9 na\xefve fa\xe7ade d\xe9j\xe0 vu \xe0 la carte r\xe9sum\xe9 cr\xeape"[..], "neither UTF-8 nor UTF-16"),
+            (b"\x1F\x8B\x08\0\0", "gzip once more"),
+            (b"\x28\xB5\x2F\xFD\x04", "zstd once more"),
             (b"PAR1\x15\0\x15\0", "parquet"),
             (b"%PDF-1.4\n% text", "PDF"),
             (b"BZh91AY&SY\0\0", "bzip2"),

@@ -115,6 +115,12 @@ impl TextFile {
 pub fn text_of(bytes: Vec<u8>, path: &Path, notes: &mut Notes) -> String {
     String::from_utf8(bytes).unwrap_or_else(|e| {
         notes.add(Note::InvalidUtf8, path.display().to_string());
+        notes.count(Note::InvalidUtf8, invalid_in(e.as_bytes()) - 1);
         String::from_utf8_lossy(e.as_bytes()).into_owned()
     })
+}
+
+/// How many U+FFFD these bytes become.
+pub fn invalid_in(bytes: &[u8]) -> u64 {
+    bytes.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count() as u64
 }

@@ -1,15 +1,20 @@
 //! From text to tokens: bytes as they are, a byte-level BPE trained on a sample of the input, or a given tokenizer.json.
 
 use super::{
-    encoder::{Encoded, Encoder, Seam, known_end_of_text, load},
+    encoder::{Encoded, Encoder, Seam},
     error::DatasetError,
     piece::Piece,
 };
 use nightjar_shared::{
     end_of_text::{KNOWN, Stated, stated},
     ids::BlobHash,
+    tokenizer::{char_of, known_end_of_text, load},
 };
-use std::{fmt, fs, path::PathBuf, str::FromStr};
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 use tokenizers::{
     AddedToken, Tokenizer,
     models::{
@@ -39,6 +44,8 @@ impl FromStr for TokenizerChoice {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.strip_prefix("bpe:") {
             None if text == "bytes" => Ok(TokenizerChoice::Bytes),
+            // As Hugging Face's tools take it: a folder that holds one.
+            None if Path::new(text).is_dir() => Ok(TokenizerChoice::File(Path::new(text).join("tokenizer.json"))),
             None => Ok(TokenizerChoice::File(text.into())),
             Some(size) => match size.parse() {
                 Ok(size @ TRAINED_SIZE_MIN..=1_048_576) => Ok(TokenizerChoice::Train(size)),
@@ -81,6 +88,10 @@ impl EndOfText {
     /// The token that was asked for; else what the files beside the tokenizer.json say, a known name first; else a known
     /// name.
     pub fn choose(tokenizer: &TokenizerChoice, asked: Option<&str>) -> Result<Self, DatasetError> {
+        if asked == Some("") {
+            let allowed = "the name of a token; without the option it is looked for";
+            return Err(DatasetError::OutOfRange { option: "--end-of-text", value: "empty".into(), allowed });
+        }
         let path = match (tokenizer, asked) {
             (TokenizerChoice::Bytes, None) => return Ok(EndOfText::default()),
             (TokenizerChoice::Bytes, Some(_)) => {
@@ -105,7 +116,8 @@ impl EndOfText {
             }
             Some(asked) => Some(asked.to_owned()),
             None => {
-                let stated = stated(|file| fs::read(path.with_file_name(file)).ok());
+                let stated =
+                    stated(|file| fs::read(path.with_file_name(file)).ok()).map_err(|why| unusable(&name)(why.into()))?;
                 let of = |stated: Stated| match stated {
                     Stated::Token(token) => Some(token).filter(|token| loaded.token_to_id(token).is_some()),
                     Stated::Id(id) => loaded.id_to_token(id),
@@ -226,17 +238,6 @@ pub fn byte_tokenizer() -> Result<Vec<u8>, ByteVocabularyError> {
     Ok(tokenizer.to_string(false).map_err(failed)?.into_bytes())
 }
 
-/// The character that stands for a byte in byte-level vocabularies (GPT-2's table): printable ones stand for
-/// themselves, the others follow from U+0100 in order.
-pub fn char_of(byte: u8) -> char {
-    let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-    if printable(byte) {
-        return char::from(byte);
-    }
-    let unprintable_before = (0..byte).filter(|b| !printable(*b)).count() as u32;
-    char::from_u32(0x100 + unprintable_before).unwrap_or(char::REPLACEMENT_CHARACTER)
-}
-
 #[cfg(test)]
 mod tests {
     use super::{super::piece::pieces_of, *};
@@ -272,6 +273,11 @@ mod tests {
         assert_eq!("bytes".parse(), Ok(TokenizerChoice::Bytes));
         assert_eq!("bpe:4096".parse(), Ok(TokenizerChoice::Train(4096)));
         assert_eq!("t.json".parse(), Ok(TokenizerChoice::File("t.json".into())));
+        let folder = tempfile::tempdir().unwrap();
+        let inside = folder.path().join("tokenizer.json");
+        assert_eq!(folder.path().to_str().unwrap().parse(), Ok(TokenizerChoice::File(inside)));
+        let empty = EndOfText::choose(&TokenizerChoice::Train(400), Some("")).unwrap_err().to_string();
+        assert!(empty.starts_with("--end-of-text is empty; allowed is the name of a token"), "{empty}");
         assert!("bpe:10".parse::<TokenizerChoice>().is_err());
     }
 }

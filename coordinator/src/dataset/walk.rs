@@ -2,10 +2,14 @@
 
 use super::{
     error::DatasetError,
+    folder::PLAN,
+    measuring::{Place, Split, split_of},
     notes::{Note, Notes},
     pattern::Patterns,
+    sniff,
     source::Format,
 };
+use nightjar_shared::mark::{MARK_FILE, Mark};
 use std::{
     collections::{BTreeSet, HashMap},
     fs::{self, File, Metadata},
@@ -16,26 +20,36 @@ use std::{
 /// A file of at most so many bytes may be what Git LFS leaves in place of another.
 const LFS_POINTER_BYTES_MAX: u64 = 1 << 10;
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
-/// Names of splits that are for measuring.
-const MEASURING: [&str; 6] = ["test", "validation", "valid", "val", "dev", "eval"];
 
 /// A file that was found.
 #[derive(Clone, Debug)]
 pub struct Found {
     /// Where it is read.
     pub path: PathBuf,
-    /// How it is laid out, as the name says under which it was found.
+    /// How it is laid out, as the name says under which it was found, or else what it holds.
     pub format: Format,
     /// Whether that name has an ending.
     has_ending: bool,
     /// Its name without any link.
     real: PathBuf,
-    /// Its place under the path that was named.
+    /// The folder that was named, or that holds the file that was.
+    root: PathBuf,
+    /// Its place in there.
     relative: PathBuf,
     /// What the system says of it.
     pub metadata: Metadata,
     /// Whether it was named itself.
     named: bool,
+}
+
+/// What two names of one file have in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Same {
+    /// Device and number.
+    #[cfg(unix)]
+    Inode(u64, u64),
+    /// Its name without any link.
+    Name(PathBuf),
 }
 
 /// Finds files.
@@ -59,7 +73,8 @@ pub fn real_name(path: &Path) -> Option<PathBuf> {
 impl Found {
     fn new(path: PathBuf, real: PathBuf, relative: PathBuf, metadata: Metadata, named: bool) -> Result<Self, DatasetError> {
         let (format, has_ending) = (Format::of(&path), path.extension().is_some());
-        let mut found = Found { path, format, has_ending, real, relative, metadata, named };
+        let root = path.ancestors().nth(relative.components().count()).unwrap_or(Path::new("")).to_owned();
+        let mut found = Found { path, format, has_ending, real, root, relative, metadata, named };
         if found.metadata.len() <= LFS_POINTER_BYTES_MAX
             && let Some(target) = written_link(&found.path)?
         {
@@ -68,6 +83,26 @@ impl Found {
         }
         Ok(found)
     }
+
+    /// What it has in common with its other names.
+    fn same(&self) -> Same {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            // Not all file systems number their files.
+            if self.metadata.ino() != 0 {
+                return Same::Inode(self.metadata.dev(), self.metadata.ino());
+            }
+        }
+        Same::Name(self.real.clone())
+    }
+}
+
+/// Whether a program of ours made a folder.
+fn is_own(folder: &Path) -> bool {
+    // Datasets of earlier versions have no mark.
+    let is_old_dataset = || folder.join(PLAN).is_file() && folder.join("blobs").is_dir();
+    !matches!(Mark::read(folder), Ok(None)) || is_old_dataset()
 }
 
 /// Where a link leads that was written as a text file, as Git does on systems without links.
@@ -86,6 +121,10 @@ impl Walk<'_> {
         for path in paths {
             let real = fs::canonicalize(path).map_err(DatasetError::io(path))?;
             let metadata = fs::metadata(&real).map_err(DatasetError::io(path))?;
+            if metadata.is_dir() && is_own(&real) {
+                self.notes.add(Note::OwnFolder, path.display().to_string());
+                continue;
+            }
             if !metadata.is_file() {
                 self.folder(&real, path, Path::new(""), &mut found)?;
                 continue;
@@ -98,9 +137,19 @@ impl Walk<'_> {
                 found.push(Found::new(path, real, relative, metadata, true)?);
             }
         }
+        // Of all names: a file may be read under another one.
+        let splits = found.iter().filter_map(|file| Some((file.root.clone(), split_of(&file.relative, file.format)?)));
+        let splits: BTreeSet<_> = splits.collect();
         let found = self.once_each(found);
         let found = self.with_content(found)?;
-        Ok(self.without_the_rest(found))
+        let mut found = self.without_the_rest(found, &splits);
+        for file in found.iter_mut().filter(|file| file.format == Format::Text) {
+            if let Some(format) = sniff::records(&file.path).map_err(DatasetError::io(&file.path))? {
+                self.notes.add(Note::Records, file.relative.display().to_string());
+                file.format = format;
+            }
+        }
+        Ok(found)
     }
 
     fn folder(&mut self, folder: &Path, given: &Path, relative: &Path, found: &mut Vec<Found>) -> Result<(), DatasetError> {
@@ -125,6 +174,14 @@ impl Walk<'_> {
             let given = given.join(&name);
             if self.patterns.excludes(&relative, &given) {
                 self.notes.add(Note::Excluded, shown);
+                continue;
+            }
+            if kind.is_dir() && is_own(&path) {
+                self.notes.add(Note::OwnFolder, shown);
+                continue;
+            }
+            if name == MARK_FILE {
+                self.notes.add(Note::Mark, shown);
                 continue;
             }
             if kind.is_dir() {
@@ -163,18 +220,19 @@ impl Walk<'_> {
 
     /// Each file under one of its names: the first that has an ending, since that says what it is.
     fn once_each(&mut self, found: Vec<Found>) -> Vec<Found> {
-        let mut chosen: HashMap<PathBuf, usize> = HashMap::new();
+        let mut chosen: HashMap<Same, usize> = HashMap::new();
         for (i, file) in found.iter().enumerate() {
-            let best = chosen.entry(file.real.clone()).or_insert(i);
+            let best = chosen.entry(file.same()).or_insert(i);
             if !found[*best].has_ending && file.has_ending {
                 *best = i;
             }
         }
-        let named: BTreeSet<PathBuf> = found.iter().filter(|f| f.named).map(|f| f.real.clone()).collect();
+        let named: BTreeSet<Same> = found.iter().filter(|f| f.named).map(Found::same).collect();
         let mut kept = vec![];
         for (i, mut file) in found.into_iter().enumerate() {
-            if chosen.get(&file.real) == Some(&i) {
-                file.named |= named.contains(&file.real);
+            let same = file.same();
+            if chosen.get(&same) == Some(&i) {
+                file.named |= named.contains(&same);
                 kept.push(file);
             } else {
                 self.notes.add(Note::Twice, file.relative.display().to_string());
@@ -201,22 +259,20 @@ impl Walk<'_> {
         Ok(kept)
     }
 
-    /// Without what a repository of data has beside the data to train on, unless it was asked for.
-    fn without_the_rest(&mut self, found: Vec<Found>) -> Vec<Found> {
+    /// Without what a repository of data has beside the data to train on, unless it was asked for. `splits` tells what files
+    /// are for, under the folders that were named.
+    fn without_the_rest(&mut self, found: Vec<Found>, splits: &BTreeSet<(PathBuf, (Split, Place))>) -> Vec<Found> {
         if self.patterns.are_chosen() {
             return found;
         }
-        let shape = |file: &Found, split: Option<&str>| shape(&file.relative, split);
-        let root = |file: &Found| file.path.ancestors().nth(file.relative.components().count()).map(Path::to_owned);
-        let shapes: BTreeSet<_> = found.iter().map(|file| (root(file), shape(file, None))).collect();
         let records: Vec<PathBuf> = found.iter().filter(|f| f.format != Format::Text).map(|f| f.path.clone()).collect();
         let mut kept = vec![];
         for file in found {
             let is_card = file.relative.file_name().is_some_and(|name| name.eq_ignore_ascii_case("readme.md"));
             let describes = |folder: &Path| records.iter().any(|record| record.starts_with(folder));
-            let is_measuring = || {
-                let with_train = shape(&file, Some("train"));
-                with_train != shape(&file, None) && shapes.contains(&(root(&file), with_train))
+            let is_measuring = || match split_of(&file.relative, file.format) {
+                Some((Split::Measuring, place)) => splits.contains(&(file.root.clone(), (Split::Train, place))),
+                _ => false,
             };
             let note = match file.named {
                 true => None,
@@ -264,17 +320,6 @@ fn begins_with(path: &Path, magic: &[u8]) -> Result<bool, DatasetError> {
     let read = File::open(path).and_then(|file| file.take(magic.len() as u64).read_to_end(&mut head));
     read.map_err(DatasetError::io(path))?;
     Ok(head == magic)
-}
-
-/// A path's words, without numbers, which only count files; a split for measuring may be renamed.
-fn shape(path: &Path, split: Option<&str>) -> Vec<String> {
-    let text = path.to_string_lossy().to_lowercase();
-    let words = text.split_inclusive(|c: char| !c.is_alphanumeric()).flat_map(|part| {
-        let end = part.trim_end_matches(|c: char| !c.is_alphanumeric()).len();
-        [&part[..end], &part[end..]]
-    });
-    let words = words.filter(|word| !word.is_empty() && !word.chars().all(|c| c.is_ascii_digit()));
-    words.map(|word| split.filter(|_| MEASURING.contains(&word)).unwrap_or(word).to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -374,8 +419,75 @@ mod tests {
             (&["train.py", "test.txt", "tests/a.txt", "contest.txt"], 4),
             (&["README.md", "notes.txt"], 2),
             (&["docs/README.md", "data/a.jsonl"], 2),
+            (&["data/train-00000-of-00001-abc123.parquet", "data/test-00000-of-00001-def456.parquet"], 1),
+            (&["train-00000-of-00002.parquet", "train-00001-of-00002.parquet", "test.parquet"], 2),
+            (&["train/a.jsonl", "test/b.jsonl", "de/validation/c.jsonl"], 1),
+            (&["train.jsonl.gz", "test.jsonl", "dev.jsonl.zst", "eval.json"], 1),
+            (&["training/a.txt", "testing/b.txt"], 1),
+            (&["trainset.txt", "testset.txt", "held-out.txt", "heldout.txt"], 1),
+            (&["Train2017/a.txt", "TestSet01.txt", "trainData.txt", "train1.txt", "test1.txt"], 3),
+            // A name says more than the folder it is in, and what lies in another kind of place says nothing.
+            (&["eval-suite/train.txt", "eval-suite/test.txt"], 1),
+            (&["train.txt", "test/b.txt"], 2),
+            (&["test.txt", "contrast.txt", "constraint.txt"], 3),
         ] {
             assert_eq!(walk(&[folder(files).path()], &Patterns::default(), None).0.len(), kept, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn folders_that_nightjar_made_are_no_input() {
+        use nightjar_shared::mark::{Kind, MARK_FILE, Mark, leave};
+        let folder = folder(&["a.txt", "data/blobs/x", "data/work/y", "model/README.md", "b/c.txt"]);
+        leave(&folder.path().join("data"), &Mark::begun(Kind::Dataset)).unwrap();
+        leave(&folder.path().join("model"), &Mark::whole(Kind::Model)).unwrap();
+        fs::write(folder.path().join("b").join(MARK_FILE), "words").unwrap();
+        let all = Patterns::new(&["**".into()], &[]).unwrap();
+        for patterns in [&Patterns::default(), &all] {
+            let (read, notes) = walk(&[folder.path()], patterns, None);
+            assert_eq!(read, ["a.txt", "b/c.txt"]);
+            assert!(notes.lines().contains(&"left out: 2 folders that Nightjar made: data, model".to_owned()), "{notes:?}");
+        }
+        let (read, notes) = walk(&[&folder.path().join("data")], &Patterns::default(), None);
+        assert!(read.is_empty() && notes.lines()[0].starts_with("left out: a folder that Nightjar made: "), "{notes:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_of_two_names_is_read_once() {
+        let folder = folder(&["a.txt", "b.txt"]);
+        fs::hard_link(folder.path().join("a.txt"), folder.path().join("c.txt")).unwrap();
+        let (read, notes) = walk(&[folder.path()], &Patterns::default(), None);
+        assert_eq!((read, notes.names(Note::Twice)), (vec!["a.txt".into(), "b.txt".into()], &["c.txt".to_owned()][..]));
+    }
+
+    #[test]
+    fn records_are_told_by_what_a_file_holds() {
+        let folder = folder(&["words.txt"]);
+        let lines = "{\"text\": \"a\"}\n\n{\"text\": \"b\"}\n";
+        let long = format!("{{\"text\": \"{}\"}}\n", "word ".repeat(20_000)).repeat(3);
+        for (name, text, format) in [
+            ("a.jsonlines", lines, Format::JsonLines),
+            ("b.jl", lines, Format::JsonLines),
+            ("c.ndjson", lines, Format::JsonLines),
+            ("d.jsonl.txt", lines, Format::JsonLines),
+            ("e.geojson", "[{\"text\": \"a\"}]", Format::Json),
+            ("f", lines, Format::JsonLines),
+            ("g.log", &long, Format::JsonLines),
+            ("h.data", "\u{FEFF}{\"text\": 1}\r\n{\"text\": 2}", Format::JsonLines),
+            ("i.txt", "[\n  {\n    \"text\": \"a\"}]", Format::Json),
+            ("j.ipynb", "{\n \"cells\": []\n}\n", Format::Text),
+            ("k.map", "{\"version\": 3}", Format::Text),
+            ("l.txt", "{a}\n{b}\n", Format::Text),
+            ("m.txt", "{\"text\": \"a\"}\nand then words\n", Format::Text),
+        ] {
+            fs::write(folder.path().join(name), text).unwrap();
+            let mut notes = Notes::default();
+            let walk = Walk { patterns: &Patterns::default(), out: None, notes: &mut notes };
+            let found = walk.files(&[folder.path().join(name)]).unwrap();
+            assert_eq!(found[0].format, format, "{name}");
+            let is_told = notes.lines().concat().contains("are JSON");
+            assert_eq!(is_told, format != Format::of(Path::new(name)), "{name}: {notes:?}");
         }
     }
 

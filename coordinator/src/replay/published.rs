@@ -66,6 +66,10 @@ pub fn weights(
     let lost: Vec<String> = search.lost.into_values().collect();
     match found {
         Some(weights) => Ok((weights, lost)),
+        None if lost.is_empty() => {
+            let lost = "no keyframe or checkpoint is there to begin from".to_owned();
+            Err(PublishedError::NoWay { version: target, lost })
+        }
         None => Err(PublishedError::NoWay { version: target, lost: lost.join("; ") }),
     }
 }
@@ -122,9 +126,14 @@ impl Search<'_> {
         let version = record.version;
         if let Some((hash, _)) = record.keyframe
             && let Some(bytes) = self.read(hash, || format!("the keyframe of version {version}"))?
-            && let Some(weights) = keyframe::decode(&self.spec.model, &bytes).ok().filter(|w| w.digest() == record.digest)
         {
-            return Ok(Some(weights));
+            match keyframe::decode(&self.spec.model, &bytes) {
+                Ok(weights) if weights.digest() == record.digest => return Ok(Some(weights)),
+                Ok(_) => {
+                    self.lose(hash, format!("the keyframe of version {version} holds other weights than the ledger tells of"))
+                }
+                Err(error) => self.lose(hash, format!("the keyframe of version {version} cannot be used: {error}")),
+            }
         }
         if !has_checkpoint {
             return Ok(None);
@@ -143,16 +152,26 @@ impl Search<'_> {
             let what = || format!("the change from version {from} to {to}");
             let (Some(bytes), Some(record)) = (self.read(*hash, what)?, self.at(to)) else { return Ok(None) };
             let (redefines, digest) = (record.keyframe.is_some(), record.digest);
-            if update::apply(&self.spec.model, &mut weights, &bytes).is_err() {
+            if let Err(error) = update::apply(&self.spec.model, &mut weights, &bytes) {
+                self.lose(*hash, format!("the change from version {from} to {to} cannot be used: {error}"));
                 return Ok(None);
             }
             if redefines {
                 keyframe::round(&mut weights);
             }
             if weights.digest() != digest {
+                self.lose(
+                    *hash,
+                    format!("the change from version {from} to {to} leads to other weights than the ledger tells of"),
+                );
                 return Ok(None);
             }
         }
         Ok(Some(weights))
+    }
+
+    /// Notes a blob that is whole and of no use.
+    fn lose(&mut self, hash: BlobHash, why: String) {
+        self.lost.entry(hash).or_insert(why);
     }
 }

@@ -320,3 +320,19 @@ fn what_is_wrong_is_named() {
     assert_eq!(failed(&report(&world, &sound)), [whole, same, sums]);
     assert!(matches!(recovered(&world), Err(ReplayError::Blob(BlobError::Corrupt(_)))));
 }
+
+#[test]
+fn blobs_that_are_whole_and_of_no_use_are_named() {
+    let (_folder, world) = run();
+    let mut versions = world.ledger.facts().versions;
+    let why =
+        |versions: &[VersionRecord], at: u64| weights(&world.spec, versions, blobs(&world), Version(at)).unwrap_err().to_string();
+    versions[5].digest = [9; 32];
+    assert!(why(&versions, 5).contains("the change from version 4 to 5 leads to other weights"), "{}", why(&versions, 5));
+    versions[0].digest = [9; 32];
+    assert!(why(&versions, 0).contains("the keyframe of version 0 holds other weights"), "{}", why(&versions, 0));
+    versions[0].keyframe = versions[1].update;
+    assert!(why(&versions, 0).contains("the keyframe of version 0 cannot be used: it is no keyframe"), "{}", why(&versions, 0));
+    versions[0].keyframe = None;
+    assert!(why(&versions, 0).contains("no keyframe or checkpoint"), "{}", why(&versions, 0));
+}

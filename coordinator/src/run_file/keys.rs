@@ -105,6 +105,12 @@ pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.section == section && key.name == name)
 }
 
+/// Whether a name is that of a key of one kind, in some section. Names that two sections have are of the same kind in both.
+pub(super) fn is_kind(name: &str, kind: impl Fn(Kind) -> bool) -> bool {
+    let name = name.rsplit('.').next().unwrap_or(name);
+    KEYS.iter().any(|key| key.name == name && kind(key.kind))
+}
+
 /// The names of a section's keys that must be there.
 pub(super) fn needed(section: &str) -> impl Iterator<Item = &'static str> {
     KEYS.iter().filter(move |key| key.section == section && key.is_needed).map(|key| key.name)

@@ -6,6 +6,9 @@ use nightjar_shared::{
     shard::Manifest,
 };
 
+/// More deltas than that make a version in no run that is known.
+const QUORUM_LARGE: u64 = 1000;
+
 /// What can be said of a run by itself. `is_set` tells whether the file has a key.
 pub(super) fn on_itself(spec: &RunSpec, is_set: &dyn Fn(&str) -> bool) -> Vec<String> {
     let (lease, merge) = (&spec.lease, &spec.merge);
@@ -21,6 +24,21 @@ pub(super) fn on_itself(spec: &RunSpec, is_set: &dyn Fn(&str) -> bool) -> Vec<St
     if let Some(least) = lease.wall_s_min.filter(|least| *least > lease.wall_s && is_set("lease.wall_s_min")) {
         let most = lease.wall_s;
         notes.push(format!("lease.wall_s_min is {least}, more than lease.wall_s = {most}; every round takes {most} seconds"));
+    }
+    if let Some(grace) = merge.grace_s.filter(|grace| spec.has_rounds() && *grace > lease.wall_s) {
+        let round = lease.wall_s;
+        notes.push(format!(
+            "merge.grace_s is {grace}, more than lease.wall_s = {round}; latecomers keep everybody waiting longer than a round takes"
+        ));
+    }
+    let quorum = spec.quorum();
+    if quorum.saturating_mul(step) > spec.token_budget && quorum > 1 {
+        notes.push(format!(
+            "merge.quorum is {quorum}, more deltas than token_budget = {} pays for at {step} tokens a step; no version would be made",
+            spec.token_budget
+        ));
+    } else if quorum > QUORUM_LARGE {
+        notes.push(format!("merge.quorum is {quorum}; no version is made before so many deltas are there"));
     }
     if lease.warm_tokens >= spec.token_budget {
         let (warm, budget) = (lease.warm_tokens, spec.token_budget);

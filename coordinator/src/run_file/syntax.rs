@@ -1,6 +1,10 @@
 //! What is no TOML at all, and what was probably meant.
 
-use super::{Fault, RunFileError, place};
+use super::{
+    Fault, RunFileError,
+    keys::{self, Kind},
+    place,
+};
 
 /// The text of a file: UTF-8, with or without a byte order mark.
 pub(super) fn text_of(bytes: &[u8]) -> Result<&str, RunFileError> {
@@ -33,12 +37,14 @@ pub(super) fn explain(text: &str, error: &toml::de::Error) -> Fault {
         let key = at.clone().and_then(|span| text.get(span)).unwrap_or_default().trim();
         return Fault { at, why: format!("{key} is there twice; keep one of the two (duplicate key)") };
     }
-    Fault { at, why: format!("it is no TOML: {}", hint(line).unwrap_or_else(|| fallback(line, &said))) }
+    Fault { at, why: format!("it is no TOML: {}", hint(line).unwrap_or_else(|| fallback(line))) }
 }
 
-fn fallback(line: &str, said: &str) -> String {
+fn fallback(line: &str) -> String {
     let line: String = line.chars().take(60).collect();
-    format!("`{line}` cannot be read ({said})")
+    format!(
+        "`{line}` cannot be read; a line is a section like [lease], or a key and its value like wall_s = 60 or name = \"my run\""
+    )
 }
 
 /// What the line should have been.
@@ -57,10 +63,8 @@ fn hint(line: &str) -> Option<String> {
     };
     let (key, value) = (key.trim(), value.trim());
     let value = value.split('#').next().unwrap_or_default().trim();
-    let is_number = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
-    let parts: Vec<&str> = value.split([',', '.', '\'', ' ']).collect();
-    if is_key(key) && parts.len() > 1 && parts.iter().all(|part| is_number(part)) {
-        return Some(format!("{key} is {value}; write {} or {}", parts.concat(), parts.join("_")));
+    if let Some(number) = number_of(value).filter(|_| is_key(key)) {
+        return Some(format!("{key} is {value}; write {number}"));
     }
     if is_key(key) && value.is_empty() {
         return Some(format!("{key} has no value; write {key} = …"));
@@ -68,9 +72,67 @@ fn hint(line: &str) -> Option<String> {
     if is_key(key) && value.starts_with(|c: char| c.is_alphabetic()) && !value.contains(['"', '\'', '[', '{']) {
         return Some(match value {
             "True" | "False" | "TRUE" | "FALSE" => format!("{key} is {value}; write {}", value.to_lowercase()),
+            value if keys::is_kind(key, |kind| matches!(kind, Kind::Flag)) => {
+                match ["yes", "on", "y", "t", "true", "enabled"].contains(&&*value.to_lowercase()) {
+                    true => format!("{key} is {value}; write true"),
+                    false if ["no", "off", "n", "f", "false", "disabled"].contains(&&*value.to_lowercase()) => {
+                        format!("{key} is {value}; write false")
+                    }
+                    false => format!("{key} is {value}; write true or false"),
+                }
+            }
             "None" | "null" | "nil" => format!("{key} is {value}; leave the line out"),
             _ => format!("{key} is {value}; a text needs quotes: \"{value}\""),
         });
     }
     None
+}
+
+/// How a number is to be written that a person wrote in another way: with separators, a decimal comma, a unit, a share.
+fn number_of(value: &str) -> Option<String> {
+    let is_digits = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
+    if !value.starts_with(|c: char| c.is_ascii_digit() || ".,+-".contains(c)) || value.contains(['"', '[', '{']) {
+        return None;
+    }
+    let parts: Vec<&str> = value.split([',', '.', '\'', ' ']).collect();
+    if let [first, others @ ..] = &parts[..]
+        && !others.is_empty()
+        && parts.iter().all(|part| is_digits(part))
+    {
+        let are_thousands = first.len() <= 3 && !first.starts_with('0') && others.iter().all(|part| part.len() == 3);
+        return match others {
+            _ if are_thousands => Some(format!("{} or {}", parts.concat(), parts.join("_"))),
+            [rest] if value.contains([',', '.']) => Some(format!("{}.{rest}", plain(first))),
+            _ => None,
+        };
+    }
+    let end = value.find(|c: char| !(c.is_ascii_digit() || ".,+-_".contains(c))).unwrap_or(value.len());
+    let (digits, unit) = (value[..end].replace(',', ".").replace('_', ""), value[end..].trim());
+    let number: f64 = digits.parse().ok().filter(|number: &f64| number.is_finite())?;
+    let digits = match digits.trim_start_matches('+') {
+        text if text.starts_with('.') => format!("0{text}"),
+        text if text.starts_with("-.") => format!("-0{}", &text[1..]),
+        text if text.ends_with('.') => format!("{text}0"),
+        text => text.to_owned(),
+    };
+    match unit.to_lowercase().as_str() {
+        "" => Some(digits),
+        "%" => Some(format!("{}", number / 100.0)),
+        "k" | "thousand" => Some(format!("{digits}e3")),
+        "m" | "mio" | "million" | "millions" => Some(format!("{digits}e6")),
+        "b" | "g" | "bn" | "billion" | "billions" => Some(format!("{digits}e9")),
+        "t" | "trillion" => Some(format!("{digits}e12")),
+        "s" | "sec" | "secs" | "second" | "seconds" => Some(format!("{digits}, a number without a unit")),
+        "min" | "mins" | "minute" | "minutes" => Some(format!("{}, in seconds and without a unit", number * 60.0)),
+        "h" | "hour" | "hours" => Some(format!("{}, in seconds and without a unit", number * 3600.0)),
+        "d" | "day" | "days" => Some(format!("{}, in seconds and without a unit", number * 86_400.0)),
+        unit if unit.chars().all(char::is_alphabetic) && unit != "e" => Some(format!("{digits}, a number without a unit")),
+        _ => None,
+    }
+}
+
+/// Without zeros that TOML does not take.
+fn plain(digits: &str) -> &str {
+    let trimmed = digits.trim_start_matches('0');
+    if trimmed.is_empty() { "0" } else { trimmed }
 }

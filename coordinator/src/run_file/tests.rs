@@ -80,6 +80,8 @@ fn whole_numbers_are_written_as_people_write_them() {
         below("[merge]\nquorum = 5000000000").contains("merge.quorum is 5000000000; that is too large; allowed is 1 to 100000")
     );
     assert!(below("[lease]\nsteps = -1").contains("lease.steps is -1; allowed is 1 to 100000; 0 for as many"));
+    assert!(above("token_budget = 18446744073709551615").starts_with("2:16: token_budget is 18446744073709551615; allowed is"));
+    assert!(below("[evaluate]\nevery = 18446744073709551615").contains("evaluate.every is 18446744073709551615; allowed"));
     assert!(below("[delta]\nk = 64.5").contains("delta.k is 64.5; a whole number is needed: 1 to 4096"));
 }
 
@@ -117,6 +119,9 @@ fn values_of_another_kind_are_named() {
     assert!(below("[lease]\npacing = \"round\"").contains("allowed is \"free\" or \"rounds\"; did you mean \"rounds\"?"));
     assert!(below("[merge]\nrule = 1").contains("allowed is \"mean\", \"nesterov\" or \"delayed_nesterov\""));
     assert!(below("[inner]\nlearning_rate = inf").contains("inner.learning_rate is inf; a finite number is needed: above 0"));
+    let model = |from: &str, to: &str| refusal(&format!("name = \"t\"\ntoken_budget = 9\n{}", MODEL.replace(from, to)));
+    assert!(model("rope_theta = 10000.0", "rope_theta = 1e-320").contains("model.rope_theta is 1e-320; allowed is"));
+    assert!(model("rms_norm_eps = 1e-5", "rms_norm_eps = 1e18").contains("model.rms_norm_eps is 1e18; allowed is"));
     assert!(below("[publish]\ncodec = \"sparse2\"").contains("allowed is \"blocks2\", \"blocks4\" or \"blocks8\""));
 }
 
@@ -128,6 +133,36 @@ fn what_is_no_toml_is_explained() {
     assert!(refusal("seed: 5\n").ends_with("is written seed = 5"));
     assert!(above("token_budget = 2.000.000").contains("token_budget is 2.000.000; write 2000000 or 2_000_000"));
     assert!(above("token_budget = 2 000 000").contains("write 2000000 or 2_000_000"));
+    assert!(below("[inner]\nlearning_rate = 0,002").contains("learning_rate is 0,002; write 0.002"));
+    assert!(below("[lease]\nwall_s = 1,5").contains("wall_s is 1,5; write 1.5"));
+    assert!(above("token_budget = 2,000,000").contains("write 2000000 or 2_000_000"));
+    assert!(below("[lease]\nahead = yes").contains("ahead is yes; write true"));
+    assert!(below("[lease]\nahead = off # for now").contains("ahead is off; write false"));
+    assert!(above("token_budget = 2M").contains("token_budget is 2M; write 2e6"));
+    assert!(above("token_budget = 1.5 billion").contains("token_budget is 1.5 billion; write 1.5e9"));
+    assert!(below("[inner]\nwarmup = 5%").contains("warmup is 5%; write 0.05"));
+    assert!(below("[lease]\nwall_s = 60s").contains("wall_s is 60s; write 60, a number without a unit"));
+    assert!(below("[inner]\nlearning_rate = .002").contains("learning_rate is .002; write 0.002"));
+    assert!(below("[inner]\nlearning_rate = 2.").contains("learning_rate is 2.; write 2.0"));
+    for line in [
+        "wall_s = 1e",
+        "wall_s = 60 70",
+        "wall_s = -",
+        "wall_s = 1_",
+        "= 3",
+        "wall_s",
+        "wall_s = 0x",
+        "\"",
+        "wall_s = \"a",
+        "wall_s = [1",
+        "wall_s = 2024-13-45",
+        "wall_s = \"\\q\"",
+    ] {
+        let why = below(&format!("[lease]\n{line}"));
+        for word in ["mantissa", "expected", "literal", "exponent", "invalid", "key-value", "unclosed"] {
+            assert!(!why.contains(word), "{line}: {why}");
+        }
+    }
     assert!(refusal("name = my run\n").contains("1:8: it is no TOML: name is my run; a text needs quotes: \"my run\""));
     assert!(refusal("name = “my run”\n").contains("typographic quotation mark"));
     assert!(refusal("name =\n").contains("name has no value"));
@@ -169,6 +204,8 @@ fn what_is_hardly_meant_is_said() {
         ("[lease]\nsteps = 800", "lease.steps is 800, more than lease.steps_max = 500"),
         ("[delta]\nk = 32", "delta.k does nothing without delta.codec"),
         ("[merge]\ninterval = 2", "merge.interval does nothing without"),
+        ("[merge]\ngrace_s = 1000", "merge.grace_s is 1000, more than lease.wall_s = 60"),
+        ("[lease]\npacing = \"free\"\n[merge]\nquorum = 100000", "merge.quorum is 100000, more deltas than token_budget"),
     ] {
         let notes = notes(more);
         assert!(notes.len() == 1 && notes[0].contains(words), "{more}: {notes:?}");

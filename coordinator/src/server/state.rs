@@ -3,7 +3,10 @@
 use super::room::RESERVE_FILE;
 use crate::{
     identity,
-    store::{BlobError, Blobs, Facts, LedgerError, look::Look},
+    store::{
+        BlobError, Blobs, Facts, LedgerError,
+        look::{self, Look},
+    },
 };
 use nightjar_shared::{
     disk::FolderDisk,
@@ -153,6 +156,12 @@ impl StateFolder {
     /// Whether a run has begun in a folder.
     pub fn has_ledger(folder: &Path) -> bool {
         folder.join(LEDGER).exists()
+    }
+
+    /// Whether a run in a folder has a version, so that it needs no start. Of a ledger that cannot be looked at, whoever
+    /// opens it tells more.
+    pub async fn has_begun(folder: &Path) -> bool {
+        look::look(&folder.join(LEDGER)).await.is_ok_and(|look| look.versions > 0)
     }
 
     /// Takes the folder for this process alone.

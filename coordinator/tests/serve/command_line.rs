@@ -391,3 +391,34 @@ async fn a_disk_that_others_fill_up_ends_nothing() {
     }
     signalled(&process.child, "-TERM");
 }
+
+#[test]
+fn a_start_is_held_against_what_can_be_published_and_read_once() {
+    let bed = Bed::new();
+    drop(Process::start(&bed));
+    let model = bed.path("model");
+    assert!(of_run(&bed, &["export", model.to_str().unwrap()]).status.success());
+    let state = bed.path("other");
+    let serve = || {
+        let mut command = program();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--run"]).arg(bed.run_file());
+        command.arg("--data").arg(bed.data()).arg("--state").arg(&state).arg("--init").arg(&model);
+        command
+    };
+    let file = model.join("model.safetensors");
+    let sound = fs::read(&file).unwrap();
+    let mut bytes = sound.clone();
+    bytes.truncate(sound.len() - 4);
+    bytes.extend(f32::MAX.to_le_bytes());
+    fs::write(&file, bytes).unwrap();
+    refused(&serve().output().unwrap(), "holds the value 3.4028235e38; a weight that a run starts from must be");
+    assert!(!state.exists());
+
+    // Once the run has begun, the folder is not looked at any more: damaged, or gone.
+    fs::write(&file, sound).unwrap();
+    drop(Process::of(serve().stdout(Stdio::piped()).spawn().unwrap()));
+    fs::write(&file, "damaged").unwrap();
+    drop(Process::of(serve().stdout(Stdio::piped()).spawn().unwrap()));
+    fs::remove_dir_all(&model).unwrap();
+    drop(Process::of(serve().stdout(Stdio::piped()).spawn().unwrap()));
+}

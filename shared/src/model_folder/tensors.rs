@@ -78,7 +78,8 @@ impl Shelf {
         let mut json = vec![];
         open.seek(SeekFrom::Start(8)).map_err(ModelFolderError::read(path))?;
         open.take(length).read_to_end(&mut json).map_err(ModelFolderError::read(path))?;
-        let header: Metadata = serde_json::from_slice(&json).map_err(|e| wrong(format!("its header cannot be read: {e}")))?;
+        let header: Metadata = serde_json::from_slice(&json)
+            .map_err(|e| wrong(unknown_type(&json).unwrap_or_else(|| format!("its header cannot be read: {e}"))))?;
         let (want, have) = (header.data_len() as u64, file_bytes.saturating_sub(8 + length));
         if want != have {
             return Err(wrong(format!("it is damaged: its header tells of {want} bytes of tensors, and {have} are there")));
@@ -240,6 +241,15 @@ impl Values<'_> {
         }
         Ok(())
     }
+}
+
+/// What a header says that cannot be read for a type of numbers that nobody here knows.
+fn unknown_type(header: &[u8]) -> Option<String> {
+    let header: serde_json::Value = serde_json::from_slice(header).ok()?;
+    let mut tensors = header.as_object()?.iter().filter_map(|(name, tensor)| Some((name, tensor.get("dtype")?)));
+    let (name, dtype) = tensors.find(|(_, dtype)| serde_json::from_value::<Dtype>((*dtype).clone()).is_err())?;
+    let dtype: String = dtype.as_str().unwrap_or_default().chars().take(40).collect();
+    Some(format!("{name} is of type {dtype}; F32, F16 and BF16 can be read"))
 }
 
 /// The names in an index: of plain files beside it, so that nothing outside of the folder is named.

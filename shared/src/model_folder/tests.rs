@@ -148,7 +148,7 @@ fn links_to_files_are_followed() {
     assert_eq!(ModelFolder::open(folder.path()).unwrap().weights().unwrap(), model().draw_all(3));
     fs::remove_file(store.path().join("model-00001.safetensors")).unwrap();
     let refused = ModelFolder::open(folder.path()).err().unwrap().to_string();
-    assert!(refused.contains("model-00001.safetensors: No such file"), "{refused}");
+    assert!(refused.contains("model-00001.safetensors: there is no such file"), "{refused}");
 }
 
 #[test]
@@ -356,7 +356,8 @@ fn an_index_names_plain_files_and_each_tensor_once() {
         assert!(refused.contains("index.json: ") && refused.contains("no plain file name"), "{name}: {refused}");
     }
     assert!(
-        refusal(&good.replace("model-00001.safetensors", "model-00009.safetensors")).contains("model-00009.safetensors: No such")
+        refusal(&good.replace("model-00001.safetensors", "model-00009.safetensors"))
+            .contains("model-00009.safetensors: there is no such")
     );
     assert!(refusal("{}").contains("there is no weight_map"));
     assert!(refusal("[").contains("it is no JSON"));
@@ -402,4 +403,21 @@ fn the_cases_that_failed_once() {
         seen += 1;
     }
     assert_eq!(seen, 8);
+}
+
+#[test]
+fn small_faults_of_files_are_told_or_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let why = || ModelFolder::open(folder.path()).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(why().ends_with("config.json: there is no such file"), "{}", why());
+    Making::new().tensor("model.norm.weight", "Q4", &[16], vec![0; 8]).write(folder.path());
+    assert!(why().ends_with("model.norm.weight is of type Q4; F32, F16 and BF16 can be read"), "{}", why());
+    Making::new().write(folder.path());
+    let config = fs::read(folder.path().join("config.json")).unwrap();
+    fs::write(folder.path().join("config.json"), [b"\xEF\xBB\xBF", &config[..]].concat()).unwrap();
+    assert_eq!(why(), "");
+    fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    let index = json!({"weight_map": {"model.norm.weight": "model-00001-of-00001.safetensors"}});
+    fs::write(folder.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+    assert!(why().ends_with("model-00001-of-00001.safetensors: there is no such file"), "{}", why());
 }

@@ -59,7 +59,7 @@ pub enum FixedKey {
 impl RunSpec {
     /// What `now` has otherwise, if all of it may be changed in a run that began with this spec.
     pub fn changed_to(&self, now: &RunSpec) -> Result<Vec<Changed>, FixedKey> {
-        let (before, after) = (flat(self), flat(now));
+        let (before, after) = (flat(&self.said_as(now)), flat(&now.said_as(self)));
         let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
         let mut changes = vec![];
         for key in keys {
@@ -79,6 +79,27 @@ impl RunSpec {
             changes.push(change);
         }
         Ok(changes)
+    }
+}
+
+impl RunSpec {
+    /// With the values written down that are left to a default here, and written down in `other`.
+    fn said_as(&self, other: &RunSpec) -> RunSpec {
+        let mut said = self.clone();
+        let (merge, theirs) = (&mut said.merge, &other.merge);
+        if theirs.quorum.is_some() {
+            merge.quorum.get_or_insert(self.quorum() as u32);
+        }
+        if theirs.grace_s.is_some() {
+            merge.grace_s.get_or_insert(self.grace_s(self.lease.wall_s));
+        }
+        if theirs.average.is_some() {
+            merge.average.get_or_insert(self.average());
+        }
+        if other.lease.wall_s_end.is_some() {
+            said.lease.wall_s_end.get_or_insert(self.lease.wall_s);
+        }
+        said
     }
 }
 
@@ -104,7 +125,7 @@ fn add(all: &mut BTreeMap<String, Value>, at: &str, value: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run_spec::{MergeRule, OperatorSpec, StalenessSpec};
+    use crate::run_spec::{Average, LeaseSpec, MergeRule, OperatorSpec, StalenessSpec};
 
     fn spec() -> RunSpec {
         serde_json::from_str(r#"{"name": "x", "token_budget": 1000}"#).unwrap()
@@ -131,6 +152,18 @@ mod tests {
             "token_budget is 1000, was 2000; the budget of a run that has begun can only be raised"
         );
         assert_eq!(now.changed_to(&RunSpec { token_budget: 2000, ..spec() }).unwrap().len(), 5);
+    }
+
+    #[test]
+    fn what_is_the_default_is_no_change() {
+        let mut now = spec();
+        (now.merge.quorum, now.merge.average, now.merge.grace_s) = (Some(1), Some(Average::Rda), Some(5.0));
+        assert_eq!((spec().changed_to(&now), now.changed_to(&spec())), (Ok(vec![]), Ok(vec![])));
+        now.merge.quorum = Some(3);
+        assert!(spec().changed_to(&now).unwrap_err().to_string().starts_with("merge.quorum is 3, was 1;"));
+        assert!(now.changed_to(&spec()).unwrap_err().to_string().starts_with("merge.quorum is 1, was 3;"));
+        let later = RunSpec { lease: LeaseSpec { wall_s: 6.0, ..LeaseSpec::default() }, ..spec() };
+        assert_eq!(spec().changed_to(&later).unwrap().len(), 1, "what follows from a change is none");
     }
 
     #[test]

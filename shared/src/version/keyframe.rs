@@ -48,7 +48,8 @@ pub fn round(weights: &mut Weights) {
 fn round_tensor(tensor: &mut Fixed, mut lost: impl FnMut(f32)) {
     let step = power_of_two(tensor.step_exponent);
     let largest = tensor.integers.iter().fold(0, |m, n| n.abs().max(m));
-    let coarser = if largest >= INTEGER_LIMIT / 4 { 3 } else { 0 };
+    let has_coarser = STEP_EXPONENTS.contains(&(tensor.step_exponent + 3));
+    let coarser = if largest >= INTEGER_LIMIT / 4 && has_coarser { 3 } else { 0 };
     for n in &mut tensor.integers {
         let rounded = round_to_bf16((*n as f32 / power_of_two(coarser)).round_ties_even());
         lost((*n - (rounded << coarser)) as f32 * step);

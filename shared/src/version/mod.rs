@@ -88,32 +88,60 @@ pub(crate) fn power_of_two(exponent: i32) -> f32 {
 /// Exponents that a step can have: its integers times it are then normal f32 numbers.
 pub(crate) const STEP_EXPONENTS: std::ops::RangeInclusive<i32> = -100..=80;
 
+/// What a weight that a run starts from stays below in magnitude, 2^64: the square of a larger one is no f32 number, so
+/// nothing could be trained from it.
+pub const START_LIMIT: f32 = 18_446_744_073_709_551_616.0;
+
+/// A weight that no run can start from.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{tensor} holds the value {value:e}; a weight that a run starts from must be a number below {START_LIMIT:.1e} in size")]
+pub struct StartError {
+    /// The tensor's name.
+    pub tensor: String,
+    /// The value in it that is largest in size, or that is no number.
+    pub value: f32,
+}
+
 impl Fixed {
+    /// Initial values: each rounds to bf16 and to a step that leaves room for the tensor to grow sixteenfold, or to ±16.
+    pub fn start(values: &[f32]) -> Self {
+        let step_exponent = step_exponent_for(values.iter().fold(0f32, |m, v| m.max(v.abs())));
+        let scale = power_of_two(-step_exponent);
+        let integers = values.iter().map(|v| keyframe::round_to_bf16((*v * scale).round_ties_even())).collect();
+        Fixed { step_exponent, integers }
+    }
+
+    /// What the values are multiples of.
+    pub fn step(&self) -> f32 {
+        power_of_two(self.step_exponent)
+    }
+
     /// The values as f32: exact.
     pub fn values(&self) -> impl Iterator<Item = f32> + '_ {
-        let step = power_of_two(self.step_exponent);
+        let step = self.step();
         self.integers.iter().map(move |n| *n as f32 * step)
     }
 }
 
 impl Weights {
-    /// Version 0 from initial values: each rounds to bf16 and to a step that leaves room for the tensor to grow
-    /// sixteenfold, or to ±16. Values must be finite.
+    /// Version 0 from initial values, a tensor at a time ([`Fixed::start`]). [`Weights::check_start`] takes them.
     pub fn start(spec: &ModelSpec, flat: &[f32]) -> Self {
-        let tensors = spec
-            .tensors()
-            .iter()
-            .map(|t| {
-                let values = &flat[t.range()];
-                let step_exponent = step_exponent_for(values.iter().fold(0f32, |m, v| m.max(v.abs())));
-                let scale = power_of_two(-step_exponent);
-                Fixed {
-                    step_exponent,
-                    integers: values.iter().map(|v| keyframe::round_to_bf16((*v * scale).round_ties_even())).collect(),
-                }
-            })
-            .collect();
+        let tensors = spec.tensors().iter().map(|t| Fixed::start(&flat[t.range()])).collect();
         Weights { version: Version(0), tensors }
+    }
+
+    /// Refuses values that no run can start from.
+    pub fn check_start(spec: &ModelSpec, flat: &[f32]) -> Result<(), StartError> {
+        for tensor in spec.tensors() {
+            // Not a number fails this comparison too.
+            let is_right = |value: &f32| value.abs() < START_LIMIT;
+            let mut wrong = flat[tensor.range()].iter().copied().filter(|value| !is_right(value));
+            if let Some(first) = wrong.next() {
+                let value = wrong.fold(first, |most, value| if value.abs() > most.abs() { value } else { most });
+                return Err(StartError { tensor: tensor.name, value });
+            }
+        }
+        Ok(())
     }
 
     /// All values as one flat vector: exact.
@@ -194,6 +222,34 @@ mod tests {
         assert_eq!(Weights::read(&spec, &mut Reader::new(&bytes[..bytes.len() - 1])), Err(Truncated.into()));
         bytes[8..12].copy_from_slice(&500i32.to_le_bytes());
         assert_eq!(Weights::read(&spec, &mut Reader::new(&bytes)), Err(VersionError::OutOfRange));
+    }
+
+    #[test]
+    fn what_no_run_can_start_from_is_named() {
+        let spec = ModelSpec::tiny();
+        let last = spec.tensors().pop().unwrap();
+        let with = |value: f32| {
+            let mut flat = spec.draw_all(1);
+            flat[last.range().end - 1] = value;
+            flat
+        };
+        for value in [1e30, -f32::MAX, f32::INFINITY, f32::NAN, START_LIMIT] {
+            let error = Weights::check_start(&spec, &with(value)).unwrap_err();
+            assert_eq!((error.tensor.as_str(), error.value.to_bits()), ("model.norm.weight", value.to_bits()));
+            assert!(error.to_string().contains("must be a number below 1.8e19"), "{error}");
+        }
+        // What is taken travels: as a keyframe, also when it grows.
+        for value in [0.0, 1e4, -1.8e19, f32::MIN_POSITIVE] {
+            let flat = with(value);
+            Weights::check_start(&spec, &flat).unwrap();
+            let mut weights = Weights::start(&spec, &flat);
+            let mut feedback = vec![0.0; flat.len()];
+            for _ in 0..40 {
+                assert_eq!(keyframe::decode(&spec, &keyframe::encode(&spec, &weights)).unwrap(), weights);
+                weights.tensors.last_mut().unwrap().integers.iter_mut().for_each(|n| *n = n.signum() * (INTEGER_LIMIT - 1));
+                keyframe::redefine(&mut weights, &mut feedback);
+            }
+        }
     }
 
     #[test]
