@@ -1,5 +1,5 @@
-//! Files that their owner may put another thing in the place of: opened so that nobody waits. Links are followed, since they are
-//! the owner's own; what is no plain file is refused. A pipe, whose opening or reading may never end, holds nobody up.
+//! Files in whose place their owner may put something else, opened so that nobody waits. Links are followed, since they are the
+//! owner's own; what is no plain file is refused. A pipe, whose opening or reading may never end, holds nobody up.
 
 use std::{
     fs::{self, File, OpenOptions},

@@ -31,7 +31,7 @@ pub enum LengthError {
     #[error("`{0}` is no length of time; {EXAMPLES}")]
     NotUnderstood(String),
     /// A number alone.
-    #[error("`{number}` of what? Write {number}m for minutes{}", if *.is_hour { format!(", {number}h for hours, or `until {number}:00` for a time of day") } else { format!(", or {number}h for hours") })]
+    #[error("`{number}` of what? Write {number}m for minutes{}", other_than_minutes(.number, *.is_hour))]
     Bare {
         /// It.
         number: String,
@@ -50,6 +50,12 @@ pub enum LengthError {
     /// Nobody means it.
     #[error("at most a year; without a length it lasts until `nightjar resume`")]
     TooLong,
+}
+
+/// What else a number alone may mean.
+fn other_than_minutes(number: &str, is_hour: bool) -> String {
+    let hours = format!("{number}h for hours");
+    if is_hour { format!(", {hours}, or `until {number}:00` for a time of day") } else { format!(", or {hours}") }
 }
 
 /// Reads a length; `None`: until the owner resumes.
@@ -162,7 +168,8 @@ fn day(word: &str, today: Date) -> Option<Date> {
     today.nth_weekday(1, weekday).ok()
 }
 
-/// `7`, `7:30`, `19.30`, `19h`, `7h30`, `7pm`, `7:30 p.m.`, `noon`; without a word for the half of the day, of a clock of 24 hours.
+/// `7`, `7:30`, `19.30`, `19h`, `7h30`, `7pm`, `7:30 p.m.`, `noon`; without a word for the half of the day, of a clock of 24
+/// hours.
 fn time_of_day(text: &str) -> Option<Time> {
     let text = match text {
         "noon" | "midday" => return Some(Time::constant(12, 0, 0, 0)),

@@ -203,7 +203,8 @@ impl Session {
         &self.journal
     }
 
-    /// What the owner lets it do from now on: how much training may be lost, and how much may be written in a day to lose no more.
+    /// What the owner lets it do from now on: how much training may be lost, and how much may be written in a day to lose no
+    /// more.
     pub fn set_wishes(&mut self, checkpoint_ms: u64, checkpoint_bytes_day_max: Option<u64>) {
         self.profile = Profile { checkpoint_ms, checkpoint_bytes_day_max, ..self.profile.clone() };
     }

@@ -148,13 +148,13 @@ struct NewValue {
 }
 
 /// A body as one expects it, or what it should be.
-fn told<T>(body: Result<Json<T>, JsonRejection>, like: &str) -> Result<T, Response> {
-    let Json(told) = body.map_err(|e| (e.status(), format!("this is not understood; send JSON like {like}")).into_response())?;
+fn told<T>(body: Result<Json<T>, JsonRejection>, like: &str) -> Result<T, (StatusCode, String)> {
+    let Json(told) = body.map_err(|e| (e.status(), format!("this is not understood; send JSON like {like}")))?;
     Ok(told)
 }
 
 async fn set_preference(State(desk): State<Desk>, new: Result<Json<NewValue>, JsonRejection>) -> Result<Response, Response> {
-    let new = told(new, r#"{"key": "idle_minutes", "value": "5"}, with both as text"#)?;
+    let new = told(new, r#"{"key": "idle_minutes", "value": "5"}, with both as text"#).map_err(IntoResponse::into_response)?;
     let rows = desk.ask(|reply| Asked::Set { key: new.key.clone(), value: new.value, reply }).await?;
     let row = rows.map(|rows| rows.into_iter().find(|row| row.key == new.key));
     Ok(row.map_or_else(|line| (StatusCode::BAD_REQUEST, line).into_response(), |row| Json(row).into_response()))
@@ -184,7 +184,7 @@ struct Invitation {
 }
 
 async fn join(State(desk): State<Desk>, said: Result<Json<Invitation>, JsonRejection>) -> Result<Response, Response> {
-    let Invitation { invite, name } = told(said, r#"{"invite": "nightjar:..."}"#)?;
+    let Invitation { invite, name } = told(said, r#"{"invite": "nightjar:..."}"#).map_err(IntoResponse::into_response)?;
     let joined = desk.ask(|reply| Asked::Join { invite, name, reply }).await?;
     Ok(joined.map_or_else(|line| (StatusCode::BAD_REQUEST, line).into_response(), |joined| Json(joined).into_response()))
 }
