@@ -51,6 +51,7 @@ pub trait Disk: Send + Sync {
         for name in self.list(folder)? {
             let name = join(folder, &name);
             if let Some(bytes) = self.length(&name)? {
+                walk.entries += 1;
                 walk.files.push(Found { name, bytes, changed: SystemTime::UNIX_EPOCH });
             }
         }

@@ -16,6 +16,8 @@ const LINK_MAX: usize = 4096;
 /// Longest text that a link is looked for in, in bytes: a zero-width space between any two of its characters makes it four
 /// times as long, and some words may stand around it.
 const PASTED_BYTES_MAX: usize = 8 * LINK_MAX;
+/// So many places are tried at which a link may end that has words behind it.
+const WORDS_MAX: usize = 256;
 
 /// Text that is no invite, or one that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -73,20 +75,34 @@ pub fn from_link(text: &str) -> Result<Vec<u8>, InviteError> {
     if text.len() > PASTED_BYTES_MAX {
         return Err(InviteError::Damaged);
     }
-    let text = as_it_was_sent(text);
-    let at = text.to_ascii_lowercase().find(SCHEME).ok_or(InviteError::NotALink)?;
-    // Some programs take it for a web address and put slashes there. Behind it come full stops, quotes, brackets, more words.
-    let body = text[at + SCHEME.len()..].trim_start_matches('/');
+    let (text, breaks) = as_it_was_sent(text);
+    let small = text.to_ascii_lowercase();
+    let at = small.find(SCHEME).ok_or(InviteError::NotALink)? + SCHEME.len();
+    // Some programs take it for a web address and put slashes there. Behind it come full stops, quotes, brackets.
+    let body = text[at..].trim_start_matches('/');
+    let at = text.len() - body.len();
     let end = body.find(|c: char| !is_of_a_body(c)).unwrap_or(body.len());
-    if end > LINK_MAX {
-        return Err(InviteError::Damaged);
-    }
-    BASE64URL_NOPAD.decode(&body.as_bytes()[..end]).map_err(|_| InviteError::Damaged)
+    // What else follows has grown together with it: the same again, or more words.
+    let others = small[at..].find(SCHEME).into_iter().chain(breaks.iter().filter_map(|place| place.checked_sub(at)));
+    let others = others.filter(|other| *other < end).take(WORDS_MAX);
+    let token = |end: usize| BASE64URL_NOPAD.decode(&body.as_bytes()[..end.min(LINK_MAX)]).ok();
+    let whole = [end].into_iter().chain(others).filter_map(token).find(|token| is_whole(token));
+    // One of a later version may have more in it than is known here.
+    let token = whole.or_else(|| token(end).filter(|_| end <= LINK_MAX));
+    token.ok_or(InviteError::Damaged)
+}
+
+/// Whether a token holds an invite, and nothing else.
+fn is_whole(token: &[u8]) -> bool {
+    let message = token.len().checked_sub(SIGNATURE_BYTES).map(|at| &token[..at]);
+    message.is_some_and(|message| wire::Invite::decode(message).is_ok_and(|invite| invite.encode_to_vec() == message))
 }
 
 /// Without what nobody sees: line breaks, and how quoted mail marks and breaks lines; zero-width and other characters that
-/// only shape a text. Hyphens and colons that a program made prettier are plain again.
-fn as_it_was_sent(text: &str) -> String {
+/// only shape a text. Hyphens and colons that a program made prettier, or hid in an address, are plain again. Says where there
+/// was a space, or another line began.
+fn as_it_was_sent(text: &str) -> (String, Vec<usize>) {
+    let text = text.replace("%3A", ":").replace("%3a", ":").replace("%2F", "/").replace("%2f", "/");
     let lines = text.lines().map(|line| line.trim_start_matches(|c: char| c == '>' || c.is_whitespace() || shapes(c)));
     let plain = |c: char| match c {
         '\u{2010}' | '\u{2011}' | '\u{2012}' | '\u{2013}' | '\u{2212}' | '\u{fe63}' | '\u{ff0d}' => "-".into(),
@@ -97,7 +113,17 @@ fn as_it_was_sent(text: &str) -> String {
         c if c.is_whitespace() || shapes(c) => String::new(),
         c => c.to_string(),
     };
-    lines.flat_map(str::chars).map(plain).collect()
+    let (mut sent, mut breaks) = (String::new(), vec![]);
+    for line in lines {
+        breaks.push(sent.len());
+        for c in line.chars() {
+            if c.is_whitespace() {
+                breaks.push(sent.len());
+            }
+            sent += &plain(c);
+        }
+    }
+    (sent, breaks)
 }
 
 /// Whether a character has no look of its own: controls, and what Unicode calls format characters (Cf) and variation selectors.
@@ -188,6 +214,14 @@ mod tests {
             format!("\u{202a}{link}\u{202c}"),
             link.replace('-', "\u{2011}"),
             link.replace("--", "\u{2014}"),
+            format!("nightjar%3A{body}"),
+            format!("nightjar%3a%2F%2F{body}"),
+            format!("{link} is your invite, see you there"),
+            format!("{link}\nBest wishes\nAnn"),
+            format!("{head}\n{tail}\nBest wishes\nAnn"),
+            format!("{link}{link}"),
+            format!("{link} {link}"),
+            format!("{link}\n{link}\n"),
         ];
         for pasted in pasted {
             assert_eq!(from_link(&pasted).and_then(|token| open(&token, verify)), Ok(invite()), "{pasted:?}");

@@ -14,6 +14,7 @@ pub mod invite;
 pub mod mark;
 pub mod model_folder;
 pub mod model_spec;
+pub mod plain;
 pub mod rng;
 pub mod run_spec;
 pub mod shard;

@@ -118,7 +118,7 @@ impl Mark {
             Err(e) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&e.kind()) => return Ok(None),
             Err(e) => return Err(failed(e)),
         }
-        let bytes = fs::read(&file).map_err(failed)?;
+        let bytes = crate::plain::read(&file).map_err(failed)?;
         let Ok(text) = String::from_utf8(bytes) else { return Ok(None) };
         match parse(&text) {
             Some((format, _)) if format > FORMAT => Err(MarkError::Newer(folder.to_owned())),

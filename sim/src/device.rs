@@ -161,7 +161,6 @@ impl Device {
             name: self.traits.name(),
             hardware: "simulated".into(),
             memory_bytes: self.traits.memory_bytes,
-            tokens_per_s_max: self.wanted().map_or(0.0, |wanted| wanted.tokens_per_s_max),
             checkpoint_ms: self.checkpoint_ms(),
             checkpoint_bytes_day_max: None,
         }

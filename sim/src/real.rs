@@ -125,7 +125,7 @@ fn gather(job: &Job) -> Files {
 fn timeless(body: &to_worker::Body, steps: Option<u32>) -> to_worker::Body {
     let mut body = body.clone();
     if let to_worker::Body::Train(job) = &mut body {
-        (job.tokens_per_s_max, job.checkpoint_ms) = (0.0, u64::MAX);
+        job.checkpoint_ms = u64::MAX;
         job.steps = steps.unwrap_or(job.steps);
     }
     body

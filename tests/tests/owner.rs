@@ -318,15 +318,19 @@ fn a_home_that_is_read_only() {
     copy(&home.file(""), &disk, &home.place);
     let device = |words: &[&str]| on_disk(&disk, words);
     run(disk.enter(shell(&format!("mount -o remount,ro {}", disk.path("").display())))).good();
-    run(disk.enter(device(&["run", "--policy", "always", "--device", "flex"]))).refused(&["home folder", "writable"]);
     run(disk.enter(device(&["pause", "2h"]))).refused(&["home folder"]);
     // What only reads still does.
     run(disk.enter(device(&["ledger"]))).good();
     assert_eq!(run(disk.enter(device(&["status"]))).status.code(), Some(3));
 
-    run(disk.enter(shell(&format!("mount -o remount,rw {}", disk.path("").display())))).good();
+    // An agent waits for the disk; whoever asks for it hears of that, and it goes on by itself.
     let agent = disk.enter(device(&["run", "--policy", "always", "--disk-mib-min", "off", "--device", "flex", "--threads", "1"]));
-    let agent = Running::start(agent, &home.place.path("disk-agent.log"));
+    let mut agent = Running::start(agent, &home.place.path("disk-agent.log"));
+    until("a word about the disk", || agent.said().contains("control.json: the disk is read-only").then_some(()));
+    run(disk.enter(device(&["why"]))).refused(&["cannot say where it listens", "the disk is read-only"]);
+    run(disk.enter(device(&["run", "--policy", "always", "--device", "flex"]))).refused(&["running already"]);
+    assert!(agent.ended().is_none(), "{}", agent.said());
+    run(disk.enter(shell(&format!("mount -o remount,rw {}", disk.path("").display())))).good();
     until("a merged delta", || agent.said().contains(", merged").then_some(()));
     agent.stop().good();
 }

@@ -38,6 +38,7 @@ struct Worker {
     child: Child,
     stdout: ChildStdout,
     lease: Train,
+    tokens_per_s_max: f64,
     home: tempfile::TempDir,
 }
 
@@ -54,10 +55,13 @@ fn model() -> ModelSpec {
     }
 }
 
-/// `steps` of 2 samples, at 160 tokens a second: five steps a second, however fast the machine.
+/// Five steps of [`lease`] a second, however fast the machine.
+const TOKENS_PER_S: f64 = 160.0;
+
+/// `steps` of 2 samples.
 fn lease(home: &Path, steps: u32) -> Train {
     let disk = FolderDisk::open(home).unwrap();
-    Train { tokens_per_s_max: 160.0, ..synthetic::lease(&disk, &model(), 2, steps).unwrap() }
+    synthetic::lease(&disk, &model(), 2, steps).unwrap()
 }
 
 impl Worker {
@@ -65,7 +69,7 @@ impl Worker {
         let home = tempfile::tempdir().unwrap();
         let lease = lease(home.path(), steps);
         let (child, stdout) = Worker::spawn(device, home.path(), environment(home.path()));
-        Worker { child, stdout, lease, home }
+        Worker { child, stdout, lease, tokens_per_s_max: TOKENS_PER_S, home }
     }
 
     /// Another in its place.
@@ -122,12 +126,14 @@ impl Worker {
     }
 
     fn train(&mut self) {
+        let tokens_per_s_max = self.tokens_per_s_max;
+        self.tell(to_worker::Body::Limits(Limits { duty: 1.0, threads: 1, memory_bytes: 0, tokens_per_s_max }));
         self.tell(to_worker::Body::Train(self.lease.clone()));
     }
 
     /// Trains the lease to its end.
     fn trains(&mut self) {
-        self.lease.tokens_per_s_max = 0.0;
+        self.tokens_per_s_max = 0.0;
         self.train();
         let trained = self.hear_until(|said| match said {
             from_worker::Body::Trained(trained) => Some(trained.clone()),
@@ -344,7 +350,7 @@ fn a_gpu_whose_memory_is_too_small_is_given_less() {
     let home = tempfile::tempdir().unwrap();
     let lease = synthetic::lease(&FolderDisk::open(home.path()).unwrap(), &model(), SAMPLES, 2).unwrap();
     let (child, stdout) = Worker::spawn("wgpu", home.path(), layer(home.path()));
-    let mut worker = Worker { child, stdout, lease, home };
+    let mut worker = Worker { child, stdout, lease, tokens_per_s_max: 0.0, home };
     if !has_gpu(&mut worker) {
         return;
     }
@@ -381,7 +387,7 @@ fn limits_and_checkpoints_are_heard_while_it_trains() {
     assert_eq!(worker.hear_until(saved).lease_id, 0, "there is nothing to save");
     worker.train();
     worker.hear_until(|said| matches!(said, from_worker::Body::Progress(_)).then_some(()));
-    worker.tell(to_worker::Body::Limits(Limits { duty: 0.9, threads: 1, memory_bytes: 1 << 30 }));
+    worker.tell(to_worker::Body::Limits(Limits { duty: 0.9, threads: 1, memory_bytes: 1 << 30, tokens_per_s_max: TOKENS_PER_S }));
     worker.tell(to_worker::Body::Checkpoint(Checkpoint {}));
     let saved = worker.hear_until(saved);
     assert!(saved.lease_id == 1 && saved.steps > 0, "{saved:?}");

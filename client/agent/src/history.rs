@@ -103,7 +103,8 @@ impl History {
     /// Counts bytes that were written to the disk.
     pub fn wrote(&mut self, bytes: u64, now: &Zoned) {
         if bytes > 0 {
-            self.months.today(&*self.disk, now).bytes_written += bytes;
+            let today = self.months.today(&*self.disk, now);
+            today.bytes_written = today.bytes_written.saturating_add(bytes);
         }
     }
 

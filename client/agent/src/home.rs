@@ -3,6 +3,7 @@
 //! the runtime folder. One process at a time uses a home. Files in it come and go, so only a folder that is ours becomes one.
 
 use crate::{
+    control::{PORT_FILE, PROBE_FILE},
     journal::JOURNAL_FILE,
     membership::MEMBERSHIP_FILE,
     pause::PAUSE_FILE,
@@ -11,6 +12,7 @@ use crate::{
 use nightjar_shared::{
     disk::{Disk, FolderDisk},
     mark::{self, EntryKind, Kind, Mark, MarkError},
+    plain,
 };
 use std::{
     fs::{self, File, TryLockError},
@@ -47,6 +49,18 @@ pub enum HomeError {
         "the home folder's name is empty; name a folder with --home DIR or {HOME_VARIABLE}, or leave both out for the usual one"
     )]
     Nameless,
+    /// It begins with a sign that a shell would have put the user's own folder for.
+    #[error("{folder} begins with ~, which only a shell knows how to read; write the folder's whole name")]
+    Tilde {
+        /// What was given.
+        folder: String,
+    },
+    /// It is something else.
+    #[error("{folder} is no folder; name another with --home DIR or {HOME_VARIABLE}, or leave both out for the usual one")]
+    NoFolder {
+        /// What was given.
+        folder: String,
+    },
     /// A file in the runtime folder cannot be written.
     #[error("cannot write {file} ({source}); make its folder writable{}", if *.is_usual { RUNTIME_HINT } else { "" })]
     Runtime {
@@ -92,9 +106,10 @@ pub enum HomeError {
     },
 }
 
+const LOCK_FILE: &str = "lock";
 /// Held while a process uses the home; the system lets go of it however the process ends.
 pub struct HomeLock {
-    _file: File,
+    _held: Vec<File>,
 }
 
 impl Home {
@@ -104,10 +119,15 @@ impl Home {
         if given.as_ref().is_some_and(|folder| folder.to_string_lossy().trim().is_empty()) {
             return Err(HomeError::Nameless);
         }
+        if let Some(folder) = given.as_ref().filter(|folder| folder.to_string_lossy().starts_with('~')) {
+            return Err(HomeError::Tilde { folder: folder.display().to_string() });
+        }
         let [folder, config, runtime] = match given {
             Some(folder) => [folder.clone(), folder.clone(), folder],
             None => {
-                let usual = directories::ProjectDirs::from("", "", "nightjar").ok_or(HomeError::Nowhere)?;
+                let usual = directories::ProjectDirs::from("", "", "nightjar");
+                // Where the user's own folder is given by half, all of it would be made wherever the program is started.
+                let usual = usual.filter(|usual| usual.data_dir().is_absolute()).ok_or(HomeError::Nowhere)?;
                 let data = usual.data_dir().to_path_buf();
                 let runtime = usual.runtime_dir().map_or_else(|| data.clone(), Path::to_path_buf);
                 [data, usual.config_dir().to_path_buf(), runtime]
@@ -117,6 +137,9 @@ impl Home {
         // The worker and the command line may have other working folders.
         let [folder, config, runtime] = [std::path::absolute(&folder), std::path::absolute(config), std::path::absolute(runtime)];
         let (folder, config, runtime) = (folder.map_err(error)?, config.map_err(error)?, runtime.map_err(error)?);
+        if fs::metadata(&folder).is_ok_and(|about| !about.is_dir()) {
+            return Err(HomeError::NoFolder { folder: folder.display().to_string() });
+        }
         let is_marked = look(&folder)?;
         let disk = FolderDisk::open(&folder).map_err(error)?;
         if !is_marked {
@@ -124,6 +147,15 @@ impl Home {
             let _ = Mark::whole(Kind::Home).write(&disk);
         }
         Ok(Home { folder, config, runtime, is_usual, disk: Arc::new(disk) })
+    }
+
+    /// Whether there is a home already, the one given or the user's: who only asks makes none.
+    pub fn is_there(given: Option<&Path>) -> bool {
+        match given {
+            // What is no folder's name is refused where it is opened.
+            Some(folder) => folder.exists() || !matches!(folder.to_string_lossy().trim().chars().next(), Some(c) if c != '~'),
+            None => directories::ProjectDirs::from("", "", "nightjar").is_none_or(|usual| usual.data_dir().exists()),
+        }
     }
 
     /// The folder of what must last.
@@ -159,13 +191,36 @@ impl Home {
     /// Takes the home for this process alone.
     pub fn lock(&self) -> Result<HomeLock, HomeError> {
         let folder = || self.folder.display().to_string();
-        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(self.path("lock"));
-        let file = file.map_err(|source| HomeError::Open { folder: folder(), source })?;
-        match file.try_lock() {
-            Ok(()) => Ok(HomeLock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(HomeError::InUse { folder: folder() }),
-            Err(TryLockError::Error(source)) => Err(HomeError::Open { folder: folder(), source }),
+        let (mut held, mut refused) = (vec![], None);
+        for opened in [self.lock_file(), self.open_folder()] {
+            match opened.map_err(TryLockError::Error).and_then(|file| file.try_lock().map(|()| file)) {
+                Ok(file) => held.push(file),
+                Err(TryLockError::WouldBlock) => return Err(HomeError::InUse { folder: folder() }),
+                Err(TryLockError::Error(source)) => refused = refused.or(Some(source)),
+            }
         }
+        match refused {
+            // A disk that is full or read-only takes no file, and some disks lock no folder: either will do.
+            Some(source) if held.is_empty() => Err(HomeError::Open { folder: folder(), source }),
+            _ => Ok(HomeLock { _held: held }),
+        }
+    }
+
+    fn lock_file(&self) -> io::Result<File> {
+        let path = self.path(LOCK_FILE);
+        // Made once, it is there where nothing can be written.
+        plain::open(&path, fs::OpenOptions::new().create(true).truncate(false).write(true))
+            .or_else(|refused| plain::open_to_read(&path).map_err(|_| refused))
+    }
+
+    #[cfg(unix)]
+    fn open_folder(&self) -> io::Result<File> {
+        File::open(&self.folder)
+    }
+
+    #[cfg(not(unix))]
+    fn open_folder(&self) -> io::Result<File> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Replaces a file of what must last that only this user may read, atomically.
@@ -184,7 +239,7 @@ impl Home {
 }
 
 /// Files of a home that bears no mark: what earlier versions wrote.
-const FILES: [&str; 16] = [
+const FILES: [&str; 18] = [
     "identity.pk8",
     MEMBERSHIP_FILE,
     JOURNAL_FILE,
@@ -196,7 +251,9 @@ const FILES: [&str; 16] = [
     "policy.json",
     "control.json",
     "open.html",
-    "lock",
+    LOCK_FILE,
+    PORT_FILE,
+    PROBE_FILE,
     "agent.log",
     "agent.log.old",
     "worker.log",
@@ -274,6 +331,34 @@ mod tests {
         fs::create_dir(folder.path().join("model")).unwrap();
         mark::leave(&folder.path().join("model"), &Mark::whole(Kind::Model)).unwrap();
         assert!(told("model").contains("an exported model"));
+    }
+
+    #[test]
+    fn what_is_no_folder_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Home::is_there(Some(folder.path())) && !Home::is_there(Some(&folder.path().join("none"))));
+        let file = folder.path().join("file");
+        fs::write(&file, "x").unwrap();
+        let told = |home: PathBuf| Home::open(Some(home)).map(|_| ()).unwrap_err().to_string();
+        assert!(told(file).contains("file is no folder"));
+        assert!(told("~/nightjar".into()).contains("only a shell") && !Path::new("~").exists());
+    }
+
+    /// A disk that takes no new file, or on which nothing can be written, locks the home all the same.
+    #[cfg(unix)]
+    #[test]
+    fn a_home_without_a_file_to_lock_is_locked() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(folder.path().join("home"))).unwrap();
+        // Nothing can be opened at its place, as nothing can be made on such a disk.
+        fs::create_dir(home.path(LOCK_FILE)).unwrap();
+        let lock = home.lock().unwrap();
+        assert!(matches!(home.lock(), Err(HomeError::InUse { .. })));
+        // The disk recovers meanwhile, and there is one process still.
+        fs::remove_dir(home.path(LOCK_FILE)).unwrap();
+        assert!(matches!(home.lock(), Err(HomeError::InUse { .. })));
+        drop(lock);
+        home.lock().unwrap();
     }
 
     #[test]

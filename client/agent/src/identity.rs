@@ -2,12 +2,12 @@
 //! SHA-256 of its public key.
 
 use crate::home::Home;
-use nightjar_shared::{ids::DeviceId, invite};
+use nightjar_shared::{ids::DeviceId, invite, plain};
 use ring::{
     rand::SystemRandom,
     signature::{Ed25519KeyPair, KeyPair},
 };
-use std::{fs, io};
+use std::io;
 
 const IDENTITY_FILE: &str = "identity.pk8";
 
@@ -45,7 +45,7 @@ impl Identity {
     pub fn load_or_create(home: &Home) -> Result<Self, IdentityError> {
         let path = home.path(IDENTITY_FILE);
         let file = path.display().to_string();
-        match fs::read(&path) {
+        match plain::read(&path) {
             Ok(pkcs8) => Self::from_pkcs8(pkcs8).ok_or(IdentityError::Damaged { file }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let identity = Self::generate()?;
@@ -99,6 +99,7 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn the_key_stays_the_same() {

@@ -164,7 +164,7 @@ impl Journal {
         let bytes = disk.read(JOURNAL_FILE).map_err(|source| JournalError::Disk { verb: "read", file: file(), source })?;
         let Some(bytes) = bytes else { return Ok(Journal::default()) };
         let damaged = |why: String| JournalError::Damaged { file: file(), why };
-        let journal: Journal = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        let journal: Journal = serde_json::from_slice(&bytes).map_err(|e| damaged(of_json(&e)))?;
         if journal.format != FORMAT {
             return Err(damaged(format!("its format is {}, this program reads {FORMAT}", journal.format)));
         }
@@ -216,6 +216,16 @@ impl Journal {
             files.extend(work_of(lease).flat_map(|file| [format!("{file}.new"), file]));
         }
         files
+    }
+}
+
+/// What is wrong with a text, in words for whoever looks at it.
+fn of_json(e: &serde_json::Error) -> String {
+    let place = if e.line() > 0 { format!(", from line {}, column {} on", e.line(), e.column()) } else { String::new() };
+    match e.classify() {
+        _ if e.is_eof() => format!("it breaks off{place}"),
+        serde_json::error::Category::Data => format!("it does not hold what a journal does{place}"),
+        _ => format!("it is no JSON{place}"),
     }
 }
 

@@ -15,6 +15,15 @@ const CHARACTERS_MAX: usize = 64;
 /// What is taken, for messages.
 const EXAMPLES: &str = "write it like 45m, 2h, 1h30m or 1d, or like `until 18:00`, `until 7pm` or `until tomorrow 8:00`";
 
+/// How long the owner's word holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Length {
+    /// So long, from now on.
+    pub lasts: Duration,
+    /// Whether they named its end, and not how long it is.
+    pub is_until: bool,
+}
+
 /// Words that name no time to come.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LengthError {
@@ -22,8 +31,16 @@ pub enum LengthError {
     #[error("`{0}` is no length of time; {EXAMPLES}")]
     NotUnderstood(String),
     /// A number alone.
-    #[error("`{0}` of what? Write {0}m for minutes, {0}h for hours, or `until {0}:00` for a time of day")]
-    Bare(String),
+    #[error("`{number}` of what? Write {number}m for minutes{}", other_than_minutes(.number, *.is_hour))]
+    Bare {
+        /// It.
+        number: String,
+        /// Whether it may be an hour of the day.
+        is_hour: bool,
+    },
+    /// Nothing stands behind `until`.
+    #[error("until when? {EXAMPLES}")]
+    UntilWhat,
     /// What stands behind `until` is no time.
     #[error("`{0}` is no time of day; {EXAMPLES}")]
     NoTime(String),
@@ -35,8 +52,14 @@ pub enum LengthError {
     TooLong,
 }
 
+/// What else a number alone may mean.
+fn other_than_minutes(number: &str, is_hour: bool) -> String {
+    let hours = format!("{number}h for hours");
+    if is_hour { format!(", {hours}, or `until {number}:00` for a time of day") } else { format!(", or {hours}") }
+}
+
 /// Reads a length; `None`: until the owner resumes.
-pub fn parse(text: &str, now: &Zoned) -> Result<Option<Duration>, LengthError> {
+pub fn parse(text: &str, now: &Zoned) -> Result<Option<Length>, LengthError> {
     let said = text.trim().chars().take(CHARACTERS_MAX).collect::<String>();
     let lower = said.to_lowercase();
     let words: Vec<&str> = lower.split_whitespace().collect();
@@ -48,21 +71,26 @@ pub fn parse(text: &str, now: &Zoned) -> Result<Option<Duration>, LengthError> {
     let length = match words {
         [] if !is_until && said.is_empty() => return Ok(None),
         ["i", "resume"] | ["resume" | "resumed"] | ["i", "say", "so"] if is_until => return Ok(None),
+        [] if is_until => return Err(LengthError::UntilWhat),
         _ if is_until => None,
-        [number] if number.parse::<u32>().is_ok() => return Err(LengthError::Bare((*number).into())),
+        [number] if number.bytes().all(|b| b.is_ascii_digit()) => {
+            let is_hour = number.parse::<u8>().is_ok_and(|hour| hour <= 24);
+            return Err(LengthError::Bare { number: (*number).into(), is_hour });
+        }
         words => duration(&words.concat()),
     };
-    let length = match length {
+    let (names_end, is_until) = (is_until, length.is_none());
+    let lasts = match length {
         Some(length) => length,
         // `pause 19:30` can only mean a time of day.
         None => match moment(words, now) {
             Some(then) if then <= *now => return Err(LengthError::Past(said)),
             Some(then) => Duration::try_from(now.duration_until(&then)).map_err(|_| LengthError::Past(said))?,
-            None if is_until => return Err(LengthError::NoTime(words.join(" "))),
+            None if names_end => return Err(LengthError::NoTime(words.join(" "))),
             None => return Err(LengthError::NotUnderstood(said)),
         },
     };
-    if length > PAUSE_MAX { Err(LengthError::TooLong) } else { Ok(Some(length)) }
+    if lasts > PAUSE_MAX { Err(LengthError::TooLong) } else { Ok(Some(Length { lasts, is_until })) }
 }
 
 /// `90s`, `2h`, `1h30`, `1.5 hours`, `half an hour`; `None` for anything else, and for no time at all.
@@ -140,7 +168,8 @@ fn day(word: &str, today: Date) -> Option<Date> {
     today.nth_weekday(1, weekday).ok()
 }
 
-/// `7`, `7:30`, `19.30`, `7pm`, `7:30 p.m.`, `noon`; without a word for the half of the day, of a clock of 24 hours.
+/// `7`, `7:30`, `19.30`, `19h`, `7h30`, `7pm`, `7:30 p.m.`, `noon`; without a word for the half of the day, of a clock of 24
+/// hours.
 fn time_of_day(text: &str) -> Option<Time> {
     let text = match text {
         "noon" | "midday" => return Some(Time::constant(12, 0, 0, 0)),
@@ -150,7 +179,8 @@ fn time_of_day(text: &str) -> Option<Time> {
     };
     let half = text.strip_suffix("am").map(|clock| (clock, 0)).or_else(|| Some((text.strip_suffix("pm")?, 12)));
     let (clock, shift) = half.map_or((text.as_str(), None), |(clock, shift)| (clock, Some(shift)));
-    let (hour, minute) = clock.split_once([':', '.']).unwrap_or((clock, "00"));
+    let (hour, minute) = clock.split_once([':', '.', 'h']).unwrap_or((clock, "00"));
+    let minute = if minute.is_empty() && clock.ends_with('h') { "00" } else { minute };
     let is_number = |text: &str, digits: &[usize]| digits.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
     if !is_number(hour, &[1, 2]) || !is_number(minute, &[2]) {
         return None;
@@ -188,7 +218,7 @@ mod tests {
 
     fn minutes(text: &str) -> u64 {
         match parse(text, &now()) {
-            Ok(Some(length)) => length.as_secs() / 60,
+            Ok(Some(length)) => length.lasts.as_secs() / 60,
             other => panic!("{text}: {other:?}"),
         }
     }
@@ -228,6 +258,9 @@ mod tests {
             ("until 20:00", 23 * 60),
             ("until 7", 600),
             ("until 7:00", 600),
+            ("until 7h", 600),
+            ("until 23h", 180),
+            ("until 07h30", 630),
             ("till 07.00", 600),
             ("until 7am", 600),
             ("UNTIL 7 AM", 600),
@@ -264,17 +297,14 @@ mod tests {
         for bad in ["soon", "2x", "0s", "-1h", "h", "1h1h", "30m2h", "1h2x", "1..5h", "2h later", "at", "für immer"] {
             assert!(told(bad).contains("is no length of time; write it like 45m, 2h"), "{bad}: {}", told(bad));
         }
-        for bad in [
-            "until",
-            "until 25:00",
-            "until 7:60",
-            "until 13pm",
-            "until 0am",
-            "until dusk",
-            "until 2h",
-            "until 7:5",
-            "until 2026-02-30",
-        ] {
+        assert!(told("until").starts_with("until when? write it like"), "{}", told("until"));
+        assert!(told("90").contains("90m for minutes, or 90h") && !told("90").contains("90:00"), "{}", told("90"));
+        assert!(told("99999999999").contains("of what?"));
+        let is_until = |text| parse(text, &now()).unwrap().unwrap().is_until;
+        assert!(is_until("until 7") && is_until("7pm") && !is_until("2h"));
+        for bad in
+            ["until 25:00", "until 7:60", "until 13pm", "until 0am", "until dusk", "until 25h", "until 7:5", "until 2026-02-30"]
+        {
             assert!(
                 told(bad).contains("is no time of day; write it like") && told(bad).contains("until 7pm"),
                 "{bad}: {}",

@@ -58,6 +58,8 @@ pub struct Limits {
     pub threads: usize,
     /// Memory that the worker may take, in bytes; `u64::MAX`: as much as it likes.
     pub memory_bytes: u64,
+    /// Most tokens a second; 0: as many as it can.
+    pub tokens_per_s_max: f64,
 }
 
 /// Whether to train.
@@ -168,7 +170,7 @@ pub fn decide(
             Decision::Hold { reason: Reason { kind, sentence }, until }
         }
         Some(reason) => Decision::Hold { reason, until },
-        None => Decision::Run { limits: limits(profile, share), profile: name },
+        None => Decision::Run { limits: limits(preferences, profile, share), profile: name },
     };
     Outcome { decision, network, hurry, memory }
 }
@@ -218,11 +220,12 @@ fn as_if_away(preferences: &Preferences) -> Profile {
     if away.duty_percent.is_none() && in_use.duty_percent.is_some() { in_use } else { away }
 }
 
-fn limits(profile: Profile, share: f64) -> Limits {
+fn limits(preferences: &Preferences, profile: Profile, share: f64) -> Limits {
     Limits {
         duty: f64::from(profile.duty_percent.unwrap_or(100)) / 100.0 * share,
         threads: profile.threads as usize,
         memory_bytes: profile.memory_mib_max.map_or(u64::MAX, |mib| mib << 20),
+        tokens_per_s_max: preferences.tokens_per_s_max,
     }
 }
 

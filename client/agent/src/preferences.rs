@@ -183,8 +183,10 @@ impl Preferences {
     pub fn set(&mut self, place: &str, key: &str, value: &str) -> Result<(), PreferencesError> {
         let preference = Preference::find(key).ok_or_else(|| PreferencesError::unknown_key(place, key))?;
         let default = (preference.get)(&Preferences::default());
-        let value = if value.trim() == "default" { default.as_str() } else { value.trim() };
-        (preference.set)(self, value).ok_or_else(|| PreferencesError::bad_value(place, preference, value))
+        let value = if value.trim().eq_ignore_ascii_case("default") { default.as_str() } else { value.trim() };
+        // But for the names of programs, no value has capitals that mean something.
+        let plain = if preference.kind == Kind::Programs { value.to_owned() } else { value.to_lowercase() };
+        (preference.set)(self, &plain).ok_or_else(|| PreferencesError::bad_value(place, preference, value))
     }
 
     /// Threads to train with on a computer of `cores` cores while nobody uses it.

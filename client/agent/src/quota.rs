@@ -25,6 +25,24 @@ const DAYS_KEPT_MIN: usize = 8;
 /// What the worker's folder may hold beside twice what training needs: a file that is being replaced is there twice.
 const SPARE_BYTES: u64 = 64 << 20;
 
+/// Files and folders in the worker's folder: a lease's are a dozen.
+const WORK_ENTRIES_MAX: usize = 1000;
+/// What drivers may keep of what they have compiled. They bound it to 1 GiB by themselves.
+const CACHE_BYTES_MAX: u64 = 2 << 30;
+/// Files and folders of that, a few for each program of a GPU.
+const CACHE_ENTRIES_MAX: usize = 50_000;
+
+/// A folder with more in it than belongs there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overgrown {
+    /// Which.
+    pub folder: &'static str,
+    /// What was seen there.
+    pub bytes: u64,
+    /// So many files and folders.
+    pub entries: usize,
+}
+
 /// What making room comes to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Room {
@@ -58,11 +76,28 @@ pub fn used(disk: &dyn Disk) -> io::Result<u64> {
     Ok(sum)
 }
 
-/// How many bytes the worker's folder holds, if that is more than training a model can make of it.
-pub fn overgrown(disk: &dyn Disk, spec: &RunSpec) -> io::Result<Option<u64>> {
-    let walk = disk.walk(work_files::FOLDER)?;
-    let bytes_max = state_bytes(spec).saturating_mul(2).saturating_add(SPARE_BYTES);
-    Ok(Some(walk.bytes()).filter(|bytes| *bytes > bytes_max || walk.is_cut_short))
+/// The longest file that a worker has to write for a model, or a driver in its cache.
+pub fn file_bytes_max(spec: &RunSpec) -> u64 {
+    state_bytes(spec).saturating_add(SPARE_BYTES).max(CACHE_BYTES_MAX / 2)
+}
+
+/// The first of the folders in which a worker writes that holds more than an honest one makes of it; says what it holds.
+pub fn overgrown(disk: &dyn Disk, spec: &RunSpec) -> io::Result<Option<Overgrown>> {
+    let of_state = state_bytes(spec).saturating_mul(2).saturating_add(SPARE_BYTES);
+    let bounds = [(work_files::FOLDER, of_state, WORK_ENTRIES_MAX), (CACHE_FOLDER, CACHE_BYTES_MAX, CACHE_ENTRIES_MAX)];
+    for (folder, bytes_max, entries_max) in bounds {
+        let walk = disk.walk(folder)?;
+        let (bytes, entries) = (walk.bytes(), walk.entries);
+        if bytes > bytes_max || entries > entries_max || walk.is_cut_short {
+            return Ok(Some(Overgrown { folder, bytes, entries }));
+        }
+    }
+    Ok(None)
+}
+
+/// Removes from such a folder what the journal does not name.
+pub fn cut_back(disk: &dyn Disk, journal: &Journal, folder: &str) -> io::Result<()> {
+    if folder == CACHE_FOLDER { disk.clear(CACHE_FOLDER, &[]) } else { journal::tidy_folder(disk, folder, &journal.files()) }
 }
 
 /// Removes from the folders of the worker and its drivers what no lease or start of ours left there.

@@ -29,7 +29,7 @@ mod tests;
 pub(crate) use answers::{NEEDS_NEWER, parse_spec};
 pub use claims::Untrue;
 pub(crate) use claims::delta_spec;
-pub use event::{Action, Ending, Event, Fault, Permission, Report};
+pub use event::{Action, Ending, Event, Fault, Permission, Report, run_is_over};
 pub(crate) use messages::SOFTWARE;
 pub use setback::Setback;
 pub use status::{Status, Training};
@@ -69,8 +69,6 @@ pub struct Profile {
     pub hardware: String,
     /// Memory that training may take; 0: not known.
     pub memory_bytes: u64,
-    /// Most tokens a second; 0: no cap.
-    pub tokens_per_s_max: f64,
     /// About this much training is lost when the worker is killed.
     pub checkpoint_ms: u64,
     /// Most that checkpoints may write in a day.
@@ -89,7 +87,6 @@ impl Profile {
             name: "den".into(),
             hardware: "flex, 1 threads".into(),
             memory_bytes: 1 << 30,
-            tokens_per_s_max: 0.0,
             checkpoint_ms: 1000,
             checkpoint_bytes_day_max: None,
         }
@@ -108,6 +105,8 @@ pub struct Session {
     link: Link,
     /// The one question that is open. Requests go one at a time, so an answer needs no matching beyond its number.
     asked: Option<(u64, Question)>,
+    /// What memory the last request for a lease spoke of.
+    asked_with: u64,
     next_request: u64,
     renew_due: bool,
     /// Blobs of the lease at hand that are on the disk, counted in the order of `Lease::blobs`.
@@ -164,6 +163,7 @@ impl Session {
             network: true,
             link: Link::Down,
             asked: None,
+            asked_with: 0,
             next_request: 1,
             renew_due: false,
             fetched: 0,
@@ -203,23 +203,31 @@ impl Session {
         &self.journal
     }
 
-    /// What the owner lets it do from now on: most tokens a second (0: no cap), how much training may be lost, and how much may
-    /// be written in a day to lose no more.
-    pub fn set_wishes(&mut self, tokens_per_s_max: f64, checkpoint_ms: u64, checkpoint_bytes_day_max: Option<u64>) {
-        self.profile = Profile { tokens_per_s_max, checkpoint_ms, checkpoint_bytes_day_max, ..self.profile.clone() };
+    /// What the owner lets it do from now on: how much training may be lost, and how much may be written in a day to lose no
+    /// more.
+    pub fn set_wishes(&mut self, checkpoint_ms: u64, checkpoint_bytes_day_max: Option<u64>) {
+        self.profile = Profile { checkpoint_ms, checkpoint_bytes_day_max, ..self.profile.clone() };
     }
 
     /// How much memory training may take from now on; 0: not known.
     pub fn set_memory(&mut self, bytes: u64) {
-        let before = std::mem::replace(&mut self.profile.memory_bytes, bytes);
-        // It was refused for that, and need not wait until it may ask again.
-        if bytes > before
-            && !self.told.is_empty()
-            && self.spec().is_some_and(|spec| (before..bytes).contains(&(spec.model.training_bytes() - 1)))
-        {
+        self.profile.memory_bytes = bytes;
+        self.heed_memory();
+    }
+
+    /// It may have been refused for want of memory, and have enough by now: then it need not wait until it may ask again.
+    fn heed_memory(&mut self) {
+        let is_refused = !self.told.is_empty() && self.journal.lease.is_none() && self.over.is_none();
+        let Some(spec) = is_refused.then(|| self.spec()).flatten() else { return };
+        if (limit(self.asked_with)..self.memory_may()).contains(&(spec.model.training_bytes() - 1)) {
             self.told.clear();
             self.timers.clear(Timer::Request);
         }
+    }
+
+    /// Most memory that training may take.
+    fn memory_may(&self) -> u64 {
+        limit(self.profile.memory_bytes)
     }
 
     #[cfg(test)]
@@ -230,6 +238,11 @@ impl Session {
     /// Whether a worker trains or measures at this moment.
     pub fn is_at_work(&self) -> bool {
         self.working() && self.permission == Some(Permission::Allowed)
+    }
+
+    /// Whether a worker has a job, which may be stopped or frozen.
+    pub fn has_job(&self) -> bool {
+        self.working()
     }
 
     /// Whether it is about to end.
@@ -416,6 +429,9 @@ impl Session {
             let request = self.next_request;
             self.next_request += 1;
             self.asked = Some((request, question));
+            if question == Question::Lease {
+                self.asked_with = self.profile.memory_bytes;
+            }
             self.timers.set(Timer::Answer, now + ANSWER_MAX);
             out.push(Action::Ask { request, body });
         }
@@ -472,4 +488,9 @@ impl Session {
         out.push(Action::Forget);
         self.exit(Ending::Left, out);
     }
+}
+
+/// How many bytes of memory that are, where 0 stands for as many as it likes.
+fn limit(memory_bytes: u64) -> u64 {
+    if memory_bytes == 0 { u64::MAX } else { memory_bytes }
 }

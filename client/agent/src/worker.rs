@@ -34,6 +34,8 @@ pub struct Order {
     pub avoid: Vec<String>,
     /// What it may take of the computer.
     pub limits: Limits,
+    /// No file that it writes may be longer (Linux); `None`: nobody knows how long they have to be.
+    pub file_bytes_max: Option<u64>,
 }
 
 /// Something that trains. Dropping it ends it at once, frozen or not, and all that it has taken is free again.

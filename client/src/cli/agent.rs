@@ -17,7 +17,7 @@ use nightjar_agent::{
     membership::{Membership, MembershipError},
     preferences::PreferencesFile,
     sensor::Sensors,
-    session::Ending,
+    session::{Ending, run_is_over},
     worker::Processes,
 };
 use nightjar_shared::time::Wall;
@@ -183,7 +183,7 @@ fn agent(home: Home, preferences: PreferencesFile, task: Task, format: Format) -
     let (ended, words) = match ended.map_err(|e| in_folder(e, &folder))? {
         Ending::Left => ("left", "left the run".to_owned()),
         Ending::Asked => ("stopped", "stopped".to_owned()),
-        Ending::RunOver(sentence) => ("run over", format!("the run is over: {sentence}")),
+        Ending::RunOver(sentence) => ("run over", run_is_over(&sentence)),
         Ending::Refused(sentence) => bail!("the coordinator refused this device: {sentence}"),
     };
     format.say(&serde_json::json!({ "ended": ended, "left": ended == "left" }), words)

@@ -9,12 +9,12 @@ use super::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_agent::{
-    control::{AgentStatus, Command, State, Why, Word, WordKind, timestamp},
+    control::{AgentStatus, Command, Standing, State, Why, Word, WordKind, timestamp, unwritable},
     history::{Figures, log_lines},
     home::{Home, HomeError},
     jiff::{RoundMode, Timestamp, Unit, Zoned, ZonedRound, civil, tz::TimeZone},
-    length,
-    membership::Membership,
+    length::{self, Length},
+    membership::{Membership, MembershipError},
     pause,
     policy::{ReasonKind, moment},
 };
@@ -139,25 +139,36 @@ pub(super) fn why(home: &Home, format: Format) -> Result<ExitCode> {
 
 pub(super) fn pause(home: &Home, args: &Pause, format: Format) -> Result<ExitCode> {
     let length = said(&args.length)?;
-    let heard = say(home, Command::Pause(length), |disk, now| pause::store(disk, length, now))?;
-    format.say(&heard.json(), format!("paused {}{}", span(length), heard.proviso()))
+    let lasts = length.map(|length| length.lasts);
+    let heard = say(home, Command::Pause(lasts), |disk, now| pause::store(disk, lasts, now))?;
+    format.say(&heard.json(), format!("paused {}{}", span(length, heard.word.as_ref(), &Zoned::now()), heard.proviso()))
 }
 
 pub(super) fn run_now(home: &Home, args: &RunNow, format: Format) -> Result<ExitCode> {
     let length = said(&args.length)?;
-    let heard = say(home, Command::RunNow(length), |disk, now| pause::store_run_now(disk, length, now))?;
-    let words = match heard.why() {
-        Some(why) if why.kind == Some(ReasonKind::NotJoined) => {
-            format!("training {} once there is a run: {}", span(length), in_words(why))
-        }
-        Some(why) if matches!(why.kind, Some(ReasonKind::RunOver | ReasonKind::Fruitless)) => {
-            format!("training {} once there is work: {}", span(length), in_words(why))
-        }
-        Some(why) if !why.allowed => format!("training {} as soon as it can: {}", span(length), in_words(why)),
-        Some(_) => format!("training {}", span(length)),
-        None => format!("training {}, once an agent runs; `nightjar run` starts one", span(length)),
+    let lasts = length.map(|length| length.lasts);
+    let heard = say(home, Command::RunNow(lasts), |disk, now| pause::store_run_now(disk, lasts, now))?;
+    let span = span(length, heard.word.as_ref(), &Zoned::now());
+    let words = match &heard.agent {
+        Some(agent) => promise(&span, &agent.why, &agent.standing),
+        None => format!("training {span}, once an agent runs; `nightjar run` starts one"),
     };
     format.say(&heard.json(), words + heard.proviso())
+}
+
+/// What comes of "run now", as things stand.
+fn promise(span: &str, why: &Why, standing: &Standing) -> String {
+    match (why.kind, standing.state) {
+        (Some(ReasonKind::NotJoined), _) => format!("training {span} once there is a run: {}", in_words(why)),
+        (Some(ReasonKind::RunOver | ReasonKind::Fruitless), _) => {
+            format!("training {span} once there is work: {}", in_words(why))
+        }
+        (None, State::Offline | State::NeedsYou) => format!("training {span} as soon as it can: {}", standing.headline),
+        // It waits until it may ask again.
+        (None, State::Ready) if why.until.is_some() => format!("training {span} as soon as it can: {}", in_words(why)),
+        (None, _) => format!("training {span}"),
+        (Some(_), _) => format!("training {span} as soon as it can: {}", in_words(why)),
+    }
 }
 
 pub(super) fn resume(home: &Home, format: Format) -> Result<ExitCode> {
@@ -218,21 +229,31 @@ fn say(home: &Home, command: Command, note: impl FnOnce(&dyn Disk, Wall) -> io::
     Ok(Heard { agent: None, word })
 }
 
-fn said(words: &[String]) -> Result<Option<Duration>> {
+fn said(words: &[String]) -> Result<Option<Length>> {
     Ok(length::parse(&words.join(" "), &Zoned::now()).map_err(|e| Misunderstood(e.to_string()))?)
 }
 
-/// How long, and until when: of some words it is not plain which time of day they mean.
-fn span(length: Option<Duration>) -> String {
-    let now = Zoned::now();
-    match length.map(|length| (length, now.checked_add(length))) {
-        Some((length, Ok(end))) => format!("for {} (ending {})", length::show(length), moment(&end, &now)),
-        Some((length, Err(_))) => format!("for {}", length::show(length)),
-        None => "until `nightjar resume`".into(),
+/// How long, and until when, as whoever took the word has it: of some words it is not plain which time of day they mean.
+fn span(length: Option<Length>, word: Option<&Word>, now: &Zoned) -> String {
+    let end = word.and_then(|word| word.until.as_deref()?.parse::<Timestamp>().ok());
+    let end = end.map(|end| moment(&end.to_zoned(now.time_zone().clone()), now));
+    match (length, end) {
+        (Some(Length { is_until: true, .. }), Some(end)) => {
+            format!("until {}", end.strip_prefix("at ").or_else(|| end.strip_prefix("on ")).unwrap_or(&end))
+        }
+        (Some(Length { lasts, .. }), Some(end)) => format!("for {} (ending {end})", length::show(lasts)),
+        (Some(Length { lasts, .. }), None) => format!("for {}", length::show(lasts)),
+        (None, _) => "until `nightjar resume`".into(),
     }
 }
 
 pub(super) fn in_words(why: &Why) -> String {
+    // Of what comes in a moment the minute is told too late.
+    let left_s =
+        why.until.as_deref().and_then(|at| at.parse::<Timestamp>().ok()).map(|at| at.duration_since(Timestamp::now()).as_secs());
+    if let Some(left_s) = left_s.filter(|left_s| why.allowed && *left_s < 100) {
+        return format!("{} (it tries again in {} s)", why.reason, left_s.max(1));
+    }
     match why.until.as_deref().map(to_the_minute) {
         Some(until) if why.allowed => format!("{} (it tries again at {until})", why.reason),
         Some(until) if tells_time(&why.reason, &until) => why.reason.clone(),
@@ -257,9 +278,22 @@ fn tells_time(sentence: &str, until: &str) -> bool {
     sentence.contains(&at.strftime("at %H:%M").to_string()) || is_midnight && sentence.contains(&by_date)
 }
 
+/// The same where there is not even a home.
+pub(super) fn no_home(format: Format) -> Result<ExitCode> {
+    let reason = MembershipError::None.to_string();
+    format.say(&serde_json::json!({ "running": false, "reason": reason }), &reason)?;
+    Ok(ExitCode::from(NOT_RUNNING))
+}
+
 /// Says that there is no agent, and what to do about it.
 pub(super) fn not_running(home: &Home, format: Format) -> Result<ExitCode> {
     if matches!(home.lock(), Err(HomeError::InUse { .. })) {
+        if let Some(refused) = unwritable(home) {
+            bail!(
+                "an agent runs with this home folder, but cannot say where it listens ({refused}); it holds meanwhile, and \
+                 answers within seconds once it can write there"
+            );
+        }
         bail!(
             "an agent runs with this home folder, but does not answer here; it may hang, or XDG_RUNTIME_DIR may be another than \
              where it was started: try again, or end it and start it anew"
@@ -284,6 +318,27 @@ pub(super) fn not_running(home: &Home, format: Format) -> Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_is_told_as_it_was_said_and_with_the_end_that_the_agent_has() {
+        let now: Zoned = "2026-11-29T23:58:59.5[UTC]".parse().unwrap();
+        let until = |at: &str| Some(Word { kind: WordKind::Pause, until: Some(at.into()), kept: true });
+        let said = |words: &str, at: &str| span(length::parse(words, &now).unwrap(), until(at).as_ref(), &now);
+        assert_eq!(said("until 7", "2026-11-30T06:59:59+00:00"), "until tomorrow at 07:00");
+        assert_eq!(said("2h", "2026-11-30T01:58:59+00:00"), "for 2 h (ending tomorrow at 01:59)");
+        assert_eq!(span(None, None, &now), "until `nightjar resume`");
+    }
+
+    /// "Run now" promises no training where there can be none for now.
+    #[test]
+    fn what_cannot_train_yet_is_not_said_to_train() {
+        let why = Why { allowed: true, kind: None, reason: "it may train".into(), until: None };
+        let in_state = |state| Standing { state, headline: "somebody else answers".into(), ..Standing::default() };
+        assert_eq!(promise("for 1 h", &why, &in_state(State::Training)), "training for 1 h");
+        for state in [State::NeedsYou, State::Offline] {
+            assert_eq!(promise("for 1 h", &why, &in_state(state)), "training for 1 h as soon as it can: somebody else answers");
+        }
+    }
 
     #[test]
     fn a_time_is_told_once() {

@@ -156,7 +156,9 @@ pub(crate) fn run() -> Result<ExitCode> {
     let cli = Cli::parse_from(with_json_first(std::env::args_os()));
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     let in_colour = wants_colour(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").as_deref());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(in_colour).init();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(in_colour);
+    // Which module says it means nothing to whoever reads it.
+    lines.with_target(false).init();
     let home = || Home::open(cli.home.clone());
     let format = cli.format;
     if !matches!(cli.command, Command::Join(_) | Command::Run(_) | Command::Anchor(_) | Command::Leave | Command::Worker { .. }) {
@@ -166,6 +168,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Join(join) => agent::join(&home()?, &join, format),
         Command::Run(run) => agent::run(home()?, &run.preferences, format),
         Command::Anchor(anchor) => agent::anchor(home()?, &anchor, format),
+        Command::Status | Command::Why if !Home::is_there(cli.home.as_deref()) => control::no_home(format),
         Command::Status => control::status(&home()?, format),
         Command::Why => control::why(&home()?, format),
         Command::Open(open) => open::open(&home()?, &open, format),

@@ -105,7 +105,10 @@ fn listen(jobs: &SyncSender<to_worker::Body>, heard: &Heard) {
     loop {
         match receive(&mut stdin) {
             Ok(to_worker::Body::Stop(_)) => heard.stop.store(true, Ordering::Relaxed),
-            Ok(to_worker::Body::Limits(limits)) => heard.live.allow(limits.duty, limits.memory_bytes),
+            Ok(to_worker::Body::Limits(limits)) => {
+                heard.live.allow(limits.duty, limits.memory_bytes);
+                heard.live.cap(limits.tokens_per_s_max);
+            }
             Ok(to_worker::Body::Checkpoint(_)) => {
                 heard.live.ask_checkpoint();
                 // With nothing being trained nobody else will answer; if both do, the second finds nothing asked for.

@@ -65,7 +65,8 @@ impl Reachable {
     fn parse(text: &str) -> Result<Self, String> {
         const FORM: &str = "write it as HOST:PORT, as in my.host.org:4433 or [2001:db8::7]:4433";
         let (host, port) = text.trim().rsplit_once(':').ok_or(FORM)?;
-        let port = port.parse::<u16>().ok().filter(|port| *port > 0).ok_or(FORM)?;
+        let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+        let port = port.parse::<u16>().ok().filter(|port| is_number && *port > 0).ok_or(FORM)?;
         let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let address = match in_brackets {
             Some(host) => Some(IpAddr::V6(host.parse::<Ipv6Addr>().map_err(|_| FORM)?)),
@@ -87,6 +88,18 @@ impl Reachable {
             None => is_here(host),
         };
         Ok(Reachable { host: host.into(), port, is_loopback })
+    }
+}
+
+impl Reachable {
+    /// Whether it means something in one network only, and another computer in the next.
+    fn is_of_the_link(&self) -> bool {
+        let host = self.host.trim_start_matches('[').trim_end_matches(']');
+        match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
+            Ok(IpAddr::V4(address)) => address.is_link_local(),
+            Ok(IpAddr::V6(address)) => address.is_unicast_link_local(),
+            Err(_) => false,
+        }
     }
 }
 
@@ -154,6 +167,9 @@ impl Invite {
             // Not on stdout, which has the link alone.
             eprintln!("note: only devices on this very computer can reach {here}");
         }
+        for near in self.address.iter().filter(|address| address.is_of_the_link()) {
+            eprintln!("note: only devices on the same cable or wireless network can reach {near}, if any can: it is link-local");
+        }
         say(&invite::to_link(&token));
         Ok(())
     }
@@ -184,6 +200,7 @@ mod tests {
             "my.host.org",
             "my.host.org:0",
             "my.host.org:65536",
+            "my.host.org:+44",
             ":4433",
             "[my.host.org]:4433",
             "[127.0.0.1]:4433",
@@ -225,5 +242,8 @@ mod tests {
             assert_eq!((address.to_string(), address.is_loopback), (good.to_owned(), is_loopback));
         }
         assert_eq!(Reachable::parse(" my.host.org:4433 ").unwrap().to_string(), "my.host.org:4433");
+        for (address, is_of_the_link) in [("169.254.7.7:1", true), ("[fe80::1]:1", true), ("10.0.0.2:1", false), ("h:1", false)] {
+            assert_eq!(Reachable::parse(address).unwrap().is_of_the_link(), is_of_the_link, "{address}");
+        }
     }
 }

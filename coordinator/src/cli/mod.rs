@@ -79,7 +79,9 @@ pub fn run() -> ExitCode {
     let level = ["warn", "info", "nightjar_coordinator=debug,info"][usize::from(cli.verbose.min(2))];
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let in_colour = wants_colour(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").as_deref());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(in_colour).init();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(in_colour);
+    // Which module says it means nothing to whoever reads it.
+    lines.with_target(false).init();
     let outcome = match cli.command {
         Command::Dataset(command) => command.run(),
         Command::Serve(command) => in_runtime(command.run()),

@@ -40,6 +40,8 @@ pub(super) enum Kind {
     /// A plain file.
     File {
         bytes: u64,
+        /// What it takes of the disk, if that is more than its length by more than rounding.
+        room: u64,
         changed: SystemTime,
     },
     Folder,

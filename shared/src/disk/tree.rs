@@ -13,7 +13,7 @@ const ENTRIES_MAX: usize = 100_000;
 pub struct Found {
     /// Its name from the root, with `/`.
     pub name: String,
-    /// Its length.
+    /// What it takes of the disk: its length, or more where room was set aside for it.
     pub bytes: u64,
     /// When it was changed last.
     pub changed: SystemTime,
@@ -24,6 +24,8 @@ pub struct Found {
 pub struct Walk {
     /// Those that were seen.
     pub files: Vec<Found>,
+    /// How many files, folders and other things there are.
+    pub entries: usize,
     /// Whether there are others, or may be: too many, too deep, closed, or with names that are no text.
     pub is_cut_short: bool,
 }
@@ -52,6 +54,7 @@ pub(super) fn walk(root: &Path, folder: &str) -> io::Result<Walk> {
             }
         };
         seen += entries.len();
+        walk.entries = seen;
         if seen >= ENTRIES_MAX {
             walk.is_cut_short = true;
             return Ok(walk);
@@ -60,7 +63,7 @@ pub(super) fn walk(root: &Path, folder: &str) -> io::Result<Walk> {
             let name = entry.name.to_str().map(|name| if at.is_empty() { name.to_owned() } else { format!("{at}/{name}") });
             let name = name.filter(|name| beneath::parts(name).is_ok());
             match (name, entry.kind) {
-                (Some(name), Kind::File { bytes, changed, .. }) => walk.files.push(Found { name, bytes, changed }),
+                (Some(name), Kind::File { room, changed, .. }) => walk.files.push(Found { name, bytes: room, changed }),
                 (Some(name), Kind::Folder) if way.len() < DEPTH_MAX => waiting.push(name),
                 (None, Kind::File { .. }) | (_, Kind::Folder) => walk.is_cut_short = true,
                 // It takes no room that counts.

@@ -58,8 +58,6 @@ fn job(number: u32, spec: &RunSpec, steps: u32) -> Job {
         steps,
         progress_tokens_per_step: 40,
         codec: 1,
-        // Real time means nothing here: at this rate a step would take hours.
-        tokens_per_s_max: 1e-3,
         ..Default::default()
     };
     Job { device: number, disk, body: to_worker::Body::Train(train), spec: Arc::new(spec.clone()), ahead: None }

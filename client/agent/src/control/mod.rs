@@ -18,12 +18,16 @@ mod tests;
 
 pub use asked::{Asked, Command};
 pub use door::open_page;
-pub(crate) use standing::Facts;
+pub(crate) use port::PORT_FILE;
 pub use standing::{Deed, Notice, Offer, Standing, State};
+pub(crate) use standing::{Ends, Facts};
 pub use status::{AgentStatus, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Why, Word, WordKind, WorkerStatus, timestamp};
 pub use ticket::Tickets;
 
-use crate::home::{Home, HomeError};
+use crate::{
+    disk_words,
+    home::{Home, HomeError},
+};
 use auth::Gate;
 use data_encoding::HEXLOWER;
 use doorstep::{Caller, Doorstep};
@@ -38,6 +42,24 @@ pub const CONTROL_FILE: &str = "control.json";
 /// The file that a browser opens to come to the page with the token in its hand.
 const DOOR_FILE: &str = "open.html";
 
+/// The file that is written to see whether the runtime folder takes one.
+pub(crate) const PROBE_FILE: &str = "control.probe";
+
+/// Why an agent of this home cannot say where it listens, in the disk's words; `None`: it could.
+pub fn unwritable(home: &Home) -> Option<String> {
+    match home.write_runtime(PROBE_FILE, &[b' '; 4096]) {
+        Ok(probe) => {
+            // Whatever removes it next: it is only in the way of nothing.
+            let _ = std::fs::remove_file(probe);
+            None
+        }
+        Err(HomeError::Runtime { source, .. }) => {
+            Some(format!("{}: {}", home.runtime_path(CONTROL_FILE).display(), disk_words::refusal(&source)))
+        }
+        Err(other) => Some(other.to_string()),
+    }
+}
+
 /// What [`CONTROL_FILE`] holds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ControlFile {
@@ -50,7 +72,7 @@ pub struct ControlFile {
 impl ControlFile {
     /// That of the agent that uses this home folder, if one does, or did when it was killed.
     pub fn load(home: &Home) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(home.runtime_path(CONTROL_FILE)).ok()?).ok()
+        serde_json::from_slice(&nightjar_shared::plain::read(&home.runtime_path(CONTROL_FILE)).ok()?).ok()
     }
 
     /// The page's address. The token travels in the fragment, which browsers send to nobody.

@@ -9,7 +9,7 @@ use std::{
 use tokio::net::TcpListener;
 
 /// The file that remembers the port, in the home folder.
-const PORT_FILE: &str = "page-port";
+pub(crate) const PORT_FILE: &str = "page-port";
 /// The first port is drawn from these: systems give none of them to outgoing connections, which could hold it at the next start.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// So many are tried before the system chooses.

@@ -1,10 +1,15 @@
 //! The control API's routes. Reads that need only files are answered here; all else is asked of the event loop.
 
 use super::{AgentStatus, Asked, Command, ControlFile, Tickets, auth, auth::Gate, doorstep::Caller, ticket};
-use crate::{history, length, page};
+use crate::{
+    history,
+    length::{self, LengthError},
+    page,
+    pause::PAUSE_MAX,
+};
 use axum::{
     Json, Router,
-    extract::{ConnectInfo, DefaultBodyLimit, Query, State},
+    extract::{ConnectInfo, DefaultBodyLimit, Query, State, rejection::JsonRejection},
     http::{StatusCode, header},
     response::{
         IntoResponse, Response, Sse,
@@ -14,13 +19,15 @@ use axum::{
 };
 use futures_util::stream;
 use jiff::{Zoned, civil::Date};
-use nightjar_shared::disk::FolderDisk;
+use nightjar_shared::{disk::FolderDisk, wire::limits};
 use serde::Deserialize;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Largest body that is taken: a preference with a long list of programs.
 const BODY_BYTES_MAX: usize = 64 << 10;
+/// Nothing was done before.
+const YEAR_MIN: i16 = 2000;
 /// Lines of the log that are told where nobody says how many.
 const LOG_LINES: usize = 200;
 
@@ -84,7 +91,7 @@ impl Desk {
 /// For how long; without either, until it is ended.
 #[derive(Deserialize)]
 struct Length {
-    seconds: Option<u64>,
+    seconds: Option<String>,
     /// In the owner's words, as the command line takes them: `2h`, `until 7pm`.
     words: Option<String>,
 }
@@ -92,9 +99,16 @@ struct Length {
 impl Length {
     fn read(self) -> Result<Option<Duration>, String> {
         match self {
-            Length { seconds: Some(0), .. } => Err("`seconds` is 0; without it, it lasts until it is ended".into()),
-            Length { seconds: Some(seconds), .. } => Ok(Some(Duration::from_secs(seconds))),
-            Length { words: Some(words), .. } => length::parse(&words, &Zoned::now()).map_err(|e| e.to_string()),
+            Length { seconds: Some(seconds), .. } => match seconds.parse() {
+                Ok(0) => Err("`seconds` is 0; without it, it lasts until it is ended".into()),
+                Ok(seconds) if Duration::from_secs(seconds) > PAUSE_MAX => Err(LengthError::TooLong.to_string()),
+                Ok(seconds) => Ok(Some(Duration::from_secs(seconds))),
+                Err(_) => Err(format!("`seconds` is `{}`; it is a whole number from 1 on", limits::tame(&seconds))),
+            },
+            Length { words: Some(words), .. } => {
+                let length = length::parse(&words, &Zoned::now()).map_err(|e| e.to_string())?;
+                Ok(length.map(|length| length.lasts))
+            }
             Length { .. } => Ok(None),
         }
     }
@@ -116,6 +130,10 @@ async fn day(State(desk): State<Desk>, Query(query): Query<Day>) -> Result<Respo
         .map(|day| day.parse())
         .transpose()
         .map_err(|_| (StatusCode::BAD_REQUEST, "`day` is no date; write it like 2026-11-24").into_response())?;
+    // The last days of the calendar have no morrow, and the first no day before.
+    if date.is_some_and(|date| date > Zoned::now().date() || date.year() < YEAR_MIN) {
+        return Err((StatusCode::BAD_REQUEST, "of that `day` there is nothing to tell").into_response());
+    }
     Ok(Json(desk.ask(|reply| Asked::Day(date, reply)).await?).into_response())
 }
 
@@ -129,7 +147,14 @@ struct NewValue {
     value: String,
 }
 
-async fn set_preference(State(desk): State<Desk>, Json(new): Json<NewValue>) -> Result<Response, Response> {
+/// A body as one expects it, or what it should be.
+fn told<T>(body: Result<Json<T>, JsonRejection>, like: &str) -> Result<T, (StatusCode, String)> {
+    let Json(told) = body.map_err(|e| (e.status(), format!("this is not understood; send JSON like {like}")))?;
+    Ok(told)
+}
+
+async fn set_preference(State(desk): State<Desk>, new: Result<Json<NewValue>, JsonRejection>) -> Result<Response, Response> {
+    let new = told(new, r#"{"key": "idle_minutes", "value": "5"}, with both as text"#).map_err(IntoResponse::into_response)?;
     let rows = desk.ask(|reply| Asked::Set { key: new.key.clone(), value: new.value, reply }).await?;
     let row = rows.map(|rows| rows.into_iter().find(|row| row.key == new.key));
     Ok(row.map_or_else(|line| (StatusCode::BAD_REQUEST, line).into_response(), |row| Json(row).into_response()))
@@ -158,7 +183,8 @@ struct Invitation {
     name: Option<String>,
 }
 
-async fn join(State(desk): State<Desk>, Json(Invitation { invite, name }): Json<Invitation>) -> Result<Response, Response> {
+async fn join(State(desk): State<Desk>, said: Result<Json<Invitation>, JsonRejection>) -> Result<Response, Response> {
+    let Invitation { invite, name } = told(said, r#"{"invite": "nightjar:..."}"#).map_err(IntoResponse::into_response)?;
     let joined = desk.ask(|reply| Asked::Join { invite, name, reply }).await?;
     Ok(joined.map_or_else(|line| (StatusCode::BAD_REQUEST, line).into_response(), |joined| Json(joined).into_response()))
 }

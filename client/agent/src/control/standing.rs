@@ -110,6 +110,21 @@ pub(crate) struct Facts<'a> {
     pub config_error: Option<&'a str>,
     /// The owner's word for now.
     pub word: Option<&'a Word>,
+    /// What ends a hold.
+    pub ends: Ends,
+    /// The owner's cap on memory, where the run's model needs more: the preference's key.
+    pub capped: Option<&'static str>,
+}
+
+/// What ends a hold whose end nobody knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// What its kind says; where there is a preference for it, another value may do so sooner.
+    AsItsKind,
+    /// Another value of its preference, and nothing else.
+    Preference,
+    /// Something that no preference is about.
+    Elsewhere,
 }
 
 impl Standing {
@@ -140,8 +155,13 @@ impl Standing {
             }
             Some(ReasonKind::Fruitless) => (State::NeedsYou, reason(), String::new(), vec![offer(Deed::Retry)]),
             Some(kind) => {
-                let detail = if facts.why.until.is_some() { "" } else { ends(kind) };
-                let offers = preference(kind).map(|key| Offer { key: Some(key.into()), ..offer(Deed::Preferences) });
+                let detail = match facts.ends {
+                    _ if facts.why.until.is_some() => "",
+                    Ends::Preference => "It stays so until you change this preference.",
+                    Ends::AsItsKind | Ends::Elsewhere => ends(kind),
+                };
+                let key = preference(kind).filter(|_| facts.ends != Ends::Elsewhere);
+                let offers = key.map(preference_offer);
                 (State::Holding, reason(), detail.to_owned(), offers.into_iter().collect())
             }
             None if facts.computes => {
@@ -170,7 +190,13 @@ impl Standing {
                     let detail = format!("{}. Nightjar keeps trying.", capital(why.trim_end_matches('.')));
                     (State::Offline, "the coordinator cannot be reached".into(), detail, vec![offer(Deed::Retry)])
                 }
-                None => (State::Ready, reason(), String::new(), vec![]),
+                None => match facts.capped {
+                    Some(key) => {
+                        let detail = "You allow training less memory than this takes. With more, it goes on at once.";
+                        (State::NeedsYou, reason(), detail.into(), vec![preference_offer(key)])
+                    }
+                    None => (State::Ready, reason(), String::new(), vec![]),
+                },
             },
         };
         Standing { state, word: state.word().into(), headline, detail, offers, notices: notices(facts) }
@@ -207,6 +233,10 @@ fn offer(deed: Deed) -> Offer {
         Deed::Preferences => "Open this preference",
     };
     Offer { deed, words: words.into(), key: None }
+}
+
+fn preference_offer(key: &str) -> Offer {
+    Offer { key: Some(key.into()), ..offer(Deed::Preferences) }
 }
 
 fn notices(facts: &Facts) -> Vec<Notice> {
@@ -313,6 +343,8 @@ mod tests {
             left_alone: &[],
             config_error: None,
             word: None,
+            ends: Ends::AsItsKind,
+            capped: None,
         }
     }
 
@@ -346,6 +378,22 @@ mod tests {
         let trouble = "a lease needs 9 MiB; it lacks 2 MiB: `nightjar prefs set quota_mib_max 9` lets it";
         let full = Standing::of(&Facts { trouble: Some(trouble), ..facts(&why) });
         assert_eq!((full.state, full.headline.as_str()), (State::NeedsYou, "a lease needs 9 MiB"));
+    }
+
+    #[test]
+    fn a_hold_that_only_the_owner_ends_is_not_said_to_end_by_itself() {
+        let none = holds(ReasonKind::DataCap, "it may use no data at all");
+        let none = Standing::of(&Facts { ends: Ends::Preference, ..facts(&none) });
+        assert_eq!(
+            (none.detail.as_str(), deeds(&none)),
+            ("It stays so until you change this preference.", vec![Deed::Preferences])
+        );
+        let full = holds(ReasonKind::Disk, "the disk is full");
+        let full = Standing::of(&Facts { ends: Ends::Elsewhere, ..facts(&full) });
+        assert_eq!((full.detail.as_str(), deeds(&full)), ("It goes on by itself once that is over.", vec![]));
+        let why = may("it may train; waiting for work; the coordinator says: it takes 300 MiB");
+        let capped = Standing::of(&Facts { capped: Some("away_memory_mib_max"), ..facts(&why) });
+        assert_eq!((capped.state, capped.offers[0].key.as_deref()), (State::NeedsYou, Some("away_memory_mib_max")));
     }
 
     #[test]

@@ -83,6 +83,10 @@ async fn only_who_bears_the_token_and_comes_from_here_is_let_in() {
     assert!(line.contains("400") && body.contains("`soon` is no length of time"), "{line} {body}");
     let (line, body) = send(address, "POST /pause?seconds=0", &owner(&file), "").await;
     assert!(line.contains("400") && body.contains("`seconds` is 0"), "{line} {body}");
+    for (seconds, words) in [("-1", "is a whole number"), ("x", "is a whole number"), ("99999999", "at most a year")] {
+        let (line, body) = send(address, &format!("POST /pause?seconds={seconds}"), &owner(&file), "").await;
+        assert!(line.contains("400") && body.contains(words), "{line} {body}");
+    }
     let (_, body) = send(address, "POST /run-now", &owner(&file), "").await;
     assert!(body.contains("RunNow(None)") && body.contains(r#""kind":"run_now""#), "{body}");
     let own = format!("Origin: http://{address}\r\n");
@@ -124,6 +128,15 @@ async fn a_mistake_is_answered_in_one_line_and_too_much_is_not_taken() {
     assert!(line.contains("400") && body == "x for None", "{line} {body}");
     let (line, body) = send(file.address, "GET /history?day=yesterday", &headers, "").await;
     assert!(line.contains("400") && body.contains("2026-11-24"), "{line} {body}");
+    for day in ["9999-12-31", "-009999-01-01"] {
+        let (line, body) = send(file.address, &format!("GET /history?day={day}"), &headers, "").await;
+        assert!(line.contains("400") && body.contains("nothing to tell"), "{line} {body}");
+    }
+    for (path, bad) in [("/preferences", r#"{"key":"x"}"#), ("/preferences", "{"), ("/join", "[]"), ("/join", "")] {
+        let (line, body) = send(file.address, &format!("POST {path}"), &headers, bad).await;
+        let is_plain = body.contains("send JSON like") && !body.contains("field") && !body.contains("struct");
+        assert!(line.contains(" 4") && is_plain, "{line} {body}");
+    }
     let much = format!(r#"{{"key":"x","value":"{}"}}"#, "1".repeat(100 << 10));
     let (line, _) = send(file.address, "POST /preferences", &headers, &much).await;
     assert!(line.contains("413"), "{line}");

@@ -10,7 +10,7 @@ use crate::{
     lease::LeaseKind,
     membership::Membership,
     preferences::Preferences,
-    session::{Ending, Profile, Session},
+    session::{self, Ending, Profile, Session},
 };
 use jiff::Zoned;
 use nightjar_shared::wire::Role;
@@ -39,7 +39,6 @@ pub(super) fn profile(
         name: membership.map_or_else(String::new, |m| m.name.clone()),
         hardware: format!("{}, {} threads", wanted.device, wanted.threads_on(cores)),
         memory_bytes: 0,
-        tokens_per_s_max: wanted.tokens_per_s_max,
         checkpoint_ms: wanted.checkpoint_s * 1000,
         checkpoint_bytes_day_max: wanted.write_mib_day_max.map(|mib| mib << 20),
     }
@@ -98,7 +97,7 @@ impl Agent {
         let words = match ending {
             Ending::Asked => return,
             Ending::Left => "left the run".into(),
-            Ending::RunOver(words) => format!("the end: the run is over: {words}"),
+            Ending::RunOver(words) => format!("the end: {}", session::run_is_over(words)),
             Ending::Refused(words) => format!("the end: the coordinator refused this device: {words}"),
         };
         self.log.write(&control::timestamp(&Zoned::now()), &words);
@@ -117,7 +116,7 @@ impl Agent {
                 )
             }
             Ending::RunOver(words) => {
-                format!("the run is over: {words} `nightjar leave` forgets it, and another can be joined")
+                format!("{} `nightjar leave` forgets it, and another can be joined", session::run_is_over(words))
             }
             Ending::Asked | Ending::Left => NONE.into(),
         });

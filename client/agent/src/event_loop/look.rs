@@ -122,7 +122,7 @@ impl Agent {
         if let Some(words) = self.session.run_over()
             && !is_told(ReasonKind::RunOver)
         {
-            let sentence = format!("the run is over: {}", words.trim_end_matches('.'));
+            let sentence = session::run_is_over(words.trim_end_matches('.'));
             return Decision::Hold { reason: Reason::new(ReasonKind::RunOver, sentence), until: None };
         }
         match self.session.setback() {
@@ -219,7 +219,7 @@ impl Agent {
         self.memory = self.memory.of_the_computer();
         self.sensors.set_wants(wants(&self.home, &wanted));
         let written_max = wanted.write_mib_day_max.map(|mib| mib << 20);
-        self.session.set_wishes(wanted.tokens_per_s_max, wanted.checkpoint_s * 1000, written_max);
+        self.session.set_wishes(wanted.checkpoint_s * 1000, written_max);
         if self.worker.as_ref().is_some_and(|hired| hired.chosen != wanted.device) {
             self.replace_worker();
         }

@@ -4,11 +4,12 @@ use super::{Agent, NEWS_EVERY};
 use crate::{
     clock,
     control::{
-        self, AgentStatus, Facts, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Standing, Why, Word, WordKind, WorkerStatus,
-        timestamp,
+        self, AgentStatus, Ends, Facts, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Standing, Why, Word, WordKind,
+        WorkerStatus, timestamp,
     },
-    policy::{Decision, Override, ProfileName},
+    policy::{Decision, Override, ProfileName, ReasonKind},
     preferences::Policy,
+    sensor::size,
 };
 use jiff::{SignedDuration, Zoned};
 use nightjar_shared::time::Mono;
@@ -41,11 +42,24 @@ impl Agent {
                 memory_bytes: Some(limits.memory_bytes).filter(|bytes| *bytes < u64::MAX),
             }),
             profile,
-            slowed: self.memory.slowed().map(str::to_owned),
+            slowed: self.slowed(),
             sandbox: self.ready.as_ref().map_or_else(Vec::new, |ready| ready.sandbox.clone()),
             worker: self.worker_status(),
             config_error: self.config_error.clone(),
         }
+    }
+
+    /// Why training takes less than it could, if it does.
+    fn slowed(&self) -> Option<String> {
+        let cap = match &self.decision {
+            Decision::Run { limits, .. } => {
+                Some(limits.tokens_per_s_max).filter(|cap| *cap > 0.0 && self.session.is_at_pace(*cap))
+            }
+            Decision::Hold { .. } => None,
+        };
+        let reasons = [self.memory.slowed().map(str::to_owned), cap.map(|cap| format!("your cap of {cap} tokens a second"))];
+        let reasons: Vec<String> = reasons.into_iter().flatten().collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
     /// The run that it is in, in the words of whoever runs it.
@@ -72,7 +86,41 @@ impl Agent {
             left_alone: &self.worker_status().left_alone,
             config_error: self.config_error.as_deref(),
             word,
+            ends: why.kind.map_or(Ends::AsItsKind, |kind| self.ends(kind)),
+            capped: self.capped(),
         })
+    }
+
+    /// What ends a hold of this kind, as things are here.
+    fn ends(&self, kind: ReasonKind) -> Ends {
+        /// Where less than this is free, no preference makes room.
+        const FULL_BYTES: u64 = 64 << 20;
+        let wanted = self.preferences.preferences();
+        let only = |is_only: bool| if is_only { Ends::Preference } else { Ends::AsItsKind };
+        let beyond = |floor: Option<u64>, all: Option<u64>| floor.zip(all).is_some_and(|(mib, all)| mib << 20 > all);
+        match kind {
+            ReasonKind::DataCap => only(wanted.data_mib_month_max == Some(0)),
+            ReasonKind::Disk if self.session.disk_refuses().is_some() || self.unread.is_some() => Ends::Elsewhere,
+            ReasonKind::Disk => match size::disk(self.home.folder()) {
+                Some((_, all)) if beyond(wanted.disk_mib_min, Some(all)) => Ends::Preference,
+                Some((free, _)) if free < FULL_BYTES => Ends::Elsewhere,
+                _ => Ends::AsItsKind,
+            },
+            ReasonKind::Memory => only(beyond(wanted.memory_mib_min, size::memory())),
+            _ => Ends::AsItsKind,
+        }
+    }
+
+    /// The owner's cap on memory, if it is what the run's model does not fit in.
+    fn capped(&self) -> Option<&'static str> {
+        let needed = self.session.lacks_memory()?;
+        match &self.decision {
+            Decision::Run { limits, profile } if limits.memory_bytes < needed => Some(match profile {
+                ProfileName::Away => "away_memory_mib_max",
+                ProfileName::InUse => "in_use_memory_mib_max",
+            }),
+            Decision::Run { .. } | Decision::Hold { .. } => None,
+        }
     }
 
     /// What the invite calls the run that it is in.

@@ -4,9 +4,9 @@
 use super::{Agent, Event, wall_now};
 use crate::{
     clock,
-    journal::{self, Journal},
+    journal::Journal,
     policy::{Decision, Limits},
-    quota,
+    quota::{self, Overgrown},
     session::{self, Untrue},
     worker::{
         Order, Worker, WorkerEvent,
@@ -20,7 +20,6 @@ use nightjar_shared::{
         limits,
         worker::{Checkpoint, Ready, from_worker, to_worker},
     },
-    work_files,
 };
 use std::{io, time::Duration};
 use tokio::sync::mpsc;
@@ -28,8 +27,8 @@ use tokio::sync::mpsc;
 /// A worker that was asked to save its state is given this long. The system waits 5 s before it sleeps all the same.
 const SAVE_MAX: Duration = Duration::from_secs(4);
 
-/// No worker writes more between two reports: what says so is not counted further.
-const WRITTEN_MAX: u64 = 1 << 40;
+/// No disk takes more in a millisecond: what is said beyond that is not counted.
+const WRITTEN_PER_MS_MAX: u64 = 4_000_000;
 /// A worker with a lease that says nothing for longer hangs, whatever it claims to do. A measurement says nothing before its
 /// end, which on a slow computer takes a while.
 const SILENCE_MAX: Duration = Duration::from_secs(6 * 3600);
@@ -57,6 +56,8 @@ pub(super) struct Hired {
     frozen: bool,
     /// Set: it was asked to save its state, for this, and by then it must have.
     saving: Option<(Then, Mono)>,
+    /// When it was started.
+    since: Mono,
     /// Bytes written by it that were counted.
     written: u64,
     /// When it said something last, or was given something to do.
@@ -109,7 +110,8 @@ impl Agent {
         self.worker_serial += 1;
         let (serial, queue) = (self.worker_serial, self.queue.clone());
         let (events, mut heard) = mpsc::channel(16);
-        let worker = self.workshop.start(&Order { device, avoid, limits }, events)?;
+        let file_bytes_max = self.session.spec().as_ref().map(quota::file_bytes_max);
+        let worker = self.workshop.start(&Order { device, avoid, limits, file_bytes_max }, events)?;
         let now = clock::mono_now();
         self.worker = Some(Hired {
             worker,
@@ -118,6 +120,7 @@ impl Agent {
             ready: None,
             frozen: false,
             saving: None,
+            since: now,
             written: 0,
             heard: now,
             weighed: now,
@@ -237,10 +240,10 @@ impl Agent {
         hired.weighed = now;
         match quota::overgrown(&*self.disk, &spec) {
             Ok(None) => {}
-            Ok(Some(bytes)) => {
-                self.gone_wrong(format!("it has filled its folder with {} MiB", bytes >> 20));
+            Ok(Some(Overgrown { folder, bytes, entries })) => {
+                self.gone_wrong(format!("it has filled {folder} with {} MiB in {entries} files and folders", bytes >> 20));
                 let journal = Journal { lease: None, ..self.session.journal().clone() };
-                if let Err(e) = journal::tidy_folder(&*self.disk, work_files::FOLDER, &journal.files()) {
+                if let Err(e) = quota::cut_back(&*self.disk, &journal, folder) {
                     tracing::warn!("the worker's folder cannot be tidied up ({e})");
                 }
             }
@@ -303,6 +306,10 @@ impl Agent {
             from_worker::Body::Evaluated(_) => self.crashes.worked(),
             from_worker::Body::Failed(failed) if failed.device_failed => {
                 let sentence = failed.sentence.clone();
+                // Beside a lease there is nothing that the session would end it for.
+                if !self.session.has_job() {
+                    return self.gone_wrong(limits::tame(&sentence));
+                }
                 self.crashed(&sentence);
             }
             from_worker::Body::Failed(_) | from_worker::Body::AheadOver(_) => {}
@@ -317,7 +324,9 @@ impl Agent {
     /// Counts what the worker has written since it was counted last.
     fn wrote(&mut self, bytes: u64) {
         let Some(hired) = &mut self.worker else { return };
-        let more = bytes.saturating_sub(hired.written).min(WRITTEN_MAX);
+        let possible = clock::mono_now().since(hired.since).as_millis() as u64;
+        let bytes = bytes.min(possible.saturating_mul(WRITTEN_PER_MS_MAX));
+        let more = bytes.saturating_sub(hired.written);
         hired.written = hired.written.max(bytes);
         self.history.wrote(more, &Zoned::now());
     }

@@ -17,7 +17,7 @@ use nightjar_shared::{
     model_spec::ModelSpec,
     wire::{
         self,
-        worker::{Progress, Trained, from_worker, to_worker},
+        worker::{Failed, Progress, Trained, from_worker, to_worker},
     },
 };
 use std::sync::Mutex;
@@ -320,6 +320,29 @@ async fn a_worker_that_falls_silent_is_ended() {
     assert!(bench.agent.worker.is_some());
 }
 
+/// A worker with nothing to do that says again and again that its device has failed writes no file for each time.
+#[tokio::test]
+async fn a_device_that_fails_beside_a_lease_ends_the_worker() {
+    let mut bench = Bench::new(false);
+    let failed = Failed { sentence: "out of memory".into(), device_failed: true, ..Failed::default() };
+    for _ in 0..3 {
+        bench.agent.worker_event(WorkerEvent::Says(from_worker::Body::Failed(failed.clone())));
+    }
+    assert_eq!(bench.done().last(), Some(&"ended"));
+    assert!(bench.agent.worker.is_none());
+}
+
+/// What it says that it has written is what a disk could take since it was started, and no more.
+#[tokio::test]
+async fn no_worker_writes_more_than_a_disk_can_take() {
+    let mut bench = Bench::at_work(false);
+    for n in 0..10 {
+        let progress = Progress { lease_id: 7, written_bytes: u64::MAX - n, ..Progress::default() };
+        bench.agent.worker_event(WorkerEvent::Says(from_worker::Body::Progress(progress)));
+    }
+    assert!(bench.agent.status().today.bytes_written < 1 << 45, "{}", bench.agent.status().today.bytes_written);
+}
+
 /// What training may take is what was free before it took any, but for the owner's floor (256 MiB) and within their cap.
 #[tokio::test]
 async fn memory_that_the_worker_holds_is_no_less_for_the_next_lease() {
@@ -329,7 +352,12 @@ async fn memory_that_the_worker_holds_is_no_less_for_the_next_lease() {
         now = now + Duration::from_secs(after_s);
         let unknown = Observation::unknown("there are no sensors");
         let memory_free = free_mib.map_or(unknown.memory_free.clone(), |mib| Reading::Known(mib << 20));
-        let limits = Limits { duty: 1.0, threads: 1, memory_bytes: if cap_mib > 0 { cap_mib << 20 } else { u64::MAX } };
+        let limits = Limits {
+            duty: 1.0,
+            threads: 1,
+            memory_bytes: if cap_mib > 0 { cap_mib << 20 } else { u64::MAX },
+            tokens_per_s_max: 0.0,
+        };
         bench.agent.decision = Decision::Run { limits, profile: ProfileName::Away };
         bench.agent.count_memory(&Observation { memory_free, ..unknown }, now);
         bench.agent.session.memory_bytes() >> 20
@@ -343,6 +371,55 @@ async fn memory_that_the_worker_holds_is_no_less_for_the_next_lease() {
     assert_eq!([told(&mut bench, Some(100), 0, 1), told(&mut bench, None, 0, 1), told(&mut bench, None, 70, 1)], [0, 0, 70]);
     let mut bench = Bench::new(true);
     assert_eq!([told(&mut bench, Some(9000), 0, 1), told(&mut bench, Some(9000), 70, 1)], [0, 70], "a GPU's own is not known");
+}
+
+/// A home whose mark is lost or empty is known by its files: by all that an agent and its owner's commands write.
+#[tokio::test]
+async fn a_home_that_lost_its_mark_is_known_by_its_files() {
+    let mut bench = Bench::at_work(false);
+    let agent = &mut bench.agent;
+    let _lock = agent.home.lock().unwrap();
+    agent.answer(Asked::Do(Command::Pause(None), oneshot::channel().0));
+    agent.tell("a line");
+    agent.crashed("a crash");
+    agent.remember();
+    agent.preferences.set("idle_minutes", "5").unwrap();
+    let server = control::serve(&agent.home, mpsc::channel(1).0, agent.tickets.clone()).await.unwrap();
+    control::ControlFile::load(&agent.home).unwrap().door(&agent.home).unwrap();
+    assert_eq!(control::unwritable(&agent.home), None);
+    let folder = bench.folder.path();
+    std::fs::rename(folder.join("good"), folder.join("prefs.good.toml")).unwrap();
+    std::fs::write(folder.join("journal.json.new"), "{").unwrap();
+    std::fs::remove_file(folder.join(nightjar_shared::mark::MARK_FILE)).unwrap();
+    assert!(folder.join("page-port").exists() && folder.join("open.html").exists());
+    Home::open(Some(folder.into())).map(drop).unwrap();
+    drop(server);
+}
+
+/// Where it says that it listens nothing can be written: a command that finds no agent says that, and not that it hangs.
+#[tokio::test]
+async fn a_disk_that_takes_no_address_is_told() {
+    let bench = Bench::new(false);
+    std::fs::create_dir(bench.folder.path().join("control.probe.new")).unwrap();
+    let told = control::unwritable(&bench.agent.home).unwrap();
+    assert!(told.contains("control.json: the disk refuses"), "{told}");
+}
+
+/// The owner's cap is told where it is what makes training slow.
+#[tokio::test]
+async fn a_cap_on_tokens_is_told() {
+    let mut bench = Bench::new(false);
+    bench.agent.preferences.set("tokens_per_s_max", "2.5").unwrap();
+    bench.agent.look(clock::mono_now());
+    let status = bench.agent.status();
+    assert_eq!(status.slowed.as_deref(), Some("your cap of 2.5 tokens a second"));
+    assert!(matches!(bench.agent.decision, Decision::Run { limits, .. } if limits.tokens_per_s_max == 2.5));
+    for (key, value) in [("tokens_per_s_max", "0.001"), ("tokens_per_s_max", "1e-300"), ("tokens_per_s_max", "nan")] {
+        assert!(bench.agent.preferences.set(key, value).is_err(), "{value}");
+    }
+    bench.agent.preferences.set("tokens_per_s_max", "0").unwrap();
+    bench.agent.look(clock::mono_now());
+    assert_eq!(bench.agent.status().slowed, None);
 }
 
 /// The owner wants their computer, and the disk is full.

@@ -47,14 +47,14 @@ pub(super) struct Sums {
 
 impl AddAssign for Sums {
     fn add_assign(&mut self, other: Sums) {
-        self.tokens += other.tokens;
-        self.deltas += other.deltas;
-        self.merged += other.merged;
+        self.tokens = self.tokens.saturating_add(other.tokens);
+        self.deltas = self.deltas.saturating_add(other.deltas);
+        self.merged = self.merged.saturating_add(other.merged);
         self.measured_joules += other.measured_joules;
         self.estimated_joules += other.estimated_joules;
-        self.bytes_up += other.bytes_up;
-        self.bytes_down += other.bytes_down;
-        self.bytes_written += other.bytes_written;
+        self.bytes_up = self.bytes_up.saturating_add(other.bytes_up);
+        self.bytes_down = self.bytes_down.saturating_add(other.bytes_down);
+        self.bytes_written = self.bytes_written.saturating_add(other.bytes_written);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The agent's log: what it told its owner, a line each with its time, in two files of bounded size.
 
-use nightjar_shared::disk::Disk;
+use nightjar_shared::{disk::Disk, plain};
 use std::{
     fs::{self, File},
     io::{self, Write},
@@ -31,7 +31,7 @@ impl Log {
     }
 
     fn append(&self, line: &str) -> io::Result<()> {
-        let open = || File::options().create(true).append(true).open(&self.path);
+        let open = || plain::open(&self.path, File::options().create(true).append(true));
         let mut file = open()?;
         if file.metadata()?.len() + line.len() as u64 > BYTES_MAX {
             fs::rename(&self.path, self.path.with_file_name(OLD_LOG_FILE))?;

@@ -95,11 +95,11 @@ impl Day {
 #[test]
 fn a_quiet_computer_trains_within_the_owners_limits() {
     let mut day = Day::new();
-    assert_eq!(day.runs(), (Limits { duty: 1.0, threads: 0, memory_bytes: u64::MAX }, ProfileName::Away));
+    assert_eq!(day.runs(), (Limits { duty: 1.0, threads: 0, memory_bytes: u64::MAX, tokens_per_s_max: 0.0 }, ProfileName::Away));
     let Decision::Run { limits, .. } = day.after(0).on(8) else { panic!("it holds") };
     assert_eq!(limits.threads, 4, "0 is half of the cores, and no other number");
     day.preferences.away = Profile { duty_percent: Some(40), threads: 3, memory_mib_max: Some(512) };
-    assert_eq!(day.runs().0, Limits { duty: 0.4, threads: 3, memory_bytes: 512 << 20 });
+    assert_eq!(day.runs().0, Limits { duty: 0.4, threads: 3, memory_bytes: 512 << 20, tokens_per_s_max: 0.0 });
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn input_decides_which_profile_holds() {
     assert_eq!(told, "the computer was used 3 minutes ago; training starts after 10 minutes without input");
     assert_eq!(until.unwrap(), "2026-06-10 12:06:40");
     day.preferences.in_use.duty_percent = Some(10);
-    assert_eq!(day.runs(), (Limits { duty: 0.1, threads: 1, memory_bytes: u64::MAX }, ProfileName::InUse));
+    assert_eq!(day.runs(), (Limits { duty: 0.1, threads: 1, memory_bytes: u64::MAX, tokens_per_s_max: 0.0 }, ProfileName::InUse));
     day.seen.idle = Reading::Known(Duration::MAX);
     assert_eq!(day.runs_after(400).1, ProfileName::Away);
     day.preferences.idle_minutes = None;

@@ -7,7 +7,10 @@ use super::{
     layers::{self, Laid, Said},
     migrate, row, template,
 };
-use nightjar_shared::disk::{Disk, FolderDisk};
+use nightjar_shared::{
+    disk::{Disk, FolderDisk},
+    plain,
+};
 use std::{
     fs,
     io::{self, Read},
@@ -142,7 +145,7 @@ impl PreferencesFile {
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), PreferencesError> {
         let preference = Preference::find(key).ok_or_else(|| PreferencesError::unknown_key("nothing was changed", key))?;
         let edit = match value.trim() {
-            "default" => Edit::Drop { key: key.into() },
+            value if value.eq_ignore_ascii_case("default") => Edit::Drop { key: key.into() },
             value => Edit::Put { key: key.into(), value: edit::canonical(preference, value)? },
         };
         let name = self.path.display().to_string();
@@ -205,7 +208,7 @@ impl PreferencesFile {
 /// A file's text, if there is one and it is not too long.
 fn bounded(path: &Path) -> Result<Option<String>, PreferencesError> {
     let file = || path.display().to_string();
-    let opened = match fs::File::open(path) {
+    let opened = match plain::open_to_read(path) {
         Ok(opened) => opened,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(PreferencesError::Read { file: file(), source }),
@@ -234,7 +237,7 @@ fn writable(path: &Path) -> Result<(), PreferencesError> {
     let read_only = || PreferencesError::ReadOnly { file: path.display().to_string() };
     match fs::metadata(path) {
         Ok(metadata) if metadata.permissions().readonly() => Err(read_only()),
-        Ok(_) => match fs::OpenOptions::new().write(true).open(path) {
+        Ok(_) => match plain::open(path, fs::OpenOptions::new().write(true)) {
             Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => Err(read_only()),
             Err(source) => Err(PreferencesError::Write { file: path.display().to_string(), source }),
             Ok(_) => Ok(()),

@@ -164,7 +164,7 @@ proptest! {
     fn any_edits_hold(edits in prop::collection::vec((0usize..8, prop::bool::ANY), 1..12)) {
         let values = [
             ("idle_minutes", "3", "off"), ("schedule", "always", "sat 10:00-11:00"), ("waive", "idle, disk", ""), ("programs", "a\"b, c", "é"),
-            ("on_battery", "true", "default"), ("device", "flex", "cuda:3"), ("tokens_per_s_max", "0.5", "1000"), ("away_duty_percent", "off", "50"),
+            ("on_battery", "true", "default"), ("device", "flex", "cuda:3"), ("tokens_per_s_max", "1.5", "1000"), ("away_duty_percent", "off", "50"),
         ];
         let place = Place::new("# first\n\nversion = 2 # two\n  # last");
         let mut file = place.load().unwrap();
@@ -243,4 +243,23 @@ fn a_byte_order_mark_is_no_part_of_the_first_key() {
     // A mistake is told with the line that it stands in.
     place.write("\u{feff}version = 2\nidle_minutes = soon\n");
     assert!(place.load().unwrap().error().is_some_and(|mistake| mistake.to_string().contains("line 2")));
+}
+
+/// What stands in the file's place may be a pipe, whose opening never ends: the owner is served meanwhile.
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_the_files_place_is_a_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, good] = ["prefs.toml", "good"].map(|name| folder.path().join(name));
+    let mut file = PreferencesFile::load(&path, &good, &[]).unwrap();
+    file.set("idle_minutes", "7").unwrap();
+    fs::remove_file(&path).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    assert!(!file.reload_if_changed());
+    assert!(file.error().is_some_and(|e| e.to_string().contains("no plain file")));
+    assert!(file.set("idle_minutes", "8").is_err());
+    assert_eq!(file.preferences().idle_minutes, Some(7));
+    let again = PreferencesFile::load(&path, &good, &[]).unwrap();
+    assert_eq!(again.preferences().idle_minutes, Some(7), "what was last good is in force");
 }

@@ -126,7 +126,7 @@ pub const PREFERENCES: &[Preference] = &[
         label: "Hold while these programs run",
         value_name: "NAMES",
         help: "Programs beside which it does not train, by the names of their processes",
-        allowed: "up to 64 names of up to 64 letters with commas between, such as `steam, blender`, or nothing",
+        allowed: "up to 64 names of up to 64 letters with commas between, such as `steam, blender`, or none",
         kind: Kind::Programs,
         set: |p, text| {
             let names = list(text);
@@ -190,7 +190,7 @@ pub const PREFERENCES: &[Preference] = &[
         label: "Train even where these cannot be seen",
         value_name: "SENSORS",
         help: "Sensors whose silence does not forbid: what cannot be known otherwise counts as forbidding",
-        allowed: "any of idle, power, temperature, metered, full_screen, programs, memory, disk with commas between, all, or nothing",
+        allowed: "any of idle, power, temperature, metered, full_screen, programs, memory, disk with commas between, all, or none",
         kind: Kind::Choices(&[
             ("idle", "whether somebody uses the computer"),
             ("power", "whether it is plugged in"),
@@ -306,11 +306,13 @@ pub const PREFERENCES: &[Preference] = &[
         label: "Most tokens a second",
         value_name: "TOKENS",
         help: "Most tokens to train on in a second; 0 means no cap",
-        allowed: "a number of 0 or more",
+        allowed: "0 (no cap), or a number from 1 to 1000000000000",
         kind: Kind::Number { unit: "tokens/s", min: 0.0, max: 1e12, off: false },
         set: |p, text| {
             let n: f64 = text.parse().ok()?;
-            (0.0..=1e12).contains(&n).then(|| p.tokens_per_s_max = n)
+            // What is no number is in no range; -0 is 0.
+            let n = if n == 0.0 { Some(0.0) } else { Some(n).filter(|n| (1.0..=1e12).contains(n)) };
+            n.map(|n| p.tokens_per_s_max = n)
         },
         get: |p| p.tokens_per_s_max.to_string(),
     },
@@ -393,6 +395,10 @@ fn switch(text: &str) -> Option<bool> {
 /// What stands between commas, each once.
 fn list(text: &str) -> Vec<String> {
     let mut items: Vec<String> = vec![];
+    // As an empty list is shown, and in other words for it.
+    if ["none", "(none)", "nothing", "off"].contains(&text.to_lowercase().as_str()) {
+        return items;
+    }
     for item in text.split(',').map(str::trim).filter(|i| !i.is_empty()) {
         if !items.iter().any(|i| i == item) {
             items.push(item.into());

@@ -182,3 +182,35 @@ proptest! {
         }
     }
 }
+
+/// What is shown is taken, in whatever letters.
+#[test]
+fn every_value_is_taken_as_it_is_shown() {
+    let mut p = Preferences::default();
+    let mut set = |key: &str, value: &str| p.set("here", key, value).map(|()| (Preference::find(key).unwrap().get)(&p));
+    for key in ["waive", "programs"] {
+        for nothing in ["none", "(none)", "nothing", "off", "", "None", "OFF"] {
+            assert_eq!(set(key, nothing).unwrap(), "", "{key} {nothing}");
+        }
+    }
+    for (key, said, meant) in [
+        ("waive", "IDLE, Power", "idle, power"),
+        ("waive", "ALL", "idle, power, temperature, metered, full_screen, programs, memory, disk"),
+        ("programs", "Steam", "Steam"),
+        ("policy", "ALWAYS", "always"),
+        ("schedule", "Always", "always"),
+        ("on_battery", "True", "true"),
+        ("hold_on_metered", "Off", "false"),
+        ("idle_minutes", "OFF", "off"),
+        ("device", "WGPU:1", "wgpu:1"),
+        ("policy", "Default", "considerate"),
+    ] {
+        assert_eq!(set(key, said).unwrap(), meant, "{key} {said}");
+    }
+    // Every bound is told, the upper one too.
+    for preference in PREFERENCES {
+        if let Kind::Number { max, .. } = preference.kind {
+            assert!(preference.allowed.contains(&max.to_string()), "{}", preference.key);
+        }
+    }
+}

@@ -41,7 +41,8 @@ impl Week {
     /// Reads `always`, or hours such as `22:00-07:00` or `mon-fri 19:00-07:00, sat,sun 00:00-24:00`. Days hold for all hours
     /// that follow them; hours before any day are every day's.
     pub fn parse(text: &str) -> Option<Self> {
-        if text.trim() == "always" {
+        let text = plain(text);
+        if text == "always" {
             return Some(Week::always());
         }
         let mut hours = vec![];
@@ -148,6 +149,14 @@ impl fmt::Display for Days {
     }
 }
 
+/// In small letters, with plain hyphens and nothing beside them: `22:00 – 07:00` is `22:00-07:00`.
+fn plain(text: &str) -> String {
+    let hyphens = ['\u{2010}', '\u{2011}', '\u{2012}', '\u{2013}', '\u{2014}', '\u{2212}'];
+    let text = text.trim().to_lowercase().replace(hyphens, "-").replace("a.m.", "am").replace("p.m.", "pm");
+    let words: Vec<&str> = text.split('-').map(str::trim).collect();
+    words.join("-").replace(" am", "am").replace(" pm", "pm")
+}
+
 /// A day, or a run of days that may go over Sunday.
 fn days_in(text: &str) -> Option<u8> {
     let Some((first, last)) = text.split_once('-') else { return day(text).map(|d| 1 << d) };
@@ -163,9 +172,18 @@ fn day(text: &str) -> Option<usize> {
 }
 
 fn minute(text: &str) -> Option<u16> {
-    let (hour, minute) = text.split_once(':')?;
+    let half = text.strip_suffix("am").map(|clock| (clock, 0)).or_else(|| Some((text.strip_suffix("pm")?, 12)));
+    let (hour, minute) = match half {
+        Some((clock, _)) => clock.split_once([':', '.']).unwrap_or((clock, "00")),
+        None => text.split_once([':', '.', 'h'])?,
+    };
     let number = |t: &str| (matches!(t.len(), 1..=2) && t.bytes().all(|b| b.is_ascii_digit())).then(|| t.parse::<u16>().ok())?;
     let (hour, minute) = (number(hour)?, number(minute)?);
+    let hour = match half {
+        Some((_, shift)) if (1..=12).contains(&hour) => hour % 12 + shift,
+        Some(_) => return None,
+        None => hour,
+    };
     let total = hour * 60 + minute;
     (minute < 60 && total <= DAY_MINUTES).then_some(total)
 }
@@ -196,11 +214,16 @@ mod tests {
         assert!(contains("Friday-mon 1:00-2:00 5:00-6:00", "2026-06-08T05:30"));
         assert!(!contains("Friday-mon 1:00-2:00 5:00-6:00", "2026-06-09T05:30"));
         assert!(contains("always", "2026-06-08T12:00"));
+        for night in ["22:00–07:00", "22:00 - 07:00", "22.00-07.00", "10pm-7am", "10 PM — 7 a.m.", "22h00-7h00"] {
+            assert_eq!(Week::parse(night), Week::parse("22:00-07:00"), "{night}");
+        }
+        assert_eq!(Week::parse("Mon – Fri 7pm-7am"), Week::parse("mon-fri 19:00-07:00"));
+        assert_eq!(Week::parse("12am-12pm"), Week::parse("00:00-12:00"));
     }
 
     #[test]
     fn what_is_no_schedule() {
-        let bad = "; mon; 22:00; 22:00-22:00; 25:00-01:00; 24:00-01:00; 10:60-11:00; mo 10:00-11:00; -10:00; 10:00-11:00 mon; never; 1e1:00-2:00";
+        let bad = "; mon; 22:00; 13pm-14pm; 0am-1am; 22:00--23:00; 22:00-22:00; 25:00-01:00; 24:00-01:00; 10:60-11:00; mo 10:00-11:00; -10:00; 10:00-11:00 mon; never; 1e1:00-2:00";
         for text in bad.split(';') {
             assert_eq!(Week::parse(text.trim()), None, "{text}");
         }

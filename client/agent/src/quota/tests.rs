@@ -167,5 +167,36 @@ fn a_worker_that_fills_the_disk_is_noticed() {
     // A file with a hole as large as a disk takes no room here.
     let file = std::fs::File::create(bench.disk.path("work/lease-1.delta")).unwrap();
     file.set_len(1 << 40).unwrap();
-    assert_eq!(overgrown(&bench.disk, &bench.spec).unwrap(), Some((1 << 40) + 1000));
+    let found = |bench: &Bench| overgrown(&bench.disk, &bench.spec).unwrap();
+    assert_eq!(found(&bench), Some(Overgrown { folder: "work", bytes: (1 << 40) + 1000, entries: 2 }));
+    bench.disk.clear("work", &[]).unwrap();
+    assert_eq!(found(&bench), None);
+    // Empty files are some, too.
+    for n in 0..=WORK_ENTRIES_MAX {
+        std::fs::File::create(bench.disk.path(&format!("work/{n}"))).unwrap();
+    }
+    assert_eq!(found(&bench).map(|found| found.folder), Some("work"));
+    cut_back(&bench.disk, &bench.journal, "work").unwrap();
+    assert_eq!(found(&bench), None);
+    // What drivers compile lies elsewhere, where the worker may write as well.
+    std::fs::create_dir_all(bench.disk.path("cache/gl")).unwrap();
+    let file = std::fs::File::create(bench.disk.path("cache/gl/x")).unwrap();
+    file.set_len(CACHE_BYTES_MAX + 1).unwrap();
+    assert_eq!(found(&bench).map(|found| found.folder), Some("cache"));
+    cut_back(&bench.disk, &bench.journal, "cache").unwrap();
+    assert_eq!(found(&bench), None);
+}
+
+/// What is set aside behind a file's end is no length, and the disk is as full.
+#[cfg(target_os = "linux")]
+#[test]
+fn room_that_a_worker_sets_aside_is_counted() {
+    let bench = bench();
+    bench.disk.write("work/checkpoint.0", &[0; 1000]).unwrap();
+    let file = std::fs::File::options().write(true).open(bench.disk.path("work/checkpoint.0")).unwrap();
+    let set_aside = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, 8 << 20);
+    if set_aside.is_ok() {
+        assert!(bench.disk.walk("work").unwrap().bytes() >= 8 << 20);
+    }
+    assert_eq!(bench.disk.length("work/checkpoint.0").unwrap(), Some(1000), "its length is what it was");
 }

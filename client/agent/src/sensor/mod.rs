@@ -14,6 +14,7 @@ mod linux;
 mod memory;
 mod places;
 mod programs;
+pub(crate) mod size;
 mod thermal;
 
 #[cfg(not(target_os = "linux"))]

@@ -56,7 +56,13 @@ impl Session {
         }
         match (question, body) {
             (Question::Leave, _) => self.forget(out),
-            (_, answer::Body::Refusal(refusal)) => self.refused(refusal, now, out),
+            (_, answer::Body::Refusal(refusal)) => {
+                self.refused(refusal, now, out);
+                // There may be more of it than when the question was asked.
+                if question == Question::Lease {
+                    self.heed_memory();
+                }
+            }
             (Question::Hello, answer::Body::Welcome(welcome)) => self.welcomed(welcome, out),
             (Question::Lease, answer::Body::Lease(lease)) => self.granted(&lease, now, out),
             (Question::Offer, answer::Body::Upload(_)) => self.upload = Upload::Wanted,

@@ -276,6 +276,15 @@ pub enum Report {
     RunOver(String),
 }
 
+/// That a run is over, in the words of its people, who may have said so themselves.
+pub fn run_is_over(words: &str) -> String {
+    const SAID: &str = "the run is over";
+    match words.get(..SAID.len()) {
+        Some(said) if said.eq_ignore_ascii_case(SAID) => format!("{SAID}{}", &words[SAID.len()..]),
+        _ => format!("{SAID}: {words}"),
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -299,7 +308,19 @@ impl fmt::Display for Report {
             }
             Report::Dropped { lease, why } => write!(f, "lease {lease}: given up: {why}"),
             Report::Trouble(what) => write!(f, "trouble: {what}"),
-            Report::RunOver(words) => write!(f, "the run is over: {words}"),
+            Report::RunOver(words) => f.write_str(&run_is_over(words)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_a_run_is_over_is_said_once() {
+        assert_eq!(run_is_over("Thank you"), "the run is over: Thank you");
+        assert_eq!(run_is_over("The run is over. Thank you"), "the run is over. Thank you");
+        assert_eq!(run_is_over("Über"), "the run is over: Über");
     }
 }

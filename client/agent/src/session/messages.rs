@@ -97,7 +97,6 @@ impl Session {
                 residual_file: self.journal.residual.clone().unwrap_or_default(),
                 residual_scale: self.residual_scale(lease, run),
                 optimizer_file: self.journal.optimizer.clone().unwrap_or_default(),
-                tokens_per_s_max: self.profile.tokens_per_s_max,
                 checkpoint_ms: self.checkpoint_ms(super::parse_spec(&run.spec_json).ok().as_ref()),
                 ahead_steps: lease.ahead_steps,
                 ahead_of: lease.ahead_of.map_or(0, |lease| lease.0),

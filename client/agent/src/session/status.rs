@@ -1,6 +1,6 @@
 //! What a session tells about itself.
 
-use super::{Link, Permission, Question, Session, Timer, Worker};
+use super::{Link, Permission, Question, Session, Timer, Upload, Worker};
 use crate::{journal::Totals, lease::LeaseKind};
 use nightjar_shared::time::Mono;
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,9 @@ impl Session {
         let lease = self.journal.lease.as_ref();
         let mut doing = self.doing().to_owned();
         let is_put_off = matches!(self.link, Link::Up { .. }) && self.timers.pending(Timer::Request);
+        if is_put_off && self.journal.delta.is_some() && self.upload == Upload::Unasked && !self.computes() {
+            doing = "its delta is done, and is taken a little later".into();
+        }
         if is_put_off && self.over.is_none() && !self.computes() && !self.told.is_empty() {
             doing = format!("{doing}; the coordinator says: {}", self.told);
         }
@@ -67,11 +70,38 @@ impl Session {
             online: self.greeted(),
             lease: lease.map(|l| l.id.0),
             lease_steps: lease.map_or(0, |l| l.steps),
-            training: self.training,
+            training: self.last_training(),
             version: self.journal.weights.as_ref().map(|w| w.version.0),
             totals: self.journal.totals.clone(),
             trouble: self.disk_refuses().map(|(why, _)| why.to_owned()).or_else(|| some(&self.trouble)),
             lost_state: some(&self.lost_state),
+        }
+    }
+
+    /// Whether it may well train as fast as such a cap on tokens a second allows: it does, or nobody knows yet.
+    pub fn is_at_pace(&self, tokens_per_s_max: f64) -> bool {
+        /// Below this share of the cap it is something else that makes it slow.
+        const SHARE: f64 = 0.8;
+        let Training { tokens, train_ms, .. } = self.training;
+        train_ms == 0 || tokens as f64 * 1000.0 >= SHARE * tokens_per_s_max * train_ms as f64
+    }
+
+    /// Why the coordinator has no lease for it, where that is for want of memory: what training takes, in bytes.
+    pub fn lacks_memory(&self) -> Option<u64> {
+        let is_refused = self.journal.lease.is_none() && !self.told.is_empty() && self.over.is_none();
+        let needed = is_refused.then(|| self.spec()).flatten()?.model.training_bytes();
+        (self.memory_may() < needed).then_some(needed)
+    }
+
+    /// How far the worker is with the lease at hand, or came before its delta was there.
+    fn last_training(&self) -> Training {
+        let Some(delta) = &self.journal.delta else { return self.training };
+        let tokens_per_sample = self.spec().map_or(0, |spec| spec.tokens_per_sample());
+        Training {
+            steps: delta.steps,
+            loss: delta.loss_last,
+            tokens: u64::from(delta.samples).saturating_mul(tokens_per_sample),
+            train_ms: delta.train_ms,
         }
     }
 

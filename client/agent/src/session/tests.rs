@@ -215,6 +215,21 @@ fn a_lease_from_end_to_end() {
     assert_eq!((next.held.unwrap().version, next.shards.len()), (3, 1));
 }
 
+/// It came sooner than the coordinator believes: that is no new lease with nothing done.
+#[test]
+fn a_delta_that_is_taken_later_keeps_its_figures() {
+    let mut bench = Bench::new(Journal::default());
+    let ahead_over = from_worker::Body::AheadOver(worker::AheadOver { lease_id: 1 });
+    bench.training().does(Event::Worker(trained(1, 10))).does(Event::Worker(ahead_over)).does(Event::Uploaded);
+    let wait = Refusal::retry(RefusalCode::Busy, "This lease came back too soon.", Duration::from_secs(30));
+    bench.answers(answer::Body::Refusal(wait));
+    let status = bench.session.status();
+    assert_eq!((status.training.steps, status.training.loss > 0.0), (10, true), "{status:?}");
+    let (what, at) = bench.session.waits_for().unwrap();
+    assert!(what.starts_with("its delta is done, and is taken a little later; the coordinator says: This lease"), "{what}");
+    assert!(at.is_some_and(|at| at >= bench.now + Duration::from_secs(30)));
+}
+
 #[test]
 fn a_held_device_gives_back_what_it_has_trained_and_asks_for_nothing() {
     let mut bench = Bench::new(Journal::default());
@@ -329,6 +344,8 @@ fn what_a_refusal_was_for_may_be_over_before_it_ends() {
     };
     bench.session.set_memory(needed - 2);
     refused(&mut bench);
+    bench.does(Event::Retry);
+    refused(&mut bench);
     bench.session.set_memory(needed - 1);
     bench.does(Event::Tick);
     assert!(bench.session.waits_for().is_some(), "still too little");
@@ -338,6 +355,28 @@ fn what_a_refusal_was_for_may_be_over_before_it_ends() {
     refused(&mut bench);
     bench.does(Event::Retry);
     assert_eq!(bench.session.waits_for(), None, "it has just asked");
+}
+
+/// The owner lifts a cap: it asks at once, since they changed something, and only the next look at the computer tells how much
+/// there is now. The answer to a question of before that holds nobody up; nor does memory that comes bit by bit.
+#[test]
+fn memory_that_came_while_a_question_was_open_counts() {
+    let mut bench = Bench::new(Journal::default());
+    bench.online();
+    let needed = bench.session.spec().expect("it was welcomed").model.training_bytes();
+    let refusal = || {
+        let wait = Refusal::retry(RefusalCode::NoWork, "too little memory", Duration::from_secs(600));
+        answer::Body::Refusal(wait)
+    };
+    for lifted in [needed, 0] {
+        bench.session.set_memory(needed / 2);
+        bench.answers(refusal());
+        assert_eq!(bench.session.lacks_memory(), Some(needed));
+        bench.does(Event::Retry);
+        bench.session.set_memory(lifted);
+        bench.answers(refusal());
+        assert_eq!((bench.session.waits_for(), bench.session.lacks_memory()), (None, None), "it has just asked, with {lifted}");
+    }
 }
 
 #[test]

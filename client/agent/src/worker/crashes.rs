@@ -127,7 +127,8 @@ impl Crashes {
         self.since_start = self.since_start.saturating_add(1);
         self.in_a_row = self.in_a_row.saturating_add(1);
         let wait = WAIT_FIRST.saturating_mul(1 << (self.in_a_row - 1).min(16)).min(WAIT_MAX);
-        let reason = format!("the worker crashed ({words}); it is started again after {} s", wait.as_secs());
+        // When it is started again is told apart, by whoever tells when it may go on: two times would be one too many.
+        let reason = format!("the worker crashed ({words})");
         self.wait = Some((now + wait, reason));
         // Whoever is killed from outside, most likely for memory, says nothing of its device.
         let is_killed = words.starts_with("signal: 9");

@@ -86,6 +86,8 @@ impl Workshop for Processes {
         #[cfg(unix)]
         command.process_group(0);
         let mut child = command.spawn()?;
+        #[cfg(target_os = "linux")]
+        bound_files(&child, order.file_bytes_max);
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
             return Err(io::Error::other("the worker has no pipes"));
@@ -110,6 +112,18 @@ impl Workshop for Processes {
     }
 }
 
+/// Has the system end a worker that writes a file longer than any it needs; it is given nothing to do before.
+#[cfg(target_os = "linux")]
+fn bound_files(child: &Child, bytes_max: Option<u64>) {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    if let (Some(pid), Some(_)) = (pid, bytes_max)
+        && let Err(e) = prlimit(Some(pid), Resource::Fsize, Rlimit { current: bytes_max, maximum: bytes_max })
+    {
+        tracing::debug!("the length of the worker's files is not bounded by the system: {e}");
+    }
+}
+
 impl Worker for Process {
     fn send(&mut self, message: to_worker::Body) -> bool {
         self.messages.try_send(frame::encode(&ToWorker { body: Some(message) })).is_ok()
@@ -131,7 +145,12 @@ impl Worker for Process {
             tracing::warn!("the worker's memory limit was not changed: {e}");
         }
         let memory_bytes = if limits.memory_bytes == u64::MAX { 0 } else { limits.memory_bytes };
-        let message = worker::Limits { duty: limits.duty, threads: limits.threads as u32, memory_bytes };
+        let message = worker::Limits {
+            duty: limits.duty,
+            threads: limits.threads as u32,
+            memory_bytes,
+            tokens_per_s_max: limits.tokens_per_s_max,
+        };
         let heard = self.send(to_worker::Body::Limits(message));
         // Threads compute on the processor; a GPU has no use for them.
         heard && (self.threads == limits.threads || self.gpu.load(Ordering::Relaxed))

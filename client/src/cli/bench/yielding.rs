@@ -108,8 +108,8 @@ fn trains_for(trial: u64) -> Duration {
 async fn trial(args: &Yield, state: &Path, lease: &Train, n: u64) -> Result<Trial> {
     let program = std::env::current_exe().context("cannot find this program's own file, which the worker is started from")?;
     let arguments = vec!["worker".into(), "serve".into(), "--state".into(), state.into()];
-    let limits = Limits { duty: 1.0, threads: args.compute.threads as usize, memory_bytes: u64::MAX };
-    let order = Order { device: args.compute.device.clone(), avoid: vec![], limits };
+    let limits = Limits { duty: 1.0, threads: args.compute.threads as usize, memory_bytes: u64::MAX, tokens_per_s_max: 0.0 };
+    let order = Order { device: args.compute.device.clone(), avoid: vec![], limits, file_bytes_max: None };
     let (events, mut heard) = mpsc::channel(16);
     let mut worker = Processes { program, arguments, log: state.join("worker.log") }.start(&order, events)?;
     worker.send(to_worker::Body::Train(lease.clone()));

@@ -9,6 +9,8 @@ use std::{
 
 /// The least share of the time: below it nothing would ever be finished.
 pub const DUTY_MIN: f64 = 0.01;
+/// The least cap on tokens a second, for the same reason.
+pub const TOKENS_PER_S_MIN: f64 = 1.0;
 /// One that rests looks this often whether it is to stop, or may do more.
 const NAP: Duration = Duration::from_millis(20);
 /// So many micro-batches are remembered.
@@ -70,18 +72,48 @@ impl<'a> Duty<'a> {
     }
 }
 
-/// Sleeps until `tokens` since `start` are no more than the allowed rate gives, or there is something else to do.
-pub(super) fn pace(start: Instant, tokens: u64, tokens_per_s_max: f64, heard: impl Fn() -> bool) {
-    if tokens_per_s_max <= 0.0 {
-        return;
+/// The cap on tokens a second, kept over a lease.
+pub(super) struct Pace<'a> {
+    live: &'a Live,
+    /// What is in force.
+    cap: Option<f64>,
+    /// Since when it counts, and what was trained on since.
+    since: Instant,
+    tokens: u64,
+}
+
+impl<'a> Pace<'a> {
+    /// The first step begins.
+    pub fn new(live: &'a Live) -> Self {
+        Pace { live, cap: live.tokens_per_s_max(), since: Instant::now(), tokens: 0 }
     }
-    let due = Duration::try_from_secs_f64(tokens as f64 / tokens_per_s_max).unwrap_or(Duration::MAX);
-    while !heard() {
-        let left = due.saturating_sub(start.elapsed());
-        if left.is_zero() {
-            return;
+
+    /// Notes that so many tokens were trained on.
+    pub fn count(&mut self, tokens: u64) {
+        self.tokens = self.tokens.saturating_add(tokens);
+    }
+
+    /// Rests until what was trained on is no more than the cap gives, for `longest` at most, or until `heard` says that there
+    /// is something else to do; whether more rest is due. Another cap counts from the moment on at which it is heard.
+    pub fn rest(&mut self, longest: Duration, heard: impl Fn() -> bool) -> bool {
+        let start = Instant::now();
+        while !heard() {
+            let cap = self.live.tokens_per_s_max();
+            if cap != self.cap {
+                *self = Pace::new(self.live);
+            }
+            let seconds = cap.map_or(0.0, |cap| self.tokens as f64 / cap);
+            let due = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+            let left = due.saturating_sub(self.since.elapsed());
+            if left.is_zero() {
+                return false;
+            }
+            if start.elapsed() >= longest {
+                return true;
+            }
+            thread::sleep(left.min(NAP));
         }
-        thread::sleep(left.min(NAP));
+        false
     }
 }
 
@@ -146,5 +178,29 @@ mod tests {
         duty.since = Instant::now().checked_sub(Duration::from_secs(10));
         let asked = std::cell::Cell::new(0);
         duty.rest(|| asked.replace(asked.get() + 1) == 2);
+    }
+
+    /// A cap that is heard in the middle of a rest ends it: else this test would take days.
+    #[test]
+    fn another_cap_is_heard_in_the_middle_of_a_rest() {
+        let live = Live::default();
+        live.cap(1.0);
+        let mut pace = Pace::new(&live);
+        pace.count(1_000_000);
+        assert!(pace.rest(Duration::ZERO, || false), "it has not rested enough");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(50 * MS);
+                live.cap(0.0);
+            });
+            while pace.rest(Duration::from_secs(3600), || false) {}
+        });
+        // What was trained on under another cap is not paid for under this one.
+        live.cap(2.0);
+        assert!(!pace.rest(Duration::from_secs(3600), || false));
+        for (said, meant) in [(0.0, None), (-1.0, None), (1e-300, Some(1.0)), (7.0, Some(7.0)), (f64::NAN, Some(1.0))] {
+            live.cap(said);
+            assert_eq!(live.tokens_per_s_max(), meant, "{said}");
+        }
     }
 }

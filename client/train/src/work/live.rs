@@ -10,6 +10,8 @@ pub struct Live {
     /// The bits of an `f64`.
     duty: AtomicU64,
     memory_bytes: AtomicU64,
+    /// The bits of an `f64`.
+    tokens_per_s_max: AtomicU64,
     checkpoint: AtomicBool,
     /// Signs of life of the job at hand.
     signs: AtomicU64,
@@ -53,6 +55,7 @@ impl Default for Live {
         Live {
             duty: AtomicU64::new(1f64.to_bits()),
             memory_bytes: AtomicU64::new(u64::MAX),
+            tokens_per_s_max: AtomicU64::new(0),
             checkpoint: AtomicBool::new(false),
             signs: AtomicU64::new(0),
             at_work: AtomicBool::new(false),
@@ -66,6 +69,18 @@ impl Live {
     pub fn allow(&self, duty: f64, memory_bytes: u64) {
         self.duty.store(duty.to_bits(), Ordering::Relaxed);
         self.memory_bytes.store(if memory_bytes == 0 { u64::MAX } else { memory_bytes }, Ordering::Relaxed);
+    }
+
+    /// From now on: no more tokens a second than this (see [`Live::tokens_per_s_max`]).
+    pub fn cap(&self, tokens_per_s_max: f64) {
+        self.tokens_per_s_max.store(tokens_per_s_max.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Tokens a second that may be trained on; `None`: as many as it can. Never less than one, whatever was said.
+    pub fn tokens_per_s_max(&self) -> Option<f64> {
+        let cap = f64::from_bits(self.tokens_per_s_max.load(Ordering::Relaxed));
+        // What is no number forbids as much as it can.
+        if cap <= 0.0 { None } else { Some(cap.max(duty::TOKENS_PER_S_MIN)) }
     }
 
     /// Share of the time that may be spent computing, within bounds whatever was said: nonsense counts as the least.

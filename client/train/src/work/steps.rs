@@ -2,7 +2,7 @@
 //! often, in the middle of a step where that takes longer, when one is asked for, and before it stops.
 
 use super::{
-    duty::{self, Duty},
+    duty::{Duty, Pace},
     lease::{Room, WorkError, portion},
 };
 use crate::{
@@ -24,6 +24,9 @@ use std::{
 
 /// Progress is told at most this often.
 const TELL_EVERY: Duration = Duration::from_millis(500);
+
+/// Who rests for long tells that it is there this often.
+const SIGN_EVERY: Duration = Duration::from_secs(60);
 
 /// A micro-batch takes no longer than this, if it can be made of fewer samples: that much is lost at most, beside what the
 /// last checkpoint does not have.
@@ -93,7 +96,8 @@ struct Steps<'a, 'd> {
 
 impl Steps<'_, '_> {
     fn take(&mut self, batches: &[Batch]) -> Result<(), WorkError> {
-        let (start, tokens_before, train_s_before) = (Instant::now(), self.progress.tokens, self.progress.train_s);
+        let (start, train_s_before) = (Instant::now(), self.progress.train_s);
+        let mut pace = Pace::new(self.room.live);
         let todo = batches.iter().take(self.job.steps as usize).enumerate().skip(self.progress.steps as usize);
         for (k, batch) in todo {
             let tokens = self.job.progress_tokens as f64 + k as f64 * self.job.progress_tokens_per_step as f64;
@@ -115,9 +119,12 @@ impl Steps<'_, '_> {
             if is_due && self.progress.steps < self.job.steps.into() {
                 self.save()?;
             }
-            let heard = || heard(self.room) || self.course.is_over();
-            self.duty.rest(heard);
-            duty::pace(start, self.progress.tokens - tokens_before, self.job.tokens_per_s_max, heard);
+            self.duty.rest(|| heard(self.room) || self.course.is_over());
+            pace.count(report.tokens);
+            while pace.rest(SIGN_EVERY, || heard(self.room) || self.course.is_over()) {
+                // A step may be long at so few tokens a second, and who says nothing is taken for hung.
+                self.tell();
+            }
             // They belong to the work: it goes as fast as it may.
             self.progress.train_s = train_s_before + start.elapsed().as_secs_f64();
             self.answer()?;

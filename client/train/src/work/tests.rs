@@ -248,7 +248,9 @@ fn the_rate_is_kept() {
     let (_folder, disk, job, _) = scene();
     let start = Instant::now();
     // 4 steps of 2 samples of 8 tokens at 160 tokens a second.
-    train(&disk, &Train { tokens_per_s_max: 160.0, checkpoint_ms: 60_000, ..job }, false).unwrap();
+    let live = Live::default();
+    live.cap(160.0);
+    train_live(&disk, &Train { checkpoint_ms: 60_000, ..job }, &AtomicBool::new(false), &live, &|_| {}).unwrap();
     assert!(start.elapsed() >= Duration::from_millis(400));
 }
 
@@ -368,7 +370,8 @@ fn what_is_stopped_is_saved_first() {
     let (_folder, disk, job, _) = scene();
     let (stop, live) = (AtomicBool::new(false), Live::default());
     // Asking for a checkpoint makes it say something after its first step, upon which it is stopped.
-    let job = Train { checkpoint_ms: u64::MAX, tokens_per_s_max: 40.0, ..job };
+    let job = Train { checkpoint_ms: u64::MAX, ..job };
+    live.cap(40.0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             std::thread::sleep(Duration::from_millis(100));

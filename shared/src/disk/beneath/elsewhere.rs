@@ -57,7 +57,7 @@ impl Folder {
     pub fn kind(&self, name: &OsStr) -> io::Result<Kind> {
         let about = fs::symlink_metadata(self.0.join(name))?;
         Ok(if about.is_file() {
-            Kind::File { bytes: about.len(), changed: about.modified().unwrap_or(SystemTime::UNIX_EPOCH) }
+            Kind::File { bytes: about.len(), room: about.len(), changed: about.modified().unwrap_or(SystemTime::UNIX_EPOCH) }
         } else if about.is_dir() {
             Kind::Folder
         } else {

@@ -22,6 +22,14 @@ const WAY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXE
 /// A pipe must not keep whoever opens it, nor a terminal become theirs.
 const FILE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
+/// What a file takes of the disk: its length, or what was set aside for it beyond that.
+fn room(bytes: u64, blocks: u64) -> u64 {
+    /// Blocks are larger than what is in them, and a file has some that tell where the others are.
+    const ROUNDING: u64 = 64 << 10;
+    let held = blocks.saturating_mul(512);
+    if held > bytes.saturating_add(ROUNDING) { held } else { bytes }
+}
+
 /// An open folder.
 pub(in super::super) struct Folder(OwnedFd);
 
@@ -72,6 +80,7 @@ impl Folder {
         Ok(match FileType::from_raw_mode(about.st_mode) {
             FileType::RegularFile => Kind::File {
                 bytes: u64::try_from(about.st_size).unwrap_or(0),
+                room: room(u64::try_from(about.st_size).unwrap_or(0), u64::try_from(about.st_blocks).unwrap_or(0)),
                 changed: SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(about.st_mtime).unwrap_or(0)),
             },
             FileType::Directory => Kind::Folder,

@@ -80,7 +80,7 @@ async fn a_run_that_is_over_is_told_as_such() {
     hears(&mut bench.agent, welcomed().into_iter().chain([over]).collect());
     let why = bench.agent.why();
     assert_eq!((why.kind, why.until), (Some(ReasonKind::RunOver), None), "{}", why.reason);
-    assert_eq!(why.reason, "the run is over: The run is over. Thank you");
+    assert_eq!(why.reason, "the run is over. Thank you");
 }
 
 /// Leases that nobody takes are a reason to hold, and the coordinator's words are told.

@@ -9,7 +9,12 @@ fn shell(script: &str, folder: &Path) -> Processes {
 }
 
 fn order(threads: usize) -> Order {
-    Order { device: "flex".into(), avoid: vec![], limits: Limits { duty: 1.0, threads, memory_bytes: u64::MAX } }
+    Order {
+        device: "flex".into(),
+        avoid: vec![],
+        limits: Limits { duty: 1.0, threads, memory_bytes: u64::MAX, tokens_per_s_max: 0.0 },
+        file_bytes_max: Some(9 << 30),
+    }
 }
 
 /// A script that makes a file longer as long as it runs, by itself and by a process of its own.
@@ -108,6 +113,12 @@ async fn the_order_is_on_its_command_line_and_only_threads_need_a_new_one() {
     let order = Order { device: "auto".into(), avoid: vec!["A (x)".into(), "B".into()], ..order(2) };
     let mut worker = workshop.start(&order, events).unwrap();
     let limits = order.limits;
+    #[cfg(target_os = "linux")]
+    {
+        let bounds = fs::read_to_string(format!("/proc/{}/limits", worker.pid().unwrap())).unwrap();
+        let of_files = bounds.lines().find(|line| line.starts_with("Max file size")).unwrap();
+        assert!(of_files.contains(&(9u64 << 30).to_string()), "{of_files}");
+    }
     assert!(worker.allow(&Limits { duty: 0.5, memory_bytes: 1 << 30, ..limits }));
     assert!(!worker.allow(&Limits { threads: 1, ..limits }));
     let said = loop {
