@@ -192,7 +192,7 @@ fn leases_that_come_to_nothing_come_ever_more_slowly_and_then_not_for_a_while() 
 fn a_lease_comes_with_checkpoints_as_far_apart_as_the_owner_wants() {
     let apart_ms = |day_max: Option<u64>| {
         let mut bench = Bench::new(Journal::default());
-        bench.session.set_wishes(0.0, 20_000, day_max);
+        bench.session.set_wishes(20_000, day_max);
         bench.training();
         let train = bench.wanted.iter().find_map(|action| match action {
             Action::Work(to_worker::Body::Train(train)) => Some(train.checkpoint_ms),
