@@ -49,6 +49,9 @@ pub enum ReplayError {
         /// What is wrong with what was published.
         published: PublishedError,
     },
+    /// The ledger has no row of it.
+    #[error("the ledger has no row of version {0}: it was not published yet, or the row is gone")]
+    Unknown(Version),
     /// A blob that no version was published as.
     #[error("no version was published as blob {0}")]
     Unpublished(BlobHash),
@@ -298,6 +301,7 @@ pub fn weights_by_any_way(
     let published = match weights(spec, &facts.versions, blobs, version) {
         Ok(found) => return Ok(found),
         Err(PublishedError::Disk(error)) => return Err(error.into()),
+        Err(PublishedError::Unknown(version)) => return Err(ReplayError::Unknown(version)),
         Err(published) => published,
     };
     match merged_again(spec, facts, blobs, version) {

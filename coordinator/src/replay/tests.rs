@@ -214,6 +214,8 @@ fn a_row_that_is_gone_or_damaged_is_named() {
     assert!(why(&facts).contains("the weights of version 5 are not those"), "{}", why(&facts));
     facts.versions[5].digest = digest;
     facts.versions.remove(4);
+    let unknown = weights_by_any_way(&world.spec, &facts, blobs(&world), Version(4)).unwrap_err().to_string();
+    assert!(unknown.contains("no row of version 4"), "{unknown}");
     assert!(why(&facts).contains("no row of version 4"), "{}", why(&facts));
 }
 
