@@ -316,7 +316,7 @@ pub fn clear_away(facts: &Facts, state: &Arc<FolderDisk>, model: &ModelSpec, now
     if let Some(last) = (newest.0 + 1..).map(Version).take_while(|version| ahead.contains(version)).last() {
         let note = format!(
             "the state folder holds version {last}, and the ledger ends with version {newest}: either the last stop came in \
-             between, or the ledger is an older copy. All {} that it does not name are kept. If it is a copy, stop now and put \
+             between, or the ledger is an older copy. What it does not name ({}) is kept. If it is a copy, stop now and put \
              the newest ledger back: what is trained from here on takes the place of what it holds",
             of_them(unnamed.len())
         );
