@@ -21,8 +21,13 @@ pub const FILE: &str = "coordinator.pk8";
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The file could not be read or written.
-    #[error("the key file {FILE} could not be read or written: {0}")]
-    Io(#[from] io::Error),
+    #[error("the key file {file} could not be read or written: {source}; make it readable for the user who runs this")]
+    Io {
+        /// Where it is.
+        file: String,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The file holds something else.
     #[error("{FILE} holds no ed25519 key; restore it from a backup: without it no device can come back")]
     NotAKey,
@@ -40,16 +45,21 @@ pub struct Identity {
     pair: Ed25519KeyPair,
 }
 
+fn failed(disk: &dyn Disk) -> impl Fn(io::Error) -> IdentityError {
+    let file = disk.path(FILE).display().to_string();
+    move |source| IdentityError::Io { file: file.clone(), source }
+}
+
 impl Identity {
     /// Reads the key from the state folder.
     pub fn open(disk: &dyn Disk) -> Result<Self, IdentityError> {
-        Self::from_pkcs8(disk.read(FILE)?.ok_or(IdentityError::Missing)?)
+        Self::from_pkcs8(disk.read(FILE).map_err(failed(disk))?.ok_or(IdentityError::Missing)?)
     }
 
     /// Reads the key from a state folder that no run was begun in yet; draws one where there is none. It lasts once it is
     /// stored.
     pub fn open_or_draw(disk: &dyn Disk) -> Result<Self, IdentityError> {
-        if let Some(pkcs8) = disk.read(FILE)? {
+        if let Some(pkcs8) = disk.read(FILE).map_err(failed(disk))? {
             return Self::from_pkcs8(pkcs8);
         }
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| IdentityError::NoRandomness)?;
@@ -58,7 +68,7 @@ impl Identity {
 
     /// Writes the key to the state folder of a new run.
     pub fn store(&self, disk: &dyn Disk) -> Result<(), IdentityError> {
-        Ok(disk.write_private(FILE, &self.pkcs8)?)
+        disk.write_private(FILE, &self.pkcs8).map_err(failed(disk))
     }
 
     fn from_pkcs8(pkcs8: Vec<u8>) -> Result<Self, IdentityError> {
@@ -146,6 +156,11 @@ mod tests {
         for again in [Identity::open(&disk), Identity::open_or_draw(&disk)] {
             assert_eq!(again.unwrap().public_key(), drawn.public_key());
         }
+        disk.remove(FILE).unwrap();
+        std::fs::create_dir(disk.path(FILE)).unwrap();
+        let told = Identity::open(&disk).err().unwrap().to_string();
+        assert!(told.contains(&disk.path(FILE).display().to_string()), "{told}");
+        std::fs::remove_dir(disk.path(FILE)).unwrap();
         disk.write(FILE, b"junk").unwrap();
         assert!(matches!(Identity::open_or_draw(&disk), Err(IdentityError::NotAKey)), "never replaced");
     }

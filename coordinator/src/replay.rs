@@ -22,12 +22,13 @@ use nightjar_shared::{
     version::{Weights, keyframe, update},
 };
 use published::is_lost;
+use std::io;
 
 /// A ledger that cannot be gone through again.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// A blob that it names cannot be read.
-    #[error("{0}; restore the state folder from a backup")]
+    #[error("{0}; {advice}", advice = advice(.0))]
     Blob(#[from] BlobError),
     /// The merger refused.
     #[error("the ledger cannot be replayed: {0}")]
@@ -48,12 +49,25 @@ pub enum ReplayError {
         /// What is wrong with what was published.
         published: PublishedError,
     },
+    /// The ledger has no row of it.
+    #[error("the ledger has no row of version {0}: it was not published yet, or the row is gone")]
+    Unknown(Version),
     /// A blob that no version was published as.
     #[error("no version was published as blob {0}")]
     Unpublished(BlobHash),
     /// A blob came out otherwise.
     #[error("blob {0} comes out otherwise than it was published")]
     Otherwise(BlobHash),
+}
+
+/// What to do about a blob that cannot be read.
+fn advice(error: &BlobError) -> &'static str {
+    match error {
+        BlobError::Io { error, .. } | BlobError::Folder(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            "make the state folder readable and writable for the user who runs this"
+        }
+        _ => "restore the state folder from a backup",
+    }
 }
 
 impl ReplayError {
@@ -101,9 +115,10 @@ pub fn resume(spec: &RunSpec, facts: &Facts, blobs: &Blobs, start: impl FnOnce()
                 Err(published) => return Err(ReplayError::NoWay { replay: Box::new(why), published }),
             };
             losses.push(format!(
-                "{} So the run goes on from version {} as it was published; error feedback and momenta since the last checkpoint \
+                "{}{} So the run goes on from version {} as it was published; error feedback and momenta since the last checkpoint \
                  are lost",
                 said(&why),
+                all_lost(spec, facts, blobs, newest.through_seq),
                 newest.version
             ));
             let merger = anew(spec, facts, weights, newest.through_seq);
@@ -131,6 +146,18 @@ pub fn resume(spec: &RunSpec, facts: &Facts, blobs: &Blobs, start: impl FnOnce()
         merger.pass_over(delta.seq);
     }
     Ok(Resumed { merger, restart, lost_deltas, losses })
+}
+
+/// The deltas that are lost of those since the newest checkpoint, in words; nothing of a single one.
+fn all_lost(spec: &RunSpec, facts: &Facts, blobs: &Blobs, through_seq: u64) -> String {
+    let Ok(merger) = before(spec, facts, blobs, None) else { return String::new() };
+    let of_versions = after(facts, merger.last_seq()).iter().take_while(|d| d.seq <= through_seq);
+    let is_gone = |d: &&DeltaRecord| match blobs.is_sound(d.blob, d.bytes) {
+        Ok(is_sound) => !is_sound,
+        Err(error) => is_lost(&error),
+    };
+    let gone: Vec<String> = of_versions.filter(is_gone).map(|d| format!("delta {} (blob {})", d.seq, d.blob)).collect();
+    if gone.len() < 2 { String::new() } else { format!(" Lost are {} deltas: {}.", gone.len(), gone.join(", ")) }
 }
 
 /// An error as a sentence, without the advice to restore all from a backup.
@@ -262,6 +289,34 @@ fn is_same(again: &PublishedBytes, version: &VersionRecord) -> bool {
         && again.through_seq == version.through_seq
         && name(&again.update) == version.update
         && name(&again.keyframe) == version.keyframe
+}
+
+/// The weights of a version by any way there is: from what was published, or else from the deltas. With what is lost.
+pub fn weights_by_any_way(
+    spec: &RunSpec,
+    facts: &Facts,
+    blobs: &Blobs,
+    version: Version,
+) -> Result<(Weights, Vec<String>), ReplayError> {
+    let published = match weights(spec, &facts.versions, blobs, version) {
+        Ok(found) => return Ok(found),
+        Err(PublishedError::Disk(error)) => return Err(error.into()),
+        Err(PublishedError::Unknown(version)) => return Err(ReplayError::Unknown(version)),
+        Err(published) => published,
+    };
+    match merged_again(spec, facts, blobs, version) {
+        Ok(weights) => Ok((weights, vec![published.to_string()])),
+        Err(replay) => Err(ReplayError::NoWay { replay: Box::new(replay), published }),
+    }
+}
+
+fn merged_again(spec: &RunSpec, facts: &Facts, blobs: &Blobs, version: Version) -> Result<Weights, ReplayError> {
+    let mut merger = before(spec, facts, blobs, Some(version.next()))?;
+    let done = facts.versions.partition_point(|v| v.version <= merger.weights().version);
+    for version in facts.versions[done..].iter().take_while(|v| v.version <= version) {
+        advance(&mut merger, facts, blobs, version)?;
+    }
+    Ok(merger.weights().clone())
 }
 
 /// The bytes of a blob that a version was published as, bit for bit, made of other blobs: a squash of its updates, a keyframe of

@@ -9,6 +9,7 @@ pub mod disk;
 pub mod end_of_text;
 pub mod fail;
 pub mod fragment;
+pub mod home_files;
 pub mod ids;
 pub mod invite;
 pub mod mark;

@@ -183,11 +183,13 @@ pub fn entries(folder: &Path) -> io::Result<Vec<(String, EntryKind)>> {
 }
 
 /// The first entry that is none of ours: `is_ours` is told each name and kind. [`Disk::write`]'s unfinished files of our
-/// own names, and what a file system keeps at its own root, count as ours.
+/// own names, and what a file system keeps at its own root, count as ours; a file with the mark's name only if it says what
+/// a mark says.
 pub fn foreign(folder: &Path, is_ours: impl Fn(&str, EntryKind) -> bool) -> io::Result<Option<String>> {
+    let is_mark = || !matches!(Mark::read(folder), Ok(None));
     let is_known = |name: &str, kind: EntryKind| {
         is_ours(name, kind)
-            || (name, kind) == (MARK_FILE, EntryKind::File)
+            || ((name, kind) == (MARK_FILE, EntryKind::File) && is_mark())
             || (name, kind) == ("lost+found", EntryKind::Folder)
             || name.strip_suffix(".new").is_some_and(|of| kind == EntryKind::File && (of == MARK_FILE || is_ours(of, kind)))
     };
@@ -256,6 +258,10 @@ mod tests {
         assert!(!is_empty(folder.path()).unwrap());
         fs::write(folder.path().join("ours.new"), "").unwrap();
         let is_ours = |name: &str, kind| ["lock", "ours"].contains(&name) && kind == EntryKind::File;
+        assert_eq!(foreign(folder.path(), is_ours).unwrap(), None);
+        fs::write(folder.path().join(MARK_FILE), "dear").unwrap();
+        assert_eq!(foreign(folder.path(), is_ours).unwrap(), Some(MARK_FILE.to_owned()), "the name is ours, and no more");
+        leave(folder.path(), &Mark::whole(Kind::Home)).unwrap();
         assert_eq!(foreign(folder.path(), is_ours).unwrap(), None);
         fs::create_dir(folder.path().join("ours")).unwrap();
         assert_eq!(foreign(folder.path(), is_ours).unwrap(), Some("ours".to_owned()), "a folder in a file's place");

@@ -26,6 +26,15 @@ pub fn weights(version: Version) -> String {
     format!("{FOLDER}/weights-{version}")
 }
 
+/// Whether a file of this name in the worker's folder, without the folder, is one that a lease's work makes.
+pub fn is_made(name: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let of_lease = name.strip_prefix("lease-").and_then(|rest| rest.split_once('.'));
+    of_lease.is_some_and(|(lease, what)| is_number(lease) && ["delta", "residual", "optimizer"].contains(&what))
+        || name.strip_prefix("weights-").is_some_and(is_number)
+        || name.strip_prefix("checkpoint.").is_some_and(is_number)
+}
+
 /// Whether a name can be that of a file in the worker's folder. A journal that was written before names were fixed may hold
 /// any.
 pub fn is_inside(name: &str) -> bool {

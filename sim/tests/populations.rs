@@ -121,7 +121,7 @@ fn liars_do_harm_and_are_counted_as_devices() {
     let distance = |result: &RunResult| result.curve.iter().filter_map(|p| p.loss).next_back().unwrap();
     let honest = distance(&simulate(&setup(3, group(), 40_000)));
     for sends in [Lie::Flipped, Lie::Random] {
-        let byzantine = Some(Byzantine { share: 0.2, sends, factor: 1.0 });
+        let byzantine = Some(Byzantine { share: 0.2, sends, factor: None });
         let result = simulate(&setup(3, Group { byzantine, ..group() }, 40_000));
         assert_eq!(result.faults, Vec::<String>::new());
         assert!(distance(&result) > 1.05 * honest, "{sends:?}: {} against {honest}", distance(&result));

@@ -227,14 +227,21 @@ fn a_damaged_file_is_named_with_what_to_do() {
     until("a merged delta", || (home.merged() >= 1).then_some(()));
     agent.stop().good();
     let start = || home.says(&["run", "--policy", "always", "--device", "flex", "--threads", "1"]);
-    for (name, words) in
-        [("journal.json", &["journal.json", "damaged", "move it away"][..]), ("identity.pk8", &["identity.pk8", "move it away"])]
-    {
-        let whole = fs::read(home.file(name)).unwrap();
-        fs::write(home.file(name), &whole[..whole.len() / 2]).unwrap();
-        start().refused(words);
-        fs::write(home.file(name), whole).unwrap();
-    }
+    let key = fs::read(home.file("identity.pk8")).unwrap();
+    fs::write(home.file("identity.pk8"), &key[..key.len() / 2]).unwrap();
+    start().refused(&["identity.pk8", "move it away"]);
+    // Without its key the device is not made another one.
+    fs::remove_file(home.file("identity.pk8")).unwrap();
+    start().refused(&["identity.pk8", "is gone", "nightjar join"]);
+    fs::write(home.file("identity.pk8"), key).unwrap();
+    // The journal is put aside, and the device begins anew.
+    let journal = fs::read(home.file("journal.json")).unwrap();
+    fs::write(home.file("journal.json"), &journal[..journal.len() / 2]).unwrap();
+    let agent = home.start();
+    until("a merged delta", || (home.merged() >= 1).then_some(()));
+    assert!(agent.said().contains("journal.json.damaged"), "{}", agent.said());
+    assert_eq!(fs::read(home.file("journal.json.damaged")).unwrap(), journal[..journal.len() / 2]);
+    agent.stop().good();
     // What only remembers does not stop anything, and says so in the log where something is lost.
     let month = fs::read_dir(home.file("history")).unwrap().flatten().map(|e| e.path());
     let month = month.into_iter().find(|path| path.extension().is_some_and(|e| e == "json")).unwrap();

@@ -2,16 +2,11 @@
 //! it: what must last in the user's data folder, the preferences in the configuration folder, the control API's token in
 //! the runtime folder. One process at a time uses a home. Files in it come and go, so only a folder that is ours becomes one.
 
-use crate::{
-    control::{PORT_FILE, PROBE_FILE},
-    journal::JOURNAL_FILE,
-    membership::MEMBERSHIP_FILE,
-    pause::PAUSE_FILE,
-    preferences::{LAST_GOOD_FILE, PREFERENCES_FILE},
-};
+use crate::identity::Identity;
 use nightjar_shared::{
     disk::{Disk, FolderDisk},
-    mark::{self, EntryKind, Kind, Mark, MarkError},
+    home_files,
+    mark::{self, Kind, Mark, MarkError},
     plain,
 };
 use std::{
@@ -238,28 +233,6 @@ impl Home {
     }
 }
 
-/// Files of a home that bears no mark: what earlier versions wrote.
-const FILES: [&str; 18] = [
-    "identity.pk8",
-    MEMBERSHIP_FILE,
-    JOURNAL_FILE,
-    PREFERENCES_FILE,
-    LAST_GOOD_FILE,
-    PAUSE_FILE,
-    "prefs.edited.toml",
-    "prefs.draft.toml",
-    "policy.json",
-    "control.json",
-    "open.html",
-    LOCK_FILE,
-    PORT_FILE,
-    PROBE_FILE,
-    "agent.log",
-    "agent.log.old",
-    "worker.log",
-    "worker-crashes.json",
-];
-
 /// Whether a folder bears a home's mark; an error if it is none and does not become one. Nothing is touched.
 fn look(folder: &Path) -> Result<bool, HomeError> {
     let named = || folder.display().to_string();
@@ -269,22 +242,18 @@ fn look(folder: &Path) -> Result<bool, HomeError> {
         Some(mark) => return Err(HomeError::OtherKind { folder: named(), kind: mark.kind.said() }),
         None => {}
     }
-    let is_ours = |name: &str, kind| match kind {
-        EntryKind::File => FILES.contains(&name) || name.ends_with(".damaged") || name == "worker.log.old",
-        EntryKind::Folder => ["blobs", "work", "cache", "history"].contains(&name),
-        EntryKind::Other => false,
-    };
-    if let Some(entry) = mark::foreign(folder, is_ours).map_err(io)? {
+    if let Some(entry) = mark::foreign(folder, home_files::is_ours).map_err(io)? {
         return Err(HomeError::Foreign { folder: named(), entry });
     }
-    // What the journal does not name is removed from these two: names alone do not make them ours.
-    for name in ["blobs", "work"] {
-        let is_empty = mark::entries(&folder.join(name)).map_err(io)?.is_empty();
-        if !is_empty && !folder.join("identity.pk8").is_file() {
-            return Err(HomeError::Foreign { folder: named(), entry: name.to_owned() });
+    // Names alone do not make it ours: in a home of an earlier version is a device's key.
+    let entries = mark::entries(folder).map_err(io)?;
+    let first = entries.into_iter().map(|(name, _)| name).find(|name| name != "lost+found");
+    match first {
+        Some(entry) if !mark::is_empty(folder).map_err(io)? && !Identity::is_in(folder) => {
+            Err(HomeError::Foreign { folder: named(), entry })
         }
+        _ => Ok(false),
     }
-    Ok(false)
 }
 
 #[cfg(test)]
@@ -325,9 +294,19 @@ mod tests {
         make("old/work/weights-1");
         make("old/identity.pk8");
         make("old/membership.json");
+        assert!(told("old").contains("holds identity.pk8"), "what is no key");
+        fs::write(folder.path().join("old/identity.pk8"), Identity::generate().unwrap().as_file()).unwrap();
         Home::open(Some(folder.path().join("old"))).expect("a home of an earlier version");
         make("old/holiday.bin");
         Home::open(Some(folder.path().join("old"))).expect("it is marked now");
+        for theirs in ["policy.json", "agent.log", "x.damaged", "cache/x", "history/notes", "prefs.toml", "lock"] {
+            let name = format!("with-{}", theirs.replace('/', "-"));
+            make(&format!("{name}/{theirs}"));
+            assert!(told(&name).contains(theirs.split('/').next().unwrap()), "{theirs}");
+        }
+        make("dear/made-by-nightjar.txt");
+        assert!(told("dear").contains("made-by-nightjar.txt"));
+        assert_eq!(fs::read(folder.path().join("dear/made-by-nightjar.txt")).unwrap(), b"dear");
         fs::create_dir(folder.path().join("model")).unwrap();
         mark::leave(&folder.path().join("model"), &Mark::whole(Kind::Model)).unwrap();
         assert!(told("model").contains("an exported model"));
@@ -359,6 +338,26 @@ mod tests {
         assert!(matches!(home.lock(), Err(HomeError::InUse { .. })));
         drop(lock);
         home.lock().unwrap();
+    }
+
+    #[test]
+    fn every_file_of_ours_is_known_as_one() {
+        use crate::{control, history, journal, membership, pause, preferences, worker};
+        let files = [
+            journal::JOURNAL_FILE,
+            membership::MEMBERSHIP_FILE,
+            pause::PAUSE_FILE,
+            preferences::PREFERENCES_FILE,
+            preferences::LAST_GOOD_FILE,
+            control::CONTROL_FILE,
+            control::PORT_FILE,
+            control::PROBE_FILE,
+            history::LOG_FILE,
+            worker::crashes::CRASHES_FILE,
+        ];
+        for file in files {
+            assert!(home_files::is_ours(file, mark::EntryKind::File), "{file}");
+        }
     }
 
     #[test]

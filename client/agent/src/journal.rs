@@ -8,7 +8,7 @@ use crate::{
 };
 use nightjar_shared::{
     disk::Disk,
-    fail,
+    fail, home_files,
     ids::{BlobHash, RunId, Version},
     work_files,
 };
@@ -120,6 +120,14 @@ pub enum JournalError {
         /// The disk's words.
         source: io::Error,
     },
+    /// Another version of this program wrote it.
+    #[error("the journal at {file} is of format {format}, and this program reads {FORMAT}; start the program that wrote it")]
+    OtherFormat {
+        /// Where it is.
+        file: String,
+        /// Its format.
+        format: u32,
+    },
     /// It is there, but not as this program wrote it.
     #[error("the journal at {file} is damaged ({why}); move it away to start afresh: only a delta not yet delivered is lost")]
     Damaged {
@@ -135,7 +143,7 @@ impl JournalError {
     pub(crate) fn of_disk(&self) -> String {
         match self {
             JournalError::Disk { source, .. } => disk_words::refusal(source),
-            damaged @ JournalError::Damaged { .. } => damaged.to_string(),
+            other @ (JournalError::Damaged { .. } | JournalError::OtherFormat { .. }) => other.to_string(),
         }
     }
 }
@@ -157,17 +165,42 @@ impl Default for Journal {
     }
 }
 
+/// What every journal begins with.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
 impl Journal {
+    /// As [`Journal::load`]; one that is damaged is put aside, and the device begins anew, with a sentence about it.
+    pub fn load_or_put_aside(disk: &dyn Disk) -> Result<(Self, Option<String>), JournalError> {
+        match Self::load(disk) {
+            Err(JournalError::Damaged { file, why }) => {
+                let aside = format!("{JOURNAL_FILE}.damaged");
+                let failed = |source| JournalError::Disk { verb: "put aside", file: file.clone(), source };
+                disk.rename(JOURNAL_FILE, &aside).map_err(failed)?;
+                let told = format!(
+                    "the journal was damaged ({why}): it is kept as {file}.damaged, and this device begins anew; a delta that was not \
+                     delivered yet is lost"
+                );
+                Ok((Journal::default(), Some(told)))
+            }
+            loaded => Ok((loaded?, None)),
+        }
+    }
+
     /// Reads the journal; a fresh one if there is none.
     pub fn load(disk: &dyn Disk) -> Result<Self, JournalError> {
         let file = || disk.path(JOURNAL_FILE).display().to_string();
         let bytes = disk.read(JOURNAL_FILE).map_err(|source| JournalError::Disk { verb: "read", file: file(), source })?;
         let Some(bytes) = bytes else { return Ok(Journal::default()) };
         let damaged = |why: String| JournalError::Damaged { file: file(), why };
-        let journal: Journal = serde_json::from_slice(&bytes).map_err(|e| damaged(of_json(&e)))?;
-        if journal.format != FORMAT {
-            return Err(damaged(format!("its format is {}, this program reads {FORMAT}", journal.format)));
+        if let Ok(Format { format }) = serde_json::from_slice(&bytes)
+            && format != FORMAT
+        {
+            return Err(JournalError::OtherFormat { file: file(), format });
         }
+        let journal: Journal = serde_json::from_slice(&bytes).map_err(|e| damaged(of_json(&e)))?;
         if journal.delta.is_some() && journal.lease.is_none() {
             return Err(damaged("it has a delta without a lease".into()));
         }
@@ -238,7 +271,13 @@ fn work_of(lease: &Lease) -> impl Iterator<Item = String> {
 
 /// Removes what the journal no longer names from the folders of blobs and of the worker, whatever it is.
 pub fn tidy(disk: &dyn Disk, keep: &[String]) -> io::Result<()> {
-    tidy_folder(disk, "blobs", keep)?;
+    // A name that no blob has is not ours: the worker cannot write here.
+    for name in disk.list("blobs")?.iter().filter(|name| home_files::is_blob(name.strip_suffix(".new").unwrap_or(name))) {
+        let file = format!("blobs/{name}");
+        if !keep.contains(&file) {
+            disk.remove(&file)?;
+        }
+    }
     tidy_folder(disk, work_files::FOLDER, keep)
 }
 
@@ -316,6 +355,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_damaged_journal_is_put_aside_and_told_and_a_newer_one_is_not() {
+        let (_folder, disk) = disk();
+        assert_eq!(Journal::load_or_put_aside(&disk).unwrap(), (Journal::default(), None));
+        disk.write(JOURNAL_FILE, b"{\"format\": 1, \"run\": ").unwrap();
+        let (journal, told) = Journal::load_or_put_aside(&disk).unwrap();
+        assert!(journal == Journal::default() && told.is_some_and(|told| told.contains("journal.json.damaged")));
+        assert_eq!(disk.read("journal.json.damaged").unwrap().unwrap(), b"{\"format\": 1, \"run\": ");
+        assert_eq!(disk.length(JOURNAL_FILE).unwrap(), None);
+        disk.write(JOURNAL_FILE, b"{\"format\": 2, \"ways\": []}").unwrap();
+        let told = Journal::load_or_put_aside(&disk).unwrap_err().to_string();
+        assert!(told.contains("format 2") && disk.length(JOURNAL_FILE).unwrap().is_some(), "{told}");
+    }
+
     #[cfg(unix)]
     #[test]
     fn tidying_removes_folders_and_links_too() {
@@ -342,12 +395,15 @@ mod tests {
     #[test]
     fn tidying_keeps_what_is_named() {
         let (_folder, disk) = disk();
-        for file in ["work/weights-1", "work/old", "blobs/x", "prefs.toml"] {
+        let [kept, gone] = [b"kept", b"gone"].map(|bytes| format!("blobs/{}", BlobHash::of(bytes)));
+        let partial = format!("{gone}.part");
+        for file in ["work/weights-1", "work/old", &kept, &gone, &partial, "blobs/thesis", "blobs/photos/a.jpg", "prefs.toml"] {
             disk.write(file, b"").unwrap();
         }
-        tidy(&disk, &["work/weights-1".into()]).unwrap();
+        tidy(&disk, &["work/weights-1".into(), kept.clone()]).unwrap();
         assert_eq!(disk.list("work").unwrap(), ["weights-1"]);
-        assert!(disk.list("blobs").unwrap().is_empty());
+        assert_eq!(disk.list("blobs").unwrap(), [kept.strip_prefix("blobs/").unwrap(), "thesis"], "the owner's stay");
+        assert!(disk.path("blobs/photos/a.jpg").exists());
         assert_eq!(disk.length("prefs.toml").unwrap(), Some(0));
     }
 }

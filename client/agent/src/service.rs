@@ -5,6 +5,7 @@
 mod launchd;
 mod systemd;
 mod task;
+mod unit_file;
 mod xml;
 
 use crate::home::Home;
@@ -66,6 +67,12 @@ pub enum ServiceError {
         place: String,
         /// The disk's words.
         source: io::Error,
+    },
+    /// It is another's.
+    #[error("{place} was not written by `nightjar service install`; move it away, or give it another name. Nothing was changed")]
+    Foreign {
+        /// What.
+        place: String,
     },
     /// No service manager answers for this user.
     #[error(

@@ -75,7 +75,7 @@ pub(super) fn join(home: &Home, join: &Join, format: Format) -> Result<ExitCode>
             )
         }
         Found::Nobody(_lock) => {
-            let identity = Identity::load_or_create(home)?;
+            let identity = Identity::load_or_begin_anew(home)?;
             let member = Member::new(&invite, name, &identity, wall_now())?;
             // What was done for another run would be lost.
             if let Ok(before) = Membership::load(&*home.disk())
@@ -154,7 +154,10 @@ fn agent(home: Home, preferences: PreferencesFile, task: Task, format: Format) -
         Err(e @ (MembershipError::None | MembershipError::Damaged(_))) if task == Task::Volunteer => Err(e),
         loaded => Ok(loaded?),
     };
-    let identity = Identity::load_or_create(&home)?;
+    let identity = match task {
+        Task::Leave => Identity::load_or_begin_anew(&home)?,
+        Task::Volunteer | Task::Anchor { .. } => Identity::load_or_create(&home)?,
+    };
     let workshop = Box::new(workshop(&home)?);
     let (lines, printed) = printer(format)?;
     // Who reads slower than it speaks misses lines; the log has them all.

@@ -36,7 +36,8 @@ impl Export {
             return Err(Failure::input(format!("there is no version {version}: the newest is {newest}")));
         }
         export::check(&self.folder).map_err(Failure::input)?;
-        let (weights, lost) = replay::weights(&run.spec, &run.facts.versions, &run.blobs, version).map_err(Failure::midway)?;
+        let found = replay::weights_by_any_way(&run.spec, &run.facts, &run.blobs, version);
+        let (weights, lost) = found.map_err(Failure::midway)?;
         for lost in lost {
             tracing::warn!("{lost}; another way led to version {version}");
         }

@@ -100,6 +100,9 @@ pub struct Serve {
     init: Option<PathBuf>,
 }
 
+/// Shards that are named, of those that are not as they should be.
+const UNFIT_NAMED: usize = 3;
+
 impl Serve {
     pub async fn run(self) -> Result<(), Failure> {
         let RunFile { spec, mut notes } = run_file::read(&self.run)?;
@@ -108,6 +111,15 @@ impl Serve {
         let dataset = Dataset::open(&self.data).map_err(Failure::input)?;
         engine::check(&spec, dataset.manifest()).map_err(Failure::input)?;
         notes.extend(on_dataset(&spec, dataset.manifest()));
+        let unfit = dataset.unfit();
+        if !unfit.is_empty() {
+            let (named, more) = (unfit[..unfit.len().min(UNFIT_NAMED)].join("; "), unfit.len().saturating_sub(UNFIT_NAMED));
+            let more = if more == 0 { String::new() } else { format!("; and {more} more") };
+            notes.push(format!(
+                "the dataset is not whole: {named}{more}. What needs them waits or is passed over; put them back, or run the same \
+                 `dataset prepare` again, which makes them anew"
+            ));
+        }
         // A run that has begun has its weights; the folder may be gone by now.
         let is_begun = StateFolder::has_begun(&self.state).await;
         let init = self.init.as_ref().filter(|_| !is_begun);

@@ -137,6 +137,15 @@ pub enum DatasetError {
         /// Why.
         source: io::Error,
     },
+    /// The output folder holds a dataset whose plan is gone.
+    #[error(
+        "{out} holds a dataset without its prepare.json, which says what it was made of: pass another --out; to make it anew \
+         there, remove that folder first. `serve` needs no prepare.json"
+    )]
+    NoPlan {
+        /// As given.
+        out: PathBuf,
+    },
     /// The output folder holds a dataset of other options or inputs.
     #[error(
         "{out} was prepared, or begun, with other options or inputs: pass another --out, or remove that folder to start over"

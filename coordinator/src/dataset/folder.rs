@@ -44,6 +44,8 @@ pub fn find(disk: &FolderDisk, out: &Path, plan: &[u8]) -> Result<Found, Dataset
     match disk.read(PLAN).map_err(DatasetError::io(disk.path(PLAN)))? {
         Some(found) if found == plan => Ok(if exists("manifest.json")? { Found::Done } else { Found::Begun }),
         Some(_) if exists("manifest.json")? || exists(JOURNAL)? => Err(DatasetError::Changed { out: out.to_owned() }),
+        // What it was prepared of is not known, so that nothing may take its place.
+        None if exists("manifest.json")? || exists(JOURNAL)? => Err(DatasetError::NoPlan { out: out.to_owned() }),
         // A run with another plan may have failed before its first checkpoint.
         _ if mark.is_some() => Ok(Found::Nothing),
         // Names alone do not make it ours.

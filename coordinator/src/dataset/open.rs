@@ -55,6 +55,19 @@ impl Dataset {
         self.manifest.train.iter().chain(&self.manifest.heldout).map(|shard| (shard.hash, shard.bytes))
     }
 
+    /// Blobs that are missing, or have another length than the manifest says, each in words.
+    pub fn unfit(&self) -> Vec<String> {
+        let length =
+            |hash| fs::symlink_metadata(self.blob_path(hash)).ok().filter(fs::Metadata::is_file).map(|about| about.len());
+        let shards = self.blobs().filter_map(|(hash, bytes)| match length(hash) {
+            Some(has) if has == bytes => None,
+            Some(has) => Some(format!("shard {hash} has {has} bytes instead of {bytes}")),
+            None => Some(format!("shard {hash} is missing")),
+        });
+        let tokenizer = self.manifest.tokenizer.filter(|hash| length(*hash).is_none());
+        shards.chain(tokenizer.map(|hash| format!("the tokenizer {hash} is missing"))).collect()
+    }
+
     /// The tokens of training shard `i`, sample after sample.
     pub fn read_shard(&self, i: usize) -> Result<Vec<u32>, DatasetError> {
         self.read_from(&self.manifest.train, i)

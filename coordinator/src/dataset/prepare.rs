@@ -174,9 +174,12 @@ pub fn prepare_from(
     let disk = FolderDisk::open(&options.out).map_err(cannot_open)?;
     let found = folder::find(&disk, &options.out, &plan)?;
     if found == Found::Done {
-        folder::remove_work(&disk)?;
-        let manifest = Dataset::open(&options.out)?.manifest().clone();
-        return Ok(Prepared { manifest, already_done: true });
+        let dataset = Dataset::open(&options.out)?;
+        // The same plan gives the same shards: those that are gone are made again with all the others.
+        if dataset.unfit().is_empty() {
+            folder::remove_work(&disk)?;
+            return Ok(Prepared { manifest: dataset.manifest().clone(), already_done: true });
+        }
     }
     let lock = folder::lock(&disk, &options.out)?;
     if found == Found::Nothing {

@@ -304,3 +304,35 @@ fn killed_anywhere_it_continues_to_the_same_bytes() {
     assert!(run(None));
     assert_eq!(files(&out), expected);
 }
+
+#[test]
+fn a_finished_dataset_without_its_plan_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, out) = (mixed_input(folder.path()), folder.path().join("out"));
+    prepare_within(&options(&input, &out), &small()).unwrap();
+    fs::remove_file(out.join("prepare.json")).unwrap();
+    let before = files(&out);
+    for seed in [5, 6] {
+        let refused = prepare_within(&PrepareOptions { seed, ..options(&input, &out) }, &small()).unwrap_err();
+        assert!(refused.to_string().contains("without its prepare.json"), "{refused}");
+        assert_eq!(files(&out), before);
+    }
+}
+
+#[test]
+fn shards_that_are_gone_are_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, out) = (mixed_input(folder.path()), folder.path().join("out"));
+    let whole = prepare_within(&options(&input, &out), &small()).unwrap();
+    let (before, shards) = (files(&out), &whole.manifest.train);
+    let dataset = Dataset::open(&out).unwrap();
+    assert!(dataset.unfit().is_empty());
+    fs::remove_file(dataset.blob_path(shards[0].hash)).unwrap();
+    fs::write(dataset.blob_path(shards[1].hash), b"short").unwrap();
+    fs::remove_file(dataset.blob_path(whole.manifest.heldout[0].hash)).unwrap();
+    let told = dataset.unfit();
+    assert!(told.len() == 3 && told[0].contains("is missing") && told[1].contains("5 bytes instead of"), "{told:?}");
+    let again = prepare_within(&options(&input, &out), &small()).unwrap();
+    assert!(again == Prepared { already_done: false, ..whole } && files(&out) == before);
+    assert!(prepare_within(&options(&input, &out), &small()).unwrap().already_done);
+}

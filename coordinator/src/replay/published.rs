@@ -10,7 +10,10 @@ use nightjar_shared::{
     run_spec::RunSpec,
     version::{Weights, keyframe, update},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 /// No way leads to a version.
 #[derive(Debug, thiserror::Error)]
@@ -33,14 +36,18 @@ pub enum PublishedError {
 
 /// Whether a blob is gone for good, or its disk fails for now.
 pub(super) fn is_lost(error: &BlobError) -> bool {
-    /// What Linux and macOS say of a sector that cannot be read.
-    const EIO: i32 = 5;
     match error {
         BlobError::NotFound(_) | BlobError::Corrupt(_) => true,
-        BlobError::Io { error, .. } => cfg!(unix) && error.raw_os_error() == Some(EIO),
+        // A folder or a link in its place is no blob.
+        BlobError::Io { error, .. } if error.kind() == io::ErrorKind::InvalidData => true,
+        BlobError::Io { error, .. } => cfg!(unix) && error.raw_os_error().is_some_and(|code| UNREADABLE.contains(&code)),
         BlobError::Gap { .. } | BlobError::DiskFull | BlobError::Folder(_) => false,
     }
 }
+
+/// What the system says of a sector that cannot be read (EIO), and of a file system that finds its own bytes damaged
+/// (EBADMSG and EUCLEAN, which are Linux's; other systems have other meanings for these numbers).
+const UNREADABLE: &[i32] = if cfg!(target_os = "linux") { &[5, 74, 117] } else { &[5] };
 
 struct Search<'a> {
     spec: &'a RunSpec,
@@ -48,6 +55,8 @@ struct Search<'a> {
     blobs: &'a Blobs,
     /// What was found lost on the way.
     lost: BTreeMap<BlobHash, String>,
+    /// What came out otherwise than the ledger says.
+    unlike: BTreeSet<Version>,
 }
 
 /// The weights of a version, as they were published; and what of the ways to it is lost.
@@ -61,17 +70,29 @@ pub fn weights(
     if upto.last().is_none_or(|v| v.version != target) {
         return Err(PublishedError::Unknown(target));
     }
-    let mut search = Search { spec, versions: upto, blobs, lost: BTreeMap::new() };
+    let mut search = Search { spec, versions: upto, blobs, lost: BTreeMap::new(), unlike: BTreeSet::new() };
     let found = search.go(target).map_err(PublishedError::Disk)?;
     let lost: Vec<String> = search.lost.into_values().collect();
     match found {
         Some(weights) => Ok((weights, lost)),
-        None if lost.is_empty() => {
-            let lost = "no keyframe or checkpoint is there to begin from".to_owned();
-            Err(PublishedError::NoWay { version: target, lost })
+        None => {
+            let unlike =
+                search.unlike.iter().map(|v| format!("the weights of version {v} are not those that the ledger's row names"));
+            let gap = gap(upto).map(|version| format!("the ledger has no row of version {version}"));
+            let mut why: Vec<String> = lost.into_iter().chain(unlike).chain(gap).collect();
+            if why.is_empty() {
+                why.push("the ledger's rows name nothing that leads there".to_owned());
+            }
+            Err(PublishedError::NoWay { version: target, lost: why.join("; ") })
         }
-        None => Err(PublishedError::NoWay { version: target, lost: lost.join("; ") }),
     }
+}
+
+/// The newest version that the ledger has no row of, among those that it should have.
+fn gap(versions: &[VersionRecord]) -> Option<Version> {
+    let before = |version: Version| version.0.checked_sub(1).map(Version);
+    let missing = |at: usize| before(versions[at].version).filter(|v| at == 0 || versions[at - 1].version != *v);
+    (0..versions.len()).rev().find_map(missing)
 }
 
 impl Search<'_> {
@@ -129,9 +150,7 @@ impl Search<'_> {
         {
             match keyframe::decode(&self.spec.model, &bytes) {
                 Ok(weights) if weights.digest() == record.digest => return Ok(Some(weights)),
-                Ok(_) => {
-                    self.lose(hash, format!("the keyframe of version {version} holds other weights than the ledger tells of"))
-                }
+                Ok(_) => drop(self.unlike.insert(version)),
                 Err(error) => self.lose(hash, format!("the keyframe of version {version} cannot be used: {error}")),
             }
         }
@@ -160,10 +179,7 @@ impl Search<'_> {
                 keyframe::round(&mut weights);
             }
             if weights.digest() != digest {
-                self.lose(
-                    *hash,
-                    format!("the change from version {from} to {to} leads to other weights than the ledger tells of"),
-                );
+                self.unlike.insert(to);
                 return Ok(None);
             }
         }

@@ -186,6 +186,67 @@ fn the_newest_weights_are_found_by_any_way_that_is_left() {
 }
 
 #[test]
+fn weights_are_merged_again_where_what_was_published_is_lost() {
+    let (folder, world) = run();
+    let (exact, mut facts) = (recovered(&world).unwrap(), world.ledger.facts());
+    lose(&path_of(&folder, facts.versions[5].update.unwrap().0), false);
+    let by_any_way = |facts: &Facts| weights_by_any_way(&world.spec, facts, blobs(&world), Version(5));
+    let (found, lost) = by_any_way(&facts).unwrap();
+    assert_eq!(&found, exact.weights());
+    assert!(lost.len() == 1 && lost[0].contains("is missing"), "{lost:?}");
+    lose(&path_of(&folder, facts.deltas[8].blob), false);
+    let told = by_any_way(&facts).unwrap_err().to_string();
+    assert!(told.contains(&facts.deltas[8].blob.to_string()) && told.contains("backup"), "{told}");
+    // A row that is gone or damaged is a reason, too.
+    facts.versions[5].digest = [0; 32];
+    lose(&path_of(&folder, facts.versions[4].keyframe.unwrap().0), false);
+    let why = |facts: &Facts| weights(&world.spec, &facts.versions, blobs(&world), Version(5)).unwrap_err().to_string();
+    assert!(!why(&facts).contains(": ;") && !why(&facts).ends_with(": "), "{}", why(&facts));
+}
+
+#[test]
+fn a_row_that_is_gone_or_damaged_is_named() {
+    let (folder, world) = run();
+    std::fs::remove_dir_all(folder.path().join("checkpoints")).unwrap();
+    let mut facts = world.ledger.facts();
+    let why = |facts: &Facts| weights(&world.spec, &facts.versions, blobs(&world), Version(5)).unwrap_err().to_string();
+    let digest = std::mem::take(&mut facts.versions[5].digest);
+    assert!(why(&facts).contains("the weights of version 5 are not those"), "{}", why(&facts));
+    facts.versions[5].digest = digest;
+    facts.versions.remove(4);
+    let unknown = weights_by_any_way(&world.spec, &facts, blobs(&world), Version(4)).unwrap_err().to_string();
+    assert!(unknown.contains("no row of version 4"), "{unknown}");
+    assert!(why(&facts).contains("no row of version 4"), "{}", why(&facts));
+}
+
+#[test]
+fn a_blob_that_is_no_plain_file_is_lost() {
+    let (folder, world) = run();
+    let (exact, facts) = (recovered(&world).unwrap(), world.ledger.facts());
+    let files = [8, 9].map(|at: usize| path_of(&folder, facts.deltas[at].blob));
+    files.iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    std::fs::create_dir(&files[0]).unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(folder.path().join("nowhere"), &files[1]).unwrap();
+    let resumed = resumed(&world, &facts);
+    assert_eq!(resumed.merger.weights(), exact.weights());
+    let told = &resumed.losses[0];
+    assert!(told.contains("delta 9 (blob") && told.contains("delta 10 (blob"), "both are told: {told}");
+    assert!(files[0].is_dir());
+}
+
+#[test]
+fn what_to_do_about_a_blob_follows_from_the_reason() {
+    let hash = BlobHash([0; 32]);
+    let told = |kind: io::ErrorKind| ReplayError::from(BlobError::Io { hash, error: kind.into() }).to_string();
+    assert!(told(io::ErrorKind::PermissionDenied).contains("make the state folder readable"));
+    assert!(told(io::ErrorKind::Other).contains("from a backup"));
+    for (code, lost) in [(5, true), (117, cfg!(target_os = "linux")), (13, false)] {
+        assert_eq!(is_lost(&BlobError::Io { hash, error: io::Error::from_raw_os_error(code) }), lost && cfg!(unix));
+    }
+}
+
+#[test]
 fn every_blob_of_a_version_can_be_made_anew() {
     let (folder, world) = run();
     let facts = world.ledger.facts();

@@ -33,7 +33,7 @@ use crate::{
     engine::{self, Engine, Mismatch, event::Action, record::LeaseRecord},
     identity::{Identity, IdentityError},
     replay::{self, ReplayError, Resumed},
-    store::{BlobError, LedgerError, Press, RunIdentity, SqliteLedger, look},
+    store::{BlobError, LedgerError, Press, RunIdentity, Shards, SqliteLedger, look},
 };
 use catalog::{Catalog, Damaged};
 use connection::{Porch, Present};
@@ -198,6 +198,10 @@ impl Server {
             Err(error) if found == Found::Run => tracing::warn!("{error}"),
             finished => finished?,
         }
+        let shards = Shards::of(dataset.manifest(), spec.inner.batch_samples);
+        for unfit in ledger.end_unfit_leases(&shards, wall_now()).await? {
+            say(&format!("note      a lease that makes no sense is ended: {unfit}"));
+        }
         let facts = ledger.facts().await?;
         let (history, is_new) = (History::of(&facts), facts.versions.is_empty());
         let blobs = state.blobs();
@@ -208,21 +212,24 @@ impl Server {
         catalog.add(facts.versions.iter().flat_map(|v| v.blobs()));
         let open_leases = facts.leases.iter().filter(|lease| lease.closed.is_none()).map(|open| open.lease.clone());
         let open_leases: Vec<LeaseRecord> = open_leases.collect();
-        let (of_spec, of_blobs) = (spec.clone(), blobs.clone());
+        let (of_spec, of_blobs, of_disk) = (spec.clone(), blobs.clone(), state.disk.clone());
         let (drawn, to_replay) = (Progress::default(), start::deltas_to_replay(&facts, &blobs));
         let (of_drawing, parameters) = (drawn.clone(), spec.model.parameters() as u64);
         let recovered = tokio::task::spawn_blocking(move || -> Result<_, ServeError> {
-            let removed = state::clear_away(&facts, &of_blobs)?;
-            tracing::debug!(removed, "cleared away what nothing names");
+            let cleared = state::clear_away(&facts, &of_disk, &of_spec.model, wall_now())?;
+            tracing::debug!(cleared.removed, "cleared away what nothing names");
             let draw = || start.unwrap_or_else(|| start::draw(&of_spec.model, of_spec.seed, &of_drawing));
-            Ok((replay::resume(&of_spec, &facts, &of_blobs, draw)?, facts.versions))
+            Ok((replay::resume(&of_spec, &facts, &of_blobs, draw)?, facts.versions, cleared.note))
         });
         let recovered = tokio::select! {
             recovered = recovered => recovered,
             never = start::tell("drawing the first weights", parameters, || drawn.get(), &say), if is_new => match never {},
             never = start::tell("merging the newest deltas again", to_replay, || blobs.reads(), &say), if !is_new => match never {},
         };
-        let (Resumed { merger, restart, lost_deltas, losses }, versions) = recovered??;
+        let (Resumed { merger, restart, lost_deltas, losses }, versions, kept) = recovered??;
+        if let Some(kept) = kept {
+            say(&format!("note      {kept}"));
+        }
         for loss in &losses {
             tracing::warn!("{loss}");
             say(&format!("lost      {loss}"));
@@ -238,7 +245,7 @@ impl Server {
         let press = Press::new(merger, blobs.clone()).remembering(&versions);
         let delta_bytes_max = *delta::bytes_allowed(&spec.model, &spec.delta).end();
         let uploads = Arc::new(Uploads::new(open_leases.iter(), delta_bytes_max));
-        let snapshot = ledger.snapshot(engine::epoch_samples(dataset.manifest(), spec.inner.batch_samples)).await?;
+        let snapshot = ledger.snapshot(&shards).await?;
         let counters = ledger.counters().await?;
 
         let origin = Instant::now();

@@ -9,9 +9,12 @@ use crate::{
     },
 };
 use nightjar_shared::{
-    disk::FolderDisk,
+    disk::{Disk, FolderDisk},
     ids::{BlobHash, Version},
     mark::{self, EntryKind, Kind, Mark, MarkError},
+    model_spec::ModelSpec,
+    time::Wall,
+    version::{keyframe, update},
 };
 use std::{
     collections::BTreeSet,
@@ -19,6 +22,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::UNIX_EPOCH,
 };
 
 const LEDGER: &str = "ledger.sqlite";
@@ -56,6 +60,12 @@ pub enum StateError {
         /// What is not ours.
         entry: String,
     },
+    /// A link in the place of something of ours.
+    #[error(
+        "{0} is a link: the coordinator follows none. Put what it leads to in its place; if that is on another disk, mount the \
+         disk there, or move the whole state folder and name it with --state. Nothing was changed"
+    )]
+    Link(PathBuf),
     /// It was made for something else.
     #[error("{folder} is {kind}, and no coordinator's state: choose another --state folder")]
     OtherKind {
@@ -246,6 +256,9 @@ fn find(folder: &Path) -> Result<Found, StateError> {
     if let Some(entry) = mark::foreign(folder, is_ours).map_err(&io)? {
         // Beside a marked state others may keep things of theirs. Nothing may take the place of ours.
         let takes_a_place = FILES.contains(&&*entry) || FOLDERS.contains(&&*entry) || entry == mark::MARK_FILE;
+        if takes_a_place && fs::symlink_metadata(folder.join(&entry)).is_ok_and(|about| about.is_symlink()) {
+            return Err(StateError::Link(folder.join(&entry)));
+        }
         if mark.is_none() || takes_a_place {
             return Err(StateError::Foreign { folder: folder.to_owned(), entry });
         }
@@ -271,44 +284,106 @@ fn stored(folder: &Path) -> Result<(usize, usize), StateError> {
 fn holds(folder: &Path) -> Result<String, StateError> {
     let (blobs, checkpoints) = stored(folder)?;
     let key = folder.join(identity::FILE).is_file().then(|| format!("the run's key ({})", identity::FILE));
-    let blobs = (blobs > 0).then(|| format!("{blobs} blobs"));
-    let checkpoints = (checkpoints > 0).then(|| format!("{checkpoints} checkpoints"));
+    let blobs = (blobs > 0).then(|| of_them(blobs));
+    let checkpoints = (checkpoints > 0).then(|| format!("{checkpoints} checkpoint{}", if checkpoints == 1 { "" } else { "s" }));
     let all: Vec<String> = key.into_iter().chain(blobs).chain(checkpoints).collect();
     Ok(if all.is_empty() { "the folders of a run".to_owned() } else { all.join(", ") })
 }
 
+/// What a start did with blobs and uploads that nothing in the ledger names.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Cleared {
+    /// How many went.
+    pub removed: usize,
+    /// For the operator: why others stay, where the ledger may be older than they are.
+    pub note: Option<String>,
+}
+
 /// Removes blobs and uploads that nothing in the ledger names: deltas that were screened out, uploads given up. While
-/// there are no more of them than open leases they stay: a device may be about to offer them. Returns how many went.
+/// there are no more of them than open leases they stay: a device may be about to offer them.
 ///
-/// A ledger that knows less than the folder is no reason to remove anything: one without a version, and one that is older
-/// than the blobs, as when a backup of it was put back.
-pub fn clear_away(facts: &Facts, blobs: &Blobs) -> Result<usize, BlobError> {
-    let Some(newest) = facts.versions.last().map(|v| v.version) else { return Ok(0) };
+/// A ledger that knows less than the folder is no reason to remove anything. So all stays where the version after the newest
+/// is there: the ledger may be an older copy. What was stored after the ledger's last entry stays, too, until the next
+/// start. No device can keep the rest for long: its blobs are older than the next entry, and the next version is soon there.
+pub fn clear_away(facts: &Facts, state: &Arc<FolderDisk>, model: &ModelSpec, now: Wall) -> Result<Cleared, BlobError> {
+    let blobs = Blobs::new(state.clone());
+    let Some(newest) = facts.versions.last().map(|v| v.version) else { return Ok(Cleared::default()) };
+    // A row that cannot be read names a blob all the same.
+    if let Some(bad) = facts.set_aside.iter().find(|bad| ["deltas", "squashes"].contains(&bad.table)) {
+        tracing::warn!("no blob is cleared away as long as the ledger has a row that cannot be read ({bad})");
+        return Ok(Cleared::default());
+    }
     let of_versions = facts.versions.iter().flat_map(|v| v.blobs()).map(|(hash, _)| hash);
     let named: BTreeSet<BlobHash> = of_versions.chain(facts.deltas.iter().map(|d| d.blob)).collect();
     let open_leases = facts.leases.iter().filter(|lease| lease.closed.is_none()).count();
-    let mut removed = 0;
     let unnamed: Vec<BlobHash> = blobs.list()?.into_iter().filter(|hash| !named.contains(hash)).collect();
+    let mut ahead = BTreeSet::new();
     for hash in &unnamed {
-        // The version after the newest may have been made and not committed.
-        if blobs.version_of(*hash)?.is_some_and(|version| version > newest.next()) {
-            tracing::warn!(
-                "{} blobs are of versions or deltas that the ledger does not know: it is older than they are. They are kept",
-                unnamed.len()
-            );
-            return Ok(0);
-        }
+        ahead.extend(version_ahead(&blobs, model, newest, *hash)?);
     }
-    if unnamed.len() > open_leases {
-        removed += unnamed.len();
-        unnamed.into_iter().try_for_each(|hash| blobs.remove(hash))?;
+    // Versions follow each other without a gap.
+    if let Some(last) = (newest.0 + 1..).map(Version).take_while(|version| ahead.contains(version)).last() {
+        let note = format!(
+            "the state folder holds version {last}, and the ledger ends with version {newest}: either the last stop came in \
+             between, or the ledger is an older copy. What it does not name ({}) is kept. If it is a copy, stop now and put \
+             the newest ledger back: what is trained from here on takes the place of what it holds",
+            of_them(unnamed.len())
+        );
+        return Ok(Cleared { removed: 0, note: Some(note) });
+    }
+    let last_entry = last_entry(facts, now);
+    let is_newer = |hash: &BlobHash| {
+        let stored = fs::symlink_metadata(state.path(&format!("blobs/{hash}"))).and_then(|about| about.modified());
+        let since_1970 = stored.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        since_1970.is_none_or(|at| at.as_millis() >= u128::from(last_entry.unix_ms))
+    };
+    let (newer, older): (Vec<BlobHash>, Vec<BlobHash>) = unnamed.into_iter().partition(is_newer);
+    let mut cleared = Cleared::default();
+    if newer.len() > open_leases {
+        cleared.note = Some(format!(
+            "{} stored after the ledger's last entry, which is of version {newest}, and kept until the next start. If the \
+             ledger is an older copy, stop now and put the newest one back",
+            if newer.len() == 1 { "a blob was".to_owned() } else { format!("{} were", of_them(newer.len())) },
+        ));
+    }
+    if older.len() > open_leases {
+        cleared.removed += older.len();
+        older.into_iter().try_for_each(|hash| blobs.remove(hash))?;
     }
     let uploads = blobs.list_incoming()?;
     if uploads.len() > open_leases {
-        removed += uploads.len();
+        cleared.removed += uploads.len();
         uploads.into_iter().try_for_each(|hash| blobs.discard(hash))?;
     }
-    Ok(removed)
+    Ok(cleared)
+}
+
+fn of_them(blobs: usize) -> String {
+    if blobs == 1 { "1 blob".to_owned() } else { format!("{blobs} blobs") }
+}
+
+/// The version that a blob leads to, if it is one after the newest, and the blob is wholly what its first bytes say: anybody
+/// can upload those.
+fn version_ahead(blobs: &Blobs, model: &ModelSpec, newest: Version, hash: BlobHash) -> Result<Option<Version>, BlobError> {
+    let Some(version) = blobs.version_of(hash)?.filter(|version| *version > newest) else { return Ok(None) };
+    let bytes = match blobs.read(hash) {
+        Ok(bytes) => bytes,
+        Err(BlobError::Corrupt(_) | BlobError::NotFound(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let is_whole = update::squash(model, &[&bytes]).is_ok() || keyframe::decode(model, &bytes).is_ok();
+    Ok(is_whole.then_some(version))
+}
+
+/// When the ledger was last written to, as its entries say; what a clock that was wrong has written does not count.
+fn last_entry(facts: &Facts, now: Wall) -> Wall {
+    let leases = facts.leases.iter().flat_map(|l| [Some(l.lease.issued_at), l.closed.map(|closed| closed.at)]).flatten();
+    let devices = facts.devices.iter().map(|d| d.enrolled_at);
+    let deltas = facts.deltas.iter().map(|d| d.merged_at);
+    let versions = facts.versions.iter().map(|v| v.published_at);
+    let evaluations = facts.evaluations.iter().map(|e| e.measured_at);
+    let all = leases.chain(devices).chain(deltas).chain(versions).chain(evaluations);
+    all.filter(|at| *at <= now).max().unwrap_or_default()
 }
 
 #[cfg(test)]

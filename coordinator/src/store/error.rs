@@ -1,7 +1,7 @@
 //! What can go wrong with a ledger, in words for the person who runs it.
 
 use nightjar_shared::ids::Generation;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A ledger that cannot be used, or would not take a transaction.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,17 @@ pub enum LedgerError {
     /// A record contradicts what is there.
     #[error("the ledger refused a record: {0}")]
     Contradiction(String),
+    /// The file cannot be reached, for whatever reason.
+    #[error(
+        "the ledger {path} cannot be opened here ({why}): if another user has it, run this as that user; if the run was not \
+         stopped in order, ledger.sqlite-wal lies beside it and has to be writable, so copy the state folder and use the copy"
+    )]
+    Unreachable {
+        /// The file.
+        path: PathBuf,
+        /// What the database says.
+        why: String,
+    },
     /// Anything else that the database says.
     #[error("the ledger could not be used: {0}")]
     Sql(#[source] sqlx::Error),
@@ -81,6 +92,16 @@ pub struct BadRow {
 }
 
 impl LedgerError {
+    /// The same, with the file's name where the database says only that it cannot be opened.
+    pub(super) fn at(self, path: &Path) -> Self {
+        match &self {
+            LedgerError::Sql(sqlx::Error::Database(error)) if UNREACHABLE.contains(&primary(error.as_ref()).unwrap_or(0)) => {
+                LedgerError::Unreachable { path: path.to_owned(), why: error.message().to_owned() }
+            }
+            _ => self,
+        }
+    }
+
     /// Whether it may pass by itself: somebody else holds the file for a while, or makes room on the disk. What failed so
     /// was not written, and may be tried again.
     pub fn may_pass(&self) -> bool {
@@ -88,11 +109,15 @@ impl LedgerError {
             LedgerError::Locked | LedgerError::DiskFull | LedgerError::Sql(sqlx::Error::PoolTimedOut | sqlx::Error::Io(_)) => {
                 true
             }
+            LedgerError::Unreachable { .. } => true,
             LedgerError::Sql(sqlx::Error::Database(error)) => PASSING.contains(&primary(error.as_ref()).unwrap_or(0)),
             _ => false,
         }
     }
 }
+
+/// No permission, read-only, cannot be read or opened.
+const UNREACHABLE: [i32; 5] = [3, 8, 10, 14, 23];
 
 /// Read-only at the moment, an error of the disk, cannot be opened, a protocol of locks that was disturbed.
 const PASSING: [i32; 4] = [8, 10, 14, 15];

@@ -2,15 +2,17 @@
 //! this process raised when it opened it.
 
 use super::{
-    DeviceSummary, EpochUse, Facts, LedgerError, MergedRange, Snapshot, look,
+    BadRow, DeviceSummary, Facts, LedgerError, Snapshot, look,
     rows::{self, SetAside},
+    samples::{self, Shards},
     snapshot,
 };
-use crate::engine::record::{LeaseOutcome, Record};
+use crate::engine::record::{LeaseKind, LeaseOutcome, LeaseRecord, Record};
 use nightjar_shared::{
     fail,
     ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},
     run_spec::RunSpec,
+    time::Wall,
 };
 use sqlx::{
     Connection, Row, SqlSafeStr, Sqlite, SqliteConnection, SqlitePool, Transaction,
@@ -75,10 +77,10 @@ fn migrations() -> Migrator {
 /// How long a lock of another program is waited for before the caller hears of it.
 const BUSY_MAX: Duration = Duration::from_secs(1);
 
-async fn connect(path: &Path, create: bool) -> Result<SqlitePool, LedgerError> {
+async fn connect(path: &Path) -> Result<SqlitePool, LedgerError> {
     let options = SqliteConnectOptions::new()
         .filename(path)
-        .create_if_missing(create)
+        .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
@@ -94,7 +96,7 @@ impl SqliteLedger {
     /// had it open before cannot write any more. Refuses a ledger of another run. What may be changed in a run that exists
     /// is taken over from `identity` in the same transaction; the run keeps the name that it began with.
     pub async fn create_or_open(path: &Path, identity: &RunIdentity, unix_s: u64) -> Result<Self, LedgerError> {
-        let pool = connect(path, true).await?;
+        let pool = connect(path).await?;
         migrations().run(&pool).await.map_err(|error| match error {
             sqlx::migrate::MigrateError::VersionMissing(_) => LedgerError::Newer,
             sqlx::migrate::MigrateError::VersionMismatch(_) => LedgerError::Damaged("its tables are not those of this program"),
@@ -130,14 +132,12 @@ impl SqliteLedger {
         Ok(SqliteLedger { pool, identity, generation, changes })
     }
 
-    /// Opens a ledger to read: a commit through this handle is refused once a coordinator has raised the generation.
+    /// Opens a ledger to read; nothing is written, not even beside it.
     pub async fn open_to_read(path: &Path) -> Result<Self, LedgerError> {
-        if !path.exists() {
-            return Err(LedgerError::NotFound(path.to_owned()));
-        }
-        let pool = connect(path, false).await?;
-        let mut tx = pool.begin().await?;
-        let stored = stored_identity(&mut tx).await?;
+        let unreachable = |error: sqlx::Error| LedgerError::from(error).at(path);
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(look::reading(path)?).await.map_err(unreachable)?;
+        let mut tx = pool.begin().await.map_err(unreachable)?;
+        let stored = stored_identity(&mut tx).await.map_err(|error| error.at(path))?;
         tx.commit().await?;
         let (identity, generation) = stored.ok_or_else(|| LedgerError::NotFound(path.to_owned()))?;
         Ok(SqliteLedger { pool, identity, generation, changes: vec![] })
@@ -218,11 +218,13 @@ impl SqliteLedger {
                 fail::point("ledger.commit.before");
             }
             Change::Counters(Counters { bytes_up, bytes_down }) => {
-                sqlx::query("UPDATE counters SET bytes_up = bytes_up + ?, bytes_down = bytes_down + ?")
-                    .bind(rows::integer("counters.bytes_up", bytes_up)?)
-                    .bind(rows::integer("counters.bytes_down", bytes_down)?)
-                    .execute(&mut *tx)
-                    .await?;
+                sqlx::query(
+                    "UPDATE counters SET bytes_up = min(bytes_up, 1 << 61) + ?, bytes_down = min(bytes_down, 1 << 61) + ?",
+                )
+                .bind(rows::integer("counters.bytes_up", bytes_up)?)
+                .bind(rows::integer("counters.bytes_down", bytes_down)?)
+                .execute(&mut *tx)
+                .await?;
             }
             Change::Losses { restart, deltas } => {
                 if let Some(version) = restart {
@@ -244,15 +246,39 @@ impl SqliteLedger {
         Ok(Counters { bytes_up: unsigned(up), bytes_down: unsigned(down) })
     }
 
-    /// What the engine is restored from. `epoch_samples` tells which epochs are finished.
-    pub async fn snapshot(&self, epoch_samples: u64) -> Result<Snapshot, LedgerError> {
+    /// Ends the open leases that hold samples they cannot hold, or cannot be read: nobody will do what they ask for, and
+    /// their devices are given others. Returns what is wrong with them.
+    pub async fn end_unfit_leases(&self, shards: &Shards, at: Wall) -> Result<Vec<BadRow>, LedgerError> {
+        let mut tx = self.pool.begin().await?;
+        let (_, mut taken) = samples::unfinished_epochs(&mut tx, shards, &mut SetAside::default()).await?;
+        let rows = sqlx::query("SELECT * FROM leases WHERE outcome IS NULL ORDER BY id").fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        let (mut unfit, mut ends) = (vec![], vec![]);
+        for row in &rows {
+            let lease = rows::lease(row, &mut SetAside::default());
+            let is_of_training = |lease: &LeaseRecord| lease.kind == LeaseKind::Train;
+            let held = lease.and_then(|lease| if is_of_training(&lease) { taken.lease(shards, &lease) } else { Ok(()) });
+            if let Err(bad) = held {
+                let (id, outcome) = (rows::lease_number(row)?, LeaseOutcome::Returned);
+                ends.push(Record::LeaseClosed { id, outcome, samples_used: 0, at });
+                unfit.push(bad);
+            }
+        }
+        if !ends.is_empty() {
+            self.commit(&ends).await?;
+        }
+        Ok(unfit)
+    }
+
+    /// What the engine is restored from: `shards` tell which epochs are finished, and which samples can have been given.
+    pub async fn snapshot(&self, shards: &Shards) -> Result<Snapshot, LedgerError> {
         let mut tx = self.pool.begin().await?;
         let mut aside = SetAside::default();
         let devices = sqlx::query(
             "SELECT d.*, coalesce(x.tokens, 0) AS merged_tokens, coalesce(x.merged, 0) AS merged, x.last_lease,
                     l.generation AS last_generation, coalesce(r.refused, 0) AS refused
              FROM devices d
-             LEFT JOIN (SELECT device, sum(max(tokens, 0)) AS tokens, count(*) AS merged, max(lease) AS last_lease
+             LEFT JOIN (SELECT device, sum(iif(tokens BETWEEN 0 AND 1099511627776, tokens, 0)) AS tokens, count(*) AS merged, max(lease) AS last_lease
                         FROM deltas GROUP BY device) x ON x.device = d.id
              LEFT JOIN leases l ON l.id = x.last_lease
              LEFT JOIN (SELECT s.device, count(*) AS refused FROM leases s
@@ -276,19 +302,15 @@ impl SqliteLedger {
         };
         let devices = aside.readable(&devices, summary);
         let open_leases = sqlx::query("SELECT * FROM leases WHERE outcome IS NULL ORDER BY id").fetch_all(&mut *tx).await?;
-        let (last_lease, epochs_opened): (i64, i64) = sqlx::query_as(
-            "SELECT (SELECT coalesce(max(id), 0) FROM leases),
-                    (SELECT coalesce(max(epoch) + 1, 0) FROM leases WHERE kind = 'train')",
+        let last_lease: i64 = sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM leases").fetch_one(&mut *tx).await?;
+        let (last_seq, tokens): (i64, i64) = sqlx::query_as(
+            "SELECT coalesce(max(seq), 0), coalesce(sum(iif(tokens BETWEEN 0 AND 1099511627776, tokens, 0)), 0) FROM deltas",
         )
         .fetch_one(&mut *tx)
         .await?;
-        let (last_seq, tokens): (i64, i64) =
-            sqlx::query_as("SELECT coalesce(max(seq), 0), coalesce(sum(max(tokens, 0)), 0) FROM deltas")
-                .fetch_one(&mut *tx)
-                .await?;
         let recent = sqlx::query(
             "SELECT * FROM (SELECT seq, device, norm, steps, merged_at,
-                                   sum(max(tokens, 0)) OVER (ORDER BY seq) AS tokens_so_far,
+                                   sum(iif(tokens BETWEEN 0 AND 1099511627776, tokens, 0)) OVER (ORDER BY seq) AS tokens_so_far,
                                    row_number() OVER (PARTITION BY device ORDER BY seq DESC) AS nth
                             FROM deltas)
              WHERE nth <= ? ORDER BY seq DESC LIMIT ?",
@@ -309,12 +331,18 @@ impl SqliteLedger {
             sqlx::query("SELECT * FROM evaluations ORDER BY version DESC, lease DESC LIMIT 1").fetch_all(&mut *tx).await?;
         // A lease that is open and cannot be read is an error: its device could be given no other.
         let open_leases = open_leases.iter().map(|row| rows::lease(row, &mut aside)).collect::<Result<_, _>>()?;
+        let told = aside.0.len();
+        let (epochs, _) = samples::unfinished_epochs(&mut tx, shards, &mut aside).await?;
+        // The rest is told with the facts.
+        aside.0[told..]
+            .iter()
+            .for_each(|bad| tracing::warn!("the ledger holds what was never meant, and goes on without it: {bad}"));
         Ok(Snapshot {
             devices,
             open_leases,
             last_lease: LeaseId(unsigned(last_lease)),
-            epochs_opened: small(epochs_opened),
-            epochs: unfinished_epochs(&mut tx, epoch_samples).await?,
+            epochs_opened: samples::epochs_opened(&mut tx).await?,
+            epochs,
             last_seq: unsigned(last_seq),
             tokens: unsigned(tokens),
             recent_deltas: aside.readable(recent.iter().rev(), rows::recent),
@@ -397,35 +425,8 @@ fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-fn small(number: i64) -> u32 {
-    u32::try_from(number).unwrap_or(0)
-}
-
 fn limit(rows: usize) -> i64 {
     i64::try_from(rows).unwrap_or(i64::MAX)
-}
-
-async fn unfinished_epochs(tx: &mut Transaction<'_, Sqlite>, epoch_samples: u64) -> Result<Vec<EpochUse>, LedgerError> {
-    let unfinished: Vec<i64> = sqlx::query_scalar(
-        "SELECT epoch FROM leases WHERE kind = 'train' GROUP BY epoch HAVING sum(samples_used) < ? ORDER BY epoch",
-    )
-    .bind(rows::integer("leases.samples_used", epoch_samples)?)
-    .fetch_all(&mut **tx)
-    .await?;
-    let mut epochs = vec![];
-    for epoch in unfinished {
-        let merged: Vec<(i64, i64, i64)> = sqlx::query_as(
-            "SELECT shard, first_sample, samples_used FROM leases
-             WHERE kind = 'train' AND epoch = ? AND outcome = ? ORDER BY shard, first_sample",
-        )
-        .bind(epoch)
-        .bind(rows::word(LeaseOutcome::Merged))
-        .fetch_all(&mut **tx)
-        .await?;
-        let range = |(shard, first, samples)| MergedRange { shard: small(shard), first: small(first), samples: small(samples) };
-        epochs.push(EpochUse { epoch: small(epoch), merged: merged.into_iter().map(range).collect() });
-    }
-    Ok(epochs)
 }
 
 #[cfg(test)]

@@ -30,15 +30,19 @@ pub enum Depth {
     Full,
 }
 
-async fn open(path: &Path) -> Result<SqliteConnection, LedgerError> {
+/// How a ledger is opened by whoever only reads: a folder that cannot be written, or is another user's, is no hindrance.
+pub(super) fn reading(path: &Path) -> Result<SqliteConnectOptions, LedgerError> {
     if !path.exists() {
         return Err(LedgerError::NotFound(path.to_owned()));
     }
     // Without a log nobody has it open, and looking at it leaves none behind.
     let is_at_rest = !path.with_extension("sqlite-wal").exists();
     let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(is_at_rest);
-    let options = options.busy_timeout(Duration::from_secs(5));
-    Ok(options.connect().await?)
+    Ok(options.busy_timeout(Duration::from_secs(5)))
+}
+
+async fn open(path: &Path) -> Result<SqliteConnection, LedgerError> {
+    reading(path)?.connect().await.map_err(|error| LedgerError::from(error).at(path))
 }
 
 /// Looks at the file.
@@ -47,7 +51,7 @@ pub async fn look(path: &Path) -> Result<Look, LedgerError> {
     let looked = look_through(&mut connection, path).await;
     // What closing says adds nothing: all was only read.
     let _ = connection.close().await;
-    looked
+    looked.map_err(|error| error.at(path))
 }
 
 async fn look_through(connection: &mut SqliteConnection, path: &Path) -> Result<Look, LedgerError> {
@@ -82,7 +86,7 @@ pub async fn check(path: &Path, depth: Depth) -> Result<(), LedgerError> {
     };
     let found: Result<Vec<String>, sqlx::Error> = sqlx::query_scalar(pragma).fetch_all(&mut connection).await;
     let _ = connection.close().await;
-    let found = found?;
+    let found = found.map_err(|error| LedgerError::from(error).at(path))?;
     if found == ["ok"] {
         return Ok(());
     }

@@ -8,6 +8,7 @@ pub mod look;
 pub mod memory;
 pub mod press;
 mod rows;
+pub mod samples;
 pub mod snapshot;
 pub mod squasher;
 
@@ -16,5 +17,6 @@ pub use error::{BadRow, LedgerError};
 pub use ledger::{Counters, RunIdentity, SqliteLedger};
 pub use memory::MemoryLedger;
 pub use press::{Press, PressError};
+pub use samples::Shards;
 pub use snapshot::{Closed, DeviceSummary, EpochUse, Facts, LeaseFacts, MergedRange, RecentDelta, Snapshot};
 pub use squasher::Squasher;

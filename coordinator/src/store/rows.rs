@@ -1,6 +1,6 @@
 //! Rows and records: how each fact is written to a table and read back.
 
-use super::{BadRow, Closed, LeaseFacts, LedgerError, RecentDelta};
+use super::{BadRow, Closed, LeaseFacts, LedgerError, MergedRange, RecentDelta};
 use crate::engine::record::{
     DeltaRecord, DeviceRecord, EvaluationRecord, LeaseKind, LeaseOutcome, LeaseRecord, Record, Squash, VersionRecord,
 };
@@ -60,6 +60,11 @@ impl<'r> Cells<'r> {
 
     fn small(&self, column: &'static str) -> Result<u32, BadRow> {
         u32::try_from(self.number(column)?).map_err(|_| self.bad(column, "is too large"))
+    }
+
+    fn tokens(&self) -> Result<u64, BadRow> {
+        let tokens = self.number("tokens")?;
+        if tokens <= TOKENS_MAX { Ok(tokens) } else { Err(self.bad("tokens", "is too large")) }
     }
 
     fn real(&self, column: &'static str) -> Result<f64, BadRow> {
@@ -142,6 +147,10 @@ pub(super) fn check(record: &Record) -> Result<(), LedgerError> {
         if value.is_finite() { Ok(()) } else { Err(unfit) }
     };
     let integers = |all: &[(&'static str, u64)]| all.iter().try_for_each(|(column, n)| integer(column, *n).map(drop));
+    let tokens = |column, tokens| {
+        let unfit = LedgerError::Unfit { column, why: "is larger than any work" };
+        if tokens <= TOKENS_MAX { Ok(()) } else { Err(unfit) }
+    };
     match record {
         Record::Device(d) => {
             integers(&[("devices.enrolled_at", d.enrolled_at.unix_ms)])?;
@@ -159,12 +168,12 @@ pub(super) fn check(record: &Record) -> Result<(), LedgerError> {
                 ("deltas.seq", d.seq),
                 ("deltas.lease", d.lease.0),
                 ("deltas.bytes", d.bytes),
-                ("deltas.tokens", d.tokens),
                 ("deltas.staleness", d.staleness),
                 ("deltas.train_ms", d.train_ms),
                 ("deltas.wall_ms", d.wall_ms),
                 ("deltas.merged_at", d.merged_at.unix_ms),
             ])?;
+            tokens("deltas.tokens", d.tokens)?;
             let reals = [("weight", d.weight), ("norm", d.norm), ("loss_first", d.loss_first), ("loss_last", d.loss_last)];
             reals.into_iter().try_for_each(|(column, value)| real(column, value))
         }
@@ -188,10 +197,10 @@ pub(super) fn check(record: &Record) -> Result<(), LedgerError> {
             integers(&[
                 ("evaluations.lease", e.lease.0),
                 ("evaluations.version", e.version.0),
-                ("evaluations.tokens", e.tokens),
                 ("evaluations.text_bytes", e.text_bytes),
                 ("evaluations.measured_at", e.measured_at.unix_ms),
             ])?;
+            tokens("evaluations.tokens", e.tokens)?;
             real("evaluations.nats", e.nats)
         }
     }
@@ -331,6 +340,21 @@ pub(super) fn lease_facts(row: &SqliteRow, aside: &mut SetAside) -> Result<Lease
     Ok(LeaseFacts { lease: lease(row, aside)?, closed })
 }
 
+/// The number of a lease.
+pub(super) fn lease_number(row: &SqliteRow) -> Result<LeaseId, BadRow> {
+    Ok(LeaseId(Cells { row, table: "leases", key: "id" }.number("id")?))
+}
+
+/// What a merged delta was trained on, with its lease.
+pub(super) fn merged_range(row: &SqliteRow, _: &mut SetAside) -> Result<(LeaseId, MergedRange), BadRow> {
+    let cells = Cells { row, table: "leases", key: "id" };
+    let (shard, first, samples) = (cells.small("shard")?, cells.small("first_sample")?, cells.small("samples_used")?);
+    Ok((lease_number(row)?, MergedRange { shard, first, samples }))
+}
+
+/// Tokens that no delta has more of: a sum of them fits an SQL integer.
+const TOKENS_MAX: u64 = 1 << 40;
+
 /// What the weights are made of must be right: which blob, of whom, for which lease, and how much it counts. All else about
 /// a delta is told to people.
 pub(super) fn delta(row: &SqliteRow, aside: &mut SetAside) -> Result<DeltaRecord, BadRow> {
@@ -341,8 +365,8 @@ pub(super) fn delta(row: &SqliteRow, aside: &mut SetAside) -> Result<DeltaRecord
         device: DeviceId(cells.hash("device")?),
         blob: BlobHash(cells.hash("blob")?),
         bytes: cells.number("bytes")?,
+        tokens: cells.tokens()?,
         steps: aside.or_unknown(cells.small("steps")),
-        tokens: cells.number("tokens")?,
         staleness: aside.or_unknown(cells.number("staleness")),
         weight: cells.real("weight")?,
         norm: aside.or_unknown(cells.real("norm")),
@@ -420,7 +444,7 @@ pub(super) fn evaluation(row: &SqliteRow, aside: &mut SetAside) -> Result<Evalua
         version: Version(cells.number("version")?),
         lease: LeaseId(cells.number("lease")?),
         nats: cells.real("nats")?,
-        tokens: cells.number("tokens")?,
+        tokens: cells.tokens()?,
         text_bytes: cells.number("text_bytes")?,
         measured_at: aside.or_unknown(cells.wall("measured_at")),
     })

@@ -1,14 +1,13 @@
 //! The demo's processes: a coordinator, an anchor node and volunteers, each with a folder and a log of its own.
 
 use super::{
-    Options,
+    Options, ground,
     stage::{Plan, Stage},
 };
 use crate::keeper::{Keeper, Process};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use std::{
-    fs,
     net::{Ipv4Addr, TcpListener, UdpSocket},
     path::PathBuf,
     process::Command,
@@ -131,8 +130,8 @@ pub struct Cast {
 impl Cast {
     /// Starts the coordinator, lets the devices join, and starts them.
     pub fn assemble(options: &Options, stage: &Stage, plan: &Plan, keeper: &Keeper) -> Result<Cast> {
-        let run_toml = stage.out.join("run.toml");
-        fs::write(&run_toml, plan.run_toml(options.model))?;
+        let run_toml = stage.run_toml();
+        ground::write_text(&run_toml, &plan.run_toml(options.model))?;
         let (quic, http) = (free_udp_address()?, free_tcp_address()?);
         let mut serve = stage.with_run(&["serve", "--listen", &quic, "--http", &http]);
         serve.arg("--run").arg(run_toml);

@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use nightjar_shared::{
+    home_files,
     ids::BlobHash,
     mark::{self, EntryKind, Kind, Mark},
 };
@@ -51,8 +52,20 @@ pub enum Part {
     Data,
 }
 
-/// Removes parts of the last demo, once all of them were looked through.
+/// Removes parts of the last demo, once all of them were looked through, and no program uses any.
 pub fn clear(parts: &[(Part, PathBuf)]) -> Result<()> {
+    let mut locks = vec![];
+    for (part, folder) in parts {
+        let users = match part {
+            Part::State => vec![folder.clone()],
+            Part::Homes => mark::entries(folder)?.into_iter().map(|(name, _)| folder.join(name)).collect(),
+            Part::Data => vec![folder.join("work")],
+            Part::Logs | Part::Model => vec![],
+        };
+        for user in users {
+            locks.extend(lock_of(&user)?);
+        }
+    }
     for (part, folder) in parts {
         let found = foreign(*part, folder).with_context(|| format!("cannot look through {}", folder.display()))?;
         if let Some(entry) = found {
@@ -69,6 +82,57 @@ pub fn clear(parts: &[(Part, PathBuf)]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The lock of a program that uses a folder, if there is one; held, so that none begins to use it meanwhile.
+fn lock_of(folder: &Path) -> Result<Option<File>> {
+    let path = folder.join("lock");
+    if !fs::symlink_metadata(&path).is_ok_and(|about| about.is_file()) {
+        return Ok(None);
+    }
+    let file = File::options().write(true).open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => {
+            bail!("a program is running on {}; stop it, or choose another folder with --out", folder.display())
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+/// Whether a text file may be written anew: one that is not as a demo wrote it is somebody's, and is refused by name.
+pub fn check_text(file: &Path) -> Result<()> {
+    let is_ours = match fs::symlink_metadata(file) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e).with_context(|| format!("cannot look at {}", file.display())),
+        Ok(about) => about.is_file() && fs::read_to_string(file).is_ok_and(|found| signed(unsigned(&found)) == found),
+    };
+    ensure!(is_ours, "{} is not as the demo wrote it; move it away, or choose another folder with --out", file.display());
+    Ok(())
+}
+
+/// Writes a text file of the demo's folder anew.
+pub fn write_text(file: &Path, text: &str) -> Result<()> {
+    check_text(file)?;
+    fs::write(file, signed(text)).with_context(|| format!("cannot write {}", file.display()))
+}
+
+const SIGNED: &str = "# The demo wrote this: ";
+
+/// A text with a last line by which it is known again.
+fn signed(text: &str) -> String {
+    format!("{text}{SIGNED}{}\n", BlobHash::of(text.as_bytes()))
+}
+
+fn unsigned(text: &str) -> &str {
+    text.rfind(SIGNED).map_or(text, |at| &text[..at])
+}
+
+/// Whether a demo starts processes of this name: its logs and homes are called so.
+fn is_of_cast(name: &str) -> bool {
+    let number = name.strip_prefix("volunteer-").filter(|number| number.len() <= 2);
+    let is_volunteer = number.is_some_and(|number| number.parse::<u8>().is_ok_and(|number| number > 0));
+    is_volunteer || ["coordinator", "anchor", "bench", "sampler"].contains(&name)
 }
 
 /// The first entry that no demo wrote.
@@ -108,13 +172,16 @@ fn foreign(part: Part, folder: &Path) -> Result<Option<String>> {
                 // Homes of earlier versions have no mark. A sampler's is empty but for its worker's folders.
                 let is_old =
                     || home.join("identity.pk8").is_file() || mark::foreign(&home, worker_folders).is_ok_and(|f| f.is_none());
-                if kind != EntryKind::Folder || !(is_marked() || is_old()) {
+                if kind != EntryKind::Folder || !is_of_cast(&name) || !(is_marked() || is_old()) {
                     return Ok(Some(name));
+                }
+                if let Some(entry) = home_files::foreign(&home)? {
+                    return Ok(Some(format!("{name}/{entry}")));
                 }
             }
             Ok(None)
         }
-        Part::Logs => Ok(mark::foreign(folder, file_that(|name| name.ends_with(".log")))?),
+        Part::Logs => Ok(mark::foreign(folder, file_that(|name| name.strip_suffix(".log").is_some_and(is_of_cast)))?),
         Part::Model => changed(folder),
         Part::Data => {
             let top = mark::foreign(folder, files(&["prepare.json", "tokenizer.json", "manifest.json"], &["blobs", "work"]))?;
@@ -221,6 +288,9 @@ mod tests {
         let lay = || ours.iter().for_each(|file| write(&at(file)));
         for theirs in
             ["state/notes", "state/blobs/notes", "devices/notes", "devices/mine/notes", "logs/notes", "model/notes", "data/notes"]
+                .into_iter()
+                .chain(["devices/volunteer-1/thesis.txt", "devices/volunteer-1/photos/a.jpg", "devices/volunteer-1/work/draft"])
+                .chain(["devices/mine/identity.pk8", "logs/mine.log", "logs/volunteer-x.log"])
         {
             lay();
             write(&at(theirs));
@@ -228,11 +298,48 @@ mod tests {
             assert!(told.contains("--out"), "{told}");
             assert!(ours.iter().all(|file| at(file).exists()) && at(theirs).exists(), "{theirs}");
             fs::remove_file(at(theirs)).unwrap();
-            if theirs == "devices/mine/notes" {
-                fs::remove_dir(at("devices/mine")).unwrap();
+            if theirs.starts_with("devices/mine/") || theirs.contains("photos") {
+                fs::remove_dir(at(theirs).parent().unwrap()).unwrap();
             }
         }
         clear(&parts).unwrap();
         assert!(parts.iter().all(|(_, folder)| !folder.exists()));
+    }
+
+    #[test]
+    fn what_a_program_uses_is_left_to_it() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        let parts = [(Part::Logs, at("logs")), (Part::State, at("state")), (Part::Homes, at("devices"))];
+        for used in ["state", "devices/volunteer-1"] {
+            for file in ["logs/anchor.log", "state/coordinator.pk8", "state/ledger.sqlite", "devices/volunteer-1/identity.pk8"] {
+                write(&at(file));
+            }
+            fs::write(at(used).join("lock"), "").unwrap();
+            let lock = File::create(at(used).join("lock")).unwrap();
+            lock.lock().unwrap();
+            let told = clear(&parts).unwrap_err().to_string();
+            assert!(told.contains(used) && told.contains("--out"), "{told}");
+            assert!(at("logs/anchor.log").exists() && at("state/ledger.sqlite").exists());
+            drop(lock);
+            clear(&parts).unwrap();
+            assert!(!at("state").exists());
+        }
+    }
+
+    #[test]
+    fn a_run_file_that_was_edited_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("run.toml");
+        write_text(&file, "name = \"demo\"\n").unwrap();
+        write_text(&file, "name = \"demo\"\ntoken_budget = 7\n").unwrap();
+        let ours = fs::read_to_string(&file).unwrap();
+        assert!(ours.contains("token_budget = 7\n"));
+        for theirs in [ours.replace('7', "8"), format!("{ours}# mine\n"), "name = \"mine\"\n".to_owned(), String::new()] {
+            fs::write(&file, &theirs).unwrap();
+            let told = write_text(&file, "name = \"demo\"\n").unwrap_err().to_string();
+            assert!(told.contains("run.toml"), "{told}");
+            assert_eq!(fs::read_to_string(&file).unwrap(), theirs);
+        }
     }
 }

@@ -45,6 +45,7 @@ impl Stage {
             source,
             _lock: lock,
         };
+        ground::check_text(&stage.run_toml())?;
         let built = keeper.run("cargo", cargo().args(["build", "--workspace"]).current_dir(root()?))?;
         ensure!(built.success(), "the build failed; see above");
         ground::clear(&[
@@ -68,6 +69,11 @@ impl Stage {
         let mut command = Command::new(&self.client);
         command.arg("--home").arg(self.homes().join(name));
         command
+    }
+
+    /// What the coordinator serves.
+    pub fn run_toml(&self) -> PathBuf {
+        self.out.join("run.toml")
     }
 
     /// The coordinator's state.

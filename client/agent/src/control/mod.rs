@@ -18,6 +18,7 @@ mod tests;
 
 pub use asked::{Asked, Command};
 pub use door::open_page;
+#[cfg(test)]
 pub(crate) use port::PORT_FILE;
 pub use standing::{Deed, Notice, Offer, Standing, State};
 pub(crate) use standing::{Ends, Facts};

@@ -47,15 +47,24 @@ pub(super) fn profile(
 impl Agent {
     /// Takes up the run of a membership at a start. Where the disk does not let the journal be read, it holds until it does.
     pub(super) fn take_up(&mut self, member: Member) -> Result<(), JournalError> {
-        match Journal::load(&*self.disk) {
+        match self.journal() {
             Ok(journal) => self.enter(member, journal),
             Err(refused @ JournalError::Disk { .. }) => {
                 self.member = Err(refused.of_disk());
                 self.unread = Some(Box::new(member));
             }
-            Err(damaged @ JournalError::Damaged { .. }) => return Err(damaged),
+            Err(other @ (JournalError::Damaged { .. } | JournalError::OtherFormat { .. })) => return Err(other),
         }
         Ok(())
+    }
+
+    /// The journal; one that is damaged is put aside.
+    fn journal(&mut self) -> Result<Journal, JournalError> {
+        let (journal, damage) = Journal::load_or_put_aside(&*self.disk)?;
+        if let Some(damage) = damage {
+            self.tell(&format!("trouble: {damage}"));
+        }
+        Ok(journal)
     }
 
     /// Tries again what the disk refused at the start.
@@ -151,7 +160,7 @@ impl Agent {
             Ok(member.joined(&self.identity, &answer))
         });
         let joined = joined.map_err(|e| e.to_string()).and_then(|joined| {
-            let journal = Journal::load(&*self.disk).map_err(|e| e.to_string())?;
+            let journal = self.journal().map_err(|e| e.to_string())?;
             self.enter(member, journal);
             Ok(joined)
         });

@@ -7,13 +7,10 @@ use super::{
     layers::{self, Laid, Said},
     migrate, row, template,
 };
-use nightjar_shared::{
-    disk::{Disk, FolderDisk},
-    plain,
-};
+use nightjar_shared::plain;
 use std::{
     fs,
-    io::{self, Read},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -251,15 +248,30 @@ fn writable(path: &Path) -> Result<(), PreferencesError> {
     }
 }
 
-/// Replaces a file as a whole; where it is a link, what it points to.
+/// Replaces a file as a whole; where it is a link, what it points to. Its folder is the owner's: what is there beside it, by
+/// whatever name, stays.
 fn write(path: &Path, text: &str) -> Result<(), PreferencesError> {
     let error = |source| PreferencesError::Write { file: path.display().to_string(), source };
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(error(io::Error::other("it has no name")));
     };
-    let disk = FolderDisk::open(folder).map_err(error)?;
-    disk.write(name, text.as_bytes()).map_err(error)
+    fs::create_dir_all(folder).map_err(error)?;
+    let mut number = 0_u32;
+    let (temporary, mut file) = loop {
+        let temporary = folder.join(format!(".{}.{}-{number}", name.display(), std::process::id()));
+        match fs::File::options().write(true).create_new(true).open(&temporary) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && number < 99 => number += 1,
+            opened => break (temporary.clone(), opened.map_err(error)?),
+        }
+    };
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    let replaced = written.and_then(|()| fs::rename(&temporary, &path));
+    if replaced.is_err() {
+        // The first error says more than what a full disk may say now.
+        let _ = fs::remove_file(&temporary);
+    }
+    replaced.map_err(error)
 }
 
 #[cfg(test)]

@@ -89,6 +89,18 @@ fn the_first_set_writes_the_explained_file() {
 }
 
 #[test]
+fn what_lies_beside_the_file_stays() {
+    let place = Place::new("");
+    let theirs = place.path().with_file_name("prefs.toml.new");
+    fs::write(&theirs, "dear").unwrap();
+    place.load().unwrap().set("policy", "always").unwrap();
+    assert_eq!(fs::read(&theirs).unwrap(), b"dear");
+    assert!(place.text().contains("always"));
+    let mut beside = fs::read_dir(place.folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(beside.all(|name| !name.display().to_string().starts_with('.')), "nothing is left behind");
+}
+
+#[test]
 fn a_set_upgrades_the_format() {
     let place = Place::new("policy = \"idle\" # as ever\nschedule = \"01:00-02:00\"\n");
     let mut file = place.load().unwrap();

@@ -1,9 +1,11 @@
 //! The launchd agent of macOS. Its text is tested everywhere; it has not been run on a Mac.
 
-use super::{Manager, Service, ServiceError, Standing, run, xml};
+use super::{Manager, Service, ServiceError, Standing, run, unit_file, xml};
 use std::{fs, path::PathBuf};
 
 const LABEL: &str = "org.nightjar.agent";
+/// In every agent that this program has written.
+const MADE_BY: &str = "<string>org.nightjar.agent</string>";
 
 pub(super) const MANAGER: Manager = Manager { install, remove, standing };
 
@@ -30,17 +32,13 @@ fn file() -> Result<PathBuf, ServiceError> {
 fn install(service: &Service) -> Result<(), ServiceError> {
     remove()?;
     let file = file()?;
-    let error = |source| ServiceError::File { place: file.display().to_string(), source };
-    if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder).map_err(error)?;
-    }
-    fs::write(&file, plist(service)).map_err(error)?;
+    unit_file::write(&file, &plist(service), MADE_BY)?;
     run("launchctl", &["bootstrap", &domain()?, &file.display().to_string()]).map(drop)
 }
 
 fn remove() -> Result<(), ServiceError> {
     let file = file()?;
-    if !file.exists() {
+    if !unit_file::is_ours(&file, MADE_BY)? {
         return Ok(());
     }
     // It fails where the agent is not loaded, which is what is wanted.

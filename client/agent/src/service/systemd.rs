@@ -1,6 +1,6 @@
 //! The systemd user unit. The text is that of `installers/linux/nightjar.service`, with this program's path.
 
-use super::{Manager, Service, ServiceError, Standing, run};
+use super::{Manager, Service, ServiceError, Standing, run, unit_file};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -8,6 +8,8 @@ use std::{
 
 const UNIT: &str = "nightjar.service";
 const TEMPLATE: &str = include_str!("../../../../installers/linux/nightjar.service");
+/// In every unit that this program has written.
+const FIRST_LINE: &str = "# Runs Nightjar in the user's session.";
 const TEMPLATE_COMMAND: &str = "ExecStart=/usr/bin/nightjar run\n";
 
 pub(super) const MANAGER: Manager = Manager { install, remove, standing };
@@ -36,12 +38,9 @@ fn manager_answers() -> Result<(), ServiceError> {
 
 fn install(service: &Service) -> Result<(), ServiceError> {
     let file = file()?;
+    unit_file::is_ours(&file, FIRST_LINE)?;
     manager_answers()?;
-    let error = |source| ServiceError::File { place: file.display().to_string(), source };
-    if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder).map_err(error)?;
-    }
-    fs::write(&file, unit(service)).map_err(error)?;
+    unit_file::write(&file, &unit(service), FIRST_LINE)?;
     run("systemctl", &["--user", "daemon-reload"])?;
     run("systemctl", &["--user", "enable", UNIT])?;
     // One that has failed too often is not started before that is forgotten; of one that never ran there is nothing to forget.
@@ -51,7 +50,7 @@ fn install(service: &Service) -> Result<(), ServiceError> {
 
 fn remove() -> Result<(), ServiceError> {
     let file = file()?;
-    if !file.exists() {
+    if !unit_file::is_ours(&file, FIRST_LINE)? {
         return Ok(());
     }
     let error = |place: &Path, source| ServiceError::File { place: place.display().to_string(), source };
@@ -64,6 +63,10 @@ fn remove() -> Result<(), ServiceError> {
     }
     // Where no manager answers, nothing runs either; all there is of it is what its next start would find.
     let wanted = file.with_file_name("default.target.wants").join(UNIT);
+    // systemd's own way to note it is a link to the unit.
+    if !wanted.is_symlink() {
+        return Ok(());
+    }
     match fs::remove_file(&wanted) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(error(&wanted, source)),
         _ => Ok(()),

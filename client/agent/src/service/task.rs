@@ -2,9 +2,11 @@
 //! text is tested everywhere, and it has not been run on Windows.
 
 use super::{Manager, Service, ServiceError, Standing, run, xml};
-use std::fs;
+use std::{fs, io::Write};
 
 const NAME: &str = "Nightjar";
+/// In every task that this program has written.
+const DESCRIPTION: &str = "Trains an AI model together with others while this computer is not in use.";
 /// Gives a program of the console one that nobody sees: without, a black window would stay open from login on.
 const UNSEEN: &str = "conhost.exe";
 
@@ -18,7 +20,7 @@ pub(super) fn definition(service: &Service, user: &str) -> String {
     format!(
         "<?xml version=\"1.0\" encoding=\"UTF-16\"?>\n\
          <Task version=\"1.2\" xmlns=\"http://schemas.microsoft.com/windows/2004/02/mit/task\">\n  <RegistrationInfo>\n    \
-         <Description>Trains an AI model together with others while this computer is not in use.</Description>\n  \
+         <Description>{DESCRIPTION}</Description>\n  \
          </RegistrationInfo>\n  <Triggers>\n    <LogonTrigger>\n      <UserId>{user}</UserId>\n    </LogonTrigger>\n  \
          </Triggers>\n  <Principals>\n    <Principal id=\"Owner\">\n      <UserId>{user}</UserId>\n      \
          <LogonType>InteractiveToken</LogonType>\n      <RunLevel>LeastPrivilege</RunLevel>\n    </Principal>\n  \
@@ -50,14 +52,27 @@ fn quoted(word: &str) -> String {
     quoted
 }
 
+/// An error if there is a task of this name that this program did not write.
+fn check() -> Result<(), ServiceError> {
+    let Ok(text) = run("schtasks", &["/Query", "/TN", NAME, "/XML"]) else { return Ok(()) };
+    if text.replace('\0', "").contains(DESCRIPTION) {
+        return Ok(());
+    }
+    Err(ServiceError::Foreign { place: format!("the Task Scheduler's task {NAME}") })
+}
+
 fn install(service: &Service) -> Result<(), ServiceError> {
+    check()?;
     let name = |variable| std::env::var(variable).map_err(|_| ServiceError::Nowhere);
     let user = format!(r"{}\{}", name("USERDOMAIN")?, name("USERNAME")?);
     // `schtasks` reads UTF-16, and says so in no manual.
     let bytes: Vec<u8> = format!("\u{feff}{}", definition(service, &user)).encode_utf16().flat_map(u16::to_le_bytes).collect();
     let file = std::env::temp_dir().join(format!("nightjar-task-{}.xml", std::process::id()));
     let place = file.display().to_string();
-    fs::write(&file, bytes).map_err(|source| ServiceError::File { place: place.clone(), source })?;
+    // What has that name is another's.
+    let created = fs::File::options().write(true).create_new(true).open(&file);
+    let written = created.and_then(|mut created| created.write_all(&bytes));
+    written.map_err(|source| ServiceError::File { place: place.clone(), source })?;
     let created = run("schtasks", &["/Create", "/TN", NAME, "/XML", &place, "/F"]);
     // What stays in the folder for such files harms nobody.
     let _ = fs::remove_file(&file);
@@ -69,6 +84,7 @@ fn remove() -> Result<(), ServiceError> {
     if !standing()?.installed {
         return Ok(());
     }
+    check()?;
     // It fails where the task does not run, which is what is wanted.
     let _ = run("schtasks", &["/End", "/TN", NAME]);
     run("schtasks", &["/Delete", "/TN", NAME, "/F"]).map(drop)

@@ -12,6 +12,7 @@ fn every_manager_gets_every_word_as_it_reads_words() {
     let line = unit.lines().find(|line| line.starts_with("ExecStart=")).unwrap();
     let want = r#"ExecStart="/opt/Night jar/100%% \"nightjar\"" "--home" "/home/owner/$$HOME & <more>" "run""#;
     assert_eq!(line, want);
+    assert!(unit.starts_with("# Runs Nightjar in the user's session."), "by this it is known again");
     assert!(launchd::plist(&odd()).contains("<string>/home/owner/$HOME &amp; &lt;more&gt;</string>"));
     let plain = Service { program: r"C:\Program Files\Nightjar\nightjar.exe".into(), home: Some(r"D:\a & b\".into()) };
     let words = r#"--headless "C:\Program Files\Nightjar\nightjar.exe" "--home" "D:\a &amp; b\\" "run""#;

@@ -30,7 +30,7 @@ pub(super) fn run(args: &Held, format: Format) -> Result<ExitCode> {
     }
     let scratch = Scratch::new()?;
     let home = Home::open(Some(scratch.0.clone()))?;
-    membership()?.store(&*home.disk())?;
+    enrol(&home)?;
     pause::store(&*home.disk(), None, Wall::default()).context("cannot pause the agent")?;
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut command = Command::new(program);
@@ -55,8 +55,14 @@ pub(super) fn run(args: &Held, format: Format) -> Result<ExitCode> {
     )
 }
 
-/// In a run of nobody's.
-pub(super) fn membership() -> Result<Membership> {
+/// Makes a home that of a device in a run of nobody's.
+pub(super) fn enrol(home: &Home) -> Result<()> {
+    // Before the membership: a device that has one and no key has lost it.
+    Identity::load_or_create(home)?;
+    Ok(membership()?.store(&*home.disk())?)
+}
+
+fn membership() -> Result<Membership> {
     let coordinator = Identity::generate()?;
     let invite = wire::Invite {
         addresses: vec!["127.0.0.1:9".into()],

@@ -57,7 +57,7 @@ impl Stage {
     pub fn set(folder: &Path, disk: &FolderDisk, train: &Train) -> Result<Self> {
         let folder = folder.join("whole");
         let home = Home::open(Some(folder.join("home")))?;
-        held::membership()?.store(&*home.disk())?;
+        held::enrol(&home)?;
         fs::create_dir_all(folder.join("root/dev/pts")).context("cannot make a terminal")?;
         fs::write(folder.join(TERMINAL), "typed").context("cannot make a terminal")?;
         let (base, slice) = train.base.as_ref().zip(train.slice.as_ref()).context("the lease has no base or no samples")?;

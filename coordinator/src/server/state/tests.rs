@@ -1,7 +1,6 @@
 //! Whose folder it is, and what goes from it.
 
 use super::*;
-use nightjar_shared::disk::Disk;
 
 fn mark_of(folder: &Path) -> Option<Mark> {
     Mark::read(folder).unwrap()
@@ -58,7 +57,7 @@ fn a_first_start_that_was_cut_short_is_begun_again() {
     drop(lock);
     assert_eq!(StateFolder::take(root.path()).unwrap().2, Found::New);
     state.blobs().put(b"a delta").unwrap();
-    refused(root.path(), &["no ledger", "1 blobs", "the run's key"]);
+    refused(root.path(), &["no ledger", "1 blob", "the run's key"]);
 }
 
 #[test]
@@ -94,7 +93,7 @@ fn a_folder_of_an_older_version_is_taken_only_without_anything_else() {
 
 #[test]
 fn half_a_state_is_told_and_not_touched() {
-    for (missing, words) in [(LEDGER, ["no ledger", "1 blobs"]), (identity::FILE, ["not the run's key", "no device"])] {
+    for (missing, words) in [(LEDGER, ["no ledger", "1 blob"]), (identity::FILE, ["not the run's key", "no device"])] {
         for marked in [true, false] {
             let root = tempfile::tempdir().unwrap();
             let state = run(root.path());
@@ -122,7 +121,7 @@ fn an_empty_ledger_beside_blobs_is_told() {
     assert!(matches!(state.check_ledger(&look(false, 0)), Err(StateError::EmptyLedger { .. })));
     state.blobs().put(b"a delta").unwrap();
     let told = state.check_ledger(&look(true, 0)).unwrap_err().to_string();
-    assert!(told.contains("is empty") && told.contains("1 blobs"), "{told}");
+    assert!(told.contains("is empty") && told.contains("1 blob"), "{told}");
     assert!(state.check_ledger(&look(true, 1)).is_ok());
 }
 
@@ -132,8 +131,14 @@ fn a_link_takes_no_place_of_ours() {
     let (root, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     drop(run(root.path()));
     fs::write(theirs.path().join("thesis"), "dear").unwrap();
-    std::os::unix::fs::symlink(theirs.path(), root.path().join("blobs")).unwrap();
-    refused(root.path(), &["blobs"]);
+    for name in ["blobs", "checkpoints"] {
+        std::os::unix::fs::symlink(theirs.path(), root.path().join(name)).unwrap();
+        refused(root.path(), &[name, "is a link", "mount"]);
+        fs::remove_file(root.path().join(name)).unwrap();
+    }
+    fs::rename(root.path().join(LEDGER), theirs.path().join(LEDGER)).unwrap();
+    std::os::unix::fs::symlink(theirs.path().join(LEDGER), root.path().join(LEDGER)).unwrap();
+    refused(root.path(), &[LEDGER, "is a link"]);
     let elsewhere = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(theirs.path().join("thesis"), elsewhere.path().join("lock")).unwrap();
     refused(elsewhere.path(), &["lock"]);
@@ -152,25 +157,104 @@ fn version(number: u64, named: BlobHash) -> crate::engine::record::VersionRecord
     }
 }
 
-/// The head of a keyframe of a version.
-fn keyframe_head(version: u64) -> Vec<u8> {
-    [b"NJK1\0\0\0\0".as_slice(), &version.to_le_bytes(), &[0; 8]].concat()
+/// Stores bytes as if it had been in this second.
+fn put_at(state: &StateFolder, bytes: &[u8], second: u64) -> BlobHash {
+    let hash = state.blobs().put(bytes).unwrap();
+    let file = File::options().write(true).open(state.disk.path(&format!("blobs/{hash}"))).unwrap();
+    file.set_modified(UNIX_EPOCH + std::time::Duration::from_secs(second)).unwrap();
+    hash
+}
+
+/// A ledger whose last entry is of second 10, and which names one blob.
+fn facts(newest: u64, named: BlobHash) -> Facts {
+    let version = crate::engine::record::VersionRecord { published_at: Wall { unix_ms: 10_000 }, ..version(newest, named) };
+    Facts { versions: vec![version], ..Facts::default() }
+}
+
+fn cleared(state: &StateFolder, facts: &Facts) -> Cleared {
+    clear_away(facts, &state.disk, &crate::engine::tests::world::spec().model, Wall { unix_ms: 20_000 }).unwrap()
+}
+
+/// The update from a version to the next.
+fn update_from(version: u64) -> Vec<u8> {
+    let model = crate::engine::tests::world::spec().model;
+    let mut weights = keyframe::decode(&model, &first_keyframe()).unwrap();
+    weights.version = Version(version);
+    let mut feedback = vec![0.0; model.parameters()];
+    update::publish(&model, nightjar_shared::delta::CodecId::Blocks8, &mut weights, &mut feedback)
+}
+
+fn first_keyframe() -> Vec<u8> {
+    let spec = crate::engine::tests::world::spec();
+    let start = spec.model.draw_all(1);
+    let mut merger = crate::engine::merge::Merger::start(spec, &start);
+    merger.publish(Version(0), true).unwrap().keyframe.unwrap()
 }
 
 #[test]
 fn what_nothing_names_goes_once_it_cannot_be_wanted() {
     let root = tempfile::tempdir().unwrap();
-    let blobs = run(root.path()).blobs();
-    let named = blobs.put(b"named").unwrap();
-    blobs.put(b"screened out").unwrap();
-    blobs.put(&keyframe_head(1)).unwrap();
+    let state = run(root.path());
+    let blobs = state.blobs();
+    let named = put_at(&state, b"named", 5);
+    put_at(&state, b"screened out", 5);
+    // Of versions that were, and of one that is named otherwise.
+    put_at(&state, &update_from(0), 5);
+    put_at(&state, &first_keyframe(), 5);
     blobs.append(BlobHash::of(b"whole"), 0, b"who").unwrap();
-    assert_eq!(clear_away(&Facts::default(), &blobs).unwrap(), 0, "a ledger that knows nothing");
-    let facts = Facts { versions: vec![version(0, named)], ..Facts::default() };
-    let of_later = blobs.put(&keyframe_head(2)).unwrap();
-    assert_eq!(clear_away(&facts, &blobs).unwrap(), 0, "a ledger that is older than the blobs");
-    blobs.remove(of_later).unwrap();
-    assert_eq!(clear_away(&facts, &blobs).unwrap(), 3);
+    assert_eq!(cleared(&state, &Facts::default()), Cleared::default(), "a ledger that knows nothing");
+    let all = blobs.list().unwrap();
+    let mut facts = facts(1, named);
+    let why = "is not 32 bytes long";
+    facts.set_aside = vec![crate::store::BadRow { table: "deltas", id: "3".into(), column: "blob", why }];
+    assert_eq!(cleared(&state, &facts), Cleared::default(), "a row that cannot be read names one of them");
+    assert_eq!(blobs.list().unwrap(), all);
+    facts.set_aside = vec![];
+    assert_eq!(cleared(&state, &facts), Cleared { removed: 4, note: None });
     assert_eq!((blobs.list().unwrap(), blobs.list_incoming().unwrap()), (vec![named], vec![]));
-    assert_eq!(clear_away(&facts, &blobs).unwrap(), 0);
+    assert_eq!(cleared(&state, &facts), Cleared::default());
+}
+
+#[test]
+fn an_older_ledger_takes_nothing_away() {
+    let root = tempfile::tempdir().unwrap();
+    let state = run(root.path());
+    let named = put_at(&state, b"named", 5);
+    // A backup of version 17, and the folder is at 18: the delta of version 18 is an acknowledged one.
+    put_at(&state, b"delta 18", 11);
+    let update = put_at(&state, &update_from(17), 11);
+    let all = state.blobs().list().unwrap();
+    for _ in 0..2 {
+        let Cleared { removed, note } = cleared(&state, &facts(17, named));
+        let note = note.unwrap();
+        assert_eq!(removed, 0);
+        for word in ["version 18", "version 17", "2 blobs", "put the newest ledger back"] {
+            assert!(note.contains(word), "{word}: {note}");
+        }
+    }
+    // Also where the clock of the ledger goes on, as while the older one is served.
+    let mut later = facts(17, named);
+    later.versions[0].published_at = Wall { unix_ms: 12_000 };
+    assert!(cleared(&state, &later).note.is_some());
+    assert_eq!(state.blobs().list().unwrap(), all);
+    // Without a version of its own a delta that came after the ledger's end stays for one more start.
+    state.blobs().remove(update).unwrap();
+    let Cleared { removed, note } = cleared(&state, &facts(17, named));
+    assert!(removed == 0 && note.is_some_and(|note| note.contains("a blob was stored after")));
+    assert_eq!(cleared(&state, &later), Cleared { removed: 1, note: None });
+}
+
+/// What a device uploads is stored unlooked-at.
+#[test]
+fn no_upload_stops_the_clearing() {
+    let root = tempfile::tempdir().unwrap();
+    let state = run(root.path());
+    let named = put_at(&state, b"named", 5);
+    let head = |version: u64| [b"NJU1".as_slice(), &[4, 0, 0, 0], &(version - 1).to_le_bytes(), &version.to_le_bytes()].concat();
+    put_at(&state, &head(1 << 60), 9);
+    put_at(&state, &head(18), 9);
+    // One that decodes, and is of no version that could be next.
+    put_at(&state, &update_from(1 << 60), 9);
+    put_at(&state, &update_from(18), 9);
+    assert_eq!(cleared(&state, &facts(17, named)), Cleared { removed: 4, note: None });
 }

@@ -2,12 +2,15 @@
 
 use super::*;
 use crate::{
-    engine::record::{DeviceRecord, LeaseRecord, Squash},
     engine::tests::world::{World, device, manifest, spec},
+    engine::{
+        Engine,
+        record::{DeviceRecord, LeaseRecord, Squash},
+    },
     store::MemoryLedger,
 };
-use nightjar_shared::ids::Version;
 use nightjar_shared::wire::{Evaluation, LeaseKind, Leave, Role, device_message as ask};
+use nightjar_shared::{ids::Version, time::Mono};
 
 fn identity() -> RunIdentity {
     RunIdentity { run_id: RunId([1; 32]), spec_json: "{}".into(), manifest_hash: BlobHash([2; 32]) }
@@ -18,7 +21,7 @@ async fn open(folder: &tempfile::TempDir, unix_s: u64) -> SqliteLedger {
 }
 
 /// The commits of a run in which about everything happens.
-fn eventful() -> (World, u64) {
+fn eventful() -> (World, Shards) {
     let mut world = World::new(spec(), manifest());
     let (owl, other, anchor) = (world.volunteer(1), world.volunteer(2), device(3));
     world.join(anchor, Role::Anchor, &[LeaseKind::Evaluate]);
@@ -44,8 +47,8 @@ fn eventful() -> (World, u64) {
         world.train(owl, &lease, 80.0);
     }
     world.lease(owl);
-    let epoch_samples = world.epoch_samples();
-    (world, epoch_samples)
+    let shards = Shards::of(&world.manifest, world.spec.inner.batch_samples);
+    (world, shards)
 }
 
 /// The record; a version has two squashes from version 3 on.
@@ -64,20 +67,20 @@ fn with_squashes(record: &Record) -> Record {
 async fn it_tells_the_same_as_the_ledger_in_memory() {
     let folder = tempfile::tempdir().unwrap();
     let sqlite = open(&folder, 1).await;
-    let (world, epoch_samples) = eventful();
+    let (world, shards) = eventful();
     let memory = MemoryLedger::new();
     let generation = memory.raise(1);
     for records in &world.commits {
         let records: Vec<Record> = records.iter().map(with_squashes).collect();
         sqlite.commit(&records).await.unwrap();
         memory.commit(generation, &records).unwrap();
-        assert_eq!(sqlite.snapshot(epoch_samples).await.unwrap(), memory.snapshot(epoch_samples));
+        assert_eq!(sqlite.snapshot(&shards).await.unwrap(), memory.snapshot(shards.samples()));
     }
     let facts = sqlite.facts().await.unwrap();
     assert_eq!(facts, memory.facts());
     assert!(facts.versions.iter().filter(|v| v.squashes.len() == 2).count() > 4);
     assert!(facts.versions.len() > 8 && facts.evaluations.len() > 4 && facts.leases.iter().any(|l| l.closed.is_none()));
-    assert!(memory.snapshot(epoch_samples).epochs_opened > 2, "epochs end, too");
+    assert!(memory.snapshot(shards.samples()).epochs_opened > 2, "epochs end, too");
     sqlite.close().await;
     assert_eq!(open(&folder, 1).await.facts().await.unwrap(), facts, "and after it was closed");
 }
@@ -104,7 +107,7 @@ async fn a_contradiction_writes_nothing() {
     let sqlite = open(&folder, 1).await;
     let memory = MemoryLedger::new();
     let generation = memory.raise(1);
-    let (world, epoch_samples) = eventful();
+    let (world, shards) = eventful();
     for records in &world.commits {
         sqlite.commit(records).await.unwrap();
         memory.commit(generation, records).unwrap();
@@ -127,7 +130,7 @@ async fn a_contradiction_writes_nothing() {
         assert!(matches!(memory.commit(generation, &both), Err(LedgerError::Contradiction(_))), "{:?}", both[1]);
     }
     assert_eq!((sqlite.facts().await.unwrap(), memory.facts()), (before.clone(), before));
-    assert_eq!(sqlite.snapshot(epoch_samples).await.unwrap(), memory.snapshot(epoch_samples));
+    assert_eq!(sqlite.snapshot(&shards).await.unwrap(), memory.snapshot(shards.samples()));
 }
 
 #[tokio::test]
@@ -221,16 +224,16 @@ async fn a_file_is_looked_at_before_it_is_opened() {
     look::check(&path, look::Depth::Quick).await.unwrap();
 
     // As an older version left it, and as another program's.
-    let pool = connect(&path, true).await.unwrap();
+    let pool = connect(&path).await.unwrap();
     sqlx::raw_sql(include_str!("../migrations/0001_first.sql")).execute(&pool).await.unwrap();
     pool.close().await;
     assert_eq!(look::look(&path).await.unwrap(), nothing);
-    let pool = connect(&path, true).await.unwrap();
+    let pool = connect(&path).await.unwrap();
     sqlx::raw_sql("INSERT INTO run VALUES (1, x'00', '{}', x'00', 1)").execute(&pool).await.unwrap();
     pool.close().await;
     assert_eq!(look::look(&path).await.unwrap(), look::Look { has_run: true, ..nothing });
     let others = folder.path().join("others.sqlite");
-    let pool = connect(&others, true).await.unwrap();
+    let pool = connect(&others).await.unwrap();
     sqlx::raw_sql("CREATE TABLE run (kilometres INTEGER)").execute(&pool).await.unwrap();
     pool.close().await;
     let before = std::fs::read_dir(folder.path()).unwrap().count();
@@ -442,7 +445,7 @@ mod whole {
                     let facts = sqlite.facts().await.unwrap();
                     assert_eq!(facts, in_order(memory.facts()));
                     assert_eq!(facts.set_aside, vec![]);
-                    sqlite.snapshot(10).await.unwrap();
+                    sqlite.snapshot(&Shards::of(&manifest(), 4)).await.unwrap();
                 }
             });
         }
@@ -461,12 +464,12 @@ mod whole {
 async fn a_bad_row_names_itself_and_the_rest_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let sqlite = open(&folder, 1).await;
-    let (world, epoch_samples) = eventful();
+    let (world, shards) = eventful();
     for records in &world.commits {
         sqlite.commit(records).await.unwrap();
     }
     let whole = sqlite.facts().await.unwrap();
-    let before = sqlite.snapshot(epoch_samples).await.unwrap();
+    let before = sqlite.snapshot(&shards).await.unwrap();
     for damage in [
         "UPDATE deltas SET train_ms = -1 WHERE seq = 3",
         "UPDATE deltas SET loss_last = 9e999 WHERE seq = 4",
@@ -484,7 +487,86 @@ async fn a_bad_row_names_itself_and_the_rest_goes_on() {
     assert_eq!(facts.deltas[2], crate::engine::record::DeltaRecord { train_ms: 0, ..whole.deltas[2].clone() }, "harmless");
     assert_eq!(facts.deltas.len(), whole.deltas.len() - 1, "one whose weight is unknown is left out");
     assert_eq!((facts.versions, facts.leases), (whole.versions, whole.leases));
-    let after = sqlite.snapshot(epoch_samples).await.unwrap();
+    let after = sqlite.snapshot(&shards).await.unwrap();
     assert_eq!((after.last_seq, after.tokens, after.open_leases), (before.last_seq, before.tokens, before.open_leases));
     assert!(after.devices.iter().all(|d| d.record.tokens_per_s == 0.0));
+}
+
+/// Each of these ended the start: by a panic, or by what the database says of a sum.
+#[tokio::test]
+async fn rows_that_give_samples_twice_or_too_many_are_set_aside() {
+    let (world, shards) = eventful();
+    let merged = world.ledger.facts().leases.iter().filter(|l| l.closed.is_some_and(|c| c.samples_used > 0)).count();
+    assert!(merged > 4);
+    let one = "WHERE id = (SELECT max(id) FROM leases WHERE kind = 'train' AND outcome = 'merged')";
+    let open = "WHERE outcome IS NULL";
+    for (set, of, is_told) in [
+        ("leases SET shard = 999", one, false),
+        ("leases SET shard = 999", open, true),
+        ("leases SET first_sample = first_sample + 1", one, false),
+        ("leases SET first_sample = first_sample + 1", open, true),
+        ("leases SET first_sample = 4294967295", one, false),
+        ("leases SET first_sample = 0, shard = 0", "", false),
+        ("leases SET samples = 0", open, true),
+        ("leases SET samples = 9223372036854775807", open, true),
+        ("leases SET samples_used = 4000000000", one, false),
+        ("leases SET samples_used = 4000000000", open, false),
+        ("leases SET samples_used = 9223372036854775807", "", false),
+        ("leases SET samples_used = -9223372036854775807", one, false),
+        ("leases SET epoch = 9223372036854775807", one, false),
+        ("leases SET epoch = 4294967295", one, false),
+        ("leases SET epoch = 4294967295", open, true),
+        ("leases SET base_version = -1", open, true),
+        ("deltas SET tokens = 4611686018427387904", "WHERE seq > 1", false),
+        ("counters SET bytes_up = 9223372036854775807", "", false),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let sqlite = open_ledger(&folder, &world).await;
+        let damage = format!("UPDATE {set} {of}");
+        sqlx::query(sqlx::AssertSqlSafe(damage.clone())).execute(&sqlite.pool).await.unwrap();
+        let unfit = sqlite.end_unfit_leases(&shards, Wall { unix_ms: 9 }).await.unwrap();
+        assert_eq!(!unfit.is_empty(), is_told, "{damage}: {unfit:?}");
+        let facts = sqlite.facts().await.unwrap();
+        assert!(facts.deltas.iter().map(|d| d.tokens).sum::<u64>() < 1 << 40);
+        let snapshot = sqlite.snapshot(&shards).await.unwrap();
+        assert!(snapshot.tokens <= world.ledger.snapshot(shards.samples()).tokens, "{damage}");
+        let (spec, manifest) = (world.spec.clone(), world.manifest.clone());
+        let generation = sqlite.generation();
+        Engine::restore(spec, manifest, RunId([1; 32]), generation, snapshot, Mono::default());
+        sqlite.add_counters(1, 1).await.unwrap();
+        sqlite.counters().await.unwrap();
+        // And again, as the next start does.
+        assert!(sqlite.end_unfit_leases(&shards, Wall { unix_ms: 9 }).await.unwrap().is_empty(), "{damage}");
+    }
+}
+
+async fn open_ledger(folder: &tempfile::TempDir, world: &World) -> SqliteLedger {
+    let sqlite = open(folder, 1).await;
+    for records in &world.commits {
+        sqlite.commit(records).await.unwrap();
+    }
+    sqlite
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_ledger_is_read_where_nothing_can_be_written() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (world, _) = eventful();
+    let sqlite = open_ledger(&folder, &world).await;
+    let facts = sqlite.facts().await.unwrap();
+    sqlite.close().await;
+    let path = folder.path().join("ledger.sqlite");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o444)).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let reader = SqliteLedger::open_to_read(&path).await.unwrap();
+    assert_eq!(reader.facts().await.unwrap(), facts);
+    assert!(!folder.path().join("ledger.sqlite-wal").exists() && !folder.path().join("ledger.sqlite-shm").exists());
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    // A folder in its place: no database opens it.
+    let taken = folder.path().join("taken.sqlite");
+    std::fs::create_dir(&taken).unwrap();
+    let told = SqliteLedger::open_to_read(&taken).await.err().unwrap().to_string();
+    assert!(told.contains("taken.sqlite") && !told.contains("(code"), "{told}");
 }
