@@ -45,7 +45,7 @@ pub const VALUE_MAX: f64 = 8.0;
 /// So long a way passes whatever the others do, where all the others' ways are short: else a few devices that send next to
 /// nothing could keep everybody out.
 pub const WAY_ALWAYS: f64 = 0.2;
-/// A delta of less than this share was not trained, or is worth nothing: honest ones were never below 0.08.
+/// A delta of less than this share was not trained, or is worth nothing: no simulated device's was below 0.08.
 pub const WAY_LEAST: f64 = 1e-4;
 /// Nor is one so many times shorter than the others'.
 pub const SHORTER_MAX: f64 = 100.0;

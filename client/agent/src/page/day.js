@@ -17,10 +17,12 @@ const STATES = { run: 'Trained', ready: 'Ready' };
 const stateOf = span => STATES[span.group] ?? 'Held';
 const OWNER = ['paused', 'off', 'schedule', 'data_cap', 'not_joined'];
 const USE = ['in_use', 'full_screen', 'program'];
+const NO_WORK = ['run_over', 'fruitless'];
 
 function groupOf(span) {
   if (['run', 'ready', 'off'].includes(span.state)) return span.state;
   if (span.kind?.startsWith('unknown')) return 'unknown';
+  if (NO_WORK.includes(span.kind)) return 'ready';
   if (USE.includes(span.kind)) return 'use';
   return span.state === 'paused' || OWNER.includes(span.kind) ? 'owner' : 'machine';
 }
