@@ -85,7 +85,13 @@ fn root() -> Result<PathBuf> {
     Ok(here.parent().context("xtask must lie in the repository's root")?.to_owned())
 }
 
-/// The cargo that runs this command.
+/// Cargo, as if it was called by hand. What it tells the program that it runs of its package (`CARGO_PKG_NAME` and so on), some
+/// build scripts look at: handed on, it would have ring built anew, and all that rests on it, after each build by hand.
 fn cargo() -> std::process::Command {
-    std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for name in std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| of_package(name)) {
+        command.env_remove(name);
+    }
+    command
 }

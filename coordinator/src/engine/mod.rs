@@ -20,6 +20,7 @@ mod refused;
 mod roster;
 mod round;
 mod screen;
+mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 mod turn;
@@ -28,6 +29,7 @@ mod work;
 
 pub use mismatch::{Mismatch, check};
 pub use pool::{epoch_samples, usable};
+pub use status::{DeviceStatus, Status};
 
 use crate::store::Snapshot;
 use ahead::{Ahead, Kept};
@@ -96,52 +98,6 @@ pub struct Engine {
     evaluating: Option<(Version, LeaseId)>,
     /// The latest wall time seen: what is written never goes back, even where the clock does.
     wall: Wall,
-}
-
-/// The run at a glance.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Status {
-    /// Of this process.
-    pub generation: Generation,
-    /// The newest version; `None` until the first is stored.
-    pub version: Option<Version>,
-    /// The newest measurement of held-out loss.
-    pub evaluation: Option<EvaluationRecord>,
-    /// Tokens merged.
-    pub tokens: u64,
-    /// Tokens at which the run is over.
-    pub token_budget: u64,
-    /// Measured speeds of all devices that hold a training lease, together.
-    pub tokens_per_s: f64,
-    /// Deltas merged.
-    pub merged: u64,
-    /// Leases that have not ended.
-    pub leases_open: usize,
-    /// The share of signal in the deltas of late, 0 to 1; `None` until this process has published a version of several.
-    pub agreement: Option<f64>,
-    /// Whether the run is over.
-    pub finished: bool,
-}
-
-/// A device at a glance.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DeviceStatus {
-    /// Who.
-    pub id: DeviceId,
-    /// As its owner calls it.
-    pub name: String,
-    /// What its invite made it.
-    pub role: Role,
-    /// Tokens merged.
-    pub tokens: u64,
-    /// Leases merged.
-    pub leases: u64,
-    /// Measured speed; 0 if unknown.
-    pub tokens_per_s: f64,
-    /// Whether it holds a training lease.
-    pub training: bool,
-    /// Whether it has left the run.
-    pub left: bool,
 }
 
 impl Engine {
@@ -278,36 +234,6 @@ impl Engine {
         let own = (self.leases.len(), self.last_seq, self.tokens);
         let its = (ledger.open_leases.len(), ledger.last_seq, ledger.tokens);
         if own == its { Ok(()) } else { Err(format!("the engine has (open leases, deltas, tokens) {own:?}, the ledger {its:?}")) }
-    }
-
-    /// The run at a glance.
-    pub fn status(&self) -> Status {
-        Status {
-            generation: self.generation,
-            version: self.versions.newest().map(|v| v.version),
-            evaluation: self.evaluation.clone(),
-            tokens: self.tokens,
-            token_budget: self.spec.token_budget,
-            tokens_per_s: self.leases.speed_milli as f64 / 1000.0,
-            merged: self.last_seq,
-            leases_open: self.leases.len(),
-            agreement: self.agreement,
-            finished: self.finished(),
-        }
-    }
-
-    /// All devices that ever enrolled, by id.
-    pub fn devices(&self) -> impl Iterator<Item = DeviceStatus> {
-        self.roster.iter().map(|d| DeviceStatus {
-            id: d.record.id,
-            name: d.record.name.clone(),
-            role: d.record.role,
-            tokens: d.tokens,
-            leases: d.merged,
-            tokens_per_s: d.pace.tokens_per_s(),
-            training: self.leases.of_device(d.record.id).is_some_and(|l| l.record.kind == LeaseKind::Train),
-            left: d.record.left,
-        })
     }
 
     /// Share of the token budget that is consumed.

@@ -125,8 +125,8 @@ impl Uploads {
         if !inner.rubbish.remove(&rubbish.hash) {
             return Ok(());
         }
-        if let Some(heirs) = inner.named(rubbish.hash).next() {
-            heirs.is_its_own = true;
+        if let Some(heir) = inner.named(rubbish.hash).next() {
+            heir.is_its_own = true;
             return Ok(());
         }
         remove()
@@ -144,7 +144,7 @@ impl Uploads {
     ) -> Result<(Writing, Option<Rubbish>), Refusal> {
         let gone = || Refusal::lease_gone("The lease has ended, or what was offered is no delta of this model.");
         let mut inner = self.lock();
-        let Inner { open, unmerged, .. } = &mut *inner;
+        let Inner { open, unmerged, rubbish, .. } = &mut *inner;
         let its = open.get_mut(&lease).filter(|open| open.device == device).ok_or_else(gone)?;
         if its.is_writing {
             let sentence = "The same delta is being uploaded already.";
@@ -160,8 +160,7 @@ impl Uploads {
             let sentence = "This device has sent too many bytes of which nothing could be merged. It may go on later.";
             Refusal::retry(RefusalCode::Limit, sentence, wait.max(Duration::from_secs(60)))
         })?;
-        inner.rubbish.extend(other.map(|rubbish| rubbish.hash));
-        let its = inner.open.get_mut(&lease).ok_or_else(gone)?;
+        rubbish.extend(other.map(|other| other.hash));
         its.is_writing = true;
         if its.blob.as_ref().is_none_or(|blob| blob.hash != hash) {
             its.blob = Some(Uploaded { hash, is_stored: false, is_its_own: missing > 0 });
