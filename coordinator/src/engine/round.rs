@@ -215,3 +215,23 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many leases one device takes and returns: what they would have cost makes nobody's rounds longer.
+    #[test]
+    fn a_lease_that_comes_back_without_a_delta_cost_nothing() {
+        let (owl, thief) = (DeviceId([1; 32]), DeviceId([2; 32]));
+        let mut round = Round::default();
+        round.issued(LeaseId(1), 0.2);
+        for id in (2..200).map(LeaseId) {
+            round.issued(id, 60.0);
+            round.closed(id, thief, false);
+        }
+        round.closed(LeaseId(1), owl, true);
+        let costs: Vec<f64> = round.overheads.iter().map(|(_, s)| *s).collect();
+        assert_eq!(usual(&costs), Some(0.2));
+    }
+}

@@ -313,46 +313,6 @@ fn one_that_says_it_trains_in_no_time_does_not_stretch_the_others_rounds() {
     assert!(lied_to < 2.5 * honest, "{honest} s, and {lied_to} s with one that boasts");
 }
 
-/// Leases that are taken and returned cost nothing, and say nothing of what leases cost.
-#[test]
-fn one_that_returns_lease_after_lease_does_not_stretch_the_others_rounds() {
-    let round_s = |returns: u32| {
-        let mut spec = spec();
-        (spec.lease.pacing, spec.merge.grace_s, spec.merge.quorum) = (Pacing::Rounds, Some(1.0), Some(1));
-        (spec.lease.wall_s_min, spec.lease.steps_max) = (Some(2.0), 100_000);
-        let mut manifest = manifest();
-        manifest.train.iter_mut().for_each(|shard| shard.samples = 1_000_000);
-        let mut world = World::new(spec, manifest);
-        let (owl, thief) = (world.volunteer(1), world.volunteer(2));
-        // It held a lease of a few steps for long, so that its leases seem to cost half a minute.
-        for _ in 0..2 {
-            let lease = world.lease(thief);
-            world.wait(30.0);
-            assert!(world.train(thief, &lease, 1e6).merged);
-        }
-        let mut longest: f64 = 0.0;
-        for _ in 0..12 {
-            let lease = world.lease(owl);
-            for _ in 0..returns {
-                // Late in a round it is told to wait for the next.
-                let asks = ask::Body::LeaseRequest(LeaseRequest::default());
-                if let Some(Body::Lease(lease)) = world.try_ask(thief, asks, None) {
-                    world.give_back(thief, &lease);
-                }
-            }
-            world.wait(f64::from(lease.steps) * 8.0 / 40.0 + 0.2);
-            let offer = world.offer_for(&lease);
-            assert!(matches!(world.offer(owl, offer), Body::Done(_)));
-            world.wait(3.0);
-            world.tick();
-            longest = longest.max(world.engine.round_s());
-        }
-        longest
-    };
-    let (alone, beside) = (round_s(0), round_s(30));
-    assert!(beside < 2.0 * alone, "{alone} s, and {beside} s with one that returns all it takes");
-}
-
 /// A lease of one step that is held for an hour is no hour of work.
 #[test]
 fn a_lease_that_is_only_held_earns_no_credit() {
@@ -367,7 +327,10 @@ fn a_lease_that_is_only_held_earns_no_credit() {
     assert!(matches!(insist(&mut world, thief, &one), Body::Done(done) if done.merged));
     let lease = world.lease(thief);
     let answer = world.offer_at_once(thief, boast(&world, &lease));
-    assert_eq!(code(&answer), Some(RefusalCode::Busy), "it is believed no more than before");
+    let Body::Refusal(refusal) = answer else { panic!("{answer:?}") };
+    // A stranger's step takes 20 ms; one of the fastest device, 1.
+    assert_eq!(refusal.code(), RefusalCode::Busy);
+    assert!(refusal.retry_ms > 10 * u64::from(lease.steps), "it is believed no more than before: {} ms", refusal.retry_ms);
 }
 
 /// The machine was suspended: its own clock stood still, and the device trained on.
