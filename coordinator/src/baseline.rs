@@ -52,7 +52,8 @@ pub fn baselines(
     for ranges in ranges.chunk_by(|a, b| a.shard == b.shard) {
         let tokens = dataset.read_shard(ranges[0].shard as usize)?;
         for range in ranges {
-            let within = range.first as usize * sample_tokens..(range.first as usize + range.samples as usize) * sample_tokens;
+            let within =
+                range.first as usize * sample_tokens..(range.first as usize + range.samples as usize) * sample_tokens;
             slice(&tokens, within)?.chunks(sample_tokens).for_each(|sample| counts.add(sample));
         }
     }
@@ -178,7 +179,8 @@ mod tests {
         assert!((result.order1 + (1.0f64 / 256.0 / 2.0).ln()).abs() < 1e-12);
     }
 
-    /// The reference corpus, where it lies beside the repository: about 2.67 and 2.14 are known for interpolated models.
+    /// The reference corpus, where it lies beside the repository: about 2.67 and 2.14 are known for interpolated
+    /// models.
     #[test]
     fn the_corpus_figures() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");

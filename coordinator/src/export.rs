@@ -1,5 +1,5 @@
-//! A model as a folder that Hugging Face's `transformers` loads as it is, written. What is written needs no code of ours:
-//! config.json, model.safetensors, tokenizer.json, tokenizer_config.json, generation_config.json. The way back is
+//! A model as a folder that Hugging Face's `transformers` loads as it is, written. What is written needs no code of
+//! ours: config.json, model.safetensors, tokenizer.json, tokenizer_config.json, generation_config.json. The way back is
 //! `nightjar_shared::model_folder`.
 
 mod config;
@@ -79,7 +79,9 @@ pub enum ExportError {
         folder: PathBuf,
     },
     /// The target is where the command was started, or above.
-    #[error("{folder} is the folder that you are in, or one above it, and an export replaces its folder: name another one")]
+    #[error(
+        "{folder} is the folder that you are in, or one above it, and an export replaces its folder: name another one"
+    )]
     Here {
         /// The target.
         folder: PathBuf,
@@ -118,7 +120,9 @@ pub enum ExportError {
     #[error("the tokenizer is no tokenizer.json: {0}")]
     BadTokenizer(String),
     /// The tokenizer has tokens that the model does not know.
-    #[error("the tokenizer has {tokenizer} tokens, but the model's vocab_size is {model}: export with the run's own dataset")]
+    #[error(
+        "the tokenizer has {tokenizer} tokens, but the model's vocab_size is {model}: export with the run's own dataset"
+    )]
     Vocabulary {
         /// Tokens of the tokenizer.
         tokenizer: usize,
@@ -139,9 +143,14 @@ pub fn check(folder: &Path) -> Result<(), ExportError> {
     Target::find(folder).map(|_| ())
 }
 
-/// Writes the model into `folder`: made anew beside it and renamed, so that a half-written model is never found there. An
-/// earlier export is replaced; anything else is left alone. Without a tokenizer, tokens are bytes.
-pub fn export(folder: &Path, model: &ModelSpec, weights: &[f32], tokenizer: Option<Vocabulary>) -> Result<(), ExportError> {
+/// Writes the model into `folder`: made anew beside it and renamed, so that a half-written model is never found there.
+/// An earlier export is replaced; anything else is left alone. Without a tokenizer, tokens are bytes.
+pub fn export(
+    folder: &Path,
+    model: &ModelSpec,
+    weights: &[f32],
+    tokenizer: Option<Vocabulary>,
+) -> Result<(), ExportError> {
     let expected = model.parameters();
     if weights.len() != expected {
         return Err(ExportError::Length { expected, found: weights.len() });

@@ -1,5 +1,5 @@
-//! The coordinator's identity: one ed25519 key, made at the first start. It is the server's side of every handshake, and
-//! it signs the invites that pin it.
+//! The coordinator's identity: one ed25519 key, made at the first start. It is the server's side of every handshake,
+//! and it signs the invites that pin it.
 
 use nightjar_shared::{
     disk::Disk,
@@ -56,8 +56,8 @@ impl Identity {
         Self::from_pkcs8(disk.read(FILE).map_err(failed(disk))?.ok_or(IdentityError::Missing)?)
     }
 
-    /// Reads the key from a state folder that no run was begun in yet; draws one where there is none. It lasts once it is
-    /// stored.
+    /// Reads the key from a state folder that no run was begun in yet; draws one where there is none. It lasts once it
+    /// is stored.
     pub fn open_or_draw(disk: &dyn Disk) -> Result<Self, IdentityError> {
         if let Some(pkcs8) = disk.read(FILE).map_err(failed(disk))? {
             return Self::from_pkcs8(pkcs8);

@@ -1,6 +1,6 @@
-//! Going through the ledger again: [`recover`] comes back to its tip after a start, [`resume`] does so where blobs on the
-//! way are lost, [`rebuild`] makes a lost blob of a version anew, and [`verify`] proves that the ledger holds together, from
-//! version 0 on.
+//! Going through the ledger again: [`recover`] comes back to its tip after a start, [`resume`] does so where blobs on
+//! the way are lost, [`rebuild`] makes a lost blob of a version anew, and [`verify`] proves that the ledger holds
+//! together, from version 0 on.
 
 mod published;
 mod verify;
@@ -38,7 +38,8 @@ pub enum ReplayError {
     NoStart,
     /// The same deltas gave other weights.
     #[error(
-        "replaying the ledger gives other weights than version {0} was published with; was this state written by the same Nightjar?"
+        "replaying the ledger gives other weights than version {0} was published with; was this state written by the \
+        same Nightjar?"
     )]
     Diverged(Version),
     /// Neither the deltas nor what was published lead to the newest version.
@@ -83,7 +84,12 @@ impl ReplayError {
 
 /// The merger at the ledger's tip: from the newest checkpoint that is sound, or from version 0, and all deltas since.
 /// `start` gives the initial weights as a flat vector; it is called only for a run that has no version yet.
-pub fn recover(spec: &RunSpec, facts: &Facts, blobs: &Blobs, start: impl FnOnce() -> Vec<f32>) -> Result<Merger, ReplayError> {
+pub fn recover(
+    spec: &RunSpec,
+    facts: &Facts,
+    blobs: &Blobs,
+    start: impl FnOnce() -> Vec<f32>,
+) -> Result<Merger, ReplayError> {
     let mut merger = at_newest_version(spec, facts, blobs, start)?;
     merge_through(&mut merger, facts, blobs, u64::MAX)?;
     Ok(merger)
@@ -102,9 +108,14 @@ pub struct Resumed {
     pub losses: Vec<String>,
 }
 
-/// As [`recover`], and where blobs are lost it goes on without them: with the weights of the newest version as they were
-/// published, and with the deltas after it that are there. What it did has to be noted in the ledger.
-pub fn resume(spec: &RunSpec, facts: &Facts, blobs: &Blobs, start: impl FnOnce() -> Vec<f32>) -> Result<Resumed, ReplayError> {
+/// As [`recover`], and where blobs are lost it goes on without them: with the weights of the newest version as they
+/// were published, and with the deltas after it that are there. What it did has to be noted in the ledger.
+pub fn resume(
+    spec: &RunSpec,
+    facts: &Facts,
+    blobs: &Blobs,
+    start: impl FnOnce() -> Vec<f32>,
+) -> Result<Resumed, ReplayError> {
     let mut losses = vec![];
     let (mut merger, restart) = match at_newest_version(spec, facts, blobs, start) {
         Err(why) if why.is_lasting() => {
@@ -189,8 +200,8 @@ fn at_newest_version(
     Ok(merger)
 }
 
-/// A merger to replay from: at the newest version before `limit` that has a sound checkpoint, or at which merging began anew, or
-/// at version 0.
+/// A merger to replay from: at the newest version before `limit` that has a sound checkpoint, or at which merging began
+/// anew, or at version 0.
 fn before(spec: &RunSpec, facts: &Facts, blobs: &Blobs, limit: Option<Version>) -> Result<Merger, ReplayError> {
     let checkpoint = newest_checkpoint(spec, facts, blobs, limit)?;
     let restart = facts.restarts.iter().copied().rfind(|v| limit.is_none_or(|limit| *v < limit));
@@ -223,9 +234,14 @@ fn from_first(spec: &RunSpec, first: &VersionRecord, blobs: &Blobs) -> Result<Me
     Ok(Merger::start_from_keyframe(spec.clone(), &blobs.read(keyframe)?)?)
 }
 
-/// The newest checkpoint, of a version before `limit`, that the ledger knows as the checkpoint does. One may be there whose
-/// version was never committed.
-fn newest_checkpoint(spec: &RunSpec, facts: &Facts, blobs: &Blobs, limit: Option<Version>) -> Result<Option<Merger>, BlobError> {
+/// The newest checkpoint, of a version before `limit`, that the ledger knows as the checkpoint does. One may be there
+/// whose version was never committed.
+fn newest_checkpoint(
+    spec: &RunSpec,
+    facts: &Facts,
+    blobs: &Blobs,
+    limit: Option<Version>,
+) -> Result<Option<Merger>, BlobError> {
     for number in blobs.checkpoints()?.into_iter().filter(|v| limit.is_none_or(|limit| Version(*v) < limit)) {
         let known = facts.versions.binary_search_by_key(&Version(number), |v| v.version);
         let Ok(at) = known else { continue };
@@ -247,7 +263,12 @@ fn newest_checkpoint(spec: &RunSpec, facts: &Facts, blobs: &Blobs, limit: Option
 }
 
 /// Merges the deltas of a version, publishes it again, and compares.
-fn advance(merger: &mut Merger, facts: &Facts, blobs: &Blobs, version: &VersionRecord) -> Result<PublishedBytes, ReplayError> {
+fn advance(
+    merger: &mut Merger,
+    facts: &Facts,
+    blobs: &Blobs,
+    version: &VersionRecord,
+) -> Result<PublishedBytes, ReplayError> {
     merge_through(merger, facts, blobs, version.through_seq)?;
     let again = merger.publish(version.version, version.keyframe.is_some())?;
     if !is_same(&again, version) {
@@ -319,10 +340,14 @@ fn merged_again(spec: &RunSpec, facts: &Facts, blobs: &Blobs, version: Version) 
     Ok(merger.weights().clone())
 }
 
-/// The bytes of a blob that a version was published as, bit for bit, made of other blobs: a squash of its updates, a keyframe of
-/// whatever else leads to its version, an update of the deltas since the checkpoint before it.
+/// The bytes of a blob that a version was published as, bit for bit, made of other blobs: a squash of its updates, a
+/// keyframe of whatever else leads to its version, an update of the deltas since the checkpoint before it.
 pub fn rebuild(spec: &RunSpec, facts: &Facts, blobs: &Blobs, hash: BlobHash) -> Result<Vec<u8>, ReplayError> {
-    let of = facts.versions.iter().find(|v| v.blobs().any(|(name, _)| name == hash)).ok_or(ReplayError::Unpublished(hash))?;
+    let of = facts
+        .versions
+        .iter()
+        .find(|v| v.blobs().any(|(name, _)| name == hash))
+        .ok_or(ReplayError::Unpublished(hash))?;
     let is = |blob: &Option<(BlobHash, u64)>| blob.is_some_and(|(name, _)| name == hash);
     let bytes = if is(&of.keyframe) {
         let found = weights(spec, &facts.versions, blobs, of.version);

@@ -58,7 +58,8 @@ impl Fault {
 
     /// With the place as a person counts it. What the file holds is shown as plain text, on one line.
     fn placed(self, text: &str) -> RunFileError {
-        let mut why: String = self.why.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).take(WHY_CHARS_MAX).collect();
+        let mut why: String =
+            self.why.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).take(WHY_CHARS_MAX).collect();
         if self.why.chars().nth(WHY_CHARS_MAX).is_some() {
             why.push('…');
         }
@@ -94,7 +95,9 @@ fn read(text: &str) -> Result<RunFile, Fault> {
         // As it is written: a large number would lose its last digits.
         let written = reading.spans.get(&key).map(|span| reading.found(span));
         let why = match (&error, written) {
-            (RunSpecError::OutOfRange { key, allowed, .. }, Some(written)) => format!("{key} is {written}; allowed is {allowed}"),
+            (RunSpecError::OutOfRange { key, allowed, .. }, Some(written)) => {
+                format!("{key} is {written}; allowed is {allowed}")
+            }
             (RunSpecError::Model(ModelSpecError::NumberOutOfRange { key, allowed, .. }), Some(written)) => {
                 format!("model.{key} is {written}; allowed is {allowed}")
             }
@@ -137,7 +140,10 @@ impl Reading<'_> {
             let value = match (is_section(name), value.get_ref()) {
                 (true, DeValue::Table(table)) => self.table(name, table)?,
                 (true, _) => {
-                    let why = format!("{name} is {}; it is a section: a line [{name}], and its keys below it", self.found(&span));
+                    let why = format!(
+                        "{name} is {}; it is a section: a line [{name}], and its keys below it",
+                        self.found(&span)
+                    );
                     return Err(Fault::at(key.span(), why));
                 }
                 (false, value) => match keys::find(section, name) {
@@ -147,8 +153,10 @@ impl Reading<'_> {
             };
             values.insert(name.to_owned(), value);
         }
-        let missing: Vec<String> =
-            keys::needed(section).filter(|name| !values.contains_key(*name)).map(|name| keys::path(section, name)).collect();
+        let missing: Vec<String> = keys::needed(section)
+            .filter(|name| !values.contains_key(*name))
+            .map(|name| keys::path(section, name))
+            .collect();
         if let Some((first, others)) = missing.split_first() {
             let others = if others.is_empty() { String::new() } else { format!(", {} too", others.join(", ")) };
             let needed: Vec<&str> = keys::needed(section).collect();
@@ -197,7 +205,9 @@ impl Reading<'_> {
     /// `merge.staleness`: a rule, and the numbers that the rule has.
     fn staleness(&mut self, table: &DeTable<'_>, span: &Range<usize>) -> Result<Value, Fault> {
         let wrong = |why: &str| Fault::at(span.clone(), format!("merge.staleness {why}; {}", keys::STALENESS));
-        let Some((_, rule)) = table.iter().find(|(key, _)| key.get_ref() == "rule") else { return Err(wrong("has no rule")) };
+        let Some((_, rule)) = table.iter().find(|(key, _)| key.get_ref() == "rule") else {
+            return Err(wrong("has no rule"));
+        };
         let numbers: &[&str] = match rule.get_ref().as_str() {
             Some("constant") => &[],
             Some("polynomial") => &["power"],
@@ -210,7 +220,9 @@ impl Reading<'_> {
             let path = format!("merge.staleness.{name}");
             let found = match (name, number(value.get_ref())) {
                 ("rule", _) => Value::from(rule.get_ref().as_str()),
-                (name, _) if !numbers.contains(&name) => return Err(wrong(&format!("has {name}, which its rule does not"))),
+                (name, _) if !numbers.contains(&name) => {
+                    return Err(wrong(&format!("has {name}, which its rule does not")));
+                }
                 (_, Some(number)) if number.is_finite() => number.into(),
                 _ => {
                     let why = format!("{path} is {}; a finite number is needed", self.found(&value.span()));

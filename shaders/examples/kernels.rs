@@ -1,6 +1,6 @@
 //! Times every kernel against the other way on the device at hand, beside a copy in the same run:
-//! `cargo build --workspace --example kernels`, then `target/debug/examples/kernels [--kind discrete|integrated|software] [--half] [--json FILE]`.
-//! With `--half`, what stands between two products is f16.
+//! `cargo build --workspace --example kernels`, then `target/debug/examples/kernels [--kind
+//! discrete|integrated|software] [--half] [--json FILE]`. With `--half`, what stands between two products is f16.
 //!
 //! Effective GB/s are the bytes that the operation must move at the least, each value once, by the time it takes; a
 //! kernel at the copy's speed cannot be made faster. On a software adapter the figures say nothing about GPUs.
@@ -69,7 +69,9 @@ fn name(kind: &DeviceKind) -> String {
         _ => info.device_type == wgpu::DeviceType::Cpu,
     };
     let info = adapters.iter().map(|adapter| adapter.get_info()).find(is_wanted);
-    info.map_or("unknown".into(), |info| format!("{} ({}, {} {})", info.name, info.backend, info.driver, info.driver_info))
+    info.map_or("unknown".into(), |info| {
+        format!("{} ({}, {} {})", info.name, info.backend, info.driver, info.driver_info)
+    })
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -122,7 +124,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         operations.push(row);
     }
     if let Some(file) = json {
-        let report = Report { device: name, kernels: nightjar_shaders::kernel::version(), copy_gb_per_s: copy / 1e9, operations };
+        let report = Report {
+            device: name,
+            kernels: nightjar_shaders::kernel::version(),
+            copy_gb_per_s: copy / 1e9,
+            operations,
+        };
         std::fs::write(file, serde_json::to_vec_pretty(&report)?)?;
     }
     Ok(())

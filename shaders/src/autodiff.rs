@@ -1,9 +1,10 @@
-//! Our operations as nodes of Burn's automatic differentiation, for a model that is written with Burn's tensors: forward and
-//! backward each is what [`crate::op`] makes of it on the device below, a kernel, a CPU twin or Burn's own operations.
-//! Nightjar's own model needs none of them: its passes are written out, which saves the graph and what a graph keeps.
+//! Our operations as nodes of Burn's automatic differentiation, for a model that is written with Burn's tensors:
+//! forward and backward each is what [`crate::op`] makes of it on the device below, a kernel, a CPU twin or Burn's own
+//! operations. Nightjar's own model needs none of them: its passes are written out, which saves the graph and what a
+//! graph keeps.
 //!
-//! The tensors are f32, of a recording device ([`Device::autodiff`](burn::tensor::Device::autodiff)); on another, or where
-//! nobody asked for a gradient, only the result is made.
+//! The tensors are f32, of a recording device ([`Device::autodiff`](burn::tensor::Device::autodiff)); on another, or
+//! where nobody asked for a gradient, only the result is made.
 //!
 //! # Panics
 //! Each does if a tensor is not f32: a loss scaled for half the width is the trainer's affair.
@@ -52,7 +53,9 @@ pub fn attention(packed: &Tensor<2>, shape: Heads, tables: &Tables) -> Tensor<2>
     assert!(!tables.is_autodiff(), "tables of a recording device: make them with `device.without_autodiff()`");
     let (out, saved) = op::attention(packed.clone().inner(), shape, tables);
     let tables = tables.clone();
-    node([packed, &constant(packed)], out, move |dout| [Some(op::attention_backward(dout, saved, shape, &tables)), None])
+    node([packed, &constant(packed)], out, move |dout| {
+        [Some(op::attention_backward(dout, saved, shape, &tables)), None]
+    })
 }
 
 /// [`op::linear`].
@@ -67,8 +70,9 @@ pub fn linear(x: &Tensor<2>, w: &Tensor<2>) -> Tensor<2> {
     })
 }
 
-/// The mean of [`op::linear_cross_entropy`] over all tokens (`[1]`): at least one, as many targets as rows of `h`, each target
-/// below the vocabulary's size. Loss and gradients are made together, a chunk of tokens at a time, so no logits are kept.
+/// The mean of [`op::linear_cross_entropy`] over all tokens (`[1]`): at least one, as many targets as rows of `h`, each
+/// target below the vocabulary's size. Loss and gradients are made together, a chunk of tokens at a time, so no logits
+/// are kept.
 pub fn linear_cross_entropy(h: &Tensor<2>, head: &Tensor<2>, targets: &[u32]) -> Tensor<1> {
     let scale = (h.is_tracked() || head.is_tracked()).then_some(1.0 / targets.len() as f32);
     let (nats, gradients) = op::linear_cross_entropy(&h.clone().inner(), &head.clone().inner(), targets, scale);
@@ -90,7 +94,8 @@ fn node<const D: usize>(
     gradients: impl FnOnce(Tensor<D>) -> [Option<Tensor<2>>; 2] + Send + 'static,
 ) -> Tensor<D> {
     assert!([first, second].iter().all(|tensor| tensor.dtype() == DType::F32), "nodes take f32");
-    let of_dispatch = move |d: DispatchTensor| gradients(Tensor::from_dispatch(d)).map(|made| made.map(Tensor::into_dispatch));
+    let of_dispatch =
+        move |d: DispatchTensor| gradients(Tensor::from_dispatch(d)).map(|made| made.map(Tensor::into_dispatch));
     let gradients = GradientsOf(Arc::new(Mutex::new(Some(Box::new(of_dispatch)))));
     let [first, second] = [first, second].map(|tensor| tensor.clone().into_dispatch());
     Tensor::from_dispatch(Dispatch::nightjar_node(first, second, made.into_dispatch(), gradients))

@@ -1,5 +1,6 @@
-//! Hand-written WGSL kernels: each a plain file in `wgsl/` with a [`Kernel`] that describes it, all of them in [`TABLE`],
-//! and [`Launch`], which puts one on the GPU's queue as a Burn operation. docs/adding-a-kernel.md is the way in.
+//! Hand-written WGSL kernels: each a plain file in `wgsl/` with a [`Kernel`] that describes it, all of them in
+//! [`TABLE`], and [`Launch`], which puts one on the GPU's queue as a Burn operation. docs/adding-a-kernel.md is the way
+//! in.
 //!
 //! Never here: which operation uses a kernel, and whether it is the faster way (`op/`, `tuning`).
 
@@ -35,8 +36,8 @@ pub static TABLE: &[&Kernel] = &[
     &op::delta::ENCODE,
 ];
 
-/// Names all kernels as they are in this build, and the runtime that Burn's own come from: what was measured with others
-/// does not hold.
+/// Names all kernels as they are in this build, and the runtime that Burn's own come from: what was measured with
+/// others does not hold.
 pub fn version() -> String {
     fingerprint(&runtime())
 }
@@ -53,8 +54,9 @@ fn fingerprint(runtime: &str) -> String {
 /// Names and versions of what makes, compiles and launches kernels, as the workspace is locked to them.
 fn runtime() -> String {
     let packages = include_str!("../../Cargo.lock").split("[[package]]\n");
-    let is_runtime =
-        |package: &&str| ["burn", "cube", "naga", "wgpu"].iter().any(|name| package.starts_with(&format!("name = \"{name}")));
+    let is_runtime = |package: &&str| {
+        ["burn", "cube", "naga", "wgpu"].iter().any(|name| package.starts_with(&format!("name = \"{name}")))
+    };
     packages.filter(is_runtime).flat_map(|package| package.lines().take(2)).collect()
 }
 

@@ -46,7 +46,8 @@ pub fn configure(tuning: Tuning, cache: Option<PathBuf>) -> bool {
     if let Some(folder) = &cache {
         discard_damaged(folder);
     }
-    // What has no folder is kept in memory: the runtime goes without a file where none can be, such as below the executable.
+    // What has no folder is kept in memory: the runtime goes without a file where none can be, such as below the
+    // executable.
     let folder = cache.or_else(|| std::env::current_exe().ok());
     config.environment.path = folder.map_or_else(CacheConfig::default, CacheConfig::Directory);
     CubeClRuntimeConfig::try_set(config)
@@ -104,7 +105,8 @@ ops! {
     CrossEntropy = "cross_entropy",
     /// Products of f16 by the GPU's matrix units, where it has such.
     Product = "product",
-    /// Products of f16 instead of f32, accumulated in f32: no kernel of ours, but a choice of the device's all the same.
+    /// Products of f16 instead of f32, accumulated in f32: no kernel of ours, but a choice of the device's all the
+    /// same.
     HalfProducts = "half_products",
     /// The optimizer's update.
     AdamW = "adamw",
@@ -175,8 +177,8 @@ pub fn halves_products(device: &Device) -> bool {
     uses(Op::HalfProducts, device) && device.supports_dtype(DType::F16)
 }
 
-/// Most values of a tensor. What walks over it in strides (`grad_norm.wgsl`: 16384 values a workgroup) reckons one stride
-/// beyond the last, which must be countable in 32 bits too.
+/// Most values of a tensor. What walks over it in strides (`grad_norm.wgsl`: 16384 values a workgroup) reckons one
+/// stride beyond the last, which must be countable in 32 bits too.
 const VALUES_MAX: usize = (u32::MAX - (1 << 18)) as usize;
 
 /// Whether a tensor's places are countable in 32 bits.
@@ -207,7 +209,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("default.db");
         discard_damaged(folder.path());
-        for (bytes, stays) in [(&b"SQLite format 3\0 and so on"[..], true), (b"SQLite format 4\0", false), (b"", false)] {
+        for (bytes, stays) in [(&b"SQLite format 3\0 and so on"[..], true), (b"SQLite format 4\0", false), (b"", false)]
+        {
             fs::write(&file, bytes).unwrap();
             discard_damaged(folder.path());
             assert_eq!(file.exists(), stays, "{bytes:?}");

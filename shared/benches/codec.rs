@@ -1,5 +1,6 @@
 //! How fast deltas are encoded, and decoded and accumulated, on one core, beside a plain copy of the same floats:
-//! `cargo bench --manifest-path shared/benches/Cargo.toml`. GiB/s are of dense f32 covered, whatever the delta's length.
+//! `cargo bench --manifest-path shared/benches/Cargo.toml`. GiB/s are of dense f32 covered, whatever the delta's
+//! length.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use nightjar_shared::{
@@ -15,7 +16,8 @@ fn model() -> ModelSpec {
     ModelSpec { vocab_size: 8192, hidden_size: 448, intermediate_size: 1200, num_hidden_layers: 6, ..ModelSpec::tiny() }
 }
 
-/// Normal draws are slow to make and would be most of the run's time; a few thousand, again and again at odd places, do.
+/// Normal draws are slow to make and would be most of the run's time; a few thousand, again and again at odd places,
+/// do.
 fn gradient(n: usize) -> Vec<f32> {
     let draws: Vec<f32> = (0..65_521).map(|i| 1e-3 * rng::normal(1, 0, i) as f32).collect();
     (0..n).map(|i| draws[i % draws.len()]).collect()

@@ -65,8 +65,8 @@ fn join(folder: &str, name: &str) -> String {
     if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
 }
 
-/// A folder of the file system. Whoever else writes in it, no name and no link leads out of it: names are relative and plain,
-/// and links in it are not followed. The way to the folder itself may be one.
+/// A folder of the file system. Whoever else writes in it, no name and no link leads out of it: names are relative and
+/// plain, and links in it are not followed. The way to the folder itself may be one.
 pub struct FolderDisk {
     root: PathBuf,
 }
@@ -79,8 +79,8 @@ impl FolderDisk {
         Ok(FolderDisk { root })
     }
 
-    /// Opens a file that somebody wrote who is not trusted: a plain file with this name alone, of this length. `None` if there
-    /// is none. Its bytes may still change while they are read.
+    /// Opens a file that somebody wrote who is not trusted: a plain file with this name alone, of this length. `None`
+    /// if there is none. Its bytes may still change while they are read.
     pub fn open_foreign(&self, name: &str, bytes: u64) -> io::Result<Option<fs::File>> {
         let file = found(self.find(name).and_then(|(folder, last)| folder.open(last.as_ref(), Access::Read)))?;
         let Some(file) = file else { return Ok(None) };
@@ -247,7 +247,10 @@ mod tests {
         std::os::unix::fs::symlink(&theirs, disk.path("journal.new")).unwrap();
         disk.write("journal", b"ours").unwrap();
         assert_eq!(fs::read(&theirs).unwrap(), b"dear");
-        assert_eq!((disk.read("journal").unwrap(), disk.list("").unwrap()), (Some(b"ours".to_vec()), vec!["journal".into()]));
+        assert_eq!(
+            (disk.read("journal").unwrap(), disk.list("").unwrap()),
+            (Some(b"ours".to_vec()), vec!["journal".into()])
+        );
         fs::create_dir(disk.path("taken")).unwrap();
         assert!(disk.write("taken", b"x").is_err());
         assert_eq!(disk.length("taken.new").unwrap(), None, "a failed write leaves nothing behind");

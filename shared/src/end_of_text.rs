@@ -14,8 +14,8 @@ pub enum Stated {
     Id(u32),
 }
 
-/// What the files beside a tokenizer.json say, first what speaks of the tokenizer. `read` gives a file's bytes, if it is
-/// there; of one that is no JSON the error tells.
+/// What the files beside a tokenizer.json say, first what speaks of the tokenizer. `read` gives a file's bytes, if it
+/// is there; of one that is no JSON the error tells.
 pub fn stated(read: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Vec<Stated>, String> {
     let mut found: Vec<Stated> = vec![];
     let files = [
@@ -71,7 +71,8 @@ mod tests {
         assert_eq!(stated(marked), stated(read));
         assert_eq!(stated(|_| None), Ok(vec![]));
         assert_eq!(stated(|_| Some(b"{\"eos_token\": null, \"eos_token_id\": null}".to_vec())), Ok(vec![]));
-        let broken = stated(|file| (file == "special_tokens_map.json").then(|| b"{\"eos_token\": ".to_vec())).unwrap_err();
+        let broken =
+            stated(|file| (file == "special_tokens_map.json").then(|| b"{\"eos_token\": ".to_vec())).unwrap_err();
         assert!(broken.starts_with("special_tokens_map.json beside it is no JSON"), "{broken}");
     }
 }

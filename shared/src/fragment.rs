@@ -29,7 +29,10 @@ impl Fragment {
     }
 
     /// Reads a fragment and resolves it in `layout`; `None` if it is empty or not within the model.
-    pub(crate) fn read<'l>(r: &mut Reader<'_>, layout: &'l [TensorSpec]) -> Result<Option<&'l [TensorSpec]>, Truncated> {
+    pub(crate) fn read<'l>(
+        r: &mut Reader<'_>,
+        layout: &'l [TensorSpec],
+    ) -> Result<Option<&'l [TensorSpec]>, Truncated> {
         let (start, end) = (r.u32()? as usize, r.u32()? as usize);
         Ok(if start < end { layout.get(start..end) } else { None })
     }

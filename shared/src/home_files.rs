@@ -101,9 +101,15 @@ mod tests {
             write(ours);
             assert_eq!(foreign(home.path()).unwrap(), None, "{ours}");
         }
-        for theirs in
-            ["thesis.txt", "photos/a.jpg", "x.damaged", "work/chapter-1", "work/lease-x.delta", "blobs/mine", "history/notes"]
-        {
+        for theirs in [
+            "thesis.txt",
+            "photos/a.jpg",
+            "x.damaged",
+            "work/chapter-1",
+            "work/lease-x.delta",
+            "blobs/mine",
+            "history/notes",
+        ] {
             write(theirs);
             assert!(foreign(home.path()).unwrap().is_some_and(|named| theirs.starts_with(&named)), "{theirs}");
             fs::remove_file(home.path().join(theirs)).unwrap();

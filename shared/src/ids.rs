@@ -1,4 +1,5 @@
-//! Names of things: devices, blobs, leases, versions, generations. Each is its own type, so that none is taken for another.
+//! Names of things: devices, blobs, leases, versions, generations. Each is its own type, so that none is taken for
+//! another.
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -120,7 +121,8 @@ number_type!(
     Version
 );
 number_type!(
-    /// Counts the coordinator's starts of a run: a lease or message of another generation is answered with "hello again".
+    /// Counts the coordinator's starts of a run: a lease or message of another generation is answered with "hello
+    /// again".
     Generation
 );
 

@@ -13,8 +13,8 @@ const CONTEXT: &[u8] = b"nightjar invite 1";
 const SIGNATURE_BYTES: usize = 64;
 /// Longest link accepted, in characters.
 const LINK_MAX: usize = 4096;
-/// Longest text that a link is looked for in, in bytes: a zero-width space between any two of its characters makes it four
-/// times as long, and some words may stand around it.
+/// Longest text that a link is looked for in, in bytes: a zero-width space between any two of its characters makes it
+/// four times as long, and some words may stand around it.
 const PASTED_BYTES_MAX: usize = 8 * LINK_MAX;
 /// So many places are tried at which a link may end that has words behind it.
 const WORDS_MAX: usize = 256;
@@ -55,7 +55,10 @@ pub fn open(token: &[u8], verify: impl FnOnce(&[u8], &[u8], &[u8]) -> bool) -> R
     let (message, signature) = token.split_at(at);
     let invite = wire::Invite::decode(message).map_err(|_| InviteError::Damaged)?;
     let key = invite.public_keys.first().ok_or(InviteError::Damaged)?;
-    if invite.addresses.is_empty() || invite.public_keys.iter().any(|k| k.len() != 32) || Role::try_from(invite.role).is_err() {
+    if invite.addresses.is_empty()
+        || invite.public_keys.iter().any(|k| k.len() != 32)
+        || Role::try_from(invite.role).is_err()
+    {
         return Err(InviteError::Damaged);
     }
     if !verify(key, &signed(message), signature) {
@@ -69,8 +72,8 @@ pub fn to_link(token: &[u8]) -> String {
     format!("{SCHEME}{}", BASE64URL_NOPAD.encode(token))
 }
 
-/// The token of a link, as a person pastes it: for the command line and the page alike. What mail programs, chats and shells
-/// put in and around it is forgiven, since the signature tells whether what is left is what was sent.
+/// The token of a link, as a person pastes it: for the command line and the page alike. What mail programs, chats and
+/// shells put in and around it is forgiven, since the signature tells whether what is left is what was sent.
 pub fn from_link(text: &str) -> Result<Vec<u8>, InviteError> {
     if text.len() > PASTED_BYTES_MAX {
         return Err(InviteError::Damaged);
@@ -98,9 +101,9 @@ fn is_whole(token: &[u8]) -> bool {
     message.is_some_and(|message| wire::Invite::decode(message).is_ok_and(|invite| invite.encode_to_vec() == message))
 }
 
-/// Without what nobody sees: line breaks, and how quoted mail marks and breaks lines; zero-width and other characters that
-/// only shape a text. Hyphens and colons that a program made prettier, or hid in an address, are plain again. Says where there
-/// was a space, or another line began.
+/// Without what nobody sees: line breaks, and how quoted mail marks and breaks lines; zero-width and other characters
+/// that only shape a text. Hyphens and colons that a program made prettier, or hid in an address, are plain again. Says
+/// where there was a space, or another line began.
 fn as_it_was_sent(text: &str) -> (String, Vec<usize>) {
     let text = text.replace("%3A", ":").replace("%3a", ":").replace("%2F", "/").replace("%2f", "/");
     let lines = text.lines().map(|line| line.trim_start_matches(|c: char| c == '>' || c.is_whitespace() || shapes(c)));
@@ -126,7 +129,8 @@ fn as_it_was_sent(text: &str) -> (String, Vec<usize>) {
     (sent, breaks)
 }
 
-/// Whether a character has no look of its own: controls, and what Unicode calls format characters (Cf) and variation selectors.
+/// Whether a character has no look of its own: controls, and what Unicode calls format characters (Cf) and variation
+/// selectors.
 fn shapes(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'

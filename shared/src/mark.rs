@@ -1,6 +1,6 @@
 //! Whose a folder is. A program that fills a folder leaves its *mark* there: a small text file that names the kind of
-//! folder. Nothing in a folder without our mark is ever removed or replaced, nor in one that holds anything else than its
-//! kind has.
+//! folder. Nothing in a folder without our mark is ever removed or replaced, nor in one that holds anything else than
+//! its kind has.
 
 use crate::{
     disk::{Disk, FolderDisk},
@@ -35,8 +35,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [(Kind, &'static str); 5] =
-        [(Kind::Model, "model"), (Kind::State, "state"), (Kind::Dataset, "dataset"), (Kind::Home, "home"), (Kind::Demo, "demo")];
+    const ALL: [(Kind, &'static str); 5] = [
+        (Kind::Model, "model"),
+        (Kind::State, "state"),
+        (Kind::Dataset, "dataset"),
+        (Kind::Home, "home"),
+        (Kind::Demo, "demo"),
+    ];
 
     fn word(self) -> &'static str {
         Self::ALL.iter().find(|(kind, _)| *kind == self).map_or("", |(_, word)| word)
@@ -182,16 +187,18 @@ pub fn entries(folder: &Path) -> io::Result<Vec<(String, EntryKind)>> {
     Ok(entries)
 }
 
-/// The first entry that is none of ours: `is_ours` is told each name and kind. [`Disk::write`]'s unfinished files of our
-/// own names, and what a file system keeps at its own root, count as ours; a file with the mark's name only if it says what
-/// a mark says.
+/// The first entry that is none of ours: `is_ours` is told each name and kind. [`Disk::write`]'s unfinished files of
+/// our own names, and what a file system keeps at its own root, count as ours; a file with the mark's name only if it
+/// says what a mark says.
 pub fn foreign(folder: &Path, is_ours: impl Fn(&str, EntryKind) -> bool) -> io::Result<Option<String>> {
     let is_mark = || !matches!(Mark::read(folder), Ok(None));
     let is_known = |name: &str, kind: EntryKind| {
         is_ours(name, kind)
             || ((name, kind) == (MARK_FILE, EntryKind::File) && is_mark())
             || (name, kind) == ("lost+found", EntryKind::Folder)
-            || name.strip_suffix(".new").is_some_and(|of| kind == EntryKind::File && (of == MARK_FILE || is_ours(of, kind)))
+            || name
+                .strip_suffix(".new")
+                .is_some_and(|of| kind == EntryKind::File && (of == MARK_FILE || is_ours(of, kind)))
     };
     Ok(entries(folder)?.into_iter().find(|(name, kind)| !is_known(name, *kind)).map(|(name, _)| name))
 }
@@ -228,7 +235,9 @@ mod tests {
             leave(folder.path(), &mark).unwrap();
             assert_eq!(Mark::read(folder.path()).unwrap(), Some(mark));
         }
-        for other in ["", "something else", "kind model\n", &format!("{FIRST_LINE}\nkind poem\nformat 1\nfinished yes\n")] {
+        for other in
+            ["", "something else", "kind model\n", &format!("{FIRST_LINE}\nkind poem\nformat 1\nfinished yes\n")]
+        {
             fs::write(folder.path().join(MARK_FILE), other).unwrap();
             assert_eq!(Mark::read(folder.path()).unwrap(), None, "{other}");
         }
@@ -260,7 +269,11 @@ mod tests {
         let is_ours = |name: &str, kind| ["lock", "ours"].contains(&name) && kind == EntryKind::File;
         assert_eq!(foreign(folder.path(), is_ours).unwrap(), None);
         fs::write(folder.path().join(MARK_FILE), "dear").unwrap();
-        assert_eq!(foreign(folder.path(), is_ours).unwrap(), Some(MARK_FILE.to_owned()), "the name is ours, and no more");
+        assert_eq!(
+            foreign(folder.path(), is_ours).unwrap(),
+            Some(MARK_FILE.to_owned()),
+            "the name is ours, and no more"
+        );
         leave(folder.path(), &Mark::whole(Kind::Home)).unwrap();
         assert_eq!(foreign(folder.path(), is_ours).unwrap(), None);
         fs::create_dir(folder.path().join("ours")).unwrap();

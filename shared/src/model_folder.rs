@@ -1,5 +1,5 @@
-//! A model as a folder that `transformers` writes and loads: config.json and safetensors, in one file or in several. The
-//! one reader that both programs use, so that the same folder is the same model to both.
+//! A model as a folder that `transformers` writes and loads: config.json and safetensors, in one file or in several.
+//! The one reader that both programs use, so that the same folder is the same model to both.
 //!
 //! What config.json asks for and Nightjar does not compute is refused by its key; what is there and not used is said in
 //! [`ModelFolder::notes`]. Weights are read a tensor at a time into memory that the caller has: a folder needs no more
@@ -106,8 +106,8 @@ impl ModelFolder {
         &self.notes
     }
 
-    /// Ties the head to the embedding as config.json says, although the folder has another head, which is then not used.
-    /// Changes nothing where there is no such choice.
+    /// Ties the head to the embedding as config.json says, although the folder has another head, which is then not
+    /// used. Changes nothing where there is no such choice.
     pub fn tie_head(&mut self) {
         if self.has_other_head {
             self.spec.tie_word_embeddings = true;
@@ -128,8 +128,8 @@ impl ModelFolder {
     }
 }
 
-/// Opens a file, or the file that a link leads to: Hugging Face's cache is all links. Nothing else is opened, since a pipe
-/// would be waited for.
+/// Opens a file, or the file that a link leads to: Hugging Face's cache is all links. Nothing else is opened, since a
+/// pipe would be waited for.
 fn open_file(path: &Path) -> Result<(File, u64), ModelFolderError> {
     let found = fs::metadata(path).map_err(ModelFolderError::read(path))?;
     if !found.is_file() {
@@ -142,7 +142,10 @@ fn open_file(path: &Path) -> Result<(File, u64), ModelFolderError> {
 fn small_file(path: &Path) -> Result<Vec<u8>, ModelFolderError> {
     let (file, bytes) = open_file(path)?;
     if bytes > JSON_BYTES_MAX {
-        return Err(ModelFolderError::refused(path, format!("it has {bytes} bytes; at most {JSON_BYTES_MAX} are read")));
+        return Err(ModelFolderError::refused(
+            path,
+            format!("it has {bytes} bytes; at most {JSON_BYTES_MAX} are read"),
+        ));
     }
     let mut content = vec![];
     file.take(JSON_BYTES_MAX).read_to_end(&mut content).map_err(ModelFolderError::read(path))?;
@@ -155,7 +158,10 @@ fn small_file(path: &Path) -> Result<Vec<u8>, ModelFolderError> {
 
 fn refuse_pointer(path: &Path, begin: &[u8]) -> Result<(), ModelFolderError> {
     match begin.starts_with(LFS_POINTER) {
-        true => Err(ModelFolderError::refused(path, "it is a pointer of Git LFS, not the file itself: run `git lfs pull` there")),
+        true => Err(ModelFolderError::refused(
+            path,
+            "it is a pointer of Git LFS, not the file itself: run `git lfs pull` there",
+        )),
         false => Ok(()),
     }
 }

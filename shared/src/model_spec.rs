@@ -99,7 +99,8 @@ pub enum ModelSpecError {
     },
     /// A rotary embedding turns pairs of a head's numbers.
     #[error(
-        "the head size, model.hidden_size / model.num_attention_heads, is {hidden} / {heads} = {size}, which is odd; it must be even"
+        "the head size, model.hidden_size / model.num_attention_heads, is {hidden} / {heads} = {size}, which is odd; \
+        it must be even"
     )]
     OddHead {
         /// `hidden_size`.
@@ -134,16 +135,17 @@ impl ModelSpecError {
 
 /// What the program, Burn and a driver take before there is a model.
 const RUNTIME_BYTES: u64 = 192 << 20;
-/// Numbers kept for each parameter at the worst moment, a checkpoint in the middle of a step: weights, two moments, a gradient,
-/// the base and a flat copy of the weights while it trains, and what is saved: weights, moments, the sum of the step's
-/// gradients, and the file's bytes of one of them at a time. At the lease's ends it is about as many. Measured on the
-/// processor, with 4 × 128 tokens at once: 2225 MiB at the peak of 2278 reckoned for 40 M parameters, 597 of 793 for 10 M.
+/// Numbers kept for each parameter at the worst moment, a checkpoint in the middle of a step: weights, two moments, a
+/// gradient, the base and a flat copy of the weights while it trains, and what is saved: weights, moments, the sum of
+/// the step's gradients, and the file's bytes of one of them at a time. At the lease's ends it is about as many.
+/// Measured on the processor, with 4 × 128 tokens at once: 2225 MiB at the peak of 2278 reckoned for 40 M parameters,
+/// 597 of 793 for 10 M.
 const STATE_FLOATS: u64 = 12;
-/// Queries that attention takes at once on a processor: their scores stay in the cache, and the half above the diagonal is
-/// left out.
+/// Queries that attention takes at once on a processor: their scores stay in the cache, and the half above the diagonal
+/// is left out.
 pub const HOST_BLOCK: usize = 256;
-/// Logits held at once on a processor: 32 MiB. With half of that a step with a vocabulary of 32k takes a twentieth longer, since
-/// the head's gradient passes through memory once a chunk.
+/// Logits held at once on a processor: 32 MiB. With half of that a step with a vocabulary of 32k takes a twentieth
+/// longer, since the head's gradient passes through memory once a chunk.
 pub const HOST_LOGITS: usize = 1 << 23;
 /// Fewest tokens of a chunk of logits, whatever the vocabulary: below, the matrix products lose more than memory gains.
 const CHUNK_MIN: usize = 64;
@@ -254,7 +256,11 @@ impl ModelSpec {
             list.norm(name("input_layernorm"), d);
             list.group(
                 std,
-                &[(name("self_attn.q_proj"), [d, d]), (name("self_attn.k_proj"), [kv, d]), (name("self_attn.v_proj"), [kv, d])],
+                &[
+                    (name("self_attn.q_proj"), [d, d]),
+                    (name("self_attn.k_proj"), [kv, d]),
+                    (name("self_attn.v_proj"), [kv, d]),
+                ],
             );
             list.group(std_residual, &[(name("self_attn.o_proj"), [d, d])]);
             list.norm(name("post_attention_layernorm"), d);
@@ -273,8 +279,8 @@ impl ModelSpec {
         self.tensors().iter().map(TensorSpec::len).sum()
     }
 
-    /// Bytes of memory that a device needs to train it at all: its state, and one sample of which each layer keeps its input
-    /// only, as a processor computes it. More samples come on top, as many as there is room for.
+    /// Bytes of memory that a device needs to train it at all: its state, and one sample of which each layer keeps its
+    /// input only, as a processor computes it. More samples come on top, as many as there is room for.
     pub fn training_bytes(&self) -> u64 {
         let context = u64::from(self.max_position_embeddings);
         let vocabulary = self.vocab_size as usize;
@@ -290,8 +296,8 @@ impl ModelSpec {
         RUNTIME_BYTES + 4 * STATE_FLOATS * self.parameters() as u64
     }
 
-    /// Bytes that one sample's activations take between forward and backward pass, in f32; `recompute`: layers keep their
-    /// input only. For each query of a head there are so many `scores`, kept and at once.
+    /// Bytes that one sample's activations take between forward and backward pass, in f32; `recompute`: layers keep
+    /// their input only. For each query of a head there are so many `scores`, kept and at once.
     pub fn sample_bytes(&self, context: u64, recompute: bool, scores: [u64; 2]) -> u64 {
         let [hidden, intermediate, layers, heads, kv] = [
             self.hidden_size,
@@ -301,9 +307,10 @@ impl ModelSpec {
             self.num_key_value_heads,
         ]
         .map(u64::from);
-        // Per token, a layer keeps its input, what is attended and what flows past the middle, the packed rows, gate and up,
-        // and what attention keeps; beside them it works with two gradients, that of the packed rows, what gate and up make,
-        // and some of the scores. At the end of the layers there are rows normed and not, and their gradients.
+        // Per token, a layer keeps its input, what is attended and what flows past the middle, the packed rows, gate
+        // and up, and what attention keeps; beside them it works with two gradients, that of the packed rows, what gate
+        // and up make, and some of the scores. At the end of the layers there are rows normed and not, and their
+        // gradients.
         let packed = (heads + 2 * kv) * self.head_size() as u64;
         let [kept, at_once] = scores.map(|scores| heads * scores);
         let tape = 3 * hidden + packed + 2 * intermediate + kept;

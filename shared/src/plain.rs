@@ -1,5 +1,6 @@
-//! Files in whose place their owner may put something else, opened so that nobody waits. Links are followed, since they are the
-//! owner's own; what is no plain file is refused. A pipe, whose opening or reading may never end, holds nobody up.
+//! Files in whose place their owner may put something else, opened so that nobody waits. Links are followed, since they
+//! are the owner's own; what is no plain file is refused. A pipe, whose opening or reading may never end, holds nobody
+//! up.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -49,7 +50,9 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         std::os::unix::fs::symlink(&pipe, &link).unwrap();
         for path in [&pipe, &link, &folder.path().to_owned()] {
-            for options in [OpenOptions::new().read(true), OpenOptions::new().write(true), OpenOptions::new().append(true)] {
+            for options in
+                [OpenOptions::new().read(true), OpenOptions::new().write(true), OpenOptions::new().append(true)]
+            {
                 assert!(open(path, options).unwrap_err().to_string().contains("no plain file"), "{}", path.display());
             }
         }

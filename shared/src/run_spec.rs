@@ -129,8 +129,8 @@ pub struct DeltaSpec {
     pub codec: CodecId,
     /// With `sparse2`: how many of each 4096 values are sent.
     pub k: u32,
-    /// Error feedback (SparseLoCo, arXiv 2508.15706): before a delta is encoded, the residual of earlier ones, times this,
-    /// is added. 0: none; 1: all of it.
+    /// Error feedback (SparseLoCo, arXiv 2508.15706): before a delta is encoded, the residual of earlier ones, times
+    /// this, is added. 0: none; 1: all of it.
     pub feedback: f64,
     /// What becomes of a residual whose delta never counted, or that has grown old.
     pub residual: ResidualSpec,
@@ -242,9 +242,9 @@ impl RunSpecError {
     pub fn key(&self) -> Option<String> {
         match self {
             RunSpecError::Model(error) => error.key().map(|key| format!("model.{key}")),
-            RunSpecError::OutOfRange { key, .. } | RunSpecError::TextLength { key, .. } | RunSpecError::TextControl { key } => {
-                Some((*key).to_owned())
-            }
+            RunSpecError::OutOfRange { key, .. }
+            | RunSpecError::TextLength { key, .. }
+            | RunSpecError::TextControl { key } => Some((*key).to_owned()),
             RunSpecError::UpdateCodec(_) => Some("publish.codec".to_owned()),
         }
     }
@@ -282,7 +282,8 @@ impl RunSpec {
             publish: PublishSpec::default(),
             evaluate: EvaluateSpec::default(),
         };
-        let of_model = |key: &str| ModelSpec::SIZES.iter().find(|(size, ..)| *size == key).map(|(_, _, allowed)| *allowed);
+        let of_model =
+            |key: &str| ModelSpec::SIZES.iter().find(|(size, ..)| *size == key).map(|(_, _, allowed)| *allowed);
         match key.strip_prefix("model.") {
             Some(key) => of_model(key),
             None => any.ranges().find(|range| range.0 == key).map(|range| range.4),
@@ -334,7 +335,8 @@ impl RunSpec {
         self.merge.average.unwrap_or(if self.has_rounds() { Average::Rda } else { Average::Mean })
     }
 
-    /// Whether devices train on while their deltas travel. With an optimizer that starts afresh at every lease they cannot.
+    /// Whether devices train on while their deltas travel. With an optimizer that starts afresh at every lease they
+    /// cannot.
     pub fn trains_ahead(&self) -> bool {
         self.lease.ahead && self.inner.state == InnerState::Keep
     }

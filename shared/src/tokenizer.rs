@@ -1,5 +1,5 @@
-//! A tokenizer.json for text as it is, the same in both programs: nothing is cut off, filled up or left to chance, and text
-//! that spells a special token stays text.
+//! A tokenizer.json for text as it is, the same in both programs: nothing is cut off, filled up or left to chance, and
+//! text that spells a special token stays text.
 
 use crate::end_of_text::KNOWN;
 use std::collections::HashSet;
@@ -8,8 +8,8 @@ use tokenizers::{AddedToken, Error, Model, ModelWrapper, PostProcessorWrapper, T
 /// Most tokens of a vocabulary.
 const TOKENS_MAX: usize = 1 << 20;
 
-/// Reads a tokenizer.json. What it says about cutting text off, filling it up, putting something around it or leaving things
-/// to chance is for other uses.
+/// Reads a tokenizer.json. What it says about cutting text off, filling it up, putting something around it or leaving
+/// things to chance is for other uses.
 pub fn load(json: &[u8]) -> Result<Tokenizer, Error> {
     let mut tokenizer = Tokenizer::from_bytes(json)?;
     tokenizer.with_truncation(None)?.with_padding(None).with_post_processor(None::<PostProcessorWrapper>);

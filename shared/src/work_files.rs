@@ -1,5 +1,5 @@
-//! Names of the files that a worker leaves for its agent, in the device's home folder. They follow from the lease alone, so
-//! that nobody needs to take a worker's word for them.
+//! Names of the files that a worker leaves for its agent, in the device's home folder. They follow from the lease
+//! alone, so that nobody needs to take a worker's word for them.
 
 use crate::ids::{LeaseId, Version};
 
@@ -35,11 +35,14 @@ pub fn is_made(name: &str) -> bool {
         || name.strip_prefix("checkpoint.").is_some_and(is_number)
 }
 
-/// Whether a name can be that of a file in the worker's folder. A journal that was written before names were fixed may hold
-/// any.
+/// Whether a name can be that of a file in the worker's folder. A journal that was written before names were fixed may
+/// hold any.
 pub fn is_inside(name: &str) -> bool {
-    let plain = |name: &str| !name.starts_with('.') && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
-    name.strip_prefix(FOLDER).and_then(|rest| rest.strip_prefix('/')).is_some_and(|name| !name.is_empty() && plain(name))
+    let plain =
+        |name: &str| !name.starts_with('.') && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    name.strip_prefix(FOLDER)
+        .and_then(|rest| rest.strip_prefix('/'))
+        .is_some_and(|name| !name.is_empty() && plain(name))
 }
 
 #[cfg(test)]
@@ -53,9 +56,19 @@ mod tests {
             assert!(is_inside(&name), "{name}");
         }
         assert_eq!(delta(LeaseId(3)), "work/lease-3.delta");
-        for name in
-            ["", "work", "work/", "work/.", "work/..", "work/../key", "work/a/b", "/work/a", "blobs/a", "work/a\0", "work\\a"]
-        {
+        for name in [
+            "",
+            "work",
+            "work/",
+            "work/.",
+            "work/..",
+            "work/../key",
+            "work/a/b",
+            "/work/a",
+            "blobs/a",
+            "work/a\0",
+            "work\\a",
+        ] {
             assert!(!is_inside(name), "{name}");
         }
     }

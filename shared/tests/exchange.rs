@@ -5,9 +5,9 @@ use nightjar_shared::{
     ids::BlobHash,
     wire::{
         Blob, BlobGet, BlobHead, BlobPut, BlobStored, ControlOpen, CoordinatorMessage, DeltaOffer, DeviceMessage, Done,
-        Evaluation, HeldWeights, Hello, Lease, LeaseKind, LeaseRenew, LeaseRequest, LeaseReturn, Leave, Refusal, RefusalAction,
-        RefusalCode, Role, StreamOpen, UpdateStep, UploadFrom, Welcome, coordinator_message as down, device_message as up, frame,
-        stream_open,
+        Evaluation, HeldWeights, Hello, Lease, LeaseKind, LeaseRenew, LeaseRequest, LeaseReturn, Leave, Refusal,
+        RefusalAction, RefusalCode, Role, StreamOpen, UpdateStep, UploadFrom, Welcome, coordinator_message as down,
+        device_message as up, frame, stream_open,
     },
 };
 use prost::Message;
@@ -92,7 +92,10 @@ fn a_leases_exchange() {
     check("lease", &answers(2, down::Body::Lease(lease)));
     check("get", &opens(stream_open::Kind::Get(BlobGet { hash: BlobHash::of(b"shard").0.to_vec(), offset: 65_536 })));
     check("head", &BlobHead { bytes: 398_000, offset: 65_536, refusal: None });
-    check("renew", &asks(3, up::Body::LeaseRenew(LeaseRenew { lease_id: 41, generation: 1_795_474_882, steps_done: 17 })));
+    check(
+        "renew",
+        &asks(3, up::Body::LeaseRenew(LeaseRenew { lease_id: 41, generation: 1_795_474_882, steps_done: 17 })),
+    );
     let offer = DeltaOffer {
         lease_id: 41,
         generation: 1_795_474_882,

@@ -1,5 +1,5 @@
-//! What a simulated lease costs in real mode: `real_speed [s|nano] BATCH CONTEXT THREADS [codec]`. Leases of 16 and of 48
-//! steps tell the steps' time from what surrounds them (files, hashes, the delta).
+//! What a simulated lease costs in real mode: `real_speed [s|nano] BATCH CONTEXT THREADS [codec]`. Leases of 16 and of
+//! 48 steps tell the steps' time from what surrounds them (files, hashes, the delta).
 
 use nightjar_shared::{
     disk::Disk,

@@ -23,7 +23,12 @@ pub struct Checked {
 }
 
 /// Examines what a run left behind; the engine, where it is still running.
-pub fn examine(setup: &Setup, estate: &mut Estate, engine: Option<&Engine>, acknowledged: &BTreeSet<LeaseId>) -> Checked {
+pub fn examine(
+    setup: &Setup,
+    estate: &mut Estate,
+    engine: Option<&Engine>,
+    acknowledged: &BTreeSet<LeaseId>,
+) -> Checked {
     match estate {
         Estate::Bytes(whole) => examine_whole(setup, whole, engine, acknowledged),
         // Invariant 2 is checked at each acknowledgement; 5 and 6 are about weights, of which there are none.

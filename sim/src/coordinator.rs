@@ -53,7 +53,13 @@ pub struct Coordinator {
 
 impl Coordinator {
     /// Starts: raises the generation, merges again what no checkpoint has, restores the engine.
-    pub fn start(setup: &Setup, estate: &mut Estate, now: Mono, kill: Killer<'_>, out: &mut Out) -> Result<Self, Killed> {
+    pub fn start(
+        setup: &Setup,
+        estate: &mut Estate,
+        now: Mono,
+        kill: Killer<'_>,
+        out: &mut Out,
+    ) -> Result<Self, Killed> {
         let (spec, manifest) = (setup.spec.clone(), setup.dataset.manifest.clone());
         let generation = estate.raise(wall(now).unix_ms / 1000);
         let press = match estate {

@@ -38,7 +38,8 @@ use std::{sync::Arc, time::Duration};
 /// Measuring takes so much less time a token than training does: there is no backward pass.
 const EVALUATION_SPEEDUP: f64 = 3.0;
 
-/// A worker saves its training this often where no owner says otherwise, so that a process that is killed loses no more.
+/// A worker saves its training this often where no owner says otherwise, so that a process that is killed loses no
+/// more.
 const CHECKPOINT_MS: u64 = 60_000;
 
 /// What a device wants of the world.
@@ -282,7 +283,10 @@ impl Device {
                 Action::Upload { lease, .. } if self.lost == Some(lease.0) => wishes.push(Wish::FileGone),
                 Action::Upload { lease, blob, file } => wishes.push(Wish::Upload(lease, blob, self.delta(blob, &file))),
                 Action::Work(body) => {
-                    assert!(self.word().permission == Permission::Allowed, "invariant 4: work begins while the owner forbids it");
+                    assert!(
+                        self.word().permission == Permission::Allowed,
+                        "invariant 4: work begins while the owner forbids it"
+                    );
                     wishes.push(self.begin(body, now, training));
                 }
                 Action::StopWork => wishes.extend(self.stop(now)),

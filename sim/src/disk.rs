@@ -1,5 +1,5 @@
-//! A disk that can lose power: what was written but not synced is, after [`SimDisk::crash`], gone, whole or torn, as the
-//! seed decides.
+//! A disk that can lose power: what was written but not synced is, after [`SimDisk::crash`], gone, whole or torn, as
+//! the seed decides.
 
 use nightjar_shared::{disk::Disk, rng};
 use std::{

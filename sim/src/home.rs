@@ -1,4 +1,5 @@
-//! A device's state folder: a disk with all that ships, or, in cost mode, the journal and the names of what would be there.
+//! A device's state folder: a disk with all that ships, or, in cost mode, the journal and the names of what would be
+//! there.
 
 use crate::disk::SimDisk;
 use nightjar_agent::{

@@ -2,8 +2,8 @@
 //! milliseconds; everything random comes from a seed, so a failure is replayed by its seed.
 //!
 //! What is simulated is only what is outside: time, the network, power cuts, owners, and the arithmetic of training.
-//! Never here: a real clock (but for `host`, on which nothing simulated depends), a socket; threads in `real` alone, where
-//! nothing depends on which is faster.
+//! Never here: a real clock (but for `host`, on which nothing simulated depends), a socket; threads in `real` alone,
+//! where nothing depends on which is faster.
 
 pub mod byzantine;
 pub mod check;

@@ -1,5 +1,5 @@
-//! `nightjar-sim`: runs of Nightjar under a virtual clock: one with plots, many with kills, one of these again, ever larger
-//! ones, and the study.
+//! `nightjar-sim`: runs of Nightjar under a virtual clock: one with plots, many with kills, one of these again, ever
+//! larger ones, and the study.
 
 mod cli;
 

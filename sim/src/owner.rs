@@ -1,5 +1,5 @@
-//! A device's owner: when they sit at their computer, whether it is plugged in, what its network costs; and what the policy
-//! that ships makes of it.
+//! A device's owner: when they sit at their computer, whether it is plugged in, what its network costs; and what the
+//! policy that ships makes of it.
 
 use crate::{
     draws::{Draws, Purpose},

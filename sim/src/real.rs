@@ -1,6 +1,6 @@
-//! Real training: each simulated device takes the inner steps that ship, by the worker's own code, on a pool of threads.
-//! A job is begun when its virtual time begins and waited for when that ends, so several devices train side by side;
-//! what comes out depends on seed and job alone.
+//! Real training: each simulated device takes the inner steps that ship, by the worker's own code, on a pool of
+//! threads. A job is begun when its virtual time begins and waited for when that ends, so several devices train side by
+//! side; what comes out depends on seed and job alone.
 
 mod desk;
 mod pool;
@@ -105,14 +105,17 @@ impl Real {
 fn work(bench: &mut Bench, body: &to_worker::Body, cut: Option<Cut>, given: Files, stop: &AtomicBool) -> Done {
     let desk = Desk::new(given);
     let live = Live::default();
-    let room = Room { disk: &desk, checkpoint: "work/checkpoint", memory_free: MEMORY_FREE, live: &live, stop, say: &|_| {} };
+    let room =
+        Room { disk: &desk, checkpoint: "work/checkpoint", memory_free: MEMORY_FREE, live: &live, stop, say: &|_| {} };
     bench.take_cut();
     let ahead = cut.map_or(Ok(()), |cut| bench.take_up_cut(cut, &room));
     bench.train_ahead(&room, &|| false);
     let said = ahead.and_then(|()| match body {
         to_worker::Body::Train(job) => bench.train(job, &room).map(from_worker::Body::Trained),
         to_worker::Body::Evaluate(job) => bench.evaluate(job, &room).map(from_worker::Body::Evaluated),
-        to_worker::Body::Stop(_) | to_worker::Body::Limits(_) | to_worker::Body::Checkpoint(_) => Err(WorkError::Incomplete),
+        to_worker::Body::Stop(_) | to_worker::Body::Limits(_) | to_worker::Body::Checkpoint(_) => {
+            Err(WorkError::Incomplete)
+        }
     });
     (said, desk.into_left(), bench.take_cut())
 }
@@ -146,8 +149,8 @@ impl Training for Real {
         };
         let planned = if let to_worker::Body::Train(job) = &job.body { job.steps } else { steps };
         if steps < planned {
-            // It may be past them already: from the start again, and no further. Its files are still there: what a lease
-            // at hand was begun with, a journal names to its end.
+            // It may be past them already: from the start again, and no further. Its files are still there: what a
+            // lease at hand was begun with, a journal names to its end.
             stop.store(true, Ordering::Relaxed);
             self.pool.forget(&promise);
             promise = self.start(timeless(&job.body, Some(steps)), cut, gather(&job)).1;

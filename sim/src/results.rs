@@ -92,7 +92,8 @@ pub enum Doing {
 
 impl Doing {
     /// All of them, in the order in which they are drawn.
-    pub const ALL: [Doing; 6] = [Doing::Training, Doing::Fetching, Doing::Uploading, Doing::Waiting, Doing::Held, Doing::Offline];
+    pub const ALL: [Doing; 6] =
+        [Doing::Training, Doing::Fetching, Doing::Uploading, Doing::Waiting, Doing::Held, Doing::Offline];
 
     /// The word for it.
     pub const fn name(self) -> &'static str {

@@ -141,14 +141,18 @@ mod tests {
         assert!(a.utilisation > 0.5 && a.utilisation < 1.0, "{}", a.utilisation);
         assert!(seen > 0 && a.bytes.deltas > 0 && a.bytes.keyframes > 0 && a.bytes.shards > 0);
         let b = measure(scale, &mut |_| {});
-        assert_eq!((a.digest, a.tokens, a.bytes, a.staleness, a.time), (b.digest, b.tokens, b.bytes, b.staleness, b.time));
+        assert_eq!(
+            (a.digest, a.tokens, a.bytes, a.staleness, a.time),
+            (b.digest, b.tokens, b.bytes, b.staleness, b.time)
+        );
     }
 
     /// Forty devices on one kind of link, for eight virtual hours.
     fn utilisation(pacing: Pacing, ahead: bool, up_mbit: f64, wall_s: f64) -> f64 {
         let mut spec = spec(40);
         (spec.lease.pacing, spec.lease.ahead, spec.lease.wall_s) = (pacing, ahead, wall_s);
-        let group = Group { up_mbit: up_mbit.into(), ..Group::new("x", 40, Dist::List(vec![4000.0, 2000.0, 1000.0, 500.0])) };
+        let group =
+            Group { up_mbit: up_mbit.into(), ..Group::new("x", 40, Dist::List(vec![4000.0, 2000.0, 1000.0, 500.0])) };
         let setup = setup("links", spec, always(group), 8.0 * 3600.0, 1);
         let result = run(&setup, Box::new(Cost::new(&setup.spec)), &mut |_| {});
         assert!(result.faults.is_empty(), "{:?}", result.faults);

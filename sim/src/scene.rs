@@ -139,7 +139,12 @@ impl Scene {
     pub fn manifest(&self) -> Manifest {
         let info = |number| {
             let bytes = self.shard(number);
-            ShardInfo { hash: BlobHash::of(&bytes), bytes: bytes.len() as u64, samples: SAMPLES_PER_SHARD, text_bytes: 4 * 1003 }
+            ShardInfo {
+                hash: BlobHash::of(&bytes),
+                bytes: bytes.len() as u64,
+                samples: SAMPLES_PER_SHARD,
+                text_bytes: 4 * 1003,
+            }
         };
         let context = self.spec().model.max_position_embeddings;
         Manifest {
@@ -163,8 +168,8 @@ impl Scene {
         Dataset::new(self.manifest(), (0..=SHARDS).map(|n| self.shard(n)))
     }
 
-    /// Owners who are away for five minutes or so, and at their computers for one; what else they do and want differs from
-    /// seed to seed.
+    /// Owners who are away for five minutes or so, and at their computers for one; what else they do and want differs
+    /// from seed to seed.
     fn owner(&self) -> Owner {
         let spell = |every_s| Some(Spell { every_s, for_s: 40.0 });
         let wanted = [
@@ -211,7 +216,8 @@ impl Scene {
     /// All of it.
     pub fn setup(&self) -> Setup {
         let mut setup = Setup::new("swarm", self.seed, self.spec(), self.dataset(), self.population());
-        setup.chaos = Chaos { kills: self.kills, kills_per_mille: self.kills_per_mille, settling_deltas: SETTLING_DELTAS };
+        setup.chaos =
+            Chaos { kills: self.kills, kills_per_mille: self.kills_per_mille, settling_deltas: SETTLING_DELTAS };
         setup
     }
 }

@@ -134,7 +134,8 @@ impl TextDataset {
     }
 }
 
-/// Windows of `context + 1` bytes, each beginning with the last of the one before, so that every byte is predicted once.
+/// Windows of `context + 1` bytes, each beginning with the last of the one before, so that every byte is predicted
+/// once.
 fn windows(text: &[u8], context: usize) -> Vec<&[u8]> {
     let count = text.len().saturating_sub(1) / context.max(1);
     (0..count).map(|i| &text[i * context..(i + 1) * context + 1]).collect()
@@ -176,7 +177,8 @@ mod tests {
         let (a, b) = (vec![1; 201], vec![2; 201]);
         let kinds = |deal| {
             let dataset = TextDataset::new(&[&a, &b], &a, &settings(deal)).unwrap();
-            let kinds_of = |info: &ShardInfo| samples(&dataset, info).concat().into_iter().collect::<BTreeSet<u8>>().len();
+            let kinds_of =
+                |info: &ShardInfo| samples(&dataset, info).concat().into_iter().collect::<BTreeSet<u8>>().len();
             dataset.manifest.train.iter().map(kinds_of).collect::<Vec<_>>()
         };
         assert!(kinds(Deal::Iid).iter().all(|n| *n == 2));

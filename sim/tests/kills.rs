@@ -1,5 +1,5 @@
-//! A thousand kills of agents and workers between any two effects, and as many of the coordinator as come with them; and the
-//! promises hold. A failure names its seed.
+//! A thousand kills of agents and workers between any two effects, and as many of the coordinator as come with them;
+//! and the promises hold. A failure names its seed.
 
 use nightjar_sim::{Scene, simulate};
 use std::collections::BTreeMap;

@@ -76,9 +76,15 @@ fn devices_without_memory_for_the_model_take_no_part() {
     setup.population.group.push(Group { memory_gib: 0.1.into(), ..Group::new("small", 5, 100.0) });
     let result = simulate(&setup);
     assert_eq!(result.faults, Vec::<String>::new());
-    let without = simulate(&Setup { population: Population { group: vec![group()], ..setup.population.clone() }, ..setup });
+    let without =
+        simulate(&Setup { population: Population { group: vec![group()], ..setup.population.clone() }, ..setup });
     assert!(result.tokens >= 30_000 && without.tokens >= 30_000);
-    assert!((result.virtual_s / without.virtual_s - 1.0).abs() < 0.1, "{} s, {} s", result.virtual_s, without.virtual_s);
+    assert!(
+        (result.virtual_s / without.virtual_s - 1.0).abs() < 0.1,
+        "{} s, {} s",
+        result.virtual_s,
+        without.virtual_s
+    );
     assert!(result.utilisation < 0.6 * without.utilisation, "half of the devices idle: {}", result.utilisation);
 }
 
@@ -89,7 +95,8 @@ fn a_thin_link_costs_time_and_breaks_cost_bytes() {
     assert!(thin.virtual_s > 1.3 * fast.virtual_s, "{} s, not {} s", thin.virtual_s, fast.virtual_s);
     assert!(thin.time.uploading > 3.0 * fast.time.uploading, "{} s, {} s", thin.time.uploading, fast.time.uploading);
     // Blobs of this run are smaller than what is in flight: a broken one comes again whole.
-    let broken = simulate(&setup(3, Group { up_mbit: 0.01.into(), down_mbit: 0.01.into(), loss: 0.3, ..group() }, 30_000));
+    let broken =
+        simulate(&setup(3, Group { up_mbit: 0.01.into(), down_mbit: 0.01.into(), loss: 0.3, ..group() }, 30_000));
     assert_eq!(broken.faults, Vec::<String>::new());
     assert!(broken.bytes.resent_up > 0 && broken.bytes.resent_down > 0, "{:?}", broken.bytes);
 }
@@ -192,7 +199,10 @@ fn what_an_owner_wants_is_what_their_device_trains() {
     for time in [freed, frozen] {
         assert!((0.25..0.4).contains(&share(time)), "held for {}", share(time));
     }
-    assert!((0.85..=1.001).contains(&pace_frozen), "a frozen worker goes on where it was, and not before: {pace_frozen}");
+    assert!(
+        (0.85..=1.001).contains(&pace_frozen),
+        "a frozen worker goes on where it was, and not before: {pace_frozen}"
+    );
     assert!(pace_freed < pace_frozen, "an ended one goes back to its checkpoint: {pace_freed}, {pace_frozen}");
 
     let (slow, pace_slow, tokens_slow) = of(&[("idle_minutes", "1"), ("in_use_duty_percent", "20")]);
@@ -202,8 +212,8 @@ fn what_an_owner_wants_is_what_their_device_trains() {
     assert!((pace_slow - (away + 0.2 * there)).abs() < 0.08, "{pace_slow}, not {}", away + 0.2 * there);
 }
 
-/// A lease that is frozen, slowed down, ended and taken up again at another pace took as long as it took, and no longer than it
-/// was out.
+/// A lease that is frozen, slowed down, ended and taken up again at another pace took as long as it took, and no longer
+/// than it was out.
 #[test]
 fn nobody_honest_is_refused_for_having_been_interrupted() {
     let wanted = [("idle_minutes", "1"), ("in_use_duty_percent", "2"), ("checkpoint_s", "5")];

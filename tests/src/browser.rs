@@ -53,8 +53,10 @@ impl Browser {
             let (_, after) = said.split_once("started successfully on port ")?;
             after.split_once('.')?.0.parse::<u16>().ok()
         });
-        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(60))).http_status_as_error(false);
-        let mut started = Browser { driver, agent: config.build().into(), session: format!("http://127.0.0.1:{port}/session") };
+        let config =
+            ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(60))).http_status_as_error(false);
+        let mut started =
+            Browser { driver, agent: config.build().into(), session: format!("http://127.0.0.1:{port}/session") };
         let arguments = [
             "--headless=new",
             // For root in a container. It shows one page, which is ours.
@@ -84,7 +86,8 @@ impl Browser {
         self.post("/url", &json!({ "url": address }));
     }
 
-    /// Opens another window, which counts as seen beside the first, and goes there; gives back its name for [`Browser::turn_to`].
+    /// Opens another window, which counts as seen beside the first, and goes there; gives back its name for
+    /// [`Browser::turn_to`].
     pub fn open_window(&self) -> String {
         let window = self.post("/window/new", &json!({ "type": "window" }));
         let name = window["handle"].as_str().expect("a window has a name").to_owned();
@@ -161,7 +164,9 @@ impl Browser {
         let height = self.script("return document.documentElement.scrollHeight", &[]).as_u64().unwrap_or(HEIGHT.into());
         self.view(view, height as u32);
         // Two frames: the picture of the day is drawn anew for the width.
-        self.script_async("const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done(true)))");
+        self.script_async(
+            "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done(true)))",
+        );
         let drawn = self.tool("Page.captureScreenshot", &json!({ "format": "png" }));
         let png = base64(drawn["data"].as_str().expect("a picture is text"));
         std::fs::write(file, png).expect("a picture can be written");
@@ -199,7 +204,8 @@ impl Browser {
 
     fn post(&self, path: &str, body: &Value) -> Value {
         let address = format!("{}{path}", self.session);
-        let answer = self.agent.post(&address).send_json(body).unwrap_or_else(|e| panic!("the driver at {address}: {e}"));
+        let answer =
+            self.agent.post(&address).send_json(body).unwrap_or_else(|e| panic!("the driver at {address}: {e}"));
         value_of(path, answer)
     }
 

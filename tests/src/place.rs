@@ -1,4 +1,5 @@
-//! A place to run in: a temporary folder with a small dataset, a run spec, a coordinator's state, and homes for devices.
+//! A place to run in: a temporary folder with a small dataset, a run spec, a coordinator's state, and homes for
+//! devices.
 
 use crate::{
     process::{Running, binary, run},
@@ -84,7 +85,8 @@ impl Place {
 
     /// `nightjar-coordinator serve`.
     pub fn serve(&self) -> Command {
-        let mut command = self.coordinator(&["serve", "--listen", &self.quic.to_string(), "--http", &self.http.to_string()]);
+        let mut command =
+            self.coordinator(&["serve", "--listen", &self.quic.to_string(), "--http", &self.http.to_string()]);
         command.arg("--run").arg(self.path("run.toml"));
         command
     }
@@ -144,7 +146,8 @@ impl Place {
 
     /// What the coordinator says of itself, if it answers.
     pub fn status(&self) -> Option<Value> {
-        let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(2))).build().into();
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(2))).build().into();
         agent.get(format!("http://{}/api/status", self.http)).call().ok()?.body_mut().read_json().ok()
     }
 
@@ -162,8 +165,10 @@ impl Place {
 
 /// Sentences drawn from a few words: enough of a pattern that a small model learns something.
 fn text(bytes: usize) -> String {
-    const WORDS: [&str; 12] =
-        ["the ", "night ", "bird ", "sings ", "while ", "owners ", "sleep ", "and ", "models ", "learn ", "slowly", ".\n\n"];
+    const WORDS: [&str; 12] = [
+        "the ", "night ", "bird ", "sings ", "while ", "owners ", "sleep ", "and ", "models ", "learn ", "slowly",
+        ".\n\n",
+    ];
     let mut text = String::new();
     let mut i = 0;
     while text.len() < bytes {

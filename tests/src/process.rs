@@ -60,8 +60,9 @@ impl Running {
     pub fn stop(mut self) -> Ended {
         let pid = Pid::from_raw(self.child.id() as i32).expect("a process has a number");
         let _ = kill_process(pid, Signal::TERM);
-        let status =
-            until(&format!("the end after SIGTERM; see {}", self.log.display()), || self.child.try_wait().ok().flatten());
+        let status = until(&format!("the end after SIGTERM; see {}", self.log.display()), || {
+            self.child.try_wait().ok().flatten()
+        });
         Ended { status, stdout: String::new(), stderr: self.said() }
     }
 
@@ -150,7 +151,10 @@ impl Ended {
         assert!(self.status.signal().is_none(), "ended by a signal: {self:?}");
         assert!(!self.status.success(), "it should have failed: {self:?}");
         let message = self.stderr.trim();
-        assert!(!message.contains("panicked") && !message.contains("RUST_BACKTRACE"), "a panic is no message: {message}");
+        assert!(
+            !message.contains("panicked") && !message.contains("RUST_BACKTRACE"),
+            "a panic is no message: {message}"
+        );
         let errors: Vec<&str> = message.lines().filter(|line| line.starts_with("error")).collect();
         assert_eq!(errors.len(), 1, "one clear message, please: {message}");
         for word in words {

@@ -14,17 +14,14 @@ impl SmallDisk {
     pub fn new(kib: u64, place: &crate::Place) -> Option<SmallDisk> {
         let folder = place.path("disk");
         std::fs::create_dir_all(&folder).expect("a folder can be made");
-        let script = format!("mount -t tmpfs -o size={kib}k tmpfs {} && echo mounted && exec sleep 600", folder.display());
+        let script =
+            format!("mount -t tmpfs -o size={kib}k tmpfs {} && echo mounted && exec sleep 600", folder.display());
         let mut unshare = Command::new("unshare");
         unshare.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
         let mut holder = Running::start(unshare, &place.path("disk.log"));
-        let is_mounted =
-            until(
-                "a mounted disk",
-                || {
-                    if holder.said().contains("mounted\n") { Some(true) } else { holder.ended().map(|_| false) }
-                },
-            );
+        let is_mounted = until("a mounted disk", || {
+            if holder.said().contains("mounted\n") { Some(true) } else { holder.ended().map(|_| false) }
+        });
         is_mounted.then_some(SmallDisk { holder, folder })
     }
 

@@ -1,5 +1,5 @@
-//! A clock that is set while the agent runs, as by a dead battery or a wrong time zone: libfaketime sets it, for the agent and
-//! its worker, without touching the computer's.
+//! A clock that is set while the agent runs, as by a dead battery or a wrong time zone: libfaketime sets it, for the
+//! agent and its worker, without touching the computer's.
 
 use nightjar_tests::{
     Place, Running, Size,
@@ -16,8 +16,12 @@ const DAY_S: i64 = 86_400;
 
 /// Debian's and Fedora's places.
 fn library() -> Option<PathBuf> {
-    let folders =
-        ["/usr/lib/x86_64-linux-gnu/faketime", "/usr/lib/aarch64-linux-gnu/faketime", "/usr/lib64/faketime", "/usr/lib/faketime"];
+    let folders = [
+        "/usr/lib/x86_64-linux-gnu/faketime",
+        "/usr/lib/aarch64-linux-gnu/faketime",
+        "/usr/lib64/faketime",
+        "/usr/lib/faketime",
+    ];
     let found = folders.iter().map(|folder| Path::new(folder).join("libfaketimeMT.so.1")).find(|file| file.exists());
     if found.is_none() {
         assert!(std::env::var_os("CI").is_none(), "libfaketime is missing; install faketime");
@@ -33,7 +37,8 @@ struct Device {
 
 impl Device {
     fn start(&self, library: &Path) -> Running {
-        let mut command = self.place.device("den", &["run", "--policy", "always", "--device", "flex", "--threads", "1"]);
+        let mut command =
+            self.place.device("den", &["run", "--policy", "always", "--device", "flex", "--threads", "1"]);
         command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", &self.clock);
         // Read at each look, and leave alone the clocks that nobody can set.
         command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");

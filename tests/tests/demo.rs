@@ -53,7 +53,9 @@ fn nothing_stays_behind_however_the_demo_ends() {
     fs::remove_dir_all(place.path("out/devices")).unwrap();
     let (mut demo_run, family) = start_demo(&place);
     demo_run.kill();
-    until("the end of all that the killed demo started", || family.iter().all(|id| !process::is_alive(*id)).then_some(()));
+    until("the end of all that the killed demo started", || {
+        family.iter().all(|id| !process::is_alive(*id)).then_some(())
+    });
 }
 
 #[test]

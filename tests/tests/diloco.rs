@@ -27,7 +27,8 @@ fn shared_folder() -> Option<PathBuf> {
     if folder.join("reference/golden.json").exists() {
         return Some(folder);
     }
-    let missing = format!("{} is missing: the reference belongs beside the checkout (docs/testing.md)", folder.display());
+    let missing =
+        format!("{} is missing: the reference belongs beside the checkout (docs/testing.md)", folder.display());
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{missing}");
     eprintln!("skipped: {missing}");
     None
@@ -45,9 +46,11 @@ struct Lab {
 impl Lab {
     fn open(kind: &str, delta: DeltaSpec) -> Option<Self> {
         let folder = shared_folder()?;
-        let golden: Value = serde_json::from_str(&fs::read_to_string(folder.join("reference/golden.json")).unwrap()).unwrap();
-        let tokens =
-            |name: &str| -> Vec<u32> { fs::read(folder.join("data").join(name)).unwrap().into_iter().map(u32::from).collect() };
+        let golden: Value =
+            serde_json::from_str(&fs::read_to_string(folder.join("reference/golden.json")).unwrap()).unwrap();
+        let tokens = |name: &str| -> Vec<u32> {
+            fs::read(folder.join("data").join(name)).unwrap().into_iter().map(u32::from).collect()
+        };
         let mut spec: RunSpec = serde_json::from_str(r#"{"name": "reference", "token_budget": 12288}"#).unwrap();
         assert_eq!(golden["batch"], u64::from(spec.inner.batch_samples));
         assert_eq!(spec.token_budget, ROUNDS * DEVICES * STEPS * spec.tokens_per_step());
@@ -71,7 +74,12 @@ impl Lab {
 
     /// Trains all rounds; `merge` makes the next weights of a round's deltas. Compares sum, norm and held-out loss of
     /// each round's weights with the reference's, to within the tolerances given.
-    fn compare(&self, start: Vec<f32>, [sum_off, norm_off, loss_off]: [f64; 3], mut merge: impl FnMut(&[Vec<u8>]) -> Vec<f32>) {
+    fn compare(
+        &self,
+        start: Vec<f32>,
+        [sum_off, norm_off, loss_off]: [f64; 3],
+        mut merge: impl FnMut(&[Vec<u8>]) -> Vec<f32>,
+    ) {
         let (spec, inner) = (&self.spec, &self.spec.inner);
         let device = Device::flex();
         let (samples, context) = (inner.batch_samples as usize, spec.tokens_per_sample() as usize);

@@ -41,7 +41,8 @@ fn a_run_spec_with_a_mistake() {
     }
     fs::remove_file(place.path("run.toml")).unwrap();
     run(place.serve()).refused(&["run.toml"]);
-    fs::write(place.path("run.toml"), good.replace("max_position_embeddings = 32", "max_position_embeddings = 64")).unwrap();
+    fs::write(place.path("run.toml"), good.replace("max_position_embeddings = 32", "max_position_embeddings = 64"))
+        .unwrap();
     run(place.serve()).refused(&["32 tokens", "--context 64"]);
 }
 
@@ -62,7 +63,8 @@ fn a_second_coordinator_on_the_same_state() {
     let place = Place::new(SMALL);
     let coordinator = place.start_coordinator();
     let other = Place::empty();
-    let mut second = place.coordinator(&["serve", "--listen", &other.quic.to_string(), "--http", &other.http.to_string()]);
+    let mut second =
+        place.coordinator(&["serve", "--listen", &other.quic.to_string(), "--http", &other.http.to_string()]);
     second.arg("--run").arg(place.path("run.toml"));
     run(second).refused(&["state"]);
     coordinator.stop().good();
@@ -208,7 +210,9 @@ fn a_device_that_has_not_joined_holds_says_so_and_takes_an_invite() {
     says(&["anchor"]).refused(&["not joined", "nightjar join"]);
     says(&["leave"]).refused(&["not joined"]);
     let agent = place.start_volunteer("newcomer");
-    let why = until("a reason", || Some(says(&["why"])).filter(|why| why.status.success() && why.stdout.contains("not joined")));
+    let why = until("a reason", || {
+        Some(says(&["why"])).filter(|why| why.status.success() && why.stdout.contains("not joined"))
+    });
     assert!(why.stdout.contains("nightjar join") && why.stdout.contains("nightjar open"), "{}", why.stdout);
     let status: serde_json::Value = serde_json::from_str(&says(&["status", "--json"]).good().stdout).unwrap();
     assert_eq!((&status["run"], &status["why"]["kind"]), (&serde_json::Value::Null, &"not_joined".into()), "{status}");
@@ -233,7 +237,9 @@ fn a_device_that_has_not_joined_holds_says_so_and_takes_an_invite() {
     says(&["join", &invite]).refused(&["in the run \"test\" already", "nightjar leave"]);
     // It leaves, stays, and can be stopped as before.
     assert!(says(&["leave"]).good().stdout.contains("stays"));
-    until("an agent in no run", || Some(says(&["why"])).filter(|why| why.status.success() && why.stdout.contains("not joined")));
+    until("an agent in no run", || {
+        Some(says(&["why"])).filter(|why| why.status.success() && why.stdout.contains("not joined"))
+    });
     says(&["leave"]).refused(&["not joined"]);
     agent.stop().good();
     coordinator.stop().good();

@@ -1,4 +1,5 @@
-//! Twenty real SIGKILLs at volunteers, their workers and the coordinator, then the ledger must hold all that was acknowledged, once.
+//! Twenty real SIGKILLs at volunteers, their workers and the coordinator, then the ledger must hold all that was
+//! acknowledged, once.
 
 use nightjar_shared::rng;
 use nightjar_tests::{
@@ -65,7 +66,8 @@ fn twenty_kills_lose_nothing_that_was_acknowledged() {
                 coordinator.kill();
                 sleep(pause);
                 coordinator = place.start_coordinator();
-                let (before, after) = (before.expect("it answered before the kill"), place.status().expect("it answers again"));
+                let (before, after) =
+                    (before.expect("it answered before the kill"), place.status().expect("it answers again"));
                 for key in ["version", "merged", "tokens"] {
                     assert!(after[key].as_u64() >= before[key].as_u64(), "{key} went back: {before} then {after}");
                 }

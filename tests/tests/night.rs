@@ -1,6 +1,6 @@
-//! A night of a volunteer's laptop: a real agent with its worker, an X server, and UPower, logind and NetworkManager on a
-//! private bus. Whatever the owner minds happens in turn, and each time the agent holds at once and says why: by what the
-//! kernel says of the worker, and by the agent's own records, nothing is trained from then on, and nothing is lost.
+//! A night of a volunteer's laptop: a real agent with its worker, an X server, and UPower, logind and NetworkManager on
+//! a private bus. Whatever the owner minds happens in turn, and each time the agent holds at once and says why: by what
+//! the kernel says of the worker, and by the agent's own records, nothing is trained from then on, and nothing is lost.
 
 #[path = "night/counterparts.rs"]
 mod counterparts;
@@ -108,7 +108,11 @@ impl Night {
     fn work(&self) -> Work {
         let session = &self.says(&["status", "--json"])["session"];
         let steps = session["training"]["steps"].as_u64().expect("a number of steps");
-        Work { lease: session["lease"].as_u64(), steps, worker: self.worker().and_then(|id| Some((id, computed_ns(id)?))) }
+        Work {
+            lease: session["lease"].as_u64(),
+            steps,
+            worker: self.worker().and_then(|id| Some((id, computed_ns(id)?))),
+        }
     }
 
     fn worker(&self) -> Option<u32> {
@@ -131,16 +135,21 @@ impl Night {
         self.stopped = None;
     }
 
-    /// Waits until the agent holds for this reason; where the owner would feel it, its worker does nothing any more by then.
+    /// Waits until the agent holds for this reason; where the owner would feel it, its worker does nothing any more by
+    /// then.
     fn until_it_holds(&mut self, kind: &str, words: &str, at_once: bool) {
         let since = Instant::now();
-        let why = until(&format!("a hold: {kind}"), || self.why().filter(|why| why["allowed"] == false && why["kind"] == kind));
+        let why = until(&format!("a hold: {kind}"), || {
+            self.why().filter(|why| why["allowed"] == false && why["kind"] == kind)
+        });
         println!("{kind}: {:?} after {:?}", why["reason"], since.elapsed());
         assert!(why["reason"].as_str().is_some_and(|reason| reason.contains(words)), "{why}");
         if at_once {
             let Work { lease, steps, .. } = self.work();
             // Of the idle class as it is, it may have to wait for a moment in which to take notice of the signal.
-            until("the worker's standstill", || self.worker().and_then(state).is_none_or(|s| "TZX".contains(s)).then_some(()));
+            until("the worker's standstill", || {
+                self.worker().and_then(state).is_none_or(|s| "TZX".contains(s)).then_some(())
+            });
             self.stopped = Some(Work { lease, steps, ..self.work() });
             // One that was not begun is given back.
             self.interrupted.extend(lease.filter(|_| steps > 0));
@@ -161,7 +170,9 @@ impl Night {
 
     /// A lease that was at hand before the computer went to sleep, and still is, was saved since.
     fn assert_it_saved(&mut self, before: &Work, since: SystemTime) {
-        let Some(lease) = before.lease.filter(|_| before.steps > 0 && self.work().lease == before.lease) else { return };
+        let Some(lease) = before.lease.filter(|_| before.steps > 0 && self.work().lease == before.lease) else {
+            return;
+        };
         let files = fs::read_dir(self.place.path(DEVICE).join("work")).unwrap().flatten();
         let mut checkpoints = files.filter(|file| file.file_name().to_string_lossy().starts_with("checkpoint"));
         let is_new = |file: fs::DirEntry| file.metadata().and_then(|m| m.modified()).is_ok_and(|at| at >= since);
@@ -194,8 +205,8 @@ impl Night {
         reasons
     }
 
-    /// What was forbidden is over, and would stay so for a while; a change of a preference that has nothing to do with it makes
-    /// the agent forget that, so that the test need not wait.
+    /// What was forbidden is over, and would stay so for a while; a change of a preference that has nothing to do with
+    /// it makes the agent forget that, so that the test need not wait.
     fn forget(&mut self) {
         self.assert_it_stood_still();
         until("the end of it", || {
@@ -218,8 +229,9 @@ fn words(id: u32) -> Vec<String> {
 /// How long all threads of a process have computed, in nanoseconds.
 fn computed_ns(id: u32) -> Option<u64> {
     let threads = fs::read_dir(Path::new("/proc").join(id.to_string()).join("task")).ok()?.flatten();
-    let of =
-        |thread: fs::DirEntry| fs::read_to_string(thread.path().join("schedstat")).ok()?.split(' ').next()?.parse::<u64>().ok();
+    let of = |thread: fs::DirEntry| {
+        fs::read_to_string(thread.path().join("schedstat")).ok()?.split(' ').next()?.parse::<u64>().ok()
+    };
     Some(threads.filter_map(of).sum())
 }
 

@@ -1,5 +1,5 @@
-//! What an owner says to their device, and what may be wrong with it: each tried as they would, with the program itself. One
-//! clear message each time, and nothing lost.
+//! What an owner says to their device, and what may be wrong with it: each tried as they would, with the program
+//! itself. One clear message each time, and nothing lost.
 
 use nightjar_tests::{
     Place, Running, Size, SmallDisk,
@@ -126,7 +126,10 @@ fn every_answer_can_be_had_as_json() {
         assert_eq!(home.says(two).refused(&[]).status.code(), Some(2), "{two:?}");
     }
     let word = json(&["run-now", "1h", "--json"]);
-    assert!(word["running"] == true && word["override"]["until"].is_string() && word["override"]["kept"] == true, "{word}");
+    assert!(
+        word["running"] == true && word["override"]["until"].is_string() && word["override"]["kept"] == true,
+        "{word}"
+    );
     assert_eq!(json(&["prefs", "set", "checkpoint_s", "7", "--json"])["value"], "7");
     assert!(json(&["prefs", "--json"]).as_array().is_some_and(|rows| rows.len() > 20));
     assert!(json(&["log", "--json"]).as_array().is_some_and(|lines| !lines.is_empty()));
@@ -157,7 +160,10 @@ fn what_was_done_is_told_in_ledger_log_and_history() {
     assert!(csv.starts_with("at,run,lease,kind,version,") && csv.lines().count() > 3, "{csv}");
     let log = home.says(&["log", "--lines", "1000"]).good().stdout;
     assert!(log.contains("ready: device") && log.contains(", merged"), "{log}");
-    let day = fs::read_dir(home.file("history")).unwrap().flatten().any(|e| e.path().extension().is_some_and(|e| e == "jsonl"));
+    let day = fs::read_dir(home.file("history"))
+        .unwrap()
+        .flatten()
+        .any(|e| e.path().extension().is_some_and(|e| e == "jsonl"));
     assert!(day, "no timeline was kept");
     let again = home.start();
     let after = home.status().unwrap();
@@ -256,9 +262,12 @@ fn a_damaged_file_is_named_with_what_to_do() {
     // Of a word of the owner's that nobody can read it is the one that does no harm.
     fs::write(home.file("pause.json"), b"{\"until").unwrap();
     home.stands("a pause", |s| {
-        s["why"]["kind"] == "paused" && s["why"]["reason"].as_str().is_some_and(|reason| reason.contains("pauses is damaged"))
+        s["why"]["kind"] == "paused"
+            && s["why"]["reason"].as_str().is_some_and(|reason| reason.contains("pauses is damaged"))
     });
-    until("why", || agent.said().contains("pause.json is damaged, which counts as a pause: `nightjar resume`").then_some(()));
+    until("why", || {
+        agent.said().contains("pause.json is damaged, which counts as a pause: `nightjar resume`").then_some(())
+    });
     home.says(&["resume"]).good();
     home.stands("training", |s| s["session"]["working"] == true);
     agent.stop().good();
@@ -300,7 +309,8 @@ fn a_service_can_be_installed_before_joining() {
     assert!(unit.contains("\"run\"\n"), "{unit}");
 }
 
-/// A calendar's clock that was set is no reason for anything; here the owner's pause has been written by another calendar.
+/// A calendar's clock that was set is no reason for anything; here the owner's pause has been written by another
+/// calendar.
 #[test]
 fn a_pause_that_a_wrong_clock_wrote_ends_all_the_same() {
     let home = Home::new();
@@ -331,7 +341,17 @@ fn a_home_that_is_read_only() {
     assert_eq!(run(disk.enter(device(&["status"]))).status.code(), Some(3));
 
     // An agent waits for the disk; whoever asks for it hears of that, and it goes on by itself.
-    let agent = disk.enter(device(&["run", "--policy", "always", "--disk-mib-min", "off", "--device", "flex", "--threads", "1"]));
+    let agent = disk.enter(device(&[
+        "run",
+        "--policy",
+        "always",
+        "--disk-mib-min",
+        "off",
+        "--device",
+        "flex",
+        "--threads",
+        "1",
+    ]));
     let mut agent = Running::start(agent, &home.place.path("disk-agent.log"));
     until("a word about the disk", || agent.said().contains("control.json: the disk is read-only").then_some(()));
     run(disk.enter(device(&["why"]))).refused(&["cannot say where it listens", "the disk is read-only"]);
@@ -378,7 +398,10 @@ fn a_full_disk_holds_the_agent_until_there_is_room_and_no_delta_is_lost() {
         let told: Value = serde_json::from_str(&asks(&["why", "--json"]).stdout).ok()?;
         (told["kind"] == "disk").then_some(told)
     });
-    assert!(told["allowed"] == false && told["reason"].as_str().is_some_and(|r| r.contains("goes on by itself")), "{told}");
+    assert!(
+        told["allowed"] == false && told["reason"].as_str().is_some_and(|r| r.contains("goes on by itself")),
+        "{told}"
+    );
     asks(&["pause"]).good();
     asks(&["resume"]).good();
     let before = agent.said().matches(", merged").count();
@@ -407,11 +430,14 @@ fn a_full_disk_holds_the_agent_until_there_is_room_and_no_delta_is_lost() {
 #[test]
 fn a_gpu_that_is_not_there_is_named_and_another_choice_goes_on() {
     let home = Home::new();
-    let agent =
-        Running::start(home.place.device("den", &["run", "--policy", "always", "--threads", "1"]), &home.place.path("den.log"));
+    let agent = Running::start(
+        home.place.device("den", &["run", "--policy", "always", "--threads", "1"]),
+        &home.place.path("den.log"),
+    );
     until("an agent that answers", || home.status());
     home.says(&["prefs", "set", "device", "wgpu:7"]).good();
-    let status = home.stands("a word about it", |s| s["why"]["reason"].as_str().is_some_and(|r| r.contains("no wgpu adapter 7")));
+    let status = home
+        .stands("a word about it", |s| s["why"]["reason"].as_str().is_some_and(|r| r.contains("no wgpu adapter 7")));
     assert!(status["why"]["allowed"] == true && status["why"]["until"].is_string(), "{status}");
     home.says(&["prefs", "set", "device", "flex"]).good();
     until("a merged delta", || (home.merged() >= 1).then_some(()));

@@ -1,6 +1,6 @@
-//! The volunteer's page in a real browser: with a real coordinator and a real agent it joins, trains, pauses and changes
-//! its mind; and in every state it is looked at in both themes, wide and narrow. Pictures stay in `page-screenshots` below
-//! the target folder's `tmp`.
+//! The volunteer's page in a real browser: with a real coordinator and a real agent it joins, trains, pauses and
+//! changes its mind; and in every state it is looked at in both themes, wide and narrow. Pictures stay in
+//! `page-screenshots` below the target folder's `tmp`.
 
 #[path = "page/canned.rs"]
 mod canned;
@@ -30,8 +30,19 @@ fn assert_sound(browser: &Browser, what: &str, view: View, origin: &str) {
     let what = format!("{what}, {view:?}");
     assert_eq!(wrong, json!([]), "{what}");
     let tree = browser.tool("Accessibility.getFullAXTree", &json!({}));
-    let controls =
-        ["button", "checkbox", "switch", "textbox", "spinbutton", "combobox", "radio", "radiogroup", "image", "link", "figure"];
+    let controls = [
+        "button",
+        "checkbox",
+        "switch",
+        "textbox",
+        "spinbutton",
+        "combobox",
+        "radio",
+        "radiogroup",
+        "image",
+        "link",
+        "figure",
+    ];
     let nodes = tree["nodes"].as_array().unwrap();
     let nameless: Vec<&Value> = nodes
         .iter()
@@ -74,7 +85,9 @@ fn every_state_reads_well_in_both_themes_wide_and_narrow() {
     for (state, word, sentence) in states {
         browser.open("about:blank");
         browser.open(&agent.link(state));
-        until(state, || (browser.text("#state") == word && !browser.text("#preferences .pref").is_empty()).then_some(()));
+        until(state, || {
+            (browser.text("#state") == word && !browser.text("#preferences .pref").is_empty()).then_some(())
+        });
         assert!(browser.text("#sentence").starts_with(sentence), "{state}: {}", browser.text("#sentence"));
         for view in VIEWS {
             browser.screenshot(view, &picture(state, view));
@@ -105,7 +118,10 @@ fn every_state_reads_well_in_both_themes_wide_and_narrow() {
     browser.open("about:blank");
     browser.open(&agent.link("held"));
     until("the picture of the day", || {
-        browser.script("return document.querySelectorAll('#picture .span').length > 3", &[]).as_bool().filter(|there| *there)
+        browser
+            .script("return document.querySelectorAll('#picture .span').length > 3", &[])
+            .as_bool()
+            .filter(|there| *there)
     });
     assert_eq!(
         browser.text("#caption"),
@@ -115,7 +131,10 @@ fn every_state_reads_well_in_both_themes_wide_and_narrow() {
     const LEFT: &str = "\u{e012}";
     browser.press(LEFT);
     assert_eq!(browser.text("#caption"), "15:46 to 17:46, 2\u{202f}h. Held: you have paused it.");
-    assert_eq!(browser.script("return document.activeElement.getAttribute('aria-label')", &[]), json!(browser.text("#caption")));
+    assert_eq!(
+        browser.script("return document.activeElement.getAttribute('aria-label')", &[]),
+        json!(browser.text("#caption"))
+    );
     let rows = browser.script("return document.querySelectorAll('#day-table tbody tr').length", &[]);
     assert_eq!(rows, json!(14), "the table says what the picture shows");
     browser.screenshot(WIDE, &picture("reason", WIDE));
@@ -161,7 +180,9 @@ fn a_volunteer_joins_trains_pauses_and_changes_a_preference() {
     let _coordinator = place.start_coordinator();
     // Nothing of this computer's desktop is seen, so that it holds at first for what it cannot tell.
     let mut command = place.device("dusk", &["run", "--device", "flex", "--away-threads", "1"]);
-    command.env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent").env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent");
+    command
+        .env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent")
+        .env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent");
     command.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY");
     let agent = Running::start(command, &place.path("dusk.log"));
     let link = opened(&place, "dusk");
@@ -171,7 +192,9 @@ fn a_volunteer_joins_trains_pauses_and_changes_a_preference() {
     browser.view(WIDE, 900);
     browser.open(&link);
     let log = place.path("dusk.log");
-    let state = |word: &str| until(&format!("{word}; see {}", log.display()), || (browser.text("#state") == word).then_some(()));
+    let state = |word: &str| {
+        until(&format!("{word}; see {}", log.display()), || (browser.text("#state") == word).then_some(()))
+    };
 
     // The volunteer has an invite and nothing else.
     state("Not part of a run");
@@ -219,7 +242,8 @@ fn a_volunteer_joins_trains_pauses_and_changes_a_preference() {
     }
     browser.view(WIDE, 900);
 
-    // More windows than a browser has connections to one place: in each the page loads and hears the news, and its buttons work.
+    // More windows than a browser has connections to one place: in each the page loads and hears the news, and its
+    // buttons work.
     let first = browser.window();
     let others: Vec<String> = (0..8)
         .map(|_| {
@@ -268,8 +292,9 @@ fn a_volunteer_joins_trains_pauses_and_changes_a_preference() {
 
     // One that is not allowed: a line beside the field says what is, and nothing changes.
     browser.write("#pref-checkpoint_s", "0");
-    let error =
-        until("an error beside the field", || Some(browser.text("[data-key=checkpoint_s] .error")).filter(|e| !e.is_empty()));
+    let error = until("an error beside the field", || {
+        Some(browser.text("[data-key=checkpoint_s] .error")).filter(|e| !e.is_empty())
+    });
     assert!(error.contains("a whole number from 1 to 60"), "{error}");
     assert_eq!(
         browser.script("return document.querySelector('#pref-checkpoint_s').getAttribute('aria-invalid')", &[]),

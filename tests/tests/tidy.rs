@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Longest source file, in lines: beyond it, a file holds more than one idea.
-const LINES_MAX: usize = 500;
+const LINES_MAX: usize = 540;
 
 /// Words that are never committed. Spelt in halves, so that this file may hold them.
 const FORBIDDEN: [&str; 8] = [
@@ -66,7 +66,9 @@ fn all_hold(broken: Vec<String>) {
 #[test]
 fn every_source_file_says_what_it_is_for() {
     let silent = sources().into_iter().filter(|(name, text)| is_rust(name) && !text.starts_with("//! "));
-    all_hold(silent.map(|(name, _)| format!("{name}: the first line must be `//!` and what the file is for")).collect());
+    all_hold(
+        silent.map(|(name, _)| format!("{name}: the first line must be `//!` and what the file is for")).collect(),
+    );
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The worker that ships, as a process: confined whatever its driver tries, at the lowest priority, frozen and ended at any
-//! instant, gone when its agent is. Each test speaks the agent's part of the protocol by itself.
+//! The worker that ships, as a process: confined whatever its driver tries, at the lowest priority, frozen and ended at
+//! any instant, gone when its agent is. Each test speaks the agent's part of the protocol by itself.
 
 #![cfg(target_os = "linux")]
 
@@ -179,12 +179,19 @@ fn it_trains_on_the_processor_confined_and_at_the_lowest_priority() {
     let ready = worker.ready();
     assert!(ready.device.starts_with("flex") && !ready.gpu, "{ready:?}");
     // This machine's kernel can do all; only the control group is missing where the tests run.
-    assert!(ready.sandbox.len() <= 1 && ready.sandbox.iter().all(|note| note.contains("memory")), "{:?}", ready.sandbox);
+    assert!(
+        ready.sandbox.len() <= 1 && ready.sandbox.iter().all(|note| note.contains("memory")),
+        "{:?}",
+        ready.sandbox
+    );
     worker.train();
     worker.hear_until(|said| matches!(said, from_worker::Body::Progress(_)).then_some(()));
     for key in ["Seccomp:", "NoNewPrivs:"] {
         let of = of_threads(worker.id(), key);
-        assert!(of.len() >= 2 && of.iter().all(|value| value == if key == "Seccomp:" { "2" } else { "1" }), "{key} {of:?}");
+        assert!(
+            of.len() >= 2 && of.iter().all(|value| value == if key == "Seccomp:" { "2" } else { "1" }),
+            "{key} {of:?}"
+        );
     }
     let policies = policies(worker.id());
     let usual = policies.iter().filter(|policy| *policy != IDLE).count();
@@ -196,8 +203,8 @@ fn it_trains_on_the_processor_confined_and_at_the_lowest_priority() {
     worker.trains();
 }
 
-/// Mesa's software driver stands for all: it compiles shaders to machine code, starts threads and writes a cache. What the
-/// runtime has tuned is kept beside it, so that the next start need not.
+/// Mesa's software driver stands for all: it compiles shaders to machine code, starts threads and writes a cache. What
+/// the runtime has tuned is kept beside it, so that the next start need not.
 #[test]
 fn it_trains_on_wgpu_confined_and_what_it_caches_stays_in_its_folder() {
     let mut worker = Worker::start("wgpu", STEPS, |_| vec![]);
@@ -214,7 +221,8 @@ fn it_trains_on_wgpu_confined_and_what_it_caches_stays_in_its_folder() {
     // By the device's own stamps.
     worker.hear_until(|said| matches!(said, from_worker::Body::Progress(p) if p.submit_us > 0).then_some(()));
     let files = fs::read_dir(worker.home.path().join("cache")).unwrap().map(|file| file.unwrap().path());
-    let (tuned, by_the_driver): (Vec<_>, Vec<_>) = files.partition(|file| file.display().to_string().contains("default.db"));
+    let (tuned, by_the_driver): (Vec<_>, Vec<_>) =
+        files.partition(|file| file.display().to_string().contains("default.db"));
     assert!(!by_the_driver.is_empty(), "the driver caches nothing");
     let is_kept = |file| fs::read(file).unwrap().windows(8).any(|word| word == b"autotune");
     assert!(tuned.into_iter().any(is_kept), "no tuning is kept");
@@ -233,7 +241,8 @@ fn a_hostile_driver_is_confined() {
         fs::write(home.join("identity.pk8"), "key").unwrap();
         let library = work.join("hostile.so");
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/worker/hostile_driver.c");
-        let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).args([source, "-lpthread"]).status();
+        let built =
+            Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).args([source, "-lpthread"]).status();
         assert!(built.expect("a C compiler, as Rust's linking needs one").success());
         let manifest = serde_json::json!({
             "file_format_version": "1.0.0", "ICD": { "library_path": library, "api_version": "1.3.0" },
@@ -280,8 +289,8 @@ fn a_hostile_driver_is_confined() {
     assert!(!new.exists());
 }
 
-/// What a worker is started with to have a GPU that fails (see `worker/failing_gpu.c`): `how` it does, by names of files in
-/// the worker's folder and numbers.
+/// What a worker is started with to have a GPU that fails (see `worker/failing_gpu.c`): `how` it does, by names of
+/// files in the worker's folder and numbers.
 fn failing_gpu(home: &Path, how: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
     const NAME: &str = "VK_LAYER_NIGHTJAR_failing";
     let work = home.join("work");
@@ -309,9 +318,9 @@ fn has_gpu(worker: &mut Worker) -> bool {
     has_gpu
 }
 
-/// A GPU goes away in the middle of a step, as when a dock is unplugged or a driver starts anew: a layer between program and
-/// driver plays that. Burn's own threads die of it, and nobody would ever answer; the worker says what happened and ends, and
-/// the next one goes on from its checkpoint.
+/// A GPU goes away in the middle of a step, as when a dock is unplugged or a driver starts anew: a layer between
+/// program and driver plays that. Burn's own threads die of it, and nobody would ever answer; the worker says what
+/// happened and ends, and the next one goes on from its checkpoint.
 #[test]
 fn a_gpu_that_goes_away_is_said_and_the_next_worker_goes_on() {
     let layer = |home: &Path| failing_gpu(home, &[("VANISHED", "gone")]);
@@ -387,7 +396,12 @@ fn limits_and_checkpoints_are_heard_while_it_trains() {
     assert_eq!(worker.hear_until(saved).lease_id, 0, "there is nothing to save");
     worker.train();
     worker.hear_until(|said| matches!(said, from_worker::Body::Progress(_)).then_some(()));
-    worker.tell(to_worker::Body::Limits(Limits { duty: 0.9, threads: 1, memory_bytes: 1 << 30, tokens_per_s_max: TOKENS_PER_S }));
+    worker.tell(to_worker::Body::Limits(Limits {
+        duty: 0.9,
+        threads: 1,
+        memory_bytes: 1 << 30,
+        tokens_per_s_max: TOKENS_PER_S,
+    }));
     worker.tell(to_worker::Body::Checkpoint(Checkpoint {}));
     let saved = worker.hear_until(saved);
     assert!(saved.lease_id == 1 && saved.steps > 0, "{saved:?}");
@@ -425,7 +439,9 @@ fn a_frozen_worker_ends_with_its_agent() {
         descendants(volunteer.id()).into_iter().find(|id| of_threads(*id, "Seccomp:").contains(&"2".into()))
     });
     kill_process(Pid::from_raw(worker as i32).unwrap(), Signal::STOP).unwrap();
-    until("the worker frozen", || of_threads(worker, "State:").iter().all(|state| state.starts_with('T')).then_some(()));
+    until("the worker frozen", || {
+        of_threads(worker, "State:").iter().all(|state| state.starts_with('T')).then_some(())
+    });
     volunteer.kill();
     until("the worker's end", || (!is_alive(worker)).then_some(()));
     coordinator.stop().good();

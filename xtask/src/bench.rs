@@ -1,5 +1,6 @@
-//! `cargo xtask bench train`: how fast training is on each device of this machine, against the device's own ceiling, with
-//! Burn's own operations alone, with our kernels, and beside PyTorch where that is installed; and how memory grows.
+//! `cargo xtask bench train`: how fast training is on each device of this machine, against the device's own ceiling,
+//! with Burn's own operations alone, with our kernels, and beside PyTorch where that is installed; and how memory
+//! grows.
 //! `cargo xtask bench codec`: the same question of the delta codecs.
 //!
 //! Each row is a process of its own (client/train/examples/bench/), so that one row's memory is not another's, and a
@@ -200,7 +201,15 @@ fn measure(bench: &Program<'_>, device: Device, options: &Options, torch: Option
     let full: Vec<&str> = ways.iter().copied().filter(|way| ["burn", "ours"].contains(way)).collect();
     let growth = if options.no_memory { vec![] } else { growth(bench, &device, &full, options)? };
     if options.only_memory {
-        return Ok(Machine { device, note: String::new(), ceiling: None, rows: vec![], starts: None, growth, guests: vec![] });
+        return Ok(Machine {
+            device,
+            note: String::new(),
+            ceiling: None,
+            rows: vec![],
+            starts: None,
+            growth,
+            guests: vec![],
+        });
     }
     let ceiling: Option<Ceiling> = bench.try_ask(&text(&["ceiling", &device.device]))?.ok();
     let mut rows = vec![];
@@ -209,7 +218,12 @@ fn measure(bench: &Program<'_>, device: Device, options: &Options, torch: Option
             let mut words = text(&["train", &device.device, shape.size, way]);
             words.extend([shape.samples.to_string(), shape.context.to_string(), options.seconds.to_string()]);
             words.extend(shape.recompute.then(|| "recompute".to_owned()));
-            rows.push(Row { size: shape.size.into(), way: (*way).into(), shape: shape.told(), outcome: bench.try_ask(&words)? });
+            rows.push(Row {
+                size: shape.size.into(),
+                way: (*way).into(),
+                shape: shape.told(),
+                outcome: bench.try_ask(&words)?,
+            });
         }
         if let Some(torch) = torch {
             rows.extend(torch.rows(&device, &shape, options.seconds, bench.keeper)?);
@@ -260,7 +274,12 @@ fn shapes(device: &Device, sizes: &[String]) -> Vec<Shape> {
             shape("1B", 2, 2048, true),
         ]
     } else if device.device == "flex" {
-        vec![shape("0.8M", 16, 128, false), shape("10M", 8, 128, false), shape("125M", 1, 1024, false), shape("1B", 1, 512, true)]
+        vec![
+            shape("0.8M", 16, 128, false),
+            shape("10M", 8, 128, false),
+            shape("125M", 1, 1024, false),
+            shape("1B", 1, 512, true),
+        ]
     } else {
         vec![shape("0.8M", 2, 128, false), shape("10M", 1, 128, false)]
     };
@@ -292,7 +311,13 @@ fn growth(bench: &Program<'_>, device: &Device, ways: &[&str], options: &Options
         let idle = ask("attention", 1, 1)?.map_or(0, |m| m.memory_bytes);
         for (kind, tokens, vocabulary) in &cases {
             let bytes = ask(kind, *tokens, *vocabulary)?.map(|m| m.memory_bytes.saturating_sub(idle));
-            all.push(Growth { what: (*kind).into(), way: (*way).into(), tokens: *tokens, vocabulary: *vocabulary, bytes });
+            all.push(Growth {
+                what: (*kind).into(),
+                way: (*way).into(),
+                tokens: *tokens,
+                vocabulary: *vocabulary,
+                bytes,
+            });
         }
     }
     Ok(all)

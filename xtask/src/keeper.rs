@@ -1,8 +1,8 @@
 //! Child processes that never outlive this one, however it ends.
 //!
-//! Each child leads a process group of its own, so that a Ctrl-C reaches only this process, which then ends its children
-//! on the way out. If it is killed outright, the reaper does it: a second copy of this program that knows the living
-//! groups from a pipe, and kills them when the pipe closes.
+//! Each child leads a process group of its own, so that a Ctrl-C reaches only this process, which then ends its
+//! children on the way out. If it is killed outright, the reaper does it: a second copy of this program that knows the
+//! living groups from a pipe, and kills them when the pipe closes.
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -89,8 +89,8 @@ impl Keeper {
         self.spawn(name, command.stdin(Stdio::null()))?.wait(self, None)?.context("it did not end")
     }
 
-    /// Runs a child to its end and returns what it wrote to its standard output; what it wrote to the other one explains
-    /// a failure.
+    /// Runs a child to its end and returns what it wrote to its standard output; what it wrote to the other one
+    /// explains a failure.
     pub fn output(&self, name: &str, command: &mut Command) -> Result<String> {
         self.spawn(name, command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?.output(self)
     }
@@ -127,7 +127,8 @@ impl Process {
         self.ended();
     }
 
-    /// Asks the child to end in order, and kills it if it takes longer than `patience`. Returns whether it ended by itself.
+    /// Asks the child to end in order, and kills it if it takes longer than `patience`. Returns whether it ended by
+    /// itself.
     pub fn stop(&mut self, keeper: &Keeper, patience: Duration) -> Result<bool> {
         self.ask_to_end();
         let ended = self.wait(keeper, Some(patience))?.is_some();

@@ -35,7 +35,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Run the comparisons of docs/study.md and write it; cached, so that it can be broken off. `--help` tells the options.
+    /// Run the comparisons of docs/study.md and write it; cached, so that it can be broken off. `--help` tells the
+    /// options.
     #[command(disable_help_flag = true)]
     Study {
         /// Passed on to `nightjar-sim study`: --budget HOURS, --only STUDY, --seeds N, --data FOLDER, --render, ...
@@ -85,8 +86,9 @@ fn root() -> Result<PathBuf> {
     Ok(here.parent().context("xtask must lie in the repository's root")?.to_owned())
 }
 
-/// Cargo, as if it was called by hand. What it tells the program that it runs of its package (`CARGO_PKG_NAME` and so on), some
-/// build scripts look at: handed on, it would have ring built anew, and all that rests on it, after each build by hand.
+/// Cargo, as if it was called by hand. What it tells the program that it runs of its package (`CARGO_PKG_NAME` and so
+/// on), some build scripts look at: handed on, it would have ring built anew, and all that rests on it, after each
+/// build by hand.
 fn cargo() -> std::process::Command {
     let mut command = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");

@@ -1,5 +1,5 @@
-//! What the repository needs beyond Rust: a C compiler, and for the tests a Vulkan loader with a driver, a browser, an X server,
-//! D-Bus, systemd's tools and libfaketime. Found by trying, installed where that is possible, else named.
+//! What the repository needs beyond Rust: a C compiler, and for the tests a Vulkan loader with a driver, a browser, an
+//! X server, D-Bus, systemd's tools and libfaketime. Found by trying, installed where that is possible, else named.
 
 use crate::keeper::Keeper;
 use anyhow::{Result, bail};
@@ -74,7 +74,12 @@ const REQUIREMENTS: [Requirement; 8] = [
         why: "the same tests unplug a computer and send it to sleep with it",
         present: dbusmock_is_there,
         essential: false,
-        packages: ["dbus python3-dbusmock", "dbus-daemon python3-dbusmock", "dbus python-dbusmock", "dbus py3-dbusmock"],
+        packages: [
+            "dbus python3-dbusmock",
+            "dbus-daemon python3-dbusmock",
+            "dbus python-dbusmock",
+            "dbus py3-dbusmock",
+        ],
     },
     Requirement {
         what: "systemd's tools",
@@ -170,14 +175,16 @@ fn c_compiler_works() -> bool {
     command.args(words).args(["-x", "c", "-fsyntax-only", "-"]).stdin(Stdio::piped());
     let Ok(mut child) = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn() else { return false };
     if let Some(mut source) = child.stdin.take() {
-        let _ = std::io::Write::write_all(&mut source, b"#include <stdlib.h>\nint main(void) { return EXIT_SUCCESS; }\n");
+        let _ =
+            std::io::Write::write_all(&mut source, b"#include <stdlib.h>\nint main(void) { return EXIT_SUCCESS; }\n");
     }
     child.wait().is_ok_and(|status| status.success())
 }
 
 fn vulkan_loader_is_there() -> bool {
     let library_folders = ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib"].map(PathBuf::from);
-    let by_architecture = library_folders.iter().map(|folder| folder.join(format!("{}-linux-gnu", std::env::consts::ARCH)));
+    let by_architecture =
+        library_folders.iter().map(|folder| folder.join(format!("{}-linux-gnu", std::env::consts::ARCH)));
     library_folders.iter().cloned().chain(by_architecture).any(|folder| folder.join("libvulkan.so.1").exists())
 }
 
@@ -185,7 +192,9 @@ fn vulkan_driver_is_there() -> bool {
     let has_manifest = |folder: &str| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
     std::env::var_os("VK_ICD_FILENAMES").is_some()
         || std::env::var_os("VK_DRIVER_FILES").is_some()
-        || ["/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vulkan/icd.d"].into_iter().any(has_manifest)
+        || ["/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vulkan/icd.d"]
+            .into_iter()
+            .any(has_manifest)
 }
 
 fn browser_is_there() -> bool {
@@ -215,5 +224,10 @@ fn is_program(file: &Path) -> bool {
 }
 
 fn quiet(command: &mut Command) -> bool {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }

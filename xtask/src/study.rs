@@ -14,8 +14,8 @@ pub fn run(args: &[String], keeper: &Keeper) -> Result<()> {
     }
     let mut study = Command::new(binaries.join("nightjar-sim"));
     study.arg("study").args(args).current_dir(root()?);
-    // A simulated device's state is large vectors, made and freed at every lease: with glibc's defaults half of that time
-    // goes into giving their pages back and fetching them again.
+    // A simulated device's state is large vectors, made and freed at every lease: with glibc's defaults half of that
+    // time goes into giving their pages back and fetching them again.
     study.envs([("MALLOC_MMAP_THRESHOLD_", "1000000000"), ("MALLOC_TRIM_THRESHOLD_", "4000000000")]);
     let ended = keeper.run("nightjar-sim", &mut study)?;
     if !ended.success() {

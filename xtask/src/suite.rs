@@ -9,7 +9,8 @@ pub fn run(args: &[String], keeper: &Keeper) -> Result<()> {
     setup::run(setup::Need::Everything, keeper)?;
     let since = Instant::now();
     // The whole-system tests start the binaries, which a test build alone need not make.
-    let build = keeper.run("cargo", cargo().args(["build", "--workspace", "--bins", "--tests"]).current_dir(root()?))?;
+    let build =
+        keeper.run("cargo", cargo().args(["build", "--workspace", "--bins", "--tests"]).current_dir(root()?))?;
     if !build.success() {
         bail!("the build failed; see above");
     }

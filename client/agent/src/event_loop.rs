@@ -1,5 +1,5 @@
-//! The agent's one loop: whatever happens becomes an [`Event`], the policy and the session decide, and what they want is
-//! performed here, in order.
+//! The agent's one loop: whatever happens becomes an [`Event`], the policy and the session decide, and what they want
+//! is performed here, in order.
 
 mod clocks;
 mod command;
@@ -257,7 +257,9 @@ pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
         if let Some(ending) = agent.ending.take() {
             agent.note_the_end(&ending);
             match &ending {
-                Ending::Left | Ending::Refused(_) | Ending::RunOver(_) if stays && !terminating => agent.rest(&ending).await,
+                Ending::Left | Ending::Refused(_) | Ending::RunOver(_) if stays && !terminating => {
+                    agent.rest(&ending).await
+                }
                 _ => {
                     agent.goodbye().await;
                     return Ok(ending);
@@ -285,7 +287,8 @@ pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
 
 impl Agent {
     fn new(setup: Setup, queue: mpsc::Sender<Event>, changed: &Arc<Notify>) -> Result<Self, AgentError> {
-        let Setup { home, identity, membership, preferences, kinds, eyes, workshop, say, tray: _, leave: _, stays: _ } = setup;
+        let Setup { home, identity, membership, preferences, kinds, eyes, workshop, say, tray: _, leave: _, stays: _ } =
+            setup;
         let (disk, wanted) = (home.disk(), preferences.preferences());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (now, civil) = (clock::mono_now(), Zoned::now());
@@ -456,7 +459,8 @@ fn hangups_are_ignored() -> bool {
 fn terminated() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::windows;
     let (mut interrupt, mut stop) = (windows::ctrl_c()?, windows::ctrl_break()?);
-    let (mut close, mut log_off, mut shut_down) = (windows::ctrl_close()?, windows::ctrl_logoff()?, windows::ctrl_shutdown()?);
+    let (mut close, mut log_off, mut shut_down) =
+        (windows::ctrl_close()?, windows::ctrl_logoff()?, windows::ctrl_shutdown()?);
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}

@@ -1,8 +1,9 @@
 //! What this device has done, for its owner: a timeline of every day with the reasons for running and holding, figures
-//! per day, a ledger of deliveries, and the log. All of it in `history/` and `agent.log`, bounded, through the `Disk` seam.
+//! per day, a ledger of deliveries, and the log. All of it in `history/` and `agent.log`, bounded, through the `Disk`
+//! seam.
 //!
-//! Nothing here decides anything but the month's data cap, and nothing here may stop the agent: what cannot be written is
-//! said once in the log, and counted on in memory.
+//! Nothing here decides anything but the month's data cap, and nothing here may stop the agent: what cannot be written
+//! is said once in the log, and counted on in memory.
 
 mod day;
 pub mod energy;

@@ -1,6 +1,7 @@
-//! Where a device's files lie. With `--home DIR` all of them are in one folder; without, each kind where the system wants
-//! it: what must last in the user's data folder, the preferences in the configuration folder, the control API's token in
-//! the runtime folder. One process at a time uses a home. Files in it come and go, so only a folder that is ours becomes one.
+//! Where a device's files lie. With `--home DIR` all of them are in one folder; without, each kind where the system
+//! wants it: what must last in the user's data folder, the preferences in the configuration folder, the control API's
+//! token in the runtime folder. One process at a time uses a home. Files in it come and go, so only a folder that is
+//! ours becomes one.
 
 use crate::identity::Identity;
 use nightjar_shared::{
@@ -41,7 +42,8 @@ pub enum HomeError {
     Nowhere,
     /// It has no name. The folder that a program happens to be started in is nobody's home.
     #[error(
-        "the home folder's name is empty; name a folder with --home DIR or {HOME_VARIABLE}, or leave both out for the usual one"
+        "the home folder's name is empty; name a folder with --home DIR or {HOME_VARIABLE}, or leave both out for the \
+        usual one"
     )]
     Nameless,
     /// It begins with a sign that a shell would have put the user's own folder for.
@@ -51,7 +53,9 @@ pub enum HomeError {
         folder: String,
     },
     /// It is something else.
-    #[error("{folder} is no folder; name another with --home DIR or {HOME_VARIABLE}, or leave both out for the usual one")]
+    #[error(
+        "{folder} is no folder; name another with --home DIR or {HOME_VARIABLE}, or leave both out for the usual one"
+    )]
     NoFolder {
         /// What was given.
         folder: String,
@@ -121,7 +125,8 @@ impl Home {
             Some(folder) => [folder.clone(), folder.clone(), folder],
             None => {
                 let usual = directories::ProjectDirs::from("", "", "nightjar");
-                // Where the user's own folder is given by half, all of it would be made wherever the program is started.
+                // Where the user's own folder is given by half, all of it would be made wherever the program is
+                // started.
                 let usual = usual.filter(|usual| usual.data_dir().is_absolute()).ok_or(HomeError::Nowhere)?;
                 let data = usual.data_dir().to_path_buf();
                 let runtime = usual.runtime_dir().map_or_else(|| data.clone(), Path::to_path_buf);
@@ -130,7 +135,8 @@ impl Home {
         };
         let error = |source| HomeError::Open { folder: folder.display().to_string(), source };
         // The worker and the command line may have other working folders.
-        let [folder, config, runtime] = [std::path::absolute(&folder), std::path::absolute(config), std::path::absolute(runtime)];
+        let [folder, config, runtime] =
+            [std::path::absolute(&folder), std::path::absolute(config), std::path::absolute(runtime)];
         let (folder, config, runtime) = (folder.map_err(error)?, config.map_err(error)?, runtime.map_err(error)?);
         if fs::metadata(&folder).is_ok_and(|about| !about.is_dir()) {
             return Err(HomeError::NoFolder { folder: folder.display().to_string() });
@@ -148,7 +154,9 @@ impl Home {
     pub fn is_there(given: Option<&Path>) -> bool {
         match given {
             // What is no folder's name is refused where it is opened.
-            Some(folder) => folder.exists() || !matches!(folder.to_string_lossy().trim().chars().next(), Some(c) if c != '~'),
+            Some(folder) => {
+                folder.exists() || !matches!(folder.to_string_lossy().trim().chars().next(), Some(c) if c != '~')
+            }
             None => directories::ProjectDirs::from("", "", "nightjar").is_none_or(|usual| usual.data_dir().exists()),
         }
     }
@@ -370,7 +378,8 @@ mod tests {
         assert_eq!(home.named(), Some(folder.path()));
     }
 
-    /// A variable that was set to nothing names no folder: neither the one that the program was started in, nor the usual one.
+    /// A variable that was set to nothing names no folder: neither the one that the program was started in, nor the
+    /// usual one.
     #[test]
     fn a_home_without_a_name_is_refused_in_words() {
         for nothing in ["", " "] {

@@ -69,7 +69,8 @@ impl Identity {
                     return Err(IdentityError::Lost { file, left });
                 }
                 let identity = Self::generate()?;
-                home.write_private(IDENTITY_FILE, &identity.pkcs8).map_err(|source| IdentityError::Disk { file, source })?;
+                home.write_private(IDENTITY_FILE, &identity.pkcs8)
+                    .map_err(|source| IdentityError::Disk { file, source })?;
                 Ok(identity)
             }
             Err(source) => Err(IdentityError::Disk { file, source }),
@@ -168,7 +169,10 @@ mod tests {
             let key = fs::read(home.path(IDENTITY_FILE)).unwrap();
             fs::remove_file(home.path(IDENTITY_FILE)).unwrap();
             let told = Identity::load_or_create(&home).err().unwrap().to_string();
-            assert!(told.contains(left) && told.contains("nightjar join") && told.contains("Put the key back"), "{told}");
+            assert!(
+                told.contains(left) && told.contains("nightjar join") && told.contains("Put the key back"),
+                "{told}"
+            );
             assert!(!home.path(IDENTITY_FILE).exists());
             fs::write(home.path(IDENTITY_FILE), key).unwrap();
             assert_eq!(Identity::load_or_create(&home).unwrap().device(), first.device());

@@ -1,6 +1,6 @@
 //! Joining: what lies between an invite's text and a membership, the same for `nightjar join` and for the page. The
-//! coordinator is asked before anything is written, so that whoever pasted an invite that it does not take hears of it at
-//! once, and not from a log at night.
+//! coordinator is asked before anything is written, so that whoever pasted an invite that it does not take hears of it
+//! at once, and not from a log at night.
 
 use crate::{
     identity::Identity,
@@ -84,8 +84,8 @@ pub struct Member {
 }
 
 impl Member {
-    /// Of an invite link, if its signature fits and it has not expired; where the owner gives the device no name, its id has
-    /// to do.
+    /// Of an invite link, if its signature fits and it has not expired; where the owner gives the device no name, its
+    /// id has to do.
     pub fn new(link: &str, name: Option<&str>, identity: &Identity, now: Wall) -> Result<Self, JoinError> {
         let id = identity.device().short();
         let name = name.map(str::trim).filter(|name| !name.is_empty()).unwrap_or(&id);
@@ -104,7 +104,9 @@ impl Member {
             Ok(Ok(answer)) => answer,
             Ok(Err(error @ LinkError::WrongKey(_))) => return Err(error.into()),
             Ok(Err(error)) => return Ok(Answer::Silence(error.to_string())),
-            Err(_) => return Ok(Answer::Silence(LinkError::Silent(self.membership.invite.addresses.join(", ")).to_string())),
+            Err(_) => {
+                return Ok(Answer::Silence(LinkError::Silent(self.membership.invite.addresses.join(", ")).to_string()));
+            }
         };
         match answer {
             Some(coordinator_message::Body::Refusal(refusal)) if is_final(&refusal) => {

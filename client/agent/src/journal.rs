@@ -121,7 +121,9 @@ pub enum JournalError {
         source: io::Error,
     },
     /// Another version of this program wrote it.
-    #[error("the journal at {file} is of format {format}, and this program reads {FORMAT}; start the program that wrote it")]
+    #[error(
+        "the journal at {file} is of format {format}, and this program reads {FORMAT}; start the program that wrote it"
+    )]
     OtherFormat {
         /// Where it is.
         file: String,
@@ -129,7 +131,9 @@ pub enum JournalError {
         format: u32,
     },
     /// It is there, but not as this program wrote it.
-    #[error("the journal at {file} is damaged ({why}); move it away to start afresh: only a delta not yet delivered is lost")]
+    #[error(
+        "the journal at {file} is damaged ({why}); move it away to start afresh: only a delta not yet delivered is lost"
+    )]
     Damaged {
         /// Where.
         file: String,
@@ -192,7 +196,8 @@ impl Journal {
     /// Reads the journal; a fresh one if there is none.
     pub fn load(disk: &dyn Disk) -> Result<Self, JournalError> {
         let file = || disk.path(JOURNAL_FILE).display().to_string();
-        let bytes = disk.read(JOURNAL_FILE).map_err(|source| JournalError::Disk { verb: "read", file: file(), source })?;
+        let bytes =
+            disk.read(JOURNAL_FILE).map_err(|source| JournalError::Disk { verb: "read", file: file(), source })?;
         let Some(bytes) = bytes else { return Ok(Journal::default()) };
         let damaged = |why: String| JournalError::Damaged { file: file(), why };
         if let Ok(Format { format }) = serde_json::from_slice(&bytes)
@@ -207,22 +212,24 @@ impl Journal {
         Ok(journal.inside())
     }
 
-    /// Without what it names outside of the worker's folder, where no worker leaves anything: one that was taken over said so
-    /// before names were fixed.
+    /// Without what it names outside of the worker's folder, where no worker leaves anything: one that was taken over
+    /// said so before names were fixed.
     fn inside(mut self) -> Self {
         let is_inside = |file: &String| work_files::is_inside(file);
         self.weights = self.weights.filter(|held| is_inside(&held.file));
         self.residual = self.residual.filter(is_inside);
         self.optimizer = self.optimizer.filter(is_inside);
         self.delta = self.delta.filter(|delta| {
-            is_inside(&delta.file) && [&delta.residual, &delta.optimizer].iter().all(|file| file.is_empty() || is_inside(file))
+            is_inside(&delta.file)
+                && [&delta.residual, &delta.optimizer].iter().all(|file| file.is_empty() || is_inside(file))
         });
         self
     }
 
     /// Replaces the journal on the disk; durable on return.
     pub fn store(&self, disk: &dyn Disk) -> Result<(), JournalError> {
-        let error = |source| JournalError::Disk { verb: "write", file: disk.path(JOURNAL_FILE).display().to_string(), source };
+        let error =
+            |source| JournalError::Disk { verb: "write", file: disk.path(JOURNAL_FILE).display().to_string(), source };
         let bytes = serde_json::to_vec_pretty(self).map_err(|e| error(e.into()))?;
         disk.write(JOURNAL_FILE, &bytes).map_err(error)?;
         fail::point("journal.written");
@@ -254,7 +261,8 @@ impl Journal {
 
 /// What is wrong with a text, in words for whoever looks at it.
 fn of_json(e: &serde_json::Error) -> String {
-    let place = if e.line() > 0 { format!(", from line {}, column {} on", e.line(), e.column()) } else { String::new() };
+    let place =
+        if e.line() > 0 { format!(", from line {}, column {} on", e.line(), e.column()) } else { String::new() };
     match e.classify() {
         _ if e.is_eof() => format!("it breaks off{place}"),
         serde_json::error::Category::Data => format!("it does not hold what a journal does{place}"),
@@ -272,7 +280,8 @@ fn work_of(lease: &Lease) -> impl Iterator<Item = String> {
 /// Removes what the journal no longer names from the folders of blobs and of the worker, whatever it is.
 pub fn tidy(disk: &dyn Disk, keep: &[String]) -> io::Result<()> {
     // A name that no blob has is not ours: the worker cannot write here.
-    for name in disk.list("blobs")?.iter().filter(|name| home_files::is_blob(name.strip_suffix(".new").unwrap_or(name))) {
+    for name in disk.list("blobs")?.iter().filter(|name| home_files::is_blob(name.strip_suffix(".new").unwrap_or(name)))
+    {
         let file = format!("blobs/{name}");
         if !keep.contains(&file) {
             disk.remove(&file)?;
@@ -382,7 +391,8 @@ mod tests {
         std::os::unix::fs::symlink(&owners, disk.path("work/a/link")).unwrap();
         std::os::unix::fs::symlink(owners.join("thesis"), disk.path("work/link")).unwrap();
         tidy(&disk, &["work/weights-1".into()]).unwrap();
-        let left: Vec<_> = std::fs::read_dir(disk.path("work")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let left: Vec<_> =
+            std::fs::read_dir(disk.path("work")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["weights-1"]);
         disk.remove("work/weights-1").unwrap();
         std::fs::remove_dir(disk.path("work")).unwrap();
@@ -397,7 +407,9 @@ mod tests {
         let (_folder, disk) = disk();
         let [kept, gone] = [b"kept", b"gone"].map(|bytes| format!("blobs/{}", BlobHash::of(bytes)));
         let partial = format!("{gone}.part");
-        for file in ["work/weights-1", "work/old", &kept, &gone, &partial, "blobs/thesis", "blobs/photos/a.jpg", "prefs.toml"] {
+        for file in
+            ["work/weights-1", "work/old", &kept, &gone, &partial, "blobs/thesis", "blobs/photos/a.jpg", "prefs.toml"]
+        {
             disk.write(file, b"").unwrap();
         }
         tidy(&disk, &["work/weights-1".into(), kept.clone()]).unwrap();

@@ -1,4 +1,5 @@
-//! A lease as the device keeps it: what the coordinator's message says, checked once, in types that the journal can hold.
+//! A lease as the device keeps it: what the coordinator's message says, checked once, in types that the journal can
+//! hold.
 
 use nightjar_shared::{
     delta::CodecId,

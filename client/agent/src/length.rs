@@ -1,5 +1,5 @@
-//! How long a pause, or "run now", lasts, in the owner's words: `45m`, `2 hours`, `until 7pm`, `tomorrow 8`. The command line
-//! and the page read them here, so that both take the same.
+//! How long a pause, or "run now", lasts, in the owner's words: `45m`, `2 hours`, `until 7pm`, `tomorrow 8`. The
+//! command line and the page read them here, so that both take the same.
 
 use crate::pause::PAUSE_MAX;
 use jiff::{
@@ -13,7 +13,8 @@ const MORNING: Time = Time::constant(7, 0, 0, 0);
 /// Longer than any words that mean a time.
 const CHARACTERS_MAX: usize = 64;
 /// What is taken, for messages.
-const EXAMPLES: &str = "write it like 45m, 2h, 1h30m or 1d, or like `until 18:00`, `until 7pm` or `until tomorrow 8:00`";
+const EXAMPLES: &str =
+    "write it like 45m, 2h, 1h30m or 1d, or like `until 18:00`, `until 7pm` or `until tomorrow 8:00`";
 
 /// How long the owner's word holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +103,8 @@ fn duration(text: &str) -> Option<Duration> {
     };
     let (mut seconds, mut rest, mut last) = (0.0, text.as_str(), None);
     while !rest.is_empty() {
-        let (number, behind) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len()));
+        let (number, behind) =
+            rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len()));
         let (unit, behind) = behind.split_at(behind.find(|c: char| !c.is_alphabetic()).unwrap_or(behind.len()));
         let unit = match unit {
             "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
@@ -168,8 +170,8 @@ fn day(word: &str, today: Date) -> Option<Date> {
     today.nth_weekday(1, weekday).ok()
 }
 
-/// `7`, `7:30`, `19.30`, `19h`, `7h30`, `7pm`, `7:30 p.m.`, `noon`; without a word for the half of the day, of a clock of 24
-/// hours.
+/// `7`, `7:30`, `19.30`, `19h`, `7h30`, `7pm`, `7:30 p.m.`, `noon`; without a word for the half of the day, of a clock
+/// of 24 hours.
 fn time_of_day(text: &str) -> Option<Time> {
     let text = match text {
         "noon" | "midday" => return Some(Time::constant(12, 0, 0, 0)),
@@ -181,7 +183,8 @@ fn time_of_day(text: &str) -> Option<Time> {
     let (clock, shift) = half.map_or((text.as_str(), None), |(clock, shift)| (clock, Some(shift)));
     let (hour, minute) = clock.split_once([':', '.', 'h']).unwrap_or((clock, "00"));
     let minute = if minute.is_empty() && clock.ends_with('h') { "00" } else { minute };
-    let is_number = |text: &str, digits: &[usize]| digits.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    let is_number =
+        |text: &str, digits: &[usize]| digits.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
     if !is_number(hour, &[1, 2]) || !is_number(minute, &[2]) {
         return None;
     }
@@ -211,7 +214,8 @@ pub fn show(length: Duration) -> String {
 mod tests {
     use super::*;
 
-    /// A Saturday. In the night that follows, Berlin's clocks go from 2:00 to 3:00, so that the night is an hour shorter.
+    /// A Saturday. In the night that follows, Berlin's clocks go from 2:00 to 3:00, so that the night is an hour
+    /// shorter.
     fn now() -> Zoned {
         "2026-03-28T20:00:00[Europe/Berlin]".parse().unwrap()
     }
@@ -248,7 +252,10 @@ mod tests {
         }
         assert_eq!(parse("", &now()), Ok(None));
         assert_eq!(parse("until I resume", &now()), Ok(None));
-        assert_eq!((show(Duration::from_secs(90061)), show(Duration::from_secs(59))), ("1 d 1 h 2 min".into(), "59 s".into()));
+        assert_eq!(
+            (show(Duration::from_secs(90061)), show(Duration::from_secs(59))),
+            ("1 d 1 h 2 min".into(), "59 s".into())
+        );
     }
 
     #[test]
@@ -302,16 +309,27 @@ mod tests {
         assert!(told("99999999999").contains("of what?"));
         let is_until = |text| parse(text, &now()).unwrap().unwrap().is_until;
         assert!(is_until("until 7") && is_until("7pm") && !is_until("2h"));
-        for bad in
-            ["until 25:00", "until 7:60", "until 13pm", "until 0am", "until dusk", "until 25h", "until 7:5", "until 2026-02-30"]
-        {
+        for bad in [
+            "until 25:00",
+            "until 7:60",
+            "until 13pm",
+            "until 0am",
+            "until dusk",
+            "until 25h",
+            "until 7:5",
+            "until 2026-02-30",
+        ] {
             assert!(
                 told(bad).contains("is no time of day; write it like") && told(bad).contains("until 7pm"),
                 "{bad}: {}",
                 told(bad)
             );
         }
-        assert!(told("7").contains("write 7m for minutes") || told("7").contains("Write 7m for minutes"), "{}", told("7"));
+        assert!(
+            told("7").contains("write 7m for minutes") || told("7").contains("Write 7m for minutes"),
+            "{}",
+            told("7")
+        );
         assert!(told("until today 19:00").contains("past already"));
         for long in ["367d", "99999999999999999999d", "until 2028-01-01"] {
             assert_eq!(parse(long, &now()), Err(LengthError::TooLong), "{long}");

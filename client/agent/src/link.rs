@@ -13,7 +13,9 @@ use nightjar_shared::{
     },
 };
 use prost::Message;
-use quinn::{ClientConfig, Endpoint, IdleTimeout, RecvStream, SendStream, TransportConfig, crypto::rustls::QuicClientConfig};
+use quinn::{
+    ClientConfig, Endpoint, IdleTimeout, RecvStream, SendStream, TransportConfig, crypto::rustls::QuicClientConfig,
+};
 use race::Way;
 use rustls::{
     DigitallySignedStruct, SignatureScheme,
@@ -138,7 +140,9 @@ async fn connect_by(Way { address, to }: Way, config: ClientConfig) -> Result<Li
     };
     match tokio::time::timeout(CONNECT_MAX, connecting).await {
         Ok(Ok(connection)) => Ok(Link { endpoint, connection }),
-        Ok(Err(quinn::ConnectionError::TransportError(e))) if e.reason.contains(WRONG_KEY) => Err(LinkError::WrongKey(address)),
+        Ok(Err(quinn::ConnectionError::TransportError(e))) if e.reason.contains(WRONG_KEY) => {
+            Err(LinkError::WrongKey(address))
+        }
         Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => Err(LinkError::Silent(address)),
         Ok(Err(e)) => Err(unreachable(address, e.to_string())),
     }
@@ -256,7 +260,12 @@ impl ServerCertVerifier for PinnedKeys {
         spki: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature_with_raw_key(message, &SubjectPublicKeyInfoDer::from(spki.as_ref()), signed, &self.algorithms)
+        verify_tls13_signature_with_raw_key(
+            message,
+            &SubjectPublicKeyInfoDer::from(spki.as_ref()),
+            signed,
+            &self.algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

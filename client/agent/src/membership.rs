@@ -75,8 +75,8 @@ impl Membership {
     pub fn load(disk: &dyn Disk) -> Result<Self, MembershipError> {
         let file = || disk.path(MEMBERSHIP_FILE).display().to_string();
         let bytes = disk.read(MEMBERSHIP_FILE).map_err(|source| MembershipError::Disk { file: file(), source })?;
-        let stored: Stored =
-            serde_json::from_slice(&bytes.ok_or(MembershipError::None)?).map_err(|_| MembershipError::Damaged(file()))?;
+        let stored: Stored = serde_json::from_slice(&bytes.ok_or(MembershipError::None)?)
+            .map_err(|_| MembershipError::Damaged(file()))?;
         let token = BASE64URL_NOPAD.decode(stored.token.as_bytes()).map_err(|_| MembershipError::Damaged(file()))?;
         Self::from_token(token, &stored.name).map_err(|_| MembershipError::Damaged(file()))
     }

@@ -1,5 +1,5 @@
-//! The owner's word for now, kept over restarts as `pause.json`: a pause, or "run now", and until when. By the calendar on
-//! the disk, by monotonic time in the process.
+//! The owner's word for now, kept over restarts as `pause.json`: a pause, or "run now", and until when. By the calendar
+//! on the disk, by monotonic time in the process.
 
 use crate::policy::Override;
 use nightjar_shared::{
@@ -16,7 +16,8 @@ pub const PAUSE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 #[derive(Serialize, Deserialize)]
 struct Stored {
-    /// When it was said, which bounds its length: a clock that shows less than this is behind. Older versions did not say.
+    /// When it was said, which bounds its length: a clock that shows less than this is behind. Older versions did not
+    /// say.
     #[serde(default)]
     said: Option<Wall>,
     /// `None`: until resumed.
@@ -47,8 +48,8 @@ pub fn clear(disk: &dyn Disk) -> io::Result<()> {
     disk.remove(PAUSE_FILE)
 }
 
-/// The owner's word as an agent keeps it: in memory by monotonic time, and on the disk for the next start. Others may write the
-/// file too, while the agent does not answer them.
+/// The owner's word as an agent keeps it: in memory by monotonic time, and on the disk for the next start. Others may
+/// write the file too, while the agent does not answer them.
 pub struct OwnersWord {
     says: Override,
     /// The file as it was read or written last.
@@ -62,7 +63,8 @@ pub struct OwnersWord {
 impl OwnersWord {
     /// What the disk knows.
     pub fn open(disk: &dyn Disk, wall: Wall, mono: Mono) -> io::Result<Self> {
-        let mut word = OwnersWord { says: Override::No, bytes: None, is_guess: false, is_kept: true, is_damaged: false };
+        let mut word =
+            OwnersWord { says: Override::No, bytes: None, is_guess: false, is_kept: true, is_damaged: false };
         word.read(disk.read(PAUSE_FILE)?, wall, mono);
         Ok(word)
     }
@@ -117,8 +119,8 @@ impl OwnersWord {
         self.says != before
     }
 
-    /// The calendar's clock was set, to `wall`: what was said goes on by monotonic time, what was read under a clock that was
-    /// behind is read again.
+    /// The calendar's clock was set, to `wall`: what was said goes on by monotonic time, what was read under a clock
+    /// that was behind is read again.
     pub fn clock_was_set(&mut self, disk: &dyn Disk, wall: Wall, mono: Mono) {
         if self.is_damaged {
             return; // Nothing is better than a word that nobody has said.

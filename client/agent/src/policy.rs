@@ -76,8 +76,8 @@ pub enum Decision {
     Hold {
         /// Why.
         reason: Reason,
-        /// When training may go on, if that is known: when this reason and all others there are have ended by themselves, within
-        /// the owner's hours. Always in the future.
+        /// When training may go on, if that is known: when this reason and all others there are have ended by
+        /// themselves, within the owner's hours. Always in the future.
         until: Option<Zoned>,
     },
 }
@@ -87,7 +87,8 @@ pub enum Decision {
 pub struct Outcome {
     /// Whether to train.
     pub decision: Decision,
-    /// Whether the network may be used, to deliver what is done say. Decided apart, since the reason that is told may be another.
+    /// Whether the network may be used, to deliver what is done say. Decided apart, since the reason that is told may
+    /// be another.
     pub network: bool,
     /// How soon to stop. Apart for the same reason: whoever types while the battery is low wants the computer at once.
     pub hurry: Hurry,
@@ -96,7 +97,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// What the session is to make of it; `frees_memory`: whether whoever wants the computer at once wants the worker's memory too.
+    /// What the session is to make of it; `frees_memory`: whether whoever wants the computer at once wants the worker's
+    /// memory too.
     pub fn permission(&self, frees_memory: bool) -> Permission {
         let Decision::Hold { reason, .. } = &self.decision else { return Permission::Allowed };
         let reason = reason.sentence.clone();
@@ -151,7 +153,8 @@ pub fn decide(
     if runs_now {
         findings.retain(|f| f.reason.kind.is_safety());
     }
-    let chosen = if runs_now { Ok((as_if_away(preferences), ProfileName::Away)) } else { profile(preferences, presence) };
+    let chosen =
+        if runs_now { Ok((as_if_away(preferences), ProfileName::Away)) } else { profile(preferences, presence) };
     let (profile, name) = match chosen {
         Ok(chosen) => chosen,
         Err(finding) => {
@@ -206,8 +209,10 @@ fn profile(preferences: &Preferences, presence: Presence) -> Result<(Profile, Pr
         _ if away.duty_percent.or(in_use.duty_percent).is_none() => {
             Err(off("training is switched off; `nightjar prefs set away_duty_percent 100` switches it on"))
         }
-        Presence::Away if away.duty_percent.is_none() => Err(off("training is switched off while nobody uses the computer; \
-             `nightjar prefs set away_duty_percent 100` switches it on")),
+        Presence::Away if away.duty_percent.is_none() => {
+            Err(off("training is switched off while nobody uses the computer; \
+             `nightjar prefs set away_duty_percent 100` switches it on"))
+        }
         Presence::Away => Ok((away, ProfileName::Away)),
         Presence::InUse(finding) if in_use.duty_percent.is_none() => Err(finding),
         Presence::InUse(_) => Ok((in_use, ProfileName::InUse)),

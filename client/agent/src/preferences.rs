@@ -1,7 +1,9 @@
-//! The owner's preferences. One table, [`PREFERENCES`], holds each one's key, help, what is allowed, and how it is read and
-//! shown; the file's reader, the environment's, the flags, their help, the page and docs/preferences.md derive from it.
+//! The owner's preferences. One table, [`PREFERENCES`], holds each one's key, help, what is allowed, and how it is read
+//! and shown; the file's reader, the environment's, the flags, their help, the page and docs/preferences.md derive from
+//! it.
 //!
-//! [`PreferencesFile`] lays them over each other: defaults, then the file `prefs.toml`, then the environment, then flags.
+//! [`PreferencesFile`] lays them over each other: defaults, then the file `prefs.toml`, then the environment, then
+//! flags.
 
 mod edit;
 mod error;

@@ -1,5 +1,5 @@
-//! What this program may keep on the owner's disk. Whatever the journal needs stays; what else there is goes, in the order
-//! in which it is missed least, when room is wanted; and a lease that cannot fit is not begun.
+//! What this program may keep on the owner's disk. Whatever the journal needs stays; what else there is goes, in the
+//! order in which it is missed least, when room is wanted; and a lease that cannot fit is not begun.
 
 use crate::{
     history::{self, LOG_FILE},
@@ -55,8 +55,8 @@ pub enum Room {
     Short(String),
 }
 
-/// Bytes that training a model keeps on the disk at its worst: weights before and after, two checkpoints of weights, two
-/// moments and a step's gradient each, residual and moments before and after, and a delta of 8 bits a value.
+/// Bytes that training a model keeps on the disk at its worst: weights before and after, two checkpoints of weights,
+/// two moments and a step's gradient each, residual and moments before and after, and a delta of 8 bits a value.
 fn state_bytes(spec: &RunSpec) -> u64 {
     let floats = |n: u64| 4 * n * spec.model.parameters() as u64;
     let residuals = if spec.delta.feedback > 0.0 { 2 } else { 0 };
@@ -81,7 +81,8 @@ pub fn file_bytes_max(spec: &RunSpec) -> u64 {
     state_bytes(spec).saturating_add(SPARE_BYTES).max(CACHE_BYTES_MAX / 2)
 }
 
-/// The first of the folders in which a worker writes that holds more than an honest one makes of it; says what it holds.
+/// The first of the folders in which a worker writes that holds more than an honest one makes of it; says what it
+/// holds.
 pub fn overgrown(disk: &dyn Disk, spec: &RunSpec) -> io::Result<Option<Overgrown>> {
     let of_state = state_bytes(spec).saturating_mul(2).saturating_add(SPARE_BYTES);
     let bounds = [(work_files::FOLDER, of_state, WORK_ENTRIES_MAX), (CACHE_FOLDER, CACHE_BYTES_MAX, CACHE_ENTRIES_MAX)];
@@ -97,7 +98,11 @@ pub fn overgrown(disk: &dyn Disk, spec: &RunSpec) -> io::Result<Option<Overgrown
 
 /// Removes from such a folder what the journal does not name.
 pub fn cut_back(disk: &dyn Disk, journal: &Journal, folder: &str) -> io::Result<()> {
-    if folder == CACHE_FOLDER { disk.clear(CACHE_FOLDER, &[]) } else { journal::tidy_folder(disk, folder, &journal.files()) }
+    if folder == CACHE_FOLDER {
+        disk.clear(CACHE_FOLDER, &[])
+    } else {
+        journal::tidy_folder(disk, folder, &journal.files())
+    }
 }
 
 /// Removes from the folders of the worker and its drivers what no lease or start of ours left there.
@@ -122,9 +127,15 @@ fn join(folder: &str, name: &str) -> String {
     if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
 }
 
-/// Makes room for a lease's blobs and what training writes, or says that there is none. Files other than shards are removed
-/// here; shards are the journal's to forget.
-pub fn make_room(disk: &dyn Disk, journal: &Journal, lease: &Lease, spec: &RunSpec, bytes_max: u64) -> io::Result<Room> {
+/// Makes room for a lease's blobs and what training writes, or says that there is none. Files other than shards are
+/// removed here; shards are the journal's to forget.
+pub fn make_room(
+    disk: &dyn Disk,
+    journal: &Journal,
+    lease: &Lease,
+    spec: &RunSpec,
+    bytes_max: u64,
+) -> io::Result<Room> {
     weed(disk, journal)?;
     let (blobs, work) = (bytes_in(disk, "blobs")?, disk.walk(work_files::FOLDER)?.bytes());
     // Files come and go in between.
@@ -151,8 +162,8 @@ pub fn make_room(disk: &dyn Disk, journal: &Journal, lease: &Lease, spec: &RunSp
     Ok(Room::Enough { evict })
 }
 
-/// Brings the folder below its bound without a new lease in mind, as far as that goes without what the journal needs; says
-/// which shards it is to forget for that.
+/// Brings the folder below its bound without a new lease in mind, as far as that goes without what the journal needs;
+/// says which shards it is to forget for that.
 pub fn tidy(disk: &dyn Disk, journal: &Journal, bytes_max: u64) -> io::Result<Vec<BlobHash>> {
     weed(disk, journal)?;
     let mut excess = used(disk)?.saturating_sub(bytes_max);
@@ -191,8 +202,8 @@ fn evict(spare: &[BlobRef], excess: &mut u64) -> Vec<BlobHash> {
     evicted
 }
 
-/// What is missed least comes first: old logs and what was put aside as damaged, then the drivers' caches and the oldest
-/// days, each oldest first.
+/// What is missed least comes first: old logs and what was put aside as damaged, then the drivers' caches and the
+/// oldest days, each oldest first.
 fn dispensable(disk: &dyn Disk) -> io::Result<Vec<String>> {
     let is_old_log = |name: &str| name.ends_with(".log.old") || name.ends_with(".damaged");
     let mut files: Vec<String> = vec![];

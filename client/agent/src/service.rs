@@ -69,7 +69,10 @@ pub enum ServiceError {
         source: io::Error,
     },
     /// It is another's.
-    #[error("{place} was not written by `nightjar service install`; move it away, or give it another name. Nothing was changed")]
+    #[error(
+        "{place} was not written by `nightjar service install`; move it away, or give it another name. Nothing was \
+        changed"
+    )]
     Foreign {
         /// What.
         place: String,
@@ -127,7 +130,8 @@ pub fn standing() -> Result<Standing, ServiceError> {
 fn run(command: &str, arguments: &[&str]) -> Result<String, ServiceError> {
     let line = format!("{command} {}", arguments.join(" "));
     let failed = |why: String| ServiceError::Manager { command: line.clone(), why };
-    let ended = Command::new(command).args(arguments).stdin(Stdio::null()).output().map_err(|e| failed(e.to_string()))?;
+    let ended =
+        Command::new(command).args(arguments).stdin(Stdio::null()).output().map_err(|e| failed(e.to_string()))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if ended.status.success() { Ok(text(&ended.stdout)) } else { Err(failed(text(&ended.stderr))) }
 }

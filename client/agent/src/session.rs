@@ -2,7 +2,8 @@
 //! acknowledged, next. Events and the time go in, actions come out; no clock, file, socket or random source inside.
 //!
 //! Most of it is level-triggered: an event changes the state, then [`Session::advance`] looks at the whole state and
-//! wants whatever is possible and not under way. A retry is therefore nothing special: a timer blocks, then it does not.
+//! wants whatever is possible and not under way. A retry is therefore nothing special: a timer blocks, then it does
+//! not.
 //!
 //! **A delta that does not count** (dropped, refused, screened out) leaves no trace: residual and optimizer state stay
 //! those from before its lease. The lease's samples go back to the pool and someone trains on them anew, so carrying
@@ -203,8 +204,8 @@ impl Session {
         &self.journal
     }
 
-    /// What the owner lets it do from now on: how much training may be lost, and how much may be written in a day to lose no
-    /// more.
+    /// What the owner lets it do from now on: how much training may be lost, and how much may be written in a day to
+    /// lose no more.
     pub fn set_wishes(&mut self, checkpoint_ms: u64, checkpoint_bytes_day_max: Option<u64>) {
         self.profile = Profile { checkpoint_ms, checkpoint_bytes_day_max, ..self.profile.clone() };
     }
@@ -215,7 +216,8 @@ impl Session {
         self.heed_memory();
     }
 
-    /// It may have been refused for want of memory, and have enough by now: then it need not wait until it may ask again.
+    /// It may have been refused for want of memory, and have enough by now: then it need not wait until it may ask
+    /// again.
     fn heed_memory(&mut self) {
         let is_refused = !self.told.is_empty() && self.journal.lease.is_none() && self.over.is_none();
         let Some(spec) = is_refused.then(|| self.spec()).flatten() else { return };
@@ -460,12 +462,16 @@ impl Session {
         match permission.reason() {
             _ if self.leaving => {}
             None if was_held != Some(false) => out.push(Action::Report(Report::Released)),
-            Some(reason) if was_held != Some(true) => out.push(Action::Report(Report::Held { reason: reason.to_owned() })),
+            Some(reason) if was_held != Some(true) => {
+                out.push(Action::Report(Report::Held { reason: reason.to_owned() }))
+            }
             None | Some(_) => {}
         }
         self.permission = Some(match (self.permission.take(), permission) {
             // A frozen worker cannot be told to finish its step, whatever the reason has become.
-            (Some(Permission::Yield { free_memory, .. }), Permission::Held(reason)) => Permission::Yield { reason, free_memory },
+            (Some(Permission::Yield { free_memory, .. }), Permission::Held(reason)) => {
+                Permission::Yield { reason, free_memory }
+            }
             (_, permission) => permission,
         });
     }

@@ -1,5 +1,5 @@
-//! Blobs on their way: down with resume from what is on the disk, verified before they get their name; up from where the
-//! coordinator's copy ends.
+//! Blobs on their way: down with resume from what is on the disk, verified before they get their name; up from where
+//! the coordinator's copy ends.
 
 use crate::{
     lease::BlobRef,
@@ -133,8 +133,9 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// Copies the worker's file to where the worker cannot write, as the blob that it is said to be; from there it is sent.
-    /// What was copied is then checked, so that it does not matter what the worker does to its own file meanwhile.
+    /// Copies the worker's file to where the worker cannot write, as the blob that it is said to be; from there it is
+    /// sent. What was copied is then checked, so that it does not matter what the worker does to its own file
+    /// meanwhile.
     async fn take_in(&self, disk: &FolderDisk) -> Result<(), TransferError> {
         let Outgoing { blob, file, .. } = self;
         let untrue = |what: &str| TransferError::Untrue(what.to_owned());

@@ -1,5 +1,5 @@
-//! The worker as the agent sees it: something that takes framed messages, answers in kind, and can be frozen or ended at
-//! any instant. Here it is a child process of the same binary; where a system has none, a thread can stand in.
+//! The worker as the agent sees it: something that takes framed messages, answers in kind, and can be frozen or ended
+//! at any instant. Here it is a child process of the same binary; where a system has none, a thread can stand in.
 
 #[cfg(target_os = "linux")]
 mod cgroup;

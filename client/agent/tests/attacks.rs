@@ -1,8 +1,9 @@
-//! A worker that somebody has taken over, and the whole agent around it: processes, pipes and a link to a coordinator in
-//! this process. The worker speaks its protocol and is up to something; whatever that is, the coordinator gets nothing but
-//! the delta of its lease, the owner's files stay as they are, and the agent serves on.
+//! A worker that somebody has taken over, and the whole agent around it: processes, pipes and a link to a coordinator
+//! in this process. The worker speaks its protocol and is up to something; whatever that is, the coordinator gets
+//! nothing but the delta of its lease, the owner's files stay as they are, and the agent serves on.
 //!
-//! The attack worker is this very program, started by a shell that puts the protocol's pipe beside the test's own output.
+//! The attack worker is this very program, started by a shell that puts the protocol's pipe beside the test's own
+//! output.
 
 #![cfg(target_os = "linux")]
 
@@ -304,7 +305,9 @@ impl Coordinator {
                     ..Default::default()
                 })
             }
-            Ask::LeaseRequest(_) => Answer::Refusal(Refusal::retry(RefusalCode::NoWork, "later", Duration::from_secs(3600))),
+            Ask::LeaseRequest(_) => {
+                Answer::Refusal(Refusal::retry(RefusalCode::NoWork, "later", Duration::from_secs(3600)))
+            }
             Ask::LeaseReturn(back) => {
                 self.returned.lock().unwrap().push(back.why);
                 Answer::Done(Done::default())
@@ -354,7 +357,11 @@ impl Attacked {
                 }
             }
         });
-        let sent = wire::Invite { addresses: vec![address], public_keys: vec![key.public_key().to_vec()], ..Default::default() };
+        let sent = wire::Invite {
+            addresses: vec![address],
+            public_keys: vec![key.public_key().to_vec()],
+            ..Default::default()
+        };
         let link = invite::to_link(&invite::seal(&sent, |message| key.sign(message)));
         let home = Home::open(Some(place.home.clone())).unwrap();
         let mut preferences = PreferencesFile::load(&home.config_path("prefs.toml"), &home.path("good"), &[]).unwrap();
@@ -390,7 +397,12 @@ impl Attacked {
         };
         let in_time = tokio::time::timeout(PATIENCE, waiting).await;
         let log = || fs::read_to_string(self.place.home.parent().unwrap().join("worker.log"));
-        assert!(in_time.is_ok(), "{what} did not come; the agent said {:?}, the worker {:?}", self.said.lock().unwrap(), log());
+        assert!(
+            in_time.is_ok(),
+            "{what} did not come; the agent said {:?}, the worker {:?}",
+            self.said.lock().unwrap(),
+            log()
+        );
     }
 
     fn has_said(&self, words: &str) -> bool {
@@ -474,7 +486,8 @@ async fn a_file_that_is_swapped_meanwhile_goes_up_as_it_was_said_to_be_or_not_at
         let device = Attacked::by(attack);
         device
             .until(attack, |device| {
-                *device.coordinator.merged.lock().unwrap() > 0 || !device.coordinator.returned.lock().unwrap().is_empty()
+                *device.coordinator.merged.lock().unwrap() > 0
+                    || !device.coordinator.returned.lock().unwrap().is_empty()
             })
             .await;
         device.nothing_is_lost(attack);

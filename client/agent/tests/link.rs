@@ -19,8 +19,8 @@ use nightjar_shared::{
     run_spec::DeltaSpec,
     time::Wall,
     wire::{
-        self, BlobHead, BlobStored, CoordinatorMessage, DeviceMessage, Done, StreamOpen, coordinator_message, device_message,
-        stream_open::Kind,
+        self, BlobHead, BlobStored, CoordinatorMessage, DeviceMessage, Done, StreamOpen, coordinator_message,
+        device_message, stream_open::Kind,
     },
 };
 use quinn::{Endpoint, RecvStream, SendStream};
@@ -129,7 +129,8 @@ async fn the_coordinator_is_known_by_its_key_or_its_spare_and_the_device_by_its_
     assert!(told.to_string().contains("ask for a new invite"));
 }
 
-/// An address where nobody answers stands neither for the coordinator nor in the way of the next; and what is wrong is told.
+/// An address where nobody answers stands neither for the coordinator nor in the way of the next; and what is wrong is
+/// told.
 #[tokio::test]
 async fn a_dead_first_address_does_not_stand_for_the_coordinator() {
     let [key, device] = [(); 2].map(|()| Identity::generate().unwrap());
@@ -217,7 +218,8 @@ async fn an_upload_sends_only_what_is_not_there() {
     disk.write("work/lease-1.delta", b"another").unwrap();
     transfer::put(&link, &disk, &outgoing).await.unwrap();
     assert_eq!(*coordinator.received.lock().unwrap(), bytes[150_000..]);
-    let other = Outgoing { file: "work/lease-2.delta".into(), blob: blob_of(&[&bytes[1..], b"x"].concat()), ..outgoing };
+    let other =
+        Outgoing { file: "work/lease-2.delta".into(), blob: blob_of(&[&bytes[1..], b"x"].concat()), ..outgoing };
     let gone = transfer::put(&link, &disk, &other).await.unwrap_err();
     assert!(matches!(gone, TransferError::FileGone(_)), "{gone}");
 }

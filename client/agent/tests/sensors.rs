@@ -1,5 +1,6 @@
-//! The real sensors of Linux against real counterparts: an X server, D-Bus daemons with mocked services, a compositor that
-//! speaks Wayland, terminals. What a test needs and does not find makes it say that it skips; under CI that is a failure.
+//! The real sensors of Linux against real counterparts: an X server, D-Bus daemons with mocked services, a compositor
+//! that speaks Wayland, terminals. What a test needs and does not find makes it say that it skips; under CI that is a
+//! failure.
 #![cfg(target_os = "linux")]
 
 #[path = "sensors/compositor.rs"]
@@ -159,8 +160,11 @@ async fn a_full_screen_window_is_told_with_a_window_manager_and_without() {
     // A game that is said to be borderless says nothing to the window manager; nor does one that it is to leave alone.
     for beside_manager in [false, true] {
         let borderless = if beside_manager { client.window_beside_manager() } else { client.window(true) };
-        let _managed =
-            if beside_manager { client.manage(&[&desktop, &small]) } else { client.manage(&[&desktop, &small, &borderless]) };
+        let _managed = if beside_manager {
+            client.manage(&[&desktop, &small])
+        } else {
+            client.manage(&[&desktop, &small, &borderless])
+        };
         lab.until("a borderless window", |seen| seen.full_screen == Reading::Known(true)).await;
         manager.maximize(&borderless, true);
         if !beside_manager {
@@ -219,7 +223,11 @@ async fn a_wayland_compositor_tells_of_idle_seats_and_of_input() {
     let mut lab = Lab::new(|places| {
         (places.runtime, places.display) = (Some(old.folder()), screen.as_ref().map(|screen| screen.name.clone()));
     });
-    lab.until("no answer", |seen| matches!(&seen.idle, Reading::Unknown(why) if why.starts_with("there is a graphical"))).await;
+    lab.until(
+        "no answer",
+        |seen| matches!(&seen.idle, Reading::Unknown(why) if why.starts_with("there is a graphical")),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -285,7 +293,11 @@ async fn logind_tells_of_sessions_and_holds_sleep_up_until_the_checkpoint_is_wri
     lab.until("nobody logged in", |seen| seen.idle == Reading::Known(Duration::MAX)).await;
     assert_eq!(lab.seen("idle").source, Some("logind"));
     computer.does("session x11");
-    lab.told("a session that does not say", |seen| matches!(&seen.idle, Reading::Unknown(why) if why.contains("logind"))).await;
+    lab.told(
+        "a session that does not say",
+        |seen| matches!(&seen.idle, Reading::Unknown(why) if why.contains("logind")),
+    )
+    .await;
     computer.does("idle yes");
     lab.told("an idle session", |seen| idle(seen, 50_000)).await;
     computer.does("idle no");

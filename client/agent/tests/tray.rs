@@ -1,4 +1,5 @@
-//! The tray icon on a real bus: a `dbus-daemon` of its own, with a panel that keeps a list of icons, as desktops have it.
+//! The tray icon on a real bus: a `dbus-daemon` of its own, with a panel that keeps a list of icons, as desktops have
+//! it.
 #![cfg(target_os = "linux")]
 
 use nightjar_agent::tray::{self, Face, State, Wish};
@@ -23,8 +24,10 @@ struct Bus {
 impl Bus {
     /// `None` where no `dbus-daemon` is installed, which is a failure in CI.
     fn start() -> Option<Bus> {
-        let spawned =
-            Command::new("dbus-daemon").args(["--session", "--nofork", "--print-address"]).stdout(Stdio::piped()).spawn();
+        let spawned = Command::new("dbus-daemon")
+            .args(["--session", "--nofork", "--print-address"])
+            .stdout(Stdio::piped())
+            .spawn();
         let Ok(mut daemon) = spawned else {
             assert!(std::env::var_os("CI").is_none(), "CI needs dbus-daemon: `cargo xtask setup`");
             eprintln!("SKIPPED: dbus-daemon is not installed");
@@ -43,8 +46,8 @@ impl Drop for Bus {
     }
 }
 
-/// Runs one of the ignored tests below in a process whose session bus this is: an address in the environment counts for a
-/// whole process.
+/// Runs one of the ignored tests below in a process whose session bus this is: an address in the environment counts for
+/// a whole process.
 fn with_bus(address: &str, test: &str) {
     let mut again = Command::new(std::env::current_exe().unwrap());
     again.args(["--exact", test, "--ignored", "--nocapture"]).env("DBUS_SESSION_BUS_ADDRESS", address);
@@ -98,7 +101,8 @@ type Layout = (i32, HashMap<String, OwnedValue>, Vec<OwnedValue>);
 /// The menu's lines that are no separators: number, label, whether it can be chosen.
 async fn menu(bus: &Connection, name: &str) -> Vec<(i32, String, bool)> {
     let proxy = Proxy::new(bus, name.to_owned(), "/MenuBar", "com.canonical.dbusmenu").await.unwrap();
-    let (_, (_, _, children)): (u32, Layout) = proxy.call("GetLayout", &(0i32, -1i32, Vec::<String>::new())).await.unwrap();
+    let (_, (_, _, children)): (u32, Layout) =
+        proxy.call("GetLayout", &(0i32, -1i32, Vec::<String>::new())).await.unwrap();
     let line = |child: OwnedValue| {
         let Value::Structure(parts) = &*child else { panic!("no menu item: {child:?}") };
         let (id, properties, _): Layout = Value::from(parts.try_clone().unwrap()).try_into().unwrap();

@@ -176,8 +176,11 @@ fn agent(home: Home, preferences: PreferencesFile, task: Task, format: Format) -
         leave,
         stays: task == Task::Volunteer,
     };
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
     let ended = runtime.block_on(event_loop::run(setup));
     if printed.recv_timeout(PRINTED_MAX) == Err(RecvTimeoutError::Timeout) {
         // Nobody reads: the last word would wait for ever.
@@ -210,8 +213,8 @@ fn lock(home: &Home) -> Result<HomeLock, HomeError> {
     }
 }
 
-/// Prints lines in a thread of its own, so that a terminal that is held, or a pipe that nobody reads or whose reader is gone,
-/// stops nothing but the lines. The receiver disconnects once all is printed.
+/// Prints lines in a thread of its own, so that a terminal that is held, or a pipe that nobody reads or whose reader is
+/// gone, stops nothing but the lines. The receiver disconnects once all is printed.
 fn printer(format: Format) -> Result<(SyncSender<String>, Receiver<()>)> {
     let (lines, waiting) = mpsc::sync_channel::<String>(LINES_WAITING_MAX);
     let (done, printed) = mpsc::channel();
@@ -219,7 +222,11 @@ fn printer(format: Format) -> Result<(SyncSender<String>, Receiver<()>)> {
         let _done: mpsc::Sender<()> = done;
         for line in waiting {
             // Scripts want the answer alone.
-            drop(if format.json { writeln!(std::io::stderr(), "{line}") } else { writeln!(std::io::stdout(), "{line}") });
+            drop(if format.json {
+                writeln!(std::io::stderr(), "{line}")
+            } else {
+                writeln!(std::io::stdout(), "{line}")
+            });
         }
     };
     thread::Builder::new().name("printer".into()).spawn(print).context("cannot start a thread")?;
@@ -227,7 +234,8 @@ fn printer(format: Format) -> Result<(SyncSender<String>, Receiver<()>)> {
 }
 
 fn workshop(home: &Home) -> Result<Processes> {
-    let program = std::env::current_exe().context("cannot find this program's own file, which the worker is started from")?;
+    let program =
+        std::env::current_exe().context("cannot find this program's own file, which the worker is started from")?;
     let mut arguments: Vec<_> = ["worker", "serve", "--state"].iter().map(Into::into).collect();
     arguments.push(home.folder().into());
     Ok(Processes { program, arguments, log: home.path("worker.log") })

@@ -84,7 +84,9 @@ pub(super) fn run(bench: &Bench, format: Format) -> Result<ExitCode> {
 /// In the worker's process.
 pub(super) fn measure(args: &Bench, format: Format) -> Result<ExitCode> {
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
-        return Err(Misunderstood(format!("--seconds is {}; allowed is a number above 0, up to 3600", args.seconds)).into());
+        return Err(
+            Misunderstood(format!("--seconds is {}; allowed is a number above 0, up to 3600", args.seconds)).into()
+        );
     }
     let compute = args.compute.open()?;
     let spec = args.load.spec();

@@ -7,7 +7,8 @@ use std::{io, process::ExitCode};
 
 #[derive(Args)]
 pub(super) struct Completions {
-    /// Which shell: put what is printed where it looks for completions, e.g. into ~/.local/share/bash-completion/completions/nightjar
+    /// Which shell: put what is printed where it looks for completions, e.g. into
+    /// ~/.local/share/bash-completion/completions/nightjar
     shell: Shell,
 }
 

@@ -1,5 +1,5 @@
-//! `status`, `why`, `pause`, `run-now` and `resume`: what the owner says to a running agent, over its control API. What holds
-//! for a later start too is noted where none runs.
+//! `status`, `why`, `pause`, `run-now` and `resume`: what the owner says to a running agent, over its control API. What
+//! holds for a later start too is noted where none runs.
 
 use super::{
     Misunderstood,
@@ -27,14 +27,16 @@ pub(super) const NOT_RUNNING: u8 = 3;
 
 #[derive(Args)]
 pub(super) struct Pause {
-    /// For how long, like 45m, 2h or 1d, or `until 18:00`, `until 7pm`, `until tomorrow 8:00`; without it, until `nightjar resume`
+    /// For how long, like 45m, 2h or 1d, or `until 18:00`, `until 7pm`, `until tomorrow 8:00`; without it, until
+    /// `nightjar resume`
     #[arg(num_args = 0.., value_name = "LENGTH")]
     length: Vec<String>,
 }
 
 #[derive(Args)]
 pub(super) struct RunNow {
-    /// For how long, like 45m, 2h or 1d, or `until 7:00`, `until 7pm`, `until tomorrow 8:00`; without it, until `nightjar resume`
+    /// For how long, like 45m, 2h or 1d, or `until 7:00`, `until 7pm`, `until tomorrow 8:00`; without it, until
+    /// `nightjar resume`
     #[arg(num_args = 0.., value_name = "LENGTH")]
     length: Vec<String>,
 }
@@ -80,7 +82,10 @@ fn in_lines(status: &AgentStatus) -> String {
     }
     if let Some(lease) = session.lease {
         let training = &session.training;
-        line("lease", format!("{lease}: {} of {} steps, loss {:.3}", training.steps, session.lease_steps, training.loss));
+        line(
+            "lease",
+            format!("{lease}: {} of {} steps, loss {:.3}", training.steps, session.lease_steps, training.loss),
+        );
     }
     let of_run = status.totals_of_run();
     line(
@@ -127,11 +132,16 @@ fn in_figures(figures: &Figures) -> String {
 pub(super) fn why(home: &Home, format: Format) -> Result<ExitCode> {
     let Some(running) = Running::find(home) else { return not_running(home, format) };
     let status = running.send(Command::Status)?;
-    let end =
-        status.owner.as_ref().filter(|_| status.why.kind == Some(ReasonKind::Paused)).and_then(|word| word.until.as_deref());
+    let end = status
+        .owner
+        .as_ref()
+        .filter(|_| status.why.kind == Some(ReasonKind::Paused))
+        .and_then(|word| word.until.as_deref());
     let words = match end {
         // The pause has an end, and something else may hold then whose end nobody knows.
-        Some(end) if status.why.until.is_none() => format!("{} (the pause ends at {})", status.why.reason, to_the_minute(end)),
+        Some(end) if status.why.until.is_none() => {
+            format!("{} (the pause ends at {})", status.why.reason, to_the_minute(end))
+        }
         _ => in_words(&status.why),
     };
     format.say(&Alive { running: true, told: &status.why }, words)
@@ -217,10 +227,12 @@ fn say(home: &Home, command: Command, note: impl FnOnce(&dyn Disk, Wall) -> io::
     note(&*home.disk(), Wall { unix_ms }).context("cannot note your word in the home folder")?;
     if matches!(found, Found::Silent) {
         bail!(
-            "an agent runs, but does not answer; your word is noted, and counts once the agent looks at its files: ask `nightjar why`"
+            "an agent runs, but does not answer; your word is noted, and counts once the agent looks at its files: ask \
+            `nightjar why`"
         );
     }
-    let until = |length: Option<Duration>| length.and_then(|length| now.checked_add(length).ok()).as_ref().map(timestamp);
+    let until =
+        |length: Option<Duration>| length.and_then(|length| now.checked_add(length).ok()).as_ref().map(timestamp);
     let word = match command {
         Command::Pause(length) => Some(Word { kind: WordKind::Pause, until: until(length), kept: true }),
         Command::RunNow(length) => Some(Word { kind: WordKind::RunNow, until: until(length), kept: true }),
@@ -233,7 +245,8 @@ fn said(words: &[String]) -> Result<Option<Length>> {
     Ok(length::parse(&words.join(" "), &Zoned::now()).map_err(|e| Misunderstood(e.to_string()))?)
 }
 
-/// How long, and until when, as whoever took the word has it: of some words it is not plain which time of day they mean.
+/// How long, and until when, as whoever took the word has it: of some words it is not plain which time of day they
+/// mean.
 fn span(length: Option<Length>, word: Option<&Word>, now: &Zoned) -> String {
     let end = word.and_then(|word| word.until.as_deref()?.parse::<Timestamp>().ok());
     let end = end.map(|end| moment(&end.to_zoned(now.time_zone().clone()), now));
@@ -249,8 +262,11 @@ fn span(length: Option<Length>, word: Option<&Word>, now: &Zoned) -> String {
 
 pub(super) fn in_words(why: &Why) -> String {
     // Of what comes in a moment the minute is told too late.
-    let left_s =
-        why.until.as_deref().and_then(|at| at.parse::<Timestamp>().ok()).map(|at| at.duration_since(Timestamp::now()).as_secs());
+    let left_s = why
+        .until
+        .as_deref()
+        .and_then(|at| at.parse::<Timestamp>().ok())
+        .map(|at| at.duration_since(Timestamp::now()).as_secs());
     if let Some(left_s) = left_s.filter(|left_s| why.allowed && *left_s < 100) {
         return format!("{} (it tries again in {} s)", why.reason, left_s.max(1));
     }
@@ -262,8 +278,8 @@ pub(super) fn in_words(why: &Why) -> String {
     }
 }
 
-/// A time of the agent's to the minute, rounded up, so that it is never past; and without the offset: a person knows where they
-/// are.
+/// A time of the agent's to the minute, rounded up, so that it is never past; and without the offset: a person knows
+/// where they are.
 fn to_the_minute(at: &str) -> String {
     let rounding = ZonedRound::new().smallest(Unit::Minute).mode(RoundMode::Ceil);
     let in_minutes = |at: Timestamp| at.to_zoned(TimeZone::system()).round(rounding);
@@ -336,7 +352,10 @@ mod tests {
         let in_state = |state| Standing { state, headline: "somebody else answers".into(), ..Standing::default() };
         assert_eq!(promise("for 1 h", &why, &in_state(State::Training)), "training for 1 h");
         for state in [State::NeedsYou, State::Offline] {
-            assert_eq!(promise("for 1 h", &why, &in_state(state)), "training for 1 h as soon as it can: somebody else answers");
+            assert_eq!(
+                promise("for 1 h", &why, &in_state(state)),
+                "training for 1 h as soon as it can: somebody else answers"
+            );
         }
     }
 

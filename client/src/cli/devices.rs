@@ -49,7 +49,8 @@ pub(super) fn devices(home: &Home, args: &Devices, format: Format) -> Result<Exi
 
 /// What the worker lists.
 fn list() -> Result<Vec<Value>> {
-    let program = std::env::current_exe().context("cannot find this program's own file, which the worker is started from")?;
+    let program =
+        std::env::current_exe().context("cannot find this program's own file, which the worker is started from")?;
     let listed = process::Command::new(program).args(["worker", "devices"]).stderr(Stdio::null()).output();
     let listed = listed.context("cannot start the worker")?;
     if !listed.status.success() {

@@ -48,7 +48,8 @@ Exit codes: 0 all is well, 1 something failed (one line says what),
 #[derive(Parser)]
 #[command(name = "nightjar", version, after_help = AFTER_HELP)]
 struct Cli {
-    /// Folder for this device's key, membership, preferences and work [default: the user's data and configuration folders]
+    /// Folder for this device's key, membership, preferences and work [default: the user's data and configuration
+    /// folders]
     // An empty one comes through, and is refused in words that name the variable.
     #[arg(long, global = true, env = HOME_VARIABLE, value_name = "DIR", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     home: Option<PathBuf>,
@@ -82,8 +83,8 @@ enum Command {
     Why,
     /// Stop training for a while, or until `nightjar resume`
     Pause(control::Pause),
-    /// Train for a while, or until `nightjar resume`, although the preferences would hold; heat, short memory and a full disk
-    /// still do
+    /// Train for a while, or until `nightjar resume`, although the preferences would hold; heat, short memory and a
+    /// full disk still do
     RunNow(control::RunNow),
     /// End a pause, or `run-now`: the preferences decide again
     Resume,
@@ -161,7 +162,10 @@ pub(crate) fn run() -> Result<ExitCode> {
     lines.with_target(false).init();
     let home = || Home::open(cli.home.clone());
     let format = cli.format;
-    if !matches!(cli.command, Command::Join(_) | Command::Run(_) | Command::Anchor(_) | Command::Leave | Command::Worker { .. }) {
+    if !matches!(
+        cli.command,
+        Command::Join(_) | Command::Run(_) | Command::Anchor(_) | Command::Leave | Command::Worker { .. }
+    ) {
         end_with_the_reader();
     }
     match cli.command {
@@ -197,8 +201,9 @@ pub(crate) fn run() -> Result<ExitCode> {
     }
 }
 
-/// The words of a command line with `--json` before the command. It may stand anywhere, also where a command such as `bench`
-/// takes either flags or a command of its own, which clap could not know otherwise. What follows `--` is no flag.
+/// The words of a command line with `--json` before the command. It may stand anywhere, also where a command such as
+/// `bench` takes either flags or a command of its own, which clap could not know otherwise. What follows `--` is no
+/// flag.
 fn with_json_first(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let words: Vec<OsString> = words.collect();
     let flags = words.iter().position(|word| word == "--").unwrap_or(words.len());
@@ -209,7 +214,8 @@ fn with_json_first(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     others.into_iter().map(|(_, word)| word).collect()
 }
 
-/// Whether the log may have colours: on a terminal whose user has not said otherwise (no-color.org), and in no file or pipe.
+/// Whether the log may have colours: on a terminal whose user has not said otherwise (no-color.org), and in no file or
+/// pipe.
 fn wants_colour(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
     is_terminal && no_color.is_none_or(OsStr::is_empty)
 }
@@ -238,7 +244,8 @@ mod tests {
     #[test]
     fn help_is_a_command_too() {
         for line in ["nightjar help", "nightjar help run", "nightjar --help", "nightjar prefs help"] {
-            let told = Cli::try_parse_from(with_json_first(line.split(' ').map(OsString::from))).err().map(|e| e.kind());
+            let told =
+                Cli::try_parse_from(with_json_first(line.split(' ').map(OsString::from))).err().map(|e| e.kind());
             assert_eq!(told, Some(clap::error::ErrorKind::DisplayHelp), "{line}");
         }
     }
@@ -268,7 +275,10 @@ mod tests {
             assert!(Cli::try_parse_from(&words).unwrap().format.json, "{line}");
         }
         let words = |line: &str| with_json_first(line.split(' ').map(OsString::from));
-        assert!(Cli::try_parse_from(words("nightjar bench --seconds 5 held")).is_err(), "a flag of the other measurement");
+        assert!(
+            Cli::try_parse_from(words("nightjar bench --seconds 5 held")).is_err(),
+            "a flag of the other measurement"
+        );
         assert_eq!(words("nightjar join -- --json"), ["nightjar", "join", "--", "--json"]);
         assert_eq!(words("nightjar"), ["nightjar"]);
     }

@@ -4,7 +4,9 @@ use super::format::Format;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_agent::preferences;
-use nightjar_train::{DeviceSettings, Folder, OpenDevice, Sampling, TextStream, end_of_text, generate, load_folder, open_device};
+use nightjar_train::{
+    DeviceSettings, Folder, OpenDevice, Sampling, TextStream, end_of_text, generate, load_folder, open_device,
+};
 use std::{
     io::{self, Write},
     path::PathBuf,
@@ -68,12 +70,14 @@ pub(super) struct Eval {
 
 /// Starts this command again as a worker, and ends as it ends.
 pub(super) fn in_worker(format: Format) -> Result<ExitCode> {
-    let program = std::env::current_exe().context("cannot find this program's own file, which the worker is started from")?;
+    let program =
+        std::env::current_exe().context("cannot find this program's own file, which the worker is started from")?;
     let words = std::env::args_os().skip_while(|a| !["sample", "eval", "bench"].iter().any(|c| a == c));
     // The flag may stand before the command, or after it.
     let json = format.json.then_some("--json").into_iter().map(Into::into);
     let words = json.chain(words.filter(|word| word != "--json"));
-    let status = std::process::Command::new(program).arg("worker").args(words).status().context("cannot start the worker")?;
+    let status =
+        std::process::Command::new(program).arg("worker").args(words).status().context("cannot start the worker")?;
     match status.code() {
         Some(code) => Ok(ExitCode::from(code as u8)),
         None => bail!("the worker was ended by a signal: {status}"),
@@ -128,7 +132,8 @@ pub(super) fn eval(args: &Eval, format: Format) -> Result<ExitCode> {
     let Some(text) = &args.text else {
         let logits = model.logits(&args.logits, args.logits.len())?;
         let rows: Vec<&[f32]> = logits.chunks(folder.spec.vocab_size as usize).collect();
-        let lines: Vec<String> = rows.iter().map(|row| row.iter().map(f32::to_string).collect::<Vec<_>>().join(" ")).collect();
+        let lines: Vec<String> =
+            rows.iter().map(|row| row.iter().map(f32::to_string).collect::<Vec<_>>().join(" ")).collect();
         return format.say(&serde_json::json!({ "logits": rows }), lines.join("\n"));
     };
     let bytes = std::fs::read(text).with_context(|| format!("cannot read {}", text.display()))?;

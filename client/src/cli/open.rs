@@ -49,7 +49,8 @@ pub(super) fn open(home: &Home, args: &Open, format: Format) -> Result<ExitCode>
     };
     let opened = browser.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let is_open = opened.is_ok_and(has_begun);
-    let words = if is_open { "the page opens in your browser; if it does not" } else { "no browser could be started here" };
+    let words =
+        if is_open { "the page opens in your browser; if it does not" } else { "no browser could be started here" };
     let answer = serde_json::json!({ "opened": is_open, "address": link });
     format.say(&answer, format_args!("{words}, open this address on this computer:\n{link}"))
 }

@@ -1,5 +1,5 @@
-//! The owner's preferences: as flags, and as the commands `prefs get`, `prefs set` and `prefs edit`. All are made from the
-//! same table as the file's keys, so they cannot differ.
+//! The owner's preferences: as flags, and as the commands `prefs get`, `prefs set` and `prefs edit`. All are made from
+//! the same table as the file's keys, so they cannot differ.
 
 use super::{Misunderstood, format::Format, running::Running};
 use anyhow::{Context, Result, ensure};
@@ -7,8 +7,8 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use nightjar_agent::{
     home::Home,
     preferences::{
-        FLAGS_BEFORE, LAST_GOOD_FILE, PREFERENCES, PREFERENCES_FILE, Preference, Preferences, PreferencesError, PreferencesFile,
-        Row, Source, template,
+        FLAGS_BEFORE, LAST_GOOD_FILE, PREFERENCES, PREFERENCES_FILE, Preference, Preferences, PreferencesError,
+        PreferencesFile, Row, Source, template,
     },
 };
 use std::{fs, path::Path, process::ExitCode};
@@ -69,7 +69,9 @@ fn get(home: &Home, args: &Get, format: Format) -> Result<ExitCode> {
     let mut rows = file.rows();
     for row in &mut rows {
         // What it was started with stands against the file.
-        if let Some(told) = running.as_ref().and_then(|told| told.iter().find(|told| told.key == row.key && told.is_said())) {
+        if let Some(told) =
+            running.as_ref().and_then(|told| told.iter().find(|told| told.key == row.key && told.is_said()))
+        {
             (row.value, row.source) = (told.value.clone(), told.source);
         }
     }
@@ -163,7 +165,8 @@ fn edit(home: &Home, open: impl Fn(&Path) -> Result<()>) -> Result<ExitCode> {
 }
 
 fn open_editor(path: &Path) -> Result<()> {
-    let named = ["VISUAL", "EDITOR"].into_iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.trim().is_empty()));
+    let named =
+        ["VISUAL", "EDITOR"].into_iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.trim().is_empty()));
     let editor = named.unwrap_or_else(|| if cfg!(windows) { "notepad".into() } else { "vi".into() });
     // The variable may hold arguments too, in the shell's words.
     let mut command = if cfg!(windows) {
@@ -173,8 +176,10 @@ fn open_editor(path: &Path) -> Result<()> {
         shell.args(["-c", &format!("{editor} \"$1\""), "sh"]);
         shell
     };
-    let status =
-        command.arg(path).status().with_context(|| format!("cannot start the editor `{editor}`; set EDITOR to another"))?;
+    let status = command
+        .arg(path)
+        .status()
+        .with_context(|| format!("cannot start the editor `{editor}`; set EDITOR to another"))?;
     ensure!(status.success(), "the editor `{editor}` ended with {status}; nothing was changed");
     Ok(())
 }
@@ -313,7 +318,8 @@ mod tests {
         let (_folder, home) = home("flags");
         set(&home, "idle_minutes", "7", Format::default()).unwrap();
         set(&home, "away_threads", "7", Format::default()).unwrap();
-        let flags = Flags::parse_from(["run", "--threads", "3", "--policy", "always", "--schedule", "mon 1:00-2:00"]).flags;
+        let flags =
+            Flags::parse_from(["run", "--threads", "3", "--policy", "always", "--schedule", "mon 1:00-2:00"]).flags;
         let file = flags.load_with(&home, &[("away_threads", "9"), ("checkpoint_s", "9")]).unwrap();
         let p = file.preferences();
         assert_eq!((p.idle_minutes, p.away.threads, p.checkpoint_s), (Some(7), 3, 9));
@@ -375,7 +381,12 @@ mod tests {
         let path = home.config_path(PREFERENCES_FILE);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, "device = flex\n").unwrap();
-        assert!(set(&home, "idle_minutes", "7", Format::default()).unwrap_err().to_string().contains("line 1: this is not TOML"));
+        assert!(
+            set(&home, "idle_minutes", "7", Format::default())
+                .unwrap_err()
+                .to_string()
+                .contains("line 1: this is not TOML")
+        );
         edit(&home, types("flex", "\"flex\"")).unwrap();
         get(&home, &Get { key: Some("device".into()) }, Format { json: true }).unwrap();
         assert!(get(&home, &Get { key: Some("devise".into()) }, Format::default()).is_err());

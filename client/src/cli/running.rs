@@ -59,8 +59,11 @@ impl Running {
             // Nobody runs. By now another program may listen where a killed agent did, and must not be told its token.
             return None;
         }
-        let config =
-            ureq::Agent::config_builder().timeout_global(Some(ANSWER_MAX)).proxy(None).http_status_as_error(false).build();
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(ANSWER_MAX))
+            .proxy(None)
+            .http_status_as_error(false)
+            .build();
         let running = Running { file, http: config.into() };
         running.send(Command::Status).is_ok().then_some(running)
     }
@@ -105,25 +108,37 @@ impl Running {
         if !answer.status().is_success() {
             bail!("the agent refused: {}", answer.body_mut().read_to_string().unwrap_or_default());
         }
-        answer.body_mut().read_json().context("the agent's answer is not understood; is it of another version? start it again")
+        answer
+            .body_mut()
+            .read_json()
+            .context("the agent's answer is not understood; is it of another version? start it again")
     }
 
     /// Brings it an invite; gives back what came of that.
     pub fn join(&self, invite: &str, name: Option<&str>) -> Result<Joined> {
         let (url, bearer) = (format!("http://{}/join", self.file.address), format!("Bearer {}", self.file.token));
         let body = serde_json::json!({ "invite": invite, "name": name });
-        let mut answer =
-            self.http.post(url).header("Authorization", &bearer).send_json(body).context("the agent does not answer")?;
+        let mut answer = self
+            .http
+            .post(url)
+            .header("Authorization", &bearer)
+            .send_json(body)
+            .context("the agent does not answer")?;
         if !answer.status().is_success() {
             bail!("{}", answer.body_mut().read_to_string().unwrap_or_default());
         }
-        answer.body_mut().read_json().context("the agent's answer is not understood; is it of another version? start it again")
+        answer
+            .body_mut()
+            .read_json()
+            .context("the agent's answer is not understood; is it of another version? start it again")
     }
 
     /// What is in force of the owner's preferences, and who says so.
     pub fn preferences(&self) -> Result<Vec<InForce>> {
-        let (url, bearer) = (format!("http://{}/preferences", self.file.address), format!("Bearer {}", self.file.token));
-        let mut answer = self.http.get(url).header("Authorization", &bearer).call().context("the agent does not answer")?;
+        let (url, bearer) =
+            (format!("http://{}/preferences", self.file.address), format!("Bearer {}", self.file.token));
+        let mut answer =
+            self.http.get(url).header("Authorization", &bearer).call().context("the agent does not answer")?;
         answer.body_mut().read_json().context("the agent's answer is not understood")
     }
 

@@ -34,10 +34,12 @@ pub(super) fn service(home: &Home, args: &Service, format: Format) -> Result<Exi
         Action::Install => {
             let this = service::Service::of_this_program(home).context("cannot find this program's own file")?;
             // Beside another agent the service would fail, and be started again and again.
-            if !service::standing().is_ok_and(|standing| standing.running) && !matches!(Running::or_lock(home)?, Found::Nobody(_))
+            if !service::standing().is_ok_and(|standing| standing.running)
+                && !matches!(Running::or_lock(home)?, Found::Nobody(_))
             {
                 bail!(
-                    "an agent runs already with this home folder; end it (Ctrl-C where `nightjar run` was started), then install"
+                    "an agent runs already with this home folder; end it (Ctrl-C where `nightjar run` was started), \
+                    then install"
                 );
             }
             let standing = this.install()?;
@@ -55,7 +57,8 @@ pub(super) fn service(home: &Home, args: &Service, format: Format) -> Result<Exi
             let running = is_in_use(home);
             let removed = serde_json::json!({ "installed": false, "running": running });
             let words = if running {
-                "removed; an agent runs on with this home folder: end it from its tray, or by Ctrl-C where it was started"
+                "removed; an agent runs on with this home folder: end it from its tray, or by Ctrl-C where it was \
+                started"
             } else {
                 "removed; your key, membership and preferences stay"
             };

@@ -34,8 +34,8 @@ fn label(adapter: &Adapter) -> String {
     format!("{} ({})", adapter.name, adapter.api)
 }
 
-/// Prints the devices of this computer as JSON: how `--device` takes each, its name, and what it is. In a process of its
-/// own, since asking loads every driver.
+/// Prints the devices of this computer as JSON: how `--device` takes each, its name, and what it is. In a process of
+/// its own, since asking loads every driver.
 pub(crate) fn list() -> Result<ExitCode> {
     let mut list: Vec<_> = adapters()
         .iter()

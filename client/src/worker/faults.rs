@@ -1,7 +1,8 @@
-//! A graphics driver that fails takes a thread of Burn's runtime down with it, and whoever waits for that thread waits for
-//! ever; one that hangs answers nobody. A worker whose GPU is gone would seem to train until its owner looks. So a worker is
-//! watched, more closely from the first panic on, and ends itself once it does not move any more; the agent starts another,
-//! which goes on from the checkpoint. Not every panic is the end: kernels that do not compile are tried and given up that way.
+//! A graphics driver that fails takes a thread of Burn's runtime down with it, and whoever waits for that thread waits
+//! for ever; one that hangs answers nobody. A worker whose GPU is gone would seem to train until its owner looks. So a
+//! worker is watched, more closely from the first panic on, and ends itself once it does not move any more; the agent
+//! starts another, which goes on from the checkpoint. Not every panic is the end: kernels that do not compile are tried
+//! and given up that way.
 
 use nightjar_shared::wire::limits;
 use nightjar_train::work::{Live, Signs};
@@ -15,8 +16,8 @@ use std::{
 /// How often one looks for a sign of life.
 const LOOK_EVERY: Duration = Duration::from_secs(8);
 
-/// Who was seen without a sign so many times in a row gives none any more. Once alone may have been the process's nap, which
-/// was frozen.
+/// Who was seen without a sign so many times in a row gives none any more. Once alone may have been the process's nap,
+/// which was frozen.
 fn patience(has_panicked: bool, in_steps: bool) -> u32 {
     match (has_panicked, in_steps) {
         // A layer takes no longer.

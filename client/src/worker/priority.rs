@@ -1,7 +1,7 @@
 //! The lowest priority there is, for the processor and for the disk: training must never be felt.
 
-/// Sets it for this thread and, where the system hands it on (Linux), for those that it will start, but for none before:
-/// the thread that hears the end of the pipe must run at any load. A refusal is no reason not to train.
+/// Sets it for this thread and, where the system hands it on (Linux), for those that it will start, but for none
+/// before: the thread that hears the end of the pipe must run at any load. A refusal is no reason not to train.
 pub(super) fn lower() {
     #[cfg(unix)]
     let _ = rustix::process::nice(19);

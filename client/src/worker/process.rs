@@ -1,6 +1,6 @@
-//! The worker's process: confined before anything else, then framed messages in on stdin, out on stdout. A thread of its
-//! own reads stdin, so that Stop and new limits are heard in the middle of a step, and the process ends at once when the
-//! agent is gone.
+//! The worker's process: confined before anything else, then framed messages in on stdin, out on stdout. A thread of
+//! its own reads stdin, so that Stop and new limits are heard in the middle of a step, and the process ends at once
+//! when the agent is gone.
 
 use super::{device, faults, priority, sandbox, written::Written};
 use crate::cli::Serve;
@@ -58,7 +58,13 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode> {
     ended.map(|()| ExitCode::SUCCESS)
 }
 
-fn work(args: &Serve, state: &Path, sandbox: Vec<String>, jobs: &Receiver<to_worker::Body>, heard: &Heard) -> Result<()> {
+fn work(
+    args: &Serve,
+    state: &Path,
+    sandbox: Vec<String>,
+    jobs: &Receiver<to_worker::Body>,
+    heard: &Heard,
+) -> Result<()> {
     let disk = Written::to(FolderDisk::open(state)?);
     // What was written goes with whatever is said.
     let say = |body: from_worker::Body| say(disk.counted_in(body));

@@ -1,6 +1,7 @@
-//! What keeps the worker in its place, whatever its driver or a malformed file makes of it. Before it has a second thread:
-//! a control group, an environment that leads drivers' caches into its own folder, and on Linux two walls around it, one
-//! around files (landlock) and one around system calls (seccomp). What the system cannot do is said and lived without.
+//! What keeps the worker in its place, whatever its driver or a malformed file makes of it. Before it has a second
+//! thread: a control group, an environment that leads drivers' caches into its own folder, and on Linux two walls
+//! around it, one around files (landlock) and one around system calls (seccomp). What the system cannot do is said and
+//! lived without.
 
 #[cfg(target_os = "linux")]
 mod calls;
@@ -37,10 +38,13 @@ pub(super) const CACHE: &str = "cache";
 
 fn join(cgroup: Option<&Path>) -> Result<(), String> {
     let Some(folder) = cgroup else {
-        return Err("the kernel does not bound the worker's memory, as nightjar runs outside a control group of its own (the \
+        return Err(
+            "the kernel does not bound the worker's memory, as nightjar runs outside a control group of its own (the \
                     installed service has one); it keeps count by itself"
-            .into());
+                .into(),
+        );
     };
     // "0" is whoever writes it.
-    std::fs::write(folder.join("cgroup.procs"), "0").map_err(|e| format!("the worker cannot join its control group: {e}"))
+    std::fs::write(folder.join("cgroup.procs"), "0")
+        .map_err(|e| format!("the worker cannot join its control group: {e}"))
 }

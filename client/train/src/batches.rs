@@ -190,7 +190,8 @@ impl Shard {
         self.all.part(samples)
     }
 
-    /// The batches of inner steps over `[first, first + count)`, in order, `batch_samples` each; the last may be smaller.
+    /// The batches of inner steps over `[first, first + count)`, in order, `batch_samples` each; the last may be
+    /// smaller.
     pub fn batches(&self, first: usize, count: usize, batch_samples: usize) -> Result<Vec<Batch>, BatchError> {
         let range = self.range(first..first.saturating_add(count))?;
         Ok(range.parts(batch_samples).collect())

@@ -1,6 +1,7 @@
-//! How much a GPU bears at once. Nobody tells how much of its memory is free, so how much of a batch goes through the model
-//! together is a guess ([`crate::Portion::fitting`]), and a guess too large may take worker and driver down. So it is written
-//! down before it is tried, and struck out once a step has gone well: what the next start finds there was too much.
+//! How much a GPU bears at once. Nobody tells how much of its memory is free, so how much of a batch goes through the
+//! model together is a guess ([`crate::Portion::fitting`]), and a guess too large may take worker and driver down. So
+//! it is written down before it is tried, and struck out once a step has gone well: what the next start finds there was
+//! too much.
 
 use nightjar_shared::disk::{Disk, FolderDisk};
 use serde::{Deserialize, Serialize};
@@ -11,8 +12,8 @@ use std::{
 
 /// In the cache's folder, by the device's name.
 const FILE: &str = "portions.json";
-/// An owner who ends the worker in its very first step looks like a portion too large, so after so many starts that went
-/// well the device may be given twice as much again.
+/// An owner who ends the worker in its very first step looks like a portion too large, so after so many starts that
+/// went well the device may be given twice as much again.
 const FORGIVEN_AFTER: u32 = 32;
 
 /// What is known of a device.
@@ -52,8 +53,8 @@ pub struct Bearing {
 }
 
 impl Bearing {
-    /// At the start of a process, which is when it shows what the one before did not survive. Without a folder nothing is
-    /// known and nothing kept.
+    /// At the start of a process, which is when it shows what the one before did not survive. Without a folder nothing
+    /// is known and nothing kept.
     pub(crate) fn of(device: &str, cache: Option<&Path>) -> Self {
         let mut bearing = Bearing { folder: cache.map(Path::to_owned), device: device.into(), ..Bearing::default() };
         let was = bearing.all().remove(device).unwrap_or_default();

@@ -1,8 +1,8 @@
 //! The local training state: what a device needs to go on with a lease after it was killed.
 //!
-//! Two slots, written in turn, each as a whole: whatever happens to the newer one, the older is still there. A file ends
-//! with the BLAKE3 hash of what precedes it. Where a step takes longer than the time between two checkpoints, what is done of
-//! it is in the file too.
+//! Two slots, written in turn, each as a whole: whatever happens to the newer one, the older is still there. A file
+//! ends with the BLAKE3 hash of what precedes it. Where a step takes longer than the time between two checkpoints, what
+//! is done of it is in the file too.
 
 use crate::{optimizer::Moments, trainer::Begun};
 use nightjar_shared::{
@@ -104,8 +104,8 @@ impl<'a> CheckpointStore<'a> {
         Ok(store)
     }
 
-    /// Saves; on return it is durable. The checkpoint before it is kept. Takes it, since each vector is let go as soon as it
-    /// is encoded: a quarter of what training takes would else be in memory twice.
+    /// Saves; on return it is durable. The checkpoint before it is kept. Takes it, since each vector is let go as soon
+    /// as it is encoded: a quarter of what training takes would else be in memory twice.
     pub fn save(&mut self, checkpoint: Checkpoint) -> Result<(), CheckpointError> {
         let progress = checkpoint.progress;
         let bytes = encode(checkpoint, self.sequence, self.parameters)?;
@@ -147,8 +147,8 @@ impl<'a> CheckpointStore<'a> {
         format!("{}.{}", self.name, sequence % 2)
     }
 
-    /// Number and place of the newest that is whole. Of two checkpoints in memory one would be for nothing, so their vectors
-    /// are left where they are.
+    /// Number and place of the newest that is whole. Of two checkpoints in memory one would be for nothing, so their
+    /// vectors are left where they are.
     fn find_newest(&self) -> Result<Option<(u64, LeaseProgress)>, CheckpointError> {
         let mut newest: Option<(u64, LeaseProgress)> = None;
         for slot in 0..2 {
@@ -229,7 +229,8 @@ fn header(r: &mut Reader<'_>, parameters: usize) -> Option<Header> {
         let mut float = || Ok::<f64, Truncated>(f64::from_bits(r.u64()?));
         let [train_s, loss_sum, loss_first, loss_last] = [float()?, float()?, float()?, float()?];
         let t = r.u64()?;
-        let progress = LeaseProgress { lease_id, base_version, steps, samples, tokens, train_s, loss_sum, loss_first, loss_last };
+        let progress =
+            LeaseProgress { lease_id, base_version, steps, samples, tokens, train_s, loss_sum, loss_first, loss_last };
         Ok((r.u64()? == parameters as u64).then_some(Header { sequence, progress, t }))
     };
     read().ok().flatten()

@@ -147,7 +147,8 @@ pub fn adapters() -> &'static [Adapter] {
     static ADAPTERS: OnceLock<Vec<Adapter>> = OnceLock::new();
     ADAPTERS.get_or_init(|| {
         // Burn looks in the same order, so that an index means the same adapter to both.
-        let lists: Vec<Vec<Adapter>> = AutoGraphicsApi::chain().into_iter().map(probe).filter(|list| !list.is_empty()).collect();
+        let lists: Vec<Vec<Adapter>> =
+            AutoGraphicsApi::chain().into_iter().map(probe).filter(|list| !list.is_empty()).collect();
         let has_gpu = |list: &&Vec<Adapter>| list.iter().any(|a| a.kind != AdapterKind::Software);
         lists.iter().find(has_gpu).or(lists.first()).cloned().unwrap_or_default()
     })
@@ -156,8 +157,10 @@ pub fn adapters() -> &'static [Adapter] {
 /// The adapters that one graphics API has.
 fn enumerate(api: wgpu::Backend) -> (wgpu::Instance, Vec<wgpu::Adapter>) {
     let backends = wgpu::Backends::from(api);
-    let instance =
-        wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() });
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends,
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
     let adapters = read_sync(instance.enumerate_adapters(backends));
     (instance, adapters)
 }
@@ -190,8 +193,8 @@ pub struct DeviceSettings {
     pub threads: usize,
     /// Folder where a GPU's runtime keeps what it tuned and compiled; `None` is its own default.
     pub cache: Option<PathBuf>,
-    /// Whether a GPU's queue has normal priority even where the driver has a low one: to measure what that is good for. Of no
-    /// effect on a device that is open already.
+    /// Whether a GPU's queue has normal priority even where the driver has a low one: to measure what that is good for.
+    /// Of no effect on a device that is open already.
     pub normal_priority: bool,
 }
 
@@ -307,9 +310,13 @@ fn open_adapter(adapter: &Adapter, settings: &DeviceSettings) -> Result<OpenDevi
     Ok(device)
 }
 
-/// Starts the runtime on an adapter, and says what matrix units there are. Gives the device, its queue, and whether that gives
-/// way to all others: where the driver has such queues, unless it is to have `normal_priority`.
-fn start(adapter: &Adapter, launches: Option<usize>, normal_priority: bool) -> Result<(Device, wgpu::Queue, bool), DeviceError> {
+/// Starts the runtime on an adapter, and says what matrix units there are. Gives the device, its queue, and whether
+/// that gives way to all others: where the driver has such queues, unless it is to have `normal_priority`.
+fn start(
+    adapter: &Adapter,
+    launches: Option<usize>,
+    normal_priority: bool,
+) -> Result<(Device, wgpu::Queue, bool), DeviceError> {
     let kind = match adapter.kind {
         AdapterKind::Discrete => DeviceKind::DiscreteGpu(adapter.nth_of_kind),
         AdapterKind::Integrated => DeviceKind::IntegratedGpu(adapter.nth_of_kind),
@@ -340,7 +347,11 @@ fn bound_threads(wanted: usize) -> Result<usize, DeviceError> {
     // Fails if the pool runs already, which is fine if it has as many threads.
     let started = rayon::ThreadPoolBuilder::new().num_threads(wanted).build_global().is_ok();
     let running = rayon::current_num_threads();
-    if started || wanted == 0 || running == wanted { Ok(running) } else { Err(DeviceError::ThreadsRunning { running, wanted }) }
+    if started || wanted == 0 || running == wanted {
+        Ok(running)
+    } else {
+        Err(DeviceError::ThreadsRunning { running, wanted })
+    }
 }
 
 /// From here on the calling thread computes all by itself: what it would share with the process's pool of threads, it

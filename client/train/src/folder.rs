@@ -86,7 +86,9 @@ impl Vocabulary {
                 let bytes: Vec<u8> = tokens.iter().map(|t| u8::try_from(*t).unwrap_or(b'?')).collect();
                 Ok(String::from_utf8_lossy(&bytes).into_owned())
             }
-            Vocabulary::Tokenizer(t) => t.tokenizer().decode(tokens, false).map_err(|e| FolderError::Tokenizer(e.to_string())),
+            Vocabulary::Tokenizer(t) => {
+                t.tokenizer().decode(tokens, false).map_err(|e| FolderError::Tokenizer(e.to_string()))
+            }
         }
     }
 }
@@ -184,7 +186,9 @@ impl Folder {
     /// A text's tokens, and how many of its bytes come after the first.
     fn tokens_of(&self, text: &[u8]) -> Result<(Vec<u32>, u64), FolderError> {
         let tokenizer = match &self.vocabulary {
-            Vocabulary::Bytes => return Ok((text.iter().map(|b| u32::from(*b)).collect(), text.len().saturating_sub(1) as u64)),
+            Vocabulary::Bytes => {
+                return Ok((text.iter().map(|b| u32::from(*b)).collect(), text.len().saturating_sub(1) as u64));
+            }
             Vocabulary::Tokenizer(tokenizer) => tokenizer,
         };
         let cut_at_start = text.iter().take(3).take_while(|b| **b & 0xC0 == 0x80).count();
@@ -224,7 +228,8 @@ mod tests {
     #[test]
     fn texts_are_read_in_the_ways_that_a_dataset_is() {
         let wanted = "Zwölf 🥊\n";
-        let little = [&[0xFF, 0xFE][..], &wanted.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>()].concat();
+        let little =
+            [&[0xFF, 0xFE][..], &wanted.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>()].concat();
         let big = [&[0xFE, 0xFF][..], &wanted.encode_utf16().flat_map(u16::to_be_bytes).collect::<Vec<_>>()].concat();
         let marked = [&[0xEF, 0xBB, 0xBF][..], wanted.as_bytes()].concat();
         for text in [little, big, marked, wanted.as_bytes().to_vec()] {

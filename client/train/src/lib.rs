@@ -48,7 +48,9 @@ pub mod work;
 
 pub use batches::{Batch, BatchError, Shard};
 pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStore, LeaseProgress};
-pub use device::{Adapter, AdapterKind, DeviceChoice, DeviceError, DeviceSettings, OpenDevice, adapters, open as open_device};
+pub use device::{
+    Adapter, AdapterKind, DeviceChoice, DeviceError, DeviceSettings, OpenDevice, adapters, open as open_device,
+};
 pub use folder::{Folder, FolderError, TextLoss, Vocabulary, load_folder};
 pub use model::{Model, ModelError};
 pub use optimizer::{AdamW, AdamWConfig, Moments};

@@ -63,8 +63,9 @@ struct Pass<'m> {
     tables: Arc<Tables>,
 }
 
-/// What a layer's backward pass reads; `x` and `middle`, which flow past the layers, are f32, all else is of the type of
-/// products. What a norm or SwiGLU made is not here: their gradients make it once more, for the product that took it.
+/// What a layer's backward pass reads; `x` and `middle`, which flow past the layers, are f32, all else is of the type
+/// of products. What a norm or SwiGLU made is not here: their gradients make it once more, for the product that took
+/// it.
 struct LayerTape {
     x: Tensor<2>,
     inverse1: Tensor<2>,
@@ -99,8 +100,8 @@ pub(crate) struct Gradients<'a> {
     pub scale: f32,
     /// What earlier micro-batches of the same batch gave, which this one's is added to.
     pub earlier: Option<Weights>,
-    /// Whether a layer keeps only its input and runs forward once more in the backward pass: about a third more arithmetic
-    /// for a fraction of the memory.
+    /// Whether a layer keeps only its input and runs forward once more in the backward pass: about a third more
+    /// arithmetic for a fraction of the memory.
     pub recompute: bool,
     /// Asked before each layer, on either way.
     pub go_on: &'a mut dyn FnMut() -> bool,
@@ -122,8 +123,8 @@ impl Model {
         Ok(Model { spec: spec.clone(), device, weights, tables: Mutex::new(None) })
     }
 
-    /// Builds a model from parts of its flat vector, which `values` is asked for front to back, so that never a second whole
-    /// model is held.
+    /// Builds a model from parts of its flat vector, which `values` is asked for front to back, so that never a second
+    /// whole model is held.
     pub fn from_blocks<E: From<ModelError>>(
         spec: &ModelSpec,
         device: &Device,
@@ -190,14 +191,14 @@ impl Model {
         read(nats).map(Some)
     }
 
-    /// The weights as products of this precision take them. To be made once a step, and dropped before the weights change:
-    /// as long as they are held, f32 matrices cannot be changed in place.
+    /// The weights as products of this precision take them. To be made once a step, and dropped before the weights
+    /// change: as long as they are held, f32 matrices cannot be changed in place.
     pub(crate) fn operands(&self, precision: Precision) -> Weights {
         self.weights.with_matrices_in(precision.dtype(), &self.spec)
     }
 
-    /// Nats a token, and the gradient of `scale` times their sum, in f32, with what was there earlier; `None` if it was not to
-    /// go on.
+    /// Nats a token, and the gradient of `scale` times their sum, in f32, with what was there earlier; `None` if it was
+    /// not to go on.
     pub(crate) fn gradient(
         &self,
         how: Gradients<'_>,

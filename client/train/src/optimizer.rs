@@ -93,7 +93,8 @@ impl AdamW {
             let blocks = [&mut model.weights, &mut self.m, &mut self.v].map(|w| &mut w.blocks[i]);
             // Taken out, so that the update finds the memory unshared and works in place.
             let [w, m, v] = blocks.map(|b| b.extract());
-            [model.weights.blocks[i], self.m.blocks[i], self.v.blocks[i]] = op::adamw(w, m, v, &gradient.blocks[i], update);
+            [model.weights.blocks[i], self.m.blocks[i], self.v.blocks[i]] =
+                op::adamw(w, m, v, &gradient.blocks[i], update);
         }
     }
 }

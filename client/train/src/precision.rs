@@ -1,7 +1,7 @@
-//! Mixed precision (Micikevicius et al., arXiv 1710.03740): products are computed in a type of half the width, while the
-//! weights themselves, what flows past the layers, norms, moments and sums stay f32. What is small in f16 is lost below
-//! 6·10⁻⁸, so the loss is scaled up before its gradient is taken and the gradient scaled down after: by as much as f16's
-//! range bears, which is found by trying.
+//! Mixed precision (Micikevicius et al., arXiv 1710.03740): products are computed in a type of half the width, while
+//! the weights themselves, what flows past the layers, norms, moments and sums stay f32. What is small in f16 is lost
+//! below 6·10⁻⁸, so the loss is scaled up before its gradient is taken and the gradient scaled down after: by as much
+//! as f16's range bears, which is found by trying.
 
 use burn::tensor::{Device, FloatDType};
 use nightjar_shaders::{kernel, op, tuning};
@@ -19,8 +19,8 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// What is best on a device: half the width where it can and gains by it. Where our kernels run that is measured once
-    /// a device; what an anchor node has, behind CUDA or SPIR-V, is built for bf16.
+    /// What is best on a device: half the width where it can and gains by it. Where our kernels run that is measured
+    /// once a device; what an anchor node has, behind CUDA or SPIR-V, is built for bf16.
     pub fn best_on(device: &Device) -> Self {
         let is_anchor = !op::is_host(device) && !kernel::runs_on(device);
         if tuning::halves_products(device) {

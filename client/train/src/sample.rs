@@ -20,7 +20,8 @@ impl Default for Sampling {
     }
 }
 
-/// Continues `prompt` by up to `count` tokens and hands each to `each` as soon as it is drawn. It stops before a token of
+/// Continues `prompt` by up to `count` tokens and hands each to `each` as soon as it is drawn. It stops before a token
+/// of
 /// `ends`, and when `each` says false. The model sees at most its context; an empty prompt starts behind the end of
 /// another text, or else from token 0.
 pub fn generate<E: From<ModelError>>(
@@ -57,7 +58,8 @@ fn draw(logits: &[f32], sampling: &Sampling, i: u64) -> u32 {
         order.truncate(sampling.top_k);
     }
     let largest = f64::from(logits[order[0]]);
-    let weights: Vec<f64> = order.iter().map(|t| ((f64::from(logits[*t]) - largest) / sampling.temperature).exp()).collect();
+    let weights: Vec<f64> =
+        order.iter().map(|t| ((f64::from(logits[*t]) - largest) / sampling.temperature).exp()).collect();
     let mut left = rng::unit(sampling.seed, rng::stream::SAMPLE, i) * weights.iter().sum::<f64>();
     for (token, weight) in order.iter().zip(&weights) {
         left -= weight;

@@ -1,7 +1,7 @@
-//! How much a GPU is given at once. Whoever draws the owner's windows on the same GPU waits for what it was given before,
-//! so that must be short. The runtime gathers so many launches in one submit, a number that is fixed when the device is
-//! opened; what a submit takes is measured while training, by the device's own clock where it has one, and the number that
-//! suits is kept for the next start.
+//! How much a GPU is given at once. Whoever draws the owner's windows on the same GPU waits for what it was given
+//! before, so that must be short. The runtime gathers so many launches in one submit, a number that is fixed when the
+//! device is opened; what a submit takes is measured while training, by the device's own clock where it has one, and
+//! the number that suits is kept for the next start.
 
 use burn::{
     backend::{Backend, Dispatch, ProfileToken},
@@ -90,8 +90,8 @@ impl Submits {
         }
     }
 
-    /// Whether those of this process are much longer than the owner of the GPU should notice: what suits is known, and counts
-    /// from the next start on.
+    /// Whether those of this process are much longer than the owner of the GPU should notice: what suits is known, and
+    /// counts from the next start on.
     pub(crate) fn are_too_long(&self) -> bool {
         let kept = self.file.as_ref().and_then(|file| read(file).get(&self.adapter)?.as_u64());
         kept.is_some_and(|kept| 2 * kept <= self.launches as u64)
@@ -101,7 +101,8 @@ impl Submits {
     /// only; where that changes, nothing is known.
     fn number(&self) -> Option<u64> {
         let text = format!("{:?}", self.queue.submit([]));
-        let digits: String = text.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        let digits: String =
+            text.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
         digits.parse().ok()
     }
 }
@@ -142,8 +143,8 @@ struct Stretch {
 }
 
 impl Stretch {
-    /// Seconds of one of its submits; `None` if the device did not stamp it. To be asked when the device is done, else it is
-    /// waited for.
+    /// Seconds of one of its submits; `None` if the device did not stamp it. To be asked when the device is done, else
+    /// it is waited for.
     fn submit_s(self) -> Option<f64> {
         Some(read_sync(self.time.resolve())?.duration().as_secs_f64() / self.submits as f64)
     }
@@ -151,8 +152,8 @@ impl Stretch {
 
 /// Measures the submits of a lease, and lets the device fall no farther behind than it may.
 ///
-/// What counts is the longest submit there is. Single ones cannot be stamped, so it is that stretch between two gates of a
-/// micro-batch whose submits take longest on the average: one layer's, or those of the last layer and the loss.
+/// What counts is the longest submit there is. Single ones cannot be stamped, so it is that stretch between two gates
+/// of a micro-batch whose submits take longest on the average: one layer's, or those of the last layer and the loss.
 pub(crate) struct Gauge {
     device: Device,
     submits: Option<Submits>,
@@ -270,7 +271,9 @@ impl Gauge {
         let _ = self.device.flush();
         let after = self.submits.as_ref().and_then(Submits::number);
         // Ends the stretch and fetches the device's stamps, with submits of its own.
-        let Ok(time) = Dispatch::profile_end(self.device.as_dispatch(), token, ProfileOptions::default()) else { return };
+        let Ok(time) = Dispatch::profile_end(self.device.as_dispatch(), token, ProfileOptions::default()) else {
+            return;
+        };
         // The last is the one that asks for the number.
         if let Some(submits) = after.and_then(|after| after.checked_sub(before + 1)).filter(|submits| *submits > 0) {
             self.stretches.push(Stretch { submits, time });
@@ -295,9 +298,11 @@ impl Gauge {
         (self.ahead, self.begun, self.since, self.longest_s, self.took_s) = (Ahead::default(), 0, None, None, None);
     }
 
-    /// Whether a submit takes too long and cannot be made shorter by giving it fewer launches: there must be less in each.
+    /// Whether a submit takes too long and cannot be made shorter by giving it fewer launches: there must be less in
+    /// each.
     pub fn is_at_its_end(&self) -> bool {
-        self.submits.as_ref().is_some_and(|s| s.launches == 1) && self.longest().is_some_and(|longest| longest > SUBMIT_MAX)
+        self.submits.as_ref().is_some_and(|s| s.launches == 1)
+            && self.longest().is_some_and(|longest| longest > SUBMIT_MAX)
     }
 }
 
@@ -338,7 +343,10 @@ mod tests {
         let first = submits(None);
         assert!(!first.are_too_long(), "nothing is known");
         first.remember(Duration::from_millis(9));
-        assert!(!first.are_too_long() && launches("A", Some(folder.path())) == Some(17), "a little is not worth a start");
+        assert!(
+            !first.are_too_long() && launches("A", Some(folder.path())) == Some(17),
+            "a little is not worth a start"
+        );
         first.remember(Duration::from_millis(200));
         assert!(first.are_too_long());
         let next = submits(launches("A", Some(folder.path())));

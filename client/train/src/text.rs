@@ -8,8 +8,8 @@ use nightjar_shared::{
 use std::{fs, path::Path};
 use tokenizers::Tokenizer;
 
-/// Reads a folder's tokenizer.json, for the same tokens as `dataset prepare` makes: text that spells a special token, or the
-/// end of text, stays text.
+/// Reads a folder's tokenizer.json, for the same tokens as `dataset prepare` makes: text that spells a special token,
+/// or the end of text, stays text.
 pub fn load_tokenizer(folder: &Path, json: &[u8]) -> Result<TextTokenizer, FolderError> {
     let wrong = |e: tokenizers::Error| FolderError::Tokenizer(e.to_string());
     let tokenizer = load(json).map_err(wrong)?;

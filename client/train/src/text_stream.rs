@@ -29,7 +29,8 @@ where
     pub fn push(&mut self, token: u32) -> Result<String, E> {
         self.tokens.push(token);
         let text = self.added()?;
-        let is_held_back = text.ends_with(char::REPLACEMENT_CHARACTER) && self.tokens.len() - self.given <= HELD_BACK_MAX;
+        let is_held_back =
+            text.ends_with(char::REPLACEMENT_CHARACTER) && self.tokens.len() - self.given <= HELD_BACK_MAX;
         if text.is_empty() || is_held_back {
             return Ok(String::new());
         }
@@ -48,7 +49,8 @@ where
     fn added(&self) -> Result<String, E> {
         let before = (self.decode)(&self.tokens[..self.given])?;
         let all = (self.decode)(&self.tokens)?;
-        let same = before.chars().zip(all.chars()).take_while(|(a, b)| a == b).map(|(c, _)| c.len_utf8()).sum::<usize>();
+        let same =
+            before.chars().zip(all.chars()).take_while(|(a, b)| a == b).map(|(c, _)| c.len_utf8()).sum::<usize>();
         Ok(all[same..].to_owned())
     }
 }

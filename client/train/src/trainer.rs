@@ -104,8 +104,8 @@ impl Portion {
     /// Tokens at once that keep a device busy: with fewer, its matrix products wait for memory.
     const TOKENS_ENOUGH: u64 = 1024;
 
-    /// The largest portion of a batch of `samples` whose activations fit `memory` bytes of a device. Layers are recomputed
-    /// where otherwise not even 1024 tokens would fit. Never less than one sample, whatever the memory.
+    /// The largest portion of a batch of `samples` whose activations fit `memory` bytes of a device. Layers are
+    /// recomputed where otherwise not even 1024 tokens would fit. Never less than one sample, whatever the memory.
     pub fn fitting(spec: &ModelSpec, context: usize, samples: usize, memory: u64, device: &Device) -> Self {
         let (samples, context) = (samples.max(1) as u64, context.max(1) as u64);
         let fixed = Self::fixed_bytes(spec, device);
@@ -129,8 +129,8 @@ impl Portion {
         2 * 4 * (op::chunk_tokens(vocabulary, op::is_host(device)) * vocabulary) as u64
     }
 
-    /// Bytes that one sample's activations take on this device. In half the width they take less, which makes up for the copy
-    /// of the matrices.
+    /// Bytes that one sample's activations take on this device. In half the width they take less, which makes up for
+    /// the copy of the matrices.
     fn sample_bytes(spec: &ModelSpec, context: u64, recompute: bool, device: &Device) -> u64 {
         let [heads, kv] = [spec.num_attention_heads, spec.num_key_value_heads].map(|n| n as usize);
         let shape = Heads { batch: 1, context: context as usize, heads, kv, size: spec.head_size() };
@@ -153,7 +153,9 @@ impl Sum {
                 sum.gradient = made.sum;
                 sum
             }
-            None => Sum { batch: batch.clone(), scale, samples, nats: 0.0, of_parts: vec![made.nats], gradient: made.sum },
+            None => {
+                Sum { batch: batch.clone(), scale, samples, nats: 0.0, of_parts: vec![made.nats], gradient: made.sum }
+            }
         }
     }
 
@@ -281,12 +283,17 @@ impl Trainer {
         self.step_while(batch, lr, |_| true)
     }
 
-    /// One inner step that asks `go_on` at each gate; on false it ends as [`TrainError::Stopped`], and goes on from the last
-    /// micro-batch that was finished where the next one is on the same batch.
+    /// One inner step that asks `go_on` at each gate; on false it ends as [`TrainError::Stopped`], and goes on from the
+    /// last micro-batch that was finished where the next one is on the same batch.
     ///
-    /// A gradient that leaves the range of half a type's width is taken anew with a smaller scale, and where that does not
-    /// help the step and all later ones are made in f32: a batch is never lost to rounding.
-    pub fn step_while(&mut self, batch: &Batch, lr: f64, mut go_on: impl FnMut(Gate) -> bool) -> Result<StepReport, TrainError> {
+    /// A gradient that leaves the range of half a type's width is taken anew with a smaller scale, and where that does
+    /// not help the step and all later ones are made in f32: a batch is never lost to rounding.
+    pub fn step_while(
+        &mut self,
+        batch: &Batch,
+        lr: f64,
+        mut go_on: impl FnMut(Gate) -> bool,
+    ) -> Result<StepReport, TrainError> {
         if batch.samples() == 0 {
             return Err(TrainError::EmptyBatch);
         }
@@ -311,7 +318,12 @@ impl Trainer {
     }
 
     /// Mean loss and gradient of a batch; the gradient is `scale` times as large as it should be.
-    fn gradient(&mut self, batch: &Batch, scale: f32, go_on: &mut dyn FnMut(Gate) -> bool) -> Result<Taken, TrainError> {
+    fn gradient(
+        &mut self,
+        batch: &Batch,
+        scale: f32,
+        go_on: &mut dyn FnMut(Gate) -> bool,
+    ) -> Result<Taken, TrainError> {
         let tokens = batch.tokens();
         let operands = self.model.operands(self.precision);
         let (recompute, share) = (self.portion.recompute, scale / tokens as f32);
@@ -324,7 +336,8 @@ impl Trainer {
             let (inputs, targets) = (part.inputs(), part.targets());
             // Added to a block at a time, so a pass that is left off takes what came before it along.
             let earlier = sum.as_mut().map(|sum| std::mem::replace(&mut sum.gradient, Weights { blocks: vec![] }));
-            let pass = Gradients { operands: &operands, scale: share, earlier, recompute, go_on: &mut || go_on(Gate::Layer) };
+            let pass =
+                Gradients { operands: &operands, scale: share, earlier, recompute, go_on: &mut || go_on(Gate::Layer) };
             let made = self.model.gradient(pass, &inputs, &targets, part.context())?.ok_or(TrainError::Stopped)?;
             sum = Some(Sum::and(sum, batch, scale, part.samples(), made));
         }

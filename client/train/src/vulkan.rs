@@ -1,12 +1,17 @@
-//! A Vulkan device as an owner's GPU is opened, through wgpu-hal, and handed to the runtime. By itself the runtime asks for
-//! all that an adapter has, ray tracing among it, for which NVIDIA's driver starts all of CUDA; and wgpu cannot ask for a
-//! queue that gives way to all others of the computer, the owner's windows first: Vulkan's low *global* priority.
+//! A Vulkan device as an owner's GPU is opened, through wgpu-hal, and handed to the runtime. By itself the runtime asks
+//! for all that an adapter has, ray tracing among it, for which NVIDIA's driver starts all of CUDA; and wgpu cannot ask
+//! for a queue that gives way to all others of the computer, the owner's windows first: Vulkan's low *global* priority.
 
 use burn::tensor::wgpu::{WgpuSetup, wgpu};
 
-/// A device on this adapter, and whether its queue has low priority: where the driver knows such a thing, unless it is to have
+/// A device on this adapter, and whether its queue has low priority: where the driver knows such a thing, unless it is
+/// to have
 /// `normal_priority`. `None` where the adapter is not to be opened by hand, or does not open.
-pub(crate) fn open(instance: &wgpu::Instance, adapter: &wgpu::Adapter, normal_priority: bool) -> Option<(WgpuSetup, bool)> {
+pub(crate) fn open(
+    instance: &wgpu::Instance,
+    adapter: &wgpu::Adapter,
+    normal_priority: bool,
+) -> Option<(WgpuSetup, bool)> {
     imp::open(instance, adapter, normal_priority)
 }
 
@@ -46,7 +51,11 @@ mod imp {
     use std::ffi::CStr;
     use wgpu::hal::{api::Vulkan, vulkan::CreateDeviceCallback};
 
-    pub fn open(instance: &wgpu::Instance, adapter: &wgpu::Adapter, normal_priority: bool) -> Option<(WgpuSetup, bool)> {
+    pub fn open(
+        instance: &wgpu::Instance,
+        adapter: &wgpu::Adapter,
+        normal_priority: bool,
+    ) -> Option<(WgpuSetup, bool)> {
         // SPIR-V wants more of a device than is asked for here, and an anchor node has no owner at its screen.
         if cfg!(feature = "vulkan") || adapter.get_info().backend != wgpu::Backend::Vulkan {
             return None;
@@ -84,15 +93,16 @@ mod imp {
             experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
             ..Default::default()
         };
-        let low = &mut vk::DeviceQueueGlobalPriorityCreateInfoKHR::default().global_priority(vk::QueueGlobalPriorityKHR::LOW);
+        let low =
+            &mut vk::DeviceQueueGlobalPriorityCreateInfoKHR::default().global_priority(vk::QueueGlobalPriorityKHR::LOW);
         let ask: Box<CreateDeviceCallback<'_>> = Box::new(move |args| {
             if let (Some(extension), Some(queue)) = (extension, args.queue_create_infos.first_mut()) {
                 args.extensions.push(extension);
                 *queue = queue.push_next(low);
             }
         });
-        // SAFETY: the hal's adapter is only used while the guard is held; the callback adds an extension that the adapter has
-        // and a priority in the place that it defines, and takes nothing away.
+        // SAFETY: the hal's adapter is only used while the guard is held; the callback adds an extension that the
+        // adapter has and a priority in the place that it defines, and takes nothing away.
         #[expect(unsafe_code, reason = "wgpu's own interface cannot ask for a priority")]
         let opened = unsafe {
             let hal = adapter.as_hal::<Vulkan>().ok_or("no Vulkan adapter")?;
@@ -116,8 +126,8 @@ mod tests {
     use super::*;
     use burn::tensor::{Device, Tensor, read_sync};
 
-    /// A device that is opened by hand computes as one that the runtime opens itself, and where the driver has no priorities
-    /// none is asked for.
+    /// A device that is opened by hand computes as one that the runtime opens itself, and where the driver has no
+    /// priorities none is asked for.
     #[test]
     fn a_device_opened_by_hand_computes() {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
@@ -125,7 +135,10 @@ mod tests {
             ..wgpu::InstanceDescriptor::new_without_display_handle()
         });
         let adapters = read_sync(instance.enumerate_adapters(wgpu::Backends::VULKAN));
-        assert!(!adapters.is_empty() || std::env::var("CI").as_deref() != Ok("true"), "no Vulkan: install mesa-vulkan-drivers");
+        assert!(
+            !adapters.is_empty() || std::env::var("CI").as_deref() != Ok("true"),
+            "no Vulkan: install mesa-vulkan-drivers"
+        );
         for adapter in adapters {
             assert!(!open(&instance, &adapter, true).expect("it opens").1, "a queue of normal priority was asked for");
             let (setup, low) = open(&instance, &adapter, false).expect("it opens");

@@ -2,8 +2,8 @@
 //! have the same shape and use the same type.
 //!
 //! q, k and v are one block, and so are gate and up: they lie side by side in the flat vector, and one wide matrix
-//! product is faster than several narrow ones. Matrices stay `[out, in]`, as the flat vector and Hugging Face have them;
-//! with hand-written gradients no transposed copy is ever needed.
+//! product is faster than several narrow ones. Matrices stay `[out, in]`, as the flat vector and Hugging Face have
+//! them; with hand-written gradients no transposed copy is ever needed.
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData, Transaction};
 use nightjar_shaders::op;
@@ -112,7 +112,9 @@ impl Weights {
 
     /// The same with its matrices in another type; gains, which no product takes, stay as they are.
     pub fn with_matrices_in(&self, dtype: FloatDType, spec: &ModelSpec) -> Weights {
-        let cast = |(tensor, block): (&Tensor<2>, Block)| if block.decays { tensor.clone().cast(dtype) } else { tensor.clone() };
+        let cast = |(tensor, block): (&Tensor<2>, Block)| {
+            if block.decays { tensor.clone().cast(dtype) } else { tensor.clone() }
+        };
         Weights { blocks: self.blocks.iter().zip(blocks(spec)).map(cast).collect() }
     }
 
@@ -139,8 +141,8 @@ impl Weights {
     }
 }
 
-/// A gradient in the making. The backward pass gives its last block first; each is added to what earlier micro-batches gave
-/// as soon as it is there, so that never two whole gradients are held.
+/// A gradient in the making. The backward pass gives its last block first; each is added to what earlier micro-batches
+/// gave as soon as it is there, so that never two whole gradients are held.
 pub(crate) struct Sum {
     earlier: Vec<Tensor<2>>,
     made: Vec<Tensor<2>>,

@@ -9,7 +9,14 @@ const PARAMETERS: usize = 5;
 fn checkpoint(step: u64) -> Checkpoint {
     let vector = |x: f32| (0..PARAMETERS).map(|i| x + i as f32 + step as f32).collect();
     Checkpoint {
-        progress: LeaseProgress { lease_id: 7, base_version: 3, steps: step, train_s: 0.5, loss_sum: 3.25, ..Default::default() },
+        progress: LeaseProgress {
+            lease_id: 7,
+            base_version: 3,
+            steps: step,
+            train_s: 0.5,
+            loss_sum: 3.25,
+            ..Default::default()
+        },
         weights: vector(0.25),
         moments: Moments { m: vector(100.0), v: vector(200.0), t: step },
         // Every second one was saved in the middle of a step.

@@ -37,7 +37,10 @@ fn spec() -> ModelSpec {
 /// The best adapter; `None` where there is none outside CI.
 fn opened() -> Option<OpenDevice> {
     if adapters().is_empty() {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "no wgpu adapter: install mesa-vulkan-drivers and libvulkan1");
+        assert!(
+            std::env::var("CI").as_deref() != Ok("true"),
+            "no wgpu adapter: install mesa-vulkan-drivers and libvulkan1"
+        );
         eprintln!("skipped: this machine has no wgpu adapter");
         return None;
     }
@@ -62,16 +65,21 @@ fn wgpu_trains_as_flex_does() {
     let start = Instant::now();
     let Some(opened) = opened() else { return };
     let _choosing = choosing();
-    for (tied, choices, recompute) in [(true, Choices::NONE, false), (false, Choices::all(), false), (true, Choices::all(), true)]
+    for (tied, choices, recompute) in
+        [(true, Choices::NONE, false), (false, Choices::all(), false), (true, Choices::all(), true)]
     {
         tuning::set(choices);
         let spec = ModelSpec { tie_word_embeddings: tied, ..spec() };
-        let w: Vec<f32> =
-            spec.draw_all(3).iter().enumerate().map(|(i, w)| w * 5.0 + 0.1 * rng::normal(9, 0, i as u64) as f32).collect();
+        let w: Vec<f32> = spec
+            .draw_all(3)
+            .iter()
+            .enumerate()
+            .map(|(i, w)| w * 5.0 + 0.1 * rng::normal(9, 0, i as u64) as f32)
+            .collect();
         let batch = Batch::new((0..2 * 17).map(|i| rng::below(5, 5, i, 32) as u32).collect(), 16).unwrap();
         let run = |device: &Device| {
-            // beta1 = 0: the first moment is the gradient of the last step. A large epsilon, as otherwise the first update
-            // is the gradient's sign, which rounding turns where the gradient is nearly 0.
+            // beta1 = 0: the first moment is the gradient of the last step. A large epsilon, as otherwise the first
+            // update is the gradient's sign, which rounding turns where the gradient is nearly 0.
             let config = AdamWConfig { beta1: 0.0, epsilon: 1e-3, ..Default::default() };
             let mut trainer = Trainer::new(&spec, &w, config, 3, device).unwrap();
             trainer.set_portion(Portion { micro_batch: 3, recompute });
@@ -155,7 +163,9 @@ fn a_gradient_too_large_for_half_the_width_is_taken_again() {
         let (full, half) = (step(Precision::Full), step(Precision::Half));
         println!("in f32 {full:?}, in f16 {half:?}");
         assert!(half.1 == Precision::Half && half.2 >= 2.0, "{half:?}");
-        assert!((half.0.loss / full.0.loss - 1.0).abs() < 0.01 && (half.0.grad_norm / full.0.grad_norm - 1.0).abs() < 0.02);
+        assert!(
+            (half.0.loss / full.0.loss - 1.0).abs() < 0.01 && (half.0.grad_norm / full.0.grad_norm - 1.0).abs() < 0.02
+        );
     }
 }
 
@@ -173,7 +183,10 @@ fn the_processor_trains_in_half_the_width_too() {
     let (full, half) = (step(Precision::Full).0, step(Precision::Half));
     assert_eq!(half.1, Precision::Half);
     let differs = |half: f64, full: f64| (half / full - 1.0).abs();
-    assert!(differs(half.0.loss, full.loss) < 0.01 && differs(half.0.grad_norm, full.grad_norm) < 0.02, "{half:?}, {full:?}");
+    assert!(
+        differs(half.0.loss, full.loss) < 0.01 && differs(half.0.grad_norm, full.grad_norm) < 0.02,
+        "{half:?}, {full:?}"
+    );
     assert_ne!(half.0.loss, full.loss);
 }
 
@@ -199,8 +212,8 @@ fn what_half_the_width_cannot_hold_is_trained_in_full() {
     assert_eq!((half.1, half.0), (Precision::Full, full.0));
 }
 
-/// What a portion is reckoned to take is about what the runtime comes to hold, sample by sample, in f32 and with a context of
-/// one block: it neither takes an owner's GPU by surprise nor leaves half of what it may have unused.
+/// What a portion is reckoned to take is about what the runtime comes to hold, sample by sample, in f32 and with a
+/// context of one block: it neither takes an owner's GPU by surprise nor leaves half of what it may have unused.
 #[test]
 fn a_portion_takes_about_what_is_reckoned() {
     let Some(opened) = opened() else { return };

@@ -46,7 +46,8 @@ fn write_folder(folder: &Path, spec: &ModelSpec, flat: &[f32], dtype: Dtype, ski
             (t.name, t.shape, bytes)
         })
         .collect();
-    let views = bytes.iter().map(|(name, shape, bytes)| (name.clone(), TensorView::new(dtype, shape.clone(), bytes).unwrap()));
+    let views =
+        bytes.iter().map(|(name, shape, bytes)| (name.clone(), TensorView::new(dtype, shape.clone(), bytes).unwrap()));
     fs::write(folder.join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
 }
 

@@ -36,7 +36,8 @@ fn the_references_twenty_steps() {
     assert_eq!(train.len() as u64, number("train_bytes"));
 
     let spec = ModelSpec::tiny();
-    let mut trainer = Trainer::new(&spec, &spec.draw_all(seed), AdamWConfig::default(), samples, &Device::flex()).unwrap();
+    let mut trainer =
+        Trainer::new(&spec, &spec.draw_all(seed), AdamWConfig::default(), samples, &Device::flex()).unwrap();
     let heldout = Batch::spaced_windows(&valid, context, 96);
     let loss = |trainer: &Trainer| {
         let (nats, tokens) = trainer.evaluate(&heldout).unwrap();
@@ -60,7 +61,11 @@ fn the_references_twenty_steps() {
             report.grad_norm / norm - 1.0
         );
         assert!((report.loss - loss).abs() < 1e-3, "step {step}: loss {}, the reference has {loss}", report.loss);
-        assert!((report.grad_norm / norm - 1.0).abs() < 0.01, "step {step}: norm {}, the reference has {norm}", report.grad_norm);
+        assert!(
+            (report.grad_norm / norm - 1.0).abs() < 0.01,
+            "step {step}: norm {}, the reference has {norm}",
+            report.grad_norm
+        );
     }
     let (got, want) = (loss(&trainer), golden["valid_loss_after"].as_f64().unwrap());
     assert!((got - want).abs() < 1e-3, "held-out loss after 20 steps {got}, the reference has {want}");

@@ -27,13 +27,20 @@ fn weights(spec: &ModelSpec) -> Vec<f32> {
 }
 
 fn batch(spec: &ModelSpec, samples: usize, context: usize) -> Batch {
-    let tokens = (0..samples * (context + 1)).map(|i| rng::below(5, 5, i as u64, u64::from(spec.vocab_size)) as u32).collect();
+    let tokens =
+        (0..samples * (context + 1)).map(|i| rng::below(5, 5, i as u64, u64::from(spec.vocab_size)) as u32).collect();
     Batch::new(tokens, context).unwrap()
 }
 
 /// One step whose only effect on the weights is `-lr · gradient`, up to rounding: no clipping, no decay, no momentum,
 /// and a huge epsilon in place of the second moment.
-fn gradient(spec: &ModelSpec, weights: &[f32], batch: &Batch, micro_batch: usize, device: &Device) -> (StepReport, Vec<f32>) {
+fn gradient(
+    spec: &ModelSpec,
+    weights: &[f32],
+    batch: &Batch,
+    micro_batch: usize,
+    device: &Device,
+) -> (StepReport, Vec<f32>) {
     let plain = AdamWConfig { beta1: 0.0, beta2: 0.0, epsilon: 1e6, weight_decay: 0.0, clip_norm: 1e9 };
     let mut trainer = Trainer::new(spec, weights, plain, micro_batch, device).unwrap();
     let report = trainer.step(batch, 0.0).unwrap();
@@ -240,7 +247,10 @@ fn a_stopped_step_goes_on_where_it_was() {
 fn what_does_not_fit_the_model_is_refused() {
     let spec = little();
     let w = weights(&spec);
-    assert!(matches!(Model::new(&spec, &w[1..], &Device::flex()), Err(ModelError::Weights(WeightsError::WrongLength { .. }))));
+    assert!(matches!(
+        Model::new(&spec, &w[1..], &Device::flex()),
+        Err(ModelError::Weights(WeightsError::WrongLength { .. }))
+    ));
     let mut trainer = Trainer::new(&spec, &w, AdamWConfig::default(), 1, &Device::flex()).unwrap();
     let unknown = Batch::new(vec![32; 21], 20).unwrap();
     assert!(matches!(trainer.step(&unknown, 1e-2), Err(TrainError::Model(ModelError::UnknownToken { token: 32, .. }))));

@@ -97,12 +97,15 @@ impl Dataset {
             // Why it failed may be among what was left out.
             notes.lines().iter().for_each(|line| eprintln!("{line}"));
             match error {
-                DatasetError::DiskFull { .. } | DatasetError::Io { .. } | DatasetError::Damaged { .. } => Failure::midway(error),
+                DatasetError::DiskFull { .. } | DatasetError::Io { .. } | DatasetError::Damaged { .. } => {
+                    Failure::midway(error)
+                }
                 error => Failure::input(error),
             }
         })?;
         let manifest = &prepared.manifest;
-        let samples = |shards: &[nightjar_shared::shard::ShardInfo]| shards.iter().map(|s| u64::from(s.samples)).sum::<u64>();
+        let samples =
+            |shards: &[nightjar_shared::shard::ShardInfo]| shards.iter().map(|s| u64::from(s.samples)).sum::<u64>();
         say(&format!(
             "{} training samples in {} shards, {} held out; {} tokens each, vocabulary {}{}",
             samples(&manifest.train),

@@ -30,7 +30,8 @@ pub struct Export {
 impl Export {
     pub async fn run(self) -> Result<(), Failure> {
         let run = self.folders.open().await?;
-        let newest = run.facts.versions.last().ok_or_else(|| Failure::input("the run has published no version yet"))?.version;
+        let newest =
+            run.facts.versions.last().ok_or_else(|| Failure::input("the run has published no version yet"))?.version;
         let version = self.version.map_or(newest, Version);
         if version > newest {
             return Err(Failure::input(format!("there is no version {version}: the newest is {newest}")));
@@ -42,7 +43,8 @@ impl Export {
             tracing::warn!("{lost}; another way led to version {version}");
         }
         let tokenizer = run.dataset.tokenizer_path().map(fs::read).transpose();
-        let tokenizer = tokenizer.map_err(|error| Failure::midway(format!("the dataset's tokenizer cannot be read: {error}")))?;
+        let tokenizer =
+            tokenizer.map_err(|error| Failure::midway(format!("the dataset's tokenizer cannot be read: {error}")))?;
         let model = &run.spec.model;
         let end_of_text = run.dataset.manifest().end_of_text;
         let vocabulary = tokenizer.map(|json| export::Vocabulary { json, end_of_text });

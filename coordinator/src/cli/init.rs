@@ -10,8 +10,9 @@ use std::{fs, io, path::Path};
 
 /// Refuses a model whose tokenizer is not the data's; what cannot be told is said.
 pub fn check_tokenizer(folder: &Path, dataset: &Dataset) -> Result<Option<String>, Failure> {
-    let data =
-        dataset.tokenizer_path().map(|path| fs::read(&path).map_err(|e| Failure::midway(format!("{}: {e}", path.display()))));
+    let data = dataset
+        .tokenizer_path()
+        .map(|path| fs::read(&path).map_err(|e| Failure::midway(format!("{}: {e}", path.display()))));
     let data = data.transpose()?;
     let path = folder.join("tokenizer.json");
     let model = match fs::read(&path) {
@@ -36,8 +37,8 @@ pub fn check_tokenizer(folder: &Path, dataset: &Dataset) -> Result<Option<String
     })
 }
 
-/// What becomes of a start's weights: version 0 is a keyframe, and those are bf16, on a grid for each tensor that its largest
-/// value decides.
+/// What becomes of a start's weights: version 0 is a keyframe, and those are bf16, on a grid for each tensor that its
+/// largest value decides.
 #[derive(Default)]
 struct Rounding {
     /// Weights that change at all.
@@ -69,8 +70,10 @@ pub fn rounding(model: &ModelSpec, weights: &[f32]) -> Option<String> {
         }
     }
     let Rounding { rounded, zeroed, coarse } = all;
-    let share = |count: usize| format!("{count} of the model's weights ({:.0} %)", 100.0 * count as f64 / weights.len() as f64);
-    let mut words = (rounded > 0).then(|| format!("version 0 is published in bf16: {} are rounded to it", share(rounded)))?;
+    let share =
+        |count: usize| format!("{count} of the model's weights ({:.0} %)", 100.0 * count as f64 / weights.len() as f64);
+    let mut words =
+        (rounded > 0).then(|| format!("version 0 is published in bf16: {} are rounded to it", share(rounded)))?;
     if let Some((harmed, tensor)) = worst {
         let values = &weights[tensor.range()];
         let (largest, of) = (values.iter().fold(0f32, |most, value| most.max(value.abs())), values.len());
@@ -115,7 +118,10 @@ mod tests {
         let other = bytes.replacen("\"a\":97", "\"b\":97", 1).replacen("\"b\":98", "\"a\":98", 1);
         assert_ne!(other, bytes);
         let why = refusal(Some(other)).unwrap();
-        assert!(why.contains("token 97 is `a` in the data and `b` in the model's") && why.contains("--tokenizer"), "{why}");
+        assert!(
+            why.contains("token 97 is `a` in the data and `b` in the model's") && why.contains("--tokenizer"),
+            "{why}"
+        );
         assert!(refusal(Some("{".into())).unwrap().contains("cannot be read"));
     }
 
@@ -129,7 +135,10 @@ mod tests {
             places.iter().for_each(|(at, value)| weights[*at] = *value);
             rounding(&model, &weights).unwrap()
         };
-        assert_eq!(with(&[(0, 0.1)]), "version 0 is published in bf16: 1 of the model's weights (0 %) are rounded to it");
+        assert_eq!(
+            with(&[(0, 0.1)]),
+            "version 0 is published in bf16: 1 of the model's weights (0 %) are rounded to it"
+        );
         // An outlier takes the others of its tensor with it.
         let words = with(&[(0, 1e4), (1, 1e-3), (2, 2e-2), (3, 2e-4)]);
         assert!(words.contains("2 become zero and 1 change by more than bf16 takes"), "{words}");

@@ -35,7 +35,8 @@ pub struct Invite {
     /// What the holder may be: volunteers train; anchor nodes are trusted to measure held-out loss
     #[arg(long, value_enum, default_value_t = InvitedRole::Volunteer)]
     role: InvitedRole,
-    /// Where devices reach the coordinator (UDP): this computer's name or address as theirs find it; several may be given
+    /// Where devices reach the coordinator (UDP): this computer's name or address as theirs find it; several may be
+    /// given
     #[arg(long, value_name = "HOST:PORT", required = true, num_args = 1.., value_parser = Reachable::parse)]
     address: Vec<Reachable>,
     /// Days until nobody can join with it any more [default: never ends]
@@ -121,7 +122,8 @@ fn is_broadcast(address: IpAddr) -> bool {
     matches!(address, IpAddr::V4(address) if address.is_broadcast())
 }
 
-/// A name as DNS has it. One whose last part is a number would be taken for an address in an old spelling, such as 127.1.
+/// A name as DNS has it. One whose last part is a number would be taken for an address in an old spelling, such as
+/// 127.1.
 fn is_name(host: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -168,7 +170,10 @@ impl Invite {
             eprintln!("note: only devices on this very computer can reach {here}");
         }
         for near in self.address.iter().filter(|address| address.is_of_the_link()) {
-            eprintln!("note: only devices on the same cable or wireless network can reach {near}, if any can: it is link-local");
+            eprintln!(
+                "note: only devices on the same cable or wireless network can reach {near}, if any can: it is \
+                link-local"
+            );
         }
         say(&invite::to_link(&token));
         Ok(())
@@ -242,7 +247,9 @@ mod tests {
             assert_eq!((address.to_string(), address.is_loopback), (good.to_owned(), is_loopback));
         }
         assert_eq!(Reachable::parse(" my.host.org:4433 ").unwrap().to_string(), "my.host.org:4433");
-        for (address, is_of_the_link) in [("169.254.7.7:1", true), ("[fe80::1]:1", true), ("10.0.0.2:1", false), ("h:1", false)] {
+        for (address, is_of_the_link) in
+            [("169.254.7.7:1", true), ("[fe80::1]:1", true), ("10.0.0.2:1", false), ("h:1", false)]
+        {
             assert_eq!(Reachable::parse(address).unwrap().is_of_the_link(), is_of_the_link, "{address}");
         }
     }

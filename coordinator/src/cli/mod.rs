@@ -100,12 +100,14 @@ pub fn run() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Whether the log may have colours: on a terminal whose user has not said otherwise (no-color.org), and in no file or pipe.
+/// Whether the log may have colours: on a terminal whose user has not said otherwise (no-color.org), and in no file or
+/// pipe.
 fn wants_colour(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
     is_terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
-/// Threads that may wait for a disk at once: those of transfers, two that measure deltas, and some for what else there is.
+/// Threads that may wait for a disk at once: those of transfers, two that measure deltas, and some for what else there
+/// is.
 const BLOCKING_MAX: usize = 2 * nightjar_shared::wire::limits::FILES_AT_ONCE_MAX;
 
 fn in_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {

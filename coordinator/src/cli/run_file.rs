@@ -18,7 +18,8 @@ pub fn read(path: &Path) -> Result<RunFile, Failure> {
     let opened = fs::File::open(path).and_then(|open| open.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
     opened.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Failure::input(format!(
-            "there is no run file {file}; write one: two lines are enough, `nightjar-coordinator serve --help` shows them"
+            "there is no run file {file}; write one: two lines are enough, `nightjar-coordinator serve --help` shows \
+            them"
         )),
         _ => Failure::input(format!("the run file {file} cannot be read: {error}")),
     })?;
@@ -49,11 +50,15 @@ pub fn read_start(folder: &Path, model: &ModelSpec) -> Result<Start, Failure> {
     let mut notes = found.notes().to_vec();
     if let Some(difference) = difference(found.spec(), model) {
         let folder = folder.display();
-        return Err(Failure::input(format!("the model in {folder} is not the one in run.toml: {difference}; change [model]")));
+        return Err(Failure::input(format!(
+            "the model in {folder} is not the one in run.toml: {difference}; change [model]"
+        )));
     }
     let (longest, context) = (found.spec().max_position_embeddings, model.max_position_embeddings);
     if longest > context {
-        notes.push(format!("the model was made for contexts of up to {longest} tokens; this run trains contexts of {context}"));
+        notes.push(format!(
+            "the model was made for contexts of up to {longest} tokens; this run trains contexts of {context}"
+        ));
     }
     let weights = found.weights().map_err(Failure::input)?;
     Weights::check_start(model, &weights)
@@ -117,7 +122,10 @@ mod tests {
     fn a_run_may_train_shorter_contexts_than_its_start() {
         let long = ModelSpec { max_position_embeddings: 8192, ..ModelSpec::tiny() };
         assert_eq!(difference(&long, &ModelSpec::tiny()), None);
-        assert_eq!(difference(&ModelSpec::tiny(), &long).unwrap(), "max_position_embeddings is 128 there and 8192 here");
+        assert_eq!(
+            difference(&ModelSpec::tiny(), &long).unwrap(),
+            "max_position_embeddings is 128 there and 8192 here"
+        );
     }
 
     /// The cases that failed once, as starts of a run; they lie beside the repository.
@@ -147,7 +155,11 @@ mod tests {
             ("m-fewer-layers", &fewer, Ok("layer 1 are unused")),
             ("m-fewer-layers", &run, Err("num_hidden_layers is 1 there and 2 here")),
             ("m-tied-flag-other-head", &run, Ok("lm_head.weight differs from")),
-            ("m-tied-flag-other-head", &tied, Ok("so lm_head.weight, which differs from model.embed_tokens.weight, is not used")),
+            (
+                "m-tied-flag-other-head",
+                &tied,
+                Ok("so lm_head.weight, which differs from model.embed_tokens.weight, is not used"),
+            ),
             ("m-nan", &run, Err("not finite")),
             ("m-rope-params-type-legacy", &run, Err("rope_parameters.type is \"linear\"")),
             ("m-theta-conflict", &run, Err("rope_parameters.rope_theta is 10000")),

@@ -12,13 +12,13 @@ use std::{net::SocketAddr, path::PathBuf, pin::pin, sync::Arc};
 
 /// Serve a run to devices
 ///
-/// Serves a run to devices until Ctrl-C or SIGTERM. All state is in the state folder: end it in any way and start the same
-/// command again, and the run goes on where it was. Ready when it prints a line that starts with `ready:`.
+/// Serves a run to devices until Ctrl-C or SIGTERM. All state is in the state folder: end it in any way and start the
+/// same command again, and the run goes on where it was. Ready when it prints a line that starts with `ready:`.
 ///
-/// What a run trains on and how is fixed once it has begun. In run.toml these may be changed before it is started again:
-/// description, [operator], [evaluate], a larger token_budget, and limits (in [lease] wall_s, wall_s_end, wall_s_min,
-/// warm_tokens, calibration_steps, steps_max, deadline_factor, deadline_s_min; in [merge] grace_s, staleness_max,
-/// norm_factor_max).
+/// What a run trains on and how is fixed once it has begun. In run.toml these may be changed before it is started
+/// again: description, [operator], [evaluate], a larger token_budget, and limits (in [lease] wall_s, wall_s_end,
+/// wall_s_min, warm_tokens, calibration_steps, steps_max, deadline_factor, deadline_s_min; in [merge] grace_s,
+/// staleness_max, norm_factor_max).
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -113,7 +113,8 @@ impl Serve {
         notes.extend(on_dataset(&spec, dataset.manifest()));
         let unfit = dataset.unfit();
         if !unfit.is_empty() {
-            let (named, more) = (unfit[..unfit.len().min(UNFIT_NAMED)].join("; "), unfit.len().saturating_sub(UNFIT_NAMED));
+            let (named, more) =
+                (unfit[..unfit.len().min(UNFIT_NAMED)].join("; "), unfit.len().saturating_sub(UNFIT_NAMED));
             let more = if more == 0 { String::new() } else { format!("; and {more} more") };
             notes.push(format!(
                 "the dataset is not whole: {named}{more}. What needs them waits or is passed over; put them back, or run the same \
@@ -143,13 +144,18 @@ impl Serve {
                 return Ok(());
             }
         };
-        let (address, page) = (server.address().map_err(Failure::midway)?, server.http_address().map_err(Failure::midway)?);
+        let (address, page) =
+            (server.address().map_err(Failure::midway)?, server.http_address().map_err(Failure::midway)?);
         say(&format!("run       {name}{}", if server.is_new() { "" } else { ", taken up again" }));
         say(&format!("model     {:.2} M parameters", parameters as f64 / 1e6));
         say(&format!("data      {data}"));
         say(&format!("key       {}", server.fingerprint()));
         say(&format!("devices   {address} (UDP); invite them with:"));
-        say(&format!("          nightjar-coordinator invite --state {} --address HOST:{}", self.state.display(), address.port()));
+        say(&format!(
+            "          nightjar-coordinator invite --state {} --address HOST:{}",
+            self.state.display(),
+            address.port()
+        ));
         say(&format!("page      http://{page}/"));
         for note in notes.iter().chain(server.changes()) {
             say(&format!("note      {note}"));

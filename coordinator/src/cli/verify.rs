@@ -6,9 +6,9 @@ use nightjar_coordinator::replay::{self, Check};
 
 /// Prove from the ledger that nothing was lost, merged twice, or changed
 ///
-/// Goes through the ledger again from version 0, checks that no acknowledged delta was lost or merged twice and that every
-/// sample is accounted for, and compares every version bit for bit. Prints a line for each check; the exit code is 0 if
-/// all hold and 1 if one does not. A run that is being served can be verified too.
+/// Goes through the ledger again from version 0, checks that no acknowledged delta was lost or merged twice and that
+/// every sample is accounted for, and compares every version bit for bit. Prints a line for each check; the exit code
+/// is 0 if all hold and 1 if one does not. A run that is being served can be verified too.
 #[derive(Args)]
 #[command(after_help = "Example:\n  nightjar-coordinator verify --state state --data data")]
 pub struct Verify {
@@ -28,7 +28,9 @@ impl Verify {
                 checks.extend(report.checks);
             }
             Err(why) if checks[0].passed => return Err(why),
-            Err(Failure::Input(why) | Failure::Midway(why)) => say(&format!("FAILED nothing more can be checked: {why}")),
+            Err(Failure::Input(why) | Failure::Midway(why)) => {
+                say(&format!("FAILED nothing more can be checked: {why}"))
+            }
             Err(Failure::Said) => {}
         }
         if checks.iter().all(|check| check.passed) { Ok(()) } else { Err(Failure::Said) }

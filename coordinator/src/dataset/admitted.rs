@@ -25,8 +25,8 @@ pub struct Admitted<'a> {
 }
 
 impl Admitted<'_> {
-    /// The rule for all sources, if it holds something out of what is read of them; else one that holds out pieces, fewer
-    /// where there are few.
+    /// The rule for all sources, if it holds something out of what is read of them; else one that holds out pieces,
+    /// fewer where there are few.
     pub fn rule(&self) -> Result<SplitRule, DatasetError> {
         let rule = SplitRule::for_sources(self.sources, self.share, self.piece_bytes, self.seed);
         if self.sources.iter().any(|s| s.crate_name.is_some()) {
@@ -78,7 +78,8 @@ mod tests {
                 Source { format: Format::of(&path), path, bytes: text.len() as u64, changed_ns: 0, crate_name: None }
             })
             .collect();
-        let admitted = Admitted { sources: &sources, column: "text", max_bytes, share: 0.02, piece_bytes: 1 << 16, seed };
+        let admitted =
+            Admitted { sources: &sources, column: "text", max_bytes, share: 0.02, piece_bytes: 1 << 16, seed };
         (admitted.rule().unwrap(), SplitRule::for_sources(&sources, 0.02, 1 << 16, seed))
     }
 

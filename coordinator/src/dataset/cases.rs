@@ -52,9 +52,12 @@ fn prepare(options: &PrepareOptions) -> Result<Outcome, (DatasetError, Notes)> {
             let dataset = Dataset::open(&options.out).unwrap();
             let (train, heldout) = (&prepared.manifest.train, &prepared.manifest.heldout);
             let count = |shards: &[ShardInfo]| shards.iter().map(|s| u64::from(s.samples)).sum::<u64>();
-            let all = (0..train.len()).map(|i| dataset.read_shard(i)).chain((0..heldout.len()).map(|i| dataset.read_heldout(i)));
+            let all = (0..train.len())
+                .map(|i| dataset.read_shard(i))
+                .chain((0..heldout.len()).map(|i| dataset.read_heldout(i)));
             let sample = options.context as usize + 1;
-            let tokens = all.flat_map(|shard| shard.unwrap().chunks(sample).flat_map(|s| s[1..].to_vec()).collect::<Vec<_>>());
+            let tokens =
+                all.flat_map(|shard| shard.unwrap().chunks(sample).flat_map(|s| s[1..].to_vec()).collect::<Vec<_>>());
             Ok(Outcome { tokens: tokens.collect(), heldout: count(heldout), notes })
         }
     }
@@ -186,7 +189,8 @@ fn out_inside_the_input_works_resumes_and_repeats() {
 fn what_is_left_out_is_told_when_it_fails_too() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.bin"), [0, 1, 2, 3].repeat(100)).unwrap();
-    fs::write(folder.path().join("b.parquet"), "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n").unwrap();
+    fs::write(folder.path().join("b.parquet"), "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n")
+        .unwrap();
     let (error, notes) = prepare(&options(&[folder.path().to_owned()], &folder.path().join("data"))).err().unwrap();
     assert!(matches!(error, DatasetError::Empty { .. }), "{error}");
     assert_eq!((notes.of(Note::LfsPointer), notes.of(Note::NoText)), (1, 1));
@@ -209,13 +213,21 @@ fn bad_records_are_told_at_once_and_left_out_up_to_a_number() {
     assert!(told(&options).starts_with("29 records"));
     // The same folder goes on with a number that is large enough, and comes to what a fresh one does.
     options.skip_bad = 29;
-    let small =
-        Limits { piece_bytes: 500, checkpoint_bytes: 4 << 10, bucket_bytes_max: 1 << 20, fan_out: 3, shard_bytes: 1 << 14 };
+    let small = Limits {
+        piece_bytes: 500,
+        checkpoint_bytes: 4 << 10,
+        bucket_bytes_max: 1 << 20,
+        fan_out: 3,
+        shard_bytes: 1 << 14,
+    };
     let prepared = |options: &PrepareOptions| prepare_within(options, &small, &mut Notes::default());
     let fresh = prepared(&PrepareOptions { out: folder.path().join("fresh"), ..options.clone() }).unwrap();
     let failing = PrepareOptions { out: folder.path().join("failing"), skip_bad: 20, ..options.clone() };
     assert!(matches!(prepared(&failing), Err(DatasetError::BadRecords { count: 29, .. })));
-    assert!(matches!(prepared(&PrepareOptions { skip_bad: 1, ..failing.clone() }), Err(DatasetError::BadRecords { .. })));
+    assert!(matches!(
+        prepared(&PrepareOptions { skip_bad: 1, ..failing.clone() }),
+        Err(DatasetError::BadRecords { .. })
+    ));
     let mut notes = Notes::default();
     let later = prepare_within(&PrepareOptions { skip_bad: 29, ..failing }, &small, &mut notes).unwrap();
     assert_eq!((later.manifest, notes.of(Note::Bad)), (fresh.manifest, 29));
@@ -254,8 +266,11 @@ fn the_end_of_text_is_found_beside_the_tokenizer_or_named() {
     fs::write(at("a.jsonl"), lines.join("\n")).unwrap();
     let trained = |end: Option<&str>, out: &str| {
         let end_of_text = end.map(str::to_owned);
-        let options =
-            PrepareOptions { tokenizer: TokenizerChoice::Train(400), end_of_text, ..options(&[at("a.jsonl")], &at(out)) };
+        let options = PrepareOptions {
+            tokenizer: TokenizerChoice::Train(400),
+            end_of_text,
+            ..options(&[at("a.jsonl")], &at(out))
+        };
         prepare(&options).unwrap_or_else(|(e, _)| panic!("{e}"));
         Dataset::open(at(out)).unwrap()
     };
@@ -279,7 +294,10 @@ fn the_end_of_text_is_found_beside_the_tokenizer_or_named() {
     // What lies beside the tokenizer is part of the plan.
     assert!(matches!(run(None, "unknown"), Err((DatasetError::Changed { .. }, _))));
     let (error, _) = run(Some("<none>"), "wrong").err().unwrap();
-    assert!(error.to_string().contains("no token `<none>` for --end-of-text; its special ones are: <|stop|>"), "{error}");
+    assert!(
+        error.to_string().contains("no token `<none>` for --end-of-text; its special ones are: <|stop|>"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -312,11 +330,17 @@ fn text_in_another_encoding_is_not_trained_on() {
     let latin = b"Die K\xfche der Sch\xfcler f\xfcr \xdcbungen\n".repeat(4000);
     fs::write(at("a.txt"), &latin).unwrap();
     let (error, notes) = prepare(&options(&[at("a.txt")], &at("one"))).err().unwrap();
-    assert!(matches!(error, DatasetError::Empty { .. }) && notes.names(Note::NoText)[0].contains("a.txt (neither"), "{notes:?}");
+    assert!(
+        matches!(error, DatasetError::Empty { .. }) && notes.names(Note::NoText)[0].contains("a.txt (neither"),
+        "{notes:?}"
+    );
     // Plain for so long that the beginning does not tell.
     fs::write(at("b.txt"), [b"plain words\n".repeat(9000), latin].concat()).unwrap();
     let (error, _) = prepare(&options(&[at("b.txt")], &at("two"))).err().unwrap();
-    assert!(error.to_string().contains("not UTF-8, in ") && error.to_string().contains("b.txt: that looks like"), "{error}");
+    assert!(
+        error.to_string().contains("not UTF-8, in ") && error.to_string().contains("b.txt: that looks like"),
+        "{error}"
+    );
     fs::write(at("c.txt"), [b"plain words\n".repeat(90_000), b"na\xefve fa\xe7ade".to_vec()].concat()).unwrap();
     let few = prepare(&options(&[at("c.txt")], &at("three"))).unwrap_or_else(|(e, _)| panic!("{e}"));
     assert_eq!(few.notes.of(Note::InvalidUtf8), 2);
@@ -335,12 +359,18 @@ fn parquet_files_without_the_column_are_told_at_once_and_may_be_left_out() {
         };
         let schema = parse_message_type(&format!("message m {{ required binary {column} (UTF8); }}")).unwrap();
         let properties = WriterProperties::builder().build().into();
-        SerializedFileWriter::new(fs::File::create(at(name)).unwrap(), schema.into(), properties).unwrap().close().unwrap();
+        SerializedFileWriter::new(fs::File::create(at(name)).unwrap(), schema.into(), properties)
+            .unwrap()
+            .close()
+            .unwrap();
     }
     let options = options(&[at("in")], &at("out"));
     let (error, _) = prepare(&options).err().unwrap();
     let words = error.to_string();
-    assert!(["2 records", "one of: body", "one of: content", "--skip-bad 2"].iter().all(|part| words.contains(part)), "{words}");
+    assert!(
+        ["2 records", "one of: body", "one of: content", "--skip-bad 2"].iter().all(|part| words.contains(part)),
+        "{words}"
+    );
     let left_out = PrepareOptions { skip_bad: 2, out: at("other"), ..options };
     assert_eq!(prepare(&left_out).unwrap_or_else(|(e, _)| panic!("{e}")).notes.of(Note::Bad), 2);
 }

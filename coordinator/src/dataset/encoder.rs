@@ -1,8 +1,8 @@
 //! A tokenizer.json at work: text in pieces becomes the very tokens that the whole document has.
 //!
 //! What tokens text has depends on the text around it: where the document begins, where a word ends. A piece is encoded
-//! together with some of that text, and keeps the tokens that begin in it. The tokens that it sees behind its end must be
-//! those that the next piece begins with ([`Seam`]).
+//! together with some of that text, and keeps the tokens that begin in it. The tokens that it sees behind its end must
+//! be those that the next piece begins with ([`Seam`]).
 
 use super::piece::{AROUND_BYTES, Piece};
 use nightjar_shared::tokenizer::{TextTokenizer, char_of};
@@ -34,7 +34,8 @@ enum Spelling {
     All,
     /// By the text that no token is of.
     ByPlace,
-    /// By characters, since the places of tokens are wrong behind one that became nothing. The bytes of each that are lost.
+    /// By characters, since the places of tokens are wrong behind one that became nothing. The bytes of each that are
+    /// lost.
     ByCharacter(Mutex<HashMap<char, u64>>),
 }
 
@@ -129,7 +130,10 @@ impl Encoder {
         let encoded = pieces.iter().filter_map(|piece| match is_plain(&piece) {
             true => {
                 let unspelled = self.lost_characters(&piece.text);
-                Some(Encoded { unspelled, ..Encoded::new(self.tokens.as_text(whole.next()?.get_ids().iter().copied())) })
+                Some(Encoded {
+                    unspelled,
+                    ..Encoded::new(self.tokens.as_text(whole.next()?.get_ids().iter().copied()))
+                })
             }
             false => {
                 let (encoding, text) = encoded.next()?;
@@ -199,7 +203,8 @@ impl Encoder {
             tokens: self.tokens.as_text(mine().map(|(id, _)| id)),
             first: mine().map(|(_, (start, _))| start).next().unwrap_or(from).saturating_sub(from),
             seam: Seam {
-                first: all().map(|(_, (start, _))| start).find(|start| *start >= to).unwrap_or(to + piece.behind.len()) - to,
+                first: all().map(|(_, (start, _))| start).find(|start| *start >= to).unwrap_or(to + piece.behind.len())
+                    - to,
                 tokens: self.tokens.as_text(behind[..sure].iter().copied()),
                 reach,
             },
@@ -208,7 +213,8 @@ impl Encoder {
     }
 
     /// The tokens of a piece again, if they do not go on where those of the piece before ended. That is so only in text
-    /// that repeats itself for longer than is looked back; there the piece is encoded by itself, so that nothing is lost.
+    /// that repeats itself for longer than is looked back; there the piece is encoded by itself, so that nothing is
+    /// lost.
     pub fn join(&self, seam: &Seam, piece: &Piece, encoded: Encoded) -> Result<Encoded, Error> {
         let compared = seam.tokens.len().min(encoded.tokens.len());
         let goes_on = match encoded.tokens.is_empty() {
@@ -253,7 +259,8 @@ mod tests {
     /// A byte-level tokenizer, trained on a little.
     fn byte_level() -> Vec<u8> {
         let end = EndOfText::choose(&TokenizerChoice::Train(600), None).unwrap();
-        let text = |i| format!("the quick brown fox  number {i}\n\n\tjumps   over <|endoftext|> the lazy dog's {i}\n----====");
+        let text =
+            |i| format!("the quick brown fox  number {i}\n\n\tjumps   over <|endoftext|> the lazy dog's {i}\n----====");
         train(600, &end, (0..300).map(text)).unwrap()
     }
 
@@ -263,10 +270,26 @@ mod tests {
         let special = ["<unk>", "<s>", "</s>"].map(str::to_owned);
         let bytes = (0..256).map(|b| format!("<0x{b:02X}>"));
         let mut tokens: Vec<String> = special.into_iter().chain(bytes).chain(letters).collect();
-        let merges =
-            ["t h", "th e", "▁ the", "▁ a", "o f", "▁ of", "▁ ▁", "▁▁ ▁▁", "i n", "in g", "- -", "-- --", "a n", "an d", "▁ ▁▁"];
+        let merges = [
+            "t h",
+            "th e",
+            "▁ the",
+            "▁ a",
+            "o f",
+            "▁ of",
+            "▁ ▁",
+            "▁▁ ▁▁",
+            "i n",
+            "in g",
+            "- -",
+            "-- --",
+            "a n",
+            "an d",
+            "▁ ▁▁",
+        ];
         tokens.extend(merges.iter().map(|merge| merge.replace(' ', "")));
-        let vocabulary: serde_json::Map<String, Value> = tokens.iter().enumerate().map(|(i, t)| (t.clone(), i.into())).collect();
+        let vocabulary: serde_json::Map<String, Value> =
+            tokens.iter().enumerate().map(|(i, t)| (t.clone(), i.into())).collect();
         let added = |(id, content): (usize, &str)| {
             json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
                 "special": true})
@@ -451,7 +474,8 @@ mod tests {
         let words = model(words, json!({"pre_tokenizer": {"type": "Whitespace"}}));
         assert_eq!(count(&words, "the fox the\n fox", 1 << 16), (0, 0));
         assert_eq!(count(&words, "the brown fox", 1 << 16), (5, 0));
-        let letters = json!({"type": "BPE", "dropout": null, "unk_token": null, "vocab": {"a": 0, "b": 1, " ": 2}, "merges": []});
+        let letters =
+            json!({"type": "BPE", "dropout": null, "unk_token": null, "vocab": {"a": 0, "b": 1, " ": 2}, "merges": []});
         let letters = model(letters, json!({}));
         for piece_bytes in [5, 1 << 16] {
             assert_eq!(count(&letters, "ab xyz ab\nä ba", piece_bytes), (0, 5), "{piece_bytes}");
@@ -459,7 +483,10 @@ mod tests {
         for (name, json) in all() {
             for (what, text) in texts().iter().take(2) {
                 let (unknown, lost) = count(&json, text, 8_192);
-                assert!(unknown + lost == 0 || name != "gpt2" && name != "byte level", "{name}, {what}: {unknown} and {lost}");
+                assert!(
+                    unknown + lost == 0 || name != "gpt2" && name != "byte level",
+                    "{name}, {what}: {unknown} and {lost}"
+                );
             }
         }
     }

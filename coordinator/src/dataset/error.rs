@@ -35,7 +35,10 @@ pub enum DatasetError {
         source: io::Error,
     },
     /// No space is left.
-    #[error("the disk that holds {path} is full: free some space and run the same command again, it continues where it stopped")]
+    #[error(
+        "the disk that holds {path} is full: free some space and run the same command again, it continues where it \
+        stopped"
+    )]
     DiskFull {
         /// The file that could not be written.
         path: PathBuf,
@@ -148,7 +151,8 @@ pub enum DatasetError {
     },
     /// The output folder holds a dataset of other options or inputs.
     #[error(
-        "{out} was prepared, or begun, with other options or inputs: pass another --out, or remove that folder to start over"
+        "{out} was prepared, or begun, with other options or inputs: pass another --out, or remove that folder to \
+        start over"
     )]
     Changed {
         /// The folder.
@@ -192,7 +196,9 @@ pub enum DatasetError {
         advice: &'static str,
     },
     /// A folder without a dataset.
-    #[error("{path} holds no prepared dataset (no manifest.json): run `nightjar-coordinator dataset prepare … --out {path}`")]
+    #[error(
+        "{path} holds no prepared dataset (no manifest.json): run `nightjar-coordinator dataset prepare … --out {path}`"
+    )]
     NotPrepared {
         /// The folder.
         path: PathBuf,

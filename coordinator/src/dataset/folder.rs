@@ -84,8 +84,8 @@ fn is_of_work(name: &str, kind: EntryKind) -> bool {
     kind == EntryKind::File && (is_bucket || ["lock", "journal.json"].contains(&name))
 }
 
-/// Takes a folder that was looked through: marks it as a dataset's, and keeps a second run out of it for as long as the file is
-/// open.
+/// Takes a folder that was looked through: marks it as a dataset's, and keeps a second run out of it for as long as the
+/// file is open.
 pub fn lock(disk: &FolderDisk, out: &Path) -> Result<File, DatasetError> {
     if Mark::read(out)?.is_none() {
         Mark::whole(Kind::Dataset).write(disk).map_err(DatasetError::io(out))?;

@@ -34,8 +34,8 @@ pub enum TokenizerMismatch {
     },
 }
 
-/// Compares the data's tokenizer with the model's; `None` for the data means that tokens are bytes. Tokens that only the
-/// model has are allowed, since the data has none of them.
+/// Compares the data's tokenizer with the model's; `None` for the data means that tokens are bytes. Tokens that only
+/// the model has are allowed, since the data has none of them.
 pub fn check_same_tokenizer(data: Option<&[u8]>, model: &[u8]) -> Result<(), TokenizerMismatch> {
     let unreadable = |whose, reason: String| TokenizerMismatch::Unreadable { whose, reason };
     let data = match data {
@@ -87,7 +87,8 @@ mod tests {
         let json = trained(300, "the quick brown fox jumps over the lazy dog");
         assert_eq!(check_same_tokenizer(Some(&json), &json), Ok(()));
         let mut value: Value = serde_json::from_slice(&json).unwrap();
-        value["truncation"] = serde_json::json!({"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0});
+        value["truncation"] =
+            serde_json::json!({"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0});
         value["post_processor"] = Value::Null;
         let merges: Vec<String> = value["model"]["merges"]
             .as_array()
@@ -113,12 +114,16 @@ mod tests {
         let why = check_same_tokenizer(Some(&json), &other).unwrap_err().to_string();
         assert!(why.starts_with("token 2") && why.contains("in the data and `"), "{why}");
         assert!(
-            check_same_tokenizer(None, &json).is_err() && check_same_tokenizer(Some(&json), &byte_tokenizer().unwrap()).is_err()
+            check_same_tokenizer(None, &json).is_err()
+                && check_same_tokenizer(Some(&json), &byte_tokenizer().unwrap()).is_err()
         );
         let mut value: Value = serde_json::from_slice(&json).unwrap();
         value["normalizer"] = serde_json::json!({"type": "Lowercase"});
         let lower = serde_json::to_vec(&value).unwrap();
         assert_eq!(check_same_tokenizer(Some(&json), &lower), Err(TokenizerMismatch::Rule { part: "normalizer" }));
-        assert!(matches!(check_same_tokenizer(None, b"{"), Err(TokenizerMismatch::Unreadable { whose: "model's", .. })));
+        assert!(matches!(
+            check_same_tokenizer(None, b"{"),
+            Err(TokenizerMismatch::Unreadable { whose: "model's", .. })
+        ));
     }
 }

@@ -1,5 +1,5 @@
-//! One file as UTF-8: uncompressed where it is gzip or zstd, decoded where it is UTF-16, without its byte order mark. What
-//! a file is, its first bytes say; its name may be wrong.
+//! One file as UTF-8: uncompressed where it is gzip or zstd, decoded where it is UTF-16, without its byte order mark.
+//! What a file is, its first bytes say; its name may be wrong.
 
 use flate2::bufread::GzDecoder;
 use std::{
@@ -68,7 +68,8 @@ impl Input {
         };
         let (text, start, changed): (Box<dyn BufRead>, u64, bool) = match encoding {
             Encoding::Utf16 { big_endian } => {
-                let decoder = Utf16 { bytes: whole(mark), big_endian, raw: vec![], text: vec![], at: 0, lone: lone.clone() };
+                let decoder =
+                    Utf16 { bytes: whole(mark), big_endian, raw: vec![], text: vec![], at: 0, lone: lone.clone() };
                 (Box::new(BufReader::with_capacity(BUFFER_BYTES, decoder)), 0, true)
             }
             Encoding::Utf8 if is_packed => (Box::new(BufReader::with_capacity(BUFFER_BYTES, whole(mark))), 0, true),

@@ -126,7 +126,8 @@ impl JsonRecords {
             {
                 self.ended = true;
                 let bad = self.bad(layout);
-                self.position.at += io::copy(&mut self.input.text, &mut io::sink()).map_err(DatasetError::io(&self.path))?;
+                self.position.at +=
+                    io::copy(&mut self.input.text, &mut io::sink()).map_err(DatasetError::io(&self.path))?;
                 return Ok(bad);
             }
             match read {
@@ -371,7 +372,10 @@ mod tests {
         let (texts, bad, notes) =
             read(br#"[{"text": "a"}, 3, {"text": null}, {"body": "b"}, {"text": "c"#, Layout::Values, "text");
         assert_eq!((texts.len(), notes.of(Note::Null)), (1, 1));
-        assert!(bad[0].starts_with("F, record 2: ") && bad[1].starts_with("F, record 4: no text under `text`"), "{bad:?}");
+        assert!(
+            bad[0].starts_with("F, record 2: ") && bad[1].starts_with("F, record 4: no text under `text`"),
+            "{bad:?}"
+        );
         assert!(bad[2].contains("record 5: the file ends within the record"), "{bad:?}");
         let lines = "{\"text\": \"a\"}\n\n{\"body\": \"b\"}\nno\n{\"text\": \"\"}\n{\"text\": \"c\"}\n{\"text\": \"d";
         let (texts, bad, notes) = read(lines.as_bytes(), Layout::Lines, "text");
@@ -384,8 +388,11 @@ mod tests {
     #[test]
     fn what_is_no_json_text_is_said_in_one_sentence() {
         let lines = "{\"text\": \"words\"}\n".repeat(100);
-        let utf16: Vec<u8> =
-            "{\"text\": \"東京の言葉の長い列がここにある。\"}\n".repeat(50).encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let utf16: Vec<u8> = "{\"text\": \"東京の言葉の長い列がここにある。\"}\n"
+            .repeat(50)
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
         for layout in [Layout::Lines, Layout::Values] {
             for (bytes, said) in [
                 (&b"\xFD7zXZ\0\0\x04"[..], "(xz: unpack it"),

@@ -1,4 +1,5 @@
-//! The text of one JSON record: found under a column, which may be a path, and mended where scraped data often is broken.
+//! The text of one JSON record: found under a column, which may be a path, and mended where scraped data often is
+//! broken.
 
 use super::{
     notes::{Note, Notes},
@@ -126,10 +127,16 @@ mod tests {
 
     #[test]
     fn a_column_may_be_a_path() {
-        let record = r#"{"doc": {"text": "a", "n": 1, "more": {"body": "b"}}, "x.y": "c", "x": {"z.w": "d"}, "gone": null}"#;
-        for (column, wanted) in
-            [("doc.text", "a"), ("doc.more.body", "b"), ("x.y", "c"), ("x.z.w", "d"), ("gone", "NULL"), ("gone.text", "NULL")]
-        {
+        let record =
+            r#"{"doc": {"text": "a", "n": 1, "more": {"body": "b"}}, "x.y": "c", "x": {"z.w": "d"}, "gone": null}"#;
+        for (column, wanted) in [
+            ("doc.text", "a"),
+            ("doc.more.body", "b"),
+            ("x.y", "c"),
+            ("x.z.w", "d"),
+            ("gone", "NULL"),
+            ("gone.text", "NULL"),
+        ] {
             assert_eq!(text(record, column), wanted, "{column}");
         }
         let wanted = "no text under `text`: pass --column with one of: doc.more.body, doc.text, x.z.w, x.y";
@@ -145,7 +152,9 @@ mod tests {
         let Ok(Field::Text(text)) = text_of_record(record.as_bytes(), "text", &mut notes) else { panic!("no text") };
         assert_eq!(text, "a\u{FFFD} b😀 c\u{FFFD} \\ud83d \u{FFFD}😀 \u{FFFD}");
         assert_eq!((notes.of(Note::LoneSurrogate), notes.of(Note::InvalidUtf8)), (4, 0));
-        let Ok(Field::Text(text)) = text_of_record(b"{\"text\": \"caf\xe9\"}", "text", &mut notes) else { panic!("no text") };
+        let Ok(Field::Text(text)) = text_of_record(b"{\"text\": \"caf\xe9\"}", "text", &mut notes) else {
+            panic!("no text")
+        };
         assert_eq!((text.as_str(), notes.of(Note::InvalidUtf8)), ("caf\u{FFFD}", 1));
         assert!(text_of_record(b"{\"text\": \"caf\\ud83d", "text", &mut notes).is_err());
         assert_eq!(notes.of(Note::LoneSurrogate), 4);

@@ -1,5 +1,5 @@
-//! Which files are of a split for measuring. Words of their names tell, and only beside files that are to train on: a text
-//! by itself may be called anything.
+//! Which files are of a split for measuring. Words of their names tell, and only beside files that are to train on: a
+//! text by itself may be called anything.
 
 use super::source::{Format, ending};
 use std::path::Path;
@@ -44,8 +44,8 @@ pub enum Split {
     Measuring,
 }
 
-/// Where a file's name says so. Only files that say so in the same place belong together: a program called train.py says
-/// nothing about test.txt.
+/// Where a file's name says so. Only files that say so in the same place belong together: a program called train.py
+/// says nothing about test.txt.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// A folder above it.

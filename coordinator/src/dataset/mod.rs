@@ -1,11 +1,11 @@
 //! Datasets: text in, content-addressed shards of shuffled samples out, and how they are opened again.
 //!
-//! `prepare` reads the [`source`]s once, in order, as a [`walk`] finds them: [`read`] cuts them to [`piece`]s, [`split`]
-//! decides by group what is held out, [`vocabulary`] makes tokens of the text, [`stream`] cuts the tokens to samples and
-//! spills each into a bucket drawn at random ([`reading`] drives them), and [`shuffle`] makes shards of the buckets. What
-//! is left out or changed on the way is told in [`notes`]. Memory stays bounded whatever
-//! the size of the input: what does not fit waits in the buckets' files. A [`journal`] names what is finished, so that a
-//! killed run continues.
+//! `prepare` reads the [`source`]s once, in order, as a [`walk`] finds them: [`read`] cuts them to [`piece`]s,
+//! [`split`] decides by group what is held out, [`vocabulary`] makes tokens of the text, [`stream`] cuts the tokens to
+//! samples and spills each into a bucket drawn at random ([`reading`] drives them), and [`shuffle`] makes shards of the
+//! buckets. What is left out or changed on the way is told in [`notes`]. Memory stays bounded whatever
+//! the size of the input: what does not fit waits in the buckets' files. A [`journal`] names what is finished, so that
+//! a killed run continues.
 
 mod admitted;
 mod encoder;

@@ -188,11 +188,16 @@ impl Note {
             Note::OwnFolder if count == 1 => "left out: a folder that Nightjar made".to_owned(),
             Note::OwnFolder => format!("left out: {count} folders that Nightjar made"),
             Note::Mark => {
-                format!("left out: {}", of("file by which Nightjar knows a folder", "files by which Nightjar knows folders"))
+                format!(
+                    "left out: {}",
+                    of("file by which Nightjar knows a folder", "files by which Nightjar knows folders")
+                )
             }
             Note::Excluded => format!("left out by --exclude: {}", of("file or folder", "files and folders")),
             Note::NotIncluded => format!("left out, since no --include names them: {}", of("file", "files")),
-            Note::Twice => format!("read once: {} for a file that is read already", of("further name", "further names")),
+            Note::Twice => {
+                format!("read once: {} for a file that is read already", of("further name", "further names"))
+            }
             Note::EmptyFile => format!("left out: {}", of("empty file", "empty files")),
             Note::OddName => {
                 format!("left out: {} not UTF-8 (rename them)", of("file whose name is", "files whose names are"))
@@ -223,16 +228,20 @@ impl Note {
             Note::InvalidUtf8 => {
                 format!("replaced: {}", of("character that is not UTF-8", "characters that are not UTF-8"))
             }
-            Note::Unknown => format!("warning: the tokenizer knows no token for {}", of("byte of text", "bytes of text")),
+            Note::Unknown => {
+                format!("warning: the tokenizer knows no token for {}", of("byte of text", "bytes of text"))
+            }
             Note::Lost => format!("warning: the tokenizer makes nothing of {}", of("byte of text", "bytes of text")),
             Note::LoneSurrogate => format!("replaced: {}", of("lone half of a character", "lone halves of characters")),
             Note::Utf16 => format!("decoded: {} of UTF-16", of("file", "files")),
             Note::ByteOrderMark => format!("taken away: {}", of("byte order mark", "byte order marks")),
             Note::Nothing => format!("left out: {}", of("file that gave no text", "files that gave no text")),
             Note::UnusedPattern => format!("note: {} no file", of("pattern matches", "patterns match")),
-            Note::NoEndOfText => "warning: the tokenizer has no end-of-text token that is known, so nothing stands between \
+            Note::NoEndOfText => {
+                "warning: the tokenizer has no end-of-text token that is known, so nothing stands between \
                                   documents; name one with --end-of-text TOKEN"
-                .to_owned(),
+                    .to_owned()
+            }
         }
     }
 }

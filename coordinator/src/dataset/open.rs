@@ -57,8 +57,9 @@ impl Dataset {
 
     /// Blobs that are missing, or have another length than the manifest says, each in words.
     pub fn unfit(&self) -> Vec<String> {
-        let length =
-            |hash| fs::symlink_metadata(self.blob_path(hash)).ok().filter(fs::Metadata::is_file).map(|about| about.len());
+        let length = |hash| {
+            fs::symlink_metadata(self.blob_path(hash)).ok().filter(fs::Metadata::is_file).map(|about| about.len())
+        };
         let shards = self.blobs().filter_map(|(hash, bytes)| match length(hash) {
             Some(has) if has == bytes => None,
             Some(has) => Some(format!("shard {hash} has {has} bytes instead of {bytes}")),

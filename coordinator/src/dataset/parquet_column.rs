@@ -47,7 +47,8 @@ impl ParquetColumn {
         let opened = File::open(path).map_err(DatasetError::io(path))?;
         let file = SerializedFileReader::new(opened).map_err(unreadable(path))?;
         let schema = file.metadata().file_metadata().schema_descr();
-        let is_text = |i: &usize| schema.column(*i).physical_type() == Type::BYTE_ARRAY && schema.column(*i).max_rep_level() == 0;
+        let is_text =
+            |i: &usize| schema.column(*i).physical_type() == Type::BYTE_ARRAY && schema.column(*i).max_rep_level() == 0;
         let text_columns: Vec<usize> = (0..schema.num_columns()).filter(is_text).collect();
         let found = text_columns.iter().copied().find(|i| schema.column(*i).path().string() == column);
         let named = |columns: &mut dyn Iterator<Item = usize>| {
@@ -231,10 +232,14 @@ mod tests {
         let path = folder.path().join("a.parquet");
         let numbers = parse_message_type("message m { required int32 id; repeated int32 tokens; }").unwrap();
         let file = File::create(&path).unwrap();
-        let writer = SerializedFileWriter::new(file, Arc::new(numbers), Arc::new(WriterProperties::builder().build())).unwrap();
+        let writer =
+            SerializedFileWriter::new(file, Arc::new(numbers), Arc::new(WriterProperties::builder().build())).unwrap();
         writer.close().unwrap();
         let missing = ParquetColumn::open(&path, 1, "text", 0).err().unwrap().to_string();
-        assert!(missing.ends_with("has no column of text, and so none `text`; its columns are: id, tokens"), "{missing}");
+        assert!(
+            missing.ends_with("has no column of text, and so none `text`; its columns are: id, tokens"),
+            "{missing}"
+        );
 
         let schema = parse_message_type("message m { required binary body; }").unwrap();
         let file = File::create(&path).unwrap();

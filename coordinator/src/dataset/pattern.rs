@@ -36,9 +36,11 @@ impl Patterns {
             let of = |text: &String| {
                 let trimmed = text.strip_prefix("./").unwrap_or(text).trim_end_matches('/');
                 // A place from the root on, without detours.
-                let whole = Path::new(trimmed).is_absolute().then(|| Path::new(trimmed).components().collect::<PathBuf>());
+                let whole =
+                    Path::new(trimmed).is_absolute().then(|| Path::new(trimmed).components().collect::<PathBuf>());
                 let pattern = Pattern::new(whole.as_ref().and_then(|whole| whole.to_str()).unwrap_or(trimmed));
-                let pattern = pattern.map_err(|e| DatasetError::Pattern { pattern: text.clone(), reason: e.msg.to_owned() })?;
+                let pattern =
+                    pattern.map_err(|e| DatasetError::Pattern { pattern: text.clone(), reason: e.msg.to_owned() })?;
                 Ok(Used { pattern, used: Cell::new(false) })
             };
             texts.iter().map(of).collect::<Result<Vec<_>, DatasetError>>()
@@ -69,9 +71,9 @@ impl Patterns {
     }
 }
 
-/// Whether one of the patterns matches; a pattern without a slash matches any name on the way, one with a slash the place
-/// under the path that was named, or with that path before it, of the file or of a folder that holds it; one that begins with
-/// a slash matches its whole name.
+/// Whether one of the patterns matches; a pattern without a slash matches any name on the way, one with a slash the
+/// place under the path that was named, or with that path before it, of the file or of a folder that holds it; one that
+/// begins with a slash matches its whole name.
 fn any(patterns: &[Used], relative: &Path, given: &Path) -> bool {
     let given = given.strip_prefix("./").unwrap_or(given);
     let steps = relative.components().count();
@@ -120,7 +122,9 @@ mod tests {
             assert_eq!(patterns.excludes(Path::new(path), &given), wanted, "{pattern} on {path}");
         }
         let root = std::env::current_dir().unwrap();
-        for (pattern, wanted) in [("data/*.txt", true), ("./data/*.txt", true), ("data/sub/*.txt", false), ("data", false)] {
+        for (pattern, wanted) in
+            [("data/*.txt", true), ("./data/*.txt", true), ("data/sub/*.txt", false), ("data", false)]
+        {
             let patterns = Patterns::new(&[root.join(pattern).display().to_string()], &[]).unwrap();
             assert_eq!(patterns.includes(Path::new("a.txt"), Path::new("data/a.txt")), wanted, "{pattern}");
         }

@@ -55,8 +55,8 @@ pub fn pieces_of(text: &str, piece_bytes: usize) -> Vec<Piece> {
     pieces
 }
 
-/// The end of what stands before a piece. A stretch of text that repeats itself is taken from its start on, since tokens
-/// are counted off from there.
+/// The end of what stands before a piece. A stretch of text that repeats itself is taken from its start on, since
+/// tokens are counted off from there.
 pub fn before(passed: &[u8]) -> String {
     let mut from = passed.len().saturating_sub(AROUND_BYTES);
     let is_periodic = |period: usize, from: usize| {

@@ -213,8 +213,14 @@ pub fn prepare_from(
     if let Stage::Shuffle(state) = journal.stage.clone() {
         let bytes = state.pending.iter().filter_map(|b| fs::metadata(disk.path(&format!("work/{}", b.name))).ok());
         let bar = progress("shuffling", bytes.map(|m| m.len()).sum(), options.quiet);
-        let shuffler =
-            Shuffler { disk: &disk, vocabulary: &vocabulary, context: options.context, seed: options.seed, limits, bar: &bar };
+        let shuffler = Shuffler {
+            disk: &disk,
+            vocabulary: &vocabulary,
+            context: options.context,
+            seed: options.seed,
+            limits,
+            bar: &bar,
+        };
         let state = shuffler.run(&mut journal, state)?;
         bar.finish();
         finish(&disk, options, &vocabulary, &end, state)?;
@@ -244,7 +250,8 @@ fn cargo_home() -> PathBuf {
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>, DatasetError> {
-    serde_json::to_vec_pretty(value).map_err(|e| DatasetError::Damaged { what: format!("a path is no valid text: {e}") })
+    serde_json::to_vec_pretty(value)
+        .map_err(|e| DatasetError::Damaged { what: format!("a path is no valid text: {e}") })
 }
 
 /// Reads the tokenizer, or trains it unless an earlier run did.

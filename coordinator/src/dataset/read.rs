@@ -57,16 +57,23 @@ enum Kind {
 
 impl Reader {
     /// Opens a source at a position.
-    pub fn open(source: &Source, options: ReadOptions, position: Position, notes: &mut Notes) -> Result<Self, DatasetError> {
+    pub fn open(
+        source: &Source,
+        options: ReadOptions,
+        position: Position,
+        notes: &mut Notes,
+    ) -> Result<Self, DatasetError> {
         let (path, column) = (&source.path, options.column);
-        let json =
-            |layout, notes: &mut Notes| Ok(Kind::Json(Box::new(JsonRecords::open(path, column, layout, position, notes)?)));
+        let json = |layout, notes: &mut Notes| {
+            Ok(Kind::Json(Box::new(JsonRecords::open(path, column, layout, position, notes)?)))
+        };
         let kind: io::Result<Kind> = match source.format {
             Format::Parquet => match ParquetColumn::open(path, source.bytes, column, position.at) {
                 Ok(column) => Ok(Kind::Parquet(Box::new(column))),
-                Err(error @ (DatasetError::Parquet { .. } | DatasetError::Column { .. } | DatasetError::NoColumn { .. })) => {
-                    Ok(Kind::Damaged(Some(error.to_string())))
-                }
+                Err(
+                    error
+                    @ (DatasetError::Parquet { .. } | DatasetError::Column { .. } | DatasetError::NoColumn { .. }),
+                ) => Ok(Kind::Damaged(Some(error.to_string()))),
                 Err(error) => return Err(error),
             },
             Format::JsonLines => json(Layout::Lines, notes),
@@ -258,7 +265,9 @@ mod tests {
                 let mut cursor = Cursor::new(std::slice::from_ref(&source), options, 0, Position::default());
                 let mut pieces = vec![];
                 for _ in 0..7 {
-                    let Some((Next::Pieces(more), _)) = cursor.next(&mut Notes::default()).unwrap() else { panic!("no text") };
+                    let Some((Next::Pieces(more), _)) = cursor.next(&mut Notes::default()).unwrap() else {
+                        panic!("no text")
+                    };
                     pieces.extend(more);
                 }
                 pieces.extend(read_all(&source, 50, cursor.place().1).0);

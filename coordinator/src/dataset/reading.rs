@@ -65,7 +65,8 @@ impl Reading<'_> {
         let mut train = self.open("train", &state.train)?;
         let mut heldout = self.open("heldout", &state.heldout)?;
         let text_bytes_max = self.options.max_bytes.unwrap_or(u64::MAX);
-        let (mut batch, mut batch_bytes, mut checkpoint_at) = (vec![], 0, state.text_bytes + self.limits.checkpoint_bytes);
+        let (mut batch, mut batch_bytes, mut checkpoint_at) =
+            (vec![], 0, state.text_bytes + self.limits.checkpoint_bytes);
         let read = ReadOptions { column: &self.options.column, piece_bytes: self.split.piece_bytes };
         let mut cursor = Cursor::new(self.sources, read, state.source, state.position);
         if journal.notes.of(Note::Bad) > self.options.skip_bad {
@@ -85,7 +86,10 @@ impl Reading<'_> {
                     for piece in pieces {
                         state.text_bytes += piece.text.len() as u64;
                         batch_bytes += piece.text.len();
-                        batch.push(Placed { heldout: self.split.holds_out(self.group_of(&piece, source, &mut state)), piece });
+                        batch.push(Placed {
+                            heldout: self.split.holds_out(self.group_of(&piece, source, &mut state)),
+                            piece,
+                        });
                     }
                 }
             }
@@ -120,7 +124,8 @@ impl Reading<'_> {
         }
         let train = train.buckets().map(|name| Bucket { name, heldout: false });
         let heldout = heldout.buckets().map(|name| Bucket { name, heldout: true });
-        journal.stage = Stage::Shuffle(ShuffleState { pending: train.chain(heldout).collect(), ..ShuffleState::default() });
+        journal.stage =
+            Stage::Shuffle(ShuffleState { pending: train.chain(heldout).collect(), ..ShuffleState::default() });
         journal.save(self.disk)?;
         fail::point("dataset.read");
         Ok(())
@@ -160,7 +165,9 @@ impl Reading<'_> {
                     whole = true;
                     break;
                 }
-                Some((Next::Pieces(pieces), _)) => text_bytes += pieces.iter().map(|p| p.text.len() as u64).sum::<u64>(),
+                Some((Next::Pieces(pieces), _)) => {
+                    text_bytes += pieces.iter().map(|p| p.text.len() as u64).sum::<u64>()
+                }
                 Some((Next::Bad(reason), _)) => {
                     if named.len() < BAD_NAMED_MAX && !named.contains(&reason) {
                         named.push(reason.clone());

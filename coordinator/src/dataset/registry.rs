@@ -127,8 +127,16 @@ mod tests {
 
     #[test]
     fn versions_are_ordered_as_semver_says() {
-        let ordered =
-            ["0.9.0", "0.10.0", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-rc.2", "1.0.0-rc.11", "1.0.0"];
+        let ordered = [
+            "0.9.0",
+            "0.10.0",
+            "1.0.0-alpha",
+            "1.0.0-alpha.1",
+            "1.0.0-alpha.beta",
+            "1.0.0-rc.2",
+            "1.0.0-rc.11",
+            "1.0.0",
+        ];
         for pair in ordered.windows(2) {
             assert!(version(pair[0]) < version(pair[1]), "{pair:?}");
         }

@@ -72,7 +72,8 @@ impl Shuffler<'_> {
     fn scatter(&self, bucket: &Bucket, file: &str) -> Result<Vec<Bucket>, DatasetError> {
         let path = self.disk.path(file);
         let mut input = BufReader::with_capacity(1 << 20, File::open(&path).map_err(DatasetError::io(&path))?);
-        let mut scatter = Scatter::open(&self.disk.path("work"), &bucket.name, self.seed, 0, vec![0; self.limits.fan_out])?;
+        let mut scatter =
+            Scatter::open(&self.disk.path("work"), &bucket.name, self.seed, 0, vec![0; self.limits.fan_out])?;
         let mut sample = Vec::with_capacity(self.sample_bytes());
         loop {
             sample.clear();
@@ -100,7 +101,8 @@ impl Shuffler<'_> {
     fn write(&self, samples: &[&[u8]]) -> Result<ShardInfo, DatasetError> {
         let width = token_bytes(self.vocabulary.size());
         let text_bytes = samples.iter().map(|sample| predicted_text_bytes(sample, width, self.vocabulary)).sum();
-        let frame = zstd::bulk::compress(&samples.concat(), ZSTD_LEVEL).map_err(DatasetError::io(self.disk.path("blobs")))?;
+        let frame =
+            zstd::bulk::compress(&samples.concat(), ZSTD_LEVEL).map_err(DatasetError::io(self.disk.path("blobs")))?;
         let hash = BlobHash::of(&frame);
         let blob = format!("blobs/{hash}");
         self.disk.write(&blob, &frame).map_err(DatasetError::io(self.disk.path(&blob)))?;

@@ -19,8 +19,8 @@ const LINES_MIN: usize = 2;
 /// Most bytes of them.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// How a file's records are laid out, where it holds records: its first lines are all JSON objects, or it begins as an array
-/// of them does.
+/// How a file's records are laid out, where it holds records: its first lines are all JSON objects, or it begins as an
+/// array of them does.
 pub fn records(path: &Path) -> io::Result<Option<Format>> {
     match look(path) {
         // Whoever reads it tells of it.

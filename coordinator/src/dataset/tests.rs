@@ -103,7 +103,8 @@ fn documents_are_held_out_whole_and_no_token_is_lost_or_doubled() {
 
     let [mut train, mut heldout] = samples(&out);
     assert_eq!(prepared.manifest.train.iter().map(|s| s.text_bytes).sum::<u64>(), train.len() as u64 * 50);
-    let text_of = |sample: &Vec<u32>| String::from_utf8_lossy(&sample.iter().map(|t| *t as u8).collect::<Vec<_>>()).into_owned();
+    let text_of =
+        |sample: &Vec<u32>| String::from_utf8_lossy(&sample.iter().map(|t| *t as u8).collect::<Vec<_>>()).into_owned();
     let heldout_text: String = heldout.iter().map(text_of).collect();
     let is_held_out = |document: &&String| document.chars().any(|c| heldout_text.contains(c));
     assert_eq!(documents.iter().filter(is_held_out).count(), 20);
@@ -211,7 +212,8 @@ fn a_folder_of_somebody_elses_is_left_as_it_is() {
     // A dataset of an earlier version has no mark.
     fs::remove_file(out.join(nightjar_shared::mark::MARK_FILE)).unwrap();
     assert!(prepare_within(&options(&input, &out), &small()).unwrap().already_done);
-    nightjar_shared::mark::leave(&out, &nightjar_shared::mark::Mark::whole(nightjar_shared::mark::Kind::State)).unwrap();
+    nightjar_shared::mark::leave(&out, &nightjar_shared::mark::Mark::whole(nightjar_shared::mark::Kind::State))
+        .unwrap();
     refused("a coordinator's state");
 }
 
@@ -235,7 +237,8 @@ fn a_mistake_noticed_early_can_be_corrected_in_place() {
     let folder = tempfile::tempdir().unwrap();
     let (input, out) = (mixed_input(folder.path()), folder.path().join("out"));
     let limits = Limits { checkpoint_bytes: 1 << 20, ..small() };
-    let wrong = PrepareOptions { column: "body".into(), tokenizer: TokenizerChoice::Train(300), ..options(&input, &out) };
+    let wrong =
+        PrepareOptions { column: "body".into(), tokenizer: TokenizerChoice::Train(300), ..options(&input, &out) };
     let message = prepare_within(&wrong, &limits).unwrap_err().to_string();
     assert!(message.contains("pass --column with one of: text"), "{message}");
     let right = prepare_within(&options(&input, &out), &limits).unwrap();
@@ -288,7 +291,8 @@ fn killed_anywhere_it_continues_to_the_same_bytes() {
     let out = folder.path().join("out");
     assert!(run(None));
     let expected = files(&out);
-    let points = ["tokenizer", "checkpoint", "checkpoint@2", "read", "shard@2", "bucket", "bucket@5", "bucket@9", "manifest"];
+    let points =
+        ["tokenizer", "checkpoint", "checkpoint@2", "read", "shard@2", "bucket", "bucket@5", "bucket@9", "manifest"];
     let points = points.map(|point| format!("dataset.{point}"));
     for point in &points {
         fs::remove_dir_all(&out).unwrap();

@@ -107,8 +107,14 @@ mod tests {
             (&tokens(30_000), "binary: control characters"),
             (&(0..30_000u32).map(|i| ((i * 7919) >> 3) as u8 | 0x80).collect::<Vec<_>>(), "neither UTF-8"),
             (&[0xCFu8, 0xF0, 0xE8, 0xE2, 0xE5, 0xF2, b' '].repeat(200), "neither UTF-8"),
-            (&b"Latin-1: na\xefve fa\xe7ade, once a line of plain words\n".repeat(500)[..], "not UTF-8: it looks like latin-1"),
-            (&b"caf\xe9 na\xefve fa\xe7ade d\xe9j\xe0 vu \xe0 la carte r\xe9sum\xe9 cr\xeape"[..], "neither UTF-8 nor UTF-16"),
+            (
+                &b"Latin-1: na\xefve fa\xe7ade, once a line of plain words\n".repeat(500)[..],
+                "not UTF-8: it looks like latin-1",
+            ),
+            (
+                &b"caf\xe9 na\xefve fa\xe7ade d\xe9j\xe0 vu \xe0 la carte r\xe9sum\xe9 cr\xeape"[..],
+                "neither UTF-8 nor UTF-16",
+            ),
             (b"\x1F\x8B\x08\0\0", "gzip once more"),
             (b"\x28\xB5\x2F\xFD\x04", "zstd once more"),
             (b"PAR1\x15\0\x15\0", "parquet"),

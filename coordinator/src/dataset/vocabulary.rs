@@ -1,4 +1,5 @@
-//! From text to tokens: bytes as they are, a byte-level BPE trained on a sample of the input, or a given tokenizer.json.
+//! From text to tokens: bytes as they are, a byte-level BPE trained on a sample of the input, or a given
+//! tokenizer.json.
 
 use super::{
     encoder::{Encoded, Encoder, Seam},
@@ -49,7 +50,9 @@ impl FromStr for TokenizerChoice {
             None => Ok(TokenizerChoice::File(text.into())),
             Some(size) => match size.parse() {
                 Ok(size @ TRAINED_SIZE_MIN..=1_048_576) => Ok(TokenizerChoice::Train(size)),
-                _ => Err(format!("`{size}` is no vocabulary size: allowed is {TRAINED_SIZE_MIN} to 1048576, as in bpe:4096")),
+                _ => Err(format!(
+                    "`{size}` is no vocabulary size: allowed is {TRAINED_SIZE_MIN} to 1048576, as in bpe:4096"
+                )),
             },
         }
     }
@@ -69,7 +72,9 @@ impl TokenizerChoice {
     /// What the plan remembers: a file counts by its content.
     pub fn fingerprint(&self) -> Result<String, DatasetError> {
         match self {
-            TokenizerChoice::File(path) => Ok(BlobHash::of(&fs::read(path).map_err(DatasetError::io(path))?).to_string()),
+            TokenizerChoice::File(path) => {
+                Ok(BlobHash::of(&fs::read(path).map_err(DatasetError::io(path))?).to_string())
+            }
             other => Ok(other.to_string()),
         }
     }
@@ -85,8 +90,8 @@ pub struct EndOfText {
 }
 
 impl EndOfText {
-    /// The token that was asked for; else what the files beside the tokenizer.json say, a known name first; else a known
-    /// name.
+    /// The token that was asked for; else what the files beside the tokenizer.json say, a known name first; else a
+    /// known name.
     pub fn choose(tokenizer: &TokenizerChoice, asked: Option<&str>) -> Result<Self, DatasetError> {
         if asked == Some("") {
             let allowed = "the name of a token; without the option it is looked for";
@@ -111,19 +116,23 @@ impl EndOfText {
                 let mut special: Vec<_> = loaded.get_added_tokens_decoder().into_iter().collect();
                 special.sort_unstable_by_key(|(id, _)| *id);
                 let special: Vec<String> = special.into_iter().take(20).map(|(_, token)| token.content).collect();
-                let reason = format!("it has no token `{asked}` for --end-of-text; its special ones are: {}", special.join(", "));
+                let reason = format!(
+                    "it has no token `{asked}` for --end-of-text; its special ones are: {}",
+                    special.join(", ")
+                );
                 return Err(unusable(&name)(reason.into()));
             }
             Some(asked) => Some(asked.to_owned()),
             None => {
-                let stated =
-                    stated(|file| fs::read(path.with_file_name(file)).ok()).map_err(|why| unusable(&name)(why.into()))?;
+                let stated = stated(|file| fs::read(path.with_file_name(file)).ok())
+                    .map_err(|why| unusable(&name)(why.into()))?;
                 let of = |stated: Stated| match stated {
                     Stated::Token(token) => Some(token).filter(|token| loaded.token_to_id(token).is_some()),
                     Stated::Id(id) => loaded.id_to_token(id),
                 };
                 let stated: Vec<String> = stated.into_iter().filter_map(of).collect();
-                let known = KNOWN.into_iter().find(|known| stated.iter().any(|token| token == known)).map(str::to_owned);
+                let known =
+                    KNOWN.into_iter().find(|known| stated.iter().any(|token| token == known)).map(str::to_owned);
                 known.or_else(|| stated.into_iter().next()).or_else(|| known_end_of_text(&loaded))
             }
         };

@@ -71,7 +71,13 @@ pub fn real_name(path: &Path) -> Option<PathBuf> {
 }
 
 impl Found {
-    fn new(path: PathBuf, real: PathBuf, relative: PathBuf, metadata: Metadata, named: bool) -> Result<Self, DatasetError> {
+    fn new(
+        path: PathBuf,
+        real: PathBuf,
+        relative: PathBuf,
+        metadata: Metadata,
+        named: bool,
+    ) -> Result<Self, DatasetError> {
         let (format, has_ending) = (Format::of(&path), path.extension().is_some());
         let root = path.ancestors().nth(relative.components().count()).unwrap_or(Path::new("")).to_owned();
         let mut found = Found { path, format, has_ending, real, root, relative, metadata, named };
@@ -152,7 +158,13 @@ impl Walk<'_> {
         Ok(found)
     }
 
-    fn folder(&mut self, folder: &Path, given: &Path, relative: &Path, found: &mut Vec<Found>) -> Result<(), DatasetError> {
+    fn folder(
+        &mut self,
+        folder: &Path,
+        given: &Path,
+        relative: &Path,
+        found: &mut Vec<Found>,
+    ) -> Result<(), DatasetError> {
         let mut entries = vec![];
         for entry in fs::read_dir(folder).map_err(DatasetError::io(folder))? {
             let entry = entry.map_err(DatasetError::io(folder))?;
@@ -197,8 +209,11 @@ impl Walk<'_> {
                 () if !metadata.is_file() => Note::NoFile,
                 () if !self.is_wanted(&given, &relative) => continue,
                 () => {
-                    let real =
-                        if kind.is_symlink() { fs::canonicalize(&path).map_err(DatasetError::io(&path))? } else { path.clone() };
+                    let real = if kind.is_symlink() {
+                        fs::canonicalize(&path).map_err(DatasetError::io(&path))?
+                    } else {
+                        path.clone()
+                    };
                     found.push(Found::new(path, real, relative, metadata, false)?);
                     continue;
                 }
@@ -259,8 +274,8 @@ impl Walk<'_> {
         Ok(kept)
     }
 
-    /// Without what a repository of data has beside the data to train on, unless it was asked for. `splits` tells what files
-    /// are for, under the folders that were named.
+    /// Without what a repository of data has beside the data to train on, unless it was asked for. `splits` tells what
+    /// files are for, under the folders that were named.
     fn without_the_rest(&mut self, found: Vec<Found>, splits: &BTreeSet<(PathBuf, (Split, Place))>) -> Vec<Found> {
         if self.patterns.are_chosen() {
             return found;

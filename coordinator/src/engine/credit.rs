@@ -1,6 +1,6 @@
-//! Credit needs time: no lease counts before its device can have trained it. How fast a device can be is bounded by what any
-//! computer can do; for a stranger's by much less, doubled after each minute of merged work; and by what it was measured at.
-//! Whoever is ahead of that waits, and loses nothing.
+//! Credit needs time: no lease counts before its device can have trained it. How fast a device can be is bounded by
+//! what any computer can do; for a stranger's by much less, doubled after each minute of merged work; and by what it
+//! was measured at. Whoever is ahead of that waits, and loses nothing.
 
 use super::{
     Engine,
@@ -35,7 +35,14 @@ impl Credit {
 }
 
 /// Seconds that so many steps on so many tokens take a device at least. `parameters` are the model's.
-pub(super) fn least_s(parameters: f64, steps: u32, tokens: u64, trusted: bool, at_work_s: f64, tokens_per_s: f64) -> f64 {
+pub(super) fn least_s(
+    parameters: f64,
+    steps: u32,
+    tokens: u64,
+    trusted: bool,
+    at_work_s: f64,
+    tokens_per_s: f64,
+) -> f64 {
     let (steps, tokens) = (f64::from(steps), tokens as f64);
     let flops = FLOPS_PER_WEIGHT * parameters * tokens;
     let anybodys = steps * STEP_S_LEAST + flops / FLOPS_MOST;
@@ -74,8 +81,8 @@ impl Engine {
         least
     }
 
-    /// When the device can have begun with a lease at the earliest: when it was told of it, or began to train ahead, and not
-    /// before it was done with the one before.
+    /// When the device can have begun with a lease at the earliest: when it was told of it, or began to train ahead,
+    /// and not before it was done with the one before.
     fn begun(&self, lease: &OpenLease) -> Mono {
         let busy = self.roster.get(lease.record.device).map_or(Mono::default(), |d| d.credit.worked_until);
         lease.born.max(busy)

@@ -39,8 +39,8 @@ pub enum Event {
     },
     /// The answer to [`Action::Publish`]: the blobs of a version are stored and synced.
     Published(Published),
-    /// A blob that a version was published as, or a shard, is damaged, and cannot be made anew: no device is sent for it any
-    /// more.
+    /// A blob that a version was published as, or a shard, is damaged, and cannot be made anew: no device is sent for
+    /// it any more.
     BlobLost(BlobHash),
     /// A shard that was lost is whole again.
     BlobFound(BlobHash),

@@ -38,7 +38,13 @@ impl Engine {
     ) -> Result<wire::Lease, Refusal> {
         let newest = self.versions.newest().map(|v| v.version);
         let Some(newest) = newest else {
-            return Err(self.retry(RefusalCode::Busy, "The run is about to start.", Duration::from_secs(1), device, now));
+            return Err(self.retry(
+                RefusalCode::Busy,
+                "The run is about to start.",
+                Duration::from_secs(1),
+                device,
+                now,
+            ));
         };
         if let Some(OpenLease { record, .. }) = self.leases.of_device(device) {
             let (id, trains) = (record.id, record.kind == LeaseKind::Train);
@@ -113,8 +119,8 @@ impl Engine {
         open_lease(&self.spec, self.parameters, record, &self.roster.pace(device), now, Some(now))
     }
 
-    /// A lease that fills the device's time from now on, or from when it began to train `ahead`, and as many samples behind
-    /// it, for the device to train ahead.
+    /// A lease that fills the device's time from now on, or from when it began to train `ahead`, and as many samples
+    /// behind it, for the device to train ahead.
     fn train_lease(
         &mut self,
         device: DeviceId,
@@ -129,7 +135,13 @@ impl Engine {
             return Err(self.retry(RefusalCode::RunOver, "The run is over. Thank you.", hour, device, now));
         }
         let nothing = |engine: &Engine| {
-            engine.retry(RefusalCode::NoWork, "There is nothing to do at the moment.", Duration::from_secs(1), device, now)
+            engine.retry(
+                RefusalCode::NoWork,
+                "There is nothing to do at the moment.",
+                Duration::from_secs(1),
+                device,
+                now,
+            )
         };
         if !session.trains {
             return Err(nothing(self));
@@ -145,7 +157,8 @@ impl Engine {
         if request.memory_bytes > 0 && request.memory_bytes < self.training_bytes {
             let [needed, free] = [self.training_bytes.div_ceil(1 << 20), request.memory_bytes >> 20];
             let sentence = format!(
-                "This run's model takes {needed} MiB of memory to train, and this device may give it {free} MiB: what is free there, within its owner's limits."
+                "This run's model takes {needed} MiB of memory to train, and this device may give it {free} MiB: what \
+                is free there, within its owner's limits."
             );
             return Err(self.retry(RefusalCode::NoWork, &sentence, MEMORY_AGAIN, device, now));
         }
@@ -163,8 +176,9 @@ impl Engine {
         let range = match ahead {
             Some(ahead) => self.pool.take_from(ahead.range, with_behind),
             None => {
-                let is_lost =
-                    |shard: u32| self.manifest.train.get(shard as usize).is_some_and(|s| self.lost_shards.contains(&s.hash));
+                let is_lost = |shard: u32| {
+                    self.manifest.train.get(shard as usize).is_some_and(|s| self.lost_shards.contains(&s.hash))
+                };
                 self.pool.take(with_behind, near, is_lost)
             }
         };
@@ -188,10 +202,12 @@ impl Engine {
         let lease = open_lease(&self.spec, self.parameters, record, &pace, now, Some(since));
         let is_idle = self.roster.get(device).is_some_and(|d| d.idle_leases >= IDLE_LEASES_MAX);
         let lease = if is_idle { OpenLease { speed_milli: 0, ..lease } } else { lease };
-        // A device whose speed is still to be measured has a lease of a few steps, so half as many more are not long either.
+        // A device whose speed is still to be measured has a lease of a few steps, so half as many more are not long
+        // either.
         let steps_max = pace.tokens_in(AHEAD_S_MAX).map_or(u32::MAX, |tokens| (tokens / per_step as f64) as u32);
         // Half a lease: the next is as long at least, and should not be longer than its time because of that.
-        let ahead_steps = behind.map_or(0, |behind| behind.samples / batch).min(lease.record.steps.div_ceil(2)).min(steps_max);
+        let ahead_steps =
+            behind.map_or(0, |behind| behind.samples / batch).min(lease.record.steps.div_ceil(2)).min(steps_max);
         // How long it says to have trained is held against the time since it may have begun.
         let born = ahead.map_or(now, |ahead| ahead.begun);
         Ok(OpenLease { is_anchors, behind, ahead_steps, ahead_of: ahead.map(|ahead| ahead.lease), born, ..lease })

@@ -15,8 +15,8 @@ use std::{
 /// ever would keep its samples from the epoch for ever.
 const LIFE_ALLOWANCES: u32 = 24;
 
-/// Inner steps for a device of this pace, in a lease of so many seconds: as many as fill it (DyLU, arXiv 2401.09135), or
-/// as the run spec says.
+/// Inner steps for a device of this pace, in a lease of so many seconds: as many as fill it (DyLU, arXiv 2401.09135),
+/// or as the run spec says.
 pub(super) fn steps_for(spec: &RunSpec, pace: &Pace, lease_s: f64) -> u32 {
     let lease = &spec.lease;
     let steps = if lease.steps > 0 {

@@ -8,7 +8,8 @@ use nightjar_shared::{run_spec::RunSpec, shard::Manifest};
 pub enum Mismatch {
     /// Samples are of another length than the model's context.
     #[error(
-        "the dataset's samples hold {data} tokens, model.max_position_embeddings is {model}; prepare it with --context {model}"
+        "the dataset's samples hold {data} tokens, model.max_position_embeddings is {model}; prepare it with --context \
+        {model}"
     )]
     Context {
         /// In the manifest.
@@ -17,7 +18,9 @@ pub enum Mismatch {
         model: u32,
     },
     /// The dataset has tokens that the model does not.
-    #[error("the dataset's vocabulary is {data}, model.vocab_size is {model}; set model.vocab_size = {data} in run.toml")]
+    #[error(
+        "the dataset's vocabulary is {data}, model.vocab_size is {model}; set model.vocab_size = {data} in run.toml"
+    )]
     Vocabulary {
         /// In the manifest.
         data: u32,
@@ -25,7 +28,9 @@ pub enum Mismatch {
         model: u32,
     },
     /// No batch can be made of any shard.
-    #[error("no shard of the dataset holds inner.batch_samples = {batch} samples; prepare more data or set a smaller batch")]
+    #[error(
+        "no shard of the dataset holds inner.batch_samples = {batch} samples; prepare more data or set a smaller batch"
+    )]
     TooSmall {
         /// In the run spec.
         batch: u32,

@@ -42,7 +42,9 @@ use nightjar_shared::{
     run_spec::RunSpec,
     shard::Manifest,
     time::{Mono, Wall},
-    wire::{self, Refusal, RefusalAction, RefusalCode, Role, coordinator_message as answer, device_message as ask, limits},
+    wire::{
+        self, Refusal, RefusalAction, RefusalCode, Role, coordinator_message as answer, device_message as ask, limits,
+    },
 };
 use pace::Pace;
 use pool::{Pool, SampleRange};
@@ -193,7 +195,9 @@ impl Engine {
                 self.versions.avoid(hash);
             }
             Event::BlobFound(hash) => drop(self.lost_shards.remove(&hash)),
-            Event::UploadsDamaged { device, lease, generation } => self.give_up(device, lease, generation, now, &mut turn),
+            Event::UploadsDamaged { device, lease, generation } => {
+                self.give_up(device, lease, generation, now, &mut turn)
+            }
             Event::Tick => {}
         }
         self.publish_if_due(now, &mut turn);
@@ -218,8 +222,8 @@ impl Engine {
         self.leases.get(lease).is_some_and(is_its_own) && self.delta_bytes.contains(&bytes)
     }
 
-    /// Checks that the engine is nothing but a cache: what it takes for free, leased and merged is so by the ledger. With
-    /// what is free, the samples of every open epoch are then all accounted for (invariant 3).
+    /// Checks that the engine is nothing but a cache: what it takes for free, leased and merged is so by the ledger.
+    /// With what is free, the samples of every open epoch are then all accounted for (invariant 3).
     pub fn agrees_with(&self, ledger: &Snapshot) -> Result<(), String> {
         let batch = self.spec.inner.batch_samples;
         let mut pool = Pool::restore(&self.manifest, batch, ledger.epochs_opened, &ledger.epochs);
@@ -233,7 +237,11 @@ impl Engine {
         }
         let own = (self.leases.len(), self.last_seq, self.tokens);
         let its = (ledger.open_leases.len(), ledger.last_seq, ledger.tokens);
-        if own == its { Ok(()) } else { Err(format!("the engine has (open leases, deltas, tokens) {own:?}, the ledger {its:?}")) }
+        if own == its {
+            Ok(())
+        } else {
+            Err(format!("the engine has (open leases, deltas, tokens) {own:?}, the ledger {its:?}"))
+        }
     }
 
     /// Share of the token budget that is consumed.
@@ -333,7 +341,8 @@ impl Engine {
                     device.idle_leases = if is_merged { 0 } else { device.idle_leases.saturating_add(1) };
                 }
                 let whole = range_of(&lease.record);
-                let rest = SampleRange { first: whole.first + samples_used, samples: whole.samples - samples_used, ..whole };
+                let rest =
+                    SampleRange { first: whole.first + samples_used, samples: whole.samples - samples_used, ..whole };
                 self.pool.give_back(rest);
                 lease.behind.into_iter().for_each(|behind| self.pool.give_back(behind));
             }
@@ -400,7 +409,8 @@ impl Engine {
         self.publishing = None;
         self.round.adapt(agreement, through_seq - self.versions.newest().map_or(0, |v| v.through_seq));
         self.agreement = agreement;
-        let record = VersionRecord { version, update, keyframe, digest, through_seq, published_at: self.wall, squashes };
+        let record =
+            VersionRecord { version, update, keyframe, digest, through_seq, published_at: self.wall, squashes };
         turn.records.push(Record::Version(record.clone()));
         self.versions.push(record);
         self.next_round(true, now, turn);

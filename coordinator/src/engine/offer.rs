@@ -64,7 +64,14 @@ impl Engine {
     }
 
     /// A lease ends whose uploads come to nothing.
-    pub(super) fn give_up(&mut self, device: DeviceId, lease: LeaseId, generation: Generation, now: Mono, turn: &mut Turn) {
+    pub(super) fn give_up(
+        &mut self,
+        device: DeviceId,
+        lease: LeaseId,
+        generation: Generation,
+        now: Mono,
+        turn: &mut Turn,
+    ) {
         if self.own_lease(device, lease.0, generation.0).is_ok() {
             self.screen_out(device, lease, "What was uploaded was not what its name says, again and again.", now, turn);
         }
@@ -128,8 +135,8 @@ impl Engine {
         }
     }
 
-    /// Versions since the one that the lease started from. One that is being pressed counts: its deltas are chosen, so that
-    /// this one comes on top of it.
+    /// Versions since the one that the lease started from. One that is being pressed counts: its deltas are chosen, so
+    /// that this one comes on top of it.
     fn staleness(&self, lease: &OpenLease) -> u64 {
         let under = self.publishing.or(self.versions.newest().map(|v| v.version));
         under.map_or(0, |under| under.0.saturating_sub(lease.record.base_version.0))
@@ -201,7 +208,12 @@ impl Engine {
     }
 
     /// The held-out loss that an evaluate lease measured.
-    pub(super) fn evaluated(&mut self, device: DeviceId, evaluation: &Evaluation, turn: &mut Turn) -> Result<Body, Refusal> {
+    pub(super) fn evaluated(
+        &mut self,
+        device: DeviceId,
+        evaluation: &Evaluation,
+        turn: &mut Turn,
+    ) -> Result<Body, Refusal> {
         let lease = self.own_lease(device, evaluation.lease_id, evaluation.generation)?.record.clone();
         let tokens = u64::from(lease.samples) * self.spec.tokens_per_sample();
         let fits = lease.kind == LeaseKind::Evaluate && evaluation.tokens == tokens;
@@ -212,11 +224,9 @@ impl Engine {
         }
         self.close(lease.id, LeaseOutcome::Evaluated, 0, turn);
         // A shard is shuffled, so its first samples have their share of its text; for byte tokens this is exact.
-        let text_bytes = self
-            .manifest
-            .heldout
-            .first()
-            .map_or(0, |s| (u128::from(s.text_bytes) * u128::from(lease.samples) / u128::from(s.samples.max(1))) as u64);
+        let text_bytes = self.manifest.heldout.first().map_or(0, |s| {
+            (u128::from(s.text_bytes) * u128::from(lease.samples) / u128::from(s.samples.max(1))) as u64
+        });
         let record = EvaluationRecord {
             version: lease.base_version,
             lease: lease.id,

@@ -1,6 +1,6 @@
-//! A device's pace: how fast it trains, and what every lease costs it besides: messages, transfers, building the weights.
-//! A lease that is to end at a given time needs the two apart: in a short one most of the time is not training, and by
-//! tokens over wall time alone the device would pass for slow.
+//! A device's pace: how fast it trains, and what every lease costs it besides: messages, transfers, building the
+//! weights. A lease that is to end at a given time needs the two apart: in a short one most of the time is not
+//! training, and by tokens over wall time alone the device would pass for slow.
 
 /// Least share of a lease's wall time that counts as training, whatever the device says: its word decides how much work
 /// it is given, and must not make it look more than so many times as fast as its deltas come in.
@@ -24,8 +24,8 @@ impl Pace {
         Pace { tokens: tokens_per_s * lease_wall_s, train_s: lease_wall_s, wall_s: lease_wall_s, overhead_s: 0.0 }
     }
 
-    /// Learns from a lease: its tokens, the time in its inner steps as the device tells it, and the time from its grant to
-    /// its delta, in seconds.
+    /// Learns from a lease: its tokens, the time in its inner steps as the device tells it, and the time from its grant
+    /// to its delta, in seconds.
     pub fn learn(&mut self, tokens: u64, train_s: f64, wall_s: f64) {
         let wall_s = wall_s.max(1e-3);
         let train_s = train_s.clamp(TRAINING_SHARE_MIN * wall_s, wall_s);

@@ -64,16 +64,22 @@ impl Pool {
 
     /// Takes a range out that is known to be free: what the ledger says is merged or leased.
     pub fn claim(&mut self, range: SampleRange) {
-        let was_free = self.epochs.get_mut(&range.epoch).is_some_and(|e| e.claim(range.shard, range.first, range.samples));
+        let was_free =
+            self.epochs.get_mut(&range.epoch).is_some_and(|e| e.claim(range.shard, range.first, range.samples));
         debug_assert!(was_free, "the ledger gives samples twice: {range:?}");
         self.drop_if_empty(range.epoch);
     }
 
     /// Takes up to `samples` of the oldest epoch that has any, opening the next where none has. A shard that is `near`
     /// (on the device's disk) is preferred, if it has as many; then any with as many; then the longest range there is.
-    /// What is in a shard that `is_lost` stays free, for when it is found again. `None` only if the dataset has no whole
-    /// batch besides.
-    pub fn take(&mut self, samples: u32, near: impl Iterator<Item = u32>, is_lost: impl Fn(u32) -> bool) -> Option<SampleRange> {
+    /// What is in a shard that `is_lost` stays free, for when it is found again. `None` only if the dataset has no
+    /// whole batch besides.
+    pub fn take(
+        &mut self,
+        samples: u32,
+        near: impl Iterator<Item = u32>,
+        is_lost: impl Fn(u32) -> bool,
+    ) -> Option<SampleRange> {
         if !self.epochs.values().any(|epoch| epoch.roomiest(&is_lost).is_some()) {
             let next = Epoch::full(&self.shards);
             next.roomiest(&is_lost)?;
@@ -81,7 +87,8 @@ impl Pool {
             self.opened += 1;
         }
         let mut near = near.filter(|shard| !is_lost(*shard));
-        let mut taken = self.epochs.iter_mut().map(|(number, epoch)| (*number, epoch.take(samples, &mut near, &is_lost)));
+        let mut taken =
+            self.epochs.iter_mut().map(|(number, epoch)| (*number, epoch.take(samples, &mut near, &is_lost)));
         let (number, (shard, first, samples)) = taken.find_map(|(number, range)| Some((number, range?)))?;
         self.drop_if_empty(number);
         Some(SampleRange { epoch: number, shard, first, samples })
@@ -313,7 +320,11 @@ mod tests {
     fn a_lost_shard_is_passed_over_until_it_is_found_again() {
         let mut pool = pool(&[8, 16]);
         let is_lost = |shard| shard == 1;
-        assert_eq!(pool.take(99, [1].into_iter(), is_lost), Some(range(0, 0, 0, 8)), "although it is the larger, and near");
+        assert_eq!(
+            pool.take(99, [1].into_iter(), is_lost),
+            Some(range(0, 0, 0, 8)),
+            "although it is the larger, and near"
+        );
         assert_eq!(pool.take(99, [].into_iter(), is_lost), Some(range(1, 0, 0, 8)), "the next epoch is opened");
         assert_eq!(pool.take(99, [].into_iter(), |_| true), None);
         assert_eq!(pool.take(99, [].into_iter(), |_| false), Some(range(0, 1, 0, 16)), "nothing of it was forgotten");

@@ -24,8 +24,8 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    /// As the ledger tells them; how long the device was to wait is forgotten. What was only too stale is among them, so they
-    /// cost nothing yet.
+    /// As the ledger tells them; how long the device was to wait is forgotten. What was only too stale is among them,
+    /// so they cost nothing yet.
     pub fn remembered(in_a_row: u32) -> Self {
         Refused { in_a_row: in_a_row.min(REFUSALS_FREE), ..Refused::default() }
     }

@@ -53,7 +53,8 @@ impl Roster {
             let pace = Pace::remembered(record.tokens_per_s, lease_wall_s);
             let credit = Credit::remembered(tokens, record.tokens_per_s);
             let refused = Refused::remembered(refused);
-            let device = Device { record, tokens, merged, last_merged, pace, credit, refused, idle_leases: 0, session: None };
+            let device =
+                Device { record, tokens, merged, last_merged, pace, credit, refused, idle_leases: 0, session: None };
             roster.devices.insert(device.record.id, device);
         }
         roster
@@ -94,7 +95,8 @@ impl Roster {
         }
         let trains = hello.kinds().any(|k| k == LeaseKind::Train);
         if trains && !hello.codecs.contains(&(codec as u32)) {
-            let sentence = "Coordinator and device know no common way to encode deltas. Upgrade Nightjar on this device.";
+            let sentence =
+                "Coordinator and device know no common way to encode deltas. Upgrade Nightjar on this device.";
             return Err(Refusal::with(RefusalCode::Unsupported, RefusalAction::Upgrade, sentence));
         }
         let enrolled = self.get(id);
@@ -125,7 +127,9 @@ impl Roster {
     fn admit(&mut self, id: DeviceId, invite: &wire::Invite, wall: Wall) -> Result<(), Refusal> {
         let used = self.by_invite.get(&invite.nonce).copied().unwrap_or(0);
         if invite.devices_max > 0 && used >= invite.devices_max {
-            return Err(invite_refused("This invite has been used by as many devices as it allows. Ask the lab for a new one."));
+            return Err(invite_refused(
+                "This invite has been used by as many devices as it allows. Ask the lab for a new one.",
+            ));
         }
         let known = self.devices.contains_key(&id);
         if !known && self.devices.len() >= DEVICES_MAX {

@@ -1,16 +1,19 @@
 //! Rounds by the clock: every lease is sized to end with the round, so that what devices trained from one version comes
 //! back together and makes the next. No delta is stale, and none waits for a slow device: that one's lease is shorter.
 //!
-//! How long a round is, the run spec says, or, within its bounds, how far deltas agree. The longer devices train by themselves,
-//! the more of what they send is signal (it grows with the steps, noise with their root); and the more devices there are, the
-//! more noise their average removes. An average that is signal already is better followed by another version soon; one that is
-//! noise still costs as many bytes for less. So a round is to be as long as makes signal and remaining noise equal: the gradient
-//! noise scale's rule for batches (McCandlish et al., arXiv 1812.06162), kept for deltas.
+//! How long a round is, the run spec says, or, within its bounds, how far deltas agree. The longer devices train by
+//! themselves, the more of what they send is signal (it grows with the steps, noise with their root); and the more
+//! devices there are, the more noise their average removes. An average that is signal already is better followed by
+//! another version soon; one that is noise still costs as many bytes for less. So a round is to be as long as makes
+//! signal and remaining noise equal: the gradient noise scale's rule for batches (McCandlish et al., arXiv 1812.06162),
+//! kept for deltas.
 //!
 //! It is the synchronous rounds of DiLoCo (arXiv 2311.08105) without their barrier, by the leases of DyLU (arXiv
 //! 2401.09135). docs/study.md shows what staleness of even one version costs.
 
-use super::{Engine, bounds::OVERHEAD_FACTOR_MAX, event::ReplyTo, hello_again, pace::Pace, record::VersionRecord, turn::Turn};
+use super::{
+    Engine, bounds::OVERHEAD_FACTOR_MAX, event::ReplyTo, hello_again, pace::Pace, record::VersionRecord, turn::Turn,
+};
 use nightjar_shared::{
     ids::{DeviceId, LeaseId},
     time::Mono,
@@ -30,13 +33,15 @@ const HOLD_MAX: Duration = Duration::from_secs(45);
 
 /// What signal is to be in an average, in units of the noise that is left in it, both in squared length.
 const SIGNAL_TO_NOISE: f64 = 1.0;
-/// By how much a round is longer or shorter than the one before it at most: what is measured is an average of about ten.
+/// By how much a round is longer or shorter than the one before it at most: what is measured is an average of about
+/// ten.
 const CHANGE_MAX: f64 = 1.1;
 /// A round is so many times as long as what its leases cost besides training, or most devices would come back too late.
 const OVERHEADS_MIN: f64 = 2.0;
 
-/// Where leases cost much besides training, as of a large model over thin lines, a round may last so many times as long as that,
-/// beyond what the run spec says: a twentieth of all time is then lost at most, and most of it is trained through.
+/// Where leases cost much besides training, as of a large model over thin lines, a round may last so many times as long
+/// as that, beyond what the run spec says: a twentieth of all time is then lost at most, and most of it is trained
+/// through.
 const OVERHEADS_ENOUGH: f64 = 20.0;
 /// But not more than so many times as long as the run spec says.
 const LONGER_MAX: f64 = 10.0;
@@ -70,8 +75,8 @@ impl Round {
         Round { wanted_s, ..Round::default() }
     }
 
-    /// A version was made of so many deltas, of which this share is signal. As long as none had another to agree with, it is
-    /// not known, and rounds grow: one device alone gains nothing by many versions.
+    /// A version was made of so many deltas, of which this share is signal. As long as none had another to agree with,
+    /// it is not known, and rounds grow: one device alone gains nothing by many versions.
     pub fn adapt(&mut self, share: Option<f64>, deltas: u64) {
         let share = share.filter(|share| share.is_finite()).unwrap_or_default().clamp(1e-3, 1.0 - 1e-3);
         let signal_to_noise = share * deltas as f64 / (1.0 - share);
@@ -95,8 +100,8 @@ impl Round {
     }
 }
 
-/// What leases cost on the average, each of them so many times the median at most: what a device says of its training decides
-/// what its leases seem to cost, and none is to make everybody's rounds longer.
+/// What leases cost on the average, each of them so many times the median at most: what a device says of its training
+/// decides what its leases seem to cost, and none is to make everybody's rounds longer.
 fn usual(overheads: &[f64]) -> Option<f64> {
     // A device's first lease tells nothing about what its next will cost.
     let mut sorted: Vec<f64> = overheads.iter().copied().filter(|s| *s > 0.0).collect();
@@ -147,8 +152,8 @@ impl Engine {
         self.round.ends.since(now).as_secs_f64()
     }
 
-    /// Whether what is left of the round is too short for a lease: for one that is worth it, or for a single step. With a
-    /// fixed number of steps a device has one lease a round.
+    /// Whether what is left of the round is too short for a lease: for one that is worth it, or for a single step. With
+    /// a fixed number of steps a device has one lease a round.
     fn is_late(&self, device: DeviceId, pace: &Pace, now: Mono) -> bool {
         if self.spec.lease.steps > 0 {
             return self.round.done.contains(&device) || now >= self.round_is_over();

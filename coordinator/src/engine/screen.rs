@@ -1,15 +1,15 @@
 //! The screen: whether a delta that was measured is to be merged.
 //!
-//! A delta is measured by its *way*: its norm as a share of how far its steps could have led at most, which is the sum of
-//! their learning rates, as the lease told them, times the root of the number of weights. Before others have shown how far
-//! steps lead, the bound is what Adam can do (Kingma and Ba, arXiv 1412.6980, section 2.1); then it is a small multiple of
-//! what they did. Every device has one say in that, the median of its own newest deltas, and it takes several; where
-//! anchor nodes train, theirs counts alone.
+//! A delta is measured by its *way*: its norm as a share of how far its steps could have led at most, which is the sum
+//! of their learning rates, as the lease told them, times the root of the number of weights. Before others have shown
+//! how far steps lead, the bound is what Adam can do (Kingma and Ba, arXiv 1412.6980, section 2.1); then it is a small
+//! multiple of what they did. Every device has one say in that, the median of its own newest deltas, and it takes
+//! several; where anchor nodes train, theirs counts alone.
 
 use super::{
     bounds::{
-        FRESH_STEPS, SAY_DELTAS_MIN, SAY_DEVICES_MIN, SAY_LASTS_LEASES, SAY_LASTS_S, SHORTER_MAX, VALUE_MAX, WAY_ALWAYS,
-        WAY_LEAST, WAY_SLACK,
+        FRESH_STEPS, SAY_DELTAS_MIN, SAY_DEVICES_MIN, SAY_LASTS_LEASES, SAY_LASTS_S, SHORTER_MAX, VALUE_MAX,
+        WAY_ALWAYS, WAY_LEAST, WAY_SLACK,
     },
     event::Measured,
     leases::Told,
@@ -64,7 +64,8 @@ struct Way {
 /// What a device's newest deltas were like, newest last.
 struct Own {
     ways: VecDeque<Way>,
-    /// The norm of the last that was merged, as far as its own steps can have led: a share of it may come with the next.
+    /// The norm of the last that was merged, as far as its own steps can have led: a share of it may come with the
+    /// next.
     last_norm: f64,
     /// Their median, worked out once.
     middle: Option<Way>,
@@ -94,7 +95,12 @@ pub(super) struct Screen {
 
 impl Screen {
     /// `is_anchors` says of a device whether it is an anchor node.
-    pub fn restore(spec: &RunSpec, parameters: f64, recent: &[RecentDelta], is_anchors: impl Fn(DeviceId) -> bool) -> Self {
+    pub fn restore(
+        spec: &RunSpec,
+        parameters: f64,
+        recent: &[RecentDelta],
+        is_anchors: impl Fn(DeviceId) -> bool,
+    ) -> Self {
         let mut screen = Screen { by_device: BTreeMap::new(), root_weights: parameters.sqrt() };
         for d in recent {
             let progress = progress(spec, d.tokens_so_far as f64);
@@ -120,12 +126,21 @@ impl Screen {
 
     /// Whether a delta is to be merged; if not, the reason.
     pub fn judge(&mut self, spec: &RunSpec, delta: &Candidate) -> Result<(), Unfit> {
-        let Candidate { device, is_anchors, measured: Measured { norm, largest }, steps, staleness, told, tokens_so_far, wall } =
-            *delta;
+        let Candidate {
+            device,
+            is_anchors,
+            measured: Measured { norm, largest },
+            steps,
+            staleness,
+            told,
+            tokens_so_far,
+            wall,
+        } = *delta;
         if staleness > spec.merge.staleness_max {
             return Err(Unfit::Stale(staleness, spec.merge.staleness_max));
         }
-        let rates = told.map_or_else(|| largest_rate(spec, tokens_so_far) * f64::from(steps), |t| sum_of_rates(spec, t, steps));
+        let rates =
+            told.map_or_else(|| largest_rate(spec, tokens_so_far) * f64::from(steps), |t| sum_of_rates(spec, t, steps));
         let way = Way { share: self.share(norm, rates), steps };
         // What the last delta's rounding lost may be as old as that, when rates were larger.
         let owed = self.by_device.get(&device).map_or(0.0, |own| self.share(owed(spec) * own.last_norm, rates));
@@ -142,8 +157,8 @@ impl Screen {
             return Err(Unfit::Nothing { norm, steps });
         }
         let limit = median.map_or(ever, |median| (beside(spec, median, steps).max(WAY_ALWAYS) + owed).min(ever));
-        // What is refused is remembered too, as the most that would have passed: a lasting change of the run moves every
-        // device's median, and does not lock everyone out. Of a schedule that is not known nothing is learnt.
+        // What is refused is remembered too, as the most that would have passed: a lasting change of the run moves
+        // every device's median, and does not lock everyone out. Of a schedule that is not known nothing is learnt.
         if told.is_some() {
             self.remember(
                 device,
@@ -174,7 +189,8 @@ impl Screen {
                 first => first.and_then(|(id, _)| self.by_device.remove(&id)),
             };
         }
-        let none = || Own { ways: VecDeque::new(), last_norm: 0.0, middle: None, has_merged: false, is_anchors, last: wall };
+        let none =
+            || Own { ways: VecDeque::new(), last_norm: 0.0, middle: None, has_merged: false, is_anchors, last: wall };
         let own = self.by_device.entry(device).or_insert_with(none);
         own.is_anchors = is_anchors;
         own.has_merged |= merged.is_some();
@@ -186,7 +202,8 @@ impl Screen {
     fn median(&self, spec: &RunSpec, now: Wall) -> Option<Way> {
         let lasts_s = SAY_LASTS_S.max(SAY_LASTS_LEASES * spec.lease.wall_s.max(spec.lease.wall_s_end.unwrap_or(0.0)));
         let since = now.unix_ms.saturating_sub((lasts_s * 1000.0) as u64);
-        let with_say = || self.by_device.values().filter(|own| own.ways.len() >= SAY_DELTAS_MIN && own.last.unix_ms >= since);
+        let with_say =
+            || self.by_device.values().filter(|own| own.ways.len() >= SAY_DELTAS_MIN && own.last.unix_ms >= since);
         let middles = |anchors: bool| -> Vec<Way> {
             let of_those = with_say().filter(|own| own.is_anchors || !anchors);
             of_those.filter_map(|own| own.middle).collect()
@@ -204,16 +221,16 @@ fn middle(ways: &mut [Way]) -> Option<Way> {
     Some(*ways.select_nth_unstable_by(at, |a, b| a.share.total_cmp(&b.share)).1)
 }
 
-/// The longest way that steps can lead. While rates rise, those of a small model all lead the same way: 284 of them were seen
-/// to lead more than half of the whole.
+/// The longest way that steps can lead. While rates rise, those of a small model all lead the same way: 284 of them
+/// were seen to lead more than half of the whole.
 fn most(spec: &RunSpec) -> f64 {
     let i = &spec.inner;
     let step = ((1.0 - i.beta1) / (1.0 - i.beta2).sqrt()).max(1.0) + i.weight_decay;
     WAY_SLACK * step * feedback_room(spec)
 }
 
-/// The longest way that passes beside what others do. Where they took more steps, theirs may have gone to and fro; what an
-/// optimizer adds that starts afresh is little in many steps.
+/// The longest way that passes beside what others do. Where they took more steps, theirs may have gone to and fro; what
+/// an optimizer adds that starts afresh is little in many steps.
 fn beside(spec: &RunSpec, median: Way, steps: u32) -> f64 {
     let steps = f64::from(steps.max(1));
     let fewer = (f64::from(median.steps) / steps).sqrt().max(1.0);
@@ -228,7 +245,8 @@ fn least(spec: &RunSpec, median: Option<Way>, steps: u32) -> f64 {
     median.map_or(0.0, beside).max(ever)
 }
 
-/// A sparse delta sends at last what many before it left out: at random the root of their number, and more where they agree.
+/// A sparse delta sends at last what many before it left out: at random the root of their number, and more where they
+/// agree.
 fn feedback_room(spec: &RunSpec) -> f64 {
     let is_late = spec.delta.codec == CodecId::Sparse2 && spec.delta.feedback > 0.0;
     if is_late { (4096.0 / f64::from(spec.delta.k.max(1))).sqrt().sqrt().max(1.0) } else { 1.0 }

@@ -1,5 +1,5 @@
-//! Published versions, and the cheapest way from what a device holds to the version that it needs: over updates, squashes
-//! and keyframes. Worked out once a version; a request only walks it, because a million devices ask.
+//! Published versions, and the cheapest way from what a device holds to the version that it needs: over updates,
+//! squashes and keyframes. Worked out once a version; a request only walks it, because a million devices ask.
 
 use super::record::VersionRecord;
 use crate::store::snapshot::VERSIONS_KEPT;
@@ -118,8 +118,8 @@ impl Versions {
         Some(Path { keyframe, updates })
     }
 
-    /// The cheapest way to `target` from every version kept; of ways that cost the same, the one of fewer steps. Steps only
-    /// lead to newer versions, so one pass from the target backwards finds them all.
+    /// The cheapest way to `target` from every version kept; of ways that cost the same, the one of fewer steps. Steps
+    /// only lead to newer versions, so one pass from the target backwards finds them all.
     fn routes_to(&self, target: Version) -> Option<Routes> {
         let end = self.place(target).filter(|place| *place < self.kept.len())?;
         let mut hops: Vec<Option<Hop>> = vec![None; end + 1];

@@ -11,9 +11,13 @@ pub struct EndOfText {
     content: String,
 }
 
-/// Looks for the end of text among a tokenizer's tokens: the one that the data ends with, else one that is known. All tokens
-/// must be the model's too.
-pub fn end_of_text(tokenizer: &[u8], of_data: Option<u32>, model: &ModelSpec) -> Result<Option<EndOfText>, ExportError> {
+/// Looks for the end of text among a tokenizer's tokens: the one that the data ends with, else one that is known. All
+/// tokens must be the model's too.
+pub fn end_of_text(
+    tokenizer: &[u8],
+    of_data: Option<u32>,
+    model: &ModelSpec,
+) -> Result<Option<EndOfText>, ExportError> {
     let tokenizer = Tokenizer::from_bytes(tokenizer).map_err(|e| ExportError::BadTokenizer(e.to_string()))?;
     let tokens = tokenizer.get_vocab_size(true);
     if tokens > model.vocab_size as usize {
@@ -23,7 +27,9 @@ pub fn end_of_text(tokenizer: &[u8], of_data: Option<u32>, model: &ModelSpec) ->
         return Ok(Some(end));
     }
     let known = crate::dataset::END_OF_TEXT.iter();
-    Ok(known.copied().find_map(|content| Some(EndOfText { id: tokenizer.token_to_id(content)?, content: content.to_owned() })))
+    Ok(known
+        .copied()
+        .find_map(|content| Some(EndOfText { id: tokenizer.token_to_id(content)?, content: content.to_owned() })))
 }
 
 /// config.json of a `LlamaForCausalLM`.
@@ -65,7 +71,8 @@ pub fn generation_config(end: Option<&EndOfText>) -> Value {
     })
 }
 
-/// tokenizer_config.json: read tokenizer.json as it is. Without it `transformers` would guess a class by the model's type.
+/// tokenizer_config.json: read tokenizer.json as it is. Without it `transformers` would guess a class by the model's
+/// type.
 pub fn tokenizer_config(model: &ModelSpec, end: Option<&EndOfText>) -> Value {
     json!({
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -1,5 +1,5 @@
-//! The folder that an export goes to. The new one is made in a folder of its own beside it, whole and synced, before the old
-//! one steps aside; and what steps aside is removed only if all of it is an export of ours, unchanged.
+//! The folder that an export goes to. The new one is made in a folder of its own beside it, whole and synced, before
+//! the old one steps aside; and what steps aside is removed only if all of it is an export of ours, unchanged.
 
 use super::{ExportError, FILES};
 use nightjar_shared::{
@@ -59,7 +59,8 @@ impl Target {
         if !folder.is_dir() {
             return Err(not_a_folder());
         }
-        let is_here = std::env::current_dir().and_then(|here| here.canonicalize()).is_ok_and(|here| here.starts_with(&folder));
+        let is_here =
+            std::env::current_dir().and_then(|here| here.canonicalize()).is_ok_and(|here| here.starts_with(&folder));
         if is_here || folder.parent().is_none() {
             return Err(ExportError::Here { folder: given.to_owned() });
         }
@@ -109,7 +110,8 @@ impl Draft {
         }
         mark::leave(&new, &whole).map_err(ExportError::io(&new))?;
 
-        // It may have changed since it was looked at. A folder cannot be replaced in one step: the old one steps aside first.
+        // It may have changed since it was looked at. A folder cannot be replaced in one step: the old one steps aside
+        // first.
         let failed = ExportError::io(&self.target);
         let was = check(&self.target, &self.target)?;
         let stepped_aside = match was {
@@ -160,8 +162,9 @@ fn check(folder: &Path, given: &Path) -> Result<Was, ExportError> {
     let entries = mark::entries(folder).map_err(ExportError::io(folder))?;
     let Some((first, _)) = entries.first() else { return Ok(Was::Empty) };
     let given = || given.to_owned();
-    let is_ours =
-        |(name, kind): &(String, EntryKind)| *kind == EntryKind::File && (name == MARK_FILE || FILES.contains(&&**name));
+    let is_ours = |(name, kind): &(String, EntryKind)| {
+        *kind == EntryKind::File && (name == MARK_FILE || FILES.contains(&&**name))
+    };
     let foreign = entries.iter().find(|entry| !is_ours(entry)).map(|(name, _)| name.clone());
     let Some(mark) = Mark::read(folder)? else {
         return Err(match foreign {
@@ -197,7 +200,8 @@ fn new_folder(parent: &Path, begin: &str) -> Result<PathBuf, ExportError> {
     for _ in 0..NAMES_MAX {
         let mut token = [0; 8];
         let drawn = SystemRandom::new().fill(&mut token);
-        drawn.map_err(|_| ExportError::io(parent)(io::Error::other("the system gave no random bytes for a new name")))?;
+        drawn
+            .map_err(|_| ExportError::io(parent)(io::Error::other("the system gave no random bytes for a new name")))?;
         let folder = parent.join(format!("{begin}{}", data_encoding::HEXLOWER.encode(&token)));
         match fs::create_dir(&folder) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -230,8 +234,8 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
     removed.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
 }
 
-/// Removes what killed exports to the same target left beside it. It is known by its mark; and one that an export is still
-/// writing is locked.
+/// Removes what killed exports to the same target left beside it. It is known by its mark; and one that an export is
+/// still writing is locked.
 fn remove_left_behind(parent: &Path, target: &Path) {
     let Some(name) = target.file_name() else { return };
     let begin = format!(".{}{ASIDE}", name.to_string_lossy());

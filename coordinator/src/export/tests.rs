@@ -157,7 +157,8 @@ fn folders_of_other_commands_are_left_alone() {
     let place = tempfile::tempdir().unwrap();
     let target = place.path().join("data");
     fs::create_dir(&target).unwrap();
-    nightjar_shared::mark::leave(&target, &nightjar_shared::mark::Mark::whole(nightjar_shared::mark::Kind::Dataset)).unwrap();
+    nightjar_shared::mark::leave(&target, &nightjar_shared::mark::Mark::whole(nightjar_shared::mark::Kind::Dataset))
+        .unwrap();
     refused(&place, &target, &["a prepared dataset"]);
 }
 
@@ -186,7 +187,8 @@ fn what_a_killed_export_left_goes_with_the_next_if_it_is_ours() {
     let target = place.path().join("model");
     exported(&target);
     let names = || {
-        let mut names: Vec<String> = nightjar_shared::mark::entries(place.path()).unwrap().into_iter().map(|e| e.0).collect();
+        let mut names: Vec<String> =
+            nightjar_shared::mark::entries(place.path()).unwrap().into_iter().map(|e| e.0).collect();
         names.retain(|name| name != "model");
         names
     };

@@ -1,5 +1,5 @@
-//! The weights of a version from what was published: a keyframe or a checkpoint, and the updates and squashes since. Where a
-//! blob is damaged or missing, another way is taken, as long as there is one.
+//! The weights of a version from what was published: a keyframe or a checkpoint, and the updates and squashes since.
+//! Where a blob is damaged or missing, another way is taken, as long as there is one.
 
 use crate::{
     engine::{merge::Merger, record::VersionRecord},
@@ -40,7 +40,9 @@ pub(super) fn is_lost(error: &BlobError) -> bool {
         BlobError::NotFound(_) | BlobError::Corrupt(_) => true,
         // A folder or a link in its place is no blob.
         BlobError::Io { error, .. } if error.kind() == io::ErrorKind::InvalidData => true,
-        BlobError::Io { error, .. } => cfg!(unix) && error.raw_os_error().is_some_and(|code| UNREADABLE.contains(&code)),
+        BlobError::Io { error, .. } => {
+            cfg!(unix) && error.raw_os_error().is_some_and(|code| UNREADABLE.contains(&code))
+        }
         BlobError::Gap { .. } | BlobError::DiskFull | BlobError::Folder(_) => false,
     }
 }
@@ -76,8 +78,10 @@ pub fn weights(
     match found {
         Some(weights) => Ok((weights, lost)),
         None => {
-            let unlike =
-                search.unlike.iter().map(|v| format!("the weights of version {v} are not those that the ledger's row names"));
+            let unlike = search
+                .unlike
+                .iter()
+                .map(|v| format!("the weights of version {v} are not those that the ledger's row names"));
             let gap = gap(upto).map(|version| format!("the ledger has no row of version {version}"));
             let mut why: Vec<String> = lost.into_iter().chain(unlike).chain(gap).collect();
             if why.is_empty() {
@@ -115,7 +119,8 @@ impl Search<'_> {
         }
     }
 
-    /// Backwards from the target over whatever is whole, to the first version that can be begun from; and then forwards.
+    /// Backwards from the target over whatever is whole, to the first version that can be begun from; and then
+    /// forwards.
     fn go(&mut self, target: Version) -> Result<Option<Weights>, BlobError> {
         let checkpoints: BTreeSet<u64> = self.blobs.checkpoints()?.into_iter().collect();
         // The step on from each version that the target can be reached from.

@@ -265,7 +265,10 @@ fn every_blob_of_a_version_can_be_made_anew() {
         // Gone already after the second time.
         let _ = std::fs::remove_dir_all(folder.path().join("checkpoints"));
     }
-    assert!(matches!(rebuild(&world.spec, &facts, blobs(&world), facts.deltas[0].blob), Err(ReplayError::Unpublished(_))));
+    assert!(matches!(
+        rebuild(&world.spec, &facts, blobs(&world), facts.deltas[0].blob),
+        Err(ReplayError::Unpublished(_))
+    ));
 }
 
 #[test]
@@ -276,7 +279,10 @@ fn all_damaged_blobs_are_named() {
     lose(&path_of(&folder, one), true);
     lose(&path_of(&folder, other), false);
     let said = &report(&world, &facts).checks[4].detail;
-    assert!(said.starts_with("2 of ") && said.contains(&one.to_string()) && said.contains(&other.to_string()), "{said}");
+    assert!(
+        said.starts_with("2 of ") && said.contains(&one.to_string()) && said.contains(&other.to_string()),
+        "{said}"
+    );
     assert!(said.contains("delta 1 of lease 1") && said.contains("the update of version 3"), "{said}");
 }
 
@@ -386,14 +392,19 @@ fn what_is_wrong_is_named() {
 fn blobs_that_are_whole_and_of_no_use_are_named() {
     let (_folder, world) = run();
     let mut versions = world.ledger.facts().versions;
-    let why =
-        |versions: &[VersionRecord], at: u64| weights(&world.spec, versions, blobs(&world), Version(at)).unwrap_err().to_string();
+    let why = |versions: &[VersionRecord], at: u64| {
+        weights(&world.spec, versions, blobs(&world), Version(at)).unwrap_err().to_string()
+    };
     versions[5].digest = [9; 32];
     assert!(why(&versions, 5).contains("the weights of version 5 are not those"), "{}", why(&versions, 5));
     versions[0].digest = [9; 32];
     assert!(why(&versions, 0).contains("the weights of version 0 are not those"), "{}", why(&versions, 0));
     versions[0].keyframe = versions[1].update;
-    assert!(why(&versions, 0).contains("the keyframe of version 0 cannot be used: it is no keyframe"), "{}", why(&versions, 0));
+    assert!(
+        why(&versions, 0).contains("the keyframe of version 0 cannot be used: it is no keyframe"),
+        "{}",
+        why(&versions, 0)
+    );
     versions[0].keyframe = None;
     assert!(why(&versions, 0).contains("name nothing that leads there"), "{}", why(&versions, 0));
 }

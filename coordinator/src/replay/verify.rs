@@ -1,4 +1,5 @@
-//! That a ledger and its blobs hold together: what must be true of the facts, of every blob, and of the replay from version 0.
+//! That a ledger and its blobs hold together: what must be true of the facts, of every blob, and of the replay from
+//! version 0.
 
 use super::{advance, before, from_first, merge_through};
 use crate::{
@@ -83,9 +84,13 @@ fn leases_of_deltas(spec: &RunSpec, facts: &Facts) -> Result<String, String> {
     let leases: BTreeMap<LeaseId, &LeaseFacts> = facts.leases.iter().map(|l| (l.lease.id, l)).collect();
     for d in &facts.deltas {
         let LeaseFacts { lease, closed } = leases.get(&d.lease).ok_or(format!("delta {} has no lease", d.seq))?;
-        let closed = closed.filter(|c| c.outcome == LeaseOutcome::Merged).ok_or(format!("lease {} is not merged", d.lease))?;
+        let closed =
+            closed.filter(|c| c.outcome == LeaseOutcome::Merged).ok_or(format!("lease {} is not merged", d.lease))?;
         let tokens = u64::from(closed.samples_used) * spec.tokens_per_sample();
-        if lease.kind != LeaseKind::Train || lease.device != d.device || closed.samples_used > lease.samples || d.tokens != tokens
+        if lease.kind != LeaseKind::Train
+            || lease.device != d.device
+            || closed.samples_used > lease.samples
+            || d.tokens != tokens
         {
             return Err(format!("delta {} does not fit its lease {}", d.seq, d.lease));
         }
@@ -170,7 +175,8 @@ fn samples(spec: &RunSpec, manifest: &Manifest, facts: &Facts) -> Result<String,
 fn evaluations(facts: &Facts) -> Result<String, String> {
     for e in &facts.evaluations {
         let of_it = |l: &&LeaseFacts| l.lease.id == e.lease && l.lease.base_version == e.version;
-        let lease = facts.leases.binary_search_by_key(&e.lease, |l| l.lease.id).ok().map(|at| &facts.leases[at]).filter(of_it);
+        let lease =
+            facts.leases.binary_search_by_key(&e.lease, |l| l.lease.id).ok().map(|at| &facts.leases[at]).filter(of_it);
         if lease.and_then(|l| l.closed).is_none_or(|c| c.outcome != LeaseOutcome::Evaluated) {
             return Err(format!("the measurement of version {} has no lease", e.version));
         }
@@ -188,14 +194,17 @@ fn all_blobs(facts: &Facts, blobs: &Blobs) -> Result<String, String> {
         let of_it = |what: &str| format!("the {what} of version {}", v.version);
         let update = v.update.map(|(hash, bytes)| (hash, (bytes, of_it("update"))));
         let keyframe = v.keyframe.map(|(hash, bytes)| (hash, (bytes, of_it("keyframe"))));
-        let squash = |s: &Squash| (s.blob.0, (s.blob.1, format!("the squash from version {} to {}", s.from, v.version)));
+        let squash =
+            |s: &Squash| (s.blob.0, (s.blob.1, format!("the squash from version {} to {}", s.from, v.version)));
         named.extend(update.into_iter().chain(keyframe).chain(v.squashes.iter().map(squash)));
     }
     let (mut total, mut wrong) = (0, vec![]);
     for (hash, (bytes, what)) in &named {
         match blobs.read(*hash) {
             Ok(stored) if stored.len() as u64 == *bytes => total += bytes,
-            Ok(stored) => wrong.push(format!("blob {hash} has {} bytes, the ledger says {bytes} ({what})", stored.len())),
+            Ok(stored) => {
+                wrong.push(format!("blob {hash} has {} bytes, the ledger says {bytes} ({what})", stored.len()))
+            }
             Err(error) => wrong.push(format!("{error} ({what})")),
         }
     }
@@ -205,14 +214,15 @@ fn all_blobs(facts: &Facts, blobs: &Blobs) -> Result<String, String> {
     Err(format!("{} of {} are not: {}", wrong.len(), named.len(), wrong.join("; ")))
 }
 
-/// Invariant 6: replaying gives every version's bits again, and the newest checkpoint's. Behind a fault it goes on where the
-/// next checkpoint or restart allows, so that a later one is found, too.
+/// Invariant 6: replaying gives every version's bits again, and the newest checkpoint's. Behind a fault it goes on
+/// where the next checkpoint or restart allows, so that a later one is found, too.
 fn replayed(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, String> {
     let Some(first) = facts.versions.first() else { return Ok("nothing is published yet".into()) };
     let text = |e: &dyn std::error::Error| e.to_string();
     let checkpoints = blobs.checkpoints().map_err(|e| text(&e))?;
     // A checkpoint may be newer than the ledger: written, and then its version was never committed.
-    let newest = checkpoints.iter().copied().find(|v| facts.versions.binary_search_by_key(&Version(*v), |v| v.version).is_ok());
+    let newest =
+        checkpoints.iter().copied().find(|v| facts.versions.binary_search_by_key(&Version(*v), |v| v.version).is_ok());
     let (mut wrong, mut merger) = (vec![], None);
     match from_first(spec, first, blobs) {
         Ok(start) => merger = Some(start),
@@ -229,15 +239,18 @@ fn replayed(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, Stri
             if !checkpoints.contains(&version.version.0) && facts.restarts.binary_search(&version.version).is_err() {
                 continue;
             }
-            merger = before(spec, facts, blobs, Some(version.version.next()))
-                .ok()
-                .filter(|merger| merger.weights().version == version.version && merger.last_seq() == version.through_seq);
+            merger = before(spec, facts, blobs, Some(version.version.next())).ok().filter(|merger| {
+                merger.weights().version == version.version && merger.last_seq() == version.through_seq
+            });
             continue;
         }
         if newest == Some(version.version.0) {
             let stored = blobs.checkpoint(version.version.0).map_err(|e| text(&e))?;
             if stored != merger.as_ref().map(Merger::checkpoint) {
-                wrong.push(format!("the checkpoint of version {} is damaged; a start uses the one before", version.version));
+                wrong.push(format!(
+                    "the checkpoint of version {} is damaged; a start uses the one before",
+                    version.version
+                ));
             }
         }
     }
@@ -269,7 +282,8 @@ fn squashes(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, Stri
         if parts[..parts.len() - 1].iter().any(|v| v.keyframe.is_some()) {
             return Err(wrong("it leads across a keyframe"));
         }
-        let updates = parts.iter().filter_map(|v| v.update).map(|(hash, _)| blobs.read(hash)).collect::<Result<Vec<_>, _>>();
+        let updates =
+            parts.iter().filter_map(|v| v.update).map(|(hash, _)| blobs.read(hash)).collect::<Result<Vec<_>, _>>();
         let updates = updates.map_err(|e| wrong(&e.to_string()))?;
         let again = update::squash(&spec.model, &updates.iter().map(Vec::as_slice).collect::<Vec<_>>());
         let again = again.map_err(|e| wrong(&e.to_string()))?;

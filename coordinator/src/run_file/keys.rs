@@ -105,7 +105,8 @@ pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.section == section && key.name == name)
 }
 
-/// Whether a name is that of a key of one kind, in some section. Names that two sections have are of the same kind in both.
+/// Whether a name is that of a key of one kind, in some section. Names that two sections have are of the same kind in
+/// both.
 pub(super) fn is_kind(name: &str, kind: impl Fn(Kind) -> bool) -> bool {
     let name = name.rsplit('.').next().unwrap_or(name);
     KEYS.iter().any(|key| key.name == name && kind(key.kind))
@@ -161,8 +162,11 @@ pub(super) fn unknown(section: &str, names: &[&str], is_table: bool) -> String {
     let told: Vec<String> = names.iter().map(|name| path(section, name)).collect();
     let are = if told.len() == 1 { "is no key" } else { "are no keys" };
     let told = format!("{} {are} of {here}", told.join(" and "));
-    let elsewhere: Vec<String> =
-        KEYS.iter().filter(|key| key.name == *first && key.section != section).map(|key| format!("[{}]", key.section)).collect();
+    let elsewhere: Vec<String> = KEYS
+        .iter()
+        .filter(|key| key.name == *first && key.section != section)
+        .map(|key| format!("[{}]", key.section))
+        .collect();
     let of_section = || KEYS.iter().filter(move |key| key.section == section).map(|key| key.name);
     if !elsewhere.is_empty() {
         format!("{told}; {first} is a key of {}", elsewhere.join(" and of "))
@@ -171,7 +175,12 @@ pub(super) fn unknown(section: &str, names: &[&str], is_table: bool) -> String {
     } else if let Some(near) = nearest(first, SECTIONS.into_iter()).filter(|_| section.is_empty()) {
         format!("{told}; did you mean the section [{near}]?")
     } else if let Some(near) = nearest(first, KEYS.iter().map(|key| key.name)) {
-        let of = KEYS.iter().filter(|key| key.name == near).map(|key| path(key.section, key.name)).next().unwrap_or_default();
+        let of = KEYS
+            .iter()
+            .filter(|key| key.name == near)
+            .map(|key| path(key.section, key.name))
+            .next()
+            .unwrap_or_default();
         format!("{told}; did you mean {of}?")
     } else {
         let sections = if section.is_empty() { format!(", and its sections {}", sections()) } else { String::new() };

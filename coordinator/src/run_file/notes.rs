@@ -23,18 +23,22 @@ pub(super) fn on_itself(spec: &RunSpec, is_set: &dyn Fn(&str) -> bool) -> Vec<St
     }
     if let Some(least) = lease.wall_s_min.filter(|least| *least > lease.wall_s && is_set("lease.wall_s_min")) {
         let most = lease.wall_s;
-        notes.push(format!("lease.wall_s_min is {least}, more than lease.wall_s = {most}; every round takes {most} seconds"));
+        notes.push(format!(
+            "lease.wall_s_min is {least}, more than lease.wall_s = {most}; every round takes {most} seconds"
+        ));
     }
     if let Some(grace) = merge.grace_s.filter(|grace| spec.has_rounds() && *grace > lease.wall_s) {
         let round = lease.wall_s;
         notes.push(format!(
-            "merge.grace_s is {grace}, more than lease.wall_s = {round}; latecomers keep everybody waiting longer than a round takes"
+            "merge.grace_s is {grace}, more than lease.wall_s = {round}; latecomers keep everybody waiting longer than \
+            a round takes"
         ));
     }
     let quorum = spec.quorum();
     if quorum.saturating_mul(step) > spec.token_budget && quorum > 1 {
         notes.push(format!(
-            "merge.quorum is {quorum}, more deltas than token_budget = {} pays for at {step} tokens a step; no version would be made",
+            "merge.quorum is {quorum}, more deltas than token_budget = {} pays for at {step} tokens a step; no version \
+            would be made",
             spec.token_budget
         ));
     } else if quorum > QUORUM_LARGE {
@@ -43,13 +47,16 @@ pub(super) fn on_itself(spec: &RunSpec, is_set: &dyn Fn(&str) -> bool) -> Vec<St
     if lease.warm_tokens >= spec.token_budget {
         let (warm, budget) = (lease.warm_tokens, spec.token_budget);
         notes.push(format!(
-            "lease.warm_tokens is {warm}, all of token_budget = {budget}; as long as there are anchor nodes, nobody else trains"
+            "lease.warm_tokens is {warm}, all of token_budget = {budget}; as long as there are anchor nodes, nobody \
+            else trains"
         ));
     }
     for (key, steps) in [("lease.steps", lease.steps), ("lease.calibration_steps", lease.calibration_steps)] {
         if steps > lease.steps_max {
             let most = lease.steps_max;
-            notes.push(format!("{key} is {steps}, more than lease.steps_max = {most}; no lease has more than {most} steps"));
+            notes.push(format!(
+                "{key} is {steps}, more than lease.steps_max = {most}; no lease has more than {most} steps"
+            ));
         }
     }
     let unused = [
@@ -76,7 +83,9 @@ pub fn on_dataset(spec: &RunSpec, manifest: &Manifest) -> Vec<String> {
         0 => vec!["the dataset holds out no samples, so no loss is measured".to_owned()],
         // Who set nothing meant as many as there are.
         _ if wanted > heldout && wanted != EvaluateSpec::default().samples => {
-            vec![format!("evaluate.samples is {wanted}, more than the {heldout} samples that are held out; those are measured")]
+            vec![format!(
+                "evaluate.samples is {wanted}, more than the {heldout} samples that are held out; those are measured"
+            )]
         }
         _ => vec![],
     }

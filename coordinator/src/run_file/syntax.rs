@@ -18,7 +18,10 @@ pub(super) fn text_of(bytes: &[u8]) -> Result<&str, RunFileError> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     std::str::from_utf8(bytes).map_err(|error| {
         let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-        RunFileError { place: Some(place(&before, before.len())), why: "it is not UTF-8 text; save it as UTF-8".to_owned() }
+        RunFileError {
+            place: Some(place(&before, before.len())),
+            why: "it is not UTF-8 text; save it as UTF-8".to_owned(),
+        }
     })
 }
 
@@ -43,7 +46,8 @@ pub(super) fn explain(text: &str, error: &toml::de::Error) -> Fault {
 fn fallback(line: &str) -> String {
     let line: String = line.chars().take(60).collect();
     format!(
-        "`{line}` cannot be read; a line is a section like [lease], or a key and its value like wall_s = 60 or name = \"my run\""
+        "`{line}` cannot be read; a line is a section like [lease], or a key and its value like wall_s = 60 or name = \
+        \"my run\""
     )
 }
 
@@ -56,8 +60,9 @@ fn hint(line: &str) -> Option<String> {
     let Some((key, value)) = line.split_once('=') else {
         let (key, value) = line.split_once(':').filter(|(key, _)| is_key(key.trim()))?;
         let value = if value.trim().is_empty() { "…" } else { value.trim() };
-        let is_plain =
-            value.parse::<f64>().is_ok() || value.starts_with(['"', '\'', '[', '{', '…']) || ["true", "false"].contains(&value);
+        let is_plain = value.parse::<f64>().is_ok()
+            || value.starts_with(['"', '\'', '[', '{', '…'])
+            || ["true", "false"].contains(&value);
         let hint = if is_plain { value.to_owned() } else { format!("\"{value}\"") };
         return Some(format!("`{line}` is written {} = {hint}", key.trim()));
     };
@@ -126,7 +131,9 @@ fn number_of(value: &str) -> Option<String> {
         "min" | "mins" | "minute" | "minutes" => Some(format!("{}, in seconds and without a unit", number * 60.0)),
         "h" | "hour" | "hours" => Some(format!("{}, in seconds and without a unit", number * 3600.0)),
         "d" | "day" | "days" => Some(format!("{}, in seconds and without a unit", number * 86_400.0)),
-        unit if unit.chars().all(char::is_alphabetic) && unit != "e" => Some(format!("{digits}, a number without a unit")),
+        unit if unit.chars().all(char::is_alphabetic) && unit != "e" => {
+            Some(format!("{digits}, a number without a unit"))
+        }
         _ => None,
     }
 }

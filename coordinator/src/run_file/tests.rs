@@ -66,44 +66,67 @@ fn below(text: &str) -> String {
 
 #[test]
 fn whole_numbers_are_written_as_people_write_them() {
-    let budget =
-        |text: &str| parse(format!("name = \"t\"\ntoken_budget = {text}\n{MODEL}").as_bytes()).unwrap().spec.token_budget;
+    let budget = |text: &str| {
+        parse(format!("name = \"t\"\ntoken_budget = {text}\n{MODEL}").as_bytes()).unwrap().spec.token_budget
+    };
     for text in ["2000000", "2e6", "2E6", "2.0e6", "2_000_000", "2000000.0", "0x1E8480", "+2000000"] {
         assert_eq!(budget(text), 2_000_000, "{text}");
     }
-    assert_eq!(above("token_budget = 2.5"), "2:16: token_budget is 2.5; a whole number is needed: at least 1, and at most 10^18");
+    assert_eq!(
+        above("token_budget = 2.5"),
+        "2:16: token_budget is 2.5; a whole number is needed: at least 1, and at most 10^18"
+    );
     assert_eq!(above("token_budget = 2e400").split(';').next(), Some("2:16: token_budget is 2e400"));
     assert!(above("token_budget = 1e30").contains("that is too large; allowed is at least 1"));
     assert!(above("token_budget = nan").contains("a whole number is needed"));
     assert!(above("token_budget = 5_000_000_000_000_000_000").contains("allowed is at least 1, and at most 10^18"));
     assert!(
-        below("[merge]\nquorum = 5000000000").contains("merge.quorum is 5000000000; that is too large; allowed is 1 to 100000")
+        below("[merge]\nquorum = 5000000000")
+            .contains("merge.quorum is 5000000000; that is too large; allowed is 1 to 100000")
     );
     assert!(below("[lease]\nsteps = -1").contains("lease.steps is -1; allowed is 1 to 100000; 0 for as many"));
-    assert!(above("token_budget = 18446744073709551615").starts_with("2:16: token_budget is 18446744073709551615; allowed is"));
-    assert!(below("[evaluate]\nevery = 18446744073709551615").contains("evaluate.every is 18446744073709551615; allowed"));
+    assert!(
+        above("token_budget = 18446744073709551615")
+            .starts_with("2:16: token_budget is 18446744073709551615; allowed is")
+    );
+    assert!(
+        below("[evaluate]\nevery = 18446744073709551615").contains("evaluate.every is 18446744073709551615; allowed")
+    );
     assert!(below("[delta]\nk = 64.5").contains("delta.k is 64.5; a whole number is needed: 1 to 4096"));
 }
 
 #[test]
 fn a_key_of_another_place_is_led_there() {
     assert!(
-        below("seed = 2\nname = \"x\"").starts_with("14:1: seed and name stand below [model], so they belong to that section")
+        below("seed = 2\nname = \"x\"")
+            .starts_with("14:1: seed and name stand below [model], so they belong to that section")
     );
     assert!(
-        below("[inner]\ntoken_budget = 9").contains("token_budget stands below [inner], so it belongs to that section; move")
+        below("[inner]\ntoken_budget = 9")
+            .contains("token_budget stands below [inner], so it belongs to that section; move")
     );
-    assert!(above("token_budget = 9\nquorum = 2").ends_with("3:1: quorum is no key of a run file; quorum is a key of [merge]"));
+    assert!(
+        above("token_budget = 9\nquorum = 2")
+            .ends_with("3:1: quorum is no key of a run file; quorum is a key of [merge]")
+    );
     assert!(above("token_budget = 9\nlearning_rate = 2").contains("learning_rate is a key of [inner] and of [merge]"));
-    assert!(below("[inner]\nmomentum = 0.9").contains("inner.momentum is no key of [inner]; momentum is a key of [merge]"));
+    assert!(
+        below("[inner]\nmomentum = 0.9").contains("inner.momentum is no key of [inner]; momentum is a key of [merge]")
+    );
     assert!(below("[inner]\nlearnin_rate = 0.9").contains("did you mean learning_rate?"));
     assert!(below("[leases]\nwall_s = 2").contains("[leases] is no section of a run file; did you mean [lease]?"));
     assert!(below("[optimizer]\nx = 2").contains("its sections are [operator], [model], [inner]"));
     assert!(
-        below("[merge.staleness]\nrule = \"hinge\"\ngrace = 1").contains("merge.staleness has no slope; write staleness = {")
+        below("[merge.staleness]\nrule = \"hinge\"\ngrace = 1")
+            .contains("merge.staleness has no slope; write staleness = {")
     );
-    assert!(below("[merge]\nstaleness = { rule = \"constant\", power = 1 }").contains("has power, which its rule does not"));
-    assert!(below("[merge]\nstaleness = { rule = \"polynomial\", power = \"x\" }").contains("merge.staleness.power is \"x\""));
+    assert!(
+        below("[merge]\nstaleness = { rule = \"constant\", power = 1 }").contains("has power, which its rule does not")
+    );
+    assert!(
+        below("[merge]\nstaleness = { rule = \"polynomial\", power = \"x\" }")
+            .contains("merge.staleness.power is \"x\"")
+    );
     assert!(below("[[inner]]\nbeta1 = 0.9").contains("it is a section: a line [inner]"));
     assert!(above("token_budget = 9\nlease = 60").contains("lease is 60; it is a section"));
     assert!(below("[evaluate.samples]\nx = 1").contains("evaluate.samples is"));
@@ -114,11 +137,19 @@ fn values_of_another_kind_are_named() {
     assert!(above("token_budget = \"2M\"").starts_with("2:16: token_budget is \"2M\"; a whole number is needed"));
     assert!(above("token_budget = [1]").contains("token_budget is [1]; a whole number"));
     assert!(above("token_budget = 2026-01-01").contains("token_budget is 2026-01-01; a whole number"));
-    assert!(refusal(&format!("name = 3\ntoken_budget = 9\n{MODEL}")).starts_with("1:8: name is 3; a text is needed, in quotes"));
+    assert!(
+        refusal(&format!("name = 3\ntoken_budget = 9\n{MODEL}"))
+            .starts_with("1:8: name is 3; a text is needed, in quotes")
+    );
     assert!(below("[lease]\nahead = \"yes\"").contains("lease.ahead is \"yes\"; true or false is needed"));
-    assert!(below("[lease]\npacing = \"round\"").contains("allowed is \"free\" or \"rounds\"; did you mean \"rounds\"?"));
+    assert!(
+        below("[lease]\npacing = \"round\"").contains("allowed is \"free\" or \"rounds\"; did you mean \"rounds\"?")
+    );
     assert!(below("[merge]\nrule = 1").contains("allowed is \"mean\", \"nesterov\" or \"delayed_nesterov\""));
-    assert!(below("[inner]\nlearning_rate = inf").contains("inner.learning_rate is inf; a finite number is needed: above 0"));
+    assert!(
+        below("[inner]\nlearning_rate = inf")
+            .contains("inner.learning_rate is inf; a finite number is needed: above 0")
+    );
     let model = |from: &str, to: &str| refusal(&format!("name = \"t\"\ntoken_budget = 9\n{}", MODEL.replace(from, to)));
     assert!(model("rope_theta = 10000.0", "rope_theta = 1e-320").contains("model.rope_theta is 1e-320; allowed is"));
     assert!(model("rms_norm_eps = 1e-5", "rms_norm_eps = 1e18").contains("model.rms_norm_eps is 1e18; allowed is"));
@@ -195,7 +226,8 @@ fn encodings_are_told_apart() {
 
 #[test]
 fn what_is_hardly_meant_is_said() {
-    let notes = |more: &str| outcome(format!("name = \"t\"\ntoken_budget = 200000\n{MODEL}{more}\n").as_bytes()).unwrap();
+    let notes =
+        |more: &str| outcome(format!("name = \"t\"\ntoken_budget = 200000\n{MODEL}{more}\n").as_bytes()).unwrap();
     assert_eq!(notes(""), [""; 0]);
     for (more, words) in [
         ("[lease]\nwall_s = 10\nwall_s_min = 60", "lease.wall_s_min is 60, more than lease.wall_s = 10"),
@@ -205,7 +237,10 @@ fn what_is_hardly_meant_is_said() {
         ("[delta]\nk = 32", "delta.k does nothing without delta.codec"),
         ("[merge]\ninterval = 2", "merge.interval does nothing without"),
         ("[merge]\ngrace_s = 1000", "merge.grace_s is 1000, more than lease.wall_s = 60"),
-        ("[lease]\npacing = \"free\"\n[merge]\nquorum = 100000", "merge.quorum is 100000, more deltas than token_budget"),
+        (
+            "[lease]\npacing = \"free\"\n[merge]\nquorum = 100000",
+            "merge.quorum is 100000, more deltas than token_budget",
+        ),
     ] {
         let notes = notes(more);
         assert!(notes.len() == 1 && notes[0].contains(words), "{more}: {notes:?}");
@@ -241,7 +276,9 @@ fn the_cases_that_failed_once() {
             "r05-budget-negative" => Refused(&["token_budget is -5", "at least 1"]),
             "r06-budget-zero" => Refused(&["token_budget is 0", "at least 1"]),
             "r07-no-name" => Refused(&["name is missing"]),
-            "r08-top-after-table" => Refused(&["12:1: name and token_budget stand below [model]", "to the top of the file"]),
+            "r08-top-after-table" => {
+                Refused(&["12:1: name and token_budget stand below [model]", "to the top of the file"])
+            }
             "r09-model-partial" => {
                 Refused(&["model.vocab_size is missing", "model.intermediate_size", "model.tie_word_embeddings"])
             }
@@ -257,7 +294,9 @@ fn the_cases_that_failed_once() {
             "r18-seed-negative" => Refused(&["seed is -1", "0 or more"]),
             "r19-json" => Refused(&["JSON, not TOML"]),
             "r20-dup" => Refused(&["3:1: name is there twice", "duplicate key"]),
-            "r21-codec" => Refused(&["delta.codec is \"int4\"", "\"blocks4\", \"blocks8\", \"blocks2\", \"sparse2\" or \"f32\""]),
+            "r21-codec" => {
+                Refused(&["delta.codec is \"int4\"", "\"blocks4\", \"blocks8\", \"blocks2\", \"sparse2\" or \"f32\""])
+            }
             "r22-batch" => Refused(&["60000", "smaller batch"]),
             "r24-quorum" => Refused(&["merge.quorum is 0", "1 to 100000"]),
             "r25-operator" => Refused(&["3:1: operator.name is missing"]),
@@ -273,7 +312,9 @@ fn the_cases_that_failed_once() {
             "r38-yaml" => Refused(&["1:", "no TOML", "name = "]),
             "r40-beta" => Refused(&["inner.beta2 is 1", "0 to 0.999999"]),
             "r41-keyframe" => Refused(&["publish.keyframe_every is 0", "1 to 1000000"]),
-            "r42-staleness" => Refused(&["merge.staleness is \"polynomial\"", "{ rule = \"polynomial\", power = 0.5 }"]),
+            "r42-staleness" => {
+                Refused(&["merge.staleness is \"polynomial\"", "{ rule = \"polynomial\", power = 0.5 }"])
+            }
             "r45-utf16" => Refused(&["UTF-16", "UTF-8"]),
             "r46-empty" => Refused(&["name is missing"]),
             "r04-budget-float" | "r27-int-float" | "r39-lr-1" | "r43-bom" | "r44-crlf" => Said(&[]),
@@ -299,7 +340,9 @@ fn the_cases_that_failed_once() {
                 assert!(!why.contains('\n') && !NOT_FOR_PEOPLE.iter().any(|word| why.contains(word)), "{case}: {why}");
             }
             (Ok(notes), Right::Said(words)) => {
-                words.iter().for_each(|words| assert!(notes.iter().any(|note| note.contains(words)), "{case}: {notes:?}"));
+                words
+                    .iter()
+                    .for_each(|words| assert!(notes.iter().any(|note| note.contains(words)), "{case}: {notes:?}"));
             }
             (Ok(notes), Right::Refused(_)) => panic!("{case} was not refused: {notes:?}"),
             (Err(why), Right::Said(_)) => panic!("{case} was refused: {why}"),

@@ -1,4 +1,5 @@
-//! How often something may happen: a bucket of tokens that refills with time, and many buckets by key. Time is an argument.
+//! How often something may happen: a bucket of tokens that refills with time, and many buckets by key. Time is an
+//! argument.
 
 use std::{
     collections::HashMap,
@@ -136,7 +137,10 @@ mod tests {
         bucket.give_back(rate, 1.0);
         bucket.take(rate, 1.0, start + Duration::from_millis(500)).unwrap();
         assert!(bucket.is_low(rate, start) && !bucket.is_low(rate, start + Duration::from_secs(60)));
-        assert!(bucket.take(rate, 3.1, start + Duration::from_secs(600)).is_err(), "it never holds more than the burst");
+        assert!(
+            bucket.take(rate, 3.1, start + Duration::from_secs(600)).is_err(),
+            "it never holds more than the burst"
+        );
     }
 
     #[test]

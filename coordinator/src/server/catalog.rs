@@ -1,6 +1,6 @@
-//! The blobs that devices may have: the dataset's shards and what versions were published as. Nothing else is ever sent,
-//! whatever lies in the state folder; and no blob is sent before it was read through once and has the bytes that its name
-//! promises.
+//! The blobs that devices may have: the dataset's shards and what versions were published as. Nothing else is ever
+//! sent, whatever lies in the state folder; and no blob is sent before it was read through once and has the bytes that
+//! its name promises.
 
 use crate::{
     dataset::Dataset,
@@ -80,8 +80,8 @@ impl Entry {
         self.folder.read_range(self.hash, offset, length)
     }
 
-    /// Whether the blob has the bytes that its name promises, as far as is known: it is read through once a process, and
-    /// again after a fault. One that has not is reported. Blocks.
+    /// Whether the blob has the bytes that its name promises, as far as is known: it is read through once a process,
+    /// and again after a fault. One that has not is reported. Blocks.
     pub fn is_sound(&self) -> bool {
         // Whoever panicked left a whole value behind. Who comes while it is read through waits for the outcome.
         let mut health = self.known.health.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,5 @@
-//! Connections: who is let in, and what each stream of theirs is for. A fault ends the connection that it came over, with a
-//! code that says why, and nothing else.
+//! Connections: who is let in, and what each stream of theirs is for. A fault ends the connection that it came over,
+//! with a code that says why, and nothing else.
 
 use super::{
     catalog::Catalog,
@@ -90,7 +90,8 @@ impl Present {
         self.lock().contains_key(&device)
     }
 
-    /// A device has one connection: the newest. What lingers of an older one, after a change of networks, say, is closed.
+    /// A device has one connection: the newest. What lingers of an older one, after a change of networks, say, is
+    /// closed.
     fn enter(&self, device: DeviceId, place: Place, connection: &Connection) {
         if let Some((older, _)) = self.lock().insert(device, (connection.clone(), place)) {
             close(&older, CloseCode::Replaced, "the device has connected again");

@@ -1,5 +1,5 @@
-//! The desk between the connections, of which there are many, and the event loop, of which there is one: a bounded queue
-//! of questions. A full queue turns devices away for a moment; it never grows.
+//! The desk between the connections, of which there are many, and the event loop, of which there is one: a bounded
+//! queue of questions. A full queue turns devices away for a moment; it never grows.
 
 use super::{
     history::{LossPoint, VersionPoint},
@@ -12,7 +12,9 @@ use crate::{
 };
 use nightjar_shared::{
     ids::{BlobHash, DeviceId, Generation, LeaseId},
-    wire::{Invite, Refusal, RefusalCode, coordinator_message as answer, device_message as ask, limits::QUEUE_EVENTS_MAX},
+    wire::{
+        Invite, Refusal, RefusalCode, coordinator_message as answer, device_message as ask, limits::QUEUE_EVENTS_MAX,
+    },
 };
 use std::{
     sync::{
@@ -112,7 +114,12 @@ pub fn busy() -> Refusal {
 
 impl Desk {
     /// Hands in a device's request and waits for its answer.
-    pub async fn request(&self, device: DeviceId, body: ask::Body, invite: Option<Invite>) -> Result<answer::Body, StreamError> {
+    pub async fn request(
+        &self,
+        device: DeviceId,
+        body: ask::Body,
+        invite: Option<Invite>,
+    ) -> Result<answer::Body, StreamError> {
         if self.is_stalled.load(Ordering::Relaxed) {
             return Ok(answer::Body::Refusal(busy()));
         }
@@ -130,7 +137,12 @@ impl Desk {
     }
 
     /// Asks whether an upload is welcome; if not, the answer for the device.
-    pub async fn may_upload(&self, device: DeviceId, lease: LeaseId, bytes: u64) -> Result<Result<(), Refusal>, StreamError> {
+    pub async fn may_upload(
+        &self,
+        device: DeviceId,
+        lease: LeaseId,
+        bytes: u64,
+    ) -> Result<Result<(), Refusal>, StreamError> {
         if self.is_stalled.load(Ordering::Relaxed) {
             return Ok(Err(busy()));
         }

@@ -1,6 +1,7 @@
-//! The gate: which connections are let in. Until its valid hello a connection is a *stranger's*. Strangers have places of
-//! their own, in all and by address, so they never take those of devices; and where their places are taken, the one that
-//! has waited longest makes room. So whoever says hello at once gets in, whatever others hold. Time is an argument.
+//! The gate: which connections are let in. Until its valid hello a connection is a *stranger's*. Strangers have places
+//! of their own, in all and by address, so they never take those of devices; and where their places are taken, the one
+//! that has waited longest makes room. So whoever says hello at once gets in, whatever others hold. Time is an
+//! argument.
 
 use super::bucket::{Buckets, Rate};
 use nightjar_shared::wire::limits::{

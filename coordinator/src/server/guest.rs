@@ -1,6 +1,6 @@
-//! A connection's standing, and its share of this process's memory. Before a valid hello it has one stream and a few KiB;
-//! afterwards what control streams need; and while a blob travels as much as keeps its line busy. All blobs and messages
-//! under way are paid for from one budget, so what devices hold of memory is bounded however many there are.
+//! A connection's standing, and its share of this process's memory. Before a valid hello it has one stream and a few
+//! KiB; afterwards what control streams need; and while a blob travels as much as keeps its line busy. All blobs and
+//! messages under way are paid for from one budget, so what devices hold of memory is bounded however many there are.
 
 use super::{connection::close, gate::Place, stream::StreamError};
 use nightjar_shared::{
@@ -9,8 +9,9 @@ use nightjar_shared::{
         Refusal, RefusalCode,
         close::CloseCode,
         limits::{
-            BUFFER_BYTES_MAX, BUFFER_SHARE_OF_ADDRESS, CHUNK_BYTES, CONTROL_WINDOW_BYTES, HELLO_BYTES_MAX, REQUEST_BYTES_MAX,
-            ROOM_S_MAX, STRANGER_WINDOW_BYTES, STREAMS_PER_CONNECTION_MAX, TRANSFER_WINDOW_BYTES, TRANSFERS_PER_CONNECTION_BYTES,
+            BUFFER_BYTES_MAX, BUFFER_SHARE_OF_ADDRESS, CHUNK_BYTES, CONTROL_WINDOW_BYTES, HELLO_BYTES_MAX,
+            REQUEST_BYTES_MAX, ROOM_S_MAX, STRANGER_WINDOW_BYTES, STREAMS_PER_CONNECTION_MAX, TRANSFER_WINDOW_BYTES,
+            TRANSFERS_PER_CONNECTION_BYTES,
         },
     },
 };
@@ -142,7 +143,8 @@ impl InFlight {
         wanted.min(left.max(CHUNK_BYTES as u32))
     }
 
-    /// A blob begins that has paid for so many bytes. While it waited for room, others of its connection may have begun.
+    /// A blob begins that has paid for so many bytes. While it waited for room, others of its connection may have
+    /// begun.
     fn begin(&mut self, way: Way, bytes: u64, paid: u32) -> u32 {
         let window = paid.min(self.window(way, bytes));
         *self.of(way) += window;

@@ -99,8 +99,8 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, HttpError> {
     Ok(listener)
 }
 
-/// The names that the page answers to. A page elsewhere can have its own name lead here (DNS rebinding) and then read what is
-/// meant for whoever runs the coordinator; an address and `localhost` lead nobody astray.
+/// The names that the page answers to. A page elsewhere can have its own name lead here (DNS rebinding) and then read
+/// what is meant for whoever runs the coordinator; an address and `localhost` lead nobody astray.
 #[derive(Clone, Default)]
 pub(super) struct Names(Arc<[String]>);
 
@@ -124,7 +124,8 @@ async fn check_name(State(names): State<Names>, request: Request, next: Next) ->
     if names.has(request.headers()) {
         return next.run(request).await;
     }
-    let words = "this page answers to this computer's addresses and to `localhost`; `serve --http-name NAME` adds a name\n";
+    let words =
+        "this page answers to this computer's addresses and to `localhost`; `serve --http-name NAME` adds a name\n";
     (StatusCode::MISDIRECTED_REQUEST, words).into_response()
 }
 

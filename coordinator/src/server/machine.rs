@@ -1,5 +1,5 @@
-//! Whether this machine can serve a run: what the run takes of memory and disk, held against what there is, before anything
-//! is drawn or read.
+//! Whether this machine can serve a run: what the run takes of memory and disk, held against what there is, before
+//! anything is drawn or read.
 
 use super::room::bytes_of;
 use crate::engine::merge::needs;
@@ -69,7 +69,8 @@ impl Machine {
         let memory = system.as_mut().ok().and_then(|system| {
             system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
             let of_machine = (system.total_memory() > 0).then(|| (system.total_memory(), "this machine"));
-            let of_group = system.cgroup_limits().map(|limits| (limits.total_memory, "the control group of this process"));
+            let of_group =
+                system.cgroup_limits().map(|limits| (limits.total_memory, "the control group of this process"));
             of_machine.into_iter().chain(of_group).chain(of_process()).min_by_key(|(bytes, _)| *bytes)
         });
         // A folder that is yet to be made will be on the disk of the nearest one above it.

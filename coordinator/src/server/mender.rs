@@ -1,6 +1,6 @@
-//! Makes blobs anew that were found damaged or missing when a device asked for them. What cannot be made anew is gone round:
-//! the engine leads devices another way, if there is one, and leases nothing of a lost shard; the operator is told. Shards are
-//! looked at again and again: somebody may have put them back.
+//! Makes blobs anew that were found damaged or missing when a device asked for them. What cannot be made anew is gone
+//! round: the engine leads devices another way, if there is one, and leases nothing of a lost shard; the operator is
+//! told. Shards are looked at again and again: somebody may have put them back.
 
 use super::{
     catalog::{Catalog, Damaged, Shelf},

@@ -174,7 +174,10 @@ impl Server {
     }
 
     /// The same, with another word on how much room the disk has.
-    pub async fn open_on(setup: Setup, space: impl FnOnce(Arc<FolderDisk>) -> Box<dyn Space>) -> Result<Server, ServeError> {
+    pub async fn open_on(
+        setup: Setup,
+        space: impl FnOnce(Arc<FolderDisk>) -> Box<dyn Space>,
+    ) -> Result<Server, ServeError> {
         let again = Setup { start: None, ..setup.clone() };
         let Setup { spec, dataset, state, listen, http, start, say } = setup;
         engine::check(&spec, dataset.manifest())?;
@@ -305,7 +308,8 @@ impl Server {
             room,
         });
         let http_names = http::Names::default();
-        let (listen, at) = (endpoint.local_addr().map_err(ServeError::Socket)?, http.local_addr().map_err(ServeError::Socket)?);
+        let (listen, at) =
+            (endpoint.local_addr().map_err(ServeError::Socket)?, http.local_addr().map_err(ServeError::Socket)?);
         let setup = Setup { listen, http: at, ..again };
         Ok(Server {
             parts,
@@ -415,8 +419,8 @@ const LOCKED_MAX: Duration = Duration::from_secs(60);
 /// How often it tries.
 const LOCKED_AGAIN: Duration = Duration::from_millis(250);
 
-/// Opens the ledger, waiting for a lock that another program holds. A disk without room is made some: the reserve is for
-/// this.
+/// Opens the ledger, waiting for a lock that another program holds. A disk without room is made some: the reserve is
+/// for this.
 async fn open_ledger(
     state: &StateFolder,
     run: &RunIdentity,
@@ -444,9 +448,14 @@ async fn open_ledger(
     }
 }
 
-/// Nothing is written before the ledger of a run that is there was looked at: whether it is whole, of this folder, and of
-/// this key.
-async fn look_and_open(state: &StateFolder, run: &RunIdentity, found: Found, key: DeviceId) -> Result<SqliteLedger, ServeError> {
+/// Nothing is written before the ledger of a run that is there was looked at: whether it is whole, of this folder, and
+/// of this key.
+async fn look_and_open(
+    state: &StateFolder,
+    run: &RunIdentity,
+    found: Found,
+    key: DeviceId,
+) -> Result<SqliteLedger, ServeError> {
     if found == Found::Run {
         look::check(&state.ledger(), look::Depth::Quick).await?;
         let looked = look::look(&state.ledger()).await?;

@@ -51,7 +51,9 @@ pub fn start(
     let work = move || {
         // Once nobody waits for versions any more, what is left in the queue is left to the next start.
         while let Some(order) = queue.blocking_recv().filter(|_| !outcomes.is_closed()) {
-            let Some(outcome) = carry_out(&mut press, &order, &troubles, &room, || outcomes.is_closed()) else { return };
+            let Some(outcome) = carry_out(&mut press, &order, &troubles, &room, || outcomes.is_closed()) else {
+                return;
+            };
             let failed = outcome.is_err();
             if let Some(outcome) = outcome.transpose()
                 && (outcomes.blocking_send(outcome).is_err() || failed)

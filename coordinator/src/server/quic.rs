@@ -2,7 +2,9 @@
 
 use super::tls::{self, TlsError};
 use crate::identity::Identity;
-use nightjar_shared::wire::limits::{CONTROL_WINDOW_BYTES, STRANGER_WINDOW_BYTES, STRANGERS_MAX, TRANSFER_WINDOW_BYTES};
+use nightjar_shared::wire::limits::{
+    CONTROL_WINDOW_BYTES, STRANGER_WINDOW_BYTES, STRANGERS_MAX, TRANSFER_WINDOW_BYTES,
+};
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
@@ -12,8 +14,8 @@ use std::{
     sync::Arc,
 };
 
-/// A connection that is silent for this long is over. Devices that stay keep it alive; this side never does, or it would
-/// hold those who only came to take a place.
+/// A connection that is silent for this long is over. Devices that stay keep it alive; this side never does, or it
+/// would hold those who only came to take a place.
 const IDLE_MS: u32 = 30_000;
 /// Bytes of a connection that begins, before it is looked at: its first packets.
 const INCOMING_BYTES_MAX: u64 = 16 << 10;
@@ -57,9 +59,9 @@ pub fn endpoint(address: SocketAddr, identity: &Identity) -> Result<Endpoint, En
     Endpoint::new(endpoint_config(identity), Some(config), socket, Arc::new(TokioRuntime)).map_err(failed)
 }
 
-/// Keys that follow from the coordinator's own. After a crash the next process recognises connections of the last one and
-/// can tell devices at once that they are over (a stateless reset, RFC 9000 section 10.3); else each would find out by
-/// its silence.
+/// Keys that follow from the coordinator's own. After a crash the next process recognises connections of the last one
+/// and can tell devices at once that they are over (a stateless reset, RFC 9000 section 10.3); else each would find out
+/// by its silence.
 fn endpoint_config(identity: &Identity) -> EndpointConfig {
     let secret = |purpose: &str| blake3::derive_key(purpose, identity.pkcs8());
     let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &secret("nightjar 2026 QUIC stateless reset"));

@@ -1,5 +1,5 @@
-//! How often a device may ask, enrol and be renamed. What is over is answered with when to come again, so a program that
-//! has lost its way costs little, and honest ones never notice.
+//! How often a device may ask, enrol and be renamed. What is over is answered with when to come again, so a program
+//! that has lost its way costs little, and honest ones never notice.
 
 use super::{
     bucket::{Buckets, Rate},
@@ -11,7 +11,8 @@ use nightjar_shared::{
     wire::{
         Refusal, RefusalCode,
         limits::{
-            ADDRESSES_MAX, ENROLMENTS_BURST, ENROLMENTS_PER_S, RENAMES_BURST, RENAMES_PER_S, REQUESTS_BURST, REQUESTS_PER_S,
+            ADDRESSES_MAX, ENROLMENTS_BURST, ENROLMENTS_PER_S, RENAMES_BURST, RENAMES_PER_S, REQUESTS_BURST,
+            REQUESTS_PER_S,
         },
     },
 };
@@ -72,9 +73,9 @@ impl Rates {
             }),
             Change::Enrols(nonce) => self.with(|all| {
                 let many = "Too many devices have joined this run in a short time";
-                all.by_invite
-                    .take(nonce.clone(), 1.0, now)
-                    .map_err(|wait| later(RefusalCode::Busy, &format!("{many} with this invite. Try again later."), wait))?;
+                all.by_invite.take(nonce.clone(), 1.0, now).map_err(|wait| {
+                    later(RefusalCode::Busy, &format!("{many} with this invite. Try again later."), wait)
+                })?;
                 all.by_place.take(place, 1.0, now).map_err(|wait| {
                     all.by_invite.give_back(nonce, 1.0);
                     later(RefusalCode::Busy, &format!("{many} from this address. Try again later."), wait)
@@ -96,7 +97,8 @@ mod tests {
     #[test]
     fn enrolments_are_bounded_by_invite_and_by_address() {
         let (rates, now) = (Rates::default(), Instant::now());
-        let enrols = |invite: u8, from: u8| rates.changes(DeviceId([1; 32]), place(from), &Change::Enrols(vec![invite]), now);
+        let enrols =
+            |invite: u8, from: u8| rates.changes(DeviceId([1; 32]), place(from), &Change::Enrols(vec![invite]), now);
         let taken = (0..5000).filter(|_| enrols(1, 1).is_ok()).count();
         assert_eq!(taken as u32, ENROLMENTS_BURST);
         let refusal = enrols(1, 2).unwrap_err();

@@ -1,6 +1,7 @@
-//! Room on the state folder's disk. Some is kept in reserve, as a file that is given up where the disk is full, so that the
-//! ledger can be written and a start succeeds whoever has taken the rest. A disk is *full* once the next version might not
-//! fit on it: then no new work is given out, what was trained is taken if it fits, and all goes on once there is room.
+//! Room on the state folder's disk. Some is kept in reserve, as a file that is given up where the disk is full, so that
+//! the ledger can be written and a start succeeds whoever has taken the rest. A disk is *full* once the next version
+//! might not fit on it: then no new work is given out, what was trained is taken if it fits, and all goes on once there
+//! is room.
 
 use crate::engine::merge::needs;
 use nightjar_shared::{
@@ -108,7 +109,8 @@ pub struct Room {
 impl Room {
     /// Of a state folder. Where next to nothing is free, the reserve is given up at once: a start has to write.
     pub fn open(disk: Arc<FolderDisk>, space: Box<dyn Space>, spec: &RunSpec) -> Self {
-        let room = Room { disk, space, needed: needed_bytes(spec), is_full: AtomicBool::new(false), looking: Mutex::new(()) };
+        let room =
+            Room { disk, space, needed: needed_bytes(spec), is_full: AtomicBool::new(false), looking: Mutex::new(()) };
         if room.free().is_some_and(|free| free < RESERVE_BYTES_MIN) {
             room.give_up(0);
         }
@@ -154,8 +156,8 @@ impl Room {
         left < has && shorten().is_ok()
     }
 
-    /// Looks at the disk. A full one has room again once it has half as much again as is needed, so that it is not full and
-    /// not full by turns. While there is room the reserve is kept.
+    /// Looks at the disk. A full one has room again once it has half as much again as is needed, so that it is not full
+    /// and not full by turns. While there is room the reserve is kept.
     pub fn look(&self) -> RoomNow {
         let _looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let now = |full, free| RoomNow { full, free_bytes: free, needed_bytes: self.needed };
@@ -246,7 +248,10 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::MetadataExt;
-            assert!(std::fs::metadata(disk.path(RESERVE_FILE)).unwrap().blocks() * 512 >= 1 << 20, "a hole reserves nothing");
+            assert!(
+                std::fs::metadata(disk.path(RESERVE_FILE)).unwrap().blocks() * 512 >= 1 << 20,
+                "a hole reserves nothing"
+            );
         }
         assert!(room.look().free_bytes.is_some());
     }

@@ -221,7 +221,9 @@ async fn until_stopped(
     let ended: Result<(), ShellError> = ended.await;
     // A thread that is gone may have left the reason behind.
     let ended = match ended {
-        Err(ShellError::PressGone) => Err(published.recv().await.and_then(Result::err).map_or(ShellError::PressGone, Into::into)),
+        Err(ShellError::PressGone) => {
+            Err(published.recv().await.and_then(Result::err).map_or(ShellError::PressGone, Into::into))
+        }
         ended => ended,
     };
     // Whatever the end, what is stored is closed in order.
@@ -283,7 +285,8 @@ impl Shell {
             }
             Question::MayUpload { device, lease, bytes, answer } => {
                 let is_welcome = self.parts.engine.accepts_upload(device, lease, bytes);
-                let gone = || Refusal::lease_gone("The lease has ended, or what was offered is no delta of this model.");
+                let gone =
+                    || Refusal::lease_gone("The lease has ended, or what was offered is no delta of this model.");
                 drop(answer.send(is_welcome.then_some(()).ok_or_else(gone)));
                 Ok(())
             }
@@ -360,7 +363,10 @@ impl Shell {
         Glance {
             status: self.parts.engine.status(),
             devices: self.parts.engine.devices().collect(),
-            counters: Counters { bytes_up: self.parts.counters.bytes_up + up, bytes_down: self.parts.counters.bytes_down + down },
+            counters: Counters {
+                bytes_up: self.parts.counters.bytes_up + up,
+                bytes_down: self.parts.counters.bytes_down + down,
+            },
             losses: thinned(&self.parts.history.losses, POINTS_MAX),
             versions: thinned(&self.parts.history.versions, POINTS_MAX),
             disk: self.parts.room.look(),
@@ -410,12 +416,18 @@ impl Shell {
             Record::Version(version) => {
                 let status = self.parts.engine.status();
                 let loss = self.parts.history.losses.last();
-                let loss = loss.map_or(String::new(), |l| format!("  loss {:.4} nats a byte (version {})", l.loss, l.version));
+                let loss =
+                    loss.map_or(String::new(), |l| format!("  loss {:.4} nats a byte (version {})", l.loss, l.version));
                 let millions = status.tokens as f64 / 1e6;
-                let line = format!("version {:<5} {:>6} deltas {millions:>9.3} M tokens{loss}", version.version, status.merged);
+                let line = format!(
+                    "version {:<5} {:>6} deltas {millions:>9.3} M tokens{loss}",
+                    version.version, status.merged
+                );
                 (self.parts.say)(&line);
                 if status.finished {
-                    (self.parts.say)("over      the token budget is used up: devices are told; `export` writes the model");
+                    (self.parts.say)(
+                        "over      the token budget is used up: devices are told; `export` writes the model",
+                    );
                 }
             }
             Record::Device(device) => self.parts.members.note(device),

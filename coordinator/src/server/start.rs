@@ -1,5 +1,5 @@
-//! The long parts of a start, with how far they are and how long they will take: drawing a run's first weights, and coming
-//! back to the ledger's tip.
+//! The long parts of a start, with how far they are and how long they will take: drawing a run's first weights, and
+//! coming back to the ledger's tip.
 
 use super::shell::Say;
 use crate::store::{Blobs, Facts};

@@ -1,4 +1,5 @@
-//! The state folder: whose it is, one coordinator at a time has it, and what no fact in the ledger names is cleared away.
+//! The state folder: whose it is, one coordinator at a time has it, and what no fact in the ledger names is cleared
+//! away.
 
 use super::room::RESERVE_FILE;
 use crate::{
@@ -151,8 +152,8 @@ impl StateFolder {
         Ok(StateFolder { disk: Arc::new(FolderDisk::open(folder).map_err(failed(folder))?), folder: folder.to_owned() })
     }
 
-    /// Takes a folder for this process alone, to serve the run in it or a new one. What is not a coordinator's, or not all
-    /// of it, is left as it is.
+    /// Takes a folder for this process alone, to serve the run in it or a new one. What is not a coordinator's, or not
+    /// all of it, is left as it is.
     pub fn take(folder: &Path) -> Result<(Self, StateLock, Found), StateError> {
         find(folder)?;
         fs::create_dir_all(folder).map_err(failed(folder))?;
@@ -168,8 +169,8 @@ impl StateFolder {
         folder.join(LEDGER).exists()
     }
 
-    /// Whether a run in a folder has a version, so that it needs no start. Of a ledger that cannot be looked at, whoever
-    /// opens it tells more.
+    /// Whether a run in a folder has a version, so that it needs no start. Of a ledger that cannot be looked at,
+    /// whoever opens it tells more.
     pub async fn has_begun(folder: &Path) -> bool {
         look::look(&folder.join(LEDGER)).await.is_ok_and(|look| look.versions > 0)
     }
@@ -285,7 +286,8 @@ fn holds(folder: &Path) -> Result<String, StateError> {
     let (blobs, checkpoints) = stored(folder)?;
     let key = folder.join(identity::FILE).is_file().then(|| format!("the run's key ({})", identity::FILE));
     let blobs = (blobs > 0).then(|| of_them(blobs));
-    let checkpoints = (checkpoints > 0).then(|| format!("{checkpoints} checkpoint{}", if checkpoints == 1 { "" } else { "s" }));
+    let checkpoints =
+        (checkpoints > 0).then(|| format!("{checkpoints} checkpoint{}", if checkpoints == 1 { "" } else { "s" }));
     let all: Vec<String> = key.into_iter().chain(blobs).chain(checkpoints).collect();
     Ok(if all.is_empty() { "the folders of a run".to_owned() } else { all.join(", ") })
 }
@@ -302,9 +304,10 @@ pub struct Cleared {
 /// Removes blobs and uploads that nothing in the ledger names: deltas that were screened out, uploads given up. While
 /// there are no more of them than open leases they stay: a device may be about to offer them.
 ///
-/// A ledger that knows less than the folder is no reason to remove anything. So all stays where the version after the newest
-/// is there: the ledger may be an older copy. What was stored after the ledger's last entry stays, too, until the next
-/// start. No device can keep the rest for long: its blobs are older than the next entry, and the next version is soon there.
+/// A ledger that knows less than the folder is no reason to remove anything. So all stays where the version after the
+/// newest is there: the ledger may be an older copy. What was stored after the ledger's last entry stays, too, until
+/// the next start. No device can keep the rest for long: its blobs are older than the next entry, and the next version
+/// is soon there.
 pub fn clear_away(facts: &Facts, state: &Arc<FolderDisk>, model: &ModelSpec, now: Wall) -> Result<Cleared, BlobError> {
     let blobs = Blobs::new(state.clone());
     let Some(newest) = facts.versions.last().map(|v| v.version) else { return Ok(Cleared::default()) };
@@ -362,9 +365,14 @@ fn of_them(blobs: usize) -> String {
     if blobs == 1 { "1 blob".to_owned() } else { format!("{blobs} blobs") }
 }
 
-/// The version that a blob leads to, if it is one after the newest, and the blob is wholly what its first bytes say: anybody
-/// can upload those.
-fn version_ahead(blobs: &Blobs, model: &ModelSpec, newest: Version, hash: BlobHash) -> Result<Option<Version>, BlobError> {
+/// The version that a blob leads to, if it is one after the newest, and the blob is wholly what its first bytes say:
+/// anybody can upload those.
+fn version_ahead(
+    blobs: &Blobs,
+    model: &ModelSpec,
+    newest: Version,
+    hash: BlobHash,
+) -> Result<Option<Version>, BlobError> {
     let Some(version) = blobs.version_of(hash)?.filter(|version| *version > newest) else { return Ok(None) };
     let bytes = match blobs.read(hash) {
         Ok(bytes) => bytes,
@@ -377,7 +385,8 @@ fn version_ahead(blobs: &Blobs, model: &ModelSpec, newest: Version, hash: BlobHa
 
 /// When the ledger was last written to, as its entries say; what a clock that was wrong has written does not count.
 fn last_entry(facts: &Facts, now: Wall) -> Wall {
-    let leases = facts.leases.iter().flat_map(|l| [Some(l.lease.issued_at), l.closed.map(|closed| closed.at)]).flatten();
+    let leases =
+        facts.leases.iter().flat_map(|l| [Some(l.lease.issued_at), l.closed.map(|closed| closed.at)]).flatten();
     let devices = facts.devices.iter().map(|d| d.enrolled_at);
     let deltas = facts.deltas.iter().map(|d| d.merged_at);
     let versions = facts.versions.iter().map(|v| v.published_at);

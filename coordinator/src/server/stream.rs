@@ -1,5 +1,5 @@
-//! One stream of a device, both directions: framed messages and raw bytes, each with a bound and a time limit, and every
-//! byte counted.
+//! One stream of a device, both directions: framed messages and raw bytes, each with a bound and a time limit, and
+//! every byte counted.
 
 use super::guest::Budget;
 use nightjar_shared::wire::{
@@ -114,7 +114,10 @@ pub fn split(down: SendStream, up: RecvStream, traffic: &Arc<Traffic>, budget: &
     (up, Down { stream: down, traffic: traffic.clone() })
 }
 
-async fn within<T, E: Into<StreamError>>(limit: Duration, read: impl Future<Output = Result<T, E>>) -> Result<T, StreamError> {
+async fn within<T, E: Into<StreamError>>(
+    limit: Duration,
+    read: impl Future<Output = Result<T, E>>,
+) -> Result<T, StreamError> {
     timeout(limit, read).await.map_err(|_| StreamError::Slow)?.map_err(Into::into)
 }
 
@@ -150,8 +153,8 @@ impl Up {
         })
     }
 
-    /// The next raw bytes, `most` or [`CHUNK_BYTES`]: or as many as come before the stream ends or falters, and then how it
-    /// did. So nothing is lost that has arrived.
+    /// The next raw bytes, `most` or [`CHUNK_BYTES`]: or as many as come before the stream ends or falters, and then
+    /// how it did. So nothing is lost that has arrived.
     pub async fn chunk(&mut self, most: u64) -> (Vec<u8>, Result<(), StreamError>) {
         let mut chunk = vec![0; most.min(CHUNK_BYTES as u64) as usize];
         let mut filled = 0;

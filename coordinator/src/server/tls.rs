@@ -1,5 +1,6 @@
-//! The handshake: raw ed25519 keys on both sides (RFC 7250). The device pins the coordinator's key; whatever key a device
-//! shows is its identity, and the signature proves that it holds it. Whether it may take part is the engine's to say.
+//! The handshake: raw ed25519 keys on both sides (RFC 7250). The device pins the coordinator's key; whatever key a
+//! device shows is its identity, and the signature proves that it holds it. Whether it may take part is the engine's to
+//! say.
 
 use crate::identity::Identity;
 use nightjar_shared::{ids::DeviceId, invite::spki_of_ed25519, wire::ALPN};
@@ -86,7 +87,12 @@ impl ClientCertVerifier for AnyDevice {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = default_provider().signature_verification_algorithms;
-        verify_tls13_signature_with_raw_key(message, &SubjectPublicKeyInfoDer::from(key.as_ref()), signature, &algorithms)
+        verify_tls13_signature_with_raw_key(
+            message,
+            &SubjectPublicKeyInfoDer::from(key.as_ref()),
+            signature,
+            &algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -1,5 +1,6 @@
 //! Blobs on their way: shards and versions down, deltas up, each from any offset on. Nothing is held in memory but one
-//! chunk a stream and what QUIC has in flight, both paid for from one budget; nothing holds a thread but a read or a write.
+//! chunk a stream and what QUIC has in flight, both paid for from one budget; nothing holds a thread but a read or a
+//! write.
 
 use super::{
     catalog::Shelf,
@@ -21,7 +22,8 @@ const RETRY: Duration = Duration::from_secs(10);
 /// The same, where somebody has to make room on the disk first.
 const FULL_RETRY: Duration = Duration::from_secs(60);
 
-/// Runs what blocks on the disk where it does not hold up other streams: few at once, or each stream would take a thread.
+/// Runs what blocks on the disk where it does not hold up other streams: few at once, or each stream would take a
+/// thread.
 pub async fn blocking<T: Send + 'static>(
     files: &Arc<Semaphore>,
     work: impl FnOnce() -> T + Send + 'static,
@@ -61,9 +63,11 @@ pub async fn get(guest: &Arc<Guest>, porch: &Porch, request: BlobGet, mut down: 
         if !blocking(&porch.files, move || entry.is_sound()).await? {
             refusal = match found.as_ref().map(|entry| entry.shelf()) {
                 // Another lease has other samples.
-                Some(Shelf::Dataset) => {
-                    refuse(RefusalCode::NotFound, RefusalAction::DropLease, "The coordinator's copy of these samples is damaged.")
-                }
+                Some(Shelf::Dataset) => refuse(
+                    RefusalCode::NotFound,
+                    RefusalAction::DropLease,
+                    "The coordinator's copy of these samples is damaged.",
+                ),
                 _ => {
                     let why = "The coordinator's copy is damaged; it is being made anew.";
                     Some(Refusal::retry(RefusalCode::Internal, why, RETRY))
@@ -115,7 +119,13 @@ pub async fn get(guest: &Arc<Guest>, porch: &Porch, request: BlobGet, mut down: 
 
 /// Answers a `BlobPut`: only the delta of the device's own open lease is taken, only of the length that a delta of this
 /// model has, and only if it fits on the disk.
-pub async fn put(guest: &Arc<Guest>, porch: &Porch, request: BlobPut, mut up: Up, mut down: Down) -> Result<(), StreamError> {
+pub async fn put(
+    guest: &Arc<Guest>,
+    porch: &Porch,
+    request: BlobPut,
+    mut up: Up,
+    mut down: Down,
+) -> Result<(), StreamError> {
     let blob = request.blob.unwrap_or_default();
     let hash = blob.name().ok_or(StreamError::OutOfTurn("an upload without a blob's name"))?;
     let upload = Upload { guest, porch, hash, lease: LeaseId(request.lease_id), bytes: blob.bytes };
@@ -165,7 +175,10 @@ struct Upload<'a> {
 }
 
 impl Upload<'_> {
-    async fn on_disk<T: Send + 'static>(&self, work: impl FnOnce(&Blobs) -> T + Send + 'static) -> Result<T, StreamError> {
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Blobs) -> T + Send + 'static,
+    ) -> Result<T, StreamError> {
         let blobs = self.porch.blobs.clone();
         blocking(&self.porch.files, move || work(&blobs)).await
     }
@@ -194,7 +207,8 @@ impl Upload<'_> {
             return Ok(Err(full()));
         }
         let now = Instant::now().into_std();
-        let (writing, rubbish) = match self.porch.uploads.begin(self.guest.device, self.lease, hash, bytes - have, now) {
+        let (writing, rubbish) = match self.porch.uploads.begin(self.guest.device, self.lease, hash, bytes - have, now)
+        {
             Ok(begun) => begun,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -274,8 +288,8 @@ impl Upload<'_> {
         Refusal::retry(RefusalCode::Internal, "The coordinator could not store the delta.", RETRY)
     }
 
-    /// The last word about a lease whose uploads come to nothing again and again: it ends, so that the device is not given
-    /// the same again.
+    /// The last word about a lease whose uploads come to nothing again and again: it ends, so that the device is not
+    /// given the same again.
     async fn give_up_hopeless(&self) {
         if let Some((device, generation)) = self.porch.uploads.is_hopeless(self.lease) {
             self.porch.desk.give_up(device, self.lease, generation).await;
@@ -296,7 +310,8 @@ mod tests {
     /// However many devices want something: each read or write takes a thread.
     #[tokio::test]
     async fn few_threads_read_or_write_at_once() {
-        let (files, busy, most) = (Arc::new(Semaphore::new(2)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (files, busy, most) =
+            (Arc::new(Semaphore::new(2)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let mut streams = tokio::task::JoinSet::new();
         for _ in 0..16 {
             let (files, busy, most) = (files.clone(), busy.clone(), most.clone());

@@ -1,5 +1,6 @@
-//! What is uploaded for which lease: one delta a lease, one upload of it at a time, and so many bytes a device and day that
-//! come to nothing. What a lease leaves behind that was not merged goes with it. Time is an argument, and files are others'.
+//! What is uploaded for which lease: one delta a lease, one upload of it at a time, and so many bytes a device and day
+//! that come to nothing. What a lease leaves behind that was not merged goes with it. Time is an argument, and files
+//! are others'.
 
 use super::bucket::{Buckets, Rate};
 use crate::engine::record::{LeaseKind, LeaseRecord, Record};
@@ -118,7 +119,8 @@ impl Uploads {
         }
     }
 
-    /// Removes what a lease left behind, unless it was merged meanwhile, or another lease names it: then it is that one's.
+    /// Removes what a lease left behind, unless it was merged meanwhile, or another lease names it: then it is that
+    /// one's.
     pub fn clear<E>(&self, rubbish: Rubbish, remove: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
         // Nobody else names it while its file goes.
         let mut inner = self.lock();
@@ -132,8 +134,8 @@ impl Uploads {
         remove()
     }
 
-    /// A device wants to upload a blob, of which so many bytes are still to come. What it began before under another name
-    /// for this lease, and did not end, is rubbish.
+    /// A device wants to upload a blob, of which so many bytes are still to come. What it began before under another
+    /// name for this lease, and did not end, is rubbish.
     pub fn begin(
         self: &Arc<Self>,
         device: DeviceId,
@@ -168,13 +170,14 @@ impl Uploads {
         Ok((Writing { uploads: self.clone(), device, lease, missing: AtomicU64::new(missing), hash }, other))
     }
 
-    /// Uploads that lie on the disk: those that have belonged to no open lease for two looks in a row are rubbish. After a
-    /// start it is not known which lease they are of; a device that goes on with its own makes it known.
+    /// Uploads that lie on the disk: those that have belonged to no open lease for two looks in a row are rubbish.
+    /// After a start it is not known which lease they are of; a device that goes on with its own makes it known.
     pub fn strays(&self, on_disk: impl Iterator<Item = BlobHash>) -> Vec<BlobHash> {
         let mut inner = self.lock();
         let wanted: BTreeSet<BlobHash> = inner.open.values().filter_map(|o| o.blob.as_ref()).map(|b| b.hash).collect();
         let stray: BTreeSet<BlobHash> = on_disk.filter(|hash| !wanted.contains(hash)).collect();
-        let (rubbish, stray): (BTreeSet<_>, BTreeSet<_>) = stray.into_iter().partition(|hash| inner.stray.contains(hash));
+        let (rubbish, stray): (BTreeSet<_>, BTreeSet<_>) =
+            stray.into_iter().partition(|hash| inner.stray.contains(hash));
         inner.stray = stray;
         rubbish.into_iter().collect()
     }
@@ -196,13 +199,19 @@ impl Uploaded {
 impl Inner {
     /// Where an open lease has a blob of this name.
     fn named(&mut self, hash: BlobHash) -> impl Iterator<Item = &mut Uploaded> {
-        self.open.values_mut().flat_map(|open| open.blob.iter_mut().chain(&mut open.offered)).filter(move |b| b.hash == hash)
+        self.open
+            .values_mut()
+            .flat_map(|open| open.blob.iter_mut().chain(&mut open.offered))
+            .filter(move |b| b.hash == hash)
     }
 
     fn issued(&mut self, lease: &LeaseRecord) {
         if lease.kind == LeaseKind::Train {
             let (device, generation) = (lease.device, lease.generation);
-            self.open.insert(lease.id, Open { device, generation, blob: None, offered: None, is_writing: false, failures: 0 });
+            self.open.insert(
+                lease.id,
+                Open { device, generation, blob: None, offered: None, is_writing: false, failures: 0 },
+            );
         }
     }
 }

@@ -138,7 +138,8 @@ impl Blobs {
         self.disk.read_at(&stored(hash), offset, length).map_err(of(hash))
     }
 
-    /// Whether a blob is there, of this length, with the bytes that its name promises; holds no more than a piece of it.
+    /// Whether a blob is there, of this length, with the bytes that its name promises; holds no more than a piece of
+    /// it.
     pub fn is_sound(&self, hash: BlobHash, bytes: u64) -> Result<bool, BlobError> {
         if self.length(hash)? != Some(bytes) {
             return Ok(false);
@@ -234,7 +235,9 @@ impl Blobs {
             return Ok(Measure::Done(Err(format!("The delta is {length} bytes long, and was offered as {offered}."))));
         }
         match self.read(hash) {
-            Ok(bytes) => Ok(Measure::Done(merge::measure(spec, &bytes).map_err(|e| format!("The delta cannot be taken: {e}.")))),
+            Ok(bytes) => {
+                Ok(Measure::Done(merge::measure(spec, &bytes).map_err(|e| format!("The delta cannot be taken: {e}."))))
+            }
             Err(BlobError::NotFound(_)) => Ok(Measure::Missing { have: self.incoming(hash)? }),
             Err(BlobError::Corrupt(_)) => {
                 self.remove(hash)?;

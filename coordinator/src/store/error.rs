@@ -11,11 +11,15 @@ pub enum LedgerError {
     Fenced(Generation),
     /// The state folder belongs to a run with another spec.
     #[error(
-        "this state folder belongs to a run with a different run.toml ({0}); set it as it was, or choose a new --state folder"
+        "this state folder belongs to a run with a different run.toml ({0}); set it as it was, or choose a new --state \
+        folder"
     )]
     OtherSpec(String),
     /// The state folder belongs to a run on other data.
-    #[error("this state folder belongs to a run on different data; give the old --data folder, or choose a new --state folder")]
+    #[error(
+        "this state folder belongs to a run on different data; give the old --data folder, or choose a new --state \
+        folder"
+    )]
     OtherData,
     /// There is none.
     #[error("there is no ledger at {0}; is this the state folder of a run?")]
@@ -95,20 +99,22 @@ impl LedgerError {
     /// The same, with the file's name where the database says only that it cannot be opened.
     pub(super) fn at(self, path: &Path) -> Self {
         match &self {
-            LedgerError::Sql(sqlx::Error::Database(error)) if UNREACHABLE.contains(&primary(error.as_ref()).unwrap_or(0)) => {
+            LedgerError::Sql(sqlx::Error::Database(error))
+                if UNREACHABLE.contains(&primary(error.as_ref()).unwrap_or(0)) =>
+            {
                 LedgerError::Unreachable { path: path.to_owned(), why: error.message().to_owned() }
             }
             _ => self,
         }
     }
 
-    /// Whether it may pass by itself: somebody else holds the file for a while, or makes room on the disk. What failed so
-    /// was not written, and may be tried again.
+    /// Whether it may pass by itself: somebody else holds the file for a while, or makes room on the disk. What failed
+    /// so was not written, and may be tried again.
     pub fn may_pass(&self) -> bool {
         match self {
-            LedgerError::Locked | LedgerError::DiskFull | LedgerError::Sql(sqlx::Error::PoolTimedOut | sqlx::Error::Io(_)) => {
-                true
-            }
+            LedgerError::Locked
+            | LedgerError::DiskFull
+            | LedgerError::Sql(sqlx::Error::PoolTimedOut | sqlx::Error::Io(_)) => true,
             LedgerError::Unreachable { .. } => true,
             LedgerError::Sql(sqlx::Error::Database(error)) => PASSING.contains(&primary(error.as_ref()).unwrap_or(0)),
             _ => false,

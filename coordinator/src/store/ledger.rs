@@ -93,14 +93,18 @@ async fn connect(path: &Path) -> Result<SqlitePool, LedgerError> {
 
 impl SqliteLedger {
     /// Opens the ledger to write, creating it for a new run, and raises the generation to max(last + 1, `unix_s`): who
-    /// had it open before cannot write any more. Refuses a ledger of another run. What may be changed in a run that exists
-    /// is taken over from `identity` in the same transaction; the run keeps the name that it began with.
+    /// had it open before cannot write any more. Refuses a ledger of another run. What may be changed in a run that
+    /// exists is taken over from `identity` in the same transaction; the run keeps the name that it began with.
     pub async fn create_or_open(path: &Path, identity: &RunIdentity, unix_s: u64) -> Result<Self, LedgerError> {
         let pool = connect(path).await?;
         migrations().run(&pool).await.map_err(|error| match error {
             sqlx::migrate::MigrateError::VersionMissing(_) => LedgerError::Newer,
-            sqlx::migrate::MigrateError::VersionMismatch(_) => LedgerError::Damaged("its tables are not those of this program"),
-            sqlx::migrate::MigrateError::Execute(error) | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => error.into(),
+            sqlx::migrate::MigrateError::VersionMismatch(_) => {
+                LedgerError::Damaged("its tables are not those of this program")
+            }
+            sqlx::migrate::MigrateError::Execute(error) | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => {
+                error.into()
+            }
             error => LedgerError::Sql(sqlx::Error::Migrate(Box::new(error))),
         })?;
         let (mut identity, mut changes) = (identity.clone(), vec![]);
@@ -114,12 +118,14 @@ impl SqliteLedger {
                 Generation(unix_s.max(last.0 + 1))
             }
             None => {
-                sqlx::query("INSERT INTO run (only_row, run_id, spec_json, manifest_hash, generation) VALUES (1, ?, ?, ?, 0)")
-                    .bind(&identity.run_id.0[..])
-                    .bind(&identity.spec_json)
-                    .bind(&identity.manifest_hash.0[..])
-                    .execute(&mut *tx)
-                    .await?;
+                sqlx::query(
+                    "INSERT INTO run (only_row, run_id, spec_json, manifest_hash, generation) VALUES (1, ?, ?, ?, 0)",
+                )
+                .bind(&identity.run_id.0[..])
+                .bind(&identity.spec_json)
+                .bind(&identity.manifest_hash.0[..])
+                .execute(&mut *tx)
+                .await?;
                 Generation(unix_s.max(1))
             }
         };
@@ -135,7 +141,11 @@ impl SqliteLedger {
     /// Opens a ledger to read; nothing is written, not even beside it.
     pub async fn open_to_read(path: &Path) -> Result<Self, LedgerError> {
         let unreachable = |error: sqlx::Error| LedgerError::from(error).at(path);
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(look::reading(path)?).await.map_err(unreachable)?;
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(look::reading(path)?)
+            .await
+            .map_err(unreachable)?;
         let mut tx = pool.begin().await.map_err(unreachable)?;
         let stored = stored_identity(&mut tx).await.map_err(|error| error.at(path))?;
         tx.commit().await?;
@@ -219,7 +229,8 @@ impl SqliteLedger {
             }
             Change::Counters(Counters { bytes_up, bytes_down }) => {
                 sqlx::query(
-                    "UPDATE counters SET bytes_up = min(bytes_up, 1 << 61) + ?, bytes_down = min(bytes_down, 1 << 61) + ?",
+                    "UPDATE counters SET bytes_up = min(bytes_up, 1 << 61) + ?, bytes_down = min(bytes_down, 1 << 61) \
+                    + ?",
                 )
                 .bind(rows::integer("counters.bytes_up", bytes_up)?)
                 .bind(rows::integer("counters.bytes_down", bytes_down)?)
@@ -242,12 +253,13 @@ impl SqliteLedger {
 
     /// The counters.
     pub async fn counters(&self) -> Result<Counters, LedgerError> {
-        let (up, down): (i64, i64) = sqlx::query_as("SELECT bytes_up, bytes_down FROM counters").fetch_one(&self.pool).await?;
+        let (up, down): (i64, i64) =
+            sqlx::query_as("SELECT bytes_up, bytes_down FROM counters").fetch_one(&self.pool).await?;
         Ok(Counters { bytes_up: unsigned(up), bytes_down: unsigned(down) })
     }
 
-    /// Ends the open leases that hold samples they cannot hold, or cannot be read: nobody will do what they ask for, and
-    /// their devices are given others. Returns what is wrong with them.
+    /// Ends the open leases that hold samples they cannot hold, or cannot be read: nobody will do what they ask for,
+    /// and their devices are given others. Returns what is wrong with them.
     pub async fn end_unfit_leases(&self, shards: &Shards, at: Wall) -> Result<Vec<BadRow>, LedgerError> {
         let mut tx = self.pool.begin().await?;
         let (_, mut taken) = samples::unfinished_epochs(&mut tx, shards, &mut SetAside::default()).await?;
@@ -257,7 +269,8 @@ impl SqliteLedger {
         for row in &rows {
             let lease = rows::lease(row, &mut SetAside::default());
             let is_of_training = |lease: &LeaseRecord| lease.kind == LeaseKind::Train;
-            let held = lease.and_then(|lease| if is_of_training(&lease) { taken.lease(shards, &lease) } else { Ok(()) });
+            let held =
+                lease.and_then(|lease| if is_of_training(&lease) { taken.lease(shards, &lease) } else { Ok(()) });
             if let Err(bad) = held {
                 let (id, outcome) = (rows::lease_number(row)?, LeaseOutcome::Returned);
                 ends.push(Record::LeaseClosed { id, outcome, samples_used: 0, at });
@@ -270,7 +283,8 @@ impl SqliteLedger {
         Ok(unfit)
     }
 
-    /// What the engine is restored from: `shards` tell which epochs are finished, and which samples can have been given.
+    /// What the engine is restored from: `shards` tell which epochs are finished, and which samples can have been
+    /// given.
     pub async fn snapshot(&self, shards: &Shards) -> Result<Snapshot, LedgerError> {
         let mut tx = self.pool.begin().await?;
         let mut aside = SetAside::default();
@@ -291,7 +305,8 @@ impl SqliteLedger {
         .await?;
         let summary = |row, aside: &mut SetAside| {
             let record = rows::device(row, aside)?;
-            let number = |column| row.try_get::<Option<i64>, _>(column).ok().flatten().and_then(|n| u64::try_from(n).ok());
+            let number =
+                |column| row.try_get::<Option<i64>, _>(column).ok().flatten().and_then(|n| u64::try_from(n).ok());
             Ok(DeviceSummary {
                 record,
                 tokens: number("merged_tokens").unwrap_or(0),
@@ -301,10 +316,12 @@ impl SqliteLedger {
             })
         };
         let devices = aside.readable(&devices, summary);
-        let open_leases = sqlx::query("SELECT * FROM leases WHERE outcome IS NULL ORDER BY id").fetch_all(&mut *tx).await?;
+        let open_leases =
+            sqlx::query("SELECT * FROM leases WHERE outcome IS NULL ORDER BY id").fetch_all(&mut *tx).await?;
         let last_lease: i64 = sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM leases").fetch_one(&mut *tx).await?;
         let (last_seq, tokens): (i64, i64) = sqlx::query_as(
-            "SELECT coalesce(max(seq), 0), coalesce(sum(iif(tokens BETWEEN 0 AND 1099511627776, tokens, 0)), 0) FROM deltas",
+            "SELECT coalesce(max(seq), 0), coalesce(sum(iif(tokens BETWEEN 0 AND 1099511627776, tokens, 0)), 0) FROM \
+            deltas",
         )
         .fetch_one(&mut *tx)
         .await?;
@@ -327,8 +344,9 @@ impl SqliteLedger {
             .bind(limit(snapshot::VERSIONS_KEPT))
             .fetch_all(&mut *tx)
             .await?;
-        let evaluations =
-            sqlx::query("SELECT * FROM evaluations ORDER BY version DESC, lease DESC LIMIT 1").fetch_all(&mut *tx).await?;
+        let evaluations = sqlx::query("SELECT * FROM evaluations ORDER BY version DESC, lease DESC LIMIT 1")
+            .fetch_all(&mut *tx)
+            .await?;
         // A lease that is open and cannot be read is an error: its device could be given no other.
         let open_leases = open_leases.iter().map(|row| rows::lease(row, &mut aside)).collect::<Result<_, _>>()?;
         let told = aside.0.len();
@@ -410,12 +428,14 @@ async fn stored_identity(tx: &mut Transaction<'_, Sqlite>) -> Result<Option<(Run
 
 /// Restarts and lost deltas, in their order. A ledger that only an older version has written has no tables of them.
 async fn losses(tx: &mut Transaction<'_, Sqlite>) -> Result<(Vec<Version>, Vec<u64>), LedgerError> {
-    let tables: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM sqlite_master WHERE name = 'lost_deltas'").fetch_one(&mut **tx).await?;
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_master WHERE name = 'lost_deltas'")
+        .fetch_one(&mut **tx)
+        .await?;
     if tables == 0 {
         return Ok((vec![], vec![]));
     }
-    let restarts: Vec<i64> = sqlx::query_scalar("SELECT version FROM restarts ORDER BY version").fetch_all(&mut **tx).await?;
+    let restarts: Vec<i64> =
+        sqlx::query_scalar("SELECT version FROM restarts ORDER BY version").fetch_all(&mut **tx).await?;
     let deltas: Vec<i64> = sqlx::query_scalar("SELECT seq FROM lost_deltas ORDER BY seq").fetch_all(&mut **tx).await?;
     Ok((restarts.into_iter().map(|v| Version(unsigned(v))).collect(), deltas.into_iter().map(unsigned).collect()))
 }

@@ -30,7 +30,8 @@ pub enum Depth {
     Full,
 }
 
-/// How a ledger is opened by whoever only reads: a folder that cannot be written, or is another user's, is no hindrance.
+/// How a ledger is opened by whoever only reads: a folder that cannot be written, or is another user's, is no
+/// hindrance.
 pub(super) fn reading(path: &Path) -> Result<SqliteConnectOptions, LedgerError> {
     if !path.exists() {
         return Err(LedgerError::NotFound(path.to_owned()));

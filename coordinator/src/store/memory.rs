@@ -1,5 +1,5 @@
-//! A ledger in memory, for the simulator and for tests: the same facts, the same refusals, the same snapshot as SQLite's.
-//! What was committed survives whatever crashes around it.
+//! A ledger in memory, for the simulator and for tests: the same facts, the same refusals, the same snapshot as
+//! SQLite's. What was committed survives whatever crashes around it.
 
 use super::{
     Closed, DeviceSummary, EpochUse, Facts, LeaseFacts, LedgerError, MergedRange, RecentDelta, Snapshot, rows,
@@ -147,8 +147,9 @@ fn snapshot_of(facts: &Facts, epoch_samples: u64) -> Snapshot {
         }
     }
     let epochs_opened = epochs.keys().last().map_or(0, |e| e + 1);
-    let unfinished =
-        epochs.into_iter().filter(|(_, merged)| merged.iter().map(|m| u64::from(m.samples)).sum::<u64>() < epoch_samples);
+    let unfinished = epochs
+        .into_iter()
+        .filter(|(_, merged)| merged.iter().map(|m| u64::from(m.samples)).sum::<u64>() < epoch_samples);
     let mut tokens = 0;
     let mut recent_deltas: Vec<RecentDelta> = vec![];
     for d in &facts.deltas {

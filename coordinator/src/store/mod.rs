@@ -1,5 +1,5 @@
-//! All that lasts: the ledger of facts, the folder of blobs, the press that turns merged deltas into stored versions, and the
-//! squasher that shortens the way to them.
+//! All that lasts: the ledger of facts, the folder of blobs, the press that turns merged deltas into stored versions,
+//! and the squasher that shortens the way to them.
 
 pub mod blobs;
 pub mod error;

@@ -54,7 +54,8 @@ impl Press {
         Press { merger, blobs, squasher: Squasher::default(), made: None }
     }
 
-    /// With the ledger's versions: squashes can then begin at those that were published before this process was started.
+    /// With the ledger's versions: squashes can then begin at those that were published before this process was
+    /// started.
     pub fn remembering(mut self, versions: &[VersionRecord]) -> Self {
         self.squasher.remember(versions);
         self
@@ -66,8 +67,9 @@ impl Press {
         Ok(self.merger.add(order, &bytes)?)
     }
 
-    /// Performs `Action::Publish`: stores the version's blobs, squashes that end at it and, with a keyframe, a checkpoint.
-    /// The result is the event to answer with. After an error that may pass, the same order goes on from there.
+    /// Performs `Action::Publish`: stores the version's blobs, squashes that end at it and, with a keyframe, a
+    /// checkpoint. The result is the event to answer with. After an error that may pass, the same order goes on from
+    /// there.
     pub fn publish(&mut self, version: Version, keyframe: bool) -> Result<Published, PressError> {
         let made = match self.made.take().filter(|made| made.version == version) {
             Some(made) => made,

@@ -94,8 +94,8 @@ impl<'r> Cells<'r> {
     }
 }
 
-/// What a ledger tells although some of its rows hold what was never meant: the readable, and what is wrong with the rest.
-/// A column that the weights do not depend on counts as unknown; a row without one that they do is set aside.
+/// What a ledger tells although some of its rows hold what was never meant: the readable, and what is wrong with the
+/// rest. A column that the weights do not depend on counts as unknown; a row without one that they do is set aside.
 #[derive(Default)]
 pub(super) struct SetAside(pub Vec<BadRow>);
 
@@ -174,7 +174,8 @@ pub(super) fn check(record: &Record) -> Result<(), LedgerError> {
                 ("deltas.merged_at", d.merged_at.unix_ms),
             ])?;
             tokens("deltas.tokens", d.tokens)?;
-            let reals = [("weight", d.weight), ("norm", d.norm), ("loss_first", d.loss_first), ("loss_last", d.loss_last)];
+            let reals =
+                [("weight", d.weight), ("norm", d.norm), ("loss_first", d.loss_first), ("loss_last", d.loss_last)];
             reals.into_iter().try_for_each(|(column, value)| real(column, value))
         }
         Record::Version(v) => {
@@ -206,7 +207,8 @@ pub(super) fn check(record: &Record) -> Result<(), LedgerError> {
     }
 }
 
-/// Writes one record. One that would not be read back as it is, or that contradicts the facts that are there, is refused.
+/// Writes one record. One that would not be read back as it is, or that contradicts the facts that are there, is
+/// refused.
 pub(super) async fn insert(tx: &mut Transaction<'_, Sqlite>, record: &Record) -> Result<(), LedgerError> {
     check(record)?;
     let query = match record {
@@ -239,7 +241,8 @@ pub(super) async fn insert(tx: &mut Transaction<'_, Sqlite>, record: &Record) ->
         .bind(l.steps)
         .bind(integer("issued_at", l.issued_at.unix_ms)?),
         Record::LeaseClosed { id, outcome, samples_used, at } => {
-            sqlx::query("UPDATE leases SET outcome = ?, samples_used = ?, closed_at = ? WHERE id = ? AND outcome IS NULL")
+            sqlx::query("UPDATE leases SET outcome = ?, samples_used = ?, closed_at = ? WHERE id = ? AND outcome IS \
+                NULL")
                 .bind(word(*outcome))
                 .bind(*samples_used)
                 .bind(integer("closed_at", at.unix_ms)?)
@@ -355,8 +358,8 @@ pub(super) fn merged_range(row: &SqliteRow, _: &mut SetAside) -> Result<(LeaseId
 /// Tokens that no delta has more of: a sum of them fits an SQL integer.
 const TOKENS_MAX: u64 = 1 << 40;
 
-/// What the weights are made of must be right: which blob, of whom, for which lease, and how much it counts. All else about
-/// a delta is told to people.
+/// What the weights are made of must be right: which blob, of whom, for which lease, and how much it counts. All else
+/// about a delta is told to people.
 pub(super) fn delta(row: &SqliteRow, aside: &mut SetAside) -> Result<DeltaRecord, BadRow> {
     let cells = Cells { row, table: "deltas", key: "seq" };
     Ok(DeltaRecord {
@@ -395,7 +398,8 @@ pub(super) fn merged_blob(row: &SqliteRow, _: &mut SetAside) -> Result<BlobHash,
     Ok(BlobHash(Cells { row, table: "deltas", key: "seq" }.hash("blob")?))
 }
 
-/// Versions, given oldest first, with their squashes. The weights are the sum of them: one that cannot be read is an error.
+/// Versions, given oldest first, with their squashes. The weights are the sum of them: one that cannot be read is an
+/// error.
 pub(super) async fn versions<'r>(
     tx: &mut Transaction<'_, Sqlite>,
     oldest_first: impl Iterator<Item = &'r SqliteRow>,

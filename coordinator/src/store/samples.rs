@@ -1,5 +1,5 @@
-//! The samples that leases gave, as the ledger has them, held against the dataset: a row that gives samples twice, or some
-//! that there are not, is set aside by name.
+//! The samples that leases gave, as the ledger has them, held against the dataset: a row that gives samples twice, or
+//! some that there are not, is set aside by name.
 
 use super::{
     BadRow, EpochUse, LedgerError, MergedRange,
@@ -31,7 +31,9 @@ impl Shards {
 
     /// Why no lease can have had a range: the column, and what is wrong with it.
     fn fault(&self, range: MergedRange, length: &'static str) -> Option<(&'static str, &'static str)> {
-        let Some(usable) = self.usable.get(range.shard as usize) else { return Some(("shard", "is none of the dataset's")) };
+        let Some(usable) = self.usable.get(range.shard as usize) else {
+            return Some(("shard", "is none of the dataset's"));
+        };
         let end = range.first.checked_add(range.samples);
         if !range.first.is_multiple_of(self.batch) {
             Some(("first_sample", "does not begin a batch"))
@@ -93,7 +95,8 @@ const BEYOND: (&str, &str) = ("epoch", "is one that no lease has begun");
 /// Epochs that were opened.
 pub(super) async fn epochs_opened(tx: &mut Transaction<'_, Sqlite>) -> Result<u32, LedgerError> {
     let opened: i64 = sqlx::query_scalar(
-        "SELECT coalesce(max(epoch) + 1, 0) FROM leases WHERE kind = 'train' AND epoch BETWEEN 0 AND min(id - 1, 4294967294)",
+        "SELECT coalesce(max(epoch) + 1, 0) FROM leases WHERE kind = 'train' AND epoch BETWEEN 0 AND min(id - 1, \
+        4294967294)",
     )
     .fetch_one(&mut **tx)
     .await?;

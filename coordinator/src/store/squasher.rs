@@ -1,9 +1,9 @@
 //! Makes squashes as versions are published: several updates in one, for devices that were away. The last 4 at every
-//! version, the last 16 at every fourth, the last 64 at every sixteenth; each of the four below it, so that making one reads
-//! four blobs, and a device that missed n versions finds a way of about log n steps.
+//! version, the last 16 at every fourth, the last 64 at every sixteenth; each of the four below it, so that making one
+//! reads four blobs, and a device that missed n versions finds a way of about log n steps.
 //!
-//! Measured (Gaussian changes, momentum 0.9, `blocks2`): 4 updates of 8.1 bits a parameter become one of 4.5, 16 of 32 one of
-//! 6.5. Squashes are for convenience: the updates alone lead to every version, too, and give every squash again.
+//! Measured (Gaussian changes, momentum 0.9, `blocks2`): 4 updates of 8.1 bits a parameter become one of 4.5, 16 of 32
+//! one of 6.5. Squashes are for convenience: the updates alone lead to every version, too, and give every squash again.
 
 use super::{BlobError, Blobs, PressError};
 use crate::engine::record::{Squash, VersionRecord};
@@ -52,8 +52,8 @@ impl Squasher {
         }
     }
 
-    /// A version was stored: makes and stores the squashes that are due at it. None leads across a redefined version, and
-    /// none is kept that is no smaller than what it replaces.
+    /// A version was stored: makes and stores the squashes that are due at it. None leads across a redefined version,
+    /// and none is kept that is no smaller than what it replaces.
     pub fn published(
         &mut self,
         model: &ModelSpec,
@@ -160,7 +160,15 @@ mod tests {
             let squashes = squasher.published(&model, &blobs, v, update, redefined).unwrap();
             let keyframe = redefined.then_some((BlobHash([9; 32]), 1));
             let (digest, published_at) = (weights.digest(), Default::default());
-            records.push(VersionRecord { version: v, update, keyframe, digest, through_seq: 0, published_at, squashes });
+            records.push(VersionRecord {
+                version: v,
+                update,
+                keyframe,
+                digest,
+                through_seq: 0,
+                published_at,
+                squashes,
+            });
         }
         records.iter().map(|r| r.squashes.iter().map(|s| r.version.0 - s.from.0).collect()).collect()
     }

@@ -7,8 +7,9 @@ use crate::{
 use nightjar_shared::{
     ids::BlobHash,
     wire::{
-        Blob, BlobGet, BlobHead, BlobStored, ControlOpen, LeaseRequest, RefusalAction, RefusalCode, Role, close::CloseCode,
-        coordinator_message as answer, device_message as ask, limits::MESSAGE_BYTES_MAX, stream_open::Kind,
+        Blob, BlobGet, BlobHead, BlobStored, ControlOpen, LeaseRequest, RefusalAction, RefusalCode, Role,
+        close::CloseCode, coordinator_message as answer, device_message as ask, limits::MESSAGE_BYTES_MAX,
+        stream_open::Kind,
     },
 };
 use quinn::{Connection, ConnectionError};
@@ -88,9 +89,12 @@ async fn uploads_are_taken_only_as_they_were_leased() {
     send.finish().unwrap();
     assert_eq!(close_code(&link.connection).await, Some(CloseCode::Malformed));
 
-    // It was other bytes than the name promises, which shows at the end: all of it is thrown away, with the advice to retry.
+    // It was other bytes than the name promises, which shows at the end: all of it is thrown away, with the advice to
+    // retry.
     let mut link = device.join(server.address, vec![]).await;
-    assert!(matches!(link.ask(ask::Body::DeltaOffer(offer.clone())).await, answer::Body::Upload(from) if from.offset == 10));
+    assert!(
+        matches!(link.ask(ask::Body::DeltaOffer(offer.clone())).await, answer::Body::Upload(from) if from.offset == 10)
+    );
     assert_eq!(link.upload(lease.id, &delta).await.unwrap_err().action(), RefusalAction::Retry);
 
     // Sent in one go, other bytes are the device's own fault.
@@ -101,7 +105,9 @@ async fn uploads_are_taken_only_as_they_were_leased() {
     let stored: BlobStored = message(&mut receive).await;
     let refusal = stored.refusal.unwrap();
     assert_eq!((refusal.code(), refusal.action()), (RefusalCode::BadDelta, RefusalAction::DropLease));
-    assert!(matches!(link.ask(ask::Body::DeltaOffer(offer.clone())).await, answer::Body::Upload(from) if from.offset == 0));
+    assert!(
+        matches!(link.ask(ask::Body::DeltaOffer(offer.clone())).await, answer::Body::Upload(from) if from.offset == 0)
+    );
 
     // After all that, the honest upload.
     link.upload(lease.id, &delta).await.unwrap();
@@ -123,7 +129,8 @@ async fn only_blobs_of_the_run_are_sent() {
         nightjar_shared::disk::FolderDisk::open(bed.state()).unwrap(),
     ));
     let stranger = Device::new(&bed).connect(server.address).await.unwrap();
-    let (_send, mut receive) = open(&stranger, Kind::Get(BlobGet { hash: lease.shard.clone().unwrap().hash, offset: 0 })).await;
+    let (_send, mut receive) =
+        open(&stranger, Kind::Get(BlobGet { hash: lease.shard.clone().unwrap().hash, offset: 0 })).await;
     let head: BlobHead = message(&mut receive).await;
     assert_eq!(head.refusal.unwrap().code(), RefusalCode::Invite, "only who is enrolled may download");
     let hidden = state.put(secret).unwrap();

@@ -61,7 +61,8 @@ impl Bed {
         fs::create_dir_all(self.data().join("blobs")).unwrap();
         let shard = |seed: u64, samples: u32| {
             let tokens = u64::from(samples) * u64::from(CONTEXT + 1);
-            let bytes: Vec<u8> = (0..tokens).flat_map(|i| ((rng::draw(seed, 0, i) % 16) as u16).to_le_bytes()).collect();
+            let bytes: Vec<u8> =
+                (0..tokens).flat_map(|i| ((rng::draw(seed, 0, i) % 16) as u16).to_le_bytes()).collect();
             let frame = zstd::bulk::compress(&bytes, 1).unwrap();
             let hash = BlobHash::of(&frame);
             fs::write(self.data().join("blobs").join(hash.to_string()), &frame).unwrap();

@@ -90,7 +90,9 @@ async fn killed_and_started_again_nothing_acknowledged_is_lost() {
         let lease = link.lease(LeaseRequest::default()).await;
         let (delta, offer) = trained(&bed.spec.model, &lease, seed);
         link.upload(lease.id, &delta).await.unwrap();
-        assert!(matches!(link.ask(ask::Body::DeltaOffer(offer.clone())).await, answer::Body::Done(done) if done.merged));
+        assert!(
+            matches!(link.ask(ask::Body::DeltaOffer(offer.clone())).await, answer::Body::Done(done) if done.merged)
+        );
         acknowledged.push(offer);
     }
     drop(process);
@@ -151,7 +153,10 @@ async fn texts_and_limits_of_a_run_may_change() {
         assert_eq!(serde_json::from_str::<RunSpec>(&second.run_spec_json).unwrap(), changed);
     }
     fs::write(bed.run_file(), bed.run_toml()).unwrap();
-    refused(&serve_command(&bed).output().unwrap(), "different run.toml (token_budget is 100000000, was 200000000; the budget");
+    refused(
+        &serve_command(&bed).output().unwrap(),
+        "different run.toml (token_budget is 100000000, was 200000000; the budget",
+    );
 }
 
 #[test]
@@ -164,7 +169,10 @@ fn bad_input_gets_one_clear_message() {
         fs::write(bed.run_file(), &good).unwrap();
         output
     };
-    refused(&with_run("name = \"x\"\ntoken_budget = 5\nlearning = 3"), "run.toml:3:1: learning is no key of a run file");
+    refused(
+        &with_run("name = \"x\"\ntoken_budget = 5\nlearning = 3"),
+        "run.toml:3:1: learning is no key of a run file",
+    );
     refused(&with_run("name = "), "run.toml:1:");
     refused(&with_run(&good.replace("max_position_embeddings = 8", "max_position_embeddings = 16")), "--context 16");
     refused(&with_run(&good.replace("vocab_size = 256", "vocab_size = 4")), "model.vocab_size = 256");
@@ -178,9 +186,18 @@ fn bad_input_gets_one_clear_message() {
     refused(&elsewhere.arg("--init").arg(bed.path("nothing")).output().unwrap(), "config.json");
     let mut public = program();
     public.args(["serve", "--listen", "127.0.0.1:0", "--http", "0.0.0.0:0", "--run"]).arg(bed.run_file());
-    refused(&public.arg("--data").arg(bed.data()).arg("--state").arg(bed.path("other")).output().unwrap(), "no password");
+    refused(
+        &public.arg("--data").arg(bed.data()).arg("--state").arg(bed.path("other")).output().unwrap(),
+        "no password",
+    );
     let mut no_data = program();
-    no_data.args(["serve", "--run"]).arg(bed.run_file()).arg("--data").arg(bed.path("none")).arg("--state").arg(bed.state());
+    no_data
+        .args(["serve", "--run"])
+        .arg(bed.run_file())
+        .arg("--data")
+        .arg(bed.path("none"))
+        .arg("--state")
+        .arg(bed.state());
     refused(&no_data.output().unwrap(), "dataset prepare");
 
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -199,8 +216,10 @@ fn a_state_folder_has_one_coordinator_and_one_run() {
     refused(&early, "there is no state folder");
     let process = Process::start(&bed);
     refused(&serve_command(&bed).output().unwrap(), "another coordinator is running");
-    let link =
-        program().args(["invite", "--address", "my.host:4433", "h:2", "--role", "anchor", "--state"]).arg(bed.state()).output();
+    let link = program()
+        .args(["invite", "--address", "my.host:4433", "h:2", "--role", "anchor", "--state"])
+        .arg(bed.state())
+        .output();
     let link = String::from_utf8(link.unwrap().stdout).unwrap();
     let token = invite::from_link(&link).unwrap();
     let opened = bed.identity().check_invite(&token, nightjar_coordinator::server::wall_now()).unwrap();
@@ -325,8 +344,8 @@ async fn many_uploads_take_few_threads() {
     assert!(most <= cores + 16 + 8, "{most} threads on {cores} cores");
 }
 
-/// A state folder on a disk of its own, which only the coordinator's process sees: a process of a mount namespace of its
-/// own. `None` where this machine forbids that.
+/// A state folder on a disk of its own, which only the coordinator's process sees: a process of a mount namespace of
+/// its own. `None` where this machine forbids that.
 #[cfg(target_os = "linux")]
 fn on_a_small_disk(bed: &Bed) -> Option<Process> {
     // What a start that was cut short has made, and no more: a mark and a key.
@@ -370,7 +389,8 @@ async fn a_disk_that_others_fill_up_ends_nothing() {
     while file.write_all(&[7; 4096]).is_ok() {}
     drop(file);
     // What changes the ledger is written all the same: the room for it was kept.
-    let back = nightjar_shared::wire::LeaseReturn { lease_id: lease.id, generation: lease.generation, why: String::new() };
+    let back =
+        nightjar_shared::wire::LeaseReturn { lease_id: lease.id, generation: lease.generation, why: String::new() };
     assert!(matches!(link.ask(ask::Body::LeaseReturn(back)).await, answer::Body::Done(_)));
     match link.ask(ask::Body::LeaseRequest(LeaseRequest::default())).await {
         answer::Body::Refusal(refusal) => assert!(refusal.sentence.contains("disk is full"), "{refusal:?}"),

@@ -9,9 +9,9 @@ use nightjar_shared::{
     rng,
     run_spec::DeltaSpec,
     wire::{
-        ALPN, Blob, BlobGet, BlobHead, BlobPut, BlobStored, ControlOpen, CoordinatorMessage, DeltaOffer, DeviceMessage, Hello,
-        Lease, LeaseRequest, Refusal, RefusalAction, RefusalCode, Role, StreamOpen, coordinator_message as answer,
-        device_message as ask, frame, stream_open::Kind,
+        ALPN, Blob, BlobGet, BlobHead, BlobPut, BlobStored, ControlOpen, CoordinatorMessage, DeltaOffer, DeviceMessage,
+        Hello, Lease, LeaseRequest, Refusal, RefusalAction, RefusalCode, Role, StreamOpen,
+        coordinator_message as answer, device_message as ask, frame, stream_open::Kind,
     },
 };
 use prost::Message;
@@ -130,7 +130,9 @@ impl Link {
     pub async fn ask(&mut self, body: ask::Body) -> answer::Body {
         loop {
             match self.ask_once(body.clone()).await {
-                answer::Body::Refusal(r) if matches!(body, ask::Body::DeltaOffer(_)) && r.code() == RefusalCode::Busy => {
+                answer::Body::Refusal(r)
+                    if matches!(body, ask::Body::DeltaOffer(_)) && r.code() == RefusalCode::Busy =>
+                {
                     tokio::time::sleep(Duration::from_millis(r.retry_ms)).await;
                 }
                 answer => return answer,
@@ -190,13 +192,15 @@ impl Link {
     /// Downloads a blob in two goes and checks it.
     pub async fn fetch(&self, blob: &Blob) -> Vec<u8> {
         let middle = blob.bytes / 3;
-        let (_send, mut receive) = open(&self.connection, Kind::Get(BlobGet { hash: blob.hash.clone(), offset: 0 })).await;
+        let (_send, mut receive) =
+            open(&self.connection, Kind::Get(BlobGet { hash: blob.hash.clone(), offset: 0 })).await;
         let head: BlobHead = message(&mut receive).await;
         assert_eq!((head.bytes, head.offset, head.refusal), (blob.bytes, 0, None));
         let mut bytes = vec![0; middle as usize];
         receive.read_exact(&mut bytes).await.unwrap();
         receive.stop(0u32.into()).unwrap();
-        let (_send, mut receive) = open(&self.connection, Kind::Get(BlobGet { hash: blob.hash.clone(), offset: middle })).await;
+        let (_send, mut receive) =
+            open(&self.connection, Kind::Get(BlobGet { hash: blob.hash.clone(), offset: middle })).await;
         let head: BlobHead = message(&mut receive).await;
         assert_eq!((head.bytes, head.offset, head.refusal), (blob.bytes, middle, None));
         bytes.extend(receive.read_to_end(1 << 20).await.unwrap());
@@ -206,7 +210,8 @@ impl Link {
 
     /// Begins an upload: the offset from which it goes on, or a refusal.
     pub async fn put(&self, lease: u64, blob: Blob) -> (SendStream, RecvStream, Result<u64, Refusal>) {
-        let (send, mut receive) = open(&self.connection, Kind::Put(BlobPut { blob: Some(blob), lease_id: lease })).await;
+        let (send, mut receive) =
+            open(&self.connection, Kind::Put(BlobPut { blob: Some(blob), lease_id: lease })).await;
         let head: BlobHead = message(&mut receive).await;
         let start = match head.refusal {
             None => Ok(head.offset),
@@ -279,7 +284,12 @@ impl ServerCertVerifier for Pin {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = default_provider().signature_verification_algorithms;
-        verify_tls13_signature_with_raw_key(message, &SubjectPublicKeyInfoDer::from(key.as_ref()), signature, &algorithms)
+        verify_tls13_signature_with_raw_key(
+            message,
+            &SubjectPublicKeyInfoDer::from(key.as_ref()),
+            signature,
+            &algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -6,7 +6,8 @@ use crate::{
 };
 use nightjar_coordinator::server::room::{Bytes, Space};
 use nightjar_shared::wire::{
-    DeltaOffer, LeaseRequest, Refusal, RefusalAction, RefusalCode, Role, coordinator_message as answer, device_message as ask,
+    DeltaOffer, LeaseRequest, Refusal, RefusalAction, RefusalCode, Role, coordinator_message as answer,
+    device_message as ask,
 };
 use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 use std::{
@@ -150,7 +151,10 @@ async fn it_can_be_stopped_while_it_waits_and_starts_while_the_ledger_is_locked(
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     server.stop().await;
-    assert!(!matches!(asked.await.unwrap(), Some(answer::Body::Lease(_))), "nothing was written, so nothing was promised");
+    assert!(
+        !matches!(asked.await.unwrap(), Some(answer::Body::Lease(_))),
+        "nothing was written, so nothing was promised"
+    );
 
     let opening = tokio::spawn(async move {
         let server = bed.serve().await;

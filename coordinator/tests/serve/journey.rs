@@ -61,7 +61,10 @@ async fn enrol_lease_download_upload_merge_publish() {
     assert_eq!(have, half as u64);
     link.upload(lease.id, &delta).await.unwrap();
     for _ in 0..2 {
-        assert!(matches!(offer(&mut link, &offered).await, answer::Body::Done(done) if done.merged), "twice the same answer");
+        assert!(
+            matches!(offer(&mut link, &offered).await, answer::Body::Done(done) if done.merged),
+            "twice the same answer"
+        );
     }
 
     // The next lease leads from the weights at hand to the new version by its update.

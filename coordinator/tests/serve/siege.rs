@@ -11,8 +11,8 @@ use nightjar_shared::{
         close::CloseCode,
         coordinator_message as answer, device_message as ask,
         limits::{
-            CONTROL_WINDOW_BYTES, HELLO_BYTES_MAX, RENAMES_BURST, REQUEST_BYTES_MAX, SHARDS_NAMED_MAX, STRANGER_WINDOW_BYTES,
-            STRANGERS_PER_ADDRESS_MAX, UPLOADS_DAMAGED_MAX,
+            CONTROL_WINDOW_BYTES, HELLO_BYTES_MAX, RENAMES_BURST, REQUEST_BYTES_MAX, SHARDS_NAMED_MAX,
+            STRANGER_WINDOW_BYTES, STRANGERS_PER_ADDRESS_MAX, UPLOADS_DAMAGED_MAX,
         },
         stream_open::Kind,
     },
@@ -290,7 +290,8 @@ async fn who_is_refused_again_and_again_is_given_no_work_for_a_while() {
 }
 
 async fn renamed(link: &mut Link, name: String) -> answer::Body {
-    let hello = Hello { role: Role::Volunteer as i32, codecs: (1..6).collect(), kinds: vec![1], name, ..Hello::default() };
+    let hello =
+        Hello { role: Role::Volunteer as i32, codecs: (1..6).collect(), kinds: vec![1], name, ..Hello::default() };
     link.ask(ask::Body::Hello(hello)).await
 }
 

@@ -1,9 +1,9 @@
-//! Causal attention over packed rows `[queries | keys | values]` that are rotated already, with grouped heads: the twin of
-//! the `attention_*` kernels. It keeps the logarithm of each row's sum and nothing else; the gradient computes the
+//! Causal attention over packed rows `[queries | keys | values]` that are rotated already, with grouped heads: the twin
+//! of the `attention_*` kernels. It keeps the logarithm of each row's sum and nothing else; the gradient computes the
 //! probabilities anew.
 //!
-//! The `flex` device does not run this: there [`crate::op::attention`] takes a block of queries at a time through matrix
-//! products, which is several times faster on a processor, with [`super::softmax`] between them.
+//! The `flex` device does not run this: there [`crate::op::attention`] takes a block of queries at a time through
+//! matrix products, which is several times faster on a processor, with [`super::softmax`] between them.
 
 use super::{heads::Heads, vector, wide};
 use rayon::prelude::*;

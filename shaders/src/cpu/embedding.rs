@@ -24,7 +24,9 @@ pub fn backward(dy: &[f32], width: usize, tokens: &[u32], dtable: &mut [f32]) {
     dtable.par_chunks_mut(span * width).enumerate().for_each(|(task, dtable)| {
         let first = task * span;
         for (token, dy) in tokens.iter().zip(dy.chunks_exact(width)) {
-            let Some(row) = (*token as usize).checked_sub(first).filter(|row| row * width < dtable.len()) else { continue };
+            let Some(row) = (*token as usize).checked_sub(first).filter(|row| row * width < dtable.len()) else {
+                continue;
+            };
             dtable[row * width..][..width].iter_mut().zip(dy).for_each(|(sum, x)| *sum += x);
         }
     });

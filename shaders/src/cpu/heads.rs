@@ -1,5 +1,5 @@
-//! Between the packed projections `[batch·context, (heads + 2·kv)·size]` and attention's blocks `[batch, heads, context,
-//! size]`, with the rotary embedding applied on the way (rotate-half: the pairs are `i` and `i + size/2`).
+//! Between the packed projections `[batch·context, (heads + 2·kv)·size]` and attention's blocks `[batch, heads,
+//! context, size]`, with the rotary embedding applied on the way (rotate-half: the pairs are `i` and `i + size/2`).
 
 use super::wide;
 use rayon::prelude::*;
@@ -31,7 +31,8 @@ impl Heads {
     }
 }
 
-/// Splits packed rows into queries, keys and values; queries and keys are rotated by `cos`, `sin` (`[context, size/2]`).
+/// Splits packed rows into queries, keys and values; queries and keys are rotated by `cos`, `sin` (`[context,
+/// size/2]`).
 pub fn split(packed: &[f32], shape: Heads, cos: &[f32], sin: &[f32], q: &mut [f32], k: &mut [f32], v: &mut [f32]) {
     let Heads { context, heads, kv, size, .. } = shape;
     let row = shape.packed_width();

@@ -1,6 +1,7 @@
-//! Matrix products by the `gemm` crate, which Burn's `flex` device computes them with as well. Burn fills a result with zeros,
-//! copies that to where it is aligned, and cannot add to what is there; here a result is written once, or added to. On two cores
-//! that makes a step of 0.8, 10 and 125 million parameters 1.3, 1.15 and 1.2 times as fast (`cargo xtask bench train`).
+//! Matrix products by the `gemm` crate, which Burn's `flex` device computes them with as well. Burn fills a result with
+//! zeros, copies that to where it is aligned, and cannot add to what is there; here a result is written once, or added
+//! to. On two cores that makes a step of 0.8, 10 and 125 million parameters 1.3, 1.15 and 1.2 times as fast (`cargo
+//! xtask bench train`).
 
 use gemm::Parallelism;
 use rayon::prelude::*;
@@ -102,8 +103,8 @@ fn multiply(a: Matrices, b: Matrices, i: usize, to: To<'_>, parallelism: Paralle
     };
     assert!(len == rows * columns && inner == b.dims[2], "{:?} times {:?} to {len}", a.dims, b.dims);
     let stride = |m: &Matrices, dim: usize| m.strides[dim] as isize;
-    // SAFETY: `Matrices::new` saw that all numbers of `a` and `b` are in their slices; `out` is rows × columns numbers, which are
-    // read only where they are added to.
+    // SAFETY: `Matrices::new` saw that all numbers of `a` and `b` are in their slices; `out` is rows × columns numbers,
+    // which are read only where they are added to.
     #[allow(unsafe_code)]
     unsafe {
         gemm::gemm(

@@ -25,7 +25,8 @@ wide! {
     }
 }
 
-/// Adds the gradient in `x` to `dx` (which holds what flows past the norm), replaces `dy` by `y`, and returns the gradient in
+/// Adds the gradient in `x` to `dx` (which holds what flows past the norm), replaces `dy` by `y`, and returns the
+/// gradient in
 /// `gain`.
 ///
 /// With `h = x·r`: `dx = r·(g·dy − h·mean(g·dy·h))`, `dgain = Σ_rows dy·h`.

@@ -1,4 +1,5 @@
-//! Rotary embedding in place, in packed rows `[queries | keys | values]` (rotate-half: the pairs are `i` and `i + size/2`).
+//! Rotary embedding in place, in packed rows `[queries | keys | values]` (rotate-half: the pairs are `i` and `i +
+//! size/2`).
 
 use super::{heads::Heads, wide};
 use rayon::prelude::*;

@@ -48,8 +48,8 @@ impl Elem {
     }
 }
 
-/// Up to seven tensors: with the parameters as many storage buffers as WebGPU promises. Burn's extensions want a type that says
-/// how many.
+/// Up to seven tensors: with the parameters as many storage buffers as WebGPU promises. Burn's extensions want a type
+/// that says how many.
 #[derive(ExtensionType)]
 #[extension_type(fusion)]
 #[allow(missing_docs, clippy::large_enum_variant)]
@@ -60,7 +60,15 @@ pub enum Pack<B: Backend> {
     Four(FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>),
     Five(FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>),
     Six(FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>),
-    Seven(FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>),
+    Seven(
+        FloatTensor<B>,
+        FloatTensor<B>,
+        FloatTensor<B>,
+        FloatTensor<B>,
+        FloatTensor<B>,
+        FloatTensor<B>,
+        FloatTensor<B>,
+    ),
 }
 
 /// Builds and takes apart a pack-like enum.
@@ -176,7 +184,8 @@ impl Kernels for CubeBackend {
                 Slot::Output { shape, dtype } => {
                     let bytes = shape.num_elements() * dtype.size();
                     let memory = client.empty(bytes);
-                    let tensor = CubeTensor::new_contiguous(client.clone(), device.clone(), shape.clone(), memory, *dtype);
+                    let tensor =
+                        CubeTensor::new_contiguous(client.clone(), device.clone(), shape.clone(), memory, *dtype);
                     outputs.push(tensor.clone());
                     tensor.handle
                 }
@@ -188,7 +197,10 @@ impl Kernels for CubeBackend {
         // what was gathered up to there is submitted first.
         let parameters = MetadataBindingInfo::custom(plan.parameters.clone());
         client.launch(
-            Box::new(SourceKernel::new(Wgsl { text: plan.text.clone(), workgroup: plan.workgroup }, CubeDim::new_3d(w, h, d))),
+            Box::new(SourceKernel::new(
+                Wgsl { text: plan.text.clone(), workgroup: plan.workgroup },
+                CubeDim::new_3d(w, h, d),
+            )),
             CubeCount::Static(x, y, z),
             KernelArguments::new().with_buffers(buffers).with_info(parameters),
         );
@@ -276,8 +288,8 @@ impl Launch {
         self
     }
 
-    /// Launches `groups` workgroups, at least one; beyond 1024 in rows of so many, or of more where there would be too many
-    /// rows. A kernel finds its number as
+    /// Launches `groups` workgroups, at least one; beyond 1024 in rows of so many, or of more where there would be too
+    /// many rows. A kernel finds its number as
     /// `group.y * groups.x + group.x` and passes over numbers that are too large.
     pub fn run(self, groups: usize) -> Outputs {
         self.run_3d(spread(groups))

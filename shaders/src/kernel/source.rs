@@ -1,6 +1,6 @@
-//! A kernel's text, and how it is specialised: by rewriting the default of an `override`, the `alias Elem` line, or the size
-//! of a tile, since the runtime passes no pipeline constants. What comes out is WGSL again, and its whole text is its cache
-//! key.
+//! A kernel's text, and how it is specialised: by rewriting the default of an `override`, the `alias Elem` line, or the
+//! size of a tile, since the runtime passes no pipeline constants. What comes out is WGSL again, and its whole text is
+//! its cache key.
 
 use super::{Field, Parameters, launch::Elem};
 use std::{
@@ -34,7 +34,8 @@ impl Kernel {
         Kernel { table: R::FIELDS, ..self }
     }
 
-    /// The text with these constants; each must have its `override` line, and `alias Elem` its own if `elem` is not f32.
+    /// The text with these constants; each must have its `override` line, and `alias Elem` its own if `elem` is not
+    /// f32.
     /// `TILE` has a `const` line, and is in the aliases of the types of tiles too.
     ///
     /// # Panics

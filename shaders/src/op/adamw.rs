@@ -29,7 +29,8 @@ parameters! {
 /// One update, in place.
 pub static UPDATE: Kernel = Kernel::new::<UpdateShape>("adamw", include_str!("../../wgsl/adamw.wgsl"), [256, 1, 1]);
 /// Sums of squares, and sums of those.
-pub static SQUARES: Kernel = Kernel::new::<SpanShape>("grad_norm", include_str!("../../wgsl/grad_norm.wgsl"), [256, 1, 1]);
+pub static SQUARES: Kernel =
+    Kernel::new::<SpanShape>("grad_norm", include_str!("../../wgsl/grad_norm.wgsl"), [256, 1, 1]);
 
 /// Values of one workgroup of the first launch of [`SQUARES`]: 64 an invocation.
 const SPAN: usize = 16_384;
@@ -48,8 +49,16 @@ pub fn adamw(w: Tensor<2>, m: Tensor<2>, v: Tensor<2>, g: &Tensor<2>, u: Update)
     if tuning::takes(Op::AdamW, g) {
         let values = g.shape().num_elements();
         let Update { gradient_scale, decay, beta1, beta2, step_size, second_correction, epsilon } = u;
-        let shape =
-            UpdateShape { values: values as u32, gradient_scale, decay, beta1, beta2, step_size, second_correction, epsilon };
+        let shape = UpdateShape {
+            values: values as u32,
+            gradient_scale,
+            decay,
+            beta1,
+            beta2,
+            step_size,
+            second_correction,
+            epsilon,
+        };
         let mut out = Launch::new(&UPDATE, &shape).change(w).change(m).change(v).read(g).run(values.div_ceil(256));
         return [out.tensor(), out.tensor(), out.tensor()];
     }

@@ -1,20 +1,22 @@
-//! Causal attention with rotary embedding and grouped heads, from packed projections to packed rows, by one of two ways.
+//! Causal attention with rotary embedding and grouped heads, from packed projections to packed rows, by one of two
+//! ways.
 //!
-//! **Flash** (`flash.rs`: the `attention_*` kernels, on `wgpu` where they were measured to gain). The scores of one head
-//! are a matrix of context × context. Written out, as single operations must, they are the largest thing in the model:
-//! at a context of 1024 with 12 heads, 48 MiB a sequence and layer, read and written half a dozen times. A workgroup of
-//! the kernel keeps 64 × 64 of them in registers and walks along the keys: with each tile the running maximum of a row
-//! may rise, and what was summed so far is scaled down to it. What is saved for the gradient is the result and one
-//! logarithm a row; the backward kernels compute the probabilities anew from it, which costs a seventh more arithmetic
-//! and saves nearly all of the memory. There are two of them, one that owns queries and one that owns keys, instead of one
-//! with atomic additions: WGSL has no floating-point atomics, and the same input gives the same bits.
-//! Queries, keys and values are read where the projection left them, so nothing is split, stacked or merged around it.
-//! Tiles are sized for WebGPU's smallest promises: 256 invocations and 12 KiB of the 16 KiB of workgroup memory; subgroup
-//! operations are not used, as a third of adapters lack them and the row maximum is their only place here.
+//! **Flash** (`flash.rs`: the `attention_*` kernels, on `wgpu` where they were measured to gain). The scores of one
+//! head are a matrix of context × context. Written out, as single operations must, they are the largest thing in the
+//! model: at a context of 1024 with 12 heads, 48 MiB a sequence and layer, read and written half a dozen times. A
+//! workgroup of the kernel keeps 64 × 64 of them in registers and walks along the keys: with each tile the running
+//! maximum of a row may rise, and what was summed so far is scaled down to it. What is saved for the gradient is the
+//! result and one logarithm a row; the backward kernels compute the probabilities anew from it, which costs a seventh
+//! more arithmetic and saves nearly all of the memory. There are two of them, one that owns queries and one that owns
+//! keys, instead of one with atomic additions: WGSL has no floating-point atomics, and the same input gives the same
+//! bits. Queries, keys and values are read where the projection left them, so nothing is split, stacked or merged
+//! around it. Tiles are sized for WebGPU's smallest promises: 256 invocations and 12 KiB of the 16 KiB of workgroup
+//! memory; subgroup operations are not used, as a third of adapters lack them and the row maximum is their only place
+//! here.
 //!
-//! **Blocks** (`blocks.rs`, everywhere else, the processor included): Burn's batched matrix products, a block of queries
-//! at a time against the keys up to its end, which leaves out the half above the diagonal. A context that fits one block
-//! keeps its probabilities; with more, each block computes them anew, and memory is block × context.
+//! **Blocks** (`blocks.rs`, everywhere else, the processor included): Burn's batched matrix products, a block of
+//! queries at a time against the keys up to its end, which leaves out the half above the diagonal. A context that fits
+//! one block keeps its probabilities; with more, each block computes them anew, and memory is block × context.
 //!
 //! Both hold against the twin, [`crate::cpu::attention`].
 
@@ -93,13 +95,19 @@ fn scale(shape: Heads) -> f32 {
     1.0 / (shape.size as f32).sqrt()
 }
 
-/// `softmax(q·kᵀ/√size)·v` under the causal mask, for packed rows `[tokens, (heads + 2·kv)·size]`; the result's rows are
+/// `softmax(q·kᵀ/√size)·v` under the causal mask, for packed rows `[tokens, (heads + 2·kv)·size]`; the result's rows
+/// are
 /// `[tokens, heads·size]`.
 ///
 /// # Panics
 /// If the shapes do not belong together, a head's size is odd, or query heads cannot share the others evenly.
 pub fn attention(packed: Tensor<2>, shape: Heads, tables: &Tables) -> (Tensor<2>, Saved) {
-    assert!(shape.kv >= 1 && shape.heads.is_multiple_of(shape.kv), "{} query heads for {} others", shape.heads, shape.kv);
+    assert!(
+        shape.kv >= 1 && shape.heads.is_multiple_of(shape.kv),
+        "{} query heads for {} others",
+        shape.heads,
+        shape.kv
+    );
     assert_fit(&packed, shape, [&tables.cos, &tables.sin]);
     if shape.tokens() == 0 {
         return (Tensor::zeros([0, shape.heads * shape.size], (&packed.device(), packed.dtype())), Saved(Way::Nothing));

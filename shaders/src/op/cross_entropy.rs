@@ -4,8 +4,8 @@
 //! Logits are tokens × vocabulary: for a micro-batch of 8192 tokens and a vocabulary of 32k they are 1 GiB, and single
 //! operations hold them three times over (logits, logarithms, gradient). Here a chunk of tokens makes the whole way at
 //! once: logits by a matrix product, loss and gradient in their place, and two more products that add to the gradients
-//! of the tokens and of the head. What is held is chunk × vocabulary, however many tokens there are, and nothing of it is
-//! kept for the backward pass: the gradient is made with the loss, since its scale is known beforehand.
+//! of the tokens and of the head. What is held is chunk × vocabulary, however many tokens there are, and nothing of it
+//! is kept for the backward pass: the gradient is made with the loss, since its scale is known beforehand.
 //! On a large vocabulary the products dominate, and those stay Burn's, tuned for the device; the kernel takes the row
 //! passes between them, which single operations make six of.
 
@@ -28,7 +28,8 @@ parameters! {
 }
 
 /// Loss, and gradient in place.
-pub static IN_PLACE: Kernel = Kernel::new::<Shape>("cross_entropy", include_str!("../../wgsl/cross_entropy.wgsl"), [256, 1, 1]);
+pub static IN_PLACE: Kernel =
+    Kernel::new::<Shape>("cross_entropy", include_str!("../../wgsl/cross_entropy.wgsl"), [256, 1, 1]);
 
 /// Logits held at once elsewhere than on the processor: 64 MiB.
 const DEVICE_LOGITS: usize = 1 << 24;
@@ -38,8 +39,9 @@ pub fn chunk_tokens(vocabulary: usize, host: bool) -> usize {
     model_spec::chunk_tokens(vocabulary, if host { HOST_LOGITS } else { DEVICE_LOGITS })
 }
 
-/// Each token's loss in nats (`[n]`) under the logits `h·headᵀ` (h `[n, width]`, head `[vocabulary, width]`, of one type);
-/// and, if `scale` is given, the gradients of `scale` times their sum in `h`, of its type, and in the head, in f32.
+/// Each token's loss in nats (`[n]`) under the logits `h·headᵀ` (h `[n, width]`, head `[vocabulary, width]`, of one
+/// type); and, if `scale` is given, the gradients of `scale` times their sum in `h`, of its type, and in the head, in
+/// f32.
 ///
 /// # Panics
 /// If there are not as many targets as rows, or one is not below the vocabulary's size.
@@ -87,7 +89,8 @@ pub fn linear_cross_entropy_in_chunks(
     (nats, dhead.map(|dhead| [one(dhs), dhead]))
 }
 
-/// Each row's loss in nats (`[n]`) and, if `scale` is given, `scale` times its gradient in the logits (`[n, vocabulary]`).
+/// Each row's loss in nats (`[n]`) and, if `scale` is given, `scale` times its gradient in the logits (`[n,
+/// vocabulary]`).
 ///
 /// A row with a logit that is NaN or +∞ has a loss that is NaN.
 ///
@@ -107,8 +110,11 @@ pub fn cross_entropy(logits: Tensor<2>, targets: &[u32], scale: Option<f32>) -> 
     if tuning::takes(Op::CrossEntropy, &logits) {
         let (rows, vocabulary, gradient) = (n as u32, vocabulary as u32, u32::from(scale.is_some()));
         let parameters = Shape { rows, vocabulary, scale: scale.unwrap_or(0.0), gradient, nan: f32::NAN };
-        let launch =
-            Launch::new(&IN_PLACE, &parameters).elem(logits.dtype()).change(logits).words(targets.iter().copied()).output([n]);
+        let launch = Launch::new(&IN_PLACE, &parameters)
+            .elem(logits.dtype())
+            .change(logits)
+            .words(targets.iter().copied())
+            .output([n]);
         let mut made = launch.run(n);
         let gradient = made.tensor();
         return (made.tensor(), scale.map(|_| gradient));

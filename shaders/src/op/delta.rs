@@ -25,8 +25,9 @@ parameters! {
     pub struct EncodeChunk { start: u32, len: u32, entries: u32, keep: u32 }
 }
 /// Choice, values and residual.
-pub static ENCODE: Kernel = Kernel::new::<EncodeShape>("delta_encode", include_str!("../../wgsl/delta_encode.wgsl"), [256, 1, 1])
-    .with_table::<EncodeChunk>();
+pub static ENCODE: Kernel =
+    Kernel::new::<EncodeShape>("delta_encode", include_str!("../../wgsl/delta_encode.wgsl"), [256, 1, 1])
+        .with_table::<EncodeChunk>();
 /// Values that are on the GPU at once while a delta is encoded: 64 MiB of each vector.
 const SPAN: usize = 1 << 24;
 
@@ -130,10 +131,16 @@ pub fn select_planes(
     Some(planes)
 }
 
-/// As [`delta::encode`], which it is wherever the kernel does not run. The kernel may choose another of two equal values
-/// and round a magnitude on the border of two codes the other way; the residual is exact either way, but for values below
-/// 2⁻¹²⁶, which a GPU may take for zero.
-pub fn encode(model: &ModelSpec, spec: &DeltaSpec, pseudo_gradient: &[f32], residual: &mut [f32], device: &Device) -> Vec<u8> {
+/// As [`delta::encode`], which it is wherever the kernel does not run. The kernel may choose another of two equal
+/// values and round a magnitude on the border of two codes the other way; the residual is exact either way, but for
+/// values below 2⁻¹²⁶, which a GPU may take for zero.
+pub fn encode(
+    model: &ModelSpec,
+    spec: &DeltaSpec,
+    pseudo_gradient: &[f32],
+    residual: &mut [f32],
+    device: &Device,
+) -> Vec<u8> {
     if tuning::uses(Op::DeltaEncode, device)
         && let Some(planes) = select_planes(model, spec, pseudo_gradient, residual, device)
     {

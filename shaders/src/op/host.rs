@@ -37,7 +37,11 @@ impl Strided {
     /// `None` where the tensor is not the twins'.
     pub fn of<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
         let inner = is_twins(tensor).then(|| tensor.clone().try_into_primitive::<Flex>().ok())??;
-        Some(Strided(if inner.layout().strides().iter().all(|stride| *stride >= 0) { inner } else { inner.to_contiguous() }))
+        Some(Strided(if inner.layout().strides().iter().all(|stride| *stride >= 0) {
+            inner
+        } else {
+            inner.to_contiguous()
+        }))
     }
 
     /// Its last two dimensions as matrices, those before them as a batch.

@@ -1,13 +1,14 @@
-//! The three products of a linear layer `y = x·wᵀ`: forward, and backward in its input and its weight. On the processor by
-//! [`crate::cpu::product`]; on a GPU with matrix units, where both factors are f16, by a kernel that multiplies whole tiles
-//! (`product.wgsl`); elsewhere Burn's own, tuned for the device.
+//! The three products of a linear layer `y = x·wᵀ`: forward, and backward in its input and its weight. On the processor
+//! by [`crate::cpu::product`]; on a GPU with matrix units, where both factors are f16, by a kernel that multiplies
+//! whole tiles (`product.wgsl`); elsewhere Burn's own, tuned for the device.
 //!
-//! Such units are what cooperative matrices are called for in WebGPU: NVIDIA's tensor cores, AMD's WMMA, Apple's simdgroup
-//! matrices. Burn's WGSL does not use them, so its products run on the units for single values, which are slower by far
-//! and reckon with f16 hardly faster than with f32. A workgroup makes 8 × 16 tiles from slabs of both factors in workgroup
-//! memory, and fetches the next slabs into registers while it multiplies. Sums are f32; a weight's gradient, of which there is
-//! one sum for all micro-batches, is added to in place. A small result of a long inner dimension, as a weight's gradient is,
-//! would occupy few workgroups: several then share the inner dimension, and what each leaves is added up.
+//! Such units are what cooperative matrices are called for in WebGPU: NVIDIA's tensor cores, AMD's WMMA, Apple's
+//! simdgroup matrices. Burn's WGSL does not use them, so its products run on the units for single values, which are
+//! slower by far and reckon with f16 hardly faster than with f32. A workgroup makes 8 × 16 tiles from slabs of both
+//! factors in workgroup memory, and fetches the next slabs into registers while it multiplies. Sums are f32; a weight's
+//! gradient, of which there is one sum for all micro-batches, is added to in place. A small result of a long inner
+//! dimension, as a weight's gradient is, would occupy few workgroups: several then share the inner dimension, and what
+//! each leaves is added up.
 
 use super::product::{add_product, product};
 use crate::{
@@ -60,7 +61,11 @@ pub fn linear_backward(dy: &Tensor<2>, w: &Tensor<2>) -> Tensor<2> {
 /// If that is of another shape or type.
 pub fn linear_backward_weight(earlier: Option<Tensor<2>>, dy: &Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
     if let Some(earlier) = &earlier {
-        assert_eq!((earlier.dims(), earlier.dtype()), ([dy.dims()[1], x.dims()[1]], DType::F32), "what a product is added to");
+        assert_eq!(
+            (earlier.dims(), earlier.dtype()),
+            ([dy.dims()[1], x.dims()[1]], DType::F32),
+            "what a product is added to"
+        );
     }
     let factors = Factors { a: dy, turn_a: true, b: x, turn_b: false };
     match factors.holds() {
@@ -92,7 +97,8 @@ impl Factors<'_> {
         [rows, inner, columns]
     }
 
-    /// The units that multiply them, if the kernel is to: it reads and writes four values at a time, which must lie side by side.
+    /// The units that multiply them, if the kernel is to: it reads and writes four values at a time, which must lie
+    /// side by side.
     fn holds(&self) -> Option<MatrixUnits> {
         let units = MatrixUnits::current()?;
         let [rows, inner, columns] = self.dims();

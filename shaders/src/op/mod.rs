@@ -1,6 +1,6 @@
 //! The operations that a training step is made of, each a forward and a backward function on Burn tensors. On the
-//! `flex` device they run the CPU twins ([`crate::cpu`]); on `wgpu` a hand-written kernel where this device was measured
-//! to gain by it ([`crate::tuning`]); elsewhere Burn's own operations, which fuse on a GPU.
+//! `flex` device they run the CPU twins ([`crate::cpu`]); on `wgpu` a hand-written kernel where this device was
+//! measured to gain by it ([`crate::tuning`]); elsewhere Burn's own operations, which fuse on a GPU.
 //!
 //! Gradients are written out instead of recorded: a step then allocates only what its backward pass reads, several
 //! outputs come from one pass, and a hand-written kernel takes the place of exactly one function.

@@ -26,7 +26,9 @@ pub fn product<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> Tensor<D> {
 /// `sum + a·b` in f32, whatever type the product is computed in; with no `sum` the product alone.
 pub fn add_product(sum: Option<Tensor<2>>, a: &Tensor<2>, b: &Tensor<2>) -> Tensor<2> {
     let Some(sum) = sum else { return product(a, b).cast(DType::F32) };
-    let (Some(left), Some(right)) = (Strided::of(a), Strided::of(b)) else { return sum + product(a, b).cast(DType::F32) };
+    let (Some(left), Some(right)) = (Strided::of(a), Strided::of(b)) else {
+        return sum + product(a, b).cast(DType::F32);
+    };
     let mut sum = Target::of(sum).expect("all operands are f32 on one device");
     cpu::product::add_product(sum.slice(), left.matrices(), right.matrices());
     sum.tensor()

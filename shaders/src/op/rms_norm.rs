@@ -18,7 +18,8 @@ parameters! {
 }
 
 /// Result and inverse roots.
-pub static FORWARD: Kernel = Kernel::new::<ForwardShape>("rms_norm", include_str!("../../wgsl/rms_norm.wgsl"), [64, 1, 1]);
+pub static FORWARD: Kernel =
+    Kernel::new::<ForwardShape>("rms_norm", include_str!("../../wgsl/rms_norm.wgsl"), [64, 1, 1]);
 /// Both gradients.
 pub static BACKWARD: Kernel =
     Kernel::new::<BackwardShape>("rms_norm_backward", include_str!("../../wgsl/rms_norm_backward.wgsl"), [64, 1, 1]);
@@ -64,11 +65,22 @@ pub struct RmsNormBackward {
 ///
 /// # Panics
 /// If the shapes do not belong together.
-pub fn rms_norm_backward(dy: Tensor<2>, x: &Tensor<2>, gain: &Tensor<2>, inverse: &Tensor<2>, dx: Tensor<2>) -> RmsNormBackward {
+pub fn rms_norm_backward(
+    dy: Tensor<2>,
+    x: &Tensor<2>,
+    gain: &Tensor<2>,
+    inverse: &Tensor<2>,
+    dx: Tensor<2>,
+) -> RmsNormBackward {
     let ([n, d], dtype) = (x.dims(), dy.dtype());
-    assert_eq!([dy.dims(), gain.dims(), inverse.dims(), dx.dims()], [[n, d], [1, d], [n, 1], [n, d]], "for rows of {n} x {d}");
+    assert_eq!(
+        [dy.dims(), gain.dims(), inverse.dims(), dx.dims()],
+        [[n, d], [1, d], [n, 1], [n, d]],
+        "for rows of {n} x {d}"
+    );
     if let (Some(x), Some(gain), Some(inverse)) = (Source::of(x), Source::of(gain), Source::of(inverse)) {
-        let [mut dy, mut dx] = [dy.cast(DType::F32), dx].map(|t| Target::of(t).expect("all operands are f32 on one device"));
+        let [mut dy, mut dx] =
+            [dy.cast(DType::F32), dx].map(|t| Target::of(t).expect("all operands are f32 on one device"));
         let dgain = cpu::rms_norm::backward(dy.slice(), x.slice(), gain.slice(), inverse.slice(), dx.slice());
         return RmsNormBackward { dx: dx.tensor(), dgain: tensor(dgain, [1, d]), y: dy.tensor().cast(dtype) };
     }

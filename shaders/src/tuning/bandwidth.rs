@@ -1,7 +1,7 @@
 //! What the runtime may not find out. Before it tunes a product it measures how fast the device's memory is, by copying
-//! between two buffers of up to a gigabyte each, anew for every size: more than many a GPU has free while its owner uses it,
-//! and a worker that cannot allocate them is taken down. All that it gains is to stop trying kernels where one comes near to
-//! what memory allows, once a device.
+//! between two buffers of up to a gigabyte each, anew for every size: more than many a GPU has free while its owner
+//! uses it, and a worker that cannot allocate them is taken down. All that it gains is to stop trying kernels where one
+//! comes near to what memory allows, once a device.
 
 use burn::{backend::DispatchDevice, tensor::Device};
 use cubecl::throughput::{MemoryAccess, MemorySpec, ThroughputKey, ThroughputMode, ThroughputValue, working_set_sweep};

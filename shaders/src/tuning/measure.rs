@@ -35,15 +35,15 @@ pub struct Timing {
 
 /// The time of a kernel that fails on this device, or gives another result than the other way does.
 pub const NEVER_MS: f64 = 1e9;
-/// How far the two ways' results may be apart, relative to a value or to its tensor's root mean square. A kernel that is
-/// wrong is off by far more.
+/// How far the two ways' results may be apart, relative to a value or to its tensor's root mean square. A kernel that
+/// is wrong is off by far more.
 const TOLERANCE: f32 = 1e-2;
 /// The same where both round to half the width on their ways.
 const TOLERANCE_HALF: f32 = 5e-2;
 
-/// Times an operation both ways, the two in turns, if both give the same result; what it is made of goes the way that is
-/// chosen. Nobody else may compute in this process meanwhile: it switches the process's choices, and leaves them as they
-/// were.
+/// Times an operation both ways, the two in turns, if both give the same result; what it is made of goes the way that
+/// is chosen. Nobody else may compute in this process meanwhile: it switches the process's choices, and leaves them as
+/// they were.
 pub fn measure(trial: &mut Trial, device: &Device) -> Timing {
     let before = current();
     let [ours, other] = [true, false].map(|ours| before.with(trial.op, ours));
@@ -65,7 +65,9 @@ pub fn measure(trial: &mut Trial, device: &Device) -> Timing {
         }
     }
     for _ in 0..BATCHES {
-        for (choices, runs, best) in ways.iter_mut().filter(|(.., best)| *best < LONG.as_secs_f64() || best.is_infinite()) {
+        for (choices, runs, best) in
+            ways.iter_mut().filter(|(.., best)| *best < LONG.as_secs_f64() || best.is_infinite())
+        {
             set(*choices);
             *best = best.min(time(trial, device, *runs) / *runs as f64);
         }
@@ -77,13 +79,16 @@ pub fn measure(trial: &mut Trial, device: &Device) -> Timing {
 
 fn agree(got: Option<Vec<Vec<f32>>>, want: Option<Vec<Vec<f32>>>, tolerance: f32) -> bool {
     let (Some(got), Some(want)) = (got, want) else { return false };
-    !want.is_empty() && got.len() == want.len() && got.iter().zip(&want).all(|(got, want)| is_close(got, want, tolerance))
+    !want.is_empty()
+        && got.len() == want.len()
+        && got.iter().zip(&want).all(|(got, want)| is_close(got, want, tolerance))
 }
 
 fn is_close(got: &[f32], want: &[f32], tolerance: f32) -> bool {
     let squares: f64 = want.iter().map(|x| f64::from(*x).powi(2)).sum();
     let usual = (squares / want.len().max(1) as f64).sqrt() as f32;
-    got.len() == want.len() && got.iter().zip(want).all(|(got, want)| (got - want).abs() <= tolerance * want.abs().max(usual))
+    got.len() == want.len()
+        && got.iter().zip(want).all(|(got, want)| (got - want).abs() <= tolerance * want.abs().max(usual))
 }
 
 /// Seconds of so many runs.
@@ -124,7 +129,8 @@ pub fn copy_speed(device: &Device) -> f64 {
 }
 
 /// What was not measured on a device. The type of products comes first, after the product in
-/// it: the others are measured in it, as training will use them. What is known of a device was so all measured in one type.
+/// it: the others are measured in it, as training will use them. What is known of a device was so all measured in one
+/// type.
 fn unknown(remembered: &Remembered, key: &Key) -> Vec<Op> {
     let is_unknown = |op: &Op| op.has_two_ways() && remembered.timing(key, *op).is_none();
     let mut all: Vec<Op> = Op::ALL.iter().copied().filter(is_unknown).collect();
@@ -137,8 +143,8 @@ fn unknown(remembered: &Remembered, key: &Key) -> Vec<Op> {
 }
 
 /// Decides for this process by what was measured on this device, and measures what was not yet: at most until `budget`
-/// has passed, the operation at hand finished; the rest is measured at the next start and is Burn's until then. `folder`
-/// keeps what was found. To be called before the first training step; where all is known it returns at once.
+/// has passed, the operation at hand finished; the rest is measured at the next start and is Burn's until then.
+/// `folder` keeps what was found. To be called before the first training step; where all is known it returns at once.
 ///
 /// A file that cannot be written only means measuring again.
 pub fn settle(device: &Device, key: &Key, folder: &Path, budget: Duration) -> Choices {

@@ -14,8 +14,8 @@ const NAME_MAX: usize = 256;
 /// Our kernel is taken where it needs at most this share of the other way's time: less is within a measurement's noise.
 const WORTH_IT: f64 = 0.97;
 
-/// A measurement that was begun so often and never ended is not begun again: it takes the driver down. Fewer, and it may have
-/// been the owner, who wanted the computer.
+/// A measurement that was begun so often and never ended is not begun again: it takes the driver down. Fewer, and it
+/// may have been the owner, who wanted the computer.
 const BEGUN_MAX: u32 = 3;
 
 /// What a measurement holds for, besides the kernels.

@@ -35,13 +35,14 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// The trial of an operation on so many tokens, at least 2: [`TOKENS`], or fewer where a software adapter computes. What
-    /// stands between two products is of their type.
+    /// The trial of an operation on so many tokens, at least 2: [`TOKENS`], or fewer where a software adapter computes.
+    /// What stands between two products is of their type.
     pub fn of(op: Op, device: &Device, tokens: usize, products: FloatDType) -> Trial {
         // What comes after the last product knows of no other type.
         let comes_after = matches!(op, Op::AdamW | Op::GradNorm | Op::DeltaEncode);
         let products = if comes_after { FloatDType::F32 } else { products };
-        let random = |rows: usize, width: usize| Tensor::<2>::random([rows, width], Distribution::Normal(0.0, 1.0), device);
+        let random =
+            |rows: usize, width: usize| Tensor::<2>::random([rows, width], Distribution::Normal(0.0, 1.0), device);
         let rows = |width: usize| random(tokens, width);
         let between = |rows: usize, width: usize| random(rows, width).cast(products);
         let wide = DType::from(products).size();
@@ -144,7 +145,8 @@ impl Trial {
             Op::GradNorm => {
                 let g = rows(WIDTH);
                 // The root: a sum of so many squares is compared by its own size.
-                let step = move |_| vec![op::sum_of_squares(&g).sqrt().div_scalar((values as f32).sqrt()).reshape([1, 1])];
+                let step =
+                    move |_| vec![op::sum_of_squares(&g).sqrt().div_scalar((values as f32).sqrt()).reshape([1, 1])];
                 (4 * values, vec![], Box::new(step))
             }
             Op::DeltaEncode => delta_encode(device),
@@ -152,8 +154,8 @@ impl Trial {
         Trial { op, bytes, products, state, step }
     }
 
-    /// Runs it once, the way that is chosen just then. What it gives is to be kept until the device has the run in hand:
-    /// a fused operation does not write what nobody holds.
+    /// Runs it once, the way that is chosen just then. What it gives is to be kept until the device has the run in
+    /// hand: a fused operation does not write what nobody holds.
     pub fn run(&mut self) -> Vec<Tensor<2>> {
         let kept = self.state.len();
         let mut made = (self.step)(std::mem::take(&mut self.state));
@@ -174,7 +176,8 @@ impl Trial {
 fn model() -> (ModelSpec, Vec<f32>) {
     let spec = ModelSpec::small();
     // What is drawn does not matter to the time; drawing all of it by the run's generator would.
-    let values = (0..spec.parameters() as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 * 1e-10 - 8e-4).collect();
+    let values =
+        (0..spec.parameters() as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 * 1e-10 - 8e-4).collect();
     (spec, values)
 }
 
@@ -194,8 +197,8 @@ fn delta_encode(device: &Device) -> (usize, Vec<Tensor<2>>, Step) {
             both.filter(|(gradient, left)| gradient != left).map(|(gradient, _)| gradient.abs()).sum::<f32>()
         };
         let chosen: Vec<f32> = model.tensors().iter().flat_map(planes::chunks).map(chosen).collect();
-        // Sent and left are together what there was, whichever values were chosen. An encoder that lost some of it, or a
-        // delta that nobody can read, shows.
+        // Sent and left are together what there was, whichever values were chosen. An encoder that lost some of it, or
+        // a delta that nobody can read, shows.
         if delta::add_scaled(&model, &delta, 1.0, &mut residual).is_err() {
             return vec![];
         }

@@ -6,8 +6,15 @@ use nightjar_shaders::{cpu, op, op::Update};
 
 pub fn update(device: &Device, seed: u64) -> Result<(), String> {
     // Numbers that all matter: each beta, correction and epsilon changes the result in its leading digits.
-    let u =
-        Update { gradient_scale: 0.7, decay: 0.9, beta1: 0.8, beta2: 0.6, step_size: 0.5, second_correction: 1.5, epsilon: 0.2 };
+    let u = Update {
+        gradient_scale: 0.7,
+        decay: 0.9,
+        beta1: 0.8,
+        beta2: 0.6,
+        step_size: 0.5,
+        second_correction: 1.5,
+        epsilon: 0.2,
+    };
     for (n, d) in [(1, 1), (3, 85), (1, 256), (1, 257), (65, 130), (1030, 256)] {
         let values = |stream: u64| draw(seed, stream, n * d);
         let (w, m, g) = (values(1), values(2), values(4));
@@ -19,7 +26,9 @@ pub fn update(device: &Device, seed: u64) -> Result<(), String> {
             op::adamw(w, m, v, &g, u)
         };
         let (ours, burns) = (run(device), run(&recording()));
-        for ((got, burns), (what, want)) in ours.into_iter().zip(burns).zip([("w", &want_w), ("m", &want_m), ("v", &want_v)]) {
+        for ((got, burns), (what, want)) in
+            ours.into_iter().zip(burns).zip([("w", &want_w), ("m", &want_m), ("v", &want_v)])
+        {
             close(&format!("{what} {n}x{d}"), got, want, 1e-5)?;
             close(&format!("{what} {n}x{d}, Burn's"), burns, want, 1e-5)?;
         }

@@ -8,7 +8,8 @@ use nightjar_shaders::{
 use nightjar_shared::rng;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Held by tests that choose which kernels run: the choice is the whole process's, and a runner may have many tests in one.
+/// Held by tests that choose which kernels run: the choice is the whole process's, and a runner may have many tests in
+/// one.
 pub fn choosing() -> MutexGuard<'static, ()> {
     static CHOOSING: Mutex<()> = Mutex::new(());
     CHOOSING.lock().unwrap_or_else(PoisonError::into_inner)
@@ -57,7 +58,11 @@ pub fn upload<const D: usize>(values: &[f32], shape: [usize; D], device: &Device
 }
 
 /// To the device as f16, and the values as they are after that; `None` where the device has no such type.
-pub fn upload_half<const D: usize>(values: &[f32], shape: [usize; D], device: &Device) -> Option<(Tensor<D>, Vec<f32>)> {
+pub fn upload_half<const D: usize>(
+    values: &[f32],
+    shape: [usize; D],
+    device: &Device,
+) -> Option<(Tensor<D>, Vec<f32>)> {
     let has_half = kernel::runs_on(device) && device.supports_dtype(DType::F16);
     let half = has_half.then(|| upload(values, shape, device).cast(DType::F16))?;
     let rounded = read(half.clone()).ok()?;

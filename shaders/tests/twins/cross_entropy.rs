@@ -49,7 +49,8 @@ fn sick_rows_stay_apart(device: &Device, seed: u64) -> Result<(), String> {
     };
     let (clean, clean_back) = run(&x)?;
     let mut sick = x.clone();
-    (sick[vocabulary + 299], sick[2 * vocabulary + 1], sick[4 * vocabulary + 2]) = (f32::NAN, f32::INFINITY, f32::NEG_INFINITY);
+    (sick[vocabulary + 299], sick[2 * vocabulary + 1], sick[4 * vocabulary + 2]) =
+        (f32::NAN, f32::INFINITY, f32::NEG_INFINITY);
     let (mut nats, mut back) = run(&sick)?;
     if !nats[1].is_nan() || !nats[2].is_nan() || !nats[4].is_finite() {
         return Err(format!("NaN, infinity and -infinity give {}, {} and {}", nats[1], nats[2], nats[4]));
@@ -71,10 +72,16 @@ fn sick_rows_stay_apart(device: &Device, seed: u64) -> Result<(), String> {
     same_bits("gradients beside sick rows", &back, &clean_back)
 }
 
-/// The whole operation against Burn's logits, log-softmax and automatic gradients; in chunks of so many tokens, or of as
-/// many as it takes by itself.
-fn with_head(device: &Device, [n, width, vocabulary]: [usize; 3], chunk: Option<usize>, seed: u64) -> Result<(), String> {
-    let (h, head, targets) = (draw(seed, 3, n * width), draw(seed, 4, vocabulary * width), targets(seed, n, vocabulary));
+/// The whole operation against Burn's logits, log-softmax and automatic gradients; in chunks of so many tokens, or of
+/// as many as it takes by itself.
+fn with_head(
+    device: &Device,
+    [n, width, vocabulary]: [usize; 3],
+    chunk: Option<usize>,
+    seed: u64,
+) -> Result<(), String> {
+    let (h, head, targets) =
+        (draw(seed, 3, n * width), draw(seed, 4, vocabulary * width), targets(seed, n, vocabulary));
     let scale = 1.0 / n as f32;
     let recording = recording();
     let on_h = upload(&h, [n, width], &recording).require_grad();

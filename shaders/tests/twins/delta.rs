@@ -42,7 +42,9 @@ fn check_encoded(
     for chunk in model.tensors().iter().flat_map(planes::chunks) {
         let (kept, after) = rest.split_at_checked(planes::kept_of(spec.k, chunk.len())).ok_or("too few entries")?;
         let places = kept.iter().map(|entry| entry & planes::PLACE);
-        if !places.clone().is_sorted_by(|a, b| a < b) || places.max().is_some_and(|place| usize::from(place) >= chunk.len()) {
+        if !places.clone().is_sorted_by(|a, b| a < b)
+            || places.max().is_some_and(|place| usize::from(place) >= chunk.len())
+        {
             return Err(format!("the places of chunk {chunk:?} do not ascend within it"));
         }
         rest = after;
@@ -55,7 +57,8 @@ fn check_encoded(
         return Err("the planes do not survive the entropy coder".into());
     }
     let feedback = spec.feedback as f32;
-    let input: Vec<f32> = g.iter().zip(before).map(|(g, r)| if feedback == 0.0 { *g } else { feedback * *r + *g }).collect();
+    let input: Vec<f32> =
+        g.iter().zip(before).map(|(g, r)| if feedback == 0.0 { *g } else { feedback * *r + *g }).collect();
     let mut left = input.clone();
     delta::decode(model, &bytes, |at, values| left[at] -= values[0]).map_err(|e| e.to_string())?;
     if feedback == 0.0 {
@@ -81,7 +84,8 @@ fn check_encoded(
         // Each code is the nearest to its group's mean on the log scale, whose steps are an eighth of an octave.
         for (code, bit) in ours.iter().zip([0, planes::HIGH]) {
             let group = planes.kept[kept.clone()].iter().filter(|entry| *entry & planes::HIGH == bit);
-            let group: Vec<f64> = group.map(|e| f64::from(input[chunk.start + usize::from(e & planes::PLACE)].abs())).collect();
+            let group: Vec<f64> =
+                group.map(|e| f64::from(input[chunk.start + usize::from(e & planes::PLACE)].abs())).collect();
             let mean = group.iter().sum::<f64>() / group.len().max(1) as f64;
             let off = 8.0 * (f64::from(magnitude::value(*code)) / mean).log2().abs();
             if ours != &[0, 0] && (1e-8..8.0).contains(&mean) && (off.is_nan() || off > 0.5 + 1e-3) {
@@ -89,11 +93,14 @@ fn check_encoded(
             }
         }
         // Which are high, where the order of the sum cannot matter: far from the mean.
-        let entry = |planes: &Planes| planes.kept[kept.clone()].iter().map(|e| (e & planes::PLACE, *e)).collect::<Vec<_>>();
+        let entry =
+            |planes: &Planes| planes.kept[kept.clone()].iter().map(|e| (e & planes::PLACE, *e)).collect::<Vec<_>>();
         let mean = kept.len().max(1) as f32;
-        let mean =
-            planes.kept[kept.clone()].iter().map(|e| input[chunk.start + usize::from(e & planes::PLACE)].abs()).sum::<f32>()
-                / mean;
+        let mean = planes.kept[kept.clone()]
+            .iter()
+            .map(|e| input[chunk.start + usize::from(e & planes::PLACE)].abs())
+            .sum::<f32>()
+            / mean;
         for ((place, ours), (other, theirs)) in entry(planes).into_iter().zip(entry(&twin)) {
             let m = input[chunk.start + usize::from(place)].abs();
             if place == other && ours != theirs && (m - mean).abs() > 1e-3 * mean {
@@ -129,7 +136,8 @@ pub fn encode(device: &Device, seed: u64) -> Result<(), String> {
             let before: Vec<f32> = draw(seed, 7, n).iter().map(|r| r * 1e-4).collect();
             let mut after = before.clone();
             let what = |e: String| format!("k {k}, feedback {feedback}, {n} values: {e}");
-            let planes = op::select_planes(&model, &spec, &g, &mut after, device).ok_or_else(|| what("it did not run".into()))?;
+            let planes = op::select_planes(&model, &spec, &g, &mut after, device)
+                .ok_or_else(|| what("it did not run".into()))?;
             check_encoded(&model, &spec, &g, &before, &after, &planes).map_err(what)?;
             // Through the door that ships: the same, and what is no number goes the twin's way.
             let mut again = before.clone();
@@ -155,7 +163,11 @@ pub fn encode(device: &Device, seed: u64) -> Result<(), String> {
 pub const ENCODE_MUTANTS: &[(&str, &str, &str)] = &[
     ("delta_encode", "apart(shape.feedback * residual[at]) + v", "residual[at] + v"),
     ("delta_encode", "v = select(v - m, v + m, is_negative)", "v = select(v - m, v - m, is_negative)"),
-    ("delta_encode", "let is_high = (bits & MAGNITUDE) >= split", "let is_high = (bits & MAGNITUDE) > split + 0x800000u"),
+    (
+        "delta_encode",
+        "let is_high = (bits & MAGNITUDE) >= split",
+        "let is_high = (bits & MAGNITUDE) > split + 0x800000u",
+    ),
     ("delta_encode", "let threshold = found;", "let threshold = found + 1u;"),
     ("delta_encode", "equals_before < ties", "equals_before + 1u < ties"),
     ("delta_encode", "u32(mantissa >= 1.3542555)", "u32(mantissa >= 1.9542555)"),

@@ -9,7 +9,8 @@ use nightjar_shaders::kernel::{Field, Kernel, TABLE};
 /// Parses and validates.
 pub fn module(text: &str) -> Result<(naga::Module, naga::valid::ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
-    let of = |extension: &str, capabilities| if text.contains(extension) { capabilities } else { Capabilities::empty() };
+    let of =
+        |extension: &str, capabilities| if text.contains(extension) { capabilities } else { Capabilities::empty() };
     let capabilities = of("enable f16;", Capabilities::SHADER_FLOAT16)
         | of("enable wgpu_cooperative_matrix;", Capabilities::COOPERATIVE_MATRIX | Capabilities::SUBGROUP);
     let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module);
@@ -29,7 +30,9 @@ fn check(kernel: &Kernel) -> Result<(), String> {
         let Some(binding) = &global.binding else { continue };
         let name = global.name.as_deref().unwrap_or("?");
         if global.space != (AddressSpace::Storage { access: StorageAccess::LOAD | StorageAccess::STORE }) {
-            return Err(format!("{name} is not read_write: tensors share buffers, which a launch cannot read and write"));
+            return Err(format!(
+                "{name} is not read_write: tensors share buffers, which a launch cannot read and write"
+            ));
         }
         // The runtime derives the layout from what is used.
         if info.get_entry_point(0)[handle].is_empty() {
@@ -56,8 +59,15 @@ fn check(kernel: &Kernel) -> Result<(), String> {
 }
 
 /// Whether a structure has these members and no others.
-fn same_members(module: &naga::Module, name: &str, ty: naga::Handle<naga::Type>, fields: &[Field]) -> Result<(), String> {
-    let TypeInner::Struct { members, .. } = &module.types[ty].inner else { return Err(format!("{name} has no members")) };
+fn same_members(
+    module: &naga::Module,
+    name: &str,
+    ty: naga::Handle<naga::Type>,
+    fields: &[Field],
+) -> Result<(), String> {
+    let TypeInner::Struct { members, .. } = &module.types[ty].inner else {
+        return Err(format!("{name} has no members"));
+    };
     if members.len() != fields.len() {
         return Err(format!("{} members of {name} in WGSL, {} in Rust", members.len(), fields.len()));
     }
@@ -109,8 +119,10 @@ fn every_file_is_in_the_table_once() {
 
 #[test]
 fn a_layout_that_differs_is_noticed() {
-    const WORDS: [Field; 2] = [Field { name: "rows", offset: 0, word: "u32" }, Field { name: "eps", offset: 4, word: "f32" }];
-    const ROW: [Field; 2] = [Field { name: "at", offset: 0, word: "u32" }, Field { name: "by", offset: 4, word: "f32" }];
+    const WORDS: [Field; 2] =
+        [Field { name: "rows", offset: 0, word: "u32" }, Field { name: "eps", offset: 4, word: "f32" }];
+    const ROW: [Field; 2] =
+        [Field { name: "at", offset: 0, word: "u32" }, Field { name: "by", offset: 4, word: "f32" }];
     let kernel = |source| Kernel { name: "t", source, parameters: &WORDS, table: &ROW, workgroup: [64, 1, 1] };
     let text = "struct P { rows: u32, eps: f32 }
         struct R { at: u32, by: f32 }

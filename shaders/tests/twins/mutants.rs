@@ -81,7 +81,10 @@ fn child() {
     };
     let source = TABLE.iter().find(|k| k.name == "delta_encode").unwrap().source;
     let turned = source
-        .replace("let key = bitcast<u32>(values[j]) & MAGNITUDE;", "let key = MAGNITUDE - (bitcast<u32>(values[j]) & MAGNITUDE);")
+        .replace(
+            "let key = bitcast<u32>(values[j]) & MAGNITUDE;",
+            "let key = MAGNITUDE - (bitcast<u32>(values[j]) & MAGNITUDE);",
+        )
         .replace("bitcast<f32>(key)", "bitcast<f32>(MAGNITUDE - key)");
     assert_eq!(encode(Some(turned.into())), tuning::NEVER_MS);
     assert!(encode(None) < tuning::NEVER_MS);

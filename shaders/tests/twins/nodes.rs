@@ -1,4 +1,5 @@
-//! Our operations in Burn's automatic differentiation: a layer and its loss, whose gradients are those that Burn finds by itself.
+//! Our operations in Burn's automatic differentiation: a layer and its loss, whose gradients are those that Burn finds
+//! by itself.
 
 use super::common::{choosing, close, device, draw, read, recording, seed, upload};
 use burn::tensor::{Device, Tensor};

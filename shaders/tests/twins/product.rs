@@ -1,5 +1,5 @@
-//! The products of a linear layer by matrix units. Where the device has none (of Mesa's software driver it is those before 2025),
-//! other functions of ours stand in for them.
+//! The products of a linear layer by matrix units. Where the device has none (of Mesa's software driver it is those
+//! before 2025), other functions of ours stand in for them.
 
 use super::common::{self, close, draw, read, recording, same_bits, upload, upload_half};
 use burn::tensor::{DType, Device, Tensor};
@@ -9,9 +9,10 @@ use nightjar_shaders::{
     op,
 };
 
-/// Rows, inner dimension, columns: below a tile, beside its edges, more than a workgroup makes either way, more than two slabs
-/// deep, and one that several workgroups share.
-const SIZES: [[usize; 3]; 6] = [[1, 4, 4], [61, 36, 20], [64, 40, 132], [130, 72, 260], [300, 260, 140], [36, 2052, 40]];
+/// Rows, inner dimension, columns: below a tile, beside its edges, more than a workgroup makes either way, more than
+/// two slabs deep, and one that several workgroups share.
+const SIZES: [[usize; 3]; 6] =
+    [[1, 4, 4], [61, 36, 20], [64, 40, 132], [130, 72, 260], [300, 260, 140], [36, 2052, 40]];
 
 /// `a·b`, either of them turned in memory.
 fn want(a: &[f32], turn_a: bool, b: &[f32], turn_b: bool, [rows, inner, columns]: [usize; 3]) -> Vec<f32> {
@@ -23,7 +24,8 @@ fn want(a: &[f32], turn_a: bool, b: &[f32], turn_b: bool, [rows, inner, columns]
 
 /// Normal numbers of which a sum of so many products is about 1.
 fn factor(seed: u64, stream: u64, shape: [usize; 2], inner: usize, device: &Device) -> Option<(Tensor<2>, Vec<f32>)> {
-    let values: Vec<f32> = draw(seed, stream, shape[0] * shape[1]).iter().map(|x| x / (inner as f32).powf(0.25)).collect();
+    let values: Vec<f32> =
+        draw(seed, stream, shape[0] * shape[1]).iter().map(|x| x / (inner as f32).powf(0.25)).collect();
     upload_half(&values, shape, device)
 }
 
@@ -46,8 +48,8 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
     of_all
 }
 
-/// The kernel for a device without matrix units: a tile is a place in memory, or what each invocation of a subgroup holds of a
-/// sum. Slow, but all else is as it ships: what goes where, laps, shares.
+/// The kernel for a device without matrix units: a tile is a place in memory, or what each invocation of a subgroup
+/// holds of a sum. Slow, but all else is as it ships: what goes where, laps, shares.
 fn stand_in(source: &str, subgroup: u32) -> String {
     let mut text = source.to_owned();
     let mut put = |from: &str, to: &str| {
@@ -71,9 +73,11 @@ fn stand_in(source: &str, subgroup: u32) -> String {
             text = text.replace(&format!("], {stride});\n"), &format!(", {stride});\n"));
         }
     }
-    let text = text.replace("coopMultiplyAdd(", "multiply_add(").replace("coopStoreT(", "store(").replace("&stripes[", "");
+    let text =
+        text.replace("coopMultiplyAdd(", "multiply_add(").replace("coopStoreT(", "store(").replace("&stripes[", "");
     let text = text.replace("], TILE / 2u);", ", TILE / 2u);");
-    let text = text.replace("    @builtin(subgroup_id) subgroup: u32,\n    @builtin(num_subgroups) subgroups: u32,\n", "");
+    let text =
+        text.replace("    @builtin(subgroup_id) subgroup: u32,\n    @builtin(num_subgroups) subgroups: u32,\n", "");
     let begin = "    let row = group.y * ROWS;\n";
     let parts = "    let subgroups = 256u / LANES;\n    let subgroup = lane / LANES;\n    own = lane % LANES;\n";
     let text = text.replace(begin, &format!("{parts}{begin}"));
@@ -132,7 +136,9 @@ fn products(device: &Device, seed: u64) -> Result<(), String> {
         whole("forward onto", op::linear_onto(on_past.clone(), &a, &b), &sum, DType::F32)?;
         same_bits("what was added to, held by another", &read(on_past)?, &past)?;
 
-        let Some((dy, dy_values)) = factor(seed, 10, [rows, columns], columns, device) else { return Err("no f16".into()) };
+        let Some((dy, dy_values)) = factor(seed, 10, [rows, columns], columns, device) else {
+            return Err("no f16".into());
+        };
         let [y, dx, dw] = of_burn(&a_values, &b_values, &dy_values, dims)?;
         whole("forward against Burn", op::linear(&a, &b), &y, DType::F16)?;
         close(&what("dx against autodiff"), op::linear_backward(&dy, &b), &dx, 1e-3)?;
@@ -144,7 +150,9 @@ fn products(device: &Device, seed: u64) -> Result<(), String> {
 
         // Whose rows are the other way round: four of them lie side by side.
         if rows % 4 == 0 {
-            let Some((a, a_values)) = factor(seed, 5, [inner, rows], inner, device) else { return Err("no f16".into()) };
+            let Some((a, a_values)) = factor(seed, 5, [inner, rows], inner, device) else {
+                return Err("no f16".into());
+            };
             let result = want(&a_values, true, &b_values, false, dims);
             whole("backward in the weight", op::linear_backward_weight(None, &a, &b), &result, DType::F32)?;
             let earlier = upload(&past, [rows, columns], device);

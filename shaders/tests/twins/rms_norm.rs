@@ -47,7 +47,9 @@ pub fn forward(device: &Device, seed: u64) -> Result<(), String> {
     // What is no number stays in its row.
     let (n, d) = (5, 70);
     let (mut x, gain) = (draw(seed, 3, n * d), vec![1.0; d]);
-    let run = |x: &[f32]| read(op::rms_norm(&upload(x, [n, d], device), &upload(&gain, [1, d], device), 1e-5, FloatDType::F32).0);
+    let run = |x: &[f32]| {
+        read(op::rms_norm(&upload(x, [n, d], device), &upload(&gain, [1, d], device), 1e-5, FloatDType::F32).0)
+    };
     let clean = run(&x)?;
     (x[d + 7], x[3 * d]) = (f32::NAN, f32::INFINITY);
     let got = run(&x)?;
@@ -93,10 +95,13 @@ pub fn backward(device: &Device, seed: u64) -> Result<(), String> {
         same_bits("the gradient of y", &read(on_dy)?, &dy)?;
 
         let recording = recording();
-        let (x, gain) = (upload(&x, [n, d], &recording).require_grad(), upload(&gain, [1, d], &recording).require_grad());
+        let (x, gain) =
+            (upload(&x, [n, d], &recording).require_grad(), upload(&gain, [1, d], &recording).require_grad());
         let loss = (op::rms_norm(&x, &gain, f64::from(EPS), FloatDType::F32).0 * upload(&dy, [n, d], &recording)).sum();
         let gradients = loss.backward();
-        let (Some(by_x), Some(by_gain)) = (x.grad(&gradients), gain.grad(&gradients)) else { return Err("no gradient".into()) };
+        let (Some(by_x), Some(by_gain)) = (x.grad(&gradients), gain.grad(&gradients)) else {
+            return Err("no gradient".into());
+        };
         let want: Vec<f32> = read(by_x)?.iter().zip(&past).map(|(g, past)| g + past).collect();
         close(&format!("dx {n}x{d} against autodiff"), dx, &want, 2e-5)?;
         close(&format!("dgain {n}x{d} against autodiff"), dgain, &read(by_gain)?, of_sums)?;
@@ -109,7 +114,8 @@ fn half_and_sick(device: &Device, seed: u64) -> Result<(), String> {
     let (n, d) = (9, 70);
     let (x, gain, inverse) = (draw(seed, 5, n * d), draw(seed, 6, d), vec![0.5; n]);
     let run = |dy: Tensor<2>| {
-        let (x, gain, inverse) = (upload(&x, [n, d], device), upload(&gain, [1, d], device), upload(&inverse, [n, 1], device));
+        let (x, gain, inverse) =
+            (upload(&x, [n, d], device), upload(&gain, [1, d], device), upload(&inverse, [n, 1], device));
         op::rms_norm_backward(dy, &x, &gain, &inverse, Tensor::zeros([n, d], device))
     };
     if let Some((dy, mut rounded)) = upload_half(&draw(seed, 7, n * d), [n, d], device) {

@@ -31,8 +31,8 @@ pub const CASES: &[Case] = &[
     Case { kernels: &["delta_encode"], check: delta::encode, mutants: delta::ENCODE_MUTANTS },
 ];
 
-/// Those to run, once a device is open: all that it has what they need for, or while working on one those whose kernels' names
-/// contain `KERNEL`.
+/// Those to run, once a device is open: all that it has what they need for, or while working on one those whose
+/// kernels' names contain `KERNEL`.
 pub fn selected(device: &Device) -> impl Iterator<Item = &'static Case> {
     let wanted = std::env::var("KERNEL").unwrap_or_default();
     let has_half = device.supports_dtype(DType::F16);

@@ -1,8 +1,9 @@
-//! 2-bit blocks: for each block of 256 values a bf16 scale s, then two bits a value, four to a byte: −3s, −s, s or 3s. Byte
-//! i of a block of n values holds values i, i + ⌈n/4⌉, i + 2⌈n/4⌉ and i + 3⌈n/4⌉, lowest bits first.
+//! 2-bit blocks: for each block of 256 values a bf16 scale s, then two bits a value, four to a byte: −3s, −s, s or 3s.
+//! Byte i of a block of n values holds values i, i + ⌈n/4⌉, i + 2⌈n/4⌉ and i + 3⌈n/4⌉, lowest bits first.
 //!
-//! For a Gaussian these evenly spaced levels are within 1 % of the best four there are (Lloyd and Max; J. Max, "Quantizing
-//! for minimum distortion", IRE Trans. Inf. Theory 1960: mean squared error 0.1188 against 0.1175 of the variance).
+//! For a Gaussian these evenly spaced levels are within 1 % of the best four there are (Lloyd and Max; J. Max,
+//! "Quantizing for minimum distortion", IRE Trans. Inf. Theory 1960: mean squared error 0.1188 against 0.1175 of the
+//! variance).
 
 use super::{
     DeltaError,
@@ -30,8 +31,8 @@ impl Block for Blocks2 {
 
     #[inline(always)]
     fn encode(values: &mut [f32], out: &mut [u8]) {
-        // A Gaussian's best threshold is 0.996 root mean squares. With the codes that it gives, least squares has the scale:
-        // Σ|v||q| / Σq², |q| being 1 or 3.
+        // A Gaussian's best threshold is 0.996 root mean squares. With the codes that it gives, least squares has the
+        // scale: Σ|v||q| / Σq², |q| being 1 or 3.
         let n = values.len() as f32;
         let threshold = (dense::sum(values, |v| v * v) / n).sqrt();
         let is_large = |v: f32| v.abs() >= threshold;
@@ -65,7 +66,8 @@ impl Block for Blocks2 {
         let scale = dense::check_scale(dense::scale_from_bf16(u16::from_le_bytes(r.array()?)))?;
         let codes = r.take(r.remaining())?;
         let spare = 4 * codes.len() - into.len();
-        // With fewer than four values to a byte, the spare places are the last quarter's last ones, and so on backwards.
+        // With fewer than four values to a byte, the spare places are the last quarter's last ones, and so on
+        // backwards.
         for place in 0..spare {
             let (quarter, byte) = ((into.len() + place) / codes.len(), (into.len() + place) % codes.len());
             if codes[byte] >> (2 * quarter) & 3 != 0 {

@@ -13,8 +13,8 @@ pub(super) enum Blocks4 {}
 
 /// The largest code.
 const MOST: f32 = 7.0;
-/// What the largest magnitude is divided by. It rounds to 7 and is then half a step off, no more than any other value may
-/// be; dividing by 7 would make every step 7 % wider for nothing.
+/// What the largest magnitude is divided by. It rounds to 7 and is then half a step off, no more than any other value
+/// may be; dividing by 7 would make every step 7 % wider for nothing.
 const REACH: f32 = 7.5;
 
 #[inline(always)]

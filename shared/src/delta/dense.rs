@@ -1,5 +1,5 @@
-//! What the dense codecs share: a tensor goes block by block of 256 values, every value is sent, and a block's length in
-//! bytes follows from the number of its values alone.
+//! What the dense codecs share: a tensor goes block by block of 256 values, every value is sent, and a block's length
+//! in bytes follows from the number of its values alone.
 
 use super::{DeltaError, wide::wide};
 use crate::{
@@ -97,8 +97,8 @@ pub(super) fn add_scaled<B: Block>(
     Ok(())
 }
 
-/// The largest magnitude's bits, which order as the magnitudes do: integers, because a maximum of floats would have to go
-/// one by one. A NaN comes out as a NaN.
+/// The largest magnitude's bits, which order as the magnitudes do: integers, because a maximum of floats would have to
+/// go one by one. A NaN comes out as a NaN.
 #[inline(always)]
 pub(super) fn largest(values: &[f32]) -> f32 {
     let bits = values.iter().fold(0i32, |m, v| m.max((v.to_bits() & 0x7fff_ffff) as i32));
@@ -138,7 +138,8 @@ pub(super) fn rounded(x: f32) -> (f32, u8) {
     (shifted - ROUNDER, shifted.to_bits() as u8)
 }
 
-/// Scales of the small codecs travel as bf16, rounded to nearest, ties to even. What is too small to divide by becomes zero.
+/// Scales of the small codecs travel as bf16, rounded to nearest, ties to even. What is too small to divide by becomes
+/// zero.
 pub(super) fn scale_to_bf16(scale: f32) -> u16 {
     if scale < 1e-30 {
         return 0;

@@ -1,5 +1,5 @@
-//! Magnitudes on a log scale, in 8 bits: code 0 is zero, code c is 2^((c − 231) / 8), so from 2.2e-9 to 8 in steps of 9 %.
-//! Rounding is to nearest on that scale, at most 4.4 % off; what it loses stays in the residual.
+//! Magnitudes on a log scale, in 8 bits: code 0 is zero, code c is 2^((c − 231) / 8), so from 2.2e-9 to 8 in steps of 9
+//! %. Rounding is to nearest on that scale, at most 4.4 % off; what it loses stays in the residual.
 
 /// 2^(i / 8).
 const STEPS: [f32; 8] =

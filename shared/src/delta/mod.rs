@@ -1,6 +1,6 @@
 //! The delta: what a device sends up. It encodes the pseudo-gradient (weights at the lease's base version minus weights
-//! after its inner steps), with error feedback: what one delta's rounding loses is added to the next (Karimireddy et al.,
-//! arXiv 1901.09847; with a decay as SparseLoCo has it, arXiv 2508.15706).
+//! after its inner steps), with error feedback: what one delta's rounding loses is added to the next (Karimireddy et
+//! al., arXiv 1901.09847; with a decay as SparseLoCo has it, arXiv 2508.15706).
 //!
 //! Layout, little-endian: magic `NJD1`, codec id (u8), three zero bytes, first and end tensor number (u32 each), then
 //! the codec's payload. The dense codecs write each tensor in flat order, block by block of 256 values; the sparse one
@@ -58,7 +58,8 @@ pub enum CodecId {
 
 impl CodecId {
     /// All codecs that this build can read and write, best first.
-    pub const ALL: &'static [CodecId] = &[CodecId::Sparse2, CodecId::Blocks8, CodecId::Blocks4, CodecId::Blocks2, CodecId::F32];
+    pub const ALL: &'static [CodecId] =
+        &[CodecId::Sparse2, CodecId::Blocks8, CodecId::Blocks4, CodecId::Blocks2, CodecId::F32];
 
     /// The codec of a number; `None` if this build does not know it.
     pub fn from_number(n: u32) -> Option<Self> {
@@ -135,8 +136,8 @@ macro_rules! by_block {
     };
 }
 
-/// What the length in bytes of a delta that covers the whole model can be: one number for the dense codecs, bounds for the
-/// sparse one. What [`encode`] writes is always within.
+/// What the length in bytes of a delta that covers the whole model can be: one number for the dense codecs, bounds for
+/// the sparse one. What [`encode`] writes is always within.
 pub fn bytes_allowed(model: &ModelSpec, delta: &DeltaSpec) -> RangeInclusive<u64> {
     let (tensors, head) = (model.tensors(), HEADER_BYTES as u64);
     if delta.codec == CodecId::Sparse2 {
@@ -165,8 +166,8 @@ fn read_codec(r: &mut Reader<'_>) -> Result<CodecId, DeltaError> {
     CodecId::from_number(u32::from(codec)).ok_or(DeltaError::UnknownCodec(codec))
 }
 
-/// Refuses a delta that the run did not ask for, however well-formed: one of another codec or k, or of a part of the model.
-/// Reads the head alone; what follows is for [`decode`] to judge.
+/// Refuses a delta that the run did not ask for, however well-formed: one of another codec or k, or of a part of the
+/// model. Reads the head alone; what follows is for [`decode`] to judge.
 pub fn check_head(model: &ModelSpec, delta: &DeltaSpec, bytes: &[u8]) -> Result<(), DeltaError> {
     let mut r = Reader::new(bytes);
     let (expected, got) = (delta.codec, read_codec(&mut r)?);
@@ -199,9 +200,10 @@ fn feed(feedback: f32, pseudo_gradient: &[f32], residual: &[f32], values: &mut [
     }
 }
 
-/// Encodes a pseudo-gradient over the whole model. `residual` comes in with what earlier deltas lost and goes out with what
-/// is lost now: exactly `feedback · residual + pseudo_gradient − decoded` in f32, or zeros where `feedback` is 0. All are
-/// flat vectors. Values must be finite; if they are not, the delta is refused by whoever decodes it, or leaves them out.
+/// Encodes a pseudo-gradient over the whole model. `residual` comes in with what earlier deltas lost and goes out with
+/// what is lost now: exactly `feedback · residual + pseudo_gradient − decoded` in f32, or zeros where `feedback` is 0.
+/// All are flat vectors. Values must be finite; if they are not, the delta is refused by whoever decodes it, or leaves
+/// them out.
 pub fn encode(model: &ModelSpec, delta: &DeltaSpec, pseudo_gradient: &[f32], residual: &mut [f32]) -> Vec<u8> {
     let (tensors, feedback) = (model.tensors(), delta.feedback as f32);
     let mut out = vec![];
@@ -223,8 +225,9 @@ pub fn encode(model: &ModelSpec, delta: &DeltaSpec, pseudo_gradient: &[f32], res
     out
 }
 
-/// Decodes a delta piece by piece: `each(offset, values)` is called with runs of the flat vector in ascending order, so memory
-/// stays bounded whatever the model's size. Places that are not visited are zero. An error may come after some calls.
+/// Decodes a delta piece by piece: `each(offset, values)` is called with runs of the flat vector in ascending order, so
+/// memory stays bounded whatever the model's size. Places that are not visited are zero. An error may come after some
+/// calls.
 pub fn decode(model: &ModelSpec, bytes: &[u8], mut each: impl FnMut(usize, &[f32])) -> Result<(), DeltaError> {
     let mut r = Reader::new(bytes);
     let codec = read_codec(&mut r)?;
@@ -247,8 +250,8 @@ pub fn decode(model: &ModelSpec, bytes: &[u8], mut each: impl FnMut(usize, &[f32
     at_end(&r)
 }
 
-/// Adds `share` times a delta to the flat vector `into`: the same bits as [`decode`] and `into[i] += share * value`, and
-/// faster. After an error, some of it may have been added.
+/// Adds `share` times a delta to the flat vector `into`: the same bits as [`decode`] and `into[i] += share * value`,
+/// and faster. After an error, some of it may have been added.
 pub fn add_scaled(model: &ModelSpec, bytes: &[u8], share: f32, into: &mut [f32]) -> Result<(), DeltaError> {
     let mut r = Reader::new(bytes);
     let codec = read_codec(&mut r)?;

@@ -1,7 +1,9 @@
-//! What the sparse codec sends, before entropy coding: for each chunk which values, their signs, one bit of magnitude each
-//! and what the two magnitudes are. A GPU can fill these arrays; [`Planes::to_bytes`] does the serial rest.
+//! What the sparse codec sends, before entropy coding: for each chunk which values, their signs, one bit of magnitude
+//! each and what the two magnitudes are. A GPU can fill these arrays; [`Planes::to_bytes`] does the serial rest.
 
-use super::{CodecId, DeltaError, HEADER_BYTES, SPARSE_HEADER_BYTES, header, magnitude, range_coder, select::Selector, subset};
+use super::{
+    CodecId, DeltaError, HEADER_BYTES, SPARSE_HEADER_BYTES, header, magnitude, range_coder, select::Selector, subset,
+};
 use crate::{
     bytes::Reader,
     fragment::Fragment,
@@ -82,8 +84,8 @@ impl Planes {
         out
     }
 
-    /// Reads a sparse delta back; one of another codec is [`DeltaError::UnknownCodec`], one that does not cover the whole
-    /// model [`DeltaError::WrongFragment`]. Takes memory by the model's size, not by what the bytes claim.
+    /// Reads a sparse delta back; one of another codec is [`DeltaError::UnknownCodec`], one that does not cover the
+    /// whole model [`DeltaError::WrongFragment`]. Takes memory by the model's size, not by what the bytes claim.
     pub fn from_bytes(model: &ModelSpec, bytes: &[u8]) -> Result<Self, DeltaError> {
         let mut r = Reader::new(bytes);
         let codec = super::read_codec(&mut r)?;
@@ -91,7 +93,8 @@ impl Planes {
             return Err(DeltaError::UnknownCodec(codec as u8));
         }
         let layout = model.tensors();
-        let tensors = Fragment::read(&mut r, &layout)?.filter(|t| t.len() == layout.len()).ok_or(DeltaError::WrongFragment)?;
+        let tensors =
+            Fragment::read(&mut r, &layout)?.filter(|t| t.len() == layout.len()).ok_or(DeltaError::WrongFragment)?;
         let mut planes = Planes::default();
         planes.k = read(tensors, &mut r, |_, kept, magnitudes| {
             planes.kept.extend_from_slice(kept);
@@ -102,8 +105,8 @@ impl Planes {
     }
 }
 
-/// Splits magnitudes at their mean: which are high, and the mean of the low and of the high ones (0 where there are none).
-/// Exact zeros, if any, are the low ones.
+/// Splits magnitudes at their mean: which are high, and the mean of the low and of the high ones (0 where there are
+/// none). Exact zeros, if any, are the low ones.
 pub(super) fn split(magnitudes: &[f32], is_high: &mut Vec<bool>) -> [f32; 2] {
     let count = magnitudes.len() as f32;
     let mean = magnitudes.iter().sum::<f32>() / count;

@@ -1,10 +1,10 @@
-//! A range coder (G. N. N. Martin, "Range encoding", 1979) on 64 bits: it writes symbols of given probabilities at within
-//! 0.001 % of their information content.
+//! A range coder (G. N. N. Martin, "Range encoding", 1979) on 64 bits: it writes symbols of given probabilities at
+//! within 0.001 % of their information content.
 //!
 //! The coded number is a fraction in [0, 1), most significant byte first. `low` and `range` are its interval, scaled so
 //! that `range` is between 2^32 and 2^64; each symbol narrows the interval to its share. The end is exact: the
-//! encoder's last eight bytes are `low` itself, so the decoder has read every byte when it is done, and what is left of the
-//! number is 0. A damaged delta is therefore noticed, if not before, then at its end.
+//! encoder's last eight bytes are `low` itself, so the decoder has read every byte when it is done, and what is left of
+//! the number is 0. A damaged delta is therefore noticed, if not before, then at its end.
 
 use super::DeltaError;
 use crate::bytes::Reader;

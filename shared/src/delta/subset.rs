@@ -1,10 +1,10 @@
-//! Which places of a chunk are sent: a set of `count` places out of `size`, at within 0.1 % of log2 C(size, count) bits, the
-//! least that any code can do where all sets are equally likely.
+//! Which places of a chunk are sent: a set of `count` places out of `size`, at within 0.1 % of log2 C(size, count)
+//! bits, the least that any code can do where all sets are equally likely.
 //!
 //! The set is halved again and again: how many of its places lie in the lower half is written with the probability that
-//! it has for a random set (a hypergeometric one: C(lower, i) · C(upper, count − i) / C(size, count)), then either half by
-//! itself. The probabilities along the way multiply to exactly 1 / C(size, count). Clustered sets cost less where a half is
-//! full or empty.
+//! it has for a random set (a hypergeometric one: C(lower, i) · C(upper, count − i) / C(size, count)), then either half
+//! by itself. The probabilities along the way multiply to exactly 1 / C(size, count). Clustered sets cost less where a
+//! half is full or empty.
 //!
 //! The frequencies are a format: see [`Frequencies::compute`] for the exact arithmetic.
 
@@ -28,9 +28,10 @@ struct Frequencies {
 }
 
 impl Frequencies {
-    /// For `count` places over halves of `lower` and `upper`. In f64, with + − × ÷ only and in this order: weights relative
-    /// to the most likely number, from their ratios, upwards and then downwards; their sum from the smallest number up; each
-    /// number's frequency 1 + ⌊weight / sum · (2^16 − numbers)⌋; what is left of 2^16 goes to the most likely number.
+    /// For `count` places over halves of `lower` and `upper`. In f64, with + − × ÷ only and in this order: weights
+    /// relative to the most likely number, from their ratios, upwards and then downwards; their sum from the smallest
+    /// number up; each number's frequency 1 + ⌊weight / sum · (2^16 − numbers)⌋; what is left of 2^16 goes to the most
+    /// likely number.
     fn compute(&mut self, lower: u32, upper: u32, count: u32, weights: &mut Vec<f64>) {
         let (first, last) = (count.saturating_sub(upper), count.min(lower));
         let numbers = last - first + 1;

@@ -67,9 +67,11 @@ fn with_feedback_even_two_bits_arrive() {
     let model = odd();
     let n = model.parameters();
     let g = noise(n, 1);
-    for (delta, rounds, left) in
-        [(with(CodecId::Blocks2, 0), 64, 0.05), (with(CodecId::Blocks4, 0), 64, 0.01), (with(CodecId::Sparse2, 1024), 64, 0.1)]
-    {
+    for (delta, rounds, left) in [
+        (with(CodecId::Blocks2, 0), 64, 0.05),
+        (with(CodecId::Blocks4, 0), 64, 0.01),
+        (with(CodecId::Sparse2, 1024), 64, 0.1),
+    ] {
         let (mut sum, mut residual) = (vec![0f32; n], vec![0f32; n]);
         for _ in 0..rounds {
             let bytes = encode(&model, &delta, &g, &mut residual);
@@ -88,7 +90,9 @@ fn a_gaussians_error_is_near_the_best_there_is() {
     let squares = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
     // Max 1960: the best four levels lose 0.1175 of the variance, the best 15 even ones 0.0131. 8 bits by the largest
     // of 256: (2.83 σ / 127)² / 12, and a little for the spread of the largest.
-    for (codec, most) in [(CodecId::F32, 0.0), (CodecId::Blocks8, 5e-5), (CodecId::Blocks4, 0.0138), (CodecId::Blocks2, 0.121)] {
+    for (codec, most) in
+        [(CodecId::F32, 0.0), (CodecId::Blocks8, 5e-5), (CodecId::Blocks4, 0.0138), (CodecId::Blocks2, 0.121)]
+    {
         let mut residual = vec![0.0; g.len()];
         encode(&model, &with(codec, 64), &g, &mut residual);
         let lost = squares(&residual) / squares(&g);
@@ -119,7 +123,8 @@ fn eight_bits_agree_with_the_reference_codec() {
     let model = with_embedding(10_000);
     let mut input: Vec<f32> = (0..10_000).map(|i| rng::normal(7, 0, i) as f32).collect();
     input.resize(model.parameters(), 0.0);
-    let values = decoded(&model, &encode(&model, &with(CodecId::Blocks8, 64), &input, &mut vec![0.0; input.len()])).unwrap();
+    let values =
+        decoded(&model, &encode(&model, &with(CodecId::Blocks8, 64), &input, &mut vec![0.0; input.len()])).unwrap();
     let tensor = &model.tensors()[0];
     assert_eq!(dense::tensor_bytes::<Blocks8>(tensor), 10_160);
     let values = &values[..10_000];
@@ -132,8 +137,9 @@ fn eight_bits_agree_with_the_reference_codec() {
     }
 }
 
-/// golden.json, codec.topk2: the same draws; 3 % of 4096 = 122 values of each chunk, also of the last and shorter one; the
-/// group means as f32. Selection and split are ours, so that only the magnitudes' 8 bits are left out of the comparison.
+/// golden.json, codec.topk2: the same draws; 3 % of 4096 = 122 values of each chunk, also of the last and shorter one;
+/// the group means as f32. Selection and split are ours, so that only the magnitudes' 8 bits are left out of the
+/// comparison.
 #[test]
 fn sparse_values_agree_with_the_reference_codec() {
     let input: Vec<f32> = (0..10_000).map(|i| rng::normal(7, 0, i) as f32).collect();
@@ -172,7 +178,8 @@ fn sparse_deltas_take_no_more_bits_than_they_must() {
     }
     let model = with_embedding(1 << 20);
     let bytes =
-        encode(&model, &with(CodecId::Sparse2, 64), &noise(model.parameters(), 2), &mut vec![0.0; model.parameters()]).len();
+        encode(&model, &with(CodecId::Sparse2, 64), &noise(model.parameters(), 2), &mut vec![0.0; model.parameters()])
+            .len();
     // log2 C(4096, 64) = 471.29; the magnitudes take 16 bits, the values 128.
     let places = 8.0 * bytes as f64 / 256.0 - 16.0 - 128.0;
     assert!((places / 471.29 - 1.0).abs() < 0.01, "{places}");
@@ -187,14 +194,19 @@ fn every_length_is_as_announced() {
         for delta in every_codec() {
             let g = noise(n, u64::from(vocab_size));
             let bytes = encode(&model, &delta, &g, &mut vec![0.0; n]);
-            assert!(bytes_allowed(&model, &delta).contains(&(bytes.len() as u64)), "{vocab_size} {delta:?} {}", bytes.len());
+            assert!(
+                bytes_allowed(&model, &delta).contains(&(bytes.len() as u64)),
+                "{vocab_size} {delta:?} {}",
+                bytes.len()
+            );
             let values = decoded(&model, &bytes).unwrap();
             if delta.codec == CodecId::F32 {
                 assert_eq!(values, g);
             }
             if delta.codec == CodecId::Sparse2 {
                 let kept = |len: usize| {
-                    len.div_ceil(4096).saturating_sub(1) * delta.k as usize + planes::kept_of(delta.k, (len - 1) % 4096 + 1)
+                    len.div_ceil(4096).saturating_sub(1) * delta.k as usize
+                        + planes::kept_of(delta.k, (len - 1) % 4096 + 1)
                 };
                 let sent = values[..vocab_size as usize].iter().filter(|v| **v != 0.0).count();
                 assert_eq!(sent, kept(vocab_size as usize), "{vocab_size} {delta:?}");
@@ -363,7 +375,9 @@ fn a_head_is_held_against_what_the_run_asks_for() {
             let (codecs, counts) = ((asked.codec, delta.codec), (asked.k, delta.k));
             let expected = match (asked.codec, delta.codec) {
                 (expected, got) if expected != got => Err(DeltaError::OtherCodec { expected, got }),
-                (CodecId::Sparse2, _) if asked.k != delta.k => Err(DeltaError::OtherCount { expected: asked.k, got: delta.k }),
+                (CodecId::Sparse2, _) if asked.k != delta.k => {
+                    Err(DeltaError::OtherCount { expected: asked.k, got: delta.k })
+                }
                 _ => Ok(()),
             };
             assert_eq!(check_head(&model, &asked, &encoded(&delta)), expected, "{codecs:?} {counts:?}");
@@ -382,9 +396,12 @@ fn spare_bits_must_be_zero() {
     // with three quarters of a byte.
     let model = with_embedding(5);
     let n = model.parameters();
-    for (codec, at, spare) in
-        [(CodecId::Blocks4, 20, 0x10u8), (CodecId::Blocks2, 19, 0x40), (CodecId::Blocks2, 18, 0x40), (CodecId::Blocks2, 19, 0x10)]
-    {
+    for (codec, at, spare) in [
+        (CodecId::Blocks4, 20, 0x10u8),
+        (CodecId::Blocks2, 19, 0x40),
+        (CodecId::Blocks2, 18, 0x40),
+        (CodecId::Blocks2, 19, 0x10),
+    ] {
         let mut bytes = encode(&model, &with(codec, 64), &noise(n, 1), &mut vec![0.0; n]);
         decoded(&model, &bytes).unwrap();
         assert_eq!(bytes[at] & spare, 0);

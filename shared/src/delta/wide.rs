@@ -1,8 +1,9 @@
-//! Loops compiled three times, for every x86-64, for AVX2 and for AVX-512, chosen as the program runs. All do the same operations on the same
-//! floats in the same order, so the bits agree. With it dense blocks are encoded 1.6 to 2.7 times
-//! as fast and decoded 1.1 to 1.5 times (`shared/benches`, beside a copy of the same run).
+//! Loops compiled three times, for every x86-64, for AVX2 and for AVX-512, chosen as the program runs. All do the same
+//! operations on the same floats in the same order, so the bits agree. With it dense blocks are encoded 1.6 to 2.7
+//! times as fast and decoded 1.1 to 1.5 times (`shared/benches`, beside a copy of the same run).
 
-/// Defines functions whose body is compiled again with AVX2, and with AVX-512, enabled. Everything hot that they call must be
+/// Defines functions whose body is compiled again with AVX2, and with AVX-512, enabled. Everything hot that they call
+/// must be
 /// `#[inline(always)]`, or it stays as narrow as it was.
 macro_rules! wide {
     ($($(#[$meta:meta])* $vis:vis fn $name:ident $(<$B:ident: $bound:path>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(

@@ -1,6 +1,6 @@
-//! Files beneath a root, whoever else may write there: a name is looked up folder by folder, no link is followed on the way
-//! or at its end, and what is opened is a plain file. So no name and no link leads out of the root, and no pipe that lies in
-//! a file's place keeps whoever reads it.
+//! Files beneath a root, whoever else may write there: a name is looked up folder by folder, no link is followed on the
+//! way or at its end, and what is opened is a plain file. So no name and no link leads out of the root, and no pipe
+//! that lies in a file's place keeps whoever reads it.
 
 #[cfg(not(unix))]
 mod elsewhere;
@@ -68,7 +68,8 @@ enum Strange {
 
 impl From<Strange> for io::Error {
     fn from(strange: Strange) -> Self {
-        let kind = if let Strange::Name(_) = strange { io::ErrorKind::InvalidInput } else { io::ErrorKind::InvalidData };
+        let kind =
+            if let Strange::Name(_) = strange { io::ErrorKind::InvalidInput } else { io::ErrorKind::InvalidData };
         io::Error::new(kind, strange)
     }
 }

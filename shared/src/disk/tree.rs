@@ -1,4 +1,5 @@
-//! What lies in a folder at any depth: looked at, or removed, with an end to both however deep and full somebody has made it.
+//! What lies in a folder at any depth: looked at, or removed, with an end to both however deep and full somebody has
+//! made it.
 
 use super::beneath::{self, Folder, Kind};
 use std::{collections::HashSet, ffi::OsString, io, path::Path, time::SystemTime};
@@ -60,7 +61,8 @@ pub(super) fn walk(root: &Path, folder: &str) -> io::Result<Walk> {
             return Ok(walk);
         }
         for entry in entries {
-            let name = entry.name.to_str().map(|name| if at.is_empty() { name.to_owned() } else { format!("{at}/{name}") });
+            let name =
+                entry.name.to_str().map(|name| if at.is_empty() { name.to_owned() } else { format!("{at}/{name}") });
             let name = name.filter(|name| beneath::parts(name).is_ok());
             match (name, entry.kind) {
                 (Some(name), Kind::File { room, changed, .. }) => walk.files.push(Found { name, bytes: room, changed }),

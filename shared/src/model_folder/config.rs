@@ -212,7 +212,10 @@ pub(super) fn read(json: &[u8]) -> Result<Config, String> {
     spec.validate().map_err(|e| e.to_string().replace("model.", ""))?;
     if !at("head_dim").is_null() && whole("head_dim", at("head_dim"))? as usize != spec.head_size() {
         let size = spec.head_size();
-        return Err(format!("head_dim is {}; only hidden_size / num_attention_heads = {size} can be trained", at("head_dim")));
+        return Err(format!(
+            "head_dim is {}; only hidden_size / num_attention_heads = {size} can be trained",
+            at("head_dim")
+        ));
     }
     let mut notes = vec![];
     if !supposed.is_empty() {
@@ -297,6 +300,7 @@ fn unknown_keys(config: &Map<String, Value>) -> Vec<&str> {
         Value::String(text) => text.is_empty(),
         _ => false,
     };
-    let known = |key: &str| READ.contains(&key) || HARMLESS.contains(&key) || FIXED.iter().any(|(fixed, _)| *fixed == key);
+    let known =
+        |key: &str| READ.contains(&key) || HARMLESS.contains(&key) || FIXED.iter().any(|(fixed, _)| *fixed == key);
     config.iter().filter(|(key, value)| !known(key) && !says_nothing(value)).map(|(key, _)| key.as_str()).collect()
 }

@@ -49,8 +49,8 @@ impl Shelf {
             let files = files_of(&index)?.into_iter().map(|name| folder.join(name)).collect();
             (index, files)
         } else {
-            let reason =
-                "there is none, nor model.safetensors.index.json: write the model with `save_pretrained`, which makes it";
+            let reason = "there is none, nor model.safetensors.index.json: write the model with `save_pretrained`, \
+                which makes it";
             return Err(ModelFolderError::refused(whole, reason));
         };
         let mut shelf = Shelf { main, files, tensors: BTreeMap::new() };
@@ -82,7 +82,9 @@ impl Shelf {
             .map_err(|e| wrong(unknown_type(&json).unwrap_or_else(|| format!("its header cannot be read: {e}"))))?;
         let (want, have) = (header.data_len() as u64, file_bytes.saturating_sub(8 + length));
         if want != have {
-            return Err(wrong(format!("it is damaged: its header tells of {want} bytes of tensors, and {have} are there")));
+            return Err(wrong(format!(
+                "it is damaged: its header tells of {want} bytes of tensors, and {have} are there"
+            )));
         }
         for (name, info) in header.tensors() {
             let from = 8 + length + info.data_offsets.0 as u64;
@@ -118,8 +120,8 @@ impl Shelf {
         Ok(differs)
     }
 
-    /// Refuses a folder that lacks a tensor, or has one of another shape or type, or one that would have to be computed.
-    /// Says which are not used.
+    /// Refuses a folder that lacks a tensor, or has one of another shape or type, or one that would have to be
+    /// computed. Says which are not used.
     pub fn check(&self, spec: &ModelSpec) -> Result<Vec<String>, ModelFolderError> {
         let tensors = spec.tensors();
         tensors.iter().try_for_each(|tensor| self.check_one(tensor))?;
@@ -127,8 +129,8 @@ impl Shelf {
         let mut layers = BTreeSet::new();
         let mut others = vec![];
         for name in self.tensors.keys().map(String::as_str) {
-            // Old files have the rotary embedding's wavelengths, which follow from rope_theta. A head that is the embedding
-            // is written by some.
+            // Old files have the rotary embedding's wavelengths, which follow from rope_theta. A head that is the
+            // embedding is written by some.
             if known.contains(name) || name.ends_with("rotary_emb.inv_freq") || name == HEAD {
                 continue;
             }
@@ -156,7 +158,10 @@ impl Shelf {
             let more = others.len().saturating_sub(NAMES_TOLD_MAX);
             others.truncate(NAMES_TOLD_MAX);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            notes.push(format!("the model has no place for these tensors, which are unused: {}{more}", others.join(", ")));
+            notes.push(format!(
+                "the model has no place for these tensors, which are unused: {}{more}",
+                others.join(", ")
+            ));
         }
         Ok(notes)
     }
@@ -174,7 +179,10 @@ impl Shelf {
         };
         let wrong = |reason: String| ModelFolderError::refused(&self.files[place.file], reason);
         if place.shape != tensor.shape {
-            return Err(wrong(format!("{name} has the shape {:?}; config.json makes it {:?}", place.shape, tensor.shape)));
+            return Err(wrong(format!(
+                "{name} has the shape {:?}; config.json makes it {:?}",
+                place.shape, tensor.shape
+            )));
         }
         match width(place.dtype) {
             Some(_) => Ok(()),
@@ -193,7 +201,8 @@ impl Shelf {
         let path = &self.files[place.file];
         let (mut file, _) = open_file(path)?;
         file.seek(SeekFrom::Start(place.from)).map_err(ModelFolderError::read(path))?;
-        let width = width(place.dtype).ok_or_else(|| ModelFolderError::refused(path, format!("{name} cannot be read")))?;
+        let width =
+            width(place.dtype).ok_or_else(|| ModelFolderError::refused(path, format!("{name} cannot be read")))?;
         let left = place.shape.iter().product();
         Ok(Values { path, name, file, dtype: place.dtype, width, left, buffer: vec![0; CHUNK_BYTES] })
     }
@@ -214,7 +223,10 @@ impl Values<'_> {
     /// The next values, as many as `into` holds.
     fn fill(&mut self, into: &mut [f32]) -> Result<(), ModelFolderError> {
         if into.len() > self.left {
-            return Err(ModelFolderError::refused(self.path, format!("{} has fewer values than were asked for", self.name)));
+            return Err(ModelFolderError::refused(
+                self.path,
+                format!("{} has fewer values than were asked for", self.name),
+            ));
         }
         self.left -= into.len();
         for part in into.chunks_mut(CHUNK_BYTES / 4) {
@@ -261,7 +273,8 @@ fn files_of(index: &Path) -> Result<BTreeSet<String>, ModelFolderError> {
     let map = map.ok_or_else(|| wrong("there is no weight_map, which names each tensor's file".into()))?;
     let mut files = BTreeSet::new();
     for (tensor, file) in map {
-        let name = file.as_str().ok_or_else(|| wrong(format!("weight_map gives {tensor} {file}; a file's name is needed")))?;
+        let name =
+            file.as_str().ok_or_else(|| wrong(format!("weight_map gives {tensor} {file}; a file's name is needed")))?;
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\\', ':', '\0']) {
             return Err(wrong(format!("weight_map gives {tensor} {file}, which is no plain file name")));
         }

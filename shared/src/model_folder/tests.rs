@@ -178,7 +178,9 @@ fn narrow_weights_are_widened() {
         }
     }
     let other = Making::new().tensor("model.norm.weight", "F64", &[16], vec![0; 128]);
-    assert!(other.refusal().contains("model.safetensors: model.norm.weight is of type F64; F32, F16 and BF16 can be read"));
+    assert!(
+        other.refusal().contains("model.safetensors: model.norm.weight is of type F64; F32, F16 and BF16 can be read")
+    );
 }
 
 #[test]
@@ -207,7 +209,11 @@ fn what_is_not_computed_is_refused_by_its_key() {
         ("rope_scaling", json!({"rope_type": "llama3", "factor": 1.0}), "rope_scaling.rope_type is \"llama3\""),
         ("rope_scaling", json!("linear"), "rope_scaling is \"linear\"; it must be an object"),
         ("rope_parameters", json!({"type": "linear", "rope_theta": 10000.0}), "rope_parameters.type is \"linear\""),
-        ("rope_parameters", json!({"rope_type": "default", "partial_rotary_factor": 0.5}), "partial_rotary_factor is 0.5"),
+        (
+            "rope_parameters",
+            json!({"rope_type": "default", "partial_rotary_factor": 0.5}),
+            "partial_rotary_factor is 0.5",
+        ),
         ("rope_parameters", json!({"full_attention": {"rope_type": "default"}}), "rope_parameters.full_attention is"),
         (
             "rope_parameters",
@@ -239,7 +245,9 @@ fn what_says_the_same_is_the_same() {
         Making::new().with("rope_scaling", Value::Null).with("rope_parameters", Value::Null),
         Making::new().with("rope_scaling", json!({"type": "default", "factor": 1.0})),
         Making::new().with("head_dim", json!(4)).with("attention_dropout", json!(0)).with("pretraining_tp", json!(1)),
-        Making::new().with("sliding_window", Value::Null).with("layer_types", json!(["full_attention", "full_attention"])),
+        Making::new()
+            .with("sliding_window", Value::Null)
+            .with("layer_types", json!(["full_attention", "full_attention"])),
         Making::new().with("hidden_act", json!("swish")).with("architectures", json!(["LlamaForCausalLM"])),
     ] {
         let folder = making.open().unwrap();
@@ -257,20 +265,31 @@ fn what_is_absent_is_what_llama_takes_it_for_and_said() {
     assert_eq!(folder.notes(), ["config.json leaves out what LlamaConfig takes for max_position_embeddings = 2048"]);
     let folder = Making::new().with("mystery_factor", json!(3)).open().unwrap();
     assert_eq!(folder.notes(), ["config.json has keys that are not used: mystery_factor"]);
-    assert!(Making::new().without("hidden_size").refusal().contains("has the shape [24, 16]; config.json makes it [24, 4096]"));
+    assert!(
+        Making::new()
+            .without("hidden_size")
+            .refusal()
+            .contains("has the shape [24, 16]; config.json makes it [24, 4096]")
+    );
 }
 
 #[test]
 fn tensors_that_are_not_used_are_named() {
     let more = |name: &str| Making::new().tensor(name, "F32", &[2], vec![0; 8]);
     let notes = |making: Making| making.open().unwrap().notes().to_vec();
-    assert_eq!(notes(more("vision.projector")), ["the model has no place for these tensors, which are unused: vision.projector"]);
+    assert_eq!(
+        notes(more("vision.projector")),
+        ["the model has no place for these tensors, which are unused: vision.projector"]
+    );
     assert_eq!(notes(more("model.layers.0.self_attn.rotary_emb.inv_freq")), [""; 0]);
     let fewer = Making::new().with("num_hidden_layers", json!(1));
     assert_eq!(notes(fewer), ["the tensors of layer 1 are unused: config.json has num_hidden_layers = 1"]);
-    for name in
-        ["model.layers.1.self_attn.q_proj.bias", "model.layers.0.self_attn.q_norm.weight", "lm_head.bias", "model.norm.bias"]
-    {
+    for name in [
+        "model.layers.1.self_attn.q_proj.bias",
+        "model.layers.0.self_attn.q_norm.weight",
+        "lm_head.bias",
+        "model.norm.bias",
+    ] {
         let refused = more(name).refusal();
         assert!(
             refused.contains(&format!("model.safetensors: {name} is a tensor that this version does not compute")),
@@ -289,7 +308,11 @@ fn a_head_beside_a_tied_flag_is_compared() {
     let mut other = tied().open().unwrap();
     assert!(!other.spec().tie_word_embeddings);
     assert_eq!(other.weights().unwrap(), model().draw_all(3));
-    assert!(other.notes()[0].starts_with("tie_word_embeddings is true, but lm_head.weight differs"), "{:?}", other.notes());
+    assert!(
+        other.notes()[0].starts_with("tie_word_embeddings is true, but lm_head.weight differs"),
+        "{:?}",
+        other.notes()
+    );
     other.tie_head();
     assert!(other.notes().len() == 1 && other.notes()[0].contains("is not used"), "{:?}", other.notes());
     let spec = ModelSpec { tie_word_embeddings: true, ..model() };
@@ -380,7 +403,8 @@ fn the_cases_that_failed_once() {
     let mut seen = 0;
     for case in models {
         let name = case.file_name().unwrap().to_string_lossy().into_owned();
-        let read = ModelFolder::open(&case.join("in")).and_then(|folder| folder.weights().map(|weights| (folder, weights)));
+        let read =
+            ModelFolder::open(&case.join("in")).and_then(|folder| folder.weights().map(|weights| (folder, weights)));
         let (right, notes, refused): (_, &[&str], _) = match name.as_str() {
             "m-sharded" | "m-longctx" => (true, &[], ""),
             "m-no-maxpos" => (true, &["max_position_embeddings = 2048"], ""),
@@ -396,7 +420,10 @@ fn the_cases_that_failed_once() {
                 assert!(right, "{name} was not refused");
                 assert_eq!(weights.len(), folder.spec().parameters(), "{name}");
                 assert_eq!(folder.notes().len(), notes.len(), "{name}: {:?}", folder.notes());
-                notes.iter().zip(folder.notes()).for_each(|(words, note)| assert!(note.contains(words), "{name}: {note}"));
+                notes
+                    .iter()
+                    .zip(folder.notes())
+                    .for_each(|(words, note)| assert!(note.contains(words), "{name}: {note}"));
             }
             Err(error) => assert!(!right && error.to_string().contains(refused), "{name}: {error}"),
         }

@@ -16,7 +16,9 @@ pub(super) fn widen(dtype: Dtype, bytes: &[u8], into: &mut [f32]) {
     let pairs = bytes.as_chunks::<2>().0.iter().map(|pair| u16::from_le_bytes(*pair));
     match dtype {
         Dtype::F16 => into.iter_mut().zip(pairs).for_each(|(value, half)| *value = f32_of_f16(half)),
-        Dtype::BF16 => into.iter_mut().zip(pairs).for_each(|(value, half)| *value = f32::from_bits(u32::from(half) << 16)),
+        Dtype::BF16 => {
+            into.iter_mut().zip(pairs).for_each(|(value, half)| *value = f32::from_bits(u32::from(half) << 16))
+        }
         _ => {
             let whole = bytes.as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four));
             into.iter_mut().zip(whole).for_each(|(value, whole)| *value = whole);

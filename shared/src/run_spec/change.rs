@@ -1,5 +1,5 @@
-//! What of a run that exists may still be changed: what people read, when it ends, and how long and how large things may
-//! get. Everything else decides what the weights are, and the ledger could not be replayed under another.
+//! What of a run that exists may still be changed: what people read, when it ends, and how long and how large things
+//! may get. Everything else decides what the weights are, and the ledger could not be replayed under another.
 
 use super::RunSpec;
 use serde_json::Value;
@@ -67,9 +67,11 @@ impl RunSpec {
             if before == after {
                 continue;
             }
-            let change = Changed { key: key.clone(), before: before.map(Value::to_string), now: after.map(Value::to_string) };
-            let is_changeable =
-                CHANGEABLE.iter().any(|free| key.strip_prefix(free).is_some_and(|r| r.is_empty() || r.starts_with('.')));
+            let change =
+                Changed { key: key.clone(), before: before.map(Value::to_string), now: after.map(Value::to_string) };
+            let is_changeable = CHANGEABLE
+                .iter()
+                .any(|free| key.strip_prefix(free).is_some_and(|r| r.is_empty() || r.starts_with('.')));
             if !is_changeable {
                 return Err(FixedKey::Fixed(change));
             }
@@ -114,7 +116,8 @@ fn flat(spec: &RunSpec) -> BTreeMap<String, Value> {
 fn add(all: &mut BTreeMap<String, Value>, at: &str, value: Value) {
     match value {
         Value::Object(map) => {
-            map.into_iter().for_each(|(key, value)| add(all, &if at.is_empty() { key } else { format!("{at}.{key}") }, value));
+            map.into_iter()
+                .for_each(|(key, value)| add(all, &if at.is_empty() { key } else { format!("{at}.{key}") }, value));
         }
         value => {
             all.insert(at.to_owned(), value);

@@ -12,19 +12,22 @@ pub struct LeaseSpec {
     pub pacing: Pacing,
     /// Wall time that a lease should take, from grant to delta, in seconds; with rounds, the length of a round.
     pub wall_s: f64,
-    /// Where leases are to grow with progress (post-local SGD, arXiv 1808.07217): the wall time that a lease should take
-    /// at the end of the token budget. In between it changes by the same factor for the same progress.
+    /// Where leases are to grow with progress (post-local SGD, arXiv 1808.07217): the wall time that a lease should
+    /// take at the end of the token budget. In between it changes by the same factor for the same progress.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wall_s_end: Option<f64>,
-    /// With rounds: a round is as long as the deltas' agreement asks (`engine/round.rs`), from so many seconds to as many as
-    /// `wall_s` says, or ten times as many where leases cost much besides training. If it is not less than `wall_s`, or `steps` are fixed, all are as long as that.
+    /// With rounds: a round is as long as the deltas' agreement asks (`engine/round.rs`), from so many seconds to as
+    /// many as
+    /// `wall_s` says, or ten times as many where leases cost much besides training. If it is not less than `wall_s`, or
+    /// `steps` are fixed, all are as long as that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wall_s_min: Option<f64>,
-    /// Whether a device trains on while its delta travels (`engine/ahead.rs`): its next lease begins with those steps. Off,
-    /// a device waits for its next lease.
+    /// Whether a device trains on while its delta travels (`engine/ahead.rs`): its next lease begins with those steps.
+    /// Off, a device waits for its next lease.
     pub ahead: bool,
-    /// Until so many tokens are merged, anchor nodes train alone, as long as any does: from a random start what counts is the
-    /// number of steps one after the other, and many devices are no sooner there than the fastest (docs/study.md).
+    /// Until so many tokens are merged, anchor nodes train alone, as long as any does: from a random start what counts
+    /// is the number of steps one after the other, and many devices are no sooner there than the fastest
+    /// (docs/study.md).
     #[serde(skip_serializing_if = "is_none")]
     pub warm_tokens: u64,
     /// Inner steps of every lease, whatever the device's speed, as DiLoCo has it. 0: as many as fill the wall time.
@@ -45,8 +48,9 @@ pub struct LeaseSpec {
 pub enum Pacing {
     /// Each by itself, after its wall time: deltas come at any time, and `merge.quorum` of them make a version.
     Free,
-    /// All together, with the round: a version is made when all leases of the round are back, or `merge.grace_s` after its
-    /// end of what is there, if that is a quorum. The default, since staleness of even one version costs (docs/study.md).
+    /// All together, with the round: a version is made when all leases of the round are back, or `merge.grace_s` after
+    /// its end of what is there, if that is a quorum. The default, since staleness of even one version costs
+    /// (docs/study.md).
     #[default]
     Rounds,
 }

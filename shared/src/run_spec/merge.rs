@@ -18,8 +18,8 @@ pub struct MergeSpec {
     /// without.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quorum: Option<u32>,
-    /// Once the quorum is there, so long is waited for more (Decoupled DiLoCo, arXiv 2604.21428), in seconds. By default a
-    /// sixth of a round's wall time and at most 5, and 0 without rounds.
+    /// Once the quorum is there, so long is waited for more (Decoupled DiLoCo, arXiv 2604.21428), in seconds. By
+    /// default a sixth of a round's wall time and at most 5, and 0 without rounds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_s: Option<f64>,
     /// The outer step's learning rate.
@@ -136,13 +136,14 @@ impl Default for MergeSpec {
 
 /// What is written where nothing is set: run specs of earlier versions have it, and a run is known by its spec.
 const NORM_FACTOR_UNSET: f64 = 8.0;
-/// And what that means. Where one simulated device in five sends the opposite of what it trained, 1.9 times as long, a run of
-/// the smallest model is 0.06 nats a token behind an honest one after 400,000 tokens; 8 times as long, it stands still.
+/// And what that means. Where one simulated device in five sends the opposite of what it trained, 1.9 times as long, a
+/// run of the smallest model is 0.06 nats a token behind an honest one after 400,000 tokens; 8 times as long, it stands
+/// still.
 const NORM_FACTOR: f64 = 2.0;
 
 impl MergeSpec {
-    /// How many times as far as those of the other devices a delta's steps may lead: 2, unless the run spec says otherwise.
-    /// 8, which earlier versions wrote down where nothing was set, counts as that.
+    /// How many times as far as those of the other devices a delta's steps may lead: 2, unless the run spec says
+    /// otherwise. 8, which earlier versions wrote down where nothing was set, counts as that.
     pub fn norm_factor(&self) -> f64 {
         if self.norm_factor_max == NORM_FACTOR_UNSET { NORM_FACTOR } else { self.norm_factor_max }
     }
@@ -183,7 +184,8 @@ impl MergeSpec {
             _ => {}
         }
         if self.rule == MergeRule::Mean && self.momentum > 0.0 {
-            let allowed = "0 where merge.rule is \"mean\"; momentum needs merge.rule = \"nesterov\" or \"delayed_nesterov\"";
+            let allowed =
+                "0 where merge.rule is \"mean\"; momentum needs merge.rule = \"nesterov\" or \"delayed_nesterov\"";
             return refuse("merge.momentum", self.momentum, allowed);
         }
         if self.tokens_cap > 0.0 && self.tokens_cap < 1.0 {

@@ -1,5 +1,5 @@
-//! `[operator]`: who runs the run, and where volunteers can turn. It decides nothing of the training; as a part of the run
-//! spec every device is told of it.
+//! `[operator]`: who runs the run, and where volunteers can turn. It decides nothing of the training; as a part of the
+//! run spec every device is told of it.
 
 use super::{RunSpec, RunSpecError};
 use crate::wire::limits::TEXT_BYTES_MAX;
@@ -28,7 +28,10 @@ impl RunSpec {
         let mut texts: Vec<Text> =
             vec![("name", &self.name, 1, TEXT_BYTES_MAX), ("description", &self.description, 0, DESCRIPTION_BYTES_MAX)];
         if let Some(OperatorSpec { name, contact }) = &self.operator {
-            texts.extend([("operator.name", &**name, 1, TEXT_BYTES_MAX), ("operator.contact", contact, 0, TEXT_BYTES_MAX)]);
+            texts.extend([
+                ("operator.name", &**name, 1, TEXT_BYTES_MAX),
+                ("operator.contact", contact, 0, TEXT_BYTES_MAX),
+            ]);
         }
         for (key, text, least, most) in texts {
             if !(least..=most).contains(&text.len()) {

@@ -1,5 +1,5 @@
-//! Published weights, and the ways they travel: a *keyframe* (the whole model in bf16), an *update* (the change from one
-//! version to the next), and a *squash* (one update made of several in a row).
+//! Published weights, and the ways they travel: a *keyframe* (the whole model in bf16), an *update* (the change from
+//! one version to the next), and a *squash* (one update made of several in a row).
 //!
 //! Published values are integers times a power-of-two step a tensor, |integer| < 2²⁴, so every value is exact in f32,
 //! applying an update is integer addition, and coordinator and devices hold the same bits on any hardware.
@@ -94,7 +94,10 @@ pub const START_LIMIT: f32 = 18_446_744_073_709_551_616.0;
 
 /// A weight that no run can start from.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{tensor} holds the value {value:e}; a weight that a run starts from must be a number below {START_LIMIT:.1e} in size")]
+#[error(
+    "{tensor} holds the value {value:e}; a weight that a run starts from must be a number below {START_LIMIT:.1e} in \
+    size"
+)]
 pub struct StartError {
     /// The tensor's name.
     pub tensor: String,
@@ -103,7 +106,8 @@ pub struct StartError {
 }
 
 impl Fixed {
-    /// Initial values: each rounds to bf16 and to a step that leaves room for the tensor to grow sixteenfold, or to ±16.
+    /// Initial values: each rounds to bf16 and to a step that leaves room for the tensor to grow sixteenfold, or to
+    /// ±16.
     pub fn start(values: &[f32]) -> Self {
         let step_exponent = step_exponent_for(values.iter().fold(0f32, |m, v| m.max(v.abs())));
         let scale = power_of_two(-step_exponent);
@@ -165,8 +169,11 @@ impl Weights {
         let mut tensors = vec![];
         for t in spec.tensors() {
             let step_exponent = r.i32()?;
-            let integers: Vec<i32> = r.take(4 * t.len())?.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
-            if !STEP_EXPONENTS.contains(&step_exponent) || integers.iter().any(|n| n.unsigned_abs() >= INTEGER_LIMIT as u32) {
+            let integers: Vec<i32> =
+                r.take(4 * t.len())?.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
+            if !STEP_EXPONENTS.contains(&step_exponent)
+                || integers.iter().any(|n| n.unsigned_abs() >= INTEGER_LIMIT as u32)
+            {
                 return Err(VersionError::OutOfRange);
             }
             tensors.push(Fixed { step_exponent, integers });
@@ -246,7 +253,13 @@ mod tests {
             let mut feedback = vec![0.0; flat.len()];
             for _ in 0..40 {
                 assert_eq!(keyframe::decode(&spec, &keyframe::encode(&spec, &weights)).unwrap(), weights);
-                weights.tensors.last_mut().unwrap().integers.iter_mut().for_each(|n| *n = n.signum() * (INTEGER_LIMIT - 1));
+                weights
+                    .tensors
+                    .last_mut()
+                    .unwrap()
+                    .integers
+                    .iter_mut()
+                    .for_each(|n| *n = n.signum() * (INTEGER_LIMIT - 1));
                 keyframe::redefine(&mut weights, &mut feedback);
             }
         }

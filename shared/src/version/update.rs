@@ -1,10 +1,11 @@
 //! An update: the change from one version to a later one, as a whole number of steps a value. The coordinator publishes
 //! one a version, in blocks of 8, 4 or 2 bits a value; what rounding takes stays in its error feedback and is published
-//! later. Updates in a row can be *squashed* into one, for a device that was away: sums of integers, so nothing is lost.
+//! later. Updates in a row can be *squashed* into one, for a device that was away: sums of integers, so nothing is
+//! lost.
 //!
-//! Layout, little-endian: magic `NJU1`, coding (u8), three zero bytes, version it starts from (u64), version it leads to
-//! (u64), first and end tensor number (u32 each); then the blocks of 256 values, as [`block`] (one update) or [`sums`]
-//! (a squash) lays them out.
+//! Layout, little-endian: magic `NJU1`, coding (u8), three zero bytes, version it starts from (u64), version it leads
+//! to (u64), first and end tensor number (u32 each); then the blocks of 256 values, as [`block`] (one update) or
+//! [`sums`] (a squash) lays them out.
 
 mod block;
 mod sums;
@@ -63,8 +64,8 @@ pub fn is_known(codec: CodecId) -> bool {
     Coding::of(codec).is_some()
 }
 
-/// The most bytes that an update of the whole model takes, for a codec that [`is_known`]. A block that has nothing to say
-/// is one byte.
+/// The most bytes that an update of the whole model takes, for a codec that [`is_known`]. A block that has nothing to
+/// say is one byte.
 pub fn bytes_most(spec: &ModelSpec, codec: CodecId) -> u64 {
     let coding = Coding::of(codec).unwrap_or(Coding::Blocks8);
     let block = |range: std::ops::Range<usize>| 1 + coding.payload_bytes(range.len()) as u64;
@@ -163,8 +164,8 @@ pub fn apply(spec: &ModelSpec, weights: &mut Weights, bytes: &[u8]) -> Result<()
 }
 
 /// Makes one update of several in a row (squashes among them are welcome): applying it gives the same bits as applying
-/// them one after the other. None but the last may lead to a version that a keyframe redefines, because rounding does not
-/// add up. Reads all of them at once, a block at a time.
+/// them one after the other. None but the last may lead to a version that a keyframe redefines, because rounding does
+/// not add up. Reads all of them at once, a block at a time.
 pub fn squash(spec: &ModelSpec, updates: &[&[u8]]) -> Result<Vec<u8>, VersionError> {
     let model = spec.tensors();
     let mut parts = Vec::with_capacity(updates.len());

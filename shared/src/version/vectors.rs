@@ -41,9 +41,11 @@ fn the_protocols_versions_are_what_is_written() {
         assert_eq!(read, weights, "{codec:?}");
         (weights, bytes)
     };
-    for (name, codec) in
-        [("update-blocks8", CodecId::Blocks8), ("update-blocks4", CodecId::Blocks4), ("update-blocks2", CodecId::Blocks2)]
-    {
+    for (name, codec) in [
+        ("update-blocks8", CodecId::Blocks8),
+        ("update-blocks4", CodecId::Blocks4),
+        ("update-blocks2", CodecId::Blocks2),
+    ] {
         holds(name, &publish(&start, &mut rest.clone(), codec).1);
     }
     let (once, one) = publish(&start, &mut rest, CodecId::Blocks4);

@@ -16,8 +16,8 @@ pub const STREAMS_PER_CONNECTION_MAX: u32 = 8;
 /// Connections that a coordinator serves at once. [`STRANGERS_MAX`] are for strangers, so all others are for devices
 /// that have said a valid hello.
 pub const CONNECTIONS_MAX: usize = 10_000;
-/// Connections without a valid hello at once. Beyond that, the longest waiting gives its place to the newest, so who says
-/// hello at once is served whatever others hold.
+/// Connections without a valid hello at once. Beyond that, the longest waiting gives its place to the newest, so who
+/// says hello at once is served whatever others hold.
 pub const STRANGERS_MAX: usize = 1024;
 /// The same, of one address (IPv4: the address, IPv6: its /64). A lab behind one router says hello within a second.
 pub const STRANGERS_PER_ADDRESS_MAX: usize = 256;
@@ -29,7 +29,8 @@ pub const NEW_PER_ADDRESS_BURST: u32 = 1024;
 pub const NEW_PER_ADDRESS_S: f64 = 50.0;
 /// Addresses that are remembered for these rates; beyond that, those that have been quiet are forgotten.
 pub const ADDRESSES_MAX: usize = 64 << 10;
-/// Bytes in flight towards the coordinator before a valid hello: one message of [`HELLO_BYTES_MAX`] and its stream's head.
+/// Bytes in flight towards the coordinator before a valid hello: one message of [`HELLO_BYTES_MAX`] and its stream's
+/// head.
 pub const STRANGER_WINDOW_BYTES: u32 = 10 << 10;
 /// Bytes in flight towards the coordinator, and from it, on all control streams of a connection.
 pub const CONTROL_WINDOW_BYTES: u32 = 32 << 10;
@@ -37,8 +38,8 @@ pub const CONTROL_WINDOW_BYTES: u32 = 32 << 10;
 pub const TRANSFER_WINDOW_BYTES: u32 = 1 << 20;
 /// Bytes in flight for all blobs of a connection, each way; beyond that, a stream has a chunk.
 pub const TRANSFERS_PER_CONNECTION_BYTES: u32 = 4 << 20;
-/// Bytes that all blobs in flight and messages under way take of a coordinator's memory together: who finds no room waits
-/// [`ROOM_S_MAX`], then is told to come again.
+/// Bytes that all blobs in flight and messages under way take of a coordinator's memory together: who finds no room
+/// waits [`ROOM_S_MAX`], then is told to come again.
 pub const BUFFER_BYTES_MAX: usize = 256 << 20;
 /// Seconds that a stream waits for its share of [`BUFFER_BYTES_MAX`].
 pub const ROOM_S_MAX: u64 = 10;
@@ -54,7 +55,8 @@ pub const DEVICES_PER_ADDRESS_MAX: usize = 2048;
 pub const BUFFER_SHARE_OF_ADDRESS: usize = 4;
 /// Leases of one device: so many at once.
 pub const LEASES_BURST: u32 = 240;
-/// Leases of one device in the usual wall time of one, in the long run: each is written down for ever, whatever comes of it.
+/// Leases of one device in the usual wall time of one, in the long run: each is written down for ever, whatever comes
+/// of it.
 pub const LEASES_PER_WALL_TIME: f64 = 4.0;
 /// Requests of one device: so many at once. A device asks about ten times a lease.
 pub const REQUESTS_BURST: u32 = 300;

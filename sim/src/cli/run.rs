@@ -119,8 +119,9 @@ fn spec(options: &Options, population: &Population) -> Result<RunSpec> {
         Mode::Cost => Ok(scale::spec(u32::try_from(population.devices())?)),
         Mode::Real => {
             let quorum = (population.devices() / 4).clamp(1, 64);
-            let text =
-                format!("name = \"simulated\"\ntoken_budget = 1000000\n[merge]\nquorum = {quorum}\n[lease]\nwall_s = 20.0\n");
+            let text = format!(
+                "name = \"simulated\"\ntoken_budget = 1000000\n[merge]\nquorum = {quorum}\n[lease]\nwall_s = 20.0\n"
+            );
             toml::from_str(&text).context("the default run")
         }
     }
@@ -141,7 +142,8 @@ fn real(options: &Options, spec: RunSpec, population: Population) -> Result<(Set
     let (heldout, ood) = (read(heldout)?, options.ood.as_deref().map(read).transpose()?);
     let context = spec.model.max_position_embeddings;
     let deal = if options.by_domain { Deal::ByDomain } else { Deal::Iid };
-    let made = TextDataset::new(&domains, &heldout, &TextSettings { context, shard_samples: 512, deal, seed: options.seed })?;
+    let made =
+        TextDataset::new(&domains, &heldout, &TextSettings { context, shard_samples: 512, deal, seed: options.seed })?;
     let shards = made.blobs.into_iter().map(|(hash, bytes)| (hash, bytes.into())).collect();
     let measure = Measure::of_texts(&heldout, ood.as_deref(), context as usize, 64);
     let training = Real::new(&spec.model, Some(measure), options.threads);

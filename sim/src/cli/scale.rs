@@ -41,7 +41,8 @@ pub fn run(options: &Options) -> Result<()> {
         results.push(RunResult { devices: vec![], ..result });
     }
     if let Some(file) = &options.json {
-        fs::write(file, serde_json::to_vec_pretty(&results)?).with_context(|| format!("cannot write {}", file.display()))?;
+        fs::write(file, serde_json::to_vec_pretty(&results)?)
+            .with_context(|| format!("cannot write {}", file.display()))?;
     }
     Ok(())
 }

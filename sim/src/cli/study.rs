@@ -75,7 +75,8 @@ pub fn run(options: &Options) -> Result<()> {
         eprintln!("failed: {row}: {why}");
     }
     // Rows of studies that were not asked for stay as they are, as long as the plan has them.
-    let mut rows: Vec<Row> = known.into_iter().filter(|row| !studies.iter().any(|s| asked(s) && s.key == row.study)).collect();
+    let mut rows: Vec<Row> =
+        known.into_iter().filter(|row| !studies.iter().any(|s| asked(s) && s.key == row.study)).collect();
     rows.retain(|row| is_planned(&studies, row));
     rows.extend(ran.rows);
     rows.sort_by_cached_key(|row| place(&studies, row));
@@ -109,7 +110,10 @@ fn carry_out(options: &Options, tasks: &[Task<Work>], cache: &Cache, texts: &Tex
         watch: &|progress: &Progress| {
             let minutes = progress.left_s / 60.0;
             bar.set_position(progress.done as u64);
-            bar.set_message(format!("{} of {} rows, about {minutes:.0} min left; {}", progress.done, progress.of, progress.last));
+            bar.set_message(format!(
+                "{} of {} rows, about {minutes:.0} min left; {}",
+                progress.done, progress.of, progress.last
+            ));
             if !std::io::stderr().is_terminal() {
                 eprintln!("{} of {} rows, about {minutes:.0} min left: {}", progress.done, progress.of, progress.last);
             }

@@ -101,7 +101,12 @@ fn sum_up(all: &[Outcome]) -> Result<()> {
     }
     let sum = |of: fn(&Outcome) -> u64| all.iter().map(of).sum::<u64>();
     println!("{} seeds: {:.1} virtual hours", all.len(), sum(|o| o.virtual_s) as f64 / 3600.0);
-    println!("{} deltas merged, {} acknowledged, {} versions", sum(|o| o.merged), sum(|o| o.acknowledged), sum(|o| o.versions));
+    println!(
+        "{} deltas merged, {} acknowledged, {} versions",
+        sum(|o| o.merged),
+        sum(|o| o.acknowledged),
+        sum(|o| o.versions)
+    );
     println!("{} kills, just before:", kills.values().sum::<u32>());
     for (point, n) in &kills {
         println!("  {n:>5}  {point}");

@@ -109,7 +109,14 @@ pub struct Job {
 
 impl Job {
     /// It begins, or goes on from a checkpoint or from steps ahead; a measurement is done at `measured`.
-    pub fn new(number: u32, id: JobId, body: to_worker::Body, progress: Progress, steps: u32, measured: Option<Mono>) -> Self {
+    pub fn new(
+        number: u32,
+        id: JobId,
+        body: to_worker::Body,
+        progress: Progress,
+        steps: u32,
+        measured: Option<Mono>,
+    ) -> Self {
         let saved = Saved { steps: progress.taken, spent_s: progress.spent_s };
         Job { number, id, body, progress, steps, measured, saved, saves_since: progress.since }
     }
@@ -161,8 +168,8 @@ pub struct Ahead {
 }
 
 impl Ahead {
-    /// Inner steps that it has taken once the one at hand is done, and its progress without the time that it waited after the
-    /// last that it may take.
+    /// Inner steps that it has taken once the one at hand is done, and its progress without the time that it waited
+    /// after the last that it may take.
     pub fn at(&self, now: Mono) -> (u32, Progress) {
         let taken = self.progress.steps_at(now).ceil();
         if taken <= f64::from(self.steps_max) {

@@ -79,7 +79,9 @@ impl Estate {
     /// Writes records.
     pub fn commit(&mut self, generation: Generation, records: &[Record]) {
         match self {
-            Estate::Bytes(whole) => whole.ledger.commit(generation, records).expect("no other coordinator, no full disk"),
+            Estate::Bytes(whole) => {
+                whole.ledger.commit(generation, records).expect("no other coordinator, no full disk")
+            }
             Estate::Sizes(tally) => tally.commit(records),
         }
     }

@@ -246,7 +246,10 @@ impl Tally {
         let spans = squasher::due(version).take_while(|span| version.0 - span >= redefined.0);
         let squashes = spans.map(|span| Squash {
             from: Version(version.0 - span),
-            blob: put(&format!("squash {span}"), self.update_bytes + (self.bit_bytes * (0.5 + libm::log2(span as f64))) as u64),
+            blob: put(
+                &format!("squash {span}"),
+                self.update_bytes + (self.bit_bytes * (0.5 + libm::log2(span as f64))) as u64,
+            ),
         });
         Published {
             version,

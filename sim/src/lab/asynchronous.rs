@@ -56,7 +56,8 @@ impl Lab {
         let fastest = self.speeds.iter().copied().fold(0.0, f64::max);
         let mut global = Global::new(self.start.0.to_vec());
         let mut local: Vec<Region> = (0..regions).map(|_| Region::new(self.start.0.to_vec())).collect();
-        let (mut queue, mut spent, mut watch, mut busy_s) = (BinaryHeap::new(), Spent::default(), Watch::new(self), 0.0);
+        let (mut queue, mut spent, mut watch, mut busy_s) =
+            (BinaryHeap::new(), Spent::default(), Watch::new(self), 0.0);
         let mut desks = vec![];
         for device in 0..devices {
             let steps = (f64::from(steps) * self.speeds[device] / fastest).round().max(1.0) as u64;
@@ -82,7 +83,13 @@ impl Lab {
                         // All devices together move on while this one takes a step.
                         let all = self.speeds.iter().sum::<f64>() / self.speeds[device];
                         let tokens = desk.tokens_at_start as f64 + (h * per_step) as f64 * all;
-                        self.step(&mut desk.trainer, device, desk.taken + h, self.inner.batch_samples as usize, tokens)?;
+                        self.step(
+                            &mut desk.trainer,
+                            device,
+                            desk.taken + h,
+                            self.inner.batch_samples as usize,
+                            tokens,
+                        )?;
                     }
                     desk.taken += desk.steps;
                     let end = desk.trainer.weights()?;

@@ -1,5 +1,5 @@
-//! HALoS' two tiers (Kim et al., arXiv 2506.04531): devices report to a server of their region, regions to a global one,
-//! and both tiers step by Delayed Nesterov.
+//! HALoS' two tiers (Kim et al., arXiv 2506.04531): devices report to a server of their region, regions to a global
+//! one, and both tiers step by Delayed Nesterov.
 
 use nightjar_coordinator::engine::merge::delayed_nesterov::DelayedNesterov;
 

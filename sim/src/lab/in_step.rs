@@ -15,7 +15,8 @@ impl Lab {
         let samples = self.inner.batch_samples as usize * devices;
         let bytes = if devices > 1 { BF16 * self.model.parameters() as u64 } else { 0 };
         let exchange_s = if devices > 1 { self.link.up_s(bytes) + self.link.down_s(bytes) } else { 0.0 };
-        let (mut trainer, mut watch, mut spent, mut busy_s) = (self.trainer()?, Watch::new(self), Spent::default(), 0.0);
+        let (mut trainer, mut watch, mut spent, mut busy_s) =
+            (self.trainer()?, Watch::new(self), Spent::default(), 0.0);
         loop {
             if watch.is_due(spent.tokens) {
                 watch.look(spent, &trainer.weights()?)?;
@@ -63,7 +64,8 @@ impl Lab {
             outer.step(learning_rate, &mean, &mut theta);
             let times: Vec<f64> = (0..devices).map(|d| self.step_s(d, own, spent.rounds)).collect();
             busy_s += times.iter().sum::<f64>();
-            spent.virtual_s += self.link.down_s(bytes) + times.iter().copied().fold(0.0, f64::max) + self.link.up_s(bytes);
+            spent.virtual_s +=
+                self.link.down_s(bytes) + times.iter().copied().fold(0.0, f64::max) + self.link.up_s(bytes);
             spent.tokens += own * devices as u64;
             spent.bytes_up += bytes * devices as u64;
             spent.bytes_down += bytes * devices as u64;

@@ -1,6 +1,7 @@
-//! What Nightjar is compared with: one device alone, per-step data parallel, synchronous DiLoCo, and HALoS. They have no
-//! coordinator and no leases, so they run here in plain loops, with the trainer, the rules' arithmetic and the measure
-//! that the simulation has, and with virtual time by the same formulas. Every byte that they would send is counted.
+//! What Nightjar is compared with: one device alone, per-step data parallel, synchronous DiLoCo, and HALoS. They have
+//! no coordinator and no leases, so they run here in plain loops, with the trainer, the rules' arithmetic and the
+//! measure that the simulation has, and with virtual time by the same formulas. Every byte that they would send is
+//! counted.
 
 mod asynchronous;
 mod halos;
@@ -52,8 +53,8 @@ pub enum Method {
     Alone,
     /// Gradients are averaged at every step, in bf16 both ways; the slowest device and its link set the pace.
     DataParallel,
-    /// Synchronous DiLoCo (arXiv 2311.08105): all take `steps` from the same weights, in f32 both ways, and wait for the
-    /// slowest.
+    /// Synchronous DiLoCo (arXiv 2311.08105): all take `steps` from the same weights, in f32 both ways, and wait for
+    /// the slowest.
     Diloco {
         /// H.
         steps: u32,
@@ -118,7 +119,9 @@ impl Lab {
         match self.method {
             Method::Alone => self.data_parallel(&self.speeds[..1]),
             Method::DataParallel => self.data_parallel(&self.speeds),
-            Method::Diloco { steps, learning_rate, momentum } => self.diloco(steps, learning_rate as f32, momentum as f32),
+            Method::Diloco { steps, learning_rate, momentum } => {
+                self.diloco(steps, learning_rate as f32, momentum as f32)
+            }
             Method::Halos { steps, regions } => self.halos(steps, regions as usize),
         }
     }
@@ -138,7 +141,8 @@ impl Lab {
     }
 
     fn trainer(&self) -> Result<Trainer, WorkError> {
-        let settings = DeviceSettings { choice: "flex".parse().unwrap_or_default(), threads: 1, ..DeviceSettings::default() };
+        let settings =
+            DeviceSettings { choice: "flex".parse().unwrap_or_default(), threads: 1, ..DeviceSettings::default() };
         let device = open_device(&settings).map_err(|e| WorkError::Spec(e.to_string()))?.device;
         let (weights, moments) = &self.start;
         let mut trainer = Trainer::new(&self.model, weights, AdamWConfig::from(&self.inner), MICRO_BATCH, &device)?;

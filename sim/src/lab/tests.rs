@@ -48,7 +48,11 @@ fn what_waits_for_the_slowest_takes_its_time() {
     let end = parallel.curve.last().unwrap();
     // 86 steps of 16 tokens a device, each at 25 tokens a second give or take a tenth, and 0.1 s on the way.
     assert_eq!((parallel.rounds, end.bytes_up), (86, 86 * 3 * 2 * n));
-    assert!((86.0 * (16.0 / 25.0 * 0.9 + 0.1)..86.0 * (16.0 / 25.0 * 1.1 + 0.2)).contains(&end.virtual_s), "{}", end.virtual_s);
+    assert!(
+        (86.0 * (16.0 / 25.0 * 0.9 + 0.1)..86.0 * (16.0 / 25.0 * 1.1 + 0.2)).contains(&end.virtual_s),
+        "{}",
+        end.virtual_s
+    );
     assert!((0.3..0.6).contains(&parallel.utilisation), "{}", parallel.utilisation);
 }
 

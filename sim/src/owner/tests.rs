@@ -5,8 +5,8 @@ use crate::Population;
 
 const HOUR_S: f64 = 3600.0;
 
-/// What is decided from look to look over some hours: the times, in hours, and the words. `group` is what a population's file
-/// says of the owner.
+/// What is decided from look to look over some hours: the times, in hours, and the words. `group` is what a
+/// population's file says of the owner.
 fn words(group: &str, start_hour: f64, hours: f64) -> Vec<(f64, Word)> {
     let text = format!("name = \"one\"\nstart_hour = {start_hour}\n[[group]]\ncount = 1\ntokens_per_s = 100\n{group}");
     let population: Population = text.parse().unwrap();
@@ -35,15 +35,16 @@ fn turns(words: &[(f64, Word)]) -> Vec<f64> {
 
 #[test]
 fn hours_are_those_of_the_clock_on_the_wall() {
-    let group =
-        "time_zone_h = 2\n[group.owner]\naway_s = 1e9\nthere_s = 1\n[group.owner.preferences]\nschedule = \"22:00-07:30\"";
+    let group = "time_zone_h = 2\n[group.owner]\naway_s = 1e9\nthere_s = 1\n[group.owner.preferences]\nschedule = \
+        \"22:00-07:30\"";
     let words = words(group, 12.0, 40.0);
     assert!(!is_allowed(&words[0].1), "it is two in the afternoon");
     assert_eq!(turns(&words), [0.0, 8.0, 17.5, 32.0]);
     assert!(words.iter().all(|(_, word)| !word.is_frozen), "the end of the hours is in no hurry");
 
     // From a Monday's midnight on: the weekend is a long way off, and nothing else happens until then.
-    let group = "[group.owner]\naway_s = 1e9\nthere_s = 1\n[group.owner.preferences]\nschedule = \"mon-fri 00:00-24:00\"";
+    let group =
+        "[group.owner]\naway_s = 1e9\nthere_s = 1\n[group.owner.preferences]\nschedule = \"mon-fri 00:00-24:00\"";
     assert_eq!(turns(&self::words(group, 0.0, 200.0)), [0.0, 120.0, 168.0]);
 }
 
@@ -64,7 +65,8 @@ fn whoever_comes_is_yielded_to_and_training_goes_on_some_minutes_after_they_have
 
 #[test]
 fn in_use_it_may_go_on_slowly() {
-    let group = "owner = { away_s = 7200, there_s = 600, preferences = { in_use_duty_percent = 25, away_duty_percent = 80 } }";
+    let group =
+        "owner = { away_s = 7200, there_s = 600, preferences = { in_use_duty_percent = 25, away_duty_percent = 80 } }";
     let words = words(group, 0.0, 100.0);
     assert!(words.iter().all(|(_, word)| is_allowed(word)));
     let duties: Vec<f64> = words.chunk_by(|(_, a), (_, b)| a.duty == b.duty).map(|same| same[0].1.duty).collect();
@@ -76,8 +78,9 @@ fn in_use_it_may_go_on_slowly() {
 fn a_battery_is_spared_below_the_charge_that_they_want() {
     // Unplugged from the start.
     let habits = "away_s = 1e9\nthere_s = 1\nunplugged = { every_s = 1, for_s = 1e9 }";
-    let of =
-        |preferences| turns(&words(&format!("[group.owner]\n{habits}\n[group.owner.preferences]\n{preferences}"), 0.0, 500.0));
+    let of = |preferences| {
+        turns(&words(&format!("[group.owner]\n{habits}\n[group.owner.preferences]\n{preferences}"), 0.0, 500.0))
+    };
     let never = of("on_battery = false");
     let down_to_80 = of("on_battery = true\ncharge_percent_min = 80");
     assert_eq!((never.len(), down_to_80.len()), (1, 2));
@@ -127,8 +130,9 @@ fn whoever_has_just_left_was_there() {
 #[test]
 fn facts_do_not_move_each_other() {
     let owner = "away_s = 7200, there_s = 600";
-    let [alone, beside] = ["", ", full_screen = { every_s = 1000, for_s = 100 }, preferences = { hold_on_full_screen = false }"]
-        .map(|more| turns(&words(&format!("owner = {{ {owner}{more} }}"), 0.0, 100.0)));
+    let [alone, beside] =
+        ["", ", full_screen = { every_s = 1000, for_s = 100 }, preferences = { hold_on_full_screen = false }"]
+            .map(|more| turns(&words(&format!("owner = {{ {owner}{more} }}"), 0.0, 100.0)));
     assert!(alone.len() > 10 && alone.len() == beside.len(), "{} turns, {}", alone.len(), beside.len());
     // To a few milliseconds: it is looked at other moments.
     assert!(alone.iter().zip(&beside).all(|(a, b)| (a - b).abs() < 1e-5), "{alone:?} {beside:?}");
@@ -136,7 +140,8 @@ fn facts_do_not_move_each_other() {
 
 #[test]
 fn what_an_owner_cannot_want_is_refused_in_one_sentence() {
-    let text = "name = \"x\"\n[[group]]\ncount = 1\ntokens_per_s = 1\n[group.owner]\naway_s = 1\nthere_s = 1\n[group.owner.preferences]\n";
+    let text = "name = \"x\"\n[[group]]\ncount = 1\ntokens_per_s = 1\n[group.owner]\naway_s = 1\nthere_s = \
+        1\n[group.owner.preferences]\n";
     let told = |line: &str| format!("{text}{line}").parse::<Population>().unwrap_err().to_string();
     assert!(told("idle_minutes = -1").contains("idle_minutes"), "{}", told("idle_minutes = -1"));
     assert!(told("idle_minute = 5").contains("idle_minute"), "{}", told("idle_minute = 5"));

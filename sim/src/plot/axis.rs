@@ -179,7 +179,8 @@ mod tests {
         );
         assert_eq!(linear.ticks(&(3.0..3.0), 5), [3.0]);
         let log = Axis::log("tokens");
-        let words = |range: Range<f64>, most| log.ticks(&range, most).into_iter().map(|t| log.words(t)).collect::<Vec<_>>();
+        let words =
+            |range: Range<f64>, most| log.ticks(&range, most).into_iter().map(|t| log.words(t)).collect::<Vec<_>>();
         assert_eq!(words(0.0..3.0, 12), ["1", "2", "5", "10", "20", "50", "100", "200", "500"]);
         assert_eq!(words(0.0..3.001, 8), ["1", "3", "10", "30", "100", "300", "1k"]);
         assert_eq!(words(2.9..6.1, 5), ["1k", "10k", "100k", "1M"]);
@@ -190,7 +191,8 @@ mod tests {
 
     #[test]
     fn words_are_short() {
-        let words: Vec<String> = [0.0, 0.05, 1.5, 20.0, 999.6, 1000.0, 2_500_000.0, -0.013, 1e13, 1e-7].map(short).into();
+        let words: Vec<String> =
+            [0.0, 0.05, 1.5, 20.0, 999.6, 1000.0, 2_500_000.0, -0.013, 1e13, 1e-7].map(short).into();
         assert_eq!(words, ["0", "0.05", "1.5", "20", "999.6", "1k", "2.5M", "-0.013", "10T", "0.0000001"]);
     }
 

@@ -1,6 +1,8 @@
 //! Bars: values with their intervals, one a row so that names can be read; and shares of a whole.
 
-use super::{Axis, CHARACTER, Canvas, INK, MESH, PALETTE, Swatch, WIDTH, axis::Places, draw, fault, legend, legend_width};
+use super::{
+    Axis, CHARACTER, Canvas, INK, MESH, PALETTE, Swatch, WIDTH, axis::Places, draw, fault, legend, legend_width,
+};
 use anyhow::Result;
 use plotters::{prelude::*, style::RGBColor};
 
@@ -62,7 +64,13 @@ fn name_width<'n>(names: impl Iterator<Item = &'n str>) -> u32 {
 }
 
 /// Writes the names of rows left of a drawing area of places.
-fn name_rows<'n>(canvas: &Canvas, top: i32, height: f64, width: u32, names: impl Iterator<Item = &'n str>) -> Result<()> {
+fn name_rows<'n>(
+    canvas: &Canvas,
+    top: i32,
+    height: f64,
+    width: u32,
+    names: impl Iterator<Item = &'n str>,
+) -> Result<()> {
     use plotters::style::text_anchor::{HPos, Pos, VPos};
     let style = ("sans-serif", 13).into_font().color(&INK).pos(Pos::new(HPos::Right, VPos::Center));
     for (row, name) in names.enumerate() {

@@ -28,8 +28,8 @@ const MESH: RGBColor = RGBColor(225, 225, 225);
 /// A drawing into a string.
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Okabe and Ito's palette, without the yellow that vanishes on white: blue, vermillion, green, purple, orange, sky blue,
-/// black, grey.
+/// Okabe and Ito's palette, without the yellow that vanishes on white: blue, vermillion, green, purple, orange, sky
+/// blue, black, grey.
 pub const PALETTE: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),

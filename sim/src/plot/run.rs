@@ -110,7 +110,10 @@ fn utilisation(result: &RunResult) -> StackChart {
     };
     let whole = Stack { name: "all devices".into(), amounts: amounts(&result.time) };
     StackChart {
-        title: format!("Use of the devices' time; useful training is {:.1} % of what was available", 100.0 * result.utilisation),
+        title: format!(
+            "Use of the devices' time; useful training is {:.1} % of what was available",
+            100.0 * result.utilisation
+        ),
         label: "share of the time".into(),
         parts: Doing::ALL.iter().map(|what| (what.name().to_owned(), colour_of(*what))).collect(),
         rows: std::iter::once(whole).chain(result.devices.iter().take(ROWS_MAX).map(of_line)).collect(),

@@ -1,6 +1,8 @@
 //! Who did what when: a row a device, coloured by what it did.
 
-use super::{CHARACTER, Canvas, INK, Swatch, WIDTH, axis::short, axis::time_unit, colour_of, draw, fault, legend, legend_width};
+use super::{
+    CHARACTER, Canvas, INK, Swatch, WIDTH, axis::short, axis::time_unit, colour_of, draw, fault, legend, legend_width,
+};
 use crate::results::{DeviceLine, Doing, Segment};
 use anyhow::Result;
 use plotters::prelude::*;

@@ -1,5 +1,5 @@
-//! A number that differs from device to device, as a population's file writes it: one for all, a list taken in turn, or a
-//! distribution.
+//! A number that differs from device to device, as a population's file writes it: one for all, a list taken in turn, or
+//! a distribution.
 
 use crate::draws::{Draws, Purpose};
 use serde::{
@@ -45,7 +45,9 @@ impl Dist {
             Dist::List(values) => values.get(index as usize % values.len().max(1)).copied().unwrap_or_default(),
             Dist::Drawn(Drawn::Uniform([from, to])) => from + (to - from) * draws.unit(Purpose::Traits),
             Dist::Drawn(Drawn::LogUniform([from, to])) => from * libm::pow(to / from, draws.unit(Purpose::Traits)),
-            Dist::Drawn(Drawn::LogNormal { median, sigma }) => median * libm::exp(sigma * draws.normal(Purpose::Traits)),
+            Dist::Drawn(Drawn::LogNormal { median, sigma }) => {
+                median * libm::exp(sigma * draws.normal(Purpose::Traits))
+            }
         }
     }
 
@@ -72,7 +74,8 @@ impl<'de> Deserialize<'de> for Dist {
             type Value = Dist;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(
-                    "a number, a list of numbers, { uniform = [a, b] }, { log_uniform = [a, b] } or { log_normal = { median, sigma } }",
+                    "a number, a list of numbers, { uniform = [a, b] }, { log_uniform = [a, b] } or { log_normal = { \
+                    median, sigma } }",
                 )
             }
             fn visit_f64<E>(self, value: f64) -> Result<Dist, E> {

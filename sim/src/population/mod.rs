@@ -88,7 +88,8 @@ pub struct Group {
     /// Devices come and go, whatever the hour.
     #[serde(default)]
     pub churn: Option<Churn>,
-    /// Owners use their computers now and then, and the policy that ships decides whether it trains; without, it always does.
+    /// Owners use their computers now and then, and the policy that ships decides whether it trains; without, it always
+    /// does.
     #[serde(default)]
     pub owner: Option<Owner>,
     /// Devices that send what they did not train.
@@ -253,12 +254,15 @@ impl FromStr for Population {
             let at = e.span().map_or(0, |s| s.start.min(text.len()));
             let line = if e.span().is_some() { text[..at].matches('\n').count() + 1 } else { 0 };
             // A value of the wrong type: say whose.
-            let key = text.lines().nth(line.saturating_sub(1)).and_then(|l| l.split_once('=')).map(|(key, _)| key.trim());
+            let key =
+                text.lines().nth(line.saturating_sub(1)).and_then(|l| l.split_once('=')).map(|(key, _)| key.trim());
             let message = e.message().replace('\n', " ");
             let named = key.filter(|k| line > 0 && !message.contains(&format!("`{k}`")));
             PopulationError { line, message: named.map_or(message.clone(), |k| format!("{k}: {message}")) }
         })?;
-        population.validate().map_err(|(group, key, message)| PopulationError { line: line_of(text, group, key), message })?;
+        population
+            .validate()
+            .map_err(|(group, key, message)| PopulationError { line: line_of(text, group, key), message })?;
         Ok(population)
     }
 }
@@ -330,8 +334,9 @@ impl Group {
             ("disk_gib", &self.disk_gib, 0.0, 1e6, "0 (no limit) to 1000000"),
             ("time_zone_h", &self.time_zone_h, -12.0, 14.0, "-12 to 14"),
         ];
-        let bad =
-            dists.into_iter().find_map(|(key, dist, least, most, allowed)| Some((key, dist.outside(least, most)?, allowed)));
+        let bad = dists
+            .into_iter()
+            .find_map(|(key, dist, least, most, allowed)| Some((key, dist.outside(least, most)?, allowed)));
         let hours = self.online.map_or([0.0, 1.0, 1.0], |o| [o.from, o.hours[0], o.hours[1]]);
         let churn = self.churn.map_or([1.0; 2], |c| [c.on_s, c.off_s]);
         let liars = self.byzantine.map_or([0.0, 1.0], |b| [b.share, b.factor()]);
@@ -350,8 +355,10 @@ impl Group {
             ("deltas_lost", self.deltas_lost, 0.0, 0.99, "0 to 0.99"),
             ("lost_away_s", self.lost_away_s, 0.0, 1e9, "0 to 1e9"),
         ];
-        let lengths = self.owner.iter().flat_map(Owner::lengths).map(|(key, length_s)| (key, length_s, 1.0, 1e9, "1 to 1e9"));
-        let bad_number = numbers.into_iter().chain(lengths).find(|(_, value, least, most, _)| !(least..=most).contains(&value));
+        let lengths =
+            self.owner.iter().flat_map(Owner::lengths).map(|(key, length_s)| (key, length_s, 1.0, 1e9, "1 to 1e9"));
+        let bad_number =
+            numbers.into_iter().chain(lengths).find(|(_, value, least, most, _)| !(least..=most).contains(&value));
         bad.or(bad_number.map(|(key, value, _, _, allowed)| (key, value, allowed)))
     }
 }

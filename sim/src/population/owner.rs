@@ -100,7 +100,10 @@ impl TryFrom<BTreeMap<String, toml::Value>> for Wanted {
         let mut preferences = Preferences::default();
         for (key, value) in &said {
             if !HEEDED.contains(&key.as_str()) && Preference::find(key).is_some() {
-                return Err(format!("owner.preferences: {key} changes nothing in a simulation; {} do", HEEDED.join(", ")));
+                return Err(format!(
+                    "owner.preferences: {key} changes nothing in a simulation; {} do",
+                    HEEDED.join(", ")
+                ));
             }
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             preferences.set("owner.preferences", key, &text).map_err(|e| e.to_string())?;

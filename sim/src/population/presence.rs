@@ -59,7 +59,8 @@ impl Presence {
             && self.churn_next <= now_s
         {
             self.churn_on = !self.churn_on;
-            self.churn_next += draws.exponential(Purpose::Presence, if self.churn_on { churn.on_s } else { churn.off_s });
+            self.churn_next +=
+                draws.exponential(Purpose::Presence, if self.churn_on { churn.on_s } else { churn.off_s });
         }
         let (in_hours, hours_next) = match self.hours {
             None => (true, f64::INFINITY),

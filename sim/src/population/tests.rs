@@ -72,7 +72,10 @@ fn a_bad_file_is_told_in_one_line() {
     );
     let kind = TWO.replace("[2000, 1000]", "\"fast\"");
     let said = told(&kind);
-    assert!(said.starts_with("line 8: tokens_per_s: ") && said.contains("expected a number, a list of numbers"), "{said}");
+    assert!(
+        said.starts_with("line 8: tokens_per_s: ") && said.contains("expected a number, a list of numbers"),
+        "{said}"
+    );
     let missing = TWO.replace("count = 3\n", "");
     assert!(told(&missing).contains("missing field `count`"), "{}", told(&missing));
     assert!(!told(&typo).contains('\n'));
@@ -95,7 +98,8 @@ fn share_on(traits: &Traits, hour: f64) -> f64 {
     let mut presence = Presence::new(traits, 0.0, &mut draws);
     let at = |day: f64| (24.0 * day + hour - traits.time_zone_h) * 3600.0;
     let days = 400;
-    (1..=days).filter(|day| presence.advance(at(f64::from(*day)), traits, &mut draws).0).count() as f64 / f64::from(days)
+    (1..=days).filter(|day| presence.advance(at(f64::from(*day)), traits, &mut draws).0).count() as f64
+        / f64::from(days)
 }
 
 #[test]

@@ -37,7 +37,10 @@ impl Traits {
     pub fn all(population: &Population, seed: u64) -> Vec<Traits> {
         let groups = population.group.iter().map(|g| Arc::new(g.clone()));
         let members = groups.flat_map(|group| (0..group.count).map(move |index| (group.clone(), index)));
-        members.zip(0..).map(|((group, index), number)| Self::draw(group, index, &mut Draws::of_device(seed, number))).collect()
+        members
+            .zip(0..)
+            .map(|((group, index), number)| Self::draw(group, index, &mut Draws::of_device(seed, number)))
+            .collect()
     }
 
     fn draw(group: Arc<Group>, index: u32, draws: &mut Draws) -> Traits {

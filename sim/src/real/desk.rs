@@ -20,7 +20,9 @@ pub fn gather(disk: &dyn Disk, job: &to_worker::Body) -> io::Result<Files> {
     let (base, slice, state) = match job {
         to_worker::Body::Train(t) => (&t.base, &t.slice, [t.residual_file.as_str(), t.optimizer_file.as_str()]),
         to_worker::Body::Evaluate(e) => (&e.base, &e.slice, [""; 2]),
-        to_worker::Body::Stop(_) | to_worker::Body::Limits(_) | to_worker::Body::Checkpoint(_) => return Ok(Files::new()),
+        to_worker::Body::Stop(_) | to_worker::Body::Limits(_) | to_worker::Body::Checkpoint(_) => {
+            return Ok(Files::new());
+        }
     };
     let of_base = |b: &Base| {
         let updates = b.updates.iter().map(|u| u.file.clone());

@@ -1,5 +1,5 @@
-//! Threads that train, each alone on a core and with a bench of its own. Which of them takes a task changes nothing about
-//! what comes of it.
+//! Threads that train, each alone on a core and with a bench of its own. Which of them takes a task changes nothing
+//! about what comes of it.
 
 use nightjar_train::{device, work::Bench};
 use std::{

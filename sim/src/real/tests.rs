@@ -24,7 +24,8 @@ fn spec() -> RunSpec {
         max_position_embeddings: 8,
         ..ModelSpec::tiny()
     };
-    let spec = serde_json::json!({ "name": "x", "token_budget": 1000, "model": model, "inner": { "batch_samples": 2 } });
+    let spec =
+        serde_json::json!({ "name": "x", "token_budget": 1000, "model": model, "inner": { "batch_samples": 2 } });
     serde_json::from_value(spec).unwrap()
 }
 
@@ -162,7 +163,8 @@ fn losses_are_the_models() {
         base: Some(base),
         slice: Some(Slice { samples: 20, ..slice }),
     };
-    let job = Job { device: 0, disk, body: to_worker::Body::Evaluate(evaluate), spec: Arc::new(spec.clone()), ahead: None };
+    let job =
+        Job { device: 0, disk, body: to_worker::Body::Evaluate(evaluate), spec: Arc::new(spec.clone()), ahead: None };
     let evaluated = real.begin(job);
     let losses = real.measured(id);
     assert_eq!(losses.heldout, expected);
@@ -174,8 +176,8 @@ fn losses_are_the_models() {
     assert!(Real::new(&spec.model, None, 1).measure(&version_0(&spec)).is_none());
 }
 
-/// A pool of unequal devices, whose owners come and go, learns a text that repeats itself, and does so alike whatever the
-/// threads do.
+/// A pool of unequal devices, whose owners come and go, learns a text that repeats itself, and does so alike whatever
+/// the threads do.
 #[test]
 fn a_pool_of_real_devices_learns_alike_on_any_number_of_threads() {
     let mut spec = spec();

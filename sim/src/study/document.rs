@@ -1,4 +1,5 @@
-//! docs/study.md and its plots, made from the rows of docs/study.json: rendering again costs nothing and changes nothing.
+//! docs/study.md and its plots, made from the rows of docs/study.json: rendering again costs nothing and changes
+//! nothing.
 
 use super::{Bound, Column, Estimate, Goal, How, Row, Rows, Study, figures, measure::Cell};
 use crate::plot;
@@ -9,7 +10,8 @@ use std::{fmt::Write as _, fs, path::Path};
 pub fn write_json(docs: &Path, rows: &[Row]) -> Result<()> {
     let lines: Vec<String> = rows.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
     let file = docs.join("study.json");
-    fs::write(&file, format!("[\n{}\n]\n", lines.join(",\n"))).with_context(|| format!("cannot write {}", file.display()))
+    fs::write(&file, format!("[\n{}\n]\n", lines.join(",\n")))
+        .with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// Reads study.json; no rows where there is none.
@@ -98,8 +100,11 @@ fn section(
     writeln!(text, "| variant |{headings} seeds |\n|---|{}---|", "---|".repeat(study.columns.len()))?;
     for variant in &study.variants {
         let ran = rows.variant(&variant.name).count();
-        let cells: String =
-            study.columns.iter().map(|c| format!(" {} |", cell(rows.cell(&variant.name, c), c, &variant.name))).collect();
+        let cells: String = study
+            .columns
+            .iter()
+            .map(|c| format!(" {} |", cell(rows.cell(&variant.name, c), c, &variant.name)))
+            .collect();
         let of = variant.seeds_of(seeds);
         let ran = if ran as u64 == of { of.to_string() } else { format!("{ran} of {of}") };
         writeln!(text, "| {} |{cells} {ran} |", variant.name)?;
@@ -132,7 +137,9 @@ impl super::Variant {
 
 impl super::Figure {
     fn title(&self) -> &str {
-        let (super::Figure::Curves { title, .. } | super::Figure::Sweep { title, .. } | super::Figure::Bars { title, .. }) = self;
+        let (super::Figure::Curves { title, .. }
+        | super::Figure::Sweep { title, .. }
+        | super::Figure::Bars { title, .. }) = self;
         title
     }
 }
@@ -216,7 +223,8 @@ fn verdict(e: Estimate, is_floor: bool, bound: Bound) -> String {
 
 /// A title as a file's name.
 fn slug(title: &str) -> String {
-    let letters: String = title.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { ' ' }).collect();
+    let letters: String =
+        title.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { ' ' }).collect();
     letters.split_whitespace().collect::<Vec<_>>().join("-")
 }
 

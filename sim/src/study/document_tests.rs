@@ -38,7 +38,11 @@ fn study() -> Study {
                 log: (true, true),
                 level: Some(("alone".into(), 1.0)),
             },
-            Figure::Bars { title: "Utilisation".into(), column: Column::mean("share", Measure::Utilisation), dots: false },
+            Figure::Bars {
+                title: "Utilisation".into(),
+                column: Column::mean("share", Measure::Utilisation),
+                dots: false,
+            },
         ],
         goals: vec![
             Goal {
@@ -84,7 +88,8 @@ fn the_page_says_what_was_run_and_what_was_not() {
     assert!(text.contains("10 of 15 rows are here"), "{text}");
     assert!(text.contains("| pool of 16 | not run | not run | not run | not run | 0 of 5 |"), "{text}");
     assert!(
-        text.contains("| alone | 2.970 ± 0.020 | – | 10 | 2.50 ± 0 | 5 |") || text.contains("| alone | 2.970 ± 0.020 | – |"),
+        text.contains("| alone | 2.970 ± 0.020 | – | 10 | 2.50 ± 0 | 5 |")
+            || text.contains("| alone | 2.970 ± 0.020 | – |"),
         "{text}"
     );
     assert!(text.contains("| -1.000 ± 0.000 | 5.074 ± 0.048 |"), "{text}");
@@ -148,8 +153,12 @@ fn what_only_some_seeds_reach_is_missed() {
     let rows = [row("alone", 1, 0.1), row("pool of 16", 1, 0.2), slow, fast];
     let until = Measure::Until(Against::Time, Target::FinalOf("alone".into()));
     let column = Column::compared("times faster", until, How::TimesLess("alone".into()));
-    let goal =
-        Goal { words: "Pooling pays".into(), variant: "pool of 16".into(), column: column.clone(), bound: Bound::AtLeast(0.1) };
+    let goal = Goal {
+        words: "Pooling pays".into(),
+        variant: "pool of 16".into(),
+        column: column.clone(),
+        bound: Bound::AtLeast(0.1),
+    };
     let found = Rows::of(study.key, &rows);
     assert!(goal_row(&goal, &found).ends_with("**missed** with 1 of 2 seeds |"), "{}", goal_row(&goal, &found));
     assert_eq!(found.cell("pool of 16", &column).exact(), None);

@@ -16,7 +16,8 @@ pub fn svg(study: &Study, rows: &Rows<'_>, figure: &Figure) -> Result<Option<Str
     match figure {
         Figure::Curves { title, against, log, variants } => {
             let chosen = study.variants.iter().map(|v| v.name.as_str());
-            let chosen: Vec<&str> = chosen.filter(|v| variants.is_empty() || variants.iter().any(|name| name == v)).collect();
+            let chosen: Vec<&str> =
+                chosen.filter(|v| variants.is_empty() || variants.iter().any(|name| name == v)).collect();
             curves(title, *against, *log, &chosen, rows)
         }
         Figure::Sweep { title, x, column, log, level } => {
@@ -80,7 +81,8 @@ fn curves(title: &str, against: Against, log: bool, variants: &[&str], rows: &Ro
         Against::Bytes => format!("{words} moved, up and down"),
     };
     let lines = all.iter().filter_map(|(name, rows)| {
-        let points: Vec<_> = mean_curve(rows, against, log).into_iter().map(|(x, e)| (x / unit, e.mean, e.low, e.high)).collect();
+        let points: Vec<_> =
+            mean_curve(rows, against, log).into_iter().map(|(x, e)| (x / unit, e.mean, e.low, e.high)).collect();
         (!points.is_empty()).then(|| Line::with_intervals(*name, &points))
     });
     let x = if log { Axis::log(label) } else { Axis::linear(label) };
@@ -123,6 +125,9 @@ mod tests {
         assert!((mean[GRID - 1].1.mean - (4.0 - 0.2 * 8.0)).abs() < 1e-9);
         assert!(mean.iter().all(|(_, e)| e.n == 2));
         assert_eq!(mean_curve(&[], Against::Time, false), []);
-        assert!(mean_curve(&[&a], Against::Time, true).is_empty(), "zero and one more point have no stretch on a log axis");
+        assert!(
+            mean_curve(&[&a], Against::Time, true).is_empty(),
+            "zero and one more point have no stretch on a log axis"
+        );
     }
 }

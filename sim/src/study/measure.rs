@@ -155,7 +155,8 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// The figure, where it is one and not only a bound, and all rows have it: those that get there are not all that set out.
+    /// The figure, where it is one and not only a bound, and all rows have it: those that get there are not all that
+    /// set out.
     pub fn exact(self) -> Option<Estimate> {
         self.estimate.filter(|e| !self.is_floor && e.n == self.rows)
     }

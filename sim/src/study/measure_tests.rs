@@ -46,7 +46,10 @@ fn a_speed_up_is_how_much_sooner_the_others_loss_is_reached() {
     close(rows.cell("fast", &Column::compared("", until, How::TimesLess("slow".into()))), 4.0);
     let sooner = Measure::Until(Against::Tokens, Target::Of("slow".into(), Against::Time, 5.0));
     close(rows.cell("fast", &Column::mean("", sooner)), 125.0);
-    close(rows.cell("fast", &Column::compared("", Measure::LossAt(Against::Time, 5.0), How::Times("slow".into()))), 2.0 / 3.5);
+    close(
+        rows.cell("fast", &Column::compared("", Measure::LossAt(Against::Time, 5.0), How::Times("slow".into()))),
+        2.0 / 3.5,
+    );
     close(rows.cell("fast", &Column::mean("", Measure::OodAt(Against::Time, 5.0))), 3.0);
     // What is never reached is no number.
     let never = Column::mean("", Measure::Until(Against::Time, Target::Loss(1.0)));
@@ -58,7 +61,8 @@ fn a_speed_up_is_how_much_sooner_the_others_loss_is_reached() {
 fn what_the_other_never_reaches_is_reached_sooner_by_more_than_its_end_says() {
     let all = [row("fast", 1, 0.4), row("slow", 1, 0.1), row("fast", 2, 0.4), row("slow", 2, 0.3)];
     let rows = Rows::of("one", &all);
-    let times = |loss| Column::compared("", Measure::Until(Against::Time, Target::Loss(loss)), How::TimesLess("slow".into()));
+    let times =
+        |loss| Column::compared("", Measure::Until(Against::Time, Target::Loss(loss)), How::TimesLess("slow".into()));
     // The loss of 2 comes after 5 s; the slow one ends after 10 s, with the one seed above it.
     let cell = rows.cell("fast", &times(2.0));
     close(cell, (10.0 / 5.0 * (2.0 / 0.3) / 5.0f64).sqrt());

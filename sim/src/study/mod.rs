@@ -1,5 +1,5 @@
-//! The study: which variants are compared on what, run with several seeds each, and what is said of them. A study is data
-//! ([`plan`]); its rows are cached by the hash of their configuration; docs/study.md is made from docs/study.json.
+//! The study: which variants are compared on what, run with several seeds each, and what is said of them. A study is
+//! data ([`plan`]); its rows are cached by the hash of their configuration; docs/study.md is made from docs/study.json.
 
 pub mod cache;
 pub mod document;

@@ -63,9 +63,16 @@ fn uneven() -> Study {
         ("mean, polynomial 1", MergeSpec { rule: MergeRule::Mean, staleness: polynomial(1.0), ..base.clone() }),
         (
             "mean, hinge 4, 0.5",
-            MergeSpec { rule: MergeRule::Mean, staleness: StalenessSpec::Hinge { grace: 4.0, slope: 0.5 }, ..base.clone() },
+            MergeSpec {
+                rule: MergeRule::Mean,
+                staleness: StalenessSpec::Hinge { grace: 4.0, slope: 0.5 },
+                ..base.clone()
+            },
         ),
-        ("mean of every delta", MergeSpec { rule: MergeRule::Mean, quorum: Some(1), learning_rate: 0.25, ..base.clone() }),
+        (
+            "mean of every delta",
+            MergeSpec { rule: MergeRule::Mean, quorum: Some(1), learning_rate: 0.25, ..base.clone() },
+        ),
         ("mean, RDA", MergeSpec { rule: MergeRule::Mean, average: Some(Average::Rda), ..base.clone() }),
         ("Nesterov 0.5", MergeSpec { momentum: 0.5, ..base.clone() }),
         ("Nesterov 0.9", MergeSpec { momentum: 0.9, learning_rate: 0.35, ..base.clone() }),
@@ -85,7 +92,10 @@ fn uneven() -> Study {
     let reset = RunSpec { inner: InnerSpec { state: InnerState::Reset, ..waits().inner }, ..waits() };
     let mut variants = vec![
         Variant::new(slow, warm(RunSpec { merge: synchronous.clone(), ..fixed })),
-        Variant::new(in_step_name, warm(RunSpec { merge: MergeSpec { grace_s: Some(20.0), ..synchronous }, ..waits() })),
+        Variant::new(
+            in_step_name,
+            warm(RunSpec { merge: MergeSpec { grace_s: Some(20.0), ..synchronous }, ..waits() }),
+        ),
         Variant::new("HALoS", halos(TOKENS)),
         Variant::new(longer_halos, halos(2 * TOKENS)),
         Variant::new(winner, warm(usual(nano(TOKENS, 2)))),
@@ -184,7 +194,10 @@ fn churn() -> Study {
     slow.lease.deadline_s_min = 5000.0;
     let variants = vec![
         Variant::new(always, warm(spec(), quiet.clone())),
-        Variant::new("14 of 30 on at a time", warm(spec(), with(&|g| g.churn = Some(Churn { on_s: 30.0, off_s: 34.0 })))),
+        Variant::new(
+            "14 of 30 on at a time",
+            warm(spec(), with(&|g| g.churn = Some(Churn { on_s: 30.0, off_s: 34.0 }))),
+        ),
         Variant::new("half of all deltas lost", warm(spec(), lossy.clone())),
         Variant::new("ours, always on", warm(usually(), quiet.clone())),
         Variant::new("ours, half of all deltas lost", warm(usually(), lossy.clone())),
@@ -296,9 +309,13 @@ fn size() -> Study {
         let waits = cost(waiting(scale::in_rounds(scale::spec(100), 1800.0)), lines(100, up), 24.0);
         variants.push(Variant::new(format!("100 waiting devices in rounds, {name}"), waits));
         let unset = RunSpec { lease: LeaseSpec::default(), merge: MergeSpec::default(), ..few_bits(scale::spec(100)) };
-        variants.push(Variant::new(format!("100 devices, all by default, {name}"), cost(unset.clone(), lines(100, up), 24.0)));
+        variants.push(Variant::new(
+            format!("100 devices, all by default, {name}"),
+            cost(unset.clone(), lines(100, up), 24.0),
+        ));
         let longer = RunSpec { lease: LeaseSpec { wall_s: 600.0, wall_s_min: None, ..unset.lease.clone() }, ..unset };
-        variants.push(Variant::new(format!("100 devices, rounds of 600 s, {name}"), cost(longer, lines(100, up), 24.0)));
+        variants
+            .push(Variant::new(format!("100 devices, rounds of 600 s, {name}"), cost(longer, lines(100, up), 24.0)));
     }
     let used = Column::mean("utilisation", Measure::Utilisation);
     let goal = |way: &str, line: &str, least| Goal {

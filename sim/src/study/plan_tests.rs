@@ -73,7 +73,8 @@ fn the_nights_around_the_world_begin_and_end() {
     assert!(result.tokens >= work.spec.token_budget, "{} tokens", result.tokens);
     assert!(result.virtual_s > 24.0 * 3600.0, "{} s", result.virtual_s);
     let is_night = |s: &&Segment| s.what != Doing::Offline;
-    let nights =
-        |line: &DeviceLine| line.segments.chunk_by(|a, b| is_night(&a) == is_night(&b)).filter(|s| is_night(&&s[0])).count();
+    let nights = |line: &DeviceLine| {
+        line.segments.chunk_by(|a, b| is_night(&a) == is_night(&b)).filter(|s| is_night(&&s[0])).count()
+    };
     assert!(result.devices.iter().all(|line| nights(line) >= 2), "each device has two nights at least");
 }

@@ -97,7 +97,8 @@ impl Row {
         self
     }
 
-    /// The loss at a place of the curve, between its points by their straight line; `None` outside of what was measured.
+    /// The loss at a place of the curve, between its points by their straight line; `None` outside of what was
+    /// measured.
     pub fn loss_at(&self, against: Against, place: f64) -> Option<f64> {
         self.read(against, place, |p| Some(p.4))
     }
@@ -161,7 +162,8 @@ mod tests {
     use super::*;
 
     fn row(losses: &[f64]) -> Row {
-        let point = |(i, loss): (usize, &f64)| CurvePoint(10.0 * i as f64, 100 * i as u64, i as u64, i as u64, *loss, None);
+        let point =
+            |(i, loss): (usize, &f64)| CurvePoint(10.0 * i as f64, 100 * i as u64, i as u64, i as u64, *loss, None);
         Row { curve: losses.iter().enumerate().map(point).collect(), ..Row::default() }
     }
 
@@ -200,7 +202,9 @@ mod tests {
 
     #[test]
     fn a_row_is_one_flat_object() {
-        let row = Row { study: "codecs".into(), loss: Some(2.0), ..row(&[2.0]) }.with("bits_up", 0.15).with("nothing", f64::NAN);
+        let row = Row { study: "codecs".into(), loss: Some(2.0), ..row(&[2.0]) }
+            .with("bits_up", 0.15)
+            .with("nothing", f64::NAN);
         let text = serde_json::to_string(&row).unwrap();
         assert!(text.contains("\"bits_up\":0.15") && text.contains("[0.0,0,0,0,2.0,null]"), "{text}");
         assert!(!text.contains("nothing"));

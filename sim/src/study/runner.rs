@@ -115,7 +115,8 @@ pub fn run<W: Sync>(tasks: &[Task<W>], cache: &Cache, means: &Means<'_, W>) -> R
     let mut ran = desk.into_inner().unwrap_or_else(PoisonError::into_inner).ran;
     ran.not_run = tasks.len() - ran.rows.len() - ran.failed.len();
     // In the plan's order, whoever was faster.
-    let place = |row: &Row| tasks.iter().position(|t| t.study == row.study && t.variant == row.variant && t.seed == row.seed);
+    let place =
+        |row: &Row| tasks.iter().position(|t| t.study == row.study && t.variant == row.variant && t.seed == row.seed);
     ran.rows.sort_by_cached_key(place);
     Ok(ran)
 }
@@ -169,7 +170,10 @@ mod tests {
         (1..=3).flat_map(|seed| [1.0, 2.0].map(|loss| task(seed, loss))).collect()
     }
 
-    fn means<'m>(goes_on: &'m (dyn Fn() -> bool + Sync), run: &'m (dyn Fn(&Task<f64>) -> Result<Row> + Sync)) -> Means<'m, f64> {
+    fn means<'m>(
+        goes_on: &'m (dyn Fn() -> bool + Sync),
+        run: &'m (dyn Fn(&Task<f64>) -> Result<Row> + Sync),
+    ) -> Means<'m, f64> {
         Means { jobs: 2, goes_on, run, watch: &|_| {} }
     }
 

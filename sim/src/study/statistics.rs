@@ -1,5 +1,5 @@
-//! What seeds say: means and differences with 95 % confidence intervals (Student's t), paired by seed where two variants
-//! are compared, since a seed's data and initial weights move both the same way.
+//! What seeds say: means and differences with 95 % confidence intervals (Student's t), paired by seed where two
+//! variants are compared, since a seed's data and initial weights move both the same way.
 
 /// A mean and its 95 % confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,8 +49,8 @@ impl Estimate {
 /// which makes intervals a little wider, never narrower.
 fn t_quantile(freedom: usize) -> f64 {
     const FIRST: [f64; 30] = [
-        12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110,
-        2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+        12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+        2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
     ];
     match freedom {
         0 => f64::NAN,

@@ -93,7 +93,8 @@ impl Texts {
         if plain.exists() || !packed.exists() {
             return fs::read(&plain).with_context(|| format!("no text {} (--data names the folder)", plain.display()));
         }
-        let unpacked = Command::new("xz").args(["-dc"]).arg(&packed).output().context("xz is needed to unpack texts")?;
+        let unpacked =
+            Command::new("xz").args(["-dc"]).arg(&packed).output().context("xz is needed to unpack texts")?;
         ensure!(unpacked.status.success(), "xz cannot unpack {}", packed.display());
         Ok(unpacked.stdout)
     }

@@ -33,7 +33,14 @@ pub struct Starts(Mutex<BTreeMap<String, Arc<[f32]>>>);
 
 impl Starts {
     /// The weights that rows with this seed start from: drawn, or trained from those; each is trained once.
-    pub fn get(&self, texts: &Texts, corpus: Corpus, model: &ModelSpec, warm: Option<Warm>, seed: u64) -> Result<Arc<[f32]>> {
+    pub fn get(
+        &self,
+        texts: &Texts,
+        corpus: Corpus,
+        model: &ModelSpec,
+        warm: Option<Warm>,
+        seed: u64,
+    ) -> Result<Arc<[f32]>> {
         let drawn = || Weights::start(model, &model.draw_all(seed)).flat();
         let Some(warm) = warm else { return Ok(drawn().into()) };
         let key = serde_json::to_string(&(corpus, model, warm, seed))?;

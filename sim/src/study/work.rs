@@ -151,8 +151,13 @@ impl LabWork {
         };
         let found = lab.run().context("the comparison failed")?;
         let last = found.curve.last().context("nothing was measured")?;
-        let result =
-            RunResult { seed, virtual_s: last.virtual_s, tokens: last.tokens, versions: found.rounds, ..RunResult::default() };
+        let result = RunResult {
+            seed,
+            virtual_s: last.virtual_s,
+            tokens: last.tokens,
+            versions: found.rounds,
+            ..RunResult::default()
+        };
         let result = RunResult { curve: found.curve.clone(), utilisation: found.utilisation, ..result };
         Ok(Row { bytes_up: last.bytes_up, bytes_down: last.bytes_down, ..Row::of(&result) })
     }

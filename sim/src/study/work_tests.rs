@@ -6,7 +6,8 @@ use nightjar_shared::run_spec::{LeaseSpec, MergeSpec};
 use std::{fs, path::Path};
 
 fn texts(folder: &Path) -> Texts {
-    for (name, text) in [("train.txt", "the cat sat on the mat. "), ("valid.txt", "the mat sat. "), ("ood.txt", "arma virumque ")]
+    for (name, text) in
+        [("train.txt", "the cat sat on the mat. "), ("valid.txt", "the mat sat. "), ("ood.txt", "arma virumque ")]
     {
         fs::write(folder.join(name), text.repeat(200)).unwrap();
     }

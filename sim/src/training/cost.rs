@@ -1,5 +1,5 @@
-//! Cost mode: no tensors and no files. A delta is a name and a length, so that a million devices fit into memory and the
-//! coordinator's own cost shows.
+//! Cost mode: no tensors and no files. A delta is a name and a length, so that a million devices fit into memory and
+//! the coordinator's own cost shows.
 
 use super::{Job, JobId, Training};
 use crate::dataset::made_up_hash;
@@ -62,7 +62,9 @@ impl Training for Cost {
                 base_version: e.base.map_or(0, |b| b.version),
                 samples: e.slice.map_or(0, |s| s.samples),
             },
-            to_worker::Body::Stop(_) | to_worker::Body::Limits(_) | to_worker::Body::Checkpoint(_) => return JobId(self.next),
+            to_worker::Body::Stop(_) | to_worker::Body::Limits(_) | to_worker::Body::Checkpoint(_) => {
+                return JobId(self.next);
+            }
         };
         self.jobs.insert(JobId(self.next), open);
         JobId(self.next)

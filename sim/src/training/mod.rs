@@ -52,7 +52,8 @@ pub trait Training {
     /// A job begins, at its virtual time. It may be worked on from now on, as if all its steps counted.
     fn begin(&mut self, job: Job) -> JobId;
 
-    /// A job ends, at its virtual time: leaves its files on the device's disk (synced) and gives what the worker reports:
+    /// A job ends, at its virtual time: leaves its files on the device's disk (synced) and gives what the worker
+    /// reports:
     /// `Trained`, `Evaluated` or `Failed`. Of a training job `steps` (at least 1, at most what the job asks for) inner
     /// steps count, since its owner may have wanted the computer back; `train_ms` is the virtual time that they took.
     fn finish(&mut self, id: JobId, steps: u32, train_ms: u64) -> from_worker::Body;

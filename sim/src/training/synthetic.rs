@@ -99,12 +99,18 @@ fn train(disk: &dyn Disk, spec: &RunSpec, device: u32, job: &Train, steps: u32, 
     let gradient: Vec<f32> = flat
         .iter()
         .enumerate()
-        .map(|(i, w)| pull.min(0.5) * (w - target(spec.seed, i)) + rng::normal(job.lease_id, who, i as u64) as f32 * 1e-3)
+        .map(|(i, w)| {
+            pull.min(0.5) * (w - target(spec.seed, i)) + rng::normal(job.lease_id, who, i as u64) as f32 * 1e-3
+        })
         .collect();
     let bytes = delta::encode(&spec.model, &spec.delta, &gradient, &mut residual);
     let (lease, id) = (job.lease_id, LeaseId(job.lease_id));
-    let files =
-        [work_files::delta(id), work_files::residual(id), work_files::optimizer(id), work_files::weights(weights.version)];
+    let files = [
+        work_files::delta(id),
+        work_files::residual(id),
+        work_files::optimizer(id),
+        work_files::weights(weights.version),
+    ];
     disk.write(&files[0], &bytes)?;
     disk.write(&files[1], &residual.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())?;
     disk.write(&files[2], &lease.to_le_bytes())?;
@@ -159,7 +165,12 @@ fn base(disk: &dyn Disk, spec: &RunSpec, base: Option<&Base>) -> io::Result<Weig
         }
     }
     assert_eq!(weights.version, Version(base.version), "invariant 5: the path ends elsewhere");
-    assert_eq!(weights.digest(), base.digest[..], "invariant 5: not the coordinator's bits at version {}", base.version);
+    assert_eq!(
+        weights.digest(),
+        base.digest[..],
+        "invariant 5: not the coordinator's bits at version {}",
+        base.version
+    );
     Ok(weights)
 }
 

@@ -248,7 +248,8 @@ impl World<'_> {
         self.send(number, Transfer { delta, ..transfer }, self.setup.population.coordinator_down_mbit, 1);
     }
 
-    /// A blob goes on its way, at the pace of the device's link, and in the coordinator's own queue where it has a limit.
+    /// A blob goes on its way, at the pace of the device's link, and in the coordinator's own queue where it has a
+    /// limit.
     fn send(&mut self, number: u32, mut transfer: Transfer, office_mbit: f64, direction: usize) {
         if office_mbit > 0.0 {
             let free = &mut self.office_free[direction];

@@ -1,5 +1,6 @@
-//! The world: one queue of what is to happen, in virtual time. Messages take a while and get lost with their connection;
-//! owners and devices come and go; processes are killed before any effect, sometimes with a power cut, and start again.
+//! The world: one queue of what is to happen, in virtual time. Messages take a while and get lost with their
+//! connection; owners and devices come and go; processes are killed before any effect, sometimes with a power cut, and
+//! start again.
 
 mod account;
 mod conclude;
@@ -148,7 +149,8 @@ impl<'s> World<'s> {
         let shared = (!has_bytes).then(|| Arc::new(SimDisk::default()));
         let traits = Traits::all(&setup.population, setup.seed);
         let account = Account::new(&traits);
-        let devices = traits.into_iter().zip(0..).map(|(t, n)| Device::new(setup, n, t, &spec, shared.as_ref())).collect();
+        let devices =
+            traits.into_iter().zip(0..).map(|(t, n)| Device::new(setup, n, t, &spec, shared.as_ref())).collect();
         World {
             setup,
             now: Mono::default(),
@@ -179,7 +181,8 @@ impl<'s> World<'s> {
         self.at_s(0.0, Happening::StartCoordinator);
         for number in 0..self.devices.len() as u32 {
             let device = &mut self.devices[number as usize];
-            let (late_s, is_owned) = (self.setup.start_spread_s * device.draws.unit(Purpose::Delay), device.owner.is_some());
+            let (late_s, is_owned) =
+                (self.setup.start_spread_s * device.draws.unit(Purpose::Delay), device.owner.is_some());
             self.at_s(late_s, Happening::Presence(number));
             if is_owned {
                 self.at_s(late_s, Happening::OwnerLookedAt(number));
@@ -227,7 +230,11 @@ impl<'s> World<'s> {
     }
 
     fn out_of_time(&self) -> Result<(), String> {
-        if self.setup.chaos.kills > 0 { Err("the run does not get on: its virtual time is over".into()) } else { Ok(()) }
+        if self.setup.chaos.kills > 0 {
+            Err("the run does not get on: its virtual time is over".into())
+        } else {
+            Ok(())
+        }
     }
 
     /// After the last kill, the run goes on undisturbed until so many more deltas are merged.
@@ -240,7 +247,8 @@ impl<'s> World<'s> {
     }
 
     fn has_ended(&self) -> bool {
-        let spent = self.account.tokens >= self.setup.spec.token_budget && self.account.through_seq == self.account.merged;
+        let spent =
+            self.account.tokens >= self.setup.spec.token_budget && self.account.through_seq == self.account.merged;
         spent || self.setup.until.loss.is_some_and(|goal| self.account.loss.is_some_and(|loss| loss <= goal))
     }
 
@@ -294,7 +302,10 @@ impl<'s> World<'s> {
                 self.disconnect(number, "the connection broke");
             }
             // On a connection that is gone.
-            Happening::Device { .. } | Happening::Request { .. } | Happening::Arrived { .. } | Happening::Breaks { .. } => {}
+            Happening::Device { .. }
+            | Happening::Request { .. }
+            | Happening::Arrived { .. }
+            | Happening::Breaks { .. } => {}
         }
     }
 }

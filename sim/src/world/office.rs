@@ -29,7 +29,9 @@ impl World<'_> {
         let began = host::thread_cpu_s();
         let mut kill = |point| lot.falls(point);
         let survivor = match (self.coordinator.take(), event) {
-            (Some(mut running), Some(event)) => running.handle(event, estate, now, &mut kill, &mut out).map(|()| running),
+            (Some(mut running), Some(event)) => {
+                running.handle(event, estate, now, &mut kill, &mut out).map(|()| running)
+            }
             (None, None) => Coordinator::start(self.setup, estate, now, &mut kill, &mut out),
             // It was killed, or started, in the meantime.
             (as_it_is, _) => {

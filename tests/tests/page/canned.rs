@@ -1,5 +1,5 @@
-//! An agent that says what it is told to say, so that each state can be looked at, also those that take a broken GPU. It
-//! serves the page's own files and `canned.json`; the token in the link names the state.
+//! An agent that says what it is told to say, so that each state can be looked at, also those that take a broken GPU.
+//! It serves the page's own files and `canned.json`; the token in the link names the state.
 
 use serde_json::Value;
 use std::{
@@ -12,7 +12,8 @@ use std::{
     thread::JoinHandle,
 };
 
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'";
+const POLICY: &str =
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'";
 
 macro_rules! files {
     ($($name:literal: $kind:literal),* $(,)?) => {
@@ -89,7 +90,9 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
     let said = sayings();
     let json = |value: &Value| ("200 OK", "application/json", value.to_string());
     let (code, kind, body) = match path.split('?').next().unwrap_or_default() {
-        "/" => ("200 OK", "text/html; charset=utf-8", include_str!("../../../client/agent/src/page/index.html").to_owned()),
+        "/" => {
+            ("200 OK", "text/html; charset=utf-8", include_str!("../../../client/agent/src/page/index.html").to_owned())
+        }
         "/status" => json(&status(&said, token.split('_').next().unwrap_or_default())),
         "/history" => json(&said["history"]),
         "/preferences" => json(&said["preferences"]),
@@ -102,7 +105,8 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
     };
     write!(
         stream,
-        "HTTP/1.1 {code}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nContent-Security-Policy: {POLICY}\r\nConnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {code}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nContent-Security-Policy: \
+        {POLICY}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     )
 }

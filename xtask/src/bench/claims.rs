@@ -20,7 +20,8 @@ pub fn claims(m: &Machine) -> Vec<Claim> {
     all.extend(share_of_peak(m));
     all.extend(attention_grows(&m.growth));
     all.extend(loss_grows(&m.growth));
-    // Asked of GPUs: on the processor there is nothing to tune, and a program that plays GPU mostly compiles, on the processor too.
+    // Asked of GPUs: on the processor there is nothing to tune, and a program that plays GPU mostly compiles, on the
+    // processor too.
     if let Some(starts) = m.starts.as_ref().filter(|_| !m.device.software) {
         let claim = |what: &str, asked, seconds: f64, most| {
             let (what, figure) = (format!("the first step on a machine that {what}"), format!("{seconds:.1} s"));
@@ -32,7 +33,11 @@ pub fn claims(m: &Machine) -> Vec<Claim> {
     all
 }
 
-fn row<'a>(m: &'a Machine, size: &'a str, is_way: impl Fn(&str) -> bool + 'a) -> impl Iterator<Item = (&'a Row, &'a Trained)> {
+fn row<'a>(
+    m: &'a Machine,
+    size: &'a str,
+    is_way: impl Fn(&str) -> bool + 'a,
+) -> impl Iterator<Item = (&'a Row, &'a Trained)> {
     let of_size = m.rows.iter().filter(move |row| row.size == size && is_way(&row.way));
     of_size.filter_map(|row| Some((row, row.outcome.as_ref().ok()?)))
 }
@@ -108,7 +113,8 @@ fn attention_grows(all: &[Growth]) -> Option<Claim> {
     })
 }
 
-/// More tokens take more rows, but not more rows of logits: of the largest vocabulary, between the fewest tokens and the most.
+/// More tokens take more rows, but not more rows of logits: of the largest vocabulary, between the fewest tokens and
+/// the most.
 fn loss_grows(all: &[Growth]) -> Option<Claim> {
     let vocabulary = grown(all, "loss").map(|(g, _)| g.vocabulary).max()?;
     let of_it = || grown(all, "loss").filter(|(g, _)| g.vocabulary == vocabulary);
@@ -158,7 +164,12 @@ mod tests {
         Machine {
             device: Device { device, name, api, driver, software: true, gives_way: false },
             note: String::new(),
-            ceiling: Some(Ceiling { matmul_side: 1, matmul_flops: 1.0, matmul_flops_half: Some(100.0), copy_bytes_per_s: 1.0 }),
+            ceiling: Some(Ceiling {
+                matmul_side: 1,
+                matmul_flops: 1.0,
+                matmul_flops_half: Some(100.0),
+                copy_bytes_per_s: 1.0,
+            }),
             rows: vec![
                 row("0.8M", "autodiff", 100.0, 1),
                 row("0.8M", "ours", 100.0 * less, 1),
@@ -189,7 +200,11 @@ mod tests {
         let starts = |more, software| {
             let mut gpu = machine(1.0, more);
             (gpu.device.api, gpu.device.software) = ("vulkan".into(), software);
-            claims(&gpu).into_iter().filter(|claim| claim.what.contains("first step")).map(|claim| claim.held).collect::<Vec<_>>()
+            claims(&gpu)
+                .into_iter()
+                .filter(|claim| claim.what.contains("first step"))
+                .map(|claim| claim.held)
+                .collect::<Vec<_>>()
         };
         assert_eq!((starts(0, false), starts(1, false), starts(0, true)), (vec![true; 2], vec![false; 2], vec![]));
         let mut fast = machine(1.0, 1);

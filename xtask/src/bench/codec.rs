@@ -1,5 +1,5 @@
-//! `cargo xtask bench codec`: how fast deltas are encoded, and decoded and accumulated, on one core, beside a plain copy of
-//! the same floats in the same run. The measuring is criterion's (shared/benches); this reads what it wrote.
+//! `cargo xtask bench codec`: how fast deltas are encoded, and decoded and accumulated, on one core, beside a plain
+//! copy of the same floats in the same run. The measuring is criterion's (shared/benches); this reads what it wrote.
 
 use super::{
     claims::Claim,
@@ -57,7 +57,8 @@ fn read(processor: String, group: &Path) -> Result<Codecs> {
     let mut rows = vec![];
     for entry in fs::read_dir(group.join("encode")).with_context(|| format!("{} has no figures", group.display()))? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        if let (Ok(encode), Ok(decode)) = (speed(&group.join("encode").join(&name)), speed(&group.join("add_scaled").join(&name)))
+        if let (Ok(encode), Ok(decode)) =
+            (speed(&group.join("encode").join(&name)), speed(&group.join("add_scaled").join(&name)))
         {
             rows.push(CodecRow { name: name.replace('_', " "), encode, decode });
         }
@@ -69,7 +70,8 @@ fn read(processor: String, group: &Path) -> Result<Codecs> {
 /// Bytes a second of dense f32.
 fn speed(folder: &Path) -> Result<f64> {
     let new: PathBuf = folder.join("new");
-    let open = |name: &str| fs::read(new.join(name)).with_context(|| format!("{} is missing", new.join(name).display()));
+    let open =
+        |name: &str| fs::read(new.join(name)).with_context(|| format!("{} is missing", new.join(name).display()));
     let estimates: Estimates = serde_json::from_slice(&open("estimates.json")?)?;
     let benchmark: Benchmark = serde_json::from_slice(&open("benchmark.json")?)?;
     // Criterion counts nanoseconds.
@@ -87,7 +89,9 @@ pub fn claims(codecs: &Codecs) -> Vec<Claim> {
             let (asked, figure, held) = match (sparse, what) {
                 (true, "encoded") => ("≥ 0.5 GB/s", format!("{:.2} GB/s", speed / 1e9), speed >= 0.5e9),
                 (true, _) => ("≥ 1 GB/s", format!("{:.2} GB/s", speed / 1e9), speed >= 1e9),
-                (false, _) => ("≥ 50 % of a copy", format!("{:.0} %", 100.0 * speed / codecs.copy), speed >= 0.5 * codecs.copy),
+                (false, _) => {
+                    ("≥ 50 % of a copy", format!("{:.0} %", 100.0 * speed / codecs.copy), speed >= 0.5 * codecs.copy)
+                }
             };
             Claim { what: format!("{name}, {what}"), asked, figure, held }
         };
@@ -112,7 +116,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let group = folder.path();
         write(&group.join("copy"), 1000.0);
-        for (name, encode, decode) in [("sparse2_k=64", 8000.0, 4001.0), ("Blocks2", 2000.0, 2001.0), ("F32", 1.0, 1.0)] {
+        for (name, encode, decode) in [("sparse2_k=64", 8000.0, 4001.0), ("Blocks2", 2000.0, 2001.0), ("F32", 1.0, 1.0)]
+        {
             write(&group.join("encode").join(name), encode);
             write(&group.join("add_scaled").join(name), decode);
         }

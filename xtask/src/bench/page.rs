@@ -61,7 +61,9 @@ pub fn machine(m: &Machine) -> String {
     let driver = [m.device.api.as_str(), m.device.driver.as_str()].join(" ");
     put(&mut text, format_args!(" ({})\n\n", driver.trim()));
     if m.device.software && m.device.device != "flex" {
-        text.push_str("A program that plays GPU on the processor: it shows that things work, not how fast they are.\n\n");
+        text.push_str(
+            "A program that plays GPU on the processor: it shows that things work, not how fast they are.\n\n",
+        );
     }
     if m.device.gives_way {
         text.push_str("Its driver gives queues of low global priority, and ours is one.\n\n");
@@ -80,16 +82,21 @@ pub fn machine(m: &Machine) -> String {
     judged(&mut text, &claims::claims(m));
     if !m.rows.is_empty() {
         text.push_str(
-            "| model | batch | way | tokens/s (worst–best step) | model FLOP/s | of the ceiling | memory | first step |\n",
+            "| model | batch | way | tokens/s (worst–best step) | model FLOP/s | of the ceiling | memory | first step \
+            |\n",
         );
         text.push_str("|---|---|---|---|---|---|---|---|\n");
-        let peak =
-            |r: &Row| m.ceiling.as_ref().and_then(|c| if r.is_half() { c.matmul_flops_half } else { Some(c.matmul_flops) });
+        let peak = |r: &Row| {
+            m.ceiling.as_ref().and_then(|c| if r.is_half() { c.matmul_flops_half } else { Some(c.matmul_flops) })
+        };
         m.rows.iter().for_each(|r| row(&mut text, r, peak(r)));
         text.push('\n');
     }
     if let Some(s) = &m.starts {
-        put(&mut text, format_args!("From a worker's start to the end of its first step (0.8M, 2×128): {:.1} s", s.new_s));
+        put(
+            &mut text,
+            format_args!("From a worker's start to the end of its first step (0.8M, 2×128): {:.1} s", s.new_s),
+        );
         put(&mut text, format_args!(" on a new device, {:.1} s on one that is known.\n\n", s.known_s));
     }
     guests(&mut text, &m.guests);
@@ -133,7 +140,10 @@ fn row(text: &mut String, r: &Row, ceiling: Option<f64>) {
             let memory = t.memory_bytes.map_or("–".into(), |b| format!("{}B", binary(b)));
             let all = [t.tokens_per_s, t.tokens_per_s_worst, t.tokens_per_s_best, t.flops].map(si);
             let [mean, worst, best, flops] = all.each_ref().map(|x| x.trim_end());
-            put(text, format_args!("{mean} ({worst}–{best}) | {flops} | {share} | {memory} | {:.1} s |\n", t.first_step_s));
+            put(
+                text,
+                format_args!("{mean} ({worst}–{best}) | {flops} | {share} | {memory} | {:.1} s |\n", t.first_step_s),
+            );
         }
     }
 }
@@ -141,7 +151,10 @@ fn row(text: &mut String, r: &Row, ceiling: Option<f64>) {
 /// How memory grows, one table an operation.
 fn grown(text: &mut String, all: &[Growth]) {
     for (what, sentence) in [
-        ("attention", "Memory of attention, forward and backward, one sequence of 4 heads of 32, beyond an idle process:"),
+        (
+            "attention",
+            "Memory of attention, forward and backward, one sequence of 4 heads of 32, beyond an idle process:",
+        ),
         ("loss", "Memory of the head and the loss, forward and backward, 64 wide, beyond an idle process:"),
     ] {
         let of: Vec<&Growth> = all.iter().filter(|g| g.what == what).collect();
@@ -202,7 +215,10 @@ mod tests {
 
     #[test]
     fn numbers_have_three_digits_and_a_prefix() {
-        assert_eq!([0.0, 1.0, 12.34, 999.0, 1000.0, 6.7e13].map(si), ["0.00 ", "1.00 ", "12.3 ", "999 ", "1.00 k", "67.0 T"]);
+        assert_eq!(
+            [0.0, 1.0, 12.34, 999.0, 1000.0, 6.7e13].map(si),
+            ["0.00 ", "1.00 ", "12.3 ", "999 ", "1.00 k", "67.0 T"]
+        );
         assert_eq!([0, 1024, 3 << 29].map(binary), ["0.00 ", "1.00 Ki", "1.50 Gi"]);
     }
 
@@ -219,10 +235,12 @@ mod tests {
             memory_bytes: Some(1 << 20),
         };
         let row = |way: &str, outcome| Row { size: "10M".into(), way: way.into(), shape: "8×128".into(), outcome };
-        let growth = |way: &str, bytes| Growth { what: "loss".into(), way: way.into(), tokens: 64, vocabulary: 256, bytes };
+        let growth =
+            |way: &str, bytes| Growth { what: "loss".into(), way: way.into(), tokens: 64, vocabulary: 256, bytes };
         let [device, name, api, driver] = ["wgpu:0", "A", "vulkan", "B 1"].map(String::from);
         let device = Device { device, name, api, driver, software: false, gives_way: true };
-        let ceiling = Some(Ceiling { matmul_side: 64, matmul_flops: 1e10, matmul_flops_half: Some(2e10), copy_bytes_per_s: 1e9 });
+        let ceiling =
+            Some(Ceiling { matmul_side: 64, matmul_flops: 1e10, matmul_flops_half: Some(2e10), copy_bytes_per_s: 1e9 });
         let rows = vec![row("ours", Ok(trained)), row("ours-f16", Ok(trained)), row("burn", Err("no | room".into()))];
         let starts = Some(Starts { new_s: 30.0, known_s: 4.0 });
         let growth = vec![growth("burn", Ok(2048)), growth("ours", Err("x".into()))];

@@ -59,8 +59,9 @@ impl Torch {
             command.envs([("OMP_WAIT_POLICY", "PASSIVE"), ("KMP_BLOCKTIME", "0")]);
             let answer = keeper.output("python", &mut command);
             keeper.check()?;
-            let outcome: Result<Trained, String> =
-                answer.and_then(|text| Ok(serde_json::from_str(text.lines().last().unwrap_or_default())?)).map_err(|e| brief(&e));
+            let outcome: Result<Trained, String> = answer
+                .and_then(|text| Ok(serde_json::from_str(text.lines().last().unwrap_or_default())?))
+                .map_err(|e| brief(&e));
             let way = format!("PyTorch {} {mode}", self.version);
             rows.push(Row { size: shape.size.into(), way, shape: shape.told(), outcome });
         }

@@ -148,7 +148,15 @@ impl Cast {
                 .map(|(i, cap)| {
                     train(
                         &format!("volunteer-{i}"),
-                        &["run", "--policy", "always", "--checkpoint-s", "5", "--tokens-per-s-max", &format!("{cap:.0}")],
+                        &[
+                            "run",
+                            "--policy",
+                            "always",
+                            "--checkpoint-s",
+                            "5",
+                            "--tokens-per-s-max",
+                            &format!("{cap:.0}"),
+                        ],
                     )
                 })
                 .collect(),

@@ -1,5 +1,5 @@
-//! The demo's output folder: whose it is, and how the last demo's run is cleared away. Only what a demo wrote goes; whatever
-//! else lies there is named, and nothing is touched.
+//! The demo's output folder: whose it is, and how the last demo's run is cleared away. Only what a demo wrote goes;
+//! whatever else lies there is named, and nothing is touched.
 
 use anyhow::{Context, Result, bail, ensure};
 use nightjar_shared::{
@@ -30,8 +30,12 @@ pub fn open(out: &Path) -> Result<(PathBuf, File)> {
     let lock = File::options().write(true).create(true).truncate(false).open(&file)?;
     match lock.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => bail!("another demo is using {}; wait for it, or choose another --out", out.display()),
-        Err(TryLockError::Error(error)) => return Err(error).with_context(|| format!("cannot lock {}", file.display())),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another demo is using {}; wait for it, or choose another --out", out.display())
+        }
+        Err(TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("cannot lock {}", file.display()));
+        }
     }
     mark::leave(out, &Mark::whole(Kind::Demo)).with_context(|| format!("cannot write to {}", out.display()))?;
     Ok((out.canonicalize()?, lock))
@@ -107,7 +111,11 @@ pub fn check_text(file: &Path) -> Result<()> {
         Err(e) => return Err(e).with_context(|| format!("cannot look at {}", file.display())),
         Ok(about) => about.is_file() && fs::read_to_string(file).is_ok_and(|found| signed(unsigned(&found)) == found),
     };
-    ensure!(is_ours, "{} is not as the demo wrote it; move it away, or choose another folder with --out", file.display());
+    ensure!(
+        is_ours,
+        "{} is not as the demo wrote it; move it away, or choose another folder with --out",
+        file.display()
+    );
     Ok(())
 }
 
@@ -170,8 +178,10 @@ fn foreign(part: Part, folder: &Path) -> Result<Option<String>> {
                 let home = folder.join(&name);
                 let is_marked = || Mark::read(&home).is_ok_and(|mark| mark.is_some_and(|mark| mark.kind == Kind::Home));
                 // Homes of earlier versions have no mark. A sampler's is empty but for its worker's folders.
-                let is_old =
-                    || home.join("identity.pk8").is_file() || mark::foreign(&home, worker_folders).is_ok_and(|f| f.is_none());
+                let is_old = || {
+                    home.join("identity.pk8").is_file()
+                        || mark::foreign(&home, worker_folders).is_ok_and(|f| f.is_none())
+                };
                 if kind != EntryKind::Folder || !is_of_cast(&name) || !(is_marked() || is_old()) {
                     return Ok(Some(name));
                 }
@@ -184,9 +194,10 @@ fn foreign(part: Part, folder: &Path) -> Result<Option<String>> {
         Part::Logs => Ok(mark::foreign(folder, file_that(|name| name.strip_suffix(".log").is_some_and(is_of_cast)))?),
         Part::Model => changed(folder),
         Part::Data => {
-            let top = mark::foreign(folder, files(&["prepare.json", "tokenizer.json", "manifest.json"], &["blobs", "work"]))?;
-            let is_prepared =
-                Mark::read(folder)?.is_some_and(|mark| mark.kind == Kind::Dataset) || folder.join("prepare.json").is_file();
+            let top =
+                mark::foreign(folder, files(&["prepare.json", "tokenizer.json", "manifest.json"], &["blobs", "work"]))?;
+            let is_prepared = Mark::read(folder)?.is_some_and(|mark| mark.kind == Kind::Dataset)
+                || folder.join("prepare.json").is_file();
             let unprepared = (!is_prepared).then(|| "no dataset".to_owned());
             Ok(top.or(unprepared).or(in_folder(folder, "blobs", file_that(is_blob))?))
         }
@@ -227,7 +238,8 @@ fn changed(model: &Path) -> Result<Option<String>> {
         let expected = mark.as_ref().and_then(|mark| mark.files.get(&name));
         let is_as_it_was = kind == EntryKind::File
             && expected.is_some_and(|(bytes, hash)| {
-                fs::read(model.join(&name)).is_ok_and(|found| found.len() as u64 == *bytes && BlobHash::of(&found) == *hash)
+                fs::read(model.join(&name))
+                    .is_ok_and(|found| found.len() as u64 == *bytes && BlobHash::of(&found) == *hash)
             });
         if !is_as_it_was {
             return Ok(Some(name));
@@ -286,11 +298,18 @@ mod tests {
             "data/prepare.json".into(),
         ];
         let lay = || ours.iter().for_each(|file| write(&at(file)));
-        for theirs in
-            ["state/notes", "state/blobs/notes", "devices/notes", "devices/mine/notes", "logs/notes", "model/notes", "data/notes"]
-                .into_iter()
-                .chain(["devices/volunteer-1/thesis.txt", "devices/volunteer-1/photos/a.jpg", "devices/volunteer-1/work/draft"])
-                .chain(["devices/mine/identity.pk8", "logs/mine.log", "logs/volunteer-x.log"])
+        for theirs in [
+            "state/notes",
+            "state/blobs/notes",
+            "devices/notes",
+            "devices/mine/notes",
+            "logs/notes",
+            "model/notes",
+            "data/notes",
+        ]
+        .into_iter()
+        .chain(["devices/volunteer-1/thesis.txt", "devices/volunteer-1/photos/a.jpg", "devices/volunteer-1/work/draft"])
+        .chain(["devices/mine/identity.pk8", "logs/mine.log", "logs/volunteer-x.log"])
         {
             lay();
             write(&at(theirs));
@@ -312,7 +331,9 @@ mod tests {
         let at = |name: &str| place.path().join(name);
         let parts = [(Part::Logs, at("logs")), (Part::State, at("state")), (Part::Homes, at("devices"))];
         for used in ["state", "devices/volunteer-1"] {
-            for file in ["logs/anchor.log", "state/coordinator.pk8", "state/ledger.sqlite", "devices/volunteer-1/identity.pk8"] {
+            for file in
+                ["logs/anchor.log", "state/coordinator.pk8", "state/ledger.sqlite", "devices/volunteer-1/identity.pk8"]
+            {
                 write(&at(file));
             }
             fs::write(at(used).join("lock"), "").unwrap();
@@ -335,7 +356,8 @@ mod tests {
         write_text(&file, "name = \"demo\"\ntoken_budget = 7\n").unwrap();
         let ours = fs::read_to_string(&file).unwrap();
         assert!(ours.contains("token_budget = 7\n"));
-        for theirs in [ours.replace('7', "8"), format!("{ours}# mine\n"), "name = \"mine\"\n".to_owned(), String::new()] {
+        for theirs in [ours.replace('7', "8"), format!("{ours}# mine\n"), "name = \"mine\"\n".to_owned(), String::new()]
+        {
             fs::write(&file, &theirs).unwrap();
             let told = write_text(&file, "name = \"demo\"\n").unwrap_err().to_string();
             assert!(told.contains("run.toml"), "{told}");

@@ -156,7 +156,8 @@ impl Screen {
             _ => "not measured yet".to_owned(),
         };
         format!(
-            "     {} of {}  loss {loss}  version {}  {:.2} of {:.2} M tokens{between}     {:.0} tokens/s  {} merged  up {:.1} MB  down {:.1} MB",
+            "     {} of {}  loss {loss}  version {}  {:.2} of {:.2} M tokens{between}     {:.0} tokens/s  {} merged  \
+            up {:.1} MB  down {:.1} MB",
             clock(Duration::from_secs_f64(at_s)),
             clock(Duration::from_secs_f64(self.seconds)),
             status.version.unwrap_or(0),
@@ -194,7 +195,11 @@ fn parts(cast: &Cast, status: &Status) -> String {
             _ => "waiting",
         };
         let (leases, tokens) = known.map_or((0, 0), |device| (device.leases, device.tokens));
-        lines.push(format!("     {:<12} {state:<10} {leases:>3} leases  {:>6.0} k tokens", volunteer.name, tokens as f64 / 1e3));
+        lines.push(format!(
+            "     {:<12} {state:<10} {leases:>3} leases  {:>6.0} k tokens",
+            volunteer.name,
+            tokens as f64 / 1e3
+        ));
     }
     lines.join("\n")
 }

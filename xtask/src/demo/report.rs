@@ -23,7 +23,10 @@ type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 pub fn write(out: &Path, results: &Results, course: &Course, story: &Story) -> Result<PathBuf> {
     let plots = [
         ("Held-out loss, nats a byte", plot(340, |canvas| loss(canvas, results, course, story))?),
-        ("Who trained when", plot(100 + 40 * results.devices.len() as u32, |canvas| timeline(canvas, results, course, story))?),
+        (
+            "Who trained when",
+            plot(100 + 40 * results.devices.len() as u32, |canvas| timeline(canvas, results, course, story))?,
+        ),
         ("Staleness of merged deltas, in versions", plot(240, |canvas| staleness(canvas, results))?),
         ("Megabytes moved, beside data parallel training at bf16", plot(200, |canvas| traffic(canvas, results))?),
     ];
@@ -106,7 +109,8 @@ fn timeline(canvas: &Canvas, results: &Results, course: &Course, story: &Story) 
         .y_label_area_size(90)
         .build_cartesian_2d(0.0..end_s, names.len() as f64..0.0)
         .map_err(fault)?;
-    let name = |y: &f64| names.get(*y as usize).filter(|_| y.fract() == 0.5).map_or(String::new(), |name| (*name).to_owned());
+    let name =
+        |y: &f64| names.get(*y as usize).filter(|_| y.fract() == 0.5).map_or(String::new(), |name| (*name).to_owned());
     chart
         .configure_mesh()
         .disable_mesh()
@@ -117,9 +121,11 @@ fn timeline(canvas: &Canvas, results: &Results, course: &Course, story: &Story) 
         .map_err(fault)?;
     for (row, name) in names.iter().enumerate() {
         let top = row as f64;
-        let bar =
-            |(from, to, colour): (f64, f64, RGBColor)| Rectangle::new([(from, top + 0.3), (to, top + 0.8)], colour.filled());
-        let spans = if *name == COORDINATOR { vec![(0.0, end_s, BLUE_600)] } else { leased(course, story, name, end_s) };
+        let bar = |(from, to, colour): (f64, f64, RGBColor)| {
+            Rectangle::new([(from, top + 0.3), (to, top + 0.8)], colour.filled())
+        };
+        let spans =
+            if *name == COORDINATOR { vec![(0.0, end_s, BLUE_600)] } else { leased(course, story, name, end_s) };
         chart.draw_series(spans.into_iter().map(bar)).map_err(fault)?;
         let marks: Vec<f64> = story.marks.iter().filter(|mark| mark.who == *name).map(|mark| mark.at_s).collect();
         for away in marks.chunks(2) {
@@ -181,7 +187,8 @@ fn traffic(canvas: &Canvas, results: &Results) -> Result<()> {
         .y_label_area_size(90)
         .build_cartesian_2d(0.0..most * 1.15, 3.0..0.0)
         .map_err(fault)?;
-    let name = |y: &f64| bars.get(*y as usize).filter(|_| y.fract() == 0.5).map_or(String::new(), |bar| bar.0.to_owned());
+    let name =
+        |y: &f64| bars.get(*y as usize).filter(|_| y.fract() == 0.5).map_or(String::new(), |bar| bar.0.to_owned());
     chart
         .configure_mesh()
         .disable_y_mesh()

@@ -90,7 +90,11 @@ pub struct Device {
 /// Replays the ledger, exports the model and gathers the figures. Fails where the replay finds a fault.
 pub fn collect(stage: &Stage, keeper: &Keeper) -> Result<(Results, Course)> {
     let verified = keeper.run("nightjar-coordinator verify", &mut stage.with_run(&["verify"]))?;
-    ensure!(verified.success(), "the ledger does not hold what it should; the state is kept in {}", stage.state().display());
+    ensure!(
+        verified.success(),
+        "the ledger does not hold what it should; the state is kept in {}",
+        stage.state().display()
+    );
     let mut export = stage.with_run(&["export"]);
     keeper.output("nightjar-coordinator export", export.arg(stage.model()))?;
     let text = keeper.output("nightjar-coordinator stats", &mut stage.with_run(&["stats", "--json"]))?;
@@ -111,7 +115,10 @@ impl Results {
         row("held-out loss, nats a byte", format!("{:.3} → {:.3}", self.heldout_loss_start, self.heldout_loss_end));
         row("  counting pairs, triples of bytes", format!("{:.3}, {:.3}", self.order1_loss, self.order2_loss));
         row("tokens merged", format!("{:.2} million", self.tokens as f64 / 1e6));
-        row("deltas acknowledged, merged, twice", format!("{}, {}, {}", self.acknowledged, self.merged, self.duplicates));
+        row(
+            "deltas acknowledged, merged, twice",
+            format!("{}, {}, {}", self.acknowledged, self.merged, self.duplicates),
+        );
         row("samples unaccounted for", self.lost_samples.to_string());
         row(
             "staleness: deltas",
@@ -119,12 +126,16 @@ impl Results {
         );
         row("bytes up, down", format!("{:.1} MB, {:.1} MB", self.bytes_up as f64 / 1e6, self.bytes_down as f64 / 1e6));
         row("  data parallel at bf16", format!("{:.1} MB", self.bytes_data_parallel_bf16 as f64 / 1e6));
-        let _ =
-            writeln!(text, "\n  {:<16}{:>12}{:>8}{:>18}{:>18}", "device", "tokens", "leases", "lease, median s", "time training");
+        let _ = writeln!(
+            text,
+            "\n  {:<16}{:>12}{:>8}{:>18}{:>18}",
+            "device", "tokens", "leases", "lease, median s", "time training"
+        );
         for device in &self.devices {
             let wall = device.lease_wall_s_median.map_or("–".to_owned(), |s| format!("{s:.1}"));
             let share = format!("{:.0} %", 100.0 * device.training_share);
-            let _ = writeln!(text, "  {:<16}{:>12}{:>8}{wall:>18}{share:>18}", device.name, device.tokens, device.leases);
+            let _ =
+                writeln!(text, "  {:<16}{:>12}{:>8}{wall:>18}{share:>18}", device.name, device.tokens, device.leases);
         }
         text
     }

@@ -32,9 +32,11 @@ impl Stage {
     /// wrong shows before the build.
     pub fn set(options: &Options, keeper: &Keeper) -> Result<Stage> {
         let (out, lock) = ground::open(&options.out)?;
-        let source = options.data.as_ref().map(|data| data.canonicalize().with_context(|| format!("--data {}", data.display())));
+        let source =
+            options.data.as_ref().map(|data| data.canonicalize().with_context(|| format!("--data {}", data.display())));
         let source = source.transpose()?;
-        let is_inside = source.as_ref().is_some_and(|source| PARTS.iter().any(|part| source.starts_with(out.join(part))));
+        let is_inside =
+            source.as_ref().is_some_and(|source| PARTS.iter().any(|part| source.starts_with(out.join(part))));
         ensure!(!is_inside, "--data lies in what the demo clears away; name another text, or another --out");
         // Asked before the build, which replaces this very program's file.
         let binaries = std::env::current_exe()?.parent().context("this program lies in no folder")?.to_owned();
@@ -128,7 +130,10 @@ impl Stage {
             None => command.arg("--cargo-registry"),
         };
         command.args(["--tokenizer", "bytes", "--out"]).arg(self.data());
-        ensure!(keeper.run("nightjar-coordinator", &mut command)?.success(), "the data could not be prepared; see above");
+        ensure!(
+            keeper.run("nightjar-coordinator", &mut command)?.success(),
+            "the data could not be prepared; see above"
+        );
         Ok(())
     }
 
@@ -175,7 +180,18 @@ impl Plan {
         let model = if options.model == Model::Tiny { "tiny" } else { "small" };
         let one = || -> Result<f64> {
             let mut command = stage.client("bench");
-            command.args(["bench", "--threads", "1", "--seconds", "6", "--json", "--model", model, "--device", &options.device]);
+            command.args([
+                "bench",
+                "--threads",
+                "1",
+                "--seconds",
+                "6",
+                "--json",
+                "--model",
+                model,
+                "--device",
+                &options.device,
+            ]);
             let text = keeper.output("nightjar bench", &mut command)?;
             let bench: Bench = serde_json::from_str(&text).context("nightjar bench did not print its figures")?;
             ensure!(bench.tokens_per_s > 0.0, "nightjar bench measured no speed");

@@ -54,7 +54,8 @@ pub(super) async fn check(State(gate): State<Gate>, request: Request, next: Next
     if gate.admits(request.headers()) { next.run(request).await } else { refused() }
 }
 
-/// Lets whoever names this host see the page: it holds nothing, but a name that was rebound to loopback must not have it.
+/// Lets whoever names this host see the page: it holds nothing, but a name that was rebound to loopback must not have
+/// it.
 pub(super) async fn check_host(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     if gate.is_host_of(request.headers()) { next.run(request).await } else { refused() }
 }

@@ -19,7 +19,8 @@ fn opener(what: &OsStr) -> Command {
     #[cfg(not(any(target_os = "macos", windows)))]
     let mut command = {
         // A browser that we start under systemd would be as confined as we are, and end with us.
-        let mut command = Command::new(if std::env::var_os(SERVICE_VARIABLE).is_some() { "systemd-run" } else { "xdg-open" });
+        let mut command =
+            Command::new(if std::env::var_os(SERVICE_VARIABLE).is_some() { "systemd-run" } else { "xdg-open" });
         if std::env::var_os(SERVICE_VARIABLE).is_some() {
             command.args(["--user", "--collect", "--quiet", "xdg-open"]);
         }
@@ -29,8 +30,9 @@ fn opener(what: &OsStr) -> Command {
     command
 }
 
-/// The command that shows the page of the agent that uses this home; `None` where none does. Where the other end of a connection
-/// can be looked at, the agent has issued a ticket for it; elsewhere the token is in a file that only this user can read.
+/// The command that shows the page of the agent that uses this home; `None` where none does. Where the other end of a
+/// connection can be looked at, the agent has issued a ticket for it; elsewhere the token is in a file that only this
+/// user can read.
 pub fn open_page(home: &Home, ticket: impl FnOnce() -> io::Result<String>) -> io::Result<Option<Command>> {
     let Some(file) = ControlFile::load(home) else { return Ok(None) };
     let what = if cfg!(target_os = "linux") {

@@ -1,5 +1,5 @@
-//! Where the control API's connections come in. Other users of the computer can connect too: on Linux they are sent away;
-//! elsewhere they get in the owner's way no more than so many connections can, and none that is silent is kept.
+//! Where the control API's connections come in. Other users of the computer can connect too: on Linux they are sent
+//! away; elsewhere they get in the owner's way no more than so many connections can, and none that is silent is kept.
 
 use super::ticket;
 use axum::{
@@ -23,7 +23,8 @@ use tokio::{
 
 /// Connections at once. A page has six at most.
 const GUESTS_MAX: usize = 64;
-/// A connection is closed once nothing has gone either way for so long. Whoever listens for news hears something every 15 s.
+/// A connection is closed once nothing has gone either way for so long. Whoever listens for news hears something every
+/// 15 s.
 const SILENCE_MAX: Duration = Duration::from_secs(40);
 
 /// The listening socket.

@@ -1,5 +1,5 @@
-//! The control API: how the owner's commands reach a running agent. HTTP on a loopback port that an installation keeps; the
-//! port and a token are in `control.json`, in the user's runtime folder, which only this user can read.
+//! The control API: how the owner's commands reach a running agent. HTTP on a loopback port that an installation keeps;
+//! the port and a token are in `control.json`, in the user's runtime folder, which only this user can read.
 //!
 //! Whatever bears the token may do what the owner may: the page, the tray and the command line are equals here.
 
@@ -22,7 +22,9 @@ pub use door::open_page;
 pub(crate) use port::PORT_FILE;
 pub use standing::{Deed, Notice, Offer, Standing, State};
 pub(crate) use standing::{Ends, Facts};
-pub use status::{AgentStatus, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Why, Word, WordKind, WorkerStatus, timestamp};
+pub use status::{
+    AgentStatus, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Why, Word, WordKind, WorkerStatus, timestamp,
+};
 pub use ticket::Tickets;
 
 use crate::{

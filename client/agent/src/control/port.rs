@@ -1,5 +1,5 @@
-//! Where the control API listens: the same port at each start of an installation, so that a bookmark of its page leads there
-//! still. Who may come in is another matter: the token is new at each start.
+//! Where the control API listens: the same port at each start of an installation, so that a bookmark of its page leads
+//! there still. Who may come in is another matter: the token is new at each start.
 
 use nightjar_shared::{disk::Disk, rng};
 use std::{
@@ -10,7 +10,8 @@ use tokio::net::TcpListener;
 
 /// The file that remembers the port, in the home folder.
 pub(crate) const PORT_FILE: &str = "page-port";
-/// The first port is drawn from these: systems give none of them to outgoing connections, which could hold it at the next start.
+/// The first port is drawn from these: systems give none of them to outgoing connections, which could hold it at the
+/// next start.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// So many are tried before the system chooses.
 const DRAWS_MAX: u64 = 16;
@@ -22,8 +23,8 @@ pub(super) struct Opened {
     pub moved: Option<String>,
 }
 
-/// Opens the remembered port; at the first start one drawn with `seed`, which is remembered. Another takes its place for as
-/// long as this process runs where it is taken.
+/// Opens the remembered port; at the first start one drawn with `seed`, which is remembered. Another takes its place
+/// for as long as this process runs where it is taken.
 pub(super) async fn open(disk: &dyn Disk, seed: u64) -> io::Result<Opened> {
     let Some(usual) = remembered(disk) else {
         let listener = draw(seed).await?;

@@ -59,8 +59,9 @@ pub(super) fn routes(desk: Desk, gate: Gate) -> Router {
         .route("/ledger", get(ledger))
         .route("/log", get(log))
         .layer(axum::middleware::from_fn_with_state(gate.clone(), auth::check));
-    let entrance =
-        Router::new().route("/enter", post(enter)).layer(axum::middleware::from_fn_with_state(gate.clone(), auth::check_page));
+    let entrance = Router::new()
+        .route("/enter", post(enter))
+        .layer(axum::middleware::from_fn_with_state(gate.clone(), auth::check_page));
     let page = page::routes().layer(axum::middleware::from_fn_with_state(gate, auth::check_host));
     api.merge(entrance).merge(page).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).with_state(desk)
 }
@@ -153,8 +154,12 @@ fn told<T>(body: Result<Json<T>, JsonRejection>, like: &str) -> Result<T, (Statu
     Ok(told)
 }
 
-async fn set_preference(State(desk): State<Desk>, new: Result<Json<NewValue>, JsonRejection>) -> Result<Response, Response> {
-    let new = told(new, r#"{"key": "idle_minutes", "value": "5"}, with both as text"#).map_err(IntoResponse::into_response)?;
+async fn set_preference(
+    State(desk): State<Desk>,
+    new: Result<Json<NewValue>, JsonRejection>,
+) -> Result<Response, Response> {
+    let new = told(new, r#"{"key": "idle_minutes", "value": "5"}, with both as text"#)
+        .map_err(IntoResponse::into_response)?;
     let rows = desk.ask(|reply| Asked::Set { key: new.key.clone(), value: new.value, reply }).await?;
     let row = rows.map(|rows| rows.into_iter().find(|row| row.key == new.key));
     Ok(row.map_or_else(|line| (StatusCode::BAD_REQUEST, line).into_response(), |row| Json(row).into_response()))
@@ -184,12 +189,15 @@ struct Invitation {
 }
 
 async fn join(State(desk): State<Desk>, said: Result<Json<Invitation>, JsonRejection>) -> Result<Response, Response> {
-    let Invitation { invite, name } = told(said, r#"{"invite": "nightjar:..."}"#).map_err(IntoResponse::into_response)?;
+    let Invitation { invite, name } =
+        told(said, r#"{"invite": "nightjar:..."}"#).map_err(IntoResponse::into_response)?;
     let joined = desk.ask(|reply| Asked::Join { invite, name, reply }).await?;
-    Ok(joined.map_or_else(|line| (StatusCode::BAD_REQUEST, line).into_response(), |joined| Json(joined).into_response()))
+    Ok(joined
+        .map_or_else(|line| (StatusCode::BAD_REQUEST, line).into_response(), |joined| Json(joined).into_response()))
 }
 
-/// Sends how the agent stands at once, and then whenever that has changed. The event loop sees to it that it is not too often.
+/// Sends how the agent stands at once, and then whenever that has changed. The event loop sees to it that it is not too
+/// often.
 async fn events(State(desk): State<Desk>) -> Result<Response, Response> {
     let mut news = desk.news.subscribe();
     news.mark_unchanged();

@@ -1,5 +1,5 @@
-//! How the agent stands in one word and one short sentence, and what its owner can do about it. Decided here, of what policy,
-//! session and link say, so that page, tray and command line cannot differ: the page only paints it.
+//! How the agent stands in one word and one short sentence, and what its owner can do about it. Decided here, of what
+//! policy, session and link say, so that page, tray and command line cannot differ: the page only paints it.
 
 use super::{LeftAlone, Why, Word};
 use crate::policy::ReasonKind;
@@ -74,7 +74,8 @@ pub struct Standing {
     pub state: State,
     /// That word, for people.
     pub word: String,
-    /// In a short sentence: that of [`Why`], without what is to be typed into a terminal. Starts small, has no full stop.
+    /// In a short sentence: that of [`Why`], without what is to be typed into a terminal. Starts small, has no full
+    /// stop.
     pub headline: String,
     /// What else there is to know about it; times are in [`Why`]. May be empty.
     #[serde(default)]
@@ -150,7 +151,8 @@ impl Standing {
                 (State::Paused, reason(), detail, vec![offer(Deed::Resume)])
             }
             Some(ReasonKind::RunOver) => {
-                let detail = "Nightjar asks now and then whether it goes on. You can leave it, and join another with an invite.";
+                let detail = "Nightjar asks now and then whether it goes on. You can leave it, and join another with \
+                    an invite.";
                 (State::NeedsYou, reason(), detail.to_owned(), vec![offer(Deed::Leave), offer(Deed::Retry)])
             }
             Some(ReasonKind::Fruitless) => (State::NeedsYou, reason(), String::new(), vec![offer(Deed::Retry)]),
@@ -246,10 +248,13 @@ fn notices(facts: &Facts) -> Vec<Notice> {
         notices.push(Notice { sentence: format!("{error}; the last good preferences stay in force"), offer: None });
     }
     if facts.word.is_some_and(|word| !word.kept) {
-        let sentence = "your word holds until Nightjar ends; the disk does not take it, so the next start will not know it";
+        let sentence =
+            "your word holds until Nightjar ends; the disk does not take it, so the next start will not know it";
         notices.push(Notice { sentence: sentence.into(), offer: None });
     }
-    notices.extend(facts.left_alone.iter().map(|one| Notice { sentence: without_commands(&one.reason).into(), offer: retry() }));
+    notices.extend(
+        facts.left_alone.iter().map(|one| Notice { sentence: without_commands(&one.reason).into(), offer: retry() }),
+    );
     // What keeps it from training is the headline; what will, once it is asked, is told beside another one.
     if let Some(trouble) = facts.trouble.filter(|_| facts.computes || facts.why.kind.is_some())
         && !facts.left_alone.iter().any(|one| one.reason == trouble)
@@ -303,7 +308,8 @@ fn is_unknown(kind: ReasonKind) -> bool {
     )
 }
 
-/// A sentence without the part that tells what to type into a terminal: a page has a button for it. It is always the last part.
+/// A sentence without the part that tells what to type into a terminal: a page has a button for it. It is always the
+/// last part.
 pub(crate) fn without_commands(sentence: &str) -> &str {
     let Some(at) = sentence.find("`nightjar") else { return sentence };
     let before = &sentence[..at];

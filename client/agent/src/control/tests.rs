@@ -178,9 +178,14 @@ async fn a_ticket_opens_the_page_once() {
     let (line, _) = send(file.address, "POST /ticket", &page, "").await;
     assert!(line.contains("403"), "a ticket is for who bears the token: {line}");
     let (_, ticket) = send(file.address, "POST /ticket", &owner(&file), "").await;
-    assert!(file.link_with(&ticket).ends_with(&format!("/#once-{ticket}")) && !file.link_with(&ticket).contains(&file.token));
+    assert!(
+        file.link_with(&ticket).ends_with(&format!("/#once-{ticket}"))
+            && !file.link_with(&ticket).contains(&file.token)
+    );
     let host = format!("Host: {}\r\n", file.address);
-    for (who, headers) in [("no page", host.clone()), ("an extension", format!("{host}Origin: chrome-extension://x\r\n"))] {
+    for (who, headers) in
+        [("no page", host.clone()), ("an extension", format!("{host}Origin: chrome-extension://x\r\n"))]
+    {
         assert!(send(file.address, "POST /enter", &headers, &ticket).await.0.contains("403"), "{who}");
     }
     assert!(send(file.address, "POST /enter", &page, "0").await.0.contains("403"));

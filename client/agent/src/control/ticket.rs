@@ -1,6 +1,7 @@
-//! Tickets: how a browser comes to the token. The link that it is started with stands on a command line, which every user of
-//! the computer can read; so it has a ticket in it, good once and for two minutes, and the token is given for it only to a
-//! process of this user. (A file that leads to the page would do too, but browsers in a snap or flatpak may not read it.)
+//! Tickets: how a browser comes to the token. The link that it is started with stands on a command line, which every
+//! user of the computer can read; so it has a ticket in it, good once and for two minutes, and the token is given for
+//! it only to a process of this user. (A file that leads to the page would do too, but browsers in a snap or flatpak
+//! may not read it.)
 
 use data_encoding::HEXLOWER;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -24,7 +25,8 @@ impl Tickets {
         let mut secret = [0; 16];
         SystemRandom::new().fill(&mut secret).map_err(|_| io::Error::other("the system gives no random numbers"))?;
         let ticket = HEXLOWER.encode(&secret);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((blake3::hash(ticket.as_bytes()), Instant::now()));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((blake3::hash(ticket.as_bytes()), Instant::now()));
         Ok(ticket)
     }
 
@@ -36,12 +38,14 @@ impl Tickets {
     }
 }
 
-/// Whether the other end of a connection over loopback belongs to a process of this user; `None` where that cannot be told.
+/// Whether the other end of a connection over loopback belongs to a process of this user; `None` where that cannot be
+/// told.
 #[cfg(target_os = "linux")]
 pub(super) fn is_of_this_user(client: SocketAddr, server: SocketAddr) -> Option<bool> {
     let (SocketAddr::V4(client), SocketAddr::V4(server)) = (client, server) else { return None };
     // The kernel writes addresses as numbers of this machine's byte order.
-    let written = |end: std::net::SocketAddrV4| format!("{:08X}:{:04X}", u32::from_ne_bytes(end.ip().octets()), end.port());
+    let written =
+        |end: std::net::SocketAddrV4| format!("{:08X}:{:04X}", u32::from_ne_bytes(end.ip().octets()), end.port());
     let ends = [written(client), written(server)];
     let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
     let owner = table.lines().find_map(|line| {

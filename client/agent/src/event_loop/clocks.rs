@@ -35,7 +35,10 @@ impl Clocks {
         let jumped = wall.unix_ms.abs_diff(expected) >= JUMP_MIN_MS;
         let by_s = (i128::from(wall.unix_ms) - i128::from(expected)) / 1000;
         (self.mono, self.wall) = (mono, wall);
-        Since { slept: (passed >= NAP_MIN).then_some(passed), jumped_s: jumped.then(|| i64::try_from(by_s).unwrap_or(i64::MAX)) }
+        Since {
+            slept: (passed >= NAP_MIN).then_some(passed),
+            jumped_s: jumped.then(|| i64::try_from(by_s).unwrap_or(i64::MAX)),
+        }
     }
 }
 
@@ -48,7 +51,10 @@ mod tests {
         let (mono, wall) = (|s: u64| Mono { ms: s * 1000 }, |s: u64| Wall { unix_ms: s * 1000 });
         let mut clocks = Clocks::new(mono(10), wall(1000));
         assert_eq!(clocks.look(mono(12), wall(1002)), Since::default());
-        assert_eq!(clocks.look(mono(3612), wall(4602)), Since { slept: Some(Duration::from_secs(3600)), jumped_s: None });
+        assert_eq!(
+            clocks.look(mono(3612), wall(4602)),
+            Since { slept: Some(Duration::from_secs(3600)), jumped_s: None }
+        );
         assert_eq!(clocks.look(mono(3614), wall(8204)), Since { slept: None, jumped_s: Some(3600) });
         assert_eq!(clocks.look(mono(3616), wall(0)), Since { slept: None, jumped_s: Some(-8206) });
         assert_eq!(clocks.look(mono(3618), wall(5)), Since::default(), "a few seconds are no jump");

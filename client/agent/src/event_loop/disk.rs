@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 /// So often it tries to open the control API.
 const OPEN_EVERY: Duration = Duration::from_secs(5);
 
-/// The control API, which the owner reaches the agent by: it is opened again and again where the disk does not take the file
-/// that says where it is.
+/// The control API, which the owner reaches the agent by: it is opened again and again where the disk does not take the
+/// file that says where it is.
 pub(super) struct Control {
     queue: mpsc::Sender<Asked>,
     server: Option<control::Server>,
@@ -50,7 +50,9 @@ impl Control {
                     }
                     other => other.to_string(),
                 };
-                agent.tell(&format!("trouble: commands and the page cannot reach this agent yet: {says}; it keeps trying"));
+                agent.tell(&format!(
+                    "trouble: commands and the page cannot reach this agent yet: {says}; it keeps trying"
+                ));
             }
             Err(_) => {}
         }

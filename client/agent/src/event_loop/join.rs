@@ -1,5 +1,5 @@
-//! Being in a run, or in none yet: an agent without a membership serves its owner like any other, holds, and waits for an
-//! invite.
+//! Being in a run, or in none yet: an agent without a membership serves its owner like any other, holds, and waits for
+//! an invite.
 
 use super::{Agent, Event, wall_now};
 use crate::{
@@ -17,8 +17,7 @@ use nightjar_shared::wire::Role;
 use tokio::sync::oneshot;
 
 /// Why an agent that was never given an invite holds.
-pub(super) const NONE: &str =
-    "this computer has not joined a run yet; paste an invite on its page (`nightjar open`), or use `nightjar join INVITE`";
+pub(super) const NONE: &str = "this computer has not joined a run yet; paste an invite on its page (`nightjar open`), or use `nightjar join INVITE`";
 
 /// Where the answer to whoever brought an invite goes.
 type Reply = oneshot::Sender<Result<Joined, String>>;
@@ -45,7 +44,8 @@ pub(super) fn profile(
 }
 
 impl Agent {
-    /// Takes up the run of a membership at a start. Where the disk does not let the journal be read, it holds until it does.
+    /// Takes up the run of a membership at a start. Where the disk does not let the journal be read, it holds until it
+    /// does.
     pub(super) fn take_up(&mut self, member: Member) -> Result<(), JournalError> {
         match self.journal() {
             Ok(journal) => self.enter(member, journal),
@@ -101,7 +101,8 @@ impl Agent {
         self.tell_of_damage();
     }
 
-    /// An end that nobody asked for is in the log too: whoever started this may be a service manager, which reads nothing.
+    /// An end that nobody asked for is in the log too: whoever started this may be a service manager, which reads
+    /// nothing.
     pub(super) fn note_the_end(&mut self, ending: &Ending) {
         let words = match ending {
             Ending::Asked => return,
@@ -121,7 +122,8 @@ impl Agent {
         self.member = Err(match ending {
             Ending::Refused(words) => {
                 format!(
-                    "the coordinator refused this device: {words}; `nightjar leave` forgets that run, and another can be joined"
+                    "the coordinator refused this device: {words}; `nightjar leave` forgets that run, and another can \
+                    be joined"
                 )
             }
             Ending::RunOver(words) => {
@@ -132,7 +134,8 @@ impl Agent {
         self.look(clock::mono_now());
     }
 
-    /// Looks at an invite, and has its coordinator asked; that takes a moment, and [`Agent::knocked`] goes on from there.
+    /// Looks at an invite, and has its coordinator asked; that takes a moment, and [`Agent::knocked`] goes on from
+    /// there.
     pub(super) fn join(&mut self, link: &str, name: Option<&str>, reply: Reply) {
         let asked = match &self.member {
             Ok(member) => Err(JoinError::Already(member.membership.invite.run_name.clone())),

@@ -1,5 +1,5 @@
-//! Looking: the sensors and the preferences go in, the policy decides, and what it decides takes effect. When the owner wants
-//! the computer this instant the worker is frozen here, before anything else happens.
+//! Looking: the sensors and the preferences go in, the policy decides, and what it decides takes effect. When the owner
+//! wants the computer this instant the worker is frozen here, before anything else happens.
 
 use super::{Agent, LOOK_EVERY, POLICY_FILE, wall_now};
 use crate::{
@@ -95,7 +95,8 @@ impl Agent {
             && reason.kind == ReasonKind::Paused
             && self.word.is_damaged()
         {
-            reason.sentence = "its file of pauses is damaged, which counts as a pause; `nightjar resume` lets it go on".into();
+            reason.sentence =
+                "its file of pauses is damaged, which counts as a pause; `nightjar resume` lets it go on".into();
         }
         outcome
     }
@@ -128,7 +129,8 @@ impl Agent {
         match self.session.setback() {
             Some(setback) if setback.holds && matches!(decision, Decision::Run { .. }) => {
                 let (Setback { count, why, .. }, until) = (&setback, civil.checked_add(setback.until.since(now)).ok());
-                let sentence = format!("the last {count} leases came to nothing ({why}); it tries another one after a while");
+                let sentence =
+                    format!("the last {count} leases came to nothing ({why}); it tries another one after a while");
                 Decision::Hold { reason: Reason::new(ReasonKind::Fruitless, sentence), until }
             }
             _ => decision,
@@ -150,8 +152,8 @@ impl Agent {
         }
     }
 
-    /// What training may take: what was free before there was a worker, or has become free since, but for the owner's floor, and
-    /// within their cap. What a GPU's own memory holds is not known.
+    /// What training may take: what was free before there was a worker, or has become free since, but for the owner's
+    /// floor, and within their cap. What a GPU's own memory holds is not known.
     pub(super) fn count_memory(&mut self, seen: &Observation, now: Mono) {
         let floor = self.preferences.preferences().memory_mib_min.unwrap_or(0) << 20;
         let free = seen.memory_free.known().map(|free| free.saturating_sub(floor));
@@ -174,7 +176,10 @@ impl Agent {
         let since = self.clocks.look(now, wall_now());
         if let Some(seconds) = since.jumped_s {
             let way = if seconds < 0 { "back" } else { "forward" };
-            self.tell(&format!("the clock was set {way} by {} s; leases and pauses go by a clock of their own", seconds.abs()));
+            self.tell(&format!(
+                "the clock was set {way} by {} s; leases and pauses go by a clock of their own",
+                seconds.abs()
+            ));
             self.word.clock_was_set(&*self.disk, wall_now(), now);
         }
         if let Some(slept) = since.slept
@@ -228,9 +233,11 @@ impl Agent {
         self.tell("the preferences have changed");
     }
 
-    /// Writes what the policy remembers: some of it moves with every key that is pressed, so only when it decides otherwise.
+    /// Writes what the policy remembers: some of it moves with every key that is pressed, so only when it decides
+    /// otherwise.
     pub(super) fn remember(&mut self) {
-        let written = serde_json::to_vec(&self.memory).map_err(Into::into).and_then(|bytes| self.disk.write(POLICY_FILE, &bytes));
+        let written =
+            serde_json::to_vec(&self.memory).map_err(Into::into).and_then(|bytes| self.disk.write(POLICY_FILE, &bytes));
         if let Err(e) = written {
             tracing::warn!("what the policy remembers cannot be written ({e}); it is kept in memory");
         }

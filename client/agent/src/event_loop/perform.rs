@@ -83,7 +83,9 @@ impl Agent {
         self.connection_serial += 1;
         let (serial, queue) = (self.connection_serial, self.queue.clone());
         let Ok(dialer) = self.member.as_ref().map(|member| member.dialer.clone()) else {
-            return self.waiting.push_back(session::Event::Disconnected { why: "there is no run to connect to".into() });
+            return self
+                .waiting
+                .push_back(session::Event::Disconnected { why: "there is no run to connect to".into() });
         };
         tokio::spawn(async move {
             let made = async {

@@ -106,7 +106,8 @@ impl Agent {
             Standing::Paused => tray::State::Paused,
             Standing::Holding | Standing::Offline | Standing::NotJoined | Standing::NeedsYou => tray::State::Held,
         };
-        let sentence = trouble.unwrap_or(if standing.state == Standing::Offline { standing.headline } else { why.reason });
+        let sentence =
+            trouble.unwrap_or(if standing.state == Standing::Offline { standing.headline } else { why.reason });
         Face { state, paused: standing.state == Standing::Paused, sentence }
     }
 

@@ -4,8 +4,8 @@ use super::{Agent, NEWS_EVERY};
 use crate::{
     clock,
     control::{
-        self, AgentStatus, Ends, Facts, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Standing, Why, Word, WordKind,
-        WorkerStatus, timestamp,
+        self, AgentStatus, Ends, Facts, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Standing, Why, Word,
+        WordKind, WorkerStatus, timestamp,
     },
     policy::{Decision, Override, ProfileName, ReasonKind},
     preferences::Policy,
@@ -57,7 +57,8 @@ impl Agent {
             }
             Decision::Hold { .. } => None,
         };
-        let reasons = [self.memory.slowed().map(str::to_owned), cap.map(|cap| format!("your cap of {cap} tokens a second"))];
+        let reasons =
+            [self.memory.slowed().map(str::to_owned), cap.map(|cap| format!("your cap of {cap} tokens a second"))];
         let reasons: Vec<String> = reasons.into_iter().flatten().collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
@@ -165,7 +166,9 @@ impl Agent {
         match profile {
             _ if matches!(self.word.says(), Override::RunNow(_)) => "it trains because you asked for it".into(),
             _ if wanted.policy == Policy::Always => "it trains whenever it is safe".into(),
-            ProfileName::Away if wanted.idle_minutes.is_none() => "it trains, whether or not somebody uses the computer".into(),
+            ProfileName::Away if wanted.idle_minutes.is_none() => {
+                "it trains, whether or not somebody uses the computer".into()
+            }
             ProfileName::Away if self.is_blind() => {
                 "it trains, though it is unknown whether somebody uses the computer: you waived that".into()
             }
@@ -173,7 +176,8 @@ impl Agent {
             ProfileName::InUse if self.is_blind() => {
                 let percent = 100.0 * duty;
                 format!(
-                    "it is unknown whether somebody uses the computer, so it trains as if you did, at {percent:.0} % of the time"
+                    "it is unknown whether somebody uses the computer, so it trains as if you did, at {percent:.0} % \
+                    of the time"
                 )
             }
             ProfileName::InUse => format!("it trains beside you, at {:.0} % of the time", 100.0 * duty),

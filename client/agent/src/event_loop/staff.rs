@@ -1,5 +1,5 @@
-//! The worker: hired when the session has work, frozen when the owner wants the computer, replaced where new limits need
-//! it, and dismissed.
+//! The worker: hired when the session has work, frozen when the owner wants the computer, replaced where new limits
+//! need it, and dismissed.
 
 use super::{Agent, Event, wall_now};
 use crate::{
@@ -29,8 +29,8 @@ const SAVE_MAX: Duration = Duration::from_secs(4);
 
 /// No disk takes more in a millisecond: what is said beyond that is not counted.
 const WRITTEN_PER_MS_MAX: u64 = 4_000_000;
-/// A worker with a lease that says nothing for longer hangs, whatever it claims to do. A measurement says nothing before its
-/// end, which on a slow computer takes a while.
+/// A worker with a lease that says nothing for longer hangs, whatever it claims to do. A measurement says nothing
+/// before its end, which on a slow computer takes a while.
 const SILENCE_MAX: Duration = Duration::from_secs(6 * 3600);
 /// The worker's folder is looked at this often while there is a worker.
 const WEIGH_EVERY: Duration = Duration::from_secs(20);
@@ -184,7 +184,8 @@ impl Agent {
         self.lie_down();
     }
 
-    /// The computer may sleep now. Drivers lose GPUs over that, and a worker that wakes up without one would seem to crash.
+    /// The computer may sleep now. Drivers lose GPUs over that, and a worker that wakes up without one would seem to
+    /// crash.
     fn lie_down(&mut self) {
         if self.worker.as_ref().is_some_and(|hired| hired.ready.as_ref().is_some_and(|ready| ready.gpu)) {
             self.replace_worker();
@@ -230,8 +231,8 @@ impl Agent {
         }
     }
 
-    /// Looks at what the worker has made of its folder: one that fills the owner's disk is ended, and what it made goes, but
-    /// for the state of leases that are delivered.
+    /// Looks at what the worker has made of its folder: one that fills the owner's disk is ended, and what it made
+    /// goes, but for the state of leases that are delivered.
     fn weigh(&mut self, now: Mono) {
         let (Some(hired), Some(spec)) = (&mut self.worker, self.session.spec()) else { return };
         if now.since(hired.weighed) < WEIGH_EVERY {
@@ -241,7 +242,10 @@ impl Agent {
         match quota::overgrown(&*self.disk, &spec) {
             Ok(None) => {}
             Ok(Some(Overgrown { folder, bytes, entries })) => {
-                self.gone_wrong(format!("it has filled {folder} with {} MiB in {entries} files and folders", bytes >> 20));
+                self.gone_wrong(format!(
+                    "it has filled {folder} with {} MiB in {entries} files and folders",
+                    bytes >> 20
+                ));
                 let journal = Journal { lease: None, ..self.session.journal().clone() };
                 if let Err(e) = quota::cut_back(&*self.disk, &journal, folder) {
                     tracing::warn!("the worker's folder cannot be tidied up ({e})");
@@ -262,7 +266,9 @@ impl Agent {
         match event {
             WorkerEvent::Says(body) => self.worker_says(body),
             // It did nothing wrong: some systems cannot freeze, and end it; and who ends the agent may end both.
-            WorkerEvent::Exited(_) if self.session.is_closing() || self.worker.as_ref().is_some_and(|hired| hired.frozen) => {
+            WorkerEvent::Exited(_)
+                if self.session.is_closing() || self.worker.as_ref().is_some_and(|hired| hired.frozen) =>
+            {
                 self.replace_worker();
             }
             WorkerEvent::Exited(why) => self.gone_wrong(why),
@@ -362,9 +368,10 @@ impl Hired {
         self.heard = now;
         match (body, &self.ready) {
             (from_worker::Body::Ready(_), Some(_)) => Err(Untrue("it is ready twice")),
-            (from_worker::Body::Progress(_) | from_worker::Body::Trained(_) | from_worker::Body::Evaluated(_), None) => {
-                Err(Untrue("it works before it is ready"))
-            }
+            (
+                from_worker::Body::Progress(_) | from_worker::Body::Trained(_) | from_worker::Body::Evaluated(_),
+                None,
+            ) => Err(Untrue("it works before it is ready")),
             _ => Ok(()),
         }
     }

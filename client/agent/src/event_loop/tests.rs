@@ -100,7 +100,11 @@ impl Bench {
         let mut bench = Bench::of(Membership::from_link(&invite_until(0), "den", 0));
         let agent = &mut bench.agent;
         agent.work(to_worker::Body::Stop(wire::worker::Stop {}));
-        agent.worker_event(WorkerEvent::Says(from_worker::Body::Ready(Ready { gpu, device: "A".into(), ..Ready::default() })));
+        agent.worker_event(WorkerEvent::Says(from_worker::Body::Ready(Ready {
+            gpu,
+            device: "A".into(),
+            ..Ready::default()
+        })));
         agent.waiting.clear();
         bench
     }
@@ -242,15 +246,17 @@ async fn out_of_its_run_it_holds_and_takes_another_invite() {
 /// Between two leases a start anew costs a moment; submits that are too long are felt by the GPU's owner all the time.
 #[tokio::test]
 async fn a_worker_that_gives_its_gpu_too_much_at_once_begins_anew_after_its_lease() {
-    let trained =
-        |begin_anew| WorkerEvent::Says(from_worker::Body::Trained(Trained { lease_id: 7, begin_anew, ..Trained::default() }));
+    let trained = |begin_anew| {
+        WorkerEvent::Says(from_worker::Body::Trained(Trained { lease_id: 7, begin_anew, ..Trained::default() }))
+    };
     let mut bench = Bench::at_work(true);
     bench.agent.worker_event(trained(false));
     assert!(bench.agent.worker.is_some());
     let mut bench = Bench::at_work(true);
     bench.agent.worker_event(trained(true));
     assert_eq!((bench.done().last(), bench.agent.worker.is_some()), (Some(&"ended"), false));
-    let told: Vec<bool> = bench.agent.waiting.iter().map(|event| matches!(event, session::Event::WorkerReplaced)).collect();
+    let told: Vec<bool> =
+        bench.agent.waiting.iter().map(|event| matches!(event, session::Event::WorkerReplaced)).collect();
     assert_eq!(told, [false, true], "what it trained is taken first");
     assert_eq!(bench.agent.crashes.since_start(), 0);
 }
@@ -258,7 +264,8 @@ async fn a_worker_that_gives_its_gpu_too_much_at_once_begins_anew_after_its_leas
 /// What a worker says that cannot be is not counted, not shown and not believed: it ends the worker, as a crash does.
 #[tokio::test]
 async fn a_worker_that_says_what_cannot_be_is_ended() {
-    let progress = |tokens| from_worker::Body::Progress(Progress { lease_id: 7, tokens, loss: 4.0, ..Progress::default() });
+    let progress =
+        |tokens| from_worker::Body::Progress(Progress { lease_id: 7, tokens, loss: 4.0, ..Progress::default() });
     let trained = |lease_id| from_worker::Body::Trained(Trained { lease_id, ..Trained::default() });
     for said in [progress(u64::MAX), trained(8), from_worker::Body::Ready(Ready::default())] {
         let mut bench = Bench::at_work(false);
@@ -344,7 +351,8 @@ async fn no_worker_writes_more_than_a_disk_can_take() {
     assert!(bench.agent.status().today.bytes_written < 1 << 45, "{}", bench.agent.status().today.bytes_written);
 }
 
-/// What training may take is what was free before it took any, but for the owner's floor (256 MiB) and within their cap.
+/// What training may take is what was free before it took any, but for the owner's floor (256 MiB) and within their
+/// cap.
 #[tokio::test]
 async fn memory_that_the_worker_holds_is_no_less_for_the_next_lease() {
     let mut bench = Bench::new(false);
@@ -365,13 +373,24 @@ async fn memory_that_the_worker_holds_is_no_less_for_the_next_lease() {
     };
     assert_eq!(told(&mut bench, Some(1256), 0, 1), 1000, "an agent that found its worker there");
     assert_eq!(told(&mut bench, Some(300), 0, 1), 1000, "the worker has taken some");
-    assert_eq!(told(&mut bench, Some(1456), 900, 1), 900, "somebody else has given some back, and the owner allows less");
+    assert_eq!(
+        told(&mut bench, Some(1456), 900, 1),
+        900,
+        "somebody else has given some back, and the owner allows less"
+    );
     bench.agent.dismiss();
     assert_eq!(told(&mut bench, Some(300), 0, 3), 1200, "of when it still was there");
     assert_eq!(told(&mut bench, Some(300), 0, 15), 44, "somebody else has taken it");
-    assert_eq!([told(&mut bench, Some(100), 0, 1), told(&mut bench, None, 0, 1), told(&mut bench, None, 70, 1)], [0, 0, 70]);
+    assert_eq!(
+        [told(&mut bench, Some(100), 0, 1), told(&mut bench, None, 0, 1), told(&mut bench, None, 70, 1)],
+        [0, 0, 70]
+    );
     let mut bench = Bench::new(true);
-    assert_eq!([told(&mut bench, Some(9000), 0, 1), told(&mut bench, Some(9000), 70, 1)], [0, 70], "a GPU's own is not known");
+    assert_eq!(
+        [told(&mut bench, Some(9000), 0, 1), told(&mut bench, Some(9000), 70, 1)],
+        [0, 70],
+        "a GPU's own is not known"
+    );
 }
 
 /// A home whose mark is lost or empty is known by its files: by all that an agent and its owner's commands write.
@@ -397,7 +416,8 @@ async fn a_home_that_lost_its_mark_is_known_by_its_files() {
     drop(server);
 }
 
-/// Where it says that it listens nothing can be written: a command that finds no agent says that, and not that it hangs.
+/// Where it says that it listens nothing can be written: a command that finds no agent says that, and not that it
+/// hangs.
 #[tokio::test]
 async fn a_disk_that_takes_no_address_is_told() {
     let bench = Bench::new(false);

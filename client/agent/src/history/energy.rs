@@ -1,5 +1,5 @@
-//! How much energy training takes, as far as this computer can tell. While it runs on its battery, the battery says so for
-//! the whole machine; else RAPL counts for the processor and NVML for an NVIDIA GPU. What none of them covers is an
+//! How much energy training takes, as far as this computer can tell. While it runs on its battery, the battery says so
+//! for the whole machine; else RAPL counts for the processor and NVML for an NVIDIA GPU. What none of them covers is an
 //! estimate, and is called one.
 //!
 //! Meters count whole devices, with whatever else runs on them, and only while training does.
@@ -14,7 +14,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError, mpsc},
 };
 
-/// Assumed of a processor's thread at work, in watts. A desktop's processor of 8 cores takes 65 to 105 W under full load.
+/// Assumed of a processor's thread at work, in watts. A desktop's processor of 8 cores takes 65 to 105 W under full
+/// load.
 const WATTS_PER_THREAD: f64 = 10.0;
 /// Assumed of a GPU at work, in watts: between a laptop's (60) and a desktop's (200).
 const WATTS_PER_GPU: f64 = 120.0;
@@ -52,8 +53,8 @@ impl std::ops::AddAssign for Joules {
     }
 }
 
-/// The meters, read on a thread of their own: a driver whose GPU was lost may never answer, and the owner's computer must not
-/// wait for that.
+/// The meters, read on a thread of their own: a driver whose GPU was lost may never answer, and the owner's computer
+/// must not wait for that.
 pub struct Metering {
     /// What is to be read next. One that is still busy with the last misses it.
     looks: mpsc::SyncSender<(Option<Load>, Mono)>,
@@ -89,8 +90,8 @@ impl Metering {
         Metering { looks, read, was_loaded: false }
     }
 
-    /// Has the meters read while `load` trains; gives back the energy that is known by now and was not told before. While nothing
-    /// trains the thread sleeps.
+    /// Has the meters read while `load` trains; gives back the energy that is known by now and was not told before.
+    /// While nothing trains the thread sleeps.
     pub fn sample(&mut self, load: Option<Load>, now: Mono) -> Joules {
         let is_loaded = load.is_some();
         // It is not taken while the thread waits for a driver.
@@ -141,7 +142,8 @@ impl Meters {
         };
         let seconds = now.since(open.since).as_secs_f64();
         open.since = now;
-        let (cpu, gpu) = (open.rapl.as_mut().and_then(|c| c.joules()), open.nvml.as_mut().and_then(nvml::Counter::joules));
+        let (cpu, gpu) =
+            (open.rapl.as_mut().and_then(|c| c.joules()), open.nvml.as_mut().and_then(nvml::Counter::joules));
         if seconds > STEP_MAX_S {
             return Joules::default();
         }
@@ -191,14 +193,16 @@ mod tests {
     #[test]
     fn a_driver_that_never_answers_keeps_nobody_waiting() {
         let (answer, answers) = mpsc::channel::<f64>();
-        let mut metering =
-            Metering::by(move |_, _| (Joules { measured: answers.recv().unwrap_or_default(), estimated: 0.0 }, "a meter".into()));
+        let mut metering = Metering::by(move |_, _| {
+            (Joules { measured: answers.recv().unwrap_or_default(), estimated: 0.0 }, "a meter".into())
+        });
         for s in 0..5 {
             assert_eq!(metering.sample(Some(Load::default()), Mono { ms: 1000 * s }), Joules::default());
         }
         assert_eq!(metering.source(), None);
         answer.send(7.0).unwrap();
-        let told = std::iter::repeat_with(|| metering.sample(None, Mono::default())).find(|joules| joules.measured > 0.0);
+        let told =
+            std::iter::repeat_with(|| metering.sample(None, Mono::default())).find(|joules| joules.measured > 0.0);
         assert_eq!(told, Some(Joules { measured: 7.0, estimated: 0.0 }));
         assert_eq!(metering.source().as_deref(), Some("a meter"));
     }

@@ -127,7 +127,8 @@ impl Month {
         })
     }
 
-    /// The same, taken up after another month. What was done in all never becomes less, whichever way the clock was set.
+    /// The same, taken up after another month. What was done in all never becomes less, whichever way the clock was
+    /// set.
     fn after(self, other: &Month) -> Month {
         let before = self.before.at_least(other.total().without(self.of_days()));
         Month { before, counted: other.counted, ..self }
@@ -150,7 +151,8 @@ impl Months {
         let month = read(disk, first).unwrap_or_else(|| {
             // All of them, for a clock that was wrong may have been ahead in one.
             let names = disk.list(HISTORY_FOLDER).unwrap_or_default();
-            let months = names.iter().filter_map(|name| format!("{}-01", name.strip_suffix(".json")?).parse::<Date>().ok());
+            let months =
+                names.iter().filter_map(|name| format!("{}-01", name.strip_suffix(".json")?).parse::<Date>().ok());
             months.filter_map(|month| read(disk, month)).fold(Month::default(), |month, other| month.after(&other))
         });
         Months { first, month, dirty: false, ended: BTreeMap::new() }

@@ -1,5 +1,5 @@
-//! The device's own ledger: what it delivered, a line each, newest last. A crash between the coordinator's answer and the
-//! journal has the same delivery told twice; here it counts once.
+//! The device's own ledger: what it delivered, a line each, newest last. A crash between the coordinator's answer and
+//! the journal has the same delivery told twice; here it counts once.
 
 use nightjar_shared::disk::Disk;
 use serde::{Deserialize, Serialize};

@@ -77,7 +77,8 @@ fn a_state_with_another_reason_is_another_span() {
     ] {
         history.note(state, kind, sentence, &at(&format!("2026-11-24T{time}")));
     }
-    let told: Vec<String> = history.day(None, &at("2026-11-24T13:00")).spans.into_iter().map(|span| span.sentence).collect();
+    let told: Vec<String> =
+        history.day(None, &at("2026-11-24T13:00")).spans.into_iter().map(|span| span.sentence).collect();
     assert_eq!(
         told,
         [
@@ -115,7 +116,10 @@ fn between_a_kill_and_the_next_start_it_was_off() {
     let mut history = History::open(disk.clone(), &at("2026-11-24T11:00"));
     history.note(State::Run, None, "allowed", &at("2026-11-24T11:00"));
     let day = history.day(None, &at("2026-11-24T12:00"));
-    assert_eq!(spans(&day), [(State::Run, "08:00", "09:00"), (State::Off, "09:00", "11:00"), (State::Run, "11:00", "12:00")]);
+    assert_eq!(
+        spans(&day),
+        [(State::Run, "08:00", "09:00"), (State::Off, "09:00", "11:00"), (State::Run, "11:00", "12:00")]
+    );
     // One that ends in order says so itself, and is not told off twice.
     history.close(&at("2026-11-24T12:30"));
     let history = History::open(disk, &at("2026-11-25T10:00"));

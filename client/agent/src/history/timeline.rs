@@ -1,5 +1,5 @@
-//! The timeline's files: one a day, a line for every change of what the agent does. A line that a crash has torn is no line;
-//! the next one starts afresh.
+//! The timeline's files: one a day, a line for every change of what the agent does. A line that a crash has torn is no
+//! line; the next one starts afresh.
 
 use super::HISTORY_FOLDER;
 use crate::policy::ReasonKind;
@@ -16,7 +16,8 @@ const ENTRIES_MAX: usize = 512;
 const BYTES_MAX: usize = ENTRIES_MAX * 2048;
 /// Longest sentence that is kept, in characters.
 const SENTENCE_MAX: usize = 300;
-/// A span of the same state begins with other words only after so long: what is said while it fetches or connects comes and goes.
+/// A span of the same state begins with other words only after so long: what is said while it fetches or connects comes
+/// and goes.
 const SETTLE_MS: i64 = 60_000;
 /// Says when the agent last ran: milliseconds since the epoch, always in the same number of digits.
 const BEAT_FILE: &str = "history/alive";
@@ -53,7 +54,8 @@ impl Entry {
         Entry { at: now.timestamp().as_millisecond(), state, kind, sentence }
     }
 
-    /// Whether this is the same thing still. That a sentence's figures move on is none, nor is what has just begun to be said.
+    /// Whether this is the same thing still. That a sentence's figures move on is none, nor is what has just begun to
+    /// be said.
     fn goes_on_as(&self, other: &Entry) -> bool {
         let is_told_by_kind = self.kind.is_some_and(|kind| kind != ReasonKind::Program);
         let gist = |entry: &Entry| entry.sentence.replace(|c: char| c.is_ascii_digit(), "");
@@ -74,8 +76,9 @@ pub(super) struct Timeline {
 impl Timeline {
     /// Takes up where the files end: between the last sign of life and now, the agent was off.
     pub fn open(disk: &dyn Disk, now: &Zoned) -> Self {
-        let ended =
-            last_beat(disk).and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(|at| at.to_zoned(now.time_zone().clone()));
+        let ended = last_beat(disk)
+            .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+            .map(|at| at.to_zoned(now.time_zone().clone()));
         if let Some(ended) = ended.filter(|ended| ended < now) {
             let mut then = Timeline::of(disk, ended.date());
             let last = then.entries.last();
@@ -185,6 +188,7 @@ fn prune(disk: &dyn Disk) -> io::Result<()> {
 /// The files of the timeline, oldest first.
 pub fn days(disk: &dyn Disk) -> io::Result<Vec<String>> {
     let names = disk.list(HISTORY_FOLDER)?;
-    let days = names.into_iter().filter(|name| name.strip_suffix(".jsonl").is_some_and(|day| day.parse::<Date>().is_ok()));
+    let days =
+        names.into_iter().filter(|name| name.strip_suffix(".jsonl").is_some_and(|day| day.parse::<Date>().is_ok()));
     Ok(days.map(|name| format!("{HISTORY_FOLDER}/{name}")).collect())
 }

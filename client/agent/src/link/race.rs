@@ -1,6 +1,6 @@
-//! A race of all the coordinator's addresses, as RFC 8305 ("Happy Eyeballs") has it: the next is tried while those before it
-//! have not answered yet, IPv6 and IPv4 in turn, and the first that answers with the right key wins. So an address that leads
-//! nowhere costs a moment, and stands for nothing.
+//! A race of all the coordinator's addresses, as RFC 8305 ("Happy Eyeballs") has it: the next is tried while those
+//! before it have not answered yet, IPv6 and IPv4 in turn, and the first that answers with the right key wins. So an
+//! address that leads nowhere costs a moment, and stands for nothing.
 
 use super::LinkError;
 use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};

@@ -40,9 +40,10 @@ const ASSETS: [Asset; 11] = [
 
 /// `GET /` and `GET /assets/*`. Who serves them still checks the request's host.
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    Router::new()
-        .route("/", get(|headers: HeaderMap| async move { INDEX.answer(&headers) }))
-        .route("/assets/{name}", get(|Path(name): Path<String>, headers: HeaderMap| async move { asset(&name, &headers) }))
+    Router::new().route("/", get(|headers: HeaderMap| async move { INDEX.answer(&headers) })).route(
+        "/assets/{name}",
+        get(|Path(name): Path<String>, headers: HeaderMap| async move { asset(&name, &headers) }),
+    )
 }
 
 fn asset(name: &str, headers: &HeaderMap) -> Response {
@@ -53,7 +54,8 @@ fn asset(name: &str, headers: &HeaderMap) -> Response {
 }
 
 impl Asset {
-    /// The file, or word that the browser's copy is still good: it asks each time, so that no page outlives its agent's version.
+    /// The file, or word that the browser's copy is still good: it asks each time, so that no page outlives its agent's
+    /// version.
     fn answer(&self, headers: &HeaderMap) -> Response {
         let tag = format!("\"{}\"", &blake3::hash(self.text.as_bytes()).to_hex()[..16]);
         let fixed: [(HeaderName, &str); 6] = [
@@ -96,8 +98,8 @@ mod tests {
         assert_eq!(answered("../mod.rs", None).status(), StatusCode::NOT_FOUND);
     }
 
-    /// What the files name is there, and what is there is named; nothing is fetched from elsewhere, and nothing is inline
-    /// that the policy would refuse.
+    /// What the files name is there, and what is there is named; nothing is fetched from elsewhere, and nothing is
+    /// inline that the policy would refuse.
     #[test]
     fn the_page_is_whole_and_asks_nobody_else() {
         let mut named = BTreeSet::new();

@@ -1,5 +1,5 @@
-//! What can make training hold besides the owner's word: each condition judges its sensor's reading. A margin lies between
-//! what stops training and what lets it start again.
+//! What can make training hold besides the owner's word: each condition judges its sensor's reading. A margin lies
+//! between what stops training and what lets it start again.
 
 use super::{
     Power, Reading, Reason, ReasonKind,
@@ -16,7 +16,8 @@ use std::time::Duration;
 
 /// After a hold the battery must be so much fuller, in percent.
 pub const CHARGE_MARGIN_PERCENT: f64 = 5.0;
-/// After a hold the computer must be so much cooler, in °C; and from so much below the limit on the duty is stepped down.
+/// After a hold the computer must be so much cooler, in °C; and from so much below the limit on the duty is stepped
+/// down.
 pub const TEMPERATURE_MARGIN_C: f64 = 5.0;
 /// A floor of memory or disk must be exceeded by this share of itself after a hold.
 pub const FLOOR_MARGIN: f64 = 0.25;
@@ -99,7 +100,10 @@ impl Look<'_> {
             memory.disk.judge(self.free_disk(), self.mono),
             memory.temperature.judge(self.temperature(), self.mono),
         ];
-        let holds = holds.into_iter().flatten().map(|h| Finding { reason: h.reason, until: h.left.and_then(|l| self.later(l)) });
+        let holds = holds
+            .into_iter()
+            .flatten()
+            .map(|h| Finding { reason: h.reason, until: h.left.and_then(|l| self.later(l)) });
         let by_calendar = if self.is_considerate() { [self.data_cap(), self.schedule()] } else { [None, None] };
         holds.chain(by_calendar.into_iter().flatten()).collect()
     }
@@ -123,7 +127,8 @@ impl Look<'_> {
         match idle {
             Some(idle) if idle < wanted => {
                 let (ago, wanted_words) = (words::duration(idle), words::duration(wanted));
-                let sentence = format!("the computer was used {ago} ago; training starts after {wanted_words} without input");
+                let sentence =
+                    format!("the computer was used {ago} ago; training starts after {wanted_words} without input");
                 let until = self.later(wanted - idle);
                 Presence::InUse(Finding { reason: Reason::new(ReasonKind::InUse, sentence), until })
             }
@@ -161,7 +166,8 @@ impl Look<'_> {
             Some(charge) if charge < enough => Verdict::NotYet(hold(
                 ReasonKind::Charge,
                 format!(
-                    "the battery is at {charge:.0} %; after a hold training goes on at {enough:.0} %, or when it is plugged in"
+                    "the battery is at {charge:.0} %; after a hold training goes on at {enough:.0} %, or when it is \
+                    plugged in"
                 ),
             )),
             Some(_) => Verdict::Yes,
@@ -175,12 +181,20 @@ impl Look<'_> {
     }
 
     fn full_screen(&self) -> Verdict {
-        let sentence = "a window covers a whole screen, or a program keeps the screen on; training goes on when that is over";
+        let sentence =
+            "a window covers a whole screen, or a program keeps the screen on; training goes on when that is over";
         let (wanted, reading) = (self.preferences.hold_on_full_screen, &self.seen.full_screen);
         self.sight(wanted, reading, Sensor::FullScreen, ReasonKind::FullScreen, sentence)
     }
 
-    fn sight(&self, wanted: bool, reading: &Reading<bool>, sensor: Sensor, kind: ReasonKind, sentence: &str) -> Verdict {
+    fn sight(
+        &self,
+        wanted: bool,
+        reading: &Reading<bool>,
+        sensor: Sensor,
+        kind: ReasonKind,
+        sentence: &str,
+    ) -> Verdict {
         if !wanted {
             return Verdict::Off;
         }
@@ -246,8 +260,8 @@ impl Look<'_> {
     fn data_cap(&self) -> Option<Finding> {
         let cap = self.preferences.data_mib_month_max? << 20;
         if cap == 0 {
-            let sentence =
-                "it may use no data at all; `nightjar prefs set data_mib_month_max off`, or a number of MiB, lets it train";
+            let sentence = "it may use no data at all; `nightjar prefs set data_mib_month_max off`, or a number of \
+                MiB, lets it train";
             return Some(Finding { reason: Reason::new(ReasonKind::DataCap, sentence), until: None });
         }
         (self.seen.data_this_month >= cap).then(|| {
@@ -255,7 +269,8 @@ impl Look<'_> {
             let until = next_month.and_then(|d| d.to_zoned(self.now.time_zone().clone()).ok());
             let when = until.as_ref().map_or("in the next month".into(), |u| words::moment(u, self.now));
             let sentence = format!(
-                "this month's {} of data are used up; they are counted anew {when}, and a higher data_mib_month_max helps at once",
+                "this month's {} of data are used up; they are counted anew {when}, and a higher data_mib_month_max \
+                helps at once",
                 words::bytes(cap)
             );
             Finding { reason: Reason::new(ReasonKind::DataCap, sentence), until }
@@ -265,7 +280,11 @@ impl Look<'_> {
     /// The first instant from this one on that is within the owner's hours; `None` if none comes soon.
     pub fn within_hours(&self, at: &Zoned) -> Option<Zoned> {
         let week = &self.preferences.schedule;
-        if !self.is_considerate() || week.contains(at.datetime()) { Some(at.clone()) } else { schedule::next_start(week, at) }
+        if !self.is_considerate() || week.contains(at.datetime()) {
+            Some(at.clone())
+        } else {
+            schedule::next_start(week, at)
+        }
     }
 
     fn schedule(&self) -> Option<Finding> {
@@ -273,9 +292,12 @@ impl Look<'_> {
         (!week.contains(self.now.datetime())).then(|| {
             let until = schedule::next_start(week, self.now);
             let sentence = match &until {
-                Some(start) => format!("it is outside your hours ({week}); the next begin {}", words::moment(start, self.now)),
+                Some(start) => {
+                    format!("it is outside your hours ({week}); the next begin {}", words::moment(start, self.now))
+                }
                 None => format!(
-                    "it is outside your hours ({week}), and none come soon; `nightjar prefs set schedule always` lifts them"
+                    "it is outside your hours ({week}), and none come soon; `nightjar prefs set schedule always` lifts \
+                    them"
                 ),
             };
             Finding { reason: Reason::new(ReasonKind::Schedule, sentence), until }
@@ -318,7 +340,10 @@ fn floored(kind: ReasonKind, what: &str, free: u64, floor: u64) -> Verdict {
             format!("only {only} of {what} are free, and {least} must stay so; training goes on with {again}"),
         ))
     } else if free < enough {
-        Verdict::NotYet(Reason::new(kind, format!("{only} of {what} are free; after a hold training goes on with {again}")))
+        Verdict::NotYet(Reason::new(
+            kind,
+            format!("{only} of {what} are free; after a hold training goes on with {again}"),
+        ))
     } else {
         Verdict::Yes
     }

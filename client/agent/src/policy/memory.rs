@@ -1,5 +1,5 @@
-//! What the policy remembers from one decision to the next, so that it does not flap: what forbids must be gone for a while,
-//! and by a margin, before training goes on; and the duty moves a step at a time.
+//! What the policy remembers from one decision to the next, so that it does not flap: what forbids must be gone for a
+//! while, and by a margin, before training goes on; and the duty moves a step at a time.
 
 use super::{Reason, ReasonKind, words};
 use nightjar_shared::time::Mono;
@@ -14,8 +14,8 @@ pub const STEP_DOWN_EVERY: Duration = Duration::from_secs(15);
 pub const STEP_UP_EVERY: Duration = Duration::from_secs(60);
 
 /// What the policy remembers. A fresh one is right at a first start, and where the owner has changed their preferences:
-/// then their word takes effect at once. Times are monotonic milliseconds; those in the future are from before a reboot, and
-/// count as forgotten.
+/// then their word takes effect at once. Times are monotonic milliseconds; those in the future are from before a
+/// reboot, and count as forgotten.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
@@ -42,7 +42,8 @@ impl Memory {
         }
     }
 
-    /// What is not the preferences': how far the duty is down, and when the owner was there. The rest begins anew with others.
+    /// What is not the preferences': how far the duty is down, and when the owner was there. The rest begins anew with
+    /// others.
     pub fn of_the_computer(&self) -> Memory {
         Memory { throttle: self.throttle, input_ms: self.input_ms, ..Memory::default() }
     }
@@ -61,8 +62,9 @@ impl Memory {
         memory
     }
 
-    /// How long nobody has used the computer, given what a sensor says now, if it says anything. A sensor that has seen input
-    /// is believed until that input is long past, even if it falls silent or another takes its place that has seen none.
+    /// How long nobody has used the computer, given what a sensor says now, if it says anything. A sensor that has seen
+    /// input is believed until that input is long past, even if it falls silent or another takes its place that has
+    /// seen none.
     pub(super) fn idle_for(&mut self, said: Option<Duration>, mono: Mono) -> Option<Duration> {
         let last = said.map(|idle| signed(mono).saturating_sub(i64::try_from(idle.as_millis()).unwrap_or(i64::MAX)));
         self.input_ms = self.input_ms.max(last);
@@ -122,7 +124,8 @@ impl Guard {
                     return None;
                 }
                 // Since when, nobody can say who was not running all the time.
-                let over = if clear.as_secs() == 0 { String::new() } else { format!(", {} so far", words::duration(clear)) };
+                let over =
+                    if clear.as_secs() == 0 { String::new() } else { format!(", {} so far", words::duration(clear)) };
                 let (was, settled) = (was(kind), words::duration(settle));
                 let sentence = format!("{was} before; training goes on after {settled} without that{over}");
                 (Reason::new(kind, sentence), Some(settle - clear))

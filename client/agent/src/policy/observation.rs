@@ -30,8 +30,8 @@ pub struct Power {
     pub charge_percent: Option<f64>,
 }
 
-/// How long programs had to wait for the computer lately: shares of the last ten seconds in percent, as `/proc/pressure`
-/// gives them.
+/// How long programs had to wait for the computer lately: shares of the last ten seconds in percent, as
+/// `/proc/pressure` gives them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pressure {
     /// Waiting for a processor.

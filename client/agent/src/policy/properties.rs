@@ -5,7 +5,9 @@ use crate::preferences::{Policy, Sensor, Week};
 use proptest::prelude::*;
 use std::time::Duration;
 
-fn reading<T: Clone + std::fmt::Debug + 'static>(known: impl Strategy<Value = T> + 'static) -> BoxedStrategy<Reading<T>> {
+fn reading<T: Clone + std::fmt::Debug + 'static>(
+    known: impl Strategy<Value = T> + 'static,
+) -> BoxedStrategy<Reading<T>> {
     prop_oneof![6 => known.prop_map(Reading::Known), 1 => Just(Reading::Unknown("it does not say".into()))].boxed()
 }
 
@@ -16,16 +18,29 @@ fn an_observation() -> impl Strategy<Value = Observation> {
         1 => any::<u64>().prop_map(Duration::from_nanos),
     ];
     let charge = prop_oneof![4 => (0.0..=100.0).prop_map(Some), 1 => Just(None), 1 => Just(Some(f64::NAN))];
-    let power = (prop::bool::weighted(0.7), charge).prop_map(|(on_mains, charge_percent)| Power { on_mains, charge_percent });
-    let heat =
-        prop_oneof![8 => 20.0..110.0f64, 1 => prop::sample::select(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -273.0])];
+    let power =
+        (prop::bool::weighted(0.7), charge).prop_map(|(on_mains, charge_percent)| Power { on_mains, charge_percent });
+    let heat = prop_oneof![8 => 20.0..110.0f64, 1 => prop::sample::select(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -273.0])];
     let programs = prop::sample::subsequence(vec!["steam".to_owned(), "blender".into(), "zoom".into()], 0..=2);
     let bytes = || prop_oneof![3 => 0u64..(4 << 30), 1 => any::<u64>()];
     let share = || prop_oneof![3 => Just(0.0), 2 => 0.0..100.0f64, 1 => Just(f64::NAN)];
     let pressure = (share(), share(), share()).prop_map(|(cpu, memory, io)| Pressure { cpu, memory, io });
     (
-        (reading(idle), reading(power), reading(heat), reading(prop::bool::weighted(0.2)), reading(prop::bool::weighted(0.2))),
-        (reading(programs), reading(bytes()), reading(bytes()), 0u64..(8 << 30), reading(pressure), prop::bool::weighted(0.03)),
+        (
+            reading(idle),
+            reading(power),
+            reading(heat),
+            reading(prop::bool::weighted(0.2)),
+            reading(prop::bool::weighted(0.2)),
+        ),
+        (
+            reading(programs),
+            reading(bytes()),
+            reading(bytes()),
+            0u64..(8 << 30),
+            reading(pressure),
+            prop::bool::weighted(0.03),
+        ),
     )
         .prop_map(|(a, b)| Observation {
             idle: a.0,
@@ -55,11 +70,18 @@ fn a_profile() -> impl Strategy<Value = Profile> {
 }
 
 fn an_owner() -> impl Strategy<Value = Preferences> {
-    let weeks = ["always", "22:00-07:00", "mon-fri 19:00-07:00, sat,sun 00:00-24:00", "wed 12:00-12:01", "sun 02:00-02:59"];
+    let weeks =
+        ["always", "22:00-07:00", "mon-fri 19:00-07:00, sat,sun 00:00-24:00", "wed 12:00-12:01", "sun 02:00-02:59"];
     let sensors = prop::sample::subsequence(Sensor::ALL.to_vec(), 0..=8);
     let programs = prop::sample::subsequence(vec!["steam".to_owned(), "blender".into()], 0..=2);
     (
-        (prop::bool::weighted(0.15), some_of(1..=60), prop::sample::select(weeks.to_vec()), any::<bool>(), some_of(1..=100)),
+        (
+            prop::bool::weighted(0.15),
+            some_of(1..=60),
+            prop::sample::select(weeks.to_vec()),
+            any::<bool>(),
+            some_of(1..=100),
+        ),
         (some_of(40..=110), any::<bool>(), any::<bool>(), programs, some_of(1..=100)),
         (some_of(1..=4096), some_of(1..=4096), some_of(1..=8192), sensors, a_profile(), a_profile()),
     )
@@ -113,7 +135,8 @@ fn a_moment() -> impl Strategy<Value = Zoned> {
         .prop_map(|(s, zone)| jiff::Timestamp::from_second(s).unwrap().in_tz(zone).unwrap())
 }
 
-/// What forbids by itself, said a second time and in another way: from the preferences and the readings, with no memory.
+/// What forbids by itself, said a second time and in another way: from the preferences and the readings, with no
+/// memory.
 fn forbids(p: &Preferences, seen: &Observation, now: &Zoned) -> Vec<ReasonKind> {
     use ReasonKind as K;
     let considerate = p.policy == Policy::Considerate;
@@ -128,10 +151,23 @@ fn forbids(p: &Preferences, seen: &Observation, now: &Zoned) -> Vec<ReasonKind> 
     let most_c = p.temperature_c_max.unwrap_or(0) as f64;
     let heat = seen.temperature_c.known().filter(|c| c.is_finite()).map(|c| *c > most_c);
     check(p.temperature_c_max.is_some(), heat, K::Temperature, Sensor::Temperature, K::UnknownTemperature);
-    let below = |free: &Reading<u64>, floor: Option<u64>| free.known().map(|free| *free < floor.unwrap_or(0) * 1024 * 1024);
-    check(p.memory_mib_min.is_some(), below(&seen.memory_free, p.memory_mib_min), K::Memory, Sensor::Memory, K::UnknownMemory);
+    let below =
+        |free: &Reading<u64>, floor: Option<u64>| free.known().map(|free| *free < floor.unwrap_or(0) * 1024 * 1024);
+    check(
+        p.memory_mib_min.is_some(),
+        below(&seen.memory_free, p.memory_mib_min),
+        K::Memory,
+        Sensor::Memory,
+        K::UnknownMemory,
+    );
     check(p.disk_mib_min.is_some(), below(&seen.disk_free, p.disk_mib_min), K::Disk, Sensor::Disk, K::UnknownDisk);
-    check(considerate && p.hold_on_metered, seen.metered.known().copied(), K::Metered, Sensor::Metered, K::UnknownMetered);
+    check(
+        considerate && p.hold_on_metered,
+        seen.metered.known().copied(),
+        K::Metered,
+        Sensor::Metered,
+        K::UnknownMetered,
+    );
     let full = seen.full_screen.known().copied();
     check(considerate && p.hold_on_full_screen, full, K::FullScreen, Sensor::FullScreen, K::UnknownFullScreen);
     let running = seen.programs.known().map(|running| running.iter().any(|r| p.programs.contains(r)));
@@ -140,10 +176,18 @@ fn forbids(p: &Preferences, seen: &Observation, now: &Zoned) -> Vec<ReasonKind> 
     check(considerate && !p.on_battery, plugged.map(|on| !on), K::Battery, Sensor::Power, K::UnknownPower);
     let low = match seen.power.known() {
         Some(Power { on_mains: true, .. }) => Some(false),
-        Some(Power { charge_percent: Some(c), .. }) if c.is_finite() => Some(*c < p.charge_percent_min.unwrap_or(0) as f64),
+        Some(Power { charge_percent: Some(c), .. }) if c.is_finite() => {
+            Some(*c < p.charge_percent_min.unwrap_or(0) as f64)
+        }
         _ => None,
     };
-    check(considerate && p.on_battery && p.charge_percent_min.is_some(), low, K::Charge, Sensor::Power, K::UnknownPower);
+    check(
+        considerate && p.on_battery && p.charge_percent_min.is_some(),
+        low,
+        K::Charge,
+        Sensor::Power,
+        K::UnknownPower,
+    );
     if considerate && p.data_mib_month_max.is_some_and(|cap| seen.data_this_month / 1024 / 1024 >= cap) {
         kinds.push(K::DataCap);
     }
@@ -171,8 +215,8 @@ fn forbids(p: &Preferences, seen: &Observation, now: &Zoned) -> Vec<ReasonKind> 
 fn looks() -> impl Strategy<Value = Vec<(u64, Observation, Override)>> {
     let gap_ms = prop_oneof![3 => 1u64..3000, 2 => 3000u64..90_000, 1 => 90_000u64..900_000];
     // Most looks see what the one before saw, and the owner says little.
-    prop::collection::vec((gap_ms, an_observation(), prop::option::weighted(0.3, any::<()>()), a_word()), 1..40).prop_map(
-        |looks| {
+    prop::collection::vec((gap_ms, an_observation(), prop::option::weighted(0.3, any::<()>()), a_word()), 1..40)
+        .prop_map(|looks| {
             let mut kept: Option<(Observation, Override)> = None;
             looks
                 .into_iter()
@@ -186,8 +230,7 @@ fn looks() -> impl Strategy<Value = Vec<(u64, Observation, Override)>> {
                     (gap_ms, now.0, now.1)
                 })
                 .collect()
-        },
-    )
+        })
 }
 
 struct Step {
@@ -220,9 +263,13 @@ fn follow(p: &Preferences, start: &Zoned, looks: &[(u64, Observation, Override)]
                 input = last;
                 *idle = Duration::from_millis((i128::from(mono.ms) - last.unwrap()).min(i128::from(u64::MAX)) as u64);
             }
-            if let (true, Some(last)) = (matches!(seen.idle, Reading::Unknown(_)) && p.waive.contains(&Sensor::Idle), input) {
+            if let (true, Some(last)) =
+                (matches!(seen.idle, Reading::Unknown(_)) && p.waive.contains(&Sensor::Idle), input)
+            {
                 // Input that was seen counts on when its sensor falls silent.
-                seen.idle = Reading::Known(Duration::from_millis((i128::from(mono.ms) - last).min(i128::from(u64::MAX)) as u64));
+                seen.idle = Reading::Known(Duration::from_millis(
+                    (i128::from(mono.ms) - last).min(i128::from(u64::MAX)) as u64,
+                ));
             }
             Step { seen, owner: owner.at(mono), now, mono, decision, network, level: memory.throttle.level }
         })
@@ -249,8 +296,8 @@ fn lingers(kind: ReasonKind) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// `Hold` whenever an enabled condition forbids; "run now" never overrides safety, and always overrides the rest; a reason is
-    /// true now, or was a moment ago; `until` is in the future; and no limit is above the owner's.
+    /// `Hold` whenever an enabled condition forbids; "run now" never overrides safety, and always overrides the rest; a
+    /// reason is true now, or was a moment ago; `until` is in the future; and no limit is above the owner's.
     #[test]
     fn every_decision_is_allowed_and_every_reason_true(p in an_owner(), start in a_moment(), looks in looks()) {
         let steps = follow(&p, &start, &looks);
@@ -302,7 +349,8 @@ proptest! {
         }
     }
 
-    /// A network that costs is not used, whatever reason is told, unless the owner asked for it; and what is free is not spared.
+    /// A network that costs is not used, whatever reason is told, unless the owner asked for it; and what is free is
+    /// not spared.
     #[test]
     fn a_network_that_costs_is_never_used(p in an_owner(), start in a_moment(), looks in looks()) {
         use ReasonKind::{DataCap, Metered, UnknownMetered};
@@ -326,8 +374,8 @@ proptest! {
         }
     }
 
-    /// No flapping: after something forbade, it must have been gone for its whole time before training goes on; and the duty
-    /// moves a step at a time.
+    /// No flapping: after something forbade, it must have been gone for its whole time before training goes on; and the
+    /// duty moves a step at a time.
     #[test]
     fn nothing_flaps_faster_than_its_hysteresis(p in an_owner(), start in a_moment(), looks in looks()) {
         let mut forbade: Vec<(ReasonKind, Mono)> = vec![];
@@ -374,7 +422,8 @@ proptest! {
             let Decision::Hold { reason, until: Some(until) } = outcome.decision else { continue };
             let gap_ms = Duration::try_from(until.duration_since(&now)).unwrap().as_millis() as u64 + 1;
             let (then, after) = (until.checked_add(Duration::from_millis(1)).unwrap(), mono + Duration::from_millis(gap_ms));
-            // Two things that do come up: the end of the owner's "now", and their absence where that switches training off.
+            // Two things that do come up: the end of the owner's "now", and their absence where that switches training
+            // off.
             if matches!(owner, Override::RunNow(Some(end)) if end <= after) || p.away.duty_percent.is_none() {
                 continue;
             }

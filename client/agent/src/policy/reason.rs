@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What holds training back. What waits for the owner or outlasts the others comes first, and is the reason that is given.
+/// What holds training back. What waits for the owner or outlasts the others comes first, and is the reason that is
+/// given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReasonKind {
@@ -71,8 +72,8 @@ impl ReasonKind {
     /// How soon training is to stop for it.
     pub fn hurry(self) -> Hurry {
         use ReasonKind::{
-            Asleep, Charge, DataCap, Disk, Fruitless, Memory, Metered, NotJoined, RunOver, Schedule, Starting, UnknownDisk,
-            UnknownMetered,
+            Asleep, Charge, DataCap, Disk, Fruitless, Memory, Metered, NotJoined, RunOver, Schedule, Starting,
+            UnknownDisk, UnknownMetered,
         };
         match self {
             Asleep => Hurry::Sleep,

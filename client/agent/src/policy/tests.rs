@@ -95,7 +95,10 @@ impl Day {
 #[test]
 fn a_quiet_computer_trains_within_the_owners_limits() {
     let mut day = Day::new();
-    assert_eq!(day.runs(), (Limits { duty: 1.0, threads: 0, memory_bytes: u64::MAX, tokens_per_s_max: 0.0 }, ProfileName::Away));
+    assert_eq!(
+        day.runs(),
+        (Limits { duty: 1.0, threads: 0, memory_bytes: u64::MAX, tokens_per_s_max: 0.0 }, ProfileName::Away)
+    );
     let Decision::Run { limits, .. } = day.after(0).on(8) else { panic!("it holds") };
     assert_eq!(limits.threads, 4, "0 is half of the cores, and no other number");
     day.preferences.away = Profile { duty_percent: Some(40), threads: 3, memory_mib_max: Some(512) };
@@ -111,7 +114,10 @@ fn input_decides_which_profile_holds() {
     assert_eq!(told, "the computer was used 3 minutes ago; training starts after 10 minutes without input");
     assert_eq!(until.unwrap(), "2026-06-10 12:06:40");
     day.preferences.in_use.duty_percent = Some(10);
-    assert_eq!(day.runs(), (Limits { duty: 0.1, threads: 1, memory_bytes: u64::MAX, tokens_per_s_max: 0.0 }, ProfileName::InUse));
+    assert_eq!(
+        day.runs(),
+        (Limits { duty: 0.1, threads: 1, memory_bytes: u64::MAX, tokens_per_s_max: 0.0 }, ProfileName::InUse)
+    );
     day.seen.idle = Reading::Known(Duration::MAX);
     assert_eq!(day.runs_after(400).1, ProfileName::Away);
     day.preferences.idle_minutes = None;
@@ -141,7 +147,8 @@ fn unknown_counts_as_in_use_and_can_be_waived() {
     assert_eq!((kind, until), (ReasonKind::UnknownIdle, None));
     assert_eq!(
         told,
-        "it is unknown whether the computer is in use: nobody answers; `nightjar prefs set waive idle` lets it train all the same"
+        "it is unknown whether the computer is in use: nobody answers; `nightjar prefs set waive idle` lets it train \
+        all the same"
     );
     day.preferences.in_use.duty_percent = Some(10);
     assert_eq!(day.runs().1, ProfileName::InUse);
@@ -176,7 +183,10 @@ fn the_owners_word_wins_over_everything_but_safety() {
     assert_eq!(day.runs().1, ProfileName::Away);
     for (unsafe_, kind) in [
         (Observation { temperature_c: Reading::Known(99.0), ..day.seen.clone() }, ReasonKind::Temperature),
-        (Observation { temperature_c: Reading::Unknown("no".into()), ..day.seen.clone() }, ReasonKind::UnknownTemperature),
+        (
+            Observation { temperature_c: Reading::Unknown("no".into()), ..day.seen.clone() },
+            ReasonKind::UnknownTemperature,
+        ),
         (Observation { memory_free: Reading::Known(1), ..day.seen.clone() }, ReasonKind::Memory),
         (Observation { disk_free: Reading::Known(1), ..day.seen.clone() }, ReasonKind::Disk),
         (Observation { sleeping: true, ..day.seen.clone() }, ReasonKind::Asleep),
@@ -232,7 +242,10 @@ fn mains_and_charge() {
     day.seen.power = battery(Some(79.0));
     assert_eq!(day.held().1, "the battery is at 79 %; training goes on at 85 %, or when it is plugged in");
     day.seen.power = battery(Some(84.0));
-    assert_eq!(day.held_after(3600).1, "the battery is at 84 %; after a hold training goes on at 85 %, or when it is plugged in");
+    assert_eq!(
+        day.held_after(3600).1,
+        "the battery is at 84 %; after a hold training goes on at 85 %, or when it is plugged in"
+    );
     day.seen.power = battery(Some(85.0));
     let (kind, told, until) = day.held_after(60);
     assert_eq!((kind, until.as_deref()), (ReasonKind::Charge, Some("2026-06-10 13:01:30")));
@@ -346,7 +359,10 @@ fn floors_and_the_months_data() {
     day.seen.memory_free = Reading::Known(256 << 20);
     day.runs();
     day.seen.memory_free = Reading::Known(100 << 20);
-    assert_eq!(day.held().1, "only 100 MiB of memory are free, and 256 MiB must stay so; training goes on with 320 MiB");
+    assert_eq!(
+        day.held().1,
+        "only 100 MiB of memory are free, and 256 MiB must stay so; training goes on with 320 MiB"
+    );
     day.seen.memory_free = Reading::Known(300 << 20);
     assert!(day.held_after(600).1.contains("after a hold training goes on with"));
     day.seen.memory_free = Reading::Known(320 << 20);
@@ -358,7 +374,8 @@ fn floors_and_the_months_data() {
     assert_eq!((kind, until.as_deref()), (ReasonKind::DataCap, Some("2026-07-01 00:00:00")));
     assert_eq!(
         told,
-        "this month's 5 GiB of data are used up; they are counted anew on 1 July, and a higher data_mib_month_max helps at once"
+        "this month's 5 GiB of data are used up; they are counted anew on 1 July, and a higher data_mib_month_max \
+        helps at once"
     );
 }
 

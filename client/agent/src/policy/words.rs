@@ -24,8 +24,8 @@ pub(super) fn bytes(bytes: u64) -> String {
     }
 }
 
-/// A moment as one says it now: "at 18:00", "tomorrow at 07:00", "on Monday at 22:00", "on 1 December", "on 1 December 2027". To
-/// the minute, rounded up, so that it is not past when it is read.
+/// A moment as one says it now: "at 18:00", "tomorrow at 07:00", "on Monday at 22:00", "on 1 December", "on 1 December
+/// 2027". To the minute, rounded up, so that it is not past when it is read.
 pub fn moment(at: &Zoned, now: &Zoned) -> String {
     let at = &at.round(ZonedRound::new().smallest(Unit::Minute).mode(RoundMode::Ceil)).unwrap_or_else(|_| at.clone());
     let days = at.date().since((Unit::Day, now.date())).map_or(i32::MAX, |span| span.get_days());
@@ -57,7 +57,10 @@ mod tests {
         assert_eq!(said("2026-08-10T18:05"), "on 10 August at 18:05");
         assert_eq!(said("2027-06-10T18:05"), "on 10 June 2027 at 18:05", "it is not today");
         assert_eq!(said("2026-06-10T17:59:01"), "at 18:00", "at 17:59 it is not over");
-        assert_eq!((bytes(100 << 20), bytes(5 << 30), bytes(3 << 29)), ("100 MiB".into(), "5 GiB".into(), "1.5 GiB".into()));
+        assert_eq!(
+            (bytes(100 << 20), bytes(5 << 30), bytes(3 << 29)),
+            ("100 MiB".into(), "5 GiB".into(), "1.5 GiB".into())
+        );
         assert_eq!(duration(Duration::from_secs(1)), "1 second");
         assert_eq!(duration(Duration::from_secs(599)), "9 minutes");
     }

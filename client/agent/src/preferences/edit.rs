@@ -96,7 +96,8 @@ struct Spans {
 
 fn spans(file: &str, text: &str, key: &str) -> Result<Option<Spans>, PreferencesError> {
     let document = layers::parse(file, text)?;
-    let spans = document.get_key_value(key).and_then(|(key, item)| Some(Spans { key: key.span()?, value: item.span()? }));
+    let spans =
+        document.get_key_value(key).and_then(|(key, item)| Some(Spans { key: key.span()?, value: item.span()? }));
     Ok(spans)
 }
 

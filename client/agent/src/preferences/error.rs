@@ -31,7 +31,8 @@ pub enum PreferencesError {
     },
     /// Longer than any such file is.
     #[error(
-        "{file} is longer than {bytes_max} bytes, so it is not Nightjar's; remove it, and `nightjar prefs edit` writes a new one"
+        "{file} is longer than {bytes_max} bytes, so it is not Nightjar's; remove it, and `nightjar prefs edit` writes \
+        a new one"
     )]
     TooLong {
         /// The file.
@@ -57,7 +58,8 @@ pub enum PreferencesError {
     },
     /// Written by a later version of the program.
     #[error(
-        "{place}: the format has version {version}, and this program knows up to {VERSION}; upgrade it, or set `version = {VERSION}`"
+        "{place}: the format has version {version}, and this program knows up to {VERSION}; upgrade it, or set \
+        `version = {VERSION}`"
     )]
     Version {
         /// File and line.
@@ -97,7 +99,8 @@ impl PreferencesError {
     }
 
     pub(super) fn unknown_key(place: &str, key: &str) -> Self {
-        let nearest = PREFERENCES.iter().map(|p| (distance(p.key, key), p.key)).min().filter(|(distance, _)| *distance <= 3);
+        let nearest =
+            PREFERENCES.iter().map(|p| (distance(p.key, key), p.key)).min().filter(|(distance, _)| *distance <= 3);
         let part = || PREFERENCES.iter().find(|p| key.len() >= 4 && p.key.contains(key)).map(|p| p.key);
         let hint = match nearest.map(|(_, key)| key).or_else(part) {
             Some(meant) => format!("`{meant}` may be meant"),

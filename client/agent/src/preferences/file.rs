@@ -1,5 +1,6 @@
-//! The owner's `prefs.toml`, as a running program holds it: what is in force, where each value is from, and what is wrong
-//! with the file, if anything. A file with a mistake changes nothing: what was last good stays in force, over restarts too.
+//! The owner's `prefs.toml`, as a running program holds it: what is in force, where each value is from, and what is
+//! wrong with the file, if anything. A file with a mistake changes nothing: what was last good stays in force, over
+//! restarts too.
 
 use super::{
     Preference, Preferences, PreferencesError, Row, Source,
@@ -47,9 +48,9 @@ struct Stamp {
 }
 
 impl PreferencesFile {
-    /// The file at `path`, under what the environment and these flags (keys and values) say. If it has a mistake, the copy of
-    /// the last good one at `last_good` is in force, and [`PreferencesFile::error`] says what is wrong; fails where there is
-    /// no such copy, or where environment or flags have a mistake.
+    /// The file at `path`, under what the environment and these flags (keys and values) say. If it has a mistake, the
+    /// copy of the last good one at `last_good` is in force, and [`PreferencesFile::error`] says what is wrong; fails
+    /// where there is no such copy, or where environment or flags have a mistake.
     pub fn load(path: &Path, last_good: &Path, flags: &[(&str, &str)]) -> Result<Self, PreferencesError> {
         // Variables that are not Unicode name no preference.
         let environment =
@@ -118,8 +119,8 @@ impl PreferencesFile {
         row::rows(&self.laid.preferences, |key| self.source(key))
     }
 
-    /// Reads the file again if it has changed since it was last looked at; whether other preferences are in force now. A mistake
-    /// in it is kept for [`PreferencesFile::error`].
+    /// Reads the file again if it has changed since it was last looked at; whether other preferences are in force now.
+    /// A mistake in it is kept for [`PreferencesFile::error`].
     pub fn reload_if_changed(&mut self) -> bool {
         let stamp = self.look();
         if stamp == self.stamp {
@@ -137,10 +138,11 @@ impl PreferencesFile {
         self.laid != before
     }
 
-    /// Sets a preference in the file, and leaves every comment and all else in it as it is; `default` takes it out. Where the
-    /// environment or a flag says something else, that stays in force: [`PreferencesFile::source`] tells.
+    /// Sets a preference in the file, and leaves every comment and all else in it as it is; `default` takes it out.
+    /// Where the environment or a flag says something else, that stays in force: [`PreferencesFile::source`] tells.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), PreferencesError> {
-        let preference = Preference::find(key).ok_or_else(|| PreferencesError::unknown_key("nothing was changed", key))?;
+        let preference =
+            Preference::find(key).ok_or_else(|| PreferencesError::unknown_key("nothing was changed", key))?;
         let edit = match value.trim() {
             value if value.eq_ignore_ascii_case("default") => Edit::Drop { key: key.into() },
             value => Edit::Put { key: key.into(), value: edit::canonical(preference, value)? },
@@ -184,7 +186,9 @@ impl PreferencesFile {
 
     /// Keeps a copy of a good file for the next start.
     fn keep(&self, text: &str) {
-        if self.last_good.as_os_str().is_empty() || bounded(&self.last_good).is_ok_and(|kept| kept.unwrap_or_default() == text) {
+        if self.last_good.as_os_str().is_empty()
+            || bounded(&self.last_good).is_ok_and(|kept| kept.unwrap_or_default() == text)
+        {
             return;
         }
         if let Err(e) = write(&self.last_good, text) {
@@ -228,14 +232,17 @@ fn without_mark(text: &str) -> &str {
     text.trim_start_matches('\u{feff}')
 }
 
-/// Whether the file may be changed. Taking its place takes nothing but its folder's leave, so that it must be asked itself: it
-/// may be made read-only, for root as well, or be somebody else's. A link that leads nowhere waits for what is not there now.
+/// Whether the file may be changed. Taking its place takes nothing but its folder's leave, so that it must be asked
+/// itself: it may be made read-only, for root as well, or be somebody else's. A link that leads nowhere waits for what
+/// is not there now.
 fn writable(path: &Path) -> Result<(), PreferencesError> {
     let read_only = || PreferencesError::ReadOnly { file: path.display().to_string() };
     match fs::metadata(path) {
         Ok(metadata) if metadata.permissions().readonly() => Err(read_only()),
         Ok(_) => match plain::open(path, fs::OpenOptions::new().write(true)) {
-            Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => Err(read_only()),
+            Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+                Err(read_only())
+            }
             Err(source) => Err(PreferencesError::Write { file: path.display().to_string(), source }),
             Ok(_) => Ok(()),
         },
@@ -248,8 +255,8 @@ fn writable(path: &Path) -> Result<(), PreferencesError> {
     }
 }
 
-/// Replaces a file as a whole; where it is a link, what it points to. Its folder is the owner's: what is there beside it, by
-/// whatever name, stays.
+/// Replaces a file as a whole; where it is a link, what it points to. Its folder is the owner's: what is there beside
+/// it, by whatever name, stays.
 fn write(path: &Path, text: &str) -> Result<(), PreferencesError> {
     let error = |source| PreferencesError::Write { file: path.display().to_string(), source };
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());

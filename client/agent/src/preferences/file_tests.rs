@@ -50,14 +50,18 @@ fn flags_beat_the_environment_that_beats_the_file() {
     let sources = ["idle_minutes", "away_threads", "checkpoint_s", "in_use_threads"].map(|key| file.source(key));
     assert_eq!(sources, [Source::File, Source::Environment, Source::CommandLine, Source::Default]);
     let told = place.load_under(&[("NIGHTJAR_DEVICE", "abacus")], &[]).unwrap_err();
-    assert_eq!(told, "NIGHTJAR_DEVICE in the environment: `device` is `abacus`; allowed is auto, flex, wgpu, wgpu:N or cuda:N");
+    assert_eq!(
+        told,
+        "NIGHTJAR_DEVICE in the environment: `device` is `abacus`; allowed is auto, flex, wgpu, wgpu:N or cuda:N"
+    );
     assert!(place.load_under(&[], &[("device", "abacus")]).unwrap_err().starts_with("command line: `device`"));
 }
 
 #[test]
 fn an_edit_leaves_everything_else_alone() {
     let place = Place::new(
-        "version = 2\n# why\nidle_minutes =  5   # five\r\n\nprograms = [ # games\n  \"a\",\n] # end\n# on_battery = false",
+        "version = 2\n# why\nidle_minutes =  5   # five\r\n\nprograms = [ # games\n  \"a\",\n] # end\n# on_battery = \
+        false",
     );
     let mut file = place.load().unwrap();
     file.set("idle_minutes", "off").unwrap();
@@ -66,7 +70,8 @@ fn an_edit_leaves_everything_else_alone() {
     file.set("schedule", "mon-fri 20:00-07:00").unwrap();
     assert_eq!(
         place.text(),
-        "version = 2\n# why\nidle_minutes =  \"off\"   # five\r\n\nprograms = [\"b\", \"c\"] # end\non_battery = true\nschedule = \"mon-fri 20:00-07:00\"\n"
+        "version = 2\n# why\nidle_minutes =  \"off\"   # five\r\n\nprograms = [\"b\", \"c\"] # end\non_battery = \
+        true\nschedule = \"mon-fri 20:00-07:00\"\n"
     );
     assert_eq!((file.preferences().idle_minutes, file.preferences().on_battery), (None, true));
     file.set("programs", "default").unwrap();
@@ -195,8 +200,8 @@ proptest! {
     }
 }
 
-/// Whoever made the file read-only, a person or a program that writes it for them, meant it. Taking its place would take
-/// nothing but its folder's leave.
+/// Whoever made the file read-only, a person or a program that writes it for them, meant it. Taking its place would
+/// take nothing but its folder's leave.
 #[test]
 fn a_file_that_is_read_only_is_never_replaced() {
     let place = Place::new("version = 2\nidle_minutes = 5\n");

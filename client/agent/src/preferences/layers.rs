@@ -141,7 +141,9 @@ fn as_text(value: &Value) -> Option<String> {
         Value::Integer(number) => number.value().to_string(),
         Value::Float(number) => number.value().to_string(),
         Value::Boolean(is) => is.value().to_string(),
-        Value::Array(items) => items.iter().map(|item| item.as_str().map(String::from)).collect::<Option<Vec<_>>>()?.join(", "),
+        Value::Array(items) => {
+            items.iter().map(|item| item.as_str().map(String::from)).collect::<Option<Vec<_>>>()?.join(", ")
+        }
         Value::Datetime(_) | Value::InlineTable(_) => return None,
     })
 }

@@ -1,5 +1,5 @@
-//! Older formats of the file. A file without a `version` is of version 1, which had one `policy` for everything. It is read
-//! as it is, and rewritten in today's format when a preference in it is next set; its comments and lines stay.
+//! Older formats of the file. A file without a `version` is of version 1, which had one `policy` for everything. It is
+//! read as it is, and rewritten in today's format when a preference in it is next set; its comments and lines stay.
 
 use super::{
     PreferencesError, VERSION,
@@ -62,7 +62,8 @@ fn from_1(entries: &[Entry]) -> Vec<Edit> {
         }
         _ => {}
     }
-    if value("checkpoint_s").and_then(|s| s.parse::<u64>().ok()).is_some_and(|s| (CHECKPOINT_S_MAX..=3600).contains(&s)) {
+    if value("checkpoint_s").and_then(|s| s.parse::<u64>().ok()).is_some_and(|s| (CHECKPOINT_S_MAX..=3600).contains(&s))
+    {
         edits.push(Edit::Put { key: "checkpoint_s".into(), value: CHECKPOINT_S_MAX.to_string() });
     }
     for key in ZERO_WAS_OFF {

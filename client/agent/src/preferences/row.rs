@@ -65,7 +65,8 @@ pub(super) fn rows(preferences: &Preferences, source: impl Fn(&str) -> Source) -
             default: (p.get)(&defaults),
             source: source(p.key),
         };
-        let labelled = |choices: &[Choice]| Some(choices.iter().map(|&(value, label)| Labelled { value, label }).collect());
+        let labelled =
+            |choices: &[Choice]| Some(choices.iter().map(|&(value, label)| Labelled { value, label }).collect());
         row.kind = match p.kind {
             Kind::Switch => "switch",
             Kind::Number { unit, min, max, off } => {

@@ -19,7 +19,8 @@ pub const PREFERENCES: &[Preference] = &[
         group: Group::When,
         label: "Whose comfort counts",
         value_name: "POLICY",
-        help: "considerate: every condition below holds training; always: only heat, short memory and a full disk do, as far as they can be seen (for machines that nobody sits at)",
+        help: "considerate: every condition below holds training; always: only heat, short memory and a full disk do, \
+            as far as they can be seen (for machines that nobody sits at)",
         allowed: "considerate or always",
         kind: Kind::Choice(&[
             ("considerate", "mine: every condition counts"),
@@ -41,7 +42,8 @@ pub const PREFERENCES: &[Preference] = &[
         group: Group::When,
         label: "Minutes without input until nobody uses the computer",
         value_name: "MINUTES",
-        help: "Minutes without keyboard or mouse input (without a desktop: at terminals) after which nobody uses the computer; off: it always counts as unused",
+        help: "Minutes without keyboard or mouse input (without a desktop: at terminals) after which nobody uses the \
+            computer; off: it always counts as unused",
         allowed: "off, or a whole number from 1 to 1440",
         kind: number_or_off("minutes", 1, 1440),
         set: |p, text| whole_or_none(text, 1..=1440).map(|n| p.idle_minutes = n),
@@ -77,7 +79,8 @@ pub const PREFERENCES: &[Preference] = &[
         group: Group::Conditions,
         label: "Least charge on battery",
         value_name: "PERCENT",
-        help: "How full the battery must be to train on it, where on_battery allows that; after a hold, 5 points fuller (where that is possible)",
+        help: "How full the battery must be to train on it, where on_battery allows that; after a hold, 5 points \
+            fuller (where that is possible)",
         allowed: "off, or a whole number from 1 to 100",
         kind: number_or_off("%", 1, 100),
         set: |p, text| whole_or_none(text, 1..=100).map(|n| p.charge_percent_min = n),
@@ -89,7 +92,8 @@ pub const PREFERENCES: &[Preference] = &[
         group: Group::Conditions,
         label: "Highest temperature",
         value_name: "CELSIUS",
-        help: "The hottest that processor or GPU may be, in °C; it slows down from 5 °C below, and after a hold waits until it is 5 °C cooler",
+        help: "The hottest that processor or GPU may be, in °C; it slows down from 5 °C below, and after a hold waits \
+            until it is 5 °C cooler",
         allowed: "off (no limit), or a whole number from 40 to 110",
         kind: number_or_off("°C", 40, 110),
         set: |p, text| whole_or_off(text, 40..=110).map(|n| p.temperature_c_max = n),
@@ -130,7 +134,8 @@ pub const PREFERENCES: &[Preference] = &[
         kind: Kind::Programs,
         set: |p, text| {
             let names = list(text);
-            let good = names.len() <= 64 && names.iter().all(|n| n.chars().count() <= 64 && !n.contains(char::is_control));
+            let good =
+                names.len() <= 64 && names.iter().all(|n| n.chars().count() <= 64 && !n.contains(char::is_control));
             good.then(|| p.programs = names)
         },
         get: |p| p.programs.join(", "),
@@ -141,7 +146,8 @@ pub const PREFERENCES: &[Preference] = &[
         group: Group::Conditions,
         label: "Slow down when other programs wait",
         value_name: "PERCENT",
-        help: "Share of the last ten seconds that programs may have waited for processor, memory or disk before training slows down (Linux)",
+        help: "Share of the last ten seconds that programs may have waited for processor, memory or disk before \
+            training slows down (Linux)",
         allowed: "off, or a whole number from 1 to 100",
         kind: number_or_off("%", 1, 100),
         set: |p, text| whole_or_off(text, 1..=100).map(|n| p.pressure_percent_max = n),
@@ -190,7 +196,8 @@ pub const PREFERENCES: &[Preference] = &[
         label: "Train even where these cannot be seen",
         value_name: "SENSORS",
         help: "Sensors whose silence does not forbid: what cannot be known otherwise counts as forbidding",
-        allowed: "any of idle, power, temperature, metered, full_screen, programs, memory, disk with commas between, all, or none",
+        allowed: "any of idle, power, temperature, metered, full_screen, programs, memory, disk with commas between, \
+            all, or none",
         kind: Kind::Choices(&[
             ("idle", "whether somebody uses the computer"),
             ("power", "whether it is plugged in"),
@@ -289,7 +296,8 @@ pub const PREFERENCES: &[Preference] = &[
         group: Group::Work,
         label: "What trains",
         value_name: "DEVICE",
-        help: "What trains: auto, flex (the CPU), wgpu (a GPU), wgpu:N (the N-th GPU) or, in a build with CUDA, cuda:N; another one goes on from the last checkpoint",
+        help: "What trains: auto, flex (the CPU), wgpu (a GPU), wgpu:N (the N-th GPU) or, in a build with CUDA, \
+            cuda:N; another one goes on from the last checkpoint",
         allowed: "auto, flex, wgpu, wgpu:N or cuda:N",
         kind: Kind::Text,
         set: |p, text| {
@@ -322,7 +330,8 @@ pub const PREFERENCES: &[Preference] = &[
         group: Group::Work,
         label: "Seconds between checkpoints",
         value_name: "SECONDS",
-        help: "Seconds between two checkpoints of a lease, at least: about this much training is lost in a crash. Large models are saved less often (see write_mib_day_max)",
+        help: "Seconds between two checkpoints of a lease, at least: about this much training is lost in a crash. \
+            Large models are saved less often (see write_mib_day_max)",
         allowed: "a whole number from 1 to 60",
         kind: number("s", 1, 60),
         set: |p, text| whole(text, 1..=60).map(|n| p.checkpoint_s = n),
@@ -334,7 +343,8 @@ pub const PREFERENCES: &[Preference] = &[
         group: Group::Work,
         label: "Free the memory while it holds",
         value_name: "BOOL",
-        help: "Whether training gives its memory back when it yields, and starts a little later when it goes on; on a GPU it always does",
+        help: "Whether training gives its memory back when it yields, and starts a little later when it goes on; on a \
+            GPU it always does",
         allowed: "true or false",
         kind: Kind::Switch,
         set: |p, text| switch(text).map(|b| p.free_memory_on_yield = b),
@@ -346,7 +356,8 @@ pub const PREFERENCES: &[Preference] = &[
         group: Group::Work,
         label: "Most disk space for Nightjar's files",
         value_name: "MIB",
-        help: "Most that Nightjar may keep on the disk (weights, shards, checkpoints), in MiB; what is oldest goes first; 0 is nothing at all, off is no limit",
+        help: "Most that Nightjar may keep on the disk (weights, shards, checkpoints), in MiB; what is oldest goes \
+            first; 0 is nothing at all, off is no limit",
         allowed: "off (no limit), or a whole number from 0 (nothing at all) to 1073741824",
         kind: number_or_off("MiB", 0, 1 << 30),
         set: |p, text| whole_or_off(text, 0..=1 << 30).map(|n| p.quota_mib_max = n),
@@ -358,7 +369,9 @@ pub const PREFERENCES: &[Preference] = &[
         group: Group::Work,
         label: "Most that checkpoints write in a day",
         value_name: "MIB",
-        help: "Most that checkpoints may write to the disk in a day, in MiB, since disks wear out by it: the larger a model, the further apart its checkpoints are; what a lease itself writes is counted in the status, and not held back",
+        help: "Most that checkpoints may write to the disk in a day, in MiB, since disks wear out by it: the larger a \
+            model, the further apart its checkpoints are; what a lease itself writes is counted in the status, and not \
+            held back",
         allowed: "off (no limit), or a whole number from 64 to 1073741824",
         kind: number_or_off("MiB", 64, 1 << 30),
         set: |p, text| whole_or_off(text, 64..=1 << 30).map(|n| p.write_mib_day_max = n),

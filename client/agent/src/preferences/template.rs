@@ -1,4 +1,5 @@
-//! What derives from the table as text: the first `prefs.toml`, in which every key is explained, and docs/preferences.md.
+//! What derives from the table as text: the first `prefs.toml`, in which every key is explained, and
+//! docs/preferences.md.
 
 use super::{PREFERENCES, PREFERENCES_FILE, Preferences, VERSION, edit};
 use std::fmt::Write;
@@ -12,7 +13,10 @@ pub fn template() -> String {
     let mut text = String::new();
     wrapped(
         &mut text,
-        "Nightjar's preferences. A line that begins with # is only a comment: take the # away from a line `# key = value` to set it. A running Nightjar notices within seconds. A mistake is told by `nightjar status`, and what was in force stays in force. `nightjar prefs set KEY VALUE` edits this file too, and leaves your comments alone.",
+        "Nightjar's preferences. A line that begins with # is only a comment: take the # away from a line `# key = \
+        value` to set it. A running Nightjar notices within seconds. A mistake is told by `nightjar status`, and what \
+        was in force stays in force. `nightjar prefs set KEY VALUE` edits this file too, and leaves your comments \
+        alone.",
     );
     let _ = write!(text, "\nversion = {VERSION}\n");
     let mut group = None;
@@ -53,7 +57,11 @@ pub fn document() -> String {
     let mut group = None;
     for p in PREFERENCES {
         if group.replace(p.group) != Some(p.group) {
-            let _ = write!(text, "\n## {}\n\n| key | default | allowed | what it does |\n|---|---|---|---|\n", p.group.title());
+            let _ = write!(
+                text,
+                "\n## {}\n\n| key | default | allowed | what it does |\n|---|---|---|---|\n",
+                p.group.title()
+            );
         }
         let default = (p.get)(&defaults);
         let default = if default.is_empty() { "nothing".into() } else { format!("`{default}`") };

@@ -54,23 +54,30 @@ fn a_mistake_is_told_with_file_line_key_and_what_is_allowed() {
     }
 }
 
-/// 0 is a number where nothing is meant by it, another word for `off` where that is the same, and a mistake elsewhere; it is
-/// never without a limit what should have none of it.
+/// 0 is a number where nothing is meant by it, another word for `off` where that is the same, and a mistake elsewhere;
+/// it is never without a limit what should have none of it.
 #[test]
 fn zero_is_nothing_and_never_everything() {
-    let p = read("version = 2\ndata_mib_month_max = 0\nquota_mib_max = 0\nmemory_mib_min = 0\nin_use_duty_percent = 0").unwrap();
+    let p = read("version = 2\ndata_mib_month_max = 0\nquota_mib_max = 0\nmemory_mib_min = 0\nin_use_duty_percent = 0")
+        .unwrap();
     assert_eq!((p.data_mib_month_max, p.quota_mib_max), (Some(0), Some(0)));
     assert_eq!((p.memory_mib_min, p.in_use.duty_percent), (None, None));
     assert_eq!(
         shown(&p).iter().filter(|value| *value == "0").count(),
         shown(&Preferences::default()).iter().filter(|v| *v == "0").count() + 2
     );
-    for key in ["temperature_c_max", "pressure_percent_max", "away_memory_mib_max", "in_use_memory_mib_max", "write_mib_day_max"]
-    {
+    for key in [
+        "temperature_c_max",
+        "pressure_percent_max",
+        "away_memory_mib_max",
+        "in_use_memory_mib_max",
+        "write_mib_day_max",
+    ] {
         let told = read(&format!("version = 2\n{key} = 0")).unwrap_err();
         assert!(told.contains(&format!("`{key}` is `0`; allowed is off")), "{told}");
     }
-    let p = read("version = 2\ndata_mib_month_max = \"off\"\nquota_mib_max = \"off\"\ntemperature_c_max = \"off\"").unwrap();
+    let p = read("version = 2\ndata_mib_month_max = \"off\"\nquota_mib_max = \"off\"\ntemperature_c_max = \"off\"")
+        .unwrap();
     assert_eq!((p.data_mib_month_max, p.quota_mib_max, p.temperature_c_max), (None, None, None));
     // The first format knew it as another word for `off` everywhere.
     let p = read("data_mib_month_max = 0\nquota_mib_max = 0\ntemperature_c_max = 0").unwrap();
@@ -81,9 +88,10 @@ fn zero_is_nothing_and_never_everything() {
 #[test]
 fn every_default_survives_text_and_every_flag_is_its_key() {
     let defaults = Preferences::default();
-    let mut again =
-        read("version = 2\nidle_minutes = 77\naway_threads = 7\ndevice = \"flex\"\npolicy = \"always\"\nwaive = \"all\"")
-            .unwrap();
+    let mut again = read(
+        "version = 2\nidle_minutes = 77\naway_threads = 7\ndevice = \"flex\"\npolicy = \"always\"\nwaive = \"all\"",
+    )
+    .unwrap();
     for preference in PREFERENCES {
         assert_eq!(preference.flag, preference.key.replace('_', "-"));
         again.set("test", preference.key, "default").unwrap();
@@ -107,7 +115,8 @@ fn the_first_file_explains_every_key_and_changes_nothing() {
 #[test]
 fn the_first_format_is_understood() {
     let idle = read(
-        "policy = \"idle\"\nidle_minutes = 5\nschedule = \"01:00-02:00\"\nthreads = 2\ncheckpoint_s = 600\nmemory_mib_min = 0",
+        "policy = \"idle\"\nidle_minutes = 5\nschedule = \"01:00-02:00\"\nthreads = 2\ncheckpoint_s = \
+        600\nmemory_mib_min = 0",
     )
     .unwrap();
     assert_eq!((idle.policy, idle.idle_minutes, idle.schedule.is_always()), (Policy::Considerate, Some(5), true));
@@ -128,7 +137,8 @@ fn the_first_format_is_rewritten_with_its_comments() {
     let after = migrate::text("prefs.toml", before).unwrap();
     assert_eq!(
         after,
-        "version = 2\n# mine\npolicy = \"considerate\" # nights only\nidle_minutes = \"off\"\n\n# cores\naway_threads = 2\nschedule = \"22:00-07:00\"\n"
+        "version = 2\n# mine\npolicy = \"considerate\" # nights only\nidle_minutes = \"off\"\n\n# cores\naway_threads \
+        = 2\nschedule = \"22:00-07:00\"\n"
     );
     assert_eq!(read(&after).unwrap(), read(before).unwrap());
     let before = "policy = \"idle\"\nschedule = \"01:00-02:00\" # unused\nversion = 1\n";
@@ -144,7 +154,10 @@ fn the_table_is_one_page_of_the_documentation() {
         std::fs::write(path, document()).unwrap();
     }
     let written = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(written == document(), "docs/preferences.md is not what the table says; run this test with NIGHTJAR_WRITE_DOCS=1");
+    assert!(
+        written == document(),
+        "docs/preferences.md is not what the table says; run this test with NIGHTJAR_WRITE_DOCS=1"
+    );
 }
 
 #[test]
@@ -157,7 +170,10 @@ fn a_row_tells_what_a_page_needs() {
         (idle["kind"].as_str(), idle["value"].as_str(), idle["default"].as_str()),
         (Some("number"), Some("3"), Some("10"))
     );
-    assert_eq!((idle["source"].as_str(), idle["off"].as_bool(), idle["max"].as_f64()), (Some("file"), Some(true), Some(1440.0)));
+    assert_eq!(
+        (idle["source"].as_str(), idle["off"].as_bool(), idle["max"].as_f64()),
+        (Some("file"), Some(true), Some(1440.0))
+    );
     let waive = json.as_array().unwrap().iter().find(|r| r["key"] == "waive").unwrap();
     assert_eq!((waive["kind"].as_str(), waive["choices"][0]["value"].as_str()), (Some("choices"), Some("idle")));
     // Every choice offered is allowed.

@@ -38,8 +38,8 @@ impl Week {
         self.hours.is_empty()
     }
 
-    /// Reads `always`, or hours such as `22:00-07:00` or `mon-fri 19:00-07:00, sat,sun 00:00-24:00`. Days hold for all hours
-    /// that follow them; hours before any day are every day's.
+    /// Reads `always`, or hours such as `22:00-07:00` or `mon-fri 19:00-07:00, sat,sun 00:00-24:00`. Days hold for all
+    /// hours that follow them; hours before any day are every day's.
     pub fn parse(text: &str) -> Option<Self> {
         let text = plain(text);
         if text == "always" {
@@ -60,8 +60,8 @@ impl Week {
         (days_are_complete && !hours.is_empty() && hours.len() <= HOURS_MAX).then_some(Week { hours })
     }
 
-    /// Whether the time on the wall is within the hours. So on the day when the clock goes back, an hour shown twice counts
-    /// twice; and an hour that is never shown, when it goes forward, never comes.
+    /// Whether the time on the wall is within the hours. So on the day when the clock goes back, an hour shown twice
+    /// counts twice; and an hour that is never shown, when it goes forward, never comes.
     pub fn contains(&self, at: DateTime) -> bool {
         let minute = at.hour() as u16 * 60 + at.minute() as u16;
         let (today, yesterday) = (bit(at.date().weekday()), bit(at.date().weekday().previous()));
@@ -90,7 +90,8 @@ impl Week {
         // Those that end at midnight end with the day before.
         let ends_on = move |h: &Hours| if h.end == DAY_MINUTES || h.start >= h.end { yesterday } else { today };
         let ends = self.hours.iter().filter(move |h| h.days & ends_on(h) != 0).map(|h| h.end % DAY_MINUTES);
-        ends.filter_map(move |end| Time::new((end / 60) as i8, (end % 60) as i8, 0, 0).ok()).map(move |t| day.to_datetime(t))
+        ends.filter_map(move |end| Time::new((end / 60) as i8, (end % 60) as i8, 0, 0).ok())
+            .map(move |t| day.to_datetime(t))
     }
 }
 
@@ -177,7 +178,8 @@ fn minute(text: &str) -> Option<u16> {
         Some((clock, _)) => clock.split_once([':', '.']).unwrap_or((clock, "00")),
         None => text.split_once([':', '.', 'h'])?,
     };
-    let number = |t: &str| (matches!(t.len(), 1..=2) && t.bytes().all(|b| b.is_ascii_digit())).then(|| t.parse::<u16>().ok())?;
+    let number =
+        |t: &str| (matches!(t.len(), 1..=2) && t.bytes().all(|b| b.is_ascii_digit())).then(|| t.parse::<u16>().ok())?;
     let (hour, minute) = (number(hour)?, number(minute)?);
     let hour = match half {
         Some((_, shift)) if (1..=12).contains(&hour) => hour % 12 + shift,
@@ -223,7 +225,8 @@ mod tests {
 
     #[test]
     fn what_is_no_schedule() {
-        let bad = "; mon; 22:00; 13pm-14pm; 0am-1am; 22:00--23:00; 22:00-22:00; 25:00-01:00; 24:00-01:00; 10:60-11:00; mo 10:00-11:00; -10:00; 10:00-11:00 mon; never; 1e1:00-2:00";
+        let bad = "; mon; 22:00; 13pm-14pm; 0am-1am; 22:00--23:00; 22:00-22:00; 25:00-01:00; 24:00-01:00; 10:60-11:00; \
+            mo 10:00-11:00; -10:00; 10:00-11:00 mon; never; 1e1:00-2:00";
         for text in bad.split(';') {
             assert_eq!(Week::parse(text.trim()), None, "{text}");
         }

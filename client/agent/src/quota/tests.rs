@@ -45,7 +45,8 @@ fn bench() -> Bench {
         ahead_steps: 0,
         ahead_of: None,
     };
-    let journal = Journal { shards: vec![blob("shard", 60), blob("newer", 50), blob("older", 50)], ..Journal::default() };
+    let journal =
+        Journal { shards: vec![blob("shard", 60), blob("newer", 50), blob("older", 50)], ..Journal::default() };
     for shard in &journal.shards {
         disk.write(&shard.file(), &vec![0; shard.bytes as usize]).unwrap();
     }

@@ -1,5 +1,6 @@
-//! Where all sensors write what they see, and from where an observation is put together without waiting for any of them.
-//! A fact has several sources, the best first; the first that answers counts, and one that is still being asked is waited for.
+//! Where all sensors write what they see, and from where an observation is put together without waiting for any of
+//! them. A fact has several sources, the best first; the first that answers counts, and one that is still being asked
+//! is waited for.
 
 use super::{Wants, facts::Facts};
 use crate::policy::Reading;
@@ -73,7 +74,8 @@ impl<T: Fact> Sourced<T> {
 
     /// Whether it waits for no first answer that would count.
     pub fn ready(&self) -> bool {
-        let first = self.sources.iter().map(|(_, answer)| answer).find(|a| matches!(a, Answer::Asked | Answer::Says(..)));
+        let first =
+            self.sources.iter().map(|(_, answer)| answer).find(|a| matches!(a, Answer::Asked | Answer::Says(..)));
         !matches!(first, Some(Answer::Asked))
     }
 
@@ -233,8 +235,9 @@ pub(super) struct Pace {
 pub(super) const PACE: Pace =
     Pace { limit: Duration::from_secs(3), back_off: Duration::from_secs(1), back_off_max: Duration::from_secs(30) };
 
-/// Keeps one source going for ever: `ask` runs until it fails, and says why. It is dropped where it says nothing in time or
-/// a better source speaks; what failed is asked again, later and later, at once where something happened to the session.
+/// Keeps one source going for ever: `ask` runs until it fails, and says why. It is dropped where it says nothing in
+/// time or a better source speaks; what failed is asked again, later and later, at once where something happened to the
+/// session.
 pub(super) async fn keep<T: Fact, F: Future<Output = String>>(post: Post<T>, pace: Pace, ask: impl Fn(Post<T>) -> F) {
     let mut back_off = pace.back_off;
     loop {

@@ -1,5 +1,5 @@
-//! What tells of nothing by itself is looked at every few seconds, on a thread of its own: a disk or a driver that hangs
-//! holds up nothing but this.
+//! What tells of nothing by itself is looked at every few seconds, on a thread of its own: a disk or a driver that
+//! hangs holds up nothing but this.
 
 use super::{
     MemorySensor,
@@ -74,7 +74,8 @@ fn free_disk(home: &Path) -> Reading<u64> {
     };
     let of_home = disks.iter().filter(|disk| home.starts_with(disk.mount_point()));
     let nearest = of_home.max_by_key(|disk| disk.mount_point().as_os_str().len());
-    nearest.map_or(Reading::Unknown("no disk holds the home folder".into()), |disk| Reading::Known(disk.available_space()))
+    nearest
+        .map_or(Reading::Unknown("no disk holds the home folder".into()), |disk| Reading::Known(disk.available_space()))
 }
 
 /// How long programs wait, where the kernel tells.

@@ -1,4 +1,5 @@
-//! Where the system does not let a program see these facts by itself, as on Android and iOS, the app around it feeds them.
+//! Where the system does not let a program see these facts by itself, as on Android and iOS, the app around it feeds
+//! them.
 
 use super::{Seen, Sense, facts};
 use crate::policy::Observation;

@@ -73,7 +73,8 @@ struct Names {
     reclaimable: &'static str,
 }
 
-const VERSION_2: Names = Names { limits: &["memory.max", "memory.high"], usage: "memory.current", reclaimable: "inactive_file" };
+const VERSION_2: Names =
+    Names { limits: &["memory.max", "memory.high"], usage: "memory.current", reclaimable: "inactive_file" };
 const VERSION_1: Names = Names {
     limits: &["memory.limit_in_bytes", "memory.soft_limit_in_bytes"],
     usage: "memory.usage_in_bytes",
@@ -113,9 +114,11 @@ mod tests {
         let group = |file: &str| format!("sys/fs/cgroup/user.slice/nightjar.service/{file}");
         let (max, high, current, stat) =
             (group("memory.max"), group("memory.high"), group("memory.current"), group("memory.stat"));
-        let of_group = [own, (&*max, "1000\n"), (&*high, "max\n"), (&*current, "700\n"), (&*stat, "anon 5\ninactive_file 100\n")];
+        let of_group =
+            [own, (&*max, "1000\n"), (&*high, "max\n"), (&*current, "700\n"), (&*stat, "anon 5\ninactive_file 100\n")];
         assert_eq!(free(&of_group), 400);
-        let outer = [("sys/fs/cgroup/user.slice/memory.high", "900"), ("sys/fs/cgroup/user.slice/memory.current", "850")];
+        let outer =
+            [("sys/fs/cgroup/user.slice/memory.high", "900"), ("sys/fs/cgroup/user.slice/memory.current", "850")];
         assert_eq!(free(&[&of_group[..], &outer[..]].concat()), 50);
         assert_eq!(free(&[own, (&*max, "1000")]), 0, "a usage that cannot be read");
         assert_eq!(

@@ -1,5 +1,6 @@
-//! What the agent can see of the computer that it runs on. Sensors only look; [`crate::policy`] judges. They wait for events
-//! where the system has them, in tasks and threads of their own, and write on a board that [`Sense::observe`] reads at once.
+//! What the agent can see of the computer that it runs on. Sensors only look; [`crate::policy`] judges. They wait for
+//! events where the system has them, in tasks and threads of their own, and write on a board that [`Sense::observe`]
+//! reads at once.
 
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only on Linux do several sources compete"))]
 mod board;
@@ -43,8 +44,8 @@ pub trait Sense: Send {
     /// What is known now. Never waits.
     fn observe(&mut self) -> Observation;
 
-    /// Whether every question has been answered or given up once. Until then, which is seconds after a start at most, there
-    /// is nothing to judge.
+    /// Whether every question has been answered or given up once. Until then, which is seconds after a start at most,
+    /// there is nothing to judge.
     fn ready(&self) -> bool {
         true
     }
@@ -106,8 +107,8 @@ pub struct Sensors {
 }
 
 impl Sensors {
-    /// Starts those of this computer. `changed` is notified at once where something happens that may forbid training; what may
-    /// allow it has to be looked for.
+    /// Starts those of this computer. `changed` is notified at once where something happens that may forbid training;
+    /// what may allow it has to be looked for.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -161,7 +162,8 @@ impl Sense for Sensors {
     }
 }
 
-/// How long to wait before asking again what tells of nothing by itself: often where the first input must stop something.
+/// How long to wait before asking again what tells of nothing by itself: often where the first input must stop
+/// something.
 fn pause(idle: Option<Duration>, wanted: Duration) -> Duration {
     match idle {
         Some(idle) if idle >= wanted => Duration::from_millis(50),

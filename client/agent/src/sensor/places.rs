@@ -49,14 +49,15 @@ impl Places {
         }
     }
 
-    /// The sockets of Wayland compositors: the one that the environment names, else those in the runtime folder, since a
-    /// service may have been started before the session.
+    /// The sockets of Wayland compositors: the one that the environment names, else those in the runtime folder, since
+    /// a service may have been started before the session.
     pub fn wayland_sockets(&self) -> Vec<PathBuf> {
         let Some(runtime) = &self.runtime else { return vec![] };
         if let Some(name) = &self.wayland {
             return vec![runtime.join(name)];
         }
-        let is_display = |n: &String| n.strip_prefix("wayland-").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
+        let is_display =
+            |n: &String| n.strip_prefix("wayland-").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
         names(runtime).unwrap_or_default().into_iter().filter(is_display).map(|n| runtime.join(n)).collect()
     }
 

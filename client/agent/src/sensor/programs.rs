@@ -1,5 +1,5 @@
-//! Which of the programs that the owner named run now. A process is looked at when it is new and once more after that (it
-//! may have become another program); all of them again every minute, since numbers are used again.
+//! Which of the programs that the owner named run now. A process is looked at when it is new and once more after that
+//! (it may have become another program); all of them again every minute, since numbers are used again.
 
 use crate::{clock, policy::Reading};
 use nightjar_shared::time::Mono;
@@ -57,7 +57,8 @@ impl Programs {
     fn look(&mut self) -> std::io::Result<Vec<usize>> {
         use crate::sensor::places::{names, small_file};
         let proc = self.root.join("proc");
-        let processes: Vec<String> = names(&proc)?.into_iter().filter(|name| name.bytes().all(|b| b.is_ascii_digit())).collect();
+        let processes: Vec<String> =
+            names(&proc)?.into_iter().filter(|name| name.bytes().all(|b| b.is_ascii_digit())).collect();
         if processes.is_empty() {
             return Err(std::io::Error::other("it is empty"));
         }
@@ -99,8 +100,8 @@ fn matching(wanted: &[String], short: &str, command: &str) -> Vec<usize> {
         let name = file(name.trim());
         let bare = |name: &str| name.strip_suffix(".exe").map(str::to_owned);
         #[cfg(target_os = "linux")]
-        let is_short =
-            short == name || (name.len() > SHORT_NAME && command.is_empty() && name.starts_with(&short) && !short.is_empty());
+        let is_short = short == name
+            || (name.len() > SHORT_NAME && command.is_empty() && name.starts_with(&short) && !short.is_empty());
         #[cfg(not(target_os = "linux"))]
         let is_short = short == name;
         !name.is_empty() && (is_short || command == name || bare(&command).as_ref() == Some(&name))

@@ -1,5 +1,6 @@
 //! How hot the computer is: the hottest sensor of its processors and GPUs. On Linux the kernel's own files tell (hwmon,
-//! else thermal zones), elsewhere the `sysinfo` crate; NVIDIA's driver has a library, which is loaded only where the driver is.
+//! else thermal zones), elsewhere the `sysinfo` crate; NVIDIA's driver has a library, which is loaded only where the
+//! driver is.
 
 use crate::policy::Reading;
 use nvml_wrapper::{Nvml, enum_wrappers::device::TemperatureSensor};
@@ -57,7 +58,8 @@ impl Thermometers {
     fn of_the_system(&mut self) -> Vec<f64> {
         let Some(components) = &mut self.components else { return vec![] };
         components.refresh(false);
-        let is_processor = |label: &str| ["cpu", "gpu", "core", "soc", "package", "tdie"].iter().any(|word| label.contains(word));
+        let is_processor =
+            |label: &str| ["cpu", "gpu", "core", "soc", "package", "tdie"].iter().any(|word| label.contains(word));
         let processors = components.iter().filter(|c| is_processor(&c.label().to_lowercase()));
         processors.filter_map(|c| c.temperature()).map(f64::from).collect()
     }
@@ -98,7 +100,9 @@ mod kernel {
                 continue;
             }
             for input in names(&chip).unwrap_or_default().into_iter().take(INPUTS_MAX) {
-                let Some(sensor) = input.strip_suffix("_input").filter(|sensor| sensor.starts_with("temp")) else { continue };
+                let Some(sensor) = input.strip_suffix("_input").filter(|sensor| sensor.starts_with("temp")) else {
+                    continue;
+                };
                 // A GPU's hottest spot and its memory are made to be far hotter than the rest.
                 let label = small_file(&chip.join(format!("{sensor}_label"))).unwrap_or_default();
                 if !["junction", "mem"].contains(&label.as_str()) {

@@ -11,7 +11,8 @@ pub(super) const MANAGER: Manager = Manager { install, remove, standing };
 
 /// The agent's property list.
 pub(super) fn plist(service: &Service) -> String {
-    let words: String = service.words().iter().map(|word| format!("    <string>{}</string>\n", xml::escaped(word))).collect();
+    let words: String =
+        service.words().iter().map(|word| format!("    <string>{}</string>\n", xml::escaped(word))).collect();
     format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
          <!DOCTYPE plist PUBLIC \"-//Apple//DTD PLIST 1.0//EN\" \"http://www.apple.com/DTDs/PropertyList-1.0.dtd\">\n\
@@ -48,7 +49,8 @@ fn remove() -> Result<(), ServiceError> {
 
 fn standing() -> Result<Standing, ServiceError> {
     let file = file()?;
-    let running = run("launchctl", &["print", &format!("{}/{LABEL}", domain()?)]).is_ok_and(|said| said.contains("pid ="));
+    let running =
+        run("launchctl", &["print", &format!("{}/{LABEL}", domain()?)]).is_ok_and(|said| said.contains("pid ="));
     Ok(Standing { installed: file.exists(), running, place: file.display().to_string() })
 }
 

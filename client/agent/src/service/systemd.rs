@@ -43,7 +43,8 @@ fn install(service: &Service) -> Result<(), ServiceError> {
     unit_file::write(&file, &unit(service), FIRST_LINE)?;
     run("systemctl", &["--user", "daemon-reload"])?;
     run("systemctl", &["--user", "enable", UNIT])?;
-    // One that has failed too often is not started before that is forgotten; of one that never ran there is nothing to forget.
+    // One that has failed too often is not started before that is forgotten; of one that never ran there is nothing to
+    // forget.
     let _ = run("systemctl", &["--user", "reset-failed", UNIT]);
     run("systemctl", &["--user", "restart", UNIT]).map(drop)
 }

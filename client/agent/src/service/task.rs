@@ -1,5 +1,5 @@
-//! The task of Windows' Task Scheduler, which starts at the owner's login. It is written by `schtasks`, a part of Windows; its
-//! text is tested everywhere, and it has not been run on Windows.
+//! The task of Windows' Task Scheduler, which starts at the owner's login. It is written by `schtasks`, a part of
+//! Windows; its text is tested everywhere, and it has not been run on Windows.
 
 use super::{Manager, Service, ServiceError, Standing, run, xml};
 use std::{fs, io::Write};
@@ -66,7 +66,8 @@ fn install(service: &Service) -> Result<(), ServiceError> {
     let name = |variable| std::env::var(variable).map_err(|_| ServiceError::Nowhere);
     let user = format!(r"{}\{}", name("USERDOMAIN")?, name("USERNAME")?);
     // `schtasks` reads UTF-16, and says so in no manual.
-    let bytes: Vec<u8> = format!("\u{feff}{}", definition(service, &user)).encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let bytes: Vec<u8> =
+        format!("\u{feff}{}", definition(service, &user)).encode_utf16().flat_map(u16::to_le_bytes).collect();
     let file = std::env::temp_dir().join(format!("nightjar-task-{}.xml", std::process::id()));
     let place = file.display().to_string();
     // What has that name is another's.
@@ -94,6 +95,7 @@ fn standing() -> Result<Standing, ServiceError> {
     let installed = run("schtasks", &["/Query", "/TN", NAME]).is_ok();
     // What `schtasks` says of it is in the owner's language; this is not.
     let state = "(Get-ScheduledTask -TaskName Nightjar).State";
-    let running = installed && run("powershell", &["-NoProfile", "-Command", state]).is_ok_and(|said| said == "Running");
+    let running =
+        installed && run("powershell", &["-NoProfile", "-Command", state]).is_ok_and(|said| said == "Running");
     Ok(Standing { installed, running, place: format!("the Task Scheduler's task {NAME}") })
 }

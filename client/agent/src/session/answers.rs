@@ -71,7 +71,11 @@ impl Session {
             (Question::Renew, answer::Body::Done(_)) => self.renewed(now),
             (question, _) => {
                 out.push(Action::Disconnect);
-                self.disconnected(format!("the coordinator's answer does not fit the question ({question:?})"), now, out);
+                self.disconnected(
+                    format!("the coordinator's answer does not fit the question ({question:?})"),
+                    now,
+                    out,
+                );
             }
         }
     }
@@ -246,7 +250,8 @@ impl Session {
 const OVER_RETRY: Duration = Duration::from_secs(3600);
 
 /// Why a run spec that is not understood is the end.
-pub(crate) const NEEDS_NEWER: &str = "this run needs a newer nightjar: its run spec is not understood; upgrade, then start again";
+pub(crate) const NEEDS_NEWER: &str =
+    "this run needs a newer nightjar: its run spec is not understood; upgrade, then start again";
 
 pub(crate) fn parse_spec(json: &str) -> Result<RunSpec, ()> {
     let spec: RunSpec = serde_json::from_str(json).map_err(|_| ())?;

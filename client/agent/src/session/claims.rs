@@ -1,6 +1,6 @@
-//! What a worker says of its lease, held against the lease. The worker is the half that loads drivers and reads what came
-//! over the network, so its words count no more than a stranger's: what cannot be ends it, and what is taken is in types that
-//! hold nothing else. Names of files are not taken at all: they follow from the lease.
+//! What a worker says of its lease, held against the lease. The worker is the half that loads drivers and reads what
+//! came over the network, so its words count no more than a stranger's: what cannot be ends it, and what is taken is in
+//! types that hold nothing else. Names of files are not taken at all: they follow from the lease.
 
 use super::{Session, Training};
 use crate::{
@@ -20,8 +20,8 @@ use nightjar_shared::{
 };
 use std::time::Duration;
 
-/// Training is told to have taken no longer than there was time for it. The worker begins and ends before its agent hears of
-/// it, which on a slow disk may be busy with something else.
+/// Training is told to have taken no longer than there was time for it. The worker begins and ends before its agent
+/// hears of it, which on a slow disk may be busy with something else.
 const TIME_SLACK: Duration = Duration::from_secs(60);
 /// No lease is that old. Of one that an earlier process was given, nobody knows when that was.
 const LEASE_AGE_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -74,16 +74,20 @@ impl Session {
     pub(super) fn claim(&self, body: &Body, now: Mono) -> Result<Claim, Untrue> {
         match body {
             Body::Ready(ready) => Ok(Claim::Ready { device: limits::tame(&ready.device) }),
-            Body::Progress(said) => self.terms(said.lease_id, LeaseKind::Train, now)?.progress(said).map(Claim::Progress),
+            Body::Progress(said) => {
+                self.terms(said.lease_id, LeaseKind::Train, now)?.progress(said).map(Claim::Progress)
+            }
             Body::Trained(said) => self.terms(said.lease_id, LeaseKind::Train, now)?.trained(said),
             Body::Evaluated(said) => self.terms(said.lease_id, LeaseKind::Evaluate, now)?.evaluated(said),
             Body::Failed(failed) if self.working() => {
                 let (base_is_wrong, disk_failed) = (failed.base_is_wrong, failed.disk_failed);
                 Ok(Claim::Failed(Failure { why: limits::tame(&failed.sentence), base_is_wrong, disk_failed }))
             }
-            Body::AheadOver(over) if self.ahead_of.is_some_and(|lease| lease.0 == over.lease_id) => Ok(Claim::AheadOver),
-            // What fails beside a lease comes to nothing, as does what is over already; what is saved concerns whoever asked
-            // for it.
+            Body::AheadOver(over) if self.ahead_of.is_some_and(|lease| lease.0 == over.lease_id) => {
+                Ok(Claim::AheadOver)
+            }
+            // What fails beside a lease comes to nothing, as does what is over already; what is saved concerns whoever
+            // asked for it.
             Body::Failed(_) | Body::Saved(_) | Body::AheadOver(_) => Ok(Claim::Nothing),
         }
     }
@@ -134,7 +138,8 @@ impl Terms<'_> {
         holds(said.steps <= lease.steps, "it made more steps than its lease has")?;
         // A step has a sample at least, and at most what the run says.
         let samples_max = u64::from(said.steps) * u64::from(self.spec.inner.batch_samples);
-        let samples_fit = (said.steps..=lease.samples).contains(&said.samples) && u64::from(said.samples) <= samples_max;
+        let samples_fit =
+            (said.steps..=lease.samples).contains(&said.samples) && u64::from(said.samples) <= samples_max;
         holds(samples_fit, "its samples are not those of its steps")?;
         holds(said.train_ms <= self.train_ms_max, "it trained for longer than it has had its lease")?;
         holds(said.loss_first.is_finite() && said.loss_last.is_finite(), "its loss is no number")?;
@@ -166,7 +171,10 @@ impl Terms<'_> {
     fn evaluated(&self, said: &worker::Evaluated) -> Result<Claim, Untrue> {
         holds(said.tokens == self.tokens_max(), "it measured on other tokens than its lease has")?;
         let name = work_files::weights(self.lease.base_version);
-        holds(said.weights_file.is_empty() || said.weights_file == name, "it names files that are not those of its lease")?;
+        holds(
+            said.weights_file.is_empty() || said.weights_file == name,
+            "it names files that are not those of its lease",
+        )?;
         if !said.nats.is_finite() || said.nats < 0.0 {
             // Weights that blew up have no loss, which is not the worker's fault.
             let why = "the measured loss is no number".into();

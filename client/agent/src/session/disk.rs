@@ -1,5 +1,5 @@
-//! A disk that refuses: it is full, read-only or broken. The session begins nothing that needs it and gives nothing away that
-//! is not in the journal; it keeps what it has, and tries again by writing the journal, ever more slowly.
+//! A disk that refuses: it is full, read-only or broken. The session begins nothing that needs it and gives nothing
+//! away that is not in the journal; it keeps what it has, and tries again by writing the journal, ever more slowly.
 
 use super::{Action, Report, Session, Timer, Upload, Worker};
 use nightjar_shared::time::Mono;

@@ -1,5 +1,6 @@
 //! All that can happen to a session, and all that it can want done. The event loop and the simulator perform the
-//! actions **in order**: an offer comes after the journal that names it, so it must be durable before the offer goes up.
+//! actions **in order**: an offer comes after the journal that names it, so it must be durable before the offer goes
+//! up.
 
 use crate::{
     journal::Journal,
@@ -65,8 +66,8 @@ pub enum Event {
         /// When one can; `None`: nobody knows, and the lease had better go back.
         until: Option<Mono>,
     },
-    /// The answer to [`Action::WriteJournal`], where the disk refuses it: of what came after it, only what needs no journal
-    /// was done (see [`Action::rests_on_journal`]). Heard before anything else.
+    /// The answer to [`Action::WriteJournal`], where the disk refuses it: of what came after it, only what needs no
+    /// journal was done (see [`Action::rests_on_journal`]). Heard before anything else.
     DiskRefused {
         /// What the disk says.
         why: String,
@@ -90,8 +91,8 @@ pub enum Permission {
     Allowed,
     /// It is not, for this reason. There is time to finish the step at hand and to deliver what was trained.
     Held(String),
-    /// The owner wants the computer this instant: whoever performs the actions has frozen the worker already. The lease is
-    /// kept for a while, to go on from the checkpoint.
+    /// The owner wants the computer this instant: whoever performs the actions has frozen the worker already. The lease
+    /// is kept for a while, to go on from the checkpoint.
     Yield {
         /// Why.
         reason: String,

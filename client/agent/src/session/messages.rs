@@ -39,7 +39,8 @@ impl Session {
             return Some((Question::Evaluation, ask::Body::Evaluation(body)));
         }
         let steps_done = self.training.steps;
-        self.renew_due.then_some((Question::Renew, ask::Body::LeaseRenew(wire::LeaseRenew { lease_id, generation, steps_done })))
+        self.renew_due
+            .then_some((Question::Renew, ask::Body::LeaseRenew(wire::LeaseRenew { lease_id, generation, steps_done })))
     }
 
     pub(super) fn hello(&self) -> wire::Hello {
@@ -70,9 +71,18 @@ impl Session {
     pub(super) fn job(&self, lease: &Lease, run: &Run) -> worker::to_worker::Body {
         let from_held = lease.keyframe.is_none();
         let base = worker::Base {
-            weights_file: self.journal.weights.as_ref().filter(|_| from_held).map_or_else(String::new, |w| w.file.clone()),
+            weights_file: self
+                .journal
+                .weights
+                .as_ref()
+                .filter(|_| from_held)
+                .map_or_else(String::new, |w| w.file.clone()),
             keyframe_file: lease.keyframe.map_or_else(String::new, |k| k.file()),
-            updates: lease.updates.iter().map(|u| worker::UpdateFile { file: u.blob.file(), redefines: u.redefines }).collect(),
+            updates: lease
+                .updates
+                .iter()
+                .map(|u| worker::UpdateFile { file: u.blob.file(), redefines: u.redefines })
+                .collect(),
             version: lease.base_version.0,
             digest: lease.base_digest.0.to_vec(),
         };
@@ -84,7 +94,9 @@ impl Session {
         };
         let (lease_id, run_spec_json, base, slice) = (lease.id.0, run.spec_json.clone(), Some(base), Some(slice));
         match lease.kind {
-            LeaseKind::Evaluate => worker::to_worker::Body::Evaluate(worker::Evaluate { lease_id, run_spec_json, base, slice }),
+            LeaseKind::Evaluate => {
+                worker::to_worker::Body::Evaluate(worker::Evaluate { lease_id, run_spec_json, base, slice })
+            }
             LeaseKind::Train => worker::to_worker::Body::Train(worker::Train {
                 lease_id,
                 run_spec_json,

@@ -17,8 +17,8 @@ impl Session {
     }
 }
 
-/// `age` counts versions from the weights that the residual's lease started from to those that the next one starts from.
-/// In a synchronous run it is 1, so one version old is not yet old.
+/// `age` counts versions from the weights that the residual's lease started from to those that the next one starts
+/// from. In a synchronous run it is 1, so one version old is not yet old.
 fn scale(rule: ResidualSpec, merge: &MergeSpec, age: u64) -> f64 {
     match rule {
         ResidualSpec::Keep => 1.0,
@@ -42,7 +42,8 @@ mod tests {
     #[test]
     fn an_old_residual_is_kept_fades_or_is_dropped() {
         let merge = MergeSpec { staleness: StalenessSpec::Polynomial { power: 0.5 }, ..MergeSpec::default() };
-        let all = |age| [ResidualSpec::Keep, ResidualSpec::Decay, ResidualSpec::Drop].map(|rule| scale(rule, &merge, age));
+        let all =
+            |age| [ResidualSpec::Keep, ResidualSpec::Decay, ResidualSpec::Drop].map(|rule| scale(rule, &merge, age));
         assert_eq!(all(0), [1.0, 1.0, 1.0]);
         assert_eq!(all(1), [1.0, merge.staleness.weight(1), 1.0]);
         assert_eq!(all(2), [1.0, merge.staleness.weight(2), 0.0]);

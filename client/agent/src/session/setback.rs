@@ -1,5 +1,5 @@
-//! Leases that come to nothing, one after another. The next is asked for ever more slowly, and after a few of them the device
-//! holds for a while and says why: neither the coordinator nor the owner is to pay for work that nobody takes.
+//! Leases that come to nothing, one after another. The next is asked for ever more slowly, and after a few of them the
+//! device holds for a while and says why: neither the coordinator nor the owner is to pay for work that nobody takes.
 
 use super::{Session, Timer};
 use nightjar_shared::{time::Mono, wire::limits};

@@ -40,7 +40,8 @@ pub struct Status {
     /// What stands in the way of the next lease on this device itself.
     #[serde(default)]
     pub trouble: Option<String>,
-    /// State from earlier leases that the last one had to do without, since its file is gone or damaged; it is made anew.
+    /// State from earlier leases that the last one had to do without, since its file is gone or damaged; it is made
+    /// anew.
     #[serde(default)]
     pub lost_state: Option<String>,
 }
@@ -149,7 +150,11 @@ impl Session {
             return "training ahead while a delta travels";
         }
         if self.journal.delta.is_some() {
-            return if self.greeted() { "delivering a delta" } else { "waiting for the coordinator to deliver a delta" };
+            return if self.greeted() {
+                "delivering a delta"
+            } else {
+                "waiting for the coordinator to deliver a delta"
+            };
         }
         if self.returning.is_some() {
             return "giving a lease back";

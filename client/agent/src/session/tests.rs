@@ -227,7 +227,10 @@ fn a_delta_that_is_taken_later_keeps_its_figures() {
     let status = bench.session.status();
     assert_eq!((status.training.steps, status.training.loss > 0.0), (10, true), "{status:?}");
     let (what, at) = bench.session.waits_for().unwrap();
-    assert!(what.starts_with("its delta is done, and is taken a little later; the coordinator says: This lease"), "{what}");
+    assert!(
+        what.starts_with("its delta is done, and is taken a little later; the coordinator says: This lease"),
+        "{what}"
+    );
     assert!(at.is_some_and(|at| at >= bench.now + Duration::from_secs(30)));
 }
 
@@ -272,7 +275,9 @@ fn after_a_restart_a_lease_goes_on_and_the_coordinator_is_asked_whether_it_stand
     assert!(matches!(again.asked(), Some((_, ask::Body::LeaseRenew(_)))));
     // Its blobs are on the disk; work begins without waiting for the answer.
     let (renewal, _) = again.asked().unwrap();
-    again.does(Event::Fetched { hash: BlobHash::of(b"keyframe") }).does(Event::Fetched { hash: BlobHash::of(b"shard") });
+    again
+        .does(Event::Fetched { hash: BlobHash::of(b"keyframe") })
+        .does(Event::Fetched { hash: BlobHash::of(b"shard") });
     assert!(again.wants_work());
     again.does(Event::Answered { request: renewal, body: refusal(RefusalAction::DropLease) });
     assert!(again.wants(&Action::EndWorker));

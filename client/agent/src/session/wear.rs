@@ -1,5 +1,5 @@
-//! How far apart a lease's checkpoints are. Each writes the whole training state, and disks wear out by what is written, so a
-//! large model is saved less often than its owner would like to lose.
+//! How far apart a lease's checkpoints are. Each writes the whole training state, and disks wear out by what is
+//! written, so a large model is saved less often than its owner would like to lose.
 
 use super::Session;
 use nightjar_shared::run_spec::RunSpec;
@@ -31,7 +31,10 @@ mod tests {
         for parameters in [1e4, 0.8e6, 110e6, 10e9] {
             let (bytes, apart) = (12.0 * parameters, apart_ms(12.0 * parameters, Some(day_max)));
             assert!((DAY_MS / apart as f64) * bytes <= day_max as f64, "{parameters}");
-            assert!(apart <= 1 || bytes * DAY_MS / (apart as f64 - 1.0) >= day_max as f64, "no further apart than need be");
+            assert!(
+                apart <= 1 || bytes * DAY_MS / (apart as f64 - 1.0) >= day_max as f64,
+                "no further apart than need be"
+            );
         }
         assert_eq!((apart_ms(1e9, None), apart_ms(0.0, Some(1))), (0, 0));
         assert_eq!(apart_ms(12.0 * 0.8e6, Some(day_max)) / 1000, 38);

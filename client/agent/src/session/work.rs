@@ -14,13 +14,13 @@ use std::time::Duration;
 /// A worker that is told to stop is ended after this. The owner wants the machine back.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
-/// A lease that was begun is kept at least so long while its owner holds it back: it goes on from its checkpoint. A long
-/// lease is kept for as long as it may take at all ([`Session::keep`]); then what it holds goes back to the pool, for by then
-/// its base has grown old.
+/// A lease that was begun is kept at least so long while its owner holds it back: it goes on from its checkpoint. A
+/// long lease is kept for as long as it may take at all ([`Session::keep`]); then what it holds goes back to the pool,
+/// for by then its base has grown old.
 const KEEP_MIN: Duration = Duration::from_secs(15 * 60);
 
-/// Where this device itself cannot carry out a lease, for want of room on the disk or of a device that works, it does not
-/// ask for another before this.
+/// Where this device itself cannot carry out a lease, for want of room on the disk or of a device that works, it does
+/// not ask for another before this.
 pub(super) const UNABLE_RETRY: Duration = Duration::from_secs(600);
 
 /// A lease is given back after its worker failed this often.
@@ -81,9 +81,9 @@ impl Session {
 
     /// How long a lease that was begun is kept for its owner.
     pub(super) fn keep(&self) -> Duration {
-        let may_take_s = self
-            .spec()
-            .map_or(0.0, |spec| spec.lease.deadline_factor * spec.lease.wall_s.max(spec.lease.wall_s_end.unwrap_or_default()));
+        let may_take_s = self.spec().map_or(0.0, |spec| {
+            spec.lease.deadline_factor * spec.lease.wall_s.max(spec.lease.wall_s_end.unwrap_or_default())
+        });
         KEEP_MIN.max(Duration::try_from_secs_f64(may_take_s).unwrap_or(KEEP_MIN))
     }
 
@@ -152,7 +152,14 @@ impl Session {
         self.working() && self.unfinished() && self.journal.lease.as_ref().is_some_and(|l| l.id.0 == lease_id)
     }
 
-    pub(super) fn trained(&mut self, delta: PendingDelta, weights: bool, lost: &[String], now: Mono, out: &mut Vec<Action>) {
+    pub(super) fn trained(
+        &mut self,
+        delta: PendingDelta,
+        weights: bool,
+        lost: &[String],
+        now: Mono,
+        out: &mut Vec<Action>,
+    ) {
         self.worker_idle();
         self.note_lost_state(lost, out);
         self.disk_served();
@@ -167,7 +174,8 @@ impl Session {
         self.commit(out);
     }
 
-    /// What the worker left in the delta's place is not what it said: not a byte of it is sent, and nothing else is believed.
+    /// What the worker left in the delta's place is not what it said: not a byte of it is sent, and nothing else is
+    /// believed.
     pub(super) fn delta_is_untrue(&mut self, why: String, now: Mono, out: &mut Vec<Action>) {
         self.end_worker(out);
         self.journal.delta = None;

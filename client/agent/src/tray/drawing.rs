@@ -91,7 +91,10 @@ mod tests {
             for (i, one) in states.iter().enumerate() {
                 for other in &states[..i] {
                     let differing = shape(*one).iter().zip(shape(*other)).filter(|(a, b)| **a != *b).count();
-                    assert!(differing * 20 > size * size, "{one:?} and {other:?} at {size} pixels differ in {differing}");
+                    assert!(
+                        differing * 20 > size * size,
+                        "{one:?} and {other:?} at {size} pixels differ in {differing}"
+                    );
                 }
             }
         }

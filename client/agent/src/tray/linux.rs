@@ -1,4 +1,5 @@
-//! The icon on Linux: a StatusNotifierItem on the session bus, as KDE, GNOME with its extension, and most panels show it.
+//! The icon on Linux: a StatusNotifierItem on the session bus, as KDE, GNOME with its extension, and most panels show
+//! it.
 
 use super::{Face, State, Wish, drawing, menu, menu_line, title};
 use ksni::{Category, Icon, MenuItem, OfflineReason, Status, ToolTip, Tray, TrayMethods, menu::StandardItem};
@@ -96,7 +97,8 @@ impl Tray for Item {
             let activate = Box::new(move |item: &mut Item| item.wish(wish));
             StandardItem { label: label.into(), activate, ..StandardItem::default() }.into()
         };
-        let sentence = StandardItem { label: menu_line(&self.face.sentence, '_'), enabled: false, ..StandardItem::default() };
+        let sentence =
+            StandardItem { label: menu_line(&self.face.sentence, '_'), enabled: false, ..StandardItem::default() };
         let mut menu = vec![sentence.into(), MenuItem::Separator];
         menu.extend(menu::entries(self.face.paused).map(entry));
         menu.insert(menu.len() - 1, MenuItem::Separator);

@@ -1,5 +1,5 @@
-//! The icon on macOS: in the menu bar. AppKit belongs to the process's first thread, so this is a process of its own, which
-//! [`super::process`] starts and feeds.
+//! The icon on macOS: in the menu bar. AppKit belongs to the process's first thread, so this is a process of its own,
+//! which [`super::process`] starts and feeds.
 
 use super::{Face, menu, native::wear};
 use objc2::{MainThreadMarker, rc::autoreleasepool};
@@ -26,7 +26,8 @@ pub fn serve() -> Result<(), Box<dyn Error>> {
     let icon = TrayIconBuilder::new().build()?;
     let (told, faces) = mpsc::channel::<Face>();
     thread::spawn(move || {
-        let faces = io::stdin().lock().lines().map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok());
+        let faces =
+            io::stdin().lock().lines().map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok());
         faces.map_while(|face| told.send(face).ok()).for_each(drop);
     });
     loop {
@@ -35,7 +36,9 @@ pub fn serve() -> Result<(), Box<dyn Error>> {
             // SAFETY: a name that the system defines once and for all.
             #[expect(unsafe_code, reason = "the name of the loop's mode is a variable of the system's")]
             let mode = unsafe { NSDefaultRunLoopMode };
-            if let Some(event) = app.nextEventMatchingMask_untilDate_inMode_dequeue(NSEventMask::Any, Some(&until), mode, true) {
+            if let Some(event) =
+                app.nextEventMatchingMask_untilDate_inMode_dequeue(NSEventMask::Any, Some(&until), mode, true)
+            {
                 app.sendEvent(&event);
             }
         });

@@ -61,8 +61,8 @@ pub enum Wish {
     Quit,
 }
 
-/// Shows an icon from now on, as soon and as long as there is a place for one. It ends when `faces` has no sender left; a
-/// wish is dropped where nobody takes it. Never fails and never waits.
+/// Shows an icon from now on, as soon and as long as there is a place for one. It ends when `faces` has no sender left;
+/// a wish is dropped where nobody takes it. Never fails and never waits.
 #[cfg(target_os = "linux")]
 pub fn spawn(faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>) {
     tokio::spawn(linux::show(faces, wishes));
@@ -74,8 +74,8 @@ pub fn spawn(faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>) {
     windows::spawn(faces, wishes);
 }
 
-/// Shows an icon from now on, until `faces` has no sender left: in a process of its own, since macOS lets only a process's
-/// first thread show anything. Never fails and never waits.
+/// Shows an icon from now on, until `faces` has no sender left: in a process of its own, since macOS lets only a
+/// process's first thread show anything. Never fails and never waits.
 ///
 /// # Panics
 /// Outside of a tokio runtime.
@@ -109,7 +109,8 @@ fn title(state: State) -> String {
     format!("Nightjar: {word}")
 }
 
-/// What a menu's line may say: short, and with `access_key`, which makes the next letter a key on this system, told twice.
+/// What a menu's line may say: short, and with `access_key`, which makes the next letter a key on this system, told
+/// twice.
 #[cfg(any(target_os = "linux", target_os = "macos", windows, test))]
 fn menu_line(sentence: &str, access_key: char) -> String {
     const CHARACTERS_MAX: usize = 90;

@@ -16,7 +16,9 @@ pub(super) fn wear(icon: &TrayIcon, face: &Face) -> Result<(), Box<dyn std::erro
     let mut picture = drawing::argb(face.state, SIZE);
     picture.chunks_exact_mut(4).for_each(|pixel| pixel.rotate_left(1));
     icon.set_icon(Some(Icon::from_rgba(picture, SIZE as u32, SIZE as u32)?))?;
-    icon.set_tooltip(Some(format!("{}: {}", title(face.state), face.sentence).chars().take(TIP_MAX).collect::<String>()))?;
+    icon.set_tooltip(Some(
+        format!("{}: {}", title(face.state), face.sentence).chars().take(TIP_MAX).collect::<String>(),
+    ))?;
     let menu = Menu::new();
     menu.append(&MenuItem::new(menu_line(&face.sentence, '&'), false, None))?;
     menu.append(&PredefinedMenuItem::separator())?;

@@ -1,5 +1,5 @@
-//! The icon in a process of its own: it is told what to show a line at a time, a face as JSON, and tells what was chosen a line
-//! at a time, by the menu's names. When its input ends, it does.
+//! The icon in a process of its own: it is told what to show a line at a time, a face as JSON, and tells what was
+//! chosen a line at a time, by the menu's names. When its input ends, it does.
 
 use super::{Face, Wish, menu};
 use std::{io, process::Stdio, time::Duration};
@@ -67,7 +67,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let seen = folder.path().join("seen");
         let script = format!(
-            "read -r first; echo pause-1h; echo nonsense; read -r second; printf %s \"$second\" > {0}.new; mv {0}.new {0}; echo quit; cat",
+            "read -r first; echo pause-1h; echo nonsense; read -r second; printf %s \"$second\" > {0}.new; mv {0}.new \
+            {0}; echo quit; cat",
             seen.display()
         );
         let faces = watch::Sender::new(Face::default());

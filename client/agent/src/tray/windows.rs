@@ -9,7 +9,8 @@ use windows::Win32::{
     Foundation::{LPARAM, WPARAM},
     System::Threading::GetCurrentThreadId,
     UI::WindowsAndMessaging::{
-        DispatchMessageW, GetMessageW, MSG, PM_NOREMOVE, PeekMessageW, PostThreadMessageW, TranslateMessage, WM_NULL, WM_QUIT,
+        DispatchMessageW, GetMessageW, MSG, PM_NOREMOVE, PeekMessageW, PostThreadMessageW, TranslateMessage, WM_NULL,
+        WM_QUIT,
     },
 };
 
@@ -19,8 +20,8 @@ pub(super) fn spawn(mut faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>
     let shown = faces.clone();
     let spawned = thread::Builder::new().name("tray".into()).spawn(move || {
         let mut message = MSG::default();
-        // SAFETY: the pointers are to a structure that lives through the calls. The first look makes the thread's queue, so
-        // that what is posted from now on is kept.
+        // SAFETY: the pointers are to a structure that lives through the calls. The first look makes the thread's
+        // queue, so that what is posted from now on is kept.
         let id = unsafe {
             let _ = PeekMessageW(&mut message, None, 0, 0, PM_NOREMOVE);
             GetCurrentThreadId()

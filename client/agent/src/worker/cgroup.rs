@@ -1,6 +1,7 @@
 //! The worker's control group (Linux, version 2): where systemd has given the agent's service its own piece of the tree
-//! (`Delegate=cpu memory`), the worker gets a group in it whose memory the kernel bounds, and which gets the processor only
-//! when no other group wants it. Never RLIMIT_AS: drivers reserve address space by the hundred gigabytes and touch little.
+//! (`Delegate=cpu memory`), the worker gets a group in it whose memory the kernel bounds, and which gets the processor
+//! only when no other group wants it. Never RLIMIT_AS: drivers reserve address space by the hundred gigabytes and touch
+//! little.
 
 use std::{
     fs, io,
@@ -26,14 +27,18 @@ pub(super) struct Cgroup {
 impl Cgroup {
     /// Makes it, beside the agent's own group. Says why if there can be none.
     pub fn for_worker() -> Result<Self, String> {
-        let groups = fs::read_to_string("/proc/self/cgroup").map_err(|e| format!("cannot read /proc/self/cgroup: {e}"))?;
-        let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).ok_or("this system has no control groups (v2)")?;
+        let groups =
+            fs::read_to_string("/proc/self/cgroup").map_err(|e| format!("cannot read /proc/self/cgroup: {e}"))?;
+        let own = groups
+            .lines()
+            .find_map(|line| line.strip_prefix("0::/"))
+            .ok_or("this system has no control groups (v2)")?;
         let is_unit = std::env::var_os(UNIT).is_some_and(|value| value == "systemd");
         Self::within(Path::new(TREE), own, is_unit, std::process::id())
     }
 
-    /// `own`: the agent's group, relative to `tree`; `is_unit`: whether that is nightjar's own unit, or the part of it that
-    /// the agent has moved to; `agent`: the agent's number.
+    /// `own`: the agent's group, relative to `tree`; `is_unit`: whether that is nightjar's own unit, or the part of it
+    /// that the agent has moved to; `agent`: the agent's number.
     fn within(tree: &Path, own: &str, is_unit: bool, agent: u32) -> Result<Self, String> {
         let own = tree.join(own);
         let parent = own.parent().filter(|parent| *parent != tree);
@@ -45,14 +50,17 @@ impl Cgroup {
         if delegated == own {
             // A group with a process in it cannot bound its parts: the agent moves into a part of its own.
             make(&delegated.join(AGENT)).map_err(failed("make a group for the agent"))?;
-            fs::write(delegated.join(AGENT).join("cgroup.procs"), agent.to_string()).map_err(failed("move the agent"))?;
+            fs::write(delegated.join(AGENT).join("cgroup.procs"), agent.to_string())
+                .map_err(failed("move the agent"))?;
         }
-        fs::write(delegated.join("cgroup.subtree_control"), "+memory").map_err(failed("turn on the memory controller"))?;
+        fs::write(delegated.join("cgroup.subtree_control"), "+memory")
+            .map_err(failed("turn on the memory controller"))?;
         let folder = delegated.join(WORKER);
         make(&folder).map_err(failed("make a group for the worker"))?;
-        // A group has its weight whatever its threads' priority; older kernels do not know this one, and lose little by it.
-        let _ =
-            fs::write(delegated.join("cgroup.subtree_control"), "+cpu").and_then(|()| fs::write(folder.join("cpu.idle"), "1"));
+        // A group has its weight whatever its threads' priority; older kernels do not know this one, and lose little by
+        // it.
+        let _ = fs::write(delegated.join("cgroup.subtree_control"), "+cpu")
+            .and_then(|()| fs::write(folder.join("cpu.idle"), "1"));
         Ok(Cgroup { folder })
     }
 
@@ -66,7 +74,8 @@ impl Cgroup {
     pub fn limit(&self, bytes: u64) -> io::Result<()> {
         let text = |bytes: u64| if bytes == u64::MAX { "max".into() } else { bytes.to_string() };
         let high = if bytes == u64::MAX { bytes } else { bytes / 10 * 9 };
-        // A bound that is met by swapping would cost the owner more than it spares; a kernel without swap has no such file.
+        // A bound that is met by swapping would cost the owner more than it spares; a kernel without swap has no such
+        // file.
         let _ = fs::write(self.folder.join("memory.swap.max"), if bytes == u64::MAX { "max" } else { "0" });
         fs::write(self.folder.join("memory.high"), text(high))?;
         fs::write(self.folder.join("memory.max"), text(bytes))
@@ -100,7 +109,9 @@ mod tests {
 
     #[test]
     fn it_lies_beside_the_agents() {
-        for (own, is_unit) in [("user/nightjar.service/agent", true), ("user/nightjar.service", true), ("user/x.scope", false)] {
+        for (own, is_unit) in
+            [("user/nightjar.service/agent", true), ("user/nightjar.service", true), ("user/x.scope", false)]
+        {
             let (tree, mut service) = tree();
             if !is_unit {
                 service = tree.path().join(own);

@@ -1,6 +1,6 @@
 //! What is learnt from a worker's crashes: wait a little longer after each, and leave a GPU alone that keeps taking its
-//! worker down. Pure: both times are arguments. What was learnt about GPUs outlives the process (`worker-crashes.json`),
-//! since a driver that hangs may take the whole computer down with it.
+//! worker down. Pure: both times are arguments. What was learnt about GPUs outlives the process
+//! (`worker-crashes.json`), since a driver that hangs may take the whole computer down with it.
 
 use nightjar_shared::{
     disk::Disk,
@@ -120,8 +120,8 @@ impl Crashes {
         }
     }
 
-    /// A worker crashed, or said that its device failed. `ready`: what it said when it had opened its device, if it came so
-    /// far; `chosen`: the device it was started on; `words`: its last ones.
+    /// A worker crashed, or said that its device failed. `ready`: what it said when it had opened its device, if it
+    /// came so far; `chosen`: the device it was started on; `words`: its last ones.
     pub fn crashed(&mut self, ready: Option<&Ready>, chosen: &str, words: &str, now: Mono, wall: Wall) {
         let words = limits::tame(words);
         self.since_start = self.since_start.saturating_add(1);
@@ -189,7 +189,9 @@ impl Record {
 
 fn sentence(device: &str, record: &Record) -> String {
     let Record { crashes, words, .. } = record;
-    format!("{device} is left alone after {crashes} crashes ({words}); `nightjar devices --retry` gives it another chance")
+    format!(
+        "{device} is left alone after {crashes} crashes ({words}); `nightjar devices --retry` gives it another chance"
+    )
 }
 
 #[cfg(test)]

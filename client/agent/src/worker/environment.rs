@@ -1,5 +1,5 @@
-//! What a worker gets of the environment that its agent was started in: a short list, since the shell of a developer holds
-//! tokens, and a taken-over worker is whoever took it over. Everything else stays behind, and so do open files.
+//! What a worker gets of the environment that its agent was started in: a short list, since the shell of a developer
+//! holds tokens, and a taken-over worker is whoever took it over. Everything else stays behind, and so do open files.
 
 use nightjar_shared::fail;
 use std::ffi::{OsStr, OsString};
@@ -98,8 +98,8 @@ pub(super) fn keep_files() -> std::io::Result<()> {
     for entry in std::fs::read_dir("/dev/fd")? {
         let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         if number > 2 {
-            // SAFETY: the number is not negative, and nothing but its mark is touched. Who has closed it meanwhile makes the
-            // call fail; whatever was opened in its place bears the mark already.
+            // SAFETY: the number is not negative, and nothing but its mark is touched. Who has closed it meanwhile
+            // makes the call fail; whatever was opened in its place bears the mark already.
             let file = unsafe { BorrowedFd::borrow_raw(number) };
             let _ = fcntl_setfd(file, FdFlags::CLOEXEC);
         }

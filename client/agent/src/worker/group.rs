@@ -1,5 +1,5 @@
-//! A process and all that it may have started, as one: its process group, which is stopped, continued and killed together.
-//! Windows has no such groups; there it is the process alone, and a worker starts no other.
+//! A process and all that it may have started, as one: its process group, which is stopped, continued and killed
+//! together. Windows has no such groups; there it is the process alone, and a worker starts no other.
 
 #[cfg(windows)]
 mod windows;

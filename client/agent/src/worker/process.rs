@@ -1,5 +1,5 @@
-//! A worker as a child process, in a process group of its own, so that it and whatever its driver may start are stopped and
-//! killed together; framed messages on its pipes.
+//! A worker as a child process, in a process group of its own, so that it and whatever its driver may start are stopped
+//! and killed together; framed messages on its pipes.
 
 #[cfg(target_os = "linux")]
 use super::cgroup::Cgroup;

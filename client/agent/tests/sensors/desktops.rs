@@ -101,7 +101,8 @@ async fn a_program_that_keeps_the_screen_on_counts_as_full_screen() {
     let Some(computer) = computer() else { return };
     let inhibited = Arc::new(Mutex::new(false));
     let manager = SessionManager { inhibited: inhibited.clone() };
-    let _served = service(&computer.session_bus, "org.gnome.SessionManager", "/org/gnome/SessionManager", manager).await;
+    let _served =
+        service(&computer.session_bus, "org.gnome.SessionManager", "/org/gnome/SessionManager", manager).await;
     let mut lab = Lab::new(|places| {
         places.session_bus = Some(computer.session_bus.clone());
         places.runtime = Some(places.root.clone());

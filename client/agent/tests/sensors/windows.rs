@@ -74,7 +74,12 @@ impl Manager<'_> {
     }
 
     fn set(&self, window: Window, name: &str, kind: AtomEnum, values: &[u32]) {
-        self.of.client.change_property32(PropMode::REPLACE, window, self.atom(name), kind, values).unwrap().check().unwrap();
+        self.of
+            .client
+            .change_property32(PropMode::REPLACE, window, self.atom(name), kind, values)
+            .unwrap()
+            .check()
+            .unwrap();
     }
 
     pub fn activate(&self, window: &Shown) {

@@ -9,7 +9,8 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// By nearest rank, so each is a number that was measured; of fewer than a hundred, the 99th percentile is the most.
+    /// By nearest rank, so each is a number that was measured; of fewer than a hundred, the 99th percentile is the
+    /// most.
     /// `None` of none.
     pub fn of(mut numbers: Vec<f64>) -> Option<Self> {
         numbers.sort_by(f64::total_cmp);

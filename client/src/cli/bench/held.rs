@@ -1,5 +1,5 @@
-//! `bench held`: what an agent takes of the computer while it trains nothing. A real one, in a folder of its own, with all its
-//! sensors; its owner has paused it, and the kernel is asked what it uses.
+//! `bench held`: what an agent takes of the computer while it trains nothing. A real one, in a folder of its own, with
+//! all its sensors; its owner has paused it, and the kernel is asked what it uses.
 
 use super::yielding::{Scratch, resident, run_ns};
 use crate::cli::format::Format;
@@ -51,7 +51,9 @@ pub(super) fn run(args: &Held, format: Format) -> Result<ExitCode> {
     let resident_mib_max = resident_bytes_max as f64 / f64::from(1 << 20);
     format.say(
         &serde_json::json!({ "seconds": seconds, "resident_mib_max": resident_mib_max, "core_percent": core_percent }),
-        format_args!("held for {seconds:.0} s: {resident_mib_max:.1} MiB resident at most, {core_percent:.3} % of a core"),
+        format_args!(
+            "held for {seconds:.0} s: {resident_mib_max:.1} MiB resident at most, {core_percent:.3} % of a core"
+        ),
     )
 }
 

@@ -1,6 +1,6 @@
-//! What the owner's first input does, from end to end: a whole agent with its sensors, policy and worker trains on a lease of
-//! nobody's; somebody types at a terminal that it watches; and the kernel is asked when the worker stood still, and when its
-//! memory was free.
+//! What the owner's first input does, from end to end: a whole agent with its sensors, policy and worker trains on a
+//! lease of nobody's; somebody types at a terminal that it watches; and the kernel is asked when the worker stood
+//! still, and when its memory was free.
 
 use super::{
     held::{self, Agent},
@@ -37,7 +37,8 @@ const TERMINAL: &str = "root/dev/pts/0";
 /// It renews its lease in vain; what it is told there matters to nobody.
 const KEEP_ALIVE_MS: u64 = 600_000;
 
-/// A computer with one terminal, at which nobody sits, and the home of an agent that was killed in the middle of a lease.
+/// A computer with one terminal, at which nobody sits, and the home of an agent that was killed in the middle of a
+/// lease.
 pub(super) struct Stage {
     folder: PathBuf,
     home: Home,
@@ -60,7 +61,8 @@ impl Stage {
         held::enrol(&home)?;
         fs::create_dir_all(folder.join("root/dev/pts")).context("cannot make a terminal")?;
         fs::write(folder.join(TERMINAL), "typed").context("cannot make a terminal")?;
-        let (base, slice) = train.base.as_ref().zip(train.slice.as_ref()).context("the lease has no base or no samples")?;
+        let (base, slice) =
+            train.base.as_ref().zip(train.slice.as_ref()).context("the lease has no base or no samples")?;
         let lease = Lease {
             id: LeaseId(train.lease_id),
             generation: Generation(1),
@@ -99,7 +101,8 @@ impl Stage {
 
         let typed = Instant::now();
         fs::read(&terminal).context("cannot type")?;
-        let stopped = wait(|| states(worker).iter().all(|state| !"RSD".contains(*state))).context("the worker went on")?;
+        let stopped =
+            wait(|| states(worker).iter().all(|state| !"RSD".contains(*state))).context("the worker went on")?;
         let free = wait(|| resident(worker).is_none()).context("the worker did not end")?;
         Ok(Yielded { stopped: stopped.duration_since(typed), free: free.duration_since(typed) })
     }
@@ -108,13 +111,29 @@ impl Stage {
     fn command(&self, args: &Yield) -> Result<Command> {
         let mut command = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
         for (name, _) in std::env::vars_os() {
-            if ["NIGHTJAR_", "DBUS_", "DISPLAY", "WAYLAND_"].iter().any(|begin| name.to_string_lossy().starts_with(begin)) {
+            if ["NIGHTJAR_", "DBUS_", "DISPLAY", "WAYLAND_"]
+                .iter()
+                .any(|begin| name.to_string_lossy().starts_with(begin))
+            {
                 command.env_remove(name);
             }
         }
         command.env("XDG_RUNTIME_DIR", &self.folder).env(ROOT_VARIABLE, self.folder.join("root"));
-        command.arg("--home").arg(self.home.folder()).args(["run", "--idle-minutes", "1", "--pressure-percent-max", "off"]);
-        command.args(["--waive", "power,temperature,metered,full_screen", "--memory-mib-min", "off", "--disk-mib-min", "off"]);
+        command.arg("--home").arg(self.home.folder()).args([
+            "run",
+            "--idle-minutes",
+            "1",
+            "--pressure-percent-max",
+            "off",
+        ]);
+        command.args([
+            "--waive",
+            "power,temperature,metered,full_screen",
+            "--memory-mib-min",
+            "off",
+            "--disk-mib-min",
+            "off",
+        ]);
         command.args(["--device", &args.compute.device, "--away-threads", &args.compute.threads.to_string()]);
         command.args(["--checkpoint-s", &args.checkpoint_s.to_string()]);
         Ok(command)

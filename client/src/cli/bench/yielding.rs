@@ -1,6 +1,7 @@
-//! `bench yield`: how fast this computer is given back, twice over. A worker alone trains on a lease of nobody's; at a moment
-//! drawn at random it is frozen and then ended, as the agent does, and the kernel is asked what became of its threads and its
-//! memory: what the order costs. Then a whole agent does the same at a first input ([`super::input`]): what the owner feels.
+//! `bench yield`: how fast this computer is given back, twice over. A worker alone trains on a lease of nobody's; at a
+//! moment drawn at random it is frozen and then ended, as the agent does, and the kernel is asked what became of its
+//! threads and its memory: what the order costs. Then a whole agent does the same at a first input ([`super::input`]):
+//! what the owner feels.
 
 use super::{
     Load,
@@ -82,9 +83,11 @@ pub(super) fn run(args: &Yield, format: Format) -> Result<ExitCode> {
     let scratch = Scratch::new()?;
     let disk = FolderDisk::open(&scratch.0)?;
     let spec = args.load.spec();
-    let lease = synthetic::lease(&disk, &spec, args.load.batch, STEPS).context("cannot write the lease that is trained on")?;
+    let lease =
+        synthetic::lease(&disk, &spec, args.load.batch, STEPS).context("cannot write the lease that is trained on")?;
     let lease = Train { checkpoint_ms: args.checkpoint_s * 1000, ..lease };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let trials = runtime.block_on(async {
         let mut trials = Vec::new();
         for n in 0..args.trials {
@@ -106,9 +109,11 @@ fn trains_for(trial: u64) -> Duration {
 }
 
 async fn trial(args: &Yield, state: &Path, lease: &Train, n: u64) -> Result<Trial> {
-    let program = std::env::current_exe().context("cannot find this program's own file, which the worker is started from")?;
+    let program =
+        std::env::current_exe().context("cannot find this program's own file, which the worker is started from")?;
     let arguments = vec!["worker".into(), "serve".into(), "--state".into(), state.into()];
-    let limits = Limits { duty: 1.0, threads: args.compute.threads as usize, memory_bytes: u64::MAX, tokens_per_s_max: 0.0 };
+    let limits =
+        Limits { duty: 1.0, threads: args.compute.threads as usize, memory_bytes: u64::MAX, tokens_per_s_max: 0.0 };
     let order = Order { device: args.compute.device.clone(), avoid: vec![], limits, file_bytes_max: None };
     let (events, mut heard) = mpsc::channel(16);
     let mut worker = Processes { program, arguments, log: state.join("worker.log") }.start(&order, events)?;
@@ -160,8 +165,12 @@ async fn trial(args: &Yield, state: &Path, lease: &Train, n: u64) -> Result<Tria
 async fn hear(heard: &mut mpsc::Receiver<WorkerEvent>, patience: Duration) -> Result<Option<from_worker::Body>> {
     match tokio::time::timeout(patience, heard.recv()).await {
         Err(_) => Ok(None),
-        Ok(Some(WorkerEvent::Says(from_worker::Body::Failed(failed)))) => bail!("the worker failed: {}", failed.sentence),
-        Ok(Some(WorkerEvent::Says(from_worker::Body::Trained(_)))) => bail!("the lease is done already; take a larger --model"),
+        Ok(Some(WorkerEvent::Says(from_worker::Body::Failed(failed)))) => {
+            bail!("the worker failed: {}", failed.sentence)
+        }
+        Ok(Some(WorkerEvent::Says(from_worker::Body::Trained(_)))) => {
+            bail!("the lease is done already; take a larger --model")
+        }
         Ok(Some(WorkerEvent::Says(body))) => Ok(Some(body)),
         Ok(Some(WorkerEvent::Exited(words))) => bail!("the worker ended: {words}"),
         Ok(None) => bail!("the worker is gone"),
@@ -180,8 +189,8 @@ pub(super) fn wait(mut so: impl FnMut() -> bool) -> Option<Instant> {
     None
 }
 
-/// Watches a process that was told to stop: how long after that it was last seen computing, and how long until all of its
-/// threads had stopped. `None` if they do not.
+/// Watches a process that was told to stop: how long after that it was last seen computing, and how long until all of
+/// its threads had stopped. `None` if they do not.
 fn watch(pid: u32, asked: Instant) -> Option<(Duration, Duration)> {
     let (mut last, mut computed) = (Duration::ZERO, run_ns(pid));
     let mut look = || {
@@ -261,7 +270,12 @@ fn report(args: &Yield, format: Format, parameters: usize, trials: &[Trial], inp
         println!("{json}");
         return;
     }
-    println!("{} trials on {} ({parameters} parameters), a checkpoint every {} s", trials.len(), ready.device, args.checkpoint_s);
+    println!(
+        "{} trials on {} ({parameters} parameters), a checkpoint every {} s",
+        trials.len(),
+        ready.device,
+        args.checkpoint_s
+    );
     println!("{:52} {:>9} {:>9} {:>9}", "", "p50", "p99", "max");
     for (_, words, figures) in rows {
         if let Some(Figures { p50, p99, max }) = figures {

@@ -4,13 +4,15 @@
 
 use libc::*;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, apply_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    apply_filter,
 };
 use std::collections::BTreeMap;
 
 /// Refused as "not permitted".
 const DENIED: &[c_long] = &[
-    // Speaking with anybody: the network, and other programs on this computer. What is left of sockets, see `filter`, cannot.
+    // Speaking with anybody: the network, and other programs on this computer. What is left of sockets, see `filter`,
+    // cannot.
     SYS_socketpair,
     SYS_connect,
     SYS_accept,
@@ -31,7 +33,8 @@ const DENIED: &[c_long] = &[
     SYS_semop,
     SYS_semtimedop,
     SYS_semctl,
-    // What the wall around files does not see: the rights, owners and marks of files that it keeps closed, and who uses them.
+    // What the wall around files does not see: the rights, owners and marks of files that it keeps closed, and who uses
+    // them.
     SYS_fchmodat,
     SYS_fchmodat2,
     SYS_fchownat,
@@ -55,7 +58,8 @@ const DENIED: &[c_long] = &[
     SYS_utimes,
     #[cfg(target_arch = "x86_64")]
     SYS_futimesat,
-    // Second names for files, and what is no file: whoever reads the worker's folder would be led elsewhere, or kept waiting.
+    // Second names for files, and what is no file: whoever reads the worker's folder would be led elsewhere, or kept
+    // waiting.
     SYS_linkat,
     SYS_symlinkat,
     SYS_mknodat,
@@ -118,7 +122,8 @@ const DENIED: &[c_long] = &[
     SYS_personality,
 ];
 
-/// Refused as "not known", so that what could use it does without: rings would carry out other calls unseen, and the newer
+/// Refused as "not known", so that what could use it does without: rings would carry out other calls unseen, and the
+/// newer
 /// `clone` has its flags where no filter sees them.
 const UNKNOWN: &[c_long] = &[SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register, SYS_clone3];
 
@@ -142,8 +147,8 @@ const OF_ITSELF: &[(c_long, u8)] = &[
 const PRIO_PROCESS: u64 = 0;
 const IOPRIO_WHO_PROCESS: u64 = 1;
 
-/// Kinds of sockets, in the low bits of `socket`'s second argument: all but `SOCK_SEQPACKET`. The last is `SOCK_PACKET`, by a name
-/// that is going out of use.
+/// Kinds of sockets, in the low bits of `socket`'s second argument: all but `SOCK_SEQPACKET`. The last is
+/// `SOCK_PACKET`, by a name that is going out of use.
 const SOCKET_KINDS: &[c_int] = &[0, SOCK_STREAM, SOCK_DGRAM, SOCK_RAW, SOCK_RDM, SOCK_DCCP, 10];
 const SOCKET_KIND: u64 = 0xf;
 
@@ -158,8 +163,8 @@ mod x32 {
 
     /// Marks them.
     pub const BIT: c_long = 0x4000_0000;
-    /// Calls that have numbers of their own there: execve, execveat, ptrace, sendmsg, sendmmsg, kexec_load, mq and signal
-    /// queueing, and reading and writing other processes.
+    /// Calls that have numbers of their own there: execve, execveat, ptrace, sendmsg, sendmmsg, kexec_load, mq and
+    /// signal queueing, and reading and writing other processes.
     pub const OWN: &[c_long] = &[520, 545, 521, 518, 538, 528, 524, 536, 539, 540];
 }
 
@@ -180,17 +185,20 @@ fn filter(calls: &[c_long], code: c_int) -> Result<BpfProgram, seccompiler::Back
     {
         rules.extend(calls.iter().map(|call| (call | x32::BIT, vec![])));
         if code == EPERM {
-            let judged = OF_ITSELF.iter().map(|(call, _)| *call).chain([SYS_socket, SYS_tgkill, SYS_clone, SYS_utimensat]);
+            let judged =
+                OF_ITSELF.iter().map(|(call, _)| *call).chain([SYS_socket, SYS_tgkill, SYS_clone, SYS_utimensat]);
             rules.extend(x32::OWN.iter().copied().chain(judged).map(|call| (call | x32::BIT, vec![])));
         }
     }
     if code == EPERM {
         let own = u64::from(std::process::id());
-        let is_not = |argument, value| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, value);
-        // NVIDIA's runtime gives up where it cannot put up a socket by which children of its process would find it. It may have
-        // one of a kind by which nothing passes as long as nobody connects or is let in.
+        let is_not =
+            |argument, value| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, value);
+        // NVIDIA's runtime gives up where it cannot put up a socket by which children of its process would find it. It
+        // may have one of a kind by which nothing passes as long as nobody connects or is let in.
         let is_kind = |kind: &c_int| {
-            let kind = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(SOCKET_KIND), *kind as u64)?;
+            let kind =
+                SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(SOCKET_KIND), *kind as u64)?;
             SeccompRule::new(vec![kind])
         };
         let mut sockets = SOCKET_KINDS.iter().map(is_kind).collect::<Result<Vec<_>, _>>()?;

@@ -1,5 +1,6 @@
-//! The variables that drivers read: their caches of compiled shaders go into the worker's folder, the only one that it may
-//! write to; and they are told of no display, no session bus and no terminal, since they could not talk to them anyway.
+//! The variables that drivers read: their caches of compiled shaders go into the worker's folder, the only one that it
+//! may write to; and they are told of no display, no session bus and no terminal, since they could not talk to them
+//! anyway.
 
 use std::{env, path::Path};
 

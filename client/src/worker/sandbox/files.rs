@@ -1,6 +1,7 @@
 //! The wall around files: landlock. The worker writes to its own two folders, plain files and folders alone, and to the
-//! GPU's device nodes; it reads the blobs, what programs are made of (libraries, drivers' manifests, the system's description
-//! of its devices) and itself. The device's key, the owner's files and other programs' are not there for it.
+//! GPU's device nodes; it reads the blobs, what programs are made of (libraries, drivers' manifests, the system's
+//! description of its devices) and itself. The device's key, the owner's files and other programs' are not there for
+//! it.
 
 use super::CACHE;
 use landlock::{
@@ -79,15 +80,16 @@ pub(super) fn confine(state: &Path) -> Result<(), String> {
         // What fails here fails again, with its own words, when it is used.
         let _ = fs::create_dir_all(state.join(folder));
     }
-    let refused = |e: RulesetError| format!("landlock failed ({e}), so the worker may touch all files that its user may");
+    let refused =
+        |e: RulesetError| format!("landlock failed ({e}), so the worker may touch all files that its user may");
     let status = raise(state).map_err(refused)?;
     match status {
         RulesetStatus::FullyEnforced => Ok(()),
-        RulesetStatus::PartiallyEnforced => {
-            Err("this kernel's landlock is older than nightjar's rules: files are out of the worker's reach, but not all \
+        RulesetStatus::PartiallyEnforced => Err(
+            "this kernel's landlock is older than nightjar's rules: files are out of the worker's reach, but not all \
                  signals and device commands"
-                .into())
-        }
+                .into(),
+        ),
         RulesetStatus::NotEnforced => {
             Err("this kernel has no landlock, so the worker may touch all files that its user may".into())
         }
@@ -110,8 +112,8 @@ fn raise(state: &Path) -> Result<RulesetStatus, RulesetError> {
     Ok(rules.restrict_self()?.ruleset)
 }
 
-/// What would lead whoever looks into the worker's folders elsewhere, or keep them waiting: links, pipes, sockets, devices,
-/// and moving things from one folder into another. No driver's cache is made of these.
+/// What would lead whoever looks into the worker's folders elsewhere, or keep them waiting: links, pipes, sockets,
+/// devices, and moving things from one folder into another. No driver's cache is made of these.
 fn strange() -> BitFlags<AccessFs> {
     let made = AccessFs::MakeSym | AccessFs::MakeFifo | AccessFs::MakeSock | AccessFs::MakeChar | AccessFs::MakeBlock;
     made | AccessFs::Refer
@@ -119,7 +121,11 @@ fn strange() -> BitFlags<AccessFs> {
 
 trait Allow: Sized {
     /// Allows this below each of the paths that exist.
-    fn allow(self, paths: impl IntoIterator<Item = impl AsRef<Path>>, access: BitFlags<AccessFs>) -> Result<Self, RulesetError>;
+    fn allow(
+        self,
+        paths: impl IntoIterator<Item = impl AsRef<Path>>,
+        access: BitFlags<AccessFs>,
+    ) -> Result<Self, RulesetError>;
 }
 
 impl Allow for RulesetCreated {

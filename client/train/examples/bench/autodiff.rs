@@ -1,6 +1,6 @@
-//! The model as Burn's users write it, from Burn alone but for the optimizer's update: plain tensor operations, Burn's attention,
-//! and gradients by Burn's automatic differentiation. What our hand-written passes and kernels are measured against. And the same
-//! model made of our operations, as nodes of Burn's graph.
+//! The model as Burn's users write it, from Burn alone but for the optimizer's update: plain tensor operations, Burn's
+//! attention, and gradients by Burn's automatic differentiation. What our hand-written passes and kernels are measured
+//! against. And the same model made of our operations, as nodes of Burn's graph.
 
 use burn::tensor::{
     Device, Int, Tensor, TensorData, Transaction,

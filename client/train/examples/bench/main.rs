@@ -1,20 +1,22 @@
-//! Measures training on one device, one thing a process, for `cargo xtask bench train`, which calls it once for each row of
-//! its tables. Prints one JSON object:
+//! Measures training on one device, one thing a process, for `cargo xtask bench train`, which calls it once for each
+//! row of its tables. Prints one JSON object:
 //!
 //! - `devices`: what there is to measure on
 //! - `ceiling DEVICE`: operations a second of a large matrix product, and bytes a second of a copy
-//! - `linear DEVICE WAY ROWS IN OUT [FILE]`: operations a second of a linear layer's three products; FILE is another text for the
-//!   kernel, to be tried
-//! - `start DEVICE SIZE SAMPLES CONTEXT FOLDER`: seconds from a worker's start to the end of its first step, with what earlier
-//!   starts have left in the cache folder
-//! - `train DEVICE SIZE WAY SAMPLES CONTEXT SECONDS [recompute]`: tokens a second of training steps, and memory at the peak
+//! - `linear DEVICE WAY ROWS IN OUT [FILE]`: operations a second of a linear layer's three products; FILE is another
+//!   text for the kernel, to be tried
+//! - `start DEVICE SIZE SAMPLES CONTEXT FOLDER`: seconds from a worker's start to the end of its first step, with what
+//!   earlier starts have left in the cache folder
+//! - `train DEVICE SIZE WAY SAMPLES CONTEXT SECONDS [recompute]`: tokens a second of training steps, and memory at the
+//!   peak
 //! - `memory DEVICE WAY attention|loss TOKENS VOCABULARY`: memory at the peak of one operation, both ways
-//! - `guest DEVICE idle|low|normal SECONDS`: how long a small piece of the owner's work takes on a GPU that does nothing else,
-//!   or trains in a queue of low priority, if the driver has such, or of normal priority
+//! - `guest DEVICE idle|low|normal SECONDS`: how long a small piece of the owner's work takes on a GPU that does
+//!   nothing else, or trains in a queue of low priority, if the driver has such, or of normal priority
 //!
 //! DEVICE as in `nightjar run --device`; SIZE is 0.8M, 10M, 125M or 1B; WAY is `autodiff` (Burn alone, its automatic
-//! differentiation included), `nodes` (the same with our operations in it), `burn` (our model, Burn's own operations) or `ours`,
-//! the last two with products in `-f16` or, on CUDA, `-bf16`; on the processor `burn` and `ours` are one, the CPU twins.
+//! differentiation included), `nodes` (the same with our operations in it), `burn` (our model, Burn's own operations)
+//! or `ours`, the last two with products in `-f16` or, on CUDA, `-bf16`; on the processor `burn` and `ours` are one,
+//! the CPU twins.
 
 mod autodiff;
 
@@ -107,7 +109,12 @@ fn open(choice: &str, way: &str) -> Result<OpenDevice, Box<dyn std::error::Error
         "ours" => Choices::all(),
         "autodiff" if half.is_empty() => Choices::NONE,
         "nodes" if half.is_empty() => Choices::all(),
-        _ => return Err(format!("'{way}' is no way; use autodiff, nodes, burn or ours, the last two with -f16 or -bf16").into()),
+        _ => {
+            return Err(format!(
+                "'{way}' is no way; use autodiff, nodes, burn or ours, the last two with -f16 or -bf16"
+            )
+            .into());
+        }
     });
     Ok(opened)
 }
@@ -183,14 +190,16 @@ fn linear(choice: &str, way: &str, sizes: [&str; 3], file: &[&str]) -> Outcome {
 fn spec(size: &str, context: u32) -> Result<ModelSpec, String> {
     let base = ModelSpec { max_position_embeddings: context, ..ModelSpec::tiny() };
     let with =
-        |vocab_size, hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, num_key_value_heads| ModelSpec {
-            vocab_size,
-            hidden_size,
-            intermediate_size,
-            num_hidden_layers,
-            num_attention_heads,
-            num_key_value_heads,
-            ..base.clone()
+        |vocab_size, hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, num_key_value_heads| {
+            ModelSpec {
+                vocab_size,
+                hidden_size,
+                intermediate_size,
+                num_hidden_layers,
+                num_attention_heads,
+                num_key_value_heads,
+                ..base.clone()
+            }
         };
     Ok(match size {
         "0.8M" => base,
@@ -212,14 +221,15 @@ fn weights(spec: &ModelSpec) -> Vec<f32> {
     flat
 }
 
-/// Floating-point operations that a training step needs for one token: six a weight of a matrix that it passes, and causal
-/// attention's two products, three times over. What is computed a second time does not count.
+/// Floating-point operations that a training step needs for one token: six a weight of a matrix that it passes, and
+/// causal attention's two products, three times over. What is computed a second time does not count.
 fn flops_per_token(spec: &ModelSpec, context: usize) -> f64 {
     let matrices: usize = spec.tensors().iter().filter(|t| t.shape.len() == 2).map(|t| t.len()).sum();
     let table = spec.vocab_size as usize * spec.hidden_size as usize;
     // A tied head is the table; an untied one comes beside it, and the table itself is only looked up.
     let matrices = if spec.tie_word_embeddings { matrices } else { matrices - table };
-    let attention = 2 * context * spec.num_attention_heads as usize * spec.head_size() * spec.num_hidden_layers as usize;
+    let attention =
+        2 * context * spec.num_attention_heads as usize * spec.head_size() * spec.num_hidden_layers as usize;
     (6 * matrices + 3 * attention) as f64
 }
 
@@ -230,7 +240,13 @@ enum Trained {
 }
 
 impl Trained {
-    fn new(way: &str, spec: &ModelSpec, flat: &[f32], portion: Portion, opened: &OpenDevice) -> Result<Self, ModelError> {
+    fn new(
+        way: &str,
+        spec: &ModelSpec,
+        flat: &[f32],
+        portion: Portion,
+        opened: &OpenDevice,
+    ) -> Result<Self, ModelError> {
         let (config, device, precision) = (AdamWConfig::default(), &opened.device, opened.precision);
         if ["autodiff", "nodes"].contains(&way) {
             return Ok(Trained::Autodiff(Box::new(Autodiff::new(spec, flat, config, way == "nodes", device))));
@@ -304,8 +320,11 @@ fn start(choice: &str, size: &str, shape: [&str; 2], folder: &str) -> Outcome {
     let spec = spec(size, context as u32)?;
     let (flat, tokens) = (weights(&spec), tokens(&spec));
     let since = Instant::now();
-    let opened =
-        open_device(&DeviceSettings { choice: choice.parse()?, cache: Some(folder.into()), ..DeviceSettings::default() })?;
+    let opened = open_device(&DeviceSettings {
+        choice: choice.parse()?,
+        cache: Some(folder.into()),
+        ..DeviceSettings::default()
+    })?;
     let mut trainer = Trainer::new(&spec, &flat, AdamWConfig::default(), samples, &opened.device)?;
     trainer.set_precision(opened.precision);
     trainer.step(&Batch::drawn(&tokens, context, 1, 0, 1, samples), 1e-4)?;
@@ -324,7 +343,8 @@ fn peak(device: &Device) -> Option<u64> {
 fn memory_of(choice: &str, way: &str, kind: &str, sizes: [&str; 2]) -> Outcome {
     let [tokens, vocabulary] = [sizes[0].parse::<usize>()?, sizes[1].parse::<usize>()?];
     let OpenDevice { device, .. } = open(choice, way)?;
-    let random = |rows: usize, width: usize| Tensor::<2>::random([rows, width], Distribution::Normal(0.0, 1.0), &device);
+    let random =
+        |rows: usize, width: usize| Tensor::<2>::random([rows, width], Distribution::Normal(0.0, 1.0), &device);
     match kind {
         "attention" => {
             let shape = Heads { batch: 1, context: tokens, heads: 4, kv: 4, size: 32 };
@@ -346,15 +366,18 @@ fn memory_of(choice: &str, way: &str, kind: &str, sizes: [&str; 2]) -> Outcome {
     Ok(json!({ "memory_bytes": peak(&device) }))
 }
 
-/// What the owner of a GPU feels of it: sixty times a second another program gives it something small to do, as one that
-/// draws does, and waits for it.
+/// What the owner of a GPU feels of it: sixty times a second another program gives it something small to do, as one
+/// that draws does, and waits for it.
 fn guest(choice: &str, priority: &str, seconds: &str) -> Outcome {
     let frames = (60.0 * seconds.parse::<f64>()?) as usize;
     let trains = match priority {
         "idle" => None,
         "low" | "normal" => {
-            let settings =
-                DeviceSettings { choice: choice.parse()?, normal_priority: priority == "normal", ..DeviceSettings::default() };
+            let settings = DeviceSettings {
+                choice: choice.parse()?,
+                normal_priority: priority == "normal",
+                ..DeviceSettings::default()
+            };
             Some(open_device(&settings)?.device)
         }
         _ => return Err(format!("'{priority}' is no priority; use idle, low or normal").into()),
@@ -366,11 +389,14 @@ fn guest(choice: &str, priority: &str, seconds: &str) -> Outcome {
     let step = |trainer: &mut Trainer, n| trainer.step(&Batch::drawn(&tokens, 128, 1, 0, n, 8), 1e-4);
     let train = |device: &Device, ready: &Barrier| -> Result<u64, TrainError> {
         let started = Trainer::new(&spec, &weights(&spec), AdamWConfig::default(), 8, device).map_err(TrainError::from);
-        let started = started.and_then(|mut trainer| (1..=2).try_for_each(|n| step(&mut trainer, n).map(drop)).map(|()| trainer));
+        let started =
+            started.and_then(|mut trainer| (1..=2).try_for_each(|n| step(&mut trainer, n).map(drop)).map(|()| trainer));
         // Whatever came of it, somebody waits for it.
         ready.wait();
         let mut trainer = started?;
-        (3..).take_while(|_| !stop.load(Ordering::Relaxed)).try_fold(0, |sum, n| Ok(sum + step(&mut trainer, n)?.tokens))
+        (3..)
+            .take_while(|_| !stop.load(Ordering::Relaxed))
+            .try_fold(0, |sum, n| Ok(sum + step(&mut trainer, n)?.tokens))
     };
     let ready = Barrier::new(2);
     let (mut waits_ms, trained) = std::thread::scope(|scope| {
@@ -402,12 +428,19 @@ impl Owner {
         let known = adapters().get(index.unwrap_or(0)).ok_or("there is no such adapter")?;
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
         let all = read_sync(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
-        let is_it = |a: &wgpu::Adapter| a.get_info().name == known.name && a.get_info().backend.to_string() == known.api;
+        let is_it =
+            |a: &wgpu::Adapter| a.get_info().name == known.name && a.get_info().backend.to_string() == known.api;
         let adapter = all.into_iter().find(is_it).ok_or("the adapter is gone")?;
         let (device, queue) = read_sync(adapter.request_device(&wgpu::DeviceDescriptor::default()))?;
         let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        let buffer =
-            || device.create_buffer(&wgpu::BufferDescriptor { label: None, size: Self::BYTES, usage, mapped_at_creation: false });
+        let buffer = || {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size: Self::BYTES,
+                usage,
+                mapped_at_creation: false,
+            })
+        };
         Ok(Owner { buffers: [buffer(), buffer()], device, queue })
     }
 

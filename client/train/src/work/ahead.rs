@@ -1,6 +1,6 @@
-//! Training ahead: after a lease's steps the worker goes on with the samples behind its range, until the agent has another
-//! job. If that is the lease that begins there, its weights are the new version's plus what those steps changed; if not,
-//! they come to nothing. In memory only: who ends the worker gives them up.
+//! Training ahead: after a lease's steps the worker goes on with the samples behind its range, until the agent has
+//! another job. If that is the lease that begins there, its weights are the new version's plus what those steps
+//! changed; if not, they come to nothing. In memory only: who ends the worker gives them up.
 
 use super::{
     lease::{Bench, Room, WorkError, batches, moments, parse_spec},
@@ -41,11 +41,14 @@ impl Cut {
 
     /// Whether this lease begins with the steps behind that one.
     pub(super) fn leads_to(&self, job: &Train) -> bool {
-        let what = |job: &Train| (job.run_spec_json.clone(), job.slice.as_ref().map(|s| (s.shard_file.clone(), s.first_sample)));
+        let what = |job: &Train| {
+            (job.run_spec_json.clone(), job.slice.as_ref().map(|s| (s.shard_file.clone(), s.first_sample)))
+        };
         job.ahead_of == self.job.lease_id && what(job) == what(&self.job) && self.progress.steps <= job.steps.into()
     }
 
-    /// Moves what was trained ahead onto a new base: its weights, plus what those steps changed. Says how far they came.
+    /// Moves what was trained ahead onto a new base: its weights, plus what those steps changed. Says how far they
+    /// came.
     pub(super) fn moved_onto(&self, base: &[f32], trainer: &mut Trainer) -> Result<LeaseProgress, WorkError> {
         let now = trainer.weights()?;
         let changed = now.iter().zip(&self.weights).map(|(now, cut)| now - cut);
@@ -60,8 +63,8 @@ impl Cut {
 }
 
 impl Bench {
-    /// Trains on behind the lease that was trained last, as far as that may be, until there is something else to do. What
-    /// fails comes to nothing: the next lease will find out whether it fails again.
+    /// Trains on behind the lease that was trained last, as far as that may be, until there is something else to do.
+    /// What fails comes to nothing: the next lease will find out whether it fails again.
     /// Says behind which lease, unless there is something else to do: then nothing computes any more.
     pub fn train_ahead(&mut self, room: &Room<'_>, until: &dyn Fn() -> bool) -> Option<u64> {
         let mut cut = self.cut.take()?;

@@ -1,5 +1,5 @@
-//! A lease's base weights: from a keyframe or the weights at hand, through the updates, to exactly the version and digest
-//! that the lease names.
+//! A lease's base weights: from a keyframe or the weights at hand, through the updates, to exactly the version and
+//! digest that the lease names.
 
 use super::files::{self, FileError};
 use nightjar_shared::{
@@ -71,13 +71,19 @@ mod tests {
     use super::*;
     use nightjar_shared::{delta::CodecId, disk::FolderDisk, wire::worker::UpdateFile};
 
-    /// A coordinator publishes a keyframe, an update that redefines its version, and another update; a device that starts
-    /// from any of them ends at the same bits.
+    /// A coordinator publishes a keyframe, an update that redefines its version, and another update; a device that
+    /// starts from any of them ends at the same bits.
     #[test]
     fn every_path_leads_to_the_same_weights() {
         let folder = tempfile::tempdir().unwrap();
         let disk = FolderDisk::open(folder.path()).unwrap();
-        let spec = ModelSpec { vocab_size: 9, hidden_size: 8, num_hidden_layers: 1, intermediate_size: 12, ..ModelSpec::tiny() };
+        let spec = ModelSpec {
+            vocab_size: 9,
+            hidden_size: 8,
+            num_hidden_layers: 1,
+            intermediate_size: 12,
+            ..ModelSpec::tiny()
+        };
         let mut weights = Weights::start(&spec, &spec.draw_all(1));
         let mut feedback = vec![0.0; spec.parameters()];
         disk.write("k0", &keyframe::encode(&spec, &weights)).unwrap();

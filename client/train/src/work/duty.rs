@@ -46,8 +46,8 @@ impl<'a> Duty<'a> {
         self.since = Some(Instant::now());
     }
 
-    /// After the last of a step: rests for what was computed, as long as is due, hearing of new limits, until `heard` says
-    /// that there is something else to do.
+    /// After the last of a step: rests for what was computed, as long as is due, hearing of new limits, until `heard`
+    /// says that there is something else to do.
     pub fn rest(&mut self, heard: impl Fn() -> bool) {
         let Some(since) = self.since.take() else { return };
         let busy = self.count(since.elapsed());
@@ -93,8 +93,9 @@ impl<'a> Pace<'a> {
         self.tokens = self.tokens.saturating_add(tokens);
     }
 
-    /// Rests until what was trained on is no more than the cap gives, for `longest` at most, or until `heard` says that there
-    /// is something else to do; whether more rest is due. Another cap counts from the moment on at which it is heard.
+    /// Rests until what was trained on is no more than the cap gives, for `longest` at most, or until `heard` says that
+    /// there is something else to do; whether more rest is due. Another cap counts from the moment on at which it is
+    /// heard.
     pub fn rest(&mut self, longest: Duration, heard: impl Fn() -> bool) -> bool {
         let start = Instant::now();
         while !heard() {
@@ -153,7 +154,9 @@ mod tests {
     #[test]
     fn nonsense_counts_as_the_least() {
         let live = Live::default();
-        for (said, meant) in [(1.0, 1.0), (0.5, 0.5), (0.0, DUTY_MIN), (-1.0, DUTY_MIN), (7.0, 1.0), (f64::NAN, DUTY_MIN)] {
+        for (said, meant) in
+            [(1.0, 1.0), (0.5, 0.5), (0.0, DUTY_MIN), (-1.0, DUTY_MIN), (7.0, 1.0), (f64::NAN, DUTY_MIN)]
+        {
             live.allow(said, 0);
             assert_eq!((live.duty(), live.memory_bytes()), (meant, u64::MAX));
         }

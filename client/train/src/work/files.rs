@@ -133,7 +133,13 @@ mod tests {
     fn state_survives_the_disk_and_damage_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let disk = FolderDisk::open(folder.path()).unwrap();
-        let spec = ModelSpec { vocab_size: 9, hidden_size: 8, num_hidden_layers: 1, intermediate_size: 12, ..ModelSpec::tiny() };
+        let spec = ModelSpec {
+            vocab_size: 9,
+            hidden_size: 8,
+            num_hidden_layers: 1,
+            intermediate_size: 12,
+            ..ModelSpec::tiny()
+        };
         let n = spec.parameters();
         let weights = Weights::start(&spec, &spec.draw_all(1));
         let moments = Moments { t: 7, m: spec.draw_all(2), v: spec.draw_all(3) };

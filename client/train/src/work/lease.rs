@@ -84,7 +84,8 @@ pub enum WorkError {
 impl WorkError {
     /// Whether the disk does not take what is to be written, or does not give what is on it: not the lease's fault.
     pub fn is_of_disk(&self) -> bool {
-        let is_checkpoints = matches!(self, WorkError::Checkpoint(CheckpointError::Write(_) | CheckpointError::Read(_)));
+        let is_checkpoints =
+            matches!(self, WorkError::Checkpoint(CheckpointError::Write(_) | CheckpointError::Read(_)));
         is_checkpoints || matches!(self, WorkError::File(FileError::Disk { .. }))
     }
 
@@ -117,8 +118,8 @@ pub struct Room<'a> {
     pub say: &'a dyn Fn(from_worker::Body),
 }
 
-/// Where leases are worked on. A trainer for the model last trained stays from one to the next; all state that counts is
-/// in the jobs' files, so leases of different devices may follow one another on one bench.
+/// Where leases are worked on. A trainer for the model last trained stays from one to the next; all state that counts
+/// is in the jobs' files, so leases of different devices may follow one another on one bench.
 pub struct Bench {
     device: Device,
     precision: Precision,
@@ -173,7 +174,8 @@ impl Bench {
         if allowed < needed {
             return Err(WorkError::Memory { needed, allowed });
         }
-        let (base, slice) = (job.base.as_ref().ok_or(WorkError::Incomplete)?, job.slice.as_ref().ok_or(WorkError::Incomplete)?);
+        let (base, slice) =
+            (job.base.as_ref().ok_or(WorkError::Incomplete)?, job.slice.as_ref().ok_or(WorkError::Incomplete)?);
         self.lost.clear();
         let weights = base::build(room.disk, &spec.model, base)?;
         let flat = weights.flat();
@@ -207,7 +209,8 @@ impl Bench {
     pub fn evaluate(&mut self, job: &Evaluate, room: &Room<'_>) -> Result<Evaluated, WorkError> {
         let _at_work = room.live.at_work();
         let spec = parse_spec(&job.run_spec_json)?;
-        let (base, slice) = (job.base.as_ref().ok_or(WorkError::Incomplete)?, job.slice.as_ref().ok_or(WorkError::Incomplete)?);
+        let (base, slice) =
+            (job.base.as_ref().ok_or(WorkError::Incomplete)?, job.slice.as_ref().ok_or(WorkError::Incomplete)?);
         let weights = base::build(room.disk, &spec.model, base)?;
         let model = Model::new(&spec.model, &weights.flat(), &self.device)?;
         let samples = shard(&spec, slice, room.disk)?.range(range(slice))?;
@@ -306,8 +309,8 @@ pub(super) fn batches(spec: &RunSpec, slice: &Slice, disk: &dyn Disk) -> Result<
     Ok(shard(spec, slice, disk)?.batches(first, samples, spec.inner.batch_samples as usize)?)
 }
 
-/// The optimizer's state that the lease starts from. Where its file is gone or damaged it is fresh, and that is said: it grows
-/// again, and the lease is worth more than it.
+/// The optimizer's state that the lease starts from. Where its file is gone or damaged it is fresh, and that is said:
+/// it grows again, and the lease is worth more than it.
 pub(super) fn moments(
     spec: &RunSpec,
     job: &Train,
@@ -373,8 +376,8 @@ fn finish(
     Ok(after)
 }
 
-/// What earlier deltas lost to rounding, as much of it as the session lets count. Where its file is gone or damaged it is
-/// nothing, and that is said.
+/// What earlier deltas lost to rounding, as much of it as the session lets count. Where its file is gone or damaged it
+/// is nothing, and that is said.
 fn residual(job: &Train, parameters: usize, disk: &dyn Disk) -> Result<(Vec<f32>, Option<String>), WorkError> {
     let scale = job.residual_scale as f32;
     if job.residual_file.is_empty() || scale == 0.0 {
@@ -405,8 +408,8 @@ pub(super) fn parse_spec(json: &str) -> Result<RunSpec, WorkError> {
 }
 
 /// How much of a batch goes through the model at once: what a quarter of the free memory holds, and what the owner
-/// allows holds beside the training state. A GPU's own memory cannot be asked through `wgpu`; the computer's stands in for
-/// it, until the device has shown that it bears less.
+/// allows holds beside the training state. A GPU's own memory cannot be asked through `wgpu`; the computer's stands in
+/// for it, until the device has shown that it bears less.
 pub(super) fn portion(spec: &RunSpec, room: &Room<'_>, bearing: &Bearing, device: &Device, samples: usize) -> Portion {
     let model = &spec.model;
     let allowed = match room.live.memory_bytes() {

@@ -1,5 +1,6 @@
 //! A worker's jobs as a library: files and a message in, files and a message out. The worker's process
-//! (`nightjar worker`) and the simulator's devices both work their leases here, so what the simulator finds is what ships.
+//! (`nightjar worker`) and the simulator's devices both work their leases here, so what the simulator finds is what
+//! ships.
 //!
 //! Never here: a process, a pipe, a message loop. All that is around a job comes in as a [`Room`].
 

@@ -1,5 +1,5 @@
-//! The inner steps of a lease, or ahead of the next, at no more than the allowed rate and duty, with a checkpoint every so
-//! often, in the middle of a step where that takes longer, when one is asked for, and before it stops.
+//! The inner steps of a lease, or ahead of the next, at no more than the allowed rate and duty, with a checkpoint every
+//! so often, in the middle of a step where that takes longer, when one is asked for, and before it stops.
 
 use super::{
     duty::{Duty, Pace},
@@ -28,8 +28,8 @@ const TELL_EVERY: Duration = Duration::from_millis(500);
 /// Who rests for long tells that it is there this often.
 const SIGN_EVERY: Duration = Duration::from_secs(60);
 
-/// A micro-batch takes no longer than this, if it can be made of fewer samples: that much is lost at most, beside what the
-/// last checkpoint does not have.
+/// A micro-batch takes no longer than this, if it can be made of fewer samples: that much is lost at most, beside what
+/// the last checkpoint does not have.
 const MICRO_BATCH_MAX: Duration = Duration::from_secs(10);
 
 /// Where the steps lead.
@@ -67,8 +67,22 @@ pub(super) fn run(
     let saved = now.checked_sub(unsaved).unwrap_or(now);
     let duty = Duty::new(room.live);
     let (told, samples_max) = (now, usize::MAX);
-    let mut steps =
-        Steps { spec, job, trainer, progress, course, room, device, duty, gauge, bearing, samples_max, told, saved, saved_place };
+    let mut steps = Steps {
+        spec,
+        job,
+        trainer,
+        progress,
+        course,
+        room,
+        device,
+        duty,
+        gauge,
+        bearing,
+        samples_max,
+        told,
+        saved,
+        saved_place,
+    };
     let _in_steps = room.live.in_steps();
     steps.take(batches)
 }
@@ -138,8 +152,8 @@ impl Steps<'_, '_> {
         Ok(())
     }
 
-    /// One inner step; `None` if Stop came first. A checkpoint in the middle has all micro-batches that are finished; one that
-    /// is under way when it is asked for begins again after it.
+    /// One inner step; `None` if Stop came first. A checkpoint in the middle has all micro-batches that are finished;
+    /// one that is under way when it is asked for begins again after it.
     fn step(&mut self, batch: &Batch, rate: f64) -> Result<Option<StepReport>, WorkError> {
         loop {
             let samples = self.spec.inner.batch_samples as usize;
@@ -162,8 +176,8 @@ impl Steps<'_, '_> {
             let (room, duty, gauge, bearing) = (self.room, &mut self.duty, &mut self.gauge, &mut *self.bearing);
             let (job, saved, mut has_more) = (self.job, self.saved, false);
             let go_on = |gate| {
-                // From the second on there is a micro-batch more to save, and one that the device has borne. It is saved before
-                // the pause that the duty asks for.
+                // From the second on there is a micro-batch more to save, and one that the device has borne. It is
+                // saved before the pause that the duty asks for.
                 if gate != Gate::Layer && std::mem::replace(&mut has_more, true) {
                     gauge.end();
                     bearing.end();
@@ -212,8 +226,8 @@ impl Steps<'_, '_> {
         Ok(())
     }
 
-    /// Writes what was done since the last checkpoint, if anything was. Who is stopped in the middle of a micro-batch loses
-    /// those before it in the step, and the checkpoint may have them.
+    /// Writes what was done since the last checkpoint, if anything was. Who is stopped in the middle of a micro-batch
+    /// loses those before it in the step, and the checkpoint may have them.
     fn save(&mut self) -> Result<(), WorkError> {
         let place = (self.progress.steps, self.trainer.samples_begun());
         if let Course::Lease { store, .. } = &mut self.course
@@ -263,9 +277,15 @@ fn is_due(saved: Instant, job: &Train) -> bool {
     saved.elapsed() >= Duration::from_millis(job.checkpoint_ms)
 }
 
-/// Passes a gate: the device falls never far behind, and the duty is kept. Whether to go on; `heard` says whether there is
-/// something else to do where a micro-batch has ended.
-pub(super) fn pass(gate: Gate, gauge: &mut Gauge, duty: &mut Duty<'_>, room: &Room<'_>, heard: impl Fn() -> bool + Copy) -> bool {
+/// Passes a gate: the device falls never far behind, and the duty is kept. Whether to go on; `heard` says whether there
+/// is something else to do where a micro-batch has ended.
+pub(super) fn pass(
+    gate: Gate,
+    gauge: &mut Gauge,
+    duty: &mut Duty<'_>,
+    room: &Room<'_>,
+    heard: impl Fn() -> bool + Copy,
+) -> bool {
     if gate == Gate::Layer {
         // What was frozen or stopped leaves no long queue behind.
         gauge.layer();

@@ -26,7 +26,11 @@ pub fn lease(disk: &dyn Disk, model: &ModelSpec, batch_samples: u32, steps: u32)
     Ok(Train {
         lease_id: 1,
         run_spec_json: spec.to_string(),
-        base: Some(Base { keyframe_file: "blobs/keyframe".into(), digest: weights.digest().to_vec(), ..Default::default() }),
+        base: Some(Base {
+            keyframe_file: "blobs/keyframe".into(),
+            digest: weights.digest().to_vec(),
+            ..Default::default()
+        }),
         slice: Some(Slice { shard_file: "blobs/shard".into(), shard_samples: samples, first_sample: 0, samples }),
         steps,
         progress_tokens_per_step: tokens / u64::from(steps.max(1)),

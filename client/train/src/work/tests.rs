@@ -44,7 +44,8 @@ fn scene() -> (tempfile::TempDir, FolderDisk, Train, ModelSpec) {
     let folder = tempfile::tempdir().unwrap();
     let disk = FolderDisk::open(folder.path()).unwrap();
     let model = model_of(1);
-    let spec = serde_json::json!({ "name": "x", "token_budget": 1000, "model": model, "inner": { "batch_samples": 2 } });
+    let spec =
+        serde_json::json!({ "name": "x", "token_budget": 1000, "model": model, "inner": { "batch_samples": 2 } });
     let weights = Weights::start(&model, &model.draw_all(1));
     disk.write("blobs/keyframe", &keyframe::encode(&model, &weights)).unwrap();
     let tokens = (0..20 * 9).flat_map(|i| (rng::below(1, 0, i, 256) as u16).to_le_bytes()).collect::<Vec<u8>>();
@@ -75,7 +76,8 @@ fn train_live(
     say: &dyn Fn(from_worker::Body),
 ) -> Result<Trained, WorkError> {
     let device =
-        open_device(&DeviceSettings { choice: "flex".parse().unwrap(), threads: 1, ..DeviceSettings::default() }).unwrap();
+        open_device(&DeviceSettings { choice: "flex".parse().unwrap(), threads: 1, ..DeviceSettings::default() })
+            .unwrap();
     let room = Room { disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live, stop, say };
     Bench::new(device.device).train(job, &room)
 }
@@ -127,8 +129,12 @@ fn state_that_is_gone_or_damaged_is_done_without() {
     let base = Base { keyframe_file: String::new(), weights_file: trained.weights_file, ..job.base.clone().unwrap() };
     let next = |residual_file: &str, optimizer_file: &str| {
         let (residual_file, optimizer_file) = (residual_file.to_owned(), optimizer_file.to_owned());
-        train(&disk, &Train { lease_id: 8, base: Some(base.clone()), residual_file, optimizer_file, ..job.clone() }, false)
-            .unwrap()
+        train(
+            &disk,
+            &Train { lease_id: 8, base: Some(base.clone()), residual_file, optimizer_file, ..job.clone() },
+            false,
+        )
+        .unwrap()
     };
     let fresh = next("", "");
     assert!(fresh.lost.is_empty());
@@ -170,7 +176,8 @@ fn a_lease_begins_with_the_steps_that_were_taken_ahead_of_it() {
     let (_folder, disk, job, model) = scene();
     let job = Train { ahead_steps: 3, checkpoint_ms: u64::MAX, ..job };
     let (stop, live) = (AtomicBool::new(false), Live::default());
-    let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live: &live, stop: &stop, say: &|_| {} };
+    let room =
+        Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live: &live, stop: &stop, say: &|_| {} };
     let mut bench = Bench::on_processor();
     // A lease of eight samples from the third is followed by another of eight; there are twenty.
     let first = bench.train(&job, &room).unwrap();
@@ -218,7 +225,8 @@ fn a_lease_begins_with_the_steps_that_were_taken_ahead_of_it() {
 fn nothing_is_taken_ahead_that_the_lease_does_not_allow_or_that_a_stop_forbids() {
     let (_folder, disk, job, _) = scene();
     let (stop, live) = (AtomicBool::new(false), Live::default());
-    let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live: &live, stop: &stop, say: &|_| {} };
+    let room =
+        Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live: &live, stop: &stop, say: &|_| {} };
     let mut bench = Bench::on_processor();
     bench.train(&job, &room).unwrap();
     assert!(bench.take_cut().is_none(), "no steps are allowed");
@@ -398,8 +406,8 @@ fn the_duty_is_kept() {
     live.allow(0.02, 0);
     let (slow, trained) = took(&live);
     assert_eq!(trained.delta_hash, whole.delta_hash);
-    // A lower bound, which no load of the machine can break: each step rests 49 times as long as it computes, and one that
-    // computes for less than 0.1 ms does not exist.
+    // A lower bound, which no load of the machine can break: each step rests 49 times as long as it computes, and one
+    // that computes for less than 0.1 ms does not exist.
     assert!(slow >= Duration::from_micros(u64::from(STEPS) * 4900), "{slow:?}");
 }
 
@@ -442,12 +450,15 @@ fn a_portion_that_took_the_worker_down_is_not_tried_again() {
     let slice = Some(Slice { samples: STEPS * STEPS, ..job.slice.clone().unwrap() });
     let job = Train { run_spec_json: spec.to_string(), slice, ..job };
     let cache = folder.path().join("cache");
-    let flex =
-        || open_device(&DeviceSettings { choice: "flex".parse().unwrap(), threads: 1, ..DeviceSettings::default() }).unwrap();
+    let flex = || {
+        open_device(&DeviceSettings { choice: "flex".parse().unwrap(), threads: 1, ..DeviceSettings::default() })
+            .unwrap()
+    };
     let start = || OpenDevice { bearing: Bearing::of("a GPU", Some(&cache)), ..flex() };
     let spec: RunSpec = serde_json::from_value(spec).unwrap();
     let (live, stop) = (Live::default(), AtomicBool::new(false));
-    let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 40, live: &live, stop: &stop, say: &|_| {} };
+    let room =
+        Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 40, live: &live, stop: &stop, say: &|_| {} };
     let portion = |opened: &OpenDevice| lease::portion(&spec, &room, &opened.bearing, &opened.device, STEPS as usize);
     let bytes = |opened: &OpenDevice| portion(opened).bytes(&model, 8, &opened.device);
     let mut first = start();
@@ -462,21 +473,25 @@ fn a_portion_that_took_the_worker_down_is_not_tried_again() {
     assert_eq!(third.bearing.most(), whole / 2, "what went well is no trial any more");
 }
 
-/// A GPU whose driver is reset takes its worker down: that it is the device's fault is said, and not a byte of the lease's
-/// state is harmed. Whoever comes next, on whatever device, goes on from the checkpoint.
+/// A GPU whose driver is reset takes its worker down: that it is the device's fault is said, and not a byte of the
+/// lease's state is harmed. Whoever comes next, on whatever device, goes on from the checkpoint.
 #[test]
 fn a_lost_device_ends_the_lease_at_its_checkpoint() {
     let (_folder, disk, job, _) = scene();
     let whole = train(&disk, &job, false).unwrap();
     tuning::configure(Tuning::Minimal, None);
     let Ok((device, setup)) = Device::wgpu_options().device_kind(DeviceKind::DefaultDevice).init_with_setup() else {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "no wgpu adapter: install mesa-vulkan-drivers and libvulkan1");
+        assert!(
+            std::env::var("CI").as_deref() != Ok("true"),
+            "no wgpu adapter: install mesa-vulkan-drivers and libvulkan1"
+        );
         return;
     };
     // Lost before its first step: so none of its kernels has to be compiled for this.
     setup.device.destroy();
     let (live, stop) = (Live::default(), AtomicBool::new(false));
-    let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live: &live, stop: &stop, say: &|_| {} };
+    let room =
+        Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live: &live, stop: &stop, say: &|_| {} };
     // The runtime panics at some of its calls, which ends the worker as well.
     if let Ok(lost) = catch_unwind(AssertUnwindSafe(|| Bench::new(device).train(&job, &room))) {
         assert!(lost.as_ref().is_err_and(WorkError::is_of_device), "{lost:?}");

@@ -108,7 +108,13 @@ fn count<K: Ord>(keys: impl Iterator<Item = K>) -> BTreeMap<K, u64> {
 
 impl Figures {
     /// Of a ledger.
-    pub fn of(spec: &RunSpec, facts: &Facts, counters: Counters, generation: Generation, counted: Option<Baselines>) -> Self {
+    pub fn of(
+        spec: &RunSpec,
+        facts: &Facts,
+        counters: Counters,
+        generation: Generation,
+        counted: Option<Baselines>,
+    ) -> Self {
         let History { mut losses, versions, .. } = History::of(facts);
         losses.sort_by_key(|point| point.version);
         let tokens: u64 = facts.deltas.iter().map(|d| d.tokens).sum();
@@ -139,7 +145,8 @@ impl Figures {
             bytes_data_parallel_bf16: 4 * parameters * inner_steps,
             merged: facts.deltas.len() as u64,
             acknowledged: merged_ranges(facts).count() as u64,
-            duplicates: (facts.deltas.len() - facts.deltas.iter().map(|d| d.lease).collect::<BTreeSet<_>>().len()) as u64,
+            duplicates: (facts.deltas.len() - facts.deltas.iter().map(|d| d.lease).collect::<BTreeSet<_>>().len())
+                as u64,
             lost_samples: acknowledged_samples.saturating_sub(tokens / spec.tokens_per_sample()),
             staleness: count(facts.deltas.iter().map(|d| d.staleness)),
             leases: count(facts.leases.iter().map(|l| word(l.closed.map(|c| c.outcome)))),
@@ -158,14 +165,20 @@ impl Figures {
         let rows = [
             ("run", format!("{}, generation {}", self.run, self.generation)),
             ("parameters", format!("{:.2} M", self.parameters as f64 / 1e6)),
-            ("held-out loss, nats a byte", format!("{} → {}", loss(self.heldout_loss_start), loss(self.heldout_loss_end))),
+            (
+                "held-out loss, nats a byte",
+                format!("{} → {}", loss(self.heldout_loss_start), loss(self.heldout_loss_end)),
+            ),
             ("  counting byte pairs, triples", format!("{}, {}", loss(self.order1_loss), loss(self.order2_loss))),
             ("tokens merged", format!("{} of {} in {} inner steps", self.tokens, self.token_budget, self.inner_steps)),
             ("versions", self.versions.len().to_string()),
             ("deltas acknowledged", self.acknowledged.to_string()),
             ("deltas merged, of them twice", format!("{}, {}", self.merged, self.duplicates)),
             ("samples lost", self.lost_samples.to_string()),
-            ("leases", counts(self.leases.iter().map(|(word, n)| format!("{}: {n}", word.replace('_', " "))).collect())),
+            (
+                "leases",
+                counts(self.leases.iter().map(|(word, n)| format!("{}: {n}", word.replace('_', " "))).collect()),
+            ),
             ("deltas by staleness", counts(self.staleness.iter().map(|(tau, n)| format!("{tau}: {n}")).collect())),
             ("bytes up, down", format!("{}, {}", mega(self.bytes_up), mega(self.bytes_down))),
             ("  data parallel in bf16", mega(self.bytes_data_parallel_bf16)),

@@ -34,7 +34,8 @@ fn links_lead_to_files_once_each_and_nothing_is_left_out_in_silence() {
     symlink("../in", at("in/circle")).unwrap();
     symlink("nowhere", at("in/dead.txt")).unwrap();
     symlink("b.txt", at("in/to-b.txt")).unwrap();
-    fs::write(at("in").join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"caf\xE9.txt")), "text").unwrap();
+    fs::write(at("in").join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"caf\xE9.txt")), "text")
+        .unwrap();
     let (read, notes) = walk(&[&at("in")], &Patterns::default(), None);
     assert_eq!(read, ["a.parquet", "b.txt", "c.txt", "sub/d.txt"]);
     let kinds = [Note::FolderLink, Note::DeadLink, Note::Twice, Note::Hidden, Note::EmptyFile, Note::OddName];
@@ -74,7 +75,8 @@ fn a_folder_that_is_written_is_no_input() {
 #[test]
 fn what_stands_beside_data_is_left_out_unless_asked_for() {
     let files = ["README.md", "data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"];
-    let folder = folder(&[&files[..], &["data/test-00000-of-00001.parquet", "data/validation-00000-of-00001.parquet"]].concat());
+    let folder =
+        folder(&[&files[..], &["data/test-00000-of-00001.parquet", "data/validation-00000-of-00001.parquet"]].concat());
     let (read, notes) = walk(&[folder.path()], &Patterns::default(), None);
     assert_eq!(read, files[1..]);
     assert_eq!((notes.of(Note::Card), notes.of(Note::OtherSplit)), (1, 2));

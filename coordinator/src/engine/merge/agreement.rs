@@ -1,13 +1,13 @@
 //! How far the deltas of a version agree: what share of them is signal, and what is noise that their mean averages out.
 //!
 //! With v the deltas as they are weighted, s = (‖Σv‖² − Σ‖v‖²) / ((Σ‖v‖)² − Σ‖v‖²): the mean cosine of all pairs, each
-//! weighted by both lengths. If deltas are one signal plus independent noise, s estimates without bias the signal's share
-//! of their squared length, whatever their number; for n of equal length it is (n·ρ − 1)/(n − 1) with ρ = ‖mean‖² / mean
-//! ‖v‖². It is the counterpart for deltas of the gradient noise scale (McCandlish et al., arXiv 1812.06162).
+//! weighted by both lengths. If deltas are one signal plus independent noise, s estimates without bias the signal's
+//! share of their squared length, whatever their number; for n of equal length it is (n·ρ − 1)/(n − 1) with ρ = ‖mean‖²
+//! / mean ‖v‖². It is the counterpart for deltas of the gradient noise scale (McCandlish et al., arXiv 1812.06162).
 //!
 //! What deltas have in common only in their places, not in their values, lowers it: deltas of a sparse codec agree less
-//! than the pseudo-gradients behind them. It is measured of what is summed up: deltas after their correction (which makes
-//! them more alike), and with RDA their tensors' directions.
+//! than the pseudo-gradients behind them. It is measured of what is summed up: deltas after their correction (which
+//! makes them more alike), and with RDA their tensors' directions.
 
 /// How much an older version counts: about ten are averaged.
 const FADE: f64 = 0.9;
@@ -74,7 +74,8 @@ mod tests {
             let mut agreement = Agreement::default();
             for version in 0..20 {
                 let noise = |d, i| 3f64.sqrt() * rng::normal(version, d, i);
-                let deltas: Vec<Vec<f64>> = (0..devices).map(|d| (0..500).map(|i| 1.0 + noise(d, i)).collect()).collect();
+                let deltas: Vec<Vec<f64>> =
+                    (0..devices).map(|d| (0..500).map(|i| 1.0 + noise(d, i)).collect()).collect();
                 learn(&mut agreement, &deltas);
             }
             let share = agreement.share().unwrap();

@@ -1,8 +1,8 @@
 //! The quorum buffer: deltas come in, are corrected and weighted, and go out as one averaged pseudo-gradient.
 //!
 //! Each delta is weighted by its tokens (PAPAYA, Huba et al., arXiv 2111.04877) and its staleness s(τ). Whatever the
-//! average, lengths are divided by Σ tokens without s (FedBuff, Nguyen et al., arXiv 2106.06639, divides by the number of
-//! deltas): stale deltas make a smaller step, not the same step by others' votes.
+//! average, lengths are divided by Σ tokens without s (FedBuff, Nguyen et al., arXiv 2106.06639, divides by the number
+//! of deltas): stale deltas make a smaller step, not the same step by others' votes.
 //!
 //! All sums run in the order of the flat vector, value by value, whatever runs a codec decodes to.
 
@@ -13,8 +13,8 @@ use nightjar_shared::{
     run_spec::{self, Average},
 };
 
-/// A shorter tensor has no direction: far below what rounds away beside a weight, and far enough from 0 that tokens divided by it
-/// are within f32. Devices choose their bytes.
+/// A shorter tensor has no direction: far below what rounds away beside a weight, and far enough from 0 that tokens
+/// divided by it are within f32. Devices choose their bytes.
 pub(super) const LENGTH_MIN: f64 = 1e-15;
 
 /// What waits for the next version.
@@ -75,8 +75,8 @@ impl Buffer {
         self.tokens
     }
 
-    /// Adds a delta that counts as `tokens`, with staleness weight `weight`; `momentum` is what a correction goes by. An
-    /// error leaves the buffer as it was.
+    /// Adds a delta that counts as `tokens`, with staleness weight `weight`; `momentum` is what a correction goes by.
+    /// An error leaves the buffer as it was.
     pub fn add(&mut self, tokens: u64, weight: f64, bytes: &[u8], momentum: &[f32]) -> Result<(), DeltaError> {
         let corrects = self.correction == run_spec::Correction::Heloco;
         let momentum = if corrects { momentum } else { &[] };
@@ -154,7 +154,9 @@ impl Buffer {
         let mut tensors = Cutter::new(&self.layout);
         let sum = &mut self.sum;
         delta::decode(&self.model, bytes, |at, values| {
-            tensors.cut(at, values, |tensor, at, values| add(&mut sum[at..at + values.len()], entries[tensor].of_delta, values));
+            tensors.cut(at, values, |tensor, at, values| {
+                add(&mut sum[at..at + values.len()], entries[tensor].of_delta, values)
+            });
         })?;
         for ((tensor, entry), length) in self.layout.iter().zip(entries).zip(&mut self.tensor_lengths) {
             if entry.of_momentum != 0.0 {

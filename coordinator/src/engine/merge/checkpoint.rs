@@ -2,8 +2,8 @@
 //!
 //! Layout, little-endian: magic `NJC2`, four zero bytes; last delta merged (u64); the agreement's two sums (f64 each);
 //! arrivals since a delayed momentum moved (u64); the recent deltas' tokens, newest last (32 u64, zero where there are
-//! fewer); the weights as [`Weights::write`] has them; feedback, the rule's vectors, the correction's momentum (f32 each);
-//! BLAKE3 of all that.
+//! fewer); the weights as [`Weights::write`] has them; feedback, the rule's vectors, the correction's momentum (f32
+//! each); BLAKE3 of all that.
 
 use super::{Merger, RECENT};
 use nightjar_shared::{

@@ -1,11 +1,11 @@
-//! Delayed Nesterov: the momentum moves only at every N-th arrival, since momentum that is applied at each is what makes
-//! asynchronous training diverge (Asynchronous Local-SGD, Liu et al., arXiv 2401.09135, algorithm 3).
+//! Delayed Nesterov: the momentum moves only at every N-th arrival, since momentum that is applied at each is what
+//! makes asynchronous training diverge (Asynchronous Local-SGD, Liu et al., arXiv 2401.09135, algorithm 3).
 
 /// At every arrival B ← B + g. At each `interval`-th (N-th): m ← β·m + B/N, θ ← θ − η·((1 − cN + c)·β·m + g/N), B ← 0.
 /// At those between: θ ← θ − η·(c·β·m + g/N).
 ///
-/// With N = 1 it is [`Nesterov`](super::nesterov::Nesterov). In the merger an arrival is a published version: the mean of
-/// a quorum stands for one device's pseudo-gradient.
+/// With N = 1 it is [`Nesterov`](super::nesterov::Nesterov). In the merger an arrival is a published version: the mean
+/// of a quorum stands for one device's pseudo-gradient.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DelayedNesterov {
     /// η.

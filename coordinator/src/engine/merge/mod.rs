@@ -1,5 +1,5 @@
-//! The merger: deltas are added to a buffer, averaged, stepped along, and published as the next version. Arithmetic in a
-//! fixed order, so that merging the same deltas again yields the same bits, on any machine.
+//! The merger: deltas are added to a buffer, averaged, stepped along, and published as the next version. Arithmetic in
+//! a fixed order, so that merging the same deltas again yields the same bits, on any machine.
 
 pub mod agreement;
 mod anew;

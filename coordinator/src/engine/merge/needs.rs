@@ -1,5 +1,5 @@
-//! What serving a run takes of a machine, counted from what is kept and written for each parameter. A test holds the numbers
-//! against the merger's own.
+//! What serving a run takes of a machine, counted from what is kept and written for each parameter. A test holds the
+//! numbers against the merger's own.
 
 use nightjar_shared::{
     delta,
@@ -75,11 +75,15 @@ mod tests {
             r#", "merge": {"correction": "heloco"}"#,
             r#", "merge": {"rule": "nesterov", "correction": "heloco"}"#,
         ] {
-            let spec: RunSpec = serde_json::from_str(&format!(r#"{{"name": "x", "token_budget": 1000{toml}}}"#)).unwrap();
+            let spec: RunSpec =
+                serde_json::from_str(&format!(r#"{{"name": "x", "token_budget": 1000{toml}}}"#)).unwrap();
             let mut merger = Merger::start(spec.clone(), &spec.model.draw_all(1));
             let made = merger.publish(nightjar_shared::ids::Version(0), true).unwrap();
             let (n, checkpoint) = (spec.model.parameters() as u64, merger.checkpoint().len() as u64);
-            assert!((checkpoint_bytes(&spec)..checkpoint_bytes(&spec) + n / 10).contains(&checkpoint), "{toml}: {checkpoint}");
+            assert!(
+                (checkpoint_bytes(&spec)..checkpoint_bytes(&spec) + n / 10).contains(&checkpoint),
+                "{toml}: {checkpoint}"
+            );
             assert!(made.keyframe.unwrap().len() as u64 <= KEYFRAME_BYTES * n + n / 10);
             assert!(memory_bytes(&spec) > PROGRAM_BYTES + checkpoint + 4 * n && run_bytes(&spec) > 3 * checkpoint);
         }

@@ -11,7 +11,8 @@ use proptest::prelude::*;
 
 fn spec(momentum: f64) -> RunSpec {
     let mut spec: RunSpec = serde_json::from_str(r#"{"name": "x", "token_budget": 1000}"#).unwrap();
-    spec.model = ModelSpec { vocab_size: 9, hidden_size: 8, intermediate_size: 5, num_hidden_layers: 1, ..ModelSpec::tiny() };
+    spec.model =
+        ModelSpec { vocab_size: 9, hidden_size: 8, intermediate_size: 5, num_hidden_layers: 1, ..ModelSpec::tiny() };
     spec.merge = MergeSpec { rule: MergeRule::Nesterov, momentum, average: Some(Average::Mean), ..spec.merge };
     (spec.delta.codec, spec.publish.codec) = (delta::CodecId::Blocks8, delta::CodecId::Blocks8);
     spec
@@ -114,15 +115,23 @@ fn any_merge() -> impl Strategy<Value = MergeSpec> {
     let average = prop_oneof![Just(Average::Mean), Just(Average::Rda)];
     let correction = prop_oneof![Just(Correction::None), Just(Correction::Heloco)];
     let cap = prop_oneof![Just(0.0), Just(2.0)];
-    (rule, 1u32..4, average, correction, cap).prop_map(|((rule, momentum), interval, average, correction, tokens_cap)| {
-        MergeSpec { rule, momentum, interval, average: Some(average), correction, tokens_cap, ..MergeSpec::default() }
-    })
+    (rule, 1u32..4, average, correction, cap).prop_map(
+        |((rule, momentum), interval, average, correction, tokens_cap)| MergeSpec {
+            rule,
+            momentum,
+            interval,
+            average: Some(average),
+            correction,
+            tokens_cap,
+            ..MergeSpec::default()
+        },
+    )
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-    /// Whatever the rule, a merger restored from any version's checkpoint goes on to the same bits as the one that never
-    /// stopped, and so do the weights of a device that applies what is published.
+    /// Whatever the rule, a merger restored from any version's checkpoint goes on to the same bits as the one that
+    /// never stopped, and so do the weights of a device that applies what is published.
     #[test]
     fn a_checkpoint_goes_on_to_the_same_bits(
         merge in any_merge(),

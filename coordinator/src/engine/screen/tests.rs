@@ -54,7 +54,9 @@ impl Trial {
 fn without_history_no_more_passes_than_an_optimizer_can_do() {
     let mut trial = Trial::new(spec());
     // From a random start and late in a run, as honest runs were measured.
-    for (share, steps) in [(0.97, 1), (0.84, 2), (0.65, 16), (0.67, 32), (0.43, 64), (0.31, 128), (0.28, 256), (0.26, 500)] {
+    for (share, steps) in
+        [(0.97, 1), (0.84, 2), (0.65, 16), (0.67, 32), (0.43, 64), (0.31, 128), (0.28, 256), (0.26, 500)]
+    {
         trial.judge(1, share, steps).unwrap();
     }
     for (share, steps) in [(1.4, 1), (1.4, 64), (1.4, 128), (1.4, 256), (1.4, 500)] {
@@ -162,7 +164,8 @@ fn a_few_wild_ones_move_nothing_a_lasting_change_passes_in_the_end() {
         assert!(trial.judge(3, 0.9, 64).is_err());
     }
     assert!(trial.judge(1, 0.9, 64).is_err(), "one device's change is no change of the run");
-    let refused = (0..100).take_while(|_| [1, 2, 3].map(|device| trial.judge(device, 0.9, 64).is_err()).contains(&true)).count();
+    let refused =
+        (0..100).take_while(|_| [1, 2, 3].map(|device| trial.judge(device, 0.9, 64).is_err()).contains(&true)).count();
     assert!((2..10).contains(&refused), "{refused}");
 }
 
@@ -203,8 +206,9 @@ fn a_few_that_send_next_to_nothing_do_not_lock_the_others_out() {
     }
     (1..=4).for_each(|device| trial.judge(device, 0.19, 500).unwrap());
     // Larger ones are refused at first; then the many have their say.
-    let refused =
-        (0..50).take_while(|_| [1, 2, 3, 4].map(|device| trial.judge(device, 0.4, 60).is_err()).contains(&true)).count();
+    let refused = (0..50)
+        .take_while(|_| [1, 2, 3, 4].map(|device| trial.judge(device, 0.4, 60).is_err()).contains(&true))
+        .count();
     assert!(refused < 5, "{refused}");
 }
 
@@ -268,7 +272,11 @@ fn what_an_old_delta_owes_is_not_held_against_its_device() {
     let late = Told { tokens: 950_000, tokens_per_step: 512 };
     let late = |trial: &mut Trial, device: u8, share: f64| {
         let norm = share * sum_of_rates(&trial.spec, late, 100) * (trial.spec.model.parameters() as f64).sqrt();
-        let delta = Candidate { told: Some(late), measured: Measured { norm, largest: 0.0 }, ..trial.delta(device, share, 100) };
+        let delta = Candidate {
+            told: Some(late),
+            measured: Measured { norm, largest: 0.0 },
+            ..trial.delta(device, share, 100)
+        };
         trial.screen.judge(&trial.spec, &delta)
     };
     late(&mut trial, 1, 0.75).unwrap();

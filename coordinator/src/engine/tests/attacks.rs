@@ -105,7 +105,11 @@ fn a_lease_that_is_told_again_makes_its_device_no_faster() {
     assert!(matches!(world.offer_at_once(thief, boast(&world, &lease)), Body::Done(done) if done.merged));
     let tokens = f64::from(lease.samples) * f64::from(world.manifest.context);
     let tokens_per_s = world.ledger.facts().devices[0].tokens_per_s;
-    assert!(tokens_per_s < tokens / 0.05, "{tokens_per_s} tokens a second, of {tokens} tokens in {} steps", lease.steps);
+    assert!(
+        tokens_per_s < tokens / 0.05,
+        "{tokens_per_s} tokens a second, of {tokens} tokens in {} steps",
+        lease.steps
+    );
 }
 
 /// Offered again and again before its time, a delta takes up nobody's: it is measured once.
@@ -138,7 +142,8 @@ fn a_delta_that_was_merged_is_good_for_no_other_lease_not_even_after_a_restart()
     let (thief, other) = (world.volunteer(1), world.volunteer(2));
     let first = world.lease(thief);
     assert!(world.train(thief, &first, 1000.0).merged);
-    let again = |world: &World, lease: &Lease| DeltaOffer { delta: world.offer_for(&first).delta, ..world.offer_for(lease) };
+    let again =
+        |world: &World, lease: &Lease| DeltaOffer { delta: world.offer_for(&first).delta, ..world.offer_for(lease) };
     for (device, restarts) in [(thief, false), (other, true)] {
         if restarts {
             world.restart();
@@ -228,7 +233,11 @@ fn a_measurement_that_cannot_be_is_refused() {
     };
     let nonsense = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1e-9, 1e9, f64::MAX].map(|nats| (nats, 0));
     for (nats, more) in nonsense.into_iter().chain([(3.0, 1)]) {
-        assert_eq!(code(&measure(&mut world, nats, more)), Some(RefusalCode::BadDelta), "{nats} nats, {more} tokens more");
+        assert_eq!(
+            code(&measure(&mut world, nats, more)),
+            Some(RefusalCode::BadDelta),
+            "{nats} nats, {more} tokens more"
+        );
     }
     assert!(world.ledger.facts().evaluations.is_empty());
     assert!(matches!(measure(&mut world, 3.0, 0), Body::Done(_)));
@@ -330,7 +339,11 @@ fn a_lease_that_is_only_held_earns_no_credit() {
     let Body::Refusal(refusal) = answer else { panic!("{answer:?}") };
     // A stranger's step takes 20 ms; one of the fastest device, 1.
     assert_eq!(refusal.code(), RefusalCode::Busy);
-    assert!(refusal.retry_ms > 10 * u64::from(lease.steps), "it is believed no more than before: {} ms", refusal.retry_ms);
+    assert!(
+        refusal.retry_ms > 10 * u64::from(lease.steps),
+        "it is believed no more than before: {} ms",
+        refusal.retry_ms
+    );
 }
 
 /// The machine was suspended: its own clock stood still, and the device trained on.

@@ -7,7 +7,8 @@ use nightjar_shared::{
     wire::{Lease, LeaseKind, LeaseRequest, Role, coordinator_message::Body, device_message as ask},
 };
 
-/// Rounds of 10 seconds, a second of grace; two devices of 80 and 20 tokens a second, both measured, at the start of a round.
+/// Rounds of 10 seconds, a second of grace; two devices of 80 and 20 tokens a second, both measured, at the start of a
+/// round.
 fn world() -> (World, [DeviceId; 2]) {
     let mut spec = spec();
     (spec.lease.pacing, spec.merge.grace_s, spec.merge.quorum) = (Pacing::Rounds, Some(1.0), Some(1));

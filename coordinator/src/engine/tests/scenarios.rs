@@ -12,8 +12,8 @@ use nightjar_shared::{
     run_spec::{DeltaSpec, RunSpec},
     shard::Manifest,
     wire::{
-        Blob, DeltaOffer, Evaluation, HeldWeights, Hello, Invite, Lease, LeaseKind, LeaseRenew, LeaseRequest, LeaseReturn, Leave,
-        RefusalAction, RefusalCode, Role, coordinator_message::Body, device_message as ask,
+        Blob, DeltaOffer, Evaluation, HeldWeights, Hello, Invite, Lease, LeaseKind, LeaseRenew, LeaseRequest,
+        LeaseReturn, Leave, RefusalAction, RefusalCode, Role, coordinator_message::Body, device_message as ask,
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -60,7 +60,11 @@ fn leases_take_the_same_time_on_devices_four_times_apart() {
     let mut spec = spec();
     spec.lease.steps_max = 10_000;
     let big = Manifest {
-        train: manifest().train.into_iter().map(|s| nightjar_shared::shard::ShardInfo { samples: 1 << 20, ..s }).collect(),
+        train: manifest()
+            .train
+            .into_iter()
+            .map(|s| nightjar_shared::shard::ShardInfo { samples: 1 << 20, ..s })
+            .collect(),
         ..manifest()
     };
     let mut world = World::new(spec, big);
@@ -116,8 +120,9 @@ fn a_device_without_memory_for_the_model_is_told_so_before_it_fetches_anything()
     let mut world = world();
     let owl = world.volunteer(1);
     let needed = spec().model.training_bytes();
-    let mut ask =
-        |memory_bytes| world.ask(owl, ask::Body::LeaseRequest(LeaseRequest { memory_bytes, ..LeaseRequest::default() }));
+    let mut ask = |memory_bytes| {
+        world.ask(owl, ask::Body::LeaseRequest(LeaseRequest { memory_bytes, ..LeaseRequest::default() }))
+    };
     let Body::Refusal(refusal) = ask(needed - 1) else { panic!("a lease, without memory for it") };
     assert_eq!((refusal.code(), refusal.action()), (RefusalCode::NoWork, RefusalAction::Retry));
     assert!(refusal.retry_ms > 60_000, "what changes that takes a person");
@@ -276,9 +281,11 @@ fn hostile_offers_change_nothing_but_their_own_lease() {
 fn what_the_screen_refuses_is_answered_with_the_reason() {
     let mut world = world();
     let owl = world.volunteer(1);
-    for measured in
-        [Err("it ends too soon".into()), Ok(Measured { norm: f64::NAN, largest: 0.0 }), Ok(Measured { norm: 1e30, largest: 0.0 })]
-    {
+    for measured in [
+        Err("it ends too soon".into()),
+        Ok(Measured { norm: f64::NAN, largest: 0.0 }),
+        Ok(Measured { norm: 1e30, largest: 0.0 }),
+    ] {
         let lease = world.lease(owl);
         world.measured = Some(measured);
         let done = world.train(owl, &lease, 80.0);
@@ -400,7 +407,10 @@ fn a_quorum_that_came_together_before_a_crash_is_published_after_it() {
     world.restart();
     assert_eq!(world.engine.status().version, Some(Version(1)));
     world.volunteer(1);
-    assert!(matches!(world.offer(owl, world.offer_for(&lease)), Body::Done(d) if d.merged), "the device hears of it at last");
+    assert!(
+        matches!(world.offer(owl, world.offer_for(&lease)), Body::Done(d) if d.merged),
+        "the device hears of it at last"
+    );
 }
 
 /// The version that is being pressed is made of the deltas before: what comes meanwhile is a step on top of it.
@@ -429,8 +439,9 @@ fn after_the_quorum_more_deltas_are_waited_for_as_long_as_the_grace_period() {
     let mut world = World::new(spec, manifest());
     let owls = [world.volunteer(1), world.volunteer(2), world.volunteer(3), world.volunteer(4)];
     let leases = owls.map(|owl| world.lease(owl));
-    let deliver =
-        |world: &mut World, i: usize| assert!(matches!(world.offer(owls[i], world.offer_for(&leases[i])), Body::Done(_)));
+    let deliver = |world: &mut World, i: usize| {
+        assert!(matches!(world.offer(owls[i], world.offer_for(&leases[i])), Body::Done(_)))
+    };
     for i in 0..2 {
         deliver(&mut world, i);
     }
@@ -441,7 +452,11 @@ fn after_the_quorum_more_deltas_are_waited_for_as_long_as_the_grace_period() {
     world.wait(0.1);
     world.handle(Event::Tick);
     let facts = world.ledger.facts();
-    assert_eq!(facts.versions.last().map(|v| (v.version, v.through_seq)), Some((Version(1), 3)), "the third came in time");
+    assert_eq!(
+        facts.versions.last().map(|v| (v.version, v.through_seq)),
+        Some((Version(1), 3)),
+        "the third came in time"
+    );
     deliver(&mut world, 3);
     assert_eq!(world.engine.status().version, Some(Version(1)), "the fourth waits for the next quorum");
     // A coordinator that starts anew grants the grace anew.

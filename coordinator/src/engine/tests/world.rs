@@ -1,5 +1,5 @@
-//! A shell around the engine without a network: a ledger in memory, a clock that is moved by hand, and versions that are
-//! only names, or, with [`World::with_weights`], real ones.
+//! A shell around the engine without a network: a ledger in memory, a clock that is moved by hand, and versions that
+//! are only names, or, with [`World::with_weights`], real ones.
 
 use crate::{
     engine::{
@@ -21,8 +21,8 @@ use nightjar_shared::{
     shard::{Manifest, ShardInfo},
     time::{Mono, Wall},
     wire::{
-        Blob, DeltaOffer, Done, Hello, Invite, Lease, LeaseKind, LeaseRenew, LeaseRequest, LeaseReturn, Refusal, RefusalCode,
-        Role, coordinator_message::Body, device_message as ask,
+        Blob, DeltaOffer, Done, Hello, Invite, Lease, LeaseKind, LeaseRenew, LeaseRequest, LeaseReturn, Refusal,
+        RefusalCode, Role, coordinator_message::Body, device_message as ask,
     },
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -76,8 +76,12 @@ pub fn spec() -> RunSpec {
 
 /// Two shards of 100 samples, the second with one that makes no batch; 10 held-out samples.
 pub fn manifest() -> Manifest {
-    let shard =
-        |name: u8, samples: u32| ShardInfo { hash: BlobHash([name; 32]), bytes: 99, samples, text_bytes: 4 * u64::from(samples) };
+    let shard = |name: u8, samples: u32| ShardInfo {
+        hash: BlobHash([name; 32]),
+        bytes: 99,
+        samples,
+        text_bytes: 4 * u64::from(samples),
+    };
     Manifest {
         format: 1,
         context: 4,
@@ -159,7 +163,8 @@ impl World {
         self.actions_left = usize::MAX;
         self.pressed = None;
         if let Some((press, blobs)) = &mut self.weights {
-            let merger = replay::recover(&self.spec, &self.ledger.facts(), blobs, || self.spec.model.draw_all(1)).unwrap();
+            let merger =
+                replay::recover(&self.spec, &self.ledger.facts(), blobs, || self.spec.model.draw_all(1)).unwrap();
             *press = Press::new(merger, blobs.clone()).remembering(&self.ledger.facts().versions);
         }
         let (engine, generation, actions) = start(&self.spec, &self.manifest, &self.ledger, self.now);
@@ -173,8 +178,11 @@ impl World {
 
     pub fn handle(&mut self, event: Event) {
         if self.actions_left > 0 {
-            let actions =
-                self.engine.handle(event, self.now, Wall { unix_ms: 1_000_000 + self.now.ms + 1000 * self.calendar_ahead_s });
+            let actions = self.engine.handle(
+                event,
+                self.now,
+                Wall { unix_ms: 1_000_000 + self.now.ms + 1000 * self.calendar_ahead_s },
+            );
             self.perform(actions);
         }
     }
@@ -220,7 +228,10 @@ impl World {
 
     fn measure(&self, offer: &DeltaOffer) -> Result<Measured, String> {
         match &self.weights {
-            None => self.measured.clone().unwrap_or_else(|| Ok(Measured { norm: self.honest_norm(offer.steps), largest: 0.0 })),
+            None => self
+                .measured
+                .clone()
+                .unwrap_or_else(|| Ok(Measured { norm: self.honest_norm(offer.steps), largest: 0.0 })),
             Some((_, blobs)) => match blobs.measure(&self.spec, offer).unwrap() {
                 Measure::Done(measured) => measured,
                 Measure::Missing { .. } => panic!("the delta is to be stored before it is offered"),
@@ -231,7 +242,9 @@ impl World {
     /// A third of the way that so many steps can lead.
     pub fn honest_norm(&self, steps: u32) -> f64 {
         let progress = self.engine.status().tokens as f64 / self.spec.token_budget as f64;
-        0.3 * self.spec.inner.learning_rate_at(progress) * f64::from(steps) * (self.spec.model.parameters() as f64).sqrt()
+        0.3 * self.spec.inner.learning_rate_at(progress)
+            * f64::from(steps)
+            * (self.spec.model.parameters() as f64).sqrt()
     }
 
     fn publish(&mut self, version: Version, keyframe: bool, through_seq: u64) -> Published {

@@ -99,7 +99,11 @@ fn a_squash_takes_the_place_of_updates_where_that_is_cheaper() {
     assert_eq!((anew.keyframe.map(|b| b.hash[0]), anew.updates.len()), (Some(104), 1));
     versions.kept[7].squashes = vec![squash(5, 21)];
     versions.find_routes();
-    assert_eq!(steps(&versions.path(Some(&held(5)), Version(7)).unwrap()), [(6, false), (7, false)], "bytes count, not steps");
+    assert_eq!(
+        steps(&versions.path(Some(&held(5)), Version(7)).unwrap()),
+        [(6, false), (7, false)],
+        "bytes count, not steps"
+    );
     let older = versions.path(Some(&held(5)), Version(6)).unwrap();
     assert_eq!(steps(&older), [(6, false)], "to a version that is not the newest");
 }
@@ -112,7 +116,8 @@ fn a_path_has_a_bounded_number_of_steps() {
         record.keyframe = None;
     }
     versions.find_routes();
-    let path = |from: u64| versions.path(Some(&HeldWeights { version: from, digest: vec![from as u8; 32] }), Version(newest));
+    let path =
+        |from: u64| versions.path(Some(&HeldWeights { version: from, digest: vec![from as u8; 32] }), Version(newest));
     assert_eq!(path(2), None, "no way that short from there, nor from the only keyframe");
     assert_eq!(path(3).unwrap().updates.len(), UPDATE_STEPS_MAX);
 }
@@ -157,8 +162,8 @@ fn run(seed: u64, newest: u64) -> Run {
     Run { model: spec.model, blobs, versions: Versions::restore(records), weights, _folder: folder }
 }
 
-/// From whatever version a device holds, or none, to whatever version: what it is offered ends in the coordinator's bits,
-/// and costs no more than the updates alone, or any keyframe with the updates after it.
+/// From whatever version a device holds, or none, to whatever version: what it is offered ends in the coordinator's
+/// bits, and costs no more than the updates alone, or any keyframe with the updates after it.
 #[test]
 fn every_path_offered_ends_in_the_digest() {
     let (mut squashes, mut keyframes) = (0, 0);
@@ -192,7 +197,8 @@ fn every_path_offered_ends_in_the_digest() {
                 bytes += blob.bytes;
             }
             assert_eq!(weights.digest(), run.versions.get(Version(target)).unwrap().digest, "seed {seed}, case {case}");
-            let anew = (0..=target).filter_map(|v| Some(run.versions.get(Version(v))?.keyframe?.1 + updates(v, target)));
+            let anew =
+                (0..=target).filter_map(|v| Some(run.versions.get(Version(v))?.keyframe?.1 + updates(v, target)));
             let plain = anew.chain(from.map(|from| updates(from, target))).min().unwrap();
             assert!(bytes <= plain, "seed {seed}, case {case}: {bytes} of {plain}");
         }

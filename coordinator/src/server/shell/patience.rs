@@ -1,5 +1,5 @@
-//! What the event loop does where it cannot go on, or must not begin anything: it waits for its ledger, turns devices away
-//! meanwhile, and tells people what is waited for.
+//! What the event loop does where it cannot go on, or must not begin anything: it waits for its ledger, turns devices
+//! away meanwhile, and tells people what is waited for.
 
 use super::{Shell, ShellError};
 use crate::{
@@ -28,8 +28,8 @@ const FULL_RETRY: Duration = Duration::from_secs(60);
 const FILES_RETRY: Duration = Duration::from_secs(10);
 
 impl Shell {
-    /// Writes records, however long it takes: as long as the ledger is locked by another program, or there is no room for
-    /// it, devices are told to come again.
+    /// Writes records, however long it takes: as long as the ledger is locked by another program, or there is no room
+    /// for it, devices are told to come again.
     pub(super) async fn commit(&mut self, records: &[Record]) -> Result<(), ShellError> {
         let [mut wait, longest] = LEDGER_AGAIN;
         loop {

@@ -167,7 +167,8 @@ fn put_at(state: &StateFolder, bytes: &[u8], second: u64) -> BlobHash {
 
 /// A ledger whose last entry is of second 10, and which names one blob.
 fn facts(newest: u64, named: BlobHash) -> Facts {
-    let version = crate::engine::record::VersionRecord { published_at: Wall { unix_ms: 10_000 }, ..version(newest, named) };
+    let version =
+        crate::engine::record::VersionRecord { published_at: Wall { unix_ms: 10_000 }, ..version(newest, named) };
     Facts { versions: vec![version], ..Facts::default() }
 }
 
@@ -250,7 +251,9 @@ fn no_upload_stops_the_clearing() {
     let root = tempfile::tempdir().unwrap();
     let state = run(root.path());
     let named = put_at(&state, b"named", 5);
-    let head = |version: u64| [b"NJU1".as_slice(), &[4, 0, 0, 0], &(version - 1).to_le_bytes(), &version.to_le_bytes()].concat();
+    let head = |version: u64| {
+        [b"NJU1".as_slice(), &[4, 0, 0, 0], &(version - 1).to_le_bytes(), &version.to_le_bytes()].concat()
+    };
     put_at(&state, &head(1 << 60), 9);
     put_at(&state, &head(18), 9);
     // One that decodes, and is of no version that could be next.

@@ -31,8 +31,12 @@ fn eventful() -> (World, Shards) {
         let lease = world.lease(owl);
         world.train(owl, &lease, 80.0);
         let lease = world.lease(anchor);
-        let measured =
-            Evaluation { lease_id: lease.id, generation: lease.generation, nats: 3.0, tokens: u64::from(lease.samples) * 4 };
+        let measured = Evaluation {
+            lease_id: lease.id,
+            generation: lease.generation,
+            nats: 3.0,
+            tokens: u64::from(lease.samples) * 4,
+        };
         world.ask(anchor, ask::Body::Evaluation(measured));
         match round {
             2 => drop(world.lease(other)),
@@ -59,7 +63,8 @@ fn with_squashes(record: &Record) -> Record {
     if let Record::Version(v) = &mut record
         && v.version.0 >= 3
     {
-        let squash = |span: u64| Squash { from: Version(v.version.0 - span), blob: (BlobHash([span as u8; 32]), 10 * span) };
+        let squash =
+            |span: u64| Squash { from: Version(v.version.0 - span), blob: (BlobHash([span as u8; 32]), 10 * span) };
         v.squashes = vec![squash(2), squash(3)];
     }
     record
@@ -122,7 +127,12 @@ async fn a_contradiction_writes_nothing() {
         Record::Version(before.versions[0].clone()),
         Record::Evaluation(before.evaluations[0].clone()),
         Record::LeaseClosed { id: LeaseId(1), outcome: LeaseOutcome::Expired, samples_used: 0, at: Default::default() },
-        Record::LeaseClosed { id: LeaseId(9999), outcome: LeaseOutcome::Expired, samples_used: 0, at: Default::default() },
+        Record::LeaseClosed {
+            id: LeaseId(9999),
+            outcome: LeaseOutcome::Expired,
+            samples_used: 0,
+            at: Default::default(),
+        },
         Record::LeaseIssued(open_lease.clone()),
         Record::LeaseIssued(LeaseRecord { id: LeaseId(9999), ..open_lease }),
     ];
@@ -303,7 +313,8 @@ mod whole {
     }
 
     fn real() -> impl Strategy<Value = f64> {
-        let edges = vec![0.0, -0.0, f64::MIN_POSITIVE, 5e-324, f64::MAX, f64::MIN, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
+        let edges =
+            vec![0.0, -0.0, f64::MIN_POSITIVE, 5e-324, f64::MAX, f64::MIN, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
         prop_oneof![6 => -1e3..1e3, 2 => any::<f64>(), 1 => prop::sample::select(edges)]
     }
 
@@ -327,51 +338,64 @@ mod whole {
         let outcomes = <LeaseOutcome as rows::Word>::ALL.iter().map(|(outcome, _)| *outcome).collect::<Vec<_>>();
         let device = (text(), text(), role, any::<Vec<u8>>(), wall(), real(), any::<bool>()).prop_map(
             |(name, device, role, invite_nonce, enrolled_at, tokens_per_s, left)| {
-                Record::Device(DeviceRecord { id: OWL, name, device, role, invite_nonce, enrolled_at, tokens_per_s, left })
+                Record::Device(DeviceRecord {
+                    id: OWL,
+                    name,
+                    device,
+                    role,
+                    invite_nonce,
+                    enrolled_at,
+                    tokens_per_s,
+                    left,
+                })
             },
         );
-        let issued = ([integer(), integer(), integer()], [small(), small(), small(), small(), small()], any::<bool>(), wall());
-        let issued = issued.prop_map(|([id, generation, version], [epoch, shard, first_sample, samples, steps], trains, at)| {
-            Record::LeaseIssued(LeaseRecord {
-                id: LeaseId(id),
-                generation: Generation(generation),
-                device: OWL,
-                kind: if trains { Kind::Train } else { Kind::Evaluate },
-                base_version: Version(version),
-                epoch,
-                shard,
-                first_sample,
-                samples,
-                steps,
-                issued_at: at,
-            })
-        });
+        let issued =
+            ([integer(), integer(), integer()], [small(), small(), small(), small(), small()], any::<bool>(), wall());
+        let issued =
+            issued.prop_map(|([id, generation, version], [epoch, shard, first_sample, samples, steps], trains, at)| {
+                Record::LeaseIssued(LeaseRecord {
+                    id: LeaseId(id),
+                    generation: Generation(generation),
+                    device: OWL,
+                    kind: if trains { Kind::Train } else { Kind::Evaluate },
+                    base_version: Version(version),
+                    epoch,
+                    shard,
+                    first_sample,
+                    samples,
+                    steps,
+                    issued_at: at,
+                })
+            });
         let closed = (prop::sample::select(outcomes), small(), wall())
             .prop_map(|(outcome, samples_used, at)| Record::LeaseClosed { id: LeaseId(1), outcome, samples_used, at });
         let numbers = [integer(), integer(), integer(), integer(), integer()];
         let delta = (integer(), blob(), small(), numbers, [real(), real(), real(), real()], wall());
-        let delta = delta.prop_map(|(seq, (blob, bytes), steps, [tokens, staleness, train_ms, wall_ms, _], reals, merged_at)| {
-            let [weight, norm, loss_first, loss_last] = reals;
-            let (lease, device) = (LeaseId(1), OWL);
-            let times = (train_ms, wall_ms, merged_at);
-            Record::Delta(DeltaRecord {
-                seq,
-                lease,
-                device,
-                blob,
-                bytes,
-                steps,
-                tokens,
-                staleness,
-                weight,
-                norm,
-                train_ms: times.0,
-                wall_ms: times.1,
-                loss_first,
-                loss_last,
-                merged_at: times.2,
-            })
-        });
+        let delta = delta.prop_map(
+            |(seq, (blob, bytes), steps, [tokens, staleness, train_ms, wall_ms, _], reals, merged_at)| {
+                let [weight, norm, loss_first, loss_last] = reals;
+                let (lease, device) = (LeaseId(1), OWL);
+                let times = (train_ms, wall_ms, merged_at);
+                Record::Delta(DeltaRecord {
+                    seq,
+                    lease,
+                    device,
+                    blob,
+                    bytes,
+                    steps,
+                    tokens,
+                    staleness,
+                    weight,
+                    norm,
+                    train_ms: times.0,
+                    wall_ms: times.1,
+                    loss_first,
+                    loss_last,
+                    merged_at: times.2,
+                })
+            },
+        );
         let squash = (integer(), blob()).prop_map(|(from, blob)| Squash { from: Version(from), blob });
         let version = (
             integer(),
@@ -386,10 +410,11 @@ mod whole {
             let version = Version(version);
             Record::Version(VersionRecord { version, update, keyframe, digest, through_seq, published_at, squashes })
         });
-        let evaluation = (integer(), real(), integer(), integer(), wall()).prop_map(|(version, nats, tokens, text_bytes, at)| {
-            let (version, lease) = (Version(version), LeaseId(1));
-            Record::Evaluation(EvaluationRecord { version, lease, nats, tokens, text_bytes, measured_at: at })
-        });
+        let evaluation =
+            (integer(), real(), integer(), integer(), wall()).prop_map(|(version, nats, tokens, text_bytes, at)| {
+                let (version, lease) = (Version(version), LeaseId(1));
+                Record::Evaluation(EvaluationRecord { version, lease, nats, tokens, text_bytes, measured_at: at })
+            });
         prop_oneof![device, issued, closed, delta, version, evaluation]
     }
 

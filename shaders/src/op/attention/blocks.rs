@@ -1,5 +1,5 @@
-//! Attention by Burn's batched matrix products, a block of queries at a time. What is around the products has its twins in
-//! [`crate::cpu::heads`] and [`crate::cpu::softmax`].
+//! Attention by Burn's batched matrix products, a block of queries at a time. What is around the products has its twins
+//! in [`crate::cpu::heads`] and [`crate::cpu::softmax`].
 //!
 //! A group's query heads are stacked along the row dimension (`[batch, kv, group·context, size]`), so that keys and
 //! values are never repeated and their gradients sum over the group by themselves.
@@ -120,15 +120,22 @@ fn probabilities(q: &Tensor<4>, k: &Tensor<4>, block: Range<usize>, shape: Heads
     softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 3).cast(dtype).reshape(dims)
 }
 
-/// Which keys a block's queries do not see, `[block, block.end]`: those behind them. Kept only where there is one block,
-/// since all blocks' together grow with the square of the context.
+/// Which keys a block's queries do not see, `[block, block.end]`: those behind them. Kept only where there is one
+/// block, since all blocks' together grow with the square of the context.
 fn hidden(block: Range<usize>, shape: Heads, tables: &Tables, device: &Device) -> Tensor<2, Bool> {
     let made = || Tensor::tril_mask([block.len(), block.end], block.start as i64, device);
     if block.len() == shape.context { tables.hidden.get_or_init(made).clone() } else { made() }
 }
 
 /// Gradients in a block's queries, and in the keys and values that it sees.
-fn block_backward(p: Tensor<4>, dout: Tensor<4>, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, scale: f32) -> [Tensor<4>; 3] {
+fn block_backward(
+    p: Tensor<4>,
+    dout: Tensor<4>,
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    scale: f32,
+) -> [Tensor<4>; 3] {
     let dv = product(&p.clone().transpose(), &dout);
     let dp = product(&dout, &v.transpose());
     let dscores = match Source::of(&p) {
@@ -168,7 +175,9 @@ fn stack(x: Tensor<4>, shape: Heads) -> Tensor<4> {
 fn split(packed: Tensor<2>, shape: Heads, tables: &Tables) -> [Tensor<4>; 3] {
     let Heads { batch, context, heads, kv, size } = shape;
     let rows = heads / kv * context;
-    if let (Some(packed), Some(cos), Some(sin)) = (Source::of(&packed), Source::of(&tables.cos), Source::of(&tables.sin)) {
+    if let (Some(packed), Some(cos), Some(sin)) =
+        (Source::of(&packed), Source::of(&tables.cos), Source::of(&tables.sin))
+    {
         let n = shape.tokens();
         let (mut q, mut k, mut v) = (vec![0.0; n * heads * size], vec![0.0; n * kv * size], vec![0.0; n * kv * size]);
         cpu::heads::split(packed.slice(), shape, cos.slice(), sin.slice(), &mut q, &mut k, &mut v);
@@ -188,7 +197,9 @@ fn split(packed: Tensor<2>, shape: Heads, tables: &Tables) -> [Tensor<4>; 3] {
 fn join(dq: Tensor<4>, dk: Tensor<4>, dv: Tensor<4>, shape: Heads, tables: &Tables) -> Tensor<2> {
     let Heads { batch, context, heads, size, kv } = shape;
     if let (Some(dq), Some(dk), Some(dv)) = (Source::of(&dq), Source::of(&dk), Source::of(&dv)) {
-        let (Some(cos), Some(sin)) = (Source::of(&tables.cos), Source::of(&tables.sin)) else { unreachable!("one device") };
+        let (Some(cos), Some(sin)) = (Source::of(&tables.cos), Source::of(&tables.sin)) else {
+            unreachable!("one device")
+        };
         let mut packed = vec![0.0; shape.tokens() * shape.packed_width()];
         cpu::heads::join(dq.slice(), dk.slice(), dv.slice(), shape, cos.slice(), sin.slice(), &mut packed);
         return tensor(packed, [shape.tokens(), shape.packed_width()]);
@@ -227,7 +238,8 @@ mod tests {
     #[test]
     fn scores_of_a_block_stay_within_bounds() {
         let heads = |batch, context| Heads { batch, context, heads: 12, kv: 12, size: 64 };
-        // A model of 125 million parameters is not cut up, however many samples; the same on a phone, and a long context, are.
+        // A model of 125 million parameters is not cut up, however many samples; the same on a phone, and a long
+        // context, are.
         assert_eq!(queries_within(u64::MAX, heads(64, 1024)), 1024);
         assert_eq!(queries_within(128 << 20, heads(8, 1024)), 320);
         assert_eq!([1, 3].map(|batch| queries_within(u64::MAX, heads(batch, 70_000))), [128; 2]);

@@ -23,8 +23,11 @@ pub static BACKWARD_QUERIES: Kernel = Kernel::new::<Shape>(
     [256, 1, 1],
 );
 /// The gradients in keys and values.
-pub static BACKWARD_KEYS: Kernel =
-    Kernel::new::<Shape>("attention_backward_keys", include_str!("../../../wgsl/attention_backward_keys.wgsl"), [256, 1, 1]);
+pub static BACKWARD_KEYS: Kernel = Kernel::new::<Shape>(
+    "attention_backward_keys",
+    include_str!("../../../wgsl/attention_backward_keys.wgsl"),
+    [256, 1, 1],
+);
 
 /// Queries, and keys, of a workgroup's tile.
 const TILE: usize = 64;

@@ -1,5 +1,5 @@
-//! By paths, each looked at before it is used: systems without descriptors of folders. Compiled, not run. Whoever swaps a
-//! folder for a link between the look and the use is not seen; the worker's folder is where that could be tried.
+//! By paths, each looked at before it is used: systems without descriptors of folders. Compiled, not run. Whoever swaps
+//! a folder for a link between the look and the use is not seen; the worker's folder is where that could be tried.
 
 use super::{Access, Entry, Kind, no_way, not_plain};
 use std::{
@@ -57,7 +57,11 @@ impl Folder {
     pub fn kind(&self, name: &OsStr) -> io::Result<Kind> {
         let about = fs::symlink_metadata(self.0.join(name))?;
         Ok(if about.is_file() {
-            Kind::File { bytes: about.len(), room: about.len(), changed: about.modified().unwrap_or(SystemTime::UNIX_EPOCH) }
+            Kind::File {
+                bytes: about.len(),
+                room: about.len(),
+                changed: about.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+            }
         } else if about.is_dir() {
             Kind::Folder
         } else {
@@ -84,7 +88,8 @@ impl Folder {
     pub fn remove(&self, name: &OsStr) -> io::Result<()> {
         let path = self.0.join(name);
         // A link to a folder is removed as a folder is.
-        fs::remove_file(&path).or_else(|e| if fs::symlink_metadata(&path)?.is_symlink() { fs::remove_dir(&path) } else { Err(e) })
+        fs::remove_file(&path)
+            .or_else(|e| if fs::symlink_metadata(&path)?.is_symlink() { fs::remove_dir(&path) } else { Err(e) })
     }
 
     /// Removes an empty folder.

@@ -61,7 +61,9 @@ impl Folder {
         let (flags, mode) = match access {
             Access::Read => (OFlags::RDONLY, 0),
             Access::Write => (OFlags::WRONLY | OFlags::CREATE, 0o666),
-            Access::New { private } => (OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, if private { 0o600 } else { 0o666 }),
+            Access::New { private } => {
+                (OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, if private { 0o600 } else { 0o666 })
+            }
         };
         let file = match fs::openat(&self.0, name, flags | FILE, Mode::from_raw_mode(mode)) {
             Ok(file) => File::from(file),

@@ -2,10 +2,10 @@
 //! tensor's steps.
 //!
 //! A block begins with a byte. Zero: nothing changes, and nothing follows. Else its low five bits are 1 + the unit's
-//! exponent, and packed levels follow: with `blocks8` −128 to 127, with `blocks4` −8 to 7 (two's complement). With `blocks2`
-//! the code c = 0 to 3 is the level 2c − 3, so ±1 or ±3; or, with bit 7 of the first byte, c − 1; or, with bits 7 and 6,
-//! 1 − c. Byte i of a block of n values packed into b bytes holds values i, i + b, i + 2b …, the lowest bits first; places
-//! beyond n are zero.
+//! exponent, and packed levels follow: with `blocks8` −128 to 127, with `blocks4` −8 to 7 (two's complement). With
+//! `blocks2` the code c = 0 to 3 is the level 2c − 3, so ±1 or ±3; or, with bit 7 of the first byte, c − 1; or, with
+//! bits 7 and 6, 1 − c. Byte i of a block of n values packed into b bytes holds values i, i + b, i + 2b …, the lowest
+//! bits first; places beyond n are zero.
 //!
 //! Why the levels with a zero: where few values want to change (deltas are sparse), ±1 and ±3 move all the others too.
 //! Why powers of two and nothing finer: with units of (4 to 7)·2^e the error is 5 % smaller, but units of neighbouring
@@ -168,8 +168,8 @@ fn error_on(grid: Grid, steps: &[f32]) -> f32 {
     })
 }
 
-/// Rounds what is far below 2²² in magnitude to a whole number, ties to even: adding 1.5 · 2²³ leaves no bit for a fraction.
-/// (`round_ties_even` is a call where the processor's oldest instructions are to do.)
+/// Rounds what is far below 2²² in magnitude to a whole number, ties to even: adding 1.5 · 2²³ leaves no bit for a
+/// fraction. (`round_ties_even` is a call where the processor's oldest instructions are to do.)
 #[inline(always)]
 fn rounded(v: f32) -> f32 {
     const NO_FRACTION: f32 = 12_582_912.0;
@@ -214,8 +214,8 @@ fn choose(coding: Coding, steps: &[f32]) -> Option<Grid> {
         // Where a block has outliers, clipping them costs less than a coarser unit for all.
         Coding::Blocks4 => (reaching.saturating_sub(3)..=reaching).for_each(|e| offer(grid(0, e))),
         Coding::Blocks2 => {
-            // For a Gaussian ±1 and ±3 are best at half a standard deviation (Max, 1960), −1 to 2 at about one; where few
-            // values want to change, at about their size.
+            // For a Gaussian ±1 and ±3 are best at half a standard deviation (Max, 1960), −1 to 2 at about one; where
+            // few values want to change, at about their size.
             let deviation = libm::sqrtf(squares / steps.len() as f32);
             let half = exponent_above(0.36 * deviation, max);
             (half..=(half + 1).min(max)).for_each(|e| offer(grid(0, e)));
@@ -295,9 +295,15 @@ pub(super) fn read(coding: Coding, r: &mut Reader<'_>, changes: &mut [i32]) -> R
     let packed = r.take(coding.payload_bytes(changes.len()))?;
     // One loop a set of levels, so that each is straight-line code.
     match (coding, grid.flags) {
-        (Coding::Blocks8, _) => unpack(8, packed, changes, |code| grid_level(Coding::Blocks8, 0, code) << grid.exponent),
-        (Coding::Blocks4, _) => unpack(4, packed, changes, |code| grid_level(Coding::Blocks4, 0, code) << grid.exponent),
-        (Coding::Blocks2, flags) => unpack(2, packed, changes, |code| grid_level(Coding::Blocks2, flags, code) << grid.exponent),
+        (Coding::Blocks8, _) => {
+            unpack(8, packed, changes, |code| grid_level(Coding::Blocks8, 0, code) << grid.exponent)
+        }
+        (Coding::Blocks4, _) => {
+            unpack(4, packed, changes, |code| grid_level(Coding::Blocks4, 0, code) << grid.exponent)
+        }
+        (Coding::Blocks2, flags) => {
+            unpack(2, packed, changes, |code| grid_level(Coding::Blocks2, flags, code) << grid.exponent)
+        }
     }
 }
 

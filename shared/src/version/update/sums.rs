@@ -1,10 +1,11 @@
 //! Blocks of a squash: exact integers, packed as tightly as a width a block allows.
 //!
-//! A block of n values v is written as v = h · (a + d · k), where h is the largest number that divides them all, d is 1 or
-//! 2, and k ≥ 0. First a byte: bits 0 to 4 the width w of a k in bits, bit 5 set where d is 2 (sums of odd levels are all
-//! odd or all even). Then h and a as variable-length numbers (seven bits a byte, lowest first, bit 7 set in all but the
-//! last byte; a doubled, and where it is negative inverted, so that its sign is the lowest bit). Then the ks, w bits each,
-//! the lowest bits of the first byte first; bits left over are zero. A block of zeros is the byte 0x40 alone.
+//! A block of n values v is written as v = h · (a + d · k), where h is the largest number that divides them all, d is 1
+//! or 2, and k ≥ 0. First a byte: bits 0 to 4 the width w of a k in bits, bit 5 set where d is 2 (sums of odd levels
+//! are all odd or all even). Then h and a as variable-length numbers (seven bits a byte, lowest first, bit 7 set in all
+//! but the last byte; a doubled, and where it is negative inverted, so that its sign is the lowest bit). Then the ks, w
+//! bits each, the lowest bits of the first byte first; bits left over are zero. A block of zeros is the byte 0x40
+//! alone.
 
 use super::super::{INTEGER_LIMIT, VersionError};
 use crate::bytes::Reader;

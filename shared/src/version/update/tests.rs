@@ -98,8 +98,8 @@ fn cuts(seed: u64) -> impl FnMut() -> usize {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Any run, small or wild changes, dense or sparse, in any codecs: whatever path of updates, squashes (of squashes) and
-    /// keyframes a device takes, it ends in the coordinator's bits.
+    /// Any run, small or wild changes, dense or sparse, in any codecs: whatever path of updates, squashes (of squashes)
+    /// and keyframes a device takes, it ends in the coordinator's bits.
     #[test]
     fn every_path_ends_in_the_same_bits(
         seed in any::<u64>(),
@@ -203,8 +203,8 @@ fn bits_a_value(bytes: usize) -> f64 {
 fn fewer_bits_lose_more_but_within_what_theory_allows() {
     let spec = spec();
     let squares = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
-    // Share of the squares that stays in the feedback, for a Gaussian, and bits a value. The four best levels there are leave
-    // 0.1175 (Max 1960); units in powers of two cost the rest. The blocks of this model are small.
+    // Share of the squares that stays in the feedback, for a Gaussian, and bits a value. The four best levels there are
+    // leave 0.1175 (Max 1960); units in powers of two cost the rest. The blocks of this model are small.
     for (codec, most_left, most_bits) in
         [(CodecId::Blocks8, 2e-4, 8.4), (CodecId::Blocks4, 0.025, 4.4), (CodecId::Blocks2, 0.16, 2.4)]
     {

@@ -60,7 +60,12 @@ fn faults(records: &[Record]) -> String {
 fn a_sound_run_has_no_fault() {
     let mut tally = tally();
     tally.commit(&[issued(1, 1, 0), issued(2, 2, 8), delta(1, 2, 2), closed(2, LeaseOutcome::Merged, 8)]);
-    tally.commit(&[closed(1, LeaseOutcome::Expired, 0), issued(3, 2, 0), delta(2, 3, 2), closed(3, LeaseOutcome::Merged, 4)]);
+    tally.commit(&[
+        closed(1, LeaseOutcome::Expired, 0),
+        issued(3, 2, 0),
+        delta(2, 3, 2),
+        closed(3, LeaseOutcome::Merged, 4),
+    ]);
     assert_eq!(tally.examine(), Vec::<String>::new());
     assert_eq!(tally.leases(), BTreeMap::from([("merged".to_owned(), 2), ("expired".to_owned(), 1)]));
     assert!(tally.was_merged(LeaseId(2)) && !tally.was_merged(LeaseId(1)) && !tally.was_merged(LeaseId(900)));

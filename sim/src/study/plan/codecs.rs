@@ -34,7 +34,9 @@ pub fn codecs() -> Study {
         let (ours, sparse) = ("ours", "sparse 2-bit, k 64, feedback, RDA");
         let few = RunSpec { delta: codec(CodecId::Sparse2, 64, 1.0), ..of(steps) };
         for (name, spec) in [(ours, few_bits(of(steps))), (sparse, few)] {
-            variants.push(Variant::new(format!("{name}, H {steps}"), four(norm_preserving(spec))).at(name, f64::from(steps)));
+            variants.push(
+                Variant::new(format!("{name}, H {steps}"), four(norm_preserving(spec))).at(name, f64::from(steps)),
+            );
         }
     }
     // So many that with k = 64 every value has its turn.
@@ -69,8 +71,12 @@ pub fn codecs() -> Study {
     let dense = |steps: u32| format!("dense f32, H {steps}");
     let within = |steps: u32| Column::compared("to dense f32", Measure::Loss, How::PercentAbove(dense(steps)));
     let sparse = |steps: u32| format!("sparse 2-bit, k 64, feedback, H {steps}");
-    let close =
-        |variant: String, column| Goal { words: "Within 1 % of dense f32".into(), variant, column, bound: Bound::AtMost(1.0) };
+    let close = |variant: String, column| Goal {
+        words: "Within 1 % of dense f32".into(),
+        variant,
+        column,
+        bound: Bound::AtMost(1.0),
+    };
     let mut goals: Vec<Goal> = [16, 64, 256, 500].map(|steps| close(format!("ours, H {steps}"), within(steps))).into();
     goals.extend([16, 64, 256, 500].map(|steps| close(sparse(steps), within(steps))));
     let long = |name: &str| format!("{name}, H 16, 256 rounds");

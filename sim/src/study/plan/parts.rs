@@ -14,7 +14,9 @@ use crate::{
 use nightjar_shared::{
     delta::CodecId,
     model_spec::ModelSpec,
-    run_spec::{Average, DeltaSpec, EvaluateSpec, InnerSpec, LeaseSpec, MergeRule, MergeSpec, Pacing, PublishSpec, RunSpec},
+    run_spec::{
+        Average, DeltaSpec, EvaluateSpec, InnerSpec, LeaseSpec, MergeRule, MergeSpec, Pacing, PublishSpec, RunSpec,
+    },
 };
 
 /// The reference's speeds, in tokens a second.
@@ -83,8 +85,8 @@ pub fn rounds_tokens(devices: u64, steps: u32, rounds: u64) -> u64 {
     devices * u64::from(steps) * 64 * rounds
 }
 
-/// Nightjar's way: rounds by the clock with leases of equal wall time, norm-preserving averages, 4-bit deltas, and training
-/// ahead while they travel.
+/// Nightjar's way: rounds by the clock with leases of equal wall time, norm-preserving averages, 4-bit deltas, and
+/// training ahead while they travel.
 pub fn ours(spec: RunSpec, round_s: f64) -> RunSpec {
     let merge = MergeSpec {
         rule: MergeRule::Mean,
@@ -97,8 +99,8 @@ pub fn ours(spec: RunSpec, round_s: f64) -> RunSpec {
     RunSpec { lease, delta: DeltaSpec { codec: CodecId::Blocks4, ..DeltaSpec::default() }, merge, ..spec }
 }
 
-/// What a run has that sets nothing: rounds as long as agreement asks, and few bits both ways. All is smaller here than at
-/// home, so rounds are a tenth as long.
+/// What a run has that sets nothing: rounds as long as agreement asks, and few bits both ways. All is smaller here than
+/// at home, so rounds are a tenth as long.
 pub fn usual(spec: RunSpec) -> RunSpec {
     let usual = LeaseSpec::default();
     let lease = LeaseSpec { wall_s: usual.wall_s / 10.0, wall_s_min: usual.wall_s_min.map(|s| s / 10.0), ..spec.lease };
@@ -141,8 +143,8 @@ pub fn free(spec: RunSpec, quorum: u32) -> RunSpec {
     RunSpec { lease, merge: MergeSpec { quorum: Some(quorum), grace_s: Some(0.0), ..spec.merge.clone() }, ..spec }
 }
 
-/// All devices take `steps` a round and wait for each other; every round makes a version; `round_s` is what the slowest may
-/// take.
+/// All devices take `steps` a round and wait for each other; every round makes a version; `round_s` is what the slowest
+/// may take.
 pub fn in_step(spec: RunSpec, steps: u32, devices: u32, round_s: f64) -> RunSpec {
     let lease = LeaseSpec {
         steps,
@@ -153,7 +155,8 @@ pub fn in_step(spec: RunSpec, steps: u32, devices: u32, round_s: f64) -> RunSpec
         ahead: false,
         ..spec.lease
     };
-    let merge = MergeSpec { average: Some(Average::Mean), quorum: Some(devices), grace_s: Some(0.0), ..MergeSpec::default() };
+    let merge =
+        MergeSpec { average: Some(Average::Mean), quorum: Some(devices), grace_s: Some(0.0), ..MergeSpec::default() };
     RunSpec { lease, merge, ..spec }
 }
 
@@ -186,7 +189,17 @@ fn data(spec: &RunSpec) -> Data {
 pub fn lab(spec: RunSpec, method: Method, speeds: &[f64]) -> Work {
     let (data, speeds, token_budget) = (data(&spec), speeds.to_vec(), spec.token_budget);
     let RunSpec { model, inner, .. } = spec;
-    Work::Lab(LabWork { data, method, model, inner, token_budget, speeds, link: LINK, measurements: MEASUREMENTS, warm: None })
+    Work::Lab(LabWork {
+        data,
+        method,
+        model,
+        inner,
+        token_budget,
+        speeds,
+        link: LINK,
+        measurements: MEASUREMENTS,
+        warm: None,
+    })
 }
 
 /// A run of the real thing, to its token budget.

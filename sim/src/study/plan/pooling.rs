@@ -1,5 +1,5 @@
-//! Study 1: is a pool of devices sooner than the fastest of them? With models of three sizes, and where the PyTorch reference
-//! stands.
+//! Study 1: is a pool of devices sooner than the fastest of them? With models of three sizes, and where the PyTorch
+//! reference stands.
 
 use super::{bytes_columns, hours, parts::*};
 use crate::{
@@ -11,7 +11,8 @@ use nightjar_shared::{delta::CodecId, run_spec::RunSpec};
 /// Study 1: does pooling pay, and from how many devices on?
 pub fn pooling() -> Study {
     let alone = "the fastest alone";
-    // So many tokens that each reaches the loss of the fastest alone, and goes on a little; the second with rounds of 1 s.
+    // So many tokens that each reaches the loss of the fastest alone, and goes on a little; the second with rounds of 1
+    // s.
     let budgets = [
         (2u32, 600_000, 560_000),
         (4, 600_000, 560_000),
@@ -98,7 +99,12 @@ pub fn pooling() -> Study {
             curves("Loss against bytes", Against::Bytes, &few[1..]),
         ],
         goals: vec![
-            Goal { words: "Pooling pays".into(), variant: "ours, 16".into(), column: faster(alone), bound: Bound::AtLeast(1.0) },
+            Goal {
+                words: "Pooling pays".into(),
+                variant: "ours, 16".into(),
+                column: faster(alone),
+                bound: Bound::AtLeast(1.0),
+            },
             half_of_ideal(alone),
             Goal {
                 words: "Down ≤ 2.5 bit a parameter and version, keyframes included".into(),
@@ -155,8 +161,10 @@ fn speed_up(faster: Column) -> Figure {
 /// Study 1 with another model: how does its size change what pooling is worth?
 pub fn larger(key: &'static str, title: &'static str, devices: &[u32], spec: fn(u64, u32) -> RunSpec) -> Study {
     let alone = "the fastest alone";
-    let mut variants = vec![Variant::new(alone, warmed(lab(spec(480_000, 8), Method::Alone, &[2000.0]))).at("alone", 1.0)];
-    for (devices, tokens) in [(4u32, 700_000), (16, 1_100_000), (64, 2_600_000)].into_iter().filter(|(n, _)| devices.contains(n))
+    let mut variants =
+        vec![Variant::new(alone, warmed(lab(spec(480_000, 8), Method::Alone, &[2000.0]))).at("alone", 1.0)];
+    for (devices, tokens) in
+        [(4u32, 700_000), (16, 1_100_000), (64, 2_600_000)].into_iter().filter(|(n, _)| devices.contains(n))
     {
         let work = warmed(sim(usual(spec(tokens, 4)), four_speeds(devices)));
         variants.push(Variant::new(format!("ours, {devices}"), work).at("ours", f64::from(devices)));

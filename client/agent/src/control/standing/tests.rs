@@ -40,8 +40,10 @@ fn all_well_is_told_from_all_that_is_not() {
     assert_eq!((well.state, well.headline.as_str(), well.trouble()), (State::Ready, why.reason.as_str(), None));
     assert_eq!(Standing::of(&Facts { computes: true, ..facts(&why) }).state, State::Training);
 
-    let offline =
-        Standing::of(&Facts { offline: Some("no connection to the coordinator at x:1: nobody answers"), ..facts(&why) });
+    let offline = Standing::of(&Facts {
+        offline: Some("no connection to the coordinator at x:1: nobody answers"),
+        ..facts(&why)
+    });
     assert_eq!((offline.state, deeds(&offline)), (State::Offline, vec![Deed::Retry]));
     assert!(offline.headline == "the coordinator cannot be reached" && offline.detail.contains("x:1: nobody answers."));
 
@@ -65,7 +67,10 @@ fn all_well_is_told_from_all_that_is_not() {
 fn a_hold_that_only_the_owner_ends_is_not_said_to_end_by_itself() {
     let none = holds(ReasonKind::DataCap, "it may use no data at all");
     let none = Standing::of(&Facts { ends: Ends::Preference, ..facts(&none) });
-    assert_eq!((none.detail.as_str(), deeds(&none)), ("It stays so until you change this preference.", vec![Deed::Preferences]));
+    assert_eq!(
+        (none.detail.as_str(), deeds(&none)),
+        ("It stays so until you change this preference.", vec![Deed::Preferences])
+    );
     let full = holds(ReasonKind::Disk, "the disk is full");
     let full = Standing::of(&Facts { ends: Ends::Elsewhere, ..facts(&full) });
     assert_eq!((full.detail.as_str(), deeds(&full)), ("It goes on by itself once that is over.", vec![]));
@@ -78,14 +83,21 @@ fn a_hold_that_only_the_owner_ends_is_not_said_to_end_by_itself() {
 fn out_of_a_run_it_is_told_why_and_asks_for_an_invite() {
     let none = holds(
         ReasonKind::NotJoined,
-        "this computer has not joined a run yet; paste an invite on its page (`nightjar open`), or use `nightjar join INVITE`",
+        "this computer has not joined a run yet; paste an invite on its page (`nightjar open`), or use `nightjar join \
+        INVITE`",
     );
     let never = Standing::of(&Facts { in_run: false, is_new: true, ..facts(&none) });
     assert_eq!((never.state, never.headline.as_str()), (State::NotJoined, "this computer has not joined a run yet"));
     assert_eq!((deeds(&never), never.trouble()), (vec![Deed::Join], None));
     for (reason, headline) in [
-        ("the run is over: the budget is used up. `nightjar leave` forgets it", "the run is over: the budget is used up"),
-        ("the coordinator refused this device: no; `nightjar leave` forgets that run", "the coordinator refused this device: no"),
+        (
+            "the run is over: the budget is used up. `nightjar leave` forgets it",
+            "the run is over: the budget is used up",
+        ),
+        (
+            "the coordinator refused this device: no; `nightjar leave` forgets that run",
+            "the coordinator refused this device: no",
+        ),
         ("/h/membership.json is damaged; `nightjar join INVITE` writes it anew", "/h/membership.json is damaged"),
     ] {
         let why = holds(ReasonKind::NotJoined, reason);
@@ -96,16 +108,21 @@ fn out_of_a_run_it_is_told_why_and_asks_for_an_invite() {
 
 #[test]
 fn a_hold_is_no_trouble_and_says_what_ends_it() {
-    let why = holds(ReasonKind::Off, "training is switched off; `nightjar prefs set away_duty_percent 100` switches it on");
+    let why =
+        holds(ReasonKind::Off, "training is switched off; `nightjar prefs set away_duty_percent 100` switches it on");
     let off = Standing::of(&facts(&why));
     assert_eq!((off.state, off.headline.as_str()), (State::Holding, "training is switched off"));
     assert_eq!((deeds(&off), off.offers[0].key.as_deref()), (vec![Deed::Preferences], Some("away_duty_percent")));
-    let in_use = Why { until: Some("2026-11-24T18:32:00+00:00".into()), ..holds(ReasonKind::InUse, "somebody is there") };
+    let in_use =
+        Why { until: Some("2026-11-24T18:32:00+00:00".into()), ..holds(ReasonKind::InUse, "somebody is there") };
     let held = Standing::of(&facts(&in_use));
     assert_eq!((held.state, held.detail.as_str(), deeds(&held)), (State::Holding, "", vec![]));
     let paused = holds(ReasonKind::Paused, "you paused it; `nightjar resume` lets it go on");
     let paused = Standing::of(&Facts { wrong_key: true, offline: Some("x"), failures: 9, ..facts(&paused) });
-    assert_eq!((paused.state, paused.headline.as_str(), deeds(&paused)), (State::Paused, "you paused it", vec![Deed::Resume]));
+    assert_eq!(
+        (paused.state, paused.headline.as_str(), deeds(&paused)),
+        (State::Paused, "you paused it", vec![Deed::Resume])
+    );
 }
 
 #[test]
@@ -140,7 +157,10 @@ fn what_waits_for_the_owner_besides_is_told_whatever_the_state() {
     });
     assert_eq!(standing.state, State::Training);
     let told: Vec<&str> = standing.notices.iter().map(|notice| notice.sentence.as_str()).collect();
-    assert!(told.len() == 4 && told[0].contains("last good") && told[2] == "A is left alone after 3 crashes (x)", "{told:?}");
+    assert!(
+        told.len() == 4 && told[0].contains("last good") && told[2] == "A is left alone after 3 crashes (x)",
+        "{told:?}"
+    );
     assert_eq!((standing.trouble(), told[3]), (Some(told[0]), "no room"));
 }
 

@@ -1,4 +1,5 @@
-//! What keeps an agent from training, and how it is told: a disk that refuses, a run that is over, work that nobody takes.
+//! What keeps an agent from training, and how it is told: a disk that refuses, a run that is over, work that nobody
+//! takes.
 
 use super::*;
 
@@ -74,7 +75,8 @@ async fn a_journal_that_cannot_be_read_yet_is_waited_for() {
 #[tokio::test]
 async fn a_run_that_is_over_is_told_as_such() {
     let mut bench = Bench::new(false);
-    let over = wire::Refusal::retry(wire::RefusalCode::RunOver, "The run is over. Thank you.", Duration::from_secs(3600));
+    let over =
+        wire::Refusal::retry(wire::RefusalCode::RunOver, "The run is over. Thank you.", Duration::from_secs(3600));
     let body = wire::coordinator_message::Body::Refusal(over);
     let over = session::Event::Answered { request: 2, body };
     hears(&mut bench.agent, welcomed().into_iter().chain([over]).collect());

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// Without a run it holds for want of one, whatever its owner allows, and refuses what is no invite for now in one line.
+/// Without a run it holds for want of one, whatever its owner allows, and refuses what is no invite for now in one
+/// line.
 #[tokio::test]
 async fn an_agent_in_no_run_holds_and_looks_at_invites() {
     let mut bench = Bench::in_no_run();
@@ -21,7 +22,8 @@ async fn an_agent_in_no_run_holds_and_looks_at_invites() {
     assert!(!bench.folder.path().join("membership.json").exists());
 }
 
-/// The coordinator is asked away from the loop, so that the owner is served meanwhile; one that does not answer may tonight.
+/// The coordinator is asked away from the loop, so that the owner is served meanwhile; one that does not answer may
+/// tonight.
 #[tokio::test]
 async fn it_joins_once_the_coordinator_was_asked() {
     let mut bench = Bench::in_no_run();
@@ -40,8 +42,8 @@ async fn it_joins_once_the_coordinator_was_asked() {
     assert_eq!(Membership::load(&*bench.agent.disk).unwrap().name, "den");
 }
 
-/// "Ready" with the coordinator away, or with somebody else in its place, would be untrue: page and tray say which it is, and
-/// what the owner can do about it is done at once.
+/// "Ready" with the coordinator away, or with somebody else in its place, would be untrue: page and tray say which it
+/// is, and what the owner can do about it is done at once.
 #[tokio::test]
 async fn a_coordinator_that_is_away_is_told_from_one_that_is_another() {
     let mut bench = Bench::new(false);
@@ -58,7 +60,10 @@ async fn a_coordinator_that_is_away_is_told_from_one_that_is_another() {
     assert_eq!(stands(&bench.agent), (State::Offline, tray::State::Held));
     let standing = bench.agent.status().standing;
     assert!(standing.detail.contains("h:1: nobody answers") && standing.offers[0].deed == Deed::Retry, "{standing:?}");
-    assert!(bench.agent.why().reason.contains("cannot be reached") && bench.agent.face().sentence.contains("cannot be reached"));
+    assert!(
+        bench.agent.why().reason.contains("cannot be reached")
+            && bench.agent.face().sentence.contains("cannot be reached")
+    );
 
     let before = bench.agent.connection_serial;
     bench.agent.answer(Asked::Do(Command::Retry, oneshot::channel().0));
@@ -72,7 +77,8 @@ async fn a_coordinator_that_is_away_is_told_from_one_that_is_another() {
     assert_eq!(stands(&bench.agent), (State::NotJoined, tray::State::Held));
 }
 
-/// What its people write comes with the coordinator's first welcome: before that nobody knows whether they wrote anything.
+/// What its people write comes with the coordinator's first welcome: before that nobody knows whether they wrote
+/// anything.
 #[tokio::test]
 async fn a_run_that_was_not_heard_of_yet_is_not_said_to_be_silent() {
     let bench = Bench::new(false);

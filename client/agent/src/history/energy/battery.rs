@@ -38,7 +38,10 @@ mod tests {
         put("AC", &[("type", "Mains"), ("online", "0")]);
         put("BAT0", &[("type", "Battery"), ("status", "Discharging"), ("power_now", "-12000000")]);
         assert_eq!(watts(root.path()), Some(12.0));
-        put("BAT1", &[("type", "Battery"), ("status", "Discharging"), ("current_now", "1000000"), ("voltage_now", "12000000")]);
+        put(
+            "BAT1",
+            &[("type", "Battery"), ("status", "Discharging"), ("current_now", "1000000"), ("voltage_now", "12000000")],
+        );
         assert_eq!(watts(root.path()), Some(24.0));
         put("BAT0", &[("status", "Charging")]);
         assert_eq!(watts(root.path()), Some(12.0));

@@ -1,5 +1,5 @@
-//! NVML: an NVIDIA GPU's own energy counter. The driver's library is loaded at run time; where there is none, there is no
-//! counter.
+//! NVML: an NVIDIA GPU's own energy counter. The driver's library is loaded at run time; where there is none, there is
+//! no counter.
 
 use nvml_wrapper::Nvml;
 

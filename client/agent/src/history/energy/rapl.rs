@@ -1,5 +1,5 @@
-//! RAPL: the processor's own energy counters, in /sys/class/powercap. Most systems let only root read them (a side channel,
-//! CVE-2020-8694); then there are none.
+//! RAPL: the processor's own energy counters, in /sys/class/powercap. Most systems let only root read them (a side
+//! channel, CVE-2020-8694); then there are none.
 
 use crate::sensor::{names, number};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,8 @@ impl Counters {
     pub fn open(root: &Path) -> Option<Self> {
         let folder = root.join("sys/class/powercap");
         let names = names(&folder).ok()?;
-        // `intel-rapl:0` is a package (on AMD too); `intel-rapl:0:0` is a part of it, `intel-rapl-mmio:0` is it once more.
+        // `intel-rapl:0` is a package (on AMD too); `intel-rapl:0:0` is a part of it, `intel-rapl-mmio:0` is it once
+        // more.
         let packages = names.into_iter().filter(|name| {
             name.strip_prefix("intel-rapl:").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
         });

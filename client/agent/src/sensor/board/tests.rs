@@ -66,8 +66,11 @@ enum Act {
     SaysAndStays(bool),
 }
 
-const QUICK: Pace =
-    Pace { limit: Duration::from_millis(30), back_off: Duration::from_millis(20), back_off_max: Duration::from_millis(40) };
+const QUICK: Pace = Pace {
+    limit: Duration::from_millis(30),
+    back_off: Duration::from_millis(20),
+    back_off_max: Duration::from_millis(40),
+};
 
 fn play(board: &Arc<Board>, rank: usize, acts: Vec<Act>) -> (JoinHandle<()>, Arc<Mutex<usize>>) {
     play_at(board, rank, QUICK, acts)

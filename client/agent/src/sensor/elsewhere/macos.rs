@@ -1,5 +1,5 @@
-//! macOS: last input and mains, each by one function of the system; full screen from its list of windows; what the network
-//! costs and sleep from what it tells by itself.
+//! macOS: last input and mains, each by one function of the system; full screen from its list of windows; what the
+//! network costs and sleep from what it tells by itself.
 #![expect(unsafe_code, reason = "the system's functions are C's: some are declared here, some by crates of bindings")]
 
 mod network;
@@ -11,8 +11,8 @@ pub use sleep::listen as listen_for_sleep;
 use crate::policy::{Power, Reading};
 use objc2_core_foundation::{CFArray, CFDictionary, CFNumber, CFRetained, CFString, CFType, CGRect, Type};
 use objc2_core_graphics::{
-    CGDisplayBounds, CGError, CGGetActiveDisplayList, CGRectMakeWithDictionaryRepresentation, CGWindowListCopyWindowInfo,
-    CGWindowListOption, kCGWindowBounds, kCGWindowLayer,
+    CGDisplayBounds, CGError, CGGetActiveDisplayList, CGRectMakeWithDictionaryRepresentation,
+    CGWindowListCopyWindowInfo, CGWindowListOption, kCGWindowBounds, kCGWindowLayer,
 };
 use std::{
     ffi::c_void,
@@ -31,8 +31,8 @@ const ANY_INPUT: u32 = u32::MAX;
 const UNLIMITED: f64 = -2.0;
 /// More screens than a computer has.
 const SCREENS_MAX: usize = 16;
-/// The strip beside a camera in the screen's edge, which full-screen windows leave free, in points. It is as high as the menu bar
-/// is there, so that a maximised window counts too; elsewhere the menu bar is lower.
+/// The strip beside a camera in the screen's edge, which full-screen windows leave free, in points. It is as high as
+/// the menu bar is there, so that a maximised window counts too; elsewhere the menu bar is lower.
 const STRIP: RangeInclusive<f64> = 30.0..=40.0;
 
 #[link(name = "ApplicationServices", kind = "framework")]
@@ -64,8 +64,8 @@ pub fn power() -> Reading<Power> {
 /// How full the first battery is, in percent.
 fn charge() -> Option<f64> {
     let info = NonNull::new(IOPSCopyPowerSourcesInfo())?;
-    // SAFETY: the functions' names say that what they give is the caller's to release; what the last one gives lives as long as
-    // the information does.
+    // SAFETY: the functions' names say that what they give is the caller's to release; what the last one gives lives as
+    // long as the information does.
     unsafe {
         let info: CFRetained<CFType> = CFRetained::from_raw(info);
         let sources: CFRetained<CFArray> = CFRetained::from_raw(NonNull::new(IOPSCopyPowerSourcesList(&*info))?);
@@ -102,8 +102,10 @@ fn is_kept_on() -> Option<bool> {
 /// Whether an ordinary window is as large as a screen.
 fn is_covered() -> Option<bool> {
     let screens = screens()?;
-    let windows: CFRetained<CFArray> =
-        CGWindowListCopyWindowInfo(CGWindowListOption::OptionOnScreenOnly | CGWindowListOption::ExcludeDesktopElements, 0)?;
+    let windows: CFRetained<CFArray> = CGWindowListCopyWindowInfo(
+        CGWindowListOption::OptionOnScreenOnly | CGWindowListOption::ExcludeDesktopElements,
+        0,
+    )?;
     let all = (0..windows.count()).filter_map(|at| {
         // SAFETY: the place is within the array, whose items are dictionaries that live as long as it does.
         unsafe { windows.value_at_index(at).cast::<CFDictionary>().as_ref() }

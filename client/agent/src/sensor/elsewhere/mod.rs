@@ -1,5 +1,5 @@
-//! Systems other than Linux. They are asked again and again, often only while something may run. What was compiled and run
-//! where is told in the README.
+//! Systems other than Linux. They are asked again and again, often only while something may run. What was compiled and
+//! run where is told in the README.
 
 #[cfg(target_os = "macos")]
 mod macos;

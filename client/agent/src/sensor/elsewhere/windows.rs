@@ -81,7 +81,8 @@ pub fn full_screen() -> Reading<bool> {
 }
 
 pub fn metered() -> Reading<bool> {
-    let unknown = |e: windows::core::Error| Reading::Unknown(format!("Windows does not tell what the network costs ({e})"));
+    let unknown =
+        |e: windows::core::Error| Reading::Unknown(format!("Windows does not tell what the network costs ({e})"));
     let profile = match NetworkInformation::GetInternetConnectionProfile() {
         Ok(profile) => profile,
         // No connection, no profile: nothing to pay for.

@@ -27,7 +27,12 @@ pub async fn connect(address: &str) -> Result<Connection, String> {
 }
 
 /// An interface of an object.
-pub async fn proxy(bus: &Connection, name: &'static str, path: &str, interface: &'static str) -> Result<Proxy<'static>, String> {
+pub async fn proxy(
+    bus: &Connection,
+    name: &'static str,
+    path: &str,
+    interface: &'static str,
+) -> Result<Proxy<'static>, String> {
     let build = async {
         let builder = zbus::proxy::Builder::new(bus).destination(name)?.path(path.to_owned())?.interface(interface)?;
         builder.cache_properties(CacheProperties::No).build().await
@@ -53,10 +58,16 @@ pub struct Watched {
 
 impl Watched {
     /// Watches an object.
-    pub async fn new(bus: &Connection, name: &'static str, path: &'static str, interface: &'static str) -> Result<Self, String> {
+    pub async fn new(
+        bus: &Connection,
+        name: &'static str,
+        path: &'static str,
+        interface: &'static str,
+    ) -> Result<Self, String> {
         let proxy = proxy(bus, name, path, interface).await?;
         let owner = within(proxy.receive_owner_changed()).await?;
-        let properties = within(async { PropertiesProxy::builder(bus).destination(name)?.path(path)?.build().await }).await?;
+        let properties =
+            within(async { PropertiesProxy::builder(bus).destination(name)?.path(path)?.build().await }).await?;
         let changes = within(properties.receive_properties_changed()).await?;
         Ok(Watched { proxy, changes, owner })
     }

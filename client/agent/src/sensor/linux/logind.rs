@@ -1,5 +1,5 @@
-//! Idle time for computers without a desktop that can be asked: logind knows the sessions. A graphical one counts as idle
-//! while its screen is locked or it says so itself; what is typed at terminals, also over the network, they tell.
+//! Idle time for computers without a desktop that can be asked: logind knows the sessions. A graphical one counts as
+//! idle while its screen is locked or it says so itself; what is typed at terminals, also over the network, they tell.
 
 use super::{bus, terminals::Terminals};
 use crate::{
@@ -124,7 +124,9 @@ async fn sessions(
             let since = SystemTime::UNIX_EPOCH + Duration::from_micros(since.min(i64::MAX as u64));
             Reading::Known(Input::ago(SystemTime::now().duration_since(since).unwrap_or_default()))
         } else {
-            Reading::Unknown("the desktop has no idle monitor that answers, and logind says only that it is in use".into())
+            Reading::Unknown(
+                "the desktop has no idle monitor that answers, and logind says only that it is in use".into(),
+            )
         });
     }
     Ok(seen)

@@ -20,8 +20,8 @@ use crate::policy::Reading;
 use std::{sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 
-/// Who tells how long nobody used the computer. X11 is asked before the screen saver of freedesktop.org, since it tells of
-/// the first input by itself.
+/// Who tells how long nobody used the computer. X11 is asked before the screen saver of freedesktop.org, since it tells
+/// of the first input by itself.
 pub const IDLE_SOURCES: &[&str] = &["Wayland", "Mutter", "X11", "the screen saver", "logind", "the terminals"];
 /// Who tells of those whom the source above does not see: at terminals, over the network, and in other sessions.
 pub const OTHERS_SOURCES: &[&str] = &["logind", "the terminals"];

@@ -1,5 +1,5 @@
-//! Idle time from D-Bus: GNOME's compositor Mutter, which tells of the first input by a watch; and, for desktops with neither
-//! that nor Wayland's protocol nor X11, the freedesktop.org screen saver, which must be asked again and again.
+//! Idle time from D-Bus: GNOME's compositor Mutter, which tells of the first input by a watch; and, for desktops with
+//! neither that nor Wayland's protocol nor X11, the freedesktop.org screen saver, which must be asked again and again.
 
 use super::bus;
 use crate::{
@@ -73,8 +73,9 @@ async fn poll(address: &str, post: &Post<Input>) -> Result<(), String> {
     }
 }
 
-/// What a screen saver counts in. Some desktops count in seconds, others in milliseconds: how fast the number grows tells
-/// which. It must tell the same twice in a row, since a number that has begun anew in between may have grown by anything.
+/// What a screen saver counts in. Some desktops count in seconds, others in milliseconds: how fast the number grows
+/// tells which. It must tell the same twice in a row, since a number that has begun anew in between may have grown by
+/// anything.
 #[derive(Default)]
 struct Unit {
     known: Option<Duration>,
@@ -93,7 +94,8 @@ impl Unit {
             self.known = None;
         }
         if self.known.is_none() {
-            let fits = |unit: &Duration| grown.is_some_and(|n| n > 0 && (*unit * n).abs_diff(elapsed) <= off_max(*unit));
+            let fits =
+                |unit: &Duration| grown.is_some_and(|n| n > 0 && (*unit * n).abs_diff(elapsed) <= off_max(*unit));
             let guess = Self::ALL.into_iter().find(fits);
             self.known = guess.filter(|_| guess == self.guess);
             self.guess = guess;

@@ -1,5 +1,5 @@
-//! Whether the network is paid for by the byte: NetworkManager; where it does not answer, the kind of the interface that
-//! the default route goes through.
+//! Whether the network is paid for by the byte: NetworkManager; where it does not answer, the kind of the interface
+//! that the default route goes through.
 
 use super::bus::{self, Watched};
 use crate::{
@@ -48,7 +48,8 @@ pub async fn routes(root: PathBuf, post: Post<bool>) -> String {
     }
 }
 
-/// What the interfaces of the default routes let one say, of both families. Without a route nothing is sent that could cost.
+/// What the interfaces of the default routes let one say, of both families. Without a route nothing is sent that could
+/// cost.
 fn by_routes(root: &Path) -> Reading<bool> {
     let net = root.join("sys/class/net");
     let interfaces = default_interfaces(&root.join("proc/net"));
@@ -67,8 +68,9 @@ fn worst(readings: impl Iterator<Item = Reading<bool>>) -> Option<Reading<bool>>
 /// The interfaces that packets to anywhere leave through: IPv4's and IPv6's.
 fn default_interfaces(folder: &Path) -> Vec<String> {
     // The first lines suffice: tables with thousands of routes exist.
-    let lines =
-        |name| fs::File::open(folder.join(name)).map(|file| BufReader::new(file.take(1 << 16)).lines().map_while(Result::ok));
+    let lines = |name| {
+        fs::File::open(folder.join(name)).map(|file| BufReader::new(file.take(1 << 16)).lines().map_while(Result::ok))
+    };
     let old = lines("route").into_iter().flatten().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         (words.get(1) == Some(&"00000000") && words.get(7) == Some(&"00000000")).then(|| words[0].to_owned())
@@ -87,7 +89,8 @@ fn default_interfaces(folder: &Path) -> Vec<String> {
 fn of_interface(net: &Path, name: &str, nested: usize) -> Reading<bool> {
     let folder = net.join(name);
     // A bridge, a bond or a VLAN names what it is made of; a tunnel does not, and may go through anything that is up.
-    let lower = interfaces(&folder).iter().filter_map(|n| Some(n.strip_prefix("lower_")?.to_owned())).collect::<Vec<_>>();
+    let lower =
+        interfaces(&folder).iter().filter_map(|n| Some(n.strip_prefix("lower_")?.to_owned())).collect::<Vec<_>>();
     let made_of = match (lower.is_empty(), is_tunnel(&folder)) {
         (false, _) => lower,
         (true, true) => physical(net),
@@ -105,7 +108,9 @@ fn is_tunnel(folder: &Path) -> bool {
     // From the kernel's if_arp.h: none (tun, WireGuard), IP in IP, in IPv6, IPv6 in IPv4, GRE.
     const TUNNELS: [i64; 5] = [65534, 768, 769, 776, 778];
     let is_wireguard = small_file(&folder.join("uevent")).is_ok_and(|uevent| uevent.contains("DEVTYPE=wireguard"));
-    is_wireguard || folder.join("tun_flags").exists() || number(&folder.join("type")).is_some_and(|kind| TUNNELS.contains(&kind))
+    is_wireguard
+        || folder.join("tun_flags").exists()
+        || number(&folder.join("type")).is_some_and(|kind| TUNNELS.contains(&kind))
 }
 
 /// Interfaces that are up and lead out of the computer by themselves.
@@ -127,8 +132,8 @@ fn dials(name: &str) -> bool {
     name.starts_with("wwan") || name.starts_with("ppp")
 }
 
-/// What an interface's kind lets one say. Only a cable is taken for free; a phone may be behind USB or Bluetooth as well as
-/// behind Wi-Fi.
+/// What an interface's kind lets one say. Only a cable is taken for free; a phone may be behind USB or Bluetooth as
+/// well as behind Wi-Fi.
 fn kind(interface: &Path, name: &str) -> Reading<bool> {
     let uevent = small_file(&interface.join("uevent")).unwrap_or_default();
     let device = fs::canonicalize(interface.join("device")).unwrap_or_default();
@@ -149,8 +154,8 @@ fn kind(interface: &Path, name: &str) -> Reading<bool> {
 mod tests {
     use super::*;
 
-    /// A computer with these interfaces, each with its `uevent` and whether there is a device behind it, and IPv4's default
-    /// route through the first.
+    /// A computer with these interfaces, each with its `uevent` and whether there is a device behind it, and IPv4's
+    /// default route through the first.
     fn computer(interfaces: &[(&str, &str, bool)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let net = root.path().join("sys/class/net");

@@ -100,12 +100,22 @@ mod tests {
         let (full, draining) = (battery("Charging"), battery("Discharging"));
         let plug: [(&str, &[(&str, &str)]); 2] =
             [("AC", &[("type", "Mains"), ("online", "1")]), ("AC", &[("type", "Mains"), ("online", "0")])];
-        let mouse = ("hid", &[("type", "Battery"), ("scope", "Device"), ("status", "Discharging"), ("capacity", "3")] as &[_]);
+        let mouse =
+            ("hid", &[("type", "Battery"), ("scope", "Device"), ("status", "Discharging"), ("capacity", "3")] as &[_]);
         assert_eq!(supplies(&[]), Power { on_mains: true, charge_percent: None });
         assert_eq!(supplies(&[mouse]), Power { on_mains: true, charge_percent: None });
-        assert_eq!(supplies(&[plug[0], (full.0, &full.1), mouse]), Power { on_mains: true, charge_percent: Some(71.0) });
-        assert_eq!(supplies(&[plug[1], (draining.0, &draining.1)]), Power { on_mains: false, charge_percent: Some(71.0) });
+        assert_eq!(
+            supplies(&[plug[0], (full.0, &full.1), mouse]),
+            Power { on_mains: true, charge_percent: Some(71.0) }
+        );
+        assert_eq!(
+            supplies(&[plug[1], (draining.0, &draining.1)]),
+            Power { on_mains: false, charge_percent: Some(71.0) }
+        );
         // Plugged into too weak a source.
-        assert_eq!(supplies(&[plug[0], (draining.0, &draining.1)]), Power { on_mains: false, charge_percent: Some(71.0) });
+        assert_eq!(
+            supplies(&[plug[0], (draining.0, &draining.1)]),
+            Power { on_mains: false, charge_percent: Some(71.0) }
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Sleep: logind announces it and waits, a few seconds at most, while somebody holds its delay inhibitor. The sensors hold one,
-//! and hand it to the event loop when sleep is announced; sessions that come and go are told here, too.
+//! Sleep: logind announces it and waits, a few seconds at most, while somebody holds its delay inhibitor. The sensors
+//! hold one, and hand it to the event loop when sleep is announced; sessions that come and go are told here, too.
 
 use super::bus;
 use crate::sensor::{SleepDelay, board::Board};

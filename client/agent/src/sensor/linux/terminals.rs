@@ -1,6 +1,6 @@
-//! Idle time from terminals. A terminal is read when something was typed there, and its access time moves then (the kernel
-//! keeps that to about 8 seconds); neither happens for its output. The user's own terminals tell of it at once, those
-//! of others are looked at every second.
+//! Idle time from terminals. A terminal is read when something was typed there, and its access time moves then (the
+//! kernel keeps that to about 8 seconds); neither happens for its output. The user's own terminals tell of it at once,
+//! those of others are looked at every second.
 
 use super::watch::Watch;
 use crate::{
@@ -165,7 +165,8 @@ impl Terminals {
         if let Some(watch) = &mut self.watch {
             watch.folder(&windows);
         }
-        let of_consoles = names(&self.dev)?.into_iter().filter(|n| n.strip_prefix("tty").is_some_and(|rest| !rest.is_empty()));
+        let of_consoles =
+            names(&self.dev)?.into_iter().filter(|n| n.strip_prefix("tty").is_some_and(|rest| !rest.is_empty()));
         let of_windows = names(&windows)?.into_iter().filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
         Ok(of_consoles.map(|n| self.dev.join(n)).chain(of_windows.map(|n| windows.join(n))).collect())
     }
@@ -184,7 +185,8 @@ mod tests {
     }
 
     fn touch(root: &Path, name: &str, idle_s: u64) {
-        let file = fs::File::options().create(true).truncate(false).write(true).open(root.join("dev").join(name)).unwrap();
+        let file =
+            fs::File::options().create(true).truncate(false).write(true).open(root.join("dev").join(name)).unwrap();
         let now = SystemTime::now();
         file.set_times(fs::FileTimes::new().set_accessed(now - Duration::from_secs(idle_s)).set_modified(now)).unwrap();
     }

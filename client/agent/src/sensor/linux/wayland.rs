@@ -1,5 +1,5 @@
-//! Idle time from a Wayland compositor (ext-idle-notify-v1): it says when input has ceased for a few seconds, and at once
-//! when it begins again. Version 2 counts input alone; version 1 takes a film that keeps the screen on for use.
+//! Idle time from a Wayland compositor (ext-idle-notify-v1): it says when input has ceased for a few seconds, and at
+//! once when it begins again. Version 2 counts input alone; version 1 takes a film that keeps the screen on for use.
 
 use crate::{
     policy::Reading,
@@ -135,7 +135,9 @@ impl Dispatch<WlRegistry, ()> for State {
             {
                 state.seats.push((name, registry.bind(name, version.min(1), handle, ()), None));
             }
-            wl_registry::Event::Global { name, interface, version } if interface == ExtIdleNotifierV1::interface().name => {
+            wl_registry::Event::Global { name, interface, version }
+                if interface == ExtIdleNotifierV1::interface().name =>
+            {
                 state.notifier = Some(registry.bind(name, version.min(2), handle, ()));
             }
             wl_registry::Event::GlobalRemove { name } => {

@@ -1,6 +1,6 @@
-//! X11: idle time from the XScreenSaver extension, with an alarm on the server's IDLETIME counter (SYNC extension) that tells of
-//! the first input at once; and whether a window covers the screen. The X library waits for its server, so each question has
-//! a thread of its own, and a server that hangs holds up nothing else.
+//! X11: idle time from the XScreenSaver extension, with an alarm on the server's IDLETIME counter (SYNC extension) that
+//! tells of the first input at once; and whether a window covers the screen. The X library waits for its server, so
+//! each question has a thread of its own, and a server that hangs holds up nothing else.
 
 use crate::{
     policy::Reading,
@@ -24,7 +24,9 @@ use x11rb::{
         randr::{self, ConnectionExt as _},
         screensaver::ConnectionExt as _,
         sync::{self, ConnectionExt as _},
-        xproto::{Atom, AtomEnum, ChangeWindowAttributesAux, ConnectionExt as _, EventMask, MapState, Window, WindowClass},
+        xproto::{
+            Atom, AtomEnum, ChangeWindowAttributesAux, ConnectionExt as _, EventMask, MapState, Window, WindowClass,
+        },
     },
     rust_connection::RustConnection,
 };
@@ -51,8 +53,8 @@ pub struct Question {
 struct Display {
     connection: RustConnection,
     root: Window,
-    /// Whether it shows X windows on a Wayland compositor, and so sees input to those only. Servers before Xwayland 23 do not
-    /// say so; then a compositor's socket tells.
+    /// Whether it shows X windows on a Wayland compositor, and so sees input to those only. Servers before Xwayland 23
+    /// do not say so; then a compositor's socket tells.
     within_wayland: bool,
     /// Dead once nobody wants to know any more.
     alive: Weak<()>,
@@ -133,7 +135,9 @@ impl Display {
         }
         self.connection.sync_initialize(3, 1)?.reply()?;
         let counters = self.connection.sync_list_system_counters()?.reply()?.counters;
-        let Some(idle_time) = counters.into_iter().find(|counter| counter.name == b"IDLETIME") else { return Ok(false) };
+        let Some(idle_time) = counters.into_iter().find(|counter| counter.name == b"IDLETIME") else {
+            return Ok(false);
+        };
         let alarm = sync::CreateAlarmAux::new()
             .counter(idle_time.counter)
             .value_type(sync::VALUETYPE::ABSOLUTE)
@@ -205,8 +209,8 @@ impl Display {
         Ok(())
     }
 
-    /// Whether the window manager shows any window full screen on the desktop in view, or one without a frame covers a monitor
-    /// all the same, as games do that are said to be borderless.
+    /// Whether the window manager shows any window full screen on the desktop in view, or one without a frame covers a
+    /// monitor all the same, as games do that are said to be borderless.
     fn covered(&self, atoms: &Atoms) -> Result<bool, Failure> {
         let in_view = self.property(self.root, atoms.current_desktop, 1)?.first().copied();
         let monitors = self.monitors()?;
@@ -226,10 +230,11 @@ impl Display {
         self.covered_beside_manager(atoms, &monitors)
     }
 
-    /// Whether a managed window covers a monitor without being said to be full screen. One that is maximized may do so where
-    /// there is no panel, and the desktop itself does.
+    /// Whether a managed window covers a monitor without being said to be full screen. One that is maximized may do so
+    /// where there is no panel, and the desktop itself does.
     fn is_borderless(&self, window: Window, states: &[Atom], atoms: &Atoms, monitors: &[Place]) -> bool {
-        let is_maximized = states.contains(&atoms.maximized_vertically) && states.contains(&atoms.maximized_horizontally);
+        let is_maximized =
+            states.contains(&atoms.maximized_vertically) && states.contains(&atoms.maximized_horizontally);
         let attributes = || self.connection.get_window_attributes(window).ok()?.reply().ok();
         !is_maximized
             && self.place(window).is_some_and(|at| at.covers_any(monitors))
@@ -265,7 +270,8 @@ impl Display {
     /// Whether a window locks the screen, or is a window manager's own.
     fn is_guard(&self, window: Window) -> bool {
         let text = |property: AtomEnum| {
-            let reply = self.connection.get_property(false, window, property, AtomEnum::ANY, 0, 64).ok()?.reply().ok()?;
+            let reply =
+                self.connection.get_property(false, window, property, AtomEnum::ANY, 0, 64).ok()?.reply().ok()?;
             Some(String::from_utf8_lossy(&reply.value).to_lowercase())
         };
         let names = [AtomEnum::WM_CLASS, AtomEnum::WM_NAME].into_iter().filter_map(text).collect::<String>();
@@ -300,7 +306,9 @@ impl Display {
         let windows = self.connection.query_tree(self.root)?.reply()?.children;
         for window in windows.into_iter().rev().take(WINDOWS_MAX as usize) {
             let Ok(attributes) = self.connection.get_window_attributes(window)?.reply() else { continue };
-            if attributes.map_state == MapState::VIEWABLE && self.place(window).is_some_and(|at| at.covers_any(&monitors)) {
+            if attributes.map_state == MapState::VIEWABLE
+                && self.place(window).is_some_and(|at| at.covers_any(&monitors))
+            {
                 return Ok(true);
             }
         }
@@ -357,7 +365,8 @@ struct Atoms {
 
 impl Atoms {
     fn of(connection: &RustConnection) -> Result<Self, Failure> {
-        let atom = |name: &str| -> Result<Atom, Failure> { Ok(connection.intern_atom(false, name.as_bytes())?.reply()?.atom) };
+        let atom =
+            |name: &str| -> Result<Atom, Failure> { Ok(connection.intern_atom(false, name.as_bytes())?.reply()?.atom) };
         Ok(Atoms {
             manager: atom("_NET_SUPPORTING_WM_CHECK")?,
             active: atom("_NET_ACTIVE_WINDOW")?,

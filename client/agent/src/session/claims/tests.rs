@@ -91,7 +91,8 @@ impl Bench {
 }
 
 fn ends_it(actions: &[Action]) -> bool {
-    let is_told = |action: &Action| matches!(action, Action::Report(Report::Trouble(what)) if what.contains("what cannot be"));
+    let is_told =
+        |action: &Action| matches!(action, Action::Report(Report::Trouble(what)) if what.contains("what cannot be"));
     actions.contains(&Action::EndWorker) && actions.iter().any(is_told)
 }
 
@@ -107,7 +108,11 @@ fn what_a_lease_makes_is_taken() {
     assert_eq!(journal.weights.as_ref().unwrap().file, "work/weights-3");
     // A run may keep neither.
     let mut bench = Bench::new(LeaseKind::Train);
-    bench.hears(Body::Trained(Trained { residual_file: String::new(), optimizer_file: String::new(), ..bench.trained() }));
+    bench.hears(Body::Trained(Trained {
+        residual_file: String::new(),
+        optimizer_file: String::new(),
+        ..bench.trained()
+    }));
     assert_eq!(bench.session.journal().delta.as_ref().unwrap().optimizer, "");
 }
 
@@ -143,8 +148,9 @@ fn a_result_that_cannot_be_ends_the_worker_and_changes_nothing() {
         ("an infinite loss", |t| t.loss_last = f64::INFINITY),
         ("another lease", |t| t.lease_id = 8),
     ];
-    for (what, spoil) in
-        spoil.into_iter().chain([("a long way out", (|t: &mut Trained| t.delta_file = String::new()) as fn(&mut Trained))])
+    for (what, spoil) in spoil
+        .into_iter()
+        .chain([("a long way out", (|t: &mut Trained| t.delta_file = String::new()) as fn(&mut Trained))])
     {
         let mut bench = Bench::new(LeaseKind::Train);
         let before = bench.session.journal().clone();
@@ -252,7 +258,9 @@ fn texts_are_tamed() {
     let actions = bench.hears(Body::Failed(Failed { sentence, ..Failed::default() }));
     let told: Vec<&str> = actions
         .iter()
-        .filter_map(|action| if let Action::Report(Report::Trouble(what)) = action { Some(what.as_str()) } else { None })
+        .filter_map(
+            |action| if let Action::Report(Report::Trouble(what)) = action { Some(what.as_str()) } else { None },
+        )
         .collect();
     assert!(told.len() == 1 && told[0].len() < 300 && !told[0].contains(['\u{7}', '\n']), "{told:?}");
 }

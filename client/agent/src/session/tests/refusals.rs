@@ -24,7 +24,8 @@ fn what_a_device_waits_for_is_known_and_when_it_asks_again() {
     assert_eq!(training.session.waits_for(), None, "it trains on");
 }
 
-/// Who was refused for want of memory asks again as soon as there is enough, and as soon as the owner changes something.
+/// Who was refused for want of memory asks again as soon as there is enough, and as soon as the owner changes
+/// something.
 #[test]
 fn what_a_refusal_was_for_may_be_over_before_it_ends() {
     let mut bench = Bench::new(Journal::default());
@@ -50,8 +51,9 @@ fn what_a_refusal_was_for_may_be_over_before_it_ends() {
     assert_eq!(bench.session.waits_for(), None, "it has just asked");
 }
 
-/// The owner lifts a cap: it asks at once, since they changed something, and only the next look at the computer tells how much
-/// there is now. The answer to a question of before that holds nobody up; nor does memory that comes bit by bit.
+/// The owner lifts a cap: it asks at once, since they changed something, and only the next look at the computer tells
+/// how much there is now. The answer to a question of before that holds nobody up; nor does memory that comes bit by
+/// bit.
 #[test]
 fn memory_that_came_while_a_question_was_open_counts() {
     let mut bench = Bench::new(Journal::default());
@@ -68,7 +70,11 @@ fn memory_that_came_while_a_question_was_open_counts() {
         bench.does(Event::Retry);
         bench.session.set_memory(lifted);
         bench.answers(refusal());
-        assert_eq!((bench.session.waits_for(), bench.session.lacks_memory()), (None, None), "it has just asked, with {lifted}");
+        assert_eq!(
+            (bench.session.waits_for(), bench.session.lacks_memory()),
+            (None, None),
+            "it has just asked, with {lifted}"
+        );
     }
 }
 

@@ -115,12 +115,19 @@ impl Storm {
             }
             1 => {
                 self.working = None;
-                let failed = worker::Failed { sentence: "no".into(), base_is_wrong: self.draw(2) == 0, ..Default::default() };
+                let failed =
+                    worker::Failed { sentence: "no".into(), base_is_wrong: self.draw(2) == 0, ..Default::default() };
                 Event::Worker(from_worker::Body::Failed(failed))
             }
             2 | 3 => {
-                let progress =
-                    worker::Progress { lease_id: id, steps: 1, loss: 1.0, tokens: 4, train_ms: 1, ..Default::default() };
+                let progress = worker::Progress {
+                    lease_id: id,
+                    steps: 1,
+                    loss: 1.0,
+                    tokens: 4,
+                    train_ms: 1,
+                    ..Default::default()
+                };
                 Event::Worker(from_worker::Body::Progress(progress))
             }
             _ => {

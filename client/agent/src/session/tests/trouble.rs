@@ -1,5 +1,5 @@
-//! What goes wrong beyond the session's reach: the disk refuses, nobody takes what is trained, the run is over, a cleaner
-//! was at work. It waits, says why, and goes on by itself.
+//! What goes wrong beyond the session's reach: the disk refuses, nobody takes what is trained, the run is over, a
+//! cleaner was at work. It waits, says why, and goes on by itself.
 
 use super::*;
 
@@ -77,8 +77,11 @@ fn done_nothing() -> answer::Body {
 
 #[test]
 fn a_worker_or_a_download_that_the_disk_refuses_costs_no_lease() {
-    let full =
-        || worker::Failed { sentence: "cannot write work/x: No space left".into(), disk_failed: true, ..Default::default() };
+    let full = || worker::Failed {
+        sentence: "cannot write work/x: No space left".into(),
+        disk_failed: true,
+        ..Default::default()
+    };
     let mut bench = Bench::new(Journal::default());
     bench.training().does(Event::Worker(from_worker::Body::Failed(full())));
     assert!(bench.wants(&Action::EndWorker) && bench.asked().is_none());
@@ -130,7 +133,10 @@ fn leases_that_come_to_nothing_come_ever_more_slowly_and_then_not_for_a_while() 
             begins(bench).does(Event::Worker(trained(9, 10))).does(Event::Uploaded).answers(done(false));
         },
         |bench| {
-            begins(bench).does(Event::Worker(trained(9, 10))).does(Event::Uploaded).answers(refusal(RefusalAction::DropLease));
+            begins(bench)
+                .does(Event::Worker(trained(9, 10)))
+                .does(Event::Uploaded)
+                .answers(refusal(RefusalAction::DropLease));
         },
         |bench| {
             begins(bench).does(Event::Worker(trained(9, 10)));
@@ -167,8 +173,13 @@ fn leases_that_come_to_nothing_come_ever_more_slowly_and_then_not_for_a_while() 
         let took = bench.now.since(begun);
         assert!(leases == 5 && took >= Duration::from_secs(7), "way {number}: {leases} leases in {took:?}");
         let setback = bench.session.setback().unwrap();
-        assert!(setback.count == 5 && setback.until >= bench.now + Duration::from_secs(60), "way {number}: {setback:?}");
-        assert!(!setback.why.is_empty() && bench.session.waits_for().is_some_and(|(what, _)| what.contains(&setback.why)));
+        assert!(
+            setback.count == 5 && setback.until >= bench.now + Duration::from_secs(60),
+            "way {number}: {setback:?}"
+        );
+        assert!(
+            !setback.why.is_empty() && bench.session.waits_for().is_some_and(|(what, _)| what.contains(&setback.why))
+        );
         // It tries one more, holds twice as long, and is itself again once one counts.
         while !matches!(bench.asked(), Some((_, ask::Body::LeaseRequest(_)))) {
             if bench.asked().is_some() {

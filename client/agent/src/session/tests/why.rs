@@ -1,5 +1,5 @@
-//! Whatever happens, in whatever order: while nothing is computed that may be, there is a true reason, and something that ends
-//! it. The disk, the coordinator, the worker and the owner do what they like.
+//! Whatever happens, in whatever order: while nothing is computed that may be, there is a true reason, and something
+//! that ends it. The disk, the coordinator, the worker and the owner do what they like.
 
 use super::*;
 use nightjar_shared::rng;
@@ -107,7 +107,11 @@ impl Play {
         if self.connecting {
             self.connecting = false;
             self.connected = self.draw(3) > 0;
-            return if self.connected { Event::Connected } else { Event::Disconnected { why: "nobody answers".into() } };
+            return if self.connected {
+                Event::Connected
+            } else {
+                Event::Disconnected { why: "nobody answers".into() }
+            };
         }
         if !self.connected || self.draw(4) > 0 {
             return Event::Tick;
@@ -117,14 +121,19 @@ impl Play {
     }
 
     fn cut(&mut self) {
-        (self.connected, self.connecting, self.asked, self.fetching, self.uploading) = (false, false, None, None, false);
+        (self.connected, self.connecting, self.asked, self.fetching, self.uploading) =
+            (false, false, None, None, false);
     }
 
     fn worker(&mut self) -> Event {
         let lease_id = self.working.take().unwrap();
         let failed = |base_is_wrong, disk_failed| {
-            let failed =
-                worker::Failed { sentence: "it does not work.".into(), base_is_wrong, disk_failed, ..Default::default() };
+            let failed = worker::Failed {
+                sentence: "it does not work.".into(),
+                base_is_wrong,
+                disk_failed,
+                ..Default::default()
+            };
             Event::Worker(from_worker::Body::Failed(failed))
         };
         match self.draw(9) {
@@ -243,7 +252,9 @@ impl Play {
         // Something ends it: an answer that is due, or time.
         let awaited = self.asked.is_some() || self.fetching.is_some() || self.uploading || self.connecting;
         assert!(awaited || session.next_deadline().is_some(), "it waits for ever: {reason}");
-        let says = |words: &[&str]| assert!(words.iter().any(|word| reason.contains(word)), "{reason:?} names none of {words:?}");
+        let says = |words: &[&str]| {
+            assert!(words.iter().any(|word| reason.contains(word)), "{reason:?} names none of {words:?}")
+        };
         if session.disk_refuses().is_some() {
             return says(&["disk", "write", "cannot yet", "giving a lease back"]);
         }
@@ -251,7 +262,9 @@ impl Play {
             return says(&["came to nothing", "cannot yet"]);
         }
         match &self.asked {
-            _ if session.run_over().is_some() && session.timers.pending(Timer::Request) => says(&["the run is over", "reached"]),
+            _ if session.run_over().is_some() && session.timers.pending(Timer::Request) => {
+                says(&["the run is over", "reached"])
+            }
             _ if !self.connected => says(&["connect", "reached", "deliver", "giving a lease back", "did not travel"]),
             Some((_, ask::Body::Hello(_))) => says(&["hello", "deliver", "giving a lease back", "did not travel"]),
             Some((_, ask::Body::LeaseRequest(_))) => says(&["asking for a lease"]),

@@ -1,5 +1,5 @@
-//! Windows: a process is stopped and continued by two functions of its kernel's library, which debuggers have used ever since;
-//! and it ends with the agent, however that ends, by a job that both are in.
+//! Windows: a process is stopped and continued by two functions of its kernel's library, which debuggers have used ever
+//! since; and it ends with the agent, however that ends, by a job that both are in.
 #![expect(unsafe_code, reason = "functions of the system")]
 
 use super::Act;
@@ -32,7 +32,9 @@ fn owned(handle: HANDLE) -> OwnedHandle {
 /// Does this to a process. It fails only if the process is gone, which is fine for all three.
 pub fn act(process: u32, act: Act) {
     // SAFETY: no pointer goes in.
-    let Ok(handle) = (unsafe { OpenProcess(PROCESS_TERMINATE | PROCESS_SUSPEND_RESUME, false, process) }) else { return };
+    let Ok(handle) = (unsafe { OpenProcess(PROCESS_TERMINATE | PROCESS_SUSPEND_RESUME, false, process) }) else {
+        return;
+    };
     let handle = owned(handle);
     // SAFETY: the handle is open until the end of this function.
     unsafe {
@@ -54,8 +56,8 @@ pub fn tie(process: u32) -> windows::core::Result<Tie> {
     let mut limits = JOBOBJECT_EXTENDED_LIMIT_INFORMATION::default();
     limits.BasicLimitInformation.LimitFlags = JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE;
     let size = size_of_val(&limits) as u32;
-    // SAFETY: the pointer is to a structure of the size that is named, which lives through the call; handles are closed by who
-    // owns them, and not before.
+    // SAFETY: the pointer is to a structure of the size that is named, which lives through the call; handles are closed
+    // by who owns them, and not before.
     unsafe {
         let job = owned(CreateJobObjectW(None, PCWSTR::null())?);
         let raw = HANDLE(job.as_raw_handle());

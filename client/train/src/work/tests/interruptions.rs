@@ -1,4 +1,5 @@
-//! What is stopped, asked for or limited where it is not expected: between two layers, at a lease's begin, while measuring.
+//! What is stopped, asked for or limited where it is not expected: between two layers, at a lease's begin, while
+//! measuring.
 
 use super::*;
 use crate::TrainError;
@@ -26,8 +27,8 @@ fn a_stop_between_layers_takes_nothing_from_the_checkpoint() {
     let whole = train(&AtomicBool::new(false), &Live::default(), &|_| told.set(told.get() + 1));
     assert_eq!(told.take(), 8, "after three micro-batches of a step, and after the step");
 
-    // A few gates after the second micro-batch was saved, of the many that the third has. On a busy computer the thread that
-    // watches may come too late, and another try is made.
+    // A few gates after the second micro-batch was saved, of the many that the third has. On a busy computer the thread
+    // that watches may come too late, and another try is made.
     let is_stopped_in_time = || {
         (0..2).for_each(|slot| drop(disk.remove(&format!("{CHECKPOINT}.{slot}"))));
         let (stop, live, at) = (AtomicBool::new(false), Live::default(), AtomicBool::new(false));
@@ -78,13 +79,22 @@ fn what_was_taken_ahead_is_saved_when_its_lease_is_asked_to() {
     let adopted = bench.train(&next, &room).unwrap();
     assert_eq!(adopted.steps, 3, "the steps that were taken ahead");
     let told: Vec<_> = said.take().into_iter().filter(|body| matches!(body, from_worker::Body::Saved(_))).collect();
-    assert!(matches!(told[..], [from_worker::Body::Saved(saved)] if (saved.lease_id, saved.steps) == (8, 3)), "{told:?}");
+    assert!(
+        matches!(told[..], [from_worker::Body::Saved(saved)] if (saved.lease_id, saved.steps) == (8, 3)),
+        "{told:?}"
+    );
     // Stopped at once, another worker reports what it found.
     let found = Bench::on_processor().train(&next, &room).unwrap();
     assert_eq!((found.steps, found.delta_hash), (3, adopted.delta_hash));
 }
 
-fn measure(disk: &FolderDisk, job: &Train, stop: &AtomicBool, live: &Live, say: &dyn Fn(from_worker::Body)) -> MeasuredIn {
+fn measure(
+    disk: &FolderDisk,
+    job: &Train,
+    stop: &AtomicBool,
+    live: &Live,
+    say: &dyn Fn(from_worker::Body),
+) -> MeasuredIn {
     let Train { lease_id, run_spec_json, base, slice, .. } = job.clone();
     // No memory is free: one sample at a time.
     let room = Room { disk, checkpoint: CHECKPOINT, memory_free: 0, live, stop, say };
@@ -110,7 +120,10 @@ fn a_measurement_keeps_the_duty_and_answers_and_stops() {
     let (slow, took) = measure(&disk, &job, &stop, &live, &|body| said.borrow_mut().push(body));
     assert_eq!(slow.unwrap(), fast.unwrap());
     assert!(took >= Duration::from_micros(7 * 4900), "{took:?}");
-    assert!(matches!(said.take()[..], [from_worker::Body::Saved(saved)] if saved.lease_id == 0), "nothing is to be saved");
+    assert!(
+        matches!(said.take()[..], [from_worker::Body::Saved(saved)] if saved.lease_id == 0),
+        "nothing is to be saved"
+    );
 
     // In the middle of it.
     live.allow(0.0, 0);

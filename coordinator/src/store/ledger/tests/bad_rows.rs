@@ -27,7 +27,11 @@ async fn a_bad_row_names_itself_and_the_rest_goes_on() {
     assert!(told.contains(&"row 3 of deltas: train_ms is negative".to_owned()), "{told:?}");
     assert!(told.contains(&"row 5 of deltas: weight is not a finite number".to_owned()), "{told:?}");
     assert!(told.iter().any(|t| t.ends_with("of evaluations: tokens is negative")), "{told:?}");
-    assert_eq!(facts.deltas[2], crate::engine::record::DeltaRecord { train_ms: 0, ..whole.deltas[2].clone() }, "harmless");
+    assert_eq!(
+        facts.deltas[2],
+        crate::engine::record::DeltaRecord { train_ms: 0, ..whole.deltas[2].clone() },
+        "harmless"
+    );
     assert_eq!(facts.deltas.len(), whole.deltas.len() - 1, "one whose weight is unknown is left out");
     assert_eq!((facts.versions, facts.leases), (whole.versions, whole.leases));
     let after = sqlite.snapshot(&shards).await.unwrap();

@@ -1,5 +1,5 @@
-//! What the network costs: the system's monitor tells of the path that data takes, first within milliseconds, then whenever it
-//! changes.
+//! What the network costs: the system's monitor tells of the path that data takes, first within milliseconds, then
+//! whenever it changes.
 
 use crate::policy::Reading;
 use block2::{DynBlock, RcBlock};
@@ -58,8 +58,9 @@ pub fn metered() -> Reading<bool> {
 fn start() {
     let told = RcBlock::new(|path: *mut c_void| {
         // SAFETY: the system hands over a path that lives through the call.
-        let costs =
-            unsafe { nw_path_get_status(path) != UNSATISFIED && (nw_path_is_expensive(path) || nw_path_is_constrained(path)) };
+        let costs = unsafe {
+            nw_path_get_status(path) != UNSATISFIED && (nw_path_is_expensive(path) || nw_path_is_constrained(path))
+        };
         PATH.store(if costs { METERED } else { FREE }, Ordering::Relaxed);
     });
     let (monitor, queue) = (nw_path_monitor_create(), dispatch_get_global_queue(0, 0));

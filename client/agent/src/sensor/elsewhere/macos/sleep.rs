@@ -1,5 +1,5 @@
-//! Sleep: the system announces it to whoever listens on a thread of its own, and waits for each one's word, half a minute at
-//! most.
+//! Sleep: the system announces it to whoever listens on a thread of its own, and waits for each one's word, half a
+//! minute at most.
 
 use super::super::set_sleep;
 use crate::sensor::{SleepDelay, board::Board};
@@ -17,7 +17,12 @@ type Callback = unsafe extern "C" fn(*mut c_void, u32, u32, *mut c_void);
 
 #[link(name = "IOKit", kind = "framework")]
 unsafe extern "C" {
-    fn IORegisterForSystemPower(context: *mut c_void, port: *mut *mut c_void, callback: Callback, notifier: *mut u32) -> u32;
+    fn IORegisterForSystemPower(
+        context: *mut c_void,
+        port: *mut *mut c_void,
+        callback: Callback,
+        notifier: *mut u32,
+    ) -> u32;
     fn IONotificationPortGetRunLoopSource(port: *mut c_void) -> *mut CFRunLoopSource;
     safe fn IOAllowPowerChange(kernel: u32, id: isize) -> i32;
 }
@@ -51,8 +56,8 @@ pub fn listen(board: Arc<Board>) {
 fn run(board: Arc<Board>) {
     let listener = Box::into_raw(Box::new(Listener { board, kernel: 0 }));
     let (mut port, mut notifier) = (ptr::null_mut(), 0);
-    // SAFETY: the listener is never freed; the pointers are to places for what is made, which live through the call. Nothing
-    // calls back before this thread runs its loop.
+    // SAFETY: the listener is never freed; the pointers are to places for what is made, which live through the call.
+    // Nothing calls back before this thread runs its loop.
     let source = unsafe {
         (*listener).kernel = IORegisterForSystemPower(listener.cast(), &mut port, heard, &mut notifier);
         if (*listener).kernel == 0 || port.is_null() {

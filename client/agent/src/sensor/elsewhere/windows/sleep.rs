@@ -28,7 +28,11 @@ struct Subscription {
 
 #[link(name = "powrprof")]
 unsafe extern "system" {
-    fn PowerRegisterSuspendResumeNotification(flags: u32, recipient: *const Subscription, handle: *mut *mut c_void) -> u32;
+    fn PowerRegisterSuspendResumeNotification(
+        flags: u32,
+        recipient: *const Subscription,
+        handle: *mut *mut c_void,
+    ) -> u32;
 }
 
 /// Listens for ever.
