@@ -1,5 +1,5 @@
 //! Hand-written WGSL kernels: each a plain file in `wgsl/` with a [`Kernel`] that describes it, all of them in
-//! [`TABLE`], and [`Launch`], which puts one on the GPU's queue as a Burn operation. docs/adding-a-kernel.md is the way
+//! [`TABLE`], and [`Launch`], which puts one on the GPU's queue as a Burn operation. docs/adding/kernel.md is the way
 //! in.
 //!
 //! Never here: which operation uses a kernel, and whether it is the faster way (`op/`, `tuning`).

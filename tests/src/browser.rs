@@ -163,6 +163,12 @@ impl Browser {
         self.view(view, HEIGHT);
         let height = self.script("return document.documentElement.scrollHeight", &[]).as_u64().unwrap_or(HEIGHT.into());
         self.view(view, height as u32);
+        self.capture(file);
+        self.view(view, HEIGHT);
+    }
+
+    /// Draws what is on the screen into a PNG file.
+    pub fn capture(&self, file: &Path) {
         // Two frames: the picture of the day is drawn anew for the width.
         self.script_async(
             "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done(true)))",
@@ -170,7 +176,6 @@ impl Browser {
         let drawn = self.tool("Page.captureScreenshot", &json!({ "format": "png" }));
         let png = base64(drawn["data"].as_str().expect("a picture is text"));
         std::fs::write(file, png).expect("a picture can be written");
-        self.view(view, HEIGHT);
     }
 
     fn script_async(&self, script: &str) -> Value {

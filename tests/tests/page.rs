@@ -8,7 +8,11 @@ mod canned;
 use canned::{CannedAgent, sayings};
 use nightjar_tests::{Browser, Place, Running, Size, View, process::run, until};
 use serde_json::{Value, json};
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 const VIEWS: [View; 4] = [
     View { width: 1100, dark: false },
@@ -92,6 +96,10 @@ fn every_state_reads_well_in_both_themes_wide_and_narrow() {
         for view in VIEWS {
             browser.screenshot(view, &picture(state, view));
             assert_sound(&browser, state, view, &origin);
+        }
+        if state == "running" && std::env::var_os("NIGHTJAR_WRITE_DOCS").is_some() {
+            browser.view(WIDE, 640);
+            browser.capture(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/pictures/volunteer.png"));
         }
         // The stream that it does not have is the one thing that may fail.
         let said: Vec<String> = browser.console().into_iter().filter(|line| !line.contains("/events")).collect();

@@ -1,13 +1,14 @@
 //! `cargo xtask bench train`: how fast training is on each device of this machine, against the device's own ceiling,
 //! with Burn's own operations alone, with our kernels, and beside PyTorch where that is installed; and how memory
 //! grows.
-//! `cargo xtask bench codec`: the same question of the delta codecs.
+//! `cargo xtask bench codec`: the same question of the delta codecs. `cargo xtask bench build`: a newcomer's wait.
 //!
 //! Each row is a process of its own (client/train/examples/bench/), so that one row's memory is not another's, and a
 //! device that fails takes one row with it.
 
 mod claims;
 mod codec;
+mod first_build;
 mod page;
 mod report;
 mod torch;
@@ -30,6 +31,21 @@ pub enum Bench {
     /// How fast deltas are encoded, and decoded and accumulated, beside a plain copy.
     Codec {
         /// Put the figures into docs/performance.md, in place of older ones of the same processor.
+        #[arg(long)]
+        docs: bool,
+    },
+    /// How long a newcomer waits: clones the last commit and builds and tests it from nothing.
+    Build {
+        /// Where to; the folder must not be there yet. By default one of the system's temporary folders.
+        #[arg(long)]
+        folder: Option<PathBuf>,
+        /// Build only, without running the tests.
+        #[arg(long)]
+        no_tests: bool,
+        /// Keep the folder.
+        #[arg(long)]
+        keep: bool,
+        /// Put the table into docs/development.md.
         #[arg(long)]
         docs: bool,
     },
@@ -82,6 +98,10 @@ pub fn run(bench: &Bench, keeper: &Keeper) -> Result<()> {
             println!("{}", page::codecs(&codecs));
             let report = Report { codecs: vec![codecs], ..Report::default() };
             if *kept { keep(&docs, report) } else { Ok(()) }
+        }
+        Bench::Build { folder, no_tests, keep, docs } => {
+            let folder = folder.clone().unwrap_or_else(first_build::usual_folder);
+            first_build::measure(&folder, !no_tests, *keep, *docs, keeper)
         }
         Bench::Page => keep(&docs, Report::default()),
     }

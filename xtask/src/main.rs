@@ -1,8 +1,9 @@
 //! The repository's own commands: `demo` shows the whole of Nightjar on one machine, `test` runs every test, `setup`
 //! finds what the two need beyond Rust, `study` runs the comparisons behind the defaults,
-//! `bench` measures training.
+//! `bench` measures training, `book` makes the guides into a web site.
 
 mod bench;
+mod book;
 mod demo;
 mod keeper;
 mod setup;
@@ -46,6 +47,12 @@ enum Command {
     /// Measure how fast training is on the devices of this machine, and write docs/performance.md.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Make the guides of docs/ into a web site, with mdBook.
+    Book {
+        /// Open it in the browser.
+        #[arg(long)]
+        open: bool,
+    },
     /// Find, and where possible install, what is needed beyond Rust.
     Setup,
     /// Watch over another command's processes (started by it).
@@ -73,6 +80,7 @@ fn run(command: Command) -> Result<()> {
         Command::Test { args } => suite::run(&args, &Keeper::new()?),
         Command::Study { args } => study::run(&args, &Keeper::new()?),
         Command::Bench(bench) => bench::run(&bench, &Keeper::new()?),
+        Command::Book { open } => book::run(open, &Keeper::new()?),
         Command::Setup => setup::run(setup::Need::Everything, &Keeper::new()?),
         Command::Reap => keeper::reap(),
     }

@@ -1,4 +1,4 @@
-//! The demo's report: one HTML page with its plots inside.
+//! The demo's report: one HTML page with its pictures inside, for somebody who has not seen the demo.
 
 use super::{
     cast::COORDINATOR,
@@ -17,33 +17,118 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The look of the page.
+const STYLE: &str = include_str!("report.css");
+/// The same mark as on the volunteer's page.
+const ICON: &str = include_str!("../../../client/agent/src/page/icon.svg");
+/// The paper that pictures are drawn on: a card of the page.
+const CARD: RGBColor = RGBColor(0xff, 0xfd, 0xf9);
+
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// A picture, its title, and what a stranger sees in it.
+struct Picture {
+    title: &'static str,
+    shows: String,
+    svg: String,
+}
 
 /// Writes `report.html` and returns where it is.
 pub fn write(out: &Path, results: &Results, course: &Course, story: &Story) -> Result<PathBuf> {
-    let plots = [
-        ("Held-out loss, nats a byte", plot(340, |canvas| loss(canvas, results, course, story))?),
-        (
-            "Who trained when",
-            plot(100 + 40 * results.devices.len() as u32, |canvas| timeline(canvas, results, course, story))?,
-        ),
-        ("Staleness of merged deltas, in versions", plot(240, |canvas| staleness(canvas, results))?),
-        ("Megabytes moved, beside data parallel training at bf16", plot(200, |canvas| traffic(canvas, results))?),
-    ];
-    let mut page = String::from(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>Nightjar demo</title>\n\
-         <style>body { font: 16px/1.5 sans-serif; max-width: 50rem; margin: 2rem auto; padding: 0 1rem }\n\
-         h2 { font-size: 1.1rem; margin: 2rem 0 0 } svg { width: 100%; height: auto } pre { overflow-x: auto }</style>\n\
-         <h1>Nightjar demo</h1>\n",
-    );
-    writeln!(page, "<pre>{}</pre>", escape(results.table().trim_matches('\n')))?;
-    for (title, svg) in plots {
-        write!(page, "<h2>{title}</h2>\n{svg}\n")?;
-    }
-    page.push_str("</html>\n");
     let file = out.join("report.html");
-    fs::write(&file, page)?;
+    fs::write(&file, page(results, &pictures(results, course, story)?)?)?;
     Ok(file)
+}
+
+fn pictures(results: &Results, course: &Course, story: &Story) -> Result<[Picture; 4]> {
+    let rows = results.devices.len() as u32;
+    Ok([
+        Picture {
+            title: "It learns",
+            shows: "Lower is better: how badly the model guesses the next byte of text that nobody trained on. The straight \
+                    lines are what counting pairs or triples of bytes reaches."
+                .into(),
+            svg: plot(340, |canvas| loss(canvas, results, course, story))?,
+        },
+        Picture {
+            title: "Nobody waits, and a kill costs little",
+            shows: "A row for each process. Green is work that was merged, grey is work that was not, red is a kill."
+                .into(),
+            svg: plot(100 + 40 * rows, |canvas| timeline(canvas, results, course, story))?,
+        },
+        Picture {
+            title: "Few deltas are stale",
+            shows: "How many versions had appeared between a delta's start and its merge. Nought is fresh.".into(),
+            svg: plot(240, |canvas| staleness(canvas, results))?,
+        },
+        Picture {
+            title: "What travelled",
+            shows: "Megabytes, beside what training with an exchange at every step would have sent.".into(),
+            svg: plot(200, |canvas| traffic(canvas, results))?,
+        },
+    ])
+}
+
+fn page(results: &Results, pictures: &[Picture]) -> Result<String> {
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Nightjar demo</title>\n\
+         <style>\n{STYLE}</style>\n</head>\n<body>\n<header>{ICON} Nightjar</header>\n<main>\n"
+    );
+    let devices = match results.devices.len() {
+        1 => "One computer".to_owned(),
+        number => format!("{number} computers"),
+    };
+    // The demo plays every computer on this one.
+    write!(
+        page,
+        "<section class=\"sky\">\n<h1>{devices} trained one model</h1>\n\
+         <p>A coordinator gave each of them as much work as it could do, and merged what came back without waiting. \
+         One computer and the coordinator were killed on the way and started again. The coordinator’s ledger was then \
+         replayed: it gives the same model bit for bit, and {}.</p>\n</section>\n<dl class=\"figures\">\n",
+        match (results.lost_samples, results.duplicates) {
+            (0, 0) => "no work was lost or counted twice".to_owned(),
+            (lost, twice) => format!("{lost} samples were lost and {twice} deltas counted twice"),
+        },
+    )?;
+    let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+    let figures = [
+        (
+            "loss on unseen text",
+            format!("{:.2} → {:.2}", results.heldout_loss_start, results.heldout_loss_end),
+            "nats a byte; less is better".to_owned(),
+        ),
+        ("bytes trained on", format!("{:.2} million", results.tokens as f64 / 1e6), "one byte is one token".to_owned()),
+        ("deltas merged", results.merged.to_string(), format!("{} acknowledged", results.acknowledged)),
+        ("sent up", megabytes(results.bytes_up), format!("and {} down", megabytes(results.bytes_down))),
+    ];
+    for (what, figure, note) in figures {
+        writeln!(page, "<div><dt>{what}</dt><dd>{figure}<small>{note}</small></dd></div>")?;
+    }
+    page.push_str("</dl>\n");
+    for Picture { title, shows, svg } in pictures {
+        write!(page, "<figure>\n<h2>{title}</h2>\n<figcaption>{shows}</figcaption>\n{svg}\n</figure>\n")?;
+    }
+    page.push_str(
+        "<section class=\"devices\">\n<h2>Who did what</h2>\n<table>\n<tr><th>computer</th><th>bytes trained on</th>\
+         <th>leases merged</th><th>a lease takes, median</th><th>time spent training</th></tr>\n",
+    );
+    for device in &results.devices {
+        let wall = device.lease_wall_s_median.map_or("–".to_owned(), |s| format!("{s:.1} s"));
+        writeln!(
+            page,
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{wall}</td><td>{:.0} %</td></tr>",
+            escape(&device.name),
+            device.tokens,
+            device.leases,
+            100.0 * device.training_share
+        )?;
+    }
+    page.push_str(
+        "</table>\n</section>\n</main>\n<footer>Made by <code>cargo xtask demo</code>: every computer here is a process of \
+         its own on one machine. The model is in the folder <code>model</code> beside this page.</footer>\n</body>\n</html>\n",
+    );
+    Ok(page)
 }
 
 fn escape(text: &str) -> String {
@@ -55,7 +140,7 @@ fn plot(height: u32, draw: impl FnOnce(&Canvas) -> Result<()>) -> Result<String>
     let mut svg = String::new();
     {
         let canvas = SVGBackend::with_string(&mut svg, (800, height)).into_drawing_area();
-        canvas.fill(&WHITE).map_err(fault)?;
+        canvas.fill(&CARD).map_err(fault)?;
         draw(&canvas)?;
         canvas.present().map_err(fault)?;
     }
@@ -94,10 +179,10 @@ fn loss(canvas: &Canvas, results: &Results, course: &Course, story: &Story) -> R
         .map_err(fault)?
         .label("the model")
         .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], BLUE_600.stroke_width(2)));
-    chart.configure_series_labels().background_style(WHITE).border_style(GREY_400).draw().map_err(fault)
+    chart.configure_series_labels().background_style(CARD).border_style(GREY_400).draw().map_err(fault)
 }
 
-/// A row a process: a device's leases, green where a delta came of it, and when the coordinator served; white
+/// A row a process: a device's leases, green where a delta came of it, and when the coordinator served; empty
 /// while it was away after it was killed.
 fn timeline(canvas: &Canvas, results: &Results, course: &Course, story: &Story) -> Result<()> {
     let end_s = end_s(course, story);
@@ -130,7 +215,7 @@ fn timeline(canvas: &Canvas, results: &Results, course: &Course, story: &Story) 
         let marks: Vec<f64> = story.marks.iter().filter(|mark| mark.who == *name).map(|mark| mark.at_s).collect();
         for away in marks.chunks(2) {
             let (killed, back) = (away[0], away.get(1).copied().unwrap_or(end_s));
-            chart.draw_series(std::iter::once(bar((killed, back, WHITE)))).map_err(fault)?;
+            chart.draw_series(std::iter::once(bar((killed, back, CARD)))).map_err(fault)?;
             let line = PathElement::new([(killed, top), (killed, top + 1.0)], RED_600.stroke_width(2));
             chart.draw_series(std::iter::once(line)).map_err(fault)?;
             let words = Text::new(" killed", (killed, top), ("sans-serif", 11).into_font().color(&RED_600));

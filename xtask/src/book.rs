@@ -1,0 +1,54 @@
+//! `cargo xtask book`: the guides of docs/ as a web site, by mdBook.
+
+use crate::{cargo, keeper::Keeper, root, setup};
+use anyhow::{Result, bail};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The version that `docs/book.toml` is written for.
+const VERSION: &str = "0.5.4";
+
+/// Builds the book and says where it is.
+pub fn run(open: bool, keeper: &Keeper) -> Result<()> {
+    let target = target_folder()?;
+    let program = match setup::in_path("mdbook") {
+        Some(program) => program,
+        None => installed(&target.join("tools"), keeper)?,
+    };
+    let out = target.join("book");
+    let mut build = Command::new(program);
+    build.arg("build").arg(root()?.join("docs")).arg("--dest-dir").arg(&out);
+    if open {
+        build.arg("--open");
+    }
+    if !keeper.run("mdbook", &mut build)?.success() {
+        bail!("mdBook could not build the book; see above");
+    }
+    println!("book: {}", out.join("index.html").display());
+    Ok(())
+}
+
+/// mdBook in a folder of its own; built there where it is not yet, without its server.
+fn installed(tools: &Path, keeper: &Keeper) -> Result<PathBuf> {
+    let program = tools.join("bin").join("mdbook");
+    if !program.exists() {
+        println!("mdBook is not installed; cargo builds it once, for this repository only (a few minutes)");
+        let mut install = cargo();
+        install.args(["install", "mdbook", "--version", VERSION, "--locked", "--no-default-features"]);
+        install.args(["--features", "search", "--profile", "dev", "--root"]).arg(tools);
+        if !keeper.run("cargo", &mut install)?.success() {
+            bail!("mdBook could not be built; install it yourself: cargo install mdbook --version {VERSION}");
+        }
+    }
+    Ok(program)
+}
+
+/// Where cargo builds, beside this program.
+fn target_folder() -> Result<PathBuf> {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => Ok(std::path::absolute(folder)?),
+        None => Ok(root()?.join("target")),
+    }
+}
