@@ -18,3 +18,5 @@ pub mod run_file;
 pub mod server;
 /// What lasts.
 pub mod store;
+#[cfg(test)]
+mod world;

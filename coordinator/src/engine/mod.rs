@@ -20,9 +20,10 @@ mod refused;
 mod roster;
 mod round;
 mod screen;
+pub mod snapshot;
 mod status;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 mod turn;
 mod versions;
 mod work;
@@ -31,7 +32,6 @@ pub use mismatch::{Mismatch, check};
 pub use pool::{epoch_samples, usable};
 pub use status::{DeviceStatus, Status};
 
-use crate::store::Snapshot;
 use ahead::{Ahead, Kept};
 use event::{Action, Event, Published, ReplyTo};
 use leases::{Leases, OpenLease};
@@ -52,6 +52,7 @@ use record::{EvaluationRecord, LeaseKind, LeaseOutcome, Record, VersionRecord};
 use roster::Roster;
 use round::Round;
 use screen::Screen;
+use snapshot::Snapshot;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,

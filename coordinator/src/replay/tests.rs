@@ -1,7 +1,7 @@
 //! Real weights, a real folder: recovery and verification, and that verification notices.
 
 use super::*;
-use crate::engine::tests::world::{World, device, manifest, spec};
+use crate::world::{World, device, manifest, spec};
 use nightjar_shared::{disk::FolderDisk, ids::LeaseId, wire::device_message as ask};
 use std::sync::Arc;
 

@@ -2,12 +2,14 @@
 //! this process raised when it opened it.
 
 use super::{
-    BadRow, DeviceSummary, Facts, LedgerError, Snapshot, look,
+    BadRow, Facts, LedgerError, look,
     rows::{self, SetAside},
     samples::{self, Shards},
-    snapshot,
 };
-use crate::engine::record::{LeaseKind, LeaseOutcome, LeaseRecord, Record};
+use crate::engine::{
+    record::{LeaseKind, LeaseOutcome, LeaseRecord, Record},
+    snapshot::{self, DeviceSummary, Snapshot},
+};
 use nightjar_shared::{
     fail,
     ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},

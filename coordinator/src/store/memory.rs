@@ -1,11 +1,14 @@
 //! A ledger in memory, for the simulator and for tests: the same facts, the same refusals, the same snapshot as
 //! SQLite's. What was committed survives whatever crashes around it.
 
-use super::{
-    Closed, DeviceSummary, EpochUse, Facts, LeaseFacts, LedgerError, MergedRange, RecentDelta, Snapshot, rows,
-    snapshot::{BLOBS_KEPT, DELTAS_KEPT, DELTAS_OF_DEVICE_KEPT, VERSIONS_KEPT},
+use super::{Closed, Facts, LeaseFacts, LedgerError, rows};
+use crate::engine::{
+    record::{LeaseKind, LeaseOutcome, Record},
+    snapshot::{
+        BLOBS_KEPT, DELTAS_KEPT, DELTAS_OF_DEVICE_KEPT, DeviceSummary, EpochUse, MergedRange, RecentDelta, Snapshot,
+        VERSIONS_KEPT,
+    },
 };
-use crate::engine::record::{LeaseKind, LeaseOutcome, Record};
 use nightjar_shared::ids::{Generation, LeaseId};
 use std::{
     collections::BTreeMap,

@@ -3,20 +3,20 @@
 
 pub mod blobs;
 pub mod error;
+mod facts;
 pub mod ledger;
 pub mod look;
 pub mod memory;
 pub mod press;
 mod rows;
 pub mod samples;
-pub mod snapshot;
 pub mod squasher;
 
 pub use blobs::{BlobError, Blobs, Measure};
 pub use error::{BadRow, LedgerError};
+pub use facts::{Closed, Facts, LeaseFacts};
 pub use ledger::{Counters, RunIdentity, SqliteLedger};
 pub use memory::MemoryLedger;
 pub use press::{Press, PressError};
 pub use samples::Shards;
-pub use snapshot::{Closed, DeviceSummary, EpochUse, Facts, LeaseFacts, MergedRange, RecentDelta, Snapshot};
 pub use squasher::Squasher;

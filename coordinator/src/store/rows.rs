@@ -1,8 +1,12 @@
 //! Rows and records: how each fact is written to a table and read back.
 
-use super::{BadRow, Closed, LeaseFacts, LedgerError, MergedRange, RecentDelta};
-use crate::engine::record::{
-    DeltaRecord, DeviceRecord, EvaluationRecord, LeaseKind, LeaseOutcome, LeaseRecord, Record, Squash, VersionRecord,
+use super::{BadRow, Closed, LeaseFacts, LedgerError};
+use crate::engine::{
+    record::{
+        DeltaRecord, DeviceRecord, EvaluationRecord, LeaseKind, LeaseOutcome, LeaseRecord, Record, Squash,
+        VersionRecord,
+    },
+    snapshot::{MergedRange, RecentDelta},
 };
 use data_encoding::HEXLOWER;
 use nightjar_shared::{

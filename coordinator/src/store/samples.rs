@@ -2,10 +2,14 @@
 //! some that there are not, is set aside by name.
 
 use super::{
-    BadRow, EpochUse, LedgerError, MergedRange,
+    BadRow, LedgerError,
     rows::{self, SetAside},
 };
-use crate::engine::{record::LeaseRecord, usable};
+use crate::engine::{
+    record::LeaseRecord,
+    snapshot::{EpochUse, MergedRange},
+    usable,
+};
 use nightjar_shared::shard::Manifest;
 use sqlx::{Sqlite, Transaction};
 use std::collections::{BTreeMap, btree_map::Entry};

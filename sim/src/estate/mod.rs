@@ -6,8 +6,8 @@ pub use tally::Tally;
 
 use crate::{dataset::Dataset, disk::SimDisk, run::Setup};
 use nightjar_coordinator::{
-    engine::record::Record,
-    store::{Blobs, MemoryLedger, Snapshot},
+    engine::{record::Record, snapshot::Snapshot},
+    store::{Blobs, MemoryLedger},
 };
 use nightjar_shared::{
     disk::Disk,

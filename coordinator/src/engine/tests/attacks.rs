@@ -1,7 +1,7 @@
 //! One device against a run: it trains nothing, lies about all it says, and gains nothing by it.
 
-use super::world::{World, code, device, manifest, named, spec};
 use crate::engine::{event::Measured, record::LeaseOutcome};
+use crate::world::{World, code, device, manifest, named, spec};
 use nightjar_shared::{
     delta,
     ids::DeviceId,

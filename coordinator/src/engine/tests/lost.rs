@@ -1,7 +1,7 @@
 //! Shards that cannot be had: nothing of them is leased until they are whole again, and nothing of them is forgotten.
 
-use super::world::{World, code, device, manifest, spec};
 use crate::engine::event::Event;
+use crate::world::{World, code, device, manifest, spec};
 use nightjar_shared::wire::{LeaseKind, RefusalCode, Role, coordinator_message::Body};
 
 #[test]

@@ -1,10 +1,10 @@
 //! One story a test.
 
-use super::world::{World, code, device, hello, invite, manifest, spec};
 use crate::engine::{
     event::{Event, Measured},
     record::LeaseOutcome,
 };
+use crate::world::{World, code, device, hello, invite, manifest, spec};
 use nightjar_shared::{
     delta::{self, CodecId},
     disk::FolderDisk,

@@ -173,12 +173,12 @@ fn facts(newest: u64, named: BlobHash) -> Facts {
 }
 
 fn cleared(state: &StateFolder, facts: &Facts) -> Cleared {
-    clear_away(facts, &state.disk, &crate::engine::tests::world::spec().model, Wall { unix_ms: 20_000 }).unwrap()
+    clear_away(facts, &state.disk, &crate::world::spec().model, Wall { unix_ms: 20_000 }).unwrap()
 }
 
 /// The update from a version to the next.
 fn update_from(version: u64) -> Vec<u8> {
-    let model = crate::engine::tests::world::spec().model;
+    let model = crate::world::spec().model;
     let mut weights = keyframe::decode(&model, &first_keyframe()).unwrap();
     weights.version = Version(version);
     let mut feedback = vec![0.0; model.parameters()];
@@ -186,7 +186,7 @@ fn update_from(version: u64) -> Vec<u8> {
 }
 
 fn first_keyframe() -> Vec<u8> {
-    let spec = crate::engine::tests::world::spec();
+    let spec = crate::world::spec();
     let start = spec.model.draw_all(1);
     let mut merger = crate::engine::merge::Merger::start(spec, &start);
     merger.publish(Version(0), true).unwrap().keyframe.unwrap()

@@ -4,12 +4,12 @@ mod bad_rows;
 
 use super::*;
 use crate::{
-    engine::tests::world::{World, device, manifest, spec},
     engine::{
         Engine,
         record::{DeviceRecord, LeaseRecord, Squash},
     },
     store::MemoryLedger,
+    world::{World, device, manifest, spec},
 };
 use nightjar_shared::wire::{Evaluation, LeaseKind, Leave, Role, device_message as ask};
 use nightjar_shared::{ids::Version, time::Mono};

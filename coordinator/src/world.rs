@@ -1,25 +1,26 @@
-//! A shell around the engine without a network: a ledger in memory, a clock that is moved by hand, and versions that
-//! are only names, or, with [`World::with_weights`], real ones.
+//! For tests: a shell around the engine without a network. A ledger in memory, a clock that is moved by hand, and
+//! versions that are only names, or, with [`World::with_weights`], real ones.
 
 use crate::{
     engine::{
         Engine, epoch_samples,
-        event::{Action, Event, Measured, MergeOrder, Published, ReplyTo},
+        event::{self, Action, Event, Measured, MergeOrder, ReplyTo},
         merge::Merger,
-        record::Record,
+        record::{Record, VersionRecord},
     },
     replay,
     store::{Blobs, Measure, MemoryLedger, Press},
 };
 use nightjar_shared::{
     delta,
-    disk::Disk,
+    disk::{Disk, FolderDisk},
     ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},
     model_spec::ModelSpec,
     rng,
     run_spec::{Pacing, RunSpec},
     shard::{Manifest, ShardInfo},
     time::{Mono, Wall},
+    version::Weights,
     wire::{
         Blob, DeltaOffer, Done, Hello, Invite, Lease, LeaseKind, LeaseRenew, LeaseRequest, LeaseReturn, Refusal,
         RefusalCode, Role, coordinator_message::Body, device_message as ask,
@@ -46,7 +47,7 @@ pub struct World {
     pub press_is_slow: bool,
     /// How far the deltas of the next versions agree.
     pub agreement: Option<f64>,
-    pressed: Option<Published>,
+    pressed: Option<event::Published>,
     /// Orders to the merger, since the world began.
     pub merged: Vec<MergeOrder>,
     /// All commits, since the world began.
@@ -247,12 +248,12 @@ impl World {
             * (self.spec.model.parameters() as f64).sqrt()
     }
 
-    fn publish(&mut self, version: Version, keyframe: bool, through_seq: u64) -> Published {
+    fn publish(&mut self, version: Version, keyframe: bool, through_seq: u64) -> event::Published {
         if let Some((press, _)) = &mut self.weights {
             return press.publish(version, keyframe).unwrap();
         }
         let name = |kind: u8| (BlobHash([kind.wrapping_add(version.0 as u8); 32]), 50);
-        Published {
+        event::Published {
             version,
             update: (version.0 > 0).then(|| name(0)),
             keyframe: keyframe.then(|| name(100)),
@@ -386,9 +387,51 @@ impl World {
         epoch_samples(&self.manifest, self.spec.inner.batch_samples)
     }
 
+    /// The ledger holds together, and the engine is nothing but a cache of it.
+    pub fn check(&self) {
+        let report = replay::verify_facts(&self.spec, &self.manifest, &self.ledger.facts());
+        assert!(report.passed(), "{report:#?}");
+        assert_eq!(self.engine.agrees_with(&self.ledger.snapshot(self.epoch_samples())), Ok(()));
+    }
+
     pub fn is_merged(&self, lease: &Lease) -> bool {
         self.ledger.facts().deltas.iter().any(|d| d.lease == LeaseId(lease.id))
     }
+}
+
+/// Versions with real weights, with keyframes now and then, as the press makes them.
+pub struct Published {
+    pub model: ModelSpec,
+    pub blobs: Blobs,
+    pub records: Vec<VersionRecord>,
+    pub weights: Vec<Weights>,
+    _folder: tempfile::TempDir,
+}
+
+/// Versions 0 to `newest`, each of one delta.
+pub fn published(seed: u64, newest: u64) -> Published {
+    let mut spec = spec();
+    spec.model = ModelSpec { vocab_size: 40, hidden_size: 8, intermediate_size: 5, num_hidden_layers: 1, ..spec.model };
+    spec.publish.codec = [delta::CodecId::Blocks8, delta::CodecId::Blocks4, delta::CodecId::Blocks2][seed as usize % 3];
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::new(Arc::new(FolderDisk::open(folder.path()).unwrap()));
+    let n = spec.model.parameters();
+    let mut press = Press::new(Merger::start(spec.clone(), &spec.model.draw_all(seed)), blobs.clone());
+    let (mut records, mut weights) = (vec![], vec![]);
+    for version in 0..=newest {
+        if version > 0 {
+            let change: Vec<f32> = (0..n).map(|i| (1e-3 * rng::normal(seed, version, i as u64)) as f32).collect();
+            let delta = blobs.put(&delta::encode(&spec.model, &spec.delta, &change, &mut vec![0.0; n])).unwrap();
+            press.merge(&MergeOrder { seq: version, lease: LeaseId(version), delta, tokens: 8, weight: 1.0 }).unwrap();
+        }
+        let is_keyframe = version == 0 || rng::draw(seed, 9, version).is_multiple_of(1 << (2 + seed % 5));
+        let event::Published { version, update, keyframe, digest, through_seq, squashes, .. } =
+            press.publish(Version(version), is_keyframe).unwrap();
+        let published_at = Wall::default();
+        records.push(VersionRecord { version, update, keyframe, digest, through_seq, published_at, squashes });
+        weights.push(press.weights().clone());
+    }
+    Published { model: spec.model, blobs, records, weights, _folder: folder }
 }
 
 fn start(spec: &RunSpec, manifest: &Manifest, ledger: &MemoryLedger, now: Mono) -> (Engine, Generation, Vec<Action>) {
