@@ -9,12 +9,12 @@ use crate::{
         record::{Record, VersionRecord},
     },
     replay,
-    store::{Blobs, Measure, MemoryLedger, Press},
+    store::{Blobs, Measure, MemoryLedger, Press, Shards},
 };
 use nightjar_shared::{
     delta,
     disk::{Disk, FolderDisk},
-    ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},
+    ids::{BlobHash, DeviceId, LeaseId, RunId, Version},
     model_spec::ModelSpec,
     rng,
     run_spec::{Pacing, RunSpec},
@@ -33,7 +33,6 @@ pub struct World {
     pub manifest: Manifest,
     pub ledger: MemoryLedger,
     pub engine: Engine,
-    pub generation: Generation,
     pub now: Mono,
     /// By how much the calendar is ahead of the clock: a suspended machine's clock stands still.
     pub calendar_ahead_s: u64,
@@ -133,14 +132,12 @@ impl World {
     }
 
     fn prepare(spec: RunSpec, manifest: Manifest) -> Self {
-        let ledger = MemoryLedger::new();
-        let (engine, generation, _) = start(&spec, &manifest, &ledger, Mono::default());
+        let (ledger, engine, _) = start(&spec, &manifest, &MemoryLedger::new(), Mono::default());
         World {
             spec,
             manifest,
             ledger,
             engine,
-            generation,
             now: Mono::default(),
             calendar_ahead_s: 0,
             overhead_s: 0.0,
@@ -165,11 +162,12 @@ impl World {
         self.pressed = None;
         if let Some((press, blobs)) = &mut self.weights {
             let merger =
-                replay::recover(&self.spec, &self.ledger.facts(), blobs, || self.spec.model.draw_all(1)).unwrap();
-            *press = Press::new(merger, blobs.clone()).remembering(&self.ledger.facts().versions);
+                replay::recover(&self.spec, &self.ledger.facts().lineage, blobs, || self.spec.model.draw_all(1))
+                    .unwrap();
+            *press = Press::new(merger, blobs.clone()).remembering(&self.ledger.facts().lineage.versions);
         }
-        let (engine, generation, actions) = start(&self.spec, &self.manifest, &self.ledger, self.now);
-        (self.engine, self.generation) = (engine, generation);
+        let (ledger, engine, actions) = start(&self.spec, &self.manifest, &self.ledger, self.now);
+        (self.ledger, self.engine) = (ledger, engine);
         self.perform(actions);
     }
 
@@ -196,7 +194,7 @@ impl World {
             self.actions_left -= 1;
             match action {
                 Action::Commit(records) => {
-                    self.ledger.commit(self.generation, &records).unwrap();
+                    self.ledger.commit(&records).unwrap();
                     self.commits.push(records);
                 }
                 Action::Reply { to, body } => drop(self.answers.insert(to, body)),
@@ -383,6 +381,10 @@ impl World {
         }
     }
 
+    pub fn shards(&self) -> Shards {
+        Shards::of(&self.manifest, self.spec.inner.batch_samples)
+    }
+
     pub fn epoch_samples(&self) -> u64 {
         epoch_samples(&self.manifest, self.spec.inner.batch_samples)
     }
@@ -391,11 +393,11 @@ impl World {
     pub fn check(&self) {
         let report = replay::verify_facts(&self.spec, &self.manifest, &self.ledger.facts());
         assert!(report.passed(), "{report:#?}");
-        assert_eq!(self.engine.agrees_with(&self.ledger.snapshot(self.epoch_samples())), Ok(()));
+        assert_eq!(self.engine.agrees_with(&self.ledger.snapshot(&self.shards())), Ok(()));
     }
 
     pub fn is_merged(&self, lease: &Lease) -> bool {
-        self.ledger.facts().deltas.iter().any(|d| d.lease == LeaseId(lease.id))
+        self.ledger.facts().lineage.deltas.iter().any(|d| d.lease == LeaseId(lease.id))
     }
 }
 
@@ -434,11 +436,13 @@ pub fn published(seed: u64, newest: u64) -> Published {
     Published { model: spec.model, blobs, records, weights, _folder: folder }
 }
 
-fn start(spec: &RunSpec, manifest: &Manifest, ledger: &MemoryLedger, now: Mono) -> (Engine, Generation, Vec<Action>) {
-    let generation = ledger.raise(1);
-    let snapshot = ledger.snapshot(epoch_samples(manifest, spec.inner.batch_samples));
-    let (engine, actions) = Engine::restore(spec.clone(), manifest.clone(), RunId([7; 32]), generation, snapshot, now);
-    (engine, generation, actions)
+/// A coordinator starts on a ledger that may have been open before.
+fn start(spec: &RunSpec, manifest: &Manifest, ledger: &MemoryLedger, now: Mono) -> (MemoryLedger, Engine, Vec<Action>) {
+    let ledger = ledger.open(1);
+    let snapshot = ledger.snapshot(&Shards::of(manifest, spec.inner.batch_samples));
+    let (run_id, generation) = (RunId([7; 32]), ledger.generation());
+    let (engine, actions) = Engine::restore(spec.clone(), manifest.clone(), run_id, generation, snapshot, now);
+    (ledger, engine, actions)
 }
 
 /// A blob of the name that a lease's delta has here.

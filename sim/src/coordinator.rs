@@ -4,15 +4,14 @@
 use crate::{estate::Estate, run::Setup};
 use nightjar_coordinator::{
     engine::{
-        Engine, epoch_samples,
+        Engine,
         event::{Action, Event, ReplyTo},
         record::{DeltaRecord, EvaluationRecord, Record, VersionRecord},
     },
     replay,
-    store::{Measure, Press},
+    store::{Measure, Press, Shards},
 };
 use nightjar_shared::{
-    ids::Generation,
     rng,
     run_spec::RunSpec,
     time::{Mono, Wall},
@@ -48,7 +47,6 @@ pub struct Coordinator {
     /// `None` in cost mode.
     press: Option<Press>,
     spec: RunSpec,
-    generation: Generation,
 }
 
 impl Coordinator {
@@ -61,18 +59,19 @@ impl Coordinator {
         out: &mut Out,
     ) -> Result<Self, Killed> {
         let (spec, manifest) = (setup.spec.clone(), setup.dataset.manifest.clone());
-        let generation = estate.raise(wall(now).unix_ms / 1000);
+        let generation = estate.open(wall(now).unix_ms / 1000);
         let press = match estate {
             Estate::Sizes(_) => None,
             Estate::Bytes(whole) => {
-                let merger = replay::recover(&spec, &whole.ledger.facts(), &whole.blobs(), || setup.start_weights())
-                    .expect("a start finds all that it needs");
-                Some(Press::new(merger, whole.blobs()).remembering(&whole.ledger.facts().versions))
+                let merger =
+                    replay::recover(&spec, &whole.ledger.facts().lineage, &whole.blobs(), || setup.start_weights())
+                        .expect("a start finds all that it needs");
+                Some(Press::new(merger, whole.blobs()).remembering(&whole.ledger.facts().lineage.versions))
             }
         };
-        let snapshot = estate.snapshot(epoch_samples(&manifest, spec.inner.batch_samples));
+        let snapshot = estate.snapshot(&Shards::of(&manifest, spec.inner.batch_samples));
         let (engine, actions) = Engine::restore(spec.clone(), manifest, setup.run_id(), generation, snapshot, now);
-        let mut coordinator = Coordinator { engine, press, spec, generation };
+        let mut coordinator = Coordinator { engine, press, spec };
         coordinator.perform(actions, estate, now, kill, out)?;
         Ok(coordinator)
     }
@@ -110,7 +109,7 @@ impl Coordinator {
             }
             let follows = match action {
                 Action::Commit(records) => {
-                    estate.commit(self.generation, &records);
+                    estate.commit(&records);
                     out.note(records);
                     None
                 }

@@ -10,7 +10,7 @@ use nightjar_coordinator::{
         run_identity,
         state::StateFolder,
     },
-    store::{Blobs, Counters, Facts, LedgerError, SqliteLedger, look},
+    store::{Blobs, Counters, Facts, Ledger, LedgerError, SqliteLedger, look},
 };
 use nightjar_shared::{ids::Generation, run_spec::RunSpec};
 use std::path::PathBuf;

@@ -9,11 +9,15 @@ use super::{
 };
 use crate::{
     replay::{self, ReplayError},
-    store::{BlobError, Blobs, Facts, SqliteLedger},
+    store::{BlobError, Blobs, Ledger, Lineage},
 };
-use nightjar_shared::{ids::BlobHash, run_spec::RunSpec};
+use nightjar_shared::{
+    ids::{BlobHash, Version},
+    run_spec::RunSpec,
+};
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, oneshot},
     time::interval,
 };
@@ -27,7 +31,7 @@ const FOUND_AGAIN: Duration = Duration::from_secs(10);
 /// What mending takes.
 pub struct Mender {
     /// What each blob is.
-    pub ledger: SqliteLedger,
+    pub ledger: Arc<dyn Ledger>,
     /// The run.
     pub spec: Arc<RunSpec>,
     /// Where blobs are made.
@@ -91,16 +95,25 @@ impl Mender {
     }
 
     async fn mend(&self, hash: BlobHash) {
-        let facts = match self.ledger.facts().await {
-            Ok(facts) => facts,
+        let lineage = match replay::since(&self.blobs) {
+            Ok(since) => self.ledger.lineage(since).await.map_err(ReplayError::from),
+            Err(error) => Err(error.into()),
+        };
+        let lineage = match lineage {
+            Ok(lineage) => lineage,
             Err(error) => return tracing::error!(%error, "blob {hash} is damaged, and the ledger cannot be read"),
         };
-        let what = what_it_is(&facts, hash);
+        let what = what_it_is(&lineage, hash);
         tracing::warn!("{what} (blob {hash}) is missing or damaged on this disk; it is made anew");
         let (spec, blobs) = (self.spec.clone(), self.blobs.clone());
         let (done, outcome) = oneshot::channel();
         // Replaying may take long. A thread of its own does not keep a process that is to stop.
-        std::thread::spawn(move || done.send(make_anew(&spec, &facts, &blobs, hash)));
+        let (ledger, runtime) = (self.ledger.clone(), Handle::current());
+        std::thread::spawn(move || {
+            let whole = || runtime.block_on(ledger.lineage(Version(0)));
+            let anew = |lineage: &Lineage| make_anew(&spec, lineage, &blobs, hash);
+            done.send(replay::reaching_back(&lineage, whole, anew))
+        });
         match outcome.await {
             Ok(Ok(())) => {
                 if self.is_sound(hash).await {
@@ -117,8 +130,8 @@ impl Mender {
     }
 }
 
-fn what_it_is(facts: &Facts, hash: BlobHash) -> String {
-    let of = facts.versions.iter().find(|v| v.blobs().any(|(name, _)| name == hash));
+fn what_it_is(lineage: &Lineage, hash: BlobHash) -> String {
+    let of = lineage.versions.iter().find(|v| v.blobs().any(|(name, _)| name == hash));
     match of {
         Some(v) if v.keyframe.is_some_and(|(name, _)| name == hash) => format!("the keyframe of version {}", v.version),
         Some(v) if v.update.is_some_and(|(name, _)| name == hash) => format!("the update to version {}", v.version),
@@ -128,11 +141,11 @@ fn what_it_is(facts: &Facts, hash: BlobHash) -> String {
 }
 
 /// Makes a blob anew, and before it those that it is made of, where they are lost too.
-fn make_anew(spec: &RunSpec, facts: &Facts, blobs: &Blobs, hash: BlobHash) -> Result<(), ReplayError> {
+fn make_anew(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, hash: BlobHash) -> Result<(), ReplayError> {
     let mut wanted = vec![hash];
     for _ in 0..ON_THE_WAY_MAX {
         let Some(next) = wanted.last().copied() else { return Ok(()) };
-        match replay::rebuild(spec, facts, blobs, next) {
+        match replay::rebuild(spec, lineage, blobs, next) {
             Ok(bytes) => {
                 blobs.put(&bytes)?;
                 wanted.pop();

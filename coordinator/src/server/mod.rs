@@ -30,10 +30,10 @@ pub use shell::{Say, ShellError};
 
 use crate::{
     dataset::Dataset,
-    engine::{self, Engine, Mismatch, event::Action, record::LeaseRecord},
+    engine::{self, Engine, Mismatch, event::Action},
     identity::{Identity, IdentityError},
     replay::{self, ReplayError, Resumed},
-    store::{BlobError, LedgerError, Press, RunIdentity, Shards, SqliteLedger, look},
+    store::{BlobError, Ledger, LedgerError, Lineage, Press, RunIdentity, Shards, SqliteLedger, look},
 };
 use catalog::{Catalog, Damaged};
 use connection::{Porch, Present};
@@ -46,7 +46,7 @@ use mender::Mender;
 use nightjar_shared::{
     delta,
     disk::FolderDisk,
-    ids::{BlobHash, DeviceId, RunId},
+    ids::{BlobHash, DeviceId, RunId, Version},
     run_spec::RunSpec,
     shard::Manifest,
     time::{Mono, Wall},
@@ -58,7 +58,7 @@ use rates::Rates;
 use room::{FolderSpace, Room, Space};
 use shell::Parts;
 use start::Progress;
-use state::{Found, StateError, StateFolder, StateLock};
+use state::{Found, Known, StateError, StateFolder, StateLock};
 use std::{
     future::Future,
     io,
@@ -70,6 +70,7 @@ use std::{
 };
 use stream::Traffic;
 use tokio::{
+    runtime::Handle,
     sync::{Semaphore, mpsc},
     time::Instant,
 };
@@ -152,6 +153,8 @@ pub struct Server {
     mender: Mender,
     damaged: mpsc::Receiver<Damaged>,
     is_new: bool,
+    /// What the run file has otherwise than before this start, in words.
+    changes: Vec<String>,
     /// What it was opened with, on the addresses that it has.
     setup: Setup,
     _lock: StateLock,
@@ -196,6 +199,8 @@ impl Server {
         }
         let room = Arc::new(Room::open(state.disk.clone(), space(state.disk.clone()), &spec));
         let ledger = open_ledger(&state, &run, found, identity.id(), &room, &say).await?;
+        let (run_id, changes) = (ledger.identity().run_id, ledger.changes().to_vec());
+        let ledger: Arc<dyn Ledger> = Arc::new(ledger);
         match state.finish() {
             // A run of an earlier version, on a full disk: it is known without the mark, too.
             Err(error) if found == Found::Run => tracing::warn!("{error}"),
@@ -205,24 +210,30 @@ impl Server {
         for unfit in ledger.end_unfit_leases(&shards, wall_now()).await? {
             say(&format!("note      a lease that makes no sense is ended: {unfit}"));
         }
-        let facts = ledger.facts().await?;
-        let (history, is_new) = (History::of(&facts), facts.versions.is_empty());
+        let (snapshot, counters) = (ledger.snapshot(&shards).await?, ledger.counters().await?);
         let blobs = state.blobs();
+        let lineage = ledger.lineage(replay::since(&blobs)?).await?;
+        let history = History::taken_up(&lineage, &ledger.curves().await?);
+        let newest = lineage.versions.last().map(|v| v.version);
+        let is_new = newest.is_none();
         let (report, damaged) = mpsc::channel(catalog::DAMAGED_MAX);
         let catalog = Arc::new(Catalog::new(&dataset, blobs.clone(), report).map_err(ServeError::Dataset)?);
         let members = Arc::new(Members::default());
-        facts.devices.iter().for_each(|device| members.note(device));
-        catalog.add(facts.versions.iter().flat_map(|v| v.blobs()));
-        let open_leases = facts.leases.iter().filter(|lease| lease.closed.is_none()).map(|open| open.lease.clone());
-        let open_leases: Vec<LeaseRecord> = open_leases.collect();
-        let (of_spec, of_blobs, of_disk) = (spec.clone(), blobs.clone(), state.disk.clone());
-        let (drawn, to_replay) = (Progress::default(), start::deltas_to_replay(&facts, &blobs));
+        snapshot.devices.iter().for_each(|device| members.note(&device.record));
+        catalog.add(lineage.versions.iter().flat_map(|v| v.blobs()));
+        let known = Known::of(&*ledger, &blobs, newest, snapshot.open_leases.len(), wall_now()).await?;
+        let (of_spec, of_blobs, of_disk, of_ledger) = (spec.clone(), blobs.clone(), state.disk.clone(), ledger.clone());
+        let (drawn, to_replay) = (Progress::default(), start::deltas_to_replay(&lineage, &blobs));
         let (of_drawing, parameters) = (drawn.clone(), spec.model.parameters() as u64);
         let recovered = tokio::task::spawn_blocking(move || -> Result<_, ServeError> {
-            let cleared = state::clear_away(&facts, &of_disk, &of_spec.model, wall_now())?;
+            let cleared = known.map(|known| state::clear_away(known, &of_disk, &of_spec.model)).transpose()?;
+            let cleared = cleared.unwrap_or_default();
             tracing::debug!(cleared.removed, "cleared away what nothing names");
-            let draw = || start.unwrap_or_else(|| start::draw(&of_spec.model, of_spec.seed, &of_drawing));
-            Ok((replay::resume(&of_spec, &facts, &of_blobs, draw)?, facts.versions, cleared.note))
+            let mut start = start;
+            let mut draw = || start.take().unwrap_or_else(|| start::draw(&of_spec.model, of_spec.seed, &of_drawing));
+            let whole = || Handle::current().block_on(of_ledger.lineage(Version(0)));
+            let resume = |lineage: &Lineage| replay::resume(&of_spec, lineage, &of_blobs, &mut draw);
+            Ok((replay::reaching_back(&lineage, whole, resume)?, lineage.versions, cleared.note))
         });
         let recovered = tokio::select! {
             recovered = recovered => recovered,
@@ -247,15 +258,13 @@ impl Server {
         }
         let press = Press::new(merger, blobs.clone()).remembering(&versions);
         let delta_bytes_max = *delta::bytes_allowed(&spec.model, &spec.delta).end();
-        let uploads = Arc::new(Uploads::new(open_leases.iter(), delta_bytes_max));
-        let snapshot = ledger.snapshot(&shards).await?;
-        let counters = ledger.counters().await?;
+        let uploads = Arc::new(Uploads::new(snapshot.open_leases.iter(), delta_bytes_max));
 
         let origin = Instant::now();
         let (engine, first) = Engine::restore(
             spec.clone(),
             dataset.manifest().clone(),
-            ledger.identity().run_id,
+            run_id,
             ledger.generation(),
             snapshot,
             Mono::default(),
@@ -323,6 +332,7 @@ impl Server {
             mender,
             damaged,
             is_new,
+            changes,
             setup,
             _lock: lock,
         })
@@ -356,7 +366,7 @@ impl Server {
 
     /// What the run file has otherwise than before this start, in words.
     pub fn changes(&self) -> &[String] {
-        self.parts.ledger.changes()
+        &self.changes
     }
 
     /// Serves until `stop` is done, or until nothing can go on. `ready` is said once the first version stands.

@@ -23,7 +23,7 @@ use crate::{
         event::{Action, Event, ReplyTo},
         record::Record,
     },
-    store::{BlobError, Blobs, Counters, LedgerError, Measure, Press, PressError, SqliteLedger},
+    store::{BlobError, Blobs, Counters, Ledger, LedgerError, Measure, Press, PressError},
 };
 use nightjar_shared::{
     ids::{BlobHash, DeviceId, LeaseId},
@@ -88,7 +88,7 @@ pub struct Parts {
     /// Decides.
     pub engine: Engine,
     /// Remembers.
-    pub ledger: SqliteLedger,
+    pub ledger: Arc<dyn Ledger>,
     /// Keeps deltas and versions.
     pub blobs: Blobs,
     /// Learns what is published.
@@ -383,7 +383,7 @@ impl Shell {
             self.parts.traffic.put_back(up, down);
             return Ok(());
         }
-        match self.parts.ledger.add_counters(up, down).await {
+        match self.parts.ledger.add_counters(Counters { bytes_up: up, bytes_down: down }).await {
             Ok(()) => {
                 self.parts.counters.bytes_up += up;
                 self.parts.counters.bytes_down += down;

@@ -5,18 +5,20 @@ pub mod blobs;
 pub mod error;
 mod facts;
 pub mod ledger;
-pub mod look;
 pub mod memory;
 pub mod press;
-mod rows;
 pub mod samples;
+pub mod sqlite;
 pub mod squasher;
+#[cfg(test)]
+mod suite;
 
 pub use blobs::{BlobError, Blobs, Measure};
 pub use error::{BadRow, LedgerError};
-pub use facts::{Closed, Facts, LeaseFacts};
-pub use ledger::{Counters, RunIdentity, SqliteLedger};
+pub use facts::{Closed, Facts, LeaseFacts, Lineage};
+pub use ledger::{Counters, Curves, Ledger, RunIdentity, Unnamed};
 pub use memory::MemoryLedger;
 pub use press::{Press, PressError};
 pub use samples::Shards;
+pub use sqlite::{SqliteLedger, look};
 pub use squasher::Squasher;

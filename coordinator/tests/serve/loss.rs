@@ -8,7 +8,7 @@ use crate::{
 use nightjar_coordinator::{
     identity::{FILE, Identity},
     server::room::{Bytes, Space},
-    store::SqliteLedger,
+    store::{Ledger, SqliteLedger},
 };
 use nightjar_shared::{
     disk::FolderDisk,
@@ -145,7 +145,7 @@ async fn a_lost_delta_is_told_and_the_run_goes_on() {
         fs::remove_dir_all(bed.state().join("checkpoints")).unwrap();
         run(&bed, 1).await;
         let ledger = SqliteLedger::open_to_read(&bed.state().join("ledger.sqlite")).await.unwrap();
-        assert_eq!(ledger.facts().await.unwrap().restarts, [Version(3)], "merging began anew once");
+        assert_eq!(ledger.facts().await.unwrap().lineage.restarts, [Version(3)], "merging began anew once");
         ledger.close().await;
         let verified = of_run(&bed, &["verify"]);
         let said = String::from_utf8_lossy(&verified.stdout).into_owned();

@@ -23,7 +23,7 @@ fn nothing_of_a_lost_shard_is_leased_until_it_is_found() {
     world.handle(Event::BlobFound(lost));
     let lease = world.lease(devices[0]);
     assert_eq!(lease.shard.and_then(|shard| shard.name()), Some(lost));
-    world.engine.agrees_with(&world.ledger.snapshot(world.epoch_samples())).unwrap();
+    world.engine.agrees_with(&world.ledger.snapshot(&world.shards())).unwrap();
 }
 
 #[test]

@@ -173,7 +173,7 @@ fn an_offer_made_twice_is_merged_once_and_acknowledged_twice_even_after_a_restar
     assert_eq!(code(&world.offer(owl, world.offer_for(&lease))), Some(RefusalCode::StaleGeneration), "hello first");
     world.volunteer(1);
     assert!(matches!(world.offer(owl, world.offer_for(&lease)), Body::Done(d) if d.merged));
-    assert_eq!(world.ledger.facts().deltas.len(), 1);
+    assert_eq!(world.ledger.facts().lineage.deltas.len(), 1);
 }
 
 #[test]
@@ -183,8 +183,8 @@ fn a_lease_outlives_the_coordinator_that_issued_it() {
     let lease = world.lease(owl);
     world.restart();
     world.volunteer(1);
-    assert!(world.generation.0 > lease.generation);
-    let forged = DeltaOffer { generation: world.generation.0, ..world.offer_for(&lease) };
+    assert!(world.ledger.generation().0 > lease.generation);
+    let forged = DeltaOffer { generation: world.ledger.generation().0, ..world.offer_for(&lease) };
     assert_eq!(code(&world.offer(owl, forged)), Some(RefusalCode::LeaseGone), "id and generation must both be right");
     assert!(world.train(owl, &lease, 80.0).merged);
 }
@@ -425,10 +425,10 @@ fn a_delta_that_comes_while_a_version_is_pressed_is_stale_by_it() {
     }
     world.deliver();
     let facts = world.ledger.facts();
-    assert_eq!(facts.versions.last().map(|v| (v.version, v.through_seq)), Some((Version(1), 2)));
-    assert_eq!(facts.deltas.iter().map(|d| d.staleness).collect::<Vec<_>>(), [0, 0, 1]);
+    assert_eq!(facts.lineage.versions.last().map(|v| (v.version, v.through_seq)), Some((Version(1), 2)));
+    assert_eq!(facts.lineage.deltas.iter().map(|d| d.staleness).collect::<Vec<_>>(), [0, 0, 1]);
     let weight = world.spec.merge.staleness.weight(1);
-    assert_eq!((facts.deltas[2].weight, world.merged[2].weight), (weight, weight));
+    assert_eq!((facts.lineage.deltas[2].weight, world.merged[2].weight), (weight, weight));
     assert!(weight < 1.0);
 }
 
@@ -453,7 +453,7 @@ fn after_the_quorum_more_deltas_are_waited_for_as_long_as_the_grace_period() {
     world.handle(Event::Tick);
     let facts = world.ledger.facts();
     assert_eq!(
-        facts.versions.last().map(|v| (v.version, v.through_seq)),
+        facts.lineage.versions.last().map(|v| (v.version, v.through_seq)),
         Some((Version(1), 3)),
         "the third came in time"
     );
