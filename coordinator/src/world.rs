@@ -9,7 +9,7 @@ use crate::{
         record::{Record, VersionRecord},
     },
     replay,
-    store::{Blobs, Measure, MemoryLedger, Press, Shards},
+    store::{Blobs, Measure, MemoryLedger, Publisher, Shards},
 };
 use nightjar_shared::{
     delta,
@@ -42,17 +42,17 @@ pub struct World {
     granted: BTreeMap<u64, (Mono, u32)>,
     /// What a measurement of the next delta says; `None`: what an honest one is like.
     pub measured: Option<Result<Measured, String>>,
-    /// Whether the press takes its time: versions are made, and [`World::deliver`] tells the engine so.
-    pub press_is_slow: bool,
+    /// Whether the publisher takes its time: versions are made, and [`World::deliver`] tells the engine so.
+    pub publisher_is_slow: bool,
     /// How far the deltas of the next versions agree.
     pub agreement: Option<f64>,
-    pressed: Option<event::Published>,
+    made: Option<event::Published>,
     /// Orders to the merger, since the world began.
     pub merged: Vec<MergeOrder>,
     /// All commits, since the world began.
     pub commits: Vec<Vec<Record>>,
     /// Where there are real weights: what merges them, and their blobs.
-    pub weights: Option<(Press, Blobs)>,
+    pub weights: Option<(Publisher, Blobs)>,
     /// Actions that are still performed; then the process is dead, until it is started anew.
     pub actions_left: usize,
     answers: BTreeMap<ReplyTo, Body>,
@@ -126,7 +126,7 @@ impl World {
         let blobs = Blobs::new(disk);
         let merger = Merger::start(spec.clone(), &spec.model.draw_all(1));
         let mut world = Self::prepare(spec, manifest);
-        world.weights = Some((Press::new(merger, blobs.clone()), blobs));
+        world.weights = Some((Publisher::new(merger, blobs.clone()), blobs));
         world.restart();
         world
     }
@@ -143,9 +143,9 @@ impl World {
             overhead_s: 0.0,
             granted: BTreeMap::new(),
             measured: None,
-            press_is_slow: false,
+            publisher_is_slow: false,
             agreement: None,
-            pressed: None,
+            made: None,
             merged: vec![],
             commits: vec![],
             weights: None,
@@ -159,12 +159,12 @@ impl World {
     /// Kills the process and starts another on the same ledger.
     pub fn restart(&mut self) {
         self.actions_left = usize::MAX;
-        self.pressed = None;
-        if let Some((press, blobs)) = &mut self.weights {
+        self.made = None;
+        if let Some((publisher, blobs)) = &mut self.weights {
             let merger =
                 replay::recover(&self.spec, &self.ledger.facts().lineage, blobs, || self.spec.model.draw_all(1))
                     .unwrap();
-            *press = Press::new(merger, blobs.clone()).remembering(&self.ledger.facts().lineage.versions);
+            *publisher = Publisher::new(merger, blobs.clone()).remembering(&self.ledger.facts().lineage.versions);
         }
         let (ledger, engine, actions) = start(&self.spec, &self.manifest, &self.ledger, self.now);
         (self.ledger, self.engine) = (ledger, engine);
@@ -203,14 +203,14 @@ impl World {
                     self.handle(Event::DeltaMeasured { reply_to: to, device, offer, measured });
                 }
                 Action::Merge(order) => {
-                    if let Some((press, _)) = &mut self.weights {
-                        press.merge(&order).unwrap();
+                    if let Some((publisher, _)) = &mut self.weights {
+                        publisher.merge(&order).unwrap();
                     }
                     self.merged.push(order);
                 }
                 Action::Publish { version, keyframe, through_seq } => {
-                    self.pressed = Some(self.publish(version, keyframe, through_seq));
-                    if !self.press_is_slow {
+                    self.made = Some(self.publish(version, keyframe, through_seq));
+                    if !self.publisher_is_slow {
                         self.deliver();
                     }
                 }
@@ -218,9 +218,9 @@ impl World {
         }
     }
 
-    /// The engine hears of the version that was pressed.
+    /// The engine hears of the version that was made.
     pub fn deliver(&mut self) {
-        if let Some(published) = self.pressed.take() {
+        if let Some(published) = self.made.take() {
             self.handle(Event::Published(published));
         }
     }
@@ -247,8 +247,8 @@ impl World {
     }
 
     fn publish(&mut self, version: Version, keyframe: bool, through_seq: u64) -> event::Published {
-        if let Some((press, _)) = &mut self.weights {
-            return press.publish(version, keyframe).unwrap();
+        if let Some((publisher, _)) = &mut self.weights {
+            return publisher.publish(version, keyframe).unwrap();
         }
         let name = |kind: u8| (BlobHash([kind.wrapping_add(version.0 as u8); 32]), 50);
         event::Published {
@@ -401,7 +401,7 @@ impl World {
     }
 }
 
-/// Versions with real weights, with keyframes now and then, as the press makes them.
+/// Versions with real weights, with keyframes now and then, as the publisher makes them.
 pub struct Published {
     pub model: ModelSpec,
     pub blobs: Blobs,
@@ -418,20 +418,22 @@ pub fn published(seed: u64, newest: u64) -> Published {
     let folder = tempfile::tempdir().unwrap();
     let blobs = Blobs::new(Arc::new(FolderDisk::open(folder.path()).unwrap()));
     let n = spec.model.parameters();
-    let mut press = Press::new(Merger::start(spec.clone(), &spec.model.draw_all(seed)), blobs.clone());
+    let mut publisher = Publisher::new(Merger::start(spec.clone(), &spec.model.draw_all(seed)), blobs.clone());
     let (mut records, mut weights) = (vec![], vec![]);
     for version in 0..=newest {
         if version > 0 {
             let change: Vec<f32> = (0..n).map(|i| (1e-3 * rng::normal(seed, version, i as u64)) as f32).collect();
             let delta = blobs.put(&delta::encode(&spec.model, &spec.delta, &change, &mut vec![0.0; n])).unwrap();
-            press.merge(&MergeOrder { seq: version, lease: LeaseId(version), delta, tokens: 8, weight: 1.0 }).unwrap();
+            publisher
+                .merge(&MergeOrder { seq: version, lease: LeaseId(version), delta, tokens: 8, weight: 1.0 })
+                .unwrap();
         }
         let is_keyframe = version == 0 || rng::draw(seed, 9, version).is_multiple_of(1 << (2 + seed % 5));
         let event::Published { version, update, keyframe, digest, through_seq, squashes, .. } =
-            press.publish(Version(version), is_keyframe).unwrap();
+            publisher.publish(Version(version), is_keyframe).unwrap();
         let published_at = Wall::default();
         records.push(VersionRecord { version, update, keyframe, digest, through_seq, published_at, squashes });
-        weights.push(press.weights().clone());
+        weights.push(publisher.weights().clone());
     }
     Published { model: spec.model, blobs, records, weights, _folder: folder }
 }

@@ -292,22 +292,22 @@ fn all_damaged_blobs_are_named() {
 }
 
 #[test]
-fn what_comes_while_a_version_is_pressed_is_replayed_in_its_place() {
+fn what_comes_while_a_version_is_made_is_replayed_in_its_place() {
     let (_folder, mut world) = run();
     let owls = [2, 3, 4].map(|number| world.volunteer(number));
     let leases = owls.map(|owl| world.lease(owl));
-    world.press_is_slow = true;
+    world.publisher_is_slow = true;
     for (owl, lease) in owls.into_iter().zip(&leases) {
         assert!(world.train(owl, lease, 80.0).merged);
     }
-    let pressed = world.weights.as_ref().unwrap().0.weights().clone();
+    let made = world.weights.as_ref().unwrap().0.weights().clone();
     world.deliver();
     let facts = world.ledger.facts();
     assert_eq!(facts.lineage.deltas[11..].iter().map(|d| d.staleness).collect::<Vec<_>>(), [0, 1, 1]);
     assert_eq!(facts.lineage.versions.iter().map(|v| v.through_seq).next_back(), Some(12));
     let report = report(&world, &facts);
     assert!(report.passed(), "{report:#?}");
-    assert_eq!(recovered(&world).unwrap().weights(), &pressed);
+    assert_eq!(recovered(&world).unwrap().weights(), &made);
 }
 
 #[test]

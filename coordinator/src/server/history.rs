@@ -107,13 +107,6 @@ impl History {
     }
 }
 
-impl EvaluationRecord {
-    /// The loss in nats a byte of text: comparable between vocabularies.
-    pub fn nats_per_byte(&self) -> f64 {
-        self.nats / self.text_bytes.max(1) as f64
-    }
-}
-
 /// At most `most` of the points, evenly, the last always among them.
 pub fn thinned<T: Clone>(points: &[T], most: usize) -> Vec<T> {
     let stride = points.len().div_ceil(most.max(1)).max(1);

@@ -1,7 +1,7 @@
 //! The long parts of a start, with how far they are and how long they will take: drawing a run's first weights, and
 //! coming back to the ledger's tip.
 
-use super::shell::Say;
+use super::trouble::Say;
 use crate::store::{Blobs, Lineage};
 use nightjar_shared::{ids::Version, model_spec::ModelSpec};
 use std::{

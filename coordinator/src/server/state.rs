@@ -1,7 +1,7 @@
 //! The state folder: whose it is, one coordinator at a time has it, and what no fact in the ledger names is cleared
 //! away.
 
-use super::room::RESERVE_FILE;
+use super::disk_reserve::RESERVE_FILE;
 use crate::{
     identity,
     store::{
@@ -313,7 +313,8 @@ pub struct Known {
 }
 
 impl Known {
-    /// `None` where nothing may be cleared away: no version is published yet, or a row that names a blob cannot be read.
+    /// `None` where nothing may be cleared away: no version is published yet, or a row that names a blob cannot be
+    /// read.
     pub async fn of(
         ledger: &dyn Ledger,
         blobs: &Blobs,

@@ -1,12 +1,12 @@
-//! All that lasts: the ledger of facts, the folder of blobs, the press that turns merged deltas into stored versions,
-//! and the squasher that shortens the way to them.
+//! All that lasts: the ledger of facts, the folder of blobs, the publisher that turns merged deltas into stored
+//! versions, and the squasher that shortens the way to them.
 
 pub mod blobs;
 pub mod error;
 mod facts;
 pub mod ledger;
 pub mod memory;
-pub mod press;
+pub mod publisher;
 pub mod samples;
 pub mod sqlite;
 pub mod squasher;
@@ -18,7 +18,7 @@ pub use error::{BadRow, LedgerError};
 pub use facts::{Closed, Facts, LeaseFacts, Lineage};
 pub use ledger::{Counters, Curves, Ledger, RunIdentity, Unnamed};
 pub use memory::MemoryLedger;
-pub use press::{Press, PressError};
+pub use publisher::{PublishError, Publisher};
 pub use samples::Shards;
 pub use sqlite::{SqliteLedger, look};
 pub use squasher::Squasher;

@@ -23,8 +23,8 @@ enum Step {
     Return(u8, u8),
     Evaluate(u8),
     Leave(u8),
-    /// The press takes its time from now on, or is done and quick.
-    Press(bool),
+    /// The publisher takes its time from now on, or is done and quick.
+    Publisher(bool),
     Wait(u16),
     /// The process dies after so many more actions, and is started anew before the next step.
     Crash(u8),
@@ -40,7 +40,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (who.clone(), 0u8..3).prop_map(|(who, back)| Step::Return(who, back)),
         2 => who.clone().prop_map(Step::Evaluate),
         1 => who.prop_map(Step::Leave),
-        1 => any::<bool>().prop_map(Step::Press),
+        1 => any::<bool>().prop_map(Step::Publisher),
         3 => (0u16..200).prop_map(Step::Wait),
         2 => (0u8..4).prop_map(Step::Crash),
     ];
@@ -104,8 +104,8 @@ impl Devices {
                 self.ask(who, ask::Body::Evaluation(measured));
             }
             Step::Leave(who) => drop(self.ask(who, ask::Body::Leave(Leave {}))),
-            Step::Press(slow) => {
-                self.world.press_is_slow = slow;
+            Step::Publisher(slow) => {
+                self.world.publisher_is_slow = slow;
                 if !slow {
                     self.world.deliver();
                 }

@@ -413,13 +413,13 @@ fn a_quorum_that_came_together_before_a_crash_is_published_after_it() {
     );
 }
 
-/// The version that is being pressed is made of the deltas before: what comes meanwhile is a step on top of it.
+/// The version that is being made is made of the deltas before: what comes meanwhile is a step on top of it.
 #[test]
-fn a_delta_that_comes_while_a_version_is_pressed_is_stale_by_it() {
+fn a_delta_that_comes_while_a_version_is_made_is_stale_by_it() {
     let mut world = world();
     let owls = [world.volunteer(1), world.volunteer(2), world.volunteer(3)];
     let leases = owls.map(|owl| world.lease(owl));
-    world.press_is_slow = true;
+    world.publisher_is_slow = true;
     for (owl, lease) in owls.into_iter().zip(&leases) {
         assert!(matches!(world.offer(owl, world.offer_for(lease)), Body::Done(d) if d.merged && d.version == 0));
     }

@@ -3,8 +3,8 @@
 //! told. Shards are looked at again and again: somebody may have put them back.
 
 use super::{
-    catalog::{Catalog, Damaged, Shelf},
-    desk::Desk,
+    catalog::{Catalog, Damaged, Location},
+    handle::ShellHandle,
     trouble::{Troubles, Who},
 };
 use crate::{
@@ -28,8 +28,8 @@ const ON_THE_WAY_MAX: usize = 80;
 /// How often lost shards are looked at again.
 const FOUND_AGAIN: Duration = Duration::from_secs(10);
 
-/// What mending takes.
-pub struct Mender {
+/// What repairing takes.
+pub struct Repairer {
     /// What each blob is.
     pub ledger: Arc<dyn Ledger>,
     /// The run.
@@ -41,42 +41,42 @@ pub struct Mender {
     /// Whom to tell that a blob is whole again.
     pub catalog: Arc<Catalog>,
     /// Whom to tell that one is not to be had any more.
-    pub desk: Desk,
+    pub handle: ShellHandle,
     /// Where the operator is told of it.
     pub troubles: Arc<Troubles>,
 }
 
 /// Mends what comes, one after the other.
-pub async fn run(mender: Mender, mut damaged: mpsc::Receiver<Damaged>) {
+pub async fn run(repairer: Repairer, mut damaged: mpsc::Receiver<Damaged>) {
     let mut lost = BTreeSet::new();
     let mut look_again = interval(FOUND_AGAIN);
     loop {
         tokio::select! {
             found = damaged.recv() => match found {
-                Some(Damaged { hash, shelf: Shelf::Dataset }) => {
+                Some(Damaged { hash, location: Location::Dataset }) => {
                     if lost.insert(hash) {
-                        tracing::error!("shard {hash} in {} is missing or has other bytes", mender.data.display());
-                        mender.desk.blob_is_lost(hash).await;
+                        tracing::error!("shard {hash} in {} is missing or has other bytes", repairer.data.display());
+                        repairer.handle.blob_is_lost(hash).await;
                     }
                 }
-                Some(Damaged { hash, shelf: Shelf::State }) => mender.mend(hash).await,
+                Some(Damaged { hash, location: Location::State }) => repairer.repair(hash).await,
                 None => return,
             },
             _ = look_again.tick(), if !lost.is_empty() => {
                 for hash in lost.clone() {
-                    if mender.is_sound(hash).await {
+                    if repairer.is_sound(hash).await {
                         lost.remove(&hash);
                         tracing::warn!("shard {hash} is whole again");
-                        mender.desk.blob_is_found(hash).await;
+                        repairer.handle.blob_is_found(hash).await;
                     }
                 }
             }
         }
-        mender.troubles.set(Who::Data, mender.of_shards(&lost));
+        repairer.troubles.set(Who::Data, repairer.of_shards(&lost));
     }
 }
 
-impl Mender {
+impl Repairer {
     /// What the operator is told of lost shards.
     fn of_shards(&self, lost: &BTreeSet<BlobHash>) -> Option<String> {
         let first = lost.first()?;
@@ -94,7 +94,7 @@ impl Mender {
         tokio::task::spawn_blocking(move || entry.is_some_and(|entry| entry.look_again())).await.unwrap_or(false)
     }
 
-    async fn mend(&self, hash: BlobHash) {
+    async fn repair(&self, hash: BlobHash) {
         let lineage = match replay::since(&self.blobs) {
             Ok(since) => self.ledger.lineage(since).await.map_err(ReplayError::from),
             Err(error) => Err(error.into()),
@@ -122,10 +122,10 @@ impl Mender {
             }
             Ok(Err(error)) => {
                 tracing::error!("{what} cannot be made anew: {error}. Devices are led another way, where there is one");
-                self.desk.blob_is_lost(hash).await;
+                self.handle.blob_is_lost(hash).await;
             }
             // The thread has said why it ended.
-            Err(_) => self.desk.blob_is_lost(hash).await,
+            Err(_) => self.handle.blob_is_lost(hash).await,
         }
     }
 }
