@@ -11,10 +11,7 @@ use super::{
     leases::OpenLease,
     work::Work,
 };
-use nightjar_shared::{
-    time::Mono,
-    wire::Role,
-};
+use nightjar_shared::{time::Mono, wire::Role};
 use std::time::Duration;
 
 /// What a device has shown.
