@@ -1,4 +1,5 @@
-//! The coordinator: a pure engine that decides, a ledger that remembers, a press that merges, and a server around them.
+//! The coordinator: a pure engine that decides, a ledger that remembers, a publisher that merges, and a server around
+//! them.
 
 /// What counting alone achieves.
 pub mod baseline;
@@ -18,3 +19,5 @@ pub mod run_file;
 pub mod server;
 /// What lasts.
 pub mod store;
+#[cfg(test)]
+mod world;

@@ -11,10 +11,10 @@ pub use verify::{Check, Report, verify, verify_facts};
 use crate::{
     engine::{
         event::MergeOrder,
-        merge::{MergeError, Merger, PublishedBytes},
+        merge::{MergeError, Merger, PublishedBytes, RECENT},
         record::{DeltaRecord, VersionRecord},
     },
-    store::{BlobError, Blobs, Facts},
+    store::{BlobError, Blobs, LedgerError, Lineage},
 };
 use nightjar_shared::{
     ids::{BlobHash, Version},
@@ -50,6 +50,12 @@ pub enum ReplayError {
         /// What is wrong with what was published.
         published: PublishedError,
     },
+    /// Deltas are needed that were left out of the lineage; see [`reaching_back`].
+    #[error("older deltas are needed than were read")]
+    Older,
+    /// They cannot be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The ledger has no row of it.
     #[error("the ledger has no row of version {0}: it was not published yet, or the row is gone")]
     Unknown(Version),
@@ -82,16 +88,33 @@ impl ReplayError {
     }
 }
 
+/// The version since which deltas are needed, as long as a checkpoint is sound: the oldest that has one.
+pub fn since(blobs: &Blobs) -> Result<Version, BlobError> {
+    Ok(Version(blobs.checkpoints()?.last().copied().unwrap_or(0)))
+}
+
+/// Does `work` with a lineage, and where that does not reach back far enough, with the whole one.
+pub fn reaching_back<T>(
+    lineage: &Lineage,
+    whole: impl FnOnce() -> Result<Lineage, LedgerError>,
+    mut work: impl FnMut(&Lineage) -> Result<T, ReplayError>,
+) -> Result<T, ReplayError> {
+    match work(lineage) {
+        Err(ReplayError::Older) => work(&whole()?),
+        done => done,
+    }
+}
+
 /// The merger at the ledger's tip: from the newest checkpoint that is sound, or from version 0, and all deltas since.
 /// `start` gives the initial weights as a flat vector; it is called only for a run that has no version yet.
 pub fn recover(
     spec: &RunSpec,
-    facts: &Facts,
+    lineage: &Lineage,
     blobs: &Blobs,
     start: impl FnOnce() -> Vec<f32>,
 ) -> Result<Merger, ReplayError> {
-    let mut merger = at_newest_version(spec, facts, blobs, start)?;
-    merge_through(&mut merger, facts, blobs, u64::MAX)?;
+    let mut merger = at_newest_version(spec, lineage, blobs, start)?;
+    merge_through(&mut merger, lineage, blobs, u64::MAX)?;
     Ok(merger)
 }
 
@@ -112,15 +135,15 @@ pub struct Resumed {
 /// were published, and with the deltas after it that are there. What it did has to be noted in the ledger.
 pub fn resume(
     spec: &RunSpec,
-    facts: &Facts,
+    lineage: &Lineage,
     blobs: &Blobs,
     start: impl FnOnce() -> Vec<f32>,
 ) -> Result<Resumed, ReplayError> {
     let mut losses = vec![];
-    let (mut merger, restart) = match at_newest_version(spec, facts, blobs, start) {
+    let (mut merger, restart) = match at_newest_version(spec, lineage, blobs, start) {
         Err(why) if why.is_lasting() => {
-            let newest = facts.versions.last().ok_or(ReplayError::NoStart)?;
-            let (weights, _) = match weights(spec, &facts.versions, blobs, newest.version) {
+            let newest = lineage.versions.last().ok_or(ReplayError::NoStart)?;
+            let (weights, _) = match weights(spec, &lineage.versions, blobs, newest.version) {
                 Ok(found) => found,
                 Err(PublishedError::Disk(error)) => return Err(error.into()),
                 Err(published) => return Err(ReplayError::NoWay { replay: Box::new(why), published }),
@@ -129,18 +152,18 @@ pub fn resume(
                 "{}{} So the run goes on from version {} as it was published; error feedback and momenta since the last checkpoint \
                  are lost",
                 said(&why),
-                all_lost(spec, facts, blobs, newest.through_seq),
+                all_lost(spec, lineage, blobs, newest.through_seq),
                 newest.version
             ));
-            let merger = anew(spec, facts, weights, newest.through_seq);
+            let merger = anew(spec, lineage, weights, newest.through_seq)?;
             let checkpoint = merger.checkpoint();
             (merger, Some((newest.version, checkpoint)))
         }
         merger => (merger?, None),
     };
     let mut lost_deltas = vec![];
-    for delta in after(facts, merger.last_seq()) {
-        let is_known = facts.lost_deltas.binary_search(&delta.seq).is_ok();
+    for delta in after(lineage, merger.last_seq())? {
+        let is_known = lineage.is_lost(delta.seq);
         let added = if is_known { Ok(()) } else { add(&mut merger, blobs, delta) };
         match added {
             Err(why) if why.is_lasting() => {
@@ -160,9 +183,10 @@ pub fn resume(
 }
 
 /// The deltas that are lost of those since the newest checkpoint, in words; nothing of a single one.
-fn all_lost(spec: &RunSpec, facts: &Facts, blobs: &Blobs, through_seq: u64) -> String {
-    let Ok(merger) = before(spec, facts, blobs, None) else { return String::new() };
-    let of_versions = after(facts, merger.last_seq()).iter().take_while(|d| d.seq <= through_seq);
+fn all_lost(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, through_seq: u64) -> String {
+    let Ok(merger) = before(spec, lineage, blobs, None) else { return String::new() };
+    let Ok(deltas) = after(lineage, merger.last_seq()) else { return String::new() };
+    let of_versions = deltas.iter().take_while(|d| d.seq <= through_seq);
     let is_gone = |d: &&DeltaRecord| match blobs.is_sound(d.blob, d.bytes) {
         Ok(is_sound) => !is_sound,
         Err(error) => is_lost(&error),
@@ -185,31 +209,33 @@ fn said(why: &ReplayError) -> String {
 /// The merger at the newest version, before the deltas that wait for the next.
 fn at_newest_version(
     spec: &RunSpec,
-    facts: &Facts,
+    lineage: &Lineage,
     blobs: &Blobs,
     start: impl FnOnce() -> Vec<f32>,
 ) -> Result<Merger, ReplayError> {
-    if facts.versions.is_empty() {
+    if lineage.versions.is_empty() {
         return Ok(Merger::start(spec.clone(), &start()));
     }
-    let mut merger = before(spec, facts, blobs, None)?;
-    let done = facts.versions.partition_point(|v| v.version <= merger.weights().version);
-    for version in &facts.versions[done..] {
-        advance(&mut merger, facts, blobs, version)?;
+    let mut merger = before(spec, lineage, blobs, None)?;
+    let done = lineage.versions.partition_point(|v| v.version <= merger.weights().version);
+    for version in &lineage.versions[done..] {
+        advance(&mut merger, lineage, blobs, version)?;
     }
     Ok(merger)
 }
 
 /// A merger to replay from: at the newest version before `limit` that has a sound checkpoint, or at which merging began
 /// anew, or at version 0.
-fn before(spec: &RunSpec, facts: &Facts, blobs: &Blobs, limit: Option<Version>) -> Result<Merger, ReplayError> {
-    let checkpoint = newest_checkpoint(spec, facts, blobs, limit)?;
-    let restart = facts.restarts.iter().copied().rfind(|v| limit.is_none_or(|limit| *v < limit));
+fn before(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, limit: Option<Version>) -> Result<Merger, ReplayError> {
+    let checkpoint = newest_checkpoint(spec, lineage, blobs, limit)?;
+    let restart = lineage.restarts.iter().copied().rfind(|v| limit.is_none_or(|limit| *v < limit));
     let restart = restart.filter(|v| checkpoint.as_ref().is_none_or(|merger| merger.weights().version < *v));
-    if let Some(merger) = restart.and_then(|version| restarted(spec, facts, blobs, version)) {
+    if let Some(version) = restart
+        && let Some(merger) = restarted(spec, lineage, blobs, version)?
+    {
         return Ok(merger);
     }
-    match (checkpoint, facts.versions.first()) {
+    match (checkpoint, lineage.versions.first()) {
         (Some(merger), _) => Ok(merger),
         (None, Some(first)) => from_first(spec, first, blobs),
         (None, None) => Err(ReplayError::NoStart),
@@ -217,16 +243,24 @@ fn before(spec: &RunSpec, facts: &Facts, blobs: &Blobs, limit: Option<Version>) 
 }
 
 /// The merger as it was when merging began anew at a version; `None` if its weights cannot be put together any more.
-fn restarted(spec: &RunSpec, facts: &Facts, blobs: &Blobs, version: Version) -> Option<Merger> {
-    let (weights, _) = weights(spec, &facts.versions, blobs, version).ok()?;
-    let at = facts.versions.binary_search_by_key(&version, |v| v.version).ok()?;
-    Some(anew(spec, facts, weights, facts.versions[at].through_seq))
+fn restarted(
+    spec: &RunSpec,
+    lineage: &Lineage,
+    blobs: &Blobs,
+    version: Version,
+) -> Result<Option<Merger>, ReplayError> {
+    let weights = weights(spec, &lineage.versions, blobs, version).ok();
+    let at = lineage.place(version).map(|at| lineage.versions[at].through_seq);
+    weights.zip(at).map(|((weights, _), through_seq)| anew(spec, lineage, weights, through_seq)).transpose()
 }
 
-fn anew(spec: &RunSpec, facts: &Facts, weights: Weights, through_seq: u64) -> Merger {
-    let upto = &facts.deltas[..facts.deltas.partition_point(|d| d.seq <= through_seq)];
-    let counted = upto.iter().filter(|d| facts.lost_deltas.binary_search(&d.seq).is_err());
-    Merger::anew(spec.clone(), weights, through_seq, counted.map(|d| d.tokens))
+fn anew(spec: &RunSpec, lineage: &Lineage, weights: Weights, through_seq: u64) -> Result<Merger, ReplayError> {
+    let upto = &lineage.deltas[..lineage.deltas.partition_point(|d| d.seq <= through_seq)];
+    let counted = upto.iter().filter(|d| !lineage.is_lost(d.seq)).map(|d| d.tokens);
+    if lineage.after_seq > 0 && counted.clone().count() < RECENT {
+        return Err(ReplayError::Older);
+    }
+    Ok(Merger::anew(spec.clone(), weights, through_seq, counted))
 }
 
 fn from_first(spec: &RunSpec, first: &VersionRecord, blobs: &Blobs) -> Result<Merger, ReplayError> {
@@ -238,14 +272,13 @@ fn from_first(spec: &RunSpec, first: &VersionRecord, blobs: &Blobs) -> Result<Me
 /// whose version was never committed.
 fn newest_checkpoint(
     spec: &RunSpec,
-    facts: &Facts,
+    lineage: &Lineage,
     blobs: &Blobs,
     limit: Option<Version>,
 ) -> Result<Option<Merger>, BlobError> {
     for number in blobs.checkpoints()?.into_iter().filter(|v| limit.is_none_or(|limit| Version(*v) < limit)) {
-        let known = facts.versions.binary_search_by_key(&Version(number), |v| v.version);
-        let Ok(at) = known else { continue };
-        let version = &facts.versions[at];
+        let Some(at) = lineage.place(Version(number)) else { continue };
+        let version = &lineage.versions[at];
         let merger = match blobs.checkpoint(number) {
             Ok(bytes) => bytes.and_then(|bytes| Merger::restore(spec.clone(), &bytes)),
             Err(error) => {
@@ -265,29 +298,29 @@ fn newest_checkpoint(
 /// Merges the deltas of a version, publishes it again, and compares.
 fn advance(
     merger: &mut Merger,
-    facts: &Facts,
+    lineage: &Lineage,
     blobs: &Blobs,
     version: &VersionRecord,
 ) -> Result<PublishedBytes, ReplayError> {
-    merge_through(merger, facts, blobs, version.through_seq)?;
+    merge_through(merger, lineage, blobs, version.through_seq)?;
     let again = merger.publish(version.version, version.keyframe.is_some())?;
     if !is_same(&again, version) {
         return Err(ReplayError::Diverged(version.version));
     }
-    if facts.restarts.binary_search(&version.version).is_ok() {
+    if lineage.restarts.binary_search(&version.version).is_ok() {
         let weights = merger.weights().clone();
-        *merger = anew(&merger.spec().clone(), facts, weights, version.through_seq);
+        *merger = anew(&merger.spec().clone(), lineage, weights, version.through_seq)?;
     }
     Ok(again)
 }
 
-fn after(facts: &Facts, seq: u64) -> &[DeltaRecord] {
-    &facts.deltas[facts.deltas.partition_point(|d| d.seq <= seq)..]
+fn after(lineage: &Lineage, seq: u64) -> Result<&[DeltaRecord], ReplayError> {
+    lineage.after(seq).ok_or(ReplayError::Older)
 }
 
-fn merge_through(merger: &mut Merger, facts: &Facts, blobs: &Blobs, through_seq: u64) -> Result<(), ReplayError> {
-    for delta in after(facts, merger.last_seq()).iter().take_while(|d| d.seq <= through_seq) {
-        if facts.lost_deltas.binary_search(&delta.seq).is_ok() {
+fn merge_through(merger: &mut Merger, lineage: &Lineage, blobs: &Blobs, through_seq: u64) -> Result<(), ReplayError> {
+    for delta in after(lineage, merger.last_seq())?.iter().take_while(|d| d.seq <= through_seq) {
+        if lineage.is_lost(delta.seq) {
             merger.pass_over(delta.seq);
         } else {
             add(merger, blobs, delta)?;
@@ -315,59 +348,59 @@ fn is_same(again: &PublishedBytes, version: &VersionRecord) -> bool {
 /// The weights of a version by any way there is: from what was published, or else from the deltas. With what is lost.
 pub fn weights_by_any_way(
     spec: &RunSpec,
-    facts: &Facts,
+    lineage: &Lineage,
     blobs: &Blobs,
     version: Version,
 ) -> Result<(Weights, Vec<String>), ReplayError> {
-    let published = match weights(spec, &facts.versions, blobs, version) {
+    let published = match weights(spec, &lineage.versions, blobs, version) {
         Ok(found) => return Ok(found),
         Err(PublishedError::Disk(error)) => return Err(error.into()),
         Err(PublishedError::Unknown(version)) => return Err(ReplayError::Unknown(version)),
         Err(published) => published,
     };
-    match merged_again(spec, facts, blobs, version) {
+    match merged_again(spec, lineage, blobs, version) {
         Ok(weights) => Ok((weights, vec![published.to_string()])),
         Err(replay) => Err(ReplayError::NoWay { replay: Box::new(replay), published }),
     }
 }
 
-fn merged_again(spec: &RunSpec, facts: &Facts, blobs: &Blobs, version: Version) -> Result<Weights, ReplayError> {
-    let mut merger = before(spec, facts, blobs, Some(version.next()))?;
-    let done = facts.versions.partition_point(|v| v.version <= merger.weights().version);
-    for version in facts.versions[done..].iter().take_while(|v| v.version <= version) {
-        advance(&mut merger, facts, blobs, version)?;
+fn merged_again(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, version: Version) -> Result<Weights, ReplayError> {
+    let mut merger = before(spec, lineage, blobs, Some(version.next()))?;
+    let done = lineage.versions.partition_point(|v| v.version <= merger.weights().version);
+    for version in lineage.versions[done..].iter().take_while(|v| v.version <= version) {
+        advance(&mut merger, lineage, blobs, version)?;
     }
     Ok(merger.weights().clone())
 }
 
 /// The bytes of a blob that a version was published as, bit for bit, made of other blobs: a squash of its updates, a
 /// keyframe of whatever else leads to its version, an update of the deltas since the checkpoint before it.
-pub fn rebuild(spec: &RunSpec, facts: &Facts, blobs: &Blobs, hash: BlobHash) -> Result<Vec<u8>, ReplayError> {
-    let of = facts
+pub fn rebuild(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, hash: BlobHash) -> Result<Vec<u8>, ReplayError> {
+    let of = lineage
         .versions
         .iter()
         .find(|v| v.blobs().any(|(name, _)| name == hash))
         .ok_or(ReplayError::Unpublished(hash))?;
     let is = |blob: &Option<(BlobHash, u64)>| blob.is_some_and(|(name, _)| name == hash);
     let bytes = if is(&of.keyframe) {
-        let found = weights(spec, &facts.versions, blobs, of.version);
+        let found = weights(spec, &lineage.versions, blobs, of.version);
         let (weights, _) = found.map_err(|published| match published {
             PublishedError::Disk(error) => ReplayError::Blob(error),
             published => ReplayError::NoWay { replay: Box::new(BlobError::Corrupt(hash).into()), published },
         })?;
         keyframe::encode(&spec.model, &weights)
     } else if is(&of.update) {
-        let mut merger = before(spec, facts, blobs, Some(of.version))?;
-        let done = facts.versions.partition_point(|v| v.version <= merger.weights().version);
+        let mut merger = before(spec, lineage, blobs, Some(of.version))?;
+        let done = lineage.versions.partition_point(|v| v.version <= merger.weights().version);
         let mut last = None;
-        for version in facts.versions[done..].iter().take_while(|v| v.version <= of.version) {
-            last = advance(&mut merger, facts, blobs, version)?.update;
+        for version in lineage.versions[done..].iter().take_while(|v| v.version <= of.version) {
+            last = advance(&mut merger, lineage, blobs, version)?.update;
         }
         last.ok_or(ReplayError::Unpublished(hash))?
     } else {
         let from = of.squashes.iter().find(|s| s.blob.0 == hash).map_or(of.version, |s| s.from);
-        let at = |v: Version| facts.versions.partition_point(|known| known.version <= v);
-        let parts = facts.versions[at(from)..at(of.version)].iter().filter_map(|v| v.update);
+        let at = |v: Version| lineage.versions.partition_point(|known| known.version <= v);
+        let parts = lineage.versions[at(from)..at(of.version)].iter().filter_map(|v| v.update);
         let parts = parts.map(|(hash, _)| blobs.read(hash)).collect::<Result<Vec<_>, _>>()?;
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         update::squash(&spec.model, &parts).map_err(MergeError::from)?

@@ -47,3 +47,10 @@ pub struct Wall {
     /// Milliseconds since 1970-01-01T00:00:00Z.
     pub unix_ms: u64,
 }
+
+impl Wall {
+    /// Time from `earlier` to `self`; zero if the calendar went back.
+    pub fn since(self, earlier: Wall) -> Duration {
+        Duration::from_millis(self.unix_ms.saturating_sub(earlier.unix_ms))
+    }
+}

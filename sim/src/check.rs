@@ -4,10 +4,7 @@ use crate::{
     estate::{Estate, Whole, tally},
     run::Setup,
 };
-use nightjar_coordinator::{
-    engine::{Engine, epoch_samples},
-    replay,
-};
+use nightjar_coordinator::{engine::Engine, replay, store::Shards};
 use nightjar_shared::ids::LeaseId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,17 +44,17 @@ fn examine_whole(setup: &Setup, whole: &Whole, engine: Option<&Engine>, acknowle
     };
     checked.faults.extend(report.checks.iter().filter(|c| !c.passed).map(|c| format!("{}: {}", c.name, c.detail)));
     // Invariant 3 again: nothing is lost that is neither merged nor leased.
-    let snapshot = whole.ledger.snapshot(epoch_samples(&setup.dataset.manifest, spec.inner.batch_samples));
+    let snapshot = whole.ledger.snapshot(&Shards::of(&setup.dataset.manifest, spec.inner.batch_samples));
     let disagreement = engine.and_then(|engine| engine.agrees_with(&snapshot).err());
     checked.faults.extend(disagreement.map(|why| format!("invariant 3: {why}")));
     // Invariant 2: what a device was told of is in the ledger.
-    let merged: BTreeSet<LeaseId> = facts.deltas.iter().map(|d| d.lease).collect();
+    let merged: BTreeSet<LeaseId> = facts.lineage.deltas.iter().map(|d| d.lease).collect();
     let lost = acknowledged.difference(&merged);
     checked.faults.extend(lost.map(|lease| format!("lease {lease} was acknowledged and lost")));
     for lease in &facts.leases {
         let outcome = lease.closed.map_or("open", |c| tally::word(c.outcome));
         *checked.leases.entry(outcome.into()).or_default() += 1;
     }
-    checked.digest = facts.versions.last().map(|v| nightjar_shared::ids::BlobHash(v.digest).to_string());
+    checked.digest = facts.lineage.versions.last().map(|v| nightjar_shared::ids::BlobHash(v.digest).to_string());
     checked
 }

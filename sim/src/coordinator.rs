@@ -1,18 +1,17 @@
-//! The coordinator's process: the engine and press that ship. It is killed between any two effects; what the ledger
+//! The coordinator's process: the engine and publisher that ship. It is killed between any two effects; what the ledger
 //! committed and the disk synced is all that it starts from again.
 
 use crate::{estate::Estate, run::Setup};
 use nightjar_coordinator::{
     engine::{
-        Engine, epoch_samples,
+        Engine,
         event::{Action, Event, ReplyTo},
         record::{DeltaRecord, EvaluationRecord, Record, VersionRecord},
     },
     replay,
-    store::{Measure, Press},
+    store::{Measure, Publisher, Shards},
 };
 use nightjar_shared::{
-    ids::Generation,
     rng,
     run_spec::RunSpec,
     time::{Mono, Wall},
@@ -46,9 +45,8 @@ pub struct Coordinator {
     /// The engine that ships.
     pub engine: Engine,
     /// `None` in cost mode.
-    press: Option<Press>,
+    publisher: Option<Publisher>,
     spec: RunSpec,
-    generation: Generation,
 }
 
 impl Coordinator {
@@ -61,25 +59,26 @@ impl Coordinator {
         out: &mut Out,
     ) -> Result<Self, Killed> {
         let (spec, manifest) = (setup.spec.clone(), setup.dataset.manifest.clone());
-        let generation = estate.raise(wall(now).unix_ms / 1000);
-        let press = match estate {
+        let generation = estate.open(wall(now).unix_ms / 1000);
+        let publisher = match estate {
             Estate::Sizes(_) => None,
             Estate::Bytes(whole) => {
-                let merger = replay::recover(&spec, &whole.ledger.facts(), &whole.blobs(), || setup.start_weights())
-                    .expect("a start finds all that it needs");
-                Some(Press::new(merger, whole.blobs()).remembering(&whole.ledger.facts().versions))
+                let merger =
+                    replay::recover(&spec, &whole.ledger.facts().lineage, &whole.blobs(), || setup.start_weights())
+                        .expect("a start finds all that it needs");
+                Some(Publisher::new(merger, whole.blobs()).remembering(&whole.ledger.facts().lineage.versions))
             }
         };
-        let snapshot = estate.snapshot(epoch_samples(&manifest, spec.inner.batch_samples));
+        let snapshot = estate.snapshot(&Shards::of(&manifest, spec.inner.batch_samples));
         let (engine, actions) = Engine::restore(spec.clone(), manifest, setup.run_id(), generation, snapshot, now);
-        let mut coordinator = Coordinator { engine, press, spec, generation };
+        let mut coordinator = Coordinator { engine, publisher, spec };
         coordinator.perform(actions, estate, now, kill, out)?;
         Ok(coordinator)
     }
 
     /// The newest version's weights; `None` in cost mode.
     pub fn weights(&self) -> Option<&Weights> {
-        self.press.as_ref().map(Press::weights)
+        self.publisher.as_ref().map(Publisher::weights)
     }
 
     /// Hands an event to the engine and performs all that follows, in order.
@@ -110,7 +109,7 @@ impl Coordinator {
             }
             let follows = match action {
                 Action::Commit(records) => {
-                    estate.commit(self.generation, &records);
+                    estate.commit(&records);
                     out.note(records);
                     None
                 }
@@ -134,16 +133,18 @@ impl Coordinator {
                     }
                 }
                 Action::Merge(order) => {
-                    if let Some(press) = &mut self.press {
-                        press.merge(&order).expect("a delta in the ledger can be merged");
+                    if let Some(publisher) = &mut self.publisher {
+                        publisher.merge(&order).expect("a delta in the ledger can be merged");
                     }
                     None
                 }
                 Action::Publish { version, keyframe, through_seq } => {
-                    let published = match (&mut self.press, &mut *estate) {
+                    let published = match (&mut self.publisher, &mut *estate) {
                         (None, Estate::Sizes(tally)) => tally.publish(version, keyframe, through_seq),
-                        (Some(press), _) => press.publish(version, keyframe).expect("the simulated disk never fails"),
-                        (None, Estate::Bytes(_)) => unreachable!("a coordinator with bytes has a press"),
+                        (Some(publisher), _) => {
+                            publisher.publish(version, keyframe).expect("the simulated disk never fails")
+                        }
+                        (None, Estate::Bytes(_)) => unreachable!("a coordinator with bytes has a publisher"),
                     };
                     if kill("coordinator.published") {
                         return Err(Killed);

@@ -48,7 +48,7 @@ pub fn simulate(scene: &Scene) -> Outcome {
     let mut distance = (start, f64::NAN);
     if let Estate::Bytes(whole) = world.estate() {
         // As a coordinator would start now: from its newest checkpoint.
-        match replay::recover(&setup.spec, &whole.ledger.facts(), &whole.blobs(), || setup.start_weights()) {
+        match replay::recover(&setup.spec, &whole.ledger.facts().lineage, &whole.blobs(), || setup.start_weights()) {
             Ok(merger) => distance.1 = synthetic::distance(setup.spec.seed, &merger.weights().flat()),
             Err(error) => faults.push(error.to_string()),
         }

@@ -1,6 +1,7 @@
 //! The repository's own rules, checked by reading it.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -23,6 +24,11 @@ const FORBIDDEN: [&str; 8] = [
 /// What decides is pure: no clock, file or task inside (ARCHITECTURE.md).
 const PURE: [&str; 3] = ["coordinator/src/engine", "client/agent/src/session", "client/agent/src/policy"];
 const IMPURE: [&str; 5] = ["async ", "Instant::now", "SystemTime::now", "std::fs", "tokio::"];
+
+/// The coordinator's rooms, from the ground up: each imports only those before it. So the engine, which decides, knows
+/// neither the ledger nor whoever serves it.
+const ROOMS: [&str; 9] =
+    ["engine", "run_file", "dataset", "baseline", "export", "identity", "store", "replay", "server"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the workspace")
@@ -102,4 +108,55 @@ fn what_decides_is_pure() {
         }
     }
     all_hold(broken);
+}
+
+/// The modules of its crate that a file names: after each `crate::` one, or a list.
+fn named_modules(text: &str) -> BTreeSet<String> {
+    let mut named = BTreeSet::new();
+    for after in text.split("crate::").skip(1) {
+        let mut depth = 0;
+        let mut flat = String::new();
+        for letter in after.chars() {
+            match letter {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                letter if depth <= 1 => flat.push(letter),
+                _ => {}
+            }
+            if depth <= 0 && !(letter.is_alphanumeric() || letter == '_') {
+                break;
+            }
+        }
+        let modules =
+            flat.split(',').filter_map(|path| path.trim().split(|c: char| !(c.is_alphanumeric() || c == '_')).next());
+        named.extend(modules.filter(|module| !module.is_empty()).map(str::to_owned));
+    }
+    named
+}
+
+#[test]
+fn the_coordinators_rooms_form_no_circle() {
+    let (mut broken, mut seen) = (Vec::new(), 0);
+    for (name, text) in sources() {
+        let Some(path) = name.strip_prefix("coordinator/src/") else { continue };
+        let room = path.split(['/', '.']).next().unwrap_or_default();
+        let Some(height) = ROOMS.iter().position(|known| *known == room) else { continue };
+        let named = named_modules(&text);
+        seen += ROOMS[..height].iter().filter(|below| named.contains(**below)).count();
+        let above = ROOMS[height + 1..].iter().filter(|above| named.contains(**above));
+        broken.extend(above.map(|above| format!("{name}: {room} imports {above}")));
+    }
+    assert!(seen > 20, "the imports were not found");
+    all_hold(broken);
+}
+
+#[test]
+fn an_import_is_seen_however_it_is_written() {
+    let text = "use crate::{\n    engine::{Engine, event},\n    store::Blobs,\n};\nuse crate::world;\n";
+    let text = format!("{text}fn f() -> crate::replay::Report {{}}");
+    assert_eq!(named_modules(&text), ["engine", "replay", "store", "world"].map(str::to_owned).into());
+    assert_eq!(
+        named_modules("nightjar_shared::ids::LeaseId; use crate::{a, b::c};"),
+        ["a", "b"].map(str::to_owned).into()
+    );
 }

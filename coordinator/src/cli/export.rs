@@ -30,14 +30,19 @@ pub struct Export {
 impl Export {
     pub async fn run(self) -> Result<(), Failure> {
         let run = self.folders.open().await?;
-        let newest =
-            run.facts.versions.last().ok_or_else(|| Failure::input("the run has published no version yet"))?.version;
+        let newest = run
+            .facts
+            .lineage
+            .versions
+            .last()
+            .ok_or_else(|| Failure::input("the run has published no version yet"))?
+            .version;
         let version = self.version.map_or(newest, Version);
         if version > newest {
             return Err(Failure::input(format!("there is no version {version}: the newest is {newest}")));
         }
         export::check(&self.folder).map_err(Failure::input)?;
-        let found = replay::weights_by_any_way(&run.spec, &run.facts, &run.blobs, version);
+        let found = replay::weights_by_any_way(&run.spec, &run.facts.lineage, &run.blobs, version);
         let (weights, lost) = found.map_err(Failure::midway)?;
         for lost in lost {
             tracing::warn!("{lost}; another way led to version {version}");

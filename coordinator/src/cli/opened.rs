@@ -6,11 +6,11 @@ use nightjar_coordinator::{
     dataset::Dataset,
     replay::Check,
     server::{
-        room::{self, RoomNow},
+        disk_reserve::{self, DiskStatus},
         run_identity,
         state::StateFolder,
     },
-    store::{Blobs, Counters, Facts, LedgerError, SqliteLedger, look},
+    store::{Blobs, Counters, Facts, Ledger, LedgerError, SqliteLedger, look},
 };
 use nightjar_shared::{ids::Generation, run_spec::RunSpec};
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ pub struct Opened {
     /// Deltas and versions.
     pub blobs: Blobs,
     /// Room on the disk of the state folder.
-    pub disk: RoomNow,
+    pub disk: DiskStatus,
 }
 
 impl RunFolders {
@@ -70,7 +70,7 @@ impl RunFolders {
         let counters = ledger.counters().await.map_err(Failure::midway)?;
         let generation = ledger.generation();
         ledger.close().await;
-        let disk = room::now(&self.state, &spec);
+        let disk = disk_reserve::now(&self.state, &spec);
         Ok(Opened { spec, dataset, facts, counters, generation, blobs: state.blobs(), disk })
     }
 }

@@ -11,10 +11,7 @@ use super::{
     leases::OpenLease,
     work::Work,
 };
-use nightjar_shared::{
-    time::{Mono, Wall},
-    wire::Role,
-};
+use nightjar_shared::{time::Mono, wire::Role};
 use std::time::Duration;
 
 /// What a device has shown.
@@ -63,7 +60,7 @@ impl Engine {
         let so_far = match lease.spans_restart {
             false => now.since(self.begun(lease)),
             // What passed before this process started, only the calendar knows.
-            true => since_wall(self.wall, lease.record.issued_at).max(now.since(lease.born)),
+            true => self.wall.since(lease.record.issued_at).max(now.since(lease.born)),
         };
         least.checked_sub(so_far).filter(|left| !left.is_zero())
     }
@@ -95,11 +92,6 @@ impl Engine {
         let s = least_s(self.parameters, work.steps, work.tokens, trusted, at_work_s, tokens_per_s);
         Duration::try_from_secs_f64(s).unwrap_or(Duration::MAX)
     }
-}
-
-/// From one wall time to another; zero if the calendar went back.
-pub(super) fn since_wall(now: Wall, then: Wall) -> Duration {
-    Duration::from_millis(now.unix_ms.saturating_sub(then.unix_ms))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The names of merged deltas: none is taken for another lease. The newest are remembered, by eight bytes each; to make
 //! one that is taken for another's, somebody would have to find a collision of BLAKE3, and would only lose by it.
 
-use crate::store::snapshot::BLOBS_KEPT;
+use super::snapshot::BLOBS_KEPT;
 use nightjar_shared::ids::BlobHash;
 use std::collections::{HashSet, VecDeque};
 

@@ -1,6 +1,10 @@
 //! The engine: all that the coordinator decides. A pure state machine: an event and the time go in, actions come out.
 //! Its state is a cache of the ledger; [`Engine::restore`] builds it from one.
 //!
+//! The way of a lease, module by module: a device enrols (`roster`), is granted a lease (`grant`, of samples from the
+//! `pool`), and offers what it trained (`offer`). That is checked (`work`, `credit`), screened (`screen`), merged
+//! ([`merge`]), and in the next version (`publish`).
+//!
 //! Never here: a clock, a socket, a file, a channel, a random source, `async`.
 
 mod ahead;
@@ -15,14 +19,16 @@ mod mismatch;
 mod offer;
 mod pace;
 mod pool;
+mod publish;
 pub mod record;
 mod refused;
 mod roster;
 mod round;
 mod screen;
+pub mod snapshot;
 mod status;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 mod turn;
 mod versions;
 mod work;
@@ -31,9 +37,8 @@ pub use mismatch::{Mismatch, check};
 pub use pool::{epoch_samples, usable};
 pub use status::{DeviceStatus, Status};
 
-use crate::store::Snapshot;
 use ahead::{Ahead, Kept};
-use event::{Action, Event, Published, ReplyTo};
+use event::{Action, Event, ReplyTo};
 use leases::{Leases, OpenLease};
 use merged_blobs::MergedBlobs;
 use nightjar_shared::{
@@ -48,10 +53,11 @@ use nightjar_shared::{
 };
 use pace::Pace;
 use pool::{Pool, SampleRange};
-use record::{EvaluationRecord, LeaseKind, LeaseOutcome, Record, VersionRecord};
+use record::{EvaluationRecord, LeaseKind, LeaseOutcome, Record};
 use roster::Roster;
 use round::Round;
 use screen::Screen;
+use snapshot::Snapshot;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
@@ -356,64 +362,6 @@ impl Engine {
         let ahead = self.kept.take(device)?;
         self.pool.give_back(ahead.range);
         Some(ahead)
-    }
-
-    /// Orders the next version once it is due: the first; when the grace period after a quorum of deltas is over; with
-    /// whatever there is when the budget is reached. No device in particular is waited for.
-    fn publish_if_due(&mut self, now: Mono, turn: &mut Turn) {
-        if self.publishing.is_some() {
-            return;
-        }
-        let version = match self.versions.newest() {
-            None => Version(0),
-            Some(newest) => {
-                let (version, buffered) = (newest.version.next(), self.buffered());
-                let is_due = if self.finished() {
-                    buffered > 0
-                } else if self.spec.has_rounds() {
-                    self.round_is_complete(buffered, now)
-                } else {
-                    buffered >= self.spec.quorum() && !self.is_in_grace(now)
-                };
-                if !is_due {
-                    return;
-                }
-                version
-            }
-        };
-        // However rare keyframes are to be, one must be in reach of the longest path.
-        let every = self.spec.publish.keyframe_every.min(limits::UPDATE_STEPS_MAX as u64);
-        // Where blobs are lost, a newcomer may have nowhere to begin.
-        let keyframe = version.0.is_multiple_of(every) || !self.versions.has_beginning();
-        self.publishing = Some(version);
-        self.grace_until = None;
-        turn.effects.push(Action::Publish { version, keyframe, through_seq: self.last_seq });
-    }
-
-    /// Whether more deltas are to be waited for, now that the quorum is there.
-    fn is_in_grace(&mut self, now: Mono) -> bool {
-        let grace_s = self.spec.grace_s(self.round_s());
-        grace_s > 0.0 && now < *self.grace_until.get_or_insert(now + Duration::from_secs_f64(grace_s))
-    }
-
-    /// Deltas that are merged and not published yet.
-    fn buffered(&self) -> u64 {
-        self.last_seq - self.versions.newest().map_or(0, |v| v.through_seq)
-    }
-
-    fn published(&mut self, published: Published, now: Mono, turn: &mut Turn) {
-        let Published { version, update, keyframe, digest, through_seq, agreement, squashes } = published;
-        if self.publishing != Some(version) {
-            return;
-        }
-        self.publishing = None;
-        self.round.adapt(agreement, through_seq - self.versions.newest().map_or(0, |v| v.through_seq));
-        self.agreement = agreement;
-        let record =
-            VersionRecord { version, update, keyframe, digest, through_seq, published_at: self.wall, squashes };
-        turn.records.push(Record::Version(record.clone()));
-        self.versions.push(record);
-        self.next_round(true, now, turn);
     }
 
     /// "Try again": after about `base`, by a quarter more or less, so that devices do not come back all at once.

@@ -5,7 +5,6 @@ use super::{
     Engine,
     ahead::Ahead,
     bounds::LOSS_MAX,
-    credit::since_wall,
     event::{Action, Measured, MergeOrder, ReplyTo},
     leases::OpenLease,
     record::{DeltaRecord, EvaluationRecord, LeaseKind, LeaseOutcome, LeaseRecord, Record},
@@ -135,7 +134,7 @@ impl Engine {
         }
     }
 
-    /// Versions since the one that the lease started from. One that is being pressed counts: its deltas are chosen, so
+    /// Versions since the one that the lease started from. One that is being made counts: its deltas are chosen, so
     /// that this one comes on top of it.
     fn staleness(&self, lease: &OpenLease) -> u64 {
         let under = self.publishing.or(self.versions.newest().map(|v| v.version));
@@ -157,7 +156,7 @@ impl Engine {
         // What a lease took that was granted before this process started, only the calendar knows.
         let wall = match lease.granted {
             Some(granted) => now.since(granted),
-            None => since_wall(self.wall, lease.record.issued_at),
+            None => self.wall.since(lease.record.issued_at),
         };
         let wall_ms = millis(wall);
         let least = self.credit(lease, work, wall_ms);

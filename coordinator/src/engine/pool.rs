@@ -2,7 +2,7 @@
 //! it does not use comes back. All ranges are whole batches, so a shard's last samples, fewer than a batch, are never
 //! trained on.
 
-use crate::store::EpochUse;
+use super::snapshot::EpochUse;
 use nightjar_shared::shard::Manifest;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -252,8 +252,8 @@ impl Intervals {
 
 #[cfg(test)]
 mod tests {
+    use super::super::snapshot::MergedRange;
     use super::*;
-    use crate::store::MergedRange;
     use nightjar_shared::{ids::BlobHash, shard::ShardInfo};
 
     fn manifest(shards: &[u32]) -> Manifest {

@@ -193,3 +193,10 @@ pub struct EvaluationRecord {
     /// When.
     pub measured_at: Wall,
 }
+
+impl EvaluationRecord {
+    /// The loss in nats a byte of text: comparable between vocabularies.
+    pub fn nats_per_byte(&self) -> f64 {
+        self.nats / self.text_bytes.max(1) as f64
+    }
+}

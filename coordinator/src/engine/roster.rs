@@ -1,7 +1,6 @@
 //! The roster: who enrolled with which invite, how fast each device is, and what it said it can do.
 
-use super::{credit::Credit, pace::Pace, record::DeviceRecord, refused::Refused};
-use crate::store::DeviceSummary;
+use super::{credit::Credit, pace::Pace, record::DeviceRecord, refused::Refused, snapshot::DeviceSummary};
 use nightjar_shared::{
     delta::CodecId,
     ids::{DeviceId, Generation, LeaseId, RunId},

@@ -13,10 +13,7 @@ use super::{
     },
     event::Measured,
     leases::Told,
-};
-use crate::store::{
-    RecentDelta,
-    snapshot::{DELTAS_KEPT, DELTAS_OF_DEVICE_KEPT},
+    snapshot::{DELTAS_KEPT, DELTAS_OF_DEVICE_KEPT, RecentDelta},
 };
 use nightjar_shared::{delta::CodecId, ids::DeviceId, run_spec::RunSpec, time::Wall};
 use std::collections::{BTreeMap, VecDeque};

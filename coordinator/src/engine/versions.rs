@@ -1,8 +1,7 @@
 //! Published versions, and the cheapest way from what a device holds to the version that it needs: over updates,
 //! squashes and keyframes. Worked out once a version; a request only walks it, because a million devices ask.
 
-use super::record::VersionRecord;
-use crate::store::snapshot::VERSIONS_KEPT;
+use super::{record::VersionRecord, snapshot::VERSIONS_KEPT};
 use nightjar_shared::{
     ids::{BlobHash, Version},
     wire::{Blob, HeldWeights, UpdateStep, limits::UPDATE_STEPS_MAX},

@@ -3,7 +3,6 @@
 use super::{
     ahead::AHEAD_S_MAX,
     bounds::{CALENDAR_SLACK_S, CLOCK_DRIFT, CLOCK_SLACK_S, LOSS_MAX},
-    credit::since_wall,
     leases::OpenLease,
     record::{LeaseKind, LeaseRecord},
 };
@@ -78,7 +77,7 @@ impl Work {
         let train = Duration::from_millis(train_ms);
         let slack = |s: f64| Duration::from_secs_f64(s);
         // This machine may have been suspended, or its process started anew: then only the calendar knows.
-        let known = since_wall(wall, issued_at).max(now.since(lease.born));
+        let known = wall.since(issued_at).max(now.since(lease.born));
         let (known, most) = if lease.spans_restart {
             // What was trained ahead before it is forgotten.
             let known = known + slack(AHEAD_S_MAX);

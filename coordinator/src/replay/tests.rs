@@ -1,7 +1,8 @@
 //! Real weights, a real folder: recovery and verification, and that verification notices.
 
 use super::*;
-use crate::engine::tests::world::{World, device, manifest, spec};
+use crate::store::{Facts, Ledger};
+use crate::world::{World, device, manifest, spec};
 use nightjar_shared::{disk::FolderDisk, ids::LeaseId, wire::device_message as ask};
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ fn blobs(world: &World) -> &Blobs {
 }
 
 fn recovered(world: &World) -> Result<Merger, ReplayError> {
-    recover(&world.spec, &world.ledger.facts(), blobs(world), || panic!("there is a version to start from"))
+    recover(&world.spec, &world.ledger.facts().lineage, blobs(world), || panic!("there is a version to start from"))
 }
 
 fn report(world: &World, facts: &Facts) -> Report {
@@ -91,7 +92,7 @@ fn a_crash_at_any_action_leaves_a_run_that_goes_on() {
 }
 
 fn resumed(world: &World, facts: &Facts) -> Resumed {
-    resume(&world.spec, facts, blobs(world), || panic!("there is a version to start from")).unwrap()
+    resume(&world.spec, &facts.lineage, blobs(world), || panic!("there is a version to start from")).unwrap()
 }
 
 /// Ways for a blob to be lost.
@@ -104,7 +105,7 @@ fn a_lost_delta_of_a_published_version_costs_feedback_and_momenta_and_no_more() 
     for is_damaged in [true, false] {
         let (folder, world) = run();
         let (exact, mut facts) = (recovered(&world).unwrap(), world.ledger.facts());
-        let file = path_of(&folder, facts.deltas[8].blob);
+        let file = path_of(&folder, facts.lineage.deltas[8].blob);
         let whole = std::fs::read(&file).unwrap();
         lose(&file, is_damaged);
         assert!(recovered(&world).is_err());
@@ -112,18 +113,18 @@ fn a_lost_delta_of_a_published_version_costs_feedback_and_momenta_and_no_more() 
         assert_eq!((resumed_first.merger.weights(), resumed_first.merger.last_seq()), (exact.weights(), 11));
         assert_ne!(resumed_first.merger, exact, "it did cost something");
         let told = &resumed_first.losses[..];
-        assert!(told.len() == 1 && told[0].contains(&facts.deltas[8].blob.to_string()), "{told:?}");
+        assert!(told.len() == 1 && told[0].contains(&facts.lineage.deltas[8].blob.to_string()), "{told:?}");
         assert!(told[0].contains("version 5") && told[0].contains("error feedback and momenta"), "{told:?}");
         assert!(resumed_first.lost_deltas.is_empty());
 
         // As the server goes on: noted, a checkpoint, and the next version.
         let Resumed { mut merger, restart: Some((version, checkpoint)), .. } = resumed_first else { panic!() };
         assert_eq!(version, Version(5));
-        facts.restarts.push(version);
+        facts.lineage.restarts.push(version);
         blobs(&world).put_checkpoint(version.0, &checkpoint).unwrap();
         let made = merger.publish(Version(6), false).unwrap();
         let put = |bytes: Vec<u8>| (blobs(&world).put(&bytes).unwrap(), bytes.len() as u64);
-        facts.versions.push(VersionRecord {
+        facts.lineage.versions.push(VersionRecord {
             version: Version(6),
             update: made.update.map(put),
             keyframe: None,
@@ -155,13 +156,13 @@ fn a_lost_delta_of_a_published_version_costs_feedback_and_momenta_and_no_more() 
 fn a_lost_delta_that_waits_is_passed_over() {
     let (folder, world) = run();
     let mut facts = world.ledger.facts();
-    let file = path_of(&folder, facts.deltas[10].blob);
+    let file = path_of(&folder, facts.lineage.deltas[10].blob);
     let whole = std::fs::read(&file).unwrap();
     lose(&file, true);
     let first = resumed(&world, &facts);
     assert_eq!((first.restart.as_ref(), &first.lost_deltas[..], first.merger.last_seq()), (None, &[11][..], 11));
     assert!(first.losses[0].contains("delta 11 of lease"), "{:?}", first.losses);
-    facts.lost_deltas = first.lost_deltas;
+    facts.lineage.lost_deltas = first.lost_deltas;
     std::fs::write(&file, whole).unwrap();
     let again = resumed(&world, &facts);
     assert_eq!((again.merger, again.losses), (first.merger, vec![]), "put back, it stays passed over");
@@ -172,16 +173,16 @@ fn the_newest_weights_are_found_by_any_way_that_is_left() {
     let (folder, world) = run();
     let (exact, facts) = (recovered(&world).unwrap(), world.ledger.facts());
     let lost = |hash: BlobHash| lose(&path_of(&folder, hash), false);
-    lost(facts.deltas[8].blob);
-    lost(facts.versions[4].keyframe.unwrap().0);
+    lost(facts.lineage.deltas[8].blob);
+    lost(facts.lineage.versions[4].keyframe.unwrap().0);
     assert_eq!(resumed(&world, &facts).merger.weights(), exact.weights(), "from the checkpoint's weights");
     std::fs::write(folder.path().join("checkpoints/4.njc"), b"rotten").unwrap();
     assert_eq!(resumed(&world, &facts).merger.weights(), exact.weights(), "over all updates");
-    lost(facts.versions[2].update.unwrap().0);
+    lost(facts.lineage.versions[2].update.unwrap().0);
     assert_eq!(resumed(&world, &facts).merger.weights(), exact.weights(), "over the squash");
-    lost(facts.versions[5].update.unwrap().0);
-    let told = resume(&world.spec, &facts, blobs(&world), || panic!()).unwrap_err().to_string();
-    let named = [facts.deltas[8].blob, facts.versions[5].update.unwrap().0];
+    lost(facts.lineage.versions[5].update.unwrap().0);
+    let told = resume(&world.spec, &facts.lineage, blobs(&world), || panic!()).unwrap_err().to_string();
+    let named = [facts.lineage.deltas[8].blob, facts.lineage.versions[5].update.unwrap().0];
     assert!(named.iter().all(|hash| told.contains(&hash.to_string())), "{told}");
 }
 
@@ -189,18 +190,20 @@ fn the_newest_weights_are_found_by_any_way_that_is_left() {
 fn weights_are_merged_again_where_what_was_published_is_lost() {
     let (folder, world) = run();
     let (exact, mut facts) = (recovered(&world).unwrap(), world.ledger.facts());
-    lose(&path_of(&folder, facts.versions[5].update.unwrap().0), false);
-    let by_any_way = |facts: &Facts| weights_by_any_way(&world.spec, facts, blobs(&world), Version(5));
+    lose(&path_of(&folder, facts.lineage.versions[5].update.unwrap().0), false);
+    let by_any_way = |facts: &Facts| weights_by_any_way(&world.spec, &facts.lineage, blobs(&world), Version(5));
     let (found, lost) = by_any_way(&facts).unwrap();
     assert_eq!(&found, exact.weights());
     assert!(lost.len() == 1 && lost[0].contains("is missing"), "{lost:?}");
-    lose(&path_of(&folder, facts.deltas[8].blob), false);
+    lose(&path_of(&folder, facts.lineage.deltas[8].blob), false);
     let told = by_any_way(&facts).unwrap_err().to_string();
-    assert!(told.contains(&facts.deltas[8].blob.to_string()) && told.contains("backup"), "{told}");
+    assert!(told.contains(&facts.lineage.deltas[8].blob.to_string()) && told.contains("backup"), "{told}");
     // A row that is gone or damaged is a reason, too.
-    facts.versions[5].digest = [0; 32];
-    lose(&path_of(&folder, facts.versions[4].keyframe.unwrap().0), false);
-    let why = |facts: &Facts| weights(&world.spec, &facts.versions, blobs(&world), Version(5)).unwrap_err().to_string();
+    facts.lineage.versions[5].digest = [0; 32];
+    lose(&path_of(&folder, facts.lineage.versions[4].keyframe.unwrap().0), false);
+    let why = |facts: &Facts| {
+        weights(&world.spec, &facts.lineage.versions, blobs(&world), Version(5)).unwrap_err().to_string()
+    };
     assert!(!why(&facts).contains(": ;") && !why(&facts).ends_with(": "), "{}", why(&facts));
 }
 
@@ -209,12 +212,14 @@ fn a_row_that_is_gone_or_damaged_is_named() {
     let (folder, world) = run();
     std::fs::remove_dir_all(folder.path().join("checkpoints")).unwrap();
     let mut facts = world.ledger.facts();
-    let why = |facts: &Facts| weights(&world.spec, &facts.versions, blobs(&world), Version(5)).unwrap_err().to_string();
-    let digest = std::mem::take(&mut facts.versions[5].digest);
+    let why = |facts: &Facts| {
+        weights(&world.spec, &facts.lineage.versions, blobs(&world), Version(5)).unwrap_err().to_string()
+    };
+    let digest = std::mem::take(&mut facts.lineage.versions[5].digest);
     assert!(why(&facts).contains("the weights of version 5 are not those"), "{}", why(&facts));
-    facts.versions[5].digest = digest;
-    facts.versions.remove(4);
-    let unknown = weights_by_any_way(&world.spec, &facts, blobs(&world), Version(4)).unwrap_err().to_string();
+    facts.lineage.versions[5].digest = digest;
+    facts.lineage.versions.remove(4);
+    let unknown = weights_by_any_way(&world.spec, &facts.lineage, blobs(&world), Version(4)).unwrap_err().to_string();
     assert!(unknown.contains("no row of version 4"), "{unknown}");
     assert!(why(&facts).contains("no row of version 4"), "{}", why(&facts));
 }
@@ -223,7 +228,7 @@ fn a_row_that_is_gone_or_damaged_is_named() {
 fn a_blob_that_is_no_plain_file_is_lost() {
     let (folder, world) = run();
     let (exact, facts) = (recovered(&world).unwrap(), world.ledger.facts());
-    let files = [8, 9].map(|at: usize| path_of(&folder, facts.deltas[at].blob));
+    let files = [8, 9].map(|at: usize| path_of(&folder, facts.lineage.deltas[at].blob));
     files.iter().for_each(|file| std::fs::remove_file(file).unwrap());
     std::fs::create_dir(&files[0]).unwrap();
     #[cfg(unix)]
@@ -251,14 +256,14 @@ fn every_blob_of_a_version_can_be_made_anew() {
     let (folder, world) = run();
     let facts = world.ledger.facts();
     for keeps_checkpoints in [true, false] {
-        for (hash, bytes) in facts.versions.iter().flat_map(VersionRecord::blobs) {
+        for (hash, bytes) in facts.lineage.versions.iter().flat_map(VersionRecord::blobs) {
             // Version 0 is what all else is made of: without its checkpoint there is nothing to make it of.
-            let is_start = facts.versions[0].keyframe.is_some_and(|(start, _)| start == hash);
+            let is_start = facts.lineage.versions[0].keyframe.is_some_and(|(start, _)| start == hash);
             if is_start && !keeps_checkpoints {
                 continue;
             }
             lose(&path_of(&folder, hash), keeps_checkpoints);
-            let again = rebuild(&world.spec, &facts, blobs(&world), hash).unwrap();
+            let again = rebuild(&world.spec, &facts.lineage, blobs(&world), hash).unwrap();
             assert_eq!((BlobHash::of(&again), again.len() as u64), (hash, bytes));
             blobs(&world).put(&again).unwrap();
         }
@@ -266,7 +271,7 @@ fn every_blob_of_a_version_can_be_made_anew() {
         let _ = std::fs::remove_dir_all(folder.path().join("checkpoints"));
     }
     assert!(matches!(
-        rebuild(&world.spec, &facts, blobs(&world), facts.deltas[0].blob),
+        rebuild(&world.spec, &facts.lineage, blobs(&world), facts.lineage.deltas[0].blob),
         Err(ReplayError::Unpublished(_))
     ));
 }
@@ -275,7 +280,7 @@ fn every_blob_of_a_version_can_be_made_anew() {
 fn all_damaged_blobs_are_named() {
     let (folder, world) = run();
     let facts = world.ledger.facts();
-    let (one, other) = (facts.deltas[0].blob, facts.versions[3].update.unwrap().0);
+    let (one, other) = (facts.lineage.deltas[0].blob, facts.lineage.versions[3].update.unwrap().0);
     lose(&path_of(&folder, one), true);
     lose(&path_of(&folder, other), false);
     let said = &report(&world, &facts).checks[4].detail;
@@ -287,22 +292,22 @@ fn all_damaged_blobs_are_named() {
 }
 
 #[test]
-fn what_comes_while_a_version_is_pressed_is_replayed_in_its_place() {
+fn what_comes_while_a_version_is_made_is_replayed_in_its_place() {
     let (_folder, mut world) = run();
     let owls = [2, 3, 4].map(|number| world.volunteer(number));
     let leases = owls.map(|owl| world.lease(owl));
-    world.press_is_slow = true;
+    world.publisher_is_slow = true;
     for (owl, lease) in owls.into_iter().zip(&leases) {
         assert!(world.train(owl, lease, 80.0).merged);
     }
-    let pressed = world.weights.as_ref().unwrap().0.weights().clone();
+    let made = world.weights.as_ref().unwrap().0.weights().clone();
     world.deliver();
     let facts = world.ledger.facts();
-    assert_eq!(facts.deltas[11..].iter().map(|d| d.staleness).collect::<Vec<_>>(), [0, 1, 1]);
-    assert_eq!(facts.versions.iter().map(|v| v.through_seq).next_back(), Some(12));
+    assert_eq!(facts.lineage.deltas[11..].iter().map(|d| d.staleness).collect::<Vec<_>>(), [0, 1, 1]);
+    assert_eq!(facts.lineage.versions.iter().map(|v| v.through_seq).next_back(), Some(12));
     let report = report(&world, &facts);
     assert!(report.passed(), "{report:#?}");
-    assert_eq!(recovered(&world).unwrap().weights(), &pressed);
+    assert_eq!(recovered(&world).unwrap().weights(), &made);
 }
 
 #[test]
@@ -321,7 +326,7 @@ fn a_checkpoint_of_other_deltas_is_passed_over() {
     let right = recovered(&world).unwrap();
     let facts = world.ledger.facts();
     let mut wrong = Merger::restore(world.spec.clone(), &blobs(&world).checkpoint(4).unwrap().unwrap()).unwrap();
-    for (d, as_if) in facts.deltas[..2].iter().zip(&facts.deltas[8..]) {
+    for (d, as_if) in facts.lineage.deltas[..2].iter().zip(&facts.lineage.deltas[8..]) {
         wrong.add(&order(as_if), &blobs(&world).read(d.blob).unwrap()).unwrap();
     }
     wrong.publish(Version(5), true).unwrap();
@@ -349,27 +354,27 @@ fn what_is_wrong_is_named() {
         }),
         [leases]
     );
-    assert_eq!(after(&|f| f.deltas[3].tokens += 4), [leases, same]);
+    assert_eq!(after(&|f| f.lineage.deltas[3].tokens += 4), [leases, same]);
     assert_eq!(
         after(&|f| {
-            f.deltas.remove(3);
+            f.lineage.deltas.remove(3);
         }),
         [leases, sequence, same]
     );
-    assert_eq!(after(&|f| f.deltas[4].lease = f.deltas[3].lease), [leases, sequence]);
+    assert_eq!(after(&|f| f.lineage.deltas[4].lease = f.lineage.deltas[3].lease), [leases, sequence]);
     assert_eq!(
         after(&|f| {
-            f.versions.remove(2);
+            f.lineage.versions.remove(2);
         }),
         [sequence, same, sums]
     );
     assert_eq!(after(&|f| f.leases[5].lease.first_sample = f.leases[4].lease.first_sample), [samples]);
     assert_eq!(after(&|f| f.leases[5].lease.first_sample = 99), [samples]);
-    assert_eq!(after(&|f| f.deltas[3].weight = 0.5), [same]);
-    assert_eq!(after(&|f| f.versions[3].digest[0] ^= 1), [same]);
-    assert_eq!(after(&|f| f.versions[4].squashes[0].from = Version(1)), [sums]);
-    assert_eq!(after(&|f| f.versions[4].squashes[0].blob = f.versions[3].update.unwrap()), [sums]);
-    assert_eq!(after(&|f| f.versions[2].keyframe = f.versions[4].keyframe), [same, sums]);
+    assert_eq!(after(&|f| f.lineage.deltas[3].weight = 0.5), [same]);
+    assert_eq!(after(&|f| f.lineage.versions[3].digest[0] ^= 1), [same]);
+    assert_eq!(after(&|f| f.lineage.versions[4].squashes[0].from = Version(1)), [sums]);
+    assert_eq!(after(&|f| f.lineage.versions[4].squashes[0].blob = f.lineage.versions[3].update.unwrap()), [sums]);
+    assert_eq!(after(&|f| f.lineage.versions[2].keyframe = f.lineage.versions[4].keyframe), [same, sums]);
     let nowhere = crate::engine::record::EvaluationRecord {
         version: Version(1),
         lease: LeaseId(1),
@@ -381,9 +386,9 @@ fn what_is_wrong_is_named() {
     assert_eq!(after(&|f| f.evaluations.push(nowhere.clone())), [measurements]);
     assert_eq!(after(&|_| ()), [""; 0], "and nothing is, where nothing is");
 
-    std::fs::remove_file(path_of(&folder, sound.versions[2].update.unwrap().0)).unwrap();
+    std::fs::remove_file(path_of(&folder, sound.lineage.versions[2].update.unwrap().0)).unwrap();
     assert_eq!(failed(&report(&world, &sound)), [whole, sums]);
-    std::fs::write(path_of(&folder, sound.deltas[10].blob), b"rotten").unwrap();
+    std::fs::write(path_of(&folder, sound.lineage.deltas[10].blob), b"rotten").unwrap();
     assert_eq!(failed(&report(&world, &sound)), [whole, same, sums]);
     assert!(matches!(recovered(&world), Err(ReplayError::Blob(BlobError::Corrupt(_)))));
 }
@@ -391,7 +396,7 @@ fn what_is_wrong_is_named() {
 #[test]
 fn blobs_that_are_whole_and_of_no_use_are_named() {
     let (_folder, world) = run();
-    let mut versions = world.ledger.facts().versions;
+    let mut versions = world.ledger.facts().lineage.versions;
     let why = |versions: &[VersionRecord], at: u64| {
         weights(&world.spec, versions, blobs(&world), Version(at)).unwrap_err().to_string()
     };
@@ -407,4 +412,30 @@ fn blobs_that_are_whole_and_of_no_use_are_named() {
     );
     versions[0].keyframe = None;
     assert!(why(&versions, 0).contains("name nothing that leads there"), "{}", why(&versions, 0));
+}
+
+/// A start reads the deltas since the oldest checkpoint, and all only where that is not enough.
+#[tokio::test]
+async fn older_deltas_are_read_only_where_they_are_needed() {
+    let (folder, world) = run();
+    let exact = recovered(&world).unwrap();
+    let whole = world.ledger.facts().lineage;
+    std::fs::remove_file(folder.path().join("checkpoints/0.njc")).unwrap();
+    assert_eq!(since(blobs(&world)).unwrap(), Version(4));
+    let lately = world.ledger.lineage(Version(4)).await.unwrap();
+    assert_eq!(lately.deltas.iter().map(|d| d.seq).collect::<Vec<_>>(), [9, 10, 11]);
+    let times_read = std::cell::Cell::new(0);
+    let all = || {
+        times_read.set(times_read.get() + 1);
+        Ok(whole.clone())
+    };
+    let resume = |lineage: &Lineage| resume(&world.spec, lineage, blobs(&world), || panic!("there is a version"));
+    assert_eq!(reaching_back(&lately, all, resume).unwrap().merger, exact);
+    assert_eq!(times_read.get(), 0);
+    let old = whole.versions[2].update.unwrap().0;
+    let rebuilt = reaching_back(&lately, all, |lineage| rebuild(&world.spec, lineage, blobs(&world), old)).unwrap();
+    assert_eq!((BlobHash::of(&rebuilt), times_read.get()), (old, 1));
+    std::fs::remove_file(folder.path().join("checkpoints/4.njc")).unwrap();
+    assert_eq!(reaching_back(&lately, all, resume).unwrap().merger, exact);
+    assert_eq!(times_read.get(), 2);
 }

@@ -82,7 +82,7 @@ fn set_aside(facts: &Facts) -> String {
 /// Invariant 1: a delta is merged only for the lease that it was issued for.
 fn leases_of_deltas(spec: &RunSpec, facts: &Facts) -> Result<String, String> {
     let leases: BTreeMap<LeaseId, &LeaseFacts> = facts.leases.iter().map(|l| (l.lease.id, l)).collect();
-    for d in &facts.deltas {
+    for d in &facts.lineage.deltas {
         let LeaseFacts { lease, closed } = leases.get(&d.lease).ok_or(format!("delta {} has no lease", d.seq))?;
         let closed =
             closed.filter(|c| c.outcome == LeaseOutcome::Merged).ok_or(format!("lease {} is not merged", d.lease))?;
@@ -95,7 +95,7 @@ fn leases_of_deltas(spec: &RunSpec, facts: &Facts) -> Result<String, String> {
             return Err(format!("delta {} does not fit its lease {}", d.seq, d.lease));
         }
     }
-    let with_delta = facts.deltas.iter().map(|d| d.lease).collect::<BTreeSet<_>>().len();
+    let with_delta = facts.lineage.deltas.iter().map(|d| d.lease).collect::<BTreeSet<_>>().len();
     let merged = leases.values().filter(|l| l.closed.is_some_and(|c| c.outcome == LeaseOutcome::Merged)).count();
     if merged != with_delta {
         return Err(format!("{merged} leases are merged, but {with_delta} have a delta"));
@@ -106,7 +106,7 @@ fn leases_of_deltas(spec: &RunSpec, facts: &Facts) -> Result<String, String> {
 /// Deltas and versions are numbered without a gap, and no lease has two deltas.
 fn sequence(facts: &Facts) -> Result<String, String> {
     let mut lease_of = BTreeMap::new();
-    for (d, expected) in facts.deltas.iter().zip(1..) {
+    for (d, expected) in facts.lineage.deltas.iter().zip(1..) {
         if d.seq != expected {
             return Err(format!("delta {expected} is missing"));
         }
@@ -115,17 +115,21 @@ fn sequence(facts: &Facts) -> Result<String, String> {
         }
     }
     let mut through_seq = 0;
-    for (v, expected) in facts.versions.iter().zip(0..) {
+    for (v, expected) in facts.lineage.versions.iter().zip(0..) {
         if v.version.0 != expected {
             return Err(format!("version {expected} is missing"));
         }
-        if v.through_seq < through_seq || v.through_seq > facts.deltas.len() as u64 {
+        if v.through_seq < through_seq || v.through_seq > facts.lineage.deltas.len() as u64 {
             return Err(format!("version {expected} claims deltas up to {}", v.through_seq));
         }
         through_seq = v.through_seq;
     }
-    let waiting = facts.deltas.len() as u64 - through_seq;
-    Ok(format!("{} deltas in {} versions, {waiting} wait for the next", facts.deltas.len(), facts.versions.len()))
+    let waiting = facts.lineage.deltas.len() as u64 - through_seq;
+    Ok(format!(
+        "{} deltas in {} versions, {waiting} wait for the next",
+        facts.lineage.deltas.len(),
+        facts.lineage.versions.len()
+    ))
 }
 
 /// Invariant 3: within an epoch, what is merged and what is leased never overlaps; all else is free.
@@ -187,10 +191,10 @@ fn evaluations(facts: &Facts) -> Result<String, String> {
 /// All that are wrong are named, each with what it is.
 fn all_blobs(facts: &Facts, blobs: &Blobs) -> Result<String, String> {
     let mut named: BTreeMap<BlobHash, (u64, String)> = BTreeMap::new();
-    for d in &facts.deltas {
+    for d in &facts.lineage.deltas {
         named.insert(d.blob, (d.bytes, format!("delta {} of lease {}", d.seq, d.lease)));
     }
-    for v in &facts.versions {
+    for v in &facts.lineage.versions {
         let of_it = |what: &str| format!("the {what} of version {}", v.version);
         let update = v.update.map(|(hash, bytes)| (hash, (bytes, of_it("update"))));
         let keyframe = v.keyframe.map(|(hash, bytes)| (hash, (bytes, of_it("keyframe"))));
@@ -217,29 +221,30 @@ fn all_blobs(facts: &Facts, blobs: &Blobs) -> Result<String, String> {
 /// Invariant 6: replaying gives every version's bits again, and the newest checkpoint's. Behind a fault it goes on
 /// where the next checkpoint or restart allows, so that a later one is found, too.
 fn replayed(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, String> {
-    let Some(first) = facts.versions.first() else { return Ok("nothing is published yet".into()) };
+    let Some(first) = facts.lineage.versions.first() else { return Ok("nothing is published yet".into()) };
     let text = |e: &dyn std::error::Error| e.to_string();
     let checkpoints = blobs.checkpoints().map_err(|e| text(&e))?;
     // A checkpoint may be newer than the ledger: written, and then its version was never committed.
-    let newest =
-        checkpoints.iter().copied().find(|v| facts.versions.binary_search_by_key(&Version(*v), |v| v.version).is_ok());
+    let newest = checkpoints.iter().copied().find(|v| facts.lineage.place(Version(*v)).is_some());
     let (mut wrong, mut merger) = (vec![], None);
     match from_first(spec, first, blobs) {
         Ok(start) => merger = Some(start),
         Err(error) => wrong.push(text(&error)),
     }
-    for version in &facts.versions {
-        let advanced = merger.as_mut().map(|merger| advance(merger, facts, blobs, version));
+    for version in &facts.lineage.versions {
+        let advanced = merger.as_mut().map(|merger| advance(merger, &facts.lineage, blobs, version));
         if let Some(Err(error)) = advanced {
             let and_on = "the versions from there to the next checkpoint or restart are not compared";
             wrong.push(format!("version {}: {error}; {and_on}", version.version));
             merger = None;
         }
         if merger.is_none() {
-            if !checkpoints.contains(&version.version.0) && facts.restarts.binary_search(&version.version).is_err() {
+            if !checkpoints.contains(&version.version.0)
+                && facts.lineage.restarts.binary_search(&version.version).is_err()
+            {
                 continue;
             }
-            merger = before(spec, facts, blobs, Some(version.version.next())).ok().filter(|merger| {
+            merger = before(spec, &facts.lineage, blobs, Some(version.version.next())).ok().filter(|merger| {
                 merger.weights().version == version.version && merger.last_seq() == version.through_seq
             });
             continue;
@@ -254,30 +259,30 @@ fn replayed(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, Stri
             }
         }
     }
-    if let Some(Err(error)) = merger.as_mut().map(|merger| merge_through(merger, facts, blobs, u64::MAX)) {
+    if let Some(Err(error)) = merger.as_mut().map(|merger| merge_through(merger, &facts.lineage, blobs, u64::MAX)) {
         wrong.push(text(&error));
     }
     if !wrong.is_empty() {
         return Err(wrong.join("; "));
     }
     let checkpoint = newest.map_or("no checkpoint".into(), |v| format!("and the checkpoint of version {v}"));
-    let restarts = match &facts.restarts[..] {
+    let restarts = match &facts.lineage.restarts[..] {
         [] => String::new(),
         restarts => {
             let versions: Vec<String> = restarts.iter().map(ToString::to_string).collect();
             format!("; merging began anew at version {}, where blobs were lost", versions.join(", "))
         }
     };
-    Ok(format!("{} versions bit for bit, {checkpoint}{restarts}", facts.versions.len()))
+    Ok(format!("{} versions bit for bit, {checkpoint}{restarts}", facts.lineage.versions.len()))
 }
 
 /// A squash leads where the updates lead: made of them again, it has the same name.
 fn squashes(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, String> {
-    let at = |v: Version| facts.versions.binary_search_by_key(&v, |v| v.version).ok();
+    let at = |v: Version| facts.lineage.place(v);
     let (mut checked, mut all_wrong) = (0, vec![]);
     let one = |version: &VersionRecord, Squash { from, blob }: &Squash| -> Result<(), String> {
         let wrong = |why: &str| format!("the squash from version {from} to {}: {why}", version.version);
-        let parts = at(*from).zip(at(version.version)).and_then(|(from, to)| facts.versions.get(from + 1..=to));
+        let parts = at(*from).zip(at(version.version)).and_then(|(from, to)| facts.lineage.versions.get(from + 1..=to));
         let parts = parts.filter(|parts| !parts.is_empty()).ok_or_else(|| wrong("there is no such version"))?;
         if parts[..parts.len() - 1].iter().any(|v| v.keyframe.is_some()) {
             return Err(wrong("it leads across a keyframe"));
@@ -292,7 +297,7 @@ fn squashes(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, Stri
         }
         Ok(())
     };
-    for version in &facts.versions {
+    for version in &facts.lineage.versions {
         for squash in &version.squashes {
             checked += 1;
             all_wrong.extend(one(version, squash).err());

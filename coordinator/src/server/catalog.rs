@@ -23,7 +23,7 @@ pub const DAMAGED_MAX: usize = 64;
 
 /// Where a blob lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shelf {
+pub enum Location {
     /// Among the dataset's shards.
     Dataset,
     /// Among the versions.
@@ -36,7 +36,7 @@ pub struct Damaged {
     /// Which.
     pub hash: BlobHash,
     /// Where.
-    pub shelf: Shelf,
+    pub location: Location,
 }
 
 /// What is known of a blob's bytes.
@@ -50,7 +50,7 @@ enum Health {
 
 #[derive(Clone)]
 struct Known {
-    shelf: Shelf,
+    location: Location,
     bytes: u64,
     health: Arc<Mutex<Health>>,
 }
@@ -100,7 +100,7 @@ impl Entry {
         *health = if is_sound { Health::Sound } else { Health::Damaged(Instant::now()) };
         if !is_sound {
             // A full queue is no loss: see DAMAGED_MAX.
-            let _ = self.damaged.try_send(Damaged { hash: self.hash, shelf: self.known.shelf });
+            let _ = self.damaged.try_send(Damaged { hash: self.hash, location: self.known.location });
         }
         is_sound
     }
@@ -112,8 +112,8 @@ impl Entry {
     }
 
     /// Where it lies.
-    pub fn shelf(&self) -> Shelf {
-        self.known.shelf
+    pub fn location(&self) -> Location {
+        self.known.location
     }
 
     /// Whether these are the blob's bytes, by their hash.
@@ -125,7 +125,7 @@ impl Entry {
 impl Catalog {
     /// With the dataset's shards; versions are added as they are published. What is found damaged goes to `damaged`.
     pub fn new(dataset: &Dataset, state: Blobs, damaged: mpsc::Sender<Damaged>) -> io::Result<Self> {
-        let known = |bytes| Known { shelf: Shelf::Dataset, bytes, health: Arc::default() };
+        let known = |bytes| Known { location: Location::Dataset, bytes, health: Arc::default() };
         let entries = dataset.blobs().map(|(hash, bytes)| (hash, known(bytes))).collect();
         let dataset = Blobs::new(Arc::new(FolderDisk::open(dataset.folder())?));
         Ok(Catalog { dataset, state, entries: RwLock::new(entries), damaged })
@@ -139,7 +139,7 @@ impl Catalog {
 
     /// Adds blobs of the state folder.
     pub fn add(&self, blobs: impl Iterator<Item = (BlobHash, u64)>) {
-        let known = |bytes| Known { shelf: Shelf::State, bytes, health: Arc::default() };
+        let known = |bytes| Known { location: Location::State, bytes, health: Arc::default() };
         // Whoever panicked while holding the lock left a whole map behind: inserts are all that is done to it.
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         entries.extend(blobs.map(|(hash, bytes)| (hash, known(bytes))));
@@ -148,9 +148,9 @@ impl Catalog {
     /// The blob of this name, if devices may have it.
     pub fn get(&self, hash: BlobHash) -> Option<Entry> {
         let known = self.entries.read().unwrap_or_else(PoisonError::into_inner).get(&hash)?.clone();
-        let folder = match known.shelf {
-            Shelf::Dataset => &self.dataset,
-            Shelf::State => &self.state,
+        let folder = match known.location {
+            Location::Dataset => &self.dataset,
+            Location::State => &self.state,
         };
         Some(Entry { bytes: known.bytes, hash, folder: folder.clone(), known, damaged: self.damaged.clone() })
     }
@@ -174,7 +174,7 @@ mod tests {
             std::fs::write(&file, bytes).unwrap();
             assert!(!catalog.get(hash).unwrap().look_again());
             assert!(!catalog.get(hash).unwrap().is_sound(), "it is not read through at every request");
-            assert_eq!(reports.try_recv().unwrap(), Damaged { hash, shelf: Shelf::State });
+            assert_eq!(reports.try_recv().unwrap(), Damaged { hash, location: Location::State });
             assert!(reports.try_recv().is_err());
         }
         std::fs::remove_file(&file).unwrap();

@@ -3,7 +3,7 @@
 
 use crate::{
     engine::record::{DeltaRecord, EvaluationRecord, Record, VersionRecord},
-    store::Facts,
+    store::{Curves, Facts, Lineage},
 };
 use nightjar_shared::time::Wall;
 use serde::Serialize;
@@ -38,7 +38,7 @@ pub struct VersionPoint {
 }
 
 /// Both curves.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
     /// In the order in which they were measured.
     pub losses: Vec<LossPoint>,
@@ -53,9 +53,22 @@ impl History {
     /// Of everything in a ledger.
     pub fn of(facts: &Facts) -> Self {
         let mut history = History::default();
-        facts.deltas.iter().for_each(|delta| history.add_delta(delta));
-        facts.versions.iter().for_each(|version| history.add_version(version));
+        facts.lineage.deltas.iter().for_each(|delta| history.add_delta(delta));
+        facts.lineage.versions.iter().for_each(|version| history.add_version(version));
         facts.evaluations.iter().for_each(|evaluation| history.add_evaluation(evaluation));
+        history
+    }
+
+    /// The same, of what a start reads.
+    pub fn taken_up(lineage: &Lineage, curves: &Curves) -> Self {
+        let mut history = History::default();
+        for (version, tokens) in lineage.versions.iter().zip(&curves.tokens) {
+            history.tokens_published = *tokens;
+            history.add_version(version);
+        }
+        curves.evaluations.iter().for_each(|evaluation| history.add_evaluation(evaluation));
+        let through_seq = lineage.versions.last().map_or(0, |v| v.through_seq);
+        lineage.deltas.iter().filter(|d| d.seq > through_seq).for_each(|delta| history.add_delta(delta));
         history
     }
 
@@ -91,13 +104,6 @@ impl History {
         let version = record.version.0;
         let tokens = self.versions.iter().rev().find(|v| v.version == version).map_or(0, |v| v.tokens);
         self.losses.push(LossPoint { version, wall: record.measured_at, tokens, loss: record.nats_per_byte() });
-    }
-}
-
-impl EvaluationRecord {
-    /// The loss in nats a byte of text: comparable between vocabularies.
-    pub fn nats_per_byte(&self) -> f64 {
-        self.nats / self.text_bytes.max(1) as f64
     }
 }
 
@@ -158,12 +164,18 @@ mod tests {
             measured_at: Wall { unix_ms: 5 },
         };
         let facts = Facts {
-            deltas: vec![delta(1, 10), delta(2, 20), delta(3, 40)],
-            versions: vec![version(0, 0), version(1, 2)],
+            lineage: Lineage {
+                deltas: vec![delta(1, 10), delta(2, 20), delta(3, 40)],
+                versions: vec![version(0, 0), version(1, 2)],
+                ..Lineage::default()
+            },
             evaluations: vec![evaluation.clone()],
             ..Facts::default()
         };
         let mut history = History::of(&facts);
+        let lately = Lineage { deltas: vec![delta(3, 40)], after_seq: 2, ..facts.lineage.clone() };
+        let curves = Curves { tokens: vec![0, 30], evaluations: vec![evaluation] };
+        assert_eq!(History::taken_up(&lately, &curves), history, "from what a start reads");
         assert_eq!(history.versions.iter().map(|v| v.tokens).collect::<Vec<_>>(), [0, 30]);
         assert_eq!(history.losses, [LossPoint { version: 1, wall: Wall { unix_ms: 5 }, tokens: 30, loss: 1.5 }]);
         history.add(&Record::Version(version(2, 3)));

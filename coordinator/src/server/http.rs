@@ -1,9 +1,9 @@
 //! The page for whoever runs the coordinator, on this machine only: the run as JSON, and one plain page that draws it.
 
 use super::{
-    connection::Porch,
+    context::Context,
+    disk_reserve::DiskStatus,
     history::{LossPoint, VersionPoint},
-    room::RoomNow,
 };
 use axum::{
     Json, Router,
@@ -68,7 +68,7 @@ struct StatusAnswer<'a> {
     finished: bool,
     losses: Vec<LossPoint>,
     versions: Vec<VersionPoint>,
-    disk: RoomNow,
+    disk: DiskStatus,
     /// What the coordinator waits for; null where it does not.
     trouble: Option<String>,
 }
@@ -131,17 +131,17 @@ async fn check_name(State(names): State<Names>, request: Request, next: Next) ->
 
 struct Page {
     run: String,
-    porch: Arc<Porch>,
+    context: Arc<Context>,
 }
 
 /// Serves until the process ends.
-pub async fn serve(listener: TcpListener, run: String, porch: Arc<Porch>, names: Names) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, run: String, context: Arc<Context>, names: Names) -> io::Result<()> {
     let routes = Router::new()
         .route("/", get(page))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/api/status", get(status))
         .layer(middleware::from_fn_with_state(names, check_name))
-        .with_state(Arc::new(Page { run, porch }));
+        .with_state(Arc::new(Page { run, context }));
     axum::serve(tokio::net::TcpListener::from_std(listener)?, routes).await
 }
 
@@ -154,12 +154,12 @@ async fn page() -> impl IntoResponse {
 }
 
 async fn status(State(page): State<Arc<Page>>) -> impl IntoResponse {
-    let Ok(glance) = page.porch.desk.glance().await else {
+    let Ok(overview) = page.context.handle.overview().await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the coordinator is stopping\n").into_response();
     };
-    let (run, evaluation) = (&glance.status, &glance.status.evaluation);
-    let devices = glance.devices.into_iter().filter(|device| !device.left).map(|device| DeviceAnswer {
-        online: page.porch.present.has(device.id),
+    let (run, evaluation) = (&overview.status, &overview.status.evaluation);
+    let devices = overview.devices.into_iter().filter(|device| !device.left).map(|device| DeviceAnswer {
+        online: page.context.present.has(device.id),
         id: device.id,
         name: device.name,
         role: role(device.role),
@@ -178,15 +178,15 @@ async fn status(State(page): State<Arc<Page>>) -> impl IntoResponse {
         token_budget: run.token_budget,
         tokens_per_s: run.tokens_per_s,
         merged: run.merged,
-        bytes_up: glance.counters.bytes_up,
-        bytes_down: glance.counters.bytes_down,
+        bytes_up: overview.counters.bytes_up,
+        bytes_down: overview.counters.bytes_down,
         devices: devices.collect(),
         leases_open: run.leases_open,
         finished: run.finished,
-        losses: glance.losses,
-        versions: glance.versions,
-        disk: glance.disk,
-        trouble: glance.trouble,
+        losses: overview.losses,
+        versions: overview.versions,
+        disk: overview.disk,
+        trouble: overview.trouble,
     };
     ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response()
 }

@@ -1,7 +1,7 @@
 //! Whether this machine can serve a run: what the run takes of memory and disk, held against what there is, before
 //! anything is drawn or read.
 
-use super::room::bytes_of;
+use super::disk_reserve::bytes_of;
 use crate::engine::merge::needs;
 use nightjar_shared::run_spec::RunSpec;
 use std::path::Path;

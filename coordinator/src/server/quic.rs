@@ -2,10 +2,11 @@
 
 use super::tls::{self, TlsError};
 use crate::identity::Identity;
-use nightjar_shared::wire::limits::{
-    CONTROL_WINDOW_BYTES, STRANGER_WINDOW_BYTES, STRANGERS_MAX, TRANSFER_WINDOW_BYTES,
+use nightjar_shared::wire::{
+    close::CloseCode,
+    limits::{CONTROL_WINDOW_BYTES, STRANGER_WINDOW_BYTES, STRANGERS_MAX, TRANSFER_WINDOW_BYTES},
 };
-use quinn::{Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
+use quinn::{Connection, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
 use std::{
@@ -72,7 +73,7 @@ fn endpoint_config(identity: &Identity) -> EndpointConfig {
     config
 }
 
-/// As a connection begins: a stranger's. [`super::guest`] widens it after a valid hello, and while blobs travel.
+/// As a connection begins: a stranger's. [`super::peer`] widens it after a valid hello, and while blobs travel.
 fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
@@ -84,4 +85,9 @@ fn transport() -> TransportConfig {
         .send_window(u64::from(CONTROL_WINDOW_BYTES))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS))));
     transport
+}
+
+/// Closes a connection with a code and a reason.
+pub fn close(connection: &Connection, code: CloseCode, reason: &str) {
+    connection.close((code as u32).into(), reason.as_bytes());
 }

@@ -3,8 +3,8 @@
 
 use super::{
     bucket::{Buckets, Rate},
-    gate::Place,
     members::Change,
+    subnet::Subnet,
 };
 use nightjar_shared::{
     ids::DeviceId,
@@ -25,7 +25,7 @@ struct All {
     requests: Buckets<DeviceId>,
     renames: Buckets<DeviceId>,
     by_invite: Buckets<Vec<u8>>,
-    by_place: Buckets<Place>,
+    by_subnet: Buckets<Subnet>,
 }
 
 /// See the module.
@@ -41,7 +41,7 @@ impl Default for Rates {
                 requests: Buckets::new(Rate::new(REQUESTS_BURST, REQUESTS_PER_S), ADDRESSES_MAX),
                 renames: Buckets::new(Rate::new(RENAMES_BURST, RENAMES_PER_S), ADDRESSES_MAX),
                 by_invite: Buckets::new(enrolments, ADDRESSES_MAX),
-                by_place: Buckets::new(enrolments, ADDRESSES_MAX),
+                by_subnet: Buckets::new(enrolments, ADDRESSES_MAX),
             }),
         }
     }
@@ -65,7 +65,7 @@ impl Rates {
     }
 
     /// A hello wants to change what the ledger says of its device.
-    pub fn changes(&self, device: DeviceId, place: Place, change: &Change, now: Instant) -> Result<(), Refusal> {
+    pub fn changes(&self, device: DeviceId, subnet: Subnet, change: &Change, now: Instant) -> Result<(), Refusal> {
         match change {
             Change::Nothing => Ok(()),
             Change::Name => self.with(|all| all.renames.take(device, 1.0, now)).map_err(|wait| {
@@ -76,7 +76,7 @@ impl Rates {
                 all.by_invite.take(nonce.clone(), 1.0, now).map_err(|wait| {
                     later(RefusalCode::Busy, &format!("{many} with this invite. Try again later."), wait)
                 })?;
-                all.by_place.take(place, 1.0, now).map_err(|wait| {
+                all.by_subnet.take(subnet, 1.0, now).map_err(|wait| {
                     all.by_invite.give_back(nonce, 1.0);
                     later(RefusalCode::Busy, &format!("{many} from this address. Try again later."), wait)
                 })
@@ -90,15 +90,15 @@ mod tests {
     use super::*;
     use nightjar_shared::wire::RefusalAction;
 
-    fn place(last: u8) -> Place {
-        Place::of([192, 0, 2, last].into())
+    fn subnet(last: u8) -> Subnet {
+        Subnet::of([192, 0, 2, last].into())
     }
 
     #[test]
     fn enrolments_are_bounded_by_invite_and_by_address() {
         let (rates, now) = (Rates::default(), Instant::now());
         let enrols =
-            |invite: u8, from: u8| rates.changes(DeviceId([1; 32]), place(from), &Change::Enrols(vec![invite]), now);
+            |invite: u8, from: u8| rates.changes(DeviceId([1; 32]), subnet(from), &Change::Enrols(vec![invite]), now);
         let taken = (0..5000).filter(|_| enrols(1, 1).is_ok()).count();
         assert_eq!(taken as u32, ENROLMENTS_BURST);
         let refusal = enrols(1, 2).unwrap_err();
@@ -111,7 +111,7 @@ mod tests {
     fn a_device_is_renamed_and_asks_so_often_and_no_more() {
         let (rates, now) = (Rates::default(), Instant::now());
         let device = DeviceId([1; 32]);
-        let renamed = |now| rates.changes(device, place(1), &Change::Name, now).is_ok();
+        let renamed = |now| rates.changes(device, subnet(1), &Change::Name, now).is_ok();
         assert_eq!((0..1180).filter(|_| renamed(now)).count() as u32, RENAMES_BURST);
         assert!(renamed(now + Duration::from_secs(5)) && !renamed(now + Duration::from_secs(5)));
         let asked = (0..1000).filter(|_| rates.asks(device, now).is_ok()).count();

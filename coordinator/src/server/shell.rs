@@ -1,21 +1,21 @@
 //! The event loop: it owns the engine, hands it whatever happens, and performs its actions in order. Merging and
 //! publishing run on a thread of their own, in order too; deltas are measured beside it. Every wait is in `run`.
 
-mod patience;
+mod stalled;
 mod sweep;
 
 use super::{
     bucket::{Buckets, Rate},
     catalog::Catalog,
-    desk::{Desk, Glance, Question, Request},
+    clock::wall_now,
+    disk_reserve::{DiskReserve, DiskStatus},
+    handle::{Overview, Question, Request, ShellHandle},
     history::{History, thinned},
     members::Members,
-    press_thread::{self, Order},
-    room::{Room, RoomNow},
+    publisher_thread::{self, Order},
     stream::Traffic,
-    trouble::Troubles,
+    trouble::{Say, Troubles},
     uploads::Uploads,
-    wall_now,
 };
 use crate::{
     engine::{
@@ -23,7 +23,7 @@ use crate::{
         event::{Action, Event, ReplyTo},
         record::Record,
     },
-    store::{BlobError, Blobs, Counters, LedgerError, Measure, Press, PressError, SqliteLedger},
+    store::{BlobError, Blobs, Counters, Ledger, LedgerError, Measure, PublishError, Publisher},
 };
 use nightjar_shared::{
     ids::{BlobHash, DeviceId, LeaseId},
@@ -61,34 +61,28 @@ pub enum ShellError {
     Ledger(#[from] LedgerError),
     /// A version could not be made.
     #[error("a version could not be made: {0}")]
-    Press(#[from] PressError),
+    Publish(#[from] PublishError),
     /// The person or the system wants an end, and something was being waited for. It is no fault.
     #[error("the coordinator was stopped")]
     Stopped,
     /// The thread that merges is gone.
     #[error("the thread that merges has ended unexpectedly; start again, nothing was lost")]
-    PressGone,
-    /// Nor could the run be taken up without what was lost.
-    #[error("a merged delta was lost, and the run cannot be taken up without it: {0}")]
-    Again(#[source] Box<super::ServeError>),
+    PublisherGone,
 }
 
 impl ShellError {
     /// Whether a delta that was merged is lost: a start takes the run up without it.
     pub fn is_of_lost_delta(&self) -> bool {
-        matches!(self, ShellError::Press(error) if error.is_loss())
+        matches!(self, ShellError::Publish(error) if error.is_loss())
     }
 }
-
-/// Where lines for the person at the terminal go.
-pub type Say = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// What the shell works with.
 pub struct Parts {
     /// Decides.
     pub engine: Engine,
     /// Remembers.
-    pub ledger: SqliteLedger,
+    pub ledger: Arc<dyn Ledger>,
     /// Keeps deltas and versions.
     pub blobs: Blobs,
     /// Learns what is published.
@@ -108,9 +102,9 @@ pub struct Parts {
     /// Tells the person at the terminal what happens.
     pub say: Say,
     /// Where questions come from.
-    pub desk: Desk,
+    pub handle: ShellHandle,
     /// Room on the disk.
-    pub room: Arc<Room>,
+    pub reserve: Arc<DiskReserve>,
     /// What is uploaded for which lease.
     pub uploads: Arc<Uploads>,
     /// Places for those who read or write files.
@@ -142,7 +136,7 @@ struct Shell {
     /// What the person at the terminal was told last of what is waited for.
     told: Option<String>,
     /// The disk when it was last looked at.
-    looked: Option<(Instant, RoomNow)>,
+    looked: Option<(Instant, DiskStatus)>,
     /// Said once the first version stands.
     ready: Option<String>,
 }
@@ -150,14 +144,14 @@ struct Shell {
 /// Runs until `stop` is done or nothing can go on. `first` is what the engine wants done before anything else.
 pub async fn run(
     parts: Parts,
-    press: Press,
+    publisher: Publisher,
     first: Vec<Action>,
     questions: mpsc::Receiver<Question>,
     ready: String,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ShellError> {
     let (tell, stopping) = watch::channel(false);
-    let mut work = pin!(until_stopped(parts, press, first, questions, ready, stopping));
+    let mut work = pin!(until_stopped(parts, publisher, first, questions, ready, stopping));
     tokio::select! {
         ended = &mut work => return ended,
         () = stop => {}
@@ -171,13 +165,14 @@ pub async fn run(
 
 async fn until_stopped(
     parts: Parts,
-    press: Press,
+    publisher: Publisher,
     first: Vec<Action>,
     questions: mpsc::Receiver<Question>,
     ready: String,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), ShellError> {
-    let (thread, orders, mut published) = press_thread::start(press, parts.troubles.clone(), parts.room.clone());
+    let (thread, orders, mut published) =
+        publisher_thread::start(publisher, parts.troubles.clone(), parts.reserve.clone());
     let often = LEASES_PER_WALL_TIME / parts.spec.lease.wall_s.clamp(1.0, 600.0);
     let leases = Buckets::new(Rate::new(LEASES_BURST, often), ADDRESSES_MAX);
     let (measurements, mut measured) = mpsc::channel(QUEUE_EVENTS_MAX);
@@ -208,7 +203,7 @@ async fn until_stopped(
                 Some(question) = shell.questions.recv() => shell.question(question).await?,
                 Some(measurement) = measured.recv() => shell.measured(measurement).await?,
                 version = published.recv() => {
-                    let version = version.ok_or(ShellError::PressGone)??;
+                    let version = version.ok_or(ShellError::PublisherGone)??;
                     shell.parts.catalog.publish(&version);
                     shell.happened(Event::Published(version)).await?;
                 }
@@ -221,8 +216,8 @@ async fn until_stopped(
     let ended: Result<(), ShellError> = ended.await;
     // A thread that is gone may have left the reason behind.
     let ended = match ended {
-        Err(ShellError::PressGone) => {
-            Err(published.recv().await.and_then(Result::err).map_or(ShellError::PressGone, Into::into))
+        Err(ShellError::PublisherGone) => {
+            Err(published.recv().await.and_then(Result::err).map_or(ShellError::PublisherGone, Into::into))
         }
         ended => ended,
     };
@@ -231,7 +226,7 @@ async fn until_stopped(
     // The order at hand is carried out; those that wait are in the ledger, and are carried out after the next start.
     published.close();
     drop(shell.orders);
-    press_thread::join(thread).await;
+    publisher_thread::join(thread).await;
     shell.parts.ledger.close().await;
     ended.and(written)
 }
@@ -293,8 +288,8 @@ impl Shell {
             Question::GiveUp { device, lease, generation } => {
                 self.happened(Event::UploadsDamaged { device, lease, generation }).await
             }
-            Question::Glance(answer) => {
-                drop(answer.send(self.glance()));
+            Question::Overview(answer) => {
+                drop(answer.send(self.overview()));
                 Ok(())
             }
             Question::BlobLost(hash) => self.happened(Event::BlobLost(hash)).await,
@@ -314,7 +309,7 @@ impl Shell {
     }
 
     async fn order(&self, order: Order) -> Result<(), ShellError> {
-        self.orders.send(order).await.map_err(|_| ShellError::PressGone)
+        self.orders.send(order).await.map_err(|_| ShellError::PublisherGone)
     }
 
     fn measure(&self, to: ReplyTo, device: DeviceId, offer: DeltaOffer) {
@@ -358,9 +353,9 @@ impl Shell {
         Ok(())
     }
 
-    fn glance(&self) -> Glance {
+    fn overview(&self) -> Overview {
         let (up, down) = self.parts.traffic.peek();
-        Glance {
+        Overview {
             status: self.parts.engine.status(),
             devices: self.parts.engine.devices().collect(),
             counters: Counters {
@@ -369,7 +364,7 @@ impl Shell {
             },
             losses: thinned(&self.parts.history.losses, POINTS_MAX),
             versions: thinned(&self.parts.history.versions, POINTS_MAX),
-            disk: self.parts.room.look(),
+            disk: self.parts.reserve.look(),
             trouble: self.trouble(),
         }
     }
@@ -379,11 +374,11 @@ impl Shell {
         self.look();
         self.tell_troubles();
         let (up, down) = self.parts.traffic.take();
-        if up + down == 0 || self.parts.room.is_full() {
+        if up + down == 0 || self.parts.reserve.is_full() {
             self.parts.traffic.put_back(up, down);
             return Ok(());
         }
-        match self.parts.ledger.add_counters(up, down).await {
+        match self.parts.ledger.add_counters(Counters { bytes_up: up, bytes_down: down }).await {
             Ok(()) => {
                 self.parts.counters.bytes_up += up;
                 self.parts.counters.bytes_down += down;

@@ -1,8 +1,8 @@
 //! The long parts of a start, with how far they are and how long they will take: drawing a run's first weights, and
 //! coming back to the ledger's tip.
 
-use super::shell::Say;
-use crate::store::{Blobs, Facts};
+use super::trouble::Say;
+use crate::store::{Blobs, Lineage};
 use nightjar_shared::{ids::Version, model_spec::ModelSpec};
 use std::{
     convert::Infallible,
@@ -46,11 +46,11 @@ pub fn draw(model: &ModelSpec, seed: u64, progress: &Progress) -> Vec<f32> {
 }
 
 /// Deltas that are to be merged again to come back to the ledger's tip, if the newest checkpoint is sound.
-pub fn deltas_to_replay(facts: &Facts, blobs: &Blobs) -> u64 {
+pub fn deltas_to_replay(lineage: &Lineage, blobs: &Blobs) -> u64 {
     let newest = blobs.checkpoints().ok().and_then(|checkpoints| checkpoints.first().copied());
-    let version = newest.and_then(|n| facts.versions.binary_search_by_key(&Version(n), |v| v.version).ok());
-    let through_seq = version.map_or(0, |at| facts.versions[at].through_seq);
-    facts.deltas.len() as u64 - facts.deltas.partition_point(|d| d.seq <= through_seq) as u64
+    let version = newest.and_then(|newest| lineage.place(Version(newest)));
+    let through_seq = version.map_or(0, |at| lineage.versions[at].through_seq);
+    lineage.after(through_seq).unwrap_or(&lineage.deltas).len() as u64
 }
 
 /// Says how far something is, until what is awaited beside it is done. Nothing is said of what takes a moment.

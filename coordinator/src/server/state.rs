@@ -1,11 +1,11 @@
 //! The state folder: whose it is, one coordinator at a time has it, and what no fact in the ledger names is cleared
 //! away.
 
-use super::room::RESERVE_FILE;
+use super::disk_reserve::RESERVE_FILE;
 use crate::{
     identity,
     store::{
-        BlobError, Blobs, Facts, LedgerError,
+        BlobError, Blobs, Ledger, LedgerError, Unnamed,
         look::{self, Look},
     },
 };
@@ -301,6 +301,39 @@ pub struct Cleared {
     pub note: Option<String>,
 }
 
+/// What a ledger knows, as far as clearing away goes by it.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The newest version.
+    pub newest: Version,
+    /// Leases that have not ended.
+    pub open_leases: usize,
+    /// Of the stored blobs.
+    pub unnamed: Unnamed,
+}
+
+impl Known {
+    /// `None` where nothing may be cleared away: no version is published yet, or a row that names a blob cannot be
+    /// read.
+    pub async fn of(
+        ledger: &dyn Ledger,
+        blobs: &Blobs,
+        newest: Option<Version>,
+        open_leases: usize,
+        now: Wall,
+    ) -> Result<Option<Self>, StateError> {
+        let Some(newest) = newest else { return Ok(None) };
+        match ledger.unnamed(blobs.list()?.into_iter().collect(), now).await {
+            Ok(unnamed) => Ok(Some(Known { newest, open_leases, unnamed })),
+            Err(LedgerError::Row(bad)) => {
+                tracing::warn!("no blob is cleared away as long as the ledger has a row that cannot be read ({bad})");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
 /// Removes blobs and uploads that nothing in the ledger names: deltas that were screened out, uploads given up. While
 /// there are no more of them than open leases they stay: a device may be about to offer them.
 ///
@@ -308,18 +341,9 @@ pub struct Cleared {
 /// newest is there: the ledger may be an older copy. What was stored after the ledger's last entry stays, too, until
 /// the next start. No device can keep the rest for long: its blobs are older than the next entry, and the next version
 /// is soon there.
-pub fn clear_away(facts: &Facts, state: &Arc<FolderDisk>, model: &ModelSpec, now: Wall) -> Result<Cleared, BlobError> {
+pub fn clear_away(known: Known, state: &Arc<FolderDisk>, model: &ModelSpec) -> Result<Cleared, BlobError> {
     let blobs = Blobs::new(state.clone());
-    let Some(newest) = facts.versions.last().map(|v| v.version) else { return Ok(Cleared::default()) };
-    // A row that cannot be read names a blob all the same.
-    if let Some(bad) = facts.set_aside.iter().find(|bad| ["deltas", "squashes"].contains(&bad.table)) {
-        tracing::warn!("no blob is cleared away as long as the ledger has a row that cannot be read ({bad})");
-        return Ok(Cleared::default());
-    }
-    let of_versions = facts.versions.iter().flat_map(|v| v.blobs()).map(|(hash, _)| hash);
-    let named: BTreeSet<BlobHash> = of_versions.chain(facts.deltas.iter().map(|d| d.blob)).collect();
-    let open_leases = facts.leases.iter().filter(|lease| lease.closed.is_none()).count();
-    let unnamed: Vec<BlobHash> = blobs.list()?.into_iter().filter(|hash| !named.contains(hash)).collect();
+    let Known { newest, open_leases, unnamed: Unnamed { blobs: unnamed, last_entry } } = known;
     let mut ahead = BTreeSet::new();
     for hash in &unnamed {
         ahead.extend(version_ahead(&blobs, model, newest, *hash)?);
@@ -334,7 +358,6 @@ pub fn clear_away(facts: &Facts, state: &Arc<FolderDisk>, model: &ModelSpec, now
         );
         return Ok(Cleared { removed: 0, note: Some(note) });
     }
-    let last_entry = last_entry(facts, now);
     let is_newer = |hash: &BlobHash| {
         let stored = fs::symlink_metadata(state.path(&format!("blobs/{hash}"))).and_then(|about| about.modified());
         let since_1970 = stored.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
@@ -381,18 +404,6 @@ fn version_ahead(
     };
     let is_whole = update::squash(model, &[&bytes]).is_ok() || keyframe::decode(model, &bytes).is_ok();
     Ok(is_whole.then_some(version))
-}
-
-/// When the ledger was last written to, as its entries say; what a clock that was wrong has written does not count.
-fn last_entry(facts: &Facts, now: Wall) -> Wall {
-    let leases =
-        facts.leases.iter().flat_map(|l| [Some(l.lease.issued_at), l.closed.map(|closed| closed.at)]).flatten();
-    let devices = facts.devices.iter().map(|d| d.enrolled_at);
-    let deltas = facts.deltas.iter().map(|d| d.merged_at);
-    let versions = facts.versions.iter().map(|v| v.published_at);
-    let evaluations = facts.evaluations.iter().map(|e| e.measured_at);
-    let all = leases.chain(devices).chain(deltas).chain(versions).chain(evaluations);
-    all.filter(|at| *at <= now).max().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! One stream of a device, both directions: framed messages and raw bytes, each with a bound and a time limit, and
 //! every byte counted.
 
-use super::guest::Budget;
+use super::budget::{Budget, NoRoom};
 use nightjar_shared::wire::{
     close::CloseCode,
     frame::{self, FrameError},
@@ -43,6 +43,12 @@ pub enum StreamError {
     /// The fault is here.
     #[error("{0}")]
     Internal(String),
+}
+
+impl From<NoRoom> for StreamError {
+    fn from(NoRoom: NoRoom) -> Self {
+        StreamError::Slow
+    }
 }
 
 impl StreamError {

@@ -3,9 +3,9 @@
 //! write.
 
 use super::{
-    catalog::Shelf,
-    connection::Porch,
-    guest::{Guest, Way},
+    catalog::Location,
+    context::Context,
+    peer::{Peer, Way},
     stream::{Down, StreamError, Up},
     uploads::{Rubbish, Uploads, Writing},
 };
@@ -42,14 +42,14 @@ pub fn clear(uploads: &Uploads, blobs: &Blobs, rubbish: Rubbish) -> Result<(), B
 }
 
 /// Answers a `BlobGet`.
-pub async fn get(guest: &Arc<Guest>, porch: &Porch, request: BlobGet, mut down: Down) -> Result<(), StreamError> {
-    let found = BlobHash::from_bytes(&request.hash).and_then(|hash| porch.catalog.get(hash));
+pub async fn get(peer: &Arc<Peer>, context: &Context, request: BlobGet, mut down: Down) -> Result<(), StreamError> {
+    let found = BlobHash::from_bytes(&request.hash).and_then(|hash| context.catalog.get(hash));
     let refuse = |code, action, sentence: &str| Some(Refusal::with(code, action, sentence));
     let mut refusal = match &found {
-        _ if !porch.members.has(guest.device) => {
+        _ if !context.members.has(peer.device) => {
             refuse(RefusalCode::Invite, RefusalAction::HelloAgain, "This device is not enrolled in the run.")
         }
-        _ if !guest.is_greeted() => {
+        _ if !peer.is_greeted() => {
             refuse(RefusalCode::StaleGeneration, RefusalAction::HelloAgain, "A hello comes before anything else.")
         }
         None => refuse(RefusalCode::NotFound, RefusalAction::DropLease, "The coordinator has no such blob."),
@@ -60,10 +60,10 @@ pub async fn get(guest: &Arc<Guest>, porch: &Porch, request: BlobGet, mut down: 
     };
     if let (Some(entry), None) = (&found, &refusal) {
         let entry = entry.clone();
-        if !blocking(&porch.files, move || entry.is_sound()).await? {
-            refusal = match found.as_ref().map(|entry| entry.shelf()) {
+        if !blocking(&context.files, move || entry.is_sound()).await? {
+            refusal = match found.as_ref().map(|entry| entry.location()) {
                 // Another lease has other samples.
-                Some(Shelf::Dataset) => refuse(
+                Some(Location::Dataset) => refuse(
                     RefusalCode::NotFound,
                     RefusalAction::DropLease,
                     "The coordinator's copy of these samples is damaged.",
@@ -76,15 +76,15 @@ pub async fn get(guest: &Arc<Guest>, porch: &Porch, request: BlobGet, mut down: 
         }
     }
     let bytes = found.as_ref().map_or(0, |entry| entry.bytes);
-    let mut pass = None;
+    let mut permit = None;
     if refusal.is_none() {
-        match guest.pass(Way::Down, bytes - request.offset, &porch.budget).await {
-            Ok(room) => pass = Some(room),
+        match peer.permit(Way::Down, bytes - request.offset, &context.budget).await {
+            Ok(room) => permit = Some(room),
             Err(busy) => refusal = Some(busy),
         }
     }
     down.message(&BlobHead { bytes, offset: request.offset, refusal }).await?;
-    if let (Some(entry), Some(_pass)) = (found, pass) {
+    if let (Some(entry), Some(_permit)) = (found, permit) {
         let mut at = request.offset;
         let mut hasher = (at == 0).then(blake3::Hasher::new);
         while at < bytes {
@@ -96,7 +96,7 @@ pub async fn get(guest: &Arc<Guest>, porch: &Porch, request: BlobGet, mut down: 
                 }
                 chunk
             };
-            let chunk = blocking(&porch.files, read).await?.map_err(|e| StreamError::Internal(e.to_string()))?;
+            let chunk = blocking(&context.files, read).await?.map_err(|e| StreamError::Internal(e.to_string()))?;
             if chunk.is_empty() {
                 return Err(StreamError::Internal("a blob's file is shorter than the ledger says".into()));
             }
@@ -108,7 +108,7 @@ pub async fn get(guest: &Arc<Guest>, porch: &Porch, request: BlobGet, mut down: 
         }
         // The device finds out by itself; for the next one the blob is made anew.
         if hasher.is_some_and(|hasher| !entry.is(hasher.finalize())) {
-            blocking(&porch.files, move || entry.look_again()).await?;
+            blocking(&context.files, move || entry.look_again()).await?;
         }
         // What is not acknowledged yet is still in this process's memory.
         return down.finish_and_drain(bytes - request.offset).await;
@@ -120,16 +120,16 @@ pub async fn get(guest: &Arc<Guest>, porch: &Porch, request: BlobGet, mut down: 
 /// Answers a `BlobPut`: only the delta of the device's own open lease is taken, only of the length that a delta of this
 /// model has, and only if it fits on the disk.
 pub async fn put(
-    guest: &Arc<Guest>,
-    porch: &Porch,
+    peer: &Arc<Peer>,
+    context: &Context,
     request: BlobPut,
     mut up: Up,
     mut down: Down,
 ) -> Result<(), StreamError> {
     let blob = request.blob.unwrap_or_default();
     let hash = blob.name().ok_or(StreamError::OutOfTurn("an upload without a blob's name"))?;
-    let upload = Upload { guest, porch, hash, lease: LeaseId(request.lease_id), bytes: blob.bytes };
-    let begun = match porch.desk.may_upload(guest.device, upload.lease, blob.bytes).await? {
+    let upload = Upload { peer, context, hash, lease: LeaseId(request.lease_id), bytes: blob.bytes };
+    let begun = match context.handle.may_upload(peer.device, upload.lease, blob.bytes).await? {
         Ok(()) => upload.begin().await?,
         Err(refusal) => Err(refusal),
     };
@@ -141,8 +141,8 @@ pub async fn put(
             return Ok(());
         }
     };
-    let pass = match guest.pass(Way::Up, blob.bytes - have, &porch.budget).await {
-        Ok(pass) => pass,
+    let permit = match peer.permit(Way::Up, blob.bytes - have, &context.budget).await {
+        Ok(permit) => permit,
         Err(busy) => {
             down.message(&BlobHead { bytes: blob.bytes, offset: 0, refusal: Some(busy) }).await?;
             down.finish();
@@ -159,7 +159,7 @@ pub async fn put(
             Some(refusal)
         }
     };
-    drop(pass);
+    drop(permit);
     down.message(&BlobStored { refusal }).await?;
     down.finish();
     Ok(())
@@ -167,8 +167,8 @@ pub async fn put(
 
 /// One delta that comes in.
 struct Upload<'a> {
-    guest: &'a Arc<Guest>,
-    porch: &'a Porch,
+    peer: &'a Arc<Peer>,
+    context: &'a Context,
     hash: BlobHash,
     lease: LeaseId,
     bytes: u64,
@@ -179,8 +179,8 @@ impl Upload<'_> {
         &self,
         work: impl FnOnce(&Blobs) -> T + Send + 'static,
     ) -> Result<T, StreamError> {
-        let blobs = self.porch.blobs.clone();
-        blocking(&self.porch.files, move || work(&blobs)).await
+        let blobs = self.context.blobs.clone();
+        blocking(&self.context.files, move || work(&blobs)).await
     }
 
     /// Takes the lease's place for an upload; says how much is here already.
@@ -202,12 +202,12 @@ impl Upload<'_> {
             Ok(have) => have,
             Err(error) => return Ok(Err(self.not_stored(&error))),
         };
-        if !self.porch.room.fits(bytes - have) {
-            self.porch.room.fill();
+        if !self.context.reserve.fits(bytes - have) {
+            self.context.reserve.fill();
             return Ok(Err(full()));
         }
         let now = Instant::now().into_std();
-        let (writing, rubbish) = match self.porch.uploads.begin(self.guest.device, self.lease, hash, bytes - have, now)
+        let (writing, rubbish) = match self.context.uploads.begin(self.peer.device, self.lease, hash, bytes - have, now)
         {
             Ok(begun) => begun,
             Err(refusal) => return Ok(Err(refusal)),
@@ -219,7 +219,7 @@ impl Upload<'_> {
     }
 
     async fn clear(&self, rubbish: Rubbish) -> Result<(), StreamError> {
-        let uploads = self.porch.uploads.clone();
+        let uploads = self.context.uploads.clone();
         // It is swept, if this fails.
         let _ = self.on_disk(move |blobs| clear(&uploads, blobs, rubbish)).await?;
         Ok(())
@@ -281,7 +281,7 @@ impl Upload<'_> {
 
     fn not_stored(&self, error: &BlobError) -> Refusal {
         if matches!(error, BlobError::DiskFull) {
-            self.porch.room.fill();
+            self.context.reserve.fill();
             return full();
         }
         tracing::error!(%error, "an upload could not be stored");
@@ -291,8 +291,8 @@ impl Upload<'_> {
     /// The last word about a lease whose uploads come to nothing again and again: it ends, so that the device is not
     /// given the same again.
     async fn give_up_hopeless(&self) {
-        if let Some((device, generation)) = self.porch.uploads.is_hopeless(self.lease) {
-            self.porch.desk.give_up(device, self.lease, generation).await;
+        if let Some((device, generation)) = self.context.uploads.is_hopeless(self.lease) {
+            self.context.handle.give_up(device, self.lease, generation).await;
         }
     }
 }

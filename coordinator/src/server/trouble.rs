@@ -1,15 +1,18 @@
 //! What the coordinator waits for, where it cannot go on by itself: for the person at the terminal, and for the pages.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Where lines for the person at the terminal go.
+pub type Say = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Who waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     /// The event loop, for the ledger.
     Ledger,
-    /// The press, for its blobs.
-    Press,
-    /// The mender, for shards.
+    /// The publisher, for its blobs.
+    Publisher,
+    /// The repairer, for shards.
     Data,
 }
 
@@ -32,7 +35,7 @@ impl Troubles {
 
     /// All of it, as one sentence.
     pub fn all(&self) -> Option<String> {
-        let words = [Who::Ledger, Who::Press, Who::Data].into_iter().filter_map(|who| self.of(who));
+        let words = [Who::Ledger, Who::Publisher, Who::Data].into_iter().filter_map(|who| self.of(who));
         Some(words.collect::<Vec<_>>().join("; ")).filter(|all| !all.is_empty())
     }
 }

@@ -1,59 +1,85 @@
 //! A ledger in memory, for the simulator and for tests: the same facts, the same refusals, the same snapshot as
-//! SQLite's. What was committed survives whatever crashes around it.
+//! SQLite's. What was committed survives whatever crashes around it. Nobody waits for it: beside the trait's answers
+//! it has the same at once.
 
 use super::{
-    Closed, DeviceSummary, EpochUse, Facts, LeaseFacts, LedgerError, MergedRange, RecentDelta, Snapshot, rows,
-    snapshot::{BLOBS_KEPT, DELTAS_KEPT, DELTAS_OF_DEVICE_KEPT, VERSIONS_KEPT},
+    BadRow, Closed, Counters, Curves, Facts, LeaseFacts, Ledger, LedgerError, Lineage, Shards, Unnamed,
+    ledger::{Answer, check},
+    samples::Taken,
 };
-use crate::engine::record::{LeaseKind, LeaseOutcome, Record};
-use nightjar_shared::ids::{Generation, LeaseId};
+use crate::engine::{
+    record::{LeaseKind, LeaseOutcome, LeaseRecord, Record},
+    snapshot::{
+        BLOBS_KEPT, DELTAS_KEPT, DELTAS_OF_DEVICE_KEPT, DeviceSummary, EpochUse, MergedRange, RecentDelta, Snapshot,
+        VERSIONS_KEPT,
+    },
+};
+use nightjar_shared::{
+    ids::{BlobHash, Generation, LeaseId, Version},
+    time::Wall,
+};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    future::ready,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Facts in memory. Clones are the same ledger.
+/// Facts in memory. Clones are the same ledger, open under the same generation.
 #[derive(Clone, Default)]
 pub struct MemoryLedger {
     state: Arc<Mutex<State>>,
+    generation: Generation,
 }
 
 #[derive(Default)]
 struct State {
     generation: Generation,
     facts: Facts,
+    counters: Counters,
     commits: Vec<Vec<Record>>,
 }
 
 impl MemoryLedger {
-    /// An empty one.
+    /// An empty one, which nobody has opened.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Opens the same ledger to write, under a generation of max(last + 1, `unix_s`): who had it open before cannot
+    /// write any more.
+    pub fn open(&self, unix_s: u64) -> Self {
+        let mut state = self.state();
+        state.generation = Generation(unix_s.max(state.generation.0 + 1));
+        MemoryLedger { state: self.state.clone(), generation: state.generation }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A coordinator starts: raises the generation to max(last + 1, `unix_s`).
-    pub fn raise(&self, unix_s: u64) -> Generation {
-        let mut state = self.state();
-        state.generation = Generation(unix_s.max(state.generation.0 + 1));
-        state.generation
+    /// The state, to write to.
+    fn to_write(&self) -> Result<MutexGuard<'_, State>, LedgerError> {
+        let state = self.state();
+        if state.generation == self.generation { Ok(state) } else { Err(LedgerError::Fenced(self.generation)) }
+    }
+
+    /// The generation that this handle writes under.
+    pub fn generation(&self) -> Generation {
+        self.generation
     }
 
     /// Writes records in one transaction: all of them, or none.
-    pub fn commit(&self, generation: Generation, records: &[Record]) -> Result<(), LedgerError> {
-        let mut state = self.state();
-        if state.generation != generation {
-            return Err(LedgerError::Fenced(generation));
-        }
+    pub fn commit(&self, records: &[Record]) -> Result<(), LedgerError> {
+        let mut state = self.to_write()?;
         let result = records.iter().try_for_each(|record| apply(&mut state.facts, record));
         if result.is_ok() {
             state.commits.push(records.to_vec());
         } else {
             // Rare, so that it may take long: as if the transaction had never begun.
-            let mut facts = Facts::default();
+            let Lineage { restarts, lost_deltas, .. } = std::mem::take(&mut state.facts.lineage);
+            let mut facts =
+                Facts { lineage: Lineage { restarts, lost_deltas, ..Lineage::default() }, ..Facts::default() };
             state.commits.iter().flatten().try_for_each(|record| apply(&mut facts, record))?;
             state.facts = facts;
         }
@@ -65,9 +91,122 @@ impl MemoryLedger {
         self.state().facts.clone()
     }
 
-    /// What the engine is restored from. `epoch_samples` tells which epochs are finished.
-    pub fn snapshot(&self, epoch_samples: u64) -> Snapshot {
-        snapshot_of(&self.state().facts, epoch_samples)
+    /// What the engine is restored from.
+    pub fn snapshot(&self, shards: &Shards) -> Snapshot {
+        snapshot_of(&self.state().facts, shards)
+    }
+
+    fn note(&self, restart: Option<Version>, deltas: &[u64]) -> Result<(), LedgerError> {
+        let mut state = self.to_write()?;
+        let lineage = &mut state.facts.lineage;
+        let is_unknown = |seq: &u64| lineage.deltas.iter().all(|d| d.seq != *seq);
+        if restart.is_some_and(|version| lineage.place(version).is_none()) || deltas.iter().any(is_unknown) {
+            return Err(LedgerError::Contradiction("a loss of what is not there".into()));
+        }
+        lineage.restarts =
+            lineage.restarts.iter().copied().chain(restart).collect::<BTreeSet<_>>().into_iter().collect();
+        let lost = lineage.lost_deltas.iter().chain(deltas).copied().collect::<BTreeSet<_>>();
+        lineage.lost_deltas = lost.into_iter().collect();
+        Ok(())
+    }
+
+    fn end_unfit(&self, shards: &Shards, at: Wall) -> Result<Vec<BadRow>, LedgerError> {
+        let facts = self.facts();
+        let (_, _, mut taken) = epochs_of(&facts, shards);
+        let (mut unfit, mut ends) = (vec![], vec![]);
+        for lease in open_leases(&facts).filter(|lease| lease.kind == LeaseKind::Train) {
+            if let Err(bad) = taken.lease(shards, lease) {
+                let (id, outcome) = (lease.id, LeaseOutcome::Returned);
+                ends.push(Record::LeaseClosed { id, outcome, samples_used: 0, at });
+                unfit.push(bad);
+            }
+        }
+        if !ends.is_empty() {
+            self.commit(&ends)?;
+        }
+        Ok(unfit)
+    }
+
+    fn lineage_since(&self, since: Version) -> Lineage {
+        let mut lineage = self.facts().lineage;
+        let known = lineage.versions.partition_point(|v| v.version <= since).checked_sub(1);
+        lineage.after_seq = known.map_or(0, |at| lineage.versions[at].through_seq);
+        lineage.deltas.retain(|d| d.seq > lineage.after_seq);
+        lineage
+    }
+
+    fn curves_now(&self) -> Curves {
+        let Facts { lineage, evaluations, .. } = self.facts();
+        let through = |seq| lineage.deltas.iter().filter(|d| d.seq <= seq).map(|d| d.tokens).sum();
+        Curves { tokens: lineage.versions.iter().map(|v| through(v.through_seq)).collect(), evaluations }
+    }
+
+    fn unnamed_of(&self, mut blobs: BTreeSet<BlobHash>, now: Wall) -> Unnamed {
+        let facts = self.facts();
+        let Lineage { versions, deltas, .. } = &facts.lineage;
+        let named = versions.iter().flat_map(|v| v.blobs()).map(|(hash, _)| hash).chain(deltas.iter().map(|d| d.blob));
+        for hash in named {
+            blobs.remove(&hash);
+        }
+        let leases = facts.leases.iter().flat_map(|l| [Some(l.lease.issued_at), l.closed.map(|c| c.at)]).flatten();
+        let devices = facts.devices.iter().map(|d| d.enrolled_at);
+        let merged = deltas.iter().map(|d| d.merged_at).chain(versions.iter().map(|v| v.published_at));
+        let all = leases.chain(devices).chain(merged).chain(facts.evaluations.iter().map(|e| e.measured_at));
+        Unnamed { blobs, last_entry: all.filter(|at| *at <= now).max().unwrap_or_default() }
+    }
+}
+
+impl Ledger for MemoryLedger {
+    fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    fn commit<'a>(&'a self, records: &'a [Record]) -> Answer<'a, ()> {
+        Box::pin(ready(self.commit(records)))
+    }
+
+    fn note_losses<'a>(&'a self, restart: Option<Version>, deltas: &'a [u64]) -> Answer<'a, ()> {
+        Box::pin(ready(self.note(restart, deltas)))
+    }
+
+    fn add_counters(&self, more: Counters) -> Answer<'_, ()> {
+        let added = self.to_write().map(|mut state| {
+            state.counters.bytes_up += more.bytes_up;
+            state.counters.bytes_down += more.bytes_down;
+        });
+        Box::pin(ready(added))
+    }
+
+    fn counters(&self) -> Answer<'_, Counters> {
+        Box::pin(ready(Ok(self.state().counters)))
+    }
+
+    fn end_unfit_leases<'a>(&'a self, shards: &'a Shards, at: Wall) -> Answer<'a, Vec<BadRow>> {
+        Box::pin(ready(self.end_unfit(shards, at)))
+    }
+
+    fn snapshot<'a>(&'a self, shards: &'a Shards) -> Answer<'a, Snapshot> {
+        Box::pin(ready(Ok(self.snapshot(shards))))
+    }
+
+    fn lineage(&self, since: Version) -> Answer<'_, Lineage> {
+        Box::pin(ready(Ok(self.lineage_since(since))))
+    }
+
+    fn curves(&self) -> Answer<'_, Curves> {
+        Box::pin(ready(Ok(self.curves_now())))
+    }
+
+    fn unnamed(&self, blobs: BTreeSet<BlobHash>, now: Wall) -> Answer<'_, Unnamed> {
+        Box::pin(ready(Ok(self.unnamed_of(blobs, now))))
+    }
+
+    fn facts(&self) -> Answer<'_, Facts> {
+        Box::pin(ready(Ok(self.facts())))
+    }
+
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(ready(()))
     }
 }
 
@@ -76,7 +215,7 @@ fn contradiction<T>(record: &Record) -> Result<T, LedgerError> {
 }
 
 fn apply(facts: &mut Facts, record: &Record) -> Result<(), LedgerError> {
-    rows::check(record)?;
+    check(record)?;
     match record {
         Record::Device(device) => match facts.devices.binary_search_by_key(&device.id, |d| d.id) {
             Ok(at) => facts.devices[at] = device.clone(),
@@ -98,17 +237,17 @@ fn apply(facts: &mut Facts, record: &Record) -> Result<(), LedgerError> {
             }
         }
         Record::Delta(delta) => {
-            let is_known = facts.deltas.iter().any(|d| d.seq == delta.seq || d.lease == delta.lease);
+            let is_known = facts.lineage.deltas.iter().any(|d| d.seq == delta.seq || d.lease == delta.lease);
             if is_known || facts.leases.iter().all(|l| l.lease.id != delta.lease) {
                 return contradiction(record);
             }
-            facts.deltas.push(delta.clone());
+            facts.lineage.deltas.push(delta.clone());
         }
         Record::Version(version) => {
-            if facts.versions.iter().any(|v| v.version == version.version) {
+            if facts.lineage.versions.iter().any(|v| v.version == version.version) {
                 return contradiction(record);
             }
-            facts.versions.push(version.clone());
+            facts.lineage.versions.push(version.clone());
         }
         Record::Evaluation(evaluation) => {
             if facts.evaluations.iter().any(|e| e.lease == evaluation.lease) {
@@ -121,10 +260,42 @@ fn apply(facts: &mut Facts, record: &Record) -> Result<(), LedgerError> {
     Ok(())
 }
 
-fn snapshot_of(facts: &Facts, epoch_samples: u64) -> Snapshot {
+fn open_leases(facts: &Facts) -> impl Iterator<Item = &LeaseRecord> {
+    facts.leases.iter().filter(|l| l.closed.is_none()).map(|l| &l.lease)
+}
+
+/// Epochs that were opened, those that are not finished, and what is merged of these.
+fn epochs_of(facts: &Facts, shards: &Shards) -> (u32, Vec<EpochUse>, Taken) {
+    let mut by_number: BTreeMap<u32, Vec<&LeaseFacts>> = BTreeMap::new();
+    for lease in facts.leases.iter().filter(|l| l.lease.kind == LeaseKind::Train) {
+        if u64::from(lease.lease.epoch) < lease.lease.id.0 {
+            by_number.entry(lease.lease.epoch).or_default().push(lease);
+        }
+    }
+    let opened = by_number.keys().last().map_or(0, |epoch| epoch.saturating_add(1));
+    let used = |l: &LeaseFacts| l.closed.map(|c| c.samples_used).filter(|used| *used <= shards.largest());
+    let is_unfinished = |leases: &[&LeaseFacts]| {
+        let samples: u64 = leases.iter().filter_map(|l| used(l)).map(u64::from).sum();
+        samples < shards.samples() || leases.iter().any(|l| l.closed.is_none())
+    };
+    let (mut epochs, mut taken) = (vec![], Taken::default());
+    for (epoch, leases) in by_number.into_iter().filter(|(_, leases)| is_unfinished(leases)) {
+        let merged = leases.into_iter().filter_map(|LeaseFacts { lease, closed }| {
+            let used = closed.filter(|c| c.outcome == LeaseOutcome::Merged)?.samples_used;
+            Some((lease.id, MergedRange { shard: lease.shard, first: lease.first_sample, samples: used }))
+        });
+        let mut merged: Vec<_> = merged.collect();
+        merged.sort_by_key(|(_, range)| (range.shard, range.first));
+        merged.retain(|(id, range)| taken.merged(shards, epoch, *id, *range).is_ok_and(|takes| takes));
+        epochs.push(EpochUse { epoch, merged: merged.into_iter().map(|(_, range)| range).collect() });
+    }
+    (opened, epochs, taken)
+}
+
+fn snapshot_of(facts: &Facts, shards: &Shards) -> Snapshot {
     let generation_of = |id: LeaseId| facts.leases.iter().find(|l| l.lease.id == id).map(|l| l.lease.generation);
     let devices = facts.devices.iter().map(|record| {
-        let deltas = || facts.deltas.iter().filter(|d| d.device == record.id);
+        let deltas = || facts.lineage.deltas.iter().filter(|d| d.device == record.id);
         let last = deltas().map(|d| d.lease).max();
         let is_refused = |l: &&LeaseFacts| {
             l.lease.device == record.id
@@ -139,20 +310,10 @@ fn snapshot_of(facts: &Facts, epoch_samples: u64) -> Snapshot {
             refused: u32::try_from(facts.leases.iter().filter(is_refused).count()).unwrap_or(u32::MAX),
         }
     });
-    let mut epochs: BTreeMap<u32, Vec<MergedRange>> = BTreeMap::new();
-    for LeaseFacts { lease, closed } in facts.leases.iter().filter(|l| l.lease.kind == LeaseKind::Train) {
-        let merged = epochs.entry(lease.epoch).or_default();
-        if let Some(Closed { outcome: LeaseOutcome::Merged, samples_used, .. }) = *closed {
-            merged.push(MergedRange { shard: lease.shard, first: lease.first_sample, samples: samples_used });
-        }
-    }
-    let epochs_opened = epochs.keys().last().map_or(0, |e| e + 1);
-    let unfinished = epochs
-        .into_iter()
-        .filter(|(_, merged)| merged.iter().map(|m| u64::from(m.samples)).sum::<u64>() < epoch_samples);
+    let (epochs_opened, epochs, _) = epochs_of(facts, shards);
     let mut tokens = 0;
     let mut recent_deltas: Vec<RecentDelta> = vec![];
-    for d in &facts.deltas {
+    for d in &facts.lineage.deltas {
         tokens += d.tokens;
         recent_deltas.push(RecentDelta {
             seq: d.seq,
@@ -173,20 +334,18 @@ fn snapshot_of(facts: &Facts, epoch_samples: u64) -> Snapshot {
     recent_deltas.reverse();
     Snapshot {
         devices: devices.collect(),
-        open_leases: facts.leases.iter().filter(|l| l.closed.is_none()).map(|l| l.lease.clone()).collect(),
+        open_leases: open_leases(facts).cloned().collect(),
         last_lease: facts.leases.last().map_or(LeaseId(0), |l| l.lease.id),
         epochs_opened,
-        epochs: unfinished
-            .map(|(epoch, mut merged)| {
-                merged.sort_unstable();
-                EpochUse { epoch, merged }
-            })
-            .collect(),
-        last_seq: facts.deltas.last().map_or(0, |d| d.seq),
+        epochs,
+        last_seq: facts.lineage.deltas.last().map_or(0, |d| d.seq),
         tokens,
         recent_deltas,
-        merged_blobs: facts.deltas[facts.deltas.len().saturating_sub(BLOBS_KEPT)..].iter().map(|d| d.blob).collect(),
-        versions: facts.versions[facts.versions.len().saturating_sub(VERSIONS_KEPT)..].to_vec(),
+        merged_blobs: facts.lineage.deltas[facts.lineage.deltas.len().saturating_sub(BLOBS_KEPT)..]
+            .iter()
+            .map(|d| d.blob)
+            .collect(),
+        versions: facts.lineage.versions[facts.lineage.versions.len().saturating_sub(VERSIONS_KEPT)..].to_vec(),
         evaluation: facts.evaluations.iter().max_by_key(|e| (e.version, e.lease)).cloned(),
     }
 }

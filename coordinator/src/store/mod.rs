@@ -1,22 +1,24 @@
-//! All that lasts: the ledger of facts, the folder of blobs, the press that turns merged deltas into stored versions,
-//! and the squasher that shortens the way to them.
+//! All that lasts: the ledger of facts, the folder of blobs, the publisher that turns merged deltas into stored
+//! versions, and the squasher that shortens the way to them.
 
 pub mod blobs;
 pub mod error;
+mod facts;
 pub mod ledger;
-pub mod look;
 pub mod memory;
-pub mod press;
-mod rows;
+pub mod publisher;
 pub mod samples;
-pub mod snapshot;
+pub mod sqlite;
 pub mod squasher;
+#[cfg(test)]
+mod suite;
 
 pub use blobs::{BlobError, Blobs, Measure};
 pub use error::{BadRow, LedgerError};
-pub use ledger::{Counters, RunIdentity, SqliteLedger};
+pub use facts::{Closed, Facts, LeaseFacts, Lineage};
+pub use ledger::{Counters, Curves, Ledger, RunIdentity, Unnamed};
 pub use memory::MemoryLedger;
-pub use press::{Press, PressError};
+pub use publisher::{PublishError, Publisher};
 pub use samples::Shards;
-pub use snapshot::{Closed, DeviceSummary, EpochUse, Facts, LeaseFacts, MergedRange, RecentDelta, Snapshot};
+pub use sqlite::{SqliteLedger, look};
 pub use squasher::Squasher;

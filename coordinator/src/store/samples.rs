@@ -1,13 +1,9 @@
 //! The samples that leases gave, as the ledger has them, held against the dataset: a row that gives samples twice, or
 //! some that there are not, is set aside by name.
 
-use super::{
-    BadRow, EpochUse, LedgerError, MergedRange,
-    rows::{self, SetAside},
-};
-use crate::engine::{record::LeaseRecord, usable};
-use nightjar_shared::shard::Manifest;
-use sqlx::{Sqlite, Transaction};
+use super::BadRow;
+use crate::engine::{record::LeaseRecord, snapshot::MergedRange, usable};
+use nightjar_shared::{ids::LeaseId, shard::Manifest};
 use std::collections::{BTreeMap, btree_map::Entry};
 
 /// What a lease can be given of: the samples of each shard that make whole batches.
@@ -22,6 +18,11 @@ impl Shards {
     pub fn of(manifest: &Manifest, batch: u32) -> Self {
         let batch = batch.max(1);
         Shards { usable: manifest.train.iter().map(|shard| usable(shard.samples, batch)).collect(), batch }
+    }
+
+    /// Samples of the largest shard.
+    pub(super) fn largest(&self) -> u32 {
+        self.usable.iter().max().copied().unwrap_or(0)
     }
 
     /// Samples of one epoch.
@@ -72,9 +73,19 @@ impl Taken {
         }
     }
 
+    /// Takes what is merged of a lease, if it can have held it; `false` if that is nothing.
+    pub fn merged(&mut self, shards: &Shards, epoch: u32, id: LeaseId, range: MergedRange) -> Result<bool, BadRow> {
+        match shards.fault(range, "samples_used") {
+            None if range.samples == 0 => Ok(false),
+            None if !self.take(epoch, range) => Err(bad(id, TWICE)),
+            None => Ok(true),
+            Some(fault) => Err(bad(id, fault)),
+        }
+    }
+
     /// Takes what an open lease holds, if it can hold it.
     pub fn lease(&mut self, shards: &Shards, lease: &LeaseRecord) -> Result<(), BadRow> {
-        let bad = |(column, why)| BadRow { table: "leases", id: lease.id.to_string(), column, why };
+        let bad = |fault| bad(lease.id, fault);
         if u64::from(lease.epoch) >= lease.id.0 {
             return Err(bad(BEYOND));
         }
@@ -88,70 +99,10 @@ impl Taken {
     }
 }
 
+fn bad(id: LeaseId, (column, why): (&'static str, &'static str)) -> BadRow {
+    BadRow { table: "leases", id: id.to_string(), column, why }
+}
+
 const TWICE: (&str, &str) = ("first_sample", "is of samples that another lease has");
 /// Each epoch begins with a lease of its own.
-const BEYOND: (&str, &str) = ("epoch", "is one that no lease has begun");
-
-/// Epochs that were opened.
-pub(super) async fn epochs_opened(tx: &mut Transaction<'_, Sqlite>) -> Result<u32, LedgerError> {
-    let opened: i64 = sqlx::query_scalar(
-        "SELECT coalesce(max(epoch) + 1, 0) FROM leases WHERE kind = 'train' AND epoch BETWEEN 0 AND min(id - 1, \
-        4294967294)",
-    )
-    .fetch_one(&mut **tx)
-    .await?;
-    Ok(u32::try_from(opened).unwrap_or(u32::MAX))
-}
-
-/// Epochs in which samples are still to be merged or are leased, and what is merged of them.
-pub(super) async fn unfinished_epochs(
-    tx: &mut Transaction<'_, Sqlite>,
-    shards: &Shards,
-    aside: &mut SetAside,
-) -> Result<(Vec<EpochUse>, Taken), LedgerError> {
-    let beyond = sqlx::query(
-        "SELECT id FROM leases WHERE kind = 'train' AND outcome IS NOT NULL
-                                 AND NOT epoch BETWEEN 0 AND min(id - 1, 4294967294)",
-    )
-    .fetch_all(&mut **tx)
-    .await?;
-    for row in &beyond {
-        let ((column, why), id) = (BEYOND, rows::lease_number(row).map_or_else(|_| String::new(), |id| id.to_string()));
-        aside.0.push(BadRow { table: "leases", id, column, why });
-    }
-    let largest = shards.usable.iter().max().copied().unwrap_or(0);
-    let unfinished: Vec<i64> = sqlx::query_scalar(
-        "SELECT epoch FROM leases WHERE kind = 'train' AND epoch BETWEEN 0 AND min(id - 1, 4294967294) GROUP BY epoch
-         HAVING sum(CASE WHEN samples_used BETWEEN 0 AND ? THEN samples_used ELSE 0 END) < ? OR sum(outcome IS NULL) > 0
-         ORDER BY epoch",
-    )
-    .bind(largest)
-    .bind(rows::integer("leases.samples_used", shards.samples())?)
-    .fetch_all(&mut **tx)
-    .await?;
-    let (mut epochs, mut taken) = (vec![], Taken::default());
-    for number in unfinished {
-        let merged = sqlx::query(
-            "SELECT id, shard, first_sample, samples_used FROM leases
-             WHERE kind = 'train' AND epoch = ? AND outcome = 'merged' AND id > epoch ORDER BY shard, first_sample",
-        )
-        .bind(number)
-        .fetch_all(&mut **tx)
-        .await?;
-        let Ok(epoch) = u32::try_from(number) else { continue };
-        let mut ranges = vec![];
-        for (id, range) in aside.readable(&merged, rows::merged_range) {
-            let fault = shards.fault(range, "samples_used");
-            // Nothing is taken by a range of none.
-            if fault.is_none() && range.samples == 0 {
-                continue;
-            }
-            match fault.or_else(|| (!taken.take(epoch, range)).then_some(TWICE)) {
-                None => ranges.push(range),
-                Some((column, why)) => aside.0.push(BadRow { table: "leases", id: id.to_string(), column, why }),
-            }
-        }
-        epochs.push(EpochUse { epoch, merged: ranges });
-    }
-    Ok((epochs, taken))
-}
+pub(super) const BEYOND: (&str, &str) = ("epoch", "is one that no lease has begun");

@@ -5,7 +5,7 @@
 //! Measured (Gaussian changes, momentum 0.9, `blocks2`): 4 updates of 8.1 bits a parameter become one of 4.5, 16 of 32
 //! one of 6.5. Squashes are for convenience: the updates alone lead to every version, too, and give every squash again.
 
-use super::{BlobError, Blobs, PressError};
+use super::{BlobError, Blobs, PublishError};
 use crate::engine::record::{Squash, VersionRecord};
 use nightjar_shared::{
     ids::{BlobHash, Version},
@@ -61,7 +61,7 @@ impl Squasher {
         version: Version,
         update: Option<Named>,
         redefined: bool,
-    ) -> Result<Vec<Squash>, PressError> {
+    ) -> Result<Vec<Squash>, PublishError> {
         self.push(version, update, redefined);
         let mut made = vec![];
         for span in due(version) {

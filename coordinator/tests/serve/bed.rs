@@ -3,7 +3,7 @@
 use nightjar_coordinator::{
     dataset::Dataset,
     identity::Identity,
-    server::{Server, Setup, ShellError, room::Space, state::StateFolder},
+    server::{EndError, Server, Setup, disk_reserve::Space, state::StateFolder},
 };
 use nightjar_shared::{
     disk::FolderDisk,
@@ -156,7 +156,7 @@ pub struct Serving {
     pub address: SocketAddr,
     pub http: SocketAddr,
     stop: oneshot::Sender<()>,
-    task: JoinHandle<Result<(), ShellError>>,
+    task: JoinHandle<Result<(), EndError>>,
 }
 
 impl Serving {

@@ -4,7 +4,7 @@ use crate::{
     bed::Bed,
     device::{Device, Link, trained},
 };
-use nightjar_coordinator::server::room::{Bytes, Space};
+use nightjar_coordinator::server::disk_reserve::{Bytes, Space};
 use nightjar_shared::wire::{
     DeltaOffer, LeaseRequest, Refusal, RefusalAction, RefusalCode, Role, coordinator_message as answer,
     device_message as ask,

@@ -7,8 +7,8 @@ use crate::{
 };
 use nightjar_coordinator::{
     identity::{FILE, Identity},
-    server::room::{Bytes, Space},
-    store::SqliteLedger,
+    server::disk_reserve::{Bytes, Space},
+    store::{Ledger, SqliteLedger},
 };
 use nightjar_shared::{
     disk::FolderDisk,
@@ -145,7 +145,7 @@ async fn a_lost_delta_is_told_and_the_run_goes_on() {
         fs::remove_dir_all(bed.state().join("checkpoints")).unwrap();
         run(&bed, 1).await;
         let ledger = SqliteLedger::open_to_read(&bed.state().join("ledger.sqlite")).await.unwrap();
-        assert_eq!(ledger.facts().await.unwrap().restarts, [Version(3)], "merging began anew once");
+        assert_eq!(ledger.facts().await.unwrap().lineage.restarts, [Version(3)], "merging began anew once");
         ledger.close().await;
         let verified = of_run(&bed, &["verify"]);
         let said = String::from_utf8_lossy(&verified.stdout).into_owned();
@@ -165,7 +165,7 @@ impl Space for Told {
     }
 }
 
-/// It is acknowledged and waits for the press, and then it is lost: the run is taken up without it, by itself.
+/// It is acknowledged and waits for the publisher, and then it is lost: the run is taken up without it, by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delta_that_is_lost_while_the_run_is_served_does_not_end_it() {
     let bed = Bed::new();
@@ -178,7 +178,7 @@ async fn a_delta_that_is_lost_while_the_run_is_served_does_not_end_it() {
         let lease = link.lease(LeaseRequest::default()).await;
         links.push((link, lease));
     }
-    // The press waits with a version for room, and behind it waits the second delta.
+    // The publisher waits with a version for room, and behind it waits the second delta.
     free.store((64 << 10) + 2000, Ordering::Relaxed);
     let before = server.until(|status| status["disk"]["full"] == true).await;
     let mut lost = None;

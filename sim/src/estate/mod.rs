@@ -6,8 +6,8 @@ pub use tally::Tally;
 
 use crate::{dataset::Dataset, disk::SimDisk, run::Setup};
 use nightjar_coordinator::{
-    engine::record::Record,
-    store::{Blobs, MemoryLedger, Snapshot},
+    engine::{record::Record, snapshot::Snapshot},
+    store::{Blobs, MemoryLedger, Shards},
 };
 use nightjar_shared::{
     disk::Disk,
@@ -60,28 +60,29 @@ impl Estate {
     }
 
     /// A coordinator starts.
-    pub fn raise(&mut self, unix_s: u64) -> Generation {
+    pub fn open(&mut self, unix_s: u64) -> Generation {
         match self {
-            Estate::Bytes(whole) => whole.ledger.raise(unix_s),
+            Estate::Bytes(whole) => {
+                whole.ledger = whole.ledger.open(unix_s);
+                whole.ledger.generation()
+            }
             Estate::Sizes(tally) => tally.raise(unix_s),
         }
     }
 
     /// What an engine starts from.
-    pub fn snapshot(&self, epoch_samples: u64) -> Snapshot {
+    pub fn snapshot(&self, shards: &Shards) -> Snapshot {
         match self {
-            Estate::Bytes(whole) => whole.ledger.snapshot(epoch_samples),
+            Estate::Bytes(whole) => whole.ledger.snapshot(shards),
             // A tally is never restarted from.
             Estate::Sizes(_) => Snapshot::default(),
         }
     }
 
     /// Writes records.
-    pub fn commit(&mut self, generation: Generation, records: &[Record]) {
+    pub fn commit(&mut self, records: &[Record]) {
         match self {
-            Estate::Bytes(whole) => {
-                whole.ledger.commit(generation, records).expect("no other coordinator, no full disk")
-            }
+            Estate::Bytes(whole) => whole.ledger.commit(records).expect("no other coordinator, no full disk"),
             Estate::Sizes(tally) => tally.commit(records),
         }
     }

@@ -117,8 +117,8 @@ impl Figures {
     ) -> Self {
         let History { mut losses, versions, .. } = History::of(facts);
         losses.sort_by_key(|point| point.version);
-        let tokens: u64 = facts.deltas.iter().map(|d| d.tokens).sum();
-        let inner_steps = facts.deltas.iter().map(|d| u64::from(d.steps)).sum();
+        let tokens: u64 = facts.lineage.deltas.iter().map(|d| d.tokens).sum();
+        let inner_steps = facts.lineage.deltas.iter().map(|d| u64::from(d.steps)).sum();
         let parameters = spec.model.parameters() as u64;
         let acknowledged_samples: u64 = merged_ranges(facts).map(|(_, samples)| u64::from(samples)).sum();
         let names: BTreeMap<DeviceId, String> = facts.devices.iter().map(|d| (d.id, name_of(d))).collect();
@@ -143,12 +143,13 @@ impl Figures {
             bytes_up: counters.bytes_up,
             bytes_down: counters.bytes_down,
             bytes_data_parallel_bf16: 4 * parameters * inner_steps,
-            merged: facts.deltas.len() as u64,
+            merged: facts.lineage.deltas.len() as u64,
             acknowledged: merged_ranges(facts).count() as u64,
-            duplicates: (facts.deltas.len() - facts.deltas.iter().map(|d| d.lease).collect::<BTreeSet<_>>().len())
+            duplicates: (facts.lineage.deltas.len()
+                - facts.lineage.deltas.iter().map(|d| d.lease).collect::<BTreeSet<_>>().len())
                 as u64,
             lost_samples: acknowledged_samples.saturating_sub(tokens / spec.tokens_per_sample()),
-            staleness: count(facts.deltas.iter().map(|d| d.staleness)),
+            staleness: count(facts.lineage.deltas.iter().map(|d| d.staleness)),
             leases: count(facts.leases.iter().map(|l| word(l.closed.map(|c| c.outcome)))),
             devices: by_name(facts.devices.iter().map(|device| Device::of(device, facts)).collect()),
             loss_curve: losses,
@@ -214,7 +215,7 @@ fn name_of(device: &DeviceRecord) -> String {
 
 impl Device {
     fn of(device: &DeviceRecord, facts: &Facts) -> Self {
-        let deltas: Vec<&DeltaRecord> = facts.deltas.iter().filter(|d| d.device == device.id).collect();
+        let deltas: Vec<&DeltaRecord> = facts.lineage.deltas.iter().filter(|d| d.device == device.id).collect();
         let trains = |l: &&LeaseFacts| l.lease.device == device.id && l.lease.kind == LeaseKind::Train;
         let walls_s = deltas.iter().skip(1).map(|d| d.wall_ms as f64 / 1000.0).collect();
         let began = facts.leases.iter().find(trains).map(|l| l.lease.issued_at);
@@ -245,7 +246,7 @@ mod tests {
     use super::*;
     use nightjar_coordinator::{
         engine::record::{EvaluationRecord, VersionRecord},
-        store::Closed,
+        store::{Closed, Lineage},
     };
     use nightjar_shared::{
         ids::{BlobHash, LeaseId, Version},
@@ -326,8 +327,11 @@ mod tests {
                 lease(4, 80, Some((LeaseOutcome::Expired, 0, 99))),
                 lease(5, 99, None),
             ],
-            deltas: vec![delta(1, 8, 40, 40), delta(2, 8, 10, 60), delta(3, 8, 20, 80)],
-            versions: vec![version(0, 0), version(1, 2)],
+            lineage: Lineage {
+                deltas: vec![delta(1, 8, 40, 40), delta(2, 8, 10, 60), delta(3, 8, 20, 80)],
+                versions: vec![version(0, 0), version(1, 2)],
+                ..Lineage::default()
+            },
             // Measured out of order: the newer version first.
             evaluations: vec![evaluation(1, 30.0), evaluation(0, 55.0)],
             ..Facts::default()
@@ -358,10 +362,10 @@ mod tests {
     #[test]
     fn a_lost_delta_and_a_double_one_show() {
         let mut lost = facts();
-        lost.deltas.pop();
+        lost.lineage.deltas.pop();
         assert_eq!(figures(&lost).lost_samples, 8);
         let mut twice = facts();
-        twice.deltas[2].lease = LeaseId(2);
+        twice.lineage.deltas[2].lease = LeaseId(2);
         assert_eq!(figures(&twice).duplicates, 1);
     }
 

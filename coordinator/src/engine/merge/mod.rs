@@ -208,7 +208,7 @@ impl Merger {
 }
 
 /// Deltas whose tokens are remembered.
-const RECENT: usize = 32;
+pub const RECENT: usize = 32;
 
 #[cfg(test)]
 mod tests;

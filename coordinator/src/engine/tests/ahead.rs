@@ -1,6 +1,6 @@
 //! Training ahead: what is kept behind a lease, for whom, and for how long.
 
-use super::world::{World, manifest, spec};
+use crate::world::{World, manifest, spec};
 use nightjar_shared::{
     ids::DeviceId,
     wire::{Lease, LeaseRequest, Leave, coordinator_message::Body, device_message as ask},

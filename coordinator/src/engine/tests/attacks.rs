@@ -1,7 +1,7 @@
 //! One device against a run: it trains nothing, lies about all it says, and gains nothing by it.
 
-use super::world::{World, code, device, manifest, named, spec};
 use crate::engine::{event::Measured, record::LeaseOutcome};
+use crate::world::{World, code, device, manifest, named, spec};
 use nightjar_shared::{
     delta,
     ids::DeviceId,
@@ -155,7 +155,7 @@ fn a_delta_that_was_merged_is_good_for_no_other_lease_not_even_after_a_restart()
         assert_eq!(code(&answer), Some(RefusalCode::BadDelta));
         let facts = world.ledger.facts();
         let closed = facts.leases.iter().find(|l| l.lease.id.0 == lease.id).and_then(|l| l.closed).unwrap();
-        assert_eq!((closed.outcome, facts.deltas.len()), (LeaseOutcome::ScreenedOut, 1));
+        assert_eq!((closed.outcome, facts.lineage.deltas.len()), (LeaseOutcome::ScreenedOut, 1));
     }
 }
 
@@ -215,7 +215,7 @@ fn what_a_restart_made_unknown_counts_as_far_as_it_can_be() {
     world.wait(10.0);
     let answer = world.offer(owl, DeltaOffer { train_ms: 3_600_000, ..world.offer_for(&lease) });
     assert!(matches!(answer, Body::Done(done) if done.merged), "the calendar may have been set");
-    assert_eq!(world.ledger.facts().deltas[0].train_ms, 70_000, "ten seconds, and a minute ahead");
+    assert_eq!(world.ledger.facts().lineage.deltas[0].train_ms, 70_000, "ten seconds, and a minute ahead");
 }
 
 #[test]

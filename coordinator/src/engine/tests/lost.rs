@@ -1,7 +1,7 @@
 //! Shards that cannot be had: nothing of them is leased until they are whole again, and nothing of them is forgotten.
 
-use super::world::{World, code, device, manifest, spec};
 use crate::engine::event::Event;
+use crate::world::{World, code, device, manifest, spec};
 use nightjar_shared::wire::{LeaseKind, RefusalCode, Role, coordinator_message::Body};
 
 #[test]
@@ -23,7 +23,7 @@ fn nothing_of_a_lost_shard_is_leased_until_it_is_found() {
     world.handle(Event::BlobFound(lost));
     let lease = world.lease(devices[0]);
     assert_eq!(lease.shard.and_then(|shard| shard.name()), Some(lost));
-    world.engine.agrees_with(&world.ledger.snapshot(world.epoch_samples())).unwrap();
+    world.engine.agrees_with(&world.ledger.snapshot(&world.shards())).unwrap();
 }
 
 #[test]

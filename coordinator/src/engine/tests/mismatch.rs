@@ -1,7 +1,7 @@
 //! Data that does not fit its run.
 
-use super::world::{manifest, spec};
 use crate::engine::{Mismatch, check};
+use crate::world::{manifest, spec};
 use nightjar_shared::shard::Manifest;
 
 #[test]

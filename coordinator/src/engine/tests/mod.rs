@@ -7,4 +7,3 @@ mod mismatch;
 mod random;
 mod rounds;
 mod scenarios;
-pub mod world;

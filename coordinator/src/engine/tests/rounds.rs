@@ -1,6 +1,6 @@
 //! Rounds by the clock: leases end together, latecomers are not waited for, and early ones wait a little.
 
-use super::world::{World, manifest, spec};
+use crate::world::{World, manifest, spec};
 use nightjar_shared::{
     ids::DeviceId,
     run_spec::Pacing,

@@ -1,10 +1,10 @@
 //! One story a test.
 
-use super::world::{World, code, device, hello, invite, manifest, spec};
 use crate::engine::{
     event::{Event, Measured},
     record::LeaseOutcome,
 };
+use crate::world::{World, code, device, hello, invite, manifest, spec};
 use nightjar_shared::{
     delta::{self, CodecId},
     disk::FolderDisk,
@@ -173,7 +173,7 @@ fn an_offer_made_twice_is_merged_once_and_acknowledged_twice_even_after_a_restar
     assert_eq!(code(&world.offer(owl, world.offer_for(&lease))), Some(RefusalCode::StaleGeneration), "hello first");
     world.volunteer(1);
     assert!(matches!(world.offer(owl, world.offer_for(&lease)), Body::Done(d) if d.merged));
-    assert_eq!(world.ledger.facts().deltas.len(), 1);
+    assert_eq!(world.ledger.facts().lineage.deltas.len(), 1);
 }
 
 #[test]
@@ -183,8 +183,8 @@ fn a_lease_outlives_the_coordinator_that_issued_it() {
     let lease = world.lease(owl);
     world.restart();
     world.volunteer(1);
-    assert!(world.generation.0 > lease.generation);
-    let forged = DeltaOffer { generation: world.generation.0, ..world.offer_for(&lease) };
+    assert!(world.ledger.generation().0 > lease.generation);
+    let forged = DeltaOffer { generation: world.ledger.generation().0, ..world.offer_for(&lease) };
     assert_eq!(code(&world.offer(owl, forged)), Some(RefusalCode::LeaseGone), "id and generation must both be right");
     assert!(world.train(owl, &lease, 80.0).merged);
 }
@@ -413,22 +413,22 @@ fn a_quorum_that_came_together_before_a_crash_is_published_after_it() {
     );
 }
 
-/// The version that is being pressed is made of the deltas before: what comes meanwhile is a step on top of it.
+/// The version that is being made is made of the deltas before: what comes meanwhile is a step on top of it.
 #[test]
-fn a_delta_that_comes_while_a_version_is_pressed_is_stale_by_it() {
+fn a_delta_that_comes_while_a_version_is_made_is_stale_by_it() {
     let mut world = world();
     let owls = [world.volunteer(1), world.volunteer(2), world.volunteer(3)];
     let leases = owls.map(|owl| world.lease(owl));
-    world.press_is_slow = true;
+    world.publisher_is_slow = true;
     for (owl, lease) in owls.into_iter().zip(&leases) {
         assert!(matches!(world.offer(owl, world.offer_for(lease)), Body::Done(d) if d.merged && d.version == 0));
     }
     world.deliver();
     let facts = world.ledger.facts();
-    assert_eq!(facts.versions.last().map(|v| (v.version, v.through_seq)), Some((Version(1), 2)));
-    assert_eq!(facts.deltas.iter().map(|d| d.staleness).collect::<Vec<_>>(), [0, 0, 1]);
+    assert_eq!(facts.lineage.versions.last().map(|v| (v.version, v.through_seq)), Some((Version(1), 2)));
+    assert_eq!(facts.lineage.deltas.iter().map(|d| d.staleness).collect::<Vec<_>>(), [0, 0, 1]);
     let weight = world.spec.merge.staleness.weight(1);
-    assert_eq!((facts.deltas[2].weight, world.merged[2].weight), (weight, weight));
+    assert_eq!((facts.lineage.deltas[2].weight, world.merged[2].weight), (weight, weight));
     assert!(weight < 1.0);
 }
 
@@ -453,7 +453,7 @@ fn after_the_quorum_more_deltas_are_waited_for_as_long_as_the_grace_period() {
     world.handle(Event::Tick);
     let facts = world.ledger.facts();
     assert_eq!(
-        facts.versions.last().map(|v| (v.version, v.through_seq)),
+        facts.lineage.versions.last().map(|v| (v.version, v.through_seq)),
         Some((Version(1), 3)),
         "the third came in time"
     );

@@ -1,20 +1,12 @@
 //! Which path is offered, by sizes; and, with real weights, that every path offered ends in the version's digest.
 
 use super::*;
-use crate::{
-    engine::{event::MergeOrder, merge::Merger, record::Squash, tests::world},
-    store::{Blobs, Press},
-};
+use crate::{engine::record::Squash, world::published};
 use nightjar_shared::{
-    delta,
-    disk::FolderDisk,
-    ids::LeaseId,
-    model_spec::ModelSpec,
     rng,
     time::Wall,
-    version::{Weights, keyframe, update},
+    version::{keyframe, update},
 };
-use std::sync::Arc;
 
 /// Versions 0 to `newest`; updates of 10 bytes, keyframes of 25 bytes every fourth version.
 fn versions(newest: u64) -> Versions {
@@ -122,46 +114,6 @@ fn a_path_has_a_bounded_number_of_steps() {
     assert_eq!(path(3).unwrap().updates.len(), UPDATE_STEPS_MAX);
 }
 
-/// Versions with real weights, with keyframes now and then, as the press makes them.
-struct Run {
-    model: ModelSpec,
-    blobs: Blobs,
-    versions: Versions,
-    weights: Vec<Weights>,
-    _folder: tempfile::TempDir,
-}
-
-fn run(seed: u64, newest: u64) -> Run {
-    let mut spec = world::spec();
-    spec.model = ModelSpec { vocab_size: 40, hidden_size: 8, intermediate_size: 5, num_hidden_layers: 1, ..spec.model };
-    spec.publish.codec = [delta::CodecId::Blocks8, delta::CodecId::Blocks4, delta::CodecId::Blocks2][seed as usize % 3];
-    let folder = tempfile::tempdir().unwrap();
-    let blobs = Blobs::new(Arc::new(FolderDisk::open(folder.path()).unwrap()));
-    let n = spec.model.parameters();
-    let mut press = Press::new(Merger::start(spec.clone(), &spec.model.draw_all(seed)), blobs.clone());
-    let (mut records, mut weights) = (vec![], vec![]);
-    for version in 0..=newest {
-        if version > 0 {
-            let change: Vec<f32> = (0..n).map(|i| (1e-3 * rng::normal(seed, version, i as u64)) as f32).collect();
-            let delta = blobs.put(&delta::encode(&spec.model, &spec.delta, &change, &mut vec![0.0; n])).unwrap();
-            press.merge(&MergeOrder { seq: version, lease: LeaseId(version), delta, tokens: 8, weight: 1.0 }).unwrap();
-        }
-        let is_keyframe = version == 0 || rng::draw(seed, 9, version).is_multiple_of(1 << (2 + seed % 5));
-        let p = press.publish(Version(version), is_keyframe).unwrap();
-        records.push(VersionRecord {
-            version: p.version,
-            update: p.update,
-            keyframe: p.keyframe,
-            digest: p.digest,
-            through_seq: version,
-            published_at: Wall::default(),
-            squashes: p.squashes,
-        });
-        weights.push(press.weights().clone());
-    }
-    Run { model: spec.model, blobs, versions: Versions::restore(records), weights, _folder: folder }
-}
-
 /// From whatever version a device holds, or none, to whatever version: what it is offered ends in the coordinator's
 /// bits, and costs no more than the updates alone, or any keyframe with the updates after it.
 #[test]
@@ -169,17 +121,18 @@ fn every_path_offered_ends_in_the_digest() {
     let (mut squashes, mut keyframes) = (0, 0);
     for seed in 0..6 {
         let newest = 66;
-        let run = run(seed, newest);
+        let run = published(seed, newest);
+        let versions = Versions::restore(run.records.clone());
         let read = |blob: &Blob| run.blobs.read(blob.name().unwrap()).unwrap();
         let updates = |from: u64, to: u64| -> u64 {
-            (from + 1..=to).map(|v| run.versions.get(Version(v)).unwrap().update.unwrap().1).sum()
+            (from + 1..=to).map(|v| versions.get(Version(v)).unwrap().update.unwrap().1).sum()
         };
         for case in 0..12 {
             let draw = |purpose: u64, most: u64| rng::draw(seed, purpose, case) % most;
             let target = if case % 3 == 0 { draw(1, newest + 1) } else { newest };
             let from = (case > 1).then(|| draw(2, target + 1));
             let held = from.map(|v| HeldWeights { version: v, digest: run.weights[v as usize].digest().to_vec() });
-            let path = run.versions.path(held.as_ref(), Version(target)).unwrap();
+            let path = versions.path(held.as_ref(), Version(target)).unwrap();
             let mut weights = match &path.keyframe {
                 Some(blob) => keyframe::decode(&run.model, &read(blob)).unwrap(),
                 None => run.weights[from.unwrap() as usize].clone(),
@@ -196,9 +149,8 @@ fn every_path_offered_ends_in_the_digest() {
                 squashes += usize::from(weights.version.0 > before + 1);
                 bytes += blob.bytes;
             }
-            assert_eq!(weights.digest(), run.versions.get(Version(target)).unwrap().digest, "seed {seed}, case {case}");
-            let anew =
-                (0..=target).filter_map(|v| Some(run.versions.get(Version(v))?.keyframe?.1 + updates(v, target)));
+            assert_eq!(weights.digest(), versions.get(Version(target)).unwrap().digest, "seed {seed}, case {case}");
+            let anew = (0..=target).filter_map(|v| Some(versions.get(Version(v))?.keyframe?.1 + updates(v, target)));
             let plain = anew.chain(from.map(|from| updates(from, target))).min().unwrap();
             assert!(bytes <= plain, "seed {seed}, case {case}: {bytes} of {plain}");
         }

@@ -145,18 +145,6 @@ fn a_link_takes_no_place_of_ours() {
     assert_eq!(fs::read(theirs.path().join("thesis")).unwrap(), b"dear");
 }
 
-fn version(number: u64, named: BlobHash) -> crate::engine::record::VersionRecord {
-    crate::engine::record::VersionRecord {
-        version: Version(number),
-        update: None,
-        keyframe: Some((named, 5)),
-        digest: [0; 32],
-        through_seq: 0,
-        published_at: Default::default(),
-        squashes: vec![],
-    }
-}
-
 /// Stores bytes as if it had been in this second.
 fn put_at(state: &StateFolder, bytes: &[u8], second: u64) -> BlobHash {
     let hash = state.blobs().put(bytes).unwrap();
@@ -165,20 +153,24 @@ fn put_at(state: &StateFolder, bytes: &[u8], second: u64) -> BlobHash {
     hash
 }
 
-/// A ledger whose last entry is of second 10, and which names one blob.
-fn facts(newest: u64, named: BlobHash) -> Facts {
-    let version =
-        crate::engine::record::VersionRecord { published_at: Wall { unix_ms: 10_000 }, ..version(newest, named) };
-    Facts { versions: vec![version], ..Facts::default() }
+/// A ledger whose newest version is this one, whose last entry is of this second, and which names one blob.
+#[derive(Clone)]
+struct Told {
+    newest: u64,
+    last_entry_s: u64,
+    named: BlobHash,
 }
 
-fn cleared(state: &StateFolder, facts: &Facts) -> Cleared {
-    clear_away(facts, &state.disk, &crate::engine::tests::world::spec().model, Wall { unix_ms: 20_000 }).unwrap()
+fn cleared(state: &StateFolder, ledger: &Told) -> Cleared {
+    let blobs = state.blobs().list().unwrap().into_iter().filter(|hash| *hash != ledger.named).collect();
+    let unnamed = Unnamed { blobs, last_entry: Wall { unix_ms: 1000 * ledger.last_entry_s } };
+    let known = Known { newest: Version(ledger.newest), open_leases: 0, unnamed };
+    clear_away(known, &state.disk, &crate::world::spec().model).unwrap()
 }
 
 /// The update from a version to the next.
 fn update_from(version: u64) -> Vec<u8> {
-    let model = crate::engine::tests::world::spec().model;
+    let model = crate::world::spec().model;
     let mut weights = keyframe::decode(&model, &first_keyframe()).unwrap();
     weights.version = Version(version);
     let mut feedback = vec![0.0; model.parameters()];
@@ -186,7 +178,7 @@ fn update_from(version: u64) -> Vec<u8> {
 }
 
 fn first_keyframe() -> Vec<u8> {
-    let spec = crate::engine::tests::world::spec();
+    let spec = crate::world::spec();
     let start = spec.model.draw_all(1);
     let mut merger = crate::engine::merge::Merger::start(spec, &start);
     merger.publish(Version(0), true).unwrap().keyframe.unwrap()
@@ -203,17 +195,10 @@ fn what_nothing_names_goes_once_it_cannot_be_wanted() {
     put_at(&state, &update_from(0), 5);
     put_at(&state, &first_keyframe(), 5);
     blobs.append(BlobHash::of(b"whole"), 0, b"who").unwrap();
-    assert_eq!(cleared(&state, &Facts::default()), Cleared::default(), "a ledger that knows nothing");
-    let all = blobs.list().unwrap();
-    let mut facts = facts(1, named);
-    let why = "is not 32 bytes long";
-    facts.set_aside = vec![crate::store::BadRow { table: "deltas", id: "3".into(), column: "blob", why }];
-    assert_eq!(cleared(&state, &facts), Cleared::default(), "a row that cannot be read names one of them");
-    assert_eq!(blobs.list().unwrap(), all);
-    facts.set_aside = vec![];
-    assert_eq!(cleared(&state, &facts), Cleared { removed: 4, note: None });
+    let ledger = Told { newest: 1, last_entry_s: 10, named };
+    assert_eq!(cleared(&state, &ledger), Cleared { removed: 4, note: None });
     assert_eq!((blobs.list().unwrap(), blobs.list_incoming().unwrap()), (vec![named], vec![]));
-    assert_eq!(cleared(&state, &facts), Cleared::default());
+    assert_eq!(cleared(&state, &ledger), Cleared::default());
 }
 
 #[test]
@@ -225,8 +210,9 @@ fn an_older_ledger_takes_nothing_away() {
     put_at(&state, b"delta 18", 11);
     let update = put_at(&state, &update_from(17), 11);
     let all = state.blobs().list().unwrap();
+    let ledger = Told { newest: 17, last_entry_s: 10, named };
     for _ in 0..2 {
-        let Cleared { removed, note } = cleared(&state, &facts(17, named));
+        let Cleared { removed, note } = cleared(&state, &ledger);
         let note = note.unwrap();
         assert_eq!(removed, 0);
         for word in ["version 18", "version 17", "2 blobs", "put the newest ledger back"] {
@@ -234,15 +220,25 @@ fn an_older_ledger_takes_nothing_away() {
         }
     }
     // Also where the clock of the ledger goes on, as while the older one is served.
-    let mut later = facts(17, named);
-    later.versions[0].published_at = Wall { unix_ms: 12_000 };
+    let later = Told { last_entry_s: 12, ..ledger.clone() };
     assert!(cleared(&state, &later).note.is_some());
     assert_eq!(state.blobs().list().unwrap(), all);
     // Without a version of its own a delta that came after the ledger's end stays for one more start.
     state.blobs().remove(update).unwrap();
-    let Cleared { removed, note } = cleared(&state, &facts(17, named));
+    let Cleared { removed, note } = cleared(&state, &ledger);
     assert!(removed == 0 && note.is_some_and(|note| note.contains("a blob was stored after")));
     assert_eq!(cleared(&state, &later), Cleared { removed: 1, note: None });
+}
+
+#[tokio::test]
+async fn a_ledger_without_a_version_takes_nothing_away() {
+    let root = tempfile::tempdir().unwrap();
+    let blobs = run(root.path()).blobs();
+    let (stray, now) = (blobs.put(b"stray").unwrap(), Wall { unix_ms: 1 });
+    let ledger = crate::store::MemoryLedger::new();
+    assert!(Known::of(&ledger, &blobs, None, 0, now).await.unwrap().is_none());
+    let known = Known::of(&ledger, &blobs, Some(Version(0)), 0, now).await.unwrap().unwrap();
+    assert_eq!(known.unnamed.blobs, [stray].into());
 }
 
 /// What a device uploads is stored unlooked-at.
@@ -259,5 +255,6 @@ fn no_upload_stops_the_clearing() {
     // One that decodes, and is of no version that could be next.
     put_at(&state, &update_from(1 << 60), 9);
     put_at(&state, &update_from(18), 9);
-    assert_eq!(cleared(&state, &facts(17, named)), Cleared { removed: 4, note: None });
+    let ledger = Told { newest: 17, last_entry_s: 10, named };
+    assert_eq!(cleared(&state, &ledger), Cleared { removed: 4, note: None });
 }

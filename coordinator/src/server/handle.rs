@@ -1,9 +1,9 @@
-//! The desk between the connections, of which there are many, and the event loop, of which there is one: a bounded
-//! queue of questions. A full queue turns devices away for a moment; it never grows.
+//! How connections, of which there are many, reach the shell, of which there is one: by a bounded queue of questions. A
+//! full queue turns devices away for a moment; it never grows.
 
 use super::{
+    disk_reserve::DiskStatus,
     history::{LossPoint, VersionPoint},
-    room::RoomNow,
     stream::StreamError,
 };
 use crate::{
@@ -68,7 +68,7 @@ pub enum Question {
         generation: Generation,
     },
     /// How the run stands.
-    Glance(oneshot::Sender<Glance>),
+    Overview(oneshot::Sender<Overview>),
     /// A blob is damaged and cannot be made anew.
     BlobLost(BlobHash),
     /// It is whole again.
@@ -76,7 +76,7 @@ pub enum Question {
 }
 
 /// The run at one moment, for people.
-pub struct Glance {
+pub struct Overview {
     /// The run.
     pub status: Status,
     /// Its devices.
@@ -88,23 +88,23 @@ pub struct Glance {
     /// Versions, thinned.
     pub versions: Vec<VersionPoint>,
     /// Room on the disk.
-    pub disk: RoomNow,
+    pub disk: DiskStatus,
     /// What holds the coordinator up, if anything does.
     pub trouble: Option<String>,
 }
 
 /// A way to ask. Clones lead to the same queue.
 #[derive(Clone)]
-pub struct Desk {
+pub struct ShellHandle {
     questions: mpsc::Sender<Question>,
     /// The event loop waits for something itself.
     is_stalled: Arc<AtomicBool>,
 }
 
-/// A desk, and the end of the queue that the event loop reads.
-pub fn open() -> (Desk, mpsc::Receiver<Question>) {
+/// A handle, and the end of the queue that the shell reads.
+pub fn open() -> (ShellHandle, mpsc::Receiver<Question>) {
     let (questions, queue) = mpsc::channel(QUEUE_EVENTS_MAX);
-    (Desk { questions, is_stalled: Arc::default() }, queue)
+    (ShellHandle { questions, is_stalled: Arc::default() }, queue)
 }
 
 /// The answer to a device that comes at a bad time.
@@ -112,7 +112,7 @@ pub fn busy() -> Refusal {
     Refusal::retry(RefusalCode::Busy, "The coordinator is busy at the moment.", BUSY_RETRY)
 }
 
-impl Desk {
+impl ShellHandle {
     /// Hands in a device's request and waits for its answer.
     pub async fn request(
         &self,
@@ -150,8 +150,8 @@ impl Desk {
     }
 
     /// Looks at the run.
-    pub async fn glance(&self) -> Result<Glance, StreamError> {
-        self.ask(Question::Glance).await
+    pub async fn overview(&self) -> Result<Overview, StreamError> {
+        self.ask(Question::Overview).await
     }
 
     /// Ends a lease whose uploads come to nothing.

@@ -1,8 +1,17 @@
 //! Rows and records: how each fact is written to a table and read back.
 
-use super::{BadRow, Closed, LeaseFacts, LedgerError, MergedRange, RecentDelta};
-use crate::engine::record::{
-    DeltaRecord, DeviceRecord, EvaluationRecord, LeaseKind, LeaseOutcome, LeaseRecord, Record, Squash, VersionRecord,
+use crate::{
+    engine::{
+        record::{
+            DeltaRecord, DeviceRecord, EvaluationRecord, LeaseKind, LeaseOutcome, LeaseRecord, Record, Squash,
+            VersionRecord,
+        },
+        snapshot::{MergedRange, RecentDelta},
+    },
+    store::{
+        BadRow, Closed, LeaseFacts, LedgerError,
+        ledger::{TOKENS_MAX, check, integer},
+    },
 };
 use data_encoding::HEXLOWER;
 use nightjar_shared::{
@@ -108,6 +117,13 @@ impl SetAside {
         })
     }
 
+    /// Tells whoever reads the log.
+    pub fn told(&self) {
+        for bad in &self.0 {
+            tracing::warn!("the ledger holds what was never meant, and goes on without it: {bad}");
+        }
+    }
+
     /// The rows that can be read.
     pub fn readable<'r, T>(
         &mut self,
@@ -133,78 +149,6 @@ pub(super) fn number(row: &SqliteRow, column: &'static str) -> Result<u64, Ledge
 /// A hash of the run's row.
 pub(super) fn hash(row: &SqliteRow, column: &'static str) -> Result<[u8; 32], LedgerError> {
     Ok(Cells { row, table: "run", key: "only_row" }.hash(column)?)
-}
-
-/// An SQL integer: a reader would take a larger number for a negative one.
-pub(super) fn integer(column: &'static str, number: u64) -> Result<i64, LedgerError> {
-    i64::try_from(number).map_err(|_| LedgerError::Unfit { column, why: "is larger than a ledger's integer" })
-}
-
-/// Refuses a record that would not be read back as it is.
-pub(super) fn check(record: &Record) -> Result<(), LedgerError> {
-    let real = |column, value: f64| {
-        let unfit = LedgerError::Unfit { column, why: "is not a finite number" };
-        if value.is_finite() { Ok(()) } else { Err(unfit) }
-    };
-    let integers = |all: &[(&'static str, u64)]| all.iter().try_for_each(|(column, n)| integer(column, *n).map(drop));
-    let tokens = |column, tokens| {
-        let unfit = LedgerError::Unfit { column, why: "is larger than any work" };
-        if tokens <= TOKENS_MAX { Ok(()) } else { Err(unfit) }
-    };
-    match record {
-        Record::Device(d) => {
-            integers(&[("devices.enrolled_at", d.enrolled_at.unix_ms)])?;
-            real("devices.tokens_per_s", d.tokens_per_s)
-        }
-        Record::LeaseIssued(l) => integers(&[
-            ("leases.id", l.id.0),
-            ("leases.generation", l.generation.0),
-            ("leases.base_version", l.base_version.0),
-            ("leases.issued_at", l.issued_at.unix_ms),
-        ]),
-        Record::LeaseClosed { id, at, .. } => integers(&[("leases.id", id.0), ("leases.closed_at", at.unix_ms)]),
-        Record::Delta(d) => {
-            integers(&[
-                ("deltas.seq", d.seq),
-                ("deltas.lease", d.lease.0),
-                ("deltas.bytes", d.bytes),
-                ("deltas.staleness", d.staleness),
-                ("deltas.train_ms", d.train_ms),
-                ("deltas.wall_ms", d.wall_ms),
-                ("deltas.merged_at", d.merged_at.unix_ms),
-            ])?;
-            tokens("deltas.tokens", d.tokens)?;
-            let reals =
-                [("weight", d.weight), ("norm", d.norm), ("loss_first", d.loss_first), ("loss_last", d.loss_last)];
-            reals.into_iter().try_for_each(|(column, value)| real(column, value))
-        }
-        Record::Version(v) => {
-            let bytes = |blob: Option<(BlobHash, u64)>| blob.map_or(0, |(_, bytes)| bytes);
-            integers(&[
-                ("versions.version", v.version.0),
-                ("versions.update_bytes", bytes(v.update)),
-                ("versions.keyframe_bytes", bytes(v.keyframe)),
-                ("versions.through_seq", v.through_seq),
-                ("versions.published_at", v.published_at.unix_ms),
-            ])?;
-            let froms = || std::iter::once(v.version).chain(v.squashes.iter().map(|s| s.from));
-            if !froms().zip(froms().skip(1)).all(|(before, from)| from < before) {
-                let why = "do not lead from ever earlier versions to this one";
-                return Err(LedgerError::Unfit { column: "squashes", why });
-            }
-            v.squashes.iter().try_for_each(|s| integers(&[("squashes.bytes", s.blob.1)]))
-        }
-        Record::Evaluation(e) => {
-            integers(&[
-                ("evaluations.lease", e.lease.0),
-                ("evaluations.version", e.version.0),
-                ("evaluations.text_bytes", e.text_bytes),
-                ("evaluations.measured_at", e.measured_at.unix_ms),
-            ])?;
-            tokens("evaluations.tokens", e.tokens)?;
-            real("evaluations.nats", e.nats)
-        }
-    }
 }
 
 /// Writes one record. One that would not be read back as it is, or that contradicts the facts that are there, is
@@ -355,9 +299,6 @@ pub(super) fn merged_range(row: &SqliteRow, _: &mut SetAside) -> Result<(LeaseId
     Ok((lease_number(row)?, MergedRange { shard, first, samples }))
 }
 
-/// Tokens that no delta has more of: a sum of them fits an SQL integer.
-const TOKENS_MAX: u64 = 1 << 40;
-
 /// What the weights are made of must be right: which blob, of whom, for which lease, and how much it counts. All else
 /// about a delta is told to people.
 pub(super) fn delta(row: &SqliteRow, aside: &mut SetAside) -> Result<DeltaRecord, BadRow> {
@@ -394,7 +335,7 @@ pub(super) fn recent(row: &SqliteRow, _: &mut SetAside) -> Result<RecentDelta, B
     })
 }
 
-pub(super) fn merged_blob(row: &SqliteRow, _: &mut SetAside) -> Result<BlobHash, BadRow> {
+pub(super) fn merged_blob(row: &SqliteRow) -> Result<BlobHash, BadRow> {
     Ok(BlobHash(Cells { row, table: "deltas", key: "seq" }.hash("blob")?))
 }
 

@@ -1,4 +1,4 @@
-//! The press carries out the engine's orders to merge and to publish: the merger, with the blobs that it reads and
+//! The publisher carries out the engine's orders to merge and to publish: the merger, with the blobs that it reads and
 //! writes. Its work is done in order and blocks; it lives on a thread of its own.
 
 use super::{BlobError, Blobs, Squasher};
@@ -15,7 +15,7 @@ use nightjar_shared::{
 
 /// An order that could not be carried out.
 #[derive(Debug, thiserror::Error)]
-pub enum PressError {
+pub enum PublishError {
     /// A blob is missing, damaged, or could not be written.
     #[error(transparent)]
     Blob(#[from] BlobError),
@@ -27,20 +27,20 @@ pub enum PressError {
     Squash(#[from] VersionError),
 }
 
-impl PressError {
+impl PublishError {
     /// Whether the same order may be carried out later: nothing of it was done that would be done twice.
     pub fn may_pass(&self) -> bool {
-        matches!(self, PressError::Blob(error) if error.may_pass())
+        matches!(self, PublishError::Blob(error) if error.may_pass())
     }
 
     /// Whether a delta is lost that is to be merged.
     pub fn is_loss(&self) -> bool {
-        matches!(self, PressError::Blob(error) if error.is_loss())
+        matches!(self, PublishError::Blob(error) if error.is_loss())
     }
 }
 
 /// A merger and its blobs.
-pub struct Press {
+pub struct Publisher {
     merger: Merger,
     blobs: Blobs,
     squasher: Squasher,
@@ -48,10 +48,10 @@ pub struct Press {
     made: Option<PublishedBytes>,
 }
 
-impl Press {
+impl Publisher {
     /// With a merger at the ledger's tip, as `replay::recover` gives it.
     pub fn new(merger: Merger, blobs: Blobs) -> Self {
-        Press { merger, blobs, squasher: Squasher::default(), made: None }
+        Publisher { merger, blobs, squasher: Squasher::default(), made: None }
     }
 
     /// With the ledger's versions: squashes can then begin at those that were published before this process was
@@ -62,7 +62,7 @@ impl Press {
     }
 
     /// Performs `Action::Merge`.
-    pub fn merge(&mut self, order: &MergeOrder) -> Result<(), PressError> {
+    pub fn merge(&mut self, order: &MergeOrder) -> Result<(), PublishError> {
         let bytes = self.blobs.read(order.delta)?;
         Ok(self.merger.add(order, &bytes)?)
     }
@@ -70,7 +70,7 @@ impl Press {
     /// Performs `Action::Publish`: stores the version's blobs, squashes that end at it and, with a keyframe, a
     /// checkpoint. The result is the event to answer with. After an error that may pass, the same order goes on from
     /// there.
-    pub fn publish(&mut self, version: Version, keyframe: bool) -> Result<Published, PressError> {
+    pub fn publish(&mut self, version: Version, keyframe: bool) -> Result<Published, PublishError> {
         let made = match self.made.take().filter(|made| made.version == version) {
             Some(made) => made,
             None => self.merger.publish(version, keyframe)?,
@@ -122,11 +122,11 @@ mod tests {
     use nightjar_shared::{disk::FolderDisk, model_spec::ModelSpec, run_spec::RunSpec};
     use std::{fs, path::Path, sync::Arc};
 
-    fn press(folder: &Path) -> Press {
+    fn publisher(folder: &Path) -> Publisher {
         let mut spec: RunSpec = serde_json::from_str(r#"{"name": "x", "token_budget": 1000}"#).unwrap();
         spec.model = ModelSpec { hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, ..ModelSpec::tiny() };
         let merger = Merger::start(spec.clone(), &spec.model.draw_all(1));
-        Press::new(merger, Blobs::new(Arc::new(FolderDisk::open(folder).unwrap())))
+        Publisher::new(merger, Blobs::new(Arc::new(FolderDisk::open(folder).unwrap())))
     }
 
     /// Takes a folder of the state away and puts it back.
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn a_version_that_could_not_be_stored_is_stored_later_and_is_the_same() {
         let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (mut troubled, mut untroubled) = (press(here.path()), press(there.path()));
+        let (mut troubled, mut untroubled) = (publisher(here.path()), publisher(there.path()));
         for version in (0..=8).map(Version) {
             let keyframe = version.0 % 8 == 0;
             let names: &[&str] = if keyframe { &["blobs", "checkpoints"] } else { &["blobs"] };
@@ -162,22 +162,22 @@ mod tests {
     #[test]
     fn a_delta_that_cannot_be_read_now_is_merged_later() {
         let here = tempfile::tempdir().unwrap();
-        let mut press = press(here.path());
-        let model = press.merger.spec().model.clone();
+        let mut publisher = publisher(here.path());
+        let model = publisher.merger.spec().model.clone();
         let n = model.parameters();
         let bytes = nightjar_shared::delta::encode(&model, &Default::default(), &vec![1e-4; n], &mut vec![0.0; n]);
         let order = MergeOrder {
             seq: 1,
             lease: nightjar_shared::ids::LeaseId(1),
-            delta: press.blobs.put(&bytes).unwrap(),
+            delta: publisher.blobs.put(&bytes).unwrap(),
             tokens: 1,
             weight: 1.0,
         };
         take(here.path(), "blobs");
-        let error = press.merge(&order).unwrap_err();
-        assert!(error.may_pass() || error.is_loss() && !press.has_blobs(), "{error}");
+        let error = publisher.merge(&order).unwrap_err();
+        assert!(error.may_pass() || error.is_loss() && !publisher.has_blobs(), "{error}");
         put_back(here.path(), "blobs");
-        press.merge(&order).unwrap();
-        assert_eq!(press.merger.last_seq(), 1);
+        publisher.merge(&order).unwrap();
+        assert_eq!(publisher.merger.last_seq(), 1);
     }
 }

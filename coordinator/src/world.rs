@@ -1,25 +1,26 @@
-//! A shell around the engine without a network: a ledger in memory, a clock that is moved by hand, and versions that
-//! are only names, or, with [`World::with_weights`], real ones.
+//! For tests: a shell around the engine without a network. A ledger in memory, a clock that is moved by hand, and
+//! versions that are only names, or, with [`World::with_weights`], real ones.
 
 use crate::{
     engine::{
         Engine, epoch_samples,
-        event::{Action, Event, Measured, MergeOrder, Published, ReplyTo},
+        event::{self, Action, Event, Measured, MergeOrder, ReplyTo},
         merge::Merger,
-        record::Record,
+        record::{Record, VersionRecord},
     },
     replay,
-    store::{Blobs, Measure, MemoryLedger, Press},
+    store::{Blobs, Measure, MemoryLedger, Publisher, Shards},
 };
 use nightjar_shared::{
     delta,
-    disk::Disk,
-    ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},
+    disk::{Disk, FolderDisk},
+    ids::{BlobHash, DeviceId, LeaseId, RunId, Version},
     model_spec::ModelSpec,
     rng,
     run_spec::{Pacing, RunSpec},
     shard::{Manifest, ShardInfo},
     time::{Mono, Wall},
+    version::Weights,
     wire::{
         Blob, DeltaOffer, Done, Hello, Invite, Lease, LeaseKind, LeaseRenew, LeaseRequest, LeaseReturn, Refusal,
         RefusalCode, Role, coordinator_message::Body, device_message as ask,
@@ -32,7 +33,6 @@ pub struct World {
     pub manifest: Manifest,
     pub ledger: MemoryLedger,
     pub engine: Engine,
-    pub generation: Generation,
     pub now: Mono,
     /// By how much the calendar is ahead of the clock: a suspended machine's clock stands still.
     pub calendar_ahead_s: u64,
@@ -42,17 +42,17 @@ pub struct World {
     granted: BTreeMap<u64, (Mono, u32)>,
     /// What a measurement of the next delta says; `None`: what an honest one is like.
     pub measured: Option<Result<Measured, String>>,
-    /// Whether the press takes its time: versions are made, and [`World::deliver`] tells the engine so.
-    pub press_is_slow: bool,
+    /// Whether the publisher takes its time: versions are made, and [`World::deliver`] tells the engine so.
+    pub publisher_is_slow: bool,
     /// How far the deltas of the next versions agree.
     pub agreement: Option<f64>,
-    pressed: Option<Published>,
+    made: Option<event::Published>,
     /// Orders to the merger, since the world began.
     pub merged: Vec<MergeOrder>,
     /// All commits, since the world began.
     pub commits: Vec<Vec<Record>>,
     /// Where there are real weights: what merges them, and their blobs.
-    pub weights: Option<(Press, Blobs)>,
+    pub weights: Option<(Publisher, Blobs)>,
     /// Actions that are still performed; then the process is dead, until it is started anew.
     pub actions_left: usize,
     answers: BTreeMap<ReplyTo, Body>,
@@ -126,28 +126,26 @@ impl World {
         let blobs = Blobs::new(disk);
         let merger = Merger::start(spec.clone(), &spec.model.draw_all(1));
         let mut world = Self::prepare(spec, manifest);
-        world.weights = Some((Press::new(merger, blobs.clone()), blobs));
+        world.weights = Some((Publisher::new(merger, blobs.clone()), blobs));
         world.restart();
         world
     }
 
     fn prepare(spec: RunSpec, manifest: Manifest) -> Self {
-        let ledger = MemoryLedger::new();
-        let (engine, generation, _) = start(&spec, &manifest, &ledger, Mono::default());
+        let (ledger, engine, _) = start(&spec, &manifest, &MemoryLedger::new(), Mono::default());
         World {
             spec,
             manifest,
             ledger,
             engine,
-            generation,
             now: Mono::default(),
             calendar_ahead_s: 0,
             overhead_s: 0.0,
             granted: BTreeMap::new(),
             measured: None,
-            press_is_slow: false,
+            publisher_is_slow: false,
             agreement: None,
-            pressed: None,
+            made: None,
             merged: vec![],
             commits: vec![],
             weights: None,
@@ -161,14 +159,15 @@ impl World {
     /// Kills the process and starts another on the same ledger.
     pub fn restart(&mut self) {
         self.actions_left = usize::MAX;
-        self.pressed = None;
-        if let Some((press, blobs)) = &mut self.weights {
+        self.made = None;
+        if let Some((publisher, blobs)) = &mut self.weights {
             let merger =
-                replay::recover(&self.spec, &self.ledger.facts(), blobs, || self.spec.model.draw_all(1)).unwrap();
-            *press = Press::new(merger, blobs.clone()).remembering(&self.ledger.facts().versions);
+                replay::recover(&self.spec, &self.ledger.facts().lineage, blobs, || self.spec.model.draw_all(1))
+                    .unwrap();
+            *publisher = Publisher::new(merger, blobs.clone()).remembering(&self.ledger.facts().lineage.versions);
         }
-        let (engine, generation, actions) = start(&self.spec, &self.manifest, &self.ledger, self.now);
-        (self.engine, self.generation) = (engine, generation);
+        let (ledger, engine, actions) = start(&self.spec, &self.manifest, &self.ledger, self.now);
+        (self.ledger, self.engine) = (ledger, engine);
         self.perform(actions);
     }
 
@@ -195,7 +194,7 @@ impl World {
             self.actions_left -= 1;
             match action {
                 Action::Commit(records) => {
-                    self.ledger.commit(self.generation, &records).unwrap();
+                    self.ledger.commit(&records).unwrap();
                     self.commits.push(records);
                 }
                 Action::Reply { to, body } => drop(self.answers.insert(to, body)),
@@ -204,14 +203,14 @@ impl World {
                     self.handle(Event::DeltaMeasured { reply_to: to, device, offer, measured });
                 }
                 Action::Merge(order) => {
-                    if let Some((press, _)) = &mut self.weights {
-                        press.merge(&order).unwrap();
+                    if let Some((publisher, _)) = &mut self.weights {
+                        publisher.merge(&order).unwrap();
                     }
                     self.merged.push(order);
                 }
                 Action::Publish { version, keyframe, through_seq } => {
-                    self.pressed = Some(self.publish(version, keyframe, through_seq));
-                    if !self.press_is_slow {
+                    self.made = Some(self.publish(version, keyframe, through_seq));
+                    if !self.publisher_is_slow {
                         self.deliver();
                     }
                 }
@@ -219,9 +218,9 @@ impl World {
         }
     }
 
-    /// The engine hears of the version that was pressed.
+    /// The engine hears of the version that was made.
     pub fn deliver(&mut self) {
-        if let Some(published) = self.pressed.take() {
+        if let Some(published) = self.made.take() {
             self.handle(Event::Published(published));
         }
     }
@@ -247,12 +246,12 @@ impl World {
             * (self.spec.model.parameters() as f64).sqrt()
     }
 
-    fn publish(&mut self, version: Version, keyframe: bool, through_seq: u64) -> Published {
-        if let Some((press, _)) = &mut self.weights {
-            return press.publish(version, keyframe).unwrap();
+    fn publish(&mut self, version: Version, keyframe: bool, through_seq: u64) -> event::Published {
+        if let Some((publisher, _)) = &mut self.weights {
+            return publisher.publish(version, keyframe).unwrap();
         }
         let name = |kind: u8| (BlobHash([kind.wrapping_add(version.0 as u8); 32]), 50);
-        Published {
+        event::Published {
             version,
             update: (version.0 > 0).then(|| name(0)),
             keyframe: keyframe.then(|| name(100)),
@@ -382,20 +381,70 @@ impl World {
         }
     }
 
+    pub fn shards(&self) -> Shards {
+        Shards::of(&self.manifest, self.spec.inner.batch_samples)
+    }
+
     pub fn epoch_samples(&self) -> u64 {
         epoch_samples(&self.manifest, self.spec.inner.batch_samples)
     }
 
+    /// The ledger holds together, and the engine is nothing but a cache of it.
+    pub fn check(&self) {
+        let report = replay::verify_facts(&self.spec, &self.manifest, &self.ledger.facts());
+        assert!(report.passed(), "{report:#?}");
+        assert_eq!(self.engine.agrees_with(&self.ledger.snapshot(&self.shards())), Ok(()));
+    }
+
     pub fn is_merged(&self, lease: &Lease) -> bool {
-        self.ledger.facts().deltas.iter().any(|d| d.lease == LeaseId(lease.id))
+        self.ledger.facts().lineage.deltas.iter().any(|d| d.lease == LeaseId(lease.id))
     }
 }
 
-fn start(spec: &RunSpec, manifest: &Manifest, ledger: &MemoryLedger, now: Mono) -> (Engine, Generation, Vec<Action>) {
-    let generation = ledger.raise(1);
-    let snapshot = ledger.snapshot(epoch_samples(manifest, spec.inner.batch_samples));
-    let (engine, actions) = Engine::restore(spec.clone(), manifest.clone(), RunId([7; 32]), generation, snapshot, now);
-    (engine, generation, actions)
+/// Versions with real weights, with keyframes now and then, as the publisher makes them.
+pub struct Published {
+    pub model: ModelSpec,
+    pub blobs: Blobs,
+    pub records: Vec<VersionRecord>,
+    pub weights: Vec<Weights>,
+    _folder: tempfile::TempDir,
+}
+
+/// Versions 0 to `newest`, each of one delta.
+pub fn published(seed: u64, newest: u64) -> Published {
+    let mut spec = spec();
+    spec.model = ModelSpec { vocab_size: 40, hidden_size: 8, intermediate_size: 5, num_hidden_layers: 1, ..spec.model };
+    spec.publish.codec = [delta::CodecId::Blocks8, delta::CodecId::Blocks4, delta::CodecId::Blocks2][seed as usize % 3];
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::new(Arc::new(FolderDisk::open(folder.path()).unwrap()));
+    let n = spec.model.parameters();
+    let mut publisher = Publisher::new(Merger::start(spec.clone(), &spec.model.draw_all(seed)), blobs.clone());
+    let (mut records, mut weights) = (vec![], vec![]);
+    for version in 0..=newest {
+        if version > 0 {
+            let change: Vec<f32> = (0..n).map(|i| (1e-3 * rng::normal(seed, version, i as u64)) as f32).collect();
+            let delta = blobs.put(&delta::encode(&spec.model, &spec.delta, &change, &mut vec![0.0; n])).unwrap();
+            publisher
+                .merge(&MergeOrder { seq: version, lease: LeaseId(version), delta, tokens: 8, weight: 1.0 })
+                .unwrap();
+        }
+        let is_keyframe = version == 0 || rng::draw(seed, 9, version).is_multiple_of(1 << (2 + seed % 5));
+        let event::Published { version, update, keyframe, digest, through_seq, squashes, .. } =
+            publisher.publish(Version(version), is_keyframe).unwrap();
+        let published_at = Wall::default();
+        records.push(VersionRecord { version, update, keyframe, digest, through_seq, published_at, squashes });
+        weights.push(publisher.weights().clone());
+    }
+    Published { model: spec.model, blobs, records, weights, _folder: folder }
+}
+
+/// A coordinator starts on a ledger that may have been open before.
+fn start(spec: &RunSpec, manifest: &Manifest, ledger: &MemoryLedger, now: Mono) -> (MemoryLedger, Engine, Vec<Action>) {
+    let ledger = ledger.open(1);
+    let snapshot = ledger.snapshot(&Shards::of(manifest, spec.inner.batch_samples));
+    let (run_id, generation) = (RunId([7; 32]), ledger.generation());
+    let (engine, actions) = Engine::restore(spec.clone(), manifest.clone(), run_id, generation, snapshot, now);
+    (ledger, engine, actions)
 }
 
 /// A blob of the name that a lease's delta has here.

@@ -3,17 +3,21 @@
 //! told. Shards are looked at again and again: somebody may have put them back.
 
 use super::{
-    catalog::{Catalog, Damaged, Shelf},
-    desk::Desk,
+    catalog::{Catalog, Damaged, Location},
+    handle::ShellHandle,
     trouble::{Troubles, Who},
 };
 use crate::{
     replay::{self, ReplayError},
-    store::{BlobError, Blobs, Facts, SqliteLedger},
+    store::{BlobError, Blobs, Ledger, Lineage},
 };
-use nightjar_shared::{ids::BlobHash, run_spec::RunSpec};
+use nightjar_shared::{
+    ids::{BlobHash, Version},
+    run_spec::RunSpec,
+};
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, oneshot},
     time::interval,
 };
@@ -24,10 +28,10 @@ const ON_THE_WAY_MAX: usize = 80;
 /// How often lost shards are looked at again.
 const FOUND_AGAIN: Duration = Duration::from_secs(10);
 
-/// What mending takes.
-pub struct Mender {
+/// What repairing takes.
+pub struct Repairer {
     /// What each blob is.
-    pub ledger: SqliteLedger,
+    pub ledger: Arc<dyn Ledger>,
     /// The run.
     pub spec: Arc<RunSpec>,
     /// Where blobs are made.
@@ -37,42 +41,42 @@ pub struct Mender {
     /// Whom to tell that a blob is whole again.
     pub catalog: Arc<Catalog>,
     /// Whom to tell that one is not to be had any more.
-    pub desk: Desk,
+    pub handle: ShellHandle,
     /// Where the operator is told of it.
     pub troubles: Arc<Troubles>,
 }
 
 /// Mends what comes, one after the other.
-pub async fn run(mender: Mender, mut damaged: mpsc::Receiver<Damaged>) {
+pub async fn run(repairer: Repairer, mut damaged: mpsc::Receiver<Damaged>) {
     let mut lost = BTreeSet::new();
     let mut look_again = interval(FOUND_AGAIN);
     loop {
         tokio::select! {
             found = damaged.recv() => match found {
-                Some(Damaged { hash, shelf: Shelf::Dataset }) => {
+                Some(Damaged { hash, location: Location::Dataset }) => {
                     if lost.insert(hash) {
-                        tracing::error!("shard {hash} in {} is missing or has other bytes", mender.data.display());
-                        mender.desk.blob_is_lost(hash).await;
+                        tracing::error!("shard {hash} in {} is missing or has other bytes", repairer.data.display());
+                        repairer.handle.blob_is_lost(hash).await;
                     }
                 }
-                Some(Damaged { hash, shelf: Shelf::State }) => mender.mend(hash).await,
+                Some(Damaged { hash, location: Location::State }) => repairer.repair(hash).await,
                 None => return,
             },
             _ = look_again.tick(), if !lost.is_empty() => {
                 for hash in lost.clone() {
-                    if mender.is_sound(hash).await {
+                    if repairer.is_sound(hash).await {
                         lost.remove(&hash);
                         tracing::warn!("shard {hash} is whole again");
-                        mender.desk.blob_is_found(hash).await;
+                        repairer.handle.blob_is_found(hash).await;
                     }
                 }
             }
         }
-        mender.troubles.set(Who::Data, mender.of_shards(&lost));
+        repairer.troubles.set(Who::Data, repairer.of_shards(&lost));
     }
 }
 
-impl Mender {
+impl Repairer {
     /// What the operator is told of lost shards.
     fn of_shards(&self, lost: &BTreeSet<BlobHash>) -> Option<String> {
         let first = lost.first()?;
@@ -90,17 +94,26 @@ impl Mender {
         tokio::task::spawn_blocking(move || entry.is_some_and(|entry| entry.look_again())).await.unwrap_or(false)
     }
 
-    async fn mend(&self, hash: BlobHash) {
-        let facts = match self.ledger.facts().await {
-            Ok(facts) => facts,
+    async fn repair(&self, hash: BlobHash) {
+        let lineage = match replay::since(&self.blobs) {
+            Ok(since) => self.ledger.lineage(since).await.map_err(ReplayError::from),
+            Err(error) => Err(error.into()),
+        };
+        let lineage = match lineage {
+            Ok(lineage) => lineage,
             Err(error) => return tracing::error!(%error, "blob {hash} is damaged, and the ledger cannot be read"),
         };
-        let what = what_it_is(&facts, hash);
+        let what = what_it_is(&lineage, hash);
         tracing::warn!("{what} (blob {hash}) is missing or damaged on this disk; it is made anew");
         let (spec, blobs) = (self.spec.clone(), self.blobs.clone());
         let (done, outcome) = oneshot::channel();
         // Replaying may take long. A thread of its own does not keep a process that is to stop.
-        std::thread::spawn(move || done.send(make_anew(&spec, &facts, &blobs, hash)));
+        let (ledger, runtime) = (self.ledger.clone(), Handle::current());
+        std::thread::spawn(move || {
+            let whole = || runtime.block_on(ledger.lineage(Version(0)));
+            let anew = |lineage: &Lineage| make_anew(&spec, lineage, &blobs, hash);
+            done.send(replay::reaching_back(&lineage, whole, anew))
+        });
         match outcome.await {
             Ok(Ok(())) => {
                 if self.is_sound(hash).await {
@@ -109,16 +122,16 @@ impl Mender {
             }
             Ok(Err(error)) => {
                 tracing::error!("{what} cannot be made anew: {error}. Devices are led another way, where there is one");
-                self.desk.blob_is_lost(hash).await;
+                self.handle.blob_is_lost(hash).await;
             }
             // The thread has said why it ended.
-            Err(_) => self.desk.blob_is_lost(hash).await,
+            Err(_) => self.handle.blob_is_lost(hash).await,
         }
     }
 }
 
-fn what_it_is(facts: &Facts, hash: BlobHash) -> String {
-    let of = facts.versions.iter().find(|v| v.blobs().any(|(name, _)| name == hash));
+fn what_it_is(lineage: &Lineage, hash: BlobHash) -> String {
+    let of = lineage.versions.iter().find(|v| v.blobs().any(|(name, _)| name == hash));
     match of {
         Some(v) if v.keyframe.is_some_and(|(name, _)| name == hash) => format!("the keyframe of version {}", v.version),
         Some(v) if v.update.is_some_and(|(name, _)| name == hash) => format!("the update to version {}", v.version),
@@ -128,11 +141,11 @@ fn what_it_is(facts: &Facts, hash: BlobHash) -> String {
 }
 
 /// Makes a blob anew, and before it those that it is made of, where they are lost too.
-fn make_anew(spec: &RunSpec, facts: &Facts, blobs: &Blobs, hash: BlobHash) -> Result<(), ReplayError> {
+fn make_anew(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, hash: BlobHash) -> Result<(), ReplayError> {
     let mut wanted = vec![hash];
     for _ in 0..ON_THE_WAY_MAX {
         let Some(next) = wanted.last().copied() else { return Ok(()) };
-        match replay::rebuild(spec, facts, blobs, next) {
+        match replay::rebuild(spec, lineage, blobs, next) {
             Ok(bytes) => {
                 blobs.put(&bytes)?;
                 wanted.pop();

@@ -5,8 +5,8 @@ use super::{Shell, ShellError};
 use crate::{
     engine::record::Record,
     server::{
-        desk::{self, Desk, Question},
-        room::RoomNow,
+        disk_reserve::DiskStatus,
+        handle::{self, Question, ShellHandle},
         trouble::Who,
     },
     store::LedgerError,
@@ -40,10 +40,10 @@ impl Shell {
             };
             tracing::warn!(%error, "the ledger is tried again");
             let is_locked = matches!(error, LedgerError::Locked);
-            if !is_locked && !self.parts.room.fits(0) && self.parts.room.give_up_while_running() {
+            if !is_locked && !self.parts.reserve.fits(0) && self.parts.reserve.give_up_while_running() {
                 continue;
             }
-            self.parts.desk.stall(true);
+            self.parts.handle.stall(true);
             self.parts.troubles.set(Who::Ledger, Some(waits_for(&error)));
             self.tell_troubles();
             let until = Instant::now() + wait;
@@ -58,7 +58,7 @@ impl Shell {
         }
         if self.parts.troubles.of(Who::Ledger).is_some() {
             self.parts.troubles.set(Who::Ledger, None);
-            self.parts.desk.stall(false);
+            self.parts.handle.stall(false);
             self.tell_troubles();
         }
         Ok(())
@@ -68,22 +68,22 @@ impl Shell {
     fn turn_away(&mut self, question: Question) {
         // Who asked may be gone by now; here and below that is no fault.
         match question {
-            Question::Request(request) => drop(request.answer.send(answer::Body::Refusal(desk::busy()))),
-            Question::MayUpload { answer, .. } => drop(answer.send(Err(desk::busy()))),
-            Question::Glance(answer) => drop(answer.send(self.glance())),
+            Question::Request(request) => drop(request.answer.send(answer::Body::Refusal(handle::busy()))),
+            Question::MayUpload { answer, .. } => drop(answer.send(Err(handle::busy()))),
+            Question::Overview(answer) => drop(answer.send(self.overview())),
             // It ends by its deadline.
             Question::GiveUp { .. } => {}
-            Question::BlobLost(hash) => self.later(move |desk| async move { desk.blob_is_lost(hash).await }),
-            Question::BlobFound(hash) => self.later(move |desk| async move { desk.blob_is_found(hash).await }),
+            Question::BlobLost(hash) => self.later(move |handle| async move { handle.blob_is_lost(hash).await }),
+            Question::BlobFound(hash) => self.later(move |handle| async move { handle.blob_is_found(hash).await }),
         }
     }
 
     /// Asks again when the loop may have a moment.
-    fn later<A: Future<Output = ()> + Send>(&self, ask: impl FnOnce(Desk) -> A + Send + 'static) {
-        let desk = self.parts.desk.clone();
+    fn later<A: Future<Output = ()> + Send>(&self, ask: impl FnOnce(ShellHandle) -> A + Send + 'static) {
+        let handle = self.parts.handle.clone();
         tokio::spawn(async move {
             sleep(FILES_RETRY).await;
-            ask(desk).await;
+            ask(handle).await;
         });
     }
 
@@ -98,7 +98,7 @@ impl Shell {
         if !asks_for_work {
             return None;
         }
-        if self.parts.troubles.of(Who::Press).is_some() {
+        if self.parts.troubles.of(Who::Publisher).is_some() {
             let sentence = "The coordinator cannot read or write its files at the moment.";
             return Some(Refusal::retry(RefusalCode::Busy, sentence, FILES_RETRY));
         }
@@ -108,12 +108,14 @@ impl Shell {
     }
 
     /// How the disk stands: as it was a moment ago, at most.
-    pub(super) fn look(&mut self) -> RoomNow {
+    pub(super) fn look(&mut self) -> DiskStatus {
         let now = Instant::now();
         match self.looked {
-            Some((at, room)) if now.duration_since(at) < LOOK_EVERY && room.full == self.parts.room.is_full() => room,
+            Some((at, room)) if now.duration_since(at) < LOOK_EVERY && room.full == self.parts.reserve.is_full() => {
+                room
+            }
             _ => {
-                let room = self.parts.room.look();
+                let room = self.parts.reserve.look();
                 self.looked = Some((now, room));
                 self.tell_troubles();
                 room
@@ -124,7 +126,7 @@ impl Shell {
     /// What is waited for, and for what.
     pub(super) fn trouble(&self) -> Option<String> {
         let full = "the disk is full: no new work is given out until there is room".to_owned();
-        let full = self.parts.room.is_full().then_some(full);
+        let full = self.parts.reserve.is_full().then_some(full);
         let all = full.into_iter().chain(self.parts.troubles.all());
         Some(all.collect::<Vec<_>>().join("; ")).filter(|all| !all.is_empty())
     }

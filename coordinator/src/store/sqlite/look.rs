@@ -1,6 +1,7 @@
 //! Looking at a ledger's file before anything is done to it: whether it is whole, and whose it is. Nothing is written.
 
-use super::{LedgerError, rows};
+use super::rows;
+use crate::store::LedgerError;
 use sqlx::{
     ConnectOptions, Connection, Row, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteRow},

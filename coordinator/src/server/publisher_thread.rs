@@ -1,13 +1,13 @@
-//! The press on its thread: orders in, in their order; versions out. It never waits for the event loop, so the loop may
-//! wait for it.
+//! The publisher on its thread: orders in, in their order; versions out. It never waits for the event loop, so the loop
+//! may wait for it.
 
 use super::{
-    room::Room,
+    disk_reserve::DiskReserve,
     trouble::{Troubles, Who},
 };
 use crate::{
     engine::event::{MergeOrder, Published},
-    store::{BlobError, Press, PressError},
+    store::{BlobError, PublishError, Publisher},
 };
 use nightjar_shared::ids::Version;
 use std::{sync::Arc, thread::JoinHandle, time::Duration};
@@ -18,14 +18,14 @@ const ORDERS_MAX: usize = 256;
 /// One version is made at a time, and one failure ends the thread: neither ever waits for a place.
 const RESULTS_MAX: usize = 2;
 
-/// How long the press waits before it tries again what may pass, at first and at most.
+/// How long the publisher waits before it tries again what may pass, at first and at most.
 const AGAIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
 /// How often it looks whether anybody still waits for it.
 const LOOK: Duration = Duration::from_millis(100);
 /// A blob that is missing or reads as damaged is read again so many times: it may be the way from the disk that is.
 const LOST_AGAIN_MAX: u32 = 4;
 
-/// What the press is to do.
+/// What the publisher is to do.
 pub enum Order {
     /// Add a delta to the buffer.
     Merge(MergeOrder),
@@ -38,20 +38,20 @@ pub enum Order {
     },
 }
 
-type Outcome = Result<Published, PressError>;
+type Outcome = Result<Published, PublishError>;
 
 /// Starts the thread; it ends when no more orders can come, or after a failure.
 pub fn start(
-    mut press: Press,
+    mut publisher: Publisher,
     troubles: Arc<Troubles>,
-    room: Arc<Room>,
+    reserve: Arc<DiskReserve>,
 ) -> (JoinHandle<()>, mpsc::Sender<Order>, mpsc::Receiver<Outcome>) {
     let (orders, mut queue) = mpsc::channel(ORDERS_MAX);
     let (outcomes, published) = mpsc::channel(RESULTS_MAX);
     let work = move || {
         // Once nobody waits for versions any more, what is left in the queue is left to the next start.
         while let Some(order) = queue.blocking_recv().filter(|_| !outcomes.is_closed()) {
-            let Some(outcome) = carry_out(&mut press, &order, &troubles, &room, || outcomes.is_closed()) else {
+            let Some(outcome) = carry_out(&mut publisher, &order, &troubles, &reserve, || outcomes.is_closed()) else {
                 return;
             };
             let failed = outcome.is_err();
@@ -67,36 +67,36 @@ pub fn start(
 
 /// Carries out an order, again and again where what is in the way may pass; `None` once nobody waits for it.
 fn carry_out(
-    press: &mut Press,
+    publisher: &mut Publisher,
     order: &Order,
     troubles: &Troubles,
-    room: &Room,
+    reserve: &DiskReserve,
     is_over: impl Fn() -> bool,
-) -> Option<Result<Option<Published>, PressError>> {
+) -> Option<Result<Option<Published>, PublishError>> {
     let (mut wait, mut lost) = (AGAIN[0], 0);
     loop {
         let outcome = match order {
-            Order::Merge(order) => press.merge(order).map(|()| None),
+            Order::Merge(order) => publisher.merge(order).map(|()| None),
             // What does not fit is not begun: its first part would take the room that deltas need.
-            Order::Publish { keyframe, .. } if !room.fits(press.version_bytes(*keyframe)) => {
-                Err(PressError::Blob(BlobError::DiskFull))
+            Order::Publish { keyframe, .. } if !reserve.fits(publisher.version_bytes(*keyframe)) => {
+                Err(PublishError::Blob(BlobError::DiskFull))
             }
-            Order::Publish { version, keyframe } => press.publish(*version, *keyframe).map(Some),
+            Order::Publish { version, keyframe } => publisher.publish(*version, *keyframe).map(Some),
         };
         let error = match outcome {
             Err(error) if error.may_pass() => error,
             // Where all are gone, it is the disk that is: whoever has taken it away may bring it back.
-            Err(error) if error.is_loss() && (lost < LOST_AGAIN_MAX || !press.has_blobs()) => {
+            Err(error) if error.is_loss() && (lost < LOST_AGAIN_MAX || !publisher.has_blobs()) => {
                 lost += 1;
                 error
             }
             outcome => {
-                troubles.set(Who::Press, None);
+                troubles.set(Who::Publisher, None);
                 return Some(outcome);
             }
         };
-        tracing::warn!(%error, "the press tries again");
-        troubles.set(Who::Press, Some(format!("no version can be made: {error}")));
+        tracing::warn!(%error, "the publisher tries again");
+        troubles.set(Who::Publisher, Some(format!("no version can be made: {error}")));
         let mut waited = Duration::ZERO;
         while waited < wait {
             if is_over() {
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::{
         engine::merge::Merger,
-        server::room::{Bytes, FolderSpace, Space},
+        server::disk_reserve::{Bytes, FolderSpace, Space},
         store::Blobs,
     };
     use nightjar_shared::{disk::FolderDisk, model_spec::ModelSpec, run_spec::RunSpec};
@@ -138,21 +138,22 @@ mod tests {
         }
     }
 
-    /// A press is to make version 0, and something is in its way: it waits, says so, and makes it once the way is free.
+    /// A publisher is to make version 0, and something is in its way: it waits, says so, and makes it once the way is
+    /// free.
     fn waits_and_goes_on(disk: Arc<FolderDisk>, space: Box<dyn Space>, clear_the_way: impl FnOnce()) {
         let mut spec: RunSpec = serde_json::from_str(r#"{"name": "x", "token_budget": 1000}"#).unwrap();
         spec.model = ModelSpec { hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, ..ModelSpec::tiny() };
-        let press = Press::new(Merger::start(spec.clone(), &spec.model.draw_all(1)), Blobs::new(disk.clone()));
-        let (troubles, room) = (Arc::new(Troubles::default()), Arc::new(Room::open(disk, space, &spec)));
-        let (thread, orders, mut published) = start(press, troubles.clone(), room);
+        let publisher = Publisher::new(Merger::start(spec.clone(), &spec.model.draw_all(1)), Blobs::new(disk.clone()));
+        let (troubles, reserve) = (Arc::new(Troubles::default()), Arc::new(DiskReserve::open(disk, space, &spec)));
+        let (thread, orders, mut published) = start(publisher, troubles.clone(), reserve);
         orders.blocking_send(Order::Publish { version: Version(0), keyframe: true }).unwrap();
-        while troubles.of(Who::Press).is_none() && published.is_empty() && !published.is_closed() {
+        while troubles.of(Who::Publisher).is_none() && published.is_empty() && !published.is_closed() {
             std::thread::sleep(LOOK);
         }
         assert!(published.is_empty(), "it gave up: {:?}", published.try_recv());
         clear_the_way();
         assert_eq!(published.blocking_recv().unwrap().unwrap().version, Version(0));
-        assert_eq!(troubles.of(Who::Press), None);
+        assert_eq!(troubles.of(Who::Publisher), None);
         drop(orders);
         thread.join().unwrap();
     }

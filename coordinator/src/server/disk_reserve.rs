@@ -69,7 +69,7 @@ pub fn bytes_of(folder: &Path) -> io::Result<Bytes> {
 
 /// The room at one moment, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct RoomNow {
+pub struct DiskStatus {
     /// Whether the disk is full.
     pub full: bool,
     /// Bytes that are free; null where the system does not say.
@@ -79,10 +79,10 @@ pub struct RoomNow {
 }
 
 /// How a state folder's disk stands, seen from outside the coordinator.
-pub fn now(folder: &Path, spec: &RunSpec) -> RoomNow {
+pub fn now(folder: &Path, spec: &RunSpec) -> DiskStatus {
     let needed = needed_bytes(spec);
     let free = bytes_of(folder).ok().map(|bytes| bytes.free);
-    RoomNow { full: free.is_some_and(|free| free < needed), free_bytes: free, needed_bytes: needed }
+    DiskStatus { full: free.is_some_and(|free| free < needed), free_bytes: free, needed_bytes: needed }
 }
 
 /// Bytes that have to be free for new work to be given out: what the next version may take.
@@ -96,7 +96,7 @@ fn reserve_of(disk: Bytes) -> u64 {
 }
 
 /// See the module.
-pub struct Room {
+pub struct DiskReserve {
     disk: Arc<FolderDisk>,
     space: Box<dyn Space>,
     /// What the next version may take.
@@ -106,15 +106,20 @@ pub struct Room {
     looking: Mutex<()>,
 }
 
-impl Room {
+impl DiskReserve {
     /// Of a state folder. Where next to nothing is free, the reserve is given up at once: a start has to write.
     pub fn open(disk: Arc<FolderDisk>, space: Box<dyn Space>, spec: &RunSpec) -> Self {
-        let room =
-            Room { disk, space, needed: needed_bytes(spec), is_full: AtomicBool::new(false), looking: Mutex::new(()) };
-        if room.free().is_some_and(|free| free < RESERVE_BYTES_MIN) {
-            room.give_up(0);
+        let reserve = DiskReserve {
+            disk,
+            space,
+            needed: needed_bytes(spec),
+            is_full: AtomicBool::new(false),
+            looking: Mutex::new(()),
+        };
+        if reserve.free().is_some_and(|free| free < RESERVE_BYTES_MIN) {
+            reserve.give_up(0);
         }
-        room
+        reserve
     }
 
     fn free(&self) -> Option<u64> {
@@ -158,9 +163,9 @@ impl Room {
 
     /// Looks at the disk. A full one has room again once it has half as much again as is needed, so that it is not full
     /// and not full by turns. While there is room the reserve is kept.
-    pub fn look(&self) -> RoomNow {
+    pub fn look(&self) -> DiskStatus {
         let _looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = |full, free| RoomNow { full, free_bytes: free, needed_bytes: self.needed };
+        let now = |full, free| DiskStatus { full, free_bytes: free, needed_bytes: self.needed };
         let Ok(bytes) = self.space.bytes() else { return now(self.is_full(), None) };
         let (free, reserve) = (bytes.free, reserve_of(bytes));
         let has = self.disk.length(RESERVE_FILE).ok().flatten().unwrap_or(0);
@@ -208,34 +213,34 @@ mod tests {
         let disk = Arc::new(FolderDisk::open(root.path()).unwrap());
         let spec: RunSpec = serde_json::from_str(r#"{"name": "x", "token_budget": 1000000}"#).unwrap();
         let free = Arc::new(AtomicU64::new(1 << 30));
-        let room = Room::open(disk.clone(), Box::new(Told(free.clone())), &spec);
-        let reserve = || disk.length(RESERVE_FILE).unwrap().unwrap_or(0);
-        assert!(!room.look().full);
-        assert_eq!(reserve(), 2 << 20, "a sixteenth of the disk");
-        let needed = room.look().needed_bytes;
+        let reserve = DiskReserve::open(disk.clone(), Box::new(Told(free.clone())), &spec);
+        let reserved = || disk.length(RESERVE_FILE).unwrap().unwrap_or(0);
+        assert!(!reserve.look().full);
+        assert_eq!(reserved(), 2 << 20, "a sixteenth of the disk");
+        let needed = reserve.look().needed_bytes;
         assert!(needed > 824_448 * 10, "keyframe and checkpoint: {needed}");
 
         free.store(needed - 1, Ordering::Relaxed);
-        assert!(room.look().full);
-        assert!(room.fits(1000) && !room.fits(needed));
-        assert_eq!(reserve(), 2 << 20, "it is for the ledger alone");
-        assert!(room.give_up_while_running() && !room.give_up_while_running());
-        assert_eq!(reserve(), 1 << 20, "the other half is for a start");
+        assert!(reserve.look().full);
+        assert!(reserve.fits(1000) && !reserve.fits(needed));
+        assert_eq!(reserved(), 2 << 20, "it is for the ledger alone");
+        assert!(reserve.give_up_while_running() && !reserve.give_up_while_running());
+        assert_eq!(reserved(), 1 << 20, "the other half is for a start");
         free.store(needed + 1, Ordering::Relaxed);
-        assert!(room.look().full, "just about enough is not enough to begin again");
+        assert!(reserve.look().full, "just about enough is not enough to begin again");
         free.store(2 * needed, Ordering::Relaxed);
-        assert!(!room.look().full);
-        assert_eq!(reserve(), 2 << 20);
+        assert!(!reserve.look().full);
+        assert_eq!(reserved(), 2 << 20);
 
         // A start on a disk without room makes some, and so does the next.
         free.store(0, Ordering::Relaxed);
-        assert!(room.give_up_while_running());
+        assert!(reserve.give_up_while_running());
         for left in [512 << 10, 256 << 10] {
-            let room = Room::open(disk.clone(), Box::new(Told(free.clone())), &spec);
-            assert_eq!((reserve(), room.is_full()), (left, true));
+            let reserve = DiskReserve::open(disk.clone(), Box::new(Told(free.clone())), &spec);
+            assert_eq!((reserved(), reserve.is_full()), (left, true));
         }
-        while room.give_up_for_start() {}
-        assert_eq!(reserve(), 0);
+        while reserve.give_up_for_start() {}
+        assert_eq!(reserved(), 0);
     }
 
     #[test]
@@ -243,8 +248,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let disk = Arc::new(FolderDisk::open(root.path()).unwrap());
         let spec: RunSpec = serde_json::from_str(r#"{"name": "x", "token_budget": 1000000}"#).unwrap();
-        let room = Room::open(disk.clone(), Box::new(FolderSpace(disk.clone())), &spec);
-        room.reserve(1 << 20).unwrap();
+        let reserve = DiskReserve::open(disk.clone(), Box::new(FolderSpace(disk.clone())), &spec);
+        reserve.reserve(1 << 20).unwrap();
         #[cfg(unix)]
         {
             use std::os::unix::fs::MetadataExt;
@@ -253,6 +258,6 @@ mod tests {
                 "a hole reserves nothing"
             );
         }
-        assert!(room.look().free_bytes.is_some());
+        assert!(reserve.look().free_bytes.is_some());
     }
 }

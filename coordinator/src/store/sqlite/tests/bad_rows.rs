@@ -28,12 +28,12 @@ async fn a_bad_row_names_itself_and_the_rest_goes_on() {
     assert!(told.contains(&"row 5 of deltas: weight is not a finite number".to_owned()), "{told:?}");
     assert!(told.iter().any(|t| t.ends_with("of evaluations: tokens is negative")), "{told:?}");
     assert_eq!(
-        facts.deltas[2],
-        crate::engine::record::DeltaRecord { train_ms: 0, ..whole.deltas[2].clone() },
+        facts.lineage.deltas[2],
+        crate::engine::record::DeltaRecord { train_ms: 0, ..whole.lineage.deltas[2].clone() },
         "harmless"
     );
-    assert_eq!(facts.deltas.len(), whole.deltas.len() - 1, "one whose weight is unknown is left out");
-    assert_eq!((facts.versions, facts.leases), (whole.versions, whole.leases));
+    assert_eq!(facts.lineage.deltas.len(), whole.lineage.deltas.len() - 1, "one whose weight is unknown is left out");
+    assert_eq!((facts.lineage.versions, facts.leases), (whole.lineage.versions, whole.leases));
     let after = sqlite.snapshot(&shards).await.unwrap();
     assert_eq!((after.last_seq, after.tokens, after.open_leases), (before.last_seq, before.tokens, before.open_leases));
     assert!(after.devices.iter().all(|d| d.record.tokens_per_s == 0.0));
@@ -74,15 +74,29 @@ async fn rows_that_give_samples_twice_or_too_many_are_set_aside() {
         let unfit = sqlite.end_unfit_leases(&shards, Wall { unix_ms: 9 }).await.unwrap();
         assert_eq!(!unfit.is_empty(), is_told, "{damage}: {unfit:?}");
         let facts = sqlite.facts().await.unwrap();
-        assert!(facts.deltas.iter().map(|d| d.tokens).sum::<u64>() < 1 << 40);
+        assert!(facts.lineage.deltas.iter().map(|d| d.tokens).sum::<u64>() < 1 << 40);
         let snapshot = sqlite.snapshot(&shards).await.unwrap();
-        assert!(snapshot.tokens <= world.ledger.snapshot(shards.samples()).tokens, "{damage}");
+        assert!(snapshot.tokens <= world.ledger.snapshot(&shards).tokens, "{damage}");
         let (spec, manifest) = (world.spec.clone(), world.manifest.clone());
         let generation = sqlite.generation();
         Engine::restore(spec, manifest, RunId([1; 32]), generation, snapshot, Mono::default());
-        sqlite.add_counters(1, 1).await.unwrap();
+        sqlite.add_counters(Counters { bytes_up: 1, bytes_down: 1 }).await.unwrap();
         sqlite.counters().await.unwrap();
         // And again, as the next start does.
         assert!(sqlite.end_unfit_leases(&shards, Wall { unix_ms: 9 }).await.unwrap().is_empty(), "{damage}");
+    }
+}
+
+/// Nothing is cleared away by what a ledger does not name, as long as one of its names cannot be read.
+#[tokio::test]
+async fn a_name_that_cannot_be_read_is_told() {
+    let (world, _) = eventful();
+    for damage in ["UPDATE deltas SET blob = x'00' WHERE seq = 3", "INSERT INTO squashes VALUES (4, 0, x'00', 1)"] {
+        let folder = tempfile::tempdir().unwrap();
+        let sqlite = open_ledger(&folder, &world).await;
+        let unnamed = || sqlite.unnamed([BlobHash([0xee; 32])].into(), Wall { unix_ms: 1 << 50 });
+        assert_eq!(unnamed().await.unwrap().blobs.len(), 1);
+        sqlx::query(sqlx::AssertSqlSafe(damage)).execute(&sqlite.pool).await.unwrap();
+        assert!(matches!(unnamed().await, Err(LedgerError::Row(_))), "{damage}");
     }
 }

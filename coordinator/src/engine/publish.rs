@@ -1,0 +1,70 @@
+//! When the next version is due, and what follows once it is made.
+
+use super::{
+    Engine,
+    event::{Action, Published},
+    record::{Record, VersionRecord},
+    turn::Turn,
+};
+use nightjar_shared::{ids::Version, time::Mono, wire::limits};
+use std::time::Duration;
+
+impl Engine {
+    /// Orders the next version once it is due: the first; when the grace period after a quorum of deltas is over; with
+    /// whatever there is when the budget is reached. No device in particular is waited for.
+    pub(super) fn publish_if_due(&mut self, now: Mono, turn: &mut Turn) {
+        if self.publishing.is_some() {
+            return;
+        }
+        let version = match self.versions.newest() {
+            None => Version(0),
+            Some(newest) => {
+                let (version, buffered) = (newest.version.next(), self.buffered());
+                let is_due = if self.finished() {
+                    buffered > 0
+                } else if self.spec.has_rounds() {
+                    self.round_is_complete(buffered, now)
+                } else {
+                    buffered >= self.spec.quorum() && !self.is_in_grace(now)
+                };
+                if !is_due {
+                    return;
+                }
+                version
+            }
+        };
+        // However rare keyframes are to be, one must be in reach of the longest path.
+        let every = self.spec.publish.keyframe_every.min(limits::UPDATE_STEPS_MAX as u64);
+        // Where blobs are lost, a newcomer may have nowhere to begin.
+        let keyframe = version.0.is_multiple_of(every) || !self.versions.has_beginning();
+        self.publishing = Some(version);
+        self.grace_until = None;
+        turn.effects.push(Action::Publish { version, keyframe, through_seq: self.last_seq });
+    }
+
+    /// Whether more deltas are to be waited for, now that the quorum is there.
+    fn is_in_grace(&mut self, now: Mono) -> bool {
+        let grace_s = self.spec.grace_s(self.round_s());
+        grace_s > 0.0 && now < *self.grace_until.get_or_insert(now + Duration::from_secs_f64(grace_s))
+    }
+
+    /// Deltas that are merged and not published yet.
+    pub(super) fn buffered(&self) -> u64 {
+        self.last_seq - self.versions.newest().map_or(0, |v| v.through_seq)
+    }
+
+    pub(super) fn published(&mut self, published: Published, now: Mono, turn: &mut Turn) {
+        let Published { version, update, keyframe, digest, through_seq, agreement, squashes } = published;
+        if self.publishing != Some(version) {
+            return;
+        }
+        self.publishing = None;
+        self.round.adapt(agreement, through_seq - self.versions.newest().map_or(0, |v| v.through_seq));
+        self.agreement = agreement;
+        let record =
+            VersionRecord { version, update, keyframe, digest, through_seq, published_at: self.wall, squashes };
+        turn.records.push(Record::Version(record.clone()));
+        self.versions.push(record);
+        self.next_round(true, now, turn);
+    }
+}

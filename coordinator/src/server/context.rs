@@ -1,0 +1,91 @@
+//! What all connections share, and which of them are devices'.
+
+use super::{
+    budget::Budget, catalog::Catalog, disk_reserve::DiskReserve, handle::ShellHandle, members::Members, quic::close,
+    rates::Rates, strangers::Strangers, stream::Traffic, subnet::Subnet, uploads::Uploads,
+};
+use crate::{identity::Identity, store::Blobs};
+use nightjar_shared::{
+    ids::DeviceId,
+    wire::{
+        close::CloseCode,
+        limits::{CONNECTIONS_MAX, DEVICES_PER_ADDRESS_MAX, STRANGERS_MAX},
+    },
+};
+use quinn::Connection;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::Semaphore;
+
+/// What all connections share.
+pub struct Context {
+    /// Signs and checks invites.
+    pub identity: Identity,
+    /// What may be downloaded.
+    pub catalog: Arc<Catalog>,
+    /// Where uploads go.
+    pub blobs: Blobs,
+    /// The way to the event loop.
+    pub handle: ShellHandle,
+    /// Bytes over all streams.
+    pub traffic: Arc<Traffic>,
+    /// The devices that are enrolled.
+    pub members: Arc<Members>,
+    /// The devices that are connected.
+    pub present: Present,
+    /// Lets connections in.
+    pub strangers: Strangers,
+    /// Memory for what travels.
+    pub budget: Budget,
+    /// How often devices may ask.
+    pub rates: Rates,
+    /// What is uploaded for which lease.
+    pub uploads: Arc<Uploads>,
+    /// Places for those who read or write files.
+    pub files: Arc<Semaphore>,
+    /// Room on the disk.
+    pub reserve: Arc<DiskReserve>,
+}
+
+/// The devices that are connected now, each once.
+#[derive(Default)]
+pub struct Present {
+    connections: Mutex<HashMap<DeviceId, (Connection, Subnet)>>,
+}
+
+impl Present {
+    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, (Connection, Subnet)>> {
+        // A map of handles is whole after any panic.
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a device is connected.
+    pub fn has(&self, device: DeviceId) -> bool {
+        self.lock().contains_key(&device)
+    }
+
+    /// A device has one connection: the newest. What lingers of an older one, after a change of networks, say, is
+    /// closed.
+    pub fn enter(&self, device: DeviceId, subnet: Subnet, connection: &Connection) {
+        if let Some((older, _)) = self.lock().insert(device, (connection.clone(), subnet)) {
+            close(&older, CloseCode::Replaced, "the device has connected again");
+        }
+    }
+
+    /// Whether there is a place for one more, and for one more from there.
+    pub fn has_room_for(&self, device: DeviceId, subnet: Subnet) -> bool {
+        let connections = self.lock();
+        let here = connections.values().filter(|(_, from)| *from == subnet).count();
+        let is_crowded = here >= DEVICES_PER_ADDRESS_MAX && !subnet.is_this_machine();
+        (connections.len() < CONNECTIONS_MAX - STRANGERS_MAX && !is_crowded) || connections.contains_key(&device)
+    }
+
+    pub fn leave(&self, device: DeviceId, connection: &Connection) {
+        let mut connections = self.lock();
+        if connections.get(&device).is_some_and(|(c, _)| c.stable_id() == connection.stable_id()) {
+            connections.remove(&device);
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! Serving a run: opens all that it needs, comes back to where it was, and ends in order.
+
+use super::{
+    budget::Budget,
+    catalog::{self, Catalog, Damaged},
+    clock::wall_now,
+    connection,
+    context::{Context, Present},
+    disk_reserve::{DiskReserve, FolderSpace, Space},
+    handle::{self, Question},
+    history::History,
+    http::{self, HttpError},
+    members::Members,
+    quic::{self, EndpointError},
+    rates::Rates,
+    repair::{self, Repairer},
+    shell::{self, Parts, ShellError},
+    start::{self, Progress},
+    state::{self, Found, Known, StateError, StateFolder, StateLock},
+    strangers::{self, Strangers},
+    stream::Traffic,
+    trouble::{Say, Troubles},
+    uploads::Uploads,
+};
+use crate::{
+    dataset::Dataset,
+    engine::{self, Engine, Mismatch, event::Action},
+    identity::{Identity, IdentityError},
+    replay::{self, ReplayError, Resumed},
+    store::{BlobError, Ledger, LedgerError, Lineage, Publisher, RunIdentity, Shards, SqliteLedger, look},
+};
+use nightjar_shared::{
+    delta,
+    disk::FolderDisk,
+    ids::{BlobHash, DeviceId, RunId, Version},
+    run_spec::RunSpec,
+    shard::Manifest,
+    time::Mono,
+    wire::{close::CloseCode, limits::FILES_AT_ONCE_MAX},
+};
+use quinn::Endpoint;
+use std::{
+    future::Future,
+    io,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
+
+/// Longest wait, when stopping, for devices to hear of it.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);
+
+/// A run that lost a delta is taken up without it, if it was served for so long before: what comes at once comes again.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// What to serve.
+#[derive(Clone)]
+pub struct Setup {
+    /// The run.
+    pub spec: RunSpec,
+    /// What it trains on.
+    pub dataset: Dataset,
+    /// Where its state is.
+    pub state: PathBuf,
+    /// Where devices connect (UDP).
+    pub listen: SocketAddr,
+    /// Where the status page is (TCP, loopback).
+    pub http: SocketAddr,
+    /// Version 0's weights as one flat vector; `None` draws them from the run spec. Not used once the run has begun.
+    pub start: Option<Vec<f32>>,
+    /// Where lines for the person at the terminal go.
+    pub say: Say,
+}
+
+/// A run that cannot be served. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The dataset is not for this run.
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    /// The state folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The key.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The UDP socket.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The TCP socket.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// Either socket has no address.
+    #[error("a socket cannot be used: {0}")]
+    Socket(#[source] io::Error),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The way back to the ledger's tip.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// The blobs.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// The dataset's folder.
+    #[error("the dataset cannot be read: {0}")]
+    Dataset(#[source] io::Error),
+    /// A thread died.
+    #[error("the start failed: {0}")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+/// Why a run is served no longer. Nothing that was acknowledged is lost.
+#[derive(Debug, thiserror::Error)]
+pub enum EndError {
+    /// The event loop cannot go on.
+    #[error(transparent)]
+    Shell(#[from] ShellError),
+    /// Nor could the run be taken up without what was lost.
+    #[error("a merged delta was lost, and the run cannot be taken up without it: {0}")]
+    Again(#[source] Box<ServeError>),
+}
+
+/// A run that is ready to be served.
+pub struct Server {
+    parts: Parts,
+    publisher: Publisher,
+    first: Vec<Action>,
+    questions: mpsc::Receiver<Question>,
+    endpoint: Endpoint,
+    http: TcpListener,
+    http_names: http::Names,
+    context: Arc<Context>,
+    repairer: Repairer,
+    damaged: mpsc::Receiver<Damaged>,
+    is_new: bool,
+    /// What the run file has otherwise than before this start, in words.
+    changes: Vec<String>,
+    /// What it was opened with, on the addresses that it has.
+    setup: Setup,
+    _lock: StateLock,
+}
+
+/// What a ledger belongs to: the run's name is the hash of the spec that it begins with and of its data.
+pub fn run_identity(spec: &RunSpec, manifest: &Manifest) -> RunIdentity {
+    // Neither can fail: both are plain data.
+    let spec_json = serde_json::to_string(spec).unwrap_or_default();
+    let manifest_hash = BlobHash::of(serde_json::to_string(manifest).unwrap_or_default().as_bytes());
+    let run_id = RunId(BlobHash::of(&[spec_json.as_bytes(), &manifest_hash.0].concat()).0);
+    RunIdentity { run_id, spec_json, manifest_hash }
+}
+
+impl Server {
+    /// Opens everything that a run needs and comes back to its ledger's tip. Sockets come first: a port that is taken
+    /// leaves the state folder as it was, or empty.
+    pub async fn open(setup: Setup) -> Result<Server, ServeError> {
+        Self::open_on(setup, |disk| Box::new(FolderSpace(disk))).await
+    }
+
+    /// The same, with another word on how much room the disk has.
+    pub async fn open_on(
+        setup: Setup,
+        space: impl FnOnce(Arc<FolderDisk>) -> Box<dyn Space>,
+    ) -> Result<Server, ServeError> {
+        let again = Setup { start: None, ..setup.clone() };
+        let Setup { spec, dataset, state, listen, http, start, say } = setup;
+        engine::check(&spec, dataset.manifest())?;
+        let (state, lock, found) = StateFolder::take(&state)?;
+        let identity = match found {
+            Found::New => Identity::open_or_draw(&*state.disk)?,
+            Found::Run => Identity::open(&*state.disk)?,
+        };
+        let endpoint = quic::endpoint(listen, &identity)?;
+        let http = http::listen(http)?;
+
+        let run = run_identity(&spec, dataset.manifest());
+        if found == Found::New {
+            state.begin()?;
+            identity.store(&*state.disk)?;
+        }
+        let reserve = Arc::new(DiskReserve::open(state.disk.clone(), space(state.disk.clone()), &spec));
+        let ledger = open_ledger(&state, &run, found, identity.id(), &reserve, &say).await?;
+        let (run_id, changes) = (ledger.identity().run_id, ledger.changes().to_vec());
+        let ledger: Arc<dyn Ledger> = Arc::new(ledger);
+        match state.finish() {
+            // A run of an earlier version, on a full disk: it is known without the mark, too.
+            Err(error) if found == Found::Run => tracing::warn!("{error}"),
+            finished => finished?,
+        }
+        let shards = Shards::of(dataset.manifest(), spec.inner.batch_samples);
+        for unfit in ledger.end_unfit_leases(&shards, wall_now()).await? {
+            say(&format!("note      a lease that makes no sense is ended: {unfit}"));
+        }
+        let (snapshot, counters) = (ledger.snapshot(&shards).await?, ledger.counters().await?);
+        let blobs = state.blobs();
+        let lineage = ledger.lineage(replay::since(&blobs)?).await?;
+        let history = History::taken_up(&lineage, &ledger.curves().await?);
+        let newest = lineage.versions.last().map(|v| v.version);
+        let is_new = newest.is_none();
+        let (report, damaged) = mpsc::channel(catalog::DAMAGED_MAX);
+        let catalog = Arc::new(Catalog::new(&dataset, blobs.clone(), report).map_err(ServeError::Dataset)?);
+        let members = Arc::new(Members::default());
+        snapshot.devices.iter().for_each(|device| members.note(&device.record));
+        catalog.add(lineage.versions.iter().flat_map(|v| v.blobs()));
+        let known = Known::of(&*ledger, &blobs, newest, snapshot.open_leases.len(), wall_now()).await?;
+        let (of_spec, of_blobs, of_disk, of_ledger) = (spec.clone(), blobs.clone(), state.disk.clone(), ledger.clone());
+        let (drawn, to_replay) = (Progress::default(), start::deltas_to_replay(&lineage, &blobs));
+        let (of_drawing, parameters) = (drawn.clone(), spec.model.parameters() as u64);
+        let recovered = tokio::task::spawn_blocking(move || -> Result<_, ServeError> {
+            let cleared = known.map(|known| state::clear_away(known, &of_disk, &of_spec.model)).transpose()?;
+            let cleared = cleared.unwrap_or_default();
+            tracing::debug!(cleared.removed, "cleared away what nothing names");
+            let mut start = start;
+            let mut draw = || start.take().unwrap_or_else(|| start::draw(&of_spec.model, of_spec.seed, &of_drawing));
+            let whole = || Handle::current().block_on(of_ledger.lineage(Version(0)));
+            let resume = |lineage: &Lineage| replay::resume(&of_spec, lineage, &of_blobs, &mut draw);
+            Ok((replay::reaching_back(&lineage, whole, resume)?, lineage.versions, cleared.note))
+        });
+        let recovered = tokio::select! {
+            recovered = recovered => recovered,
+            never = start::tell("drawing the first weights", parameters, || drawn.get(), &say), if is_new => match never {},
+            never = start::tell("merging the newest deltas again", to_replay, || blobs.reads(), &say), if !is_new => match never {},
+        };
+        let (Resumed { merger, restart, lost_deltas, losses }, versions, kept) = recovered??;
+        if let Some(kept) = kept {
+            say(&format!("note      {kept}"));
+        }
+        for loss in &losses {
+            tracing::warn!("{loss}");
+            say(&format!("lost      {loss}"));
+        }
+        if !losses.is_empty() {
+            ledger.note_losses(restart.as_ref().map(|(version, _)| *version), &lost_deltas).await?;
+        }
+        if let Some((version, checkpoint)) = restart
+            && let Err(error) = blobs.put_checkpoint(version.0, &checkpoint)
+        {
+            tracing::warn!("{error}; the next start begins at version {version} anew, which takes longer");
+        }
+        let publisher = Publisher::new(merger, blobs.clone()).remembering(&versions);
+        let delta_bytes_max = *delta::bytes_allowed(&spec.model, &spec.delta).end();
+        let uploads = Arc::new(Uploads::new(snapshot.open_leases.iter(), delta_bytes_max));
+
+        let origin = Instant::now();
+        let (engine, first) = Engine::restore(
+            spec.clone(),
+            dataset.manifest().clone(),
+            run_id,
+            ledger.generation(),
+            snapshot,
+            Mono::default(),
+        );
+        let (handle, questions) = handle::open();
+        let traffic = Arc::new(Traffic::default());
+        let spec = Arc::new(spec);
+        let troubles = Arc::new(Troubles::default());
+        let repairer = Repairer {
+            ledger: ledger.clone(),
+            spec: spec.clone(),
+            blobs: blobs.clone(),
+            data: dataset.folder().to_owned(),
+            catalog: catalog.clone(),
+            handle: handle.clone(),
+            troubles: troubles.clone(),
+        };
+        let files = Arc::new(Semaphore::new(FILES_AT_ONCE_MAX));
+        let parts = Parts {
+            engine,
+            ledger,
+            blobs: blobs.clone(),
+            catalog: catalog.clone(),
+            members: members.clone(),
+            traffic: traffic.clone(),
+            spec,
+            history,
+            counters,
+            origin,
+            say,
+            handle: handle.clone(),
+            reserve: reserve.clone(),
+            uploads: uploads.clone(),
+            files: files.clone(),
+            troubles,
+        };
+        let context = Arc::new(Context {
+            identity,
+            catalog,
+            blobs,
+            handle,
+            traffic,
+            members,
+            present: Present::default(),
+            strangers: Strangers::new(strangers::Bounds::default()),
+            budget: Budget::default(),
+            rates: Rates::default(),
+            uploads,
+            files,
+            reserve,
+        });
+        let http_names = http::Names::default();
+        let (listen, at) =
+            (endpoint.local_addr().map_err(ServeError::Socket)?, http.local_addr().map_err(ServeError::Socket)?);
+        let setup = Setup { listen, http: at, ..again };
+        Ok(Server {
+            parts,
+            publisher,
+            first,
+            questions,
+            endpoint,
+            http,
+            http_names,
+            context,
+            repairer,
+            damaged,
+            is_new,
+            changes,
+            setup,
+            _lock: lock,
+        })
+    }
+
+    /// Has the status page answer to these names too, besides `localhost` and addresses.
+    pub fn with_http_names(mut self, names: Vec<String>) -> Self {
+        self.http_names = http::Names::new(names);
+        self
+    }
+
+    /// Where devices connect.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Where the status page is.
+    pub fn http_address(&self) -> io::Result<SocketAddr> {
+        self.http.local_addr()
+    }
+
+    /// A short name of the coordinator's key.
+    pub fn fingerprint(&self) -> String {
+        self.context.identity.fingerprint()
+    }
+
+    /// Whether the run begins with this start.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// What the run file has otherwise than before this start, in words.
+    pub fn changes(&self) -> &[String] {
+        &self.changes
+    }
+
+    /// Serves until `stop` is done, or until nothing can go on. `ready` is said once the first version stands.
+    pub async fn run(self, ready: String, stop: impl Future<Output = ()>) -> Result<(), EndError> {
+        let mut stop = pin!(stop);
+        let (setup, http_names) = (self.setup.clone(), self.http_names.clone());
+        let mut server = self;
+        loop {
+            let begun = Instant::now();
+            let error = match server.until_ended(ready.clone(), &mut stop).await {
+                Err(error) if error.is_of_lost_delta() && begun.elapsed() > AGAIN_AFTER => error,
+                ended => return Ok(ended?),
+            };
+            // What a start does for lost deltas is what is right here too.
+            (setup.say)(&format!("lost      {error}; the run is taken up without it"));
+            server = tokio::select! {
+                opened = open_again(&setup) => opened.map_err(|e| EndError::Again(Box::new(e)))?,
+                () = &mut stop => return Ok(()),
+            };
+            server.http_names = http_names.clone();
+        }
+    }
+
+    async fn until_ended(self, ready: String, stop: impl Future<Output = ()>) -> Result<(), ShellError> {
+        let Server {
+            parts, publisher, first, questions, endpoint, http, http_names, context, repairer, damaged, ..
+        } = self;
+        let repairing = tokio::spawn(repair::run(repairer, damaged));
+        let accepting = tokio::spawn(connection::accept(endpoint.clone(), context.clone()));
+        let page = tokio::spawn(http::serve(http, parts.spec.name.clone(), context, http_names));
+        let ended = shell::run(parts, publisher, first, questions, ready, stop).await;
+        page.abort();
+        repairing.abort();
+        // Their addresses may be wanted again at once.
+        let _ = tokio::join!(page, repairing);
+        endpoint.close((CloseCode::Stopping as u32).into(), b"the coordinator is stopping");
+        accepting.abort();
+        let _ = accepting.await;
+        // Whoever does not hear of it finds out by silence.
+        let _ = tokio::time::timeout(GOODBYE_MAX, endpoint.wait_idle()).await;
+        ended
+    }
+}
+
+/// Opens a run that was served until now. Connections that end keep its addresses for a moment.
+async fn open_again(setup: &Setup) -> Result<Server, ServeError> {
+    let begun = Instant::now();
+    loop {
+        match Server::open(setup.clone()).await {
+            Err(ServeError::Endpoint(EndpointError::InUse { .. }) | ServeError::Http(HttpError::InUse(_)))
+                if begun.elapsed() < LOCKED_MAX =>
+            {
+                tokio::time::sleep(LOCKED_AGAIN).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// How long a start waits for a ledger that another program has locked.
+const LOCKED_MAX: Duration = Duration::from_secs(60);
+/// How often it tries.
+const LOCKED_AGAIN: Duration = Duration::from_millis(250);
+
+/// Opens the ledger, waiting for a lock that another program holds. A disk without room is made some: the reserve is
+/// for this.
+async fn open_ledger(
+    state: &StateFolder,
+    run: &RunIdentity,
+    found: Found,
+    key: DeviceId,
+    reserve: &DiskReserve,
+    say: &Say,
+) -> Result<SqliteLedger, ServeError> {
+    let (begun, mut is_told) = (Instant::now(), false);
+    loop {
+        let error = match look_and_open(state, run, found, key).await {
+            Err(ServeError::Ledger(error)) if error.may_pass() => error,
+            opened => return opened,
+        };
+        let is_locked = matches!(error, LedgerError::Locked);
+        if !(is_locked || reserve.give_up_for_start()) || begun.elapsed() > LOCKED_MAX {
+            return Err(error.into());
+        }
+        if is_locked {
+            if !std::mem::replace(&mut is_told, true) {
+                say("waiting   the ledger is locked by another program; close it, or wait");
+            }
+            tokio::time::sleep(LOCKED_AGAIN).await;
+        }
+    }
+}
+
+/// Nothing is written before the ledger of a run that is there was looked at: whether it is whole, of this folder, and
+/// of this key.
+async fn look_and_open(
+    state: &StateFolder,
+    run: &RunIdentity,
+    found: Found,
+    key: DeviceId,
+) -> Result<SqliteLedger, ServeError> {
+    if found == Found::Run {
+        look::check(&state.ledger(), look::Depth::Quick).await?;
+        let looked = look::look(&state.ledger()).await?;
+        state.check_ledger(&looked)?;
+        if let Some(known) = looked.key.map(DeviceId).filter(|known| *known != key) {
+            return Err(LedgerError::OtherKey(known.short()).into());
+        }
+    }
+    let ledger = SqliteLedger::create_or_open(&state.ledger(), run, wall_now().unix_ms / 1000).await?;
+    ledger.adopt_key(key).await?;
+    Ok(ledger)
+}

@@ -1,0 +1,461 @@
+//! What every ledger promises, as tests: run on each body, with the ledger in memory as the model.
+
+use super::{Counters, Curves, Facts, Ledger, LedgerError, MemoryLedger, Shards, SqliteLedger, Unnamed};
+use crate::{
+    engine::record::{
+        DeltaRecord, DeviceRecord, EvaluationRecord, LeaseKind as Kind, LeaseOutcome, LeaseRecord, Record, Squash,
+        VersionRecord,
+    },
+    world::{World, device, manifest, spec},
+};
+use nightjar_shared::{
+    ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},
+    time::Wall,
+    wire::{Evaluation, LeaseKind, Leave, Role, device_message as ask},
+};
+use proptest::prelude::*;
+use std::{collections::BTreeSet, sync::Arc};
+
+/// A place for one ledger of a body.
+trait Place {
+    /// With nothing in it.
+    fn new() -> Self;
+
+    /// A coordinator starts on the ledger that is there, or on a new one.
+    async fn open(&self, unix_s: u64) -> Arc<dyn Ledger>;
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Place for Folder {
+    fn new() -> Self {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    async fn open(&self, unix_s: u64) -> Arc<dyn Ledger> {
+        let identity =
+            super::RunIdentity { run_id: RunId([1; 32]), spec_json: "{}".into(), manifest_hash: BlobHash([2; 32]) };
+        let path = self.0.path().join("ledger.sqlite");
+        Arc::new(SqliteLedger::create_or_open(&path, &identity, unix_s).await.unwrap())
+    }
+}
+
+impl Place for MemoryLedger {
+    fn new() -> Self {
+        MemoryLedger::new()
+    }
+
+    async fn open(&self, unix_s: u64) -> Arc<dyn Ledger> {
+        Arc::new(MemoryLedger::open(self, unix_s))
+    }
+}
+
+/// Runs the suite on a body.
+macro_rules! suite {
+    ($body:ident, $place:ty) => {
+        mod $body {
+            use super::*;
+
+            #[tokio::test]
+            async fn it_tells_what_was_written() {
+                super::it_tells_what_was_written::<$place>().await
+            }
+
+            #[tokio::test]
+            async fn of_two_coordinators_only_the_newest_writes() {
+                super::of_two_coordinators_only_the_newest_writes::<$place>().await
+            }
+
+            #[tokio::test]
+            async fn a_contradiction_writes_nothing() {
+                super::a_contradiction_writes_nothing::<$place>().await
+            }
+
+            #[tokio::test]
+            async fn losses_are_kept() {
+                super::losses_are_kept::<$place>().await
+            }
+
+            #[tokio::test]
+            async fn a_start_is_told_the_same_as_the_facts_say() {
+                super::a_start_is_told_the_same_as_the_facts_say::<$place>().await
+            }
+
+            #[tokio::test]
+            async fn a_lease_of_samples_that_are_not_there_is_ended() {
+                super::a_lease_of_samples_that_are_not_there_is_ended::<$place>().await
+            }
+
+            proptest! {
+                #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+                #[test]
+                fn what_is_written_is_read_back(records in prop::collection::vec(record(), 1..12)) {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                    runtime.block_on(super::what_is_written_is_read_back::<$place>(records));
+                }
+            }
+        }
+    };
+}
+
+suite!(sqlite, Folder);
+suite!(memory, MemoryLedger);
+
+/// The commits of a run in which about everything happens.
+pub(super) fn eventful() -> (World, Shards) {
+    let mut world = World::new(spec(), manifest());
+    let (owl, other, anchor) = (world.volunteer(1), world.volunteer(2), device(3));
+    world.join(anchor, Role::Anchor, &[LeaseKind::Evaluate]);
+    for round in 0..9 {
+        let lease = world.lease(owl);
+        world.train(owl, &lease, 80.0);
+        let lease = world.lease(anchor);
+        let measured = Evaluation {
+            lease_id: lease.id,
+            generation: lease.generation,
+            nats: 3.0,
+            tokens: u64::from(lease.samples) * 4,
+        };
+        world.ask(anchor, ask::Body::Evaluation(measured));
+        match round {
+            2 => drop(world.lease(other)),
+            4 => world.wait(500.0),
+            5 => drop(world.ask(other, ask::Body::Leave(Leave {}))),
+            6 => {
+                world.restart();
+                world.volunteer(1);
+                world.join(anchor, Role::Anchor, &[LeaseKind::Evaluate]);
+            }
+            _ => {}
+        }
+        let lease = world.lease(owl);
+        world.train(owl, &lease, 80.0);
+    }
+    world.lease(owl);
+    let shards = Shards::of(&world.manifest, world.spec.inner.batch_samples);
+    (world, shards)
+}
+
+/// The record; a version has two squashes from version 3 on.
+fn with_squashes(record: &Record) -> Record {
+    let mut record = record.clone();
+    if let Record::Version(v) = &mut record
+        && v.version.0 >= 3
+    {
+        let squash =
+            |span: u64| Squash { from: Version(v.version.0 - span), blob: (BlobHash([span as u8; 32]), 10 * span) };
+        v.squashes = vec![squash(2), squash(3)];
+    }
+    record
+}
+
+/// An open ledger with a run in it, and its model.
+async fn with_a_run<P: Place>(place: &P) -> (Arc<dyn Ledger>, MemoryLedger, Shards) {
+    let (ledger, model) = (place.open(1).await, MemoryLedger::new().open(1));
+    let (world, shards) = eventful();
+    for records in &world.commits {
+        ledger.commit(records).await.unwrap();
+        model.commit(records).unwrap();
+    }
+    (ledger, model, shards)
+}
+
+async fn it_tells_what_was_written<P: Place>() {
+    let place = P::new();
+    let (ledger, model) = (place.open(1).await, MemoryLedger::new().open(1));
+    let (world, shards) = eventful();
+    for records in &world.commits {
+        let records: Vec<Record> = records.iter().map(with_squashes).collect();
+        ledger.commit(&records).await.unwrap();
+        model.commit(&records).unwrap();
+        assert_eq!(ledger.snapshot(&shards).await.unwrap(), model.snapshot(&shards));
+    }
+    let facts = ledger.facts().await.unwrap();
+    assert_eq!(facts, model.facts());
+    let versions = &facts.lineage.versions;
+    assert!(versions.iter().filter(|v| v.squashes.len() == 2).count() > 4);
+    assert!(versions.len() > 8 && facts.evaluations.len() > 4 && facts.leases.iter().any(|l| l.closed.is_none()));
+    assert!(model.snapshot(&shards).epochs_opened > 2, "epochs end, too");
+    ledger.close().await;
+    assert_eq!(place.open(1).await.facts().await.unwrap(), facts, "and after it was closed");
+}
+
+async fn of_two_coordinators_only_the_newest_writes<P: Place>() {
+    let place = P::new();
+    let (world, shards) = eventful();
+    let (old, new) = (place.open(1000).await, place.open(900).await);
+    assert_eq!((old.generation(), new.generation()), (Generation(1000), Generation(1001)));
+    let more = Counters { bytes_up: 3, bytes_down: 4 };
+    assert!(matches!(old.commit(&world.commits[0]).await, Err(LedgerError::Fenced(Generation(1000)))));
+    assert!(matches!(old.add_counters(more).await, Err(LedgerError::Fenced(_))));
+    assert!(matches!(old.note_losses(None, &[]).await, Err(LedgerError::Fenced(_))));
+    assert_eq!(new.facts().await.unwrap(), Facts::default(), "nothing of it was written");
+    new.commit(&world.commits[0]).await.unwrap();
+    new.add_counters(more).await.unwrap();
+    new.add_counters(more).await.unwrap();
+    assert_eq!(old.counters().await.unwrap(), Counters { bytes_up: 6, bytes_down: 8 });
+    assert_eq!(old.snapshot(&shards).await.unwrap(), new.snapshot(&shards).await.unwrap(), "it may still read");
+    assert_eq!(place.open(2000).await.generation(), Generation(2000));
+}
+
+async fn a_contradiction_writes_nothing<P: Place>() {
+    let place = P::new();
+    let (ledger, _, shards) = with_a_run(&place).await;
+    let (before, snapshot) = (ledger.facts().await.unwrap(), ledger.snapshot(&shards).await.unwrap());
+    let device = Record::Device(DeviceRecord { name: "other".into(), ..before.devices[0].clone() });
+    let open_lease = before.leases.last().unwrap().lease.clone();
+    let closed = |id| {
+        let (outcome, samples_used, at) = (LeaseOutcome::Expired, 0, Wall::default());
+        Record::LeaseClosed { id: LeaseId(id), outcome, samples_used, at }
+    };
+    let contradictions = [
+        Record::Delta(before.lineage.deltas[0].clone()),
+        Record::Version(before.lineage.versions[0].clone()),
+        Record::Evaluation(before.evaluations[0].clone()),
+        closed(1),
+        closed(9999),
+        Record::LeaseIssued(open_lease.clone()),
+        Record::LeaseIssued(LeaseRecord { id: LeaseId(9999), ..open_lease }),
+    ];
+    for record in contradictions {
+        let both = [device.clone(), record];
+        assert!(matches!(ledger.commit(&both).await, Err(LedgerError::Contradiction(_))), "{:?}", both[1]);
+    }
+    assert_eq!(ledger.facts().await.unwrap(), before);
+    assert_eq!(ledger.snapshot(&shards).await.unwrap(), snapshot);
+}
+
+async fn losses_are_kept<P: Place>() {
+    let place = P::new();
+    let (ledger, ..) = with_a_run(&place).await;
+    ledger.note_losses(Some(Version(3)), &[5, 2]).await.unwrap();
+    ledger.note_losses(Some(Version(3)), &[2]).await.unwrap();
+    assert!(matches!(ledger.note_losses(None, &[9999]).await, Err(LedgerError::Contradiction(_))));
+    let lineage = place.open(1).await.lineage(Version(4)).await.unwrap();
+    assert_eq!((lineage.restarts, lineage.lost_deltas), (vec![Version(3)], vec![2, 5]));
+    assert!(matches!(ledger.note_losses(None, &[1]).await, Err(LedgerError::Fenced(_))));
+}
+
+/// What a start asks for, held against everything.
+async fn a_start_is_told_the_same_as_the_facts_say<P: Place>() {
+    let place = P::new();
+    let (ledger, model, _) = with_a_run(&place).await;
+    let facts = ledger.facts().await.unwrap();
+    let whole = &facts.lineage;
+    assert_eq!(&ledger.lineage(Version(0)).await.unwrap(), whole);
+    for since in (0..20).map(Version) {
+        let lineage = ledger.lineage(since).await.unwrap();
+        assert_eq!(lineage, *Ledger::lineage(&model, since).await.as_ref().unwrap());
+        assert_eq!(lineage.after(lineage.after_seq), whole.after(lineage.after_seq), "since {since}");
+        assert_eq!(lineage.versions, whole.versions);
+        assert!(lineage.after_seq == 0 || lineage.after(lineage.after_seq - 1).is_none());
+    }
+    let newest = whole.versions.last().unwrap();
+    assert!(ledger.lineage(newest.version).await.unwrap().deltas.len() < 2);
+
+    let tokens =
+        |v: &VersionRecord| -> u64 { whole.deltas.iter().filter(|d| d.seq <= v.through_seq).map(|d| d.tokens).sum() };
+    let tokens: Vec<u64> = whole.versions.iter().map(tokens).collect();
+    assert!(tokens.iter().collect::<BTreeSet<_>>().len() > 4);
+    assert_eq!(ledger.curves().await.unwrap(), Curves { tokens, evaluations: facts.evaluations.clone() });
+
+    let stray = BlobHash([0xee; 32]);
+    let named = whole.versions.iter().flat_map(|v| v.blobs()).map(|(hash, _)| hash);
+    let all: BTreeSet<BlobHash> = named.chain(whole.deltas.iter().map(|d| d.blob)).chain([stray]).collect();
+    let last = facts.leases.iter().map(|l| l.lease.issued_at).max().unwrap();
+    for now in [last, Wall { unix_ms: last.unix_ms - 1 }, Wall { unix_ms: u64::MAX >> 1 }] {
+        let told = ledger.unnamed(all.clone(), now).await.unwrap();
+        assert_eq!(told, Unnamed { blobs: [stray].into(), last_entry: told.last_entry });
+        assert_eq!(told, Ledger::unnamed(&model, all.clone(), now).await.unwrap());
+        assert!((told.last_entry == last) == (now >= last) && told.last_entry > Wall::default());
+    }
+}
+
+async fn a_lease_of_samples_that_are_not_there_is_ended<P: Place>() {
+    let (place, at) = (P::new(), Wall { unix_ms: 9 });
+    let (ledger, _, shards) = with_a_run(&place).await;
+    assert_eq!(ledger.end_unfit_leases(&shards, at).await.unwrap(), vec![]);
+    let facts = ledger.facts().await.unwrap();
+    let open = facts.leases.iter().rfind(|l| l.closed.is_none() && l.lease.kind == Kind::Train).unwrap();
+    let free = facts.devices.iter().find(|d| facts.leases.iter().all(|l| l.closed.is_some() || l.lease.device != d.id));
+    let device = free.unwrap().id;
+    // Nobody has a second shard of samples twice, nor a ninth shard.
+    for (id, shard) in [(5001, open.lease.shard), (5002, 9)] {
+        let lease = LeaseRecord { id: LeaseId(id), device, shard, ..open.lease.clone() };
+        ledger.commit(&[Record::LeaseIssued(lease)]).await.unwrap();
+        let unfit = ledger.end_unfit_leases(&shards, at).await.unwrap();
+        assert_eq!(unfit.iter().map(|bad| bad.id.clone()).collect::<Vec<_>>(), [id.to_string()]);
+        assert_eq!(ledger.end_unfit_leases(&shards, at).await.unwrap(), vec![]);
+    }
+}
+
+/// Whatever is written is read back as it was, and what would not be is refused.
+async fn what_is_written_is_read_back<P: Place>(records: Vec<Record>) {
+    let place = P::new();
+    let (ledger, model) = (place.open(1).await, MemoryLedger::new().open(1));
+    ledger.commit(&beginning()).await.unwrap();
+    model.commit(&beginning()).unwrap();
+    for record in records {
+        // Beside one that can be written: what is refused takes it along.
+        let both = [beginning()[0].clone(), record];
+        let (written, expected) = (ledger.commit(&both).await, model.commit(&both));
+        match (&written, &expected) {
+            (Ok(()), Ok(())) => {}
+            (Err(LedgerError::Unfit { .. }), Err(LedgerError::Unfit { .. })) => {}
+            (Err(LedgerError::Contradiction(_)), Err(LedgerError::Contradiction(_))) => {}
+            // In memory a lease's number is only ever larger than those before.
+            (Ok(()), Err(LedgerError::Contradiction(_))) if matches!(both[1], Record::LeaseIssued(_)) => return,
+            _ => panic!("{written:?}, and in memory {expected:?}, for {:?}", both[1]),
+        }
+        let facts = ledger.facts().await.unwrap();
+        assert_eq!(in_order(facts.clone()), in_order(model.facts()));
+        assert_eq!(facts.set_aside, vec![]);
+        ledger.snapshot(&Shards::of(&manifest(), 4)).await.unwrap();
+    }
+}
+
+/// As SQL tells them, whatever the order in which they came.
+fn in_order(mut facts: Facts) -> Facts {
+    facts.lineage.deltas.sort_by_key(|d| d.seq);
+    facts.lineage.versions.sort_by_key(|v| v.version);
+    facts
+}
+
+fn integer() -> impl Strategy<Value = u64> {
+    let edges = vec![0, 1, i64::MAX as u64 - 1, i64::MAX as u64, i64::MAX as u64 + 1, u64::MAX - 1, u64::MAX];
+    prop_oneof![6 => 0u64..1000, 3 => any::<i64>().prop_map(|n| n.unsigned_abs()), 1 => prop::sample::select(edges)]
+}
+
+fn small() -> impl Strategy<Value = u32> {
+    prop_oneof![Just(0), Just(u32::MAX), any::<u32>()]
+}
+
+fn real() -> impl Strategy<Value = f64> {
+    let edges =
+        vec![0.0, -0.0, f64::MIN_POSITIVE, 5e-324, f64::MAX, f64::MIN, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
+    prop_oneof![6 => -1e3..1e3, 2 => any::<f64>(), 1 => prop::sample::select(edges)]
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![any::<String>(), Just("\0 between".into()), Just(String::new())]
+}
+
+fn wall() -> impl Strategy<Value = Wall> {
+    integer().prop_map(|unix_ms| Wall { unix_ms })
+}
+
+fn blob() -> impl Strategy<Value = (BlobHash, u64)> {
+    (any::<[u8; 32]>().prop_map(BlobHash), integer())
+}
+
+const OWL: DeviceId = DeviceId([5; 32]);
+
+/// A record of any kind about one device and its first lease.
+fn record() -> impl Strategy<Value = Record> {
+    let role = prop::sample::select(vec![Role::Unspecified, Role::Volunteer, Role::Anchor]);
+    let outcomes = [
+        LeaseOutcome::Merged,
+        LeaseOutcome::ScreenedOut,
+        LeaseOutcome::Returned,
+        LeaseOutcome::Expired,
+        LeaseOutcome::Evaluated,
+    ];
+    let device = (text(), text(), role, any::<Vec<u8>>(), wall(), real(), any::<bool>()).prop_map(
+        |(name, device, role, invite_nonce, enrolled_at, tokens_per_s, left)| {
+            Record::Device(DeviceRecord { id: OWL, name, device, role, invite_nonce, enrolled_at, tokens_per_s, left })
+        },
+    );
+    let issued =
+        ([integer(), integer(), integer()], [small(), small(), small(), small(), small()], any::<bool>(), wall());
+    let issued =
+        issued.prop_map(|([id, generation, version], [epoch, shard, first_sample, samples, steps], trains, at)| {
+            Record::LeaseIssued(LeaseRecord {
+                id: LeaseId(id),
+                generation: Generation(generation),
+                device: OWL,
+                kind: if trains { Kind::Train } else { Kind::Evaluate },
+                base_version: Version(version),
+                epoch,
+                shard,
+                first_sample,
+                samples,
+                steps,
+                issued_at: at,
+            })
+        });
+    let closed = (prop::sample::select(outcomes.to_vec()), small(), wall())
+        .prop_map(|(outcome, samples_used, at)| Record::LeaseClosed { id: LeaseId(1), outcome, samples_used, at });
+    let numbers = [integer(), integer(), integer(), integer(), integer()];
+    let delta = (integer(), blob(), small(), numbers, [real(), real(), real(), real()], wall());
+    let delta =
+        delta.prop_map(|(seq, (blob, bytes), steps, [tokens, staleness, train_ms, wall_ms, _], reals, merged_at)| {
+            let [weight, norm, loss_first, loss_last] = reals;
+            let (lease, device) = (LeaseId(1), OWL);
+            let times = (train_ms, wall_ms, merged_at);
+            Record::Delta(DeltaRecord {
+                seq,
+                lease,
+                device,
+                blob,
+                bytes,
+                steps,
+                tokens,
+                staleness,
+                weight,
+                norm,
+                train_ms: times.0,
+                wall_ms: times.1,
+                loss_first,
+                loss_last,
+                merged_at: times.2,
+            })
+        });
+    let squash = (integer(), blob()).prop_map(|(from, blob)| Squash { from: Version(from), blob });
+    let version = (
+        integer(),
+        prop::option::of(blob()),
+        prop::option::of(blob()),
+        any::<[u8; 32]>(),
+        integer(),
+        wall(),
+        prop::collection::vec(squash, 0..4),
+    );
+    let version = version.prop_map(|(version, update, keyframe, digest, through_seq, published_at, squashes)| {
+        let version = Version(version);
+        Record::Version(VersionRecord { version, update, keyframe, digest, through_seq, published_at, squashes })
+    });
+    let evaluation =
+        (integer(), real(), integer(), integer(), wall()).prop_map(|(version, nats, tokens, text_bytes, at)| {
+            let (version, lease) = (Version(version), LeaseId(1));
+            Record::Evaluation(EvaluationRecord { version, lease, nats, tokens, text_bytes, measured_at: at })
+        });
+    prop_oneof![device, issued, closed, delta, version, evaluation]
+}
+
+/// A device with an open lease.
+fn beginning() -> Vec<Record> {
+    let device = DeviceRecord {
+        id: OWL,
+        name: "owl".into(),
+        device: "flex".into(),
+        role: Role::Volunteer,
+        invite_nonce: vec![1],
+        enrolled_at: Wall { unix_ms: 1 },
+        tokens_per_s: 0.0,
+        left: false,
+    };
+    let lease = LeaseRecord {
+        id: LeaseId(1),
+        generation: Generation(1),
+        device: OWL,
+        kind: Kind::Train,
+        base_version: Version(0),
+        epoch: 0,
+        shard: 0,
+        first_sample: 0,
+        samples: 4,
+        steps: 2,
+        issued_at: Wall { unix_ms: 2 },
+    };
+    vec![Record::Device(device), Record::LeaseIssued(lease)]
+}
