@@ -42,7 +42,7 @@ pub enum Bench {
         /// Build only, without running the tests.
         #[arg(long)]
         no_tests: bool,
-        /// Keep the folder.
+        /// Keep the folder, with cargo's report of where the time went.
         #[arg(long)]
         keep: bool,
         /// Put the table into docs/development.md.

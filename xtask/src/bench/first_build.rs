@@ -89,14 +89,14 @@ pub fn measure(folder: &Path, tests: bool, keep: bool, docs: bool, keeper: &Keep
         table.push(Took { says: stage.says, wall: since.elapsed(), cpu: children_cpu().saturating_sub(before) });
         println!("\n{}", rows(&table));
     }
-    println!("where the time went, crate by crate: {}", target.join("cargo-timings").display());
     if docs {
         keep_in(&root()?.join("docs").join("development.md"), &table)?;
     }
-    if !keep {
-        fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    if keep {
+        println!("where the time went, crate by crate: {}", target.join("cargo-timings").display());
+        return Ok(());
     }
-    Ok(())
+    fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))
 }
 
 /// Where to measure unless told otherwise.
