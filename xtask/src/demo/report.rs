@@ -12,6 +12,7 @@ use plotters::{
     style::full_palette::{BLUE_600, GREEN_600, GREY_400, GREY_700, ORANGE_700, RED_600},
 };
 use std::{
+    collections::BTreeSet,
     fmt::{Display, Write as _},
     fs,
     path::{Path, PathBuf},
@@ -36,7 +37,7 @@ struct Picture {
 /// Writes `report.html` and returns where it is.
 pub fn write(out: &Path, results: &Results, course: &Course, story: &Story) -> Result<PathBuf> {
     let file = out.join("report.html");
-    fs::write(&file, page(results, &pictures(results, course, story)?)?)?;
+    fs::write(&file, page(results, &killed(story), &pictures(results, course, story)?)?)?;
     Ok(file)
 }
 
@@ -69,7 +70,13 @@ fn pictures(results: &Results, course: &Course, story: &Story) -> Result<[Pictur
     ])
 }
 
-fn page(results: &Results, pictures: &[Picture]) -> Result<String> {
+/// Who was killed on the way, by name.
+fn killed(story: &Story) -> Vec<&str> {
+    let names: BTreeSet<&str> = story.marks.iter().map(|mark| mark.who.as_str()).collect();
+    names.into_iter().collect()
+}
+
+fn page(results: &Results, killed: &[&str], pictures: &[Picture]) -> Result<String> {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Nightjar demo</title>\n\
@@ -79,13 +86,16 @@ fn page(results: &Results, pictures: &[Picture]) -> Result<String> {
         1 => "One computer".to_owned(),
         number => format!("{number} computers"),
     };
-    // The demo plays every computer on this one.
+    let kills = match killed {
+        [] => String::new(),
+        [one] => format!("On the way, {} was killed and started again. ", escape(one)),
+        names => format!("On the way, {} were killed and started again. ", escape(&names.join(" and "))),
+    };
     write!(
         page,
         "<section class=\"sky\">\n<h1>{devices} trained one model</h1>\n\
          <p>A coordinator gave each of them as much work as it could do, and merged what came back without waiting. \
-         One computer and the coordinator were killed on the way and started again. The coordinator’s ledger was then \
-         replayed: it gives the same model bit for bit, and {}.</p>\n</section>\n<dl class=\"figures\">\n",
+         {kills}The coordinator’s ledger was then replayed: it gives the same model bit for bit, and {}.</p>\n</section>\n<dl class=\"figures\">\n",
         match (results.lost_samples, results.duplicates) {
             (0, 0) => "no work was lost or counted twice".to_owned(),
             (lost, twice) => format!("{lost} samples were lost and {twice} deltas counted twice"),
@@ -296,4 +306,29 @@ fn traffic(canvas: &Canvas, results: &Results) -> Result<()> {
 /// Where the time axis ends: with the last measurement, which may come after the training.
 fn end_s(course: &Course, story: &Story) -> f64 {
     course.loss_curve.iter().map(|at| story.at_s(at.wall)).fold(story.seconds, f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_tells_what_happened_and_nothing_else() {
+        let device =
+            r#"{"name": "<den>", "tokens": 1, "leases": 1, "lease_wall_s_median": null, "training_share": 0.5}"#;
+        let told = |lost: u64, killed: &[&str]| {
+            let json = format!(
+                r#"{{"heldout_loss_start": 5.0, "heldout_loss_end": 1.5, "order1_loss": 2.6, "order2_loss": 2.1, "tokens": 1,
+                "bytes_up": 1, "bytes_down": 1, "bytes_data_parallel_bf16": 1, "merged": 1, "acknowledged": 1,
+                "duplicates": 0, "lost_samples": {lost}, "staleness": {{}}, "devices": [{device}]}}"#
+            );
+            page(&serde_json::from_str(&json).unwrap(), killed, &[]).unwrap()
+        };
+        let calm = told(0, &[]);
+        assert!(calm.contains("no work was lost or counted twice") && !calm.contains("killed"), "{calm}");
+        assert!(calm.contains("&lt;den&gt;") && !calm.contains("<den>"), "a name is no markup: {calm}");
+        assert!(told(3, &[]).contains("3 samples were lost"));
+        assert!(told(0, &["coordinator"]).contains("coordinator was killed and started again"));
+        assert!(told(0, &["coordinator", "volunteer-2"]).contains("coordinator and volunteer-2 were killed"));
+    }
 }
