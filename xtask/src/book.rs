@@ -1,7 +1,7 @@
 //! `cargo xtask book`: the guides of docs/ as a web site, by mdBook.
 
 use crate::{cargo, keeper::Keeper, root, setup};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -38,14 +38,17 @@ fn installed(tools: &Path, keeper: &Keeper) -> Result<PathBuf> {
         let mut install = cargo();
         install.args(["install", "mdbook", "--version", VERSION, "--locked", "--no-default-features"]);
         install.args(["--features", "search", "--profile", "dev", "--root"]).arg(tools);
-        if !keeper.run("cargo", &mut install)?.success() {
+        // What it is made of is not wanted again.
+        let build = tools.join("build");
+        if !keeper.run("cargo", install.env("CARGO_TARGET_DIR", &build))?.success() {
             bail!("mdBook could not be built; install it yourself: cargo install mdbook --version {VERSION}");
         }
+        std::fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))?;
     }
     Ok(program)
 }
 
-/// Where cargo builds, beside this program.
+/// Where cargo builds.
 fn target_folder() -> Result<PathBuf> {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => Ok(std::path::absolute(folder)?),
