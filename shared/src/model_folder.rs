@@ -23,10 +23,6 @@ const JSON_BYTES_MAX: u64 = 64 << 20;
 const LFS_POINTER: &[u8] = b"version https://git-lfs";
 /// What some editors write before a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-/// The tensor that turns what leaves the last layer into logits.
-const HEAD: &str = "lm_head.weight";
-/// The tensor that turns tokens into what enters the first layer.
-const EMBEDDING: &str = "model.embed_tokens.weight";
 
 /// Said of a head that config.json ties to the embedding.
 const HEAD_KEPT: &str = "tie_word_embeddings is true, but lm_head.weight differs from model.embed_tokens.weight: they are kept \

@@ -1,17 +1,29 @@
-//! The model's shape: a Llama-family decoder as Hugging Face's `LlamaForCausalLM` lays it out. Both ends derive from it
-//! the same list of tensors, in the same order, and the coordinator draws version 0 from it.
+//! The model's shape: a decoder as Hugging Face's `LlamaForCausalLM` and its relatives have it. Both ends derive from
+//! it the same list of tensors, in the same order, and the coordinator draws version 0 from it.
 //!
-//! The *flat order* is the order of [`ModelSpec::tensors`]: the embedding; for each layer the input norm, q, k, v, o,
-//! the second norm, gate, up, down; the last norm; the head where it is not tied. A *flat vector* holds all weights in
-//! that order, each tensor row-major, `[out, in]` for matrices.
+//! The *flat order* is the order of [`ModelSpec::tensors`]: the embedding; each layer's tensors in the order of
+//! [`Family::layer`]; the last norm; the head where it is not tied. A *flat vector* holds all weights in that order,
+//! each tensor row-major, `[out, in]` for matrices. What is done with a tensor follows from its [`Role`].
+
+mod family;
+mod memory;
+mod role;
+
+pub use family::Family;
+pub use memory::{HOST_BLOCK, HOST_LOGITS, chunk_tokens};
+pub use role::Role;
+pub(crate) use role::{bare_name, layer_of};
 
 use crate::rng;
 use serde::{Deserialize, Serialize};
 
-/// The configuration keys of a `LlamaForCausalLM`, under Hugging Face's names.
+/// A model's configuration, under the keys of Hugging Face's config.json.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSpec {
+    /// Its family; Llama where it is left out.
+    #[serde(default, skip_serializing_if = "Family::is_default")]
+    pub model_type: Family,
     /// Number of tokens in the vocabulary.
     pub vocab_size: u32,
     /// Width of the residual stream.
@@ -20,10 +32,13 @@ pub struct ModelSpec {
     pub intermediate_size: u32,
     /// Number of decoder layers.
     pub num_hidden_layers: u32,
-    /// Query heads; `hidden_size` is a multiple of it.
+    /// Query heads.
     pub num_attention_heads: u32,
     /// Key and value heads; `num_attention_heads` is a multiple of it (grouped-query attention).
     pub num_key_value_heads: u32,
+    /// Width of one head, an even number. Where it is left out, it is `hidden_size / num_attention_heads`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_dim: Option<u32>,
     /// Longest context, in tokens.
     pub max_position_embeddings: u32,
     /// Base of the rotary embedding's wavelengths.
@@ -37,15 +52,21 @@ pub struct ModelSpec {
 /// One tensor of the model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorSpec {
+    /// What it is for.
+    pub role: Role,
+    /// Its decoder layer; `None` before and behind the layers.
+    pub layer: Option<u32>,
     /// Hugging Face's name, as in `model.safetensors`.
     pub name: String,
     /// One dimension (norms) or two (`[out, in]`).
     pub shape: Vec<usize>,
     /// Index of its first element in the flat vector.
     pub offset: usize,
-    /// Whether weight decay applies: matrices only.
-    pub decays: bool,
-    init: Init,
+    /// Number of its group, in flat order. A group is one wide matrix, of which each tensor has some rows
+    /// ([`Role::is_joined`]); most tensors are a group by themselves.
+    pub group: usize,
+    /// Index of its first element in its group.
+    first: usize,
 }
 
 impl TensorSpec {
@@ -63,13 +84,6 @@ impl TensorSpec {
     pub fn range(&self) -> std::ops::Range<usize> {
         self.offset..self.offset + self.len()
     }
-}
-
-/// How a tensor starts. q, k and v share one stream (as one fused matrix would), and so do gate and up.
-#[derive(Clone, Debug, PartialEq)]
-enum Init {
-    Ones,
-    Normal { std: f64, stream: u64, first: u64 },
 }
 
 /// A spec that no model can be built from.
@@ -110,6 +124,20 @@ pub enum ModelSpecError {
         /// The one by the other.
         size: usize,
     },
+    /// The same, where the head's size is written down.
+    #[error("model.head_dim is {0}, which is odd; it must be even")]
+    OddHeadDim(u32),
+    /// Heads that are wider or narrower than their share of the residual stream.
+    #[error("model.head_dim is {head_dim}; only hidden_size / num_attention_heads = {share} can be trained")]
+    HeadDim {
+        /// `head_dim`.
+        head_dim: u32,
+        /// `hidden_size / num_attention_heads`.
+        share: f64,
+    },
+    /// A family whose layout is known, and whose formulas are not.
+    #[error("model.model_type is {:?}; only {} can be trained", .0.name(), Family::computed())]
+    NotComputed(Family),
     /// A number that no model computes with.
     #[error("model.{key} is {value:?}; allowed is {allowed}")]
     NumberOutOfRange {
@@ -129,42 +157,24 @@ impl ModelSpecError {
             ModelSpecError::OutOfRange { key, .. } | ModelSpecError::NumberOutOfRange { key, .. } => Some(key),
             ModelSpecError::NotDivisible { whole, .. } => Some(whole),
             ModelSpecError::OddHead { .. } => Some("hidden_size"),
+            ModelSpecError::OddHeadDim(_) | ModelSpecError::HeadDim { .. } => Some("head_dim"),
+            ModelSpecError::NotComputed(_) => Some("model_type"),
         }
     }
-}
-
-/// What the program, Burn and a driver take before there is a model.
-const RUNTIME_BYTES: u64 = 192 << 20;
-/// Numbers kept for each parameter at the worst moment, a checkpoint in the middle of a step: weights, two moments, a
-/// gradient, the base and a flat copy of the weights while it trains, and what is saved: weights, moments, the sum of
-/// the step's gradients, and the file's bytes of one of them at a time. At the lease's ends it is about as many.
-/// Measured on the processor, with 4 × 128 tokens at once: 2225 MiB at the peak of 2278 reckoned for 40 M parameters,
-/// 597 of 793 for 10 M.
-const STATE_FLOATS: u64 = 12;
-/// Queries that attention takes at once on a processor: their scores stay in the cache, and the half above the diagonal
-/// is left out.
-pub const HOST_BLOCK: usize = 256;
-/// Logits held at once on a processor: 32 MiB. With half of that a step with a vocabulary of 32k takes a twentieth
-/// longer, since the head's gradient passes through memory once a chunk.
-pub const HOST_LOGITS: usize = 1 << 23;
-/// Fewest tokens of a chunk of logits, whatever the vocabulary: below, the matrix products lose more than memory gains.
-const CHUNK_MIN: usize = 64;
-
-/// Tokens of a chunk where so many logits are held at once.
-pub fn chunk_tokens(vocabulary: usize, logits: usize) -> usize {
-    (logits / vocabulary.max(1)).max(CHUNK_MIN)
 }
 
 impl ModelSpec {
     /// 0.8 M parameters over bytes: the demo's model, and the reference's size `s`.
     pub fn tiny() -> Self {
         ModelSpec {
+            model_type: Family::Llama,
             vocab_size: 256,
             hidden_size: 128,
             intermediate_size: 344,
             num_hidden_layers: 4,
             num_attention_heads: 4,
             num_key_value_heads: 4,
+            head_dim: None,
             max_position_embeddings: 128,
             rope_theta: 10_000.0,
             rms_norm_eps: 1e-5,
@@ -177,9 +187,16 @@ impl ModelSpec {
         ModelSpec { hidden_size: 256, intermediate_size: 688, ..Self::tiny() }
     }
 
-    /// Width of one head.
+    /// Width of one head: `head_dim`, or what follows from the others.
     pub fn head_size(&self) -> usize {
-        (self.hidden_size / self.num_attention_heads) as usize
+        self.head_dim.unwrap_or_else(|| self.hidden_size / self.num_attention_heads) as usize
+    }
+
+    /// The same model without a `head_dim` that says what follows from the others: one model, one spec.
+    pub fn canonical(&self) -> Self {
+        let follows =
+            |size: &u32| u64::from(*size) * u64::from(self.num_attention_heads) == u64::from(self.hidden_size);
+        ModelSpec { head_dim: self.head_dim.filter(|size| !follows(size)), ..self.clone() }
     }
 
     /// Refuses what no model can be built from.
@@ -192,13 +209,15 @@ impl ModelSpec {
             self.num_attention_heads,
             self.num_key_value_heads,
             self.max_position_embeddings,
+            // Left out, it follows from the others.
+            self.head_dim.unwrap_or(1),
         ];
         for ((key, most, allowed), value) in Self::SIZES.into_iter().zip(sizes) {
             if value == 0 || value > most {
                 return Err(ModelSpecError::OutOfRange { key, value: u64::from(value), allowed });
             }
         }
-        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
+        if self.head_dim.is_none() && !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             return Err(ModelSpecError::NotDivisible {
                 whole: "hidden_size",
                 whole_is: self.hidden_size,
@@ -216,7 +235,10 @@ impl ModelSpec {
         }
         if !self.head_size().is_multiple_of(2) {
             let (hidden, heads, size) = (self.hidden_size, self.num_attention_heads, self.head_size());
-            return Err(ModelSpecError::OddHead { hidden, heads, size });
+            return Err(match self.head_dim {
+                Some(head_dim) => ModelSpecError::OddHeadDim(head_dim),
+                None => ModelSpecError::OddHead { hidden, heads, size },
+            });
         }
         // Models compute in f32, where less is zero, and more leaves nothing of what it is added to.
         let numbers = [
@@ -228,11 +250,23 @@ impl ModelSpec {
                 return Err(ModelSpecError::NumberOutOfRange { key, value, allowed });
             }
         }
-        Ok(())
+        self.refuse_not_computed()
+    }
+
+    /// What has a layout and no formulas yet.
+    fn refuse_not_computed(&self) -> Result<(), ModelSpecError> {
+        if !self.model_type.is_computed() {
+            return Err(ModelSpecError::NotComputed(self.model_type));
+        }
+        let share = f64::from(self.hidden_size) / f64::from(self.num_attention_heads);
+        match self.head_dim {
+            Some(head_dim) if f64::from(head_dim) != share => Err(ModelSpecError::HeadDim { head_dim, share }),
+            _ => Ok(()),
+        }
     }
 
     /// What each number of the `[model]` section may be: its key, the most, and the same in words. The least is 1.
-    pub const SIZES: [(&str, u32, &str); 7] = [
+    pub const SIZES: [(&str, u32, &str); 8] = [
         ("vocab_size", 1 << 20, "1 to 1048576"),
         ("hidden_size", 1 << 16, "1 to 65536"),
         ("intermediate_size", 1 << 18, "1 to 262144"),
@@ -240,38 +274,27 @@ impl ModelSpec {
         ("num_attention_heads", 1024, "1 to 1024"),
         ("num_key_value_heads", 1024, "1 to 1024"),
         ("max_position_embeddings", 1 << 20, "1 to 1048576"),
+        ("head_dim", 1 << 16, "1 to 65536"),
     ];
 
     /// All tensors, in flat order.
     pub fn tensors(&self) -> Vec<TensorSpec> {
-        let (d, hidden) = (self.hidden_size as usize, self.intermediate_size as usize);
-        let kv = self.num_key_value_heads as usize * self.head_size();
-        let std = 0.02;
-        // GPT-2's rule: what writes into the residual stream starts smaller, by the number of writers.
-        let std_residual = 0.02 / libm::sqrt(2.0 * f64::from(self.num_hidden_layers));
-        let mut list = Listing::default();
-        list.group(std, &[("model.embed_tokens.weight".into(), [self.vocab_size as usize, d])]);
-        for l in 0..self.num_hidden_layers {
-            let name = |part: &str| format!("model.layers.{l}.{part}.weight");
-            list.norm(name("input_layernorm"), d);
-            list.group(
-                std,
-                &[
-                    (name("self_attn.q_proj"), [d, d]),
-                    (name("self_attn.k_proj"), [kv, d]),
-                    (name("self_attn.v_proj"), [kv, d]),
-                ],
-            );
-            list.group(std_residual, &[(name("self_attn.o_proj"), [d, d])]);
-            list.norm(name("post_attention_layernorm"), d);
-            list.group(std, &[(name("mlp.gate_proj"), [hidden, d]), (name("mlp.up_proj"), [hidden, d])]);
-            list.group(std_residual, &[(name("mlp.down_proj"), [d, hidden])]);
+        let layer = self.model_type.layer();
+        let layers = (0..self.num_hidden_layers).flat_map(|l| layer.iter().map(move |role| (*role, Some(l))));
+        let head = (!self.tie_word_embeddings).then_some((Role::Head, None));
+        let first = std::iter::once((Role::Embedding, None));
+        let all = first.chain(layers).chain([(Role::FinalNorm, None)]).chain(head);
+        let mut tensors: Vec<TensorSpec> = vec![];
+        for (role, layer) in all {
+            let (offset, group, first) = match tensors.last() {
+                Some(before) if role.is_joined() => (before.range().end, before.group, before.first + before.len()),
+                Some(before) => (before.range().end, before.group + 1, 0),
+                None => (0, 0, 0),
+            };
+            let (name, shape) = (role.name(layer), role.shape(self));
+            tensors.push(TensorSpec { role, layer, name, shape, offset, group, first });
         }
-        list.norm("model.norm.weight".into(), d);
-        if !self.tie_word_embeddings {
-            list.group(std, &[("lm_head.weight".into(), [self.vocab_size as usize, d])]);
-        }
-        list.tensors
+        tensors
     }
 
     /// Number of parameters: the length of the flat vector.
@@ -279,90 +302,16 @@ impl ModelSpec {
         self.tensors().iter().map(TensorSpec::len).sum()
     }
 
-    /// Bytes of memory that a device needs to train it at all: its state, and one sample of which each layer keeps its
-    /// input only, as a processor computes it. More samples come on top, as many as there is room for.
-    pub fn training_bytes(&self) -> u64 {
-        let context = u64::from(self.max_position_embeddings);
-        let vocabulary = self.vocab_size as usize;
-        let logits = 2 * 4 * context.min(chunk_tokens(vocabulary, HOST_LOGITS) as u64) * vocabulary as u64;
-        // Those of the only block are kept.
-        let at_once = context.min(HOST_BLOCK as u64);
-        let kept = if at_once == context { context } else { 0 };
-        self.state_bytes() + self.sample_bytes(context, true, [kept, at_once]) + logits
-    }
-
-    /// Bytes before the first sample: the program, and at the worst moment a dozen numbers for each parameter.
-    pub fn state_bytes(&self) -> u64 {
-        RUNTIME_BYTES + 4 * STATE_FLOATS * self.parameters() as u64
-    }
-
-    /// Bytes that one sample's activations take between forward and backward pass, in f32; `recompute`: layers keep
-    /// their input only. For each query of a head there are so many `scores`, kept and at once.
-    pub fn sample_bytes(&self, context: u64, recompute: bool, scores: [u64; 2]) -> u64 {
-        let [hidden, intermediate, layers, heads, kv] = [
-            self.hidden_size,
-            self.intermediate_size,
-            self.num_hidden_layers,
-            self.num_attention_heads,
-            self.num_key_value_heads,
-        ]
-        .map(u64::from);
-        // Per token, a layer keeps its input, what is attended and what flows past the middle, the packed rows, gate
-        // and up, and what attention keeps; beside them it works with two gradients, that of the packed rows, what gate
-        // and up make, and some of the scores. At the end of the layers there are rows normed and not, and their
-        // gradients.
-        let packed = (heads + 2 * kv) * self.head_size() as u64;
-        let [kept, at_once] = scores.map(|scores| heads * scores);
-        let tape = 3 * hidden + packed + 2 * intermediate + kept;
-        let work = 2 * hidden + packed + intermediate + 3 * at_once;
-        let kept = if recompute { (layers - 1) * hidden + tape } else { layers * tape };
-        4 * context * (kept + work + 4 * hidden)
-    }
-
-    /// The initial weights of one tensor, row-major.
+    /// The initial weights of one tensor, row-major. A group draws from one stream, as one wide matrix would.
     pub fn draw(&self, tensor: &TensorSpec, seed: u64) -> Vec<f32> {
-        match tensor.init {
-            Init::Ones => vec![1.0; tensor.len()],
-            Init::Normal { std, stream, first } => {
-                (0..tensor.len() as u64).map(|i| (rng::normal(seed, stream, first + i) * std) as f32).collect()
-            }
-        }
+        let Some(std) = tensor.role.initial_std(self) else { return vec![1.0; tensor.len()] };
+        let (stream, first) = (rng::stream::TENSOR + tensor.group as u64, tensor.first as u64);
+        (0..tensor.len() as u64).map(|i| (rng::normal(seed, stream, first + i) * std) as f32).collect()
     }
 
     /// The initial weights as one flat vector.
     pub fn draw_all(&self, seed: u64) -> Vec<f32> {
         self.tensors().iter().flat_map(|t| self.draw(t, seed)).collect()
-    }
-}
-
-/// Collects tensors in order; a group shares one random stream.
-#[derive(Default)]
-struct Listing {
-    tensors: Vec<TensorSpec>,
-    next_offset: usize,
-    next_stream: u64,
-}
-
-impl Listing {
-    fn norm(&mut self, name: String, width: usize) {
-        self.push(name, vec![width], false, Init::Ones);
-        self.next_stream += 1;
-    }
-
-    fn group(&mut self, std: f64, matrices: &[(String, [usize; 2])]) {
-        let mut first = 0;
-        for (name, [rows, columns]) in matrices {
-            let init = Init::Normal { std, stream: rng::stream::TENSOR + self.next_stream, first };
-            self.push(name.clone(), vec![*rows, *columns], true, init);
-            first += (rows * columns) as u64;
-        }
-        self.next_stream += 1;
-    }
-
-    fn push(&mut self, name: String, shape: Vec<usize>, decays: bool, init: Init) {
-        let tensor = TensorSpec { name, shape, offset: self.next_offset, decays, init };
-        self.next_offset += tensor.len();
-        self.tensors.push(tensor);
     }
 }
 

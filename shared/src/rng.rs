@@ -5,9 +5,9 @@
 
 use std::f64::consts::PI;
 
-/// The purposes that draw from the run's seed. Tensor number `t` of the initial weights draws from `TENSOR + t`.
+/// The purposes that draw from the run's seed. Group number `g` of the model's tensors draws from `TENSOR + g`.
 pub mod stream {
-    /// Initial weights: one stream a tensor, `TENSOR + t`.
+    /// Initial weights: one stream a group of tensors, `TENSOR + g`.
     pub const TENSOR: u64 = 1000;
     /// Jitter of retries and reconnections.
     pub const JITTER: u64 = 1 << 32;

@@ -3,11 +3,11 @@
 
 use crate::{
     precision::Precision,
-    weights::{DOWN, GATE_UP, NORM1, NORM2, OUT, QKV, Sum, Weights, WeightsError},
+    weights::{Layout, Sum, Weights, WeightsError},
 };
 use burn::tensor::{Device, FloatDType, Tensor};
 use nightjar_shaders::op::{self, Heads, Saved, Tables};
-use nightjar_shared::model_spec::{ModelSpec, ModelSpecError};
+use nightjar_shared::model_spec::{ModelSpec, ModelSpecError, Role};
 use std::{
     ops::Range,
     sync::{Arc, Mutex},
@@ -48,6 +48,7 @@ pub enum ModelError {
 /// A model on a device.
 pub struct Model {
     spec: ModelSpec,
+    layout: Layout,
     device: Device,
     pub(crate) weights: Weights,
     /// Tables of the context length last used.
@@ -120,7 +121,7 @@ impl Model {
         spec.validate()?;
         let device = device.clone().without_autodiff();
         let weights = Weights::from_flat(spec, flat, &device)?;
-        Ok(Model { spec: spec.clone(), device, weights, tables: Mutex::new(None) })
+        Ok(Self::of(spec, device, weights))
     }
 
     /// Builds a model from parts of its flat vector, which `values` is asked for front to back, so that never a second
@@ -133,7 +134,11 @@ impl Model {
         spec.validate().map_err(ModelError::Spec)?;
         let device = device.clone().without_autodiff();
         let weights = Weights::from_blocks(spec, &device, values)?;
-        Ok(Model { spec: spec.clone(), device, weights, tables: Mutex::new(None) })
+        Ok(Self::of(spec, device, weights))
+    }
+
+    fn of(spec: &ModelSpec, device: Device, weights: Weights) -> Self {
+        Model { spec: spec.clone(), layout: Layout::of(spec), device, weights, tables: Mutex::new(None) }
     }
 
     /// What it was built from.
@@ -186,7 +191,7 @@ impl Model {
         self.check(targets, context)?;
         let pass = self.pass(&self.weights, tokens, context)?;
         let Some((x, _)) = pass.residual(tokens, Keep::Nothing, go_on) else { return Ok(None) };
-        let (h, _) = pass.norm(&x, self.weights.last_norm(self.layers()));
+        let (h, _) = pass.norm(&x, Role::FinalNorm, None);
         let (nats, _) = op::linear_cross_entropy(&h, &self.head(&self.weights), targets, None);
         read(nats).map(Some)
     }
@@ -194,7 +199,7 @@ impl Model {
     /// The weights as products of this precision take them. To be made once a step, and dropped before the weights
     /// change: as long as they are held, f32 matrices cannot be changed in place.
     pub(crate) fn operands(&self, precision: Precision) -> Weights {
-        self.weights.with_matrices_in(precision.dtype(), &self.spec)
+        self.weights.with_matrices_in(precision.dtype(), &self.layout)
     }
 
     /// Nats a token, and the gradient of `scale` times their sum, in f32, with what was there earlier; `None` if it was
@@ -211,24 +216,25 @@ impl Model {
         let pass = self.pass(operands, tokens, context)?;
         let keep = if recompute { Keep::Inputs } else { Keep::Tapes };
         let Some((x, kept)) = pass.residual(tokens, keep, go_on) else { return Ok(None) };
-        let (h, inverse) = pass.norm(&x, operands.last_norm(self.layers()));
+        let (h, inverse) = pass.norm(&x, Role::FinalNorm, None);
 
         let (nats, gradients) = op::linear_cross_entropy(&h, &self.head(operands), targets, Some(scale));
         let [dh, dhead] = gradients.expect("asked for by the scale");
         drop(h);
         let nothing = Tensor::zeros(x.dims(), &self.device);
-        let last = op::rms_norm_backward(dh, &x, operands.last_norm(self.layers()), &inverse, nothing);
-        let (mut dx, dlast_norm) = (last.dx, last.dgain);
+        let last = op::rms_norm_backward(dh, &x, pass.operand(Role::FinalNorm, None), &inverse, nothing);
+        let mut dx = last.dx;
         drop((x, last.y));
 
-        let mut blocks = Sum::onto(earlier);
-        let (dtable, dhead) = if self.spec.tie_word_embeddings {
-            (dhead, None)
-        } else {
-            (Tensor::zeros(self.weights.embedding().dims(), &self.device), Some(dhead))
+        let mut sum = Sum::onto(earlier, self.layout.blocks.len());
+        let dtable = match self.layout.find(Role::Head, None) {
+            Some(head) => {
+                sum.add(head, dhead);
+                Tensor::zeros(self.embedding().dims(), &self.device)
+            }
+            None => dhead,
         };
-        dhead.into_iter().for_each(|dhead| blocks.push(dhead));
-        blocks.push(dlast_norm);
+        sum.add(self.layout.place(Role::FinalNorm, None), last.dgain);
         for (l, kept) in kept.into_iter().enumerate().rev() {
             if !go_on() {
                 return Ok(None);
@@ -237,10 +243,10 @@ impl Model {
                 Kept::Tape(tape) => *tape,
                 Kept::Input(x) => pass.layer(l, *x),
             };
-            dx = pass.layer_backward(l, tape, dx, &mut blocks);
+            dx = pass.layer_backward(l, tape, dx, &mut sum);
         }
-        blocks.push(op::embedding_backward(&dx, tokens, dtable));
-        Ok(Some(Gradient { nats, sum: blocks.finish() }))
+        sum.add(self.layout.place(Role::Embedding, None), op::embedding_backward(&dx, tokens, dtable));
+        Ok(Some(Gradient { nats, sum: sum.finish() }))
     }
 
     fn pass<'m>(&'m self, operands: &'m Weights, tokens: &[u32], context: usize) -> Result<Pass<'m>, ModelError> {
@@ -255,7 +261,12 @@ impl Model {
     }
 
     fn head(&self, operands: &Weights) -> Tensor<2> {
-        operands.head(self.layers()).clone()
+        operands.blocks[self.layout.head()].clone()
+    }
+
+    /// The embedding in f32.
+    fn embedding(&self) -> &Tensor<2> {
+        &self.weights.blocks[self.layout.place(Role::Embedding, None)]
     }
 
     fn tables(&self, shape: Heads) -> Arc<Tables> {
@@ -287,14 +298,14 @@ impl Pass<'_> {
     /// The normed output of the last layer.
     fn hidden(&self, tokens: &[u32]) -> Tensor<2> {
         let (x, _) = self.residual(tokens, Keep::Nothing, &mut || true).expect("it goes on");
-        self.norm(&x, self.operands.last_norm(self.model.layers())).0
+        self.norm(&x, Role::FinalNorm, None).0
     }
 
     /// The residual stream after the last layer, and what is kept of each layer; `None` if it was not to go on.
     fn residual(&self, tokens: &[u32], keep: Keep, go_on: &mut dyn FnMut() -> bool) -> Option<(Tensor<2>, Vec<Kept>)> {
         let layers = self.model.layers();
         let mut kept = Vec::with_capacity(layers);
-        let mut x = op::embedding(self.model.weights.embedding(), tokens);
+        let mut x = op::embedding(self.model.embedding(), tokens);
         for l in 0..layers {
             if !go_on() {
                 return None;
@@ -303,7 +314,7 @@ impl Pass<'_> {
                 kept.push(Kept::Input(Box::new(x.clone())));
             }
             let tape = self.layer(l, x);
-            x = self.add_product(&tape.middle, &op::swiglu(&tape.gate_up), l, DOWN);
+            x = self.add_product(&tape.middle, &op::swiglu(&tape.gate_up), l, Role::Down);
             if keep == Keep::Tapes {
                 kept.push(Kept::Tape(Box::new(tape)));
             }
@@ -313,53 +324,61 @@ impl Pass<'_> {
 
     /// A layer up to gate and up; SwiGLU and the last product are the caller's.
     fn layer(&self, l: usize, x: Tensor<2>) -> LayerTape {
-        let (h1, inverse1) = self.norm(&x, self.operands.layer(l, NORM1));
-        let (attended, saved) = op::attention(self.product(&h1, l, QKV), self.shape, &self.tables);
-        let middle = self.add_product(&x, &attended, l, OUT);
-        let (h2, inverse2) = self.norm(&middle, self.operands.layer(l, NORM2));
-        let gate_up = self.product(&h2, l, GATE_UP);
+        let (h1, inverse1) = self.norm(&x, Role::AttentionNorm, Some(l));
+        // Queries, keys and values are one block.
+        let (attended, saved) = op::attention(self.product(&h1, l, Role::Query), self.shape, &self.tables);
+        let middle = self.add_product(&x, &attended, l, Role::AttentionOutput);
+        let (h2, inverse2) = self.norm(&middle, Role::FeedForwardNorm, Some(l));
+        let gate_up = self.product(&h2, l, Role::Gate);
         LayerTape { x, inverse1, saved, attended, middle, inverse2, gate_up }
     }
 
+    /// A block as products take it.
+    fn operand(&self, role: Role, layer: Option<usize>) -> &Tensor<2> {
+        &self.operands.blocks[self.model.layout.place(role, layer)]
+    }
+
     /// Rows normed, as a product takes them, with their inverse roots.
-    fn norm(&self, x: &Tensor<2>, gain: &Tensor<2>) -> (Tensor<2>, Tensor<2>) {
-        op::rms_norm(x, gain, self.model.spec.rms_norm_eps, self.dtype())
+    fn norm(&self, x: &Tensor<2>, gain: Role, layer: Option<usize>) -> (Tensor<2>, Tensor<2>) {
+        op::rms_norm(x, self.operand(gain, layer), self.model.spec.rms_norm_eps, self.dtype())
     }
 
     /// Rows times a layer's matrix.
-    fn product(&self, rows: &Tensor<2>, l: usize, part: usize) -> Tensor<2> {
-        op::linear(rows, self.operands.layer(l, part))
+    fn product(&self, rows: &Tensor<2>, l: usize, matrix: Role) -> Tensor<2> {
+        op::linear(rows, self.operand(matrix, Some(l)))
     }
 
     /// What flows past a layer's matrix, with rows times the matrix.
-    fn add_product(&self, past: &Tensor<2>, rows: &Tensor<2>, l: usize, part: usize) -> Tensor<2> {
-        op::linear_onto(past.clone(), rows, self.operands.layer(l, part))
+    fn add_product(&self, past: &Tensor<2>, rows: &Tensor<2>, l: usize, matrix: Role) -> Tensor<2> {
+        op::linear_onto(past.clone(), rows, self.operand(matrix, Some(l)))
     }
 
-    /// Pushes a layer's gradients, last block first, and returns that in its input.
-    fn layer_backward(&self, l: usize, tape: LayerTape, dx: Tensor<2>, blocks: &mut Sum) -> Tensor<2> {
+    /// Adds a layer's gradients to the sum, and returns that in its input.
+    fn layer_backward(&self, l: usize, tape: LayerTape, dx: Tensor<2>, sum: &mut Sum) -> Tensor<2> {
         // For y = x·wᵀ: dw = dyᵀ·x and dx = dy·w.
-        let w = |part| self.operands.layer(l, part);
+        let w = |role| self.operand(role, Some(l));
+        let place = |role| self.model.layout.place(role, Some(l));
         let dy = dx.clone().cast(self.dtype());
-        let swiglu = op::swiglu_backward(tape.gate_up, op::linear_backward(&dy, w(DOWN)));
-        blocks.push_matrix(dy, swiglu.y);
-        let dh2 = op::linear_backward(&swiglu.dgate_up, w(GATE_UP));
-        let norm2 = op::rms_norm_backward(dh2, &tape.middle, w(NORM2), &tape.inverse2, dx);
-        blocks.push_matrix(swiglu.dgate_up, norm2.y);
-        blocks.push(norm2.dgain);
+        let swiglu = op::swiglu_backward(tape.gate_up, op::linear_backward(&dy, w(Role::Down)));
+        sum.add_product(place(Role::Down), dy, swiglu.y);
+        let dh2 = op::linear_backward(&swiglu.dgate_up, w(Role::Gate));
+        let norm2 = op::rms_norm_backward(dh2, &tape.middle, w(Role::FeedForwardNorm), &tape.inverse2, dx);
+        sum.add_product(place(Role::Gate), swiglu.dgate_up, norm2.y);
+        sum.add(place(Role::FeedForwardNorm), norm2.dgain);
         let dy = norm2.dx.clone().cast(self.dtype());
-        let dqkv = op::attention_backward(op::linear_backward(&dy, w(OUT)), tape.saved, self.shape, &self.tables);
-        blocks.push_matrix(dy, tape.attended);
-        let dh1 = op::linear_backward(&dqkv, w(QKV));
-        let norm1 = op::rms_norm_backward(dh1, &tape.x, w(NORM1), &tape.inverse1, norm2.dx);
-        blocks.push_matrix(dqkv, norm1.y);
-        blocks.push(norm1.dgain);
+        let dattended = op::linear_backward(&dy, w(Role::AttentionOutput));
+        let dqkv = op::attention_backward(dattended, tape.saved, self.shape, &self.tables);
+        sum.add_product(place(Role::AttentionOutput), dy, tape.attended);
+        let dh1 = op::linear_backward(&dqkv, w(Role::Query));
+        let norm1 = op::rms_norm_backward(dh1, &tape.x, w(Role::AttentionNorm), &tape.inverse1, norm2.dx);
+        sum.add_product(place(Role::Query), dqkv, norm1.y);
+        sum.add(place(Role::AttentionNorm), norm1.dgain);
         norm1.dx
     }
 
     /// The type of products.
     fn dtype(&self) -> FloatDType {
-        self.operands.matrix_dtype()
+        self.operand(Role::Embedding, None).dtype().into()
     }
 }
 

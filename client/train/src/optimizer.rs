@@ -3,7 +3,7 @@
 
 use crate::{
     model::Model,
-    weights::{self, Weights, WeightsError},
+    weights::{Layout, Weights, WeightsError},
 };
 use burn::tensor::Device;
 use nightjar_shaders::op::{self, Update};
@@ -53,7 +53,7 @@ pub struct AdamW {
 impl AdamW {
     /// A fresh optimizer, its moments zero.
     pub fn new(config: AdamWConfig, spec: &ModelSpec, device: &Device) -> Self {
-        let decays = weights::blocks(spec).iter().map(|b| b.decays).collect();
+        let decays = Layout::of(spec).blocks.iter().map(|block| block.role.decays()).collect();
         AdamW { config, m: Weights::zeros(spec, device), v: Weights::zeros(spec, device), t: 0, decays }
     }
 

@@ -1,5 +1,5 @@
-//! The weights as tensors on a device: blocks of the flat vector, in flat order. Gradients and the optimizer's moments
-//! have the same shape and use the same type.
+//! The weights as tensors on a device: one block a group of the model's tensors, in flat order. Gradients and the
+//! optimizer's moments have the same shape and use the same type.
 //!
 //! q, k and v are one block, and so are gate and up: they lie side by side in the flat vector, and one wide matrix
 //! product is faster than several narrow ones. Matrices stay `[out, in]`, as the flat vector and Hugging Face have
@@ -7,23 +7,8 @@
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData, Transaction};
 use nightjar_shaders::op;
-use nightjar_shared::model_spec::ModelSpec;
-use std::ops::Range;
-
-/// What the blocks of one decoder layer are, by position.
-pub(crate) const LAYER_BLOCKS: usize = 6;
-/// First norm's gain (`[1, hidden]`), within a layer.
-pub(crate) const NORM1: usize = 0;
-/// Queries, keys and values (`[(heads + 2·kv)·size, hidden]`).
-pub(crate) const QKV: usize = 1;
-/// Attention's output projection (`[hidden, hidden]`).
-pub(crate) const OUT: usize = 2;
-/// Second norm's gain.
-pub(crate) const NORM2: usize = 3;
-/// Gate and up (`[2·intermediate, hidden]`).
-pub(crate) const GATE_UP: usize = 4;
-/// Down (`[hidden, intermediate]`).
-pub(crate) const DOWN: usize = 5;
+use nightjar_shared::model_spec::{ModelSpec, Role};
+use std::{collections::BTreeMap, ops::Range};
 
 /// A vector does not fit the model it is for.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -41,28 +26,53 @@ pub enum WeightsError {
     Read(String),
 }
 
-/// The blocks' shapes, from a model's spec.
+/// One group of the model's tensors.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
+    /// `[1, width]` for gains.
     pub shape: [usize; 2],
-    /// Whether weight decay applies: to matrices, not to gains.
-    pub decays: bool,
+    /// Of its first tensor.
+    pub role: Role,
 }
 
-pub(crate) fn blocks(spec: &ModelSpec) -> Vec<Block> {
-    let mut list: Vec<Block> = Vec::new();
-    for t in spec.tensors() {
-        let [rows, columns] = match t.shape[..] {
-            [rows, columns] => [rows, columns],
-            _ => [1, t.len()],
-        };
-        let joins = ["self_attn.k_proj", "self_attn.v_proj", "mlp.up_proj"].iter().any(|part| t.name.contains(part));
-        match list.last_mut().filter(|_| joins) {
-            Some(block) => block.shape[0] += rows,
-            None => list.push(Block { shape: [rows, columns], decays: t.decays }),
+/// All blocks of a model, and where in the list each is.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub blocks: Vec<Block>,
+    places: BTreeMap<(Role, Option<u32>), usize>,
+}
+
+impl Layout {
+    pub fn of(spec: &ModelSpec) -> Self {
+        let (mut blocks, mut places): (Vec<Block>, _) = (vec![], BTreeMap::new());
+        for t in spec.tensors() {
+            let [rows, columns] = match t.shape[..] {
+                [rows, columns] => [rows, columns],
+                _ => [1, t.len()],
+            };
+            match blocks.get_mut(t.group) {
+                Some(block) => block.shape[0] += rows,
+                None => blocks.push(Block { shape: [rows, columns], role: t.role }),
+            }
+            places.insert((t.role, t.layer), t.group);
         }
+        Layout { blocks, places }
     }
-    list
+
+    /// The number of the block that has a tensor; `None` if the model has no such tensor.
+    pub fn find(&self, role: Role, layer: Option<usize>) -> Option<usize> {
+        self.places.get(&(role, layer.map(|l| l as u32))).copied()
+    }
+
+    /// The block of a tensor that every model of its family has.
+    pub fn place(&self, role: Role, layer: Option<usize>) -> usize {
+        self.find(role, layer).expect("the model's formulas fit its family")
+    }
+
+    /// The block of the head's matrix (`[vocabulary, hidden]`): the embedding where they are tied.
+    pub fn head(&self) -> usize {
+        self.find(Role::Head, None).unwrap_or_else(|| self.place(Role::Embedding, None))
+    }
 }
 
 /// One tensor a block, in flat order.
@@ -73,7 +83,7 @@ pub(crate) struct Weights {
 
 impl Weights {
     pub fn zeros(spec: &ModelSpec, device: &Device) -> Self {
-        Weights { blocks: blocks(spec).iter().map(|b| Tensor::zeros(b.shape, device)).collect() }
+        Weights { blocks: Layout::of(spec).blocks.iter().map(|b| Tensor::zeros(b.shape, device)).collect() }
     }
 
     pub fn from_flat(spec: &ModelSpec, flat: &[f32], device: &Device) -> Result<Self, WeightsError> {
@@ -91,7 +101,7 @@ impl Weights {
         mut values: impl FnMut(Range<usize>) -> Result<Vec<f32>, E>,
     ) -> Result<Self, E> {
         let (mut list, mut at) = (vec![], 0);
-        for block in blocks(spec) {
+        for block in Layout::of(spec).blocks {
             let from = at;
             at += block.shape[0] * block.shape[1];
             list.push(Tensor::from_data(TensorData::new(values(from..at)?, block.shape), device));
@@ -111,67 +121,46 @@ impl Weights {
     }
 
     /// The same with its matrices in another type; gains, which no product takes, stay as they are.
-    pub fn with_matrices_in(&self, dtype: FloatDType, spec: &ModelSpec) -> Weights {
-        let cast = |(tensor, block): (&Tensor<2>, Block)| {
-            if block.decays { tensor.clone().cast(dtype) } else { tensor.clone() }
+    pub fn with_matrices_in(&self, dtype: FloatDType, layout: &Layout) -> Weights {
+        let cast = |(tensor, block): (&Tensor<2>, &Block)| {
+            if block.role.is_gain() { tensor.clone() } else { tensor.clone().cast(dtype) }
         };
-        Weights { blocks: self.blocks.iter().zip(blocks(spec)).map(cast).collect() }
-    }
-
-    /// The type of the matrices.
-    pub fn matrix_dtype(&self) -> FloatDType {
-        self.embedding().dtype().into()
-    }
-
-    pub fn layer(&self, l: usize, part: usize) -> &Tensor<2> {
-        &self.blocks[1 + l * LAYER_BLOCKS + part]
-    }
-
-    pub fn embedding(&self) -> &Tensor<2> {
-        &self.blocks[0]
-    }
-
-    pub fn last_norm(&self, layers: usize) -> &Tensor<2> {
-        &self.blocks[1 + layers * LAYER_BLOCKS]
-    }
-
-    /// The head's matrix (`[vocabulary, hidden]`); the embedding where they are tied.
-    pub fn head(&self, layers: usize) -> &Tensor<2> {
-        self.blocks.get(2 + layers * LAYER_BLOCKS).unwrap_or(&self.blocks[0])
+        Weights { blocks: self.blocks.iter().zip(&layout.blocks).map(cast).collect() }
     }
 }
 
-/// A gradient in the making. The backward pass gives its last block first; each is added to what earlier micro-batches
-/// gave as soon as it is there, so that never two whole gradients are held.
+/// A gradient in the making. Each block is added to what earlier micro-batches gave as soon as it is there, so that
+/// never two whole gradients are held.
 pub(crate) struct Sum {
-    earlier: Vec<Tensor<2>>,
-    made: Vec<Tensor<2>>,
+    blocks: Vec<Option<Tensor<2>>>,
 }
 
 impl Sum {
-    /// On top of what there is; with nothing, the gradient by itself.
-    pub fn onto(earlier: Option<Weights>) -> Self {
-        let earlier = earlier.map_or(vec![], |weights| weights.blocks);
-        Sum { made: Vec::with_capacity(earlier.len()), earlier }
+    /// Of so many blocks, on top of what there is; with nothing, the gradient by itself.
+    pub fn onto(earlier: Option<Weights>, blocks: usize) -> Self {
+        let blocks = match earlier {
+            Some(earlier) => earlier.blocks.into_iter().map(Some).collect(),
+            None => vec![None; blocks],
+        };
+        Sum { blocks }
     }
 
-    /// The next block from the end: a matrix's, `dyᵀ·x` where the matrix makes `y` of `x`.
-    pub fn push_matrix(&mut self, dy: Tensor<2>, x: Tensor<2>) {
-        let earlier = self.earlier.pop();
-        self.made.push(op::linear_backward_weight(earlier, &dy, &x));
+    /// A matrix's block: `dyᵀ·x` where the matrix makes `y` of `x`.
+    pub fn add_product(&mut self, place: usize, dy: Tensor<2>, x: Tensor<2>) {
+        let earlier = self.blocks[place].take();
+        self.blocks[place] = Some(op::linear_backward_weight(earlier, &dy, &x));
     }
 
-    /// The next block from the end.
-    pub fn push(&mut self, block: Tensor<2>) {
-        self.made.push(match self.earlier.pop() {
+    /// Any block.
+    pub fn add(&mut self, place: usize, block: Tensor<2>) {
+        self.blocks[place] = Some(match self.blocks[place].take() {
             Some(earlier) => earlier + block,
             None => block,
         });
     }
 
-    /// After the first block.
-    pub fn finish(mut self) -> Weights {
-        self.made.reverse();
-        Weights { blocks: self.made }
+    /// When every block was added to.
+    pub fn finish(self) -> Weights {
+        Weights { blocks: self.blocks.into_iter().map(|block| block.expect("a gradient for each block")).collect() }
     }
 }

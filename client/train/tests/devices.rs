@@ -28,9 +28,7 @@ fn spec() -> ModelSpec {
         num_attention_heads: 2,
         num_key_value_heads: 1,
         max_position_embeddings: 16,
-        rope_theta: 10_000.0,
-        rms_norm_eps: 1e-5,
-        tie_word_embeddings: true,
+        ..ModelSpec::tiny()
     }
 }
 

@@ -14,9 +14,8 @@ fn little() -> ModelSpec {
         num_attention_heads: 6,
         num_key_value_heads: 2,
         max_position_embeddings: 20,
-        rope_theta: 10_000.0,
-        rms_norm_eps: 1e-5,
         tie_word_embeddings: false,
+        ..ModelSpec::tiny()
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Failure;
 use nightjar_coordinator::run_file::{self, RunFile};
 use nightjar_shared::{model_folder::ModelFolder, model_spec::ModelSpec, version::Weights};
-use std::{fs, io, io::Read, path::Path};
+use std::{collections::BTreeSet, fs, io, io::Read, path::Path};
 
 /// Longest run file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -68,12 +68,17 @@ pub fn read_start(folder: &Path, model: &ModelSpec) -> Result<Start, Failure> {
 
 /// The first key in which two models differ, in words. A run may train shorter contexts than a model was made for.
 fn difference(found: &ModelSpec, wanted: &ModelSpec) -> Option<String> {
+    if found.model_type != wanted.model_type {
+        let [there, here] = [found, wanted].map(|model| model.model_type.name());
+        return Some(format!("model_type is {there:?} there and {here:?} here"));
+    }
     let context = found.max_position_embeddings.min(wanted.max_position_embeddings);
     let shortened = ModelSpec { max_position_embeddings: context, ..found.clone() };
-    let (found, wanted) = (serde_json::to_value(shortened).ok()?, serde_json::to_value(wanted).ok()?);
-    let mut keys = found.as_object()?.iter();
-    keys.find_map(|(key, there)| {
-        let here = &wanted[key];
+    let (found, wanted) =
+        (serde_json::to_value(shortened.canonical()).ok()?, serde_json::to_value(wanted.canonical()).ok()?);
+    let keys: BTreeSet<&String> = found.as_object()?.keys().chain(wanted.as_object()?.keys()).collect();
+    keys.into_iter().find_map(|key| {
+        let (there, here) = (&found[key], &wanted[key]);
         (there != here).then(|| format!("{key} is {there} there and {here} here"))
     })
 }
@@ -81,6 +86,7 @@ fn difference(found: &ModelSpec, wanted: &ModelSpec) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nightjar_shared::model_spec::Family;
 
     fn refusal(text: &str) -> String {
         let folder = tempfile::tempdir().unwrap();
@@ -116,6 +122,10 @@ mod tests {
         assert_eq!(difference(&ModelSpec::tiny(), &ModelSpec::tiny()), None);
         let words = difference(&ModelSpec::small(), &ModelSpec::tiny()).unwrap();
         assert_eq!(words, "hidden_size is 256 there and 128 here");
+        let spelled_out = ModelSpec { head_dim: Some(32), ..ModelSpec::tiny() };
+        assert_eq!(difference(&ModelSpec::tiny(), &spelled_out), None);
+        let words = difference(&ModelSpec::tiny(), &ModelSpec { model_type: Family::Qwen3, ..ModelSpec::tiny() });
+        assert_eq!(words.unwrap(), "model_type is \"llama\" there and \"qwen3\" here");
     }
 
     #[test]

@@ -32,11 +32,11 @@ pub fn end_of_text(
         .find_map(|content| Some(EndOfText { id: tokenizer.token_to_id(content)?, content: content.to_owned() })))
 }
 
-/// config.json of a `LlamaForCausalLM`.
+/// config.json.
 pub fn model_config(model: &ModelSpec, end: Option<&EndOfText>) -> Value {
     json!({
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": [model.model_type.architecture()],
+        "model_type": model.model_type,
         "torch_dtype": "float32",
         "vocab_size": model.vocab_size,
         "hidden_size": model.hidden_size,

@@ -1,5 +1,7 @@
 //! The keys of a run file: one table of what there is, and what a person may have meant who wrote another.
 
+use nightjar_shared::model_spec::Family;
+
 /// What a key takes.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
@@ -46,12 +48,14 @@ const KEYS: &[Key] = &[
     needed_key("", "token_budget", LONG),
     needed_key("operator", "name", Kind::Text),
     key("operator", "contact", Kind::Text),
+    key("model", "model_type", Kind::Word(&Family::NAMES)),
     needed_key("model", "vocab_size", COUNT),
     needed_key("model", "hidden_size", COUNT),
     needed_key("model", "intermediate_size", COUNT),
     needed_key("model", "num_hidden_layers", COUNT),
     needed_key("model", "num_attention_heads", COUNT),
     needed_key("model", "num_key_value_heads", COUNT),
+    key("model", "head_dim", COUNT),
     needed_key("model", "max_position_embeddings", COUNT),
     needed_key("model", "rope_theta", Kind::Number),
     needed_key("model", "rms_norm_eps", Kind::Number),
@@ -200,6 +204,7 @@ mod tests {
     fn the_table_is_whole() {
         let mut spec: RunSpec = serde_json::from_str(r#"{"name": "x", "token_budget": 1000}"#).unwrap();
         spec.operator = Some(OperatorSpec { name: "x".into(), contact: "y".into() });
+        (spec.model.model_type, spec.model.head_dim) = (Family::Qwen3, Some(2));
         (spec.lease.wall_s_end, spec.lease.warm_tokens) = (Some(1.0), 1);
         (spec.merge.quorum, spec.merge.grace_s, spec.merge.average) = (Some(1), Some(1.0), Some(Average::Rda));
         let mut of_types = BTreeSet::new();

@@ -302,7 +302,7 @@ fn the_cases_that_failed_once() {
             "r25-operator" => Refused(&["3:1: operator.name is missing"]),
             "r28-nan" => Refused(&["inner.learning_rate is nan", "a finite number"]),
             "r29-lr-zero" => Refused(&["inner.learning_rate is 0", "nothing would be learnt"]),
-            "r30-hf-keys" => Refused(&["model.hidden_act and model.model_type are no keys of [model]", "vocab_size"]),
+            "r30-hf-keys" => Refused(&["model.hidden_act is no key of [model]", "vocab_size"]),
             "r31-bool-string" => Refused(&["model.tie_word_embeddings is \"true\"", "true or false"]),
             "r32-budget-huge" => Refused(&["token_budget is 99999999999999999999", "too large"]),
             "r34-name-long" => Refused(&["name is 5000 bytes long", "1 to 256"]),

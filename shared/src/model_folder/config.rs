@@ -1,7 +1,7 @@
-//! config.json: the shape of a `LlamaForCausalLM`, or the key that keeps us from computing it. Absent keys mean what
-//! transformers' `LlamaConfig` takes them for.
+//! config.json: the model that it describes, or the key that keeps us from computing it. Absent keys mean what the
+//! configuration classes of transformers take them for.
 
-use crate::model_spec::ModelSpec;
+use crate::model_spec::{Family, ModelSpec};
 use serde_json::{Map, Value};
 
 /// What a config.json says.
@@ -54,8 +54,7 @@ impl Neutral {
 }
 
 /// Keys that make another model of it, and the only value that each may have.
-const FIXED: [(&str, Neutral); 52] = [
-    ("architectures", Neutral::ListOf("LlamaForCausalLM")),
+const FIXED: [(&str, Neutral); 51] = [
     ("hidden_act", Neutral::Words(&["silu", "swish"])),
     ("hidden_activation", Neutral::Words(&["silu", "swish"])),
     ("quantization_config", Neutral::Absent),
@@ -111,7 +110,8 @@ const FIXED: [(&str, Neutral); 52] = [
 
 /// Keys that say nothing about what is computed. Those of generation, of training elsewhere, and of the library itself.
 const HARMLESS: [&str; 38] = [
-    "model_type",
+    // Of layers that slide a window over the context, which FIXED refuses.
+    "max_window_layers",
     "dtype",
     "torch_dtype",
     "transformers_version",
@@ -152,7 +152,9 @@ const HARMLESS: [&str; 38] = [
 ];
 
 /// Keys that are read.
-const READ: [&str; 13] = [
+const READ: [&str; 15] = [
+    "model_type",
+    "architectures",
     "vocab_size",
     "hidden_size",
     "intermediate_size",
@@ -168,19 +170,57 @@ const READ: [&str; 13] = [
     "rope_scaling",
 ];
 
-/// Reads a config.json.
+/// What a class of transformers takes absent keys for, as far as its family differs from others.
+struct Defaults {
+    class: &'static str,
+    vocab_size: u32,
+    intermediate_size: u32,
+    max_position_embeddings: u32,
+    head_dim: Option<u32>,
+}
+
+impl Defaults {
+    fn of(family: Family) -> Self {
+        match family {
+            Family::Llama => Defaults {
+                class: "LlamaConfig",
+                vocab_size: 32_000,
+                intermediate_size: 11_008,
+                max_position_embeddings: 2048,
+                head_dim: None,
+            },
+            Family::Qwen3 => Defaults {
+                class: "Qwen3Config",
+                vocab_size: 151_936,
+                intermediate_size: 22_016,
+                max_position_embeddings: 32_768,
+                head_dim: Some(128),
+            },
+        }
+    }
+}
+
+/// Reads a config.json, and refuses a model that cannot be trained.
 pub(super) fn read(json: &[u8]) -> Result<Config, String> {
+    let config = described(json)?;
+    config.spec.validate().map_err(|e| e.to_string().replace("model.", ""))?;
+    Ok(config)
+}
+
+/// What a config.json describes, whether or not it can be trained.
+pub(super) fn described(json: &[u8]) -> Result<Config, String> {
     let value: Value = serde_json::from_slice(json).map_err(|e| format!("it is no JSON ({e})"))?;
     let config = value.as_object().ok_or("it holds no JSON object")?;
     let at = |key: &str| config.get(key).unwrap_or(&Value::Null);
-    if at("model_type") != "llama" {
-        return Err(format!("model_type is {}; only \"llama\" can be trained", at("model_type")));
-    }
-    for (key, neutral) in FIXED {
+    let model_type: Family = serde_json::from_value(at("model_type").clone())
+        .map_err(|_| format!("model_type is {}; only {} can be trained", at("model_type"), Family::computed()))?;
+    let architectures = ("architectures", Neutral::ListOf(model_type.architecture()));
+    for (key, neutral) in std::iter::once(architectures).chain(FIXED) {
         if !neutral.holds(at(key)) {
             return Err(format!("{key} is {}; only {} can be trained", at(key), neutral.allowed()));
         }
     }
+    let defaults = Defaults::of(model_type);
     let mut supposed = vec![];
     let mut size = |key: &str, default: u32| match at(key) {
         Value::Null => {
@@ -190,13 +230,15 @@ pub(super) fn read(json: &[u8]) -> Result<Config, String> {
         value => whole(key, value),
     };
     let mut spec = ModelSpec {
-        vocab_size: size("vocab_size", 32_000)?,
+        model_type,
+        vocab_size: size("vocab_size", defaults.vocab_size)?,
         hidden_size: size("hidden_size", 4096)?,
-        intermediate_size: size("intermediate_size", 11_008)?,
+        intermediate_size: size("intermediate_size", defaults.intermediate_size)?,
         num_hidden_layers: size("num_hidden_layers", 32)?,
         num_attention_heads: size("num_attention_heads", 32)?,
         num_key_value_heads: 0,
-        max_position_embeddings: size("max_position_embeddings", 2048)?,
+        head_dim: None,
+        max_position_embeddings: size("max_position_embeddings", defaults.max_position_embeddings)?,
         rope_theta: rope_theta(config)?,
         rms_norm_eps: positive("rms_norm_eps", at("rms_norm_eps"))?.unwrap_or(1e-6),
         tie_word_embeddings: match at("tie_word_embeddings") {
@@ -209,23 +251,19 @@ pub(super) fn read(json: &[u8]) -> Result<Config, String> {
         Value::Null => spec.num_attention_heads,
         value => whole("num_key_value_heads", value)?,
     };
-    spec.validate().map_err(|e| e.to_string().replace("model.", ""))?;
-    if !at("head_dim").is_null() && whole("head_dim", at("head_dim"))? as usize != spec.head_size() {
-        let size = spec.head_size();
-        return Err(format!(
-            "head_dim is {}; only hidden_size / num_attention_heads = {size} can be trained",
-            at("head_dim")
-        ));
-    }
+    spec.head_dim = match at("head_dim") {
+        Value::Null => defaults.head_dim,
+        value => Some(whole("head_dim", value)?),
+    };
     let mut notes = vec![];
     if !supposed.is_empty() {
-        notes.push(format!("config.json leaves out what LlamaConfig takes for {}", supposed.join(", ")));
+        notes.push(format!("config.json leaves out what {} takes for {}", defaults.class, supposed.join(", ")));
     }
     let unknown = unknown_keys(config);
     if !unknown.is_empty() {
         notes.push(format!("config.json has keys that are not used: {}", unknown.join(", ")));
     }
-    Ok(Config { spec, notes })
+    Ok(Config { spec: spec.canonical(), notes })
 }
 
 fn whole(key: &str, value: &Value) -> Result<u32, String> {
@@ -291,7 +329,7 @@ fn rope_theta(config: &Map<String, Value>) -> Result<f64, String> {
     Ok(theta.map_or(10_000.0, |(_, theta)| theta))
 }
 
-/// Keys that say something, and that neither we nor `LlamaForCausalLM` know.
+/// Keys that say something, and that neither we nor the model's class know.
 fn unknown_keys(config: &Map<String, Value>) -> Vec<&str> {
     let says_nothing = |value: &Value| match value {
         Value::Null | Value::Bool(false) => true,

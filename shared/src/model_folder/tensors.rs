@@ -1,10 +1,10 @@
 //! Safetensors, read a tensor at a time: which are there, in which file, and their values as f32.
 
 use super::{
-    EMBEDDING, HEAD, ModelFolderError, open_file, refuse_pointer, small_file,
+    ModelFolderError, open_file, refuse_pointer, small_file,
     widen::{widen, width},
 };
-use crate::model_spec::{ModelSpec, TensorSpec};
+use crate::model_spec::{ModelSpec, Role, TensorSpec, bare_name, layer_of};
 use safetensors::{Dtype, tensor::Metadata};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -100,18 +100,20 @@ impl Shelf {
     /// Whether a head is there that is not the embedding. A head of another shape is one.
     pub fn has_other_head(&self, spec: &ModelSpec) -> Result<bool, ModelFolderError> {
         let tensors = spec.tensors();
-        let (Some(embedding), true) = (tensors.first(), self.tensors.contains_key(HEAD)) else { return Ok(false) };
-        if !self.tensors.contains_key(EMBEDDING) {
+        let embedding = tensors.iter().find(|tensor| tensor.role == Role::Embedding);
+        let Some(embedding) = embedding.filter(|tensor| self.tensors.contains_key(&tensor.name)) else {
             return Ok(false);
-        }
+        };
+        let head = Role::Head.name(None);
+        let Some(place) = self.tensors.get(&head) else { return Ok(false) };
         // A head of a shape that does not fit is told as such, since it is then one of the model's tensors.
         self.check_one(embedding)?;
-        if self.tensors[HEAD].shape != embedding.shape {
+        if place.shape != embedding.shape {
             return Ok(true);
         }
-        let mut other = self.values(HEAD)?;
+        let mut other = self.values(&head)?;
         let mut differs = false;
-        self.values(EMBEDDING)?.each(|values| {
+        self.values(&embedding.name)?.each(|values| {
             let mut of_head = vec![0.0; values.len()];
             other.fill(&mut of_head)?;
             differs |= of_head != values;
@@ -126,12 +128,13 @@ impl Shelf {
         let tensors = spec.tensors();
         tensors.iter().try_for_each(|tensor| self.check_one(tensor))?;
         let known: BTreeSet<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        let head = Role::Head.name(None);
         let mut layers = BTreeSet::new();
         let mut others = vec![];
         for name in self.tensors.keys().map(String::as_str) {
             // Old files have the rotary embedding's wavelengths, which follow from rope_theta. A head that is the
             // embedding is written by some.
-            if known.contains(name) || name.ends_with("rotary_emb.inv_freq") || name == HEAD {
+            if known.contains(name) || name.ends_with("rotary_emb.inv_freq") || name == head {
                 continue;
             }
             match layer_of(name) {
@@ -169,10 +172,12 @@ impl Shelf {
     fn check_one(&self, tensor: &TensorSpec) -> Result<(), ModelFolderError> {
         let name = &tensor.name;
         let Some(place) = self.tensors.get(name) else {
-            let bare = name.strip_prefix("model.").filter(|bare| self.tensors.contains_key(*bare));
+            let bare = bare_name(name).filter(|bare| self.tensors.contains_key(*bare));
             let hint = match bare {
                 Some(bare) => format!("; there is {bare}: save the whole LlamaForCausalLM, not its LlamaModel"),
-                None if name == HEAD => "; where the head is the embedding, tie_word_embeddings must be true".into(),
+                None if tensor.role == Role::Head => {
+                    "; where the head is the embedding, tie_word_embeddings must be true".into()
+                }
                 None => String::new(),
             };
             return Err(ModelFolderError::refused(&self.main, format!("there is no tensor {name}{hint}")));
@@ -281,12 +286,6 @@ fn files_of(index: &Path) -> Result<BTreeSet<String>, ModelFolderError> {
         files.insert(name.to_owned());
     }
     Ok(files)
-}
-
-/// The layer's number in `model.layers.N.…`.
-fn layer_of(name: &str) -> Option<u64> {
-    let (number, _) = name.strip_prefix("model.layers.")?.split_once('.')?;
-    number.parse().ok()
 }
 
 /// Whether a tensor belongs to a part that has a tensor of the model: its bias, or a scale.

@@ -236,6 +236,45 @@ fn what_is_not_computed_is_refused_by_its_key() {
     }
 }
 
+/// Qwen3-0.6B's, as it is published. Its weights are not read, since it is refused before.
+#[test]
+fn another_familys_config_is_understood_and_refused() {
+    let published = json!({
+        "architectures": ["Qwen3ForCausalLM"],
+        "attention_bias": false,
+        "attention_dropout": 0.0,
+        "bos_token_id": 151_643,
+        "eos_token_id": 151_645,
+        "head_dim": 128,
+        "hidden_act": "silu",
+        "hidden_size": 1024,
+        "initializer_range": 0.02,
+        "intermediate_size": 3072,
+        "max_position_embeddings": 40_960,
+        "max_window_layers": 28,
+        "model_type": "qwen3",
+        "num_attention_heads": 16,
+        "num_hidden_layers": 28,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-6,
+        "rope_scaling": null,
+        "rope_theta": 1_000_000,
+        "sliding_window": null,
+        "tie_word_embeddings": true,
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.51.0",
+        "use_cache": true,
+        "use_sliding_window": false,
+        "vocab_size": 151_936
+    });
+    let config::Config { spec, notes } = config::described(published.to_string().as_bytes()).unwrap();
+    assert_eq!((spec.parameters(), spec.head_dim, notes), (596_049_920, Some(128), vec![]));
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.json"), published.to_string()).unwrap();
+    let refused = ModelFolder::open(folder.path()).err().unwrap().to_string();
+    assert!(refused.ends_with("config.json: model_type is \"qwen3\"; only \"llama\" can be trained"), "{refused}");
+}
+
 #[test]
 fn what_says_the_same_is_the_same() {
     for making in [

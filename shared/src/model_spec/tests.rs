@@ -107,7 +107,7 @@ fn little() -> ModelSpec {
 #[test]
 fn a_llamas_tensors_stay_where_they_are() {
     let line = |t: &TensorSpec| {
-        let decays = if t.decays { ", decays" } else { "" };
+        let decays = if t.role.decays() { ", decays" } else { "" };
         format!("{} {:?} at {}{decays}\n", t.name, t.shape, t.offset)
     };
     assert_eq!(little().tensors().iter().map(line).collect::<String>(), TENSORS);
@@ -118,7 +118,10 @@ fn a_llamas_tensors_stay_where_they_are() {
 /// A run that is replayed from version 0 draws it once more.
 #[test]
 fn a_llama_starts_from_the_same_bits() {
-    for (spec, seed, hash) in [(ModelSpec::tiny(), 1, "2800a71b53ea19c66a6040c613eabcd40bc6cf90ab0c5b503d68fc56a6e3500e"), (little(), 7, "4981ffe3811d2492c9ce805ff9e9e1cf73ba96347fd59626517cebb16f0a5075")] {
+    for (spec, seed, hash) in [
+        (ModelSpec::tiny(), 1, "2800a71b53ea19c66a6040c613eabcd40bc6cf90ab0c5b503d68fc56a6e3500e"),
+        (little(), 7, "4981ffe3811d2492c9ce805ff9e9e1cf73ba96347fd59626517cebb16f0a5075"),
+    ] {
         let first = Weights::start(&spec, &spec.draw_all(seed));
         assert_eq!(BlobHash::of(&keyframe::encode(&spec, &first)).to_string(), hash);
     }
@@ -133,4 +136,64 @@ fn a_llama_is_written_as_ever() {
         r#""tie_word_embeddings":false}"#,
     ];
     assert_eq!(serde_json::to_string(&little()).unwrap(), text.join(","));
+}
+
+/// Qwen3-0.6B: figures from its config.json and its model card.
+fn qwen3() -> ModelSpec {
+    ModelSpec {
+        model_type: Family::Qwen3,
+        vocab_size: 151_936,
+        hidden_size: 1024,
+        intermediate_size: 3072,
+        num_hidden_layers: 28,
+        num_attention_heads: 16,
+        num_key_value_heads: 8,
+        head_dim: Some(128),
+        max_position_embeddings: 40_960,
+        rope_theta: 1e6,
+        rms_norm_eps: 1e-6,
+        tie_word_embeddings: true,
+    }
+}
+
+#[test]
+fn another_family_has_its_own_layers() {
+    assert_eq!(qwen3().parameters(), 596_049_920);
+    let tensors = qwen3().tensors();
+    let last_layer: Vec<_> = tensors.iter().filter(|t| t.layer == Some(27)).map(|t| (&*t.name, &*t.shape)).collect();
+    assert_eq!(
+        last_layer,
+        [
+            ("model.layers.27.input_layernorm.weight", [1024].as_slice()),
+            ("model.layers.27.self_attn.q_proj.weight", &[2048, 1024]),
+            ("model.layers.27.self_attn.k_proj.weight", &[1024, 1024]),
+            ("model.layers.27.self_attn.v_proj.weight", &[1024, 1024]),
+            ("model.layers.27.self_attn.q_norm.weight", &[128]),
+            ("model.layers.27.self_attn.k_norm.weight", &[128]),
+            ("model.layers.27.self_attn.o_proj.weight", &[1024, 2048]),
+            ("model.layers.27.post_attention_layernorm.weight", &[1024]),
+            ("model.layers.27.mlp.gate_proj.weight", &[3072, 1024]),
+            ("model.layers.27.mlp.up_proj.weight", &[3072, 1024]),
+            ("model.layers.27.mlp.down_proj.weight", &[1024, 3072]),
+        ]
+    );
+    assert_eq!(tensors.len(), 1 + 28 * 11 + 1);
+    let gains = tensors.iter().filter(|t| !t.role.decays());
+    assert_eq!(gains.map(TensorSpec::len).sum::<usize>(), 28 * (2 * 1024 + 2 * 128) + 1024);
+    // q, k and v are one matrix, and so are gate and up.
+    assert_eq!(tensors.last().map(|t| t.group), Some(1 + 28 * 8));
+    let text = serde_json::to_string(&qwen3()).unwrap();
+    assert_eq!(serde_json::from_str::<ModelSpec>(&text).unwrap(), qwen3());
+}
+
+#[test]
+fn a_family_without_formulas_is_refused() {
+    let refusal = qwen3().validate().unwrap_err();
+    assert_eq!(refusal.to_string(), "model.model_type is \"qwen3\"; only \"llama\" can be trained");
+    let wide = ModelSpec { head_dim: Some(64), ..ModelSpec::tiny() }.validate().unwrap_err().to_string();
+    assert_eq!(wide, "model.head_dim is 64; only hidden_size / num_attention_heads = 32 can be trained");
+    ModelSpec { head_dim: Some(32), ..ModelSpec::tiny() }.validate().unwrap();
+    let odd = ModelSpec { head_dim: Some(127), ..qwen3() }.validate().unwrap_err().to_string();
+    assert_eq!(odd, "model.head_dim is 127, which is odd; it must be even");
+    assert!(ModelSpec { head_dim: Some(0), ..qwen3() }.validate().is_err());
 }

@@ -44,7 +44,7 @@ impl Autodiff {
             nodes,
             parameters: tensors.iter().map(|t| upload(t.range(), shape(&t.shape))).collect(),
             moments: tensors.iter().map(|t| [(); 2].map(|()| Tensor::zeros(shape(&t.shape), device))).collect(),
-            decays: tensors.iter().map(|t| t.decays).collect(),
+            decays: tensors.iter().map(|t| t.role.decays()).collect(),
             device: recording,
             steps: 0,
         }

@@ -28,7 +28,7 @@ use nightjar_shaders::{
     runtime,
     tuning::{self, Choices},
 };
-use nightjar_shared::model_spec::ModelSpec;
+use nightjar_shared::model_spec::{ModelSpec, Role};
 use nightjar_train::*;
 use serde_json::{Value, json};
 use std::{
@@ -215,7 +215,7 @@ fn weights(spec: &ModelSpec) -> Vec<f32> {
     let mut flat: Vec<f32> = (0..spec.parameters() as u32)
         .map(|i| ((i.wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0) * 0.035)
         .collect();
-    for t in spec.tensors().iter().filter(|t| t.shape.len() == 1) {
+    for t in spec.tensors().iter().filter(|t| t.role.is_gain()) {
         flat[t.range()].fill(1.0);
     }
     flat
@@ -224,10 +224,9 @@ fn weights(spec: &ModelSpec) -> Vec<f32> {
 /// Floating-point operations that a training step needs for one token: six a weight of a matrix that it passes, and
 /// causal attention's two products, three times over. What is computed a second time does not count.
 fn flops_per_token(spec: &ModelSpec, context: usize) -> f64 {
-    let matrices: usize = spec.tensors().iter().filter(|t| t.shape.len() == 2).map(|t| t.len()).sum();
-    let table = spec.vocab_size as usize * spec.hidden_size as usize;
-    // A tied head is the table; an untied one comes beside it, and the table itself is only looked up.
-    let matrices = if spec.tie_word_embeddings { matrices } else { matrices - table };
+    // A tied head is the embedding; an untied one comes beside it, and the embedding itself is only looked up.
+    let is_passed = |role: Role| !role.is_gain() && (role != Role::Embedding || spec.tie_word_embeddings);
+    let matrices: usize = spec.tensors().iter().filter(|t| is_passed(t.role)).map(|t| t.len()).sum();
     let attention =
         2 * context * spec.num_attention_heads as usize * spec.head_size() * spec.num_hidden_layers as usize;
     (6 * matrices + 3 * attention) as f64

@@ -9,7 +9,7 @@
 use super::heloco::{self, Correction};
 use nightjar_shared::{
     delta::{self, DeltaError},
-    model_spec::{ModelSpec, TensorSpec},
+    model_spec::{ModelSpec, Role, TensorSpec},
     run_spec::{self, Average},
 };
 
@@ -147,7 +147,7 @@ impl Buffer {
     /// Whether RDA takes a tensor's direction and length apart: the embedding, whose rows are trained on as seldom as
     /// their tokens are seen, keeps the plain mean.
     fn has_direction(&self, tensor: usize) -> bool {
-        self.layout[tensor].name != "model.embed_tokens.weight"
+        self.layout[tensor].role != Role::Embedding
     }
 
     fn enter(&mut self, bytes: &[u8], entries: &[Entry], momentum: &[f32]) -> Result<(), DeltaError> {
