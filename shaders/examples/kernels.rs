@@ -8,9 +8,11 @@
 use burn::tensor::{Device, DeviceKind, FloatDType};
 use burn_wgpu::wgpu;
 use nightjar_shaders::{
+    choice::{self, Op},
     kernel::MatrixUnits,
+    table,
     tuning::{
-        self, Op, Tuning,
+        self, Tuning,
         trials::{TOKENS, Trial},
     },
 };
@@ -99,7 +101,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("{:18} is WRONG on this device: it is never used", op.name());
         }
         // What comes after goes the way that proved faster.
-        tuning::set(tuning::current().with(*op, timing.ours_ms < timing.other_ms));
+        choice::set(choice::current().with(*op, timing.ours_ms < timing.other_ms));
         let speed = |ms: f64| trial.bytes as f64 / ms / 1e6;
         let row = Row {
             operation: op.name(),
@@ -124,12 +126,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         operations.push(row);
     }
     if let Some(file) = json {
-        let report = Report {
-            device: name,
-            kernels: nightjar_shaders::kernel::version(),
-            copy_gb_per_s: copy / 1e9,
-            operations,
-        };
+        let report = Report { device: name, kernels: table::version(), copy_gb_per_s: copy / 1e9, operations };
         std::fs::write(file, serde_json::to_vec_pretty(&report)?)?;
     }
     Ok(())

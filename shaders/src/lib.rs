@@ -4,8 +4,10 @@
 //! Never here: an async runtime, a socket, or what a model looks like; an operation knows shapes, not layers.
 
 pub mod autodiff;
+pub mod choice;
 pub mod cpu;
 pub mod kernel;
 pub mod op;
 pub mod runtime;
+pub mod table;
 pub mod tuning;

@@ -4,7 +4,7 @@
 //! as f16's range bears, which is found by trying.
 
 use burn::tensor::{Device, FloatDType};
-use nightjar_shaders::{kernel, op, tuning};
+use nightjar_shaders::{choice, kernel, op};
 
 /// What a training step's products are computed in; they accumulate in f32 whatever it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Precision {
     /// once a device; what an anchor node has, behind CUDA or SPIR-V, is built for bf16.
     pub fn best_on(device: &Device) -> Self {
         let is_anchor = !op::is_host(device) && !kernel::runs_on(device);
-        if tuning::halves_products(device) {
+        if choice::halves_products(device) {
             Precision::Half
         } else if is_anchor && device.supports_dtype(FloatDType::BF16) {
             Precision::BFloat

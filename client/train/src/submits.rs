@@ -318,8 +318,8 @@ mod tests {
     use super::*;
     use burn::tensor::{DeviceKind, Tensor};
     use nightjar_shaders::{
+        choice::{self, Choices},
         op,
-        tuning::{self, Choices},
     };
 
     #[test]
@@ -369,7 +369,7 @@ mod tests {
     #[test]
     fn submits_are_counted_and_timed_between_gates() {
         let Some((mut gauge, device)) = gauge(1) else { return };
-        tuning::set(Choices::all());
+        choice::set(Choices::all());
         let x = Tensor::<2>::ones([4, 8], &device);
         // Each a launch, and each launch a submit.
         let give = |launches: usize| (0..launches).map(|_| op::swiglu(&x)).collect::<Vec<_>>();
@@ -390,7 +390,7 @@ mod tests {
     #[test]
     fn launches_of_our_kernels_are_gathered_in_a_submit() {
         let Some((mut gauge, device)) = gauge(LAUNCHES_MAX) else { return };
-        tuning::set(Choices::all());
+        choice::set(Choices::all());
         // Each of another size, so that no two have the same parameters.
         let all: Vec<_> = (1..=10).map(|rows| Tensor::<2>::ones([rows, 8], &device)).collect();
         device.sync().unwrap();

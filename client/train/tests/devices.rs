@@ -2,8 +2,8 @@
 
 use burn::tensor::Device;
 use nightjar_shaders::{
+    choice::{self, Choices},
     runtime,
-    tuning::{self, Choices},
 };
 use nightjar_shared::{model_spec::ModelSpec, rng};
 use nightjar_train::*;
@@ -66,7 +66,7 @@ fn wgpu_trains_as_flex_does() {
     for (tied, choices, recompute) in
         [(true, Choices::NONE, false), (false, Choices::all(), false), (true, Choices::all(), true)]
     {
-        tuning::set(choices);
+        choice::set(choices);
         let spec = ModelSpec { tie_word_embeddings: tied, ..spec() };
         let w: Vec<f32> = spec
             .draw_all(3)
@@ -118,7 +118,7 @@ fn half_the_width_trains_to_the_same_loss() {
         Batch::new((1..=4 * 17).map(next).collect(), 16).unwrap()
     };
     for choices in [Choices::NONE, Choices::all()] {
-        tuning::set(choices);
+        choice::set(choices);
         let train = |precision: Precision| {
             let mut trainer = Trainer::new(&spec, &start, AdamWConfig::default(), 2, &opened.device).unwrap();
             trainer.set_precision(precision);
@@ -157,7 +157,7 @@ fn a_gradient_too_large_for_half_the_width_is_taken_again() {
         (report, trainer.precision(), before / trainer.loss_scale())
     };
     for choices in [Choices::NONE, Choices::all()] {
-        tuning::set(choices);
+        choice::set(choices);
         let (full, half) = (step(Precision::Full), step(Precision::Half));
         println!("in f32 {full:?}, in f16 {half:?}");
         assert!(half.1 == Precision::Half && half.2 >= 2.0, "{half:?}");
@@ -237,7 +237,7 @@ fn a_portion_takes_about_what_is_reckoned() {
         runtime::held(&opened.device).unwrap()
     };
     for (choices, recompute) in [(Choices::all(), false), (Choices::all(), true), (Choices::NONE, false)] {
-        tuning::set(choices);
+        choice::set(choices);
         let [few, many] = [4, 24].map(|micro_batch| Portion { micro_batch, recompute });
         let reckoned = [few, many].map(|portion| portion.bytes(&spec, 128, &opened.device));
         let took = [few, many].map(held);

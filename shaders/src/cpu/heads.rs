@@ -29,6 +29,11 @@ impl Heads {
     pub fn tokens(&self) -> usize {
         self.batch * self.context
     }
+
+    /// What scores are multiplied by: 1/√size.
+    pub fn scale(&self) -> f32 {
+        1.0 / (self.size as f32).sqrt()
+    }
 }
 
 /// Splits packed rows into queries, keys and values; queries and keys are rotated by `cos`, `sin` (`[context,

@@ -240,7 +240,7 @@ impl Launch {
     /// Sets what `alias Elem` stands for.
     ///
     /// # Panics
-    /// If no kernel holds this type: whoever launches has asked `tuning::takes`.
+    /// If no kernel holds this type: whoever launches has asked `choice::takes`.
     pub fn elem(mut self, dtype: DType) -> Self {
         self.elem = Elem::of(dtype).expect("a type that kernels hold");
         self

@@ -2,9 +2,9 @@
 
 use super::host::{Source, Target, tensor};
 use crate::{
+    choice::{self, Op},
     cpu::{self, adamw::Update},
     kernel::{Kernel, Launch, parameters},
-    tuning::{self, Op},
 };
 use burn::tensor::Tensor;
 
@@ -46,7 +46,7 @@ pub fn adamw(w: Tensor<2>, m: Tensor<2>, v: Tensor<2>, g: &Tensor<2>, u: Update)
         cpu::adamw::update(w.slice(), m.slice(), v.slice(), g.slice(), u);
         return [w.tensor(), m.tensor(), v.tensor()];
     }
-    if tuning::takes(Op::AdamW, g) {
+    if choice::takes(Op::AdamW, g) {
         let values = g.shape().num_elements();
         let Update { gradient_scale, decay, beta1, beta2, step_size, second_correction, epsilon } = u;
         let shape = UpdateShape {
@@ -75,7 +75,7 @@ pub fn sum_of_squares(g: &Tensor<2>) -> Tensor<1> {
     if let Some(g) = Source::of(g) {
         return tensor(vec![cpu::adamw::sum_of_squares(g.slice()) as f32], [1]);
     }
-    if tuning::takes(Op::GradNorm, g) {
+    if choice::takes(Op::GradNorm, g) {
         let values = g.shape().num_elements();
         let spans = values.div_ceil(SPAN);
         let shape = SpanShape { values: values as u32, span: SPAN as u32 };

@@ -25,8 +25,8 @@ mod flash;
 
 use super::{rope, rope::assert_fit};
 use crate::{
+    choice::{self, Op},
     cpu::heads::Heads,
-    tuning::{self, Op},
 };
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 pub use flash::{BACKWARD_KEYS, BACKWARD_QUERIES, FORWARD};
@@ -43,7 +43,7 @@ pub struct Scores {
 
 /// The scores in memory for such heads: with the kernels none, else those of a block, kept where it is the only one.
 pub fn attention_scores(shape: Heads, device: &Device) -> Scores {
-    if flash::holds(shape) && tuning::uses(Op::Attention, device) {
+    if flash::holds(shape) && choice::uses(Op::Attention, device) {
         return Scores::default();
     }
     let at_once = shape.context.min(blocks::length(shape, device));
@@ -91,13 +91,8 @@ enum Way {
     Blocks(Box<blocks::Saved>),
 }
 
-fn scale(shape: Heads) -> f32 {
-    1.0 / (shape.size as f32).sqrt()
-}
-
 /// `softmax(q·kᵀ/√size)·v` under the causal mask, for packed rows `[tokens, (heads + 2·kv)·size]`; the result's rows
-/// are
-/// `[tokens, heads·size]`.
+/// are `[tokens, heads·size]`.
 ///
 /// # Panics
 /// If the shapes do not belong together, a head's size is odd, or query heads cannot share the others evenly.

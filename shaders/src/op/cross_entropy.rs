@@ -10,14 +10,14 @@
 //! passes between them, which single operations make six of.
 
 use super::{
-    assert_are_tokens,
+    embedding::assert_are_tokens,
     host::{Target, is_host, is_twins, tensor},
-    linear, linear_backward, linear_backward_weight,
+    linear::{linear, linear_backward, linear_backward_weight},
 };
 use crate::{
+    choice::{self, Op},
     cpu,
     kernel::{Kernel, Launch, parameters},
-    tuning::{self, Op},
 };
 use burn::tensor::{DType, Int, Tensor, TensorData, activation::log_softmax};
 use nightjar_shared::model_spec::{self, HOST_LOGITS};
@@ -107,7 +107,7 @@ pub fn cross_entropy(logits: Tensor<2>, targets: &[u32], scale: Option<f32>) -> 
         cpu::cross_entropy::forward(logits.slice(), targets, scale, &mut nats);
         return (tensor(nats, [n]), scale.map(|_| logits.tensor()));
     }
-    if tuning::takes(Op::CrossEntropy, &logits) {
+    if choice::takes(Op::CrossEntropy, &logits) {
         let (rows, vocabulary, gradient) = (n as u32, vocabulary as u32, u32::from(scale.is_some()));
         let parameters = Shape { rows, vocabulary, scale: scale.unwrap_or(0.0), gradient, nan: f32::NAN };
         let launch = Launch::new(&IN_PLACE, &parameters)

@@ -2,8 +2,8 @@
 //! does the entropy coding, and all of it where no kernel runs.
 
 use crate::{
+    choice::{self, Op},
     kernel::{Kernel, Launch, parameters, runs_on},
-    tuning::{self, Op},
 };
 use burn::tensor::{Device, Tensor, TensorData, Transaction};
 use nightjar_shared::{
@@ -141,7 +141,7 @@ pub fn encode(
     residual: &mut [f32],
     device: &Device,
 ) -> Vec<u8> {
-    if tuning::uses(Op::DeltaEncode, device)
+    if choice::uses(Op::DeltaEncode, device)
         && let Some(planes) = select_planes(model, spec, pseudo_gradient, residual, device)
     {
         return planes.to_bytes(model);

@@ -1,9 +1,6 @@
 //! Embedding lookup: the twin is [`crate::cpu::embedding`].
 
-use super::{
-    assert_are_tokens,
-    host::{Source, Target, tensor},
-};
+use super::host::{Source, Target, tensor};
 use crate::cpu;
 use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
 
@@ -42,4 +39,12 @@ pub fn embedding_backward(dy: &Tensor<2>, tokens: &[u32], dtable: Tensor<2>) -> 
 fn index(tokens: &[u32], device: &Device) -> Tensor<1, Int> {
     let index: Vec<i32> = tokens.iter().map(|t| *t as i32).collect();
     Tensor::from_data(TensorData::new(index, [tokens.len()]), device)
+}
+
+/// Tokens and targets come from a shard or a caller; beyond the vocabulary a GPU reads where there is nothing.
+pub(super) fn assert_are_tokens(tokens: &[u32], vocabulary: usize) {
+    let beyond = tokens.iter().find(|token| **token as usize >= vocabulary);
+    if let Some(token) = beyond {
+        panic!("token {token} of a vocabulary of {vocabulary}");
+    }
 }

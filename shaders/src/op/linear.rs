@@ -12,8 +12,8 @@
 
 use super::product::{add_product, product};
 use crate::{
+    choice::{self, Op},
     kernel::{GROUPS_MAX, Kernel, Launch, MatrixUnits, parameters},
-    tuning::{self, Op},
 };
 use burn::tensor::{DType, Tensor};
 
@@ -106,8 +106,8 @@ impl Factors<'_> {
         let fits = in_fours(self.a) && in_fours(self.b) && columns.is_multiple_of(4);
         let [across, down] = groups(units, rows, columns);
         let (sharers, _) = shares(across * down, inner, units.depth());
-        let countable = tuning::is_countable(sharers * rows * columns) && across.max(down) <= GROUPS_MAX;
-        let takes = tuning::takes(Op::Product, self.a) && tuning::takes(Op::Product, self.b);
+        let countable = choice::is_countable(sharers * rows * columns) && across.max(down) <= GROUPS_MAX;
+        let takes = choice::takes(Op::Product, self.a) && choice::takes(Op::Product, self.b);
         (takes && fits && countable).then_some(units)
     }
 

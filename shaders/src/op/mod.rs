@@ -1,6 +1,6 @@
 //! The operations that a training step is made of, each a forward and a backward function on Burn tensors. On the
 //! `flex` device they run the CPU twins ([`crate::cpu`]); on `wgpu` a hand-written kernel where this device was
-//! measured to gain by it ([`crate::tuning`]); elsewhere Burn's own operations, which fuse on a GPU.
+//! measured to gain by it ([`crate::choice`]); elsewhere Burn's own operations, which fuse on a GPU.
 //!
 //! Gradients are written out instead of recorded: a step then allocates only what its backward pass reads, several
 //! outputs come from one pass, and a hand-written kernel takes the place of exactly one function.
@@ -28,11 +28,3 @@ pub use product::product;
 pub use rms_norm::{RmsNormBackward, rms_norm, rms_norm_backward};
 pub use rope::rope;
 pub use swiglu::{SwigluBackward, swiglu, swiglu_backward};
-
-/// Tokens and targets come from a shard or a caller; beyond the vocabulary a GPU reads where there is nothing.
-fn assert_are_tokens(tokens: &[u32], vocabulary: usize) {
-    let beyond = tokens.iter().find(|token| **token as usize >= vocabulary);
-    if let Some(token) = beyond {
-        panic!("token {token} of a vocabulary of {vocabulary}");
-    }
-}

@@ -2,9 +2,9 @@
 
 use super::host::{Source, Target, tensor};
 use crate::{
+    choice::{self, Op},
     cpu,
     kernel::{Elem, Kernel, Launch, parameters},
-    tuning::{self, Op},
 };
 use burn::tensor::{DType, FloatDType, Tensor};
 
@@ -41,7 +41,7 @@ pub fn rms_norm(x: &Tensor<2>, gain: &Tensor<2>, eps: f64, into: FloatDType) -> 
         cpu::rms_norm::forward(x_host.slice(), gain.slice(), eps as f32, &mut y, &mut inverse);
         return (tensor(y, [n, d]).cast(into), tensor(inverse, [n, 1]));
     }
-    if tuning::takes(Op::RmsNorm, x) && Elem::of(into.into()).is_some() {
+    if choice::takes(Op::RmsNorm, x) && Elem::of(into.into()).is_some() {
         let shape = ForwardShape { rows: n as u32, width: d as u32, eps: eps as f32 };
         let launch = Launch::new(&FORWARD, &shape).elem(into.into()).read(x).read(gain);
         let mut out = launch.output_of([n, d], into.into()).output([n, 1]).run(n);
@@ -84,7 +84,7 @@ pub fn rms_norm_backward(
         let dgain = cpu::rms_norm::backward(dy.slice(), x.slice(), gain.slice(), inverse.slice(), dx.slice());
         return RmsNormBackward { dx: dx.tensor(), dgain: tensor(dgain, [1, d]), y: dy.tensor().cast(dtype) };
     }
-    if tuning::takes(Op::RmsNormBackward, x) && Elem::of(dtype).is_some() {
+    if choice::takes(Op::RmsNormBackward, x) && Elem::of(dtype).is_some() {
         // A power of two: each is a pipeline of its own.
         let rows = n.div_ceil(PARTS_MAX).next_power_of_two();
         let parts = n.div_ceil(rows);

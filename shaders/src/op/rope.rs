@@ -2,9 +2,9 @@
 
 use super::host::{Source, Target, is_twins};
 use crate::{
+    choice::{self, Op},
     cpu::{self, heads::Heads},
     kernel::{Kernel, Launch, parameters},
-    tuning::{self, Op},
 };
 use burn::tensor::{DType, Tensor};
 
@@ -30,7 +30,7 @@ pub fn rope(packed: Tensor<2>, shape: Heads, cos: &Tensor<2>, sin: &Tensor<2>, d
     }
     let Heads { batch, context, heads, kv, size } = shape;
     let half = size / 2;
-    if tuning::takes(Op::Rope, &packed) {
+    if choice::takes(Op::Rope, &packed) {
         let pairs = shape.tokens() * (heads + kv) * half;
         let [context, heads, row] = [context, heads + kv, shape.packed_width()].map(|n| n as u32);
         let parameters = Shape { pairs: pairs as u32, context, heads, half: half as u32, row, direction };

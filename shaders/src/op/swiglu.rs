@@ -2,9 +2,9 @@
 
 use super::host::{Source, Target, is_twins, tensor};
 use crate::{
+    choice::{self, Op},
     cpu,
     kernel::{Kernel, Launch, parameters},
-    tuning::{self, Op},
 };
 use burn::tensor::{DType, Tensor, activation::sigmoid};
 
@@ -32,7 +32,7 @@ pub fn swiglu(gate_up: &Tensor<2>) -> Tensor<2> {
         cpu::swiglu::forward(gate_up.slice(), width, &mut y);
         return tensor(y, [n, width]);
     }
-    if tuning::takes(Op::Swiglu, gate_up) {
+    if choice::takes(Op::Swiglu, gate_up) {
         let shape = Shape { results: (n * width) as u32, width: width as u32 };
         let launch = Launch::new(&FORWARD, &shape).elem(gate_up.dtype()).read(gate_up);
         return launch.output_of([n, width], gate_up.dtype()).run((n * width).div_ceil(256)).tensor();
@@ -63,7 +63,7 @@ pub fn swiglu_backward(gate_up: Tensor<2>, dy: Tensor<2>) -> SwigluBackward {
         cpu::swiglu::backward(gate_up.slice(), dy.slice(), width);
         return SwigluBackward { dgate_up: gate_up.tensor(), y: dy.tensor() };
     }
-    if tuning::takes(Op::SwigluBackward, &gate_up) {
+    if choice::takes(Op::SwigluBackward, &gate_up) {
         let shape = Shape { results: (n * width) as u32, width: width as u32 };
         let launch = Launch::new(&BACKWARD, &shape).elem(dtype).change(gate_up).change(dy);
         let mut made = launch.run((n * width).div_ceil(256));

@@ -1,9 +1,10 @@
 //! Measuring: each operation by our kernel and the other way, on the device at hand.
 
 use super::{
-    Choices, Key, Op, Remembered, current, set,
+    remembered::{Key, Remembered, Timing},
     trials::{TOKENS, Trial},
 };
+use crate::choice::{Choices, Op, current, set};
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use nightjar_shared::disk::FolderDisk;
 use std::{
@@ -21,17 +22,6 @@ const RUNS_MAX: usize = 256;
 const LONG: Duration = Duration::from_millis(250);
 /// Batches of each way; the best counts, since all that can disturb makes a batch slower.
 const BATCHES: usize = 3;
-
-/// Milliseconds of one operation.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Timing {
-    /// Which.
-    pub op: Op,
-    /// By our kernel.
-    pub ours_ms: f64,
-    /// By Burn's own operations, or by the CPU where those have none.
-    pub other_ms: f64,
-}
 
 /// The time of a kernel that fails on this device, or gives another result than the other way does.
 pub const NEVER_MS: f64 = 1e9;

@@ -1,8 +1,10 @@
 //! What was measured, in a small JSON file of the worker's folder: for each adapter, driver and set of kernels the two
 //! times of each operation. The file is bounded and checked when it is read; what does not hold is measured again.
 
-use super::{Choices, Op, Timing};
-use crate::kernel;
+use crate::{
+    choice::{Choices, Op},
+    table,
+};
 use nightjar_shared::disk::Disk;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, io};
@@ -17,6 +19,17 @@ const WORTH_IT: f64 = 0.97;
 /// A measurement that was begun so often and never ended is not begun again: it takes the driver down. Fewer, and it
 /// may have been the owner, who wanted the computer.
 const BEGUN_MAX: u32 = 3;
+
+/// Milliseconds of one operation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timing {
+    /// Which.
+    pub op: Op,
+    /// By our kernel.
+    pub ours_ms: f64,
+    /// By Burn's own operations, or by the CPU where those have none.
+    pub other_ms: f64,
+}
 
 /// What a measurement holds for, besides the kernels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +58,7 @@ pub struct Remembered {
 struct Measured {
     #[serde(flatten)]
     key: Key,
-    /// [`kernel::version`] of the build that measured.
+    /// [`table::version`] of the build that measured.
     kernels: String,
     /// By the operation's name: milliseconds of ours and of the other way.
     ops: BTreeMap<String, [f64; 2]>,
@@ -85,7 +98,7 @@ impl Remembered {
 
     /// The times of an operation with these kernels.
     pub fn timing(&self, key: &Key, op: Op) -> Option<Timing> {
-        let measured = self.devices.iter().find(|m| m.key == key.bounded() && m.kernels == kernel::version())?;
+        let measured = self.devices.iter().find(|m| m.key == key.bounded() && m.kernels == table::version())?;
         measured.ops.get(op.name()).map(|[ours_ms, other_ms]| Timing { op, ours_ms: *ours_ms, other_ms: *other_ms })
     }
 
@@ -112,7 +125,7 @@ impl Remembered {
 
     /// Changes what is known of a device; the newest comes first, and the oldest beyond sixteen are forgotten.
     fn change(&mut self, key: &Key, change: impl FnOnce(&mut Measured)) {
-        let (key, kernels) = (key.bounded(), kernel::version());
+        let (key, kernels) = (key.bounded(), table::version());
         let old = self.devices.iter().position(|m| m.key == key).map(|at| self.devices.remove(at));
         let new = Measured { key, kernels, ops: BTreeMap::new(), begun: BTreeMap::new() };
         let mut device = old.filter(|m| m.kernels == new.kernels).unwrap_or(new);

@@ -1,7 +1,9 @@
 //! What each operation is measured on: about what a layer of a model of 100 to 500 million parameters works on.
 
-use super::{Op, halves_products};
-use crate::op::{self, Heads, Update};
+use crate::{
+    choice::{Op, halves_products},
+    op::{self, Heads, Update},
+};
 use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor, TensorData, Transaction};
 use nightjar_shared::{
     delta::{self, CodecId, planes},

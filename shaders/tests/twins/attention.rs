@@ -3,9 +3,9 @@
 use super::common::{close, draw, read, recording, same_bits, upload, upload_half};
 use burn::tensor::{DType, Device};
 use nightjar_shaders::{
+    choice::{self, Choices},
     cpu,
     op::{self, Heads, Scores, Tables},
-    tuning::{self, Choices},
 };
 
 const THETA: f64 = 100.0;
@@ -182,7 +182,7 @@ fn burns_own_operations_and_blocks_of_queries_agree_with_the_twin() {
 fn heads_that_the_kernels_refuse_are_reckoned_by_blocks() {
     let Some(device) = super::common::device() else { return };
     let _choosing = super::common::choosing();
-    tuning::set(Choices::all());
+    choice::set(Choices::all());
     for (context, kept, at_once) in [(7, 7, 7), (1030, 0, 1024)] {
         let scores = |size| op::attention_scores(Heads { batch: 1, context, heads: 2, kv: 1, size }, &device);
         assert_eq!([scores(6), scores(8)], [Scores { kept, at_once }, Scores::default()]);

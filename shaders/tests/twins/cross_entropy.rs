@@ -3,8 +3,8 @@
 use super::common::{close, draw, read, recording, same_bits, upload, upload_half};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax};
 use nightjar_shaders::{
+    choice::{self, Choices},
     cpu, op,
-    tuning::{self, Choices},
 };
 
 fn targets(seed: u64, n: usize, vocabulary: usize) -> Vec<u32> {
@@ -136,7 +136,7 @@ fn several_chunks_on_wgpu_agree_with_burns_logits() {
     let _choosing = super::common::choosing();
     let seed = super::common::seed();
     for choices in [Choices::NONE, Choices::all()] {
-        tuning::set(choices);
+        choice::set(choices);
         for chunk in [1, 16, 37, 64] {
             with_head(&device, [37, 12, 300], Some(chunk), seed).unwrap();
         }

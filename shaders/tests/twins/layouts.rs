@@ -4,7 +4,10 @@ use naga::{
     AddressSpace, ScalarKind, StorageAccess, TypeInner,
     valid::{Capabilities, ValidationFlags, Validator},
 };
-use nightjar_shaders::kernel::{Field, Kernel, TABLE};
+use nightjar_shaders::{
+    kernel::{Field, Kernel},
+    table::KERNELS,
+};
 
 /// Parses and validates.
 pub fn module(text: &str) -> Result<(naga::Module, naga::valid::ModuleInfo), String> {
@@ -89,14 +92,15 @@ fn is_same(module: &naga::Module, member: &naga::StructMember, field: &Field) ->
 
 #[test]
 fn kernels_are_valid_and_laid_out_as_rust_has_them() {
-    let wrong: Vec<String> = TABLE.iter().filter_map(|k| check(k).err().map(|e| format!("{}: {e}", k.name))).collect();
+    let wrong: Vec<String> =
+        KERNELS.iter().filter_map(|k| check(k).err().map(|e| format!("{}: {e}", k.name))).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// With `alias Elem = f16` a kernel that has it is valid as well.
 #[test]
 fn kernels_are_valid_in_half_the_width() {
-    let halved: Vec<&&Kernel> = TABLE.iter().filter(|k| k.source.contains("alias Elem")).collect();
+    let halved: Vec<&&Kernel> = KERNELS.iter().filter(|k| k.source.contains("alias Elem")).collect();
     assert!(halved.len() >= 9);
     for kernel in halved {
         let text = format!("enable f16;\n{}", kernel.source.replace("alias Elem = f32;", "alias Elem = f16;"));
@@ -111,7 +115,7 @@ fn every_file_is_in_the_table_once() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/wgsl");
     let files = std::fs::read_dir(folder).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap());
     let mut files: Vec<String> = files.filter_map(|f| f.strip_suffix(".wgsl").map(String::from)).collect();
-    let mut names: Vec<&str> = TABLE.iter().map(|k| k.name).collect();
+    let mut names: Vec<&str> = KERNELS.iter().map(|k| k.name).collect();
     files.sort_unstable();
     names.sort_unstable();
     assert_eq!(names, files);

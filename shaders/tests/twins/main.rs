@@ -15,14 +15,14 @@ mod rope;
 mod swiglu;
 mod table;
 
-use nightjar_shaders::tuning::{self, Choices};
+use nightjar_shaders::choice::{self, Choices};
 
 #[test]
 fn kernels_and_twins_agree() {
     let Some(device) = common::device() else { return };
     let _choosing = common::choosing();
     let seed = common::seed();
-    tuning::set(Choices::all());
+    choice::set(Choices::all());
     let mut wrong = vec![];
     for case in table::selected(&device) {
         let start = std::time::Instant::now();

@@ -7,14 +7,16 @@ use super::{
 };
 use burn::tensor::FloatDType;
 use nightjar_shaders::{
-    kernel::{TABLE, substitute},
-    tuning::{self, Choices, Op, trials::Trial},
+    choice::{self, Choices, Op},
+    kernel::substitute,
+    table::KERNELS,
+    tuning::{self, trials::Trial},
 };
 use std::{process::Command, sync::Arc};
 
 #[test]
 fn every_kernel_has_a_check_and_a_mutant() {
-    for kernel in TABLE {
+    for kernel in KERNELS {
         let case = CASES.iter().find(|case| case.kernels.contains(&kernel.name));
         let mutants = case.map_or(0, |case| case.mutants.iter().filter(|(name, ..)| *name == kernel.name).count());
         assert!(mutants > 0, "{} has no mutant in tests/twins/table.rs", kernel.name);
@@ -40,12 +42,12 @@ fn the_checks_catch_every_mutant() {
 fn child() {
     let Some(device) = common::device() else { return };
     let seed = common::seed();
-    tuning::set(Choices::all());
+    choice::set(Choices::all());
     let mut missed = vec![];
     let mut caught = 0;
     for case in selected(&device) {
         for (name, from, to) in case.mutants {
-            let kernel = TABLE.iter().find(|k| k.name == *name).unwrap_or_else(|| panic!("no kernel {name}"));
+            let kernel = KERNELS.iter().find(|k| k.name == *name).unwrap_or_else(|| panic!("no kernel {name}"));
             assert_eq!(kernel.source.matches(from).count(), 1, "not once in {name}.wgsl: {from}");
             let mutant = kernel.source.replace(from, to);
             if let Err(e) = layouts::module(&mutant) {
@@ -69,7 +71,7 @@ fn child() {
         substitute("swiglu", source);
         tuning::measure(&mut Trial::of(Op::Swiglu, &device, 4, products), &device)
     };
-    let source = TABLE.iter().find(|k| k.name == "swiglu").unwrap().source;
+    let source = KERNELS.iter().find(|k| k.name == "swiglu").unwrap().source;
     for products in [FloatDType::F32, FloatDType::F16].into_iter().filter(|dtype| device.supports_dtype(*dtype)) {
         assert_eq!(swiglu(Some(source.replace(" * up);", ");").into()), products).ours_ms, tuning::NEVER_MS);
         assert!(swiglu(None, products).ours_ms < tuning::NEVER_MS);
@@ -79,7 +81,7 @@ fn child() {
         substitute("delta_encode", source);
         tuning::measure(&mut Trial::of(Op::DeltaEncode, &device, 4, FloatDType::F32), &device).ours_ms
     };
-    let source = TABLE.iter().find(|k| k.name == "delta_encode").unwrap().source;
+    let source = KERNELS.iter().find(|k| k.name == "delta_encode").unwrap().source;
     let turned = source
         .replace(
             "let key = bitcast<u32>(values[j]) & MAGNITUDE;",

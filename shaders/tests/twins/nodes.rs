@@ -5,9 +5,10 @@ use super::common::{choosing, close, device, draw, read, recording, seed, upload
 use burn::tensor::{Device, Tensor};
 use nightjar_shaders::{
     autodiff,
-    kernel::{TABLE, substitute},
+    choice::{self, Choices},
+    kernel::substitute,
     op::{self, Heads, Tables},
-    tuning::{self, Choices},
+    table::KERNELS,
 };
 
 const SHAPE: Heads = Heads { batch: 2, context: 9, heads: 4, kv: 2, size: 8 };
@@ -94,10 +95,10 @@ fn our_operations_are_nodes_of_burns_graph() {
     agree(&nodes_on(&Device::flex(), seed).unwrap(), &want).unwrap();
 
     let Some(device) = device() else { return };
-    tuning::set(Choices::all());
+    choice::set(Choices::all());
     agree(&nodes_on(&device, seed).unwrap(), &want).unwrap();
     // It is our kernels that run: with one of them wrong, so are the gradients.
-    let source = TABLE.iter().find(|kernel| kernel.name == "swiglu_backward").unwrap().source;
+    let source = KERNELS.iter().find(|kernel| kernel.name == "swiglu_backward").unwrap().source;
     substitute("swiglu_backward", Some(source.replace("(1.0 - s)", "s").into()));
     let wrong = nodes_on(&device, seed);
     substitute("swiglu_backward", None);

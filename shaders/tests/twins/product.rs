@@ -5,8 +5,9 @@ use super::common::{self, close, draw, read, recording, same_bits, upload, uploa
 use burn::tensor::{DType, Device, Tensor};
 use nightjar_shaders::{
     cpu::product::{Matrices, product},
-    kernel::{MatrixUnits, TABLE, substitute},
+    kernel::{MatrixUnits, substitute},
     op,
+    table::KERNELS,
 };
 
 /// Rows, inner dimension, columns: below a tile, beside its edges, more than a workgroup makes either way, more than
@@ -35,7 +36,7 @@ pub fn check(device: &Device, seed: u64) -> Result<(), String> {
         return products(device, seed);
     }
     let kernel = substitute("product", None);
-    let ships = TABLE.iter().find(|kernel| kernel.name == "product").ok_or("no kernel")?.source;
+    let ships = KERNELS.iter().find(|kernel| kernel.name == "product").ok_or("no kernel")?.source;
     let source = kernel.as_deref().unwrap_or(ships);
     // More subgroups than a workgroup has parts, and half as many, which make two laps.
     let of_all = [16, 64].into_iter().try_for_each(|subgroup| {

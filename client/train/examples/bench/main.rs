@@ -23,10 +23,10 @@ mod autodiff;
 use autodiff::Autodiff;
 use burn::tensor::{Device, Distribution, FloatDType, Tensor, read_sync};
 use nightjar_shaders::{
+    choice::{self, Choices},
     kernel,
     op::{self, Heads},
-    runtime,
-    tuning::{self, Choices},
+    runtime, tuning,
 };
 use nightjar_shared::model_spec::{ModelSpec, Role};
 use nightjar_train::*;
@@ -104,7 +104,7 @@ fn open(choice: &str, way: &str) -> Result<OpenDevice, Box<dyn std::error::Error
         return Err(format!("this device has no {half}").into());
     }
     opened.precision = precision;
-    tuning::set(match kernels {
+    choice::set(match kernels {
         "burn" => Choices::NONE,
         "ours" => Choices::all(),
         "autodiff" if half.is_empty() => Choices::NONE,
@@ -141,7 +141,7 @@ fn ceiling(choice: &str) -> Outcome {
     let product = |dtype| {
         let (a, b) = (a.clone().cast(dtype), b.clone().cast(dtype));
         let by = |choices| {
-            tuning::set(choices);
+            choice::set(choices);
             let mut product = None;
             let seconds = best(&device, || {
                 product = Some(op::linear(&a, &b));
@@ -381,7 +381,7 @@ fn guest(choice: &str, priority: &str, seconds: &str) -> Outcome {
         }
         _ => return Err(format!("'{priority}' is no priority; use idle, low or normal").into()),
     };
-    tuning::set(Choices::all());
+    choice::set(Choices::all());
     let owner = Owner::on(choice.parse()?)?;
     let (stop, spec) = (AtomicBool::new(false), spec("10M", 128)?);
     let tokens = tokens(&spec);

@@ -4,7 +4,7 @@
 //! A group's query heads are stacked along the row dimension (`[batch, kv, group·context, size]`), so that keys and
 //! values are never repeated and their gradients sum over the group by themselves.
 
-use super::{Tables, scale};
+use super::Tables;
 use crate::{
     cpu::{self, heads::Heads},
     op::{
@@ -76,7 +76,7 @@ pub fn backward(dout: Tensor<2>, saved: Saved, shape: Heads, tables: &Tables) ->
     let Saved { q, k, v, p } = saved;
     let dout = unmerge(dout.cast(q.dtype()), shape);
     if let Some(p) = p {
-        let [dq, dk, dv] = block_backward(p, dout, q, k, v, scale(shape));
+        let [dq, dk, dv] = block_backward(p, dout, q, k, v, shape.scale());
         return join(dq, dk, dv, shape, tables);
     }
     let mut sums: Option<[Tensor<4>; 2]> = None;
@@ -85,7 +85,7 @@ pub fn backward(dout: Tensor<2>, saved: Saved, shape: Heads, tables: &Tables) ->
         let seen = |x: &Tensor<4>| x.clone().narrow(2, 0, block.end);
         let q = rows(&q, &block, shape);
         let p = probabilities(&q, &k, block.clone(), shape, tables);
-        let [dq, dk, dv] = block_backward(p, rows(&dout, &block, shape), q, seen(&k), seen(&v), scale(shape));
+        let [dq, dk, dv] = block_backward(p, rows(&dout, &block, shape), q, seen(&k), seen(&v), shape.scale());
         dqs.push(unstack(dq, block.len(), shape));
         sums = Some(match sums {
             None => [dk, dv],
@@ -106,11 +106,11 @@ fn probabilities(q: &Tensor<4>, k: &Tensor<4>, block: Range<usize>, shape: Heads
     if is_twins(&k) {
         let scores = product(q, &k.transpose());
         let mut scores = Target::of(scores).expect("is_twins said so");
-        cpu::softmax::forward(scores.slice(), block.len(), block.end, scale(shape));
+        cpu::softmax::forward(scores.slice(), block.len(), block.end, shape.scale());
         return scores.tensor();
     }
     // Scaled before the product, which in f16 would end at 65504.
-    let scores = product(&q.clone().mul_scalar(scale(shape)), &k.transpose());
+    let scores = product(&q.clone().mul_scalar(shape.scale()), &k.transpose());
     // Rows of stacked heads apart: one mask serves them all.
     let (dims, dtype) = (scores.dims(), scores.dtype());
     let apart = [shape.batch * shape.kv, shape.heads / shape.kv, block.len(), block.end];

@@ -1,10 +1,9 @@
 //! Attention by the `attention_*` kernels, over packed rows that are rotated already.
 
-use super::scale;
 use crate::{
+    choice::{self, Op},
     cpu::heads::Heads,
     kernel::{GROUPS_MAX, Kernel, Launch, parameters},
-    tuning::{self, Op},
 };
 use burn::tensor::{DType, Tensor};
 
@@ -53,12 +52,12 @@ pub fn holds(shape: Heads) -> bool {
 
 /// Whether they run for these rows, on this device.
 pub fn takes(packed: &Tensor<2>, shape: Heads) -> bool {
-    holds(shape) && tuning::takes(Op::Attention, packed)
+    holds(shape) && choice::takes(Op::Attention, packed)
 }
 
 fn launch(kernel: &'static Kernel, shape: Heads, dtype: DType) -> Launch {
     let Heads { context, heads, kv, size, .. } = shape;
-    let parameters = Shape { context: context as u32, heads: heads as u32, kv: kv as u32, scale: scale(shape) };
+    let parameters = Shape { context: context as u32, heads: heads as u32, kv: kv as u32, scale: shape.scale() };
     Launch::new(kernel, &parameters).constant("HEAD", size as u32).constant("GROUP", (heads / kv) as u32).elem(dtype)
 }
 
