@@ -4,14 +4,13 @@
 use crate::{
     batches::Batch,
     model::{Model, ModelError},
-    text::load_tokenizer,
     trainer::{TrainError, evaluate},
+    vocabulary::{TokenizerError, Vocabulary, load_tokenizer},
 };
 use burn::tensor::Device;
 use nightjar_shared::{
     model_folder::{ModelFolder, ModelFolderError},
     model_spec::ModelSpec,
-    tokenizer::TextTokenizer,
 };
 use std::{
     borrow::Cow,
@@ -43,8 +42,8 @@ pub enum FolderError {
         vocab_size: u32,
     },
     /// tokenizer.json is damaged, or the text cannot be encoded or decoded by it.
-    #[error("tokenizer.json: {0}")]
-    Tokenizer(String),
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// The text is in another encoding.
     #[error("the text is not UTF-8 at byte {0}: convert it, as with iconv -f latin1 -t utf-8")]
     Text(usize),
@@ -60,37 +59,6 @@ pub enum FolderError {
     /// The model failed on a batch.
     #[error(transparent)]
     Train(#[from] TrainError),
-}
-
-/// How text becomes tokens.
-pub enum Vocabulary {
-    /// A token is a byte.
-    Bytes,
-    /// What tokenizer.json says.
-    Tokenizer(Box<TextTokenizer>),
-}
-
-impl Vocabulary {
-    /// The text's tokens.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>, FolderError> {
-        match self {
-            Vocabulary::Bytes => Ok(text.bytes().map(u32::from).collect()),
-            Vocabulary::Tokenizer(t) => t.encode(text).map_err(|e| FolderError::Tokenizer(e.to_string())),
-        }
-    }
-
-    /// The tokens' text; what is no whole character becomes U+FFFD.
-    pub fn decode(&self, tokens: &[u32]) -> Result<String, FolderError> {
-        match self {
-            Vocabulary::Bytes => {
-                let bytes: Vec<u8> = tokens.iter().map(|t| u8::try_from(*t).unwrap_or(b'?')).collect();
-                Ok(String::from_utf8_lossy(&bytes).into_owned())
-            }
-            Vocabulary::Tokenizer(t) => {
-                t.tokenizer().decode(tokens, false).map_err(|e| FolderError::Tokenizer(e.to_string()))
-            }
-        }
-    }
 }
 
 /// An open folder. Its weights stay where they are until they are wanted.
@@ -200,7 +168,7 @@ impl Folder {
                 return Err(FolderError::Text(cut_at_start + e.valid_up_to()));
             }
         };
-        let encoding = tokenizer.tokenizer().encode(text, false).map_err(|e| FolderError::Tokenizer(e.to_string()))?;
+        let encoding = tokenizer.tokenizer().encode(text, false).map_err(TokenizerError::of)?;
         let first = encoding.get_offsets().first().map_or(0, |(start, end)| end - start);
         Ok((tokenizer.as_text(encoding.get_ids().iter().copied()), (text.len() - first) as u64))
     }

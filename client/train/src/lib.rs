@@ -39,9 +39,9 @@ pub mod optimizer;
 pub mod precision;
 pub mod sample;
 pub mod submits;
-pub mod text;
 pub mod text_stream;
 pub mod trainer;
+pub mod vocabulary;
 mod vulkan;
 mod weights;
 pub mod work;
@@ -51,12 +51,12 @@ pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStore, LeaseProgress
 pub use device::{
     Adapter, AdapterKind, DeviceChoice, DeviceError, DeviceSettings, OpenDevice, adapters, open as open_device,
 };
-pub use folder::{Folder, FolderError, TextLoss, Vocabulary, load_folder};
+pub use folder::{Folder, FolderError, TextLoss, load_folder};
 pub use model::{Model, ModelError};
 pub use optimizer::{AdamW, AdamWConfig, Moments};
 pub use precision::Precision;
 pub use sample::{Sampling, generate};
-pub use text::end_of_text;
 pub use text_stream::TextStream;
 pub use trainer::{Begun, Gate, Portion, StepReport, TrainError, Trainer, evaluate};
+pub use vocabulary::{TokenizerError, Vocabulary, end_of_text};
 pub use weights::WeightsError;

@@ -2,11 +2,8 @@
 //! another job. If that is the lease that begins there, its weights are the new version's plus what those steps
 //! changed; if not, they come to nothing. In memory only: who ends the worker gives them up.
 
-use super::{
-    lease::{Bench, Room, WorkError, batches, moments, parse_spec},
-    steps::{self, Course},
-};
-use crate::{checkpoint::LeaseProgress, submits::Gauge, trainer::Trainer};
+use super::error::WorkError;
+use crate::{checkpoint::LeaseProgress, trainer::Trainer};
 use nightjar_shared::{
     run_spec::RunSpec,
     wire::worker::{Slice, Train, Trained},
@@ -16,11 +13,11 @@ use nightjar_shared::{
 #[derive(Clone, Debug)]
 pub struct Cut {
     /// The steps behind the lease, as if they were a lease of their own.
-    job: Train,
+    pub(super) job: Train,
     /// The weights from which its delta was made.
-    weights: Vec<f32>,
+    pub(super) weights: Vec<f32>,
     /// How far the steps behind it have come.
-    progress: LeaseProgress,
+    pub(super) progress: LeaseProgress,
 }
 
 impl Cut {
@@ -59,44 +56,5 @@ impl Cut {
     /// The same, for no more than so many steps.
     pub fn for_steps(self, steps: u32) -> Self {
         Cut { job: Train { steps: steps.min(self.job.steps), ..self.job }, ..self }
-    }
-}
-
-impl Bench {
-    /// Trains on behind the lease that was trained last, as far as that may be, until there is something else to do.
-    /// What fails comes to nothing: the next lease will find out whether it fails again.
-    /// Says behind which lease, unless there is something else to do: then nothing computes any more.
-    pub fn train_ahead(&mut self, room: &Room<'_>, until: &dyn Fn() -> bool) -> Option<u64> {
-        let mut cut = self.cut.take()?;
-        let lease_id = cut.job.lease_id;
-        if self.follow(&mut cut, room, until).is_ok() {
-            self.cut = Some(cut);
-        }
-        (!until()).then_some(lease_id)
-    }
-
-    fn follow(&mut self, cut: &mut Cut, room: &Room<'_>, until: &dyn Fn() -> bool) -> Result<(), WorkError> {
-        let (_, _, trainer) = self.trainer.as_mut().ok_or(WorkError::Incomplete)?;
-        let spec = parse_spec(&cut.job.run_spec_json)?;
-        let slice = cut.job.slice.as_ref().ok_or(WorkError::Incomplete)?;
-        let batches = batches(&spec, slice, room.disk)?;
-        let gauge = Gauge::new(self.submits.clone(), trainer.model().device());
-        let (course, bearing) = (Course::Ahead(until), &mut self.bearing);
-        steps::run(&spec, &cut.job, &batches, trainer, &mut cut.progress, course, gauge, bearing, room)
-    }
-
-    /// Where the lease that was trained last ended, to take it up again elsewhere.
-    pub fn take_cut(&mut self) -> Option<Cut> {
-        self.cut.take()
-    }
-
-    /// Goes back to where a lease ended.
-    pub fn take_up_cut(&mut self, cut: Cut, room: &Room<'_>) -> Result<(), WorkError> {
-        let spec = parse_spec(&cut.job.run_spec_json)?;
-        let (moments, _) = moments(&spec, &cut.job, cut.weights.len(), room.disk)?;
-        let trainer = self.trainer(&spec, &cut.weights, &moments, room)?;
-        self.keep(&spec, trainer);
-        self.cut = Some(cut);
-        Ok(())
     }
 }

@@ -1,16 +1,12 @@
 //! The duty cycle: after each micro-batch as much rest as makes the share of computing what the owner allows.
 
-use super::Live;
+use super::live::Live;
 use std::{
     collections::VecDeque,
     thread,
     time::{Duration, Instant},
 };
 
-/// The least share of the time: below it nothing would ever be finished.
-pub const DUTY_MIN: f64 = 0.01;
-/// The least cap on tokens a second, for the same reason.
-pub const TOKENS_PER_S_MIN: f64 = 1.0;
 /// One that rests looks this often whether it is to stop, or may do more.
 const NAP: Duration = Duration::from_millis(20);
 /// So many micro-batches are remembered.
@@ -120,7 +116,7 @@ impl<'a> Pace<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::live::DUTY_MIN, *};
 
     const MS: Duration = Duration::from_millis(1);
 

@@ -1,11 +1,7 @@
 //! Measuring weights on samples, under the same limits as training: a micro-batch at a time at no more than the allowed
 //! duty and memory, and never much ahead of the device.
 
-use super::{
-    duty::Duty,
-    lease::{Room, WorkError},
-    steps,
-};
+use super::{duty::Duty, error::WorkError, room::Room, steps};
 use crate::{
     batches::Batch,
     model::Model,

@@ -1,8 +1,12 @@
 //! What can change while a lease is being trained: what the owner allows, and that a checkpoint is wanted. Written by
 //! whoever hears the agent, read between micro-batches.
 
-use super::duty;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// The least share of the time: below it nothing would ever be finished.
+pub(super) const DUTY_MIN: f64 = 0.01;
+/// The least cap on tokens a second, for the same reason.
+const TOKENS_PER_S_MIN: f64 = 1.0;
 
 /// Shared between the thread that listens and the one that trains.
 #[derive(Debug)]
@@ -80,13 +84,13 @@ impl Live {
     pub fn tokens_per_s_max(&self) -> Option<f64> {
         let cap = f64::from_bits(self.tokens_per_s_max.load(Ordering::Relaxed));
         // What is no number forbids as much as it can.
-        if cap <= 0.0 { None } else { Some(cap.max(duty::TOKENS_PER_S_MIN)) }
+        if cap <= 0.0 { None } else { Some(cap.max(TOKENS_PER_S_MIN)) }
     }
 
     /// Share of the time that may be spent computing, within bounds whatever was said: nonsense counts as the least.
     pub fn duty(&self) -> f64 {
         let duty = f64::from_bits(self.duty.load(Ordering::Relaxed));
-        if duty.is_finite() { duty.clamp(duty::DUTY_MIN, 1.0) } else { duty::DUTY_MIN }
+        if duty.is_finite() { duty.clamp(DUTY_MIN, 1.0) } else { DUTY_MIN }
     }
 
     /// Bytes that the process may take; `u64::MAX`: as many as it likes.

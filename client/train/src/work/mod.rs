@@ -7,10 +7,14 @@
 mod ahead;
 mod base;
 mod duty;
+mod error;
 mod evaluation;
 mod files;
+mod inputs;
 mod lease;
 mod live;
+mod outputs;
+mod room;
 mod steps;
 pub mod synthetic;
 
@@ -19,6 +23,8 @@ mod tests;
 
 pub use ahead::Cut;
 pub use base::{BaseError, build as build_base};
+pub use error::WorkError;
 pub use files::{FileError, read_moments, read_residual, read_weights};
-pub use lease::{Bench, Room, WorkError};
+pub use lease::Bench;
 pub use live::{Live, Signs};
+pub use room::Room;

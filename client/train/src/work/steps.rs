@@ -3,7 +3,8 @@
 
 use super::{
     duty::{Duty, Pace},
-    lease::{Room, WorkError, portion},
+    error::WorkError,
+    room::Room,
 };
 use crate::{
     batches::Batch,
@@ -157,7 +158,7 @@ impl Steps<'_, '_> {
     fn step(&mut self, batch: &Batch, rate: f64) -> Result<Option<StepReport>, WorkError> {
         loop {
             let samples = self.spec.inner.batch_samples as usize;
-            let portion = portion(self.spec, self.room, self.bearing, &self.device, samples);
+            let portion = self.room.portion(self.spec, self.bearing, &self.device, samples);
             let portion = Portion { micro_batch: portion.micro_batch.min(self.samples_max), ..portion };
             self.trainer.set_portion(portion);
             if self.gauge.is_at_its_end() && portion.micro_batch > 1 {

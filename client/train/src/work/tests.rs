@@ -420,7 +420,7 @@ fn memory_that_is_allowed_bounds_the_micro_batch() {
     let (live, stop) = (Live::default(), AtomicBool::new(false));
     let samples = |memory_free| {
         let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free, live: &live, stop: &stop, say: &|_| {} };
-        lease::portion(&spec, &room, &Bearing::default(), &Device::flex(), 64).micro_batch
+        room.portion(&spec, &Bearing::default(), &Device::flex(), 64).micro_batch
     };
     assert_eq!(samples(1 << 40), 64);
     assert_eq!(samples(0), 1);
@@ -459,7 +459,7 @@ fn a_portion_that_took_the_worker_down_is_not_tried_again() {
     let (live, stop) = (Live::default(), AtomicBool::new(false));
     let room =
         Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 40, live: &live, stop: &stop, say: &|_| {} };
-    let portion = |opened: &OpenDevice| lease::portion(&spec, &room, &opened.bearing, &opened.device, STEPS as usize);
+    let portion = |opened: &OpenDevice| room.portion(&spec, &opened.bearing, &opened.device, STEPS as usize);
     let bytes = |opened: &OpenDevice| portion(opened).bytes(&model, 8, &opened.device);
     let mut first = start();
     assert_eq!(portion(&first), Portion { micro_batch: STEPS as usize, recompute: false });
