@@ -2,7 +2,7 @@
 
 use crate::{
     estate::{Estate, Whole, tally},
-    run::Setup,
+    setup::Setup,
 };
 use nightjar_coordinator::{engine::Engine, replay, store::Shards};
 use nightjar_shared::ids::LeaseId;

@@ -1,7 +1,7 @@
 //! The coordinator's process: the engine and publisher that ship. It is killed between any two effects; what the ledger
 //! committed and the disk synced is all that it starts from again.
 
-use crate::{estate::Estate, run::Setup};
+use crate::{estate::Estate, setup::Setup};
 use nightjar_coordinator::{
     engine::{
         Engine,

@@ -11,7 +11,7 @@ use crate::{
     owner::{self, Owner, Word},
     population::{Presence, Role, Traits},
     results::Doing,
-    run::Setup,
+    setup::Setup,
     training::{self, Training},
     world::transfer::Transfer,
 };

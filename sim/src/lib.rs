@@ -20,12 +20,14 @@ pub mod lab;
 pub mod owner;
 pub mod plot;
 pub mod population;
+pub mod progress;
 #[cfg(feature = "real")]
 pub mod real;
 pub mod results;
 pub mod run;
 pub mod scale;
 pub mod scene;
+pub mod setup;
 #[cfg(feature = "real")]
 pub mod study;
 pub mod swarm;
@@ -34,6 +36,8 @@ pub mod training;
 pub mod world;
 
 pub use population::Population;
-pub use run::{Progress, Setup, run};
+pub use progress::Progress;
+pub use run::run;
 pub use scene::Scene;
+pub use setup::Setup;
 pub use swarm::{Outcome, simulate};

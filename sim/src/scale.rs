@@ -3,8 +3,10 @@
 use crate::{
     dataset::Dataset,
     population::{Churn, Dist, Drawn, Group, Population},
+    progress::Progress,
     results::RunResult,
-    run::{Progress, Setup, Until, run},
+    run::run,
+    setup::{Setup, Until},
     training::cost::Cost,
 };
 use nightjar_shared::{

@@ -3,7 +3,7 @@
 use crate::{
     dataset::Dataset,
     population::{Dist, Drawn, Group, Owner, Population, Role, Spell, Wanted},
-    run::{Chaos, Setup},
+    setup::{Chaos, Setup},
 };
 use nightjar_shared::{
     delta::CodecId,

@@ -42,9 +42,7 @@ impl Vocabulary {
                 let bytes: Vec<u8> = tokens.iter().map(|t| u8::try_from(*t).unwrap_or(b'?')).collect();
                 Ok(String::from_utf8_lossy(&bytes).into_owned())
             }
-            Vocabulary::Tokenizer(t) => {
-                t.tokenizer().decode(tokens, false).map_err(TokenizerError::of)
-            }
+            Vocabulary::Tokenizer(t) => t.tokenizer().decode(tokens, false).map_err(TokenizerError::of),
         }
     }
 }

@@ -10,8 +10,8 @@ use nightjar_sim::{
     dataset::Dataset,
     plot,
     results::{Doing, RunResult},
-    run::Until,
     scale,
+    setup::Until,
     training::{Training, cost::Cost},
 };
 use std::{

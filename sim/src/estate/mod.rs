@@ -4,7 +4,7 @@ pub mod tally;
 
 pub use tally::Tally;
 
-use crate::{dataset::Dataset, disk::SimDisk, run::Setup};
+use crate::{dataset::Dataset, disk::SimDisk, setup::Setup};
 use nightjar_coordinator::{
     engine::{record::Record, snapshot::Snapshot},
     store::{Blobs, MemoryLedger, Shards},

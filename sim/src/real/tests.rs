@@ -5,7 +5,8 @@ use crate::{
     disk::SimDisk,
     population::{Group, Owner, Population, Role, Wanted},
     results::RunResult,
-    run::{Setup, run},
+    run::run,
+    setup::Setup,
     text::{Deal, TextDataset, TextSettings, tokens},
 };
 use nightjar_shared::{

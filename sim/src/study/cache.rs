@@ -1,6 +1,6 @@
 //! Rows that were run already, by the hash of all that decides them, so that a study goes on where it was broken off.
 
-use super::Row;
+use super::row::Row;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::{collections::BTreeMap, fs, path::PathBuf};

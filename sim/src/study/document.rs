@@ -1,7 +1,7 @@
 //! docs/study.md and its plots, made from the rows of docs/study.json: rendering again costs nothing and changes
 //! nothing.
 
-use super::{Bound, Column, Estimate, Goal, How, Row, Rows, Study, figures, measure::Cell};
+use super::{Bound, Column, Estimate, Goal, How, Row, Rows, Study, figures, rows::Cell};
 use crate::plot;
 use anyhow::{Context, Result};
 use std::{fmt::Write as _, fs, path::Path};

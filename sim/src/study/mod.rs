@@ -7,14 +7,16 @@ pub mod figures;
 pub mod measure;
 pub mod plan;
 pub mod row;
+pub mod rows;
 pub mod runner;
 pub mod statistics;
 pub mod texts;
 pub mod warm;
 pub mod work;
 
-pub use measure::{Measure, Rows, Target};
+pub use measure::{Column, How, Measure, Target};
 pub use row::{Against, CurvePoint, Row};
+pub use rows::{Cell, Rows};
 pub use statistics::Estimate;
 pub use work::Work;
 
@@ -65,52 +67,6 @@ impl Variant {
         (self.group, self.x) = (group.into(), Some(x));
         self
     }
-}
-
-/// A column of a table: a measure, and how it is shown.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Column {
-    /// The heading, with its unit.
-    pub heading: String,
-    /// What is shown.
-    pub measure: Measure,
-    /// Alone or compared.
-    pub how: How,
-    /// Values are divided by this, as the unit asks.
-    pub scale: f64,
-}
-
-impl Column {
-    /// The mean over seeds.
-    pub fn mean(heading: impl Into<String>, measure: Measure) -> Self {
-        Column { heading: heading.into(), measure, how: How::Mean, scale: 1.0 }
-    }
-
-    /// Compared with another variant.
-    pub fn compared(heading: impl Into<String>, measure: Measure, how: How) -> Self {
-        Column { heading: heading.into(), measure, how, scale: 1.0 }
-    }
-
-    /// In another unit.
-    pub fn per(mut self, scale: f64) -> Self {
-        self.scale = scale;
-        self
-    }
-}
-
-/// How a measure is shown. Comparisons are paired by seed.
-#[derive(Clone, Debug, PartialEq)]
-pub enum How {
-    /// The mean over seeds.
-    Mean,
-    /// Minus the other variant's.
-    Minus(String),
-    /// In percent above the other variant's.
-    PercentAbove(String),
-    /// As a multiple of the other variant's.
-    Times(String),
-    /// How many times less than the other variant's it is: a speed-up, where it is a time.
-    TimesLess(String),
 }
 
 /// A plot.

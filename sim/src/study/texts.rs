@@ -1,8 +1,6 @@
 //! The texts that studies train and measure on, from a folder that the user names.
 
-use super::warm::{Starts, Warm};
 use anyhow::{Context, Result, ensure};
-use nightjar_shared::model_spec::ModelSpec;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -41,7 +39,8 @@ pub struct Corpora {
 pub struct Texts {
     folder: PathBuf,
     read: Mutex<BTreeMap<Corpus, Arc<Corpora>>>,
-    starts: Starts,
+    /// Weights that were trained on them, by what they were trained as.
+    pub(super) trained: Mutex<BTreeMap<String, Arc<[f32]>>>,
 }
 
 const DOMAINS: [&str; 4] = ["code_c", "literature", "speeches_law", "tech_docs"];
@@ -49,7 +48,7 @@ const DOMAINS: [&str; 4] = ["code_c", "literature", "speeches_law", "tech_docs"]
 impl Texts {
     /// In this folder.
     pub fn new(folder: PathBuf) -> Self {
-        Texts { folder, read: Mutex::default(), starts: Starts::default() }
+        Texts { folder, read: Mutex::default(), trained: Mutex::default() }
     }
 
     /// A corpus; read once.
@@ -61,11 +60,6 @@ impl Texts {
         let loaded = Arc::new(self.load(corpus)?);
         read.insert(corpus, loaded.clone());
         Ok(loaded)
-    }
-
-    /// The weights that rows with this seed start from.
-    pub fn start(&self, corpus: Corpus, model: &ModelSpec, warm: Option<Warm>, seed: u64) -> Result<Arc<[f32]>> {
-        self.starts.get(self, corpus, model, warm, seed)
     }
 
     fn load(&self, corpus: Corpus) -> Result<Corpora> {

@@ -6,10 +6,7 @@ use anyhow::{Context, Result};
 use nightjar_shared::{model_spec::ModelSpec, version::Weights};
 use nightjar_train::{AdamWConfig, Batch, DeviceSettings, Trainer, device::compute_alone, open_device};
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, PoisonError};
 
 /// Steps over which the learning rate rises.
 const WARMUP: u64 = 200;
@@ -27,33 +24,20 @@ pub struct Warm {
     pub learning_rate: f64,
 }
 
-/// Warm starts that were trained already.
-#[derive(Debug, Default)]
-pub struct Starts(Mutex<BTreeMap<String, Arc<[f32]>>>);
-
-impl Starts {
-    /// The weights that rows with this seed start from: drawn, or trained from those; each is trained once.
-    pub fn get(
-        &self,
-        texts: &Texts,
-        corpus: Corpus,
-        model: &ModelSpec,
-        warm: Option<Warm>,
-        seed: u64,
-    ) -> Result<Arc<[f32]>> {
-        let drawn = || Weights::start(model, &model.draw_all(seed)).flat();
-        let Some(warm) = warm else { return Ok(drawn().into()) };
-        let key = serde_json::to_string(&(corpus, model, warm, seed))?;
-        // Held while one is trained: another row most likely waits for the same.
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(weights) = known.get(&key) {
-            return Ok(weights.clone());
-        }
-        let text = tokens(&texts.get(corpus)?.train.concat());
-        let trained: Arc<[f32]> = warm.train(model, &drawn(), &text, seed).context("the warm start failed")?.into();
-        known.insert(key, trained.clone());
-        Ok(trained)
+/// The weights that rows with this seed start from: drawn, or trained from those; each is trained once.
+pub fn start(texts: &Texts, corpus: Corpus, model: &ModelSpec, warm: Option<Warm>, seed: u64) -> Result<Arc<[f32]>> {
+    let drawn = || Weights::start(model, &model.draw_all(seed)).flat();
+    let Some(warm) = warm else { return Ok(drawn().into()) };
+    let key = serde_json::to_string(&(corpus, model, warm, seed))?;
+    // Held while one is trained: another row most likely waits for the same.
+    let mut trained = texts.trained.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(weights) = trained.get(&key) {
+        return Ok(weights.clone());
     }
+    let text = tokens(&texts.get(corpus)?.train.concat());
+    let weights: Arc<[f32]> = warm.train(model, &drawn(), &text, seed).context("the warm start failed")?.into();
+    trained.insert(key, weights.clone());
+    Ok(weights)
 }
 
 impl Warm {

@@ -1,9 +1,9 @@
 //! What a row runs: a comparison that has no coordinator, the real thing under a virtual clock, or only its cost.
 
 use super::{
-    Row,
+    row::Row,
     texts::{Corpora, Corpus, Texts},
-    warm::Warm,
+    warm::{self, Warm},
 };
 use crate::{
     dataset::Dataset,
@@ -11,8 +11,9 @@ use crate::{
     population::Population,
     real::{Measure, Real},
     results::RunResult,
-    run::{Setup, Until, run},
+    run::run,
     scale,
+    setup::{Setup, Until},
     text::{Deal, TextDataset, TextSettings, tokens},
     training::cost::Cost,
 };
@@ -134,7 +135,7 @@ impl Work {
 
 impl LabWork {
     fn run(&self, seed: u64, texts: &Texts) -> Result<Row> {
-        let start = texts.start(self.data.corpus, &self.model, self.warm, seed)?;
+        let start = warm::start(texts, self.data.corpus, &self.model, self.warm, seed)?;
         let texts = &*texts.get(self.data.corpus)?;
         let lab = Lab {
             method: self.method,
@@ -165,7 +166,7 @@ impl LabWork {
 
 impl SimWork {
     fn run(&self, seed: u64, texts: &Texts) -> Result<Row> {
-        let start = texts.start(self.data.corpus, &self.spec.model, self.warm, seed)?;
+        let start = warm::start(texts, self.data.corpus, &self.spec.model, self.warm, seed)?;
         let texts = &*texts.get(self.data.corpus)?;
         let setup = Setup { start: Some(start), ..self.setup(seed, texts)? };
         let training = Real::new(&setup.spec.model, Some(self.data.measure(texts, &setup.spec.model)), 1);

@@ -1,6 +1,6 @@
 //! The end of a run: the checks, and the result.
 
-use super::{Kills, World};
+use super::{World, kills::KillCounts};
 use crate::{
     check,
     results::{HostCost, RunResult},
@@ -11,7 +11,7 @@ pub struct Aftermath {
     /// The result.
     pub result: RunResult,
     /// Kills by the effect that did not happen any more.
-    pub kills: Kills,
+    pub kills: KillCounts,
     /// Deltas whose merge a device was told of.
     pub acknowledged: u64,
 }
@@ -59,5 +59,5 @@ pub fn aftermath(mut world: World<'_>, ended: Result<(), String>) -> Aftermath {
         host: Some(HostCost { wall_s, coordinator_cpu_s: world.coordinator_cpu_s, memory_bytes, events: world.events }),
         ..RunResult::default()
     };
-    Aftermath { result, kills: world.lot.kills, acknowledged: world.acknowledged.len() as u64 }
+    Aftermath { result, kills: world.kills.counts, acknowledged: world.acknowledged.len() as u64 }
 }

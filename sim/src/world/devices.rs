@@ -105,8 +105,8 @@ impl World<'_> {
     }
 
     pub(super) fn device(&mut self, number: u32, event: DeviceEvent) {
-        let (now, lot, training) = (self.now, &mut self.lot, &mut *self.training);
-        let result = self.devices[number as usize].handle(event, now, training, &mut |point| lot.falls(point));
+        let (now, kills, training) = (self.now, &mut self.kills, &mut *self.training);
+        let result = self.devices[number as usize].handle(event, now, training, &mut |point| kills.strikes(point));
         match result {
             Ok(wishes) => {
                 for wish in wishes {
@@ -137,7 +137,7 @@ impl World<'_> {
         if device.has_nothing_to_say(job, now) {
             return;
         }
-        if self.lot.falls("worker.report") {
+        if self.kills.strikes("worker.report") {
             let event = device.worker_killed(now, training);
             return self.device(number, event);
         }

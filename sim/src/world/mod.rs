@@ -5,11 +5,12 @@
 mod account;
 mod conclude;
 mod devices;
-mod lot;
+mod kills;
 mod office;
 pub mod transfer;
 
 pub use conclude::{Aftermath, aftermath, conclude};
+pub use kills::KillCounts;
 
 use crate::{
     coordinator::Coordinator,
@@ -19,17 +20,18 @@ use crate::{
     estate::Estate,
     host::Meter,
     population::Traits,
-    run::{Progress, Setup},
+    progress::Progress,
+    setup::Setup,
     training::Training,
 };
 use account::Account;
-use lot::Lot;
+use kills::Kills;
 use nightjar_agent::session::Event as DeviceEvent;
 use nightjar_coordinator::engine::{self, event::ReplyTo};
 use nightjar_shared::{ids::LeaseId, time::Mono, wire::device_message};
 use std::{
     cmp::{Ordering, Reverse},
-    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap},
+    collections::{BTreeSet, BinaryHeap, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -131,7 +133,7 @@ pub struct World<'s> {
     asked: HashMap<ReplyTo, Asked>,
     /// Kept only where there is a ledger to compare with.
     acknowledged: BTreeSet<LeaseId>,
-    lot: Lot,
+    kills: Kills,
     draws: Draws,
     account: Account,
     faults: Vec<String>,
@@ -164,7 +166,7 @@ impl<'s> World<'s> {
             devices,
             asked: HashMap::new(),
             acknowledged: BTreeSet::new(),
-            lot: Lot::new(setup),
+            kills: Kills::new(setup),
             draws: Draws::of_world(setup.seed),
             account,
             faults: vec![],
@@ -239,7 +241,7 @@ impl<'s> World<'s> {
 
     /// After the last kill, the run goes on undisturbed until so many more deltas are merged.
     fn has_settled(&self, settled_at: &mut Option<u64>) -> bool {
-        if self.lot.left > 0 {
+        if self.kills.left > 0 {
             return false;
         }
         let goal = *settled_at.get_or_insert(self.account.merged + self.setup.chaos.settling_deltas);
@@ -309,6 +311,3 @@ impl<'s> World<'s> {
         }
     }
 }
-
-/// Kills by the effect that did not happen any more.
-pub type Kills = BTreeMap<&'static str, u32>;

@@ -25,9 +25,9 @@ impl World<'_> {
     /// Starts the coordinator (without an event) or hands it one.
     pub(super) fn coordinator(&mut self, event: Option<EngineEvent>) {
         let mut out = Out::default();
-        let (now, lot, estate) = (self.now, &mut self.lot, &mut self.estate);
+        let (now, kills, estate) = (self.now, &mut self.kills, &mut self.estate);
         let began = host::thread_cpu_s();
-        let mut kill = |point| lot.falls(point);
+        let mut kill = |point| kills.strikes(point);
         let survivor = match (self.coordinator.take(), event) {
             (Some(mut running), Some(event)) => {
                 running.handle(event, estate, now, &mut kill, &mut out).map(|()| running)

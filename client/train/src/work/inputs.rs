@@ -53,7 +53,11 @@ pub(super) fn moments(
 
 /// What earlier deltas lost to rounding, as much of it as the session lets count. Where its file is gone or damaged it
 /// is nothing, and that is said.
-pub(super) fn residual(job: &Train, parameters: usize, disk: &dyn Disk) -> Result<(Vec<f32>, Option<String>), WorkError> {
+pub(super) fn residual(
+    job: &Train,
+    parameters: usize,
+    disk: &dyn Disk,
+) -> Result<(Vec<f32>, Option<String>), WorkError> {
     let scale = job.residual_scale as f32;
     if job.residual_file.is_empty() || scale == 0.0 {
         return Ok((vec![0.0; parameters], None));

@@ -5,8 +5,7 @@ use super::{
     ahead::Cut,
     base,
     error::WorkError,
-    evaluation,
-    inputs, outputs,
+    evaluation, inputs, outputs,
     room::Room,
     steps::{self, Course},
 };

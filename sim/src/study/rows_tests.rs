@@ -1,7 +1,7 @@
 //! Measures on rows made up by hand.
 
 use super::*;
-use crate::study::CurvePoint;
+use crate::study::{Against, CurvePoint};
 
 /// A row whose loss falls from 4 in a straight line, by `slope` a second, for ten seconds.
 fn row(variant: &str, seed: u64, slope: f64) -> Row {
