@@ -39,7 +39,7 @@ fn main() {
     });
     let spec: RunSpec = serde_json::from_value(spec).expect("it is valid");
     let text: Vec<u8> = (0..200_000u64).map(|i| (i * i / 7 % 251) as u8).collect();
-    let settings = TextSettings { context, shard_samples: 512, deal: Default::default(), seed: 1 };
+    let settings = TextSettings { context, shard_samples: 512, partition: Default::default(), seed: 1 };
     let dataset = TextDataset::new(&[&text], &text[..10_000], &settings).expect("it is long enough");
     let weights = Weights::start(&spec.model, &spec.model.draw_all(1));
 

@@ -1,8 +1,8 @@
 //! After the last event: do the promises hold?
 
 use crate::{
-    estate::{Estate, Whole, tally},
     setup::Setup,
+    storage::{Storage, Whole, tally},
 };
 use nightjar_coordinator::{engine::Engine, replay, store::Shards};
 use nightjar_shared::ids::LeaseId;
@@ -22,14 +22,14 @@ pub struct Checked {
 /// Examines what a run left behind; the engine, where it is still running.
 pub fn examine(
     setup: &Setup,
-    estate: &mut Estate,
+    storage: &mut Storage,
     engine: Option<&Engine>,
     acknowledged: &BTreeSet<LeaseId>,
 ) -> Checked {
-    match estate {
-        Estate::Bytes(whole) => examine_whole(setup, whole, engine, acknowledged),
+    match storage {
+        Storage::Bytes(whole) => examine_whole(setup, whole, engine, acknowledged),
         // Invariant 2 is checked at each acknowledgement; 5 and 6 are about weights, of which there are none.
-        Estate::Sizes(tally) => Checked { faults: tally.examine(), leases: tally.leases(), digest: None },
+        Storage::Sizes(tally) => Checked { faults: tally.examine(), leases: tally.leases(), digest: None },
     }
 }
 

@@ -1,7 +1,7 @@
 //! The coordinator's process: the engine and publisher that ship. It is killed between any two effects; what the ledger
 //! committed and the disk synced is all that it starts from again.
 
-use crate::{estate::Estate, setup::Setup};
+use crate::{setup::Setup, storage::Storage};
 use nightjar_coordinator::{
     engine::{
         Engine,
@@ -53,26 +53,26 @@ impl Coordinator {
     /// Starts: raises the generation, merges again what no checkpoint has, restores the engine.
     pub fn start(
         setup: &Setup,
-        estate: &mut Estate,
+        storage: &mut Storage,
         now: Mono,
         kill: Killer<'_>,
         out: &mut Out,
     ) -> Result<Self, Killed> {
         let (spec, manifest) = (setup.spec.clone(), setup.dataset.manifest.clone());
-        let generation = estate.open(wall(now).unix_ms / 1000);
-        let publisher = match estate {
-            Estate::Sizes(_) => None,
-            Estate::Bytes(whole) => {
+        let generation = storage.open(wall(now).unix_ms / 1000);
+        let publisher = match storage {
+            Storage::Sizes(_) => None,
+            Storage::Bytes(whole) => {
                 let merger =
                     replay::recover(&spec, &whole.ledger.facts().lineage, &whole.blobs(), || setup.start_weights())
                         .expect("a start finds all that it needs");
                 Some(Publisher::new(merger, whole.blobs()).remembering(&whole.ledger.facts().lineage.versions))
             }
         };
-        let snapshot = estate.snapshot(&Shards::of(&manifest, spec.inner.batch_samples));
+        let snapshot = storage.snapshot(&Shards::of(&manifest, spec.inner.batch_samples));
         let (engine, actions) = Engine::restore(spec.clone(), manifest, setup.run_id(), generation, snapshot, now);
         let mut coordinator = Coordinator { engine, publisher, spec };
-        coordinator.perform(actions, estate, now, kill, out)?;
+        coordinator.perform(actions, storage, now, kill, out)?;
         Ok(coordinator)
     }
 
@@ -85,19 +85,19 @@ impl Coordinator {
     pub fn handle(
         &mut self,
         event: Event,
-        estate: &mut Estate,
+        storage: &mut Storage,
         now: Mono,
         kill: Killer<'_>,
         out: &mut Out,
     ) -> Result<(), Killed> {
         let actions = self.engine.handle(event, now, wall(now));
-        self.perform(actions, estate, now, kill, out)
+        self.perform(actions, storage, now, kill, out)
     }
 
     fn perform(
         &mut self,
         actions: Vec<Action>,
-        estate: &mut Estate,
+        storage: &mut Storage,
         now: Mono,
         kill: Killer<'_>,
         out: &mut Out,
@@ -109,7 +109,7 @@ impl Coordinator {
             }
             let follows = match action {
                 Action::Commit(records) => {
-                    estate.commit(&records);
+                    storage.commit(&records);
                     out.note(records);
                     None
                 }
@@ -118,9 +118,9 @@ impl Coordinator {
                     None
                 }
                 Action::MeasureDelta { to, device, offer } => {
-                    let measure = match estate {
-                        Estate::Sizes(tally) => tally.measure(&offer),
-                        Estate::Bytes(whole) => {
+                    let measure = match storage {
+                        Storage::Sizes(tally) => tally.measure(&offer),
+                        Storage::Bytes(whole) => {
                             whole.blobs().measure(&self.spec, &offer).expect("the simulated disk never fails")
                         }
                     };
@@ -139,12 +139,12 @@ impl Coordinator {
                     None
                 }
                 Action::Publish { version, keyframe, through_seq } => {
-                    let published = match (&mut self.publisher, &mut *estate) {
-                        (None, Estate::Sizes(tally)) => tally.publish(version, keyframe, through_seq),
+                    let published = match (&mut self.publisher, &mut *storage) {
+                        (None, Storage::Sizes(tally)) => tally.publish(version, keyframe, through_seq),
                         (Some(publisher), _) => {
                             publisher.publish(version, keyframe).expect("the simulated disk never fails")
                         }
-                        (None, Estate::Bytes(_)) => unreachable!("a coordinator with bytes has a publisher"),
+                        (None, Storage::Bytes(_)) => unreachable!("a coordinator with bytes has a publisher"),
                     };
                     if kill("coordinator.published") {
                         return Err(Killed);

@@ -8,9 +8,9 @@ use crate::{
     disk::SimDisk,
     draws::{Draws, Purpose},
     home::Home,
-    owner::{self, Owner, Word},
+    owner::{self, Allowance, Owner},
     population::{Presence, Role, Traits},
-    results::Doing,
+    results::Activity,
     setup::Setup,
     training::{self, Training},
     world::transfer::Transfer,
@@ -42,9 +42,9 @@ const EVALUATION_SPEEDUP: f64 = 3.0;
 /// more.
 const CHECKPOINT_MS: u64 = 60_000;
 
-/// What a device wants of the world.
+/// What a device has the world do.
 #[derive(Debug)]
-pub enum Wish {
+pub enum Effect {
     /// A connection.
     Connect,
     /// None any more.
@@ -194,17 +194,17 @@ impl Device {
         }
     }
 
-    /// Its owner's word.
-    pub fn word(&self) -> &Word {
-        self.owner.as_ref().map_or(&owner::FREE, |owner| &owner.word)
+    /// What its owner allows.
+    pub fn allowance(&self) -> &Allowance {
+        self.owner.as_ref().map_or(&owner::FREE, |owner| &owner.allowance)
     }
 
     /// Its owner's computer is looked at; the worker is slowed down, frozen or let go on as the policy says.
-    pub fn look(&mut self, now: Mono) -> Option<Wish> {
+    pub fn look(&mut self, now: Mono) -> Option<Effect> {
         let (Some(owner), Some(habits)) = (&mut self.owner, &self.traits.group.owner) else { return None };
-        let duty = owner.word.duty;
+        let duty = owner.allowance.duty;
         owner.look(now, habits.preferences.preferences(), &mut self.draws);
-        let (times, is_frozen) = (duty / owner.word.duty, owner.word.is_frozen);
+        let (times, is_frozen) = (duty / owner.allowance.duty, owner.allowance.is_frozen);
         let thawed = self.frozen.take_if(|_| !is_frozen).map(|since| now.since(since));
         if let Some(paused) = thawed {
             self.job.iter_mut().for_each(|job| job.stood(paused));
@@ -222,7 +222,7 @@ impl Device {
             self.frozen.get_or_insert(now);
         }
         let job = self.job.as_ref().filter(|_| thawed.is_some() || times != 1.0)?;
-        Some(Wish::WorkerDue(job.number, job.due().max(now)))
+        Some(Effect::WorkerDue(job.number, job.due().max(now)))
     }
 
     /// Makes room on its disk for the lease at hand, as the agent does before it fetches.
@@ -243,21 +243,21 @@ impl Device {
     }
 
     /// What it spends its time on.
-    pub fn doing(&self) -> Doing {
+    pub fn doing(&self) -> Activity {
         match (&self.session, &self.job, &self.transfer) {
-            (None, ..) => Doing::Offline,
-            _ if self.frozen.is_some() => Doing::Held,
-            (_, Some(_), _) => Doing::Training,
-            _ if self.ahead.is_some() => Doing::Training,
-            _ if self.word().permission != Permission::Allowed => Doing::Held,
+            (None, ..) => Activity::Offline,
+            _ if self.frozen.is_some() => Activity::Held,
+            (_, Some(_), _) => Activity::Training,
+            _ if self.ahead.is_some() => Activity::Training,
+            _ if self.allowance().permission != Permission::Allowed => Activity::Held,
             (.., Some(transfer)) => {
                 if transfer.is_up() {
-                    Doing::Uploading
+                    Activity::Uploading
                 } else {
-                    Doing::Fetching
+                    Activity::Fetching
                 }
             }
-            _ => Doing::Waiting,
+            _ => Activity::Waiting,
         }
     }
 
@@ -268,28 +268,30 @@ impl Device {
         now: Mono,
         training: &mut dyn Training,
         kill: &mut dyn FnMut(&'static str) -> bool,
-    ) -> Result<Vec<Wish>, Killed> {
-        let mut wishes = vec![];
-        let Some(session) = &mut self.session else { return Ok(wishes) };
+    ) -> Result<Vec<Effect>, Killed> {
+        let mut effects = vec![];
+        let Some(session) = &mut self.session else { return Ok(effects) };
         for action in session.handle(event, now) {
             if kill(action.fail_point()) {
                 return Err(Killed);
             }
             match action {
-                Action::Connect => wishes.push(Wish::Connect),
-                Action::Disconnect => wishes.push(Wish::Disconnect),
-                Action::Ask { request, body } => wishes.push(Wish::Ask(request, body)),
-                Action::Fetch(blob) => wishes.push(Wish::Fetch(blob)),
-                Action::Upload { lease, .. } if self.lost == Some(lease.0) => wishes.push(Wish::FileGone),
-                Action::Upload { lease, blob, file } => wishes.push(Wish::Upload(lease, blob, self.delta(blob, &file))),
+                Action::Connect => effects.push(Effect::Connect),
+                Action::Disconnect => effects.push(Effect::Disconnect),
+                Action::Ask { request, body } => effects.push(Effect::Ask(request, body)),
+                Action::Fetch(blob) => effects.push(Effect::Fetch(blob)),
+                Action::Upload { lease, .. } if self.lost == Some(lease.0) => effects.push(Effect::FileGone),
+                Action::Upload { lease, blob, file } => {
+                    effects.push(Effect::Upload(lease, blob, self.delta(blob, &file)))
+                }
                 Action::Work(body) => {
                     assert!(
-                        self.word().permission == Permission::Allowed,
+                        self.allowance().permission == Permission::Allowed,
                         "invariant 4: work begins while the owner forbids it"
                     );
-                    wishes.push(self.begin(body, now, training));
+                    effects.push(self.begin(body, now, training));
                 }
-                Action::StopWork => wishes.extend(self.stop(now)),
+                Action::StopWork => effects.extend(self.stop(now)),
                 Action::EndWorker => self.abandon(now, training),
                 Action::WriteJournal(journal) => self.home.write_journal(&journal),
                 Action::Tidy { keep } => {
@@ -297,11 +299,11 @@ impl Device {
                     self.disk_overfull |= most > 0 && self.home.bytes() > most;
                     self.home.tidy(&keep);
                 }
-                Action::Exit(ending) => wishes.push(Wish::Exit(ending)),
+                Action::Exit(ending) => effects.push(Effect::Exit(ending)),
                 Action::Forget | Action::Report(_) => {}
             }
         }
-        Ok(wishes)
+        Ok(effects)
     }
 
     fn delta(&self, blob: BlobRef, file: &str) -> Vec<u8> {
@@ -312,7 +314,7 @@ impl Device {
         bytes
     }
 
-    fn begin(&mut self, body: to_worker::Body, now: Mono, training: &mut dyn Training) -> Wish {
+    fn begin(&mut self, body: to_worker::Body, now: Mono, training: &mut dyn Training) -> Effect {
         self.jobs += 1;
         let ahead = self.ahead.take();
         let mut progress = Progress::new(now, self.step_s());
@@ -344,12 +346,12 @@ impl Device {
         let job = Job::new(self.jobs, id, body, progress, steps, measured);
         let at = job.due().max(now);
         self.job = Some(Box::new(job));
-        Wish::WorkerDue(self.jobs, at)
+        Effect::WorkerDue(self.jobs, at)
     }
 
     /// Seconds that its next inner steps take.
     fn step_s(&mut self) -> f64 {
-        let mut tokens_per_s = self.traits.tokens_per_s * self.traits.pace(&mut self.draws) * self.word().duty;
+        let mut tokens_per_s = self.traits.tokens_per_s * self.traits.pace(&mut self.draws) * self.allowance().duty;
         if let Some(most) = self.wanted().map(|wanted| wanted.tokens_per_s_max).filter(|most| *most > 0.0) {
             tokens_per_s = tokens_per_s.min(most);
         }
@@ -357,12 +359,12 @@ impl Device {
     }
 
     /// Stops after the step at hand.
-    fn stop(&mut self, now: Mono) -> Option<Wish> {
+    fn stop(&mut self, now: Mono) -> Option<Effect> {
         let job = self.job.as_mut()?;
         if job.measured.is_none() {
             job.steps = job.steps.min(job.progress.steps_with_the_next(now));
         }
-        Some(Wish::WorkerDue(job.number, job.due()))
+        Some(Effect::WorkerDue(job.number, job.due()))
     }
 
     /// Ends the worker. What it saved on the way is good for the same lease.

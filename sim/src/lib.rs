@@ -12,7 +12,6 @@ pub mod dataset;
 pub mod device;
 pub mod disk;
 pub mod draws;
-pub mod estate;
 pub mod home;
 pub mod host;
 #[cfg(feature = "real")]
@@ -28,6 +27,7 @@ pub mod run;
 pub mod scale;
 pub mod scene;
 pub mod setup;
+pub mod storage;
 #[cfg(feature = "real")]
 pub mod study;
 pub mod swarm;

@@ -75,12 +75,12 @@ pub struct Owner {
     /// When to look again.
     pub next_s: f64,
     /// What was decided last.
-    pub word: Word,
+    pub allowance: Allowance,
 }
 
 /// What an owner's computer lets its agent do.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Word {
+pub struct Allowance {
     /// Whether it may train.
     pub permission: Permission,
     /// Whether the worker is frozen.
@@ -92,7 +92,7 @@ pub struct Word {
 }
 
 /// Of nobody: a computer of its own.
-pub static FREE: Word = Word { permission: Permission::Allowed, is_frozen: false, duty: 1.0, network: true };
+pub static FREE: Allowance = Allowance { permission: Permission::Allowed, is_frozen: false, duty: 1.0, network: true };
 
 impl Owner {
     /// Before the first look. Its facts are as at any other moment, but that the battery is full.
@@ -110,7 +110,7 @@ impl Owner {
             charge: 1.0,
             memory: Memory::default(),
             next_s: 0.0,
-            word: Word { permission: Permission::Held("it is just starting".into()), ..FREE.clone() },
+            allowance: Allowance { permission: Permission::Held("it is just starting".into()), ..FREE.clone() },
         }
     }
 
@@ -123,10 +123,10 @@ impl Owner {
         let outcome = policy::decide(wanted, Override::No, &seen, &self.memory, &civil, now);
         let (duty, is_frozen) = match &outcome.decision {
             Decision::Run { limits, .. } => (limits.duty, false),
-            Decision::Hold { .. } => (self.word.duty, outcome.hurry != Hurry::None || self.word.is_frozen),
+            Decision::Hold { .. } => (self.allowance.duty, outcome.hurry != Hurry::None || self.allowance.is_frozen),
         };
         let permission = outcome.permission(wanted.free_memory_on_yield);
-        self.word = Word { permission, is_frozen, duty, network: outcome.network };
+        self.allowance = Allowance { permission, is_frozen, duty, network: outcome.network };
         self.next_s = self.next_look_s(now_s, wanted, &outcome.decision, &civil);
         self.memory = outcome.memory;
     }
@@ -192,7 +192,7 @@ impl Owner {
                 }
             }
         }
-        if !self.word.network && !self.metered.is_so {
+        if !self.allowance.network && !self.metered.is_so {
             // It may be used again before training is allowed.
             at_latest(now_s + policy::settle(ReasonKind::Metered).as_secs_f64());
         }

@@ -15,7 +15,7 @@ pub struct Progress {
     pub versions: u64,
     /// The newest measured loss.
     pub loss: Option<f64>,
-    /// Happenings simulated.
+    /// Events simulated.
     pub events: u64,
 }
 

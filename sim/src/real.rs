@@ -2,14 +2,14 @@
 //! threads. A job is begun when its virtual time begins and waited for when that ends, so several devices train side by
 //! side; what comes out depends on seed and job alone.
 
-mod desk;
+mod job_disk;
 mod pool;
 
 #[cfg(test)]
 mod tests;
 
 use crate::training::{Job, JobId, Losses, Training};
-use desk::{Desk, Files};
+use job_disk::{Files, JobDisk};
 use nightjar_shared::{
     disk::Disk,
     model_spec::ModelSpec,
@@ -18,7 +18,7 @@ use nightjar_shared::{
 };
 use nightjar_train::{
     Batch,
-    work::{BaseError, Bench, Cut, Live, Room, WorkError},
+    work::{BaseError, Environment, LeaseEnd, LeaseRunner, Live, WorkError},
 };
 use pool::{Pool, Promise};
 use std::{
@@ -55,7 +55,7 @@ pub struct Real {
     pool: Pool,
     open: BTreeMap<JobId, Open>,
     /// Where each device's last lease ended, for what it trains ahead.
-    cuts: BTreeMap<u32, Cut>,
+    ends: BTreeMap<u32, LeaseEnd>,
     measuring: BTreeMap<JobId, Promise<Result<Losses, WorkError>>>,
     next: u64,
     model: ModelSpec,
@@ -65,13 +65,13 @@ pub struct Real {
 /// A job under way.
 struct Open {
     job: Job,
-    cut: Option<Cut>,
+    end: Option<LeaseEnd>,
     stop: Arc<AtomicBool>,
     promise: Promise<Done>,
 }
 
 /// What a worker says, the files that it leaves, and where its lease ended.
-type Done = (Result<from_worker::Body, WorkError>, Files, Option<Cut>);
+type Done = (Result<from_worker::Body, WorkError>, Files, Option<LeaseEnd>);
 
 impl Real {
     /// On `threads` threads; 0: one a core. Without a `measure`, versions are not measured.
@@ -80,7 +80,7 @@ impl Real {
         Real {
             pool: Pool::new(if threads == 0 { cores() } else { threads }),
             open: BTreeMap::new(),
-            cuts: BTreeMap::new(),
+            ends: BTreeMap::new(),
             measuring: BTreeMap::new(),
             next: 0,
             model: model.clone(),
@@ -93,35 +93,52 @@ impl Real {
         JobId(self.next)
     }
 
-    fn start(&mut self, body: to_worker::Body, cut: Option<Cut>, given: Files) -> (Arc<AtomicBool>, Promise<Done>) {
+    fn start(
+        &mut self,
+        body: to_worker::Body,
+        end: Option<LeaseEnd>,
+        given: Files,
+    ) -> (Arc<AtomicBool>, Promise<Done>) {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let promise = self.pool.begin(move |bench| work(bench, &body, cut, given, &stopped));
+        let promise = self.pool.begin(move |runner| work(runner, &body, end, given, &stopped));
         (stop, promise)
     }
 }
 
 /// One job, start to end, after the steps that were taken ahead of it.
-fn work(bench: &mut Bench, body: &to_worker::Body, cut: Option<Cut>, given: Files, stop: &AtomicBool) -> Done {
-    let desk = Desk::new(given);
+fn work(
+    runner: &mut LeaseRunner,
+    body: &to_worker::Body,
+    end: Option<LeaseEnd>,
+    given: Files,
+    stop: &AtomicBool,
+) -> Done {
+    let disk = JobDisk::new(given);
     let live = Live::default();
-    let room =
-        Room { disk: &desk, checkpoint: "work/checkpoint", memory_free: MEMORY_FREE, live: &live, stop, say: &|_| {} };
-    bench.take_cut();
-    let ahead = cut.map_or(Ok(()), |cut| bench.take_up_cut(cut, &room));
-    bench.train_ahead(&room, &|| false);
+    let env = Environment {
+        disk: &disk,
+        checkpoint: "work/checkpoint",
+        memory_free: MEMORY_FREE,
+        live: &live,
+        stop,
+        say: &|_| {},
+    };
+    runner.take_end();
+    let ahead = end.map_or(Ok(()), |end| runner.resume_from(end, &env));
+    runner.train_ahead(&env, &|| false);
     let said = ahead.and_then(|()| match body {
-        to_worker::Body::Train(job) => bench.train(job, &room).map(from_worker::Body::Trained),
-        to_worker::Body::Evaluate(job) => bench.evaluate(job, &room).map(from_worker::Body::Evaluated),
+        to_worker::Body::Train(job) => runner.train(job, &env).map(from_worker::Body::Trained),
+        to_worker::Body::Evaluate(job) => runner.evaluate(job, &env).map(from_worker::Body::Evaluated),
         to_worker::Body::Stop(_) | to_worker::Body::Limits(_) | to_worker::Body::Checkpoint(_) => {
             Err(WorkError::Incomplete)
         }
     });
-    (said, desk.into_left(), bench.take_cut())
+    (said, disk.into_left(), runner.take_end())
 }
 
 fn gather(job: &Job) -> Files {
-    desk::gather(&*job.disk, &job.body).expect("the simulated disk never fails")
+    job_disk::gather(&*job.disk, &job.body).expect("the simulated disk never fails")
 }
 
 /// The job as the threads get it: real time means nothing to it.
@@ -136,15 +153,15 @@ fn timeless(body: &to_worker::Body, steps: Option<u32>) -> to_worker::Body {
 
 impl Training for Real {
     fn begin(&mut self, job: Job) -> JobId {
-        let cut = self.cuts.remove(&job.device).and_then(|cut| Some(cut.for_steps(job.ahead?)));
-        let (stop, promise) = self.start(timeless(&job.body, None), cut.clone(), gather(&job));
+        let end = self.ends.remove(&job.device).and_then(|end| Some(end.for_steps(job.ahead?)));
+        let (stop, promise) = self.start(timeless(&job.body, None), end.clone(), gather(&job));
         let id = self.id();
-        self.open.insert(id, Open { job, cut, stop, promise });
+        self.open.insert(id, Open { job, end, stop, promise });
         id
     }
 
     fn finish(&mut self, id: JobId, steps: u32, train_ms: u64) -> from_worker::Body {
-        let Some(Open { job, cut, stop, mut promise }) = self.open.remove(&id) else {
+        let Some(Open { job, end, stop, mut promise }) = self.open.remove(&id) else {
             return failed("no such job".into(), false);
         };
         let planned = if let to_worker::Body::Train(job) = &job.body { job.steps } else { steps };
@@ -153,10 +170,10 @@ impl Training for Real {
             // lease at hand was begun with, a journal names to its end.
             stop.store(true, Ordering::Relaxed);
             self.pool.forget(&promise);
-            promise = self.start(timeless(&job.body, Some(steps)), cut, gather(&job)).1;
+            promise = self.start(timeless(&job.body, Some(steps)), end, gather(&job)).1;
         }
-        let (said, files, cut) = self.pool.wait(promise);
-        self.cuts.extend(cut.map(|cut| (job.device, cut)));
+        let (said, files, end) = self.pool.wait(promise);
+        self.ends.extend(end.map(|end| (job.device, end)));
         match said {
             Ok(mut body) => {
                 for (name, bytes) in files {
@@ -188,9 +205,9 @@ impl Training for Real {
 
     fn measure(&mut self, weights: &Weights) -> Option<JobId> {
         let (measure, model, flat) = (self.measure.clone()?, self.model.clone(), weights.flat());
-        let promise = self.pool.begin(move |bench| {
-            let heldout = bench.loss_on(&model, &flat, &measure.heldout)?;
-            let ood = measure.ood.as_ref().map(|ood| bench.loss_on(&model, &flat, ood)).transpose()?;
+        let promise = self.pool.begin(move |runner| {
+            let heldout = runner.loss_on(&model, &flat, &measure.heldout)?;
+            let ood = measure.ood.as_ref().map(|ood| runner.loss_on(&model, &flat, ood)).transpose()?;
             Ok(Losses { heldout, ood })
         });
         let id = self.id();
@@ -218,5 +235,5 @@ fn failed(sentence: String, base_is_wrong: bool) -> from_worker::Body {
 
 /// Mean loss of weights on some samples, nats a token.
 pub fn loss_on(model: &ModelSpec, flat: &[f32], samples: &Batch) -> Result<f64, WorkError> {
-    Bench::on_processor().loss_on(model, flat, samples)
+    LeaseRunner::on_processor().loss_on(model, flat, samples)
 }

@@ -32,7 +32,7 @@ pub struct RunResult {
     /// Timelines of the first devices, at most [`DEVICES_MAX`].
     pub devices: Vec<DeviceLine>,
     /// Device seconds by what they were spent on, over all devices and the whole run.
-    pub time: TimeByDoing,
+    pub time: TimeByActivity,
     /// Useful step time (of merged deltas) / time that devices were available for training; discarded work not counted.
     pub utilisation: f64,
     /// Merged deltas by how many versions stale they were.
@@ -74,7 +74,7 @@ pub struct Point {
 /// What a device spends its time on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Doing {
+pub enum Activity {
     /// Switched off, or gone.
     #[default]
     Offline,
@@ -90,20 +90,26 @@ pub enum Doing {
     Waiting,
 }
 
-impl Doing {
+impl Activity {
     /// All of them, in the order in which they are drawn.
-    pub const ALL: [Doing; 6] =
-        [Doing::Training, Doing::Fetching, Doing::Uploading, Doing::Waiting, Doing::Held, Doing::Offline];
+    pub const ALL: [Activity; 6] = [
+        Activity::Training,
+        Activity::Fetching,
+        Activity::Uploading,
+        Activity::Waiting,
+        Activity::Held,
+        Activity::Offline,
+    ];
 
     /// The word for it.
     pub const fn name(self) -> &'static str {
         match self {
-            Doing::Offline => "offline",
-            Doing::Held => "held",
-            Doing::Fetching => "fetching",
-            Doing::Training => "training",
-            Doing::Uploading => "uploading",
-            Doing::Waiting => "waiting",
+            Activity::Offline => "offline",
+            Activity::Held => "held",
+            Activity::Fetching => "fetching",
+            Activity::Training => "training",
+            Activity::Uploading => "uploading",
+            Activity::Waiting => "waiting",
         }
     }
 }
@@ -127,13 +133,13 @@ pub struct Segment {
     /// Its end.
     pub to_s: f64,
     /// What the device did.
-    pub what: Doing,
+    pub what: Activity,
 }
 
 /// Device seconds by what they were spent on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct TimeByDoing {
+pub struct TimeByActivity {
     /// Switched off, or gone.
     pub offline: f64,
     /// Held by the owner.
@@ -148,28 +154,28 @@ pub struct TimeByDoing {
     pub waiting: f64,
 }
 
-impl TimeByDoing {
+impl TimeByActivity {
     /// Adds a stretch.
-    pub fn add(&mut self, what: Doing, seconds: f64) {
+    pub fn add(&mut self, what: Activity, seconds: f64) {
         *match what {
-            Doing::Offline => &mut self.offline,
-            Doing::Held => &mut self.held,
-            Doing::Fetching => &mut self.fetching,
-            Doing::Training => &mut self.training,
-            Doing::Uploading => &mut self.uploading,
-            Doing::Waiting => &mut self.waiting,
+            Activity::Offline => &mut self.offline,
+            Activity::Held => &mut self.held,
+            Activity::Fetching => &mut self.fetching,
+            Activity::Training => &mut self.training,
+            Activity::Uploading => &mut self.uploading,
+            Activity::Waiting => &mut self.waiting,
         } += seconds;
     }
 
     /// Seconds of one of them.
-    pub fn of(&self, what: Doing) -> f64 {
+    pub fn of(&self, what: Activity) -> f64 {
         match what {
-            Doing::Offline => self.offline,
-            Doing::Held => self.held,
-            Doing::Fetching => self.fetching,
-            Doing::Training => self.training,
-            Doing::Uploading => self.uploading,
-            Doing::Waiting => self.waiting,
+            Activity::Offline => self.offline,
+            Activity::Held => self.held,
+            Activity::Fetching => self.fetching,
+            Activity::Training => self.training,
+            Activity::Uploading => self.uploading,
+            Activity::Waiting => self.waiting,
         }
     }
 
@@ -237,7 +243,7 @@ pub struct HostCost {
     pub coordinator_cpu_s: f64,
     /// Memory that the process holds beyond what it had at the start, in bytes.
     pub memory_bytes: u64,
-    /// Happenings simulated.
+    /// Events simulated.
     pub events: u64,
 }
 
@@ -245,8 +251,8 @@ pub struct HostCost {
 #[derive(Clone, Debug, Default)]
 pub struct Timelines {
     lines: Vec<DeviceLine>,
-    now: Vec<(f64, Doing)>,
-    time: TimeByDoing,
+    now: Vec<(f64, Activity)>,
+    time: TimeByActivity,
 }
 
 impl Timelines {
@@ -257,13 +263,13 @@ impl Timelines {
             if timelines.lines.len() < DEVICES_MAX {
                 timelines.lines.push(DeviceLine { name, tokens_per_s, segments: vec![] });
             }
-            timelines.now.push((0.0, Doing::Offline));
+            timelines.now.push((0.0, Activity::Offline));
         }
         timelines
     }
 
     /// From `at_s` on, a device does this. Telling it again what it does already costs nothing.
-    pub fn becomes(&mut self, device: usize, at_s: f64, what: Doing) {
+    pub fn becomes(&mut self, device: usize, at_s: f64, what: Activity) {
         let Some((since, before)) = self.now.get_mut(device) else { return };
         if *before == what {
             return;
@@ -284,12 +290,12 @@ impl Timelines {
     }
 
     /// Device seconds by what they were spent on, up to each device's last change.
-    pub fn time(&self) -> &TimeByDoing {
+    pub fn time(&self) -> &TimeByActivity {
         &self.time
     }
 
     /// Ends all timelines at `at_s`.
-    pub fn finish(mut self, at_s: f64) -> (Vec<DeviceLine>, TimeByDoing) {
+    pub fn finish(mut self, at_s: f64) -> (Vec<DeviceLine>, TimeByActivity) {
         for (device, (since, what)) in std::mem::take(&mut self.now).into_iter().enumerate() {
             self.end(device, Segment { from_s: since, to_s: at_s.max(since), what });
         }
@@ -305,31 +311,31 @@ mod tests {
     fn a_timeline_sums_all_and_keeps_a_bounded_part() {
         let mut timelines = Timelines::new((0..DEVICES_MAX + 1).map(|n| (format!("device {n}"), 1.0)));
         for i in 0..2 * SEGMENTS_MAX {
-            let what = if i % 2 == 0 { Doing::Training } else { Doing::Uploading };
+            let what = if i % 2 == 0 { Activity::Training } else { Activity::Uploading };
             timelines.becomes(0, (i + 1) as f64, what);
             timelines.becomes(DEVICES_MAX, (i + 1) as f64, what);
         }
         let end_s = (2 * SEGMENTS_MAX + 1) as f64;
         let (lines, time) = timelines.finish(end_s);
         assert_eq!((lines.len(), lines[0].segments.len()), (DEVICES_MAX, SEGMENTS_MAX));
-        assert_eq!(lines[0].segments[1], Segment { from_s: 1.0, to_s: 2.0, what: Doing::Training });
+        assert_eq!(lines[0].segments[1], Segment { from_s: 1.0, to_s: 2.0, what: Activity::Training });
         // Two devices, seen and unseen, did the same; the others were offline all the time.
         assert_eq!((time.training, time.uploading), (2.0 * SEGMENTS_MAX as f64, 2.0 * SEGMENTS_MAX as f64));
         assert_eq!(time.offline, 2.0 + (DEVICES_MAX - 1) as f64 * end_s);
         assert_eq!(time.available(), 4.0 * SEGMENTS_MAX as f64);
-        assert!(Doing::ALL.iter().all(|what| time.of(*what) >= 0.0));
+        assert!(Activity::ALL.iter().all(|what| time.of(*what) >= 0.0));
     }
 
     #[test]
     fn the_same_again_is_no_segment_and_time_never_runs_backwards() {
         let mut timelines = Timelines::new([("one".to_owned(), 1.0)]);
-        timelines.becomes(0, 2.0, Doing::Waiting);
-        timelines.becomes(0, 3.0, Doing::Waiting);
-        timelines.becomes(0, 1.0, Doing::Training);
-        timelines.becomes(9, 1.0, Doing::Training);
+        timelines.becomes(0, 2.0, Activity::Waiting);
+        timelines.becomes(0, 3.0, Activity::Waiting);
+        timelines.becomes(0, 1.0, Activity::Training);
+        timelines.becomes(9, 1.0, Activity::Training);
         let (lines, time) = timelines.finish(5.0);
         let spans: Vec<_> = lines[0].segments.iter().map(|s| (s.from_s, s.to_s, s.what)).collect();
-        assert_eq!(spans, [(0.0, 2.0, Doing::Offline), (2.0, 5.0, Doing::Training)]);
+        assert_eq!(spans, [(0.0, 2.0, Activity::Offline), (2.0, 5.0, Activity::Training)]);
         assert_eq!((time.waiting, time.training), (0.0, 3.0));
     }
 

@@ -1,9 +1,9 @@
 //! The kill swarm: one small run, killed between any two effects, then left to settle and examined.
 
 use crate::{
-    estate::Estate,
     results::RunResult,
     scene::Scene,
+    storage::Storage,
     training::synthetic::{self, Synthetic},
     world::{World, aftermath},
 };
@@ -46,7 +46,7 @@ pub fn simulate(scene: &Scene) -> Outcome {
     let mut faults = vec![];
     let start = synthetic::distance(setup.spec.seed, &Weights::start(&setup.spec.model, &setup.start_weights()).flat());
     let mut distance = (start, f64::NAN);
-    if let Estate::Bytes(whole) = world.estate() {
+    if let Storage::Bytes(whole) = world.storage() {
         // As a coordinator would start now: from its newest checkpoint.
         match replay::recover(&setup.spec, &whole.ledger.facts().lineage, &whole.blobs(), || setup.start_weights()) {
             Ok(merger) => distance.1 = synthetic::distance(setup.spec.seed, &merger.weights().flat()),

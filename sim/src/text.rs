@@ -16,7 +16,7 @@ const ZSTD_LEVEL: i32 = 1;
 
 /// How windows are dealt out to shards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Deal {
+pub enum Partition {
     /// Every shard is a fair slice of all domains.
     #[default]
     Iid,
@@ -32,7 +32,7 @@ pub struct TextSettings {
     /// Most samples in a shard.
     pub shard_samples: u32,
     /// How windows are dealt out.
-    pub deal: Deal,
+    pub partition: Partition,
     /// What the shuffle is drawn from.
     pub seed: u64,
 }
@@ -79,9 +79,9 @@ impl TextDataset {
     /// Makes shards of `domains`, which are trained on, and of `heldout`, on which anchors measure.
     pub fn new(domains: &[&[u8]], heldout: &[u8], settings: &TextSettings) -> Result<Self, TextError> {
         let context = settings.context as usize;
-        let piles: Vec<Vec<&[u8]>> = match settings.deal {
-            Deal::Iid => vec![domains.iter().flat_map(|text| windows(text, context)).collect()],
-            Deal::ByDomain => domains.iter().map(|text| windows(text, context)).collect(),
+        let piles: Vec<Vec<&[u8]>> = match settings.partition {
+            Partition::Iid => vec![domains.iter().flat_map(|text| windows(text, context)).collect()],
+            Partition::ByDomain => domains.iter().map(|text| windows(text, context)).collect(),
         };
         let too_short = |what, bytes| TextError::TooShort { what, bytes, context: settings.context };
         let mut dataset = TextDataset {
@@ -146,8 +146,8 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    fn settings(deal: Deal) -> TextSettings {
-        TextSettings { context: 4, shard_samples: 10, deal, seed: 1 }
+    fn settings(partition: Partition) -> TextSettings {
+        TextSettings { context: 4, shard_samples: 10, partition, seed: 1 }
     }
 
     /// The samples of a shard, as a device would decompress it.
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn every_byte_is_predicted_once() {
         let text: Vec<u8> = (0..=200).collect();
-        let dataset = TextDataset::new(&[&text], &text[..41], &settings(Deal::Iid)).unwrap();
+        let dataset = TextDataset::new(&[&text], &text[..41], &settings(Partition::Iid)).unwrap();
         assert_eq!(dataset.manifest.train.len(), 5);
         assert_eq!(dataset.manifest.heldout.len(), 1);
         assert_eq!(dataset.manifest.train_samples(), 50);
@@ -175,20 +175,20 @@ mod tests {
     #[test]
     fn domains_are_mixed_or_kept_apart() {
         let (a, b) = (vec![1; 201], vec![2; 201]);
-        let kinds = |deal| {
-            let dataset = TextDataset::new(&[&a, &b], &a, &settings(deal)).unwrap();
+        let kinds = |partition| {
+            let dataset = TextDataset::new(&[&a, &b], &a, &settings(partition)).unwrap();
             let kinds_of =
                 |info: &ShardInfo| samples(&dataset, info).concat().into_iter().collect::<BTreeSet<u8>>().len();
             dataset.manifest.train.iter().map(kinds_of).collect::<Vec<_>>()
         };
-        assert!(kinds(Deal::Iid).iter().all(|n| *n == 2));
-        assert!(kinds(Deal::ByDomain).iter().all(|n| *n == 1));
+        assert!(kinds(Partition::Iid).iter().all(|n| *n == 2));
+        assert!(kinds(Partition::ByDomain).iter().all(|n| *n == 1));
     }
 
     #[test]
     fn too_little_text_is_told() {
-        let refused = TextDataset::new(&[b"1234"], b"12345", &settings(Deal::Iid)).unwrap_err();
+        let refused = TextDataset::new(&[b"1234"], b"12345", &settings(Partition::Iid)).unwrap_err();
         assert!(refused.to_string().contains("has 4 bytes"), "{refused}");
-        assert!(TextDataset::new(&[b"12345"], b"", &settings(Deal::ByDomain)).is_err());
+        assert!(TextDataset::new(&[b"12345"], b"", &settings(Partition::ByDomain)).is_err());
     }
 }

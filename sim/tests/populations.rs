@@ -195,7 +195,7 @@ fn what_an_owner_wants_is_what_their_device_trains() {
     let (freed, pace_freed, _) = of(&[("idle_minutes", "1")]);
     let (frozen, pace_frozen, tokens_frozen) = of(&[("idle_minutes", "1"), ("free_memory_on_yield", "false")]);
     // A Poisson process of visits: alone for 5 of 6 minutes, of which a minute must have passed without input.
-    let share = |time: nightjar_sim::results::TimeByDoing| time.held / (time.held + time.available());
+    let share = |time: nightjar_sim::results::TimeByActivity| time.held / (time.held + time.available());
     for time in [freed, frozen] {
         assert!((0.25..0.4).contains(&share(time)), "held for {}", share(time));
     }

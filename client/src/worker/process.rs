@@ -13,7 +13,7 @@ use nightjar_shared::{
         worker::{AheadOver, Failed, FromWorker, Ready, Saved, ToWorker, from_worker, to_worker},
     },
 };
-use nightjar_train::work::{Bench, Live, Room, WorkError};
+use nightjar_train::work::{Environment, LeaseRunner, Live, WorkError};
 use std::{
     io::{self, Read, Write},
     path::Path,
@@ -70,7 +70,7 @@ fn work(
     let say = |body: from_worker::Body| say(disk.counted_in(body));
     let device = device::open(args, state)?;
     say(from_worker::Body::Ready(Ready { device: device.name.clone(), sandbox, gpu: !device.software }));
-    let mut bench = Bench::of(device);
+    let mut runner = LeaseRunner::of(device);
     let mut memory = MemorySensor::default();
     for job in jobs {
         let memory_free = match memory.read() {
@@ -78,10 +78,10 @@ fn work(
             Reading::Unknown(_) => MEMORY_ASSUMED,
         };
         let (stop, live) = (&heard.stop, &heard.live);
-        let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free, live, stop, say: &say };
+        let env = Environment { disk: &disk, checkpoint: CHECKPOINT, memory_free, live, stop, say: &say };
         let done = match job {
-            to_worker::Body::Train(job) => bench.train(&job, &room).map(from_worker::Body::Trained),
-            to_worker::Body::Evaluate(job) => bench.evaluate(&job, &room).map(from_worker::Body::Evaluated),
+            to_worker::Body::Train(job) => runner.train(&job, &env).map(from_worker::Body::Trained),
+            to_worker::Body::Evaluate(job) => runner.evaluate(&job, &env).map(from_worker::Body::Evaluated),
             to_worker::Body::Stop(_) | to_worker::Body::Limits(_) | to_worker::Body::Checkpoint(_) => continue,
         };
         heard.busy.store(false, Ordering::Release);
@@ -98,7 +98,7 @@ fn work(
                 disk_failed: e.is_of_disk(),
             })
         }));
-        if let Some(lease_id) = bench.train_ahead(&room, &|| heard.busy.load(Ordering::Acquire)) {
+        if let Some(lease_id) = runner.train_ahead(&env, &|| heard.busy.load(Ordering::Acquire)) {
             say(from_worker::Body::AheadOver(AheadOver { lease_id }));
         }
     }

@@ -1,7 +1,7 @@
 //! Which device trains, chosen at run time: a GPU through `wgpu`, or the processor (`flex`).
 
 use crate::{
-    bearing::Bearing,
+    portion_limit::PortionLimit,
     precision::Precision,
     submits::{self, Submits},
     vulkan,
@@ -212,7 +212,7 @@ pub struct OpenDevice {
     /// What a GPU is given at once.
     pub submits: Option<Submits>,
     /// What it bears at once, as earlier starts have found out.
-    pub bearing: Bearing,
+    pub portion_limit: PortionLimit,
     /// Whether its queue gives way to all others of the computer.
     pub gives_way: bool,
 }
@@ -220,7 +220,15 @@ pub struct OpenDevice {
 impl OpenDevice {
     /// A device of which nothing else is known.
     fn plain(device: Device, name: String, software: bool, precision: Precision) -> Self {
-        OpenDevice { device, name, software, precision, submits: None, bearing: Bearing::default(), gives_way: false }
+        OpenDevice {
+            device,
+            name,
+            software,
+            precision,
+            submits: None,
+            portion_limit: PortionLimit::default(),
+            gives_way: false,
+        }
     }
 }
 
@@ -255,8 +263,8 @@ fn open_cuda(index: usize, cache: Option<&Path>) -> Result<OpenDevice, DeviceErr
     });
     let reason = "CUDA did not start; it wants NVIDIA's driver, and counts devices from 0".to_owned();
     let (device, name) = opened.map_err(|_| DeviceError::Open { name: format!("cuda:{index}"), reason })?;
-    let (bearing, precision) = (Bearing::of(&name, cache), Precision::best_on(&device));
-    Ok(OpenDevice { bearing, ..OpenDevice::plain(device, format!("{name} (cuda)"), false, precision) })
+    let (portion_limit, precision) = (PortionLimit::of(&name, cache), Precision::best_on(&device));
+    Ok(OpenDevice { portion_limit, ..OpenDevice::plain(device, format!("{name} (cuda)"), false, precision) })
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -304,8 +312,9 @@ fn open_adapter(adapter: &Adapter, settings: &DeviceSettings) -> Result<OpenDevi
         tuning::settle(&device, &key, folder, MEASURED_FOR);
     }
     let (name, precision) = (format!("{} ({})", adapter.name, adapter.api), Precision::best_on(&device));
-    let bearing = Bearing::of(&adapter.name, cache);
-    let device = OpenDevice { submits, bearing, gives_way, ..OpenDevice::plain(device, name, software, precision) };
+    let portion_limit = PortionLimit::of(&adapter.name, cache);
+    let device =
+        OpenDevice { submits, portion_limit, gives_way, ..OpenDevice::plain(device, name, software, precision) };
     opened.push((adapter.index, device.clone()));
     Ok(device)
 }

@@ -30,12 +30,12 @@
 
 mod allocator;
 pub mod batches;
-pub mod bearing;
 pub mod checkpoint;
 pub mod device;
 pub mod folder;
 pub mod model;
 pub mod optimizer;
+pub mod portion_limit;
 pub mod precision;
 pub mod sample;
 pub mod submits;

@@ -9,7 +9,7 @@ use nightjar_sim::{
     Population, Setup,
     dataset::Dataset,
     plot,
-    results::{Doing, RunResult},
+    results::{Activity, RunResult},
     scale,
     setup::Until,
     training::{Training, cost::Cost},
@@ -131,7 +131,7 @@ fn spec(options: &Options, population: &Population) -> Result<RunSpec> {
 fn real(options: &Options, spec: RunSpec, population: Population) -> Result<(Setup, Box<dyn Training>)> {
     use nightjar_sim::{
         real::{Measure, Real},
-        text::{Deal, TextDataset, TextSettings},
+        text::{Partition, TextDataset, TextSettings},
     };
     let Some(heldout) = options.heldout.as_deref().filter(|_| !options.data.is_empty()) else {
         bail!("real mode needs text: --data FILE... --heldout FILE (or --mode cost, which needs none)");
@@ -141,9 +141,12 @@ fn real(options: &Options, spec: RunSpec, population: Population) -> Result<(Set
     let domains: Vec<&[u8]> = domains.iter().map(Vec::as_slice).collect();
     let (heldout, ood) = (read(heldout)?, options.ood.as_deref().map(read).transpose()?);
     let context = spec.model.max_position_embeddings;
-    let deal = if options.by_domain { Deal::ByDomain } else { Deal::Iid };
-    let made =
-        TextDataset::new(&domains, &heldout, &TextSettings { context, shard_samples: 512, deal, seed: options.seed })?;
+    let partition = if options.by_domain { Partition::ByDomain } else { Partition::Iid };
+    let made = TextDataset::new(
+        &domains,
+        &heldout,
+        &TextSettings { context, shard_samples: 512, partition, seed: options.seed },
+    )?;
     let shards = made.blobs.into_iter().map(|(hash, bytes)| (hash, bytes.into())).collect();
     let measure = Measure::of_texts(&heldout, ood.as_deref(), context as usize, 64);
     let training = Real::new(&spec.model, Some(measure), options.threads);
@@ -183,14 +186,14 @@ pub fn summary(result: &RunResult) -> String {
         let ood = point.loss_ood.map_or(String::new(), |loss| format!(", out of domain {loss:.4}"));
         lines.push(format!("  loss {loss:.4} nats a token{ood}"));
     }
-    let all: f64 = Doing::ALL.iter().map(|what| result.time.of(*what)).sum();
-    let share = |what: &Doing| format!("{} {:.1} %", what.name(), 100.0 * result.time.of(*what) / all.max(1e-9));
-    lines.push(format!("  {}", Doing::ALL.iter().map(share).collect::<Vec<_>>().join(", ")));
+    let all: f64 = Activity::ALL.iter().map(|what| result.time.of(*what)).sum();
+    let share = |what: &Activity| format!("{} {:.1} %", what.name(), 100.0 * result.time.of(*what) / all.max(1e-9));
+    lines.push(format!("  {}", Activity::ALL.iter().map(share).collect::<Vec<_>>().join(", ")));
     let leases: Vec<String> = result.leases.iter().map(|(outcome, n)| format!("{n} {outcome}")).collect();
     lines.push(format!("  leases: {}", leases.join(", ")));
     if let Some(host) = &result.host {
         lines.push(format!(
-            "  took {:.1} s here for {} happenings; coordinator {:.2} CPU s, memory +{:.0} MB",
+            "  took {:.1} s here for {} events; coordinator {:.2} CPU s, memory +{:.0} MB",
             host.wall_s,
             host.events,
             host.coordinator_cpu_s,

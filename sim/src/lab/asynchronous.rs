@@ -40,7 +40,7 @@ impl PartialEq for Due {
 impl Eq for Due {}
 
 /// A device at work.
-struct Desk {
+struct Working {
     trainer: Trainer,
     start: Vec<f32>,
     steps: u64,
@@ -58,10 +58,10 @@ impl Lab {
         let mut local: Vec<Region> = (0..regions).map(|_| Region::new(self.start.0.to_vec())).collect();
         let (mut queue, mut spent, mut watch, mut busy_s) =
             (BinaryHeap::new(), Spent::default(), Watch::new(self), 0.0);
-        let mut desks = vec![];
+        let mut working = vec![];
         for device in 0..devices {
             let steps = (f64::from(steps) * self.speeds[device] / fastest).round().max(1.0) as u64;
-            desks.push(Desk {
+            working.push(Working {
                 trainer: self.trainer()?,
                 start: self.start.0.to_vec(),
                 steps,
@@ -77,24 +77,18 @@ impl Lab {
             spent.virtual_s = at_s;
             match what {
                 What::Device(device) => {
-                    let desk = &mut desks[device];
-                    desk.trainer.load_weights(&desk.start)?;
-                    for h in 0..desk.steps {
+                    let own = &mut working[device];
+                    own.trainer.load_weights(&own.start)?;
+                    for h in 0..own.steps {
                         // All devices together move on while this one takes a step.
                         let all = self.speeds.iter().sum::<f64>() / self.speeds[device];
-                        let tokens = desk.tokens_at_start as f64 + (h * per_step) as f64 * all;
-                        self.step(
-                            &mut desk.trainer,
-                            device,
-                            desk.taken + h,
-                            self.inner.batch_samples as usize,
-                            tokens,
-                        )?;
+                        let tokens = own.tokens_at_start as f64 + (h * per_step) as f64 * all;
+                        self.step(&mut own.trainer, device, own.taken + h, self.inner.batch_samples as usize, tokens)?;
                     }
-                    desk.taken += desk.steps;
-                    let end = desk.trainer.weights()?;
-                    let g: Vec<f32> = desk.start.iter().zip(&end).map(|(from, to)| from - to).collect();
-                    let tokens = desk.steps * per_step;
+                    own.taken += own.steps;
+                    let end = own.trainer.weights()?;
+                    let g: Vec<f32> = own.start.iter().zip(&end).map(|(from, to)| from - to).collect();
+                    let tokens = own.steps * per_step;
                     spent.tokens += tokens;
                     spent.bytes_up += bytes;
                     spent.bytes_down += bytes;
@@ -104,11 +98,11 @@ impl Lab {
                         spent.bytes_up += bytes;
                         queue.push(Due { at_s: at_s + self.link.up_s(bytes), what: What::Report(region, report) });
                     }
-                    let desk = &mut desks[device];
-                    desk.start.copy_from_slice(local[region].weights());
-                    desk.rounds += 1;
-                    desk.tokens_at_start = spent.tokens;
-                    let again = at_s + self.step_s(device, tokens, desk.rounds);
+                    let own = &mut working[device];
+                    own.start.copy_from_slice(local[region].weights());
+                    own.rounds += 1;
+                    own.tokens_at_start = spent.tokens;
+                    let again = at_s + self.step_s(device, tokens, own.rounds);
                     queue.push(Due { at_s: again, what: What::Device(device) });
                 }
                 What::Report(region, report) => {

@@ -11,7 +11,7 @@ pub use axis::Axis;
 pub use bars::{Bar, BarChart, Stack, StackChart};
 pub use lines::{Line, LineChart};
 
-use crate::results::Doing;
+use crate::results::Activity;
 use anyhow::{Context, Result, anyhow};
 use plotters::{coord::Shift, prelude::*};
 use std::{fmt::Display, path::Path};
@@ -42,14 +42,14 @@ pub const PALETTE: [RGBColor; 8] = [
 ];
 
 /// The colour of what a device does.
-pub const fn colour_of(what: Doing) -> RGBColor {
+pub const fn colour_of(what: Activity) -> RGBColor {
     match what {
-        Doing::Training => PALETTE[2],
-        Doing::Fetching => PALETTE[5],
-        Doing::Uploading => PALETTE[4],
-        Doing::Waiting => PALETTE[1],
-        Doing::Held => RGBColor(190, 190, 190),
-        Doing::Offline => RGBColor(238, 238, 238),
+        Activity::Training => PALETTE[2],
+        Activity::Fetching => PALETTE[5],
+        Activity::Uploading => PALETTE[4],
+        Activity::Waiting => PALETTE[1],
+        Activity::Held => RGBColor(190, 190, 190),
+        Activity::Offline => RGBColor(238, 238, 238),
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     bars::{Bar, BarChart},
     colour_of, save, timeline,
 };
-use crate::results::{DeviceLine, Doing, Point, RunResult, TimeByDoing};
+use crate::results::{Activity, DeviceLine, Point, RunResult, TimeByActivity};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
@@ -100,9 +100,9 @@ fn staleness(result: &RunResult) -> BarChart {
 }
 
 fn utilisation(result: &RunResult) -> StackChart {
-    let amounts = |time: &TimeByDoing| Doing::ALL.iter().map(|what| time.of(*what)).collect();
+    let amounts = |time: &TimeByActivity| Activity::ALL.iter().map(|what| time.of(*what)).collect();
     let of_line = |line: &DeviceLine| {
-        let mut time = TimeByDoing::default();
+        let mut time = TimeByActivity::default();
         for segment in &line.segments {
             time.add(segment.what, segment.to_s - segment.from_s);
         }
@@ -115,7 +115,7 @@ fn utilisation(result: &RunResult) -> StackChart {
             100.0 * result.utilisation
         ),
         label: "share of the time".into(),
-        parts: Doing::ALL.iter().map(|what| (what.name().to_owned(), colour_of(*what))).collect(),
+        parts: Activity::ALL.iter().map(|what| (what.name().to_owned(), colour_of(*what))).collect(),
         rows: std::iter::once(whole).chain(result.devices.iter().take(ROWS_MAX).map(of_line)).collect(),
     }
 }

@@ -10,15 +10,15 @@ fn example() -> RunResult {
         let lease_s = 40.0 + 3.0 * device as f64;
         let mut at = device as f64 * 10.0;
         while at < 3600.0 {
-            timelines.becomes(device, at, Doing::Fetching);
-            timelines.becomes(device, at + 3.0, Doing::Training);
-            timelines.becomes(device, at + lease_s, Doing::Uploading);
-            timelines.becomes(device, at + lease_s + 4.0, Doing::Waiting);
+            timelines.becomes(device, at, Activity::Fetching);
+            timelines.becomes(device, at + 3.0, Activity::Training);
+            timelines.becomes(device, at + lease_s, Activity::Uploading);
+            timelines.becomes(device, at + lease_s + 4.0, Activity::Waiting);
             at += lease_s + 5.0;
             if device % 5 == 4 && at > 1500.0 && at < 2200.0 {
-                timelines.becomes(device, at, Doing::Held);
+                timelines.becomes(device, at, Activity::Held);
                 at += 400.0;
-                timelines.becomes(device, at, Doing::Offline);
+                timelines.becomes(device, at, Activity::Offline);
                 at += 200.0;
             }
         }
@@ -59,7 +59,7 @@ fn every_plot_is_written_whole_and_of_bounded_size() {
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{}", file.display());
     }
     let timeline = std::fs::read_to_string(folder.path().join("timeline.svg")).unwrap();
-    assert!(Doing::ALL.iter().all(|what| timeline.contains(what.name())));
+    assert!(Activity::ALL.iter().all(|what| timeline.contains(what.name())));
     assert!(timeline.contains("device 15"));
 }
 

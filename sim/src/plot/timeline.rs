@@ -3,7 +3,7 @@
 use super::{
     CHARACTER, Canvas, INK, Swatch, WIDTH, axis::short, axis::time_unit, colour_of, draw, fault, legend, legend_width,
 };
-use crate::results::{DeviceLine, Doing, Segment};
+use crate::results::{Activity, DeviceLine, Segment};
 use anyhow::Result;
 use plotters::prelude::*;
 
@@ -33,7 +33,7 @@ fn paint(canvas: &Canvas, devices: &[&DeviceLine], end_s: f64) -> Result<()> {
     let names: Vec<String> = devices.iter().map(|d| format!("{} · {} tok/s", d.name, short(d.tokens_per_s))).collect();
     let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     let names_width = ((longest as f64 * CHARACTER) as i32 + 12).min(WIDTH as i32 / 3);
-    let (left, right) = canvas.split_horizontally(WIDTH - legend_width(Doing::ALL.iter().map(|what| what.name())));
+    let (left, right) = canvas.split_horizontally(WIDTH - legend_width(Activity::ALL.iter().map(|what| what.name())));
     let rows = devices.len().max(1) as f64;
     let mut chart = ChartBuilder::on(&left)
         .margin(6)
@@ -63,7 +63,7 @@ fn paint(canvas: &Canvas, devices: &[&DeviceLine], end_s: f64) -> Result<()> {
         });
         chart.draw_series(bars).map_err(fault)?;
     }
-    let entries: Vec<_> = Doing::ALL.iter().map(|what| (what.name(), colour_of(*what), Swatch::Area)).collect();
+    let entries: Vec<_> = Activity::ALL.iter().map(|what| (what.name(), colour_of(*what), Swatch::Area)).collect();
     legend(&right, &entries)
 }
 
@@ -78,9 +78,9 @@ fn columns(segments: &[Segment], end_s: f64) -> Vec<Segment> {
             next += 1;
         }
         let mut most = (0.0, None);
-        let mut share = [0.0; Doing::ALL.len()];
+        let mut share = [0.0; Activity::ALL.len()];
         for segment in segments[next..].iter().take_while(|s| s.from_s < to_s) {
-            let Some(place) = Doing::ALL.iter().position(|what| *what == segment.what) else { continue };
+            let Some(place) = Activity::ALL.iter().position(|what| *what == segment.what) else { continue };
             share[place] += segment.to_s.min(to_s) - segment.from_s.max(from_s);
             if share[place] > most.0 {
                 most = (share[place], Some(segment.what));
@@ -102,17 +102,19 @@ mod tests {
     #[test]
     fn a_row_is_bounded_and_shows_what_fills_most_of_a_column() {
         let segment = |from_s, to_s, what| Segment { from_s, to_s, what };
-        let coarse = [segment(0.0, 600.0, Doing::Fetching), segment(600.0, 1200.0, Doing::Training)];
+        let coarse = [segment(0.0, 600.0, Activity::Fetching), segment(600.0, 1200.0, Activity::Training)];
         assert_eq!(columns(&coarse, 1200.0), coarse);
         // A hundred thousand flickers, three quarters of them training: one bar.
         let fine: Vec<Segment> = (0..100_000)
             .map(|i| f64::from(i) / 100.0)
-            .flat_map(|t| [segment(t, t + 0.0075, Doing::Training), segment(t + 0.0075, t + 0.01, Doing::Waiting)])
+            .flat_map(|t| {
+                [segment(t, t + 0.0075, Activity::Training), segment(t + 0.0075, t + 0.01, Activity::Waiting)]
+            })
             .collect();
         assert_eq!(columns(&fine, 1000.0).len(), 1);
         // What is not known stays white.
         assert_eq!(columns(&[], 10.0), []);
-        assert_eq!(columns(&[segment(0.0, 5.0, Doing::Held)], 10.0).last().map(|s| s.to_s), Some(5.0));
+        assert_eq!(columns(&[segment(0.0, 5.0, Activity::Held)], 10.0).last().map(|s| s.to_s), Some(5.0));
     }
 
     #[test]

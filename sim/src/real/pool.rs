@@ -1,14 +1,14 @@
-//! Threads that train, each alone on a core and with a bench of its own. Which of them takes a task changes nothing
+//! Threads that train, each alone on a core and with a runner of its own. Which of them takes a task changes nothing
 //! about what comes of it.
 
-use nightjar_train::{device, work::Bench};
+use nightjar_train::{device, work::LeaseRunner};
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
     thread::JoinHandle,
 };
 
-type Task = Box<dyn FnOnce(&mut Bench) + Send>;
+type Task = Box<dyn FnOnce(&mut LeaseRunner) + Send>;
 
 /// What waits for a thread.
 #[derive(Default)]
@@ -64,9 +64,9 @@ impl Pool {
             let shared = shared.clone();
             std::thread::spawn(move || {
                 let _alone = device::compute_alone().expect("a thread that has just begun computes nothing yet");
-                let mut bench = Bench::on_processor();
+                let mut runner = LeaseRunner::on_processor();
                 while let Some(task) = shared.next() {
-                    task(&mut bench);
+                    task(&mut runner);
                 }
             })
         };
@@ -75,11 +75,14 @@ impl Pool {
     }
 
     /// Has a task done some time.
-    pub fn begin<T: Send + 'static>(&mut self, task: impl FnOnce(&mut Bench) -> T + Send + 'static) -> Promise<T> {
+    pub fn begin<T: Send + 'static>(
+        &mut self,
+        task: impl FnOnce(&mut LeaseRunner) -> T + Send + 'static,
+    ) -> Promise<T> {
         let (tell, result) = mpsc::sync_channel(1);
         self.next += 1;
         // Nobody listens any more where the job was abandoned.
-        let task: Task = Box::new(move |bench| drop(tell.send(task(bench))));
+        let task: Task = Box::new(move |runner| drop(tell.send(task(runner))));
         self.shared.queue().tasks.push_back((self.next, task));
         self.shared.changed.notify_one();
         Promise { number: self.next, result }

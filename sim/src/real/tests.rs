@@ -7,7 +7,7 @@ use crate::{
     results::RunResult,
     run::run,
     setup::Setup,
-    text::{Deal, TextDataset, TextSettings, tokens},
+    text::{Partition, TextDataset, TextSettings, tokens},
 };
 use nightjar_shared::{
     run_spec::RunSpec,
@@ -43,7 +43,7 @@ fn device(spec: &RunSpec) -> (Arc<SimDisk>, Base, Slice) {
     let disk = Arc::new(SimDisk::default());
     let weights = version_0(spec);
     disk.write("blobs/keyframe", &keyframe::encode(&spec.model, &weights)).unwrap();
-    let settings = TextSettings { context: 8, shard_samples: 20, deal: Deal::Iid, seed: 1 };
+    let settings = TextSettings { context: 8, shard_samples: 20, partition: Partition::Iid, seed: 1 };
     let dataset = TextDataset::new(&[&text()], &text(), &settings).unwrap();
     disk.write("blobs/shard", &dataset.blobs[0].1).unwrap();
     let base = Base { keyframe_file: "blobs/keyframe".into(), digest: weights.digest().to_vec(), ..Default::default() };
@@ -186,7 +186,7 @@ fn a_pool_of_real_devices_learns_alike_on_any_number_of_threads() {
     (spec.inner.batch_samples, spec.inner.learning_rate) = (4, 1e-2);
     (spec.lease.wall_s, spec.merge.quorum, spec.evaluate.every) = (10.0, Some(2), 4);
     let text: Vec<u8> = b"the nightjar sings at night, ".repeat(40);
-    let settings = TextSettings { context: 8, shard_samples: 50, deal: Deal::Iid, seed: 1 };
+    let settings = TextSettings { context: 8, shard_samples: 50, partition: Partition::Iid, seed: 1 };
     let dataset = TextDataset::new(&[&text], &text[..400], &settings).unwrap();
     let preferences = Wanted::said([("idle_minutes", "1"), ("in_use_duty_percent", "50")]).unwrap();
     let owner = Owner { preferences, ..Owner::new(100.0, 20.0) };

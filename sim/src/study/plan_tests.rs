@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    results::{DeviceLine, Doing, Segment},
+    results::{Activity, DeviceLine, Segment},
     run::run,
     training::cost::Cost,
 };
@@ -72,7 +72,7 @@ fn the_nights_around_the_world_begin_and_end() {
     assert_eq!(result.faults, Vec::<String>::new());
     assert!(result.tokens >= work.spec.token_budget, "{} tokens", result.tokens);
     assert!(result.virtual_s > 24.0 * 3600.0, "{} s", result.virtual_s);
-    let is_night = |s: &&Segment| s.what != Doing::Offline;
+    let is_night = |s: &&Segment| s.what != Activity::Offline;
     let nights = |line: &DeviceLine| {
         line.segments.chunk_by(|a, b| is_night(&a) == is_night(&b)).filter(|s| is_night(&&s[0])).count()
     };

@@ -61,24 +61,25 @@ pub struct Means<'m, W> {
     pub watch: &'m (dyn Fn(&Progress) + Sync),
 }
 
+/// What was run so far, and how long it took.
 #[derive(Default)]
-struct Desk {
+struct Finished {
     ran: Ran,
     host_s: BTreeMap<String, (f64, u32)>,
 }
 
 /// Runs the tasks in their order.
 pub fn run<W: Sync>(tasks: &[Task<W>], cache: &Cache, means: &Means<'_, W>) -> Result<Ran> {
-    let mut desk = Desk::default();
+    let mut finished = Finished::default();
     let mut open = VecDeque::new();
     for task in tasks {
         match cache.get(&task.config) {
-            Some(row) => desk.keep(task.named(row)),
+            Some(row) => finished.keep(task.named(row)),
             None => open.push_back(task),
         }
     }
-    let (desk, open) = (Mutex::new(desk), Mutex::new(open));
-    let lock = || desk.lock().unwrap_or_else(PoisonError::into_inner);
+    let (finished, open) = (Mutex::new(finished), Mutex::new(open));
+    let lock = || finished.lock().unwrap_or_else(PoisonError::into_inner);
     let work = || -> Result<()> {
         while (means.goes_on)() {
             let Some(task) = open.lock().unwrap_or_else(PoisonError::into_inner).pop_front() else { break };
@@ -92,18 +93,18 @@ pub fn run<W: Sync>(tasks: &[Task<W>], cache: &Cache, means: &Means<'_, W>) -> R
                 let open = open.lock().unwrap_or_else(PoisonError::into_inner);
                 open.iter().map(|task| task.variant.as_str()).collect()
             };
-            let mut desk = lock();
+            let mut finished = lock();
             match ran {
-                Ok(row) => desk.keep(row),
-                Err(error) => desk.ran.failed.push((task.words(), format!("{error:#}"))),
+                Ok(row) => finished.keep(row),
+                Err(error) => finished.ran.failed.push((task.words(), format!("{error:#}"))),
             }
             let progress = Progress {
-                done: desk.ran.rows.len(),
+                done: finished.ran.rows.len(),
                 of: tasks.len(),
                 last: task.words(),
-                left_s: desk.expected_s(&waiting) / means.jobs.max(1) as f64,
+                left_s: finished.expected_s(&waiting) / means.jobs.max(1) as f64,
             };
-            drop(desk);
+            drop(finished);
             (means.watch)(&progress);
         }
         Ok(())
@@ -112,7 +113,7 @@ pub fn run<W: Sync>(tasks: &[Task<W>], cache: &Cache, means: &Means<'_, W>) -> R
         let threads: Vec<_> = (0..means.jobs.max(1)).map(|_| scope.spawn(work)).collect();
         threads.into_iter().try_for_each(|thread| thread.join().map_err(|why| panicked(&*why))?)
     })?;
-    let mut ran = desk.into_inner().unwrap_or_else(PoisonError::into_inner).ran;
+    let mut ran = finished.into_inner().unwrap_or_else(PoisonError::into_inner).ran;
     ran.not_run = tasks.len() - ran.rows.len() - ran.failed.len();
     // In the plan's order, whoever was faster.
     let place =
@@ -133,7 +134,7 @@ impl<W> Task<W> {
     }
 }
 
-impl Desk {
+impl Finished {
     fn keep(&mut self, row: Row) {
         let (sum, n) = self.host_s.entry(row.variant.clone()).or_default();
         (*sum, *n) = (*sum + row.host_s, *n + 1);

@@ -14,7 +14,7 @@ use crate::{
     run::run,
     scale,
     setup::{Setup, Until},
-    text::{Deal, TextDataset, TextSettings, tokens},
+    text::{Partition, TextDataset, TextSettings, tokens},
     training::cost::Cost,
 };
 use anyhow::{Context, Result, ensure};
@@ -182,7 +182,7 @@ impl SimWork {
         let settings = TextSettings {
             context: spec.model.max_position_embeddings,
             shard_samples: self.data.shard_samples,
-            deal: if self.data.by_domain { Deal::ByDomain } else { Deal::Iid },
+            partition: if self.data.by_domain { Partition::ByDomain } else { Partition::Iid },
             seed,
         };
         let domains: Vec<&[u8]> = texts.train.iter().map(|text| &**text).collect();

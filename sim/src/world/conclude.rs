@@ -26,7 +26,7 @@ pub fn aftermath(mut world: World<'_>, ended: Result<(), String>) -> Aftermath {
     world.faults.splice(0..0, ended.err());
     world.collect_measurements(0);
     let engine = world.coordinator.as_ref().map(|c| &c.engine);
-    let checked = check::examine(world.setup, &mut world.estate, engine, &world.acknowledged);
+    let checked = check::examine(world.setup, &mut world.storage, engine, &world.acknowledged);
     world.faults.extend(checked.faults);
     let overfull = world.devices.iter().filter(|d| d.disk_overfull).count();
     if overfull > 0 {

@@ -1,14 +1,14 @@
 //! The devices' side: what happens to them, and what becomes of what they want.
 
 use super::{
-    Happening, World,
-    office::MESSAGE_OVERHEAD_BYTES,
+    SimEvent, World,
+    coordinator::MESSAGE_OVERHEAD_BYTES,
     transfer::{Kind, Settled, Transfer},
 };
 use crate::{
-    device::{Reported, Wish},
+    device::{Effect, Reported},
     draws::Purpose,
-    estate::Estate,
+    storage::Storage,
 };
 use nightjar_agent::{
     lease::BlobRef,
@@ -27,18 +27,18 @@ impl World<'_> {
     /// Looks at a device's owner, and comes again when there may be something to see.
     pub(super) fn owner_looked_at(&mut self, number: u32) {
         let device = &mut self.devices[number as usize];
-        let wish = device.look(self.now);
+        let effect = device.look(self.now);
         let Some(next_s) = device.owner.as_ref().map(|owner| owner.next_s) else { return };
-        let (is_running, word) = (device.session.is_some(), device.word().clone());
-        if let Some(wish) = wish {
-            self.grant(number, wish);
+        let (is_running, allowance) = (device.session.is_some(), device.allowance().clone());
+        if let Some(effect) = effect {
+            self.perform(number, effect);
         }
         if is_running {
-            self.device(number, DeviceEvent::Network(word.network));
-            self.device(number, DeviceEvent::Permission(word.permission));
+            self.device(number, DeviceEvent::Network(allowance.network));
+            self.device(number, DeviceEvent::Permission(allowance.permission));
         }
         if next_s.is_finite() {
-            self.at_s(next_s, Happening::OwnerLookedAt(number));
+            self.at_s(next_s, SimEvent::OwnerLookedAt(number));
         }
     }
 
@@ -51,7 +51,7 @@ impl World<'_> {
         device.look_at_s = device.look_at_s.filter(|at| *at > now_s);
         if let Some(next_s) = next.filter(|next| device.look_at_s.is_none_or(|known| *next < known)) {
             device.look_at_s = Some(next_s);
-            self.at_s(next_s, Happening::Presence(number));
+            self.at_s(next_s, SimEvent::Presence(number));
         }
         match (is_on, self.devices[number as usize].session.is_some()) {
             (true, false) => self.start_device(number),
@@ -66,9 +66,9 @@ impl World<'_> {
             return;
         }
         device.start();
-        let word = device.word().clone();
-        self.device(number, DeviceEvent::Network(word.network));
-        self.device(number, DeviceEvent::Permission(word.permission));
+        let allowance = device.allowance().clone();
+        self.device(number, DeviceEvent::Network(allowance.network));
+        self.device(number, DeviceEvent::Permission(allowance.permission));
     }
 
     /// The process ends without notice; with a seed, the power is cut too.
@@ -100,7 +100,7 @@ impl World<'_> {
         let at = at.max(self.now);
         if device.tick_at.is_none_or(|known| at < known) {
             device.tick_at = Some(at);
-            self.at(at, Happening::DeviceTick(number));
+            self.at(at, SimEvent::DeviceTick(number));
         }
     }
 
@@ -108,9 +108,9 @@ impl World<'_> {
         let (now, kills, training) = (self.now, &mut self.kills, &mut *self.training);
         let result = self.devices[number as usize].handle(event, now, training, &mut |point| kills.strikes(point));
         match result {
-            Ok(wishes) => {
-                for wish in wishes {
-                    self.grant(number, wish);
+            Ok(effects) => {
+                for effect in effects {
+                    self.perform(number, effect);
                 }
                 self.will_tick(number);
             }
@@ -119,7 +119,7 @@ impl World<'_> {
                 let power = (draws.unit(Purpose::Power) < 0.5).then(|| draws.bits(Purpose::Power));
                 let pause_s = 60.0 * draws.unit(Purpose::Delay);
                 self.end_device(number, power);
-                self.after(pause_s, Happening::StartDevice(number));
+                self.after(pause_s, SimEvent::StartDevice(number));
             }
         }
         self.note(number);
@@ -147,25 +147,25 @@ impl World<'_> {
             let now_s = self.now_s();
             self.devices[number as usize].presence.vanish(now_s, away_s);
             self.end_device(number, None);
-            self.after(away_s, Happening::Presence(number));
+            self.after(away_s, SimEvent::Presence(number));
         }
     }
 
-    fn grant(&mut self, number: u32, wish: Wish) {
+    fn perform(&mut self, number: u32, effect: Effect) {
         let device = &mut self.devices[number as usize];
-        match wish {
-            Wish::Exit(ending) => {
+        match effect {
+            Effect::Exit(ending) => {
                 device.is_done = matches!(ending, Ending::RunOver(_));
                 self.end_device(number, None);
-                self.after(RESTART_S, Happening::StartDevice(number));
+                self.after(RESTART_S, SimEvent::StartDevice(number));
             }
-            Wish::Disconnect => {
+            Effect::Disconnect => {
                 self.settle(number);
                 self.devices[number as usize].connection += 1;
             }
-            Wish::WorkerDue(job, at) => self.at(at, Happening::WorkerDue { number, job }),
-            Wish::FileGone => self.soon(number, DeviceEvent::UploadFailed(Fault::FileGone)),
-            Wish::Connect => {
+            Effect::WorkerDue(job, at) => self.at(at, SimEvent::WorkerDue { number, job }),
+            Effect::FileGone => self.soon(number, DeviceEvent::UploadFailed(Fault::FileGone)),
+            Effect::Connect => {
                 device.connection += 1;
                 let way_s = device.traits.message_s(HANDSHAKE_BYTES, true, &mut device.draws)
                     + device.traits.message_s(HANDSHAKE_BYTES, false, &mut device.draws);
@@ -178,7 +178,7 @@ impl World<'_> {
                 };
                 self.later(number, way_s, event);
             }
-            Wish::Ask(request, body) => {
+            Effect::Ask(request, body) => {
                 let message = DeviceMessage { request, body: Some(body) };
                 let bytes = message.encoded_len() as u64 + MESSAGE_OVERHEAD_BYTES;
                 self.account.bytes.messages_up += bytes;
@@ -186,20 +186,20 @@ impl World<'_> {
                 let connection = device.connection;
                 let is_lost = device.draws.falls(Purpose::Loss, device.traits.group.message_loss);
                 if is_lost {
-                    self.after(way_s / 2.0, Happening::Breaks { number, connection });
+                    self.after(way_s / 2.0, SimEvent::Breaks { number, connection });
                 } else if let Some(body) = message.body {
-                    self.after(way_s, Happening::Request { number, connection, ask: Box::new((request, body)) });
+                    self.after(way_s, SimEvent::Request { number, connection, ask: Box::new((request, body)) });
                 }
             }
-            Wish::Fetch(blob) => self.fetch(number, blob),
-            Wish::Upload(lease, blob, delta) => self.upload(number, lease, blob, delta),
+            Effect::Fetch(blob) => self.fetch(number, blob),
+            Effect::Upload(lease, blob, delta) => self.upload(number, lease, blob, delta),
         }
     }
 
     /// To the device, if it still has this connection then.
     fn later(&mut self, number: u32, seconds: f64, event: DeviceEvent) {
         let connection = self.devices[number as usize].connection;
-        self.after(seconds, Happening::Device { number, connection, event: Box::new(event) });
+        self.after(seconds, SimEvent::Device { number, connection, event: Box::new(event) });
     }
 
     fn soon(&mut self, number: u32, event: DeviceEvent) {
@@ -221,7 +221,7 @@ impl World<'_> {
             return self.soon(number, DeviceEvent::Fetched { hash: blob.hash });
         }
         let round_trip_s = 2.0 * device.traits.latency_s;
-        if self.coordinator.is_none() || self.estate.length(blob.hash) != Some(blob.bytes) {
+        if self.coordinator.is_none() || self.storage.length(blob.hash) != Some(blob.bytes) {
             let event = DeviceEvent::FetchFailed { hash: blob.hash, fault: Fault::Broken("not there".into()) };
             return self.later(number, round_trip_s, event);
         }
@@ -242,7 +242,7 @@ impl World<'_> {
         if !coordinator.engine.accepts_upload(device.id, lease, blob.bytes) {
             return self.soon(number, DeviceEvent::UploadFailed(Fault::Broken("not wanted".into())));
         }
-        let offset = self.estate.incoming(blob.hash).min(blob.bytes);
+        let offset = self.storage.incoming(blob.hash).min(blob.bytes);
         let (latency_s, up) = (device.traits.latency_s, device.traits.up);
         let transfer = Transfer::begin(Kind::Delta(lease), blob, offset, self.now_s(), latency_s, up);
         self.send(number, Transfer { delta, ..transfer }, self.setup.population.coordinator_down_mbit, 1);
@@ -250,10 +250,10 @@ impl World<'_> {
 
     /// A blob goes on its way, at the pace of the device's link, and in the coordinator's own queue where it has a
     /// limit.
-    fn send(&mut self, number: u32, mut transfer: Transfer, office_mbit: f64, direction: usize) {
-        if office_mbit > 0.0 {
-            let free = &mut self.office_free[direction];
-            *free = free.max(transfer.from_s) + (transfer.blob.bytes - transfer.offset) as f64 * 8e-6 / office_mbit;
+    fn send(&mut self, number: u32, mut transfer: Transfer, link_mbit: f64, direction: usize) {
+        if link_mbit > 0.0 {
+            let free = &mut self.coordinator_link_free[direction];
+            *free = free.max(transfer.from_s) + (transfer.blob.bytes - transfer.offset) as f64 * 8e-6 / link_mbit;
             transfer.to_s = transfer.to_s.max(*free);
         }
         let device = &mut self.devices[number as usize];
@@ -262,9 +262,9 @@ impl World<'_> {
         device.transfer = Some(Box::new(transfer));
         if device.draws.falls(Purpose::Loss, device.traits.group.loss) {
             let breaks_s = from_s + (to_s - from_s) * device.draws.unit(Purpose::Loss);
-            self.at_s(breaks_s, Happening::Breaks { number, connection });
+            self.at_s(breaks_s, SimEvent::Breaks { number, connection });
         } else {
-            self.at_s(to_s, Happening::Arrived { number, connection });
+            self.at_s(to_s, SimEvent::Arrived { number, connection });
         }
     }
 
@@ -298,12 +298,12 @@ impl World<'_> {
         self.account.moved(transfer, settled);
         let (blob, end) = (transfer.blob, settled.end);
         if transfer.is_up() {
-            return self.estate.receive(blob.hash, blob.bytes, &transfer.delta, end);
+            return self.storage.receive(blob.hash, blob.bytes, &transfer.delta, end);
         }
         let home = &mut self.devices[number as usize].home;
-        match &self.estate {
-            Estate::Sizes(_) => home.receive(blob, &[], end),
-            Estate::Bytes(whole) => {
+        match &self.storage {
+            Storage::Sizes(_) => home.receive(blob, &[], end),
+            Storage::Bytes(whole) => {
                 let stored = whole.with_blob(blob.hash, |bytes| home.receive(blob, bytes, end));
                 return stored.ok_or_else(|| "not there".into());
             }
@@ -319,14 +319,14 @@ impl World<'_> {
 
     /// Somebody was told that a lease's delta is merged.
     pub(super) fn acknowledge(&mut self, lease: LeaseId) {
-        match &self.estate {
-            Estate::Bytes(_) => {
+        match &self.storage {
+            Storage::Bytes(_) => {
                 self.acknowledged.insert(lease);
             }
-            Estate::Sizes(tally) if !tally.was_merged(lease) => {
+            Storage::Sizes(tally) if !tally.was_merged(lease) => {
                 self.faults.push(format!("invariant 2: lease {lease} was acknowledged before it was committed"));
             }
-            Estate::Sizes(_) => {}
+            Storage::Sizes(_) => {}
         }
     }
 }

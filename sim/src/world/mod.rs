@@ -4,9 +4,9 @@
 
 mod account;
 mod conclude;
+mod coordinator;
 mod devices;
 mod kills;
-mod office;
 pub mod transfer;
 
 pub use conclude::{Aftermath, aftermath, conclude};
@@ -17,11 +17,11 @@ use crate::{
     device::Device,
     disk::SimDisk,
     draws::{Draws, Purpose},
-    estate::Estate,
     host::Meter,
     population::Traits,
     progress::Progress,
     setup::Setup,
+    storage::Storage,
     training::Training,
 };
 use account::Account;
@@ -45,7 +45,7 @@ const WATCH_EVERY: u64 = 1 << 12;
 
 /// Something that is to happen.
 #[derive(Debug)]
-enum Happening {
+enum SimEvent {
     /// To a device, if it still has this connection or process.
     Device {
         number: u32,
@@ -86,7 +86,7 @@ enum Happening {
 struct Entry {
     at: Mono,
     order: u64,
-    what: Happening,
+    what: SimEvent,
 }
 
 impl PartialEq for Entry {
@@ -123,12 +123,12 @@ pub struct World<'s> {
     queue: BinaryHeap<Reverse<Entry>>,
     next: u64,
     events: u64,
-    estate: Estate,
+    storage: Storage,
     coordinator: Option<Coordinator>,
     /// The earliest of its timers that is in the queue.
     coordinator_tick: Option<Mono>,
     /// When the coordinator's own link is free, up and down, in virtual seconds.
-    office_free: [f64; 2],
+    coordinator_link_free: [f64; 2],
     devices: Vec<Device>,
     asked: HashMap<ReplyTo, Asked>,
     /// Kept only where there is a ledger to compare with.
@@ -159,10 +159,10 @@ impl<'s> World<'s> {
             queue: BinaryHeap::new(),
             next: 0,
             events: 0,
-            estate: Estate::new(setup, has_bytes),
+            storage: Storage::new(setup, has_bytes),
             coordinator: None,
             coordinator_tick: None,
-            office_free: [0.0; 2],
+            coordinator_link_free: [0.0; 2],
             devices,
             asked: HashMap::new(),
             acknowledged: BTreeSet::new(),
@@ -180,14 +180,14 @@ impl<'s> World<'s> {
     pub fn run(&mut self, watch: &mut dyn FnMut(&Progress)) -> Result<(), String> {
         self.setup.spec.validate().map_err(|e| format!("the run spec cannot be trained: {e}"))?;
         engine::check(&self.setup.spec, &self.setup.dataset.manifest).map_err(|e| e.to_string())?;
-        self.at_s(0.0, Happening::StartCoordinator);
+        self.at_s(0.0, SimEvent::StartCoordinator);
         for number in 0..self.devices.len() as u32 {
             let device = &mut self.devices[number as usize];
             let (late_s, is_owned) =
                 (self.setup.start_spread_s * device.draws.unit(Purpose::Delay), device.owner.is_some());
-            self.at_s(late_s, Happening::Presence(number));
+            self.at_s(late_s, SimEvent::Presence(number));
             if is_owned {
-                self.at_s(late_s, Happening::OwnerLookedAt(number));
+                self.at_s(late_s, SimEvent::OwnerLookedAt(number));
             }
         }
         let end = Mono::from_origin(Duration::try_from_secs_f64(self.setup.until.virtual_s).unwrap_or(Duration::MAX));
@@ -227,8 +227,8 @@ impl<'s> World<'s> {
     }
 
     /// What the coordinator has beside its process.
-    pub fn estate(&self) -> &Estate {
-        &self.estate
+    pub fn storage(&self) -> &Storage {
+        &self.storage
     }
 
     fn out_of_time(&self) -> Result<(), String> {
@@ -270,44 +270,42 @@ impl<'s> World<'s> {
         self.now.ms as f64 / 1000.0
     }
 
-    fn after(&mut self, seconds: f64, what: Happening) {
+    fn after(&mut self, seconds: f64, what: SimEvent) {
         self.at_s(self.now_s() + seconds, what);
     }
 
-    fn at_s(&mut self, at_s: f64, what: Happening) {
+    fn at_s(&mut self, at_s: f64, what: SimEvent) {
         self.at(Mono { ms: (at_s.max(0.0) * 1000.0).ceil() as u64 }, what);
     }
 
-    fn at(&mut self, at: Mono, what: Happening) {
+    fn at(&mut self, at: Mono, what: SimEvent) {
         self.next += 1;
         self.queue.push(Reverse(Entry { at: at.max(self.now), order: self.next, what }));
     }
 
-    fn happen(&mut self, happening: Happening) {
+    fn happen(&mut self, event: SimEvent) {
         let is_current = |w: &Self, number: u32, connection: u32| w.devices[number as usize].connection == connection;
-        match happening {
-            Happening::StartCoordinator => self.coordinator(None),
-            Happening::CoordinatorTick => self.coordinator_ticks(),
-            Happening::Request { number, connection, ask } if is_current(self, number, connection) => {
+        match event {
+            SimEvent::StartCoordinator => self.coordinator(None),
+            SimEvent::CoordinatorTick => self.coordinator_ticks(),
+            SimEvent::Request { number, connection, ask } if is_current(self, number, connection) => {
                 self.request(number, ask.0, ask.1);
             }
-            Happening::StartDevice(number) => self.start_device(number),
-            Happening::Presence(number) => self.presence(number),
-            Happening::OwnerLookedAt(number) => self.owner_looked_at(number),
-            Happening::DeviceTick(number) => self.device_ticks(number),
-            Happening::Device { number, connection, event } if is_current(self, number, connection) => {
+            SimEvent::StartDevice(number) => self.start_device(number),
+            SimEvent::Presence(number) => self.presence(number),
+            SimEvent::OwnerLookedAt(number) => self.owner_looked_at(number),
+            SimEvent::DeviceTick(number) => self.device_ticks(number),
+            SimEvent::Device { number, connection, event } if is_current(self, number, connection) => {
                 self.device(number, *event);
             }
-            Happening::WorkerDue { number, job } => self.worker_due(number, job),
-            Happening::Arrived { number, connection } if is_current(self, number, connection) => self.arrived(number),
-            Happening::Breaks { number, connection } if is_current(self, number, connection) => {
+            SimEvent::WorkerDue { number, job } => self.worker_due(number, job),
+            SimEvent::Arrived { number, connection } if is_current(self, number, connection) => self.arrived(number),
+            SimEvent::Breaks { number, connection } if is_current(self, number, connection) => {
                 self.disconnect(number, "the connection broke");
             }
             // On a connection that is gone.
-            Happening::Device { .. }
-            | Happening::Request { .. }
-            | Happening::Arrived { .. }
-            | Happening::Breaks { .. } => {}
+            SimEvent::Device { .. } | SimEvent::Request { .. } | SimEvent::Arrived { .. } | SimEvent::Breaks { .. } => {
+            }
         }
     }
 }

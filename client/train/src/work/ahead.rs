@@ -11,7 +11,7 @@ use nightjar_shared::{
 
 /// Where a lease ended, and what comes behind it.
 #[derive(Clone, Debug)]
-pub struct Cut {
+pub struct LeaseEnd {
     /// The steps behind the lease, as if they were a lease of their own.
     pub(super) job: Train,
     /// The weights from which its delta was made.
@@ -20,7 +20,7 @@ pub struct Cut {
     pub(super) progress: LeaseProgress,
 }
 
-impl Cut {
+impl LeaseEnd {
     /// Behind a lease that was trained to its end; `None` if it may not be trained ahead.
     pub(super) fn behind(spec: &RunSpec, job: &Train, trained: &Trained, weights: Vec<f32>) -> Option<Self> {
         let slice = job.slice.as_ref().filter(|_| job.ahead_steps > 0 && trained.steps == job.steps)?;
@@ -33,7 +33,7 @@ impl Cut {
             optimizer_file: trained.optimizer_file.clone(),
             ..job.clone()
         };
-        Some(Cut { job, weights, progress: LeaseProgress::default() })
+        Some(LeaseEnd { job, weights, progress: LeaseProgress::default() })
     }
 
     /// Whether this lease begins with the steps behind that one.
@@ -48,13 +48,13 @@ impl Cut {
     /// came.
     pub(super) fn moved_onto(&self, base: &[f32], trainer: &mut Trainer) -> Result<LeaseProgress, WorkError> {
         let now = trainer.weights()?;
-        let changed = now.iter().zip(&self.weights).map(|(now, cut)| now - cut);
+        let changed = now.iter().zip(&self.weights).map(|(now, end)| now - end);
         trainer.load_weights(&base.iter().zip(changed).map(|(base, changed)| base + changed).collect::<Vec<f32>>())?;
         Ok(self.progress)
     }
 
     /// The same, for no more than so many steps.
     pub fn for_steps(self, steps: u32) -> Self {
-        Cut { job: Train { steps: steps.min(self.job.steps), ..self.job }, ..self }
+        LeaseEnd { job: Train { steps: steps.min(self.job.steps), ..self.job }, ..self }
     }
 }

@@ -1,7 +1,7 @@
 //! Measuring weights on samples, under the same limits as training: a micro-batch at a time at no more than the allowed
 //! duty and memory, and never much ahead of the device.
 
-use super::{duty::Duty, error::WorkError, room::Room, steps};
+use super::{duty::Duty, environment::Environment, error::WorkError, steps};
 use crate::{
     batches::Batch,
     model::Model,
@@ -17,18 +17,18 @@ pub(super) fn run(
     samples: &Batch,
     at_once: impl FnMut() -> usize,
     mut gauge: Gauge,
-    room: &Room<'_>,
+    env: &Environment<'_>,
 ) -> Result<(f64, u64), WorkError> {
-    let _in_steps = room.live.in_steps();
-    let mut duty = Duty::new(room.live);
+    let _in_steps = env.live.in_steps();
+    let mut duty = Duty::new(env.live);
     let heard = || {
-        room.live.give_sign();
-        if room.live.take_checkpoint() {
+        env.live.give_sign();
+        if env.live.take_checkpoint() {
             // There is nothing to save.
-            (room.say)(from_worker::Body::Saved(Saved::default()));
+            (env.say)(from_worker::Body::Saved(Saved::default()));
         }
-        steps::stopped(room)
+        steps::stopped(env)
     };
-    let go_on = |gate| steps::pass(gate, &mut gauge, &mut duty, room, heard);
+    let go_on = |gate| steps::pass(gate, &mut gauge, &mut duty, env, heard);
     trainer::evaluate_while(model, samples, at_once, go_on).map_err(|e: TrainError| e.into())
 }

@@ -2,20 +2,20 @@
 //! state that belongs to it, all synced before it is reported.
 
 use super::{
-    ahead::Cut,
+    ahead::LeaseEnd,
     base,
+    environment::Environment,
     error::WorkError,
     evaluation, inputs, outputs,
-    room::Room,
     steps::{self, Course},
 };
 use crate::{
     batches::Batch,
-    bearing::Bearing,
     checkpoint::{Checkpoint, CheckpointStore, LeaseProgress},
     device::OpenDevice,
     model::Model,
     optimizer::{AdamWConfig, Moments},
+    portion_limit::PortionLimit,
     precision::Precision,
     submits::{Gauge, Submits},
     trainer::{self, Trainer},
@@ -32,40 +32,40 @@ use std::borrow::Cow;
 /// Samples that go through the model together when it is measured, if memory allows.
 const EVALUATED_AT_ONCE: usize = 16;
 
-/// Where leases are worked on. A trainer for the model last trained stays from one to the next; all state that counts
-/// is in the jobs' files, so leases of different devices may follow one another on one bench.
-pub struct Bench {
+/// Carries out leases, one after the other. A trainer for the model last trained stays from one to the next; all state
+/// that counts is in the jobs' files, so leases of different devices may follow one another on one runner.
+pub struct LeaseRunner {
     device: Device,
     precision: Precision,
     submits: Option<Submits>,
-    bearing: Bearing,
+    portion_limit: PortionLimit,
     trainer: Option<(ModelSpec, AdamWConfig, Trainer)>,
-    cut: Option<Cut>,
+    end: Option<LeaseEnd>,
     /// State from earlier leases that the one at hand does without, a sentence each.
     lost: Vec<String>,
 }
 
-impl Bench {
-    /// A bench on a device (see [`crate::open_device`]).
+impl LeaseRunner {
+    /// A runner on a device (see [`crate::open_device`]).
     pub fn new(device: Device) -> Self {
-        Bench {
+        LeaseRunner {
             device,
             precision: Precision::Full,
             submits: None,
-            bearing: Bearing::default(),
+            portion_limit: PortionLimit::default(),
             trainer: None,
-            cut: None,
+            end: None,
             lost: vec![],
         }
     }
 
-    /// A bench that keeps what a GPU is given at once short, and within what it bears.
+    /// A runner that keeps what a GPU is given at once short, and within what it bears.
     pub fn of(opened: OpenDevice) -> Self {
-        let OpenDevice { device, precision, submits, bearing, .. } = opened;
-        Bench { precision, submits, bearing, ..Self::new(device) }
+        let OpenDevice { device, precision, submits, portion_limit, .. } = opened;
+        LeaseRunner { precision, submits, portion_limit, ..Self::new(device) }
     }
 
-    /// A bench on the processor, whatever the number of its threads (see [`crate::device::compute_alone`]).
+    /// A runner on the processor, whatever the number of its threads (see [`crate::device::compute_alone`]).
     pub fn on_processor() -> Self {
         Self::new(Device::flex())
     }
@@ -78,27 +78,27 @@ impl Bench {
     }
 
     /// Trains a lease until its steps are done or Stop comes.
-    pub fn train(&mut self, job: &Train, room: &Room<'_>) -> Result<Trained, WorkError> {
-        let _at_work = room.live.at_work();
+    pub fn train(&mut self, job: &Train, env: &Environment<'_>) -> Result<Trained, WorkError> {
+        let _at_work = env.live.at_work();
         let spec = inputs::parse_spec(&job.run_spec_json)?;
         let codec = CodecId::from_number(job.codec).ok_or(WorkError::Codec(job.codec))?;
         let delta = DeltaSpec { codec, ..spec.delta.clone() };
         // Training on with too little would end in this process being killed, and killed again.
-        let (needed, allowed) = (spec.model.training_bytes(), room.live.memory_bytes());
+        let (needed, allowed) = (spec.model.training_bytes(), env.live.memory_bytes());
         if allowed < needed {
             return Err(WorkError::Memory { needed, allowed });
         }
         let (base, slice) =
             (job.base.as_ref().ok_or(WorkError::Incomplete)?, job.slice.as_ref().ok_or(WorkError::Incomplete)?);
         self.lost.clear();
-        let weights = base::build(room.disk, &spec.model, base)?;
+        let weights = base::build(env.disk, &spec.model, base)?;
         let flat = weights.flat();
-        let batches = inputs::batches(&spec, slice, room.disk)?;
-        let mut store = CheckpointStore::open(room.disk, room.checkpoint, flat.len())?;
-        let (mut trainer, mut progress, adopted) = self.take_up(&spec, job, &flat, &batches, &store, room)?;
+        let batches = inputs::batches(&spec, slice, env.disk)?;
+        let mut store = CheckpointStore::open(env.disk, env.checkpoint, flat.len())?;
+        let (mut trainer, mut progress, adopted) = self.take_up(&spec, job, &flat, &batches, &store, env)?;
         let course = Course::Lease { store: &mut store, adopted };
         let gauge = Gauge::new(self.submits.clone(), &self.device);
-        steps::run(&spec, job, &batches, &mut trainer, &mut progress, course, gauge, &mut self.bearing, room)?;
+        steps::run(&spec, job, &batches, &mut trainer, &mut progress, course, gauge, &mut self.portion_limit, env)?;
         let mut trained = Trained {
             lease_id: job.lease_id,
             steps: progress.steps as u32,
@@ -110,9 +110,9 @@ impl Bench {
             ..Default::default()
         };
         if progress.steps > 0 {
-            trained.weights_file = outputs::keep_weights(base, &weights, room.disk)?;
-            let after = outputs::finish(&spec, job, &delta, &flat, &trainer, &mut trained, room.disk)?;
-            self.cut = Cut::behind(&spec, job, &trained, after);
+            trained.weights_file = outputs::keep_weights(base, &weights, env.disk)?;
+            let after = outputs::finish(&spec, job, &delta, &flat, &trainer, &mut trained, env.disk)?;
+            self.end = LeaseEnd::behind(&spec, job, &trained, after);
         }
         trained.lost.extend(std::mem::take(&mut self.lost));
         self.keep(&spec, trainer);
@@ -120,18 +120,18 @@ impl Bench {
     }
 
     /// Measures the loss on a lease's samples.
-    pub fn evaluate(&mut self, job: &Evaluate, room: &Room<'_>) -> Result<Evaluated, WorkError> {
-        let _at_work = room.live.at_work();
+    pub fn evaluate(&mut self, job: &Evaluate, env: &Environment<'_>) -> Result<Evaluated, WorkError> {
+        let _at_work = env.live.at_work();
         let spec = inputs::parse_spec(&job.run_spec_json)?;
         let (base, slice) =
             (job.base.as_ref().ok_or(WorkError::Incomplete)?, job.slice.as_ref().ok_or(WorkError::Incomplete)?);
-        let weights = base::build(room.disk, &spec.model, base)?;
+        let weights = base::build(env.disk, &spec.model, base)?;
         let model = Model::new(&spec.model, &weights.flat(), &self.device)?;
-        let samples = inputs::shard(&spec, slice, room.disk)?.range(inputs::range(slice))?;
+        let samples = inputs::shard(&spec, slice, env.disk)?.range(inputs::range(slice))?;
         let gauge = Gauge::new(self.submits.clone(), &self.device);
-        let at_once = || room.portion(&spec, &self.bearing, &self.device, EVALUATED_AT_ONCE).micro_batch;
-        let (nats, tokens) = evaluation::run(&model, &samples, at_once, gauge, room)?;
-        let weights_file = outputs::keep_weights(base, &weights, room.disk)?;
+        let at_once = || env.portion(&spec, &self.portion_limit, &self.device, EVALUATED_AT_ONCE).micro_batch;
+        let (nats, tokens) = evaluation::run(&model, &samples, at_once, gauge, env)?;
+        let weights_file = outputs::keep_weights(base, &weights, env.disk)?;
         Ok(Evaluated { lease_id: job.lease_id, nats, tokens, weights_file })
     }
 
@@ -143,15 +143,15 @@ impl Bench {
         flat: &[f32],
         batches: &[Batch],
         store: &CheckpointStore<'_>,
-        room: &Room<'_>,
+        env: &Environment<'_>,
     ) -> Result<(Trainer, LeaseProgress, bool), WorkError> {
         let base_version = job.base.as_ref().map_or(0, |b| b.version);
         let saved = store.progress().is_some_and(|p| (p.lease_id, p.base_version) == (job.lease_id, base_version));
-        let cut = self.cut.take().filter(|cut| !saved && cut.leads_to(job));
-        if let Some(cut) = cut
+        let end = self.end.take().filter(|end| !saved && end.leads_to(job));
+        if let Some(end) = end
             && let Some((_, _, mut trainer)) = self.trainer.take()
         {
-            let progress = cut.moved_onto(flat, &mut trainer)?;
+            let progress = end.moved_onto(flat, &mut trainer)?;
             self.halve(&mut trainer);
             return Ok((trainer, LeaseProgress { lease_id: job.lease_id, base_version, ..progress }, true));
         }
@@ -160,12 +160,12 @@ impl Bench {
             Some(Checkpoint { progress, weights, moments, begun }) => (progress, Cow::Owned(weights), moments, begun),
             None => {
                 let progress = LeaseProgress { lease_id: job.lease_id, base_version, ..Default::default() };
-                let (moments, lost) = inputs::moments(spec, job, flat.len(), room.disk)?;
+                let (moments, lost) = inputs::moments(spec, job, flat.len(), env.disk)?;
                 self.lost.extend(lost);
                 (progress, Cow::Borrowed(flat), moments, None)
             }
         };
-        let mut trainer = self.trainer(spec, &weights, &moments, room)?;
+        let mut trainer = self.trainer(spec, &weights, &moments, env)?;
         if let (Some(begun), Some(batch)) = (begun, batches.get(progress.steps as usize)) {
             trainer.go_on_from(batch, &begun)?;
         }
@@ -178,10 +178,10 @@ impl Bench {
         spec: &RunSpec,
         weights: &[f32],
         moments: &Moments,
-        room: &Room<'_>,
+        env: &Environment<'_>,
     ) -> Result<Trainer, WorkError> {
         let config = AdamWConfig::from(&spec.inner);
-        let portion = room.portion(spec, &self.bearing, &self.device, spec.inner.batch_samples as usize);
+        let portion = env.portion(spec, &self.portion_limit, &self.device, spec.inner.batch_samples as usize);
         let mut trainer = match self.trainer.take() {
             Some((model, settings, mut trainer)) if model == spec.model && settings == config => {
                 trainer.load_weights(weights)?;
@@ -215,37 +215,37 @@ impl Bench {
     /// Trains on behind the lease that was trained last, as far as that may be, until there is something else to do.
     /// What fails comes to nothing: the next lease will find out whether it fails again.
     /// Says behind which lease, unless there is something else to do: then nothing computes any more.
-    pub fn train_ahead(&mut self, room: &Room<'_>, until: &dyn Fn() -> bool) -> Option<u64> {
-        let mut cut = self.cut.take()?;
-        let lease_id = cut.job.lease_id;
-        if self.follow(&mut cut, room, until).is_ok() {
-            self.cut = Some(cut);
+    pub fn train_ahead(&mut self, env: &Environment<'_>, until: &dyn Fn() -> bool) -> Option<u64> {
+        let mut end = self.end.take()?;
+        let lease_id = end.job.lease_id;
+        if self.follow(&mut end, env, until).is_ok() {
+            self.end = Some(end);
         }
         (!until()).then_some(lease_id)
     }
 
-    fn follow(&mut self, cut: &mut Cut, room: &Room<'_>, until: &dyn Fn() -> bool) -> Result<(), WorkError> {
+    fn follow(&mut self, end: &mut LeaseEnd, env: &Environment<'_>, until: &dyn Fn() -> bool) -> Result<(), WorkError> {
         let (_, _, trainer) = self.trainer.as_mut().ok_or(WorkError::Incomplete)?;
-        let spec = inputs::parse_spec(&cut.job.run_spec_json)?;
-        let slice = cut.job.slice.as_ref().ok_or(WorkError::Incomplete)?;
-        let batches = inputs::batches(&spec, slice, room.disk)?;
+        let spec = inputs::parse_spec(&end.job.run_spec_json)?;
+        let slice = end.job.slice.as_ref().ok_or(WorkError::Incomplete)?;
+        let batches = inputs::batches(&spec, slice, env.disk)?;
         let gauge = Gauge::new(self.submits.clone(), trainer.model().device());
-        let (course, bearing) = (Course::Ahead(until), &mut self.bearing);
-        steps::run(&spec, &cut.job, &batches, trainer, &mut cut.progress, course, gauge, bearing, room)
+        let (course, limit) = (Course::Ahead(until), &mut self.portion_limit);
+        steps::run(&spec, &end.job, &batches, trainer, &mut end.progress, course, gauge, limit, env)
     }
 
     /// Where the lease that was trained last ended, to take it up again elsewhere.
-    pub fn take_cut(&mut self) -> Option<Cut> {
-        self.cut.take()
+    pub fn take_end(&mut self) -> Option<LeaseEnd> {
+        self.end.take()
     }
 
     /// Goes back to where a lease ended.
-    pub fn take_up_cut(&mut self, cut: Cut, room: &Room<'_>) -> Result<(), WorkError> {
-        let spec = inputs::parse_spec(&cut.job.run_spec_json)?;
-        let (moments, _) = inputs::moments(&spec, &cut.job, cut.weights.len(), room.disk)?;
-        let trainer = self.trainer(&spec, &cut.weights, &moments, room)?;
+    pub fn resume_from(&mut self, end: LeaseEnd, env: &Environment<'_>) -> Result<(), WorkError> {
+        let spec = inputs::parse_spec(&end.job.run_spec_json)?;
+        let (moments, _) = inputs::moments(&spec, &end.job, end.weights.len(), env.disk)?;
+        let trainer = self.trainer(&spec, &end.weights, &moments, env)?;
         self.keep(&spec, trainer);
-        self.cut = Some(cut);
+        self.end = Some(end);
         Ok(())
     }
 }

@@ -2,11 +2,12 @@
 //! (`nightjar worker`) and the simulator's devices both work their leases here, so what the simulator finds is what
 //! ships.
 //!
-//! Never here: a process, a pipe, a message loop. All that is around a job comes in as a [`Room`].
+//! Never here: a process, a pipe, a message loop. All that is around a job comes in as an [`Environment`].
 
 mod ahead;
 mod base;
 mod duty;
+mod environment;
 mod error;
 mod evaluation;
 mod files;
@@ -14,17 +15,16 @@ mod inputs;
 mod lease;
 mod live;
 mod outputs;
-mod room;
 mod steps;
 pub mod synthetic;
 
 #[cfg(test)]
 mod tests;
 
-pub use ahead::Cut;
+pub use ahead::LeaseEnd;
 pub use base::{BaseError, build as build_base};
+pub use environment::Environment;
 pub use error::WorkError;
 pub use files::{FileError, read_moments, read_residual, read_weights};
-pub use lease::Bench;
+pub use lease::LeaseRunner;
 pub use live::{Live, Signs};
-pub use room::Room;

@@ -3,13 +3,13 @@
 
 use super::{
     duty::{Duty, Pace},
+    environment::Environment,
     error::WorkError,
-    room::Room,
 };
 use crate::{
     batches::Batch,
-    bearing::Bearing,
     checkpoint::{Checkpoint, CheckpointStore, LeaseProgress},
+    portion_limit::PortionLimit,
     submits::Gauge,
     trainer::{Gate, Portion, StepReport, TrainError, Trainer},
 };
@@ -56,8 +56,8 @@ pub(super) fn run(
     progress: &mut LeaseProgress,
     course: Course<'_, '_>,
     gauge: Gauge,
-    bearing: &mut Bearing,
-    room: &Room<'_>,
+    portion_limit: &mut PortionLimit,
+    env: &Environment<'_>,
 ) -> Result<(), WorkError> {
     let now = Instant::now();
     let device = trainer.model().device().clone();
@@ -66,7 +66,7 @@ pub(super) fn run(
     let saved_place = if adopted { (0, 0) } else { (progress.steps, trainer.samples_begun()) };
     let unsaved = Duration::from_millis(if adopted { job.checkpoint_ms } else { 0 });
     let saved = now.checked_sub(unsaved).unwrap_or(now);
-    let duty = Duty::new(room.live);
+    let duty = Duty::new(env.live);
     let (told, samples_max) = (now, usize::MAX);
     let mut steps = Steps {
         spec,
@@ -74,17 +74,17 @@ pub(super) fn run(
         trainer,
         progress,
         course,
-        room,
+        env,
         device,
         duty,
         gauge,
-        bearing,
+        portion_limit,
         samples_max,
         told,
         saved,
         saved_place,
     };
-    let _in_steps = room.live.in_steps();
+    let _in_steps = env.live.in_steps();
     steps.take(batches)
 }
 
@@ -94,11 +94,11 @@ struct Steps<'a, 'd> {
     trainer: &'a mut Trainer,
     progress: &'a mut LeaseProgress,
     course: Course<'a, 'd>,
-    room: &'a Room<'a>,
+    env: &'a Environment<'a>,
     device: Device,
     duty: Duty<'a>,
     gauge: Gauge,
-    bearing: &'a mut Bearing,
+    portion_limit: &'a mut PortionLimit,
     /// Samples at once, so that what the GPU is given is short.
     samples_max: usize,
     /// When progress was told.
@@ -112,7 +112,7 @@ struct Steps<'a, 'd> {
 impl Steps<'_, '_> {
     fn take(&mut self, batches: &[Batch]) -> Result<(), WorkError> {
         let (start, train_s_before) = (Instant::now(), self.progress.train_s);
-        let mut pace = Pace::new(self.room.live);
+        let mut pace = Pace::new(self.env.live);
         let todo = batches.iter().take(self.job.steps as usize).enumerate().skip(self.progress.steps as usize);
         for (k, batch) in todo {
             let tokens = self.job.progress_tokens as f64 + k as f64 * self.job.progress_tokens_per_step as f64;
@@ -134,9 +134,9 @@ impl Steps<'_, '_> {
             if is_due && self.progress.steps < self.job.steps.into() {
                 self.save()?;
             }
-            self.duty.rest(|| heard(self.room) || self.course.is_over());
+            self.duty.rest(|| heard(self.env) || self.course.is_over());
             pace.count(report.tokens);
-            while pace.rest(SIGN_EVERY, || heard(self.room) || self.course.is_over()) {
+            while pace.rest(SIGN_EVERY, || heard(self.env) || self.course.is_over()) {
                 // A step may be long at so few tokens a second, and who says nothing is taken for hung.
                 self.tell();
             }
@@ -158,7 +158,7 @@ impl Steps<'_, '_> {
     fn step(&mut self, batch: &Batch, rate: f64) -> Result<Option<StepReport>, WorkError> {
         loop {
             let samples = self.spec.inner.batch_samples as usize;
-            let portion = self.room.portion(self.spec, self.bearing, &self.device, samples);
+            let portion = self.env.portion(self.spec, self.portion_limit, &self.device, samples);
             let portion = Portion { micro_batch: portion.micro_batch.min(self.samples_max), ..portion };
             self.trainer.set_portion(portion);
             if self.gauge.is_at_its_end() && portion.micro_batch > 1 {
@@ -173,37 +173,37 @@ impl Steps<'_, '_> {
                 self.gauge.forget();
                 continue;
             }
-            self.bearing.begin(portion.bytes(&self.spec.model, batch.context(), &self.device));
-            let (room, duty, gauge, bearing) = (self.room, &mut self.duty, &mut self.gauge, &mut *self.bearing);
+            self.portion_limit.begin(portion.bytes(&self.spec.model, batch.context(), &self.device));
+            let (env, duty, gauge, limit) = (self.env, &mut self.duty, &mut self.gauge, &mut *self.portion_limit);
             let (job, saved, mut has_more) = (self.job, self.saved, false);
             let go_on = |gate| {
                 // From the second on there is a micro-batch more to save, and one that the device has borne. It is
                 // saved before the pause that the duty asks for.
                 if gate != Gate::Layer && std::mem::replace(&mut has_more, true) {
                     gauge.end();
-                    bearing.end();
+                    limit.end();
                     if is_due(saved, job) {
                         return false;
                     }
                 }
-                pass(gate, gauge, duty, room, || heard(room))
+                pass(gate, gauge, duty, env, || heard(env))
             };
             match self.trainer.step_while(batch, rate, go_on) {
                 Ok(report) => {
-                    self.bearing.end();
+                    self.portion_limit.end();
                     return Ok(Some(report));
                 }
-                Err(TrainError::Stopped) => self.bearing.leave_off(),
+                Err(TrainError::Stopped) => self.portion_limit.leave_off(),
                 Err(e) => {
                     let e = WorkError::from(e);
                     // A loss that is not finite says nothing against the portion.
                     if !e.is_of_device() {
-                        self.bearing.leave_off();
+                        self.portion_limit.leave_off();
                     }
                     return Err(e);
                 }
             }
-            if stopped(self.room) {
+            if stopped(self.env) {
                 return Ok(None);
             }
             self.answer()?;
@@ -216,13 +216,13 @@ impl Steps<'_, '_> {
 
     /// Saves and says so, if that is asked for.
     fn answer(&mut self) -> Result<(), WorkError> {
-        if self.room.live.take_checkpoint() {
+        if self.env.live.take_checkpoint() {
             self.save()?;
             let saved = match self.course {
                 Course::Lease { .. } => Saved { lease_id: self.job.lease_id, steps: self.saved_place.0 as u32 },
                 Course::Ahead(_) => Saved::default(),
             };
-            (self.room.say)(from_worker::Body::Saved(saved));
+            (self.env.say)(from_worker::Body::Saved(saved));
         }
         Ok(())
     }
@@ -247,7 +247,7 @@ impl Steps<'_, '_> {
             return;
         }
         self.told = Instant::now();
-        (self.room.say)(from_worker::Body::Progress(Progress {
+        (self.env.say)(from_worker::Body::Progress(Progress {
             lease_id: self.job.lease_id,
             steps: self.progress.steps as u32,
             loss: self.progress.loss_last,
@@ -284,15 +284,15 @@ pub(super) fn pass(
     gate: Gate,
     gauge: &mut Gauge,
     duty: &mut Duty<'_>,
-    room: &Room<'_>,
+    env: &Environment<'_>,
     heard: impl Fn() -> bool + Copy,
 ) -> bool {
     if gate == Gate::Layer {
         // What was frozen or stopped leaves no long queue behind.
         gauge.layer();
         // A checkpoint can wait for the micro-batch: what is half done cannot be saved.
-        room.live.give_sign();
-        return !stopped(room);
+        env.live.give_sign();
+        return !stopped(env);
     }
     // Never more than one micro-batch is under way.
     gauge.end();
@@ -301,14 +301,14 @@ pub(super) fn pass(
     !heard()
 }
 
-pub(super) fn stopped(room: &Room<'_>) -> bool {
-    room.stop.load(Ordering::Relaxed)
+pub(super) fn stopped(env: &Environment<'_>) -> bool {
+    env.stop.load(Ordering::Relaxed)
 }
 
 /// Whether there is something else to do than the step at hand.
-fn heard(room: &Room<'_>) -> bool {
-    room.live.give_sign();
-    stopped(room) || room.live.checkpoint_asked()
+fn heard(env: &Environment<'_>) -> bool {
+    env.live.give_sign();
+    stopped(env) || env.live.checkpoint_asked()
 }
 
 #[cfg(test)]

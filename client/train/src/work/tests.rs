@@ -3,7 +3,7 @@
 mod interruptions;
 
 use super::*;
-use crate::{DeviceSettings, OpenDevice, Portion, bearing::Bearing, open_device};
+use crate::{DeviceSettings, OpenDevice, Portion, open_device, portion_limit::PortionLimit};
 use burn::tensor::{Device, DeviceKind};
 use nightjar_shaders::tuning::{self, Tuning};
 use nightjar_shared::{
@@ -78,8 +78,8 @@ fn train_live(
     let device =
         open_device(&DeviceSettings { choice: "flex".parse().unwrap(), threads: 1, ..DeviceSettings::default() })
             .unwrap();
-    let room = Room { disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live, stop, say };
-    Bench::new(device.device).train(job, &room)
+    let env = Environment { disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live, stop, say };
+    LeaseRunner::new(device.device).train(job, &env)
 }
 
 #[test]
@@ -176,13 +176,19 @@ fn a_lease_begins_with_the_steps_that_were_taken_ahead_of_it() {
     let (_folder, disk, job, model) = scene();
     let job = Train { ahead_steps: 3, checkpoint_ms: u64::MAX, ..job };
     let (stop, live) = (AtomicBool::new(false), Live::default());
-    let room =
-        Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live: &live, stop: &stop, say: &|_| {} };
-    let mut bench = Bench::on_processor();
+    let env = Environment {
+        disk: &disk,
+        checkpoint: CHECKPOINT,
+        memory_free: 1 << 30,
+        live: &live,
+        stop: &stop,
+        say: &|_| {},
+    };
+    let mut runner = LeaseRunner::on_processor();
     // A lease of eight samples from the third is followed by another of eight; there are twenty.
-    let first = bench.train(&job, &room).unwrap();
+    let first = runner.train(&job, &env).unwrap();
     let next = next_lease(&disk, &model, &job, &first);
-    let cut = bench.take_cut().unwrap();
+    let end = runner.take_end().unwrap();
     // What is adopted is saved at once; each has the lease as if for the first time.
     let forget = || {
         let files = disk.list("work").unwrap().into_iter().filter(|name| name.starts_with("checkpoint"));
@@ -190,10 +196,10 @@ fn a_lease_begins_with_the_steps_that_were_taken_ahead_of_it() {
     };
     let ahead = |steps, next: &Train| {
         forget();
-        let mut bench = Bench::on_processor();
-        bench.take_up_cut(cut.clone().for_steps(steps), &room).unwrap();
-        bench.train_ahead(&room, &|| false);
-        bench.train(next, &room).unwrap()
+        let mut runner = LeaseRunner::on_processor();
+        runner.resume_from(end.clone().for_steps(steps), &env).unwrap();
+        runner.train_ahead(&env, &|| false);
+        runner.train(next, &env).unwrap()
     };
     let (none, all) = (ahead(0, &next), ahead(3, &next));
     assert_eq!((none.steps, all.steps, all.samples), (STEPS, STEPS, 2 * STEPS));
@@ -203,14 +209,14 @@ fn a_lease_begins_with_the_steps_that_were_taken_ahead_of_it() {
     assert_ne!(all.loss_first, none.loss_first);
     // What was not taken ahead changes nothing: the same as a lease that begins afresh.
     forget();
-    let fresh = Bench::on_processor().train(&next, &room).unwrap();
+    let fresh = LeaseRunner::on_processor().train(&next, &env).unwrap();
     assert_eq!((&fresh.delta_hash, fresh.loss_first), (&none.delta_hash, none.loss_first));
-    // In one process, without going back to a cut: until something else is to be done.
+    // In one process, without going back to the first lease's end: until something else is to be done.
     forget();
-    bench.take_up_cut(cut.clone(), &room).unwrap();
+    runner.resume_from(end.clone(), &env).unwrap();
     let calls = Cell::new(0);
-    bench.train_ahead(&room, &|| calls.replace(calls.get() + 1) > 1);
-    let some = bench.train(&next, &room).unwrap();
+    runner.train_ahead(&env, &|| calls.replace(calls.get() + 1) > 1);
+    let some = runner.train(&next, &env).unwrap();
     assert!(some.delta_hash != all.delta_hash && some.delta_hash != none.delta_hash, "it came in between");
     // A lease that begins elsewhere, or behind another, has nothing of it.
     for other in [Train { ahead_of: 0, ..next.clone() }, Train { ahead_of: 6, ..next.clone() }] {
@@ -218,27 +224,36 @@ fn a_lease_begins_with_the_steps_that_were_taken_ahead_of_it() {
     }
     let slice = Slice { first_sample: 0, ..next.slice.clone().unwrap() };
     let elsewhere = Train { slice: Some(slice), ..next };
-    assert_eq!(ahead(3, &elsewhere).delta_hash, Bench::on_processor().train(&elsewhere, &room).unwrap().delta_hash);
+    assert_eq!(
+        ahead(3, &elsewhere).delta_hash,
+        LeaseRunner::on_processor().train(&elsewhere, &env).unwrap().delta_hash
+    );
 }
 
 #[test]
 fn nothing_is_taken_ahead_that_the_lease_does_not_allow_or_that_a_stop_forbids() {
     let (_folder, disk, job, _) = scene();
     let (stop, live) = (AtomicBool::new(false), Live::default());
-    let room =
-        Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live: &live, stop: &stop, say: &|_| {} };
-    let mut bench = Bench::on_processor();
-    bench.train(&job, &room).unwrap();
-    assert!(bench.take_cut().is_none(), "no steps are allowed");
+    let env = Environment {
+        disk: &disk,
+        checkpoint: CHECKPOINT,
+        memory_free: 1 << 30,
+        live: &live,
+        stop: &stop,
+        say: &|_| {},
+    };
+    let mut runner = LeaseRunner::on_processor();
+    runner.train(&job, &env).unwrap();
+    assert!(runner.take_end().is_none(), "no steps are allowed");
     stop.store(true, Ordering::Relaxed);
     let stopped = Train { lease_id: 9, ahead_steps: 3, ..job };
-    assert_eq!(bench.train(&stopped, &room).unwrap().steps, 0);
-    assert!(bench.take_cut().is_none(), "it was not trained to its end");
+    assert_eq!(runner.train(&stopped, &env).unwrap().steps, 0);
+    assert!(runner.take_end().is_none(), "it was not trained to its end");
     // Behind the last sample of the shard there is none: what fails is dropped.
     stop.store(false, Ordering::Relaxed);
-    bench.train(&Train { ahead_steps: 9, ..stopped }, &room).unwrap();
-    bench.train_ahead(&room, &|| false);
-    assert!(bench.take_cut().is_none());
+    runner.train(&Train { ahead_steps: 9, ..stopped }, &env).unwrap();
+    runner.train_ahead(&env, &|| false);
+    assert!(runner.take_end().is_none());
 }
 
 #[test]
@@ -352,8 +367,8 @@ fn a_step_is_saved_in_its_middle_and_goes_on_there() {
     // No memory is free: one sample at a time; and each is to be saved.
     let train = |disk: &FolderDisk, stop: &AtomicBool, say: &dyn Fn(from_worker::Body)| {
         let live = Live::default();
-        let room = Room { disk, checkpoint: CHECKPOINT, memory_free: 0, live: &live, stop, say };
-        Bench::on_processor().train(&job, &room).unwrap()
+        let env = Environment { disk, checkpoint: CHECKPOINT, memory_free: 0, live: &live, stop, say };
+        LeaseRunner::on_processor().train(&job, &env).unwrap()
     };
     let told = RefCell::new(0);
     let whole = train(&disk, &AtomicBool::new(false), &|_| *told.borrow_mut() += 1);
@@ -419,8 +434,9 @@ fn memory_that_is_allowed_bounds_the_micro_batch() {
     let spec = serde_json::from_value(spec).unwrap();
     let (live, stop) = (Live::default(), AtomicBool::new(false));
     let samples = |memory_free| {
-        let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free, live: &live, stop: &stop, say: &|_| {} };
-        room.portion(&spec, &Bearing::default(), &Device::flex(), 64).micro_batch
+        let env =
+            Environment { disk: &disk, checkpoint: CHECKPOINT, memory_free, live: &live, stop: &stop, say: &|_| {} };
+        env.portion(&spec, &PortionLimit::default(), &Device::flex(), 64).micro_batch
     };
     assert_eq!(samples(1 << 40), 64);
     assert_eq!(samples(0), 1);
@@ -454,23 +470,29 @@ fn a_portion_that_took_the_worker_down_is_not_tried_again() {
         open_device(&DeviceSettings { choice: "flex".parse().unwrap(), threads: 1, ..DeviceSettings::default() })
             .unwrap()
     };
-    let start = || OpenDevice { bearing: Bearing::of("a GPU", Some(&cache)), ..flex() };
+    let start = || OpenDevice { portion_limit: PortionLimit::of("a GPU", Some(&cache)), ..flex() };
     let spec: RunSpec = serde_json::from_value(spec).unwrap();
     let (live, stop) = (Live::default(), AtomicBool::new(false));
-    let room =
-        Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 40, live: &live, stop: &stop, say: &|_| {} };
-    let portion = |opened: &OpenDevice| room.portion(&spec, &opened.bearing, &opened.device, STEPS as usize);
+    let env = Environment {
+        disk: &disk,
+        checkpoint: CHECKPOINT,
+        memory_free: 1 << 40,
+        live: &live,
+        stop: &stop,
+        say: &|_| {},
+    };
+    let portion = |opened: &OpenDevice| env.portion(&spec, &opened.portion_limit, &opened.device, STEPS as usize);
     let bytes = |opened: &OpenDevice| portion(opened).bytes(&model, 8, &opened.device);
     let mut first = start();
     assert_eq!(portion(&first), Portion { micro_batch: STEPS as usize, recompute: false });
     let whole = bytes(&first);
-    first.bearing.begin(whole);
+    first.portion_limit.begin(whole);
     // What it leaves is what a process leaves that is killed.
     let second = start();
     assert!(bytes(&second) < whole && portion(&second) != portion(&first), "{:?}", portion(&second));
-    Bench::of(second).train(&job, &room).unwrap();
+    LeaseRunner::of(second).train(&job, &env).unwrap();
     let third = start();
-    assert_eq!(third.bearing.most(), whole / 2, "what went well is no trial any more");
+    assert_eq!(third.portion_limit.most(), whole / 2, "what went well is no trial any more");
 }
 
 /// A GPU whose driver is reset takes its worker down: that it is the device's fault is said, and not a byte of the
@@ -490,10 +512,16 @@ fn a_lost_device_ends_the_lease_at_its_checkpoint() {
     // Lost before its first step: so none of its kernels has to be compiled for this.
     setup.device.destroy();
     let (live, stop) = (Live::default(), AtomicBool::new(false));
-    let room =
-        Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live: &live, stop: &stop, say: &|_| {} };
+    let env = Environment {
+        disk: &disk,
+        checkpoint: CHECKPOINT,
+        memory_free: 1 << 30,
+        live: &live,
+        stop: &stop,
+        say: &|_| {},
+    };
     // The runtime panics at some of its calls, which ends the worker as well.
-    if let Ok(lost) = catch_unwind(AssertUnwindSafe(|| Bench::new(device).train(&job, &room))) {
+    if let Ok(lost) = catch_unwind(AssertUnwindSafe(|| LeaseRunner::new(device).train(&job, &env))) {
         assert!(lost.as_ref().is_err_and(WorkError::is_of_device), "{lost:?}");
     }
     assert_eq!(train(&disk, &job, true).unwrap().steps, STEPS - 1, "the checkpoint is still there");

@@ -20,8 +20,8 @@ fn a_stop_between_layers_takes_nothing_from_the_checkpoint() {
     let (_folder, disk, job) = deep_scene();
     let train = |stop: &AtomicBool, live: &Live, say: &dyn Fn(from_worker::Body)| {
         // No memory is free: one sample at a time.
-        let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 0, live, stop, say };
-        Bench::on_processor().train(&job, &room).unwrap()
+        let env = Environment { disk: &disk, checkpoint: CHECKPOINT, memory_free: 0, live, stop, say };
+        LeaseRunner::on_processor().train(&job, &env).unwrap()
     };
     let told = Cell::new(0);
     let whole = train(&AtomicBool::new(false), &Live::default(), &|_| told.set(told.get() + 1));
@@ -70,13 +70,14 @@ fn what_was_taken_ahead_is_saved_when_its_lease_is_asked_to() {
         stop.fetch_or(matches!(body, from_worker::Body::Saved(_)), Ordering::Relaxed);
         said.borrow_mut().push(body);
     };
-    let room = Room { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live: &live, stop: &stop, say: &say };
-    let mut bench = Bench::on_processor();
-    let first = bench.train(&job, &room).unwrap();
+    let env =
+        Environment { disk: &disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live: &live, stop: &stop, say: &say };
+    let mut runner = LeaseRunner::on_processor();
+    let first = runner.train(&job, &env).unwrap();
     let next = next_lease(&disk, &model, &job, &first);
-    bench.train_ahead(&room, &|| false);
+    runner.train_ahead(&env, &|| false);
     live.ask_checkpoint();
-    let adopted = bench.train(&next, &room).unwrap();
+    let adopted = runner.train(&next, &env).unwrap();
     assert_eq!(adopted.steps, 3, "the steps that were taken ahead");
     let told: Vec<_> = said.take().into_iter().filter(|body| matches!(body, from_worker::Body::Saved(_))).collect();
     assert!(
@@ -84,7 +85,7 @@ fn what_was_taken_ahead_is_saved_when_its_lease_is_asked_to() {
         "{told:?}"
     );
     // Stopped at once, another worker reports what it found.
-    let found = Bench::on_processor().train(&next, &room).unwrap();
+    let found = LeaseRunner::on_processor().train(&next, &env).unwrap();
     assert_eq!((found.steps, found.delta_hash), (3, adopted.delta_hash));
 }
 
@@ -97,9 +98,9 @@ fn measure(
 ) -> MeasuredIn {
     let Train { lease_id, run_spec_json, base, slice, .. } = job.clone();
     // No memory is free: one sample at a time.
-    let room = Room { disk, checkpoint: CHECKPOINT, memory_free: 0, live, stop, say };
+    let env = Environment { disk, checkpoint: CHECKPOINT, memory_free: 0, live, stop, say };
     let start = Instant::now();
-    let measured = Bench::on_processor().evaluate(&Evaluate { lease_id, run_spec_json, base, slice }, &room);
+    let measured = LeaseRunner::on_processor().evaluate(&Evaluate { lease_id, run_spec_json, base, slice }, &env);
     (measured.map(|m| m.nats), start.elapsed())
 }
 

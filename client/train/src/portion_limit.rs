@@ -1,7 +1,7 @@
-//! How much a GPU bears at once. Nobody tells how much of its memory is free, so how much of a batch goes through the
-//! model together is a guess ([`crate::Portion::fitting`]), and a guess too large may take worker and driver down. So
-//! it is written down before it is tried, and struck out once a step has gone well: what the next start finds there was
-//! too much.
+//! How much of a batch a GPU bears at once. Nobody tells how much of its memory is free, so the portion that goes
+//! through the model together is a guess ([`crate::Portion::fitting`]), and a guess too large may take worker and driver
+//! down. So it is written down before it is tried, and struck out once a step has gone well: what the next start finds
+//! there was too much.
 
 use nightjar_shared::disk::{Disk, FolderDisk};
 use serde::{Deserialize, Serialize};
@@ -44,7 +44,7 @@ impl Known {
 
 /// What one device bears, as far as it was found out.
 #[derive(Clone, Debug, Default)]
-pub struct Bearing {
+pub struct PortionLimit {
     folder: Option<PathBuf>,
     device: String,
     known: Known,
@@ -52,17 +52,18 @@ pub struct Bearing {
     borne: u64,
 }
 
-impl Bearing {
+impl PortionLimit {
     /// At the start of a process, which is when it shows what the one before did not survive. Without a folder nothing
     /// is known and nothing kept.
     pub(crate) fn of(device: &str, cache: Option<&Path>) -> Self {
-        let mut bearing = Bearing { folder: cache.map(Path::to_owned), device: device.into(), ..Bearing::default() };
-        let was = bearing.all().remove(device).unwrap_or_default();
-        bearing.known = was.next();
-        if bearing.known != was {
-            bearing.write();
+        let mut limit =
+            PortionLimit { folder: cache.map(Path::to_owned), device: device.into(), ..PortionLimit::default() };
+        let was = limit.all().remove(device).unwrap_or_default();
+        limit.known = was.next();
+        if limit.known != was {
+            limit.write();
         }
-        bearing
+        limit
     }
 
     /// Bytes that a portion may take.
@@ -119,7 +120,7 @@ mod tests {
     #[test]
     fn what_a_process_did_not_survive_is_halved_by_the_next() {
         let folder = tempfile::tempdir().unwrap();
-        let start = || Bearing::of("A", Some(folder.path()));
+        let start = || PortionLimit::of("A", Some(folder.path()));
         assert_eq!(start().most(), u64::MAX);
         start().begin(1000);
         let mut second = start();
@@ -138,13 +139,13 @@ mod tests {
         assert_eq!(start().most(), 250, "the owner stopped it");
         fourth.begin(250);
         assert_eq!(start().most(), 125, "and it was begun again");
-        assert_eq!(Bearing::of("B", Some(folder.path())).most(), u64::MAX, "another device");
+        assert_eq!(PortionLimit::of("B", Some(folder.path())).most(), u64::MAX, "another device");
     }
 
     #[test]
     fn a_device_that_does_well_may_have_more_again() {
         let folder = tempfile::tempdir().unwrap();
-        let start = || Bearing::of("A", Some(folder.path()));
+        let start = || PortionLimit::of("A", Some(folder.path()));
         start().begin(1000);
         let most: Vec<u64> = (0..FORGIVEN_AFTER + 3).map(|_| start().most()).collect();
         assert_eq!(most[..FORGIVEN_AFTER as usize + 1], [500; FORGIVEN_AFTER as usize + 1]);
@@ -155,11 +156,11 @@ mod tests {
     fn a_file_that_is_damaged_or_missing_is_none() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(FILE), "torn").unwrap();
-        let mut bearing = Bearing::of("A", Some(folder.path()));
-        assert_eq!(bearing.most(), u64::MAX);
-        bearing.begin(10);
-        assert_eq!(Bearing::of("A", Some(folder.path())).most(), 5);
-        let mut nowhere = Bearing::of("A", None);
+        let mut limit = PortionLimit::of("A", Some(folder.path()));
+        assert_eq!(limit.most(), u64::MAX);
+        limit.begin(10);
+        assert_eq!(PortionLimit::of("A", Some(folder.path())).most(), 5);
+        let mut nowhere = PortionLimit::of("A", None);
         nowhere.begin(10);
         nowhere.end();
         assert_eq!(nowhere.most(), u64::MAX);

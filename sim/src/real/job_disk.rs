@@ -39,16 +39,16 @@ pub fn gather(disk: &dyn Disk, job: &to_worker::Body) -> io::Result<Files> {
     Ok(files)
 }
 
-/// Where a job is worked on.
-pub struct Desk {
+/// A disk with one job's files.
+pub struct JobDisk {
     given: Mutex<Files>,
     left: Mutex<Files>,
 }
 
-impl Desk {
+impl JobDisk {
     /// With copies of the files that the job reads.
     pub fn new(given: Files) -> Self {
-        Desk { given: Mutex::new(given), left: Mutex::default() }
+        JobDisk { given: Mutex::new(given), left: Mutex::default() }
     }
 
     /// What the job has written.
@@ -69,7 +69,7 @@ fn not_a_job() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "a job only reads and writes whole files")
 }
 
-impl Disk for Desk {
+impl Disk for JobDisk {
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         let left = self.left().get(name).cloned();
         Ok(left.or_else(|| self.given().get(name).cloned()))

@@ -16,7 +16,7 @@ use nightjar_shared::{
 use std::sync::Arc;
 
 /// Ledger and blobs.
-pub enum Estate {
+pub enum Storage {
     /// As they ship.
     Bytes(Whole),
     /// Names and lengths.
@@ -48,58 +48,58 @@ impl Whole {
     }
 }
 
-impl Estate {
+impl Storage {
     /// Of a run that has not begun.
     pub fn new(setup: &Setup, has_bytes: bool) -> Self {
         if has_bytes {
             let dataset = setup.dataset.clone();
-            Estate::Bytes(Whole { ledger: MemoryLedger::new(), disk: Arc::new(SimDisk::default()), dataset })
+            Storage::Bytes(Whole { ledger: MemoryLedger::new(), disk: Arc::new(SimDisk::default()), dataset })
         } else {
-            Estate::Sizes(Box::new(Tally::new(&setup.spec, &setup.dataset.manifest)))
+            Storage::Sizes(Box::new(Tally::new(&setup.spec, &setup.dataset.manifest)))
         }
     }
 
     /// A coordinator starts.
     pub fn open(&mut self, unix_s: u64) -> Generation {
         match self {
-            Estate::Bytes(whole) => {
+            Storage::Bytes(whole) => {
                 whole.ledger = whole.ledger.open(unix_s);
                 whole.ledger.generation()
             }
-            Estate::Sizes(tally) => tally.raise(unix_s),
+            Storage::Sizes(tally) => tally.raise(unix_s),
         }
     }
 
     /// What an engine starts from.
     pub fn snapshot(&self, shards: &Shards) -> Snapshot {
         match self {
-            Estate::Bytes(whole) => whole.ledger.snapshot(shards),
+            Storage::Bytes(whole) => whole.ledger.snapshot(shards),
             // A tally is never restarted from.
-            Estate::Sizes(_) => Snapshot::default(),
+            Storage::Sizes(_) => Snapshot::default(),
         }
     }
 
     /// Writes records.
     pub fn commit(&mut self, records: &[Record]) {
         match self {
-            Estate::Bytes(whole) => whole.ledger.commit(records).expect("no other coordinator, no full disk"),
-            Estate::Sizes(tally) => tally.commit(records),
+            Storage::Bytes(whole) => whole.ledger.commit(records).expect("no other coordinator, no full disk"),
+            Storage::Sizes(tally) => tally.commit(records),
         }
     }
 
     /// The length of a blob that a device may fetch.
     pub fn length(&self, hash: BlobHash) -> Option<u64> {
         match self {
-            Estate::Bytes(whole) => whole.with_blob(hash, |bytes| bytes.len() as u64),
-            Estate::Sizes(tally) => tally.length(hash),
+            Storage::Bytes(whole) => whole.with_blob(hash, |bytes| bytes.len() as u64),
+            Storage::Sizes(tally) => tally.length(hash),
         }
     }
 
     /// Bytes of an upload that are here.
     pub fn incoming(&self, hash: BlobHash) -> u64 {
         match self {
-            Estate::Bytes(whole) => whole.blobs().incoming(hash).expect("the simulated disk never fails"),
-            Estate::Sizes(tally) => tally.incoming(hash),
+            Storage::Bytes(whole) => whole.blobs().incoming(hash).expect("the simulated disk never fails"),
+            Storage::Sizes(tally) => tally.incoming(hash),
         }
     }
 
@@ -107,11 +107,11 @@ impl Estate {
     /// where there are any.
     pub fn receive(&mut self, hash: BlobHash, bytes: u64, delta: &[u8], end: u64) -> Result<(), String> {
         match self {
-            Estate::Sizes(tally) => {
+            Storage::Sizes(tally) => {
                 tally.receive(hash, end);
                 Ok(())
             }
-            Estate::Bytes(whole) => {
+            Storage::Bytes(whole) => {
                 let blobs = whole.blobs();
                 let store = || {
                     let have = blobs.incoming(hash)?.min(end);
@@ -125,14 +125,14 @@ impl Estate {
 
     /// A delta is in a published version and will not be needed again, unless to prove it.
     pub fn forget(&mut self, hash: BlobHash) {
-        if let Estate::Bytes(whole) = self {
+        if let Storage::Bytes(whole) = self {
             whole.disk.remove(&format!("blobs/{hash}")).expect("the simulated disk never fails");
         }
     }
 
     /// The power is cut.
     pub fn crash(&self, seed: u64) {
-        if let Estate::Bytes(whole) = self {
+        if let Storage::Bytes(whole) = self {
             whole.disk.crash(seed);
         }
     }

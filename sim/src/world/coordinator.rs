@@ -1,6 +1,6 @@
 //! The coordinator's side: its process is started, asked, killed; what it says goes on its way.
 
-use super::{Asked, Happening, World};
+use super::{Asked, SimEvent, World};
 use crate::{
     coordinator::{Coordinator, Out},
     draws::Purpose,
@@ -25,14 +25,14 @@ impl World<'_> {
     /// Starts the coordinator (without an event) or hands it one.
     pub(super) fn coordinator(&mut self, event: Option<EngineEvent>) {
         let mut out = Out::default();
-        let (now, kills, estate) = (self.now, &mut self.kills, &mut self.estate);
+        let (now, kills, storage) = (self.now, &mut self.kills, &mut self.storage);
         let began = host::thread_cpu_s();
         let mut kill = |point| kills.strikes(point);
         let survivor = match (self.coordinator.take(), event) {
             (Some(mut running), Some(event)) => {
-                running.handle(event, estate, now, &mut kill, &mut out).map(|()| running)
+                running.handle(event, storage, now, &mut kill, &mut out).map(|()| running)
             }
-            (None, None) => Coordinator::start(self.setup, estate, now, &mut kill, &mut out),
+            (None, None) => Coordinator::start(self.setup, storage, now, &mut kill, &mut out),
             // It was killed, or started, in the meantime.
             (as_it_is, _) => {
                 self.coordinator = as_it_is;
@@ -46,7 +46,7 @@ impl World<'_> {
         for version in &out.versions {
             let inside = self.account.published(version, self.now_s());
             if self.setup.forget_deltas {
-                inside.into_iter().for_each(|hash| self.estate.forget(hash));
+                inside.into_iter().for_each(|hash| self.storage.forget(hash));
             }
             if let Ok(coordinator) = &survivor {
                 let share = coordinator.engine.status().agreement;
@@ -75,7 +75,7 @@ impl World<'_> {
             && self.coordinator_tick.is_none_or(|known| at < known)
         {
             self.coordinator_tick = Some(at);
-            self.at(at, Happening::CoordinatorTick);
+            self.at(at, SimEvent::CoordinatorTick);
         }
     }
 
@@ -96,10 +96,10 @@ impl World<'_> {
             self.disconnect(number, "the coordinator is gone");
         }
         if self.draws.unit(Purpose::Power) < 0.5 {
-            self.estate.crash(self.draws.bits(Purpose::Power));
+            self.storage.crash(self.draws.bits(Purpose::Power));
         }
         let pause_s = 20.0 * self.draws.unit(Purpose::Delay);
-        self.after(pause_s, Happening::StartCoordinator);
+        self.after(pause_s, SimEvent::StartCoordinator);
     }
 
     /// Measures every `evaluate.every`-th version, which takes no virtual time.
@@ -159,6 +159,6 @@ impl World<'_> {
         let way_s = device.traits.message_s(bytes, false, &mut device.draws);
         let Some(body) = message.body else { return };
         let event = Box::new(DeviceEvent::Answered { request, body });
-        self.after(way_s, Happening::Device { number, connection, event });
+        self.after(way_s, SimEvent::Device { number, connection, event });
     }
 }
