@@ -13,7 +13,7 @@ mod page;
 mod report;
 mod torch;
 
-use crate::{cargo, keeper::Keeper, root};
+use crate::{cargo, children::Children, root};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use report::{Ceiling, Device, Growth, Guest, Machine, Report, Row, Shape, Start, Starts};
@@ -89,19 +89,19 @@ pub struct Options {
 }
 
 /// Builds the program, measures, prints, and keeps the figures where asked to.
-pub fn run(bench: &Bench, keeper: &Keeper) -> Result<()> {
+pub fn run(bench: &Bench, children: &Children) -> Result<()> {
     let docs = root()?.join("docs");
     match bench {
-        Bench::Train(options) => train(options, &docs, keeper),
+        Bench::Train(options) => train(options, &docs, children),
         Bench::Codec { docs: kept } => {
-            let codecs = codec::measure(processor(), keeper)?;
+            let codecs = codec::measure(processor(), children)?;
             println!("{}", page::codecs(&codecs));
             let report = Report { codecs: vec![codecs], ..Report::default() };
             if *kept { keep(&docs, report) } else { Ok(()) }
         }
         Bench::Build { folder, no_tests, keep, docs } => {
             let folder = folder.clone().unwrap_or_else(first_build::usual_folder);
-            first_build::measure(&folder, !no_tests, *keep, *docs, keeper)
+            first_build::measure(&folder, !no_tests, *keep, *docs, children)
         }
         Bench::Page => keep(&docs, Report::default()),
     }
@@ -114,17 +114,17 @@ fn processor() -> String {
     name.map_or_else(|| std::env::consts::ARCH.into(), |(_, name)| name.trim().into())
 }
 
-fn train(options: &Options, docs: &Path, keeper: &Keeper) -> Result<()> {
+fn train(options: &Options, docs: &Path, children: &Children) -> Result<()> {
     let path = match &options.program {
         Some(built) => built.canonicalize().with_context(|| {
             format!("cannot take {}: `cargo build --workspace --example bench` makes such a program", built.display())
         })?,
-        None => build(&options.features, keeper)?,
+        None => build(&options.features, children)?,
     };
-    let bench = Program { path, keeper };
+    let bench = Program { path, children };
     let found: Vec<Device> = bench.ask(&["devices".into()])?;
     let wanted = |d: &Device| options.devices.is_empty() || options.devices.contains(&d.device);
-    let torch = torch::find(&options.python, keeper);
+    let torch = torch::find(&options.python, children);
     let mut report = Report::default();
     for device in found.into_iter().filter(wanted) {
         let machine = measure(&bench, device, options, torch.as_ref())?;
@@ -145,7 +145,7 @@ fn train(options: &Options, docs: &Path, keeper: &Keeper) -> Result<()> {
 }
 
 /// Builds the example as the workspace is built by everything else here, so that Burn is not built anew.
-fn build(features: &[String], keeper: &Keeper) -> Result<PathBuf> {
+fn build(features: &[String], children: &Children) -> Result<PathBuf> {
     // Asked before the build, which may replace this very program's file.
     let binaries = std::env::current_exe()?.parent().context("this program lies in no folder")?.to_owned();
     let mut build = cargo();
@@ -153,7 +153,7 @@ fn build(features: &[String], keeper: &Keeper) -> Result<PathBuf> {
     for feature in features {
         build.args(["--features", &format!("nightjar-train/{feature}")]);
     }
-    let built = keeper.run("cargo", &mut build)?;
+    let built = children.run("cargo", &mut build)?;
     if !built.success() {
         bail!("the build failed; see above");
     }
@@ -163,7 +163,7 @@ fn build(features: &[String], keeper: &Keeper) -> Result<PathBuf> {
 /// The built example.
 struct Program<'a> {
     path: PathBuf,
-    keeper: &'a Keeper,
+    children: &'a Children,
 }
 
 impl Program<'_> {
@@ -183,8 +183,8 @@ impl Program<'_> {
             command.envs(variables.map(|variable| (variable, folder)));
         }
         let log = std::env::temp_dir().join(format!("nightjar-bench-{}.log", std::process::id()));
-        let mut process = self.keeper.start("bench", &mut command, &log)?;
-        let ended = process.wait(self.keeper, None);
+        let mut process = self.children.start("bench", &mut command, &log)?;
+        let ended = process.wait(self.children, None);
         let output = std::fs::read_to_string(&log).unwrap_or_default();
         let _ = std::fs::remove_file(&log);
         ended?;
@@ -197,7 +197,7 @@ impl Program<'_> {
     /// The same, with what went wrong as a sentence for the table; an interruption still ends everything.
     fn try_ask<T: DeserializeOwned>(&self, words: &[String]) -> Result<Result<T, String>> {
         let answer = self.ask(words);
-        self.keeper.check()?;
+        self.children.check()?;
         Ok(answer.map_err(|e| brief(&e)))
     }
 }
@@ -246,7 +246,7 @@ fn measure(bench: &Program<'_>, device: Device, options: &Options, torch: Option
             });
         }
         if let Some(torch) = torch {
-            rows.extend(torch.rows(&device, &shape, options.seconds, bench.keeper)?);
+            rows.extend(torch.rows(&device, &shape, options.seconds, bench.children)?);
         }
     }
     // On a processor a start compiles and measures nothing.
@@ -278,7 +278,7 @@ fn starts(bench: &Program<'_>, device: &Device) -> Result<Option<Starts>> {
     let words = ["start", &device.device, "0.8M", "2", "128", &folder.display().to_string()].map(str::to_owned);
     let start = || bench.ask_with::<Start>(&words, Some(&folder));
     let [new, known] = [start(), start()];
-    bench.keeper.check()?;
+    bench.children.check()?;
     let _ = std::fs::remove_dir_all(&folder);
     Ok(new.ok().zip(known.ok()).map(|(new, known)| Starts { new_s: new.seconds, known_s: known.seconds }))
 }

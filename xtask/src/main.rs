@@ -4,15 +4,15 @@
 
 mod bench;
 mod book;
+mod children;
 mod demo;
-mod keeper;
 mod setup;
 mod study;
 mod suite;
 
 use anyhow::{Context, Result};
+use children::Children;
 use clap::{Parser, Subcommand};
-use keeper::Keeper;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -63,7 +63,7 @@ enum Command {
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<keeper::Interrupted>() => {
+        Err(error) if error.is::<children::Interrupted>() => {
             eprintln!("{error}");
             ExitCode::from(130)
         }
@@ -76,13 +76,13 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::Demo(options) => demo::run(&options, &Keeper::new()?),
-        Command::Test { args } => suite::run(&args, &Keeper::new()?),
-        Command::Study { args } => study::run(&args, &Keeper::new()?),
-        Command::Bench(bench) => bench::run(&bench, &Keeper::new()?),
-        Command::Book { open } => book::run(open, &Keeper::new()?),
-        Command::Setup => setup::run(setup::Need::Everything, &Keeper::new()?),
-        Command::Reap => keeper::reap(),
+        Command::Demo(options) => demo::run(&options, &Children::new()?),
+        Command::Test { args } => suite::run(&args, &Children::new()?),
+        Command::Study { args } => study::run(&args, &Children::new()?),
+        Command::Bench(bench) => bench::run(&bench, &Children::new()?),
+        Command::Book { open } => book::run(open, &Children::new()?),
+        Command::Setup => setup::run(setup::Need::Everything, &Children::new()?),
+        Command::Reap => children::reap(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the repository needs beyond Rust: a C compiler, and for the tests a Vulkan loader with a driver, a browser, an
 //! X server, D-Bus, systemd's tools and libfaketime. Found by trying, installed where that is possible, else named.
 
-use crate::keeper::Keeper;
+use crate::children::Children;
 use anyhow::{Result, bail};
 use std::{
     path::{Path, PathBuf},
@@ -107,7 +107,7 @@ const MANAGERS: [(&str, &str); 4] = [
 ];
 
 /// Finds what is missing and installs it, or names the command. Fails only where something essential stays missing.
-pub fn run(need: Need, keeper: &Keeper) -> Result<()> {
+pub fn run(need: Need, children: &Children) -> Result<()> {
     let missing = look(need);
     if missing.is_empty() {
         if need == Need::Everything {
@@ -130,7 +130,7 @@ pub fn run(need: Need, keeper: &Keeper) -> Result<()> {
     println!("setup: running: {prefix}{install}");
     // Package lists may be older than the packages; a failed refresh shows in the installation.
     let script = format!("{prefix}apt-get update --quiet; {prefix}{install}");
-    keeper.run("apt-get", Command::new("sh").args(["-c", &script]).env("DEBIAN_FRONTEND", "noninteractive"))?;
+    children.run("apt-get", Command::new("sh").args(["-c", &script]).env("DEBIAN_FRONTEND", "noninteractive"))?;
     conclude(&look(need), &format!("the installation did not help; try: sudo {install}"))
 }
 

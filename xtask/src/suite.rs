@@ -1,16 +1,16 @@
 //! `cargo xtask test`: every test of the workspace, the one way that everybody runs them.
 
-use crate::{cargo, keeper::Keeper, root, setup};
+use crate::{cargo, children::Children, root, setup};
 use anyhow::{Result, bail};
 use std::time::Instant;
 
 /// Sets up, builds, and runs the tests; `args` go to the test runner.
-pub fn run(args: &[String], keeper: &Keeper) -> Result<()> {
-    setup::run(setup::Need::Everything, keeper)?;
+pub fn run(args: &[String], children: &Children) -> Result<()> {
+    setup::run(setup::Need::Everything, children)?;
     let since = Instant::now();
     // The whole-system tests start the binaries, which a test build alone need not make.
     let build =
-        keeper.run("cargo", cargo().args(["build", "--workspace", "--bins", "--tests"]).current_dir(root()?))?;
+        children.run("cargo", cargo().args(["build", "--workspace", "--bins", "--tests"]).current_dir(root()?))?;
     if !build.success() {
         bail!("the build failed; see above");
     }
@@ -19,7 +19,7 @@ pub fn run(args: &[String], keeper: &Keeper) -> Result<()> {
         if nextest { ("cargo nextest", &["nextest", "run"]) } else { ("cargo test", &["test"]) };
     let mut command = cargo();
     command.args(words).args(["--workspace", "--no-fail-fast"]).args(args).current_dir(root()?);
-    let ended = keeper.run(runner, &mut command)?;
+    let ended = children.run(runner, &mut command)?;
     let took = since.elapsed().as_secs();
     let again = if nextest { "cargo xtask test -E 'test(NAME)'" } else { "cargo xtask test NAME" };
     if !ended.success() {

@@ -5,7 +5,7 @@ use super::{
     claims::Claim,
     report::{CodecRow, Codecs},
 };
-use crate::{cargo, keeper::Keeper, root};
+use crate::{cargo, children::Children, root};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::{
@@ -36,14 +36,14 @@ struct Throughput {
 }
 
 /// Measures, and reads the figures.
-pub fn measure(processor: String, keeper: &Keeper) -> Result<Codecs> {
+pub fn measure(processor: String, children: &Children) -> Result<Codecs> {
     let manifest = root()?.join("shared/benches/Cargo.toml");
     let folder = std::env::temp_dir().join(format!("nightjar-codecs-{}", std::process::id()));
     // Made here, or it is not ours to remove.
     fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut bench = cargo();
     bench.args(["bench", "--manifest-path"]).arg(manifest).env("CRITERION_HOME", &folder);
-    let ended = keeper.run("cargo", &mut bench)?;
+    let ended = children.run("cargo", &mut bench)?;
     if !ended.success() {
         bail!("the benches failed; see above");
     }

@@ -2,7 +2,7 @@
 //! of its own; packages that cargo has downloaded already are not downloaded again.
 
 use super::processor;
-use crate::{cargo, keeper::Keeper, root};
+use crate::{cargo, children::Children, root};
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     fmt::Write as _,
@@ -59,12 +59,12 @@ struct Took {
 
 /// Measures, prints the table and, where asked to, puts it into docs/development.md. `folder` must not be there yet; it
 /// is removed in the end unless it is to be kept.
-pub fn measure(folder: &Path, tests: bool, keep: bool, docs: bool, keeper: &Keeper) -> Result<()> {
+pub fn measure(folder: &Path, tests: bool, keep: bool, docs: bool, children: &Children) -> Result<()> {
     ensure!(!folder.exists(), "{} is there already; name a folder that is not: --folder DIR", folder.display());
     let (sources, target) = (folder.join("nightjar"), folder.join("target"));
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut clone = Command::new("git");
-    if !keeper.run("git", clone.args(["clone", "--quiet"]).arg(root()?).arg(&sources))?.success() {
+    if !children.run("git", clone.args(["clone", "--quiet"]).arg(root()?).arg(&sources))?.success() {
         bail!("the repository could not be cloned; see above");
     }
     // Tests read what lies beside a checkout.
@@ -83,7 +83,7 @@ pub fn measure(folder: &Path, tests: bool, keep: bool, docs: bool, keeper: &Keep
         command.args(stage.words).current_dir(&sources).env("CARGO_TARGET_DIR", &target);
         println!("\n== cargo {}", stage.words.join(" "));
         let (since, before) = (Instant::now(), children_cpu());
-        let ended = keeper.run("cargo", &mut command)?;
+        let ended = children.run("cargo", &mut command)?;
         // A failed test takes nothing from the figure of all.
         ensure!(ended.success() || stage.words[0] == "nextest", "cargo {} failed; see above", stage.words.join(" "));
         table.push(Took { says: stage.says, wall: since.elapsed(), cpu: children_cpu().saturating_sub(before) });

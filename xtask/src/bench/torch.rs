@@ -4,7 +4,7 @@ use super::{
     brief,
     report::{Device, Row, Shape, Trained},
 };
-use crate::keeper::Keeper;
+use crate::children::Children;
 use anyhow::Result;
 use std::{
     path::{Path, PathBuf},
@@ -22,9 +22,9 @@ pub struct Torch {
 }
 
 /// Asks a Python; `None` if there is none, or it has no PyTorch.
-pub fn find(python: &Path, keeper: &Keeper) -> Option<Torch> {
+pub fn find(python: &Path, children: &Children) -> Option<Torch> {
     let ask = "import torch; print(torch.__version__, hasattr(torch, 'compile'), torch.cuda.is_available())";
-    let answer = keeper.output("python", Command::new(python).args(["-c", ask])).ok()?;
+    let answer = children.output("python", Command::new(python).args(["-c", ask])).ok()?;
     let [version, compiles, cuda] = answer.split_whitespace().collect::<Vec<_>>()[..] else { return None };
     let (compiles, cuda) = (compiles == "True", cuda == "True");
     Some(Torch { python: python.into(), version: version.into(), compiles, cuda })
@@ -37,7 +37,7 @@ fn is_cudas(name: &str) -> bool {
 
 impl Torch {
     /// Its rows beside one device: on the processor, or on the GPU that CUDA has, if it goes by the same name.
-    pub fn rows(&self, device: &Device, shape: &Shape, seconds: f64, keeper: &Keeper) -> Result<Vec<Row>> {
+    pub fn rows(&self, device: &Device, shape: &Shape, seconds: f64, children: &Children) -> Result<Vec<Row>> {
         let on = match device.device.as_str() {
             "flex" => "cpu",
             _ if self.cuda && !device.software && is_cudas(&device.name) => "cuda",
@@ -57,8 +57,8 @@ impl Torch {
             command.args([shape.samples.to_string(), shape.context.to_string(), seconds.to_string(), mode.to_owned()]);
             // Busy waiting would take the cores from whatever else runs.
             command.envs([("OMP_WAIT_POLICY", "PASSIVE"), ("KMP_BLOCKTIME", "0")]);
-            let answer = keeper.output("python", &mut command);
-            keeper.check()?;
+            let answer = children.output("python", &mut command);
+            children.check()?;
             let outcome: Result<Trained, String> = answer
                 .and_then(|text| Ok(serde_json::from_str(text.lines().last().unwrap_or_default())?))
                 .map_err(|e| brief(&e));

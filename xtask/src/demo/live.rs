@@ -1,11 +1,11 @@
 //! The demo while it trains: watches the coordinator's figures, draws them, and does the two killings on time.
 
 use super::{
-    cast::{Cast, Status},
     clock,
-    stage::Plan,
+    prepare::Plan,
+    processes::{Processes, Status},
 };
-use crate::keeper::Keeper;
+use crate::children::Children;
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
@@ -18,16 +18,16 @@ const POLL: Duration = Duration::from_millis(500);
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// What happened, beside what the ledger tells.
-pub struct Story {
+pub struct Timeline {
     /// When training began, in milliseconds since the Unix epoch.
     pub began_unix_ms: u64,
     /// How long it took.
     pub seconds: f64,
     /// What was done to the run, in order.
-    pub marks: Vec<Mark>,
+    pub interruptions: Vec<KillOrReturn>,
 }
 
-impl Story {
+impl Timeline {
     /// Seconds from the beginning to a civil time.
     pub fn at_s(&self, unix_ms: u64) -> f64 {
         unix_ms.saturating_sub(self.began_unix_ms) as f64 / 1000.0
@@ -35,7 +35,7 @@ impl Story {
 }
 
 /// A killing, or a return: for each process they alternate.
-pub struct Mark {
+pub struct KillOrReturn {
     /// Seconds since training began.
     pub at_s: f64,
     /// To whom.
@@ -44,7 +44,7 @@ pub struct Mark {
 
 /// Something that the demo does to the run.
 #[derive(Clone, Copy)]
-enum Deed {
+enum Disturbance {
     KillVolunteer,
     ReturnVolunteer,
     KillCoordinator,
@@ -52,61 +52,61 @@ enum Deed {
 }
 
 /// Follows the run until its token budget is used up or its time is well over.
-pub fn watch(cast: &mut Cast, plan: &Plan, keeper: &Keeper) -> Result<Story> {
+pub fn watch(processes: &mut Processes, plan: &Plan, children: &Children) -> Result<Timeline> {
     let began = Instant::now();
     let began_unix_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
-    let mut deeds = script(plan.seconds).into_iter().peekable();
-    let mut marks = Vec::new();
+    let mut disturbances = script(plan.seconds).into_iter().peekable();
+    let mut interruptions = Vec::new();
     let mut screen = Screen::new(plan);
     let limit_s = plan.seconds * 1.3 + 20.0;
     loop {
         let at_s = began.elapsed().as_secs_f64();
-        if let Some((_, deed)) = deeds.next_if(|(due_s, _)| at_s >= *due_s) {
-            let (who, what) = perform(deed, cast, keeper)?;
+        if let Some((_, disturbance)) = disturbances.next_if(|(due_s, _)| at_s >= *due_s) {
+            let (who, what) = perform(disturbance, processes, children)?;
             screen.say(&format!("{who} {what}"));
-            marks.push(Mark { at_s, who });
+            interruptions.push(KillOrReturn { at_s, who });
         }
-        let status = cast.status();
+        let status = processes.status();
         let finished = status.as_ref().is_some_and(|status| status.finished);
-        cast.check(finished)?;
-        screen.draw(status, cast, at_s);
-        if (finished && deeds.peek().is_none()) || at_s > limit_s {
+        processes.check(finished)?;
+        screen.draw(status, processes, at_s);
+        if (finished && disturbances.peek().is_none()) || at_s > limit_s {
             screen.leave();
-            return Ok(Story { began_unix_ms, seconds: at_s, marks });
+            return Ok(Timeline { began_unix_ms, seconds: at_s, interruptions });
         }
-        keeper.sleep(POLL)?;
+        children.sleep(POLL)?;
     }
 }
 
 /// What is done when: at 35 % of the time a volunteer is killed, at 60 % the coordinator; both come back.
-fn script(seconds: f64) -> [(f64, Deed); 4] {
+fn script(seconds: f64) -> [(f64, Disturbance); 4] {
     let (volunteer_s, coordinator_s) = (0.35 * seconds, 0.6 * seconds);
     [
-        (volunteer_s, Deed::KillVolunteer),
-        (volunteer_s + (0.2 * seconds).min(20.0), Deed::ReturnVolunteer),
-        (coordinator_s, Deed::KillCoordinator),
-        (coordinator_s + (0.1 * seconds).min(4.0), Deed::ReturnCoordinator),
+        (volunteer_s, Disturbance::KillVolunteer),
+        (volunteer_s + (0.2 * seconds).min(20.0), Disturbance::ReturnVolunteer),
+        (coordinator_s, Disturbance::KillCoordinator),
+        (coordinator_s + (0.1 * seconds).min(4.0), Disturbance::ReturnCoordinator),
     ]
 }
 
-fn perform(deed: Deed, cast: &mut Cast, keeper: &Keeper) -> Result<(String, &'static str)> {
+fn perform(disturbance: Disturbance, processes: &mut Processes, children: &Children) -> Result<(String, &'static str)> {
     // The second fastest, where there is one: enough is in flight to be worth losing, and the fastest goes on.
-    let volunteer = 1.min(cast.volunteers.len() - 1);
-    let actor = match deed {
-        Deed::KillVolunteer | Deed::ReturnVolunteer => &mut cast.volunteers[volunteer],
-        Deed::KillCoordinator | Deed::ReturnCoordinator => &mut cast.coordinator,
+    let volunteer = 1.min(processes.volunteers.len() - 1);
+    let process = match disturbance {
+        Disturbance::KillVolunteer | Disturbance::ReturnVolunteer => &mut processes.volunteers[volunteer],
+        Disturbance::KillCoordinator | Disturbance::ReturnCoordinator => &mut processes.coordinator,
     };
-    let what = match deed {
-        Deed::KillVolunteer | Deed::KillCoordinator => {
-            actor.kill();
+    let what = match disturbance {
+        Disturbance::KillVolunteer | Disturbance::KillCoordinator => {
+            process.kill();
             "killed"
         }
-        Deed::ReturnVolunteer | Deed::ReturnCoordinator => {
-            actor.start(keeper)?;
+        Disturbance::ReturnVolunteer | Disturbance::ReturnCoordinator => {
+            process.start(children)?;
             "started again"
         }
     };
-    Ok((actor.name.clone(), what))
+    Ok((process.name.clone(), what))
 }
 
 /// Where the figures are drawn: one block that redraws itself, or plain lines where there is no terminal.
@@ -132,14 +132,14 @@ impl Screen {
         Screen { block, next_line: Instant::now(), seconds, token_budget, start_loss: None, status: None }
     }
 
-    fn draw(&mut self, status: Option<Status>, cast: &Cast, at_s: f64) {
+    fn draw(&mut self, status: Option<Status>, processes: &Processes, at_s: f64) {
         self.status = status.or(self.status.take());
         let Some(status) = &self.status else { return };
         self.start_loss = self.start_loss.or(status.heldout_loss);
         match &self.block {
             Some(bar) => {
                 bar.set_position(status.tokens.min(self.token_budget));
-                bar.set_message(format!("{}\n{}", self.figures(status, at_s, "\n"), parts(cast, status)));
+                bar.set_message(format!("{}\n{}", self.figures(status, at_s, "\n"), parts(processes, status)));
             }
             None if Instant::now() >= self.next_line => {
                 println!("{}", self.figures(status, at_s, ""));
@@ -185,9 +185,10 @@ impl Screen {
 }
 
 /// What each process does, a line each.
-fn parts(cast: &Cast, status: &Status) -> String {
-    let mut lines = vec![format!("     coordinator  {}", if cast.coordinator.is_on() { "serving" } else { "killed" })];
-    for volunteer in &cast.volunteers {
+fn parts(processes: &Processes, status: &Status) -> String {
+    let mut lines =
+        vec![format!("     coordinator  {}", if processes.coordinator.is_on() { "serving" } else { "killed" })];
+    for volunteer in &processes.volunteers {
         let known = status.devices.iter().find(|device| device.name == volunteer.name);
         let state = match known {
             _ if !volunteer.is_on() => "killed",

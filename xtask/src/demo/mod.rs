@@ -1,18 +1,18 @@
 //! `cargo xtask demo`: the whole of Nightjar on one machine. Separate processes train a model together over QUIC, a
 //! device and the coordinator are killed on the way, and at the end stands a table, a report and a model.
 
-mod cast;
-mod ground;
 mod live;
+mod output;
+mod prepare;
+mod processes;
 mod report;
 mod results;
-mod stage;
 
-use crate::{keeper::Keeper, setup};
+use crate::{children::Children, setup};
 use anyhow::{Result, ensure};
-use cast::Cast;
 use clap::{Args, ValueEnum};
-use stage::{Plan, Stage};
+use prepare::{DemoFiles, Plan};
+use processes::Processes;
 use std::{path::PathBuf, time::Duration};
 
 /// What the user of the demo chooses.
@@ -49,33 +49,33 @@ enum Model {
 }
 
 /// Runs the demo from the build to the report.
-pub fn run(options: &Options, keeper: &Keeper) -> Result<()> {
+pub fn run(options: &Options, children: &Children) -> Result<()> {
     ensure!(options.minutes.is_finite() && (0.2..=600.0).contains(&options.minutes), "--minutes takes 0.2 to 600");
     ensure!((1..=16).contains(&options.volunteers), "--volunteers takes 1 to 16");
-    setup::run(setup::Need::Build, keeper)?;
+    setup::run(setup::Need::Build, children)?;
 
     println!("1/6  building (the first time takes a while: the training library is large)");
-    let stage = Stage::set(options, keeper)?;
+    let files = DemoFiles::prepare(options, children)?;
     println!("2/6  preparing the data");
-    stage.prepare_data(keeper)?;
+    files.prepare_data(children)?;
     println!("3/6  measuring how fast this machine trains");
-    let plan = Plan::calibrated(options, &stage, keeper)?;
+    let plan = Plan::calibrated(options, &files, children)?;
     plan.print();
     println!("4/6  training: one coordinator, one anchor node, {} volunteers", options.volunteers);
-    let mut cast = Cast::assemble(options, &stage, &plan, keeper)?;
-    let story = live::watch(&mut cast, &plan, keeper)?;
+    let mut processes = Processes::start(options, &files, &plan, children)?;
+    let timeline = live::watch(&mut processes, &plan, children)?;
     println!("5/6  volunteers hand in what they have; the last version is measured");
-    cast.finish(keeper)?;
+    processes.finish(children)?;
     println!("6/6  checking, exporting, reporting");
-    let (results, course) = results::collect(&stage, keeper)?;
+    let (results, stats) = results::collect(&files, children)?;
     print!("{}", results.table());
-    println!("\nThe model continues a text:\n\n{}\n", stage.sample(options, keeper)?.trim_end());
+    println!("\nThe model continues a text:\n\n{}\n", files.sample(options, children)?.trim_end());
     if let Some(file) = &options.json {
         results.write_json(file)?;
         println!("figures:  {}", file.display());
     }
-    println!("model:    {} (transformers opens it)", stage.model().display());
-    println!("report:   {}", report::write(&stage.out, &results, &course, &story)?.display());
+    println!("model:    {} (transformers opens it)", files.model().display());
+    println!("report:   {}", report::write(&files.out, &results, &stats, &timeline)?.display());
     Ok(())
 }
 

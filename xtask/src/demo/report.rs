@@ -1,9 +1,9 @@
 //! The demo's report: one HTML page with its pictures inside, for somebody who has not seen the demo.
 
 use super::{
-    cast::COORDINATOR,
-    live::Story,
-    results::{Course, Lease, Results},
+    live::Timeline,
+    processes::COORDINATOR,
+    results::{Lease, Results, RunStats},
 };
 use anyhow::{Result, anyhow};
 use plotters::{
@@ -35,13 +35,13 @@ struct Picture {
 }
 
 /// Writes `report.html` and returns where it is.
-pub fn write(out: &Path, results: &Results, course: &Course, story: &Story) -> Result<PathBuf> {
+pub fn write(out: &Path, results: &Results, stats: &RunStats, timeline: &Timeline) -> Result<PathBuf> {
     let file = out.join("report.html");
-    fs::write(&file, page(results, &killed(story), &pictures(results, course, story)?)?)?;
+    fs::write(&file, page(results, &killed(timeline), &pictures(results, stats, timeline)?)?)?;
     Ok(file)
 }
 
-fn pictures(results: &Results, course: &Course, story: &Story) -> Result<[Picture; 4]> {
+fn pictures(results: &Results, stats: &RunStats, timeline: &Timeline) -> Result<[Picture; 4]> {
     let rows = results.devices.len() as u32;
     Ok([
         Picture {
@@ -49,13 +49,13 @@ fn pictures(results: &Results, course: &Course, story: &Story) -> Result<[Pictur
             shows: "Lower is better: how badly the model guesses the next byte of text that nobody trained on. The straight \
                     lines are what counting pairs or triples of bytes reaches."
                 .into(),
-            svg: plot(340, |canvas| loss(canvas, results, course, story))?,
+            svg: plot(340, |canvas| loss(canvas, results, stats, timeline))?,
         },
         Picture {
             title: "Nobody waits, and a kill costs little",
             shows: "A row for each process. Green is work that was merged, grey is work that was not, red is a kill."
                 .into(),
-            svg: plot(100 + 40 * rows, |canvas| timeline(canvas, results, course, story))?,
+            svg: plot(100 + 40 * rows, |canvas| device_lines(canvas, results, stats, timeline))?,
         },
         Picture {
             title: "Few deltas are stale",
@@ -71,8 +71,8 @@ fn pictures(results: &Results, course: &Course, story: &Story) -> Result<[Pictur
 }
 
 /// Who was killed on the way, by name.
-fn killed(story: &Story) -> Vec<&str> {
-    let names: BTreeSet<&str> = story.marks.iter().map(|mark| mark.who.as_str()).collect();
+fn killed(timeline: &Timeline) -> Vec<&str> {
+    let names: BTreeSet<&str> = timeline.interruptions.iter().map(|one| one.who.as_str()).collect();
     names.into_iter().collect()
 }
 
@@ -162,9 +162,9 @@ fn fault(error: impl Display) -> anyhow::Error {
     anyhow!("cannot draw the report: {error}")
 }
 
-fn loss(canvas: &Canvas, results: &Results, course: &Course, story: &Story) -> Result<()> {
-    let points: Vec<(f64, f64)> = course.loss_curve.iter().map(|at| (story.at_s(at.wall), at.loss)).collect();
-    let end_s = end_s(course, story);
+fn loss(canvas: &Canvas, results: &Results, stats: &RunStats, timeline: &Timeline) -> Result<()> {
+    let points: Vec<(f64, f64)> = stats.loss_curve.iter().map(|at| (timeline.at_s(at.wall), at.loss)).collect();
+    let end_s = end_s(stats, timeline);
     let highest = points.iter().map(|(_, loss)| *loss).fold(results.order1_loss, f64::max);
     let lowest = points.iter().map(|(_, loss)| *loss).fold(results.order2_loss, f64::min);
     let mut chart = ChartBuilder::on(canvas)
@@ -194,8 +194,8 @@ fn loss(canvas: &Canvas, results: &Results, course: &Course, story: &Story) -> R
 
 /// A row a process: a device's leases, green where a delta came of it, and when the coordinator served; empty
 /// while it was away after it was killed.
-fn timeline(canvas: &Canvas, results: &Results, course: &Course, story: &Story) -> Result<()> {
-    let end_s = end_s(course, story);
+fn device_lines(canvas: &Canvas, results: &Results, stats: &RunStats, timeline: &Timeline) -> Result<()> {
+    let end_s = end_s(stats, timeline);
     let devices = results.devices.iter().map(|device| device.name.as_str());
     let names: Vec<&str> = devices.chain(std::iter::once(COORDINATOR)).collect();
     let mut chart = ChartBuilder::on(canvas)
@@ -220,10 +220,11 @@ fn timeline(canvas: &Canvas, results: &Results, course: &Course, story: &Story) 
             Rectangle::new([(from, top + 0.3), (to, top + 0.8)], colour.filled())
         };
         let spans =
-            if *name == COORDINATOR { vec![(0.0, end_s, BLUE_600)] } else { leased(course, story, name, end_s) };
+            if *name == COORDINATOR { vec![(0.0, end_s, BLUE_600)] } else { leased(stats, timeline, name, end_s) };
         chart.draw_series(spans.into_iter().map(bar)).map_err(fault)?;
-        let marks: Vec<f64> = story.marks.iter().filter(|mark| mark.who == *name).map(|mark| mark.at_s).collect();
-        for away in marks.chunks(2) {
+        let turns: Vec<f64> =
+            timeline.interruptions.iter().filter(|one| one.who == *name).map(|one| one.at_s).collect();
+        for away in turns.chunks(2) {
             let (killed, back) = (away[0], away.get(1).copied().unwrap_or(end_s));
             chart.draw_series(std::iter::once(bar((killed, back, CARD)))).map_err(fault)?;
             let line = PathElement::new([(killed, top), (killed, top + 1.0)], RED_600.stroke_width(2));
@@ -236,11 +237,11 @@ fn timeline(canvas: &Canvas, results: &Results, course: &Course, story: &Story) 
 }
 
 /// When a device held leases to train.
-fn leased(course: &Course, story: &Story, name: &str, end_s: f64) -> Vec<(f64, f64, RGBColor)> {
-    let leases = course.lease_timeline.iter().filter(|lease| lease.device == name && lease.kind == "train");
+fn leased(stats: &RunStats, timeline: &Timeline, name: &str, end_s: f64) -> Vec<(f64, f64, RGBColor)> {
+    let leases = stats.lease_timeline.iter().filter(|lease| lease.device == name && lease.kind == "train");
     let span = |lease: &Lease| {
-        let to = lease.end.map_or(end_s, |end| story.at_s(end));
-        (story.at_s(lease.start), to, if lease.outcome == "merged" { GREEN_600 } else { GREY_400 })
+        let to = lease.end.map_or(end_s, |end| timeline.at_s(end));
+        (timeline.at_s(lease.start), to, if lease.outcome == "merged" { GREEN_600 } else { GREY_400 })
     };
     // A gap between two leases, so that each can be seen.
     leases.map(span).map(|(from, to, colour)| (from, (to - end_s / 400.0).max(from), colour)).collect()
@@ -304,8 +305,8 @@ fn traffic(canvas: &Canvas, results: &Results) -> Result<()> {
 }
 
 /// Where the time axis ends: with the last measurement, which may come after the training.
-fn end_s(course: &Course, story: &Story) -> f64 {
-    course.loss_curve.iter().map(|at| story.at_s(at.wall)).fold(story.seconds, f64::max)
+fn end_s(stats: &RunStats, timeline: &Timeline) -> f64 {
+    stats.loss_curve.iter().map(|at| timeline.at_s(at.wall)).fold(timeline.seconds, f64::max)
 }
 
 #[cfg(test)]

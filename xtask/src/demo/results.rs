@@ -1,14 +1,14 @@
 //! The demo's outcome: the coordinator's own figures, checked by replaying its ledger, as a table and as JSON.
 
-use super::stage::Stage;
-use crate::keeper::Keeper;
+use super::prepare::DemoFiles;
+use crate::children::Children;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
 /// What `nightjar-coordinator stats --json` tells about the way there. Times are milliseconds since the Unix epoch.
 #[derive(Deserialize)]
-pub struct Course {
+pub struct RunStats {
     /// Each measurement of held-out loss.
     pub loss_curve: Vec<Measurement>,
     /// Each lease.
@@ -88,17 +88,17 @@ pub struct Device {
 }
 
 /// Replays the ledger, exports the model and gathers the figures. Fails where the replay finds a fault.
-pub fn collect(stage: &Stage, keeper: &Keeper) -> Result<(Results, Course)> {
-    let verified = keeper.run("nightjar-coordinator verify", &mut stage.with_run(&["verify"]))?;
+pub fn collect(files: &DemoFiles, children: &Children) -> Result<(Results, RunStats)> {
+    let verified = children.run("nightjar-coordinator verify", &mut files.with_run(&["verify"]))?;
     ensure!(
         verified.success(),
         "the ledger does not hold what it should; the state is kept in {}",
-        stage.state().display()
+        files.state().display()
     );
-    let mut export = stage.with_run(&["export"]);
-    keeper.output("nightjar-coordinator export", export.arg(stage.model()))?;
-    let text = keeper.output("nightjar-coordinator stats", &mut stage.with_run(&["stats", "--json"]))?;
-    let missing = || format!("figures are missing; the logs in {} may tell why", stage.logs().display());
+    let mut export = files.with_run(&["export"]);
+    children.output("nightjar-coordinator export", export.arg(files.model()))?;
+    let text = children.output("nightjar-coordinator stats", &mut files.with_run(&["stats", "--json"]))?;
+    let missing = || format!("figures are missing; the logs in {} may tell why", files.logs().display());
     let mut results: Results = serde_json::from_str(&text).with_context(missing)?;
     results.devices.retain(|device| device.leases > 0);
     Ok((results, serde_json::from_str(&text).with_context(missing)?))

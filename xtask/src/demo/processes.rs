@@ -1,10 +1,10 @@
 //! The demo's processes: a coordinator, an anchor node and volunteers, each with a folder and a log of its own.
 
 use super::{
-    Options, ground,
-    stage::{Plan, Stage},
+    Options, output,
+    prepare::{DemoFiles, Plan},
 };
-use crate::keeper::{Keeper, Process};
+use crate::children::{Children, Process};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use std::{
@@ -61,8 +61,8 @@ pub struct DeviceStatus {
     pub training: bool,
 }
 
-/// One part in the play, and the process that plays it while there is one.
-pub struct Actor {
+/// One program of the demo, and its process while there is one.
+pub struct DemoProcess {
     /// As the coordinator and the logs call it.
     pub name: String,
     command: Command,
@@ -70,14 +70,14 @@ pub struct Actor {
     process: Option<Process>,
 }
 
-impl Actor {
-    fn new(name: &str, command: Command, stage: &Stage) -> Actor {
-        Actor { name: name.to_owned(), command, log: stage.logs().join(format!("{name}.log")), process: None }
+impl DemoProcess {
+    fn new(name: &str, command: Command, files: &DemoFiles) -> DemoProcess {
+        DemoProcess { name: name.to_owned(), command, log: files.logs().join(format!("{name}.log")), process: None }
     }
 
     /// Starts the process, for the first time or again.
-    pub fn start(&mut self, keeper: &Keeper) -> Result<()> {
-        self.process = Some(keeper.start(&self.name, &mut self.command, &self.log)?);
+    pub fn start(&mut self, children: &Children) -> Result<()> {
+        self.process = Some(children.start(&self.name, &mut self.command, &self.log)?);
         Ok(())
     }
 
@@ -86,7 +86,7 @@ impl Actor {
         self.process = None;
     }
 
-    /// Whether a process plays this part now.
+    /// Whether it runs now.
     pub fn is_on(&self) -> bool {
         self.process.is_some()
     }
@@ -106,9 +106,9 @@ impl Actor {
         self.process.iter().for_each(Process::ask_to_end);
     }
 
-    fn stop(&mut self, keeper: &Keeper, patience: Duration) -> Result<()> {
+    fn stop(&mut self, children: &Children, patience: Duration) -> Result<()> {
         if let Some(mut process) = self.process.take()
-            && !process.stop(keeper, patience)?
+            && !process.stop(children, patience)?
         {
             println!("     {} did not end within {} s and was killed", self.name, patience.as_secs());
         }
@@ -117,31 +117,31 @@ impl Actor {
 }
 
 /// All of them.
-pub struct Cast {
+pub struct Processes {
     /// `nightjar-coordinator serve`.
-    pub coordinator: Actor,
-    anchor: Actor,
+    pub coordinator: DemoProcess,
+    anchor: DemoProcess,
     /// `nightjar run`, fastest first.
-    pub volunteers: Vec<Actor>,
+    pub volunteers: Vec<DemoProcess>,
     status_url: String,
     agent: ureq::Agent,
 }
 
-impl Cast {
+impl Processes {
     /// Starts the coordinator, lets the devices join, and starts them.
-    pub fn assemble(options: &Options, stage: &Stage, plan: &Plan, keeper: &Keeper) -> Result<Cast> {
-        let run_toml = stage.run_toml();
-        ground::write_text(&run_toml, &plan.run_toml(options.model))?;
+    pub fn start(options: &Options, files: &DemoFiles, plan: &Plan, children: &Children) -> Result<Processes> {
+        let run_toml = files.run_toml();
+        output::write_text(&run_toml, &plan.run_toml(options.model))?;
         let (quic, http) = (free_udp_address()?, free_tcp_address()?);
-        let mut serve = stage.with_run(&["serve", "--listen", &quic, "--http", &http]);
+        let mut serve = files.with_run(&["serve", "--listen", &quic, "--http", &http]);
         serve.arg("--run").arg(run_toml);
         let train = |name: &str, words: &[&str]| {
-            let mut command = stage.client(name);
+            let mut command = files.client(name);
             command.args(words).args(["--device", &options.device, "--threads", "1"]);
-            Actor::new(name, command, stage)
+            DemoProcess::new(name, command, files)
         };
-        let mut cast = Cast {
-            coordinator: Actor::new(COORDINATOR, serve, stage),
+        let mut processes = Processes {
+            coordinator: DemoProcess::new(COORDINATOR, serve, files),
             anchor: train("anchor", &["anchor", "--evaluate-only"]),
             volunteers: (1..)
                 .zip(&plan.caps)
@@ -163,16 +163,17 @@ impl Cast {
             status_url: format!("http://{http}/api/status"),
             agent: ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(2))).build().into(),
         };
-        cast.coordinator.start(keeper)?;
-        cast.wait_for_coordinator(keeper)?;
-        let invites = [invite(stage, "anchor", &quic, keeper)?, invite(stage, "volunteer", &quic, keeper)?];
-        for (actor, invite) in
-            std::iter::once((&mut cast.anchor, &invites[0])).chain(cast.volunteers.iter_mut().map(|v| (v, &invites[1])))
+        processes.coordinator.start(children)?;
+        processes.wait_for_coordinator(children)?;
+        let invites = [invite(files, "anchor", &quic, children)?, invite(files, "volunteer", &quic, children)?];
+        for (process, invite) in std::iter::once((&mut processes.anchor, &invites[0]))
+            .chain(processes.volunteers.iter_mut().map(|v| (v, &invites[1])))
         {
-            keeper.output("nightjar join", stage.client(&actor.name).args(["join", invite, "--name", &actor.name]))?;
-            actor.start(keeper)?;
+            children
+                .output("nightjar join", files.client(&process.name).args(["join", invite, "--name", &process.name]))?;
+            process.start(children)?;
         }
-        Ok(cast)
+        Ok(processes)
     }
 
     /// What the coordinator says, if it answers.
@@ -189,10 +190,10 @@ impl Cast {
 
     /// Ends everything in order: volunteers hand in what they have, the anchor node measures the last version, the
     /// coordinator closes the ledger.
-    pub fn finish(mut self, keeper: &Keeper) -> Result<()> {
-        self.volunteers.iter().for_each(Actor::ask_to_end);
+    pub fn finish(mut self, children: &Children) -> Result<()> {
+        self.volunteers.iter().for_each(DemoProcess::ask_to_end);
         for volunteer in &mut self.volunteers {
-            volunteer.stop(keeper, HAND_IN_MAX)?;
+            volunteer.stop(children, HAND_IN_MAX)?;
         }
         let until = Instant::now() + LAST_LOSS_MAX;
         while self.status().is_none_or(|status| status.heldout_version != status.version) {
@@ -201,27 +202,27 @@ impl Cast {
                 break;
             }
             self.check(true)?;
-            keeper.sleep(Duration::from_millis(500))?;
+            children.sleep(Duration::from_millis(500))?;
         }
-        self.anchor.stop(keeper, HAND_IN_MAX)?;
-        self.coordinator.stop(keeper, HAND_IN_MAX)
+        self.anchor.stop(children, HAND_IN_MAX)?;
+        self.coordinator.stop(children, HAND_IN_MAX)
     }
 
-    fn wait_for_coordinator(&mut self, keeper: &Keeper) -> Result<()> {
+    fn wait_for_coordinator(&mut self, children: &Children) -> Result<()> {
         let until = Instant::now() + START_MAX;
         while self.status().is_none() {
             self.coordinator.check(false)?;
             ensure!(Instant::now() < until, "the coordinator did not answer at {} in time", self.status_url);
-            keeper.sleep(Duration::from_millis(100))?;
+            children.sleep(Duration::from_millis(100))?;
         }
         Ok(())
     }
 }
 
-fn invite(stage: &Stage, role: &str, address: &str, keeper: &Keeper) -> Result<String> {
-    let mut command = stage.coordinator();
-    command.args(["invite", "--role", role, "--address", address, "--state"]).arg(stage.state());
-    Ok(keeper.output("nightjar-coordinator invite", &mut command)?.trim().to_owned())
+fn invite(files: &DemoFiles, role: &str, address: &str, children: &Children) -> Result<String> {
+    let mut command = files.coordinator();
+    command.args(["invite", "--role", role, "--address", address, "--state"]).arg(files.state());
+    Ok(children.output("nightjar-coordinator invite", &mut command)?.trim().to_owned())
 }
 
 /// An address of this machine that nothing listens on now. The coordinator must find it again after a restart, so it is

@@ -36,12 +36,12 @@ impl std::error::Error for Interrupted {}
 
 /// Starts children and answers for them.
 #[derive(Clone)]
-pub struct Keeper {
+pub struct Children {
     interrupted: Arc<AtomicBool>,
     reaper: Arc<Mutex<ChildStdin>>,
 }
 
-impl Keeper {
+impl Children {
     /// Takes over Ctrl-C and its relatives, and starts the reaper. A second Ctrl-C ends this process at once.
     pub fn new() -> Result<Self> {
         let interrupted = Arc::new(AtomicBool::new(false));
@@ -57,7 +57,7 @@ impl Keeper {
             .spawn()
             .context("cannot start the process that cleans up")?;
         let pipe = reaper.stdin.take().context("the cleaning process has no pipe")?;
-        Ok(Keeper { interrupted, reaper: Arc::new(Mutex::new(pipe)) })
+        Ok(Children { interrupted, reaper: Arc::new(Mutex::new(pipe)) })
     }
 
     /// Fails once the owner wants this to end.
@@ -100,7 +100,7 @@ impl Keeper {
         self.check()?;
         let child = command.process_group(0).spawn().with_context(|| format!("cannot start {name}"))?;
         self.tell_reaper('+', child.id());
-        Ok(Process { name: name.to_owned(), child, log: None, keeper: self.clone(), over: false })
+        Ok(Process { name: name.to_owned(), child, log: None, children: self.clone(), over: false })
     }
 
     fn tell_reaper(&self, sign: char, id: u32) {
@@ -115,7 +115,7 @@ pub struct Process {
     name: String,
     child: Child,
     log: Option<PathBuf>,
-    keeper: Keeper,
+    children: Children,
     over: bool,
 }
 
@@ -129,9 +129,9 @@ impl Process {
 
     /// Asks the child to end in order, and kills it if it takes longer than `patience`. Returns whether it ended by
     /// itself.
-    pub fn stop(&mut self, keeper: &Keeper, patience: Duration) -> Result<bool> {
+    pub fn stop(&mut self, children: &Children, patience: Duration) -> Result<bool> {
         self.ask_to_end();
-        let ended = self.wait(keeper, Some(patience))?.is_some();
+        let ended = self.wait(children, Some(patience))?.is_some();
         if !ended {
             self.kill();
         }
@@ -155,7 +155,7 @@ impl Process {
     }
 
     /// Waits for its end, at most for `patience`.
-    pub fn wait(&mut self, keeper: &Keeper, patience: Option<Duration>) -> Result<Option<ExitStatus>> {
+    pub fn wait(&mut self, children: &Children, patience: Option<Duration>) -> Result<Option<ExitStatus>> {
         let since = Instant::now();
         loop {
             if let Some(status) = self.ended_with()? {
@@ -164,7 +164,7 @@ impl Process {
             if patience.is_some_and(|p| since.elapsed() > p) {
                 return Ok(None);
             }
-            keeper.sleep(POLL)?;
+            children.sleep(POLL)?;
         }
     }
 
@@ -175,10 +175,10 @@ impl Process {
         lines[lines.len().saturating_sub(5)..].join("\n")
     }
 
-    fn output(mut self, keeper: &Keeper) -> Result<String> {
+    fn output(mut self, children: &Children) -> Result<String> {
         let out = drain(self.child.stdout.take());
         let err = drain(self.child.stderr.take());
-        let status = self.wait(keeper, None)?.context("it did not end")?;
+        let status = self.wait(children, None)?.context("it did not end")?;
         let join = |thread: std::thread::JoinHandle<String>| thread.join().unwrap_or_default();
         let (out, err) = (join(out), join(err));
         if !status.success() {
@@ -198,7 +198,7 @@ impl Process {
         self.signal(Signal::KILL);
         if !self.over {
             self.over = true;
-            self.keeper.tell_reaper('-', self.child.id());
+            self.children.tell_reaper('-', self.child.id());
         }
     }
 }

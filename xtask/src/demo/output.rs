@@ -137,7 +137,7 @@ fn unsigned(text: &str) -> &str {
 }
 
 /// Whether a demo starts processes of this name: its logs and homes are called so.
-fn is_of_cast(name: &str) -> bool {
+fn is_of_demo(name: &str) -> bool {
     let number = name.strip_prefix("volunteer-").filter(|number| number.len() <= 2);
     let is_volunteer = number.is_some_and(|number| number.parse::<u8>().is_ok_and(|number| number > 0));
     is_volunteer || ["coordinator", "anchor", "bench", "sampler"].contains(&name)
@@ -182,7 +182,7 @@ fn foreign(part: Part, folder: &Path) -> Result<Option<String>> {
                     home.join("identity.pk8").is_file()
                         || mark::foreign(&home, worker_folders).is_ok_and(|f| f.is_none())
                 };
-                if kind != EntryKind::Folder || !is_of_cast(&name) || !(is_marked() || is_old()) {
+                if kind != EntryKind::Folder || !is_of_demo(&name) || !(is_marked() || is_old()) {
                     return Ok(Some(name));
                 }
                 if let Some(entry) = home_files::foreign(&home)? {
@@ -191,7 +191,7 @@ fn foreign(part: Part, folder: &Path) -> Result<Option<String>> {
             }
             Ok(None)
         }
-        Part::Logs => Ok(mark::foreign(folder, file_that(|name| name.strip_suffix(".log").is_some_and(is_of_cast)))?),
+        Part::Logs => Ok(mark::foreign(folder, file_that(|name| name.strip_suffix(".log").is_some_and(is_of_demo)))?),
         Part::Model => changed(folder),
         Part::Data => {
             let top =

@@ -3,9 +3,9 @@
 
 use super::{
     Model, Options,
-    ground::{self, Part},
+    output::{self, Part},
 };
-use crate::{cargo, keeper::Keeper, root};
+use crate::{cargo, children::Children, root};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use std::{
@@ -18,7 +18,7 @@ use std::{
 const PARTS: [&str; 5] = ["state", "data", "devices", "logs", "model"];
 
 /// Binaries and folders.
-pub struct Stage {
+pub struct DemoFiles {
     coordinator: PathBuf,
     client: PathBuf,
     /// Everything that the demo writes.
@@ -27,11 +27,11 @@ pub struct Stage {
     _lock: File,
 }
 
-impl Stage {
+impl DemoFiles {
     /// Opens the output folder, builds the workspace, and clears away the last demo's run. What the user may have got
     /// wrong shows before the build.
-    pub fn set(options: &Options, keeper: &Keeper) -> Result<Stage> {
-        let (out, lock) = ground::open(&options.out)?;
+    pub fn prepare(options: &Options, children: &Children) -> Result<DemoFiles> {
+        let (out, lock) = output::open(&options.out)?;
         let source =
             options.data.as_ref().map(|data| data.canonicalize().with_context(|| format!("--data {}", data.display())));
         let source = source.transpose()?;
@@ -40,25 +40,25 @@ impl Stage {
         ensure!(!is_inside, "--data lies in what the demo clears away; name another text, or another --out");
         // Asked before the build, which replaces this very program's file.
         let binaries = std::env::current_exe()?.parent().context("this program lies in no folder")?.to_owned();
-        let stage = Stage {
+        let files = DemoFiles {
             coordinator: binaries.join("nightjar-coordinator"),
             client: binaries.join("nightjar"),
             out,
             source,
             _lock: lock,
         };
-        ground::check_text(&stage.run_toml())?;
-        let built = keeper.run("cargo", cargo().args(["build", "--workspace"]).current_dir(root()?))?;
+        output::check_text(&files.run_toml())?;
+        let built = children.run("cargo", cargo().args(["build", "--workspace"]).current_dir(root()?))?;
         ensure!(built.success(), "the build failed; see above");
-        ground::clear(&[
-            (Part::State, stage.state()),
-            (Part::Homes, stage.homes()),
-            (Part::Logs, stage.logs()),
-            (Part::Model, stage.model()),
+        output::clear(&[
+            (Part::State, files.state()),
+            (Part::Homes, files.homes()),
+            (Part::Logs, files.logs()),
+            (Part::Model, files.model()),
         ])?;
-        fs::create_dir_all(stage.logs())?;
-        fs::create_dir_all(stage.homes())?;
-        Ok(stage)
+        fs::create_dir_all(files.logs())?;
+        fs::create_dir_all(files.homes())?;
+        Ok(files)
     }
 
     /// A command of the coordinator.
@@ -110,12 +110,12 @@ impl Stage {
     }
 
     /// Prepares the data, unless an earlier demo did so from the same source.
-    pub fn prepare_data(&self, keeper: &Keeper) -> Result<()> {
+    pub fn prepare_data(&self, children: &Children) -> Result<()> {
         let note = self.out.join("data.source");
         let source = self.source.as_ref().map_or("cargo registry".to_owned(), |path| path.display().to_string());
         let same = fs::read_to_string(&note).is_ok_and(|noted| noted == source);
         if !same {
-            ground::clear(&[(Part::Data, self.data())])?;
+            output::clear(&[(Part::Data, self.data())])?;
         }
         if same && self.data().join("manifest.json").exists() {
             println!("     as the last demo left it in {}", self.data().display());
@@ -131,14 +131,14 @@ impl Stage {
         };
         command.args(["--tokenizer", "bytes", "--out"]).arg(self.data());
         ensure!(
-            keeper.run("nightjar-coordinator", &mut command)?.success(),
+            children.run("nightjar-coordinator", &mut command)?.success(),
             "the data could not be prepared; see above"
         );
         Ok(())
     }
 
     /// How the exported model continues a text.
-    pub fn sample(&self, options: &Options, keeper: &Keeper) -> Result<String> {
+    pub fn sample(&self, options: &Options, children: &Children) -> Result<String> {
         let prompt = if options.data.is_some() { "The " } else { "/// Returns the " };
         let mut command = self.client("sampler");
         command.arg("sample").arg(self.model()).args([
@@ -151,7 +151,7 @@ impl Stage {
             "--seed",
             "1",
         ]);
-        keeper.output("nightjar sample", &mut command)
+        children.output("nightjar sample", &mut command)
     }
 }
 
@@ -168,18 +168,18 @@ pub struct Plan {
 }
 
 #[derive(Deserialize)]
-struct Bench {
+struct BenchFigures {
     tokens_per_s: f64,
 }
 
 impl Plan {
     /// Trains for a few seconds on as many cores at once as the volunteers will use, and plans for 75 % of that: the
     /// rest is for the coordinator, the anchor node and the machine's owner.
-    pub fn calibrated(options: &Options, stage: &Stage, keeper: &Keeper) -> Result<Plan> {
+    pub fn calibrated(options: &Options, files: &DemoFiles, children: &Children) -> Result<Plan> {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let model = if options.model == Model::Tiny { "tiny" } else { "small" };
         let one = || -> Result<f64> {
-            let mut command = stage.client("bench");
+            let mut command = files.client("bench");
             command.args([
                 "bench",
                 "--threads",
@@ -192,8 +192,9 @@ impl Plan {
                 "--device",
                 &options.device,
             ]);
-            let text = keeper.output("nightjar bench", &mut command)?;
-            let bench: Bench = serde_json::from_str(&text).context("nightjar bench did not print its figures")?;
+            let text = children.output("nightjar bench", &mut command)?;
+            let bench: BenchFigures =
+                serde_json::from_str(&text).context("nightjar bench did not print its figures")?;
             ensure!(bench.tokens_per_s > 0.0, "nightjar bench measured no speed");
             Ok(bench.tokens_per_s)
         };
