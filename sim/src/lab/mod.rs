@@ -143,7 +143,7 @@ impl Lab {
     fn trainer(&self) -> Result<Trainer, WorkError> {
         let settings =
             DeviceSettings { choice: "flex".parse().unwrap_or_default(), threads: 1, ..DeviceSettings::default() };
-        let device = open_device(&settings).map_err(|e| WorkError::Spec(e.to_string()))?.device;
+        let device = open_device(&settings)?.device;
         let (weights, moments) = &self.start;
         let mut trainer = Trainer::new(&self.model, weights, AdamWConfig::from(&self.inner), MICRO_BATCH, &device)?;
         if let Some(moments) = moments {

@@ -1,6 +1,6 @@
 //! The end of a run: the checks, and the result.
 
-use super::{World, kills::KillCounts};
+use super::{Unfinished, World, kills::KillCounts};
 use crate::{
     check,
     results::{HostCost, RunResult},
@@ -17,13 +17,13 @@ pub struct Aftermath {
 }
 
 /// Examines what the run left behind, and sums up.
-pub fn conclude(world: World<'_>, ended: Result<(), String>) -> RunResult {
+pub fn conclude(world: World<'_>, ended: Result<(), Unfinished>) -> RunResult {
     aftermath(world, ended).result
 }
 
 /// As [`conclude`], with what only the kill swarm wants to know.
-pub fn aftermath(mut world: World<'_>, ended: Result<(), String>) -> Aftermath {
-    world.faults.splice(0..0, ended.err());
+pub fn aftermath(mut world: World<'_>, ended: Result<(), Unfinished>) -> Aftermath {
+    world.faults.splice(0..0, ended.err().map(|why| why.to_string()));
     world.collect_measurements(0);
     let engine = world.coordinator.as_ref().map(|c| &c.engine);
     let checked = check::examine(world.setup, &mut world.storage, engine, &world.acknowledged);

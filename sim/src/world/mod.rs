@@ -27,8 +27,8 @@ use crate::{
 use account::Account;
 use kills::Kills;
 use nightjar_agent::session::Event as DeviceEvent;
-use nightjar_coordinator::engine::{self, event::ReplyTo};
-use nightjar_shared::{ids::LeaseId, time::Mono, wire::device_message};
+use nightjar_coordinator::engine::{self, Mismatch, event::ReplyTo};
+use nightjar_shared::{ids::LeaseId, run_spec::RunSpecError, time::Mono, wire::device_message};
 use std::{
     cmp::{Ordering, Reverse},
     collections::{BTreeSet, BinaryHeap, HashMap},
@@ -42,6 +42,35 @@ const EVENTS_MAX: u64 = 3_000_000;
 const INSTANT_MAX: u64 = 1000;
 /// How many events pass between two looks of whoever watches.
 const WATCH_EVERY: u64 = 1 << 12;
+
+/// Why a run came to no end of its own.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfinished {
+    /// Nobody can train it.
+    #[error("the run spec cannot be trained: {0}")]
+    Spec(#[from] RunSpecError),
+    /// Its data is of another run.
+    #[error(transparent)]
+    Dataset(#[from] Mismatch),
+    /// Nothing is to happen any more.
+    #[error("everything stopped")]
+    Stopped,
+    /// Events follow one another without any time between them.
+    #[error("time stands still at {ms} ms: something is due again and again")]
+    StandsStill {
+        /// Virtual milliseconds so far.
+        ms: u64,
+    },
+    /// After the kills, no more deltas are merged.
+    #[error("the run does not get on: {EVENTS_MAX} events, {virtual_s} s of virtual time")]
+    TooManyEvents {
+        /// Virtual seconds so far.
+        virtual_s: u64,
+    },
+    /// The same, and its time is over.
+    #[error("the run does not get on: its virtual time is over")]
+    OutOfTime,
+}
 
 /// Something that is to happen.
 #[derive(Debug)]
@@ -177,9 +206,9 @@ impl<'s> World<'s> {
     }
 
     /// Runs to the end; an error says why there is none.
-    pub fn run(&mut self, watch: &mut dyn FnMut(&Progress)) -> Result<(), String> {
-        self.setup.spec.validate().map_err(|e| format!("the run spec cannot be trained: {e}"))?;
-        engine::check(&self.setup.spec, &self.setup.dataset.manifest).map_err(|e| e.to_string())?;
+    pub fn run(&mut self, watch: &mut dyn FnMut(&Progress)) -> Result<(), Unfinished> {
+        self.setup.spec.validate()?;
+        engine::check(&self.setup.spec, &self.setup.dataset.manifest)?;
         self.at_s(0.0, SimEvent::StartCoordinator);
         for number in 0..self.devices.len() as u32 {
             let device = &mut self.devices[number as usize];
@@ -193,7 +222,7 @@ impl<'s> World<'s> {
         let end = Mono::from_origin(Duration::try_from_secs_f64(self.setup.until.virtual_s).unwrap_or(Duration::MAX));
         let (mut settled_at, mut instant) = (None, 0);
         loop {
-            let Some(Reverse(entry)) = self.queue.pop() else { return Err("everything stopped".into()) };
+            let Some(Reverse(entry)) = self.queue.pop() else { return Err(Unfinished::Stopped) };
             if entry.at > end {
                 self.now = end;
                 return self.out_of_time();
@@ -204,7 +233,7 @@ impl<'s> World<'s> {
             self.events += 1;
             instant += 1;
             if instant > INSTANT_MAX * (self.devices.len() as u64 + 1000) {
-                return Err(format!("time stands still at {} ms: something is due again and again", self.now.ms));
+                return Err(Unfinished::StandsStill { ms: self.now.ms });
             }
             self.happen(entry.what);
             if self.events.is_multiple_of(WATCH_EVERY) {
@@ -215,10 +244,7 @@ impl<'s> World<'s> {
                     return Ok(());
                 }
                 if self.events >= EVENTS_MAX {
-                    return Err(format!(
-                        "the run does not get on: {EVENTS_MAX} events, {} s of virtual time",
-                        self.now.ms / 1000
-                    ));
+                    return Err(Unfinished::TooManyEvents { virtual_s: self.now.ms / 1000 });
                 }
             } else if self.has_ended() {
                 return Ok(());
@@ -231,12 +257,8 @@ impl<'s> World<'s> {
         &self.storage
     }
 
-    fn out_of_time(&self) -> Result<(), String> {
-        if self.setup.chaos.kills > 0 {
-            Err("the run does not get on: its virtual time is over".into())
-        } else {
-            Ok(())
-        }
+    fn out_of_time(&self) -> Result<(), Unfinished> {
+        if self.setup.chaos.kills > 0 { Err(Unfinished::OutOfTime) } else { Ok(()) }
     }
 
     /// After the last kill, the run goes on undisturbed until so many more deltas are merged.

@@ -2,8 +2,10 @@
 
 use super::{base::BaseError, files::FileError};
 use crate::{
-    batches::BatchError, checkpoint::CheckpointError, model::ModelError, trainer::TrainError, weights::WeightsError,
+    batches::BatchError, checkpoint::CheckpointError, device::DeviceError, model::ModelError, trainer::TrainError,
+    weights::WeightsError,
 };
+use nightjar_shared::run_spec::RunSpecError;
 
 /// A lease that could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +18,10 @@ pub enum WorkError {
     File(#[from] FileError),
     /// The run spec is malformed.
     #[error("the run spec is not understood: {0}")]
-    Spec(String),
+    SpecText(#[from] serde_json::Error),
+    /// Nothing can be trained by it.
+    #[error("the run spec is not understood: {0}")]
+    Spec(#[from] RunSpecError),
     /// The job lacks its base or its samples.
     #[error("the lease is incomplete")]
     Incomplete,
@@ -34,6 +39,9 @@ pub enum WorkError {
     /// The shard is malformed, or not as long as it should be.
     #[error("the shard is unusable: {0}")]
     Shard(#[from] BatchError),
+    /// There is nothing to compute on.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The model cannot be built or run.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -63,6 +71,7 @@ impl WorkError {
                 matches!(e, ModelError::Read(_) | ModelError::Weights(WeightsError::Read(_)))
             }
             WorkError::Train(TrainError::Weights(e)) => matches!(e, WeightsError::Read(_)),
+            WorkError::Device(_) => true,
             _ => false,
         }
     }

@@ -15,8 +15,8 @@ use nightjar_shared::{
 };
 
 pub(super) fn parse_spec(json: &str) -> Result<RunSpec, WorkError> {
-    let spec: RunSpec = serde_json::from_str(json).map_err(|e| WorkError::Spec(e.to_string()))?;
-    spec.validate().map_err(|e| WorkError::Spec(e.to_string()))?;
+    let spec: RunSpec = serde_json::from_str(json)?;
+    spec.validate()?;
     Ok(spec)
 }
 
