@@ -69,11 +69,6 @@ impl AdamW {
         Ok(())
     }
 
-    /// Updates made.
-    pub fn t(&self) -> u64 {
-        self.t
-    }
-
     /// Updates the model by a gradient that is `scale` times too large and whose true global norm the caller has read.
     pub(crate) fn step(&mut self, model: &mut Model, gradient: &Weights, norm: f64, scale: f32, lr: f64) {
         let AdamWConfig { beta1, beta2, epsilon, weight_decay, clip_norm } = self.config;

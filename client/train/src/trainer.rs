@@ -202,11 +202,6 @@ impl Trainer {
         Ok(Trainer { model, optimizer, portion, precision, loss_scale: LossScale::first(precision), begun: None })
     }
 
-    /// Changes how many samples go through the model at once (at least one).
-    pub fn set_micro_batch(&mut self, samples: usize) {
-        self.portion.micro_batch = samples.max(1);
-    }
-
     /// Changes how much goes through the model at once, and what is kept of it. The gradient stays the same.
     pub fn set_portion(&mut self, portion: Portion) {
         self.portion = Portion { micro_batch: portion.micro_batch.max(1), ..portion };
