@@ -194,7 +194,7 @@ impl Owner {
         }
         if !self.allowance.network && !self.metered.is_so {
             // It may be used again before training is allowed.
-            at_latest(now_s + policy::settle(ReasonKind::Metered).as_secs_f64());
+            at_latest(now_s + ReasonKind::Metered.settle().as_secs_f64());
         }
         next_s
     }

@@ -12,9 +12,9 @@ mod schedule;
 mod words;
 
 pub use conditions::{CHARGE_MARGIN_PERCENT, FLOOR_MARGIN, TEMPERATURE_MARGIN_C};
-pub use memory::{Memory, STEP_DOWN_EVERY, STEP_UP_EVERY, STEPS, settle};
+pub use memory::{Memory, STEP_DOWN_EVERY, STEP_UP_EVERY, STEPS};
 pub use observation::{Observation, Power, Pressure, Reading};
-pub use reason::{Hurry, Reason, ReasonKind};
+pub use reason::{Cause, Hurry, Reason, ReasonKind, Row};
 pub use schedule::next_end;
 pub use words::moment;
 
@@ -151,7 +151,7 @@ pub fn decide(
     findings.extend(asleep(seen));
     findings.extend(paused(owner, &look));
     if runs_now {
-        findings.retain(|f| f.reason.kind.is_safety());
+        findings.retain(|f| f.reason.kind.row().is_safety);
     }
     let chosen =
         if runs_now { Ok((as_if_away(preferences), ProfileName::Away)) } else { profile(preferences, presence) };
@@ -162,8 +162,8 @@ pub fn decide(
             (preferences.away, ProfileName::Away)
         }
     };
-    let network = !findings.iter().any(|f| f.reason.kind.spares_network());
-    let hurry = findings.iter().map(|f| f.reason.kind.hurry()).max().unwrap_or(Hurry::None);
+    let network = !findings.iter().any(|f| f.reason.kind.row().spares_network);
+    let hurry = findings.iter().map(|f| f.reason.kind.row().hurry).max().unwrap_or(Hurry::None);
     let ends: Option<Vec<&Zoned>> = findings.iter().map(|f| f.until.as_ref()).collect();
     let last = ends.and_then(|ends| ends.into_iter().max()).filter(|last| *last > now);
     let until = last.and_then(|last| if runs_now { Some(last.clone()) } else { look.within_hours(last) });

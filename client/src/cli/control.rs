@@ -16,7 +16,7 @@ use nightjar_agent::{
     length::{self, Length},
     membership::{Membership, MembershipError},
     pause,
-    policy::{ReasonKind, moment},
+    policy::{Cause, ReasonKind, moment},
 };
 use nightjar_shared::{disk::Disk, run_spec::OperatorSpec, time::Wall};
 use serde::Serialize;
@@ -170,7 +170,7 @@ pub(super) fn run_now(home: &Home, args: &RunNow, format: Format) -> Result<Exit
 fn promise(span: &str, why: &Why, standing: &Standing) -> String {
     match (why.kind, standing.state) {
         (Some(ReasonKind::NotJoined), _) => format!("training {span} once there is a run: {}", in_words(why)),
-        (Some(ReasonKind::RunOver | ReasonKind::Fruitless), _) => {
+        (Some(kind), _) if kind.row().cause == Cause::NoWork => {
             format!("training {span} once there is work: {}", in_words(why))
         }
         (None, State::Offline | State::NeedsYou) => format!("training {span} as soon as it can: {}", standing.headline),

@@ -157,13 +157,13 @@ impl Standing {
             }
             Some(ReasonKind::Fruitless) => (State::NeedsYou, reason(), String::new(), vec![offer(Deed::Retry)]),
             Some(kind) => {
+                let row = kind.row();
                 let detail = match facts.ends {
                     _ if facts.why.until.is_some() => "",
                     Ends::Preference => "It stays so until you change this preference.",
-                    Ends::AsItsKind | Ends::Elsewhere => ends(kind),
+                    Ends::AsItsKind | Ends::Elsewhere => row.ends,
                 };
-                let key = preference(kind).filter(|_| facts.ends != Ends::Elsewhere);
-                let offers = key.map(preference_offer);
+                let offers = row.preference.filter(|_| facts.ends != Ends::Elsewhere).map(preference_offer);
                 (State::Holding, reason(), detail.to_owned(), offers.into_iter().collect())
             }
             None if facts.computes => {
@@ -263,49 +263,6 @@ fn notices(facts: &Facts) -> Vec<Notice> {
         notices.push(Notice { sentence: without_commands(trouble).into(), offer: retry() });
     }
     notices
-}
-
-/// What ends a hold whose end nobody knows.
-fn ends(kind: ReasonKind) -> &'static str {
-    match kind {
-        ReasonKind::Off => "It stays so until you change your preferences.",
-        kind if is_unknown(kind) => "It goes on once it can tell, or once you waive that.",
-        _ => "It goes on by itself once that is over.",
-    }
-}
-
-/// The preference that the owner would change to end such a hold, where it may well be what they want.
-fn preference(kind: ReasonKind) -> Option<&'static str> {
-    match kind {
-        ReasonKind::Off => Some("away_duty_percent"),
-        ReasonKind::DataCap => Some("data_mib_month_max"),
-        ReasonKind::Schedule => Some("schedule"),
-        ReasonKind::Battery => Some("on_battery"),
-        ReasonKind::Metered => Some("hold_on_metered"),
-        ReasonKind::Disk => Some("disk_mib_min"),
-        ReasonKind::Memory => Some("memory_mib_min"),
-        ReasonKind::Program => Some("programs"),
-        kind if is_unknown(kind) => Some("waive"),
-        _ => None,
-    }
-}
-
-fn is_unknown(kind: ReasonKind) -> bool {
-    use ReasonKind::{
-        UnknownDisk, UnknownFullScreen, UnknownIdle, UnknownMemory, UnknownMetered, UnknownPower, UnknownPrograms,
-        UnknownTemperature,
-    };
-    matches!(
-        kind,
-        UnknownIdle
-            | UnknownPower
-            | UnknownTemperature
-            | UnknownMetered
-            | UnknownFullScreen
-            | UnknownPrograms
-            | UnknownMemory
-            | UnknownDisk
-    )
 }
 
 /// A sentence without the part that tells what to type into a terminal: a page has a button for it. It is always the

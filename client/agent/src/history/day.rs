@@ -4,7 +4,10 @@ use super::{
     Figures,
     timeline::{Entry, State},
 };
-use crate::{control::timestamp, policy::ReasonKind};
+use crate::{
+    control::timestamp,
+    policy::{Cause, ReasonKind},
+};
 use jiff::{Timestamp, Zoned, civil::Date};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +37,9 @@ pub struct Span {
     pub state: State,
     /// Why it held.
     pub kind: Option<ReasonKind>,
+    /// What that was for; `None` where it did not hold.
+    #[serde(default)]
+    pub cause: Option<Cause>,
     /// The same in words.
     pub sentence: String,
 }
@@ -51,7 +57,16 @@ pub(super) fn view(day: Date, entries: &[Entry], totals: Figures, now: &Zoned) -
         to: show(until),
         state: entry.state,
         kind: entry.kind,
+        cause: cause(entry),
         sentence: entry.sentence.clone(),
     });
     DayView { day: day.to_string(), from: show(from), to: show(to), spans: spans.collect(), totals }
+}
+
+/// What a hold was for. Where no reason was noted, it was the computer's.
+fn cause(entry: &Entry) -> Option<Cause> {
+    match entry.state {
+        State::Run | State::Ready | State::Off => None,
+        State::Hold | State::Paused => Some(entry.kind.map_or(Cause::Machine, |kind| kind.row().cause)),
+    }
 }

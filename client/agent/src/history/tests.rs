@@ -1,7 +1,7 @@
 //! The history over days, crashes and clocks that jump.
 
 use super::*;
-use crate::policy::ReasonKind;
+use crate::policy::{Cause, ReasonKind};
 use energy::Joules;
 use nightjar_shared::disk::Disk;
 
@@ -58,6 +58,7 @@ fn a_day_is_told_in_spans_with_their_reasons() {
     assert_eq!((day.from.as_str(), day.to.as_str()), ("2026-11-24T00:00:00+01:00", "2026-11-25T00:00:00+01:00"));
     assert_eq!(spans(&day), [(State::Hold, "08:00", "12:00"), (State::Run, "12:00", "13:00")]);
     assert_eq!((day.spans[0].kind, day.spans[0].sentence.as_str()), (Some(ReasonKind::InUse), "somebody is at it"));
+    assert_eq!((day.spans[0].cause, day.spans[1].cause), (Some(Cause::Use), None));
 }
 
 /// One state may have several reasons one after the other; only figures, and words that stand for a moment, are none.

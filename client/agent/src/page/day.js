@@ -3,7 +3,7 @@
 import { el, svg, fill, clock, length, sentence, time } from './words.js';
 
 const HEIGHT = 112, GROUND = 84, TOP = 14;
-/** What a hold was for. Everything that is not the owner, a rule or a blind sensor is the machine's. */
+/** What it did, and what a hold was for. */
 const GROUPS = {
   run: { name: 'trained', tall: GROUND - TOP - 6 },
   ready: { name: 'ready, with nothing to train', tall: GROUND - TOP - 6 },
@@ -15,17 +15,7 @@ const GROUPS = {
 /** What a part of the day is called where it is told, and in the table. */
 const STATES = { run: 'Trained', ready: 'Ready' };
 const stateOf = span => STATES[span.group] ?? 'Held';
-const OWNER = ['paused', 'off', 'schedule', 'data_cap', 'not_joined'];
-const USE = ['in_use', 'full_screen', 'program'];
-const NO_WORK = ['run_over', 'fruitless'];
-
-function groupOf(span) {
-  if (['run', 'ready', 'off'].includes(span.state)) return span.state;
-  if (span.kind?.startsWith('unknown')) return 'unknown';
-  if (NO_WORK.includes(span.kind)) return 'ready';
-  if (USE.includes(span.kind)) return 'use';
-  return span.state === 'paused' || OWNER.includes(span.kind) ? 'owner' : 'machine';
-}
+const groupOf = span => span.cause === 'no_work' ? 'ready' : span.cause ?? span.state;
 
 /** Draws days into a figure's parts. */
 export class Day {

@@ -67,22 +67,14 @@ impl Look<'_> {
         if !self.is_considerate() || waived.contains(&sensor) {
             return Verdict::Yes;
         }
-        let (kind, what) = match sensor {
-            Sensor::Idle => (ReasonKind::UnknownIdle, "whether the computer is in use"),
-            Sensor::Power => (ReasonKind::UnknownPower, "whether the computer is plugged in"),
-            Sensor::Temperature => (ReasonKind::UnknownTemperature, "how hot the computer is"),
-            Sensor::Metered => (ReasonKind::UnknownMetered, "whether the network is metered"),
-            Sensor::FullScreen => (ReasonKind::UnknownFullScreen, "whether a window covers the screen"),
-            Sensor::Programs => (ReasonKind::UnknownPrograms, "which programs run"),
-            Sensor::Memory => (ReasonKind::UnknownMemory, "how much memory is free"),
-            Sensor::Disk => (ReasonKind::UnknownDisk, "how much disk space is free"),
-        };
+        let kind = ReasonKind::of_silent(sensor);
+        let open = kind.row().open;
         let all = Sensor::ALL.iter().filter(|s| **s == sensor || waived.contains(s)).map(|s| s.name());
         let (why, all) = (limits::tame(why), all.collect::<Vec<_>>().join(","));
         Verdict::No(Reason::new(
             kind,
             format!(
-                "it is unknown {what}: {}; `nightjar prefs set waive {all}` lets it train all the same",
+                "it is unknown {open}: {}; `nightjar prefs set waive {all}` lets it train all the same",
                 why.trim_end_matches('.')
             ),
         ))

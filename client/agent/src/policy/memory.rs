@@ -118,7 +118,7 @@ impl Guard {
             }
             (Verdict::Yes, Some(kind)) => {
                 let clear_ms = *self.clear_ms.get_or_insert(mono.ms);
-                let (clear, settle) = (mono.since(Mono { ms: clear_ms }), settle(kind));
+                let (clear, settle) = (mono.since(Mono { ms: clear_ms }), kind.settle());
                 if clear >= settle {
                     *self = Guard::default();
                     return None;
@@ -126,7 +126,7 @@ impl Guard {
                 // Since when, nobody can say who was not running all the time.
                 let over =
                     if clear.as_secs() == 0 { String::new() } else { format!(", {} so far", words::duration(clear)) };
-                let (was, settled) = (was(kind), words::duration(settle));
+                let (was, settled) = (kind.row().was, words::duration(settle));
                 let sentence = format!("{was} before; training goes on after {settled} without that{over}");
                 (Reason::new(kind, sentence), Some(settle - clear))
             }
@@ -137,40 +137,6 @@ impl Guard {
             }
         };
         Some(Hold { reason, left })
-    }
-}
-
-/// What forbade must have been gone for so long.
-pub fn settle(kind: ReasonKind) -> Duration {
-    use ReasonKind::{Disk, Memory, Temperature, UnknownDisk, UnknownMemory, UnknownTemperature};
-    Duration::from_secs(match kind {
-        // What training held itself is free as soon as it holds.
-        Memory | UnknownMemory => 300,
-        Disk | UnknownDisk | Temperature | UnknownTemperature => 60,
-        _ => 30,
-    })
-}
-
-fn was(kind: ReasonKind) -> &'static str {
-    match kind {
-        ReasonKind::Battery => "the computer ran on battery",
-        ReasonKind::Charge => "the battery was too low",
-        ReasonKind::Metered => "the network was metered",
-        ReasonKind::Memory => "too little memory was free",
-        ReasonKind::Disk => "too little disk space was free",
-        ReasonKind::Temperature => "the computer was too hot",
-        ReasonKind::FullScreen => "a window covered the screen, or a program kept it on",
-        ReasonKind::Program => "a program that you named ran",
-        ReasonKind::UnknownIdle => "it was unknown whether the computer was in use",
-        ReasonKind::UnknownPower => "it was unknown whether the computer was plugged in",
-        ReasonKind::UnknownTemperature => "it was unknown how hot the computer was",
-        ReasonKind::UnknownMetered => "it was unknown whether the network was metered",
-        ReasonKind::UnknownFullScreen => "it was unknown whether a window covered the screen",
-        ReasonKind::UnknownPrograms => "it was unknown which programs ran",
-        ReasonKind::UnknownMemory => "it was unknown how much memory was free",
-        ReasonKind::UnknownDisk => "it was unknown how much disk space was free",
-        // These have no guard.
-        _ => "something forbade it",
     }
 }
 

@@ -305,13 +305,13 @@ proptest! {
             let mut wanted = forbids(&p, seen, now);
             let asks = p.policy == Policy::Considerate && p.idle_minutes.is_some() && !p.waive.contains(&Sensor::Idle);
             let known_since = steps[..i].iter().rposition(|s| s.seen.idle.known().is_none()).map(|silent| steps[silent + 1].mono);
-            let is_settling = known_since.is_some_and(|at| mono.since(at) < settle(ReasonKind::UnknownIdle));
+            let is_settling = known_since.is_some_and(|at| mono.since(at) < ReasonKind::UnknownIdle.settle());
             if asks && p.in_use.duty_percent.is_some() && is_settling {
                 // Until it is sure that nobody is there, the profile is the other.
                 wanted.retain(|kind| *kind != ReasonKind::Off);
             }
             match owner {
-                Override::RunNow(_) => wanted.retain(|kind| kind.is_safety()),
+                Override::RunNow(_) => wanted.retain(|kind| kind.row().is_safety),
                 Override::Pause(_) => wanted.push(ReasonKind::Paused),
                 Override::No => {}
             }
@@ -331,7 +331,7 @@ proptest! {
                 Decision::Hold { reason, until } => {
                     prop_assert!(until.as_ref().is_none_or(|u| u > now), "{until:?} is past {now}");
                     prop_assert!(!reason.sentence.is_empty() && !reason.sentence.contains('\n') && !reason.sentence.ends_with('.'));
-                    prop_assert!(!matches!(owner, Override::RunNow(_)) || reason.kind.is_safety(), "{}", reason);
+                    prop_assert!(!matches!(owner, Override::RunNow(_)) || reason.kind.row().is_safety, "{}", reason);
                     let earlier = || steps[..i].iter().rev().map(|s| (mono.since(s.mono), forbids(&p, &s.seen, &s.now)));
                     let was = || earlier().any(|(_, kinds)| kinds.contains(&reason.kind));
                     let is_true = wanted.contains(&reason.kind)
@@ -362,7 +362,7 @@ proptest! {
                 cost_last = Some(mono);
             }
             let costs = link_costs || kinds.contains(&DataCap);
-            let cost_lately = cost_last.is_some_and(|at| mono.since(at) < settle(Metered));
+            let cost_lately = cost_last.is_some_and(|at| mono.since(at) < Metered.settle());
             match owner {
                 Override::RunNow(_) => prop_assert!(network, "the owner asked for it"),
                 _ if costs || cost_lately => prop_assert!(!network, "{kinds:?} and {decision:?}"),
@@ -398,8 +398,8 @@ proptest! {
             }
             let Decision::Run { limits, profile } = decision else { continue };
             for (kind, last) in &forbade {
-                let counts = kind.is_safety() || !matches!(owner, Override::RunNow(_));
-                prop_assert!(!counts || mono.since(*last) >= settle(*kind), "{kind:?} {:?} ago", mono.since(*last));
+                let counts = kind.row().is_safety || !matches!(owner, Override::RunNow(_));
+                prop_assert!(!counts || mono.since(*last) >= kind.settle(), "{kind:?} {:?} ago", mono.since(*last));
             }
             if let (Some(input), Some(minutes), Override::No) = (input, p.idle_minutes, owner) {
                 let away = i128::from(mono.ms) - input >= i128::from(minutes) * 60_000;
