@@ -1,7 +1,7 @@
-//! The agent's monotonic clock: it counts on while the computer sleeps, since a lease's deadline does too.
+//! The agent's two clocks. The monotonic one counts on while the computer sleeps, since a lease's deadline does too.
 
-use nightjar_shared::time::Mono;
-use std::time::Duration;
+use nightjar_shared::time::{Mono, Wall};
+use std::time::{Duration, SystemTime};
 
 /// The system's clock that counts through sleep; `Instant` stops there.
 #[cfg(target_os = "linux")]
@@ -22,4 +22,10 @@ pub fn mono_now() -> Mono {
     use std::{sync::OnceLock, time::Instant};
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     Mono::from_origin(ORIGIN.get_or_init(Instant::now).elapsed() + Duration::from_secs(1))
+}
+
+/// What the calendar's clock says, which somebody may set.
+pub fn wall_now() -> Wall {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Wall { unix_ms: since_epoch.as_millis() as u64 }
 }

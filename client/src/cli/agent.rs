@@ -8,6 +8,7 @@ use super::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_agent::{
+    clock,
     control::Command,
     event_loop::{self, AgentError, Setup},
     home::{Home, HomeError, HomeLock},
@@ -20,14 +21,13 @@ use nightjar_agent::{
     session::{Ending, run_is_over},
     worker::Processes,
 };
-use nightjar_shared::time::Wall;
 use std::{
     io::Write,
     path::Path,
     process::ExitCode,
     sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 /// Lines that wait to be printed.
@@ -76,7 +76,7 @@ pub(super) fn join(home: &Home, join: &Join, format: Format) -> Result<ExitCode>
         }
         Found::Nobody(_lock) => {
             let identity = Identity::load_or_begin_anew(home)?;
-            let member = Member::new(&invite, name, &identity, wall_now())?;
+            let member = Member::new(&invite, name, &identity, clock::wall_now())?;
             // What was done for another run would be lost.
             if let Ok(before) = Membership::load(&*home.disk())
                 && !before.is_same_run(&member.membership)
@@ -99,10 +99,6 @@ fn tell_joined(joined: &Joined, next: &str, format: Format) -> Result<ExitCode> 
     let article = if role == "anchor" { "an anchor node" } else { "a volunteer" };
     let silent = silence.as_ref().map_or_else(String::new, |why| format!("{why}; the agent keeps trying\n"));
     format.say(joined, format_args!("joined \"{run}\" as {article}; this device is {device} ({name})\n{silent}{next}"))
-}
-
-fn wall_now() -> Wall {
-    Wall { unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64 }
 }
 
 pub(super) fn run(home: Home, flags: &PreferenceFlags, format: Format) -> Result<ExitCode> {

@@ -1,17 +1,16 @@
 //! What the owner says: over the control API or from the tray.
 
-use super::{Agent, wall_now};
+use super::Agent;
 use crate::{
     clock,
-    control::{self, Asked, Command},
+    control::{Asked, Command},
     pause::PAUSE_MAX,
     policy::Override,
     session,
     tray::Wish,
 };
 use jiff::Zoned;
-use nightjar_shared::time::Mono;
-use std::{process::Stdio, time::Duration};
+use std::time::Duration;
 
 impl Agent {
     /// Does what is asked, and answers.
@@ -26,16 +25,16 @@ impl Agent {
                 drop(reply.send(self.status()));
             }
             Asked::Join { invite, name, reply } => self.join(&invite, name.as_deref(), reply),
-            Asked::Day(date, reply) => drop(reply.send(self.history.day(date, &Zoned::now()))),
-            Asked::Preferences(reply) => drop(reply.send(self.preferences.rows())),
+            Asked::Day(date, reply) => drop(reply.send(self.records.history.day(date, &Zoned::now()))),
+            Asked::Preferences(reply) => drop(reply.send(self.owner.preferences.rows())),
             Asked::Set { key, value, reply } => {
-                let set = self.preferences.set(&key, &value).map_err(|e| e.to_string());
+                let set = self.owner.preferences.set(&key, &value).map_err(|e| e.to_string());
                 if set.is_ok() {
                     self.preferences_changed();
                     self.look(clock::mono_now());
                     self.settle();
                 }
-                drop(reply.send(set.map(|()| self.preferences.rows())));
+                drop(reply.send(set.map(|()| self.owner.preferences.rows())));
             }
         }
     }
@@ -70,28 +69,6 @@ impl Agent {
             // There may be nothing to leave; or a run that this device is out of already.
             Command::Leave => self.waiting.push_back(session::Event::Leave),
             Command::Shutdown => self.waiting.push_back(session::Event::Shutdown),
-        }
-    }
-
-    /// The owner's word takes effect, and then is written down: a disk that is full must not stand in its way.
-    fn heed(&mut self, word: Override, now: Mono) {
-        // What was noted beside us before this counts no more.
-        self.word.look(&*self.disk, wall_now(), now);
-        self.word.say(word);
-        self.look(now);
-        if let Err(e) = self.word.keep(&*self.disk, wall_now(), now) {
-            self.tell(&format!("trouble: your word cannot be written down ({e}); it holds until this program ends"));
-        }
-    }
-
-    fn open_page(&mut self) {
-        let opened = control::open_page(&self.home, || self.tickets.issue()).and_then(|command| {
-            let Some(command) = command else { return Ok(()) };
-            let mut command = tokio::process::Command::from(command);
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map(|_| ())
-        });
-        if let Err(e) = opened {
-            self.tell(&format!("trouble: the page cannot be opened ({e}); `nightjar open --print` shows its address"));
         }
     }
 }

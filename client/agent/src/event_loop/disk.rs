@@ -1,93 +1,54 @@
 //! A disk that refuses stops nothing but what needs it: training holds, the owner is served, and it is tried again.
 
-use super::Agent;
+use super::{
+    Agent,
+    participation::{Participation, RunState},
+};
 use crate::{
-    control::{self, Asked, ControlError},
-    disk_words,
-    home::HomeError,
-    journal,
+    disk_words, journal,
     membership::MEMBERSHIP_FILE,
     policy::{Decision, Outcome, Reason, ReasonKind},
+    quota, session,
 };
-use nightjar_shared::{disk::Disk, time::Mono};
-use std::time::Duration;
-use tokio::sync::mpsc;
-
-/// So often it tries to open the control API.
-const OPEN_EVERY: Duration = Duration::from_secs(5);
-
-/// The control API, which the owner reaches the agent by: it is opened again and again where the disk does not take the
-/// file that says where it is.
-pub(super) struct Control {
-    queue: mpsc::Sender<Asked>,
-    server: Option<control::Server>,
-    next_try: Mono,
-}
-
-impl Control {
-    pub fn closed(queue: mpsc::Sender<Asked>) -> Self {
-        Control { queue, server: None, next_try: Mono::default() }
-    }
-
-    /// Opens it, if it is not open and time to try.
-    pub async fn open(&mut self, agent: &mut Agent, now: Mono) {
-        if self.server.is_some() || now < self.next_try {
-            return;
-        }
-        let is_first = self.next_try == Mono::default();
-        self.next_try = now + OPEN_EVERY;
-        match control::serve(&agent.home, self.queue.clone(), agent.tickets.clone()).await {
-            Ok(server) => {
-                if let Some(moved) = server.moved() {
-                    agent.tell(moved);
-                }
-                self.server = Some(server);
-            }
-            Err(e) if is_first => {
-                let says = match &e {
-                    ControlError::Home(HomeError::Runtime { file, source, .. }) => {
-                        format!("{file}: {}", disk_words::refusal(source))
-                    }
-                    other => other.to_string(),
-                };
-                agent.tell(&format!(
-                    "trouble: commands and the page cannot reach this agent yet: {says}; it keeps trying"
-                ));
-            }
-            Err(_) => {}
-        }
-    }
-
-    pub fn server(&self) -> Option<&control::Server> {
-        self.server.as_ref()
-    }
-}
+use nightjar_shared::disk::Disk;
 
 impl Agent {
     /// Removes blobs and worker files other than these. What stays costs room, and is tried again after the next lease.
     pub(super) fn tidy_up(&self, keep: &[String]) {
-        if let Err(e) = journal::tidy(&*self.disk, keep) {
+        if let Err(e) = journal::tidy(&*self.home.disk(), keep) {
             tracing::warn!("files that are not needed cannot be removed ({e}); they stay for now");
+        }
+    }
+
+    /// Keeps to the owner's bound on the disk.
+    pub(super) fn keep_to_quota(&mut self) {
+        let Some(mib) = self.owner.wants().quota_mib_max else { return };
+        match quota::tidy(&*self.home.disk(), self.session.journal(), mib << 20) {
+            Ok(evicted) if evicted.is_empty() => {}
+            Ok(evicted) => self.waiting.push_back(session::Event::Evicted(evicted)),
+            Err(e) => tracing::warn!("what is kept on the disk cannot be tidied up ({e})"),
         }
     }
 
     /// Forgets the run, as far as the disk lets it; the rest is tried again at each look.
     pub(super) fn forget(&mut self) {
-        if self.unforgotten && self.member.is_ok() {
+        let Participation { run, unforgotten, .. } = &mut self.participation;
+        if *unforgotten && matches!(run, RunState::In(_)) {
             // It has joined another since.
-            self.unforgotten = false;
+            *unforgotten = false;
             return;
         }
-        let forgotten = self.disk.remove(MEMBERSHIP_FILE).and_then(|()| journal::forget(&*self.disk));
+        let disk = self.home.disk();
+        let forgotten = disk.remove(MEMBERSHIP_FILE).and_then(|()| journal::forget(&*disk));
         if let Err(e) = &forgotten
-            && !self.unforgotten
+            && !*unforgotten
         {
             let says = disk_words::refusal(e);
-            self.tell(&format!(
+            self.records.tell(&format!(
                 "trouble: what belongs to the run cannot be removed: {says}; until it can, a start is in it again"
             ));
         }
-        self.unforgotten = forgotten.is_err();
+        *unforgotten = forgotten.is_err();
     }
 
     /// The disk's refusal holds training, unless a reason that outlasts it does.

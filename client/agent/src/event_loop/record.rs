@@ -4,42 +4,70 @@ use super::Agent;
 use crate::{
     clock,
     control::{State as Standing, timestamp},
-    history::{Delivery, State, energy::Load},
+    history::{
+        Delivery, History, Log, State,
+        energy::{Load, Metering, Meters},
+    },
     lease::LeaseKind,
     policy::{Decision, ReasonKind},
-    quota,
-    session::{self, Report},
+    sensor::Places,
+    session::Report,
     tray::{self, Face},
 };
 use jiff::Zoned;
-use nightjar_shared::{time::Mono, wire::worker::Progress};
-use std::time::Duration;
+use nightjar_shared::{disk::FolderDisk, time::Mono, wire::worker::Progress};
+use std::{sync::Arc, time::Duration};
 
 /// Fetching, delivering and waiting between two leases belong to the work, unless they take longer than this.
 const LULL_MAX: Duration = Duration::from_secs(60);
 /// The owner's bound on the disk is looked after this often; before a lease besides.
 const TIDY_EVERY: Duration = Duration::from_secs(600);
 
+/// What is kept of what the agent does.
+pub(super) struct Records {
+    pub history: History,
+    pub meters: Metering,
+    log: Log,
+    say: Box<dyn FnMut(&str) + Send>,
+    /// When a worker was last seen at work, since training was last allowed.
+    worked: Option<Mono>,
+    /// Whether it was decided anew, and the history does not know.
+    pub unnoted: bool,
+}
+
+impl Records {
+    pub fn open(disk: Arc<FolderDisk>, say: Box<dyn FnMut(&str) + Send>) -> Self {
+        Records {
+            log: Log::of(&*disk),
+            history: History::open(disk, &Zoned::now()),
+            meters: Metering::start(Meters::new(Places::of_this_computer().root)),
+            say,
+            worked: None,
+            unnoted: false,
+        }
+    }
+
+    /// Tells the owner a line, and keeps it in the log.
+    pub fn tell(&mut self, line: &str) {
+        (self.say)(line);
+        self.log(line);
+    }
+
+    pub fn log(&self, line: &str) {
+        self.log.write(&timestamp(&Zoned::now()), line);
+    }
+}
+
 impl Agent {
     /// Counts what was used since the last look, and writes what is due.
     pub(super) fn record(&mut self, civil: &Zoned, now: Mono) {
         let load = self.session.computes().then(|| self.load());
-        let energy = self.meters.sample(load, now);
-        self.history.used(energy, civil);
-        self.history.tick(civil, now);
+        let energy = self.records.meters.sample(load, now);
+        self.records.history.used(energy, civil);
+        self.records.history.tick(civil, now);
         if now >= self.next_tidy {
             self.next_tidy = now + TIDY_EVERY;
-            self.tidy();
-        }
-    }
-
-    /// Keeps to the owner's bound on the disk.
-    fn tidy(&mut self) {
-        let Some(mib) = self.preferences.preferences().quota_mib_max else { return };
-        match quota::tidy(&*self.disk, self.session.journal(), mib << 20) {
-            Ok(evicted) if evicted.is_empty() => {}
-            Ok(evicted) => self.waiting.push_back(session::Event::Evicted(evicted)),
-            Err(e) => tracing::warn!("what is kept on the disk cannot be tidied up ({e})"),
+            self.keep_to_quota();
         }
     }
 
@@ -48,27 +76,24 @@ impl Agent {
             Decision::Run { limits, .. } => (limits.duty, limits.threads),
             Decision::Hold { .. } => (0.0, 0),
         };
-        let ready = self.ready.as_ref();
         Load {
-            device: ready.map_or_else(String::new, |ready| ready.device.clone()),
-            is_gpu: ready.is_some_and(|ready| ready.gpu),
+            device: self.worker.device().unwrap_or_default().to_owned(),
+            is_gpu: self.worker.is_on_gpu(),
             threads,
             duty,
-            on_battery: self.on_battery,
+            on_battery: self.computer.on_battery,
         }
     }
 
     /// Counts the bytes of the connection at hand.
     pub(super) fn count_traffic(&mut self, civil: &Zoned) {
-        let Some(online) = &mut self.online else { return };
-        let (up, down) = online.link.traffic();
-        let (up_before, down_before) = std::mem::replace(&mut online.counted, (up, down));
-        self.history.moved(up.saturating_sub(up_before), down.saturating_sub(down_before), civil);
+        let (up, down) = self.connection.traffic();
+        self.records.history.moved(up, down, civil);
     }
 
     /// Counts tokens.
     pub(super) fn trained(&mut self, progress: &Progress) {
-        self.history.trained(progress.lease_id, progress.tokens, &Zoned::now());
+        self.records.history.trained(progress.lease_id, progress.tokens, &Zoned::now());
     }
 
     /// Notes what it does, and why.
@@ -76,20 +101,20 @@ impl Agent {
         match &self.decision {
             Decision::Run { .. } => {
                 if self.session.computes() {
-                    self.worked = Some(now);
+                    self.records.worked = Some(now);
                 }
-                let works = self.worked.is_some_and(|at| now.since(at) < LULL_MAX);
+                let works = self.records.worked.is_some_and(|at| now.since(at) < LULL_MAX);
                 let state = if works { State::Run } else { State::Ready };
-                self.history.note(state, None, &self.why().reason, civil);
+                self.records.history.note(state, None, &self.why().reason, civil);
             }
             Decision::Hold { reason, .. } => {
-                self.worked = None;
+                self.records.worked = None;
                 let state = if reason.kind == ReasonKind::Paused { State::Paused } else { State::Hold };
-                self.history.note(state, Some(reason.kind), &reason.sentence, civil);
+                self.records.history.note(state, Some(reason.kind), &reason.sentence, civil);
             }
         }
         let face = self.face();
-        self.faces.send_if_modified(|shown| {
+        self.api.faces.send_if_modified(|shown| {
             let is_new = *shown != face;
             *shown = face;
             is_new
@@ -113,7 +138,7 @@ impl Agent {
 
     /// Tells the owner, and writes what was delivered to the ledger.
     pub(super) fn report(&mut self, report: &Report) {
-        self.tell(&report.to_string());
+        self.records.tell(&report.to_string());
         if matches!(report, Report::Trouble(_) | Report::RunOver(_)) {
             // It may be why training holds from now on.
             self.next_look = clock::mono_now();
@@ -122,7 +147,7 @@ impl Agent {
             let civil = Zoned::now();
             let delivery = Delivery {
                 at: timestamp(&civil),
-                run: self.run_name().unwrap_or_default().to_owned(),
+                run: self.participation.run_name().unwrap_or_default().to_owned(),
                 lease: lease.0,
                 kind: match kind {
                     LeaseKind::Train => "train".into(),
@@ -138,8 +163,8 @@ impl Agent {
                 why_not: merged.as_ref().err().cloned().unwrap_or_default(),
             };
             // A short lease is over before its worker has reported any progress.
-            self.history.trained(lease.0, *tokens, &civil);
-            self.history.delivered(&delivery, &civil);
+            self.records.history.trained(lease.0, *tokens, &civil);
+            self.records.history.delivered(&delivery, &civil);
         }
     }
 }

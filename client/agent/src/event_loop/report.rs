@@ -1,11 +1,11 @@
 //! How the agent stands, put together for whoever asks.
 
-use super::{Agent, NEWS_EVERY};
+use super::{Agent, worker::WorkerSlot};
 use crate::{
     clock,
     control::{
-        self, AgentStatus, Ends, Facts, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Standing, Why, Word,
-        WordKind, WorkerStatus, timestamp,
+        AgentStatus, Ends, Facts, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Standing, Why, Word, WordKind,
+        WorkerStatus, timestamp,
     },
     policy::{Decision, Override, ProfileName, ReasonKind},
     preferences::Policy,
@@ -21,20 +21,20 @@ impl Agent {
             Decision::Run { limits, profile } => (Some(limits), Some(*profile)),
             Decision::Hold { .. } => (None, None),
         };
-        let (why, owner) = (self.why(), self.word(&now));
+        let (why, owner, id) = (self.why(), self.word(&now), self.device.id());
         AgentStatus {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").into(),
-            device: self.device.clone(),
-            name: self.member.as_ref().map_or_else(|_| self.device.clone(), |member| member.membership.name.clone()),
+            name: self.participation.member().map_or_else(|| id.clone(), |member| member.membership.name.clone()),
+            device: id,
             standing: self.standing(&why, owner.as_ref()),
             why,
             owner,
             run: self.run(),
             session: self.session.status(),
-            totals: self.history.totals(),
-            today: self.history.today(&now),
-            energy_source: self.meters.source(),
+            totals: self.records.history.totals(),
+            today: self.records.history.today(&now),
+            energy_source: self.records.meters.source(),
             sensors: self.sensor_statuses(),
             limits: limits.map(|limits| LimitsStatus {
                 duty: limits.duty,
@@ -43,9 +43,9 @@ impl Agent {
             }),
             profile,
             slowed: self.slowed(),
-            sandbox: self.ready.as_ref().map_or_else(Vec::new, |ready| ready.sandbox.clone()),
-            worker: self.worker_status(),
-            config_error: self.config_error.clone(),
+            sandbox: self.worker.ready.as_ref().map_or_else(Vec::new, |ready| ready.sandbox.clone()),
+            worker: self.worker.status(),
+            config_error: self.owner.config_error.clone(),
         }
     }
 
@@ -65,7 +65,7 @@ impl Agent {
 
     /// The run that it is in, in the words of whoever runs it.
     fn run(&self) -> Option<RunStatus> {
-        let name = self.run_name()?.to_owned();
+        let name = self.participation.run_name()?.to_owned();
         let spec = self.session.spec();
         let told = spec.is_some();
         let (sentence, operator) = spec.map(|spec| (spec.description, spec.operator)).unwrap_or_default();
@@ -77,15 +77,15 @@ impl Agent {
         let session = self.session.status();
         Standing::of(&Facts {
             why,
-            in_run: self.member.is_ok(),
-            is_new: self.member.as_ref().is_err_and(|why| why == super::join::NONE),
+            in_run: self.participation.member().is_some(),
+            is_new: self.participation.is_new(),
             computes: session.working,
             offline: self.session.offline(),
-            wrong_key: self.wrong_key,
+            wrong_key: self.connection.wrong_key,
             failures: self.session.worker_failures(),
             trouble: session.trouble.as_deref(),
-            left_alone: &self.worker_status().left_alone,
-            config_error: self.config_error.as_deref(),
+            left_alone: &self.worker.status().left_alone,
+            config_error: self.owner.config_error.as_deref(),
             word,
             ends: why.kind.map_or(Ends::AsItsKind, |kind| self.ends(kind)),
             capped: self.capped(),
@@ -96,12 +96,12 @@ impl Agent {
     fn ends(&self, kind: ReasonKind) -> Ends {
         /// Where less than this is free, no preference makes room.
         const FULL_BYTES: u64 = 64 << 20;
-        let wanted = self.preferences.preferences();
+        let wanted = self.owner.wants();
         let only = |is_only: bool| if is_only { Ends::Preference } else { Ends::AsItsKind };
         let beyond = |floor: Option<u64>, all: Option<u64>| floor.zip(all).is_some_and(|(mib, all)| mib << 20 > all);
         match kind {
             ReasonKind::DataCap => only(wanted.data_mib_month_max == Some(0)),
-            ReasonKind::Disk if self.session.disk_refuses().is_some() || self.unread.is_some() => Ends::Elsewhere,
+            ReasonKind::Disk if self.session.disk_refuses().is_some() || self.participation.is_unread() => Ends::Elsewhere,
             ReasonKind::Disk => match size::disk(self.home.folder()) {
                 Some((_, all)) if beyond(wanted.disk_mib_min, Some(all)) => Ends::Preference,
                 Some((free, _)) if free < FULL_BYTES => Ends::Elsewhere,
@@ -122,11 +122,6 @@ impl Agent {
             }),
             Decision::Run { .. } | Decision::Hold { .. } => None,
         }
-    }
-
-    /// What the invite calls the run that it is in.
-    pub(super) fn run_name(&self) -> Option<&str> {
-        Some(&self.member.as_ref().ok()?.membership.invite.run_name)
     }
 
     pub(super) fn why(&self) -> Why {
@@ -162,9 +157,9 @@ impl Agent {
 
     /// Why it trains.
     fn in_favour(&self, duty: f64, profile: ProfileName) -> String {
-        let wanted = self.preferences.preferences();
+        let wanted = self.owner.wants();
         match profile {
-            _ if matches!(self.word.says(), Override::RunNow(_)) => "it trains because you asked for it".into(),
+            _ if matches!(self.owner.word.says(), Override::RunNow(_)) => "it trains because you asked for it".into(),
             _ if wanted.policy == Policy::Always => "it trains whenever it is safe".into(),
             ProfileName::Away if wanted.idle_minutes.is_none() => {
                 "it trains, whether or not somebody uses the computer".into()
@@ -186,22 +181,22 @@ impl Agent {
 
     /// Whether no sensor tells when the owner was there last.
     fn is_blind(&self) -> bool {
-        self.sensors.sources().iter().any(|seen| seen.name == "idle" && seen.unknown.is_some())
+        self.computer.sensors.sources().iter().any(|seen| seen.name == "idle" && seen.unknown.is_some())
     }
 
     /// The owner's word for now, if they have said one.
     pub(super) fn word(&self, now: &Zoned) -> Option<Word> {
-        let (kind, until) = match self.word.says() {
+        let (kind, until) = match self.owner.word.says() {
             Override::No => return None,
             Override::Pause(until) => (WordKind::Pause, until),
             Override::RunNow(until) => (WordKind::RunNow, until),
         };
         let until = until.and_then(|end| civil(end, now));
-        Some(Word { kind, until: until.as_ref().map(timestamp), kept: self.word.is_kept() })
+        Some(Word { kind, until: until.as_ref().map(timestamp), kept: self.owner.word.is_kept() })
     }
 
     fn sensor_statuses(&self) -> Vec<SensorStatus> {
-        let seen = self.sensors.sources().into_iter();
+        let seen = self.computer.sensors.sources().into_iter();
         seen.map(|seen| SensorStatus {
             name: seen.name.to_owned(),
             value: seen.value,
@@ -210,27 +205,17 @@ impl Agent {
         })
         .collect()
     }
+}
 
-    fn worker_status(&self) -> WorkerStatus {
+impl WorkerSlot {
+    fn status(&self) -> WorkerStatus {
         let left_alone = self.crashes.left_alone().into_iter();
         WorkerStatus {
-            device: self.ready.as_ref().map(|ready| ready.device.clone()),
-            alive: self.worker.is_some(),
+            device: self.device().map(str::to_owned),
+            alive: self.running.is_some(),
             crashes: self.crashes.since_start(),
             left_alone: left_alone.map(|of| LeftAlone { device: of.device, reason: of.reason }).collect(),
         }
-    }
-
-    /// Tells who listens how the agent stands, not too often; says when to be called again at the latest.
-    pub(super) fn tell_news(&mut self, control: &control::Server, now: Mono) -> Mono {
-        if !control.has_listeners() {
-            return self.next_look;
-        }
-        if now >= self.next_news {
-            control.tell(self.status());
-            self.next_news = now + NEWS_EVERY;
-        }
-        self.next_look.min(self.next_news)
     }
 }
 

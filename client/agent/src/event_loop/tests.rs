@@ -5,7 +5,7 @@ mod joining;
 
 use super::*;
 use crate::{
-    control::{Command, Deed, State},
+    control::{self, Command, Deed, State},
     journal::Run,
     lease::Lease,
     policy::{Limits, Observation, ProfileName, Reading, ReasonKind},
@@ -18,7 +18,7 @@ use nightjar_shared::{
     model_spec::ModelSpec,
     wire::{
         self,
-        worker::{Failed, Progress, Trained, from_worker, to_worker},
+        worker::{Failed, Progress, Ready, Trained, from_worker, to_worker},
     },
 };
 use std::sync::Mutex;
@@ -128,11 +128,11 @@ impl Bench {
         let lease = Lease::from_wire(&lease, false).unwrap();
         let run = Run { id: RunId([1; 32]), spec_json: spec.to_string(), keep_alive_ms: 20_000 };
         let mut bench = Bench::new(gpu);
-        bench.agent.disk.write(&lease.keyframe.unwrap().file(), b"blob").unwrap();
+        bench.agent.home.disk().write(&lease.keyframe.unwrap().file(), b"blob").unwrap();
         let journal = Journal { run: Some(run), lease: Some(lease), ..Journal::default() };
-        journal.store(&*bench.agent.disk).unwrap();
+        journal.store(&*bench.agent.home.disk()).unwrap();
         let membership = Membership::from_link(&invite_until(0), "den", 0).unwrap();
-        bench.agent.take_up(Member::of(membership, &bench.agent.identity).unwrap()).unwrap();
+        bench.agent.take_up(Member::of(membership, &bench.agent.device.identity).unwrap()).unwrap();
         bench.agent.look(clock::mono_now());
         bench.agent.settle();
         assert!(bench.agent.session.is_at_work());
@@ -165,7 +165,7 @@ impl Bench {
             home,
         };
         let (queue, events) = mpsc::channel(16);
-        let mut agent = Agent::new(setup, queue, &Arc::new(Notify::new())).unwrap();
+        let mut agent = Agent::new(setup, queue, mpsc::channel(1).0, &Arc::new(Notify::new())).unwrap();
         agent.look(clock::mono_now());
         Bench { folder, agent, eye, done, events }
     }
@@ -204,12 +204,12 @@ async fn what_ends_while_it_is_frozen_is_no_crash() {
     let mut bench = Bench::new(false);
     bench.agent.freeze();
     bench.agent.worker_event(WorkerEvent::Exited("this system cannot freeze".into()));
-    assert_eq!((bench.agent.crashes.since_start(), bench.done()), (0, vec!["frozen", "ended"]));
+    assert_eq!((bench.agent.worker.crashes.since_start(), bench.done()), (0, vec!["frozen", "ended"]));
     assert!(bench.is_replaced());
 
     let mut bench = Bench::new(false);
     bench.agent.worker_event(WorkerEvent::Exited("exit status: 101".into()));
-    assert_eq!(bench.agent.crashes.since_start(), 1);
+    assert_eq!(bench.agent.worker.crashes.since_start(), 1);
 }
 
 /// A service manager ends the agent, and may end its worker with it.
@@ -218,7 +218,7 @@ async fn what_ends_with_its_agent_is_no_crash() {
     let mut bench = Bench::new(false);
     bench.agent.session.handle(session::Event::Shutdown, clock::mono_now());
     bench.agent.worker_event(WorkerEvent::Exited("signal 15".into()));
-    assert_eq!(bench.agent.crashes.since_start(), 0);
+    assert_eq!(bench.agent.worker.crashes.since_start(), 0);
 }
 
 /// Whatever ends its run, the agent of a volunteer can say so, and be given another invite.
@@ -251,14 +251,14 @@ async fn a_worker_that_gives_its_gpu_too_much_at_once_begins_anew_after_its_leas
     };
     let mut bench = Bench::at_work(true);
     bench.agent.worker_event(trained(false));
-    assert!(bench.agent.worker.is_some());
+    assert!(bench.agent.worker.running.is_some());
     let mut bench = Bench::at_work(true);
     bench.agent.worker_event(trained(true));
-    assert_eq!((bench.done().last(), bench.agent.worker.is_some()), (Some(&"ended"), false));
+    assert_eq!((bench.done().last(), bench.agent.worker.running.is_some()), (Some(&"ended"), false));
     let told: Vec<bool> =
         bench.agent.waiting.iter().map(|event| matches!(event, session::Event::WorkerReplaced)).collect();
     assert_eq!(told, [false, true], "what it trained is taken first");
-    assert_eq!(bench.agent.crashes.since_start(), 0);
+    assert_eq!(bench.agent.worker.crashes.since_start(), 0);
 }
 
 /// What a worker says that cannot be is not counted, not shown and not believed: it ends the worker, as a crash does.
@@ -270,18 +270,18 @@ async fn a_worker_that_says_what_cannot_be_is_ended() {
     for said in [progress(u64::MAX), trained(8), from_worker::Body::Ready(Ready::default())] {
         let mut bench = Bench::at_work(false);
         bench.agent.worker_event(WorkerEvent::Says(said.clone()));
-        assert_eq!((bench.done().last(), bench.agent.crashes.since_start()), (Some(&"ended"), 1), "{said:?}");
+        assert_eq!((bench.done().last(), bench.agent.worker.crashes.since_start()), (Some(&"ended"), 1), "{said:?}");
         bench.agent.settle();
         let (what, _) = bench.agent.session.obstacle().expect("it waits before it tries again");
         assert!(what.contains("what cannot be"), "{what}");
     }
     let mut bench = Bench::at_work(false);
     bench.agent.worker_event(WorkerEvent::Says(progress(9)));
-    assert_eq!(bench.agent.crashes.since_start(), 0);
+    assert_eq!(bench.agent.worker.crashes.since_start(), 0);
     // Before it is ready it has nothing to report.
-    bench.agent.worker.as_mut().unwrap().forget_ready();
+    bench.agent.worker.running.as_mut().unwrap().forget_ready();
     bench.agent.worker_event(WorkerEvent::Says(progress(9)));
-    assert_eq!(bench.agent.crashes.since_start(), 1);
+    assert_eq!(bench.agent.worker.crashes.since_start(), 1);
 }
 
 #[tokio::test]
@@ -300,15 +300,15 @@ async fn what_a_worker_calls_itself_is_tamed() {
 #[tokio::test]
 async fn a_worker_that_fills_the_disk_is_ended() {
     let mut bench = Bench::at_work(false);
-    bench.agent.disk.write("work/checkpoint.0", b"saved").unwrap();
+    bench.agent.home.disk().write("work/checkpoint.0", b"saved").unwrap();
     let grown = bench.folder.path().join("work/deep/down/film");
     std::fs::create_dir_all(grown.parent().unwrap()).unwrap();
     std::fs::File::create(&grown).unwrap().set_len(1 << 40).unwrap();
     let now = clock::mono_now();
-    bench.agent.staff_due(now);
-    assert!(bench.agent.worker.is_some(), "it was looked at a moment ago");
-    bench.agent.staff_due(now + Duration::from_secs(60));
-    assert_eq!((bench.done().last(), bench.agent.crashes.since_start()), (Some(&"ended"), 1));
+    bench.agent.worker_due(now);
+    assert!(bench.agent.worker.running.is_some(), "it was looked at a moment ago");
+    bench.agent.worker_due(now + Duration::from_secs(60));
+    assert_eq!((bench.done().last(), bench.agent.worker.crashes.since_start()), (Some(&"ended"), 1));
     assert!(!bench.folder.path().join("work/deep").exists());
 }
 
@@ -317,15 +317,15 @@ async fn a_worker_that_fills_the_disk_is_ended() {
 async fn a_worker_that_falls_silent_is_ended() {
     let mut bench = Bench::at_work(false);
     let hours = |hours: u64| clock::mono_now() + Duration::from_secs(hours * 3600);
-    bench.agent.staff_due(hours(5));
-    assert!(bench.agent.worker.is_some());
-    bench.agent.staff_due(hours(7));
-    assert_eq!((bench.done().last(), bench.agent.crashes.since_start()), (Some(&"ended"), 1));
+    bench.agent.worker_due(hours(5));
+    assert!(bench.agent.worker.running.is_some());
+    bench.agent.worker_due(hours(7));
+    assert_eq!((bench.done().last(), bench.agent.worker.crashes.since_start()), (Some(&"ended"), 1));
     // What is frozen has no voice.
     let mut bench = Bench::at_work(false);
     bench.agent.freeze();
-    bench.agent.staff_due(hours(7));
-    assert!(bench.agent.worker.is_some());
+    bench.agent.worker_due(hours(7));
+    assert!(bench.agent.worker.running.is_some());
 }
 
 /// A worker with nothing to do that says again and again that its device has failed writes no file for each time.
@@ -337,7 +337,7 @@ async fn a_device_that_fails_beside_a_lease_ends_the_worker() {
         bench.agent.worker_event(WorkerEvent::Says(from_worker::Body::Failed(failed.clone())));
     }
     assert_eq!(bench.done().last(), Some(&"ended"));
-    assert!(bench.agent.worker.is_none());
+    assert!(bench.agent.worker.running.is_none());
 }
 
 /// What it says that it has written is what a disk could take since it was started, and no more.
@@ -378,7 +378,7 @@ async fn memory_that_the_worker_holds_is_no_less_for_the_next_lease() {
         900,
         "somebody else has given some back, and the owner allows less"
     );
-    bench.agent.dismiss();
+    bench.agent.end_worker();
     assert_eq!(told(&mut bench, Some(300), 0, 3), 1200, "of when it still was there");
     assert_eq!(told(&mut bench, Some(300), 0, 15), 44, "somebody else has taken it");
     assert_eq!(
@@ -400,11 +400,11 @@ async fn a_home_that_lost_its_mark_is_known_by_its_files() {
     let agent = &mut bench.agent;
     let _lock = agent.home.lock().unwrap();
     agent.answer(Asked::Do(Command::Pause(None), oneshot::channel().0));
-    agent.tell("a line");
+    agent.records.tell("a line");
     agent.crashed("a crash");
     agent.remember();
-    agent.preferences.set("idle_minutes", "5").unwrap();
-    let server = control::serve(&agent.home, mpsc::channel(1).0, agent.tickets.clone()).await.unwrap();
+    agent.owner.preferences.set("idle_minutes", "5").unwrap();
+    let server = control::serve(&agent.home, mpsc::channel(1).0, agent.api.tickets.clone()).await.unwrap();
     control::ControlFile::load(&agent.home).unwrap().door(&agent.home).unwrap();
     assert_eq!(control::unwritable(&agent.home), None);
     let folder = bench.folder.path();
@@ -430,15 +430,15 @@ async fn a_disk_that_takes_no_address_is_told() {
 #[tokio::test]
 async fn a_cap_on_tokens_is_told() {
     let mut bench = Bench::new(false);
-    bench.agent.preferences.set("tokens_per_s_max", "2.5").unwrap();
+    bench.agent.owner.preferences.set("tokens_per_s_max", "2.5").unwrap();
     bench.agent.look(clock::mono_now());
     let status = bench.agent.status();
     assert_eq!(status.slowed.as_deref(), Some("your cap of 2.5 tokens a second"));
     assert!(matches!(bench.agent.decision, Decision::Run { limits, .. } if limits.tokens_per_s_max == 2.5));
     for (key, value) in [("tokens_per_s_max", "0.001"), ("tokens_per_s_max", "1e-300"), ("tokens_per_s_max", "nan")] {
-        assert!(bench.agent.preferences.set(key, value).is_err(), "{value}");
+        assert!(bench.agent.owner.preferences.set(key, value).is_err(), "{value}");
     }
-    bench.agent.preferences.set("tokens_per_s_max", "0").unwrap();
+    bench.agent.owner.preferences.set("tokens_per_s_max", "0").unwrap();
     bench.agent.look(clock::mono_now());
     assert_eq!(bench.agent.status().slowed, None);
 }

@@ -52,7 +52,7 @@ async fn a_disk_that_refuses_holds_and_does_not_end_the_agent() {
     bench.agent.session.handle(session::Event::Tick, later);
     hears(&mut bench.agent, vec![]);
     assert!(bench.agent.why().allowed, "{:?}", bench.agent.why());
-    assert!(Journal::load(&*bench.agent.disk).unwrap().run.is_some(), "what could not be written is written");
+    assert!(Journal::load(&*bench.agent.home.disk()).unwrap().run.is_some(), "what could not be written is written");
 }
 
 /// A disk that does not let the journal be read at the start is waited for as well.
@@ -62,13 +62,27 @@ async fn a_journal_that_cannot_be_read_yet_is_waited_for() {
     let in_the_way = bench.folder.path().join("journal.json");
     std::fs::create_dir(&in_the_way).unwrap();
     let membership = Membership::from_link(&invite_until(0), "den", 0).unwrap();
-    let member = Member::of(membership, &bench.agent.identity).unwrap();
+    let member = Member::of(membership, &bench.agent.device.identity).unwrap();
     bench.agent.take_up(member).unwrap();
     hears(&mut bench.agent, vec![]);
     assert_eq!(bench.agent.why().kind, Some(ReasonKind::Disk), "{:?}", bench.agent.why());
     std::fs::remove_dir(&in_the_way).unwrap();
     hears(&mut bench.agent, vec![]);
     assert!(bench.agent.why().allowed, "{:?}", bench.agent.why());
+}
+
+/// Leaving does not wait for the disk: what could not be read does not bring the run back.
+#[tokio::test]
+async fn a_run_that_is_left_before_its_journal_was_read_is_left() {
+    let mut bench = Bench::in_no_run();
+    let in_the_way = bench.folder.path().join("journal.json");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let membership = Membership::from_link(&invite_until(0), "den", 0).unwrap();
+    bench.agent.take_up(Member::of(membership, &bench.agent.device.identity).unwrap()).unwrap();
+    bench.agent.rest(&Ending::Left).await;
+    std::fs::remove_dir(&in_the_way).unwrap();
+    hears(&mut bench.agent, vec![]);
+    assert_eq!(bench.agent.why().kind, Some(ReasonKind::NotJoined), "{:?}", bench.agent.why());
 }
 
 /// The run's end is the reason, and no time is named at which it would go on.
@@ -109,11 +123,11 @@ async fn a_device_whose_work_nobody_takes_holds_and_says_why() {
 #[tokio::test]
 async fn a_closed_terminal_is_heard_as_an_end() {
     use rustix::process::{Signal, getpid, kill_process};
-    if hangups_are_ignored() {
+    if signals::hangups_are_ignored() {
         println!("skipped: whoever started this has it ignore SIGHUP");
         return;
     }
-    let ended = terminated().unwrap();
+    let ended = signals::terminated().unwrap();
     kill_process(getpid(), Signal::HUP).unwrap();
     tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it is heard");
 }

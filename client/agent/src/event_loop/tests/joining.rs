@@ -39,7 +39,7 @@ async fn it_joins_once_the_coordinator_was_asked() {
     assert_eq!((joined.name.as_str(), joined.coordinator_answers), ("den", false));
     let status = bench.agent.status();
     assert!(status.why.allowed && status.run.is_some(), "{status:?}");
-    assert_eq!(Membership::load(&*bench.agent.disk).unwrap().name, "den");
+    assert_eq!(Membership::load(&*bench.agent.home.disk()).unwrap().name, "den");
 }
 
 /// "Ready" with the coordinator away, or with somebody else in its place, would be untrue: page and tray say which it
@@ -51,7 +51,7 @@ async fn a_coordinator_that_is_away_is_told_from_one_that_is_another() {
     let tried = |bench: &mut Bench, failed: LinkError| {
         bench.agent.look(clock::mono_now());
         bench.agent.settle();
-        let serial = bench.agent.connection_serial;
+        let serial = bench.agent.connection.serial;
         bench.agent.take(Event::Connected { serial, made: Err(failed) });
         bench.agent.settle();
     };
@@ -65,9 +65,9 @@ async fn a_coordinator_that_is_away_is_told_from_one_that_is_another() {
             && bench.agent.face().sentence.contains("cannot be reached")
     );
 
-    let before = bench.agent.connection_serial;
+    let before = bench.agent.connection.serial;
     bench.agent.answer(Asked::Do(Command::Retry, oneshot::channel().0));
-    assert!(bench.agent.connection_serial > before, "it tries again at the owner's word");
+    assert!(bench.agent.connection.serial > before, "it tries again at the owner's word");
     tried(&mut bench, LinkError::WrongKey("h:1".into()));
     assert_eq!(stands(&bench.agent), (State::NeedsYou, tray::State::Trouble));
     bench.agent.rest(&Ending::RunOver("Thank you.".into())).await;

@@ -1,7 +1,7 @@
-//! The worker: hired when the session has work, frozen when the owner wants the computer, replaced where new limits
-//! need it, and dismissed.
+//! The worker: started when the session has work, frozen when the owner wants the computer, replaced where new limits
+//! need it, and ended.
 
-use super::{Agent, Event, wall_now};
+use super::{Agent, Event};
 use crate::{
     clock,
     journal::Journal,
@@ -9,12 +9,13 @@ use crate::{
     quota::{self, Overgrown},
     session::{self, Untrue},
     worker::{
-        Order, Worker, WorkerEvent,
+        Order, Worker, WorkerEvent, Workshop,
         crashes::{Crashes, Plan},
     },
 };
 use jiff::Zoned;
 use nightjar_shared::{
+    disk::Disk,
     time::Mono,
     wire::{
         limits,
@@ -46,9 +47,20 @@ enum Then {
     Replace,
 }
 
-/// A worker, as the loop holds it.
-pub(super) struct Hired {
-    worker: Box<dyn Worker>,
+/// Where the agent's one worker is, or is not.
+pub(super) struct WorkerSlot {
+    workshop: Box<dyn Workshop>,
+    pub crashes: Crashes,
+    pub running: Option<Running>,
+    /// What the last worker said when it was ready.
+    pub ready: Option<Ready>,
+    /// Serial number of the worker at hand.
+    pub serial: u64,
+}
+
+/// A worker that runs.
+pub(super) struct Running {
+    process: Box<dyn Worker>,
     /// What the owner wanted to compute on when it was started.
     pub chosen: String,
     limits: Limits,
@@ -66,65 +78,38 @@ pub(super) struct Hired {
     weighed: Mono,
 }
 
-impl Agent {
-    pub(super) fn work(&mut self, job: to_worker::Body) {
-        if self.worker.is_none() {
-            let refused = match self.hire() {
-                Ok(refused) => refused,
-                Err(e) => Some(session::Event::WorkerExited { why: format!("the worker does not start: {e}") }),
-            };
-            if let Some(refused) = refused {
-                return self.waiting.push_back(refused);
-            }
-        }
-        let taken = self.worker.as_mut().is_some_and(|hired| {
-            hired.heard = clock::mono_now();
-            hired.worker.send(job)
-        });
-        if !taken {
-            self.dismiss();
-            self.waiting.push_back(session::Event::WorkerExited { why: "the worker takes no messages".into() });
+impl WorkerSlot {
+    pub fn new(workshop: Box<dyn Workshop>, disk: &dyn Disk) -> io::Result<Self> {
+        Ok(WorkerSlot { workshop, crashes: Crashes::load(disk)?, running: None, ready: None, serial: 0 })
+    }
+
+    /// What the last worker computed on.
+    pub fn device(&self) -> Option<&str> {
+        self.ready.as_ref().map(|ready| ready.device.as_str())
+    }
+
+    /// Whether that was a GPU.
+    pub fn is_on_gpu(&self) -> bool {
+        self.ready.as_ref().is_some_and(|ready| ready.gpu)
+    }
+
+    /// Whether it heard.
+    pub fn send(&mut self, message: to_worker::Body) -> bool {
+        self.running.as_mut().is_some_and(|running| running.process.send(message))
+    }
+
+    pub fn thaw(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.thaw();
         }
     }
 
-    pub(super) fn send_worker(&mut self, message: to_worker::Body) {
-        if let Some(hired) = &mut self.worker {
-            hired.worker.send(message);
-        }
-    }
-
-    /// Starts a worker; or says why not now.
-    fn hire(&mut self) -> io::Result<Option<session::Event>> {
-        let Decision::Run { limits, .. } = &self.decision else {
-            let why = "training is not allowed at the moment".into();
-            return Ok(Some(session::Event::WorkerRefused { why, until: Some(self.next_look) }));
-        };
-        let (limits, chosen) = (*limits, self.preferences.preferences().device.clone());
-        let (device, avoid) = match self.crashes.plan(&chosen, clock::mono_now()) {
-            Plan::Start { device, avoid } => (device, avoid),
-            Plan::Wait { until, reason } => {
-                return Ok(Some(session::Event::WorkerRefused { why: reason, until: Some(until) }));
-            }
-            Plan::Hold { reason } => return Ok(Some(session::Event::WorkerRefused { why: reason, until: None })),
-        };
-        self.worker_serial += 1;
-        let (serial, queue) = (self.worker_serial, self.queue.clone());
+    fn start(&mut self, order: &Order, chosen: String, queue: mpsc::Sender<Event>) -> io::Result<()> {
+        self.serial += 1;
+        let serial = self.serial;
         let (events, mut heard) = mpsc::channel(16);
-        let file_bytes_max = self.session.spec().as_ref().map(quota::file_bytes_max);
-        let worker = self.workshop.start(&Order { device, avoid, limits, file_bytes_max }, events)?;
-        let now = clock::mono_now();
-        self.worker = Some(Hired {
-            worker,
-            chosen,
-            limits,
-            ready: None,
-            frozen: false,
-            saving: None,
-            since: now,
-            written: 0,
-            heard: now,
-            weighed: now,
-        });
+        let process = self.workshop.start(order, events)?;
+        self.running = Some(Running::new(process, chosen, order.limits, clock::mono_now()));
         tokio::spawn(async move {
             while let Some(event) = heard.recv().await {
                 if queue.send(Event::Worker { serial, event }).await.is_err() {
@@ -132,62 +117,84 @@ impl Agent {
                 }
             }
         });
+        Ok(())
+    }
+}
+
+impl Agent {
+    pub(super) fn work(&mut self, job: to_worker::Body) {
+        if self.worker.running.is_none() {
+            let refused = match self.start_worker() {
+                Ok(refused) => refused,
+                Err(e) => Some(session::Event::WorkerExited { why: format!("the worker does not start: {e}") }),
+            };
+            if let Some(refused) = refused {
+                return self.waiting.push_back(refused);
+            }
+        }
+        if let Some(running) = &mut self.worker.running {
+            running.heard = clock::mono_now();
+        }
+        if !self.worker.send(job) {
+            self.end_worker();
+            self.waiting.push_back(session::Event::WorkerExited { why: "the worker takes no messages".into() });
+        }
+    }
+
+    /// Starts a worker; or says why not now.
+    fn start_worker(&mut self) -> io::Result<Option<session::Event>> {
+        let refused = |why, until| Ok(Some(session::Event::WorkerRefused { why, until }));
+        let Decision::Run { limits, .. } = self.decision else {
+            return refused("training is not allowed at the moment".into(), Some(self.next_look));
+        };
+        let chosen = self.owner.wants().device.clone();
+        let (device, avoid) = match self.worker.crashes.plan(&chosen, clock::mono_now()) {
+            Plan::Start { device, avoid } => (device, avoid),
+            Plan::Wait { until, reason } => return refused(reason, Some(until)),
+            Plan::Hold { reason } => return refused(reason, None),
+        };
+        let file_bytes_max = self.session.spec().as_ref().map(quota::file_bytes_max);
+        self.worker.start(&Order { device, avoid, limits, file_bytes_max }, chosen, self.queue.clone())?;
         Ok(None)
     }
 
     /// Ends the worker at once, frozen or not: its memory is free when this returns, or a moment later.
-    pub(super) fn dismiss(&mut self) {
-        self.worker = None;
-        self.worker_serial += 1;
-        self.sleep_delay = None;
+    pub(super) fn end_worker(&mut self) {
+        self.worker.running = None;
+        self.worker.serial += 1;
+        self.computer.sleep_delay = None;
     }
 
     /// Stops the worker where it stands.
     pub(super) fn freeze(&mut self) {
-        if let Some(hired) = &mut self.worker
-            && !hired.frozen
-        {
-            hired.worker.freeze();
-            hired.frozen = true;
-            hired.saving = None;
+        if let Some(running) = &mut self.worker.running {
+            running.freeze();
         }
-        self.sleep_delay = None;
-    }
-
-    pub(super) fn thaw(&mut self) {
-        if let Some(hired) = &mut self.worker {
-            if matches!(hired.saving, Some((Then::Freeze, _))) {
-                // The computer does not sleep after all.
-                hired.saving = None;
-            }
-            if std::mem::take(&mut hired.frozen) {
-                hired.heard = clock::mono_now();
-                hired.worker.thaw();
-            }
-        }
+        self.computer.sleep_delay = None;
     }
 
     /// The computer is about to sleep: the worker saves its state, and is frozen.
-    pub(super) fn doze(&mut self, now: Mono) {
+    pub(super) fn prepare_sleep(&mut self, now: Mono) {
         let is_at_work = self.session.is_at_work();
-        let saves = match &mut self.worker {
-            Some(Hired { saving: Some((Then::Freeze, _)), .. }) => return,
-            Some(hired) if is_at_work && !hired.frozen => hired.ask_to_save(Then::Freeze, now),
+        let saves = match &mut self.worker.running {
+            Some(Running { saving: Some((Then::Freeze, _)), .. }) => return,
+            Some(running) if is_at_work && !running.frozen => running.ask_to_save(Then::Freeze, now),
             _ => false,
         };
         if saves {
-            self.sleep_delay = self.sensors.sleep_delay();
+            self.computer.sleep_delay = self.computer.sensors.sleep_delay();
             return;
         }
         // There is nothing to save: what keeps the computer awake is let go of at once.
-        drop(self.sensors.sleep_delay());
-        self.lie_down();
+        drop(self.computer.sensors.sleep_delay());
+        self.let_sleep();
     }
 
     /// The computer may sleep now. Drivers lose GPUs over that, and a worker that wakes up without one would seem to
     /// crash.
-    fn lie_down(&mut self) {
-        if self.worker.as_ref().is_some_and(|hired| hired.ready.as_ref().is_some_and(|ready| ready.gpu)) {
+    fn let_sleep(&mut self) {
+        let running = self.worker.running.as_ref();
+        if running.is_some_and(|running| running.ready.as_ref().is_some_and(|ready| ready.gpu)) {
             self.replace_worker();
         } else {
             self.freeze();
@@ -196,37 +203,37 @@ impl Agent {
 
     /// Gives the worker new limits.
     pub(super) fn limit(&mut self, limits: Limits, now: Mono) {
-        let Some(hired) = &mut self.worker else { return };
-        if hired.limits == limits {
+        let Some(running) = &mut self.worker.running else { return };
+        if running.limits == limits {
             return;
         }
-        let is_more = limits.threads >= hired.limits.threads && limits.memory_bytes >= hired.limits.memory_bytes;
-        let allowed = hired.worker.allow(&limits);
-        hired.limits = limits;
+        let is_more = limits.threads >= running.limits.threads && limits.memory_bytes >= running.limits.memory_bytes;
+        let allowed = running.process.allow(&limits);
+        running.limits = limits;
         if allowed {
             return;
         }
         // Less is for the owner, and at once; more can wait until the training state is saved.
-        if !is_more || !hired.ask_to_save(Then::Replace, now) {
+        if !is_more || !running.ask_to_save(Then::Replace, now) {
             self.replace_worker();
         }
     }
 
     /// Ends the worker so that another can start, which goes on from the checkpoint.
     pub(super) fn replace_worker(&mut self) {
-        self.dismiss();
+        self.end_worker();
         self.waiting.push_back(session::Event::WorkerReplaced);
     }
 
     /// What a worker was given time for is over.
-    pub(super) fn staff_due(&mut self, now: Mono) {
-        let due = self.worker.as_ref().and_then(|hired| hired.saving).filter(|(_, by)| *by <= now);
+    pub(super) fn worker_due(&mut self, now: Mono) {
+        let due = self.worker.running.as_ref().and_then(|running| running.saving).filter(|(_, by)| *by <= now);
         if let Some((then, _)) = due {
             self.saved(then);
         }
         self.weigh(now);
-        let is_silent = |hired: &Hired| !hired.frozen && now.since(hired.heard) > SILENCE_MAX;
-        if self.session.is_at_work() && self.worker.as_ref().is_some_and(is_silent) {
+        let is_silent = |running: &Running| !running.frozen && now.since(running.heard) > SILENCE_MAX;
+        if self.session.is_at_work() && self.worker.running.as_ref().is_some_and(is_silent) {
             self.gone_wrong(format!("it said nothing for {} hours", SILENCE_MAX.as_secs() / 3600));
         }
     }
@@ -234,12 +241,12 @@ impl Agent {
     /// Looks at what the worker has made of its folder: one that fills the owner's disk is ended, and what it made
     /// goes, but for the state of leases that are delivered.
     fn weigh(&mut self, now: Mono) {
-        let (Some(hired), Some(spec)) = (&mut self.worker, self.session.spec()) else { return };
-        if now.since(hired.weighed) < WEIGH_EVERY {
+        let (Some(running), Some(spec)) = (&mut self.worker.running, self.session.spec()) else { return };
+        if now.since(running.weighed) < WEIGH_EVERY {
             return;
         }
-        hired.weighed = now;
-        match quota::overgrown(&*self.disk, &spec) {
+        running.weighed = now;
+        match quota::overgrown(&*self.home.disk(), &spec) {
             Ok(None) => {}
             Ok(Some(Overgrown { folder, bytes, entries })) => {
                 self.gone_wrong(format!(
@@ -247,7 +254,7 @@ impl Agent {
                     bytes >> 20
                 ));
                 let journal = Journal { lease: None, ..self.session.journal().clone() };
-                if let Err(e) = quota::cut_back(&*self.disk, &journal, folder) {
+                if let Err(e) = quota::cut_back(&*self.home.disk(), &journal, folder) {
                     tracing::warn!("the worker's folder cannot be tidied up ({e})");
                 }
             }
@@ -257,7 +264,7 @@ impl Agent {
 
     fn saved(&mut self, then: Then) {
         match then {
-            Then::Freeze => self.lie_down(),
+            Then::Freeze => self.let_sleep(),
             Then::Replace => self.replace_worker(),
         }
     }
@@ -267,7 +274,7 @@ impl Agent {
             WorkerEvent::Says(body) => self.worker_says(body),
             // It did nothing wrong: some systems cannot freeze, and end it; and who ends the agent may end both.
             WorkerEvent::Exited(_)
-                if self.session.is_closing() || self.worker.as_ref().is_some_and(|hired| hired.frozen) =>
+                if self.session.is_closing() || self.worker.running.as_ref().is_some_and(|running| running.frozen) =>
             {
                 self.replace_worker();
             }
@@ -278,26 +285,26 @@ impl Agent {
     /// The worker has ended by itself, or must.
     fn gone_wrong(&mut self, why: String) {
         self.crashed(&why);
-        self.dismiss();
+        self.end_worker();
         self.waiting.push_back(session::Event::WorkerExited { why });
     }
 
     fn worker_says(&mut self, body: from_worker::Body) {
         let now = clock::mono_now();
-        let in_turn = self.worker.as_mut().map_or(Ok(()), |hired| hired.hears(&body, now));
+        let in_turn = self.worker.running.as_mut().map_or(Ok(()), |running| running.hears(&body, now));
         if let Err(untrue) = in_turn.and_then(|()| self.session.vet(&body, now)) {
             return self.gone_wrong(untrue.to_string());
         }
         match &body {
             from_worker::Body::Ready(ready) => {
                 let ready = tame(ready);
-                if let Some(hired) = &mut self.worker {
-                    hired.ready = Some(ready.clone());
+                if let Some(running) = &mut self.worker.running {
+                    running.ready = Some(ready.clone());
                 }
-                self.ready = Some(ready);
+                self.worker.ready = Some(ready);
             }
             from_worker::Body::Saved(_) => {
-                if let Some((then, _)) = self.worker.as_mut().and_then(|hired| hired.saving.take()) {
+                if let Some((then, _)) = self.worker.running.as_mut().and_then(|running| running.saving.take()) {
                     self.saved(then);
                 }
             }
@@ -307,9 +314,9 @@ impl Agent {
             }
             from_worker::Body::Trained(trained) => {
                 self.wrote(trained.written_bytes);
-                self.crashes.worked();
+                self.worker.crashes.worked();
             }
-            from_worker::Body::Evaluated(_) => self.crashes.worked(),
+            from_worker::Body::Evaluated(_) => self.worker.crashes.worked(),
             from_worker::Body::Failed(failed) if failed.device_failed => {
                 let sentence = failed.sentence.clone();
                 // Beside a lease there is nothing that the session would end it for.
@@ -329,29 +336,29 @@ impl Agent {
 
     /// Counts what the worker has written since it was counted last.
     fn wrote(&mut self, bytes: u64) {
-        let Some(hired) = &mut self.worker else { return };
-        let possible = clock::mono_now().since(hired.since).as_millis() as u64;
+        let Some(running) = &mut self.worker.running else { return };
+        let possible = clock::mono_now().since(running.since).as_millis() as u64;
         let bytes = bytes.min(possible.saturating_mul(WRITTEN_PER_MS_MAX));
-        let more = bytes.saturating_sub(hired.written);
-        hired.written = hired.written.max(bytes);
-        self.history.wrote(more, &Zoned::now());
+        let more = bytes.saturating_sub(running.written);
+        running.written = running.written.max(bytes);
+        self.records.history.wrote(more, &Zoned::now());
     }
 
     /// Notes a crash that nobody asked for: who crashes often is left alone.
     pub(super) fn crashed(&mut self, words: &str) {
-        let Some(hired) = &self.worker else { return };
-        self.crashes.crashed(hired.ready.as_ref(), &hired.chosen, words, clock::mono_now(), wall_now());
-        if let Err(e) = self.crashes.store(&*self.disk) {
+        let Some(running) = &self.worker.running else { return };
+        self.worker.crashes.crashed(running.ready.as_ref(), &running.chosen, words, clock::mono_now(), clock::wall_now());
+        if let Err(e) = self.worker.crashes.store(&*self.home.disk()) {
             tracing::warn!("a crash of the worker cannot be noted ({e})");
         }
     }
 
     /// What was left alone is tried again.
     pub(super) fn retry(&mut self) {
-        self.crashes = Crashes::default();
+        self.worker.crashes = Crashes::default();
         self.waiting.push_back(session::Event::Retry);
-        if let Err(e) = Crashes::retry(&*self.disk) {
-            self.tell(&format!("trouble: the crashes cannot be forgotten ({e}); the next start remembers them"));
+        if let Err(e) = Crashes::retry(&*self.home.disk()) {
+            self.records.tell(&format!("trouble: the crashes cannot be forgotten ({e}); the next start remembers them"));
         }
     }
 }
@@ -362,7 +369,41 @@ fn tame(ready: &Ready) -> Ready {
     Ready { device: limits::tame(&ready.device), sandbox, gpu: ready.gpu }
 }
 
-impl Hired {
+impl Running {
+    fn new(process: Box<dyn Worker>, chosen: String, limits: Limits, now: Mono) -> Self {
+        Running {
+            process,
+            chosen,
+            limits,
+            ready: None,
+            frozen: false,
+            saving: None,
+            since: now,
+            written: 0,
+            heard: now,
+            weighed: now,
+        }
+    }
+
+    fn freeze(&mut self) {
+        if !self.frozen {
+            self.process.freeze();
+            self.frozen = true;
+            self.saving = None;
+        }
+    }
+
+    fn thaw(&mut self) {
+        if matches!(self.saving, Some((Then::Freeze, _))) {
+            // The computer does not sleep after all.
+            self.saving = None;
+        }
+        if std::mem::take(&mut self.frozen) {
+            self.heard = clock::mono_now();
+            self.process.thaw();
+        }
+    }
+
     /// Takes note that it said this; an error if this is not its turn to.
     fn hears(&mut self, body: &from_worker::Body, now: Mono) -> Result<(), Untrue> {
         self.heard = now;
@@ -383,7 +424,7 @@ impl Hired {
 
     /// Whether it heard.
     fn ask_to_save(&mut self, then: Then, now: Mono) -> bool {
-        let heard = self.worker.send(to_worker::Body::Checkpoint(Checkpoint {}));
+        let heard = self.process.send(to_worker::Body::Checkpoint(Checkpoint {}));
         if heard {
             self.saving = Some((then, now + SAVE_MAX));
         }
