@@ -19,7 +19,7 @@ use job::{Ahead, Checkpoint, Job, Progress};
 use nightjar_agent::{
     lease::{BlobRef, LeaseKind},
     preferences::Preferences,
-    quota::{self, Room},
+    quota::{self, Space},
     session::{Action, Ending, Event, Permission, Profile, Session},
 };
 use nightjar_shared::{
@@ -226,14 +226,14 @@ impl Device {
     }
 
     /// Makes room on its disk for the lease at hand, as the agent does before it fetches.
-    pub fn make_room(&self) -> Room {
+    pub fn make_room(&self) -> Space {
         let lease = self.session.as_ref().and_then(|s| Some((s.journal(), s.journal().lease.as_ref()?)));
         match (&self.home, lease) {
             (Home::Disk(disk), Some((journal, lease))) if self.traits.disk_bytes > 0 => {
                 quota::make_room(&**disk, journal, lease, &self.spec, self.traits.disk_bytes)
                     .expect("the simulated disk never fails")
             }
-            _ => Room::Enough { evict: vec![] },
+            _ => Space::Enough { evict: vec![] },
         }
     }
 

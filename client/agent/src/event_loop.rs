@@ -34,7 +34,7 @@ use crate::{
     sensor::Sense,
     session::{self, Ending, Session},
     tray,
-    worker::{WorkerEvent, Workshop},
+    worker::{WorkerEvent, Launcher},
 };
 use api::Api;
 use computer::Computer;
@@ -58,7 +58,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const SLEEP_MAX: Duration = Duration::from_secs(5);
 
 /// What sees for an agent, once it has been told what to look for and whom to wake.
-pub type Eyes = Box<dyn FnOnce(crate::sensor::Wants, Arc<Notify>) -> Box<dyn Sense> + Send>;
+pub type StartSensors = Box<dyn FnOnce(crate::sensor::Wants, Arc<Notify>) -> Box<dyn Sense> + Send>;
 
 /// All that an agent is started with.
 pub struct Setup {
@@ -73,9 +73,9 @@ pub struct Setup {
     /// What leases it takes.
     pub kinds: Vec<LeaseKind>,
     /// What it sees the computer with.
-    pub eyes: Eyes,
+    pub start_sensors: StartSensors,
     /// What starts its workers.
-    pub workshop: Box<dyn Workshop>,
+    pub launcher: Box<dyn Launcher>,
     /// What tells the owner a line.
     pub say: Box<dyn FnMut(&str) + Send>,
     /// Whether to show an icon in the tray.
@@ -124,13 +124,13 @@ enum Event {
         event: WorkerEvent,
     },
     /// The coordinator of an invite was asked.
-    Knocked {
+    JoinAnswered {
         member: Box<Member>,
         answered: Result<Answer, JoinError>,
         reply: oneshot::Sender<Result<Joined, String>>,
     },
     Control(Asked),
-    Tray(tray::Wish),
+    Tray(tray::MenuChoice),
     /// A sensor saw something that may forbid training.
     Alarm,
     Terminate,
@@ -164,11 +164,11 @@ pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
     let (leave, tray, stays) = (setup.leave, setup.tray, setup.stays);
     let (queue, mut events) = mpsc::channel(limits::QUEUE_EVENTS_MAX);
     let (asked, mut commands) = mpsc::channel(16);
-    let (wish, mut wishes) = mpsc::channel(4);
+    let (chosen, mut choices) = mpsc::channel(4);
     let changed = Arc::new(Notify::new());
     let mut agent = Agent::new(setup, queue, asked, &changed)?;
     if tray {
-        tray::spawn(agent.api.faces.subscribe(), wish.clone());
+        tray::spawn(agent.api.views.subscribe(), chosen.clone());
     }
     let terminated = signals::terminated()?;
     tokio::pin!(terminated);
@@ -192,7 +192,7 @@ pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
             agent.note_the_end(&ending);
             match &ending {
                 Ending::Left | Ending::Refused(_) | Ending::RunOver(_) if stays && !terminating => {
-                    agent.rest(&ending).await
+                    agent.stay_without_run(&ending).await
                 }
                 _ => {
                     agent.goodbye().await;
@@ -207,7 +207,7 @@ pub async fn run(setup: Setup) -> Result<Ending, AgentError> {
             () = changed.notified() => Event::Alarm,
             Some(event) = events.recv() => event,
             Some(asked) = commands.recv() => Event::Control(asked),
-            Some(wish) = wishes.recv() => Event::Tray(wish),
+            Some(choice) = choices.recv() => Event::Tray(choice),
             () = &mut terminated, if !terminating => Event::Terminate,
             () = tokio::time::sleep(sleep) => {
                 agent.waiting.push_back(session::Event::Tick);
@@ -226,20 +226,20 @@ impl Agent {
         asked: mpsc::Sender<Asked>,
         changed: &Arc<Notify>,
     ) -> Result<Self, AgentError> {
-        let Setup { home, identity, membership, preferences, kinds, eyes, workshop, say, tray: _, leave: _, stays: _ } =
+        let Setup { home, identity, membership, preferences, kinds, start_sensors, launcher, say, tray: _, leave: _, stays: _ } =
             setup;
         let (disk, now) = (home.disk(), clock::mono_now());
         let device = Device::new(identity, kinds);
         let owner = Owner::new(preferences, &*disk, now)?;
         let mut agent = Agent {
-            computer: Computer::new(eyes(owner.needs(&home), changed.clone()), now),
+            computer: Computer::new(start_sensors(owner.needs(&home), changed.clone()), now),
             decision: Decision::starting(),
             memory: look::remembered(&*disk),
             session: Session::new(device.profile(None, owner.wants()), Journal::default()),
             waiting: VecDeque::new(),
             participation: Participation::default(),
             connection: Connection::default(),
-            worker: WorkerSlot::new(workshop, &*disk)?,
+            worker: WorkerSlot::new(launcher, &*disk)?,
             records: Records::open(disk, say),
             api: Api::new(asked),
             home,
@@ -284,9 +284,9 @@ impl Agent {
                 self.transferred(ended);
             }
             Event::Worker { serial, event } if serial == self.worker.serial => self.worker_event(event),
-            Event::Knocked { member, answered, reply } => self.knocked(*member, answered, reply),
+            Event::JoinAnswered { member, answered, reply } => self.join_answered(*member, answered, reply),
             Event::Control(asked) => self.answer(asked),
-            Event::Tray(wish) => self.grant(wish),
+            Event::Tray(choice) => self.chosen_in_tray(choice),
             Event::Alarm => self.look(clock::mono_now()),
             Event::Terminate => self.waiting.push_back(session::Event::Shutdown),
             // Of a connection, transfer or worker that is over.

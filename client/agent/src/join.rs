@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::{io, time::Duration};
 
 /// The coordinator is waited for so long while a device joins.
-const KNOCK_MAX: Duration = Duration::from_secs(5);
+const HELLO_MAX: Duration = Duration::from_secs(5);
 
 /// An invite that does not make this device a member.
 #[derive(Debug, thiserror::Error)]
@@ -99,8 +99,8 @@ impl Member {
     }
 
     /// Says hello, which enrols this device.
-    pub async fn knock(&self) -> Result<Answer, JoinError> {
-        let answer = match tokio::time::timeout(KNOCK_MAX, self.greet()).await {
+    pub async fn say_hello(&self) -> Result<Answer, JoinError> {
+        let answer = match tokio::time::timeout(HELLO_MAX, self.greet()).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error @ LinkError::WrongKey(_))) => return Err(error.into()),
             Ok(Err(error)) => return Ok(Answer::Silence(error.to_string())),

@@ -45,7 +45,7 @@ pub struct Overgrown {
 
 /// What making room comes to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Room {
+pub enum Space {
     /// There is enough, once these shards are forgotten.
     Enough {
         /// Shards that no lease needs now.
@@ -135,7 +135,7 @@ pub fn make_room(
     lease: &Lease,
     spec: &RunSpec,
     bytes_max: u64,
-) -> io::Result<Room> {
+) -> io::Result<Space> {
     weed(disk, journal)?;
     let (blobs, work) = (bytes_in(disk, "blobs")?, disk.walk(work_files::FOLDER)?.bytes());
     // Files come and go in between.
@@ -150,7 +150,7 @@ pub fn make_room(
     let evict = evict(&spare, &mut excess);
     if excess > 0 {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-        return Ok(Room::Short(format!(
+        return Ok(Space::Short(format!(
             "a lease of this run needs {} MiB on the disk, and `quota_mib_max` is {}; it lacks {} MiB: `nightjar prefs set \
              quota_mib_max {}` makes room",
             mib(needed),
@@ -159,7 +159,7 @@ pub fn make_room(
             mib(bytes_max + excess) + 64
         )));
     }
-    Ok(Room::Enough { evict })
+    Ok(Space::Enough { evict })
 }
 
 /// Brings the folder below its bound without a new lease in mind, as far as that goes without what the journal needs;

@@ -19,7 +19,7 @@ use std::{
 struct Manager {
     install: fn(&Service) -> Result<(), ServiceError>,
     remove: fn() -> Result<(), ServiceError>,
-    standing: fn() -> Result<Standing, ServiceError>,
+    state: fn() -> Result<ServiceState, ServiceError>,
 }
 
 /// This system's.
@@ -45,7 +45,7 @@ pub struct Service {
 
 /// How the service stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct ServiceState {
     /// Whether it is started at every login.
     pub installed: bool,
     /// Whether it runs now, as far as the service manager says.
@@ -100,9 +100,9 @@ impl Service {
     }
 
     /// Installs and starts it; what was installed before is replaced.
-    pub fn install(&self) -> Result<Standing, ServiceError> {
+    pub fn install(&self) -> Result<ServiceState, ServiceError> {
         (MANAGER.install)(self)?;
-        standing()
+        state()
     }
 
     /// The command line that the service runs.
@@ -122,8 +122,8 @@ pub fn remove() -> Result<(), ServiceError> {
 }
 
 /// How it stands.
-pub fn standing() -> Result<Standing, ServiceError> {
-    (MANAGER.standing)()
+pub fn state() -> Result<ServiceState, ServiceError> {
+    (MANAGER.state)()
 }
 
 /// Runs one of the system's own tools; gives back what it says.

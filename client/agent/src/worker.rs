@@ -55,7 +55,7 @@ pub trait Worker: Send {
 }
 
 /// Starts workers.
-pub trait Workshop: Send {
+pub trait Launcher: Send {
     /// Starts one, which reports to `events`.
     fn start(&mut self, order: &Order, events: mpsc::Sender<WorkerEvent>) -> io::Result<Box<dyn Worker>>;
 }

@@ -232,7 +232,7 @@ fn attack_worker() {
 }
 
 /// What starts the attack worker in the worker's place.
-fn workshop(attack: &str, place: &Place) -> Processes {
+fn launcher(attack: &str, place: &Place) -> Processes {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
     let script = format!(
         "{ATTACK}={} {HOME}={} exec {} --exact attack_worker --ignored --nocapture 3>&1 >&2",
@@ -373,8 +373,8 @@ impl Attacked {
             membership: Membership::from_link(&link, "den", 0),
             preferences,
             kinds: vec![LeaseKind::Train],
-            eyes: Box::new(|_, _| Box::new(Blind)),
-            workshop: Box::new(workshop(attack, &place)),
+            start_sensors: Box::new(|_, _| Box::new(Blind)),
+            launcher: Box::new(launcher(attack, &place)),
             say: Box::new(move |line| heard.lock().unwrap().push(line.to_owned())),
             tray: false,
             leave: false,

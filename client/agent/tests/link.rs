@@ -139,13 +139,13 @@ async fn a_dead_first_address_does_not_stand_for_the_coordinator() {
     let hole = deaf.local_addr().unwrap().to_string();
     let coordinator = Arc::new(Coordinator::default());
     let (_endpoint, right) = coordinator.listen(&key);
-    let knock = async |addresses: Vec<String>| {
+    let say_hello = async |addresses: Vec<String>| {
         let invite = wire::Invite { addresses, public_keys: vec![key.public_key().to_vec()], ..Default::default() };
         let link = invite::to_link(&invite::seal(&invite, |message| key.sign(message)));
-        Member::new(&link, None, &device, Wall { unix_ms: 0 }).unwrap().knock().await.unwrap()
+        Member::new(&link, None, &device, Wall { unix_ms: 0 }).unwrap().say_hello().await.unwrap()
     };
-    assert_eq!(knock(vec![hole.clone(), right]).await, Answer::Later, "this coordinator says no more");
-    let Answer::Silence(why) = knock(vec![hole.clone()]).await else { panic!("nobody is there") };
+    assert_eq!(say_hello(vec![hole.clone(), right]).await, Answer::Later, "this coordinator says no more");
+    let Answer::Silence(why) = say_hello(vec![hole.clone()]).await else { panic!("nobody is there") };
     let port = hole.rsplit_once(':').unwrap().1;
     assert!(why.contains(&format!("blocks UDP (port {port})")), "{why}");
 }

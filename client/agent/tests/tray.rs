@@ -2,7 +2,7 @@
 //! it.
 #![cfg(target_os = "linux")]
 
-use nightjar_agent::tray::{self, Face, State, Wish};
+use nightjar_agent::tray::{self, IconView, State, MenuChoice};
 use std::{
     collections::HashMap,
     io::{BufRead, BufReader},
@@ -126,10 +126,10 @@ fn labels(menu: &[(i32, String, bool)]) -> Vec<&str> {
 #[tokio::test]
 #[ignore = "started by the test above, on a bus of its own"]
 async fn on_a_bus_with_a_panel() {
-    let face = |state, sentence: &str| Face { state, paused: state == State::Paused, sentence: sentence.into() };
-    let (faces, shown) = watch::channel(face(State::Running, "it trains: nobody uses the computer"));
-    let (wishes, mut wished) = mpsc::channel(4);
-    tray::spawn(shown, wishes);
+    let view = |state, sentence: &str| IconView { state, paused: state == State::Paused, sentence: sentence.into() };
+    let (views, shown) = watch::channel(view(State::Running, "it trains: nobody uses the computer"));
+    let (choices, mut chosen) = mpsc::channel(4);
+    tray::spawn(shown, choices);
 
     // The panel comes later than the agent, as at a login.
     let bus = Connection::session().await.unwrap();
@@ -150,24 +150,24 @@ async fn on_a_bus_with_a_panel() {
     );
     assert!(!lines[0].2 && lines[1..].iter().all(|line| line.2), "the sentence is no button: {lines:?}");
 
-    for (label, wish) in [
-        ("Pause for 1 hour", Wish::Pause(Some(Duration::from_secs(3600)))),
-        ("Pause until I resume", Wish::Pause(None)),
-        ("Open the page", Wish::OpenPage),
-        ("Quit", Wish::Quit),
+    for (label, choice) in [
+        ("Pause for 1 hour", MenuChoice::Pause(Some(Duration::from_secs(3600)))),
+        ("Pause until I resume", MenuChoice::Pause(None)),
+        ("Open the page", MenuChoice::OpenPage),
+        ("Quit", MenuChoice::Quit),
     ] {
         click(&bus, &name, label).await;
-        assert_eq!(wished.recv().await, Some(wish));
+        assert_eq!(chosen.recv().await, Some(choice));
     }
     let _: () = item.call("Activate", &(0i32, 0i32)).await.unwrap();
-    assert_eq!(wished.recv().await, Some(Wish::OpenPage));
+    assert_eq!(chosen.recv().await, Some(MenuChoice::OpenPage));
 
-    faces.send(face(State::Paused, "you have paused it")).unwrap();
+    views.send(view(State::Paused, "you have paused it")).unwrap();
     until("a menu that can resume", async || labels(&menu(&bus, &name).await).contains(&"Resume").then_some(())).await;
     click(&bus, &name, "Resume").await;
-    assert_eq!(wished.recv().await, Some(Wish::Resume));
+    assert_eq!(chosen.recv().await, Some(MenuChoice::Resume));
 
-    faces.send(face(State::Trouble, "the GPU's driver has crashed 3 times")).unwrap();
+    views.send(view(State::Trouble, "the GPU's driver has crashed 3 times")).unwrap();
     let fresh = async || {
         let item = Proxy::new(&bus, name.clone(), "/StatusNotifierItem", "org.kde.StatusNotifierItem").await.unwrap();
         (item.get_property::<String>("Status").await.unwrap() == "NeedsAttention").then_some(())
@@ -175,7 +175,7 @@ async fn on_a_bus_with_a_panel() {
     until("an icon that asks for attention", fresh).await;
 
     // The agent ends: so does its icon.
-    drop(faces);
+    drop(views);
     let dbus = zbus::fdo::DBusProxy::new(&bus).await.unwrap();
     let gone = async || (!dbus.name_has_owner(name.as_str().try_into().unwrap()).await.unwrap()).then_some(());
     until("an icon that is gone", gone).await;
@@ -184,14 +184,14 @@ async fn on_a_bus_with_a_panel() {
 #[tokio::test]
 #[ignore = "started by the test above, without a bus"]
 async fn on_no_bus() {
-    let (faces, shown) = watch::channel(Face::default());
-    let (wishes, mut wished) = mpsc::channel(1);
-    tray::spawn(shown, wishes);
+    let (views, shown) = watch::channel(IconView::default());
+    let (choices, mut chosen) = mpsc::channel(1);
+    tray::spawn(shown, choices);
     for _ in 0..20 {
-        faces.send(Face { state: State::Running, paused: false, sentence: "it trains".into() }).unwrap();
+        views.send(IconView { state: State::Running, paused: false, sentence: "it trains".into() }).unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(faces.receiver_count(), 1, "it still waits for a bus");
-    drop(faces);
-    assert_eq!(wished.recv().await, None, "it ends with the agent");
+    assert_eq!(views.receiver_count(), 1, "it still waits for a bus");
+    drop(views);
+    assert_eq!(chosen.recv().await, None, "it ends with the agent");
 }

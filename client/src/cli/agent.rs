@@ -84,7 +84,7 @@ pub(super) fn join(home: &Home, join: &Join, format: Format) -> Result<ExitCode>
                 return Err(JoinError::Already(before.invite.run_name).into());
             }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let answer = runtime.context("cannot start the runtime")?.block_on(member.knock())?;
+            let answer = runtime.context("cannot start the runtime")?.block_on(member.say_hello())?;
             member.store(&*home.disk(), &answer)?;
             let joined = member.joined(&identity, &answer);
             let next = if joined.role == "anchor" { "next: nightjar anchor" } else { "next: nightjar run" };
@@ -154,7 +154,7 @@ fn agent(home: Home, preferences: PreferencesFile, task: Task, format: Format) -
         Task::Leave => Identity::load_or_begin_anew(&home)?,
         Task::Volunteer | Task::Anchor { .. } => Identity::load_or_create(&home)?,
     };
-    let workshop = Box::new(workshop(&home)?);
+    let launcher = Box::new(launcher(&home)?);
     let (lines, printed) = printer(format)?;
     // Who reads slower than it speaks misses lines; the log has them all.
     let say = Box::new(move |line: &str| drop(lines.try_send(line.to_owned())));
@@ -165,8 +165,8 @@ fn agent(home: Home, preferences: PreferencesFile, task: Task, format: Format) -
         membership,
         preferences,
         kinds: task.kinds(),
-        eyes: Box::new(|wants, changed| Box::new(Sensors::start(wants, changed))),
-        workshop,
+        start_sensors: Box::new(|wants, changed| Box::new(Sensors::start(wants, changed))),
+        launcher,
         say,
         tray: task == Task::Volunteer,
         leave,
@@ -229,7 +229,7 @@ fn printer(format: Format) -> Result<(SyncSender<String>, Receiver<()>)> {
     Ok((lines, printed))
 }
 
-fn workshop(home: &Home) -> Result<Processes> {
+fn launcher(home: &Home) -> Result<Processes> {
     let program =
         std::env::current_exe().context("cannot find this program's own file, which the worker is started from")?;
     let mut arguments: Vec<_> = ["worker", "serve", "--state"].iter().map(Into::into).collect();

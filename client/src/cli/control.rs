@@ -9,7 +9,7 @@ use super::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_agent::{
-    control::{AgentStatus, Command, Standing, State, Why, Word, WordKind, timestamp, unwritable},
+    control::{AgentStatus, Command, Summary, State, Why, Word, WordKind, timestamp, unwritable},
     history::{Figures, log_lines},
     home::{Home, HomeError},
     jiff::{RoundMode, Timestamp, Unit, Zoned, ZonedRound, civil, tz::TimeZone},
@@ -70,11 +70,11 @@ fn in_lines(status: &AgentStatus) -> String {
         }
     }
     line("now", format!("{}{}", session.doing, if session.online { "" } else { " (offline)" }));
-    let standing = &status.standing;
-    match standing.state {
+    let summary = &status.summary;
+    match summary.state {
         _ if !status.why.allowed => line("holding", in_words(&status.why)),
         State::Offline => line("offline", in_words(&status.why)),
-        State::NeedsYou => line("trouble", format!("{}: {}", standing.headline, in_words(&status.why))),
+        State::NeedsYou => line("trouble", format!("{}: {}", summary.headline, in_words(&status.why))),
         _ => {}
     }
     if let Some(slowed) = &status.slowed {
@@ -160,20 +160,20 @@ pub(super) fn run_now(home: &Home, args: &RunNow, format: Format) -> Result<Exit
     let heard = say(home, Command::RunNow(lasts), |disk, now| pause::store_run_now(disk, lasts, now))?;
     let span = span(length, heard.word.as_ref(), &Zoned::now());
     let words = match &heard.agent {
-        Some(agent) => promise(&span, &agent.why, &agent.standing),
+        Some(agent) => promise(&span, &agent.why, &agent.summary),
         None => format!("training {span}, once an agent runs; `nightjar run` starts one"),
     };
     format.say(&heard.json(), words + heard.proviso())
 }
 
 /// What comes of "run now", as things stand.
-fn promise(span: &str, why: &Why, standing: &Standing) -> String {
-    match (why.kind, standing.state) {
+fn promise(span: &str, why: &Why, summary: &Summary) -> String {
+    match (why.kind, summary.state) {
         (Some(ReasonKind::NotJoined), _) => format!("training {span} once there is a run: {}", in_words(why)),
         (Some(kind), _) if kind.row().cause == Cause::NoWork => {
             format!("training {span} once there is work: {}", in_words(why))
         }
-        (None, State::Offline | State::NeedsYou) => format!("training {span} as soon as it can: {}", standing.headline),
+        (None, State::Offline | State::NeedsYou) => format!("training {span} as soon as it can: {}", summary.headline),
         // It waits until it may ask again.
         (None, State::Ready) if why.until.is_some() => format!("training {span} as soon as it can: {}", in_words(why)),
         (None, _) => format!("training {span}"),
@@ -349,7 +349,7 @@ mod tests {
     #[test]
     fn what_cannot_train_yet_is_not_said_to_train() {
         let why = Why { allowed: true, kind: None, reason: "it may train".into(), until: None };
-        let in_state = |state| Standing { state, headline: "somebody else answers".into(), ..Standing::default() };
+        let in_state = |state| Summary { state, headline: "somebody else answers".into(), ..Summary::default() };
         assert_eq!(promise("for 1 h", &why, &in_state(State::Training)), "training for 1 h");
         for state in [State::NeedsYou, State::Offline] {
             assert_eq!(

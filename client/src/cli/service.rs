@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use nightjar_agent::{
     home::{Home, HomeError},
     membership::Membership,
-    service,
+    service::{self, ServiceState},
 };
 use std::process::ExitCode;
 
@@ -34,7 +34,7 @@ pub(super) fn service(home: &Home, args: &Service, format: Format) -> Result<Exi
         Action::Install => {
             let this = service::Service::of_this_program(home).context("cannot find this program's own file")?;
             // Beside another agent the service would fail, and be started again and again.
-            if !service::standing().is_ok_and(|standing| standing.running)
+            if !service::state().is_ok_and(|state| state.running)
                 && !matches!(Running::or_lock(home)?, Found::Nobody(_))
             {
                 bail!(
@@ -42,7 +42,7 @@ pub(super) fn service(home: &Home, args: &Service, format: Format) -> Result<Exi
                     then install"
                 );
             }
-            let standing = this.install()?;
+            let state = this.install()?;
             let words = match Membership::load(&*home.disk()) {
                 Ok(_) => "it runs from now on, and from every login on; `nightjar why` says what it does",
                 Err(_) => {
@@ -50,7 +50,7 @@ pub(super) fn service(home: &Home, args: &Service, format: Format) -> Result<Exi
                      or use `nightjar join INVITE`"
                 }
             };
-            format.say(&answer(&standing, standing.running), format_args!("installed: {}\n{words}", standing.place))
+            format.say(&answer(&state, state.running), format_args!("installed: {}\n{words}", state.place))
         }
         Action::Remove => {
             service::remove()?;
@@ -65,11 +65,11 @@ pub(super) fn service(home: &Home, args: &Service, format: Format) -> Result<Exi
             format.say(&removed, words)
         }
         Action::Status => {
-            let standing = service::standing()?;
-            let running = standing.running || Running::find(home).is_some() || is_in_use(home);
+            let state = service::state()?;
+            let running = state.running || Running::find(home).is_some() || is_in_use(home);
             let word = |is| if is { "yes" } else { "no" };
-            let installed = format!("installed  {} ({})", word(standing.installed), standing.place);
-            format.say(&answer(&standing, running), format_args!("{installed}\nrunning    {}", word(running)))
+            let installed = format!("installed  {} ({})", word(state.installed), state.place);
+            format.say(&answer(&state, running), format_args!("{installed}\nrunning    {}", word(running)))
         }
     }
 }
@@ -79,6 +79,6 @@ fn is_in_use(home: &Home) -> bool {
     matches!(home.lock(), Err(HomeError::InUse { .. }))
 }
 
-fn answer(standing: &service::Standing, running: bool) -> serde_json::Value {
-    serde_json::json!({ "installed": standing.installed, "running": running, "place": standing.place })
+fn answer(state: &ServiceState, running: bool) -> serde_json::Value {
+    serde_json::json!({ "installed": state.installed, "running": running, "place": state.place })
 }

@@ -12,7 +12,7 @@ use crate::{
 };
 use nightjar_agent::{
     lease::BlobRef,
-    quota::Room,
+    quota::Space,
     session::{Ending, Event as DeviceEvent, Fault},
 };
 use nightjar_shared::{ids::LeaseId, wire::DeviceMessage};
@@ -210,9 +210,9 @@ impl World<'_> {
 
     fn fetch(&mut self, number: u32, blob: BlobRef) {
         match self.devices[number as usize].make_room() {
-            Room::Enough { evict } if evict.is_empty() => {}
-            Room::Enough { evict } => self.soon(number, DeviceEvent::Evicted(evict)),
-            Room::Short(why) => {
+            Space::Enough { evict } if evict.is_empty() => {}
+            Space::Enough { evict } => self.soon(number, DeviceEvent::Evicted(evict)),
+            Space::Short(why) => {
                 return self.soon(number, DeviceEvent::FetchFailed { hash: blob.hash, fault: Fault::NoRoom(why) });
             }
         }

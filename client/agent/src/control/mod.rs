@@ -5,11 +5,11 @@
 
 mod asked;
 mod auth;
-mod door;
-mod doorstep;
+mod browser;
+mod listener;
 mod port;
 mod routes;
-mod standing;
+mod summary;
 mod status;
 mod ticket;
 
@@ -17,11 +17,11 @@ mod ticket;
 mod tests;
 
 pub use asked::{Asked, Command};
-pub use door::open_page;
+pub use open_file::open_page;
 #[cfg(test)]
 pub(crate) use port::PORT_FILE;
-pub use standing::{Deed, Notice, Offer, Standing, State};
-pub(crate) use standing::{Ends, Facts};
+pub use summary::{Deed, Notice, Offer, Summary, State};
+pub(crate) use summary::{Ends, Facts};
 pub use status::{
     AgentStatus, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Why, Word, WordKind, WorkerStatus, timestamp,
 };
@@ -33,17 +33,17 @@ use crate::{
 };
 use auth::Gate;
 use data_encoding::HEXLOWER;
-use doorstep::{Caller, Doorstep};
+use listener::{Caller, LocalListener};
 use ring::rand::{SecureRandom, SystemRandom};
-use routes::Desk;
+use routes::ApiState;
 use serde::{Deserialize, Serialize};
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 use tokio::sync::{mpsc, watch};
 
 /// The file that says where the control API listens and how to be let in.
 pub const CONTROL_FILE: &str = "control.json";
-/// The file that a browser opens to come to the page with the token in its hand.
-const DOOR_FILE: &str = "open.html";
+/// The file that a browser opens to come to the page with the token.
+const OPEN_FILE: &str = "open.html";
 
 /// The file that is written to see whether the runtime folder takes one.
 pub(crate) const PROBE_FILE: &str = "control.probe";
@@ -90,13 +90,13 @@ impl ControlFile {
 
     /// Writes a file for a browser to open, which leads to [`link`](Self::link): on a command line every user of the
     /// computer could read the token.
-    pub fn door(&self, home: &Home) -> Result<PathBuf, HomeError> {
+    pub fn write_open_file(&self, home: &Home) -> Result<PathBuf, HomeError> {
         let html = format!(
             "<!doctype html><meta charset=\"utf-8\"><title>Nightjar</title>\
              <meta http-equiv=\"refresh\" content=\"0;url={0}\"><p><a href=\"{0}\">Open Nightjar</a></p>\n",
             self.link()
         );
-        home.write_runtime(DOOR_FILE, html.as_bytes())
+        home.write_runtime(OPEN_FILE, html.as_bytes())
     }
 }
 
@@ -145,7 +145,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
-        for file in [CONTROL_FILE, DOOR_FILE] {
+        for file in [CONTROL_FILE, OPEN_FILE] {
             // One that stays misleads nobody for long: nothing answers at its address.
             let _ = std::fs::remove_file(self.home.runtime_path(file));
         }
@@ -162,10 +162,10 @@ pub async fn serve(home: &Home, queue: mpsc::Sender<Asked>, tickets: Tickets) ->
     let file = ControlFile { address: listener.local_addr()?, token: HEXLOWER.encode(&secret) };
     home.write_runtime(CONTROL_FILE, &serde_json::to_vec_pretty(&file).map_err(io::Error::from)?)?;
     let news = Arc::new(watch::Sender::new(None));
-    let desk = Desk { queue, news: news.clone(), disk: home.disk(), tickets, file: file.clone() };
-    let routes = routes::routes(desk, Gate::new(&file)).into_make_service_with_connect_info::<Caller>();
+    let state = ApiState { queue, news: news.clone(), disk: home.disk(), tickets, file: file.clone() };
+    let routes = routes::routes(state, Gate::new(&file)).into_make_service_with_connect_info::<Caller>();
     let task = tokio::spawn(async move {
-        if let Err(e) = axum::serve(Doorstep::new(listener), routes).await {
+        if let Err(e) = axum::serve(LocalListener::new(listener), routes).await {
             tracing::warn!("the control API ended: {e}");
         }
     });

@@ -1,6 +1,6 @@
 //! The control API's routes. Reads that need only files are answered here; all else is asked of the event loop.
 
-use super::{AgentStatus, Asked, Command, ControlFile, Tickets, auth, auth::Gate, doorstep::Caller, ticket};
+use super::{AgentStatus, Asked, Command, ControlFile, Tickets, auth, auth::Gate, listener::Caller, ticket};
 use crate::{
     history,
     length::{self, LengthError},
@@ -33,7 +33,7 @@ const LOG_LINES: usize = 200;
 
 /// What the routes answer from.
 #[derive(Clone)]
-pub(super) struct Desk {
+pub(super) struct ApiState {
     pub queue: mpsc::Sender<Asked>,
     pub news: Arc<watch::Sender<Option<Arc<AgentStatus>>>>,
     pub disk: Arc<FolderDisk>,
@@ -41,19 +41,19 @@ pub(super) struct Desk {
     pub file: ControlFile,
 }
 
-pub(super) fn routes(desk: Desk, gate: Gate) -> Router {
+pub(super) fn routes(state: ApiState, gate: Gate) -> Router {
     let api = Router::new()
-        .route("/status", get(|State(desk): State<Desk>| desk.command(Command::Status)))
+        .route("/status", get(|State(state): State<ApiState>| state.command(Command::Status)))
         .route("/why", get(why))
         .route("/history", get(day))
         .route("/preferences", get(preferences).post(set_preference))
-        .route("/pause", post(|State(d): State<Desk>, Query(q): Query<Length>| d.command_for(q, Command::Pause)))
-        .route("/run-now", post(|State(d): State<Desk>, Query(q): Query<Length>| d.command_for(q, Command::RunNow)))
-        .route("/resume", post(|State(desk): State<Desk>| desk.command(Command::Resume)))
-        .route("/retry", post(|State(desk): State<Desk>| desk.command(Command::Retry)))
+        .route("/pause", post(|State(d): State<ApiState>, Query(q): Query<Length>| d.command_for(q, Command::Pause)))
+        .route("/run-now", post(|State(d): State<ApiState>, Query(q): Query<Length>| d.command_for(q, Command::RunNow)))
+        .route("/resume", post(|State(state): State<ApiState>| state.command(Command::Resume)))
+        .route("/retry", post(|State(state): State<ApiState>| state.command(Command::Retry)))
         .route("/join", post(join))
-        .route("/leave", post(|State(desk): State<Desk>| desk.command(Command::Leave)))
-        .route("/shutdown", post(|State(desk): State<Desk>| desk.command(Command::Shutdown)))
+        .route("/leave", post(|State(state): State<ApiState>| state.command(Command::Leave)))
+        .route("/shutdown", post(|State(state): State<ApiState>| state.command(Command::Shutdown)))
         .route("/ticket", post(issue))
         .route("/events", get(events))
         .route("/ledger", get(ledger))
@@ -63,10 +63,10 @@ pub(super) fn routes(desk: Desk, gate: Gate) -> Router {
         .route("/enter", post(enter))
         .layer(axum::middleware::from_fn_with_state(gate.clone(), auth::check_page));
     let page = page::routes().layer(axum::middleware::from_fn_with_state(gate, auth::check_host));
-    api.merge(entrance).merge(page).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).with_state(desk)
+    api.merge(entrance).merge(page).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).with_state(state)
 }
 
-impl Desk {
+impl ApiState {
     async fn command(self, command: Command) -> Response {
         match self.ask(|reply| Asked::Do(command, reply)).await {
             Ok(status) => Json(status).into_response(),
@@ -115,8 +115,8 @@ impl Length {
     }
 }
 
-async fn why(State(desk): State<Desk>) -> Result<Response, Response> {
-    let status = desk.ask(|reply| Asked::Do(Command::Status, reply)).await?;
+async fn why(State(state): State<ApiState>) -> Result<Response, Response> {
+    let status = state.ask(|reply| Asked::Do(Command::Status, reply)).await?;
     Ok(Json(status.why).into_response())
 }
 
@@ -125,7 +125,7 @@ struct Day {
     day: Option<String>,
 }
 
-async fn day(State(desk): State<Desk>, Query(query): Query<Day>) -> Result<Response, Response> {
+async fn day(State(state): State<ApiState>, Query(query): Query<Day>) -> Result<Response, Response> {
     let date: Option<Date> = query
         .day
         .map(|day| day.parse())
@@ -135,11 +135,11 @@ async fn day(State(desk): State<Desk>, Query(query): Query<Day>) -> Result<Respo
     if date.is_some_and(|date| date > Zoned::now().date() || date.year() < YEAR_MIN) {
         return Err((StatusCode::BAD_REQUEST, "of that `day` there is nothing to tell").into_response());
     }
-    Ok(Json(desk.ask(|reply| Asked::Day(date, reply)).await?).into_response())
+    Ok(Json(state.ask(|reply| Asked::Day(date, reply)).await?).into_response())
 }
 
-async fn preferences(State(desk): State<Desk>) -> Result<Response, Response> {
-    Ok(Json(desk.ask(Asked::Preferences).await?).into_response())
+async fn preferences(State(state): State<ApiState>) -> Result<Response, Response> {
+    Ok(Json(state.ask(Asked::Preferences).await?).into_response())
 }
 
 #[derive(Deserialize)]
@@ -155,28 +155,28 @@ fn told<T>(body: Result<Json<T>, JsonRejection>, like: &str) -> Result<T, (Statu
 }
 
 async fn set_preference(
-    State(desk): State<Desk>,
+    State(state): State<ApiState>,
     new: Result<Json<NewValue>, JsonRejection>,
 ) -> Result<Response, Response> {
     let new = told(new, r#"{"key": "idle_minutes", "value": "5"}, with both as text"#)
         .map_err(IntoResponse::into_response)?;
-    let rows = desk.ask(|reply| Asked::Set { key: new.key.clone(), value: new.value, reply }).await?;
+    let rows = state.ask(|reply| Asked::Set { key: new.key.clone(), value: new.value, reply }).await?;
     let row = rows.map(|rows| rows.into_iter().find(|row| row.key == new.key));
     Ok(row.map_or_else(|line| (StatusCode::BAD_REQUEST, line).into_response(), |row| Json(row).into_response()))
 }
 
-async fn issue(State(desk): State<Desk>) -> Response {
-    match desk.tickets.issue() {
+async fn issue(State(state): State<ApiState>) -> Response {
+    match state.tickets.issue() {
         Ok(ticket) => ticket.into_response(),
         Err(e) => (StatusCode::SERVICE_UNAVAILABLE, e.to_string()).into_response(),
     }
 }
 
 /// Gives the token for a ticket.
-async fn enter(State(desk): State<Desk>, ConnectInfo(Caller(client)): ConnectInfo<Caller>, shown: String) -> Response {
+async fn enter(State(state): State<ApiState>, ConnectInfo(Caller(client)): ConnectInfo<Caller>, shown: String) -> Response {
     // In this order: another user who has seen the ticket must not use it up.
-    if ticket::is_of_this_user(client, desk.file.address) == Some(true) && desk.tickets.redeem(&shown) {
-        desk.file.token.into_response()
+    if ticket::is_of_this_user(client, state.file.address) == Some(true) && state.tickets.redeem(&shown) {
+        state.file.token.into_response()
     } else {
         (StatusCode::FORBIDDEN, "this link has been used, or is too old").into_response()
     }
@@ -188,20 +188,20 @@ struct Invitation {
     name: Option<String>,
 }
 
-async fn join(State(desk): State<Desk>, said: Result<Json<Invitation>, JsonRejection>) -> Result<Response, Response> {
+async fn join(State(state): State<ApiState>, said: Result<Json<Invitation>, JsonRejection>) -> Result<Response, Response> {
     let Invitation { invite, name } =
         told(said, r#"{"invite": "nightjar:..."}"#).map_err(IntoResponse::into_response)?;
-    let joined = desk.ask(|reply| Asked::Join { invite, name, reply }).await?;
+    let joined = state.ask(|reply| Asked::Join { invite, name, reply }).await?;
     Ok(joined
         .map_or_else(|line| (StatusCode::BAD_REQUEST, line).into_response(), |joined| Json(joined).into_response()))
 }
 
 /// Sends how the agent stands at once, and then whenever that has changed. The event loop sees to it that it is not too
 /// often.
-async fn events(State(desk): State<Desk>) -> Result<Response, Response> {
-    let mut news = desk.news.subscribe();
+async fn events(State(state): State<ApiState>) -> Result<Response, Response> {
+    let mut news = state.news.subscribe();
     news.mark_unchanged();
-    let first = Arc::new(desk.ask(|reply| Asked::Do(Command::Status, reply)).await?);
+    let first = Arc::new(state.ask(|reply| Asked::Do(Command::Status, reply)).await?);
     let told = stream::unfold((Some(first), news), |(first, mut news)| async move {
         let status = match first {
             Some(status) => status,
@@ -218,8 +218,8 @@ async fn events(State(desk): State<Desk>) -> Result<Response, Response> {
     Ok(Sse::new(told).keep_alive(KeepAlive::default()).into_response())
 }
 
-async fn ledger(State(desk): State<Desk>) -> Response {
-    Json(history::deliveries(&*desk.disk)).into_response()
+async fn ledger(State(state): State<ApiState>) -> Response {
+    Json(history::deliveries(&*state.disk)).into_response()
 }
 
 #[derive(Deserialize)]
@@ -227,7 +227,7 @@ struct Lines {
     lines: Option<usize>,
 }
 
-async fn log(State(desk): State<Desk>, Query(query): Query<Lines>) -> Response {
-    let lines = history::log_lines(&*desk.disk, query.lines.unwrap_or(LOG_LINES));
+async fn log(State(state): State<ApiState>, Query(query): Query<Lines>) -> Response {
+    let lines = history::log_lines(&*state.disk, query.lines.unwrap_or(LOG_LINES));
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], lines.join("\n")).into_response()
 }

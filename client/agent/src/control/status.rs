@@ -1,7 +1,7 @@
 //! How the agent stands, as the control API tells it: all that the page, the tray and the command line show. The fields
 //! are what scripts read; they may grow, and do not change their meaning.
 
-use super::Standing;
+use super::Summary;
 use crate::{
     history::Figures,
     journal::Totals,
@@ -27,7 +27,8 @@ pub struct AgentStatus {
     pub why: Why,
     /// The same in one word and one short sentence, with what the owner can do about it.
     #[serde(default)]
-    pub standing: Standing,
+    #[serde(rename = "standing")]
+    pub summary: Summary,
     /// The owner's word for now, if it stands against their preferences.
     #[serde(rename = "override")]
     pub owner: Option<Word>,

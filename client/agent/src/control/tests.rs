@@ -11,7 +11,7 @@ fn status(reason: &str) -> AgentStatus {
         version: "0".into(),
         device: "d".into(),
         name: "n".into(),
-        standing: Standing::default(),
+        summary: Summary::default(),
         why: Why { allowed: false, kind: Some(ReasonKind::InUse), reason: reason.into(), until: None },
         owner: Some(Word { kind: WordKind::RunNow, until: None, kept: true }),
         run: None,
@@ -227,12 +227,12 @@ async fn its_files_are_the_owners_alone_and_go_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let home = Home::open(Some(folder.path().into())).unwrap();
     let (server, file) = served(folder.path()).await;
-    let door = file.door(&home).unwrap();
-    let html = std::fs::read_to_string(&door).unwrap();
+    let open_file = file.write_open_file(&home).unwrap();
+    let html = std::fs::read_to_string(&open_file).unwrap();
     assert!(html.contains(&format!("http://{}/#{}", file.address, file.token)));
-    for path in [&door, &home.runtime_path(CONTROL_FILE)] {
+    for path in [&open_file, &home.runtime_path(CONTROL_FILE)] {
         assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
     }
     drop(server);
-    assert!(!door.exists() && !home.runtime_path(CONTROL_FILE).exists());
+    assert!(!open_file.exists() && !home.runtime_path(CONTROL_FILE).exists());
 }

@@ -6,7 +6,7 @@ use crate::{
     control::{self, Asked, ControlError, Tickets},
     disk_words,
     home::HomeError,
-    tray::Face,
+    tray::IconView,
 };
 use nightjar_shared::time::Mono;
 use std::{process::Stdio, time::Duration};
@@ -26,7 +26,7 @@ pub(super) struct Api {
     /// For whom the page is opened from here.
     pub tickets: Tickets,
     /// What the tray shows.
-    pub faces: watch::Sender<Face>,
+    pub views: watch::Sender<IconView>,
 }
 
 impl Api {
@@ -37,7 +37,7 @@ impl Api {
             next_try: Mono::default(),
             next_news: Mono::default(),
             tickets: Tickets::default(),
-            faces: watch::Sender::new(Face::default()),
+            views: watch::Sender::new(IconView::default()),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     pause::PAUSE_MAX,
     policy::Override,
     session,
-    tray::Wish,
+    tray::MenuChoice,
 };
 use jiff::Zoned;
 use std::time::Duration;
@@ -40,12 +40,12 @@ impl Agent {
     }
 
     /// Does what was chosen in the tray.
-    pub(super) fn grant(&mut self, wish: Wish) {
-        let command = match wish {
-            Wish::Pause(length) => Command::Pause(length),
-            Wish::Resume => Command::Resume,
-            Wish::Quit => Command::Shutdown,
-            Wish::OpenPage => {
+    pub(super) fn chosen_in_tray(&mut self, choice: MenuChoice) {
+        let command = match choice {
+            MenuChoice::Pause(length) => Command::Pause(length),
+            MenuChoice::Resume => Command::Resume,
+            MenuChoice::Quit => Command::Shutdown,
+            MenuChoice::OpenPage => {
                 self.open_page();
                 return;
             }
@@ -59,9 +59,9 @@ impl Agent {
         let end = |length: Option<Duration>| length.map(|length| now + length.min(PAUSE_MAX));
         match command {
             Command::Status => {}
-            Command::Pause(length) => self.heed(Override::Pause(end(length)), now),
-            Command::RunNow(length) => self.heed(Override::RunNow(end(length)), now),
-            Command::Resume => self.heed(Override::No, now),
+            Command::Pause(length) => self.set_word(Override::Pause(end(length)), now),
+            Command::RunNow(length) => self.set_word(Override::RunNow(end(length)), now),
+            Command::Resume => self.set_word(Override::No, now),
             Command::Retry => {
                 self.retry();
                 self.look(now);

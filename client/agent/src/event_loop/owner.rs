@@ -55,7 +55,7 @@ impl Owner {
 
 impl Agent {
     /// The owner's word takes effect, and then is written down: a disk that is full must not stand in its way.
-    pub(super) fn heed(&mut self, word: Override, now: Mono) {
+    pub(super) fn set_word(&mut self, word: Override, now: Mono) {
         let disk = self.home.disk();
         // What was noted beside us before this counts no more.
         self.owner.word.look(&*disk, clock::wall_now(), now);

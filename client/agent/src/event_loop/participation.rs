@@ -185,8 +185,8 @@ impl Agent {
     }
 
     /// It is out of its run, and stays: it holds and says why, until it is given another invite.
-    pub(super) async fn rest(&mut self, ending: &Ending) {
-        self.part().await;
+    pub(super) async fn stay_without_run(&mut self, ending: &Ending) {
+        self.close_run().await;
         self.waiting.clear();
         self.session = Session::new(self.device.profile(None, self.owner.wants()), Journal::default());
         self.participation.run = RunState::Out(match ending {
@@ -204,7 +204,7 @@ impl Agent {
         self.look(clock::mono_now());
     }
 
-    /// Looks at an invite, and has its coordinator asked; that takes a moment, and [`Agent::knocked`] goes on from
+    /// Looks at an invite, and has its coordinator asked; that takes a moment, and [`Agent::join_answered`] goes on from
     /// there.
     pub(super) fn join(&mut self, link: &str, name: Option<&str>, reply: Reply) {
         let asked = match self.participation.run_name() {
@@ -220,13 +220,13 @@ impl Agent {
         self.participation.joining = true;
         let queue = self.queue.clone();
         tokio::spawn(async move {
-            let answered = member.knock().await;
-            let _ = queue.send(Event::Knocked { member, answered, reply }).await; // fails only when the agent ends
+            let answered = member.say_hello().await;
+            let _ = queue.send(Event::JoinAnswered { member, answered, reply }).await; // fails only when the agent ends
         });
     }
 
     /// The coordinator takes this device, or has not answered; or it is none that this device may join.
-    pub(super) fn knocked(&mut self, member: Member, answered: Result<Answer, JoinError>, reply: Reply) {
+    pub(super) fn join_answered(&mut self, member: Member, answered: Result<Answer, JoinError>, reply: Reply) {
         self.participation.joining = false;
         let joined = answered.and_then(|answer| {
             member.store(&*self.home.disk(), &answer)?;

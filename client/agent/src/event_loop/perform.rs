@@ -5,7 +5,7 @@ use crate::{
     disk_words,
     journal::JournalError,
     lease::BlobRef,
-    quota::{self, Room},
+    quota::{self, Space},
     session::{self, Action},
     transfer::{self, Outgoing},
 };
@@ -90,12 +90,12 @@ impl Agent {
         let journal = self.session.journal();
         let Some(lease) = &journal.lease else { return Ok(true) };
         match quota::make_room(&*self.home.disk(), journal, lease, &spec, bytes_max)? {
-            Room::Enough { evict } if evict.is_empty() => Ok(true),
-            Room::Enough { evict } => {
+            Space::Enough { evict } if evict.is_empty() => Ok(true),
+            Space::Enough { evict } => {
                 self.waiting.push_back(session::Event::Evicted(evict));
                 Ok(true)
             }
-            Room::Short(why) => {
+            Space::Short(why) => {
                 let fault = session::Fault::NoRoom(why);
                 self.waiting.push_back(session::Event::FetchFailed { hash: blob.hash, fault });
                 Ok(false)
@@ -104,13 +104,13 @@ impl Agent {
     }
 
     pub(super) async fn goodbye(&mut self) {
-        self.part().await;
+        self.close_run().await;
         self.remember();
         self.records.history.close(&Zoned::now());
     }
 
     /// Ends what works for the run at hand.
-    pub(super) async fn part(&mut self) {
+    pub(super) async fn stop_work(&mut self) {
         self.end_worker();
         self.say_goodbye().await;
     }

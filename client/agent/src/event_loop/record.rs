@@ -1,9 +1,9 @@
-//! Recording: what the agent does and what it costs goes into the history, the log and the tray's face.
+//! Recording: what the agent does and what it costs goes into the history, the log and the tray's view.
 
 use super::Agent;
 use crate::{
     clock,
-    control::{State as Standing, timestamp},
+    control::{State as AgentState, timestamp},
     history::{
         Delivery, History, Log, State,
         energy::{Load, Metering, Meters},
@@ -12,7 +12,7 @@ use crate::{
     policy::{Decision, ReasonKind},
     sensor::Places,
     session::Report,
-    tray::{self, Face},
+    tray::{self, IconView},
 };
 use jiff::Zoned;
 use nightjar_shared::{disk::FolderDisk, time::Mono, wire::worker::Progress};
@@ -113,27 +113,27 @@ impl Agent {
                 self.records.history.note(state, Some(reason.kind), &reason.sentence, civil);
             }
         }
-        let face = self.face();
-        self.api.faces.send_if_modified(|shown| {
-            let is_new = *shown != face;
-            *shown = face;
+        let view = self.view();
+        self.api.views.send_if_modified(|shown| {
+            let is_new = *shown != view;
+            *shown = view;
             is_new
         });
     }
 
-    pub(super) fn face(&self) -> Face {
+    pub(super) fn view(&self) -> IconView {
         let why = self.why();
-        let standing = self.standing(&why, self.word(&Zoned::now()).as_ref());
-        let trouble = standing.trouble().map(str::to_owned);
-        let state = match standing.state {
+        let summary = self.summary(&why, self.word(&Zoned::now()).as_ref());
+        let trouble = summary.trouble().map(str::to_owned);
+        let state = match summary.state {
             _ if trouble.is_some() => tray::State::Trouble,
-            Standing::Training | Standing::Ready => tray::State::Running,
-            Standing::Paused => tray::State::Paused,
-            Standing::Holding | Standing::Offline | Standing::NotJoined | Standing::NeedsYou => tray::State::Held,
+            AgentState::Training | AgentState::Ready => tray::State::Running,
+            AgentState::Paused => tray::State::Paused,
+            AgentState::Holding | AgentState::Offline | AgentState::NotJoined | AgentState::NeedsYou => tray::State::Held,
         };
         let sentence =
-            trouble.unwrap_or(if standing.state == Standing::Offline { standing.headline } else { why.reason });
-        Face { state, paused: standing.state == Standing::Paused, sentence }
+            trouble.unwrap_or(if summary.state == AgentState::Offline { summary.headline } else { why.reason });
+        IconView { state, paused: summary.state == AgentState::Paused, sentence }
     }
 
     /// Tells the owner, and writes what was delivered to the ledger.

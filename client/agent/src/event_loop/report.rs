@@ -4,7 +4,7 @@ use super::{Agent, worker::WorkerSlot};
 use crate::{
     clock,
     control::{
-        AgentStatus, Ends, Facts, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Standing, Why, Word, WordKind,
+        AgentStatus, Ends, Facts, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Summary, Why, Word, WordKind,
         WorkerStatus, timestamp,
     },
     policy::{Decision, Override, ProfileName, ReasonKind},
@@ -27,7 +27,7 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").into(),
             name: self.participation.member().map_or_else(|| id.clone(), |member| member.membership.name.clone()),
             device: id,
-            standing: self.standing(&why, owner.as_ref()),
+            summary: self.summary(&why, owner.as_ref()),
             why,
             owner,
             run: self.run(),
@@ -73,9 +73,9 @@ impl Agent {
     }
 
     /// How it stands, for whoever looks at it from a distance: the page, and the tray.
-    pub(super) fn standing(&self, why: &Why, word: Option<&Word>) -> Standing {
+    pub(super) fn summary(&self, why: &Why, word: Option<&Word>) -> Summary {
         let session = self.session.status();
-        Standing::of(&Facts {
+        Summary::of(&Facts {
             why,
             in_run: self.participation.member().is_some(),
             is_new: self.participation.is_new(),

@@ -25,9 +25,9 @@ use std::sync::Mutex;
 
 /// What the sensors say, for the test to change.
 #[derive(Clone, Default)]
-struct Eye(Arc<Mutex<bool>>);
+struct FakeSensors(Arc<Mutex<bool>>);
 
-impl Sense for Eye {
+impl Sense for FakeSensors {
     fn observe(&mut self) -> Observation {
         Observation { sleeping: *self.0.lock().unwrap(), ..Observation::unknown("there are no sensors") }
     }
@@ -36,9 +36,9 @@ impl Sense for Eye {
 /// What was done to the worker.
 type Done = Arc<Mutex<Vec<&'static str>>>;
 
-struct Nobody(Done);
+struct FakeWorker(Done);
 
-impl Worker for Nobody {
+impl Worker for FakeWorker {
     fn send(&mut self, _: to_worker::Body) -> bool {
         true
     }
@@ -60,24 +60,24 @@ impl Worker for Nobody {
     }
 }
 
-impl Drop for Nobody {
+impl Drop for FakeWorker {
     fn drop(&mut self) {
         self.0.lock().unwrap().push("ended");
     }
 }
 
-struct Shop(Done);
+struct FakeLauncher(Done);
 
-impl Workshop for Shop {
+impl Launcher for FakeLauncher {
     fn start(&mut self, _: &Order, _: mpsc::Sender<WorkerEvent>) -> io::Result<Box<dyn Worker>> {
-        Ok(Box::new(Nobody(self.0.clone())))
+        Ok(Box::new(FakeWorker(self.0.clone())))
     }
 }
 
-struct Bench {
+struct Fixture {
     folder: tempfile::TempDir,
     agent: Agent,
-    eye: Eye,
+    sensors: FakeSensors,
     done: Done,
     events: mpsc::Receiver<Event>,
 }
@@ -94,11 +94,11 @@ fn invite_until(expires_unix_ms: u64) -> String {
     invite::to_link(&invite::seal(&invite, |message| coordinator.sign(message)))
 }
 
-impl Bench {
+impl Fixture {
     /// An agent that may train, with a worker on a GPU or on the processor.
     fn new(gpu: bool) -> Self {
-        let mut bench = Bench::of(Membership::from_link(&invite_until(0), "den", 0));
-        let agent = &mut bench.agent;
+        let mut fixture = Fixture::of(Membership::from_link(&invite_until(0), "den", 0));
+        let agent = &mut fixture.agent;
         agent.work(to_worker::Body::Stop(wire::worker::Stop {}));
         agent.worker_event(WorkerEvent::Says(from_worker::Body::Ready(Ready {
             gpu,
@@ -106,7 +106,7 @@ impl Bench {
             ..Ready::default()
         })));
         agent.waiting.clear();
-        bench
+        fixture
     }
 
     /// The same, and the worker is at work on lease 7, which takes 10 steps.
@@ -127,21 +127,21 @@ impl Bench {
         };
         let lease = Lease::from_wire(&lease, false).unwrap();
         let run = Run { id: RunId([1; 32]), spec_json: spec.to_string(), keep_alive_ms: 20_000 };
-        let mut bench = Bench::new(gpu);
-        bench.agent.home.disk().write(&lease.keyframe.unwrap().file(), b"blob").unwrap();
+        let mut fixture = Fixture::new(gpu);
+        fixture.agent.home.disk().write(&lease.keyframe.unwrap().file(), b"blob").unwrap();
         let journal = Journal { run: Some(run), lease: Some(lease), ..Journal::default() };
-        journal.store(&*bench.agent.home.disk()).unwrap();
+        journal.store(&*fixture.agent.home.disk()).unwrap();
         let membership = Membership::from_link(&invite_until(0), "den", 0).unwrap();
-        bench.agent.take_up(Member::of(membership, &bench.agent.device.identity).unwrap()).unwrap();
-        bench.agent.look(clock::mono_now());
-        bench.agent.settle();
-        assert!(bench.agent.session.is_at_work());
-        bench
+        fixture.agent.take_up(Member::of(membership, &fixture.agent.device.identity).unwrap()).unwrap();
+        fixture.agent.look(clock::mono_now());
+        fixture.agent.settle();
+        assert!(fixture.agent.session.is_at_work());
+        fixture
     }
 
     /// An agent that may train, and has not joined a run.
     fn in_no_run() -> Self {
-        Bench::of(Err(MembershipError::None))
+        Fixture::of(Err(MembershipError::None))
     }
 
     fn of(membership: Result<Membership, MembershipError>) -> Self {
@@ -149,15 +149,15 @@ impl Bench {
         let home = Home::open(Some(folder.path().into())).unwrap();
         let mut preferences = PreferencesFile::load(&home.config_path("prefs.toml"), &home.path("good"), &[]).unwrap();
         preferences.set("policy", "always").unwrap();
-        let (eye, done) = (Eye::default(), Done::default());
-        let (seen, shop) = (eye.clone(), Shop(done.clone()));
+        let (sensors, done) = (FakeSensors::default(), Done::default());
+        let (seen, launcher) = (sensors.clone(), FakeLauncher(done.clone()));
         let setup = Setup {
             identity: Identity::load_or_create(&home).unwrap(),
             membership,
             preferences,
             kinds: vec![LeaseKind::Train],
-            eyes: Box::new(move |_, _| Box::new(seen)),
-            workshop: Box::new(shop),
+            start_sensors: Box::new(move |_, _| Box::new(seen)),
+            launcher: Box::new(launcher),
             say: Box::new(|_| {}),
             tray: false,
             leave: false,
@@ -167,11 +167,11 @@ impl Bench {
         let (queue, events) = mpsc::channel(16);
         let mut agent = Agent::new(setup, queue, mpsc::channel(1).0, &Arc::new(Notify::new())).unwrap();
         agent.look(clock::mono_now());
-        Bench { folder, agent, eye, done, events }
+        Fixture { folder, agent, sensors, done, events }
     }
 
     fn sleeps(&mut self, sleeping: bool) {
-        *self.eye.0.lock().unwrap() = sleeping;
+        *self.sensors.0.lock().unwrap() = sleeping;
         self.agent.look(clock::mono_now());
     }
 
@@ -188,37 +188,37 @@ impl Bench {
 /// Drivers lose devices when the computer wakes up, and what dies of that would count as a crash.
 #[tokio::test]
 async fn over_sleep_a_worker_on_a_gpu_is_ended_and_one_on_the_processor_frozen() {
-    let mut bench = Bench::new(true);
-    bench.sleeps(true);
-    assert_eq!(bench.done(), ["ended"]);
-    assert!(bench.is_replaced());
+    let mut fixture = Fixture::new(true);
+    fixture.sleeps(true);
+    assert_eq!(fixture.done(), ["ended"]);
+    assert!(fixture.is_replaced());
 
-    let mut bench = Bench::new(false);
-    bench.sleeps(true);
-    bench.sleeps(false);
-    assert_eq!(bench.done(), ["frozen", "thawed"]);
+    let mut fixture = Fixture::new(false);
+    fixture.sleeps(true);
+    fixture.sleeps(false);
+    assert_eq!(fixture.done(), ["frozen", "thawed"]);
 }
 
 #[tokio::test]
 async fn what_ends_while_it_is_frozen_is_no_crash() {
-    let mut bench = Bench::new(false);
-    bench.agent.freeze();
-    bench.agent.worker_event(WorkerEvent::Exited("this system cannot freeze".into()));
-    assert_eq!((bench.agent.worker.crashes.since_start(), bench.done()), (0, vec!["frozen", "ended"]));
-    assert!(bench.is_replaced());
+    let mut fixture = Fixture::new(false);
+    fixture.agent.freeze();
+    fixture.agent.worker_event(WorkerEvent::Exited("this system cannot freeze".into()));
+    assert_eq!((fixture.agent.worker.crashes.since_start(), fixture.done()), (0, vec!["frozen", "ended"]));
+    assert!(fixture.is_replaced());
 
-    let mut bench = Bench::new(false);
-    bench.agent.worker_event(WorkerEvent::Exited("exit status: 101".into()));
-    assert_eq!(bench.agent.worker.crashes.since_start(), 1);
+    let mut fixture = Fixture::new(false);
+    fixture.agent.worker_event(WorkerEvent::Exited("exit status: 101".into()));
+    assert_eq!(fixture.agent.worker.crashes.since_start(), 1);
 }
 
 /// A service manager ends the agent, and may end its worker with it.
 #[tokio::test]
 async fn what_ends_with_its_agent_is_no_crash() {
-    let mut bench = Bench::new(false);
-    bench.agent.session.handle(session::Event::Shutdown, clock::mono_now());
-    bench.agent.worker_event(WorkerEvent::Exited("signal 15".into()));
-    assert_eq!(bench.agent.worker.crashes.since_start(), 0);
+    let mut fixture = Fixture::new(false);
+    fixture.agent.session.handle(session::Event::Shutdown, clock::mono_now());
+    fixture.agent.worker_event(WorkerEvent::Exited("signal 15".into()));
+    assert_eq!(fixture.agent.worker.crashes.since_start(), 0);
 }
 
 /// Whatever ends its run, the agent of a volunteer can say so, and be given another invite.
@@ -229,17 +229,17 @@ async fn out_of_its_run_it_holds_and_takes_another_invite() {
         (Ending::RunOver("Thank you.".into()), "the run is over: Thank you."),
         (Ending::Left, "not joined"),
     ] {
-        let mut bench = Bench::new(false);
-        bench.agent.rest(&ending).await;
-        assert_eq!(bench.done().last(), Some(&"ended"));
-        let why = bench.agent.why();
+        let mut fixture = Fixture::new(false);
+        fixture.agent.stay_without_run(&ending).await;
+        assert_eq!(fixture.done().last(), Some(&"ended"));
+        let why = fixture.agent.why();
         assert!(why.kind == Some(ReasonKind::NotJoined) && why.reason.contains(words), "{why:?}");
         let (reply, answer) = oneshot::channel();
-        bench.agent.answer(Asked::Join { invite: invite_until(0), name: None, reply });
-        let knocked = bench.events.recv().await.unwrap();
-        bench.agent.take(knocked);
+        fixture.agent.answer(Asked::Join { invite: invite_until(0), name: None, reply });
+        let join_answered = fixture.events.recv().await.unwrap();
+        fixture.agent.take(join_answered);
         answer.await.unwrap().unwrap();
-        assert!(bench.agent.why().allowed, "{:?}", bench.agent.why());
+        assert!(fixture.agent.why().allowed, "{:?}", fixture.agent.why());
     }
 }
 
@@ -249,16 +249,16 @@ async fn a_worker_that_gives_its_gpu_too_much_at_once_begins_anew_after_its_leas
     let trained = |begin_anew| {
         WorkerEvent::Says(from_worker::Body::Trained(Trained { lease_id: 7, begin_anew, ..Trained::default() }))
     };
-    let mut bench = Bench::at_work(true);
-    bench.agent.worker_event(trained(false));
-    assert!(bench.agent.worker.running.is_some());
-    let mut bench = Bench::at_work(true);
-    bench.agent.worker_event(trained(true));
-    assert_eq!((bench.done().last(), bench.agent.worker.running.is_some()), (Some(&"ended"), false));
+    let mut fixture = Fixture::at_work(true);
+    fixture.agent.worker_event(trained(false));
+    assert!(fixture.agent.worker.running.is_some());
+    let mut fixture = Fixture::at_work(true);
+    fixture.agent.worker_event(trained(true));
+    assert_eq!((fixture.done().last(), fixture.agent.worker.running.is_some()), (Some(&"ended"), false));
     let told: Vec<bool> =
-        bench.agent.waiting.iter().map(|event| matches!(event, session::Event::WorkerReplaced)).collect();
+        fixture.agent.waiting.iter().map(|event| matches!(event, session::Event::WorkerReplaced)).collect();
     assert_eq!(told, [false, true], "what it trained is taken first");
-    assert_eq!(bench.agent.worker.crashes.since_start(), 0);
+    assert_eq!(fixture.agent.worker.crashes.since_start(), 0);
 }
 
 /// What a worker says that cannot be is not counted, not shown and not believed: it ends the worker, as a crash does.
@@ -268,30 +268,30 @@ async fn a_worker_that_says_what_cannot_be_is_ended() {
         |tokens| from_worker::Body::Progress(Progress { lease_id: 7, tokens, loss: 4.0, ..Progress::default() });
     let trained = |lease_id| from_worker::Body::Trained(Trained { lease_id, ..Trained::default() });
     for said in [progress(u64::MAX), trained(8), from_worker::Body::Ready(Ready::default())] {
-        let mut bench = Bench::at_work(false);
-        bench.agent.worker_event(WorkerEvent::Says(said.clone()));
-        assert_eq!((bench.done().last(), bench.agent.worker.crashes.since_start()), (Some(&"ended"), 1), "{said:?}");
-        bench.agent.settle();
-        let (what, _) = bench.agent.session.obstacle().expect("it waits before it tries again");
+        let mut fixture = Fixture::at_work(false);
+        fixture.agent.worker_event(WorkerEvent::Says(said.clone()));
+        assert_eq!((fixture.done().last(), fixture.agent.worker.crashes.since_start()), (Some(&"ended"), 1), "{said:?}");
+        fixture.agent.settle();
+        let (what, _) = fixture.agent.session.obstacle().expect("it waits before it tries again");
         assert!(what.contains("what cannot be"), "{what}");
     }
-    let mut bench = Bench::at_work(false);
-    bench.agent.worker_event(WorkerEvent::Says(progress(9)));
-    assert_eq!(bench.agent.worker.crashes.since_start(), 0);
+    let mut fixture = Fixture::at_work(false);
+    fixture.agent.worker_event(WorkerEvent::Says(progress(9)));
+    assert_eq!(fixture.agent.worker.crashes.since_start(), 0);
     // Before it is ready it has nothing to report.
-    bench.agent.worker.running.as_mut().unwrap().forget_ready();
-    bench.agent.worker_event(WorkerEvent::Says(progress(9)));
-    assert_eq!(bench.agent.worker.crashes.since_start(), 1);
+    fixture.agent.worker.running.as_mut().unwrap().forget_ready();
+    fixture.agent.worker_event(WorkerEvent::Says(progress(9)));
+    assert_eq!(fixture.agent.worker.crashes.since_start(), 1);
 }
 
 #[tokio::test]
 async fn what_a_worker_calls_itself_is_tamed() {
-    let mut bench = Bench::of(Membership::from_link(&invite_until(0), "den", 0));
-    bench.agent.work(to_worker::Body::Stop(wire::worker::Stop {}));
+    let mut fixture = Fixture::of(Membership::from_link(&invite_until(0), "den", 0));
+    fixture.agent.work(to_worker::Body::Stop(wire::worker::Stop {}));
     let long = format!("\u{1b}[2J{}", "x".repeat(10_000));
     let ready = Ready { device: long.clone(), sandbox: vec![long; 1000], gpu: false };
-    bench.agent.worker_event(WorkerEvent::Says(from_worker::Body::Ready(ready)));
-    let status = bench.agent.status();
+    fixture.agent.worker_event(WorkerEvent::Says(from_worker::Body::Ready(ready)));
+    let status = fixture.agent.status();
     let texts: Vec<String> = status.worker.device.into_iter().chain(status.sandbox).collect();
     assert!(texts.len() <= 17 && texts.iter().all(|text| text.len() <= 256 && !text.contains('\u{1b}')), "{texts:?}");
 }
@@ -299,65 +299,65 @@ async fn what_a_worker_calls_itself_is_tamed() {
 /// It is ended, and its owner's disk is given back to them, but for what earlier leases left.
 #[tokio::test]
 async fn a_worker_that_fills_the_disk_is_ended() {
-    let mut bench = Bench::at_work(false);
-    bench.agent.home.disk().write("work/checkpoint.0", b"saved").unwrap();
-    let grown = bench.folder.path().join("work/deep/down/film");
+    let mut fixture = Fixture::at_work(false);
+    fixture.agent.home.disk().write("work/checkpoint.0", b"saved").unwrap();
+    let grown = fixture.folder.path().join("work/deep/down/film");
     std::fs::create_dir_all(grown.parent().unwrap()).unwrap();
     std::fs::File::create(&grown).unwrap().set_len(1 << 40).unwrap();
     let now = clock::mono_now();
-    bench.agent.worker_due(now);
-    assert!(bench.agent.worker.running.is_some(), "it was looked at a moment ago");
-    bench.agent.worker_due(now + Duration::from_secs(60));
-    assert_eq!((bench.done().last(), bench.agent.worker.crashes.since_start()), (Some(&"ended"), 1));
-    assert!(!bench.folder.path().join("work/deep").exists());
+    fixture.agent.worker_due(now);
+    assert!(fixture.agent.worker.running.is_some(), "it was looked at a moment ago");
+    fixture.agent.worker_due(now + Duration::from_secs(60));
+    assert_eq!((fixture.done().last(), fixture.agent.worker.crashes.since_start()), (Some(&"ended"), 1));
+    assert!(!fixture.folder.path().join("work/deep").exists());
 }
 
 /// It may have hung up for good without a word: what says nothing for hours holds the owner's memory for nothing.
 #[tokio::test]
 async fn a_worker_that_falls_silent_is_ended() {
-    let mut bench = Bench::at_work(false);
+    let mut fixture = Fixture::at_work(false);
     let hours = |hours: u64| clock::mono_now() + Duration::from_secs(hours * 3600);
-    bench.agent.worker_due(hours(5));
-    assert!(bench.agent.worker.running.is_some());
-    bench.agent.worker_due(hours(7));
-    assert_eq!((bench.done().last(), bench.agent.worker.crashes.since_start()), (Some(&"ended"), 1));
+    fixture.agent.worker_due(hours(5));
+    assert!(fixture.agent.worker.running.is_some());
+    fixture.agent.worker_due(hours(7));
+    assert_eq!((fixture.done().last(), fixture.agent.worker.crashes.since_start()), (Some(&"ended"), 1));
     // What is frozen has no voice.
-    let mut bench = Bench::at_work(false);
-    bench.agent.freeze();
-    bench.agent.worker_due(hours(7));
-    assert!(bench.agent.worker.running.is_some());
+    let mut fixture = Fixture::at_work(false);
+    fixture.agent.freeze();
+    fixture.agent.worker_due(hours(7));
+    assert!(fixture.agent.worker.running.is_some());
 }
 
 /// A worker with nothing to do that says again and again that its device has failed writes no file for each time.
 #[tokio::test]
 async fn a_device_that_fails_beside_a_lease_ends_the_worker() {
-    let mut bench = Bench::new(false);
+    let mut fixture = Fixture::new(false);
     let failed = Failed { sentence: "out of memory".into(), device_failed: true, ..Failed::default() };
     for _ in 0..3 {
-        bench.agent.worker_event(WorkerEvent::Says(from_worker::Body::Failed(failed.clone())));
+        fixture.agent.worker_event(WorkerEvent::Says(from_worker::Body::Failed(failed.clone())));
     }
-    assert_eq!(bench.done().last(), Some(&"ended"));
-    assert!(bench.agent.worker.running.is_none());
+    assert_eq!(fixture.done().last(), Some(&"ended"));
+    assert!(fixture.agent.worker.running.is_none());
 }
 
 /// What it says that it has written is what a disk could take since it was started, and no more.
 #[tokio::test]
 async fn no_worker_writes_more_than_a_disk_can_take() {
-    let mut bench = Bench::at_work(false);
+    let mut fixture = Fixture::at_work(false);
     for n in 0..10 {
         let progress = Progress { lease_id: 7, written_bytes: u64::MAX - n, ..Progress::default() };
-        bench.agent.worker_event(WorkerEvent::Says(from_worker::Body::Progress(progress)));
+        fixture.agent.worker_event(WorkerEvent::Says(from_worker::Body::Progress(progress)));
     }
-    assert!(bench.agent.status().today.bytes_written < 1 << 45, "{}", bench.agent.status().today.bytes_written);
+    assert!(fixture.agent.status().today.bytes_written < 1 << 45, "{}", fixture.agent.status().today.bytes_written);
 }
 
 /// What training may take is what was free before it took any, but for the owner's floor (256 MiB) and within their
 /// cap.
 #[tokio::test]
 async fn memory_that_the_worker_holds_is_no_less_for_the_next_lease() {
-    let mut bench = Bench::new(false);
+    let mut fixture = Fixture::new(false);
     let mut now = clock::mono_now();
-    let mut told = |bench: &mut Bench, free_mib: Option<u64>, cap_mib: u64, after_s: u64| {
+    let mut told = |fixture: &mut Fixture, free_mib: Option<u64>, cap_mib: u64, after_s: u64| {
         now = now + Duration::from_secs(after_s);
         let unknown = Observation::unknown("there are no sensors");
         let memory_free = free_mib.map_or(unknown.memory_free.clone(), |mib| Reading::Known(mib << 20));
@@ -367,27 +367,27 @@ async fn memory_that_the_worker_holds_is_no_less_for_the_next_lease() {
             memory_bytes: if cap_mib > 0 { cap_mib << 20 } else { u64::MAX },
             tokens_per_s_max: 0.0,
         };
-        bench.agent.decision = Decision::Run { limits, profile: ProfileName::Away };
-        bench.agent.count_memory(&Observation { memory_free, ..unknown }, now);
-        bench.agent.session.memory_bytes() >> 20
+        fixture.agent.decision = Decision::Run { limits, profile: ProfileName::Away };
+        fixture.agent.count_memory(&Observation { memory_free, ..unknown }, now);
+        fixture.agent.session.memory_bytes() >> 20
     };
-    assert_eq!(told(&mut bench, Some(1256), 0, 1), 1000, "an agent that found its worker there");
-    assert_eq!(told(&mut bench, Some(300), 0, 1), 1000, "the worker has taken some");
+    assert_eq!(told(&mut fixture, Some(1256), 0, 1), 1000, "an agent that found its worker there");
+    assert_eq!(told(&mut fixture, Some(300), 0, 1), 1000, "the worker has taken some");
     assert_eq!(
-        told(&mut bench, Some(1456), 900, 1),
+        told(&mut fixture, Some(1456), 900, 1),
         900,
         "somebody else has given some back, and the owner allows less"
     );
-    bench.agent.end_worker();
-    assert_eq!(told(&mut bench, Some(300), 0, 3), 1200, "of when it still was there");
-    assert_eq!(told(&mut bench, Some(300), 0, 15), 44, "somebody else has taken it");
+    fixture.agent.end_worker();
+    assert_eq!(told(&mut fixture, Some(300), 0, 3), 1200, "of when it still was there");
+    assert_eq!(told(&mut fixture, Some(300), 0, 15), 44, "somebody else has taken it");
     assert_eq!(
-        [told(&mut bench, Some(100), 0, 1), told(&mut bench, None, 0, 1), told(&mut bench, None, 70, 1)],
+        [told(&mut fixture, Some(100), 0, 1), told(&mut fixture, None, 0, 1), told(&mut fixture, None, 70, 1)],
         [0, 0, 70]
     );
-    let mut bench = Bench::new(true);
+    let mut fixture = Fixture::new(true);
     assert_eq!(
-        [told(&mut bench, Some(9000), 0, 1), told(&mut bench, Some(9000), 70, 1)],
+        [told(&mut fixture, Some(9000), 0, 1), told(&mut fixture, Some(9000), 70, 1)],
         [0, 70],
         "a GPU's own is not known"
     );
@@ -396,8 +396,8 @@ async fn memory_that_the_worker_holds_is_no_less_for_the_next_lease() {
 /// A home whose mark is lost or empty is known by its files: by all that an agent and its owner's commands write.
 #[tokio::test]
 async fn a_home_that_lost_its_mark_is_known_by_its_files() {
-    let mut bench = Bench::at_work(false);
-    let agent = &mut bench.agent;
+    let mut fixture = Fixture::at_work(false);
+    let agent = &mut fixture.agent;
     let _lock = agent.home.lock().unwrap();
     agent.answer(Asked::Do(Command::Pause(None), oneshot::channel().0));
     agent.records.tell("a line");
@@ -405,9 +405,9 @@ async fn a_home_that_lost_its_mark_is_known_by_its_files() {
     agent.remember();
     agent.owner.preferences.set("idle_minutes", "5").unwrap();
     let server = control::serve(&agent.home, mpsc::channel(1).0, agent.api.tickets.clone()).await.unwrap();
-    control::ControlFile::load(&agent.home).unwrap().door(&agent.home).unwrap();
+    control::ControlFile::load(&agent.home).unwrap().write_open_file(&agent.home).unwrap();
     assert_eq!(control::unwritable(&agent.home), None);
-    let folder = bench.folder.path();
+    let folder = fixture.folder.path();
     std::fs::rename(folder.join("good"), folder.join("prefs.good.toml")).unwrap();
     std::fs::write(folder.join("journal.json.new"), "{").unwrap();
     std::fs::remove_file(folder.join(nightjar_shared::mark::MARK_FILE)).unwrap();
@@ -420,45 +420,45 @@ async fn a_home_that_lost_its_mark_is_known_by_its_files() {
 /// hangs.
 #[tokio::test]
 async fn a_disk_that_takes_no_address_is_told() {
-    let bench = Bench::new(false);
-    std::fs::create_dir(bench.folder.path().join("control.probe.new")).unwrap();
-    let told = control::unwritable(&bench.agent.home).unwrap();
+    let fixture = Fixture::new(false);
+    std::fs::create_dir(fixture.folder.path().join("control.probe.new")).unwrap();
+    let told = control::unwritable(&fixture.agent.home).unwrap();
     assert!(told.contains("control.json: the disk refuses"), "{told}");
 }
 
 /// The owner's cap is told where it is what makes training slow.
 #[tokio::test]
 async fn a_cap_on_tokens_is_told() {
-    let mut bench = Bench::new(false);
-    bench.agent.owner.preferences.set("tokens_per_s_max", "2.5").unwrap();
-    bench.agent.look(clock::mono_now());
-    let status = bench.agent.status();
+    let mut fixture = Fixture::new(false);
+    fixture.agent.owner.preferences.set("tokens_per_s_max", "2.5").unwrap();
+    fixture.agent.look(clock::mono_now());
+    let status = fixture.agent.status();
     assert_eq!(status.slowed.as_deref(), Some("your cap of 2.5 tokens a second"));
-    assert!(matches!(bench.agent.decision, Decision::Run { limits, .. } if limits.tokens_per_s_max == 2.5));
+    assert!(matches!(fixture.agent.decision, Decision::Run { limits, .. } if limits.tokens_per_s_max == 2.5));
     for (key, value) in [("tokens_per_s_max", "0.001"), ("tokens_per_s_max", "1e-300"), ("tokens_per_s_max", "nan")] {
-        assert!(bench.agent.owner.preferences.set(key, value).is_err(), "{value}");
+        assert!(fixture.agent.owner.preferences.set(key, value).is_err(), "{value}");
     }
-    bench.agent.owner.preferences.set("tokens_per_s_max", "0").unwrap();
-    bench.agent.look(clock::mono_now());
-    assert_eq!(bench.agent.status().slowed, None);
+    fixture.agent.owner.preferences.set("tokens_per_s_max", "0").unwrap();
+    fixture.agent.look(clock::mono_now());
+    assert_eq!(fixture.agent.status().slowed, None);
 }
 
 /// The owner wants their computer, and the disk is full.
 #[tokio::test]
 async fn a_pause_that_cannot_be_written_down_counts_all_the_same() {
-    let mut bench = Bench::new(false);
+    let mut fixture = Fixture::new(false);
     // In the way of the file that a write begins with.
-    std::fs::create_dir(bench.folder.path().join("pause.json.new")).unwrap();
+    std::fs::create_dir(fixture.folder.path().join("pause.json.new")).unwrap();
     let (reply, answer) = oneshot::channel();
-    bench.agent.answer(Asked::Do(Command::Pause(None), reply));
+    fixture.agent.answer(Asked::Do(Command::Pause(None), reply));
     let status = answer.await.unwrap();
     assert_eq!((status.why.kind, status.owner.map(|word| word.kept)), (Some(ReasonKind::Paused), Some(false)));
-    assert_eq!(bench.done().first(), Some(&"frozen"));
+    assert_eq!(fixture.done().first(), Some(&"frozen"));
 }
 
 /// A page that says "0 threads" helps nobody, and a worker is not replaced for want of a number.
 #[tokio::test]
 async fn half_of_the_cores_is_a_number() {
-    let bench = Bench::new(false);
-    assert!(bench.agent.status().limits.unwrap().threads > 0);
+    let fixture = Fixture::new(false);
+    assert!(fixture.agent.status().limits.unwrap().threads > 0);
 }

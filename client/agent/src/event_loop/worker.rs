@@ -9,7 +9,7 @@ use crate::{
     quota::{self, Overgrown},
     session::{self, Untrue},
     worker::{
-        Order, Worker, WorkerEvent, Workshop,
+        Order, Worker, WorkerEvent, Launcher,
         crashes::{Crashes, Plan},
     },
 };
@@ -49,7 +49,7 @@ enum Then {
 
 /// Where the agent's one worker is, or is not.
 pub(super) struct WorkerSlot {
-    workshop: Box<dyn Workshop>,
+    launcher: Box<dyn Launcher>,
     pub crashes: Crashes,
     pub running: Option<Running>,
     /// What the last worker said when it was ready.
@@ -79,8 +79,8 @@ pub(super) struct Running {
 }
 
 impl WorkerSlot {
-    pub fn new(workshop: Box<dyn Workshop>, disk: &dyn Disk) -> io::Result<Self> {
-        Ok(WorkerSlot { workshop, crashes: Crashes::load(disk)?, running: None, ready: None, serial: 0 })
+    pub fn new(launcher: Box<dyn Launcher>, disk: &dyn Disk) -> io::Result<Self> {
+        Ok(WorkerSlot { launcher, crashes: Crashes::load(disk)?, running: None, ready: None, serial: 0 })
     }
 
     /// What the last worker computed on.
@@ -108,7 +108,7 @@ impl WorkerSlot {
         self.serial += 1;
         let serial = self.serial;
         let (events, mut heard) = mpsc::channel(16);
-        let process = self.workshop.start(order, events)?;
+        let process = self.launcher.start(order, events)?;
         self.running = Some(Running::new(process, chosen, order.limits, clock::mono_now()));
         tokio::spawn(async move {
             while let Some(event) = heard.recv().await {

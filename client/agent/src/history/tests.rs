@@ -5,15 +5,15 @@ use crate::policy::{Cause, ReasonKind};
 use energy::Joules;
 use nightjar_shared::disk::Disk;
 
-struct Bench {
+struct Fixture {
     _folder: tempfile::TempDir,
     disk: Arc<FolderDisk>,
 }
 
-fn bench() -> Bench {
+fn fixture() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let disk = Arc::new(FolderDisk::open(folder.path()).unwrap());
-    Bench { _folder: folder, disk }
+    Fixture { _folder: folder, disk }
 }
 
 /// A time in Berlin.
@@ -48,7 +48,7 @@ fn delivery(lease: u64, merged: bool) -> Delivery {
 
 #[test]
 fn a_day_is_told_in_spans_with_their_reasons() {
-    let Bench { disk, _folder } = bench();
+    let Fixture { disk, _folder } = fixture();
     let mut history = History::open(disk, &at("2026-11-24T08:00"));
     history.note(State::Hold, Some(ReasonKind::InUse), "somebody is at it", &at("2026-11-24T08:00"));
     // The same thing in other words is no change.
@@ -64,7 +64,7 @@ fn a_day_is_told_in_spans_with_their_reasons() {
 /// One state may have several reasons one after the other; only figures, and words that stand for a moment, are none.
 #[test]
 fn a_state_with_another_reason_is_another_span() {
-    let Bench { disk, _folder } = bench();
+    let Fixture { disk, _folder } = fixture();
     let mut history = History::open(disk, &at("2026-11-24T08:00"));
     for (time, state, kind, sentence) in [
         ("08:00:00", State::Ready, None, "it may train; connecting"),
@@ -95,7 +95,7 @@ fn a_state_with_another_reason_is_another_span() {
 
 #[test]
 fn what_goes_on_over_midnight_is_in_both_days_and_a_short_day_has_23_hours() {
-    let Bench { disk, _folder } = bench();
+    let Fixture { disk, _folder } = fixture();
     let mut history = History::open(disk, &at("2026-03-28T22:00"));
     history.note(State::Run, None, "allowed", &at("2026-03-28T22:00"));
     history.note(State::Run, None, "allowed", &at("2026-03-29T00:00"));
@@ -109,7 +109,7 @@ fn what_goes_on_over_midnight_is_in_both_days_and_a_short_day_has_23_hours() {
 
 #[test]
 fn between_a_kill_and_the_next_start_it_was_off() {
-    let Bench { disk, _folder } = bench();
+    let Fixture { disk, _folder } = fixture();
     let mut history = History::open(disk.clone(), &at("2026-11-24T08:00"));
     history.note(State::Run, None, "allowed", &at("2026-11-24T08:00"));
     history.tick(&at("2026-11-24T09:00"), mono(60));
@@ -130,7 +130,7 @@ fn between_a_kill_and_the_next_start_it_was_off() {
 
 #[test]
 fn a_torn_line_costs_that_line_and_a_clock_set_back_no_order() {
-    let Bench { disk, _folder } = bench();
+    let Fixture { disk, _folder } = fixture();
     let mut history = History::open(disk.clone(), &at("2026-11-24T08:00"));
     history.note(State::Run, None, "allowed", &at("2026-11-24T08:00"));
     history.note(State::Hold, Some(ReasonKind::Metered), "metered", &at("2026-11-24T09:00"));
@@ -146,7 +146,7 @@ fn a_torn_line_costs_that_line_and_a_clock_set_back_no_order() {
 
 #[test]
 fn a_restless_day_stays_bounded_and_keeps_its_long_spans() {
-    let Bench { disk, _folder } = bench();
+    let Fixture { disk, _folder } = fixture();
     let mut now = at("2026-11-24T00:00");
     let mut history = History::open(disk.clone(), &now);
     for i in 0..4000 {
@@ -161,7 +161,7 @@ fn a_restless_day_stays_bounded_and_keeps_its_long_spans() {
 
 #[test]
 fn figures_add_up_over_days_months_and_kills() {
-    let Bench { disk, _folder } = bench();
+    let Fixture { disk, _folder } = fixture();
     let november = at("2026-11-30T23:00");
     let mut history = History::open(disk.clone(), &november);
     history.trained(1, 1000, &november);
@@ -192,7 +192,7 @@ fn figures_add_up_over_days_months_and_kills() {
 
 #[test]
 fn damaged_figures_are_put_aside() {
-    let Bench { disk, _folder } = bench();
+    let Fixture { disk, _folder } = fixture();
     disk.write("history/2026-11.json", b"{\"before\": 7").unwrap();
     let now = at("2026-11-24T08:00");
     let mut history = History::open(disk.clone(), &now);
@@ -204,7 +204,7 @@ fn damaged_figures_are_put_aside() {
 
 #[test]
 fn a_delivery_told_twice_is_one_and_a_torn_line_none() {
-    let Bench { disk, _folder } = bench();
+    let Fixture { disk, _folder } = fixture();
     let now = at("2026-11-24T08:00");
     let mut history = History::open(disk.clone(), &now);
     history.delivered(&delivery(1, true), &now);
@@ -218,7 +218,7 @@ fn a_delivery_told_twice_is_one_and_a_torn_line_none() {
 
 #[test]
 fn the_ledger_and_the_log_stay_bounded_with_the_newest_in_them() {
-    let Bench { disk, _folder } = bench();
+    let Fixture { disk, _folder } = fixture();
     let log = Log::of(&*disk);
     for i in 0..5000 {
         ledger::append(&*disk, &Delivery { why_not: "x".repeat(300), ..delivery(i, false) }).unwrap();
@@ -261,7 +261,7 @@ fn estimates_are_called_so_and_meters_are_read_where_there_are() {
 /// A computer without a battery for its clock starts in 1970, and is put right once it is online.
 #[test]
 fn a_clock_that_jumps_over_months_costs_no_figures_and_no_cap() {
-    let Bench { disk, _folder } = bench();
+    let Fixture { disk, _folder } = fixture();
     let (november, december) = (at("2026-11-20T12:00"), at("2026-12-02T12:00"));
     let mut history = History::open(disk.clone(), &november);
     history.moved(0, 500, &november);

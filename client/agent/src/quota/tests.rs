@@ -9,7 +9,7 @@ use nightjar_shared::{
 
 const KIB: u64 = 1 << 10;
 
-struct Bench {
+struct Fixture {
     _folder: tempfile::TempDir,
     disk: FolderDisk,
     spec: RunSpec,
@@ -22,7 +22,7 @@ fn blob(name: &str, kib: u64) -> BlobRef {
 }
 
 /// A device with a lease of 100 KiB of blobs, and two more shards of 50 KiB.
-fn bench() -> Bench {
+fn fixture() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let disk = FolderDisk::open(folder.path()).unwrap();
     let spec = RunSpec { model: tiny(), ..serde_json::from_str(r#"{"name": "x", "token_budget": 9}"#).unwrap() };
@@ -50,7 +50,7 @@ fn bench() -> Bench {
     for shard in &journal.shards {
         disk.write(&shard.file(), &vec![0; shard.bytes as usize]).unwrap();
     }
-    Bench { _folder: folder, disk, spec, journal, lease }
+    Fixture { _folder: folder, disk, spec, journal, lease }
 }
 
 fn tiny() -> nightjar_shared::model_spec::ModelSpec {
@@ -64,8 +64,8 @@ fn tiny() -> nightjar_shared::model_spec::ModelSpec {
     }
 }
 
-impl Bench {
-    fn make_room(&self, bytes_max: u64) -> Room {
+impl Fixture {
+    fn make_room(&self, bytes_max: u64) -> Space {
         make_room(&self.disk, &self.journal, &self.lease, &self.spec, bytes_max).unwrap()
     }
 
@@ -77,127 +77,127 @@ impl Bench {
 
 #[test]
 fn what_no_lease_needs_goes_oldest_first_and_no_more_than_must() {
-    let bench = bench();
-    let needed = bench.needed();
-    assert_eq!(bench.make_room(needed + 100 * KIB), Room::Enough { evict: vec![] });
-    assert_eq!(bench.make_room(needed + 60 * KIB), Room::Enough { evict: vec![blob("older", 50).hash] });
+    let fixture = fixture();
+    let needed = fixture.needed();
+    assert_eq!(fixture.make_room(needed + 100 * KIB), Space::Enough { evict: vec![] });
+    assert_eq!(fixture.make_room(needed + 60 * KIB), Space::Enough { evict: vec![blob("older", 50).hash] });
     let both = vec![blob("older", 50).hash, blob("newer", 50).hash];
-    assert_eq!(bench.make_room(needed), Room::Enough { evict: both });
+    assert_eq!(fixture.make_room(needed), Space::Enough { evict: both });
 }
 
 #[test]
 fn caches_and_old_logs_go_before_any_shard() {
-    let bench = bench();
+    let fixture = fixture();
     for file in ["cache/driver/a", "agent.log.old", "history/2026-01.json.damaged"] {
-        bench.disk.write(file, &vec![0; 20 * KIB as usize]).unwrap();
+        fixture.disk.write(file, &vec![0; 20 * KIB as usize]).unwrap();
     }
     for day in 1..=20 {
-        bench.disk.write(&format!("history/2026-01-{day:02}.jsonl"), &vec![0; KIB as usize]).unwrap();
+        fixture.disk.write(&format!("history/2026-01-{day:02}.jsonl"), &vec![0; KIB as usize]).unwrap();
     }
-    assert_eq!(used(&bench.disk).unwrap(), (160 + 60 + 20) * KIB);
-    assert_eq!(bench.make_room(bench.needed() + (100 + 20) * KIB), Room::Enough { evict: vec![] });
+    assert_eq!(used(&fixture.disk).unwrap(), (160 + 60 + 20) * KIB);
+    assert_eq!(fixture.make_room(fixture.needed() + (100 + 20) * KIB), Space::Enough { evict: vec![] });
     for file in ["cache/driver/a", "agent.log.old", "history/2026-01.json.damaged"] {
-        assert_eq!(bench.disk.length(file).unwrap(), None, "{file}");
+        assert_eq!(fixture.disk.length(file).unwrap(), None, "{file}");
     }
-    assert_eq!(history::days(&bench.disk).unwrap().len(), 20, "no more went than had to");
+    assert_eq!(history::days(&fixture.disk).unwrap().len(), 20, "no more went than had to");
     // Then days, but never the last week's.
-    assert_eq!(bench.make_room(bench.needed() + 108 * KIB), Room::Enough { evict: vec![] });
-    assert_eq!(history::days(&bench.disk).unwrap().first().unwrap(), "history/2026-01-13.jsonl");
+    assert_eq!(fixture.make_room(fixture.needed() + 108 * KIB), Space::Enough { evict: vec![] });
+    assert_eq!(history::days(&fixture.disk).unwrap().first().unwrap(), "history/2026-01-13.jsonl");
 }
 
 #[test]
 fn a_lease_that_cannot_fit_says_what_is_missing_and_costs_nothing() {
-    let bench = bench();
-    let Room::Short(why) = bench.make_room(bench.needed() - 1) else { panic!("it fits") };
+    let fixture = fixture();
+    let Space::Short(why) = fixture.make_room(fixture.needed() - 1) else { panic!("it fits") };
     assert!(why.contains("it lacks 1 MiB") && why.contains("prefs set quota_mib_max"), "{why}");
-    assert!(bench.disk.length(&blob("older", 50).file()).unwrap().is_some());
+    assert!(fixture.disk.length(&blob("older", 50).file()).unwrap().is_some());
 }
 
 #[test]
 fn without_a_lease_only_what_nobody_needs_goes() {
-    let bench = bench();
-    bench.disk.write("cache/a", &vec![0; 20 * KIB as usize]).unwrap();
-    bench.disk.write("identity.pk8", &[0; 85]).unwrap();
-    let evicted = tidy(&bench.disk, &bench.journal, 110 * KIB).unwrap();
-    assert_eq!(used(&bench.disk).unwrap(), 160 * KIB + 85);
+    let fixture = fixture();
+    fixture.disk.write("cache/a", &vec![0; 20 * KIB as usize]).unwrap();
+    fixture.disk.write("identity.pk8", &[0; 85]).unwrap();
+    let evicted = tidy(&fixture.disk, &fixture.journal, 110 * KIB).unwrap();
+    assert_eq!(used(&fixture.disk).unwrap(), 160 * KIB + 85);
     assert_eq!(evicted, [blob("older", 50).hash, blob("newer", 50).hash], "the owner has lowered their bound");
-    let journal = Journal { lease: Some(bench.lease.clone()), ..bench.journal.clone() };
-    assert!(!tidy(&bench.disk, &journal, 0).unwrap().contains(&bench.lease.shard.hash), "the lease at hand needs it");
+    let journal = Journal { lease: Some(fixture.lease.clone()), ..fixture.journal.clone() };
+    assert!(!tidy(&fixture.disk, &journal, 0).unwrap().contains(&fixture.lease.shard.hash), "the lease at hand needs it");
 }
 
 /// Whatever a worker or its driver makes, and however deep, is counted, and goes before anything of ours.
 #[test]
 fn what_a_worker_leaves_below_its_folders_counts_and_goes() {
-    let mut bench = bench();
+    let mut fixture = fixture();
     let kib = |n: u64| vec![0; (n * KIB) as usize];
-    bench.disk.write("work/hidden/deep/film", &kib(30)).unwrap();
-    bench.disk.write("cache/driver/deep/a", &kib(20)).unwrap();
-    assert_eq!(used(&bench.disk).unwrap(), (160 + 30 + 20) * KIB);
+    fixture.disk.write("work/hidden/deep/film", &kib(30)).unwrap();
+    fixture.disk.write("cache/driver/deep/a", &kib(20)).unwrap();
+    assert_eq!(used(&fixture.disk).unwrap(), (160 + 30 + 20) * KIB);
     // The lease at hand may have left this a moment ago, or be about to.
-    bench.journal.lease = Some(bench.lease.clone());
+    fixture.journal.lease = Some(fixture.lease.clone());
     for file in ["work/checkpoint.0", "work/checkpoint.1.new", "work/lease-1.delta", "work/lease-1.optimizer.new"] {
-        bench.disk.write(file, &kib(1)).unwrap();
+        fixture.disk.write(file, &kib(1)).unwrap();
     }
     for file in ["work/lease-2.delta", "work/film"] {
-        bench.disk.write(file, &kib(1)).unwrap();
+        fixture.disk.write(file, &kib(1)).unwrap();
     }
-    assert!(tidy(&bench.disk, &bench.journal, u64::MAX).unwrap().is_empty());
-    let left = bench.disk.list("work").unwrap();
+    assert!(tidy(&fixture.disk, &fixture.journal, u64::MAX).unwrap().is_empty());
+    let left = fixture.disk.list("work").unwrap();
     assert_eq!(left, ["checkpoint.0", "checkpoint.1.new", "lease-1.delta", "lease-1.optimizer.new"]);
-    assert!(!bench.disk.path("work/hidden").exists());
-    assert_eq!(used(&bench.disk).unwrap(), (160 + 20 + 4) * KIB);
+    assert!(!fixture.disk.path("work/hidden").exists());
+    assert_eq!(used(&fixture.disk).unwrap(), (160 + 20 + 4) * KIB);
 }
 
 #[test]
 fn a_cache_that_is_out_of_hand_is_made_anew() {
-    let bench = bench();
-    bench.disk.write("cache/a", b"cached").unwrap();
-    tidy(&bench.disk, &bench.journal, u64::MAX).unwrap();
-    assert_eq!(bench.disk.list("cache").unwrap(), ["a"]);
-    bench.disk.write(&format!("cache/{}x", "d/".repeat(40)), b"far down").unwrap();
-    tidy(&bench.disk, &bench.journal, u64::MAX).unwrap();
-    assert!(bench.disk.walk("cache").unwrap().files.is_empty());
-    assert!(!bench.disk.path("cache/d").exists());
+    let fixture = fixture();
+    fixture.disk.write("cache/a", b"cached").unwrap();
+    tidy(&fixture.disk, &fixture.journal, u64::MAX).unwrap();
+    assert_eq!(fixture.disk.list("cache").unwrap(), ["a"]);
+    fixture.disk.write(&format!("cache/{}x", "d/".repeat(40)), b"far down").unwrap();
+    tidy(&fixture.disk, &fixture.journal, u64::MAX).unwrap();
+    assert!(fixture.disk.walk("cache").unwrap().files.is_empty());
+    assert!(!fixture.disk.path("cache/d").exists());
 }
 
 #[test]
 fn a_worker_that_fills_the_disk_is_noticed() {
-    let bench = bench();
-    bench.disk.write("work/checkpoint.0", &[0; 1000]).unwrap();
-    assert_eq!(overgrown(&bench.disk, &bench.spec).unwrap(), None);
+    let fixture = fixture();
+    fixture.disk.write("work/checkpoint.0", &[0; 1000]).unwrap();
+    assert_eq!(overgrown(&fixture.disk, &fixture.spec).unwrap(), None);
     // A file with a hole as large as a disk takes no room here.
-    let file = std::fs::File::create(bench.disk.path("work/lease-1.delta")).unwrap();
+    let file = std::fs::File::create(fixture.disk.path("work/lease-1.delta")).unwrap();
     file.set_len(1 << 40).unwrap();
-    let found = |bench: &Bench| overgrown(&bench.disk, &bench.spec).unwrap();
-    assert_eq!(found(&bench), Some(Overgrown { folder: "work", bytes: (1 << 40) + 1000, entries: 2 }));
-    bench.disk.clear("work", &[]).unwrap();
-    assert_eq!(found(&bench), None);
+    let found = |fixture: &Fixture| overgrown(&fixture.disk, &fixture.spec).unwrap();
+    assert_eq!(found(&fixture), Some(Overgrown { folder: "work", bytes: (1 << 40) + 1000, entries: 2 }));
+    fixture.disk.clear("work", &[]).unwrap();
+    assert_eq!(found(&fixture), None);
     // Empty files are some, too.
     for n in 0..=WORK_ENTRIES_MAX {
-        std::fs::File::create(bench.disk.path(&format!("work/{n}"))).unwrap();
+        std::fs::File::create(fixture.disk.path(&format!("work/{n}"))).unwrap();
     }
-    assert_eq!(found(&bench).map(|found| found.folder), Some("work"));
-    cut_back(&bench.disk, &bench.journal, "work").unwrap();
-    assert_eq!(found(&bench), None);
+    assert_eq!(found(&fixture).map(|found| found.folder), Some("work"));
+    cut_back(&fixture.disk, &fixture.journal, "work").unwrap();
+    assert_eq!(found(&fixture), None);
     // What drivers compile lies elsewhere, where the worker may write as well.
-    std::fs::create_dir_all(bench.disk.path("cache/gl")).unwrap();
-    let file = std::fs::File::create(bench.disk.path("cache/gl/x")).unwrap();
+    std::fs::create_dir_all(fixture.disk.path("cache/gl")).unwrap();
+    let file = std::fs::File::create(fixture.disk.path("cache/gl/x")).unwrap();
     file.set_len(CACHE_BYTES_MAX + 1).unwrap();
-    assert_eq!(found(&bench).map(|found| found.folder), Some("cache"));
-    cut_back(&bench.disk, &bench.journal, "cache").unwrap();
-    assert_eq!(found(&bench), None);
+    assert_eq!(found(&fixture).map(|found| found.folder), Some("cache"));
+    cut_back(&fixture.disk, &fixture.journal, "cache").unwrap();
+    assert_eq!(found(&fixture), None);
 }
 
 /// What is set aside behind a file's end is no length, and the disk is as full.
 #[cfg(target_os = "linux")]
 #[test]
 fn room_that_a_worker_sets_aside_is_counted() {
-    let bench = bench();
-    bench.disk.write("work/checkpoint.0", &[0; 1000]).unwrap();
-    let file = std::fs::File::options().write(true).open(bench.disk.path("work/checkpoint.0")).unwrap();
+    let fixture = fixture();
+    fixture.disk.write("work/checkpoint.0", &[0; 1000]).unwrap();
+    let file = std::fs::File::options().write(true).open(fixture.disk.path("work/checkpoint.0")).unwrap();
     let set_aside = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, 8 << 20);
     if set_aside.is_ok() {
-        assert!(bench.disk.walk("work").unwrap().bytes() >= 8 << 20);
+        assert!(fixture.disk.walk("work").unwrap().bytes() >= 8 << 20);
     }
-    assert_eq!(bench.disk.length("work/checkpoint.0").unwrap(), Some(1000), "its length is what it was");
+    assert_eq!(fixture.disk.length("work/checkpoint.0").unwrap(), Some(1000), "its length is what it was");
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Seen, SleepDelay, Wants,
-    board::{Fact, Sourced},
+    readings::{Fact, Sourced},
     system::{FULL_SCREEN_SOURCES, IDLE_SOURCES, METERED_SOURCES, OTHERS_SOURCES, POWER_SOURCES},
 };
 use crate::{

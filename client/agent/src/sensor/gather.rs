@@ -3,7 +3,7 @@
 
 use super::{
     MemorySensor,
-    board::{Board, Post},
+    readings::{Readings, Reporter},
     facts::Facts,
     places::{Places, small_file},
     programs::Programs,
@@ -26,20 +26,20 @@ const EVERY: Duration = Duration::from_secs(5);
 const FRESH: Duration = Duration::from_secs(60);
 
 /// Looks again and again until the other end of `again` goes; what comes from there means at once.
-pub(super) fn run(places: &Places, board: &Arc<Board>, again: &Receiver<()>) {
-    fn post<T: super::board::Fact>(board: &Arc<Board>, of: fn(&mut Facts) -> &mut super::board::Sourced<T>) -> Post<T> {
-        Post::new(board, of, 0)
+pub(super) fn run(places: &Places, readings: &Arc<Readings>, again: &Receiver<()>) {
+    fn reporter<T: super::readings::Fact>(readings: &Arc<Readings>, of: fn(&mut Facts) -> &mut super::readings::Sourced<T>) -> Reporter<T> {
+        Reporter::new(readings, of, 0)
     }
-    let temperature = post(board, |facts| &mut facts.temperature);
-    let programs = post(board, |facts| &mut facts.programs);
-    let memory = post(board, |facts| &mut facts.memory);
-    let disk = post(board, |facts| &mut facts.disk);
-    let pressure = post(board, |facts| &mut facts.pressure);
+    let temperature = reporter(readings, |facts| &mut facts.temperature);
+    let programs = reporter(readings, |facts| &mut facts.programs);
+    let memory = reporter(readings, |facts| &mut facts.memory);
+    let disk = reporter(readings, |facts| &mut facts.disk);
+    let pressure = reporter(readings, |facts| &mut facts.pressure);
     let mut thermometers = Thermometers::new(&places.root);
     let mut named = Programs::new(&places.root);
     let mut free_memory = MemorySensor::at(&places.root);
     loop {
-        let wants = board.wants();
+        let wants = readings.wants();
         temperature.says_for(thermometers.read(), FRESH);
         memory.says_for(free_memory.read(), FRESH);
         pressure.says_for(waiting(&places.root), FRESH);

@@ -1,9 +1,9 @@
 //! What the agent can see of the computer that it runs on. Sensors only look; [`crate::policy`] judges. They wait for
-//! events where the system has them, in tasks and threads of their own, and write on a board that [`Sense::observe`]
+//! events where the system has them, in tasks and threads of their own, and write to the readings that [`Sense::observe`]
 //! reads at once.
 
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only on Linux do several sources compete"))]
-mod board;
+mod readings;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "elsewhere input is never told at once"))]
@@ -29,7 +29,7 @@ pub use places::{Places, ROOT_VARIABLE};
 pub(crate) use places::{names, number, small_file};
 
 use crate::{clock, policy::Observation};
-use board::Board;
+use readings::Readings;
 use serde::Serialize;
 use std::{
     fmt,
@@ -101,7 +101,7 @@ impl fmt::Debug for SleepDelay {
 
 /// All sensors of this computer. Dropping them ends their tasks and threads.
 pub struct Sensors {
-    board: Arc<Board>,
+    readings: Arc<Readings>,
     again: mpsc::Sender<()>,
     _tasks: JoinSet<()>,
 }
@@ -121,43 +121,43 @@ impl Sensors {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start_at(places: Places, wants: Wants, changed: Arc<Notify>) -> Self {
-        let board = Board::new(facts::Facts::new(), wants, changed);
+        let readings = Readings::new(facts::Facts::new(), wants, changed);
         let mut tasks = JoinSet::new();
-        system::start(&places, &board, &mut tasks);
+        system::start(&places, &readings, &mut tasks);
         let (again, asked) = mpsc::channel();
-        let of_thread = board.clone();
+        let of_thread = readings.clone();
         let gather = move || gather::run(&places, &of_thread, &asked);
         if let Err(e) = std::thread::Builder::new().name("sensors".into()).spawn(gather) {
             tracing::warn!("no thread for the sensors: {e}");
         }
-        Sensors { board, again, _tasks: tasks }
+        Sensors { readings, again, _tasks: tasks }
     }
 }
 
 impl Sense for Sensors {
     fn observe(&mut self) -> Observation {
-        self.board.facts().observation(clock::mono_now())
+        self.readings.facts().observation(clock::mono_now())
     }
 
     fn ready(&self) -> bool {
-        self.board.facts().ready()
+        self.readings.facts().ready()
     }
 
     fn set_wants(&mut self, wants: Wants) {
-        if self.board.wants() != wants {
-            self.board.set_wants(wants);
+        if self.readings.wants() != wants {
+            self.readings.set_wants(wants);
             // The thread ends only with this.
             let _ = self.again.send(());
         }
     }
 
     fn sources(&self) -> Vec<Seen> {
-        let facts = self.board.facts();
+        let facts = self.readings.facts();
         facts::seen(&facts.observation(clock::mono_now()), facts.sources())
     }
 
     fn sleep_delay(&mut self) -> Option<SleepDelay> {
-        let mut facts = self.board.facts();
+        let mut facts = self.readings.facts();
         if facts.sleeping { facts.sleep_delay.take() } else { None }
     }
 }

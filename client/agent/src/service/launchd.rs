@@ -1,13 +1,13 @@
 //! The launchd agent of macOS. Its text is tested everywhere; it has not been run on a Mac.
 
-use super::{Manager, Service, ServiceError, Standing, run, unit_file, xml};
+use super::{Manager, Service, ServiceError, ServiceState, run, unit_file, xml};
 use std::{fs, path::PathBuf};
 
 const LABEL: &str = "org.nightjar.agent";
 /// In every agent that this program has written.
 const MADE_BY: &str = "<string>org.nightjar.agent</string>";
 
-pub(super) const MANAGER: Manager = Manager { install, remove, standing };
+pub(super) const MANAGER: Manager = Manager { install, remove, state };
 
 /// The agent's property list.
 pub(super) fn plist(service: &Service) -> String {
@@ -47,11 +47,11 @@ fn remove() -> Result<(), ServiceError> {
     fs::remove_file(&file).map_err(|source| ServiceError::File { place: file.display().to_string(), source })
 }
 
-fn standing() -> Result<Standing, ServiceError> {
+fn state() -> Result<ServiceState, ServiceError> {
     let file = file()?;
     let running =
         run("launchctl", &["print", &format!("{}/{LABEL}", domain()?)]).is_ok_and(|said| said.contains("pid ="));
-    Ok(Standing { installed: file.exists(), running, place: file.display().to_string() })
+    Ok(ServiceState { installed: file.exists(), running, place: file.display().to_string() })
 }
 
 /// The user's own graphical session.

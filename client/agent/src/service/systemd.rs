@@ -1,6 +1,6 @@
 //! The systemd user unit. The text is that of `installers/linux/nightjar.service`, with this program's path.
 
-use super::{Manager, Service, ServiceError, Standing, run, unit_file};
+use super::{Manager, Service, ServiceError, ServiceState, run, unit_file};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ const TEMPLATE: &str = include_str!("../../../../installers/linux/nightjar.servi
 const FIRST_LINE: &str = "# Runs Nightjar in the user's session.";
 const TEMPLATE_COMMAND: &str = "ExecStart=/usr/bin/nightjar run\n";
 
-pub(super) const MANAGER: Manager = Manager { install, remove, standing };
+pub(super) const MANAGER: Manager = Manager { install, remove, state };
 
 /// The unit's text.
 pub(super) fn unit(service: &Service) -> String {
@@ -74,8 +74,8 @@ fn remove() -> Result<(), ServiceError> {
     }
 }
 
-fn standing() -> Result<Standing, ServiceError> {
+fn state() -> Result<ServiceState, ServiceError> {
     let file = file()?;
     let says = |question| run("systemctl", &["--user", question, UNIT]).is_ok();
-    Ok(Standing { installed: file.exists(), running: says("is-active"), place: file.display().to_string() })
+    Ok(ServiceState { installed: file.exists(), running: says("is-active"), place: file.display().to_string() })
 }

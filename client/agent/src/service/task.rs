@@ -1,7 +1,7 @@
 //! The task of Windows' Task Scheduler, which starts at the owner's login. It is written by `schtasks`, a part of
 //! Windows; its text is tested everywhere, and it has not been run on Windows.
 
-use super::{Manager, Service, ServiceError, Standing, run, xml};
+use super::{Manager, Service, ServiceError, ServiceState, run, xml};
 use std::{fs, io::Write};
 
 const NAME: &str = "Nightjar";
@@ -10,7 +10,7 @@ const DESCRIPTION: &str = "Trains an AI model together with others while this co
 /// Gives a program of the console one that nobody sees: without, a black window would stay open from login on.
 const UNSEEN: &str = "conhost.exe";
 
-pub(super) const MANAGER: Manager = Manager { install, remove, standing };
+pub(super) const MANAGER: Manager = Manager { install, remove, state };
 
 /// The task's definition, for a user as Windows names them (`DOMAIN\name`). A task for one user's own login needs no
 /// administrator; priority 7 is that of background work.
@@ -82,7 +82,7 @@ fn install(service: &Service) -> Result<(), ServiceError> {
 }
 
 fn remove() -> Result<(), ServiceError> {
-    if !standing()?.installed {
+    if !state()?.installed {
         return Ok(());
     }
     check()?;
@@ -91,11 +91,11 @@ fn remove() -> Result<(), ServiceError> {
     run("schtasks", &["/Delete", "/TN", NAME, "/F"]).map(drop)
 }
 
-fn standing() -> Result<Standing, ServiceError> {
+fn state() -> Result<ServiceState, ServiceError> {
     let installed = run("schtasks", &["/Query", "/TN", NAME]).is_ok();
     // What `schtasks` says of it is in the owner's language; this is not.
     let state = "(Get-ScheduledTask -TaskName Nightjar).State";
     let running =
         installed && run("powershell", &["-NoProfile", "-Command", state]).is_ok_and(|said| said == "Running");
-    Ok(Standing { installed, running, place: format!("the Task Scheduler's task {NAME}") })
+    Ok(ServiceState { installed, running, place: format!("the Task Scheduler's task {NAME}") })
 }

@@ -1,7 +1,7 @@
 //! The icon on Linux: a StatusNotifierItem on the session bus, as KDE, GNOME with its extension, and most panels show
 //! it.
 
-use super::{Face, State, Wish, drawing, menu, menu_line, title};
+use super::{IconView, State, MenuChoice, drawing, menu, menu_line, title};
 use ksni::{Category, Icon, MenuItem, OfflineReason, Status, ToolTip, Tray, TrayMethods, menu::StandardItem};
 use std::{sync::OnceLock, time::Duration};
 use tokio::sync::{mpsc, watch};
@@ -10,25 +10,25 @@ use tokio::sync::{mpsc, watch};
 const LOOK_AGAIN_FIRST: Duration = Duration::from_secs(1);
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(300);
 
-/// Keeps an icon shown until nobody sends faces any more.
-pub(super) async fn show(mut faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>) {
+/// Keeps an icon shown until nobody sends views any more.
+pub(super) async fn show(mut views: watch::Receiver<IconView>, choices: mpsc::Sender<MenuChoice>) {
     let mut look_again = LOOK_AGAIN_FIRST;
     loop {
-        let mut shown = faces.borrow_and_update().clone();
-        let item = Item { face: shown.clone(), wishes: wishes.clone() };
+        let mut shown = views.borrow_and_update().clone();
+        let item = Item { view: shown.clone(), choices: choices.clone() };
         match item.spawn().await {
             Ok(handle) => {
-                while faces.changed().await.is_ok() {
-                    let face = faces.borrow_and_update().clone();
-                    if face == shown {
+                while views.changed().await.is_ok() {
+                    let view = views.borrow_and_update().clone();
+                    if view == shown {
                         continue;
                     }
-                    shown = face.clone();
-                    if handle.update(|item: &mut Item| item.face = face).await.is_none() {
+                    shown = view.clone();
+                    if handle.update(|item: &mut Item| item.view = view).await.is_none() {
                         break;
                     }
                 }
-                if faces.has_changed().is_err() {
+                if views.has_changed().is_err() {
                     handle.shutdown().await;
                     return;
                 }
@@ -36,7 +36,7 @@ pub(super) async fn show(mut faces: watch::Receiver<Face>, wishes: mpsc::Sender<
             }
             Err(e) => tracing::debug!("no tray icon for now: {e}"),
         }
-        let the_agent_ends = async { while faces.changed().await.is_ok() {} };
+        let the_agent_ends = async { while views.changed().await.is_ok() {} };
         if tokio::time::timeout(look_again, the_agent_ends).await.is_ok() {
             return;
         }
@@ -45,13 +45,13 @@ pub(super) async fn show(mut faces: watch::Receiver<Face>, wishes: mpsc::Sender<
 }
 
 struct Item {
-    face: Face,
-    wishes: mpsc::Sender<Wish>,
+    view: IconView,
+    choices: mpsc::Sender<MenuChoice>,
 }
 
 impl Item {
-    fn wish(&self, wish: Wish) {
-        if self.wishes.try_send(wish).is_err() {
+    fn choice(&self, choice: MenuChoice) {
+        if self.choices.try_send(choice).is_err() {
             tracing::warn!("the agent is too busy for the tray's menu; choose again");
         }
     }
@@ -63,7 +63,7 @@ impl Tray for Item {
     }
 
     fn title(&self) -> String {
-        title(self.face.state)
+        title(self.view.state)
     }
 
     fn category(&self) -> Category {
@@ -71,11 +71,11 @@ impl Tray for Item {
     }
 
     fn status(&self) -> Status {
-        if self.face.state == State::Trouble { Status::NeedsAttention } else { Status::Active }
+        if self.view.state == State::Trouble { Status::NeedsAttention } else { Status::Active }
     }
 
     fn icon_pixmap(&self) -> Vec<Icon> {
-        pictures(self.face.state)
+        pictures(self.view.state)
     }
 
     fn attention_icon_pixmap(&self) -> Vec<Icon> {
@@ -84,23 +84,23 @@ impl Tray for Item {
 
     fn tool_tip(&self) -> ToolTip {
         // A tooltip is markup.
-        let description = self.face.sentence.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let description = self.view.sentence.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         ToolTip { title: self.title(), description, ..ToolTip::default() }
     }
 
     fn activate(&mut self, _x: i32, _y: i32) {
-        self.wish(Wish::OpenPage);
+        self.choice(MenuChoice::OpenPage);
     }
 
     fn menu(&self) -> Vec<MenuItem<Self>> {
-        let entry = |menu::Entry { label, wish, .. }: menu::Entry| -> MenuItem<Self> {
-            let activate = Box::new(move |item: &mut Item| item.wish(wish));
+        let entry = |menu::Entry { label, choice, .. }: menu::Entry| -> MenuItem<Self> {
+            let activate = Box::new(move |item: &mut Item| item.choice(choice));
             StandardItem { label: label.into(), activate, ..StandardItem::default() }.into()
         };
         let sentence =
-            StandardItem { label: menu_line(&self.face.sentence, '_'), enabled: false, ..StandardItem::default() };
+            StandardItem { label: menu_line(&self.view.sentence, '_'), enabled: false, ..StandardItem::default() };
         let mut menu = vec![sentence.into(), MenuItem::Separator];
-        menu.extend(menu::entries(self.face.paused).map(entry));
+        menu.extend(menu::entries(self.view.paused).map(entry));
         menu.insert(menu.len() - 1, MenuItem::Separator);
         menu
     }

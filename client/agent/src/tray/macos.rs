@@ -1,7 +1,7 @@
 //! The icon on macOS: in the menu bar. AppKit belongs to the process's first thread, so this is a process of its own,
 //! which [`super::process`] starts and feeds.
 
-use super::{Face, menu, native::wear};
+use super::{IconView, menu, native::wear};
 use objc2::{MainThreadMarker, rc::autoreleasepool};
 use objc2_app_kit::{NSApplication, NSApplicationActivationPolicy, NSEventMask};
 use objc2_foundation::{NSDate, NSDefaultRunLoopMode};
@@ -16,7 +16,7 @@ use tray_icon::{TrayIconBuilder, menu::MenuEvent};
 /// How long the loop waits for something to happen before it looks at what it was told.
 const LOOK_EVERY_S: f64 = 0.25;
 
-/// Shows an icon with the faces that come in over stdin, until that ends.
+/// Shows an icon with the views that come in over stdin, until that ends.
 pub fn serve() -> Result<(), Box<dyn Error>> {
     let first = MainThreadMarker::new().ok_or("an icon needs the process's first thread")?;
     let app = NSApplication::sharedApplication(first);
@@ -24,11 +24,11 @@ pub fn serve() -> Result<(), Box<dyn Error>> {
     app.setActivationPolicy(NSApplicationActivationPolicy::Accessory);
     app.finishLaunching();
     let icon = TrayIconBuilder::new().build()?;
-    let (told, faces) = mpsc::channel::<Face>();
+    let (told, views) = mpsc::channel::<IconView>();
     thread::spawn(move || {
-        let faces =
+        let views =
             io::stdin().lock().lines().map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok());
-        faces.map_while(|face| told.send(face).ok()).for_each(drop);
+        views.map_while(|view| told.send(view).ok()).for_each(drop);
     });
     loop {
         autoreleasepool(|_| {
@@ -42,12 +42,12 @@ pub fn serve() -> Result<(), Box<dyn Error>> {
                 app.sendEvent(&event);
             }
         });
-        for event in MenuEvent::receiver().try_iter().filter(|event| menu::wish(event.id.as_ref()).is_some()) {
+        for event in MenuEvent::receiver().try_iter().filter(|event| menu::choice(event.id.as_ref()).is_some()) {
             writeln!(io::stdout(), "{}", event.id.as_ref())?;
         }
         loop {
-            match faces.try_recv() {
-                Ok(face) => wear(&icon, &face)?,
+            match views.try_recv() {
+                Ok(view) => wear(&icon, &view)?,
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return Ok(()),
             }

@@ -1,6 +1,6 @@
 //! What can be chosen from the icon's menu, on every system.
 
-use super::Wish;
+use super::MenuChoice;
 use std::time::Duration;
 
 /// How long the menu's short pause is.
@@ -12,14 +12,14 @@ pub(super) struct Entry {
     /// Names it where menus tell what was chosen by a name.
     pub id: &'static str,
     pub label: &'static str,
-    pub wish: Wish,
+    pub choice: MenuChoice,
 }
 
-const RESUME: Entry = Entry { id: "resume", label: "Resume", wish: Wish::Resume };
-const PAUSE_SHORTLY: Entry = Entry { id: "pause-1h", label: "Pause for 1 hour", wish: Wish::Pause(Some(SHORT_PAUSE)) };
-const PAUSE: Entry = Entry { id: "pause", label: "Pause until I resume", wish: Wish::Pause(None) };
-const OPEN: Entry = Entry { id: "open", label: "Open the page", wish: Wish::OpenPage };
-const QUIT: Entry = Entry { id: "quit", label: "Quit", wish: Wish::Quit };
+const RESUME: Entry = Entry { id: "resume", label: "Resume", choice: MenuChoice::Resume };
+const PAUSE_SHORTLY: Entry = Entry { id: "pause-1h", label: "Pause for 1 hour", choice: MenuChoice::Pause(Some(SHORT_PAUSE)) };
+const PAUSE: Entry = Entry { id: "pause", label: "Pause until I resume", choice: MenuChoice::Pause(None) };
+const OPEN: Entry = Entry { id: "open", label: "Open the page", choice: MenuChoice::OpenPage };
+const QUIT: Entry = Entry { id: "quit", label: "Quit", choice: MenuChoice::Quit };
 
 /// The lines, from top to bottom.
 pub(super) fn entries(paused: bool) -> impl Iterator<Item = Entry> {
@@ -28,9 +28,9 @@ pub(super) fn entries(paused: bool) -> impl Iterator<Item = Entry> {
 }
 
 /// What the line of this name asks for.
-#[cfg_attr(target_os = "linux", allow(dead_code, reason = "here a line brings its wish along"))]
-pub(super) fn wish(id: &str) -> Option<Wish> {
-    entries(true).chain(entries(false)).find(|entry| entry.id == id).map(|entry| entry.wish)
+#[cfg_attr(target_os = "linux", allow(dead_code, reason = "here a line brings its choice along"))]
+pub(super) fn choice(id: &str) -> Option<MenuChoice> {
+    entries(true).chain(entries(false)).find(|entry| entry.id == id).map(|entry| entry.choice)
 }
 
 #[cfg(test)]
@@ -40,9 +40,9 @@ mod tests {
     #[test]
     fn every_line_has_a_name_of_its_own() {
         for entry in entries(true).chain(entries(false)) {
-            assert_eq!(wish(entry.id), Some(entry.wish));
+            assert_eq!(choice(entry.id), Some(entry.choice));
         }
-        assert_eq!(wish("x"), None);
-        assert_eq!(entries(true).next().map(|entry| entry.wish), Some(Wish::Resume), "a pause can be ended at once");
+        assert_eq!(choice("x"), None);
+        assert_eq!(entries(true).next().map(|entry| entry.choice), Some(MenuChoice::Resume), "a pause can be ended at once");
     }
 }

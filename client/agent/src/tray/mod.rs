@@ -39,7 +39,7 @@ pub enum State {
 
 /// What the icon shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Face {
+pub struct IconView {
     /// The picture.
     pub state: State,
     /// Whether a pause can be ended; a device in trouble may be paused too.
@@ -50,7 +50,7 @@ pub struct Face {
 
 /// What the owner asks for from the menu.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum MenuChoice {
     /// Pause for so long, or until resumed.
     Pause(Option<Duration>),
     /// End the pause.
@@ -61,31 +61,31 @@ pub enum Wish {
     Quit,
 }
 
-/// Shows an icon from now on, as soon and as long as there is a place for one. It ends when `faces` has no sender left;
-/// a wish is dropped where nobody takes it. Never fails and never waits.
+/// Shows an icon from now on, as soon and as long as there is a place for one. It ends when `views` has no sender left;
+/// a choice is dropped where nobody takes it. Never fails and never waits.
 #[cfg(target_os = "linux")]
-pub fn spawn(faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>) {
-    tokio::spawn(linux::show(faces, wishes));
+pub fn spawn(views: watch::Receiver<IconView>, choices: mpsc::Sender<MenuChoice>) {
+    tokio::spawn(linux::show(views, choices));
 }
 
-/// Shows an icon from now on, until `faces` has no sender left. Never fails and never waits.
+/// Shows an icon from now on, until `views` has no sender left. Never fails and never waits.
 #[cfg(windows)]
-pub fn spawn(faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>) {
-    windows::spawn(faces, wishes);
+pub fn spawn(views: watch::Receiver<IconView>, choices: mpsc::Sender<MenuChoice>) {
+    windows::spawn(views, choices);
 }
 
-/// Shows an icon from now on, until `faces` has no sender left: in a process of its own, since macOS lets only a
+/// Shows an icon from now on, until `views` has no sender left: in a process of its own, since macOS lets only a
 /// process's first thread show anything. Never fails and never waits.
 ///
 /// # Panics
 /// Outside of a tokio runtime.
 #[cfg(target_os = "macos")]
-pub fn spawn(faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>) {
+pub fn spawn(views: watch::Receiver<IconView>, choices: mpsc::Sender<MenuChoice>) {
     match std::env::current_exe() {
         Ok(program) => {
             let mut command = tokio::process::Command::new(program);
             command.arg("tray");
-            tokio::spawn(process::show(command, faces, wishes));
+            tokio::spawn(process::show(command, views, choices));
         }
         Err(e) => tracing::warn!("no tray icon: {e}; `nightjar open` shows the page"),
     }
@@ -93,7 +93,7 @@ pub fn spawn(faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>) {
 
 /// There is no tray icon on this system: the page and the command line do the same. Says so in the log.
 #[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
-pub fn spawn(_: watch::Receiver<Face>, _: mpsc::Sender<Wish>) {
+pub fn spawn(_: watch::Receiver<IconView>, _: mpsc::Sender<MenuChoice>) {
     tracing::info!("no tray icon on this system; `nightjar open` shows the page");
 }
 

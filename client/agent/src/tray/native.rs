@@ -1,6 +1,6 @@
 //! What an icon of the system's own looks like, on Windows and macOS.
 
-use super::{Face, Wish, drawing, menu, menu_line, title};
+use super::{IconView, MenuChoice, drawing, menu, menu_line, title};
 use tray_icon::{
     Icon, TrayIcon,
     menu::{Menu, MenuItem, PredefinedMenuItem},
@@ -11,19 +11,19 @@ const SIZE: usize = 32;
 /// Most characters of a tip, by Windows' structure.
 const TIP_MAX: usize = 120;
 
-/// Puts a face on the icon.
-pub(super) fn wear(icon: &TrayIcon, face: &Face) -> Result<(), Box<dyn std::error::Error>> {
-    let mut picture = drawing::argb(face.state, SIZE);
+/// Puts a view on the icon.
+pub(super) fn wear(icon: &TrayIcon, view: &IconView) -> Result<(), Box<dyn std::error::Error>> {
+    let mut picture = drawing::argb(view.state, SIZE);
     picture.chunks_exact_mut(4).for_each(|pixel| pixel.rotate_left(1));
     icon.set_icon(Some(Icon::from_rgba(picture, SIZE as u32, SIZE as u32)?))?;
     icon.set_tooltip(Some(
-        format!("{}: {}", title(face.state), face.sentence).chars().take(TIP_MAX).collect::<String>(),
+        format!("{}: {}", title(view.state), view.sentence).chars().take(TIP_MAX).collect::<String>(),
     ))?;
     let menu = Menu::new();
-    menu.append(&MenuItem::new(menu_line(&face.sentence, '&'), false, None))?;
+    menu.append(&MenuItem::new(menu_line(&view.sentence, '&'), false, None))?;
     menu.append(&PredefinedMenuItem::separator())?;
-    for entry in menu::entries(face.paused) {
-        if entry.wish == Wish::Quit {
+    for entry in menu::entries(view.paused) {
+        if entry.choice == MenuChoice::Quit {
             menu.append(&PredefinedMenuItem::separator())?;
         }
         menu.append(&MenuItem::with_id(entry.id, entry.label, true, None))?;

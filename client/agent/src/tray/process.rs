@@ -1,7 +1,7 @@
-//! The icon in a process of its own: it is told what to show a line at a time, a face as JSON, and tells what was
+//! The icon in a process of its own: it is told what to show a line at a time, a view as JSON, and tells what was
 //! chosen a line at a time, by the menu's names. When its input ends, it does.
 
-use super::{Face, Wish, menu};
+use super::{IconView, MenuChoice, menu};
 use std::{io, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -12,35 +12,35 @@ use tokio::{
 /// An icon that ends by itself is shown again after so long.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// Shows an icon until `faces` has no sender left.
-pub(super) async fn show(mut command: Command, mut faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>) {
+/// Shows an icon until `views` has no sender left.
+pub(super) async fn show(mut command: Command, mut views: watch::Receiver<IconView>, choices: mpsc::Sender<MenuChoice>) {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-    while let Err(why) = once(&mut command, &mut faces, &wishes).await {
+    while let Err(why) = once(&mut command, &mut views, &choices).await {
         tracing::warn!("no tray icon: {why}; `nightjar open` shows the page");
         tokio::time::sleep(AGAIN).await;
     }
 }
 
 /// One process; an error says why it is gone while it was wanted.
-async fn once(command: &mut Command, faces: &mut watch::Receiver<Face>, wishes: &mpsc::Sender<Wish>) -> io::Result<()> {
+async fn once(command: &mut Command, views: &mut watch::Receiver<IconView>, choices: &mpsc::Sender<MenuChoice>) -> io::Result<()> {
     let mut child = command.spawn()?;
     let (Some(mut told), Some(said)) = (child.stdin.take(), child.stdout.take()) else { return Ok(()) };
     let mut chosen = BufReader::new(said).lines();
     loop {
-        let face = faces.borrow_and_update().clone();
-        let line = serde_json::to_string(&face)? + "\n";
+        let view = views.borrow_and_update().clone();
+        let line = serde_json::to_string(&view)? + "\n";
         told.write_all(line.as_bytes()).await?;
         told.flush().await?;
         loop {
             tokio::select! {
-                changed = faces.changed() => match changed {
+                changed = views.changed() => match changed {
                     Ok(()) => break,
                     Err(_) => return Ok(()),
                 },
                 line = chosen.next_line() => {
                     let line = line?.ok_or_else(|| io::Error::other("its process ended"))?;
-                    if let Some(wish) = menu::wish(&line)
-                        && wishes.try_send(wish).is_err()
+                    if let Some(choice) = menu::choice(&line)
+                        && choices.try_send(choice).is_err()
                     {
                         tracing::warn!("the agent is too busy for the tray's menu; choose again");
                     }
@@ -71,25 +71,25 @@ mod tests {
             {0}; echo quit; cat",
             seen.display()
         );
-        let faces = watch::Sender::new(Face::default());
-        let (wishes, mut made) = mpsc::channel(4);
-        let shown = tokio::spawn(show(shell(&script), faces.subscribe(), wishes));
-        assert_eq!(made.recv().await, Some(Wish::Pause(Some(Duration::from_secs(3600)))));
-        let face = Face { state: State::Paused, paused: true, sentence: "a \"line\"\nand more".into() };
-        faces.send_replace(face.clone());
-        assert_eq!(made.recv().await, Some(Wish::Quit));
-        assert_eq!(serde_json::from_slice::<Face>(&std::fs::read(&seen).unwrap()).unwrap(), face);
-        drop(faces);
+        let views = watch::Sender::new(IconView::default());
+        let (choices, mut made) = mpsc::channel(4);
+        let shown = tokio::spawn(show(shell(&script), views.subscribe(), choices));
+        assert_eq!(made.recv().await, Some(MenuChoice::Pause(Some(Duration::from_secs(3600)))));
+        let view = IconView { state: State::Paused, paused: true, sentence: "a \"line\"\nand more".into() };
+        views.send_replace(view.clone());
+        assert_eq!(made.recv().await, Some(MenuChoice::Quit));
+        assert_eq!(serde_json::from_slice::<IconView>(&std::fs::read(&seen).unwrap()).unwrap(), view);
+        drop(views);
         shown.await.unwrap();
     }
 
     #[tokio::test]
     async fn an_icon_that_is_gone_is_missed() {
-        let faces = watch::Sender::new(Face::default());
-        let (wishes, _made) = mpsc::channel(1);
+        let views = watch::Sender::new(IconView::default());
+        let (choices, _made) = mpsc::channel(1);
         let mut command = shell("read first");
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let gone = once(&mut command, &mut faces.subscribe(), &wishes).await.unwrap_err();
+        let gone = once(&mut command, &mut views.subscribe(), &choices).await.unwrap_err();
         assert!(gone.to_string().contains("ended"), "{gone}");
     }
 }

@@ -1,7 +1,7 @@
 //! The icon on Windows: in the taskbar's notification area. Its window's messages belong to the thread that made it.
 #![expect(unsafe_code, reason = "a loop over messages needs three of the system's functions")]
 
-use super::{Face, Wish, menu, native::wear};
+use super::{IconView, MenuChoice, menu, native::wear};
 use std::thread;
 use tokio::sync::{mpsc, watch};
 use tray_icon::{MouseButton, TrayIconBuilder, TrayIconEvent, menu::MenuEvent};
@@ -14,10 +14,10 @@ use windows::Win32::{
     },
 };
 
-/// Shows an icon until nobody sends faces any more.
-pub(super) fn spawn(mut faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>) {
+/// Shows an icon until nobody sends views any more.
+pub(super) fn spawn(mut views: watch::Receiver<IconView>, choices: mpsc::Sender<MenuChoice>) {
     let (started, thread_id) = tokio::sync::oneshot::channel();
-    let shown = faces.clone();
+    let shown = views.clone();
     let spawned = thread::Builder::new().name("tray".into()).spawn(move || {
         let mut message = MSG::default();
         // SAFETY: the pointers are to a structure that lives through the calls. The first look makes the thread's
@@ -27,7 +27,7 @@ pub(super) fn spawn(mut faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>
             GetCurrentThreadId()
         };
         if started.send(id).is_ok()
-            && let Err(e) = show(shown, &wishes)
+            && let Err(e) = show(shown, &choices)
         {
             tracing::warn!("no tray icon: {e}; `nightjar open` shows the page");
         }
@@ -40,17 +40,17 @@ pub(super) fn spawn(mut faces: watch::Receiver<Face>, wishes: mpsc::Sender<Wish>
         let Ok(id) = thread_id.await else { return };
         // SAFETY: no pointer goes in. A thread that is gone is told nothing.
         let post = |message| unsafe { PostThreadMessageW(id, message, WPARAM(0), LPARAM(0)) };
-        while faces.changed().await.is_ok() {
+        while views.changed().await.is_ok() {
             let _ = post(WM_NULL);
         }
         let _ = post(WM_QUIT);
     });
 }
 
-fn show(mut faces: watch::Receiver<Face>, wishes: &mpsc::Sender<Wish>) -> Result<(), Box<dyn std::error::Error>> {
-    let mut face = faces.borrow_and_update().clone();
+fn show(mut views: watch::Receiver<IconView>, choices: &mpsc::Sender<MenuChoice>) -> Result<(), Box<dyn std::error::Error>> {
+    let mut view = views.borrow_and_update().clone();
     let icon = TrayIconBuilder::new().with_menu_on_left_click(false).build()?;
-    wear(&icon, &face)?;
+    wear(&icon, &view)?;
     let mut message = MSG::default();
     // SAFETY: the pointer is to a structure that lives through the call.
     while unsafe { GetMessageW(&mut message, None, 0, 0) }.0 > 0 {
@@ -59,19 +59,19 @@ fn show(mut faces: watch::Receiver<Face>, wishes: &mpsc::Sender<Wish>) -> Result
             let _ = TranslateMessage(&message);
             DispatchMessageW(&message);
         }
-        let chosen = MenuEvent::receiver().try_iter().filter_map(|event| menu::wish(event.id.as_ref()));
+        let chosen = MenuEvent::receiver().try_iter().filter_map(|event| menu::choice(event.id.as_ref()));
         let double = |event| matches!(event, TrayIconEvent::DoubleClick { button: MouseButton::Left, .. });
-        let opened = TrayIconEvent::receiver().try_iter().filter(|event| double(event.clone())).map(|_| Wish::OpenPage);
-        for wish in chosen.chain(opened) {
-            if wishes.try_send(wish).is_err() {
+        let opened = TrayIconEvent::receiver().try_iter().filter(|event| double(event.clone())).map(|_| MenuChoice::OpenPage);
+        for choice in chosen.chain(opened) {
+            if choices.try_send(choice).is_err() {
                 tracing::warn!("the agent is too busy for the tray's menu; choose again");
             }
         }
-        if faces.has_changed().unwrap_or(false) {
-            let new = faces.borrow_and_update().clone();
-            if new != face {
+        if views.has_changed().unwrap_or(false) {
+            let new = views.borrow_and_update().clone();
+            if new != view {
                 wear(&icon, &new)?;
-                face = new;
+                view = new;
             }
         }
     }

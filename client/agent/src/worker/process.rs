@@ -4,7 +4,7 @@
 #[cfg(target_os = "linux")]
 use super::cgroup::Cgroup;
 use super::{
-    Order, Worker, WorkerEvent, Workshop, environment,
+    Order, Worker, WorkerEvent, Launcher, environment,
     group::{Act, Group},
     log,
 };
@@ -60,7 +60,7 @@ struct Process {
     cgroup: Option<Cgroup>,
 }
 
-impl Workshop for Processes {
+impl Launcher for Processes {
     fn start(&mut self, order: &Order, events: mpsc::Sender<WorkerEvent>) -> io::Result<Box<dyn Worker>> {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).args(["--device", &order.device, "--threads", &order.limits.threads.to_string()]);

@@ -14,7 +14,7 @@ use clap::Args;
 use nightjar_agent::{
     journal::CHECKPOINT,
     policy::Limits,
-    worker::{Order, Processes, WorkerEvent, Workshop},
+    worker::{Order, Processes, WorkerEvent, Launcher},
 };
 use nightjar_shared::{
     disk::FolderDisk,

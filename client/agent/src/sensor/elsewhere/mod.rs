@@ -17,7 +17,7 @@ use windows as answers;
 
 use super::{
     SleepDelay,
-    board::{Board, Fact, Post},
+    readings::{Readings, Fact, Reporter},
     facts::Input,
     places::Places,
 };
@@ -39,8 +39,8 @@ pub const FULL_SCREEN_SOURCES: &[&str] = &[answers::NAME];
 const FRESH: Duration = Duration::from_secs(30);
 
 /// Starts all questions. None of the system's functions waits.
-pub fn start(_: &Places, board: &Arc<Board>, tasks: &mut JoinSet<()>) {
-    let idle = Post::new(board, |facts| &mut facts.idle, 0);
+pub fn start(_: &Places, readings: &Arc<Readings>, tasks: &mut JoinSet<()>) {
+    let idle = Reporter::new(readings, |facts| &mut facts.idle, 0);
     tasks.spawn(async move {
         loop {
             let answer = answers::idle();
@@ -53,26 +53,26 @@ pub fn start(_: &Places, board: &Arc<Board>, tasks: &mut JoinSet<()>) {
             tokio::time::sleep(pause).await;
         }
     });
-    answers::listen_for_sleep(board.clone());
-    poll(tasks, Post::new(board, |facts| &mut facts.power, 0), answers::power);
-    poll(tasks, Post::new(board, |facts| &mut facts.full_screen, 0), answers::full_screen);
-    poll(tasks, Post::new(board, |facts| &mut facts.metered, 0), answers::metered);
+    answers::listen_for_sleep(readings.clone());
+    poll(tasks, Reporter::new(readings, |facts| &mut facts.power, 0), answers::power);
+    poll(tasks, Reporter::new(readings, |facts| &mut facts.full_screen, 0), answers::full_screen);
+    poll(tasks, Reporter::new(readings, |facts| &mut facts.metered, 0), answers::metered);
 }
 
 /// The system goes to sleep as soon as the delay is dropped, or is awake again.
 #[cfg_attr(not(any(target_os = "macos", windows)), allow(dead_code, reason = "nobody tells of sleep here"))]
-fn set_sleep(board: &Board, sleeping: bool, delay: Option<SleepDelay>) {
+fn set_sleep(readings: &Readings, sleeping: bool, delay: Option<SleepDelay>) {
     {
-        let mut facts = board.facts();
+        let mut facts = readings.facts();
         (facts.sleeping, facts.sleep_delay) = (sleeping, delay);
     }
-    board.alarm();
+    readings.alarm();
 }
 
-fn poll<T: Fact>(tasks: &mut JoinSet<()>, post: Post<T>, ask: fn() -> Reading<T>) {
+fn poll<T: Fact>(tasks: &mut JoinSet<()>, reporter: Reporter<T>, ask: fn() -> Reading<T>) {
     tasks.spawn(async move {
         loop {
-            post.says_for(ask(), FRESH);
+            reporter.says_for(ask(), FRESH);
             tokio::time::sleep(Duration::from_secs(2)).await;
         }
     });

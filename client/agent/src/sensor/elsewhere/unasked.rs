@@ -2,7 +2,7 @@
 
 use crate::{
     policy::{Power, Reading},
-    sensor::board::Board,
+    sensor::readings::Readings,
 };
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub fn full_screen() -> Reading<bool> {
     unknown()
 }
 
-pub fn listen_for_sleep(_: std::sync::Arc<Board>) {}
+pub fn listen_for_sleep(_: std::sync::Arc<Readings>) {}
 
 pub fn metered() -> Reading<bool> {
     unknown()

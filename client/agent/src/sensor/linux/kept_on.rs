@@ -2,7 +2,7 @@
 //! players of films and games do. That it does, is taken for a full screen; that none does, proves nothing.
 
 use super::bus;
-use crate::{policy::Reading, sensor::board::Post};
+use crate::{policy::Reading, sensor::readings::Reporter};
 use std::time::Duration;
 
 const EVERY: Duration = Duration::from_secs(5);
@@ -10,12 +10,12 @@ const EVERY: Duration = Duration::from_secs(5);
 const IDLE: u32 = 8;
 
 /// Asks GNOME's session manager or the freedesktop.org power manager until that fails; returns why.
-pub async fn kept_on(address: Option<String>, post: Post<bool>) -> String {
+pub async fn kept_on(address: Option<String>, reporter: Reporter<bool>) -> String {
     let Some(address) = address else { return "there is no session bus".into() };
-    watch(&address, &post).await.err().unwrap_or_else(bus::gone)
+    watch(&address, &reporter).await.err().unwrap_or_else(bus::gone)
 }
 
-async fn watch(address: &str, post: &Post<bool>) -> Result<(), String> {
+async fn watch(address: &str, reporter: &Reporter<bool>) -> Result<(), String> {
     let bus = bus::connect(address).await?;
     let gnome_name = "org.gnome.SessionManager";
     let gnome = bus::proxy(&bus, gnome_name, "/org/gnome/SessionManager", gnome_name).await?;
@@ -27,9 +27,9 @@ async fn watch(address: &str, post: &Post<bool>) -> Result<(), String> {
             Err(_) => bus::call(&other, "HasInhibit", &()).await?,
         };
         if kept_on {
-            post.says_for(Reading::Known(true), EVERY * 6);
+            reporter.says_for(Reading::Known(true), EVERY * 6);
         } else {
-            post.passes("the desktop tells nobody which windows cover the screen");
+            reporter.passes("the desktop tells nobody which windows cover the screen");
         }
         tokio::time::sleep(EVERY).await;
     }

@@ -5,7 +5,7 @@ use super::{bus, terminals::Terminals};
 use crate::{
     clock,
     policy::Reading,
-    sensor::{board::Post, facts::Input, places::Places},
+    sensor::{readings::Reporter, facts::Input, places::Places},
 };
 use futures_util::StreamExt;
 use nightjar_shared::time::Mono;
@@ -31,16 +31,16 @@ enum Whose {
 }
 
 /// Asks logind until it fails; returns why.
-pub async fn idle(places: Places, post: Post<Input>) -> String {
-    watch(&places, &post, Whose::Everybodys).await.err().unwrap_or_else(bus::gone)
+pub async fn idle(places: Places, reporter: Reporter<Input>) -> String {
+    watch(&places, &reporter, Whose::Everybodys).await.err().unwrap_or_else(bus::gone)
 }
 
 /// Asks logind of other users' sessions, and looks at all terminals, until that fails; returns why.
-pub async fn others(places: Places, post: Post<Input>) -> String {
-    watch(&places, &post, Whose::Others).await.err().unwrap_or_else(bus::gone)
+pub async fn others(places: Places, reporter: Reporter<Input>) -> String {
+    watch(&places, &reporter, Whose::Others).await.err().unwrap_or_else(bus::gone)
 }
 
-async fn watch(places: &Places, post: &Post<Input>, whose: Whose) -> Result<(), String> {
+async fn watch(places: &Places, reporter: &Reporter<Input>, whose: Whose) -> Result<(), String> {
     let bus = bus::connect(&places.system_bus).await?;
     let manager = bus::proxy(&bus, NAME, "/org/freedesktop/login1", "org.freedesktop.login1.Manager").await?;
     let mut owner = bus::within(manager.receive_owner_changed()).await?;
@@ -51,7 +51,7 @@ async fn watch(places: &Places, post: &Post<Input>, whose: Whose) -> Result<(), 
     let mut asked = clock::mono_now();
     loop {
         let typed = terminals.look().map_err(|e| format!("the terminals cannot be read ({e})"))?;
-        post.says_for(latest(&graphical, typed), FRESH);
+        reporter.says_for(latest(&graphical, typed), FRESH);
         let ask = tokio::select! {
             () = terminals.wait() => clock::mono_now().since(asked) >= ASK_EVERY,
             change = changes.next() => { change.ok_or_else(bus::gone)?.map_err(|e| e.to_string())?; true }

@@ -13,7 +13,7 @@ mod wayland;
 mod x11;
 
 use super::{
-    board::{Board, PACE, Post, keep},
+    readings::{Readings, PACE, Reporter, keep},
     places::Places,
 };
 use crate::policy::Reading;
@@ -33,55 +33,55 @@ pub const METERED_SOURCES: &[&str] = &["NetworkManager", "the default route"];
 pub const FULL_SCREEN_SOURCES: &[&str] = &["X11", "the desktop", "the lack of a screen"];
 
 /// Starts all that wait for events.
-pub fn start(places: &Places, board: &Arc<Board>, tasks: &mut JoinSet<()>) {
+pub fn start(places: &Places, readings: &Arc<Readings>, tasks: &mut JoinSet<()>) {
     let (system, session, root) = (&places.system_bus, &places.session_bus, &places.root);
     macro_rules! source {
-        ($fact:ident, $rank:expr, |$post:ident| $ask:expr) => {{
-            tasks.spawn(keep(Post::new(board, |facts| &mut facts.$fact, $rank), PACE, move |$post| $ask));
+        ($fact:ident, $rank:expr, |$reporter:ident| $ask:expr) => {{
+            tasks.spawn(keep(Reporter::new(readings, |facts| &mut facts.$fact, $rank), PACE, move |$reporter| $ask));
         }};
     }
     let p = places.clone();
-    source!(idle, 0, |post| wayland::idle(p.clone(), post));
+    source!(idle, 0, |reporter| wayland::idle(p.clone(), reporter));
     let s = session.clone();
-    source!(idle, 1, |post| mutter::idle(s.clone(), post));
+    source!(idle, 1, |reporter| mutter::idle(s.clone(), reporter));
     let (p, question) = (places.clone(), x11::Question::default());
-    source!(idle, 2, |post| question.clone().idle(p.clone(), post));
+    source!(idle, 2, |reporter| question.clone().idle(p.clone(), reporter));
     let s = session.clone();
-    source!(idle, 3, |post| mutter::screen_saver(s.clone(), post));
+    source!(idle, 3, |reporter| mutter::screen_saver(s.clone(), reporter));
     let p = places.clone();
-    source!(idle, 4, |post| logind::idle(p.clone(), post));
+    source!(idle, 4, |reporter| logind::idle(p.clone(), reporter));
     let p = places.clone();
-    source!(idle, 5, |post| terminals::idle(p.clone(), post));
+    source!(idle, 5, |reporter| terminals::idle(p.clone(), reporter));
     let p = places.clone();
-    source!(others, 0, |post| logind::others(p.clone(), post));
+    source!(others, 0, |reporter| logind::others(p.clone(), reporter));
     let p = places.clone();
-    source!(others, 1, |post| terminals::others(p.clone(), post));
+    source!(others, 1, |reporter| terminals::others(p.clone(), reporter));
 
     let s = system.clone();
-    source!(power, 0, |post| power::upower(s.clone(), post));
+    source!(power, 0, |reporter| power::upower(s.clone(), reporter));
     let r = root.clone();
-    source!(power, 1, |post| power::files(r.clone(), post));
+    source!(power, 1, |reporter| power::files(r.clone(), reporter));
 
     let s = system.clone();
-    source!(metered, 0, |post| network::network_manager(s.clone(), post));
+    source!(metered, 0, |reporter| network::network_manager(s.clone(), reporter));
     let r = root.clone();
-    source!(metered, 1, |post| network::routes(r.clone(), post));
+    source!(metered, 1, |reporter| network::routes(r.clone(), reporter));
 
     let (p, question) = (places.clone(), x11::Question::default());
-    source!(full_screen, 0, |post| question.clone().full_screen(p.clone(), post));
+    source!(full_screen, 0, |reporter| question.clone().full_screen(p.clone(), reporter));
     let s = session.clone();
-    source!(full_screen, 1, |post| kept_on::kept_on(s.clone(), post));
+    source!(full_screen, 1, |reporter| kept_on::kept_on(s.clone(), reporter));
     let p = places.clone();
-    source!(full_screen, 2, |post| no_screen(p.clone(), post));
+    source!(full_screen, 2, |reporter| no_screen(p.clone(), reporter));
 
-    tasks.spawn(sleep::listen(system.clone(), board.clone()));
+    tasks.spawn(sleep::listen(system.clone(), readings.clone()));
 }
 
 /// Nothing covers a screen where there is none.
-async fn no_screen(places: Places, post: Post<bool>) -> String {
+async fn no_screen(places: Places, reporter: Reporter<bool>) -> String {
     const EVERY: Duration = Duration::from_secs(5);
     while !places.graphical() {
-        post.says_for(Reading::Known(false), EVERY * 6);
+        reporter.says_for(Reading::Known(false), EVERY * 6);
         tokio::time::sleep(EVERY).await;
     }
     "the desktop tells nobody which windows cover the screen".into()

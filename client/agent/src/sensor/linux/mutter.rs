@@ -4,7 +4,7 @@
 use super::bus;
 use crate::{
     policy::Reading,
-    sensor::{board::Post, facts::Input},
+    sensor::{readings::Reporter, facts::Input},
 };
 use futures_util::StreamExt;
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 const FRESH: Duration = Duration::from_secs(60);
 
 /// Asks Mutter until it fails; returns why.
-pub async fn idle(address: Option<String>, post: Post<Input>) -> String {
+pub async fn idle(address: Option<String>, reporter: Reporter<Input>) -> String {
     let Some(address) = address else { return "there is no session bus".into() };
-    watch(&address, &post).await.err().unwrap_or_else(bus::gone)
+    watch(&address, &reporter).await.err().unwrap_or_else(bus::gone)
 }
 
-async fn watch(address: &str, post: &Post<Input>) -> Result<(), String> {
+async fn watch(address: &str, reporter: &Reporter<Input>) -> Result<(), String> {
     let bus = bus::connect(address).await?;
     let (name, path) = ("org.gnome.Mutter.IdleMonitor", "/org/gnome/Mutter/IdleMonitor/Core");
     let monitor = bus::proxy(&bus, name, path, name).await?;
@@ -33,14 +33,14 @@ async fn watch(address: &str, post: &Post<Input>) -> Result<(), String> {
             // Input between the two calls would go unnoticed.
             idle = Duration::from_millis(bus::call(&monitor, "GetIdletime", &()).await?);
         }
-        post.says_for(Reading::Known(Input::ago(idle)), FRESH);
+        reporter.says_for(Reading::Known(Input::ago(idle)), FRESH);
         let pause = Duration::from_secs(if armed.is_some() { 20 } else { 5 });
         tokio::select! {
             signal = fired.next() => {
                 let body = signal.ok_or_else(bus::gone)?.body();
                 if body.deserialize::<u32>().ok() == armed {
                     armed = None;
-                    post.says_for(Reading::Known(Input::ago(Duration::ZERO)), FRESH);
+                    reporter.says_for(Reading::Known(Input::ago(Duration::ZERO)), FRESH);
                     // The owner is at it: there is nothing to learn for a moment.
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
@@ -52,24 +52,24 @@ async fn watch(address: &str, post: &Post<Input>) -> Result<(), String> {
 }
 
 /// Asks the screen saver until it fails; returns why.
-pub async fn screen_saver(address: Option<String>, post: Post<Input>) -> String {
+pub async fn screen_saver(address: Option<String>, reporter: Reporter<Input>) -> String {
     let Some(address) = address else { return "there is no session bus".into() };
-    poll(&address, &post).await.err().unwrap_or_else(bus::gone)
+    poll(&address, &reporter).await.err().unwrap_or_else(bus::gone)
 }
 
-async fn poll(address: &str, post: &Post<Input>) -> Result<(), String> {
+async fn poll(address: &str, reporter: &Reporter<Input>) -> Result<(), String> {
     let bus = bus::connect(address).await?;
     let name = "org.freedesktop.ScreenSaver";
     let saver = bus::proxy(&bus, name, "/org/freedesktop/ScreenSaver", name).await?;
     let mut unit = Unit::default();
     let (mut before, mut asked): (u32, _) = (bus::call(&saver, "GetSessionIdleTime", &()).await?, Instant::now());
     loop {
-        tokio::time::sleep(crate::sensor::pause(unit.known.map(|unit| unit * before), post.wants().idle)).await;
+        tokio::time::sleep(crate::sensor::pause(unit.known.map(|unit| unit * before), reporter.wants().idle)).await;
         let now: u32 = bus::call(&saver, "GetSessionIdleTime", &()).await?;
         unit.learn(now.checked_sub(before), asked.elapsed());
         (before, asked) = (now, Instant::now());
         let input = unit.known.map_or(Input::Now, |unit| Input::ago(unit * now));
-        post.says_for(Reading::Known(input), FRESH);
+        reporter.says_for(Reading::Known(input), FRESH);
     }
 }
 

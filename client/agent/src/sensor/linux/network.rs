@@ -5,7 +5,7 @@ use super::bus::{self, Watched};
 use crate::{
     policy::Reading,
     sensor::{
-        board::Post,
+        readings::Reporter,
         places::{names, number, small_file},
     },
 };
@@ -17,20 +17,20 @@ use std::{
 };
 
 /// Asks NetworkManager until it fails; returns why.
-pub async fn network_manager(address: String, post: Post<bool>) -> String {
-    watch(&address, &post).await.err().unwrap_or_else(bus::gone)
+pub async fn network_manager(address: String, reporter: Reporter<bool>) -> String {
+    watch(&address, &reporter).await.err().unwrap_or_else(bus::gone)
 }
 
-async fn watch(address: &str, post: &Post<bool>) -> Result<(), String> {
+async fn watch(address: &str, reporter: &Reporter<bool>) -> Result<(), String> {
     const NAME: &str = "org.freedesktop.NetworkManager";
     let bus = bus::connect(address).await?;
     let mut manager = Watched::new(&bus, NAME, "/org/freedesktop/NetworkManager", NAME).await?;
     loop {
         match manager.get::<u32>("Metered").await? {
             // Said by the owner or the network; guessed.
-            1 | 3 => post.says(Reading::Known(true)),
-            2 | 4 => post.says(Reading::Known(false)),
-            _ => post.passes("NetworkManager does not know"),
+            1 | 3 => reporter.says(Reading::Known(true)),
+            2 | 4 => reporter.says(Reading::Known(false)),
+            _ => reporter.passes("NetworkManager does not know"),
         }
         manager.changed().await?;
     }
@@ -41,9 +41,9 @@ const EVERY: Duration = Duration::from_secs(5);
 const NESTED_MAX: usize = 4;
 
 /// Looks at the routes below `root`.
-pub async fn routes(root: PathBuf, post: Post<bool>) -> String {
+pub async fn routes(root: PathBuf, reporter: Reporter<bool>) -> String {
     loop {
-        post.says_for(by_routes(&root), EVERY * 6);
+        reporter.says_for(by_routes(&root), EVERY * 6);
         tokio::time::sleep(EVERY).await;
     }
 }

@@ -4,7 +4,7 @@ use super::bus::{self, Watched};
 use crate::{
     policy::{Power, Reading},
     sensor::{
-        board::Post,
+        readings::Reporter,
         places::{names, number, small_file},
     },
 };
@@ -14,11 +14,11 @@ use std::{
 };
 
 /// Asks UPower until it fails; returns why.
-pub async fn upower(address: String, post: Post<Power>) -> String {
-    watch(&address, &post).await.err().unwrap_or_else(bus::gone)
+pub async fn upower(address: String, reporter: Reporter<Power>) -> String {
+    watch(&address, &reporter).await.err().unwrap_or_else(bus::gone)
 }
 
-async fn watch(address: &str, post: &Post<Power>) -> Result<(), String> {
+async fn watch(address: &str, reporter: &Reporter<Power>) -> Result<(), String> {
     const NAME: &str = "org.freedesktop.UPower";
     let bus = bus::connect(address).await?;
     let mut manager = Watched::new(&bus, NAME, "/org/freedesktop/UPower", NAME).await?;
@@ -30,7 +30,7 @@ async fn watch(address: &str, post: &Post<Power>) -> Result<(), String> {
         let present = battery.get("IsPresent").await.unwrap_or(false);
         let charge = if present { Some(battery.get::<f64>("Percentage").await?) } else { None };
         let charge_percent = charge.filter(|percent| (0.0..=100.0).contains(percent));
-        post.says(Reading::Known(Power { on_mains: !on_battery, charge_percent }));
+        reporter.says(Reading::Known(Power { on_mains: !on_battery, charge_percent }));
         tokio::select! {
             changed = manager.changed() => changed?,
             changed = battery.changed() => changed?,
@@ -42,10 +42,10 @@ async fn watch(address: &str, post: &Post<Power>) -> Result<(), String> {
 const EVERY: Duration = Duration::from_secs(2);
 
 /// Looks at /sys below `root`.
-pub async fn files(root: PathBuf, post: Post<Power>) -> String {
+pub async fn files(root: PathBuf, reporter: Reporter<Power>) -> String {
     loop {
         match look(&root.join("sys/class/power_supply")) {
-            Ok(power) => post.says_for(Reading::Known(power), EVERY * 10),
+            Ok(power) => reporter.says_for(Reading::Known(power), EVERY * 10),
             Err(why) => return why,
         }
         tokio::time::sleep(EVERY).await;

@@ -7,7 +7,7 @@ use crate::{
     clock,
     policy::Reading,
     sensor::{
-        board::Post,
+        readings::Reporter,
         facts::Input,
         places::{Places, names},
     },
@@ -29,14 +29,14 @@ const BREATHER: Duration = Duration::from_millis(250);
 const FRESH: Duration = Duration::from_secs(30);
 
 /// The last resort: terminals alone, where there is no graphical session whose input they would not see.
-pub async fn idle(places: Places, post: Post<Input>) -> String {
+pub async fn idle(places: Places, reporter: Reporter<Input>) -> String {
     let mut terminals = Terminals::new(&places.root);
     loop {
         if places.graphical() {
             return "there is a graphical session, which does not let itself be asked".into();
         }
         match terminals.look() {
-            Ok(last) => post.says_for(Reading::Known(last), FRESH),
+            Ok(last) => reporter.says_for(Reading::Known(last), FRESH),
             Err(e) => return format!("the terminals cannot be read ({e})"),
         }
         terminals.wait().await;
@@ -44,11 +44,11 @@ pub async fn idle(places: Places, post: Post<Input>) -> String {
 }
 
 /// What is typed at any of them, whatever else there is: a second person has a terminal of their own.
-pub async fn others(places: Places, post: Post<Input>) -> String {
+pub async fn others(places: Places, reporter: Reporter<Input>) -> String {
     let mut terminals = Terminals::new(&places.root);
     loop {
         match terminals.look() {
-            Ok(last) => post.says_for(Reading::Known(last), FRESH),
+            Ok(last) => reporter.says_for(Reading::Known(last), FRESH),
             Err(e) => return format!("the terminals cannot be read ({e})"),
         }
         terminals.wait().await;

@@ -3,7 +3,7 @@
 
 use crate::{
     policy::Reading,
-    sensor::{board::Post, facts::Input, places::Places},
+    sensor::{readings::Reporter, facts::Input, places::Places},
 };
 use std::{
     collections::HashSet,
@@ -31,10 +31,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const SEATS_MAX: usize = 16;
 
 /// Asks the first compositor that answers until it fails; returns why.
-pub async fn idle(places: Places, post: Post<Input>) -> String {
+pub async fn idle(places: Places, reporter: Reporter<Input>) -> String {
     let mut why = "there is no Wayland display".to_owned();
     for socket in places.wayland_sockets() {
-        why = match watch(&socket, &post).await {
+        why = match watch(&socket, &reporter).await {
             Ok(()) => "the compositor went away".into(),
             Err(e) => e,
         };
@@ -53,7 +53,7 @@ struct State {
     changed: bool,
 }
 
-async fn watch(socket: &Path, post: &Post<Input>) -> Result<(), String> {
+async fn watch(socket: &Path, reporter: &Reporter<Input>) -> Result<(), String> {
     let stream = tokio::net::UnixStream::connect(socket).await.and_then(tokio::net::UnixStream::into_std);
     let stream = stream.map_err(|e| format!("{} cannot be reached ({e})", socket.display()))?;
     let connection = Connection::from_socket(stream).map_err(|e| e.to_string())?;
@@ -74,7 +74,7 @@ async fn watch(socket: &Path, post: &Post<Input>) -> Result<(), String> {
             state.changed = false;
             let watched = state.seats.iter().filter_map(|(_, _, notification)| notification.as_ref());
             let all_idle = watched.clone().all(|notification| state.idle.contains(&notification.id()));
-            post.says(Reading::Known(match watched.count() {
+            reporter.says(Reading::Known(match watched.count() {
                 0 => Input::Never,
                 _ if all_idle => Input::ago(PATIENCE),
                 _ => Input::Now,

@@ -4,7 +4,7 @@
 
 use crate::{
     policy::Reading,
-    sensor::{board::Post, facts::Input, places::Places},
+    sensor::{readings::Reporter, facts::Input, places::Places},
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -64,13 +64,13 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl Question {
     /// Asks for the idle time until that fails; returns why.
-    pub async fn idle(self, places: Places, post: Post<Input>) -> String {
-        self.ask(places, move |display| display.idle(&post)).await
+    pub async fn idle(self, places: Places, reporter: Reporter<Input>) -> String {
+        self.ask(places, move |display| display.idle(&reporter)).await
     }
 
     /// Asks for full-screen windows until that fails; returns why.
-    pub async fn full_screen(self, places: Places, post: Post<bool>) -> String {
-        self.ask(places, move |display| display.full_screen(&post)).await
+    pub async fn full_screen(self, places: Places, reporter: Reporter<bool>) -> String {
+        self.ask(places, move |display| display.full_screen(&reporter)).await
     }
 
     async fn ask(self, places: Places, question: impl Fn(&Display) -> Result<(), Failure> + Send + 'static) -> String {
@@ -113,7 +113,7 @@ impl Display {
         Ok(Display { connection, root, within_wayland, alive })
     }
 
-    fn idle(&self, post: &Post<Input>) -> Result<(), Failure> {
+    fn idle(&self, reporter: &Reporter<Input>) -> Result<(), Failure> {
         if self.within_wayland {
             return Err("on Wayland it sees only a part of the input".into());
         }
@@ -121,8 +121,8 @@ impl Display {
         while self.alive.upgrade().is_some() {
             let info = self.connection.screensaver_query_info(self.root)?.reply()?;
             let idle = Duration::from_millis(info.ms_since_user_input.into());
-            post.says_for(Reading::Known(Input::ago(idle)), FRESH);
-            let pause = if has_alarm { EVERY } else { crate::sensor::pause(Some(idle), post.wants().idle) };
+            reporter.says_for(Reading::Known(Input::ago(idle)), FRESH);
+            let pause = if has_alarm { EVERY } else { crate::sensor::pause(Some(idle), reporter.wants().idle) };
             self.wait(pause, |event| matches!(event, Event::SyncAlarmNotify(_)))?;
         }
         Ok(())
@@ -171,7 +171,7 @@ impl Display {
         }
     }
 
-    fn full_screen(&self, post: &Post<bool>) -> Result<(), Failure> {
+    fn full_screen(&self, reporter: &Reporter<bool>) -> Result<(), Failure> {
         let atoms = Atoms::of(&self.connection)?;
         let tell = ChangeWindowAttributesAux::new().event_mask(EventMask::PROPERTY_CHANGE);
         let tell_of_windows = EventMask::PROPERTY_CHANGE | EventMask::SUBSTRUCTURE_NOTIFY;
@@ -194,9 +194,9 @@ impl Display {
                 self.covered(&atoms)?
             };
             if self.within_wayland && !covered {
-                post.passes("Wayland tells nobody which windows cover the screen");
+                reporter.passes("Wayland tells nobody which windows cover the screen");
             } else {
-                post.says_for(Reading::Known(covered), FRESH);
+                reporter.says_for(Reading::Known(covered), FRESH);
             }
             // Windows change their properties all the time; where one moves among many, others follow.
             self.wait(EVERY, |event| match event {

@@ -109,9 +109,9 @@ async fn the_order_is_on_its_command_line_and_only_threads_need_a_new_one() {
     let folder = tempfile::tempdir().unwrap();
     let (events, mut heard) = mpsc::channel(8);
     // After `-c SCRIPT`, the first argument is $0.
-    let mut workshop = shell("echo \"$0 $*\" >&2; cat >/dev/null", folder.path());
+    let mut launcher = shell("echo \"$0 $*\" >&2; cat >/dev/null", folder.path());
     let order = Order { device: "auto".into(), avoid: vec!["A (x)".into(), "B".into()], ..order(2) };
-    let mut worker = workshop.start(&order, events).unwrap();
+    let mut worker = launcher.start(&order, events).unwrap();
     let limits = order.limits;
     #[cfg(target_os = "linux")]
     {

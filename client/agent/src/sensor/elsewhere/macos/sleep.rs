@@ -2,7 +2,7 @@
 //! minute at most.
 
 use super::super::set_sleep;
-use crate::sensor::{SleepDelay, board::Board};
+use crate::sensor::{SleepDelay, readings::Readings};
 use objc2_core_foundation::{CFRunLoop, CFRunLoopSource, kCFRunLoopCommonModes};
 use std::{ffi::c_void, ptr, sync::Arc, thread};
 
@@ -29,7 +29,7 @@ unsafe extern "C" {
 
 /// Who listens, for as long as the process lives.
 struct Listener {
-    board: Arc<Board>,
+    readings: Arc<Readings>,
     /// The connection to the system's root of power.
     kernel: u32,
 }
@@ -47,14 +47,14 @@ impl Drop for Word {
 }
 
 /// Listens for ever.
-pub fn listen(board: Arc<Board>) {
-    if let Err(e) = thread::Builder::new().name("sleep".into()).spawn(move || run(board)) {
+pub fn listen(readings: Arc<Readings>) {
+    if let Err(e) = thread::Builder::new().name("sleep".into()).spawn(move || run(readings)) {
         tracing::warn!("no thread for sleep: {e}");
     }
 }
 
-fn run(board: Arc<Board>) {
-    let listener = Box::into_raw(Box::new(Listener { board, kernel: 0 }));
+fn run(readings: Arc<Readings>) {
+    let listener = Box::into_raw(Box::new(Listener { readings, kernel: 0 }));
     let (mut port, mut notifier) = (ptr::null_mut(), 0);
     // SAFETY: the listener is never freed; the pointers are to places for what is made, which live through the call.
     // Nothing calls back before this thread runs its loop.
@@ -80,8 +80,8 @@ unsafe extern "C" fn heard(context: *mut c_void, _: u32, message: u32, argument:
     let word = || Word { kernel: listener.kernel, id: argument as isize };
     match message {
         MAY_IT => drop(word()),
-        IT_WILL => set_sleep(&listener.board, true, Some(SleepDelay { _inhibitor: Box::new(word()) })),
-        AWAKE => set_sleep(&listener.board, false, None),
+        IT_WILL => set_sleep(&listener.readings, true, Some(SleepDelay { _inhibitor: Box::new(word()) })),
+        AWAKE => set_sleep(&listener.readings, false, None),
         _ => {}
     }
 }

@@ -1,7 +1,7 @@
 //! Sleep: the system calls back before it, and waits two seconds for that call to end.
 
 use super::super::set_sleep;
-use crate::sensor::{SleepDelay, board::Board};
+use crate::sensor::{SleepDelay, readings::Readings};
 use std::{
     ffi::c_void,
     ptr,
@@ -36,9 +36,9 @@ unsafe extern "system" {
 }
 
 /// Listens for ever.
-pub fn listen(board: Arc<Board>) {
+pub fn listen(readings: Arc<Readings>) {
     // Both are kept for as long as the process lives.
-    let subscription = Box::leak(Box::new(Subscription { callback: heard, context: Arc::into_raw(board).cast() }));
+    let subscription = Box::leak(Box::new(Subscription { callback: heard, context: Arc::into_raw(readings).cast() }));
     let mut handle = ptr::null_mut();
     // SAFETY: the subscription is of the system's layout and never freed; the other pointer is to a place for one.
     let error = unsafe { PowerRegisterSuspendResumeNotification(BY_CALL, subscription, &mut handle) };
@@ -48,18 +48,18 @@ pub fn listen(board: Arc<Board>) {
 }
 
 /// # Safety
-/// `context` is a [`Board`] that lives.
+/// `context` is a [`Readings`] that lives.
 unsafe extern "system" fn heard(context: *mut c_void, message: u32, _: *mut c_void) -> u32 {
     // SAFETY: the one that was registered, which is never freed.
-    let board = unsafe { &*context.cast::<Board>() };
+    let readings = unsafe { &*context.cast::<Readings>() };
     match message {
         IT_WILL => {
             let (held, released) = mpsc::channel::<()>();
-            set_sleep(board, true, Some(SleepDelay { _inhibitor: Box::new(held) }));
+            set_sleep(readings, true, Some(SleepDelay { _inhibitor: Box::new(held) }));
             // Nothing is ever sent: it ends when the other side is dropped, or in time.
             let _ = released.recv_timeout(DELAY_MAX);
         }
-        AWAKE => set_sleep(board, false, None),
+        AWAKE => set_sleep(readings, false, None),
         _ => {}
     }
     0

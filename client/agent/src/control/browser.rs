@@ -38,7 +38,7 @@ pub fn open_page(home: &Home, ticket: impl FnOnce() -> io::Result<String>) -> io
     let what = if cfg!(target_os = "linux") {
         file.link_with(&ticket()?).into()
     } else {
-        file.door(home).map_err(io::Error::other)?.into_os_string()
+        file.write_open_file(home).map_err(io::Error::other)?.into_os_string()
     };
     Ok(Some(opener(&what)))
 }

@@ -85,8 +85,8 @@ impl<T: Fact> Sourced<T> {
     }
 }
 
-/// The board itself.
-pub(super) struct Board {
+/// What all sources of all facts say.
+pub(super) struct Readings {
     facts: Mutex<Facts>,
     changed: Arc<Notify>,
     /// Counts up whenever a source begins or ceases to answer.
@@ -96,10 +96,10 @@ pub(super) struct Board {
     wants: watch::Sender<Wants>,
 }
 
-impl Board {
-    /// An empty one.
+impl Readings {
+    /// Before any source has said anything.
     pub fn new(facts: Facts, wants: Wants, changed: Arc<Notify>) -> Arc<Self> {
-        Arc::new(Board {
+        Arc::new(Readings {
             facts: Mutex::new(facts),
             changed,
             answering: watch::Sender::new(0),
@@ -108,7 +108,7 @@ impl Board {
         })
     }
 
-    /// What is on it. Held only for moments.
+    /// All facts. Held only for moments.
     pub fn facts(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,28 +134,28 @@ impl Board {
     }
 }
 
-/// One source's place on the board.
-pub(super) struct Post<T> {
-    board: Arc<Board>,
+/// By this one source says what it sees.
+pub(super) struct Reporter<T> {
+    readings: Arc<Readings>,
     of: fn(&mut Facts) -> &mut Sourced<T>,
     rank: usize,
 }
 
-impl<T> Clone for Post<T> {
+impl<T> Clone for Reporter<T> {
     fn clone(&self) -> Self {
-        Post { board: self.board.clone(), of: self.of, rank: self.rank }
+        Reporter { readings: self.readings.clone(), of: self.of, rank: self.rank }
     }
 }
 
-impl<T: Fact> Post<T> {
-    /// The place of the source at `rank`.
-    pub fn new(board: &Arc<Board>, of: fn(&mut Facts) -> &mut Sourced<T>, rank: usize) -> Self {
-        Post { board: board.clone(), of, rank }
+impl<T: Fact> Reporter<T> {
+    /// For the source at `rank`.
+    pub fn new(readings: &Arc<Readings>, of: fn(&mut Facts) -> &mut Sourced<T>, rank: usize) -> Self {
+        Reporter { readings: readings.clone(), of, rank }
     }
 
     /// What the owner's preferences need.
     pub fn wants(&self) -> Wants {
-        self.board.wants()
+        self.readings.wants()
     }
 
     /// The source says this, and will say so itself when it changes.
@@ -179,9 +179,9 @@ impl<T: Fact> Post<T> {
     }
 
     fn put(&self, answer: Answer<T>) {
-        let wants = self.board.wants.borrow();
+        let wants = self.readings.wants.borrow();
         let (alarm, answering) = {
-            let mut facts = self.board.facts();
+            let mut facts = self.readings.facts();
             let fact = (self.of)(&mut facts);
             let (before, _) = fact.read();
             let rank = |answer: &Answer<T>| matches!(answer, Answer::Says(..));
@@ -199,24 +199,24 @@ impl<T: Fact> Post<T> {
             (alarm, answering)
         };
         if answering {
-            self.board.answering.send_modify(|n| *n += 1);
+            self.readings.answering.send_modify(|n| *n += 1);
         }
         if alarm {
-            self.board.alarm();
+            self.readings.alarm();
         }
     }
 
     /// Whether a better source speaks, and whether this one answers.
     fn state(&self) -> (bool, bool) {
-        let mut facts = self.board.facts();
+        let mut facts = self.readings.facts();
         let fact = (self.of)(&mut facts);
         (fact.outranked(self.rank), fact.sources[self.rank].1.speaks())
     }
 
     /// Ends once a better source speaks, or none any more.
     async fn outranked(&self, is: bool) {
-        let mut answering = self.board.answering.subscribe();
-        // The sender lives in the board, so that waiting cannot fail.
+        let mut answering = self.readings.answering.subscribe();
+        // The sender lives as long as the readings, so that waiting cannot fail.
         while self.state().0 != is && answering.changed().await.is_ok() {}
     }
 }
@@ -238,32 +238,32 @@ pub(super) const PACE: Pace =
 /// Keeps one source going for ever: `ask` runs until it fails, and says why. It is dropped where it says nothing in
 /// time or a better source speaks; what failed is asked again, later and later, at once where something happened to the
 /// session.
-pub(super) async fn keep<T: Fact, F: Future<Output = String>>(post: Post<T>, pace: Pace, ask: impl Fn(Post<T>) -> F) {
+pub(super) async fn keep<T: Fact, F: Future<Output = String>>(reporter: Reporter<T>, pace: Pace, ask: impl Fn(Reporter<T>) -> F) {
     let mut back_off = pace.back_off;
     loop {
-        if post.state().0 {
-            post.silent("not needed".into());
-            post.outranked(false).await;
-            post.put(Answer::Asked);
+        if reporter.state().0 {
+            reporter.silent("not needed".into());
+            reporter.outranked(false).await;
+            reporter.put(Answer::Asked);
             back_off = pace.back_off;
         }
-        let mut nudges = post.board.nudges.subscribe();
-        let asked = ask(post.clone());
+        let mut nudges = reporter.readings.nudges.subscribe();
+        let asked = ask(reporter.clone());
         let silent_too_long = async {
             tokio::time::sleep(pace.limit).await;
-            if post.state().1 {
+            if reporter.state().1 {
                 std::future::pending().await
             }
         };
         let why = tokio::select! {
             why = asked => why,
             () = silent_too_long => format!("no answer within {} s", pace.limit.as_secs()),
-            () = post.outranked(true) => continue,
+            () = reporter.outranked(true) => continue,
         };
-        if post.state().1 {
+        if reporter.state().1 {
             back_off = pace.back_off;
         }
-        post.silent(why);
+        reporter.silent(why);
         tokio::select! {
             () = tokio::time::sleep(back_off) => {}
             _ = nudges.changed() => back_off = pace.back_off,

@@ -69,7 +69,7 @@ pub struct Notice {
 
 /// How the agent stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct Summary {
     /// In one word.
     pub state: State,
     /// That word, for people.
@@ -128,7 +128,7 @@ pub(crate) enum Ends {
     Elsewhere,
 }
 
-impl Standing {
+impl Summary {
     /// How it stands, given this.
     pub(crate) fn of(facts: &Facts) -> Self {
         let reason = || without_commands(&facts.why.reason).to_owned();
@@ -201,7 +201,7 @@ impl Standing {
                 },
             },
         };
-        Standing { state, word: state.word().into(), headline, detail, offers, notices: notices(facts) }
+        Summary { state, word: state.word().into(), headline, detail, offers, notices: notices(facts) }
     }
 
     /// The first thing that waits for the owner, if any does.

@@ -22,20 +22,20 @@ use tokio::{
 };
 
 /// Connections at once. A page has six at most.
-const GUESTS_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 64;
 /// A connection is closed once nothing has gone either way for so long. Whoever listens for news hears something every
 /// 15 s.
 const SILENCE_MAX: Duration = Duration::from_secs(40);
 
 /// The listening socket.
-pub(super) struct Doorstep {
+pub(super) struct LocalListener {
     listener: TcpListener,
-    room: Arc<Semaphore>,
+    places: Arc<Semaphore>,
     silence_max: Duration,
 }
 
-/// A connection.
-pub(super) struct Guest {
+/// A connection, closed once it has been silent for too long.
+pub(super) struct Connection {
     stream: TcpStream,
     /// Fires when it has been silent for too long.
     silence: Pin<Box<Sleep>>,
@@ -48,25 +48,25 @@ pub(super) struct Guest {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller(pub SocketAddr);
 
-impl Doorstep {
+impl LocalListener {
     pub fn new(listener: TcpListener) -> Self {
-        Self::with(listener, GUESTS_MAX, SILENCE_MAX)
+        Self::with(listener, CONNECTIONS_MAX, SILENCE_MAX)
     }
 
-    fn with(listener: TcpListener, guests_max: usize, silence_max: Duration) -> Self {
-        Doorstep { listener, room: Arc::new(Semaphore::new(guests_max)), silence_max }
+    fn with(listener: TcpListener, connections_max: usize, silence_max: Duration) -> Self {
+        LocalListener { listener, places: Arc::new(Semaphore::new(connections_max)), silence_max }
     }
 }
 
-impl Listener for Doorstep {
-    type Io = Guest;
+impl Listener for LocalListener {
+    type Io = Connection;
     type Addr = SocketAddr;
 
-    /// The system keeps others waiting while the house is full.
-    async fn accept(&mut self) -> (Guest, SocketAddr) {
+    /// The system keeps others waiting while all places are taken.
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
         // A semaphore that nobody closes always gives a permit in the end.
         let place = loop {
-            if let Ok(place) = self.room.clone().acquire_owned().await {
+            if let Ok(place) = self.places.clone().acquire_owned().await {
                 break place;
             }
         };
@@ -79,7 +79,7 @@ impl Listener for Doorstep {
             }
         };
         let silence_max = self.silence_max;
-        (Guest { stream, silence: Box::pin(sleep(silence_max)), silence_max, _place: place }, address)
+        (Connection { stream, silence: Box::pin(sleep(silence_max)), silence_max, _place: place }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -87,13 +87,13 @@ impl Listener for Doorstep {
     }
 }
 
-impl Connected<IncomingStream<'_, Doorstep>> for Caller {
-    fn connect_info(stream: IncomingStream<'_, Doorstep>) -> Self {
+impl Connected<IncomingStream<'_, LocalListener>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, LocalListener>) -> Self {
         Caller(*stream.remote_addr())
     }
 }
 
-impl Guest {
+impl Connection {
     /// What came of moving bytes: with any, the silence begins anew; without, it may be over.
     fn heard<T>(&mut self, moved: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if moved.is_ready() {
@@ -106,14 +106,14 @@ impl Guest {
     }
 }
 
-impl AsyncRead for Guest {
+impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         self.heard(read, cx)
     }
 }
 
-impl AsyncWrite for Guest {
+impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.heard(written, cx)
@@ -147,13 +147,13 @@ mod tests {
     use axum::{Router, routing::get};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// Any user of the computer can connect: a full house keeps the owner waiting for no longer than silence is borne.
+    /// Any user of the computer can connect: when all places are taken, the owner waits for no longer than silence is borne.
     #[tokio::test]
-    async fn whoever_comes_to_a_full_house_is_served_when_a_silent_guest_has_gone() {
+    async fn whoever_comes_when_all_places_are_taken_is_served_once_a_silent_one_is_free() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let doorstep = Doorstep::with(listener, 1, Duration::from_millis(300));
-        tokio::spawn(async move { axum::serve(doorstep, Router::new().route("/", get(|| async { "well" }))).await });
+        let listener = LocalListener::with(listener, 1, Duration::from_millis(300));
+        tokio::spawn(async move { axum::serve(listener, Router::new().route("/", get(|| async { "well" }))).await });
         let silent = TcpStream::connect(address).await.unwrap();
         let mut owner = TcpStream::connect(address).await.unwrap();
         owner.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
