@@ -1,6 +1,6 @@
 //! The agent's one loop: whatever happens becomes an [`Event`], the policy and the session decide, and what they want
-//! is performed here, in order. Each part of an agent is in a file with what happens to it: its owner, its computer, its
-//! run, the connection, the worker, the records and the control API.
+//! is performed here, in order. Each part of an agent is in a file with what happens to it: its owner, its computer,
+//! its run, the connection, the worker, the records and the control API.
 
 mod api;
 mod clocks;
@@ -34,7 +34,7 @@ use crate::{
     sensor::Sense,
     session::{self, Ending, Session},
     tray,
-    worker::{WorkerEvent, Launcher},
+    worker::{Launcher, WorkerEvent},
 };
 use api::Api;
 use computer::Computer;
@@ -127,7 +127,7 @@ enum Event {
     JoinAnswered {
         member: Box<Member>,
         answered: Result<Answer, JoinError>,
-        reply: oneshot::Sender<Result<Joined, String>>,
+        reply: oneshot::Sender<Result<Joined, JoinError>>,
     },
     Control(Asked),
     Tray(tray::MenuChoice),
@@ -226,8 +226,7 @@ impl Agent {
         asked: mpsc::Sender<Asked>,
         changed: &Arc<Notify>,
     ) -> Result<Self, AgentError> {
-        let Setup { home, identity, membership, preferences, kinds, start_sensors, launcher, say, tray: _, leave: _, stays: _ } =
-            setup;
+        let Setup { home, identity, membership, preferences, kinds, start_sensors, launcher, say, .. } = setup;
         let (disk, now) = (home.disk(), clock::mono_now());
         let device = Device::new(identity, kinds);
         let owner = Owner::new(preferences, &*disk, now)?;

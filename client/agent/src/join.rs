@@ -4,7 +4,7 @@
 
 use crate::{
     identity::Identity,
-    journal::{self, Journal},
+    journal::{self, Journal, JournalError},
     lease::LeaseKind,
     link::{Dialer, Link, LinkError},
     membership::{Membership, MembershipError},
@@ -38,6 +38,9 @@ pub enum JoinError {
     /// What belongs to another run cannot be removed.
     #[error("cannot clear this device's folder: {0}")]
     Disk(#[from] io::Error),
+    /// What was done for it before cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// One run at a time.
     #[error("this computer is in the run \"{0}\" already; `nightjar leave` leaves it")]
     Already(String),

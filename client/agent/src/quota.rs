@@ -32,8 +32,9 @@ const CACHE_BYTES_MAX: u64 = 2 << 30;
 /// Files and folders of that, a few for each program of a GPU.
 const CACHE_ENTRIES_MAX: usize = 50_000;
 
-/// A folder with more in it than belongs there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A folder in which a worker has put more than belongs there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it has filled {folder} with {} MiB in {entries} files and folders", .bytes >> 20)]
 pub struct Overgrown {
     /// Which.
     pub folder: &'static str,

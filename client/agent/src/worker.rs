@@ -3,12 +3,14 @@
 
 #[cfg(target_os = "linux")]
 mod cgroup;
+mod crash;
 pub mod crashes;
 mod environment;
 mod group;
 mod log;
 mod process;
 
+pub use crash::{Crash, End};
 pub use process::Processes;
 
 use crate::policy::Limits;
@@ -21,8 +23,8 @@ use tokio::sync::mpsc;
 pub enum WorkerEvent {
     /// A message.
     Says(from_worker::Body),
-    /// It is gone; its last words.
-    Exited(String),
+    /// It is gone, and nobody asked it to.
+    Exited(Crash),
 }
 
 /// What a worker is started with.

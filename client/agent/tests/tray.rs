@@ -2,7 +2,7 @@
 //! it.
 #![cfg(target_os = "linux")]
 
-use nightjar_agent::tray::{self, IconView, State, MenuChoice};
+use nightjar_agent::tray::{self, IconView, MenuChoice, State};
 use std::{
     collections::HashMap,
     io::{BufRead, BufReader},

@@ -9,7 +9,7 @@ use super::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nightjar_agent::{
-    control::{AgentStatus, Command, Summary, State, Why, Word, WordKind, timestamp, unwritable},
+    control::{AgentStatus, Command, State, Summary, Why, Word, WordKind, timestamp, unwritable},
     history::{Figures, log_lines},
     home::{Home, HomeError},
     jiff::{RoundMode, Timestamp, Unit, Zoned, ZonedRound, civil, tz::TimeZone},

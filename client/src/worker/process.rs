@@ -41,7 +41,7 @@ struct Heard {
 pub(crate) fn serve(args: &Serve) -> Result<ExitCode> {
     let state = std::path::absolute(&args.state).context("cannot tell where the home folder is")?;
     priority::offer_memory();
-    let notes = sandbox::enter(&state, args.cgroup.as_deref());
+    let notes = sandbox::enter(&state, args.cgroup.as_deref()).iter().map(ToString::to_string).collect();
     let heard = Arc::new(Heard::default());
     let (jobs, waiting) = mpsc::sync_channel(1);
     let listener = heard.clone();

@@ -1,7 +1,11 @@
 //! What is asked of the event loop, each question with the place where its answer goes.
 
 use super::AgentStatus;
-use crate::{history::DayView, join::Joined, preferences::Row};
+use crate::{
+    history::DayView,
+    join::{JoinError, Joined},
+    preferences::{PreferencesError, Row},
+};
 use jiff::civil::Date;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -32,24 +36,24 @@ pub enum Asked {
     Do(Command, oneshot::Sender<AgentStatus>),
     /// What was done on a day; `None`: today.
     Day(Option<Date>, oneshot::Sender<DayView>),
-    /// An invite is brought; refused in one line.
+    /// An invite is brought.
     Join {
         /// The link, as it was pasted.
         invite: String,
         /// How the owner calls this device, if they say.
         name: Option<String>,
         /// What came of it.
-        reply: oneshot::Sender<Result<Joined, String>>,
+        reply: oneshot::Sender<Result<Joined, JoinError>>,
     },
     /// The preferences.
     Preferences(oneshot::Sender<Vec<Row>>),
-    /// Another value for one of them; refused in one line.
+    /// Another value for one of them.
     Set {
         /// Its key.
         key: String,
         /// The value, as the file has it.
         value: String,
         /// All of them after it.
-        reply: oneshot::Sender<Result<Vec<Row>, String>>,
+        reply: oneshot::Sender<Result<Vec<Row>, PreferencesError>>,
     },
 }

@@ -147,7 +147,8 @@ mod tests {
     use axum::{Router, routing::get};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// Any user of the computer can connect: when all places are taken, the owner waits for no longer than silence is borne.
+    /// Any user of the computer can connect: where they take all places, the owner waits no longer than silence is
+    /// borne.
     #[tokio::test]
     async fn whoever_comes_when_all_places_are_taken_is_served_once_a_silent_one_is_free() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

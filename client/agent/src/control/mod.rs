@@ -9,22 +9,22 @@ mod browser;
 mod listener;
 mod port;
 mod routes;
-mod summary;
 mod status;
+mod summary;
 mod ticket;
 
 #[cfg(test)]
 mod tests;
 
 pub use asked::{Asked, Command};
-pub use open_file::open_page;
+pub use browser::open_page;
 #[cfg(test)]
 pub(crate) use port::PORT_FILE;
-pub use summary::{Deed, Notice, Offer, Summary, State};
-pub(crate) use summary::{Ends, Facts};
 pub use status::{
     AgentStatus, LeftAlone, LimitsStatus, RunStatus, SensorStatus, Why, Word, WordKind, WorkerStatus, timestamp,
 };
+pub use summary::{Deed, Notice, Offer, State, Summary};
+pub(crate) use summary::{Ends, Facts};
 pub use ticket::Tickets;
 
 use crate::{

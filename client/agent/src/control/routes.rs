@@ -77,7 +77,7 @@ impl ApiState {
     async fn command_for(self, length: Length, command: fn(Option<Duration>) -> Command) -> Response {
         match length.read() {
             Ok(length) => self.command(command(length)).await,
-            Err(line) => (StatusCode::BAD_REQUEST, line).into_response(),
+            Err(e) => refusal(&e),
         }
     }
 
@@ -97,22 +97,35 @@ struct Length {
     words: Option<String>,
 }
 
+/// A length that means nothing.
+#[derive(Debug, thiserror::Error)]
+enum QueryError {
+    #[error("`seconds` is 0; without it, it lasts until it is ended")]
+    Zero,
+    #[error("`seconds` is `{0}`; it is a whole number from 1 on")]
+    Seconds(String),
+    #[error(transparent)]
+    Length(#[from] LengthError),
+}
+
 impl Length {
-    fn read(self) -> Result<Option<Duration>, String> {
+    fn read(self) -> Result<Option<Duration>, QueryError> {
         match self {
             Length { seconds: Some(seconds), .. } => match seconds.parse() {
-                Ok(0) => Err("`seconds` is 0; without it, it lasts until it is ended".into()),
-                Ok(seconds) if Duration::from_secs(seconds) > PAUSE_MAX => Err(LengthError::TooLong.to_string()),
+                Ok(0) => Err(QueryError::Zero),
+                Ok(seconds) if Duration::from_secs(seconds) > PAUSE_MAX => Err(LengthError::TooLong.into()),
                 Ok(seconds) => Ok(Some(Duration::from_secs(seconds))),
-                Err(_) => Err(format!("`seconds` is `{}`; it is a whole number from 1 on", limits::tame(&seconds))),
+                Err(_) => Err(QueryError::Seconds(limits::tame(&seconds))),
             },
-            Length { words: Some(words), .. } => {
-                let length = length::parse(&words, &Zoned::now()).map_err(|e| e.to_string())?;
-                Ok(length.map(|length| length.lasts))
-            }
+            Length { words: Some(words), .. } => Ok(length::parse(&words, &Zoned::now())?.map(|length| length.lasts)),
             Length { .. } => Ok(None),
         }
     }
+}
+
+/// What the owner asked for is refused in one line.
+fn refusal(error: &impl std::error::Error) -> Response {
+    (StatusCode::BAD_REQUEST, error.to_string()).into_response()
 }
 
 async fn why(State(state): State<ApiState>) -> Result<Response, Response> {
@@ -162,7 +175,7 @@ async fn set_preference(
         .map_err(IntoResponse::into_response)?;
     let rows = state.ask(|reply| Asked::Set { key: new.key.clone(), value: new.value, reply }).await?;
     let row = rows.map(|rows| rows.into_iter().find(|row| row.key == new.key));
-    Ok(row.map_or_else(|line| (StatusCode::BAD_REQUEST, line).into_response(), |row| Json(row).into_response()))
+    Ok(row.map_or_else(|e| refusal(&e), |row| Json(row).into_response()))
 }
 
 async fn issue(State(state): State<ApiState>) -> Response {
@@ -173,7 +186,11 @@ async fn issue(State(state): State<ApiState>) -> Response {
 }
 
 /// Gives the token for a ticket.
-async fn enter(State(state): State<ApiState>, ConnectInfo(Caller(client)): ConnectInfo<Caller>, shown: String) -> Response {
+async fn enter(
+    State(state): State<ApiState>,
+    ConnectInfo(Caller(client)): ConnectInfo<Caller>,
+    shown: String,
+) -> Response {
     // In this order: another user who has seen the ticket must not use it up.
     if ticket::is_of_this_user(client, state.file.address) == Some(true) && state.tickets.redeem(&shown) {
         state.file.token.into_response()
@@ -188,12 +205,14 @@ struct Invitation {
     name: Option<String>,
 }
 
-async fn join(State(state): State<ApiState>, said: Result<Json<Invitation>, JsonRejection>) -> Result<Response, Response> {
+async fn join(
+    State(state): State<ApiState>,
+    said: Result<Json<Invitation>, JsonRejection>,
+) -> Result<Response, Response> {
     let Invitation { invite, name } =
         told(said, r#"{"invite": "nightjar:..."}"#).map_err(IntoResponse::into_response)?;
     let joined = state.ask(|reply| Asked::Join { invite, name, reply }).await?;
-    Ok(joined
-        .map_or_else(|line| (StatusCode::BAD_REQUEST, line).into_response(), |joined| Json(joined).into_response()))
+    Ok(joined.map_or_else(|e| refusal(&e), |joined| Json(joined).into_response()))
 }
 
 /// Sends how the agent stands at once, and then whenever that has changed. The event loop sees to it that it is not too

@@ -1,7 +1,7 @@
 //! The control API over a real socket, with an event loop that only answers.
 
 use super::*;
-use crate::{history::Figures, policy::ReasonKind, session};
+use crate::{history::Figures, join::JoinError, policy::ReasonKind, preferences::PreferencesError, session};
 use std::{path::Path, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -37,8 +37,12 @@ async fn served(folder: &Path) -> (Server, ControlFile) {
         while let Some(asked) = asked.recv().await {
             match asked {
                 Asked::Do(command, reply) => drop(reply.send(status(&format!("{command:?}")))),
-                Asked::Set { key, reply, .. } => drop(reply.send(Err(format!("there is no preference `{key}`")))),
-                Asked::Join { invite, name, reply } => drop(reply.send(Err(format!("{invite} for {name:?}")))),
+                Asked::Set { key, reply, .. } => {
+                    drop(reply.send(Err(PreferencesError::unknown_key("here", &key))));
+                }
+                Asked::Join { invite, name, reply } => {
+                    drop(reply.send(Err(JoinError::Refused(format!("{invite} for {name:?}")))));
+                }
                 Asked::Day(..) | Asked::Preferences(_) => {}
             }
         }
@@ -123,9 +127,9 @@ async fn a_mistake_is_answered_in_one_line_and_too_much_is_not_taken() {
     let (_server, file) = served(folder.path()).await;
     let headers = owner(&file) + "Content-Type: application/json\r\n";
     let (line, body) = send(file.address, "POST /preferences", &headers, r#"{"key":"x","value":"1"}"#).await;
-    assert!(line.contains("400") && body == "there is no preference `x`", "{line} {body}");
+    assert!(line.contains("400") && body.starts_with("here: there is no preference `x`;"), "{line} {body}");
     let (line, body) = send(file.address, "POST /join", &headers, r#"{"invite":"x"}"#).await;
-    assert!(line.contains("400") && body == "x for None", "{line} {body}");
+    assert!(line.contains("400") && body.ends_with("take this device: x for None"), "{line} {body}");
     let (line, body) = send(file.address, "GET /history?day=yesterday", &headers, "").await;
     assert!(line.contains("400") && body.contains("2026-11-24"), "{line} {body}");
     for day in ["9999-12-31", "-009999-01-01"] {

@@ -92,9 +92,8 @@ impl Agent {
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map(|_| ())
         });
         if let Err(e) = opened {
-            self.records.tell(&format!(
-                "trouble: the page cannot be opened ({e}); `nightjar open --print` shows its address"
-            ));
+            self.records
+                .tell(&format!("trouble: the page cannot be opened ({e}); `nightjar open --print` shows its address"));
         }
     }
 }

@@ -28,7 +28,7 @@ impl Agent {
             Asked::Day(date, reply) => drop(reply.send(self.records.history.day(date, &Zoned::now()))),
             Asked::Preferences(reply) => drop(reply.send(self.owner.preferences.rows())),
             Asked::Set { key, value, reply } => {
-                let set = self.owner.preferences.set(&key, &value).map_err(|e| e.to_string());
+                let set = self.owner.preferences.set(&key, &value);
                 if set.is_ok() {
                     self.preferences_changed();
                     self.look(clock::mono_now());

@@ -5,11 +5,12 @@ use crate::{
     link::{Control, Dialer, Link, LinkError},
     session,
     transfer::TransferError,
+    worker::Crash,
 };
 use jiff::Zoned;
 use nightjar_shared::{
     disk::FolderDisk,
-    wire::{CoordinatorMessage, DeviceMessage, coordinator_message, device_message},
+    wire::{CoordinatorMessage, DeviceMessage, device_message},
 };
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::AbortHandle};
@@ -119,8 +120,7 @@ impl Agent {
             Some(member) => self.connection.connect(member.dialer.clone(), self.queue.clone()),
             None => {
                 self.connection.serial += 1;
-                self.waiting
-                    .push_back(session::Event::Disconnected { why: "there is no run to connect to".into() });
+                self.waiting.push_back(session::Event::Disconnected { why: "there is no run to connect to".into() });
             }
         }
     }
@@ -191,7 +191,7 @@ impl Agent {
     pub(super) fn transferred(&mut self, ended: session::Event) {
         self.connection.transfer = None;
         if let session::Event::UploadFailed(session::Fault::Untrue(why)) = &ended {
-            self.crashed(why);
+            self.crashed(&Crash::Delta(why.clone()));
         }
         self.waiting.push_back(ended);
     }

@@ -62,9 +62,8 @@ impl Agent {
         self.owner.word.say(word);
         self.look(now);
         if let Err(e) = self.owner.word.keep(&*disk, clock::wall_now(), now) {
-            self.records.tell(&format!(
-                "trouble: your word cannot be written down ({e}); it holds until this program ends"
-            ));
+            self.records
+                .tell(&format!("trouble: your word cannot be written down ({e}); it holds until this program ends"));
         }
     }
 
@@ -91,10 +90,8 @@ impl Agent {
     pub(super) fn tell_of_damage(&mut self) {
         if self.owner.word.is_damaged() {
             let path = self.home.path(PAUSE_FILE);
-            self.records.tell(&format!(
-                "{} is damaged, which counts as a pause: `nightjar resume` ends it",
-                path.display()
-            ));
+            self.records
+                .tell(&format!("{} is damaged, which counts as a pause: `nightjar resume` ends it", path.display()));
         }
     }
 

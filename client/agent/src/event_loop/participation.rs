@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 const NONE: &str = "this computer has not joined a run yet; paste an invite on its page (`nightjar open`), or use `nightjar join INVITE`";
 
 /// Where the answer to whoever brought an invite goes.
-type Reply = oneshot::Sender<Result<Joined, String>>;
+type Reply = oneshot::Sender<Result<Joined, JoinError>>;
 
 /// What stays the same of this device, whatever run it is in.
 pub(super) struct Device {
@@ -215,7 +215,7 @@ impl Agent {
         let member = match asked {
             Ok(member) => Box::new(member),
             // Who asked may have gone: an answer that nobody takes is dropped.
-            Err(e) => return drop(reply.send(Err(e.to_string()))),
+            Err(e) => return drop(reply.send(Err(e))),
         };
         self.participation.joining = true;
         let queue = self.queue.clone();
@@ -230,10 +230,8 @@ impl Agent {
         self.participation.joining = false;
         let joined = answered.and_then(|answer| {
             member.store(&*self.home.disk(), &answer)?;
-            Ok(member.joined(&self.device.identity, &answer))
-        });
-        let joined = joined.map_err(|e| e.to_string()).and_then(|joined| {
-            let journal = self.journal().map_err(|e| e.to_string())?;
+            let joined = member.joined(&self.device.identity, &answer);
+            let journal = self.journal()?;
             self.enter(member, journal);
             Ok(joined)
         });

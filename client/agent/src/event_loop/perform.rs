@@ -110,7 +110,7 @@ impl Agent {
     }
 
     /// Ends what works for the run at hand.
-    pub(super) async fn stop_work(&mut self) {
+    pub(super) async fn close_run(&mut self) {
         self.end_worker();
         self.say_goodbye().await;
     }

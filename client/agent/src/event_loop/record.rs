@@ -129,7 +129,9 @@ impl Agent {
             _ if trouble.is_some() => tray::State::Trouble,
             AgentState::Training | AgentState::Ready => tray::State::Running,
             AgentState::Paused => tray::State::Paused,
-            AgentState::Holding | AgentState::Offline | AgentState::NotJoined | AgentState::NeedsYou => tray::State::Held,
+            AgentState::Holding | AgentState::Offline | AgentState::NotJoined | AgentState::NeedsYou => {
+                tray::State::Held
+            }
         };
         let sentence =
             trouble.unwrap_or(if summary.state == AgentState::Offline { summary.headline } else { why.reason });

@@ -101,7 +101,9 @@ impl Agent {
         let beyond = |floor: Option<u64>, all: Option<u64>| floor.zip(all).is_some_and(|(mib, all)| mib << 20 > all);
         match kind {
             ReasonKind::DataCap => only(wanted.data_mib_month_max == Some(0)),
-            ReasonKind::Disk if self.session.disk_refuses().is_some() || self.participation.is_unread() => Ends::Elsewhere,
+            ReasonKind::Disk if self.session.disk_refuses().is_some() || self.participation.is_unread() => {
+                Ends::Elsewhere
+            }
             ReasonKind::Disk => match size::disk(self.home.folder()) {
                 Some((_, all)) if beyond(wanted.disk_mib_min, Some(all)) => Ends::Preference,
                 Some((free, _)) if free < FULL_BYTES => Ends::Elsewhere,

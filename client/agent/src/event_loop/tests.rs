@@ -9,7 +9,7 @@ use crate::{
     journal::Run,
     lease::Lease,
     policy::{Limits, Observation, ProfileName, Reading, ReasonKind},
-    worker::{Order, Worker},
+    worker::{Crash, Order, Worker},
 };
 use nightjar_shared::{
     disk::Disk,
@@ -80,6 +80,11 @@ struct Fixture {
     sensors: FakeSensors,
     done: Done,
     events: mpsc::Receiver<Event>,
+}
+
+/// A crash in these words.
+fn crash(words: &str) -> Crash {
+    Crash::Device(words.into())
 }
 
 /// An invite that ends then; 0: never. At its address nobody listens.
@@ -203,12 +208,12 @@ async fn over_sleep_a_worker_on_a_gpu_is_ended_and_one_on_the_processor_frozen()
 async fn what_ends_while_it_is_frozen_is_no_crash() {
     let mut fixture = Fixture::new(false);
     fixture.agent.freeze();
-    fixture.agent.worker_event(WorkerEvent::Exited("this system cannot freeze".into()));
+    fixture.agent.worker_event(WorkerEvent::Exited(crash("this system cannot freeze")));
     assert_eq!((fixture.agent.worker.crashes.since_start(), fixture.done()), (0, vec!["frozen", "ended"]));
     assert!(fixture.is_replaced());
 
     let mut fixture = Fixture::new(false);
-    fixture.agent.worker_event(WorkerEvent::Exited("exit status: 101".into()));
+    fixture.agent.worker_event(WorkerEvent::Exited(crash("device lost")));
     assert_eq!(fixture.agent.worker.crashes.since_start(), 1);
 }
 
@@ -217,7 +222,7 @@ async fn what_ends_while_it_is_frozen_is_no_crash() {
 async fn what_ends_with_its_agent_is_no_crash() {
     let mut fixture = Fixture::new(false);
     fixture.agent.session.handle(session::Event::Shutdown, clock::mono_now());
-    fixture.agent.worker_event(WorkerEvent::Exited("signal 15".into()));
+    fixture.agent.worker_event(WorkerEvent::Exited(crash("signal 15")));
     assert_eq!(fixture.agent.worker.crashes.since_start(), 0);
 }
 
@@ -270,7 +275,11 @@ async fn a_worker_that_says_what_cannot_be_is_ended() {
     for said in [progress(u64::MAX), trained(8), from_worker::Body::Ready(Ready::default())] {
         let mut fixture = Fixture::at_work(false);
         fixture.agent.worker_event(WorkerEvent::Says(said.clone()));
-        assert_eq!((fixture.done().last(), fixture.agent.worker.crashes.since_start()), (Some(&"ended"), 1), "{said:?}");
+        assert_eq!(
+            (fixture.done().last(), fixture.agent.worker.crashes.since_start()),
+            (Some(&"ended"), 1),
+            "{said:?}"
+        );
         fixture.agent.settle();
         let (what, _) = fixture.agent.session.obstacle().expect("it waits before it tries again");
         assert!(what.contains("what cannot be"), "{what}");
@@ -401,7 +410,7 @@ async fn a_home_that_lost_its_mark_is_known_by_its_files() {
     let _lock = agent.home.lock().unwrap();
     agent.answer(Asked::Do(Command::Pause(None), oneshot::channel().0));
     agent.records.tell("a line");
-    agent.crashed("a crash");
+    agent.crashed(&crash("a crash"));
     agent.remember();
     agent.owner.preferences.set("idle_minutes", "5").unwrap();
     let server = control::serve(&agent.home, mpsc::channel(1).0, agent.api.tickets.clone()).await.unwrap();

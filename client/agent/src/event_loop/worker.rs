@@ -6,10 +6,10 @@ use crate::{
     clock,
     journal::Journal,
     policy::{Decision, Limits},
-    quota::{self, Overgrown},
+    quota,
     session::{self, Untrue},
     worker::{
-        Order, Worker, WorkerEvent, Launcher,
+        Crash, Launcher, Order, Worker, WorkerEvent,
         crashes::{Crashes, Plan},
     },
 };
@@ -234,7 +234,7 @@ impl Agent {
         self.weigh(now);
         let is_silent = |running: &Running| !running.frozen && now.since(running.heard) > SILENCE_MAX;
         if self.session.is_at_work() && self.worker.running.as_ref().is_some_and(is_silent) {
-            self.gone_wrong(format!("it said nothing for {} hours", SILENCE_MAX.as_secs() / 3600));
+            self.gone_wrong(&Crash::Silent { hours: SILENCE_MAX.as_secs() / 3600 });
         }
     }
 
@@ -248,13 +248,10 @@ impl Agent {
         running.weighed = now;
         match quota::overgrown(&*self.home.disk(), &spec) {
             Ok(None) => {}
-            Ok(Some(Overgrown { folder, bytes, entries })) => {
-                self.gone_wrong(format!(
-                    "it has filled {folder} with {} MiB in {entries} files and folders",
-                    bytes >> 20
-                ));
+            Ok(Some(overgrown)) => {
+                self.gone_wrong(&overgrown.into());
                 let journal = Journal { lease: None, ..self.session.journal().clone() };
-                if let Err(e) = quota::cut_back(&*self.home.disk(), &journal, folder) {
+                if let Err(e) = quota::cut_back(&*self.home.disk(), &journal, overgrown.folder) {
                     tracing::warn!("the worker's folder cannot be tidied up ({e})");
                 }
             }
@@ -278,22 +275,22 @@ impl Agent {
             {
                 self.replace_worker();
             }
-            WorkerEvent::Exited(why) => self.gone_wrong(why),
+            WorkerEvent::Exited(crash) => self.gone_wrong(&crash),
         }
     }
 
     /// The worker has ended by itself, or must.
-    fn gone_wrong(&mut self, why: String) {
-        self.crashed(&why);
+    fn gone_wrong(&mut self, crash: &Crash) {
+        self.crashed(crash);
         self.end_worker();
-        self.waiting.push_back(session::Event::WorkerExited { why });
+        self.waiting.push_back(session::Event::WorkerExited { why: crash.to_string() });
     }
 
     fn worker_says(&mut self, body: from_worker::Body) {
         let now = clock::mono_now();
         let in_turn = self.worker.running.as_mut().map_or(Ok(()), |running| running.hears(&body, now));
         if let Err(untrue) = in_turn.and_then(|()| self.session.vet(&body, now)) {
-            return self.gone_wrong(untrue.to_string());
+            return self.gone_wrong(&untrue.into());
         }
         match &body {
             from_worker::Body::Ready(ready) => {
@@ -318,12 +315,12 @@ impl Agent {
             }
             from_worker::Body::Evaluated(_) => self.worker.crashes.worked(),
             from_worker::Body::Failed(failed) if failed.device_failed => {
-                let sentence = failed.sentence.clone();
+                let crash = Crash::Device(limits::tame(&failed.sentence));
                 // Beside a lease there is nothing that the session would end it for.
                 if !self.session.has_job() {
-                    return self.gone_wrong(limits::tame(&sentence));
+                    return self.gone_wrong(&crash);
                 }
-                self.crashed(&sentence);
+                self.crashed(&crash);
             }
             from_worker::Body::Failed(_) | from_worker::Body::AheadOver(_) => {}
         }
@@ -345,9 +342,10 @@ impl Agent {
     }
 
     /// Notes a crash that nobody asked for: who crashes often is left alone.
-    pub(super) fn crashed(&mut self, words: &str) {
-        let Some(running) = &self.worker.running else { return };
-        self.worker.crashes.crashed(running.ready.as_ref(), &running.chosen, words, clock::mono_now(), clock::wall_now());
+    pub(super) fn crashed(&mut self, crash: &Crash) {
+        let Some(Running { ready, chosen, .. }) = &self.worker.running else { return };
+        let (now, wall) = (clock::mono_now(), clock::wall_now());
+        self.worker.crashes.crashed(crash, ready.as_ref(), chosen, now, wall);
         if let Err(e) = self.worker.crashes.store(&*self.home.disk()) {
             tracing::warn!("a crash of the worker cannot be noted ({e})");
         }
@@ -358,7 +356,8 @@ impl Agent {
         self.worker.crashes = Crashes::default();
         self.waiting.push_back(session::Event::Retry);
         if let Err(e) = Crashes::retry(&*self.home.disk()) {
-            self.records.tell(&format!("trouble: the crashes cannot be forgotten ({e}); the next start remembers them"));
+            self.records
+                .tell(&format!("trouble: the crashes cannot be forgotten ({e}); the next start remembers them"));
         }
     }
 }

@@ -98,7 +98,7 @@ impl PreferencesError {
         matches!(self, UnknownKey { place, .. } | BadValue { place, .. } if *place == Source::CommandLine.to_string())
     }
 
-    pub(super) fn unknown_key(place: &str, key: &str) -> Self {
+    pub(crate) fn unknown_key(place: &str, key: &str) -> Self {
         let nearest =
             PREFERENCES.iter().map(|p| (distance(p.key, key), p.key)).min().filter(|(distance, _)| *distance <= 3);
         let part = || PREFERENCES.iter().find(|p| key.len() >= 4 && p.key.contains(key)).map(|p| p.key);

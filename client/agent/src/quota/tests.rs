@@ -122,7 +122,10 @@ fn without_a_lease_only_what_nobody_needs_goes() {
     assert_eq!(used(&fixture.disk).unwrap(), 160 * KIB + 85);
     assert_eq!(evicted, [blob("older", 50).hash, blob("newer", 50).hash], "the owner has lowered their bound");
     let journal = Journal { lease: Some(fixture.lease.clone()), ..fixture.journal.clone() };
-    assert!(!tidy(&fixture.disk, &journal, 0).unwrap().contains(&fixture.lease.shard.hash), "the lease at hand needs it");
+    assert!(
+        !tidy(&fixture.disk, &journal, 0).unwrap().contains(&fixture.lease.shard.hash),
+        "the lease at hand needs it"
+    );
 }
 
 /// Whatever a worker or its driver makes, and however deep, is counted, and goes before anything of ours.

@@ -3,10 +3,10 @@
 
 use super::{
     MemorySensor,
-    readings::{Readings, Reporter},
     facts::Facts,
     places::{Places, small_file},
     programs::Programs,
+    readings::{Readings, Reporter},
     thermal::Thermometers,
 };
 use crate::policy::{Pressure, Reading};
@@ -27,7 +27,10 @@ const FRESH: Duration = Duration::from_secs(60);
 
 /// Looks again and again until the other end of `again` goes; what comes from there means at once.
 pub(super) fn run(places: &Places, readings: &Arc<Readings>, again: &Receiver<()>) {
-    fn reporter<T: super::readings::Fact>(readings: &Arc<Readings>, of: fn(&mut Facts) -> &mut super::readings::Sourced<T>) -> Reporter<T> {
+    fn reporter<T: super::readings::Fact>(
+        readings: &Arc<Readings>,
+        of: fn(&mut Facts) -> &mut super::readings::Sourced<T>,
+    ) -> Reporter<T> {
         Reporter::new(readings, of, 0)
     }
     let temperature = reporter(readings, |facts| &mut facts.temperature);

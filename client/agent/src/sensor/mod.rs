@@ -1,9 +1,7 @@
 //! What the agent can see of the computer that it runs on. Sensors only look; [`crate::policy`] judges. They wait for
-//! events where the system has them, in tasks and threads of their own, and write to the readings that [`Sense::observe`]
-//! reads at once.
+//! events where the system has them, in tasks and threads of their own, and write to the readings, from which
+//! [`Sense::observe`] is answered at once.
 
-#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only on Linux do several sources compete"))]
-mod readings;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "elsewhere input is never told at once"))]
@@ -15,6 +13,8 @@ mod linux;
 mod memory;
 mod places;
 mod programs;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only on Linux do several sources compete"))]
+mod readings;
 pub(crate) mod size;
 mod thermal;
 

@@ -238,7 +238,11 @@ pub(super) const PACE: Pace =
 /// Keeps one source going for ever: `ask` runs until it fails, and says why. It is dropped where it says nothing in
 /// time or a better source speaks; what failed is asked again, later and later, at once where something happened to the
 /// session.
-pub(super) async fn keep<T: Fact, F: Future<Output = String>>(reporter: Reporter<T>, pace: Pace, ask: impl Fn(Reporter<T>) -> F) {
+pub(super) async fn keep<T: Fact, F: Future<Output = String>>(
+    reporter: Reporter<T>,
+    pace: Pace,
+    ask: impl Fn(Reporter<T>) -> F,
+) {
     let mut back_off = pace.back_off;
     loop {
         if reporter.state().0 {

@@ -1,7 +1,7 @@
 //! The icon on Linux: a StatusNotifierItem on the session bus, as KDE, GNOME with its extension, and most panels show
 //! it.
 
-use super::{IconView, State, MenuChoice, drawing, menu, menu_line, title};
+use super::{IconView, MenuChoice, State, drawing, menu, menu_line, title};
 use ksni::{Category, Icon, MenuItem, OfflineReason, Status, ToolTip, Tray, TrayMethods, menu::StandardItem};
 use std::{sync::OnceLock, time::Duration};
 use tokio::sync::{mpsc, watch};

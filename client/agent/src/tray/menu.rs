@@ -16,7 +16,8 @@ pub(super) struct Entry {
 }
 
 const RESUME: Entry = Entry { id: "resume", label: "Resume", choice: MenuChoice::Resume };
-const PAUSE_SHORTLY: Entry = Entry { id: "pause-1h", label: "Pause for 1 hour", choice: MenuChoice::Pause(Some(SHORT_PAUSE)) };
+const PAUSE_SHORTLY: Entry =
+    Entry { id: "pause-1h", label: "Pause for 1 hour", choice: MenuChoice::Pause(Some(SHORT_PAUSE)) };
 const PAUSE: Entry = Entry { id: "pause", label: "Pause until I resume", choice: MenuChoice::Pause(None) };
 const OPEN: Entry = Entry { id: "open", label: "Open the page", choice: MenuChoice::OpenPage };
 const QUIT: Entry = Entry { id: "quit", label: "Quit", choice: MenuChoice::Quit };
@@ -43,6 +44,10 @@ mod tests {
             assert_eq!(choice(entry.id), Some(entry.choice));
         }
         assert_eq!(choice("x"), None);
-        assert_eq!(entries(true).next().map(|entry| entry.choice), Some(MenuChoice::Resume), "a pause can be ended at once");
+        assert_eq!(
+            entries(true).next().map(|entry| entry.choice),
+            Some(MenuChoice::Resume),
+            "a pause can be ended at once"
+        );
     }
 }

@@ -13,7 +13,11 @@ use tokio::{
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// Shows an icon until `views` has no sender left.
-pub(super) async fn show(mut command: Command, mut views: watch::Receiver<IconView>, choices: mpsc::Sender<MenuChoice>) {
+pub(super) async fn show(
+    mut command: Command,
+    mut views: watch::Receiver<IconView>,
+    choices: mpsc::Sender<MenuChoice>,
+) {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
     while let Err(why) = once(&mut command, &mut views, &choices).await {
         tracing::warn!("no tray icon: {why}; `nightjar open` shows the page");
@@ -22,7 +26,11 @@ pub(super) async fn show(mut command: Command, mut views: watch::Receiver<IconVi
 }
 
 /// One process; an error says why it is gone while it was wanted.
-async fn once(command: &mut Command, views: &mut watch::Receiver<IconView>, choices: &mpsc::Sender<MenuChoice>) -> io::Result<()> {
+async fn once(
+    command: &mut Command,
+    views: &mut watch::Receiver<IconView>,
+    choices: &mpsc::Sender<MenuChoice>,
+) -> io::Result<()> {
     let mut child = command.spawn()?;
     let (Some(mut told), Some(said)) = (child.stdin.take(), child.stdout.take()) else { return Ok(()) };
     let mut chosen = BufReader::new(said).lines();

@@ -47,7 +47,10 @@ pub(super) fn spawn(mut views: watch::Receiver<IconView>, choices: mpsc::Sender<
     });
 }
 
-fn show(mut views: watch::Receiver<IconView>, choices: &mpsc::Sender<MenuChoice>) -> Result<(), Box<dyn std::error::Error>> {
+fn show(
+    mut views: watch::Receiver<IconView>,
+    choices: &mpsc::Sender<MenuChoice>,
+) -> Result<(), Box<dyn std::error::Error>> {
     let mut view = views.borrow_and_update().clone();
     let icon = TrayIconBuilder::new().with_menu_on_left_click(false).build()?;
     wear(&icon, &view)?;
@@ -61,7 +64,8 @@ fn show(mut views: watch::Receiver<IconView>, choices: &mpsc::Sender<MenuChoice>
         }
         let chosen = MenuEvent::receiver().try_iter().filter_map(|event| menu::choice(event.id.as_ref()));
         let double = |event| matches!(event, TrayIconEvent::DoubleClick { button: MouseButton::Left, .. });
-        let opened = TrayIconEvent::receiver().try_iter().filter(|event| double(event.clone())).map(|_| MenuChoice::OpenPage);
+        let opened =
+            TrayIconEvent::receiver().try_iter().filter(|event| double(event.clone())).map(|_| MenuChoice::OpenPage);
         for choice in chosen.chain(opened) {
             if choices.try_send(choice).is_err() {
                 tracing::warn!("the agent is too busy for the tray's menu; choose again");

@@ -19,34 +19,43 @@ const UNIT: &str = "NIGHTJAR_SERVICE";
 const AGENT: &str = "agent";
 const WORKER: &str = "worker";
 
+/// Why a worker gets no group.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CgroupError {
+    #[error("cannot read /proc/self/cgroup: {0}")]
+    Unread(io::Error),
+    #[error("this system has no control groups (v2)")]
+    NoneHere,
+    #[error("{} is not delegated to this program", .0.display())]
+    NotDelegated(PathBuf),
+    #[error("cannot {what} in {}: {source}", .folder.display())]
+    Refused { what: &'static str, folder: PathBuf, source: io::Error },
+}
+
 /// The group of this agent's worker.
 pub(super) struct Cgroup {
     folder: PathBuf,
 }
 
 impl Cgroup {
-    /// Makes it, beside the agent's own group. Says why if there can be none.
-    pub fn for_worker() -> Result<Self, String> {
-        let groups =
-            fs::read_to_string("/proc/self/cgroup").map_err(|e| format!("cannot read /proc/self/cgroup: {e}"))?;
-        let own = groups
-            .lines()
-            .find_map(|line| line.strip_prefix("0::/"))
-            .ok_or("this system has no control groups (v2)")?;
+    /// Makes it, beside the agent's own group.
+    pub fn for_worker() -> Result<Self, CgroupError> {
+        let groups = fs::read_to_string("/proc/self/cgroup").map_err(CgroupError::Unread)?;
+        let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).ok_or(CgroupError::NoneHere)?;
         let is_unit = std::env::var_os(UNIT).is_some_and(|value| value == "systemd");
         Self::within(Path::new(TREE), own, is_unit, std::process::id())
     }
 
     /// `own`: the agent's group, relative to `tree`; `is_unit`: whether that is nightjar's own unit, or the part of it
     /// that the agent has moved to; `agent`: the agent's number.
-    fn within(tree: &Path, own: &str, is_unit: bool, agent: u32) -> Result<Self, String> {
+    fn within(tree: &Path, own: &str, is_unit: bool, agent: u32) -> Result<Self, CgroupError> {
         let own = tree.join(own);
         let parent = own.parent().filter(|parent| *parent != tree);
         let is_service = |folder: &Path| is_unit && folder.extension().is_some_and(|end| end == "service");
         let mut candidates = [Some(own.as_path()), parent].into_iter().flatten();
         let delegated = candidates.find(|folder| is_delegated(folder) || is_service(folder));
-        let delegated = delegated.ok_or_else(|| format!("{} is not delegated to this program", own.display()))?;
-        let failed = |what: &'static str| move |e: io::Error| format!("cannot {what} in {}: {e}", delegated.display());
+        let delegated = delegated.ok_or_else(|| CgroupError::NotDelegated(own.clone()))?;
+        let failed = |what| move |source| CgroupError::Refused { what, folder: delegated.to_path_buf(), source };
         if delegated == own {
             // A group with a process in it cannot bound its parts: the agent moves into a part of its own.
             make(&delegated.join(AGENT)).map_err(failed("make a group for the agent"))?;
@@ -138,7 +147,7 @@ mod tests {
     fn what_is_not_delegated_is_left_alone() {
         let (tree, service) = tree();
         let refused = Cgroup::within(tree.path(), "user/nightjar.service/agent", false, 77);
-        assert!(refused.is_err_and(|why| why.contains("not delegated")));
+        assert!(matches!(refused, Err(CgroupError::NotDelegated(_))));
         assert!(!service.join("worker").exists());
         // The unit's own variable, inherited by a program that runs somewhere else.
         fs::create_dir(tree.path().join("user/terminal.scope")).unwrap();

@@ -2,6 +2,7 @@
 //! worker down. Pure: both times are arguments. What was learnt about GPUs outlives the process
 //! (`worker-crashes.json`), since a driver that hangs may take the whole computer down with it.
 
+use super::Crash;
 use nightjar_shared::{
     disk::Disk,
     time::{Mono, Wall},
@@ -121,20 +122,18 @@ impl Crashes {
     }
 
     /// A worker crashed, or said that its device failed. `ready`: what it said when it had opened its device, if it
-    /// came so far; `chosen`: the device it was started on; `words`: its last ones.
-    pub fn crashed(&mut self, ready: Option<&Ready>, chosen: &str, words: &str, now: Mono, wall: Wall) {
-        let words = limits::tame(words);
+    /// came so far; `chosen`: the device it was started on.
+    pub fn crashed(&mut self, crash: &Crash, ready: Option<&Ready>, chosen: &str, now: Mono, wall: Wall) {
+        let words = limits::tame(&crash.to_string());
         self.since_start = self.since_start.saturating_add(1);
         self.in_a_row = self.in_a_row.saturating_add(1);
         let wait = WAIT_FIRST.saturating_mul(1 << (self.in_a_row - 1).min(16)).min(WAIT_MAX);
         // When it is started again is told apart, by whoever tells when it may go on: two times would be one too many.
         let reason = format!("the worker crashed ({words})");
         self.wait = Some((now + wait, reason));
-        // Whoever is killed from outside, most likely for memory, says nothing of its device.
-        let is_killed = words.starts_with("signal: 9");
         // The processor cannot be left alone: there would be nothing left to train on.
         let names: Vec<String> = match ready {
-            _ if is_killed => vec![],
+            _ if crash.is_kill() => vec![],
             Some(ready) if !ready.gpu => vec![],
             // Under its own name for `auto`, and under the owner's for a choice such as `wgpu:1`.
             Some(ready) => vec![limits::tame(&ready.device), chosen.to_owned()],
@@ -197,12 +196,21 @@ fn sentence(device: &str, record: &Record) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(unix)]
+    use crate::worker::End;
     use nightjar_shared::disk::FolderDisk;
+    #[cfg(unix)]
+    use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
 
     const DAY_MS: u64 = 24 * 3600 * 1000;
 
     fn gpu(name: &str) -> Ready {
         Ready { device: name.into(), gpu: true, ..Ready::default() }
+    }
+
+    /// In these words.
+    fn device(words: &str) -> Crash {
+        Crash::Device(words.into())
     }
 
     fn start(device: &str, avoid: &[&str]) -> Plan {
@@ -222,7 +230,7 @@ mod tests {
         let mut crashes = Crashes::default();
         let mut now = at(100);
         for wait_s in [5, 10, 20, 40] {
-            crashes.crashed(None, "flex", "exit status: 101", now, wall(1));
+            crashes.crashed(&device("exit status: 101"), None, "flex", now, wall(1));
             let Plan::Wait { until, reason } = crashes.plan("flex", now) else { panic!("no wait") };
             assert_eq!(until, now + Duration::from_secs(wait_s));
             assert!(reason.contains("exit status: 101"), "{reason}");
@@ -230,25 +238,35 @@ mod tests {
             assert_eq!(crashes.plan("flex", now), start("flex", &[]), "the processor is never left alone");
         }
         for _ in 0..100 {
-            crashes.crashed(None, "flex", "x", now, wall(1));
+            crashes.crashed(&device("x"), None, "flex", now, wall(1));
         }
         assert!(matches!(crashes.plan("flex", now), Plan::Wait { until, .. } if until == now + WAIT_MAX));
         crashes.worked();
-        crashes.crashed(None, "flex", "x", now, wall(1));
+        crashes.crashed(&device("x"), None, "flex", now, wall(1));
         assert!(matches!(crashes.plan("flex", now), Plan::Wait { until, .. } if until == now + WAIT_FIRST));
         assert_eq!((crashes.since_start(), crashes.left_alone()), (105, vec![]));
     }
 
     /// The worker is the first that the system ends when memory is short.
+    #[cfg(unix)]
     #[test]
     fn what_is_killed_for_memory_says_nothing_of_its_gpu() {
+        let ended =
+            |signal| Crash::Exited { end: End::Status(ExitStatus::from_raw(signal)), last_words: "none".into() };
         let mut crashes = Crashes::default();
         for _ in 0..5 {
-            crashes.crashed(Some(&gpu("A")), "auto", "signal: 9 (SIGKILL)", at(1), wall(1));
-            crashes.crashed(None, "wgpu:1", "signal: 9 (SIGKILL); its last words: none", at(1), wall(1));
+            crashes.crashed(&ended(9), Some(&gpu("A")), "auto", at(1), wall(1));
+            crashes.crashed(&ended(9), None, "wgpu:1", at(1), wall(1));
         }
         assert_eq!((crashes.left_alone(), crashes.since_start()), (vec![], 10));
         assert!(matches!(crashes.plan("auto", at(1)), Plan::Wait { .. }), "all the same it is not started at once");
+        for _ in 0..3 {
+            crashes.crashed(&ended(11), Some(&gpu("A")), "auto", at(1), wall(1));
+            // A worker cannot spare its device by how it puts that.
+            crashes.crashed(&device("signal: 9 (SIGKILL)"), Some(&gpu("B")), "auto", at(1), wall(1));
+        }
+        let left: Vec<String> = crashes.left_alone().into_iter().map(|left| left.device).collect();
+        assert_eq!(left, ["A", "B"]);
     }
 
     #[test]
@@ -256,7 +274,7 @@ mod tests {
         let mut crashes = Crashes::default();
         for n in 1..=3 {
             assert_eq!(crashes.plan("auto", at(9999)), start("auto", &[]));
-            crashes.crashed(Some(&gpu("A (vulkan)")), "auto", "device lost", at(0), wall(n * DAY_MS / 2));
+            crashes.crashed(&device("device lost"), Some(&gpu("A (vulkan)")), "auto", at(0), wall(n * DAY_MS / 2));
             // Leases that went well in between do not clear it.
             crashes.worked();
         }
@@ -266,7 +284,7 @@ mod tests {
         assert!(left[0].reason.contains("3 crashes (device lost)") && left[0].reason.contains("--retry"), "{left:?}");
         // The next one too, and in the end the processor has to do.
         for _ in 0..3 {
-            crashes.crashed(None, "auto", "SIGSEGV", at(0), wall(2 * DAY_MS));
+            crashes.crashed(&device("SIGSEGV"), None, "auto", at(0), wall(2 * DAY_MS));
         }
         assert_eq!(crashes.plan("auto", at(9999)), start("flex", &[]));
     }
@@ -275,7 +293,7 @@ mod tests {
     fn a_gpu_that_the_owner_chose_holds_instead() {
         let mut crashes = Crashes::default();
         for _ in 0..3 {
-            crashes.crashed(Some(&gpu("A (vulkan)")), "wgpu:1", "device lost", at(0), wall(5));
+            crashes.crashed(&device("device lost"), Some(&gpu("A (vulkan)")), "wgpu:1", at(0), wall(5));
         }
         let Plan::Hold { reason } = crashes.plan("wgpu:1", at(9999)) else { panic!("no hold") };
         assert!(reason.starts_with("wgpu:1 is left alone after 3 crashes"), "{reason}");
@@ -287,16 +305,16 @@ mod tests {
     fn crashes_more_than_a_day_apart_do_not_add_up() {
         let mut crashes = Crashes::default();
         for n in 0..10 {
-            crashes.crashed(Some(&gpu("A")), "auto", "x", at(0), wall(n * (DAY_MS + 1)));
+            crashes.crashed(&device("x"), Some(&gpu("A")), "auto", at(0), wall(n * (DAY_MS + 1)));
         }
         assert_eq!(crashes.left_alone(), vec![]);
         // A clock that jumps back makes no crash forgotten.
         for _ in 0..2 {
-            crashes.crashed(Some(&gpu("A")), "auto", "x", at(0), wall(0));
+            crashes.crashed(&device("x"), Some(&gpu("A")), "auto", at(0), wall(0));
         }
         assert_eq!(crashes.left_alone().len(), 1);
         // What is left alone stays so until the owner says otherwise.
-        crashes.crashed(Some(&gpu("A")), "wgpu", "x", at(0), wall(99 * DAY_MS));
+        crashes.crashed(&device("x"), Some(&gpu("A")), "wgpu", at(0), wall(99 * DAY_MS));
         assert!(crashes.left_alone().iter().any(|l| l.device == "A"));
     }
 
@@ -307,7 +325,7 @@ mod tests {
         assert_eq!(Crashes::load(&disk).unwrap(), Crashes::default());
         let mut crashes = Crashes::default();
         for n in 0..100 {
-            crashes.crashed(Some(&gpu(&format!("{}", n / 3))), "auto", &"x".repeat(1 << 20), at(0), wall(n));
+            crashes.crashed(&device(&"x".repeat(1 << 20)), Some(&gpu(&format!("{}", n / 3))), "auto", at(0), wall(n));
         }
         assert!(crashes.devices.len() <= DEVICES_MAX);
         crashes.store(&disk).unwrap();

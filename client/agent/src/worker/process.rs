@@ -4,7 +4,7 @@
 #[cfg(target_os = "linux")]
 use super::cgroup::Cgroup;
 use super::{
-    Order, Worker, WorkerEvent, Launcher, environment,
+    Crash, End, Launcher, Order, Worker, WorkerEvent, environment,
     group::{Act, Group},
     log,
 };
@@ -196,27 +196,25 @@ impl Voice {
             group.act(Act::Kill);
         }
         group.gone();
-        let status = match tokio::time::timeout(ENDING_MAX, child.wait()).await {
-            Ok(status) => status.map_or_else(|e| e.to_string(), |s| s.to_string()),
+        let end = match tokio::time::timeout(ENDING_MAX, child.wait()).await {
+            Ok(Ok(status)) => End::Status(status),
+            Ok(Err(e)) => End::Unknown(e),
             Err(_) => {
                 let _ = child.start_kill(); // it fails only if the process is gone, which is what is wanted
-                "it closed its pipe and did not end".into()
+                End::PipeOnly
             }
         };
-        let last_words = match fault {
+        let crash = match fault {
             Some(fault) => fault,
-            None => {
-                let line = log.await.unwrap_or_default();
-                if line.is_empty() { status } else { format!("{status}; its last words: {line}") }
-            }
+            None => Crash::Exited { end, last_words: log.await.unwrap_or_default() },
         };
         // Nobody listens any more only when the agent ends.
-        let _ = events.send(WorkerEvent::Exited(last_words)).await;
+        let _ = events.send(WorkerEvent::Exited(crash)).await;
     }
 }
 
 /// Passes messages on until the pipe ends; says what was wrong if it did not end well.
-async fn pass_messages(stdout: ChildStdout, gpu: &AtomicBool, events: &mpsc::Sender<WorkerEvent>) -> Option<String> {
+async fn pass_messages(stdout: ChildStdout, gpu: &AtomicBool, events: &mpsc::Sender<WorkerEvent>) -> Option<Crash> {
     let mut stdout = BufReader::new(stdout);
     let (mut since, mut said) = (Instant::now(), 0);
     loop {
@@ -234,7 +232,7 @@ async fn pass_messages(stdout: ChildStdout, gpu: &AtomicBool, events: &mpsc::Sen
         }
         let mut body = match frame::length(prefix, limits::WORKER_SAYS_BYTES_MAX) {
             Ok(length) => vec![0; length],
-            Err(e) => return Some(e.to_string()),
+            Err(e) => return Some(e.into()),
         };
         if stdout.read_exact(&mut body).await.is_err() {
             return None;
@@ -248,8 +246,8 @@ async fn pass_messages(stdout: ChildStdout, gpu: &AtomicBool, events: &mpsc::Sen
                     return None;
                 }
             }
-            Ok(FromWorker { body: None }) => return Some("it sent an empty message".into()),
-            Err(e) => return Some(e.to_string()),
+            Ok(FromWorker { body: None }) => return Some(Crash::Empty),
+            Err(e) => return Some(e.into()),
         }
     }
 }

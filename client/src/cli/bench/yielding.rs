@@ -14,7 +14,7 @@ use clap::Args;
 use nightjar_agent::{
     journal::CHECKPOINT,
     policy::Limits,
-    worker::{Order, Processes, WorkerEvent, Launcher},
+    worker::{Launcher, Order, Processes, WorkerEvent},
 };
 use nightjar_shared::{
     disk::FolderDisk,
@@ -172,7 +172,7 @@ async fn hear(heard: &mut mpsc::Receiver<WorkerEvent>, patience: Duration) -> Re
             bail!("the lease is done already; take a larger --model")
         }
         Ok(Some(WorkerEvent::Says(body))) => Ok(Some(body)),
-        Ok(Some(WorkerEvent::Exited(words))) => bail!("the worker ended: {words}"),
+        Ok(Some(WorkerEvent::Exited(crash))) => bail!("the worker ended: {crash}"),
         Ok(None) => bail!("the worker is gone"),
     }
 }

@@ -2,6 +2,7 @@
 //! memory that is executable (they compile shaders), start threads, and differ from vendor to vendor and year to year.
 //! What none of them needs for computing is on the list, and each line says what it would be good for.
 
+use super::Gap;
 use libc::*;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -168,12 +169,10 @@ mod x32 {
     pub const OWN: &[c_long] = &[520, 545, 521, 518, 538, 528, 524, 536, 539, 540];
 }
 
-/// Raises the wall around this thread and all that it will start. The error says what is missing, in a sentence.
-pub(super) fn confine() -> Result<(), String> {
-    let failed = |e: &dyn std::fmt::Display| format!("seccomp failed ({e}), so the worker may use all system calls");
+/// Raises the wall around this thread and all that it will start.
+pub(super) fn confine() -> Result<(), Gap> {
     for (calls, code) in [(DENIED, EPERM), (UNKNOWN, ENOSYS)] {
-        let filter = filter(calls, code).map_err(|e| failed(&e))?;
-        apply_filter(&filter).map_err(|e| failed(&e))?;
+        apply_filter(&filter(calls, code)?)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! description of its devices) and itself. The device's key, the owner's files and other programs' are not there for
 //! it.
 
-use super::CACHE;
+use super::{CACHE, Gap};
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
@@ -74,25 +74,16 @@ const NAMED: [&str; 7] = [
 const DEVICES: [&str; 5] = ["/dev/dri", "/dev/kfd", "/dev/dxg", "/dev/null", "/dev/zero"];
 const DEVICES_BY_PREFIX: [&str; 3] = ["nvidia", "mali", "kgsl"];
 
-/// Raises the wall around this thread and all that it will start. The error says what is missing, in a sentence.
-pub(super) fn confine(state: &Path) -> Result<(), String> {
+/// Raises the wall around this thread and all that it will start.
+pub(super) fn confine(state: &Path) -> Result<(), Gap> {
     for folder in ["work", "blobs", CACHE] {
         // What fails here fails again, with its own words, when it is used.
         let _ = fs::create_dir_all(state.join(folder));
     }
-    let refused =
-        |e: RulesetError| format!("landlock failed ({e}), so the worker may touch all files that its user may");
-    let status = raise(state).map_err(refused)?;
-    match status {
+    match raise(state)? {
         RulesetStatus::FullyEnforced => Ok(()),
-        RulesetStatus::PartiallyEnforced => Err(
-            "this kernel's landlock is older than nightjar's rules: files are out of the worker's reach, but not all \
-                 signals and device commands"
-                .into(),
-        ),
-        RulesetStatus::NotEnforced => {
-            Err("this kernel has no landlock, so the worker may touch all files that its user may".into())
-        }
+        RulesetStatus::PartiallyEnforced => Err(Gap::OldLandlock),
+        RulesetStatus::NotEnforced => Err(Gap::NoLandlock),
     }
 }
 

@@ -40,10 +40,8 @@ fn all_well_is_told_from_all_that_is_not() {
     assert_eq!((well.state, well.headline.as_str(), well.trouble()), (State::Ready, why.reason.as_str(), None));
     assert_eq!(Summary::of(&Facts { computes: true, ..facts(&why) }).state, State::Training);
 
-    let offline = Summary::of(&Facts {
-        offline: Some("no connection to the coordinator at x:1: nobody answers"),
-        ..facts(&why)
-    });
+    let offline =
+        Summary::of(&Facts { offline: Some("no connection to the coordinator at x:1: nobody answers"), ..facts(&why) });
     assert_eq!((offline.state, deeds(&offline)), (State::Offline, vec![Deed::Retry]));
     assert!(offline.headline == "the coordinator cannot be reached" && offline.detail.contains("x:1: nobody answers."));
 

@@ -17,9 +17,9 @@ use windows as answers;
 
 use super::{
     SleepDelay,
-    readings::{Readings, Fact, Reporter},
     facts::Input,
     places::Places,
+    readings::{Fact, Readings, Reporter},
 };
 use crate::policy::Reading;
 use std::{sync::Arc, time::Duration};

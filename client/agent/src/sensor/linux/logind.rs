@@ -5,7 +5,7 @@ use super::{bus, terminals::Terminals};
 use crate::{
     clock,
     policy::Reading,
-    sensor::{readings::Reporter, facts::Input, places::Places},
+    sensor::{facts::Input, places::Places, readings::Reporter},
 };
 use futures_util::StreamExt;
 use nightjar_shared::time::Mono;

@@ -13,8 +13,8 @@ mod wayland;
 mod x11;
 
 use super::{
-    readings::{Readings, PACE, Reporter, keep},
     places::Places,
+    readings::{PACE, Readings, Reporter, keep},
 };
 use crate::policy::Reading;
 use std::{sync::Arc, time::Duration};

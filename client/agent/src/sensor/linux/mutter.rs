@@ -4,7 +4,7 @@
 use super::bus;
 use crate::{
     policy::Reading,
-    sensor::{readings::Reporter, facts::Input},
+    sensor::{facts::Input, readings::Reporter},
 };
 use futures_util::StreamExt;
 use std::time::{Duration, Instant};

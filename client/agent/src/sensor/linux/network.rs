@@ -5,8 +5,8 @@ use super::bus::{self, Watched};
 use crate::{
     policy::Reading,
     sensor::{
-        readings::Reporter,
         places::{names, number, small_file},
+        readings::Reporter,
     },
 };
 use std::{

@@ -4,8 +4,8 @@ use super::bus::{self, Watched};
 use crate::{
     policy::{Power, Reading},
     sensor::{
-        readings::Reporter,
         places::{names, number, small_file},
+        readings::Reporter,
     },
 };
 use std::{

@@ -7,9 +7,9 @@ use crate::{
     clock,
     policy::Reading,
     sensor::{
-        readings::Reporter,
         facts::Input,
         places::{Places, names},
+        readings::Reporter,
     },
 };
 use nightjar_shared::time::Mono;

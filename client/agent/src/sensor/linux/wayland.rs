@@ -3,7 +3,7 @@
 
 use crate::{
     policy::Reading,
-    sensor::{readings::Reporter, facts::Input, places::Places},
+    sensor::{facts::Input, places::Places, readings::Reporter},
 };
 use std::{
     collections::HashSet,

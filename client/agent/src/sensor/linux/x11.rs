@@ -4,7 +4,7 @@
 
 use crate::{
     policy::Reading,
-    sensor::{readings::Reporter, facts::Input, places::Places},
+    sensor::{facts::Input, places::Places, readings::Reporter},
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
