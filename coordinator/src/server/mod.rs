@@ -17,6 +17,8 @@ mod peer;
 mod publisher_thread;
 pub mod quic;
 mod rates;
+#[cfg(test)]
+mod recorded;
 mod repair;
 mod serve;
 mod shell;
