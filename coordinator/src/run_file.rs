@@ -1,15 +1,18 @@
 //! `run.toml`: read, and refused with the place, the key, what is there and what may be there, in words of the file.
 
-mod keys;
+pub mod explain;
+mod meant;
 mod notes;
 mod syntax;
 
 pub use notes::on_dataset;
 
-use keys::{Key, Kind, SECTIONS};
 use nightjar_shared::{
     model_spec::ModelSpecError,
-    run_spec::{RunSpec, RunSpecError},
+    run_spec::{
+        RunSpec, RunSpecError,
+        keys::{Key, Kind, Section},
+    },
 };
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, ops::Range};
@@ -83,7 +86,7 @@ pub fn parse(bytes: &[u8]) -> Result<RunFile, RunFileError> {
 fn read(text: &str) -> Result<RunFile, Fault> {
     let document = DeTable::parse(text).map_err(|error| syntax::explain(text, &error))?;
     let mut reading = Reading { text, spans: BTreeMap::new() };
-    let value = reading.table("", document.get_ref())?;
+    let value = reading.table(Section::top(), document.get_ref())?;
     // Nothing is left that the table of keys lets through and the types do not.
     let spec: RunSpec = serde_json::from_value(value).map_err(|error| Fault { at: None, why: error.to_string() })?;
     let about = |key: &str, why: String| Fault { at: reading.span_near(key), why };
@@ -95,12 +98,11 @@ fn read(text: &str) -> Result<RunFile, Fault> {
         // As it is written: a large number would lose its last digits.
         let written = reading.spans.get(&key).map(|span| reading.found(span));
         let why = match (&error, written) {
-            (RunSpecError::OutOfRange { key, allowed, .. }, Some(written)) => {
-                format!("{key} is {written}; allowed is {allowed}")
-            }
-            (RunSpecError::Model(ModelSpecError::NumberOutOfRange { key, allowed, .. }), Some(written)) => {
-                format!("model.{key} is {written}; allowed is {allowed}")
-            }
+            (
+                RunSpecError::OutOfRange { allowed, .. }
+                | RunSpecError::Model(ModelSpecError::NumberOutOfRange { allowed, .. }),
+                Some(written),
+            ) => format!("{key} is {written}; allowed is {allowed}"),
             _ => error.to_string(),
         };
         about(&key, why)
@@ -118,17 +120,16 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// The values of a section, or of the part above all sections.
-    fn table(&mut self, section: &str, table: &DeTable<'_>) -> Result<Value, Fault> {
-        let is_section = |name: &str| section.is_empty() && SECTIONS.contains(&name);
+    fn table(&mut self, section: &'static Section, table: &DeTable<'_>) -> Result<Value, Fault> {
         let mut unknown: Vec<(Range<usize>, &str, bool)> = table
             .iter()
-            .filter(|(key, _)| !is_section(key.get_ref()) && keys::find(section, key.get_ref()).is_none())
             .map(|(key, value)| (key.span(), &**key.get_ref(), value.get_ref().is_table()))
+            .filter(|(_, name, _)| section.key(name).is_none() && meant::within(section, name).is_none())
             .collect();
         unknown.sort_by_key(|(span, ..)| span.start);
         if let Some((span, _, is_table)) = unknown.first().cloned() {
             let names: Vec<&str> = unknown.iter().map(|(_, name, _)| *name).collect();
-            return Err(Fault::at(span, keys::unknown(section, &names, is_table)));
+            return Err(Fault::at(span, meant::unknown(section, &names, is_table)));
         }
         let mut values = Map::new();
         // In the order of the file, so that the first fault is told.
@@ -136,88 +137,96 @@ impl Reading<'_> {
         entries.sort_by_key(|(key, _)| key.span().start);
         for (key, value) in entries {
             let (name, span) = (&**key.get_ref(), value.span());
-            self.spans.insert(keys::path(section, name), if span.is_empty() { key.span() } else { span.clone() });
-            let value = match (is_section(name), value.get_ref()) {
-                (true, DeValue::Table(table)) => self.table(name, table)?,
-                (true, _) => {
-                    let why = format!(
-                        "{name} is {}; it is a section: a line [{name}], and its keys below it",
-                        self.found(&span)
-                    );
+            self.spans.insert(section.path(name), if span.is_empty() { key.span() } else { span.clone() });
+            let value = match (meant::within(section, name), section.key(name), value.get_ref()) {
+                (Some(inside), _, value) if inside.name == "merge.staleness" => self.staleness(inside, value, &span)?,
+                (Some(inside), _, DeValue::Table(table)) => self.table(inside, table)?,
+                (Some(_), ..) => {
+                    let found = self.found(&span);
+                    let why = format!("{name} is {found}; it is a section: a line [{name}], and its keys below it");
                     return Err(Fault::at(key.span(), why));
                 }
-                (false, value) => match keys::find(section, name) {
-                    Some(key) => self.value(key, &span, value)?,
-                    None => continue,
-                },
+                (None, Some(known), value) => self.value(section, known, &span, value)?,
+                (None, None, _) => continue,
             };
             values.insert(name.to_owned(), value);
         }
-        let missing: Vec<String> = keys::needed(section)
-            .filter(|name| !values.contains_key(*name))
-            .map(|name| keys::path(section, name))
-            .collect();
+        let missing: Vec<String> =
+            section.needed().filter(|name| !values.contains_key(*name)).map(|name| section.path(name)).collect();
         if let Some((first, others)) = missing.split_first() {
             let others = if others.is_empty() { String::new() } else { format!(", {} too", others.join(", ")) };
-            let needed: Vec<&str> = keys::needed(section).collect();
-            let of = if section.is_empty() { "a run file".into() } else { format!("the section [{section}]") };
+            let needed: Vec<&str> = section.needed().collect();
+            let of =
+                if section.name.is_empty() { "a run file".into() } else { format!("the section [{}]", section.name) };
             let why = format!("{first} is missing{others}; {of} needs {}", needed.join(", "));
-            return Err(Fault { at: self.spans.get(section).cloned(), why });
+            return Err(Fault { at: self.spans.get(section.name).cloned(), why });
         }
         Ok(Value::Object(values))
     }
 
-    fn value(&mut self, key: &Key, span: &Range<usize>, value: &DeValue<'_>) -> Result<Value, Fault> {
-        let path = keys::path(key.section, key.name);
-        let wrong = |needed: String| Fault::at(span.clone(), format!("{path} is {}; {needed}", self.found(span)));
-        let range = || RunSpec::allowed(&path).map_or_else(String::new, |allowed| format!(": {allowed}"));
+    fn value(&self, section: &Section, key: &Key, span: &Range<usize>, value: &DeValue<'_>) -> Result<Value, Fault> {
+        let allowed = key.kind.allowed();
+        let wrong = |needed: String| {
+            Fault::at(span.clone(), format!("{} is {}; {needed}", section.path(key.name), self.found(span)))
+        };
         match (key.kind, value) {
-            (Kind::Whole(most), value) => match whole(value) {
-                Some(number) if number > i128::from(most) => {
-                    Err(wrong(format!("that is too large; allowed is{}", allowed(&path))))
+            (Kind::Count(_) | Kind::Long(_), value) => {
+                let most = if matches!(key.kind, Kind::Count(_)) { u64::from(u32::MAX) } else { u64::MAX };
+                match whole(value) {
+                    Some(number) if number > i128::from(most) => {
+                        Err(wrong(format!("that is too large; allowed is {allowed}")))
+                    }
+                    Some(number) => match u64::try_from(number) {
+                        Ok(number) => Ok(number.into()),
+                        Err(_) => Err(wrong(format!("allowed is {allowed}"))),
+                    },
+                    None => Err(wrong(format!("a whole number is needed: {allowed}"))),
                 }
-                Some(number) => match u64::try_from(number) {
-                    Ok(number) => Ok(number.into()),
-                    Err(_) => Err(wrong(format!("allowed is{}", allowed(&path)))),
-                },
-                None => Err(wrong(format!("a whole number is needed{}", range()))),
-            },
-            (Kind::Number, value) => match number(value) {
+            }
+            (Kind::Number(_), value) => match number(value) {
                 Some(number) if number.is_finite() => Ok(number.into()),
-                Some(_) => Err(wrong(format!("a finite number is needed{}", range()))),
-                None => Err(wrong(format!("a number is needed{}", range()))),
+                Some(_) => Err(wrong(format!("a finite number is needed: {allowed}"))),
+                None => Err(wrong(format!("a number is needed: {allowed}"))),
             },
             (Kind::Flag, DeValue::Boolean(flag)) => Ok((*flag).into()),
             (Kind::Flag, _) => Err(wrong("true or false is needed, without quotes".into())),
-            (Kind::Text, DeValue::String(text)) => Ok((&**text).into()),
-            (Kind::Text, _) => Err(wrong(format!("a text is needed, in quotes: {} = \"…\"", key.name))),
-            (Kind::Word(words), DeValue::String(word)) if words.contains(&&**word) => Ok((&**word).into()),
-            (Kind::Word(words), value) => {
-                let near = value.as_str().and_then(|word| keys::nearest(word, words.iter().copied()));
-                let hint = near.map_or_else(String::new, |word| format!("; did you mean \"{word}\"?"));
-                Err(wrong(format!("allowed is {}{hint}", keys::either(words))))
+            (Kind::Text(..), DeValue::String(text)) => Ok((&**text).into()),
+            (Kind::Text(..), _) => Err(wrong(format!("a text is needed, in quotes: {} = \"…\"", key.name))),
+            (Kind::Word(choices), value) => {
+                let words = || choices.iter().map(|(word, _)| *word);
+                match value.as_str() {
+                    Some(word) if words().any(|known| known == word) => Ok(word.into()),
+                    word => {
+                        let near = word.and_then(|word| meant::nearest(word, words()));
+                        let hint = near.map_or_else(String::new, |word| format!("; did you mean \"{word}\"?"));
+                        Err(wrong(format!("allowed is {allowed}{hint}")))
+                    }
+                }
             }
-            (Kind::Staleness, DeValue::Table(table)) => self.staleness(table, span),
-            (Kind::Staleness, _) => Err(wrong(keys::STALENESS.into())),
         }
     }
 
     /// `merge.staleness`: a rule, and the numbers that the rule has.
-    fn staleness(&mut self, table: &DeTable<'_>, span: &Range<usize>) -> Result<Value, Fault> {
-        let wrong = |why: &str| Fault::at(span.clone(), format!("merge.staleness {why}; {}", keys::STALENESS));
+    fn staleness(&mut self, section: &Section, value: &DeValue<'_>, span: &Range<usize>) -> Result<Value, Fault> {
+        let DeValue::Table(table) = value else {
+            let why = format!("{} is {}; {}", section.name, self.found(span), meant::STALENESS);
+            return Err(Fault::at(span.clone(), why));
+        };
+        let wrong = |why: &str| Fault::at(span.clone(), format!("{} {why}; {}", section.name, meant::STALENESS));
         let Some((_, rule)) = table.iter().find(|(key, _)| key.get_ref() == "rule") else {
             return Err(wrong("has no rule"));
         };
-        let numbers: &[&str] = match rule.get_ref().as_str() {
-            Some("constant") => &[],
-            Some("polynomial") => &["power"],
-            Some("hinge") => &["grace", "slope"],
+        let has = |key: &Key, word: &str| key.only.is_some_and(|only| only.words.contains(&word));
+        let numbers: Vec<&str> = match (rule.get_ref().as_str(), section.key("rule").map(|key| key.kind)) {
+            (Some(word), Some(Kind::Word(choices))) if choices.iter().any(|(known, _)| *known == word) => {
+                section.keys.iter().filter(|key| has(key, word)).map(|key| key.name).collect()
+            }
             _ => return Err(wrong(&format!("has the rule {}", self.found(&rule.span())))),
         };
         let mut values = Map::new();
         for (key, value) in table {
             let name = &**key.get_ref();
-            let path = format!("merge.staleness.{name}");
+            let path = section.path(name);
             let found = match (name, number(value.get_ref())) {
                 ("rule", _) => Value::from(rule.get_ref().as_str()),
                 (name, _) if !numbers.contains(&name) => {
@@ -250,10 +259,6 @@ impl Reading<'_> {
         let section = || self.spans.get(key.split('.').next()?);
         self.spans.get(key).or_else(section).cloned()
     }
-}
-
-fn allowed(path: &str) -> String {
-    RunSpec::allowed(path).map_or_else(|| " a smaller whole number, 0 or more".into(), |allowed| format!(" {allowed}"))
 }
 
 /// A whole number, also one that is written like `2e6`.

@@ -16,6 +16,7 @@ pub mod mark;
 pub mod model_folder;
 pub mod model_spec;
 pub mod plain;
+pub mod range;
 pub mod rng;
 pub mod run_spec;
 pub mod shard;

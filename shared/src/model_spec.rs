@@ -14,7 +14,7 @@ pub use memory::{HOST_BLOCK, HOST_LOGITS, chunk_tokens};
 pub use role::Role;
 pub(crate) use role::{bare_name, layer_of};
 
-use crate::rng;
+use crate::{range::Range, rng};
 use serde::{Deserialize, Serialize};
 
 /// A model's configuration, under the keys of Hugging Face's config.json.
@@ -86,6 +86,32 @@ impl TensorSpec {
     }
 }
 
+/// What each number of a model may be.
+pub mod range {
+    use super::Range;
+
+    /// Of `vocab_size`.
+    pub const VOCAB_SIZE: Range = Range::new(1.0, 1_048_576.0);
+    /// Of `hidden_size`.
+    pub const HIDDEN_SIZE: Range = Range::new(1.0, 65_536.0);
+    /// Of `intermediate_size`.
+    pub const INTERMEDIATE_SIZE: Range = Range::new(1.0, 262_144.0);
+    /// Of `num_hidden_layers`.
+    pub const NUM_HIDDEN_LAYERS: Range = Range::new(1.0, 512.0);
+    /// Of `num_attention_heads`.
+    pub const NUM_ATTENTION_HEADS: Range = Range::new(1.0, 1024.0);
+    /// Of `num_key_value_heads`.
+    pub const NUM_KEY_VALUE_HEADS: Range = Range::new(1.0, 1024.0);
+    /// Of `head_dim`.
+    pub const HEAD_DIM: Range = Range::new(1.0, 65_536.0);
+    /// Of `max_position_embeddings`.
+    pub const MAX_POSITION_EMBEDDINGS: Range = Range::new(1.0, 1_048_576.0);
+    /// Of `rope_theta`. Models compute in f32, where less is zero, and more leaves nothing of what it is added to.
+    pub const ROPE_THETA: Range = Range::new(1e-3, 1e30).said("1e-3 to 1e30");
+    /// Of `rms_norm_eps`, likewise.
+    pub const RMS_NORM_EPS: Range = Range::new(1e-30, 1.0).said("1e-30 to 1");
+}
+
 /// A spec that no model can be built from.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum ModelSpecError {
@@ -97,7 +123,7 @@ pub enum ModelSpecError {
         /// What it holds.
         value: u64,
         /// What it may hold.
-        allowed: &'static str,
+        allowed: String,
     },
     /// A size must divide another.
     #[error("model.{whole} must be a multiple of model.{part}; {whole_is} is no multiple of {part_is}")]
@@ -146,7 +172,7 @@ pub enum ModelSpecError {
         /// What it holds.
         value: f64,
         /// What it may hold.
-        allowed: &'static str,
+        allowed: String,
     },
 }
 
@@ -202,19 +228,19 @@ impl ModelSpec {
     /// Refuses what no model can be built from.
     pub fn validate(&self) -> Result<(), ModelSpecError> {
         let sizes = [
-            self.vocab_size,
-            self.hidden_size,
-            self.intermediate_size,
-            self.num_hidden_layers,
-            self.num_attention_heads,
-            self.num_key_value_heads,
-            self.max_position_embeddings,
+            ("vocab_size", self.vocab_size, range::VOCAB_SIZE),
+            ("hidden_size", self.hidden_size, range::HIDDEN_SIZE),
+            ("intermediate_size", self.intermediate_size, range::INTERMEDIATE_SIZE),
+            ("num_hidden_layers", self.num_hidden_layers, range::NUM_HIDDEN_LAYERS),
+            ("num_attention_heads", self.num_attention_heads, range::NUM_ATTENTION_HEADS),
+            ("num_key_value_heads", self.num_key_value_heads, range::NUM_KEY_VALUE_HEADS),
+            ("max_position_embeddings", self.max_position_embeddings, range::MAX_POSITION_EMBEDDINGS),
             // Left out, it follows from the others.
-            self.head_dim.unwrap_or(1),
+            ("head_dim", self.head_dim.unwrap_or(1), range::HEAD_DIM),
         ];
-        for ((key, most, allowed), value) in Self::SIZES.into_iter().zip(sizes) {
-            if value == 0 || value > most {
-                return Err(ModelSpecError::OutOfRange { key, value: u64::from(value), allowed });
+        for (key, value, range) in sizes {
+            if !range.holds(f64::from(value)) {
+                return Err(ModelSpecError::OutOfRange { key, value: u64::from(value), allowed: range.words() });
             }
         }
         if self.head_dim.is_none() && !self.hidden_size.is_multiple_of(self.num_attention_heads) {
@@ -240,14 +266,13 @@ impl ModelSpec {
                 None => ModelSpecError::OddHead { hidden, heads, size },
             });
         }
-        // Models compute in f32, where less is zero, and more leaves nothing of what it is added to.
         let numbers = [
-            ("rope_theta", self.rope_theta, 1e-3, 1e30, "1e-3 to 1e30"),
-            ("rms_norm_eps", self.rms_norm_eps, 1e-30, 1.0, "1e-30 to 1"),
+            ("rope_theta", self.rope_theta, range::ROPE_THETA),
+            ("rms_norm_eps", self.rms_norm_eps, range::RMS_NORM_EPS),
         ];
-        for (key, value, least, most, allowed) in numbers {
-            if !(least..=most).contains(&value) {
-                return Err(ModelSpecError::NumberOutOfRange { key, value, allowed });
+        for (key, value, range) in numbers {
+            if !range.holds(value) {
+                return Err(ModelSpecError::NumberOutOfRange { key, value, allowed: range.words() });
             }
         }
         self.refuse_not_computed()
@@ -264,18 +289,6 @@ impl ModelSpec {
             _ => Ok(()),
         }
     }
-
-    /// What each number of the `[model]` section may be: its key, the most, and the same in words. The least is 1.
-    pub const SIZES: [(&str, u32, &str); 8] = [
-        ("vocab_size", 1 << 20, "1 to 1048576"),
-        ("hidden_size", 1 << 16, "1 to 65536"),
-        ("intermediate_size", 1 << 18, "1 to 262144"),
-        ("num_hidden_layers", 512, "1 to 512"),
-        ("num_attention_heads", 1024, "1 to 1024"),
-        ("num_key_value_heads", 1024, "1 to 1024"),
-        ("max_position_embeddings", 1 << 20, "1 to 1048576"),
-        ("head_dim", 1 << 16, "1 to 65536"),
-    ];
 
     /// All tensors, in flat order.
     pub fn tensors(&self) -> Vec<TensorSpec> {

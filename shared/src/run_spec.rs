@@ -2,16 +2,19 @@
 //! kernels in its own binary.
 
 mod change;
+pub mod keys;
 mod lease;
 mod merge;
 mod operator;
+mod table;
 
 pub use change::{Changed, FixedKey};
 pub use lease::{LeaseSpec, Pacing};
 pub use merge::{Average, Correction, MergeRule, MergeSpec, StalenessSpec};
 pub use operator::OperatorSpec;
+pub use table::SECTIONS;
 
-use crate::{delta::CodecId, model_spec::ModelSpec, model_spec::ModelSpecError, rng, version::update};
+use crate::{delta::CodecId, model_spec::ModelSpec, model_spec::ModelSpecError, rng};
 use serde::{Deserialize, Serialize};
 
 /// Everything that decides how a run trains. Unknown keys are refused, so that a typing mistake is noticed.
@@ -195,9 +198,6 @@ mod defaults {
     }
 }
 
-/// Section and key, what it holds, the least and the most that it may hold, and the same in words.
-type Range = (&'static str, f64, f64, f64, &'static str);
-
 /// A run spec that cannot be trained.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum RunSpecError {
@@ -208,17 +208,17 @@ pub enum RunSpecError {
     #[error("{key} is {value}; allowed is {allowed}")]
     OutOfRange {
         /// Section and key.
-        key: &'static str,
+        key: String,
         /// What it holds.
         value: f64,
         /// What it may hold.
-        allowed: &'static str,
+        allowed: String,
     },
     /// A text is too long, or missing.
     #[error("{key} is {bytes} bytes long; allowed is {least} to {most}")]
     TextLength {
         /// Section and key.
-        key: &'static str,
+        key: String,
         /// Its length.
         bytes: usize,
         /// The shortest that it may be.
@@ -230,11 +230,30 @@ pub enum RunSpecError {
     #[error("{key} holds a control character; write plain text")]
     TextControl {
         /// Section and key.
-        key: &'static str,
+        key: String,
     },
-    /// A codec that deltas may have, but not updates.
-    #[error("publish.codec is {}; allowed is blocks8, blocks4 or blocks2", serde_json::to_value(.0).unwrap_or_default())]
-    UpdateCodec(CodecId),
+    /// A word that means something elsewhere, but not here.
+    #[error("{key} is \"{word}\"; allowed is {allowed}")]
+    OtherWord {
+        /// Section and key.
+        key: String,
+        /// What it holds.
+        word: String,
+        /// What it may hold.
+        allowed: String,
+    },
+    /// A setting that belongs to another rule.
+    #[error("{key} is {value}, which {there} does not have; it needs {needed}")]
+    Misplaced {
+        /// Section and key.
+        key: String,
+        /// What it holds.
+        value: String,
+        /// The rule that there is.
+        there: String,
+        /// The rules that have it.
+        needed: String,
+    },
 }
 
 impl RunSpecError {
@@ -244,36 +263,22 @@ impl RunSpecError {
             RunSpecError::Model(error) => error.key().map(|key| format!("model.{key}")),
             RunSpecError::OutOfRange { key, .. }
             | RunSpecError::TextLength { key, .. }
-            | RunSpecError::TextControl { key } => Some((*key).to_owned()),
-            RunSpecError::UpdateCodec(_) => Some("publish.codec".to_owned()),
+            | RunSpecError::TextControl { key }
+            | RunSpecError::OtherWord { key, .. }
+            | RunSpecError::Misplaced { key, .. } => Some(key.clone()),
         }
     }
 }
 
 impl RunSpec {
-    /// Refuses what cannot be trained, naming the key and what is allowed.
-    pub fn validate(&self) -> Result<(), RunSpecError> {
-        self.model.validate()?;
-        self.validate_texts()?;
-        for (key, value, least, most, allowed) in self.ranges() {
-            if !(least..=most).contains(&value) {
-                return Err(RunSpecError::OutOfRange { key, value, allowed });
-            }
-        }
-        if !update::is_known(self.publish.codec) {
-            return Err(RunSpecError::UpdateCodec(self.publish.codec));
-        }
-        self.merge.validate()
-    }
-
-    /// What a number may be, in words.
-    pub fn allowed(key: &str) -> Option<&'static str> {
-        let any = RunSpec {
-            name: String::new(),
+    /// A run that leaves to its default what need not be said.
+    pub fn new(name: &str, token_budget: u64) -> Self {
+        RunSpec {
+            name: name.to_owned(),
             description: String::new(),
             operator: None,
             seed: defaults::seed(),
-            token_budget: 1,
+            token_budget,
             model: ModelSpec::tiny(),
             inner: InnerSpec::default(),
             lease: LeaseSpec::default(),
@@ -281,42 +286,13 @@ impl RunSpec {
             merge: MergeSpec::default(),
             publish: PublishSpec::default(),
             evaluate: EvaluateSpec::default(),
-        };
-        let of_model =
-            |key: &str| ModelSpec::SIZES.iter().find(|(size, ..)| *size == key).map(|(_, _, allowed)| *allowed);
-        match key.strip_prefix("model.") {
-            Some(key) => of_model(key),
-            None => any.ranges().find(|range| range.0 == key).map(|range| range.4),
         }
     }
 
-    fn ranges(&self) -> impl Iterator<Item = Range> {
-        let i = &self.inner;
-        let ranges = [
-            ("seed", self.seed as f64, 0.0, f64::MAX, "0 or more, below 2^64"),
-            ("token_budget", self.token_budget as f64, 1.0, 1e18, "at least 1, and at most 10^18"),
-            ("inner.batch_samples", f64::from(i.batch_samples), 1.0, 65536.0, "1 to 65536"),
-            (
-                "inner.learning_rate",
-                i.learning_rate,
-                f64::MIN_POSITIVE,
-                10.0,
-                "above 0, at most 10: at 0 nothing would be learnt",
-            ),
-            ("inner.warmup", i.warmup, 0.0, 0.99, "a share of the token budget, 0 to 0.99"),
-            ("inner.floor", i.floor, 0.0, 1.0, "0 to 1"),
-            ("inner.beta1", i.beta1, 0.0, 0.999_999, "0 to 0.999999"),
-            ("inner.beta2", i.beta2, 0.0, 0.999_999, "0 to 0.999999"),
-            ("inner.epsilon", i.epsilon, 1e-20, 1.0, "1e-20 to 1"),
-            ("inner.weight_decay", i.weight_decay, 0.0, 10.0, "0 to 10"),
-            ("inner.clip_norm", i.clip_norm, 1e-9, 1e9, "a positive number"),
-            ("delta.k", f64::from(self.delta.k), 1.0, 4096.0, "1 to 4096"),
-            ("delta.feedback", self.delta.feedback, 0.0, 1.0, "0 to 1"),
-            ("publish.keyframe_every", self.publish.keyframe_every as f64, 1.0, 1e6, "1 to 1000000"),
-            ("evaluate.every", self.evaluate.every as f64, 1.0, 1e6, "1 to 1000000"),
-            ("evaluate.samples", f64::from(self.evaluate.samples), 1.0, 1e6, "1 to 1000000"),
-        ];
-        ranges.into_iter().chain(self.lease.ranges()).chain(self.merge.ranges())
+    /// Refuses what cannot be trained, naming the key and what is allowed.
+    pub fn validate(&self) -> Result<(), RunSpecError> {
+        self.model.validate()?;
+        keys::check(self)
     }
 
     /// Deltas that make a version.
@@ -379,14 +355,18 @@ mod tests {
     #[test]
     fn a_bad_number_is_named() {
         let mut spec: RunSpec = serde_json::from_str(r#"{"name": "x", "token_budget": 10}"#).unwrap();
+        assert_eq!(spec, RunSpec::new("x", 10));
         spec.validate().unwrap();
         spec.merge.momentum = 1.0;
         assert_eq!(spec.validate().unwrap_err().to_string(), "merge.momentum is 1; allowed is 0 to 0.999999");
         spec.merge.momentum = f64::NAN;
         assert!(spec.validate().is_err());
-        spec.merge.momentum = 0.5;
+        spec.merge.momentum = 0.0;
         spec.publish.codec = CodecId::Sparse2;
-        assert_eq!(spec.validate(), Err(RunSpecError::UpdateCodec(CodecId::Sparse2)));
+        assert_eq!(
+            spec.validate().unwrap_err().to_string(),
+            "publish.codec is \"sparse2\"; allowed is \"blocks2\", \"blocks4\" or \"blocks8\""
+        );
     }
 
     #[test]

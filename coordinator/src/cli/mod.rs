@@ -4,6 +4,7 @@ mod dataset;
 mod export;
 mod init;
 mod invite;
+mod keys;
 mod opened;
 mod run_file;
 mod serve;
@@ -37,7 +38,7 @@ A run from nothing:
   nightjar-coordinator invite --state state --address my.host.org:4433
   nightjar-coordinator export model --state state --data data
 
-A smallest run.toml (`serve --help` shows more):
+A smallest run.toml (`keys` explains what else may stand there):
   name = \"my first run\"
   token_budget = 2000000";
 
@@ -46,6 +47,7 @@ enum Command {
     /// Make a dataset of texts
     #[command(subcommand)]
     Dataset(dataset::Dataset),
+    Keys(keys::Keys),
     Serve(serve::Serve),
     Invite(invite::Invite),
     Verify(verify::Verify),
@@ -84,6 +86,7 @@ pub fn run() -> ExitCode {
     lines.with_target(false).init();
     let outcome = match cli.command {
         Command::Dataset(command) => command.run(),
+        Command::Keys(command) => command.run(),
         Command::Serve(command) => in_runtime(command.run()),
         Command::Invite(command) => in_runtime(command.run()),
         Command::Verify(command) => in_runtime(command.run()),

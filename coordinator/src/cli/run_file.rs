@@ -19,7 +19,7 @@ pub fn read(path: &Path) -> Result<RunFile, Failure> {
     opened.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Failure::input(format!(
             "there is no run file {file}; write one: two lines are enough, `nightjar-coordinator serve --help` shows \
-            them"
+            them, and `nightjar-coordinator keys` explains what else may stand there"
         )),
         _ => Failure::input(format!("the run file {file} cannot be read: {error}")),
     })?;

@@ -10,23 +10,14 @@ use nightjar_coordinator::{
 };
 use std::{net::SocketAddr, path::PathBuf, pin::pin, sync::Arc};
 
-/// Serve a run to devices
-///
-/// Serves a run to devices until Ctrl-C or SIGTERM. All state is in the state folder: end it in any way and start the
-/// same command again, and the run goes on where it was. Ready when it prints a line that starts with `ready:`.
-///
-/// What a run trains on and how is fixed once it has begun. In run.toml these may be changed before it is started
-/// again: description, [operator], [evaluate], a larger token_budget, and limits (in [lease] wall_s, wall_s_end,
-/// wall_s_min, warm_tokens, calibration_steps, steps_max, deadline_factor, deadline_s_min; in [merge] grace_s,
-/// staleness_max, norm_factor_max).
-#[derive(Args)]
-#[command(after_help = "\
+const EXAMPLES: &str = "\
 Examples:
   nightjar-coordinator serve --run run.toml --data data --state state
   nightjar-coordinator serve --run run.toml --data data --state state --listen [::]:443
   nightjar-coordinator serve --run run.toml --data data --state state --init model
 
-run.toml (name and token_budget are needed; the others show their defaults, and there are more):
+run.toml (name and token_budget are needed; the others show their defaults, and `nightjar-coordinator keys` explains
+every key):
   name = \"my first run\"
   description = \"what this is for\" # volunteers read it, and who the operator is
   token_budget = 2000000
@@ -75,7 +66,17 @@ run.toml (name and token_budget are needed; the others show their defaults, and 
   keyframe_every = 64            # versions
 
 Then let devices in:
-  nightjar-coordinator invite --state state --address HOST:4433")]
+  nightjar-coordinator invite --state state --address HOST:4433";
+
+/// Serve a run to devices
+///
+/// Serves a run to devices until Ctrl-C or SIGTERM. All state is in the state folder: end it in any way and start the
+/// same command again, and the run goes on where it was. Ready when it prints a line that starts with `ready:`.
+///
+/// What a run trains on and how is fixed once it has begun. In run.toml what people read may be changed before it is
+/// started again, some limits, and a larger token_budget: `nightjar-coordinator keys` says of each key whether it may.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Serve {
     /// The run spec
     #[arg(long, value_name = "FILE")]
@@ -195,4 +196,21 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
             std::future::pending::<()>().await;
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nightjar_shared::run_spec::RunSpec;
+
+    #[test]
+    fn the_example_in_the_help_shows_the_defaults() {
+        let (_, after) = EXAMPLES.split_once("every key):\n").unwrap();
+        let (example, _) = after.split_once("Then let devices in").unwrap();
+        let RunFile { spec, notes } = nightjar_coordinator::run_file::parse(example.as_bytes()).unwrap();
+        assert_eq!(notes, [""; 0]);
+        let mut said = RunSpec::new(&spec.name, spec.token_budget);
+        (said.description, said.operator) = (spec.description.clone(), spec.operator.clone());
+        assert_eq!(said.changed_to(&spec), Ok(vec![]));
+    }
 }

@@ -1,8 +1,7 @@
 //! Settings that can be used, but hardly do what was meant. The run begins all the same, and the person is told.
 
 use nightjar_shared::{
-    delta::CodecId,
-    run_spec::{Correction, EvaluateSpec, InnerState, MergeRule, RunSpec},
+    run_spec::{Correction, EvaluateSpec, InnerState, RunSpec, keys},
     shard::Manifest,
 };
 
@@ -59,20 +58,18 @@ pub(super) fn on_itself(spec: &RunSpec, is_set: &dyn Fn(&str) -> bool) -> Vec<St
             ));
         }
     }
-    let unused = [
-        ("lease.wall_s_min", !spec.has_rounds(), "without lease.pacing = \"rounds\""),
-        ("lease.ahead", lease.ahead && spec.inner.state == InnerState::Reset, "with inner.state = \"reset\""),
-        ("delta.k", spec.delta.codec != CodecId::Sparse2, "without delta.codec = \"sparse2\""),
-        ("merge.interval", merge.rule != MergeRule::DelayedNesterov, "without merge.rule = \"delayed_nesterov\""),
-        ("merge.c", merge.rule != MergeRule::DelayedNesterov, "without merge.rule = \"delayed_nesterov\""),
-        ("merge.correction", merge.correction == Correction::Heloco && merge.momentum == 0.0, "without merge.momentum"),
-    ];
-    notes.extend(
-        unused
-            .iter()
-            .filter(|(key, is_idle, _)| *is_idle && is_set(key))
-            .map(|(key, _, why)| format!("{key} does nothing {why}")),
-    );
+    let values = keys::values(spec);
+    for (section, key) in keys::all().filter(|(section, key)| is_set(&section.path(key.name))) {
+        if let Some(misplaced) = section.misplaced(key, &values).filter(|misplaced| !misplaced.is_refused) {
+            notes.push(format!("{} does nothing without {}", section.path(key.name), misplaced.needed));
+        }
+    }
+    if lease.ahead && spec.inner.state == InnerState::Reset && is_set("lease.ahead") {
+        notes.push("lease.ahead does nothing with inner.state = \"reset\"".to_owned());
+    }
+    if merge.correction == Correction::Heloco && merge.momentum == 0.0 && is_set("merge.correction") {
+        notes.push("merge.correction does nothing without merge.momentum".to_owned());
+    }
     notes
 }
 

@@ -1,10 +1,6 @@
 //! What is no TOML at all, and what was probably meant.
 
-use super::{
-    Fault, RunFileError,
-    keys::{self, Kind},
-    place,
-};
+use super::{Fault, RunFileError, meant, place};
 
 /// The text of a file: UTF-8, with or without a byte order mark.
 pub(super) fn text_of(bytes: &[u8]) -> Result<&str, RunFileError> {
@@ -77,7 +73,7 @@ fn hint(line: &str) -> Option<String> {
     if is_key(key) && value.starts_with(|c: char| c.is_alphabetic()) && !value.contains(['"', '\'', '[', '{']) {
         return Some(match value {
             "True" | "False" | "TRUE" | "FALSE" => format!("{key} is {value}; write {}", value.to_lowercase()),
-            value if keys::is_kind(key, |kind| matches!(kind, Kind::Flag)) => {
+            value if meant::is_flag(key) => {
                 match ["yes", "on", "y", "t", "true", "enabled"].contains(&&*value.to_lowercase()) {
                     true => format!("{key} is {value}; write true"),
                     false if ["no", "off", "n", "f", "false", "disabled"].contains(&&*value.to_lowercase()) => {

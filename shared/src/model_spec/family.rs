@@ -17,8 +17,6 @@ pub enum Family {
 impl Family {
     /// All of them.
     pub const ALL: [Family; 2] = [Family::Llama, Family::Qwen3];
-    /// Their names, in the same order.
-    pub const NAMES: [&str; 2] = [Family::Llama.name(), Family::Qwen3.name()];
 
     /// As `model_type` has it.
     pub const fn name(self) -> &'static str {

@@ -1,31 +1,9 @@
 //! What of a run that exists may still be changed: what people read, when it ends, and how long and how large things
 //! may get. Everything else decides what the weights are, and the ledger could not be replayed under another.
 
-use super::RunSpec;
+use super::{RunSpec, keys};
 use serde_json::Value;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
-
-/// Sections and keys that may be changed. A section stands for its keys.
-const CHANGEABLE: [&str; 15] = [
-    "description",
-    "operator",
-    "token_budget",
-    "lease.wall_s",
-    "lease.wall_s_end",
-    "lease.wall_s_min",
-    "lease.warm_tokens",
-    "lease.calibration_steps",
-    "lease.steps_max",
-    "lease.deadline_factor",
-    "lease.deadline_s_min",
-    "merge.grace_s",
-    "merge.staleness_max",
-    "merge.norm_factor_max",
-    "evaluate",
-];
+use std::{collections::BTreeSet, fmt};
 
 /// A key that was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,20 +37,17 @@ pub enum FixedKey {
 impl RunSpec {
     /// What `now` has otherwise, if all of it may be changed in a run that began with this spec.
     pub fn changed_to(&self, now: &RunSpec) -> Result<Vec<Changed>, FixedKey> {
-        let (before, after) = (flat(&self.said_as(now)), flat(&now.said_as(self)));
-        let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let (before, after) = (keys::values(&self.said_as(now)), keys::values(&now.said_as(self)));
+        let all: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
         let mut changes = vec![];
-        for key in keys {
+        for key in all {
             let (before, after) = (before.get(key), after.get(key));
             if before == after {
                 continue;
             }
             let change =
                 Changed { key: key.clone(), before: before.map(Value::to_string), now: after.map(Value::to_string) };
-            let is_changeable = CHANGEABLE
-                .iter()
-                .any(|free| key.strip_prefix(free).is_some_and(|r| r.is_empty() || r.starts_with('.')));
-            if !is_changeable {
+            if !keys::all().any(|(section, known)| known.may_change && section.path(known.name) == *key) {
                 return Err(FixedKey::Fixed(change));
             }
             if key == "token_budget" && now.token_budget < self.token_budget {
@@ -102,26 +77,6 @@ impl RunSpec {
             said.lease.wall_s_end.get_or_insert(self.lease.wall_s);
         }
         said
-    }
-}
-
-/// All values by section and key.
-fn flat(spec: &RunSpec) -> BTreeMap<String, Value> {
-    let mut all = BTreeMap::new();
-    // It cannot fail: a spec is plain data.
-    add(&mut all, "", serde_json::to_value(spec).unwrap_or_default());
-    all
-}
-
-fn add(all: &mut BTreeMap<String, Value>, at: &str, value: Value) {
-    match value {
-        Value::Object(map) => {
-            map.into_iter()
-                .for_each(|(key, value)| add(all, &if at.is_empty() { key } else { format!("{at}.{key}") }, value));
-        }
-        value => {
-            all.insert(at.to_owned(), value);
-        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! `[lease]`: how much work a device is given at a time.
 
-use super::Range;
 use serde::{Deserialize, Serialize};
 
 /// How leases are sized: H follows the device's measured speed (DyLU, arXiv 2401.09135), so that every device reports
@@ -17,8 +16,7 @@ pub struct LeaseSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wall_s_end: Option<f64>,
     /// With rounds: a round is as long as the deltas' agreement asks (`engine/round.rs`), from so many seconds to as
-    /// many as
-    /// `wall_s` says, or ten times as many where leases cost much besides training. If it is not less than `wall_s`, or
+    /// many as `wall_s` says, or ten times as many where leases cost much besides training. If it is not less than `wall_s`, or
     /// `steps` are fixed, all are as long as that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wall_s_min: Option<f64>,
@@ -83,21 +81,6 @@ impl LeaseSpec {
     pub fn wall_s_at(&self, progress: f64) -> f64 {
         let growth = self.wall_s_end.map_or(1.0, |end| end / self.wall_s);
         self.wall_s * libm::pow(growth, progress.clamp(0.0, 1.0))
-    }
-
-    pub(super) fn ranges(&self) -> [Range; 9] {
-        let [wall_s_end, wall_s_min] = [self.wall_s_end, self.wall_s_min].map(|s| s.unwrap_or(self.wall_s));
-        [
-            ("lease.wall_s", self.wall_s, 0.1, 1e6, "0.1 to 1000000"),
-            ("lease.wall_s_end", wall_s_end, 0.1, 1e6, "0.1 to 1000000"),
-            ("lease.wall_s_min", wall_s_min, 0.1, 1e6, "0.1 to 1000000"),
-            ("lease.warm_tokens", self.warm_tokens as f64, 0.0, 1e18, "0 or more"),
-            ("lease.steps", f64::from(self.steps), 0.0, 100_000.0, "1 to 100000; 0 for as many as fill the wall time"),
-            ("lease.calibration_steps", f64::from(self.calibration_steps), 1.0, 10_000.0, "1 to 10000"),
-            ("lease.steps_max", f64::from(self.steps_max), 1.0, 100_000.0, "1 to 100000"),
-            ("lease.deadline_factor", self.deadline_factor, 1.0, 1000.0, "1 to 1000"),
-            ("lease.deadline_s_min", self.deadline_s_min, 0.1, 1e7, "0.1 to 10000000"),
-        ]
     }
 }
 

@@ -1,6 +1,5 @@
 //! `[merge]`: how deltas become the next version. Which rules there are, under the field's names.
 
-use super::{Range, RunSpecError};
 use serde::{Deserialize, Serialize};
 
 /// How deltas become the next version: a quorum buffer (FedBuff, arXiv 2106.06639), each delta weighted by its
@@ -147,52 +146,6 @@ impl MergeSpec {
     pub fn norm_factor(&self) -> f64 {
         if self.norm_factor_max == NORM_FACTOR_UNSET { NORM_FACTOR } else { self.norm_factor_max }
     }
-
-    pub(super) fn ranges(&self) -> [Range; 9] {
-        [
-            ("merge.quorum", f64::from(self.quorum.unwrap_or(1)), 1.0, 100_000.0, "1 to 100000"),
-            ("merge.grace_s", self.grace_s.unwrap_or(0.0), 0.0, 1e6, "0 to 1000000"),
-            (
-                "merge.learning_rate",
-                self.learning_rate,
-                f64::MIN_POSITIVE,
-                10.0,
-                "above 0, at most 10: at 0 nothing would be learnt",
-            ),
-            ("merge.momentum", self.momentum, 0.0, 0.999_999, "0 to 0.999999"),
-            ("merge.interval", f64::from(self.interval), 1.0, 10_000.0, "1 to 10000"),
-            ("merge.c", self.c, 0.0, 1.0, "0 to 1"),
-            ("merge.staleness_max", self.staleness_max as f64, 0.0, f64::MAX, "0 or more, below 2^64"),
-            ("merge.tokens_cap", self.tokens_cap, 0.0, 1e9, "1 or more; 0 for no cap"),
-            ("merge.norm_factor_max", self.norm_factor_max, 1.0, 1e9, "at least 1"),
-        ]
-    }
-
-    /// What a range does not say.
-    pub(super) fn validate(&self) -> Result<(), RunSpecError> {
-        let refuse = |key, value, allowed| Err(RunSpecError::OutOfRange { key, value, allowed });
-        match self.staleness {
-            StalenessSpec::Polynomial { power } if !(0.0..=10.0).contains(&power) => {
-                return refuse("merge.staleness.power", power, "0 to 10");
-            }
-            StalenessSpec::Hinge { grace, .. } if !(0.0..=1e9).contains(&grace) => {
-                return refuse("merge.staleness.grace", grace, "0 to 1000000000");
-            }
-            StalenessSpec::Hinge { slope, .. } if !(0.0..=1e9).contains(&slope) => {
-                return refuse("merge.staleness.slope", slope, "0 to 1000000000");
-            }
-            _ => {}
-        }
-        if self.rule == MergeRule::Mean && self.momentum > 0.0 {
-            let allowed =
-                "0 where merge.rule is \"mean\"; momentum needs merge.rule = \"nesterov\" or \"delayed_nesterov\"";
-            return refuse("merge.momentum", self.momentum, allowed);
-        }
-        if self.tokens_cap > 0.0 && self.tokens_cap < 1.0 {
-            return refuse("merge.tokens_cap", self.tokens_cap, "1 or more; 0 for no cap");
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -233,8 +186,20 @@ mod tests {
 
     #[test]
     fn momentum_that_would_not_be_used_is_refused() {
-        let spec = MergeSpec { rule: MergeRule::Mean, momentum: 0.9, ..MergeSpec::default() };
-        assert!(spec.validate().unwrap_err().to_string().starts_with("merge.momentum is 0.9; allowed is 0 where"));
-        assert!(MergeSpec { tokens_cap: 0.5, ..MergeSpec::default() }.validate().is_err());
+        let refusal = |merge| RunSpec { merge, ..RunSpec::new("x", 10) }.validate().unwrap_err().to_string();
+        assert_eq!(
+            refusal(MergeSpec { rule: MergeRule::Mean, momentum: 0.9, ..MergeSpec::default() }),
+            "merge.momentum is 0.9, which merge.rule = \"mean\" does not have; it needs merge.rule = \"nesterov\" or \
+             \"delayed_nesterov\""
+        );
+        assert_eq!(
+            refusal(MergeSpec { tokens_cap: 0.5, ..MergeSpec::default() }),
+            "merge.tokens_cap is 0.5; allowed is 1 or more; 0 for no cap"
+        );
+        let hinge = StalenessSpec::Hinge { grace: 4.0, slope: -0.5 };
+        assert_eq!(
+            refusal(MergeSpec { staleness: hinge, ..MergeSpec::default() }),
+            "merge.staleness.slope is -0.5; allowed is 0 to 1000000000"
+        );
     }
 }

@@ -1,12 +1,7 @@
 //! `[operator]`: who runs the run, and where volunteers can turn. It decides nothing of the training; as a part of the
 //! run spec every device is told of it.
 
-use super::{RunSpec, RunSpecError};
-use crate::wire::limits::TEXT_BYTES_MAX;
 use serde::{Deserialize, Serialize};
-
-/// Longest description, in bytes: a few sentences.
-const DESCRIPTION_BYTES_MAX: usize = 1024;
 
 /// Who runs a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,36 +14,10 @@ pub struct OperatorSpec {
     pub contact: String,
 }
 
-/// Section and key, what it holds, and the least and the most bytes of it.
-type Text<'a> = (&'static str, &'a str, usize, usize);
-
-impl RunSpec {
-    /// Refuses texts that would not fit where volunteers read them, or would do more there than be read.
-    pub(super) fn validate_texts(&self) -> Result<(), RunSpecError> {
-        let mut texts: Vec<Text> =
-            vec![("name", &self.name, 1, TEXT_BYTES_MAX), ("description", &self.description, 0, DESCRIPTION_BYTES_MAX)];
-        if let Some(OperatorSpec { name, contact }) = &self.operator {
-            texts.extend([
-                ("operator.name", &**name, 1, TEXT_BYTES_MAX),
-                ("operator.contact", contact, 0, TEXT_BYTES_MAX),
-            ]);
-        }
-        for (key, text, least, most) in texts {
-            if !(least..=most).contains(&text.len()) {
-                return Err(RunSpecError::TextLength { key, bytes: text.len(), least, most });
-            }
-            // A description may have several lines.
-            if text.chars().any(|c| c.is_control() && c != '\n') {
-                return Err(RunSpecError::TextControl { key });
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run_spec::RunSpec;
 
     fn spec(more: &str) -> RunSpec {
         serde_json::from_str(&format!(r#"{{"name": "x", "token_budget": 10{more}}}"#)).unwrap()
