@@ -10,7 +10,7 @@ mod table;
 
 pub use change::{Changed, FixedKey};
 pub use lease::{LeaseSpec, Pacing};
-pub use merge::{Average, Correction, MergeRule, MergeSpec, StalenessSpec};
+pub use merge::{Average, Correction, Idle, MergeRule, MergeSpec, StalenessSpec};
 pub use operator::OperatorSpec;
 pub use table::SECTIONS;
 
@@ -357,11 +357,11 @@ mod tests {
         let mut spec: RunSpec = serde_json::from_str(r#"{"name": "x", "token_budget": 10}"#).unwrap();
         assert_eq!(spec, RunSpec::new("x", 10));
         spec.validate().unwrap();
-        spec.merge.momentum = 1.0;
+        spec.merge.rule = MergeRule::Nesterov { momentum: 1.0 };
         assert_eq!(spec.validate().unwrap_err().to_string(), "merge.momentum is 1; allowed is 0 to 0.999999");
-        spec.merge.momentum = f64::NAN;
+        spec.merge.rule = MergeRule::Nesterov { momentum: f64::NAN };
         assert!(spec.validate().is_err());
-        spec.merge.momentum = 0.0;
+        spec.merge.rule = MergeRule::Nesterov { momentum: 0.5 };
         spec.publish.codec = CodecId::Sparse2;
         assert_eq!(
             spec.validate().unwrap_err().to_string(),

@@ -55,7 +55,9 @@ impl Scene {
     /// A run small enough that a thousand of them take a minute, and short in everything, so that keyframes,
     /// expiries and epochs all happen. Codecs and merge rules differ from seed to seed.
     pub fn spec(&self) -> RunSpec {
-        let rule = self.pick(0, &[MergeRule::Mean, MergeRule::Nesterov, MergeRule::DelayedNesterov]);
+        let momentum = self.pick(3, &[0.0, 0.5]);
+        let delayed = MergeRule::DelayedNesterov { momentum, interval: 4, c: 0.0 };
+        let rule = self.pick(0, &[MergeRule::Mean, MergeRule::Nesterov { momentum }, delayed]);
         RunSpec {
             name: "simulated".into(),
             description: String::new(),
@@ -99,7 +101,6 @@ impl Scene {
                 rule,
                 quorum: self.pick(1, &[None, Some(3), Some(4)]),
                 grace_s: self.pick(2, &[None, Some(0.0), Some(4.0)]),
-                momentum: if rule == MergeRule::Mean { 0.0 } else { self.pick(3, &[0.0, 0.5]) },
                 average: self.pick(4, &[None, Some(Average::Mean), Some(Average::Rda)]),
                 correction: self.pick(5, &[Correction::None, Correction::None, Correction::Heloco]),
                 learning_rate: 0.7,

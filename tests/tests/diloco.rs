@@ -56,11 +56,10 @@ impl Lab {
         assert_eq!(spec.token_budget, ROUNDS * DEVICES * STEPS * spec.tokens_per_step());
         (spec.seed, spec.delta) = (golden["seed"].as_u64().unwrap(), delta);
         spec.merge = MergeSpec {
-            rule: MergeRule::Nesterov,
+            rule: MergeRule::Nesterov { momentum: 0.9 },
             average: Some(Average::Mean),
             quorum: Some(2),
             learning_rate: 0.7,
-            momentum: 0.9,
             ..MergeSpec::default()
         };
         // Three rounds are too few for what coarser updates leave to later ones.

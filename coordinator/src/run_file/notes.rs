@@ -67,7 +67,7 @@ pub(super) fn on_itself(spec: &RunSpec, is_set: &dyn Fn(&str) -> bool) -> Vec<St
     if lease.ahead && spec.inner.state == InnerState::Reset && is_set("lease.ahead") {
         notes.push("lease.ahead does nothing with inner.state = \"reset\"".to_owned());
     }
-    if merge.correction == Correction::Heloco && merge.momentum == 0.0 && is_set("merge.correction") {
+    if merge.correction == Correction::Heloco && merge.rule.momentum() == 0.0 && is_set("merge.correction") {
         notes.push("merge.correction does nothing without merge.momentum".to_owned());
     }
     notes

@@ -251,6 +251,23 @@ fn what_is_hardly_meant_is_said() {
     assert!(on_dataset(&spec, &none)[0].contains("no loss is measured"));
 }
 
+#[test]
+fn a_setting_of_another_rule_is_led_to_it() {
+    assert_eq!(
+        below("[merge]\nmomentum = 0.9"),
+        "15:12: merge.momentum is 0.9, which merge.rule = \"mean\" does not have; it needs merge.rule = \"nesterov\" or \
+         \"delayed_nesterov\""
+    );
+    let text = |rule: &str| format!("name = \"t\"\ntoken_budget = 200000\n{MODEL}[merge]\n{rule}\n");
+    let taken = |rule: &str| parse(text(rule).as_bytes()).unwrap();
+    assert_eq!(taken("momentum = 0.0").notes, [""; 0], "that is what the mean has");
+    assert_eq!(
+        taken("rule = \"nesterov\"\ninterval = 2\nc = 0.5").notes,
+        ["interval", "c"].map(|key| format!("merge.{key} does nothing without merge.rule = \"delayed_nesterov\""))
+    );
+    assert_eq!(taken("rule = \"delayed_nesterov\"\nmomentum = 0.9\ninterval = 2").notes, [""; 0]);
+}
+
 /// What a case comes to.
 enum Right {
     /// It is refused with these words.

@@ -137,7 +137,7 @@ mod tests {
         assert!(refused(&|s| s.inner.learning_rate = 1.0).starts_with("inner.learning_rate"));
         assert!(refused(&|s| s.delta.k = 1).starts_with("delta.k"));
         assert!(refused(&|s| s.publish.keyframe_every = 1).starts_with("publish.keyframe_every"));
-        assert!(refused(&|s| s.merge.rule = MergeRule::Nesterov).starts_with("merge.rule"));
+        assert!(refused(&|s| s.merge.rule = MergeRule::Nesterov { momentum: 0.0 }).starts_with("merge.rule"));
         assert!(refused(&|s| s.merge.tokens_cap = 2.0).starts_with("merge.tokens_cap"));
         assert!(refused(&|s| s.merge.staleness = StalenessSpec::Constant).starts_with("merge.staleness"));
         assert!(refused(&|s| s.lease.ahead = false).starts_with("lease.ahead"));

@@ -1,5 +1,9 @@
 //! `[merge]`: how deltas become the next version. Which rules there are, under the field's names.
 
+mod written;
+
+pub use written::Idle;
+
 use serde::{Deserialize, Serialize};
 
 /// How deltas become the next version: a quorum buffer (FedBuff, arXiv 2106.06639), each delta weighted by its
@@ -9,28 +13,19 @@ use serde::{Deserialize, Serialize};
 /// every arrival moves the weights by α·s(τ)·Δ. (FedAsync's own form mixes with the device's weights, and so also takes
 /// back a share of what others did since the device's base version; a delta carries no such term.)
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(from = "written::Written", into = "written::Written")]
 pub struct MergeSpec {
     /// The outer step.
     pub rule: MergeRule,
     /// Deltas in the buffer that make a version. By default 1 with rounds, whose version waits for all of them, and 4
     /// without.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub quorum: Option<u32>,
     /// Once the quorum is there, so long is waited for more (Decoupled DiLoCo, arXiv 2604.21428), in seconds. By
     /// default a sixth of a round's wall time and at most 5, and 0 without rounds.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_s: Option<f64>,
     /// The outer step's learning rate.
     pub learning_rate: f64,
-    /// The outer step's momentum; with `nesterov`, 0 makes it the plain mean.
-    pub momentum: f64,
-    /// With `delayed_nesterov`: the momentum moves at every so many versions.
-    pub interval: u32,
-    /// With `delayed_nesterov`: the share of the momentum that versions in between apply.
-    pub c: f64,
     /// How the buffer's deltas are averaged. By default `rda` with rounds, `mean` without (docs/study.md).
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub average: Option<Average>,
     /// What is done to a delta before it is averaged.
     pub correction: Correction,
@@ -43,19 +38,40 @@ pub struct MergeSpec {
     /// A delta is not merged whose steps led more than this many times as far as those of the other devices
     /// ([`MergeSpec::norm_factor`]).
     pub norm_factor_max: f64,
+    /// What the file says of other rules.
+    pub idle: Idle,
 }
 
-/// The outer step's rule.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// The outer step's rule, with the settings that it alone has.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum MergeRule {
     /// θ ← θ − η·Δ (local SGD; FedBuff, arXiv 2106.06639).
     #[default]
     Mean,
     /// m ← μ·m + Δ, θ ← θ − η·(Δ + μ·m) (DiLoCo, arXiv 2311.08105).
-    Nesterov,
-    /// The momentum moves only at every `interval`-th version (Asynchronous Local-SGD, arXiv 2401.09135, algorithm 3).
-    DelayedNesterov,
+    Nesterov {
+        /// μ; 0 makes it the mean.
+        momentum: f64,
+    },
+    /// The momentum moves only at every so many versions (Asynchronous Local-SGD, arXiv 2401.09135, algorithm 3).
+    DelayedNesterov {
+        /// β.
+        momentum: f64,
+        /// Versions from one move to the next.
+        interval: u32,
+        /// Share of the momentum that versions in between apply.
+        c: f64,
+    },
+}
+
+impl MergeRule {
+    /// Its momentum; 0 where it has none.
+    pub fn momentum(&self) -> f64 {
+        match *self {
+            MergeRule::Mean => 0.0,
+            MergeRule::Nesterov { momentum } | MergeRule::DelayedNesterov { momentum, .. } => momentum,
+        }
+    }
 }
 
 /// How the deltas of the buffer are averaged.
@@ -120,15 +136,13 @@ impl Default for MergeSpec {
             quorum: None,
             grace_s: None,
             learning_rate: 1.0,
-            momentum: 0.0,
-            interval: 4,
-            c: 0.0,
             average: None,
             correction: Correction::None,
             staleness: StalenessSpec::Polynomial { power: 0.5 },
             staleness_max: 32,
             tokens_cap: 0.0,
             norm_factor_max: NORM_FACTOR_UNSET,
+            idle: Idle::default(),
         }
     }
 }
@@ -172,9 +186,9 @@ mod tests {
         let merge = spec.merge;
         assert_eq!(
             (merge.rule, merge.average, merge.correction),
-            (MergeRule::DelayedNesterov, Some(Average::Rda), Correction::Heloco)
+            (MergeRule::DelayedNesterov { momentum: 0.9, interval: 4, c: 0.0 }, Some(Average::Rda), Correction::Heloco)
         );
-        assert_eq!((merge.tokens_cap, merge.momentum), (4.0, 0.9));
+        assert_eq!(merge.tokens_cap, 4.0);
     }
 
     #[test]
@@ -188,7 +202,7 @@ mod tests {
     fn momentum_that_would_not_be_used_is_refused() {
         let refusal = |merge| RunSpec { merge, ..RunSpec::new("x", 10) }.validate().unwrap_err().to_string();
         assert_eq!(
-            refusal(MergeSpec { rule: MergeRule::Mean, momentum: 0.9, ..MergeSpec::default() }),
+            refusal(serde_json::from_str(r#"{"rule": "mean", "momentum": 0.9}"#).unwrap()),
             "merge.momentum is 0.9, which merge.rule = \"mean\" does not have; it needs merge.rule = \"nesterov\" or \
              \"delayed_nesterov\""
         );

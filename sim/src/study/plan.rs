@@ -46,8 +46,9 @@ fn hours() -> Column {
 /// Study 3: devices of sixteen speeds.
 fn uneven() -> Study {
     const TOKENS: u64 = 1_200_000;
+    let nesterov = |momentum| MergeRule::Nesterov { momentum };
     let base = MergeSpec {
-        rule: MergeRule::Nesterov,
+        rule: nesterov(0.0),
         quorum: Some(4),
         grace_s: Some(0.0),
         average: Some(Average::Mean),
@@ -74,13 +75,17 @@ fn uneven() -> Study {
             MergeSpec { rule: MergeRule::Mean, quorum: Some(1), learning_rate: 0.25, ..base.clone() },
         ),
         ("mean, RDA", MergeSpec { rule: MergeRule::Mean, average: Some(Average::Rda), ..base.clone() }),
-        ("Nesterov 0.5", MergeSpec { momentum: 0.5, ..base.clone() }),
-        ("Nesterov 0.9", MergeSpec { momentum: 0.9, learning_rate: 0.35, ..base.clone() }),
+        ("Nesterov 0.5", MergeSpec { rule: nesterov(0.5), ..base.clone() }),
+        ("Nesterov 0.9", MergeSpec { rule: nesterov(0.9), learning_rate: 0.35, ..base.clone() }),
         (
             "Delayed Nesterov 0.9",
-            MergeSpec { rule: MergeRule::DelayedNesterov, momentum: 0.9, learning_rate: 0.7, ..base.clone() },
+            MergeSpec {
+                rule: MergeRule::DelayedNesterov { momentum: 0.9, interval: 4, c: 0.0 },
+                learning_rate: 0.7,
+                ..base.clone()
+            },
         ),
-        ("HeLoCo, Nesterov 0.5", MergeSpec { momentum: 0.5, correction: Correction::Heloco, ..base.clone() }),
+        ("HeLoCo, Nesterov 0.5", MergeSpec { rule: nesterov(0.5), correction: Correction::Heloco, ..base.clone() }),
     ];
     let warm = |spec| warmed(sim(spec, halos16()));
     let of = |tokens, round_s| ours(nano(tokens, 2), round_s);
@@ -88,7 +93,7 @@ fn uneven() -> Study {
     let halos = |tokens| warmed(lab(nano(tokens, 2), Method::Halos { steps: 8, regions: 4 }, &HALOS_SPEEDS));
     let waits = || of_4_s(TOKENS);
     let fixed = in_step(waits(), 16, 16, 22.0);
-    let synchronous = MergeSpec { quorum: Some(16), momentum: 0.9, learning_rate: 0.35, ..base };
+    let synchronous = MergeSpec { rule: nesterov(0.9), quorum: Some(16), learning_rate: 0.35, ..base };
     let reset = RunSpec { inner: InnerSpec { state: InnerState::Reset, ..waits().inner }, ..waits() };
     let mut variants = vec![
         Variant::new(slow, warm(RunSpec { merge: synchronous.clone(), ..fixed })),

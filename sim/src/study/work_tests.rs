@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::population::Group;
-use nightjar_shared::run_spec::{LeaseSpec, MergeSpec};
+use nightjar_shared::run_spec::{LeaseSpec, MergeRule, MergeSpec};
 use std::{fs, path::Path};
 
 fn texts(folder: &Path) -> Texts {
@@ -93,7 +93,7 @@ fn a_name_covers_settings_texts_and_seed() {
     assert_eq!(name(&sim(), 1), first);
     assert_ne!(name(&sim(), 2), first);
     let mut other = sim();
-    other.spec.merge.momentum = 0.5;
+    other.spec.merge.rule = MergeRule::Nesterov { momentum: 0.5 };
     assert_ne!(name(&other, 1), first);
     let other = Texts::new(folder.path().to_owned());
     fs::write(folder.path().join("valid.txt"), "another text").unwrap();

@@ -1,9 +1,10 @@
 //! What serving a run takes of a machine, counted from what is kept and written for each parameter. A test holds the
 //! numbers against the merger's own.
 
+use super::outer::Outer;
 use nightjar_shared::{
     delta,
-    run_spec::{Correction, MergeRule, RunSpec},
+    run_spec::{Correction, RunSpec},
 };
 
 /// Bytes of the program and its ledger; what follows comes on top.
@@ -23,13 +24,10 @@ fn parameters(spec: &RunSpec) -> u64 {
 
 /// Vectors of f32 beside the weights that a checkpoint holds: feedback, the rule's, the correction's.
 fn checkpointed(spec: &RunSpec) -> u64 {
-    let of_rule = match spec.merge.rule {
-        MergeRule::Nesterov if spec.merge.momentum as f32 > 0.0 => 1,
-        MergeRule::Mean | MergeRule::Nesterov => 0,
-        MergeRule::DelayedNesterov => 2,
-    };
-    let is_corrected = spec.merge.correction == Correction::Heloco && of_rule == 0;
-    1 + of_rule + u64::from(is_corrected)
+    // For a model of no parameters a rule has as many.
+    let rule = Outer::new(&spec.merge, 0);
+    let is_corrected = spec.merge.correction == Correction::Heloco && rule.momentum().is_none();
+    1 + rule.vectors().len() as u64 + u64::from(is_corrected)
 }
 
 /// Bytes of a checkpoint, nearly.

@@ -17,13 +17,15 @@ pub enum Outer {
 impl Outer {
     /// The run's rule at rest, for a model of so many parameters.
     pub fn new(spec: &MergeSpec, parameters: usize) -> Self {
-        let (rate, momentum) = (spec.learning_rate as f32, spec.momentum as f32);
         match spec.rule {
             // Without momentum it is the mean, and needs no vector.
-            MergeRule::Nesterov if momentum > 0.0 => Outer::Nesterov(Nesterov::new(momentum, parameters)),
-            MergeRule::Mean | MergeRule::Nesterov => Outer::Mean,
-            MergeRule::DelayedNesterov => {
-                Outer::DelayedNesterov(DelayedNesterov::new(rate, momentum, spec.interval, spec.c as f32, parameters))
+            MergeRule::Nesterov { momentum } if momentum as f32 > 0.0 => {
+                Outer::Nesterov(Nesterov::new(momentum as f32, parameters))
+            }
+            MergeRule::Mean | MergeRule::Nesterov { .. } => Outer::Mean,
+            MergeRule::DelayedNesterov { momentum, interval, c } => {
+                let rate = spec.learning_rate as f32;
+                Outer::DelayedNesterov(DelayedNesterov::new(rate, momentum as f32, interval, c as f32, parameters))
             }
         }
     }

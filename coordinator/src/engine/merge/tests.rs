@@ -13,7 +13,7 @@ fn spec(momentum: f64) -> RunSpec {
     let mut spec: RunSpec = serde_json::from_str(r#"{"name": "x", "token_budget": 1000}"#).unwrap();
     spec.model =
         ModelSpec { vocab_size: 9, hidden_size: 8, intermediate_size: 5, num_hidden_layers: 1, ..ModelSpec::tiny() };
-    spec.merge = MergeSpec { rule: MergeRule::Nesterov, momentum, average: Some(Average::Mean), ..spec.merge };
+    spec.merge = MergeSpec { rule: MergeRule::Nesterov { momentum }, average: Some(Average::Mean), ..spec.merge };
     (spec.delta.codec, spec.publish.codec) = (delta::CodecId::Blocks8, delta::CodecId::Blocks8);
     spec
 }
@@ -69,10 +69,10 @@ fn what_rounding_takes_is_published_later() {
 fn values_of_no_size_do_no_harm() {
     for (average, correction, rule) in [
         (Average::Rda, Correction::None, MergeRule::Mean),
-        (Average::Rda, Correction::Heloco, MergeRule::Nesterov),
-        (Average::Mean, Correction::Heloco, MergeRule::Nesterov),
+        (Average::Rda, Correction::Heloco, MergeRule::Nesterov { momentum: 0.9 }),
+        (Average::Mean, Correction::Heloco, MergeRule::Nesterov { momentum: 0.9 }),
     ] {
-        let mut spec = spec(0.9);
+        let mut spec = spec(0.0);
         spec.merge = MergeSpec { average: Some(average), correction, rule, ..spec.merge };
         spec.delta.codec = delta::CodecId::F32;
         let n = spec.model.parameters();
@@ -106,26 +106,19 @@ fn noisy(spec: &RunSpec, seed: u64) -> Vec<u8> {
 }
 
 fn any_merge() -> impl Strategy<Value = MergeSpec> {
-    let rule = prop_oneof![
-        Just((MergeRule::Mean, 0.0)),
-        Just((MergeRule::Nesterov, 0.9)),
-        Just((MergeRule::DelayedNesterov, 0.9)),
-        Just((MergeRule::DelayedNesterov, 0.0)),
-    ];
+    let delayed = (1u32..4, prop_oneof![Just(0.9), Just(0.0)])
+        .prop_map(|(interval, momentum)| MergeRule::DelayedNesterov { momentum, interval, c: 0.0 });
+    let rule = prop_oneof![Just(MergeRule::Mean), Just(MergeRule::Nesterov { momentum: 0.9 }), delayed];
     let average = prop_oneof![Just(Average::Mean), Just(Average::Rda)];
     let correction = prop_oneof![Just(Correction::None), Just(Correction::Heloco)];
     let cap = prop_oneof![Just(0.0), Just(2.0)];
-    (rule, 1u32..4, average, correction, cap).prop_map(
-        |((rule, momentum), interval, average, correction, tokens_cap)| MergeSpec {
-            rule,
-            momentum,
-            interval,
-            average: Some(average),
-            correction,
-            tokens_cap,
-            ..MergeSpec::default()
-        },
-    )
+    (rule, average, correction, cap).prop_map(|(rule, average, correction, tokens_cap)| MergeSpec {
+        rule,
+        average: Some(average),
+        correction,
+        tokens_cap,
+        ..MergeSpec::default()
+    })
 }
 
 proptest! {
@@ -221,8 +214,8 @@ fn agreement_is_measured() {
 
 #[test]
 fn delayed_momentum_moves_at_every_second_version() {
-    let mut spec = spec(0.5);
-    (spec.merge.rule, spec.merge.interval) = (MergeRule::DelayedNesterov, 2);
+    let mut spec = spec(0.0);
+    spec.merge.rule = MergeRule::DelayedNesterov { momentum: 0.5, interval: 2, c: 0.0 };
     let mut merger = started(&spec);
     let start = merger.weights().flat()[0];
     let mut moved = vec![];
@@ -247,7 +240,8 @@ fn a_damaged_checkpoint_is_none() {
         bytes[at] ^= 1;
         assert!(Merger::restore(spec.clone(), &bytes).is_none(), "{at}");
     }
-    let other = RunSpec { merge: MergeSpec { momentum: 0.5, ..spec.merge.clone() }, ..spec };
+    let rule = MergeRule::Nesterov { momentum: 0.5 };
+    let other = RunSpec { merge: MergeSpec { rule, ..spec.merge.clone() }, ..spec };
     assert!(Merger::restore(other, &bytes).is_none());
 }
 

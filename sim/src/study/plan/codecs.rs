@@ -55,7 +55,7 @@ pub fn codecs() -> Study {
     variants.push(Variant::new(least, four(spec)));
     variants.push(Variant::new("2-bit both ways, feedback, RDA, H 500", four(rda)));
     // DiLoCo as its paper has it.
-    let outer = MergeSpec { rule: MergeRule::Nesterov, learning_rate: 0.7, momentum: 0.9, ..of(h).merge };
+    let outer = MergeSpec { rule: MergeRule::Nesterov { momentum: 0.9 }, learning_rate: 0.7, ..of(h).merge };
     let diloco = RunSpec { delta: codec(CodecId::F32, 1, 0.0), merge: outer, ..of(h) };
     let papers = "dense f32, outer 0.7/0.9, H 500";
     variants.push(Variant::new(papers, four(diloco)));
