@@ -15,6 +15,7 @@ mod plain;
 pub mod planes;
 mod range_coder;
 mod select;
+mod spec;
 mod subset;
 #[cfg(test)]
 mod tests;
@@ -22,11 +23,12 @@ mod tests;
 mod vectors;
 mod wide;
 
+pub use spec::{DeltaSpec, ResidualSpec};
+
 use crate::{
     bytes::{Reader, Truncated},
     fragment::Fragment,
     model_spec::ModelSpec,
-    run_spec::DeltaSpec,
 };
 use blocks2::Blocks2;
 use blocks4::Blocks4;

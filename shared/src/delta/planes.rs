@@ -2,13 +2,13 @@
 //! each and what the two magnitudes are. A GPU can fill these arrays; [`Planes::to_bytes`] does the serial rest.
 
 use super::{
-    CodecId, DeltaError, HEADER_BYTES, SPARSE_HEADER_BYTES, header, magnitude, range_coder, select::Selector, subset,
+    CodecId, DeltaError, DeltaSpec, HEADER_BYTES, SPARSE_HEADER_BYTES, header, magnitude, range_coder,
+    select::Selector, subset,
 };
 use crate::{
     bytes::Reader,
     fragment::Fragment,
     model_spec::{ModelSpec, TensorSpec},
-    run_spec::DeltaSpec,
 };
 use std::ops::Range;
 

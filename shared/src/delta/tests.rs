@@ -1,7 +1,7 @@
 //! What every codec must hold: conservation, hostile bytes, lengths, and the reference's figures.
 
 use super::{planes::Planes, *};
-use crate::{model_spec::ModelSpec, rng, run_spec::DeltaSpec};
+use crate::{model_spec::ModelSpec, rng};
 use proptest::prelude::*;
 
 fn noise(n: usize, seed: u64) -> Vec<f32> {

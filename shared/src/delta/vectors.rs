@@ -1,7 +1,6 @@
 //! The test vectors of docs/protocol.md: what they say is what is encoded, and it decodes.
 
 use super::*;
-use crate::run_spec::DeltaSpec;
 use data_encoding::HEXLOWER;
 
 /// One layer; an embedding of `vocab_size` × 2 and eleven small tensors.
