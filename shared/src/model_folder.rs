@@ -80,7 +80,7 @@ impl ModelFolder {
     pub fn open(folder: &Path) -> Result<Self, ModelFolderError> {
         let path = folder.join("config.json");
         let config::Config { mut spec, mut notes } =
-            config::read(&small_file(&path)?).map_err(|reason| ModelFolderError::refused(&path, reason))?;
+            config::read(&small_file(&path)?).map_err(|error| ModelFolderError::refused(&path, error.to_string()))?;
         let shelf = Shelf::open(folder)?;
         let has_other_head = spec.tie_word_embeddings && shelf.has_other_head(&spec)?;
         if has_other_head {

@@ -1,13 +1,47 @@
 //! config.json: the model that it describes, or the key that keeps us from computing it. Absent keys mean what the
 //! configuration classes of transformers take them for.
 
-use crate::model_spec::{Family, ModelSpec};
+use crate::model_spec::{Family, ModelSpec, ModelSpecError};
 use serde_json::{Map, Value};
 
 /// What a config.json says.
 pub(super) struct Config {
     pub spec: ModelSpec,
     pub notes: Vec<String>,
+}
+
+/// Why a config.json is not that of a model that can be trained.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConfigError {
+    #[error("it is no JSON ({0})")]
+    NotJson(#[from] serde_json::Error),
+    #[error("it holds no JSON object")]
+    NotAnObject,
+    /// A value that makes another model of it.
+    #[error("{key} is {value}; only {allowed} can be trained")]
+    OtherModel { key: String, value: Value, allowed: String },
+    /// The same, of the rotary embedding.
+    #[error("{key} is {value}; only {allowed} can be trained: rotary embeddings without scaling")]
+    Scaled { key: String, value: Value, allowed: String },
+    /// A value of another kind than its key takes.
+    #[error("{key} is {value}; it must be {needed}")]
+    OtherKind { key: String, value: Value, needed: String },
+    /// Two keys for the same number that say two.
+    #[error("{key} is {value}, and {other} is {other_value}; they must be equal, or one left out")]
+    Contradiction { key: String, value: f64, other: String, other_value: f64 },
+    /// Under the names of config.json, which has no sections.
+    #[error("{}", .0.to_string().replace("model.", ""))]
+    Shape(#[from] ModelSpecError),
+}
+
+impl ConfigError {
+    fn other_model(key: &str, value: &Value, allowed: impl Into<String>) -> Self {
+        ConfigError::OtherModel { key: key.to_owned(), value: value.clone(), allowed: allowed.into() }
+    }
+
+    fn other_kind(key: &str, value: &Value, needed: impl Into<String>) -> Self {
+        ConfigError::OtherKind { key: key.to_owned(), value: value.clone(), needed: needed.into() }
+    }
 }
 
 /// A value that changes nothing.
@@ -201,23 +235,23 @@ impl Defaults {
 }
 
 /// Reads a config.json, and refuses a model that cannot be trained.
-pub(super) fn read(json: &[u8]) -> Result<Config, String> {
+pub(super) fn read(json: &[u8]) -> Result<Config, ConfigError> {
     let config = described(json)?;
-    config.spec.validate().map_err(|e| e.to_string().replace("model.", ""))?;
+    config.spec.validate()?;
     Ok(config)
 }
 
 /// What a config.json describes, whether or not it can be trained.
-pub(super) fn described(json: &[u8]) -> Result<Config, String> {
-    let value: Value = serde_json::from_slice(json).map_err(|e| format!("it is no JSON ({e})"))?;
-    let config = value.as_object().ok_or("it holds no JSON object")?;
+pub(super) fn described(json: &[u8]) -> Result<Config, ConfigError> {
+    let value: Value = serde_json::from_slice(json)?;
+    let config = value.as_object().ok_or(ConfigError::NotAnObject)?;
     let at = |key: &str| config.get(key).unwrap_or(&Value::Null);
     let model_type: Family = serde_json::from_value(at("model_type").clone())
-        .map_err(|_| format!("model_type is {}; only {} can be trained", at("model_type"), Family::computed()))?;
+        .map_err(|_| ConfigError::other_model("model_type", at("model_type"), Family::computed()))?;
     let architectures = ("architectures", Neutral::ListOf(model_type.architecture()));
     for (key, neutral) in std::iter::once(architectures).chain(FIXED) {
         if !neutral.holds(at(key)) {
-            return Err(format!("{key} is {}; only {} can be trained", at(key), neutral.allowed()));
+            return Err(ConfigError::other_model(key, at(key), neutral.allowed()));
         }
     }
     let defaults = Defaults::of(model_type);
@@ -244,7 +278,7 @@ pub(super) fn described(json: &[u8]) -> Result<Config, String> {
         tie_word_embeddings: match at("tie_word_embeddings") {
             Value::Null => false,
             Value::Bool(is_tied) => *is_tied,
-            value => return Err(format!("tie_word_embeddings is {value}; it must be true or false")),
+            value => return Err(ConfigError::other_kind("tie_word_embeddings", value, "true or false")),
         },
     };
     spec.num_key_value_heads = match at("num_key_value_heads") {
@@ -266,30 +300,30 @@ pub(super) fn described(json: &[u8]) -> Result<Config, String> {
     Ok(Config { spec: spec.canonical(), notes })
 }
 
-fn whole(key: &str, value: &Value) -> Result<u32, String> {
+fn whole(key: &str, value: &Value) -> Result<u32, ConfigError> {
     let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
-    number.ok_or_else(|| format!("{key} is {value}; it must be a whole number up to {}", u32::MAX))
+    number.ok_or_else(|| ConfigError::other_kind(key, value, format!("a whole number up to {}", u32::MAX)))
 }
 
-fn positive(key: &str, value: &Value) -> Result<Option<f64>, String> {
+fn positive(key: &str, value: &Value) -> Result<Option<f64>, ConfigError> {
     match value {
         Value::Null => Ok(None),
         value => match value.as_f64().filter(|number| number.is_finite() && *number > 0.0) {
             Some(number) => Ok(Some(number)),
-            None => Err(format!("{key} is {value}; it must be a number above 0")),
+            None => Err(ConfigError::other_kind(key, value, "a number above 0")),
         },
     }
 }
 
 /// The rotary embedding's base. transformers 5 keeps it in `rope_parameters`; before, it was a key of its own, and
 /// `rope_scaling` said what is done to it. Whatever is there must say the same.
-fn rope_theta(config: &Map<String, Value>) -> Result<f64, String> {
+fn rope_theta(config: &Map<String, Value>) -> Result<f64, ConfigError> {
     let mut theta: Option<(String, f64)> = None;
-    let mut note = |key: String, value: &Value| -> Result<(), String> {
+    let mut note = |key: String, value: &Value| -> Result<(), ConfigError> {
         let Some(found) = positive(&key, value)? else { return Ok(()) };
         match &theta {
-            Some((other, before)) if *before != found => {
-                Err(format!("{other} is {before}, and {key} is {found}; they must be equal, or one left out"))
+            Some((before, value)) if *value != found => {
+                Err(ConfigError::Contradiction { key: before.clone(), value: *value, other: key, other_value: found })
             }
             Some(_) => Ok(()),
             None => {
@@ -303,7 +337,7 @@ fn rope_theta(config: &Map<String, Value>) -> Result<f64, String> {
         let parameters = match config.get(section) {
             None | Some(Value::Null) => continue,
             Some(Value::Object(parameters)) => parameters,
-            Some(value) => return Err(format!("{section} is {value}; it must be an object, or null")),
+            Some(value) => return Err(ConfigError::other_kind(section, value, "an object, or null")),
         };
         // The kind first: it says more than the numbers that come with it.
         let (kinds, others): (Vec<_>, Vec<_>) = parameters.iter().partition(|(key, _)| key.ends_with("type"));
@@ -319,10 +353,8 @@ fn rope_theta(config: &Map<String, Value>) -> Result<f64, String> {
                 _ => Neutral::Absent,
             };
             if !neutral.holds(value) {
-                return Err(format!(
-                    "{section}.{key} is {value}; only {} can be trained: rotary embeddings without scaling",
-                    neutral.allowed()
-                ));
+                let key = format!("{section}.{key}");
+                return Err(ConfigError::Scaled { key, value: value.clone(), allowed: neutral.allowed() });
             }
         }
     }
