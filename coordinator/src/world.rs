@@ -15,6 +15,7 @@ use nightjar_shared::{
     delta,
     disk::{Disk, FolderDisk},
     ids::{BlobHash, DeviceId, LeaseId, RunId, Version},
+    lease::LeaseKind,
     model_spec::ModelSpec,
     rng,
     run_spec::{Pacing, RunSpec},
@@ -22,8 +23,8 @@ use nightjar_shared::{
     time::{Mono, Wall},
     version::Weights,
     wire::{
-        Blob, DeltaOffer, Done, Hello, Invite, Lease, LeaseKind, LeaseRenew, LeaseRequest, LeaseReturn, Refusal,
-        RefusalCode, Role, coordinator_message::Body, device_message as ask,
+        Blob, DeltaOffer, Done, Hello, Invite, Lease, LeaseRenew, LeaseRequest, LeaseReturn, Refusal, RefusalCode,
+        Role, coordinator_message::Body, device_message as ask,
     },
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -102,7 +103,7 @@ pub fn invite(role: Role) -> Invite {
 }
 
 pub fn hello(role: Role, kinds: &[LeaseKind]) -> Hello {
-    let kinds = kinds.iter().map(|k| *k as i32).collect();
+    let kinds = kinds.iter().map(|kind| kind.to_wire()).collect();
     Hello {
         role: role as i32,
         codecs: vec![1, 2, 3, 4, 5],

@@ -12,6 +12,7 @@ pub mod fragment;
 pub mod home_files;
 pub mod ids;
 pub mod invite;
+pub mod lease;
 pub mod mark;
 pub mod model_folder;
 pub mod model_spec;

@@ -17,7 +17,7 @@ use crate::{
 };
 use job::{Ahead, Checkpoint, Job, Progress};
 use nightjar_agent::{
-    lease::{BlobRef, LeaseKind},
+    lease::BlobRef,
     preferences::Preferences,
     quota::{self, Space},
     session::{Action, Ending, Event, Permission, Profile, Session},
@@ -25,7 +25,9 @@ use nightjar_agent::{
 use nightjar_shared::{
     disk::Disk,
     ids::{BlobHash, DeviceId, LeaseId},
-    invite, rng,
+    invite,
+    lease::LeaseKind,
+    rng,
     run_spec::RunSpec,
     time::Mono,
     wire::{

@@ -26,7 +26,6 @@ use crate::{
     identity::Identity,
     join::{Answer, JoinError, Joined, Member},
     journal::{Journal, JournalError},
-    lease::LeaseKind,
     link::{self, Link, LinkError},
     membership::{Membership, MembershipError},
     policy::{Decision, Memory},
@@ -42,6 +41,7 @@ use connection::Connection;
 use jiff::Zoned;
 use nightjar_shared::{
     fail,
+    lease::LeaseKind,
     time::Mono,
     wire::{CoordinatorMessage, limits},
 };

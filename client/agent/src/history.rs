@@ -83,7 +83,7 @@ impl History {
 
     /// Counts a delivery and writes it to the ledger.
     pub fn delivered(&mut self, delivery: &Delivery, now: &Zoned) {
-        if delivery.is_training() {
+        if delivery.kind.trains() {
             let today = self.months.today(&*self.disk, now);
             today.deltas += 1;
             today.merged += u64::from(delivery.merged);

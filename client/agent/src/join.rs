@@ -5,7 +5,6 @@
 use crate::{
     identity::Identity,
     journal::{self, Journal, JournalError},
-    lease::LeaseKind,
     link::{Dialer, Link, LinkError},
     membership::{Membership, MembershipError},
     session,
@@ -14,6 +13,7 @@ use nightjar_shared::{
     delta::CodecId,
     disk::Disk,
     ids::RunId,
+    lease::LeaseKind,
     time::Wall,
     wire::{self, DeviceMessage, Refusal, RefusalAction, coordinator_message, device_message, limits},
 };
@@ -136,7 +136,7 @@ impl Member {
             invite: self.membership.token.clone(),
             role: self.membership.role() as i32,
             codecs: CodecId::ALL.iter().map(|codec| *codec as u32).collect(),
-            kinds: [LeaseKind::Train, LeaseKind::Evaluate].map(|kind| kind.to_wire() as i32).to_vec(),
+            kinds: LeaseKind::ALL.map(LeaseKind::to_wire).to_vec(),
             name: self.membership.name.clone(),
             ..wire::Hello::default()
         }

@@ -4,6 +4,7 @@
 use nightjar_shared::{
     delta::CodecId,
     ids::{BlobHash, Generation, LeaseId, Version},
+    lease::LeaseKind,
     wire::{self, limits},
 };
 use serde::{Deserialize, Serialize};
@@ -39,26 +40,6 @@ impl BlobRef {
             return Err(BadLease("a blob is larger than any may be"));
         }
         Ok(BlobRef { hash, bytes: blob.bytes })
-    }
-}
-
-/// What a lease is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LeaseKind {
-    /// Inner steps on a range of samples.
-    Train,
-    /// Held-out loss of a version.
-    Evaluate,
-}
-
-impl LeaseKind {
-    /// As a capability.
-    pub fn to_wire(self) -> wire::LeaseKind {
-        match self {
-            LeaseKind::Train => wire::LeaseKind::Train,
-            LeaseKind::Evaluate => wire::LeaseKind::Evaluate,
-        }
     }
 }
 
@@ -120,11 +101,7 @@ pub struct BadLease(&'static str);
 impl Lease {
     /// Checks a message. `holds_weights` says whether the request named weights to start from.
     pub fn from_wire(m: &wire::Lease, holds_weights: bool) -> Result<Self, BadLease> {
-        let kind = match m.kind() {
-            wire::LeaseKind::Train => LeaseKind::Train,
-            wire::LeaseKind::Evaluate => LeaseKind::Evaluate,
-            _ => return Err(BadLease("its kind is unknown")),
-        };
+        let kind = LeaseKind::from_wire(m.kind).ok_or(BadLease("its kind is unknown"))?;
         let updates = m.updates.iter().map(|u| {
             let blob = u.update.as_ref().ok_or(BadLease("an update has no name"))?;
             Ok(UpdateStep { blob: BlobRef::from_wire(blob)?, redefines: u.redefines })
@@ -153,8 +130,8 @@ impl Lease {
             (lease.keyframe.is_none() && !holds_weights, "it starts from weights that this device does not have"),
             (lease.updates.len() > limits::UPDATE_STEPS_MAX, "its path has too many updates"),
             (lease.samples == 0 || end > u64::from(lease.shard_samples), "its samples are not in its shard"),
-            (kind == LeaseKind::Train && lease.steps == 0, "it has no steps"),
-            (kind == LeaseKind::Train && CodecId::from_number(lease.codec).is_none(), "its codec is unknown"),
+            (kind.trains() && lease.steps == 0, "it has no steps"),
+            (kind.trains() && CodecId::from_number(lease.codec).is_none(), "its codec is unknown"),
         ];
         match faults.into_iter().find(|(fault, _)| *fault) {
             Some((_, why)) => Err(BadLease(why)),

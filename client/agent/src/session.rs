@@ -35,9 +35,10 @@ pub(crate) use messages::SOFTWARE;
 pub use setback::Setback;
 pub use status::{Status, Training};
 
-use crate::{journal::Journal, lease::LeaseKind};
+use crate::journal::Journal;
 use nightjar_shared::{
     ids::{DeviceId, LeaseId},
+    lease::LeaseKind,
     run_spec::RunSpec,
     time::Mono,
     wire::{self, device_message as ask},
@@ -84,7 +85,7 @@ impl Profile {
             device: DeviceId([7; 32]),
             token: b"token".to_vec(),
             role: wire::Role::Volunteer,
-            kinds: vec![LeaseKind::Train, LeaseKind::Evaluate],
+            kinds: LeaseKind::ALL.to_vec(),
             name: "den".into(),
             hardware: "flex, 1 threads".into(),
             memory_bytes: 1 << 30,

@@ -14,7 +14,6 @@ use nightjar_agent::{
     event_loop::{self, Setup},
     home::Home,
     identity::Identity,
-    lease::LeaseKind,
     membership::Membership,
     policy::Observation,
     preferences::PreferencesFile,
@@ -25,6 +24,7 @@ use nightjar_shared::{
     delta,
     ids::BlobHash,
     invite,
+    lease::LeaseKind,
     model_spec::ModelSpec,
     run_spec::RunSpec,
     wire::{
@@ -293,7 +293,7 @@ impl Coordinator {
                 Answer::Lease(wire::Lease {
                     id: LEASE,
                     generation: 5,
-                    kind: wire::LeaseKind::Train as i32,
+                    kind: LeaseKind::Train.to_wire(),
                     base_digest: vec![9; 32],
                     keyframe: blob(),
                     shard: blob(),

@@ -14,13 +14,13 @@ use nightjar_agent::{
     home::{Home, HomeError, HomeLock},
     identity::Identity,
     join::{JoinError, Joined, Member},
-    lease::LeaseKind,
     membership::{Membership, MembershipError},
     preferences::PreferencesFile,
     sensor::Sensors,
     session::{Ending, run_is_over},
     worker::Processes,
 };
+use nightjar_shared::lease::LeaseKind;
 use std::{
     io::Write,
     path::Path,

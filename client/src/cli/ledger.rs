@@ -36,7 +36,7 @@ pub(super) fn ledger(home: &Home, args: &Ledger, format: Format) -> Result<ExitC
         writeln!(out, "{:<19}  {:>8}  {:>8}  {:>9}  {:>8}  outcome", "when", "lease", "version", "tokens", "loss")?;
         for d in &deliveries {
             let loss = d.loss_last.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.3}"));
-            let outcome = match (d.is_training(), d.merged) {
+            let outcome = match (d.kind.trains(), d.merged) {
                 (false, _) => "measured".to_owned(),
                 (true, true) => "merged".to_owned(),
                 (true, false) => format!("not merged: {}", d.why_not),
@@ -55,7 +55,7 @@ fn comma_separated(d: &Delivery) -> String {
         d.at.clone(),
         d.run.clone(),
         d.lease.to_string(),
-        d.kind.clone(),
+        d.kind.name().to_owned(),
         d.version.to_string(),
         d.steps.to_string(),
         d.samples.to_string(),

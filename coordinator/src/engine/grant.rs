@@ -6,12 +6,13 @@ use super::{
     bounds::IDLE_LEASES_MAX,
     leases::{self, OpenLease, Told},
     open_lease,
-    record::{LeaseKind, LeaseOutcome, LeaseRecord, Record},
+    record::{LeaseOutcome, LeaseRecord, Record},
     roster::Session,
     turn::Turn,
 };
 use nightjar_shared::{
     ids::{BlobHash, DeviceId, LeaseId, Version},
+    lease::LeaseKind,
     shard::ShardInfo,
     time::Mono,
     wire::{self, Blob, HeldWeights, LeaseRequest, Refusal, RefusalAction, RefusalCode, Role},
@@ -47,8 +48,11 @@ impl Engine {
             ));
         };
         if let Some(OpenLease { record, .. }) = self.leases.of_device(device) {
-            let (id, trains) = (record.id, record.kind == LeaseKind::Train);
-            let may = if trains { session.trains && record.base_version == newest } else { session.evaluates };
+            let id = record.id;
+            let may = match record.kind {
+                LeaseKind::Train => session.trains && record.base_version == newest,
+                LeaseKind::Evaluate => session.evaluates,
+            };
             let is_current = may && self.shard_of(record).is_some_and(|shard| !self.lost_shards.contains(&shard.hash));
             if is_current {
                 self.leases.renew(id, now, true);
@@ -237,15 +241,11 @@ impl Engine {
         let record = &lease.record;
         let base = self.versions.get(record.base_version).ok_or_else(internal)?;
         let path = self.versions.path(held, record.base_version).ok_or_else(internal)?;
-        let kind = match record.kind {
-            LeaseKind::Train => wire::LeaseKind::Train,
-            LeaseKind::Evaluate => wire::LeaseKind::Evaluate,
-        };
         let shard = self.shard_of(record).ok_or_else(internal)?;
         Ok(wire::Lease {
             id: record.id.0,
             generation: record.generation.0,
-            kind: kind as i32,
+            kind: record.kind.to_wire(),
             base_version: record.base_version.0,
             base_digest: base.digest.to_vec(),
             keyframe: path.keyframe,

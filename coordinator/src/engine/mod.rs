@@ -44,6 +44,7 @@ use merged_blobs::MergedBlobs;
 use nightjar_shared::{
     delta,
     ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},
+    lease::LeaseKind,
     run_spec::RunSpec,
     shard::Manifest,
     time::{Mono, Wall},
@@ -53,7 +54,7 @@ use nightjar_shared::{
 };
 use pace::Pace;
 use pool::{Pool, SampleRange};
-use record::{EvaluationRecord, LeaseKind, LeaseOutcome, Record};
+use record::{EvaluationRecord, LeaseOutcome, Record};
 use roster::Roster;
 use round::Round;
 use screen::Screen;
@@ -224,7 +225,7 @@ impl Engine {
 
     /// Whether this device may upload a blob of this length for this lease now.
     pub fn accepts_upload(&self, device: DeviceId, lease: LeaseId, bytes: u64) -> bool {
-        let is_its_own = |l: &OpenLease| l.record.device == device && l.record.kind == LeaseKind::Train;
+        let is_its_own = |l: &OpenLease| l.record.device == device && l.record.kind.trains();
         self.leases.get(lease).is_some_and(is_its_own) && self.delta_bytes.contains(&bytes)
     }
 
@@ -233,7 +234,7 @@ impl Engine {
     pub fn agrees_with(&self, ledger: &Snapshot) -> Result<(), String> {
         let batch = self.spec.inner.batch_samples;
         let mut pool = Pool::restore(&self.manifest, batch, ledger.epochs_opened, &ledger.epochs);
-        for lease in ledger.open_leases.iter().filter(|l| l.kind == LeaseKind::Train) {
+        for lease in ledger.open_leases.iter().filter(|l| l.kind.trains()) {
             pool.claim(range_of(lease));
         }
         let mut free = self.pool.clone();
@@ -389,7 +390,7 @@ fn open_lease(
     now: Mono,
     granted: Option<Mono>,
 ) -> OpenLease {
-    let pace = if record.kind == LeaseKind::Train { *pace } else { Pace::default() };
+    let pace = if record.kind.trains() { *pace } else { Pace::default() };
     let tokens = u64::from(record.steps).saturating_mul(spec.tokens_per_step());
     // It lasts until its delta is taken, even from the fastest stranger.
     let least_s = credit::least_s(parameters, record.steps, tokens, false, 0.0, 0.0);

@@ -7,13 +7,14 @@ use super::{
     bounds::LOSS_MAX,
     event::{Action, Measured, MergeOrder, ReplyTo},
     leases::OpenLease,
-    record::{DeltaRecord, EvaluationRecord, LeaseKind, LeaseOutcome, LeaseRecord, Record},
+    record::{DeltaRecord, EvaluationRecord, LeaseOutcome, LeaseRecord, Record},
     screen::{Candidate, Unfit},
     turn::Turn,
     work::Work,
 };
 use nightjar_shared::{
     ids::{DeviceId, Generation, LeaseId},
+    lease::LeaseKind,
     time::Mono,
     wire::{DeltaOffer, Evaluation, Refusal, RefusalAction, RefusalCode, Role, coordinator_message::Body, limits},
 };
@@ -215,7 +216,10 @@ impl Engine {
     ) -> Result<Body, Refusal> {
         let lease = self.own_lease(device, evaluation.lease_id, evaluation.generation)?.record.clone();
         let tokens = u64::from(lease.samples) * self.spec.tokens_per_sample();
-        let fits = lease.kind == LeaseKind::Evaluate && evaluation.tokens == tokens;
+        let fits = match lease.kind {
+            LeaseKind::Train => false,
+            LeaseKind::Evaluate => evaluation.tokens == tokens,
+        };
         if !(fits && (0.0..=LOSS_MAX * tokens as f64).contains(&evaluation.nats)) {
             self.close(lease.id, LeaseOutcome::ScreenedOut, 0, turn);
             let sentence = "The measured loss does not fit its lease.";

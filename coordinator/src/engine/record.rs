@@ -2,10 +2,10 @@
 
 use nightjar_shared::{
     ids::{BlobHash, DeviceId, Generation, LeaseId, Version},
+    lease::LeaseKind,
     time::Wall,
     wire::Role,
 };
-use serde::{Deserialize, Serialize};
 
 /// A fact to be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,7 +63,7 @@ pub struct LeaseRecord {
     pub generation: Generation,
     /// Whose.
     pub device: DeviceId,
-    /// Train or evaluate.
+    /// What for.
     pub kind: LeaseKind,
     /// The version that it starts from.
     pub base_version: Version,
@@ -81,19 +81,8 @@ pub struct LeaseRecord {
     pub issued_at: Wall,
 }
 
-/// What a lease is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LeaseKind {
-    /// Inner steps on a range of samples.
-    Train,
-    /// Held-out loss of a version.
-    Evaluate,
-}
-
 /// How a lease ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LeaseOutcome {
     /// Its delta was merged.
     Merged,
@@ -105,6 +94,28 @@ pub enum LeaseOutcome {
     Expired,
     /// Its loss was recorded.
     Evaluated,
+}
+
+impl LeaseOutcome {
+    /// Every outcome.
+    pub const ALL: [LeaseOutcome; 5] = [
+        LeaseOutcome::Merged,
+        LeaseOutcome::ScreenedOut,
+        LeaseOutcome::Returned,
+        LeaseOutcome::Expired,
+        LeaseOutcome::Evaluated,
+    ];
+
+    /// The outcome's word in the ledger and on pages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            LeaseOutcome::Merged => "merged",
+            LeaseOutcome::ScreenedOut => "screened_out",
+            LeaseOutcome::Returned => "returned",
+            LeaseOutcome::Expired => "expired",
+            LeaseOutcome::Evaluated => "evaluated",
+        }
+    }
 }
 
 /// A merged delta. Replaying all of them in order of `seq` gives the weights.

@@ -4,8 +4,9 @@ use super::{credit::Credit, pace::Pace, record::DeviceRecord, refused::Refused, 
 use nightjar_shared::{
     delta::CodecId,
     ids::{DeviceId, Generation, LeaseId, RunId},
+    lease::LeaseKind,
     time::Wall,
-    wire::{self, LeaseKind, Refusal, RefusalAction, RefusalCode, Role, limits},
+    wire::{self, Refusal, RefusalAction, RefusalCode, Role, limits},
 };
 use std::collections::BTreeMap;
 
@@ -92,7 +93,8 @@ impl Roster {
             let sentence = "This coordinator serves another run. Leave, and join with a new invite.";
             return Err(Refusal::with(RefusalCode::WrongRun, RefusalAction::Stop, sentence));
         }
-        let trains = hello.kinds().any(|k| k == LeaseKind::Train);
+        let takes = |kind: LeaseKind| hello.kinds.contains(&kind.to_wire());
+        let trains = takes(LeaseKind::Train);
         if trains && !hello.codecs.contains(&(codec as u32)) {
             let sentence =
                 "Coordinator and device know no common way to encode deltas. Upgrade Nightjar on this device.";
@@ -112,7 +114,7 @@ impl Roster {
             self.admit(id, invite, wall)?;
         }
         let device = self.devices.get_mut(&id).ok_or_else(not_enrolled)?;
-        let evaluates = role == Role::Anchor && hello.kinds().any(|k| k == LeaseKind::Evaluate);
+        let evaluates = role == Role::Anchor && takes(LeaseKind::Evaluate);
         device.session = Some(Session { trains, evaluates });
         let (name, kind) = (limits::tame(&hello.name), limits::tame(&hello.device));
         if joins_by.is_none() && device.record.name == name && device.record.device == kind {

@@ -1,9 +1,6 @@
 //! The run and its devices at a glance, for people.
 
-use super::{
-    Engine,
-    record::{EvaluationRecord, LeaseKind},
-};
+use super::{Engine, record::EvaluationRecord};
 use nightjar_shared::{
     ids::{DeviceId, Generation, Version},
     wire::Role,
@@ -81,7 +78,7 @@ impl Engine {
             tokens: d.tokens,
             leases: d.merged,
             tokens_per_s: d.pace.tokens_per_s(),
-            training: self.leases.of_device(d.record.id).is_some_and(|l| l.record.kind == LeaseKind::Train),
+            training: self.leases.of_device(d.record.id).is_some_and(|l| l.record.kind.trains()),
             left: d.record.left,
         })
     }

@@ -4,7 +4,7 @@ use super::{
     ahead::AHEAD_S_MAX,
     bounds::{CALENDAR_SLACK_S, CLOCK_DRIFT, CLOCK_SLACK_S, LOSS_MAX},
     leases::OpenLease,
-    record::{LeaseKind, LeaseRecord},
+    record::LeaseRecord,
 };
 use nightjar_shared::{
     ids::BlobHash,
@@ -59,7 +59,7 @@ impl Work {
         wall: Wall,
     ) -> Result<Work, WorkError> {
         let LeaseRecord { kind, steps: leased, samples: samples_leased, issued_at, .. } = lease.record;
-        if kind != LeaseKind::Train {
+        if !kind.trains() {
             return Err(WorkError::NotTraining);
         }
         let named = offer.delta.as_ref().and_then(|b| Some((BlobHash::from_bytes(&b.hash)?, b.bytes)));

@@ -5,7 +5,7 @@ use super::{advance, before, from_first, merge_through};
 use crate::{
     engine::{
         merge::Merger,
-        record::{LeaseKind, LeaseOutcome, Squash, VersionRecord},
+        record::{LeaseOutcome, Squash, VersionRecord},
         usable,
     },
     store::{Blobs, Facts, LeaseFacts},
@@ -87,10 +87,7 @@ fn leases_of_deltas(spec: &RunSpec, facts: &Facts) -> Result<String, String> {
         let closed =
             closed.filter(|c| c.outcome == LeaseOutcome::Merged).ok_or(format!("lease {} is not merged", d.lease))?;
         let tokens = u64::from(closed.samples_used) * spec.tokens_per_sample();
-        if lease.kind != LeaseKind::Train
-            || lease.device != d.device
-            || closed.samples_used > lease.samples
-            || d.tokens != tokens
+        if !lease.kind.trains() || lease.device != d.device || closed.samples_used > lease.samples || d.tokens != tokens
         {
             return Err(format!("delta {} does not fit its lease {}", d.seq, d.lease));
         }
@@ -137,7 +134,7 @@ fn samples(spec: &RunSpec, manifest: &Manifest, facts: &Facts) -> Result<String,
     let batch = spec.inner.batch_samples;
     let mut taken: BTreeMap<u32, Vec<(u32, u32, u32, LeaseId)>> = BTreeMap::new();
     let (mut merged, mut leased) = (0u64, 0u64);
-    for LeaseFacts { lease, closed } in facts.leases.iter().filter(|l| l.lease.kind == LeaseKind::Train) {
+    for LeaseFacts { lease, closed } in facts.leases.iter().filter(|l| l.lease.kind.trains()) {
         let of_epoch = taken.entry(lease.epoch).or_default();
         let held = match closed {
             Some(closed) if closed.outcome == LeaseOutcome::Merged => {

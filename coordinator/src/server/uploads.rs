@@ -3,7 +3,7 @@
 //! are others'.
 
 use super::bucket::{Buckets, Rate};
-use crate::engine::record::{LeaseKind, LeaseRecord, Record};
+use crate::engine::record::{LeaseRecord, Record};
 use nightjar_shared::{
     ids::{BlobHash, DeviceId, Generation, LeaseId},
     wire::{
@@ -206,7 +206,7 @@ impl Inner {
     }
 
     fn issued(&mut self, lease: &LeaseRecord) {
-        if lease.kind == LeaseKind::Train {
+        if lease.kind.trains() {
             let (device, generation) = (lease.device, lease.generation);
             self.open.insert(
                 lease.id,
@@ -262,7 +262,7 @@ impl Drop for Writing {
 mod tests {
     use super::*;
     use crate::engine::record::{DeltaRecord, LeaseOutcome};
-    use nightjar_shared::{ids::Version, time::Wall};
+    use nightjar_shared::{ids::Version, lease::LeaseKind, time::Wall};
 
     const DEVICE: DeviceId = DeviceId([1; 32]);
     const DELTA_BYTES: u64 = 1000;

@@ -8,7 +8,7 @@ use super::{
     samples::Taken,
 };
 use crate::engine::{
-    record::{LeaseKind, LeaseOutcome, LeaseRecord, Record},
+    record::{LeaseOutcome, LeaseRecord, Record},
     snapshot::{
         BLOBS_KEPT, DELTAS_KEPT, DELTAS_OF_DEVICE_KEPT, DeviceSummary, EpochUse, MergedRange, RecentDelta, Snapshot,
         VERSIONS_KEPT,
@@ -114,7 +114,7 @@ impl MemoryLedger {
         let facts = self.facts();
         let (_, _, mut taken) = epochs_of(&facts, shards);
         let (mut unfit, mut ends) = (vec![], vec![]);
-        for lease in open_leases(&facts).filter(|lease| lease.kind == LeaseKind::Train) {
+        for lease in open_leases(&facts).filter(|lease| lease.kind.trains()) {
             if let Err(bad) = taken.lease(shards, lease) {
                 let (id, outcome) = (lease.id, LeaseOutcome::Returned);
                 ends.push(Record::LeaseClosed { id, outcome, samples_used: 0, at });
@@ -267,7 +267,7 @@ fn open_leases(facts: &Facts) -> impl Iterator<Item = &LeaseRecord> {
 /// Epochs that were opened, those that are not finished, and what is merged of these.
 fn epochs_of(facts: &Facts, shards: &Shards) -> (u32, Vec<EpochUse>, Taken) {
     let mut by_number: BTreeMap<u32, Vec<&LeaseFacts>> = BTreeMap::new();
-    for lease in facts.leases.iter().filter(|l| l.lease.kind == LeaseKind::Train) {
+    for lease in facts.leases.iter().filter(|l| l.lease.kind.trains()) {
         if u64::from(lease.lease.epoch) < lease.lease.id.0 {
             by_number.entry(lease.lease.epoch).or_default().push(lease);
         }

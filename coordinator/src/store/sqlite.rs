@@ -11,7 +11,7 @@ use super::{
     ledger::{Answer, integer},
 };
 use crate::engine::{
-    record::{LeaseKind, LeaseOutcome, LeaseRecord, Record},
+    record::{LeaseOutcome, Record},
     snapshot::Snapshot,
 };
 use nightjar_shared::{
@@ -224,9 +224,7 @@ impl SqliteLedger {
         let (mut unfit, mut ends) = (vec![], vec![]);
         for row in &rows {
             let lease = rows::lease(row, &mut SetAside::default());
-            let is_of_training = |lease: &LeaseRecord| lease.kind == LeaseKind::Train;
-            let held =
-                lease.and_then(|lease| if is_of_training(&lease) { taken.lease(shards, &lease) } else { Ok(()) });
+            let held = lease.and_then(|lease| if lease.kind.trains() { taken.lease(shards, &lease) } else { Ok(()) });
             if let Err(bad) = held {
                 let (id, outcome) = (rows::lease_number(row)?, LeaseOutcome::Returned);
                 ends.push(Record::LeaseClosed { id, outcome, samples_used: 0, at });

@@ -3,15 +3,15 @@
 use super::{Counters, Curves, Facts, Ledger, LedgerError, MemoryLedger, Shards, SqliteLedger, Unnamed};
 use crate::{
     engine::record::{
-        DeltaRecord, DeviceRecord, EvaluationRecord, LeaseKind as Kind, LeaseOutcome, LeaseRecord, Record, Squash,
-        VersionRecord,
+        DeltaRecord, DeviceRecord, EvaluationRecord, LeaseOutcome, LeaseRecord, Record, Squash, VersionRecord,
     },
     world::{World, device, manifest, spec},
 };
 use nightjar_shared::{
     ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},
+    lease::LeaseKind,
     time::Wall,
-    wire::{Evaluation, LeaseKind, Leave, Role, device_message as ask},
+    wire::{Evaluation, Leave, Role, device_message as ask},
 };
 use proptest::prelude::*;
 use std::{collections::BTreeSet, sync::Arc};
@@ -276,7 +276,7 @@ async fn a_lease_of_samples_that_are_not_there_is_ended<P: Place>() {
     let (ledger, _, shards) = with_a_run(&place).await;
     assert_eq!(ledger.end_unfit_leases(&shards, at).await.unwrap(), vec![]);
     let facts = ledger.facts().await.unwrap();
-    let open = facts.leases.iter().rfind(|l| l.closed.is_none() && l.lease.kind == Kind::Train).unwrap();
+    let open = facts.leases.iter().rfind(|l| l.closed.is_none() && l.lease.kind.trains()).unwrap();
     let free = facts.devices.iter().find(|d| facts.leases.iter().all(|l| l.closed.is_some() || l.lease.device != d.id));
     let device = free.unwrap().id;
     // Nobody has a second shard of samples twice, nor a ninth shard.
@@ -353,13 +353,6 @@ const OWL: DeviceId = DeviceId([5; 32]);
 /// A record of any kind about one device and its first lease.
 fn record() -> impl Strategy<Value = Record> {
     let role = prop::sample::select(vec![Role::Unspecified, Role::Volunteer, Role::Anchor]);
-    let outcomes = [
-        LeaseOutcome::Merged,
-        LeaseOutcome::ScreenedOut,
-        LeaseOutcome::Returned,
-        LeaseOutcome::Expired,
-        LeaseOutcome::Evaluated,
-    ];
     let device = (text(), text(), role, any::<Vec<u8>>(), wall(), real(), any::<bool>()).prop_map(
         |(name, device, role, invite_nonce, enrolled_at, tokens_per_s, left)| {
             Record::Device(DeviceRecord { id: OWL, name, device, role, invite_nonce, enrolled_at, tokens_per_s, left })
@@ -373,7 +366,7 @@ fn record() -> impl Strategy<Value = Record> {
                 id: LeaseId(id),
                 generation: Generation(generation),
                 device: OWL,
-                kind: if trains { Kind::Train } else { Kind::Evaluate },
+                kind: if trains { LeaseKind::Train } else { LeaseKind::Evaluate },
                 base_version: Version(version),
                 epoch,
                 shard,
@@ -383,7 +376,7 @@ fn record() -> impl Strategy<Value = Record> {
                 issued_at: at,
             })
         });
-    let closed = (prop::sample::select(outcomes.to_vec()), small(), wall())
+    let closed = (prop::sample::select(LeaseOutcome::ALL.to_vec()), small(), wall())
         .prop_map(|(outcome, samples_used, at)| Record::LeaseClosed { id: LeaseId(1), outcome, samples_used, at });
     let numbers = [integer(), integer(), integer(), integer(), integer()];
     let delta = (integer(), blob(), small(), numbers, [real(), real(), real(), real()], wall());
@@ -448,7 +441,7 @@ fn beginning() -> Vec<Record> {
         id: LeaseId(1),
         generation: Generation(1),
         device: OWL,
-        kind: Kind::Train,
+        kind: LeaseKind::Train,
         base_version: Version(0),
         epoch: 0,
         shard: 0,

@@ -6,7 +6,7 @@ use nightjar_coordinator::{
     engine::{
         epoch_samples,
         event::{Measured, Published},
-        record::{LeaseKind, LeaseOutcome, Record, Squash},
+        record::{LeaseOutcome, Record, Squash},
     },
     store::{Measure, squasher},
 };
@@ -120,7 +120,7 @@ impl Tally {
             Record::Device(_) | Record::Version(_) | Record::Evaluation(_) => Ok(()),
             Record::LeaseIssued(l) => {
                 let range = Range { epoch: l.epoch, shard: l.shard, first: l.first_sample, samples: l.samples };
-                let range = if l.kind == LeaseKind::Train { range } else { Range { samples: 0, ..range } };
+                let range = if l.kind.trains() { range } else { Range { samples: 0, ..range } };
                 self.open.insert(l.id, Open { device: l.device, range, has_delta: false, tokens: self.tokens });
                 let is_next = l.id > self.last_lease;
                 self.last_lease = l.id;

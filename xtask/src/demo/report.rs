@@ -238,7 +238,7 @@ fn device_lines(canvas: &Canvas, results: &Results, stats: &RunStats, timeline: 
 
 /// When a device held leases to train.
 fn leased(stats: &RunStats, timeline: &Timeline, name: &str, end_s: f64) -> Vec<(f64, f64, RGBColor)> {
-    let leases = stats.lease_timeline.iter().filter(|lease| lease.device == name && lease.kind == "train");
+    let leases = stats.lease_timeline.iter().filter(|lease| lease.device == name && lease.kind.trains());
     let span = |lease: &Lease| {
         let to = lease.end.map_or(end_s, |end| timeline.at_s(end));
         (timeline.at_s(lease.start), to, if lease.outcome == "merged" { GREEN_600 } else { GREY_400 })

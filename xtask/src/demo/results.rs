@@ -3,6 +3,7 @@
 use super::prepare::DemoFiles;
 use crate::children::Children;
 use anyhow::{Context, Result, ensure};
+use nightjar_shared::lease::LeaseKind;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
@@ -29,8 +30,8 @@ pub struct Measurement {
 pub struct Lease {
     /// Whose, by name.
     pub device: String,
-    /// `train` or `evaluate`.
-    pub kind: String,
+    /// What it was for.
+    pub kind: LeaseKind,
     /// When it was issued.
     pub start: u64,
     /// When it ended.

@@ -7,12 +7,11 @@ use crate::{
     identity::Identity,
     join::{Answer, JoinError, Joined, Member},
     journal::{Journal, JournalError},
-    lease::LeaseKind,
     membership::Membership,
     preferences::Preferences,
     session::{self, Ending, Profile, Session},
 };
-use nightjar_shared::wire::Role;
+use nightjar_shared::{lease::LeaseKind, wire::Role};
 use std::mem;
 use tokio::sync::oneshot;
 

@@ -120,7 +120,7 @@ impl Fixture {
         let spec = serde_json::json!({ "name": "x", "token_budget": 9, "model": ModelSpec::tiny() });
         let lease = wire::Lease {
             id: 7,
-            kind: wire::LeaseKind::Train as i32,
+            kind: LeaseKind::Train.to_wire(),
             base_digest: hash.0.to_vec(),
             keyframe: Some(wire::Blob::new(hash, 4)),
             shard: Some(wire::Blob::new(hash, 4)),

@@ -1,7 +1,7 @@
 //! The device's own ledger: what it delivered, a line each, newest last. A crash between the coordinator's answer and
 //! the journal has the same delivery told twice; here it counts once.
 
-use nightjar_shared::disk::Disk;
+use nightjar_shared::{disk::Disk, lease::LeaseKind};
 use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, io};
 
@@ -18,8 +18,8 @@ pub struct Delivery {
     pub run: String,
     /// The lease.
     pub lease: u64,
-    /// `train` or `evaluate`.
-    pub kind: String,
+    /// What it was for.
+    pub kind: LeaseKind,
     /// The version that it started from.
     pub version: u64,
     /// Inner steps.
@@ -36,13 +36,6 @@ pub struct Delivery {
     pub merged: bool,
     /// Why not; empty where it does.
     pub why_not: String,
-}
-
-impl Delivery {
-    /// Whether it was a delta.
-    pub fn is_training(&self) -> bool {
-        self.kind == "train"
-    }
 }
 
 /// Writes a delivery at the end.

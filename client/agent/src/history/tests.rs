@@ -3,7 +3,7 @@
 use super::*;
 use crate::policy::{Cause, ReasonKind};
 use energy::Joules;
-use nightjar_shared::disk::Disk;
+use nightjar_shared::{disk::Disk, lease::LeaseKind};
 
 struct Fixture {
     _folder: tempfile::TempDir,
@@ -34,7 +34,7 @@ fn delivery(lease: u64, merged: bool) -> Delivery {
         at: "2026-11-24T03:00:00+01:00".into(),
         run: "night".into(),
         lease,
-        kind: "train".into(),
+        kind: LeaseKind::Train,
         version: 3,
         steps: 10,
         samples: 40,

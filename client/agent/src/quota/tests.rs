@@ -1,10 +1,10 @@
 //! What goes and what stays when the owner's bound is reached.
 
 use super::*;
-use crate::lease::LeaseKind;
 use nightjar_shared::{
     disk::FolderDisk,
     ids::{Generation, LeaseId, Version},
+    lease::LeaseKind,
 };
 
 const KIB: u64 = 1 << 10;

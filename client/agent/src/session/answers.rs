@@ -3,7 +3,7 @@
 use super::{Action, Ending, Link, Question, Report, Session, Timer, Training, Upload};
 use crate::{
     journal::{Journal, Run},
-    lease::{Lease, LeaseKind},
+    lease::Lease,
 };
 use nightjar_shared::{
     ids::RunId,
@@ -174,7 +174,8 @@ impl Session {
 
     pub(super) fn delivered(&mut self, done: wire::Done, now: Mono, out: &mut Vec<Action>) {
         let Some(lease) = &self.journal.lease else { return };
-        let counts = lease.kind == LeaseKind::Evaluate || done.merged;
+        // There is nothing in a measurement to be screened out.
+        let counts = done.merged || !lease.kind.trains();
         if counts {
             self.set_right();
         } else {

@@ -5,11 +5,12 @@
 use super::{Session, Training};
 use crate::{
     journal::PendingDelta,
-    lease::{BlobRef, Lease, LeaseKind},
+    lease::{BlobRef, Lease},
 };
 use nightjar_shared::{
     delta::{self, CodecId},
     ids::BlobHash,
+    lease::LeaseKind,
     run_spec::{DeltaSpec, RunSpec},
     time::Mono,
     wire::{

@@ -2,12 +2,10 @@
 //! actions **in order**: an offer comes after the journal that names it, so it must be durable before the offer goes
 //! up.
 
-use crate::{
-    journal::Journal,
-    lease::{BlobRef, LeaseKind},
-};
+use crate::{journal::Journal, lease::BlobRef};
 use nightjar_shared::{
     ids::{BlobHash, LeaseId, Version},
+    lease::LeaseKind,
     time::Mono,
     wire::{Refusal, coordinator_message, device_message, limits, worker},
 };

@@ -3,10 +3,11 @@
 use super::{Question, Session, Timer, Upload, Worker};
 use crate::{
     journal::{HeldWeights, PendingDelta, Run},
-    lease::{Lease, LeaseKind},
+    lease::Lease,
 };
 use nightjar_shared::{
     delta::CodecId,
+    lease::LeaseKind,
     wire::{self, device_message as ask, worker},
 };
 
@@ -51,7 +52,7 @@ impl Session {
             invite: self.profile.token.clone(),
             role: self.profile.role as i32,
             codecs: CodecId::ALL.iter().map(|c| *c as u32).collect(),
-            kinds: self.profile.kinds.iter().map(|k| k.to_wire() as i32).collect(),
+            kinds: self.profile.kinds.iter().map(|k| k.to_wire()).collect(),
             name: self.profile.name.clone(),
             device: self.profile.hardware.clone(),
             run_id: run.map_or_else(Vec::new, |r| r.id.0.to_vec()),

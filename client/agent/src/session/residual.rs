@@ -34,6 +34,7 @@ mod tests {
     use crate::{journal::Journal, session::Profile};
     use nightjar_shared::{
         ids::{BlobHash, RunId, Version},
+        lease::LeaseKind,
         model_spec::ModelSpec,
         run_spec::StalenessSpec,
         wire::{self, worker::to_worker},
@@ -60,7 +61,7 @@ mod tests {
         {
             let lease = wire::Lease {
                 id: 1,
-                kind: wire::LeaseKind::Train as i32,
+                kind: LeaseKind::Train.to_wire(),
                 base_version: base,
                 base_digest: hash.0.to_vec(),
                 keyframe: Some(wire::Blob::new(hash, 1)),

@@ -1,8 +1,8 @@
 //! What a session tells about itself.
 
 use super::{Link, Permission, Question, Session, Timer, Upload, Worker};
-use crate::{journal::Totals, lease::LeaseKind};
-use nightjar_shared::time::Mono;
+use crate::journal::Totals;
+use nightjar_shared::{lease::LeaseKind, time::Mono};
 use serde::{Deserialize, Serialize};
 
 /// How far the worker is with the lease at hand.
@@ -142,9 +142,13 @@ impl Session {
         match (self.worker, &self.journal.lease) {
             (Worker::Busy, _) if self.is_yielding() => return "frozen, to go on later",
             (Worker::Stopping, _) => return "stopping at the next step",
-            (Worker::Busy, Some(lease)) if lease.kind == LeaseKind::Evaluate => return "measuring held-out loss",
-            (Worker::Busy, _) => return "training",
-            _ => {}
+            (Worker::Busy, Some(lease)) => {
+                return match lease.kind {
+                    LeaseKind::Train => "training",
+                    LeaseKind::Evaluate => "measuring held-out loss",
+                };
+            }
+            (Worker::Busy | Worker::Idle | Worker::Off, _) => {}
         }
         if self.computes() {
             return "training ahead while a delta travels";

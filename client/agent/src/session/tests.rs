@@ -47,7 +47,7 @@ fn lease(id: u64) -> wire::Lease {
     wire::Lease {
         id,
         generation: 5,
-        kind: wire::LeaseKind::Train as i32,
+        kind: LeaseKind::Train.to_wire(),
         base_version: 3,
         base_digest: vec![9; 32],
         keyframe: Some(blob("keyframe")),

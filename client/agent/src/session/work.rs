@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     journal::{HeldWeights, PendingDelta},
-    lease::{Lease, LeaseKind},
+    lease::Lease,
 };
 use nightjar_shared::{time::Mono, wire::worker, work_files};
 use std::time::Duration;
@@ -42,11 +42,11 @@ impl Session {
             Some(Permission::Yield { free_memory, .. }) => (true, free_memory),
             _ => (false, false),
         };
-        let measuring = self.journal.lease.as_ref().is_some_and(|l| l.kind == LeaseKind::Evaluate);
+        let is_all_or_nothing = self.journal.lease.as_ref().is_some_and(|l| !l.kind.trains());
         match self.worker {
             Worker::Off => {}
             // Half a measurement is worth nothing.
-            Worker::Busy if measuring || self.leaving => self.end_worker(out),
+            Worker::Busy if is_all_or_nothing || self.leaving => self.end_worker(out),
             // It is frozen: one that was told to stop will not hear it.
             Worker::Stopping if frozen => self.end_worker(out),
             // It stays so, or gives its memory back and goes on from its checkpoint one day.

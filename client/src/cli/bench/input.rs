@@ -12,12 +12,13 @@ use nightjar_agent::{
     control::Command as Ask,
     home::Home,
     journal::{Journal, Run},
-    lease::{BlobRef, Lease, LeaseKind},
+    lease::{BlobRef, Lease},
     sensor::ROOT_VARIABLE,
 };
 use nightjar_shared::{
     disk::{Disk, FolderDisk},
     ids::{BlobHash, Generation, LeaseId, RunId, Version},
+    lease::LeaseKind,
     wire::worker::Train,
 };
 use std::{

@@ -2,15 +2,16 @@
 
 use nightjar_coordinator::{
     baseline::Baselines,
-    engine::record::{DeltaRecord, DeviceRecord, LeaseKind, LeaseOutcome, LeaseRecord},
+    engine::record::{DeltaRecord, DeviceRecord, LeaseOutcome, LeaseRecord},
     server::{
         history::{History, LossPoint, VersionPoint},
         role,
     },
-    store::{Counters, Facts, LeaseFacts},
+    store::{Closed, Counters, Facts, LeaseFacts},
 };
 use nightjar_shared::{
     ids::{DeviceId, Generation},
+    lease::LeaseKind,
     run_spec::RunSpec,
     time::Wall,
 };
@@ -88,15 +89,8 @@ pub fn merged_ranges(facts: &Facts) -> impl Iterator<Item = (&LeaseRecord, u32)>
     facts.leases.iter().filter(is_merged).map(|l| (&l.lease, l.closed.map_or(0, |c| c.samples_used)))
 }
 
-fn word(outcome: Option<LeaseOutcome>) -> &'static str {
-    match outcome {
-        None => "open",
-        Some(LeaseOutcome::Merged) => "merged",
-        Some(LeaseOutcome::ScreenedOut) => "screened_out",
-        Some(LeaseOutcome::Returned) => "returned",
-        Some(LeaseOutcome::Expired) => "expired",
-        Some(LeaseOutcome::Evaluated) => "evaluated",
-    }
+fn word(closed: Option<Closed>) -> &'static str {
+    closed.map_or("open", |closed| closed.outcome.name())
 }
 
 fn count<K: Ord>(keys: impl Iterator<Item = K>) -> BTreeMap<K, u64> {
@@ -127,7 +121,7 @@ impl Figures {
             kind: l.lease.kind,
             start: l.lease.issued_at,
             end: l.closed.map(|c| c.at),
-            outcome: word(l.closed.map(|c| c.outcome)),
+            outcome: word(l.closed),
         };
         Figures {
             run: spec.name.clone(),
@@ -150,7 +144,7 @@ impl Figures {
                 as u64,
             lost_samples: acknowledged_samples.saturating_sub(tokens / spec.tokens_per_sample()),
             staleness: count(facts.lineage.deltas.iter().map(|d| d.staleness)),
-            leases: count(facts.leases.iter().map(|l| word(l.closed.map(|c| c.outcome)))),
+            leases: count(facts.leases.iter().map(|l| word(l.closed))),
             devices: by_name(facts.devices.iter().map(|device| Device::of(device, facts)).collect()),
             loss_curve: losses,
             lease_timeline: facts.leases.iter().map(line).collect(),
@@ -216,7 +210,7 @@ fn name_of(device: &DeviceRecord) -> String {
 impl Device {
     fn of(device: &DeviceRecord, facts: &Facts) -> Self {
         let deltas: Vec<&DeltaRecord> = facts.lineage.deltas.iter().filter(|d| d.device == device.id).collect();
-        let trains = |l: &&LeaseFacts| l.lease.device == device.id && l.lease.kind == LeaseKind::Train;
+        let trains = |l: &&LeaseFacts| l.lease.device == device.id && l.lease.kind.trains();
         let walls_s = deltas.iter().skip(1).map(|d| d.wall_ms as f64 / 1000.0).collect();
         let began = facts.leases.iter().find(trains).map(|l| l.lease.issued_at);
         let ended = deltas.last().map(|d| d.merged_at);
@@ -246,7 +240,7 @@ mod tests {
     use super::*;
     use nightjar_coordinator::{
         engine::record::{EvaluationRecord, VersionRecord},
-        store::{Closed, Lineage},
+        store::Lineage,
     };
     use nightjar_shared::{
         ids::{BlobHash, LeaseId, Version},

@@ -119,7 +119,7 @@ fn who_gives_up_leaves_or_meets_another_process_gets_nothing() {
     let last = world.lease(again);
     assert!(world.train(again, &last, 80.0).merged);
     world.restart();
-    world.join(again, nightjar_shared::wire::Role::Volunteer, &[nightjar_shared::wire::LeaseKind::Train]);
+    world.join(again, nightjar_shared::wire::Role::Volunteer, &[nightjar_shared::lease::LeaseKind::Train]);
     assert_eq!(next(&mut world, again, &last).ahead_of, 0, "the coordinator was started anew");
 }
 

@@ -5,10 +5,11 @@ use crate::world::{World, code, device, manifest, named, spec};
 use nightjar_shared::{
     delta,
     ids::DeviceId,
+    lease::LeaseKind,
     run_spec::{Pacing, RunSpec},
     wire::{
-        Blob, DeltaOffer, Evaluation, Lease, LeaseKind, LeaseRequest, RefusalAction, RefusalCode, Role,
-        coordinator_message::Body, device_message as ask,
+        Blob, DeltaOffer, Evaluation, Lease, LeaseRequest, RefusalAction, RefusalCode, Role, coordinator_message::Body,
+        device_message as ask,
     },
 };
 

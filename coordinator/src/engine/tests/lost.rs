@@ -2,7 +2,10 @@
 
 use crate::engine::event::Event;
 use crate::world::{World, code, device, manifest, spec};
-use nightjar_shared::wire::{LeaseKind, RefusalCode, Role, coordinator_message::Body};
+use nightjar_shared::{
+    lease::LeaseKind,
+    wire::{RefusalCode, Role, coordinator_message::Body},
+};
 
 #[test]
 fn nothing_of_a_lost_shard_is_leased_until_it_is_found() {
@@ -36,7 +39,7 @@ fn nothing_is_evaluated_on_a_lost_shard() {
         if is_lost {
             world.handle(Event::BlobLost(heldout));
         }
-        let kind = world.lease(anchor).kind();
-        assert_eq!(kind == LeaseKind::Train, is_lost);
+        let kind = LeaseKind::from_wire(world.lease(anchor).kind);
+        assert_eq!(kind, Some(if is_lost { LeaseKind::Train } else { LeaseKind::Evaluate }));
     }
 }

@@ -4,10 +4,13 @@ use crate::{
     engine::event::Event,
     world::{World, device, manifest, spec},
 };
-use nightjar_shared::run_spec::Pacing;
-use nightjar_shared::wire::{
-    DeltaOffer, Evaluation, Lease, LeaseKind, LeaseRequest, LeaseReturn, Leave, Role, coordinator_message::Body,
-    device_message as ask,
+use nightjar_shared::{
+    lease::LeaseKind,
+    run_spec::Pacing,
+    wire::{
+        DeltaOffer, Evaluation, Lease, LeaseRequest, LeaseReturn, Leave, Role, coordinator_message::Body,
+        device_message as ask,
+    },
 };
 use proptest::prelude::*;
 

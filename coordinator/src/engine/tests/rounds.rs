@@ -3,8 +3,9 @@
 use crate::world::{World, manifest, spec};
 use nightjar_shared::{
     ids::DeviceId,
+    lease::LeaseKind,
     run_spec::Pacing,
-    wire::{Lease, LeaseKind, LeaseRequest, Role, coordinator_message::Body, device_message as ask},
+    wire::{Lease, LeaseRequest, Role, coordinator_message::Body, device_message as ask},
 };
 
 /// Rounds of 10 seconds, a second of grace; two devices of 80 and 20 tokens a second, both measured, at the start of a

@@ -9,11 +9,12 @@ use nightjar_shared::{
     delta::{self, CodecId},
     disk::FolderDisk,
     ids::{DeviceId, Version},
+    lease::LeaseKind,
     run_spec::{DeltaSpec, RunSpec},
     shard::Manifest,
     wire::{
-        Blob, DeltaOffer, Evaluation, HeldWeights, Hello, Invite, Lease, LeaseKind, LeaseRenew, LeaseRequest,
-        LeaseReturn, Leave, RefusalAction, RefusalCode, Role, coordinator_message::Body, device_message as ask,
+        Blob, DeltaOffer, Evaluation, HeldWeights, Hello, Invite, Lease, LeaseRenew, LeaseRequest, LeaseReturn, Leave,
+        RefusalAction, RefusalCode, Role, coordinator_message::Body, device_message as ask,
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -337,7 +338,8 @@ fn anchors_measure_each_version_once() {
         world.join(id, Role::Anchor, &[LeaseKind::Evaluate]);
     }
     let lease = world.lease(anchor);
-    assert_eq!((lease.kind(), lease.base_version, lease.first_sample, lease.samples), (LeaseKind::Evaluate, 0, 0, 8));
+    assert_eq!(LeaseKind::from_wire(lease.kind), Some(LeaseKind::Evaluate));
+    assert_eq!((lease.base_version, lease.first_sample, lease.samples), (0, 0, 8));
     assert_eq!(code(&world.request(second)), Some(RefusalCode::NoWork), "one anchor is enough");
     let wrong = Evaluation { lease_id: lease.id, generation: lease.generation, nats: 1.0, tokens: 33 };
     assert_eq!(code(&world.ask(anchor, ask::Body::Evaluation(wrong))), Some(RefusalCode::BadDelta));

@@ -3,8 +3,7 @@
 use crate::{
     engine::{
         record::{
-            DeltaRecord, DeviceRecord, EvaluationRecord, LeaseKind, LeaseOutcome, LeaseRecord, Record, Squash,
-            VersionRecord,
+            DeltaRecord, DeviceRecord, EvaluationRecord, LeaseOutcome, LeaseRecord, Record, Squash, VersionRecord,
         },
         snapshot::{MergedRange, RecentDelta},
     },
@@ -16,32 +15,32 @@ use crate::{
 use data_encoding::HEXLOWER;
 use nightjar_shared::{
     ids::{BlobHash, DeviceId, Generation, LeaseId, Version},
+    lease::LeaseKind,
     time::Wall,
     wire::Role,
 };
 use sqlx::{Decode, Row, Sqlite, Transaction, Type, sqlite::SqliteRow};
 
 /// The word of a lease's kind or outcome.
-pub(super) trait Word: Copy + 'static {
-    const ALL: &'static [(Self, &'static str)];
+trait Word: Copy + 'static {
+    const ALL: &'static [Self];
+    fn word(self) -> &'static str;
 }
 
 impl Word for LeaseKind {
-    const ALL: &'static [(Self, &'static str)] = &[(LeaseKind::Train, "train"), (LeaseKind::Evaluate, "evaluate")];
+    const ALL: &'static [Self] = &LeaseKind::ALL;
+
+    fn word(self) -> &'static str {
+        self.name()
+    }
 }
 
 impl Word for LeaseOutcome {
-    const ALL: &'static [(Self, &'static str)] = &[
-        (LeaseOutcome::Merged, "merged"),
-        (LeaseOutcome::ScreenedOut, "screened_out"),
-        (LeaseOutcome::Returned, "returned"),
-        (LeaseOutcome::Expired, "expired"),
-        (LeaseOutcome::Evaluated, "evaluated"),
-    ];
-}
+    const ALL: &'static [Self] = &LeaseOutcome::ALL;
 
-pub(super) fn word<W: Word + PartialEq>(value: W) -> &'static str {
-    W::ALL.iter().find(|(w, _)| *w == value).map_or("", |(_, word)| word)
+    fn word(self) -> &'static str {
+        self.name()
+    }
 }
 
 /// A table's row as it is read. What is wrong in it is told with the table, the row and the column.
@@ -91,8 +90,8 @@ impl<'r> Cells<'r> {
 
     fn word<W: Word>(&self, column: &'static str) -> Result<W, BadRow> {
         let text = self.get::<&str>(column)?;
-        let found = W::ALL.iter().find(|(_, word)| *word == text).map(|(w, _)| *w);
-        found.ok_or_else(|| self.bad(column, "is an unknown word"))
+        let found = W::ALL.iter().find(|value| value.word() == text);
+        found.copied().ok_or_else(|| self.bad(column, "is an unknown word"))
     }
 
     fn blob(&self, hash: &'static str, bytes: &'static str) -> Result<Option<(BlobHash, u64)>, BadRow> {
@@ -176,7 +175,7 @@ pub(super) async fn insert(tx: &mut Transaction<'_, Sqlite>, record: &Record) ->
         .bind(integer("id", l.id.0)?)
         .bind(integer("generation", l.generation.0)?)
         .bind(&l.device.0[..])
-        .bind(word(l.kind))
+        .bind(l.kind.word())
         .bind(integer("base_version", l.base_version.0)?)
         .bind(l.epoch)
         .bind(l.shard)
@@ -187,7 +186,7 @@ pub(super) async fn insert(tx: &mut Transaction<'_, Sqlite>, record: &Record) ->
         Record::LeaseClosed { id, outcome, samples_used, at } => {
             sqlx::query("UPDATE leases SET outcome = ?, samples_used = ?, closed_at = ? WHERE id = ? AND outcome IS \
                 NULL")
-                .bind(word(*outcome))
+                .bind(outcome.word())
                 .bind(*samples_used)
                 .bind(integer("closed_at", at.unix_ms)?)
                 .bind(integer("id", id.0)?)

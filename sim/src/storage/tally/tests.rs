@@ -3,7 +3,7 @@
 use super::*;
 use crate::scale;
 use nightjar_coordinator::engine::record::{DeltaRecord, LeaseRecord};
-use nightjar_shared::time::Wall;
+use nightjar_shared::{lease::LeaseKind, time::Wall};
 
 fn tally() -> Tally {
     let spec = scale::spec(10);

@@ -2,12 +2,13 @@
 
 use crate::{
     journal::{Journal, Run},
-    lease::{Lease, LeaseKind},
+    lease::Lease,
     session::{Action, Event, Permission, Profile, Report, Session, Worker},
 };
 use nightjar_shared::{
     delta,
     ids::{BlobHash, RunId},
+    lease::LeaseKind,
     model_spec::ModelSpec,
     run_spec::RunSpec,
     time::Mono,
@@ -42,7 +43,7 @@ impl Bench {
         let samples = 6 * spec().inner.batch_samples;
         let lease = wire::Lease {
             id: 7,
-            kind: kind.to_wire() as i32,
+            kind: kind.to_wire(),
             base_version: 3,
             base_digest: hash.0.to_vec(),
             keyframe: Some(wire::Blob::new(hash, 1)),
