@@ -17,6 +17,7 @@ use crate::{
     store::{BlobError, Blobs, LedgerError, Lineage},
 };
 use nightjar_shared::{
+    blob::BlobRef,
     ids::{BlobHash, Version},
     run_spec::RunSpec,
     version::{Weights, keyframe, update},
@@ -187,11 +188,12 @@ fn all_lost(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, through_seq: u64) 
     let Ok(merger) = before(spec, lineage, blobs, None) else { return String::new() };
     let Ok(deltas) = after(lineage, merger.last_seq()) else { return String::new() };
     let of_versions = deltas.iter().take_while(|d| d.seq <= through_seq);
-    let is_gone = |d: &&DeltaRecord| match blobs.is_sound(d.blob, d.bytes) {
+    let is_gone = |d: &&DeltaRecord| match blobs.is_sound(d.blob.hash, d.blob.bytes) {
         Ok(is_sound) => !is_sound,
         Err(error) => is_lost(&error),
     };
-    let gone: Vec<String> = of_versions.filter(is_gone).map(|d| format!("delta {} (blob {})", d.seq, d.blob)).collect();
+    let named = |d: &DeltaRecord| format!("delta {} (blob {})", d.seq, d.blob.hash);
+    let gone: Vec<String> = of_versions.filter(is_gone).map(named).collect();
     if gone.len() < 2 { String::new() } else { format!(" Lost are {} deltas: {}.", gone.len(), gone.join(", ")) }
 }
 
@@ -264,8 +266,8 @@ fn anew(spec: &RunSpec, lineage: &Lineage, weights: Weights, through_seq: u64) -
 }
 
 fn from_first(spec: &RunSpec, first: &VersionRecord, blobs: &Blobs) -> Result<Merger, ReplayError> {
-    let (keyframe, _) = first.keyframe.ok_or(ReplayError::NoStart)?;
-    Ok(Merger::start_from_keyframe(spec.clone(), &blobs.read(keyframe)?)?)
+    let keyframe = first.keyframe.ok_or(ReplayError::NoStart)?;
+    Ok(Merger::start_from_keyframe(spec.clone(), &blobs.read(keyframe.hash)?)?)
 }
 
 /// The newest checkpoint, of a version before `limit`, that the ledger knows as the checkpoint does. One may be there
@@ -330,15 +332,15 @@ fn merge_through(merger: &mut Merger, lineage: &Lineage, blobs: &Blobs, through_
 }
 
 fn add(merger: &mut Merger, blobs: &Blobs, delta: &DeltaRecord) -> Result<(), ReplayError> {
-    Ok(merger.add(&order(delta), &blobs.read(delta.blob)?)?)
+    Ok(merger.add(&order(delta), &blobs.read(delta.blob.hash)?)?)
 }
 
 fn order(d: &DeltaRecord) -> MergeOrder {
-    MergeOrder { seq: d.seq, lease: d.lease, delta: d.blob, tokens: d.tokens, weight: d.weight }
+    MergeOrder { seq: d.seq, lease: d.lease, delta: d.blob.hash, tokens: d.tokens, weight: d.weight }
 }
 
 fn is_same(again: &PublishedBytes, version: &VersionRecord) -> bool {
-    let name = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|b| (BlobHash::of(b), b.len() as u64));
+    let name = |bytes: &Option<Vec<u8>>| bytes.as_deref().map(BlobRef::of);
     again.digest == version.digest
         && again.through_seq == version.through_seq
         && name(&again.update) == version.update
@@ -379,9 +381,9 @@ pub fn rebuild(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, hash: BlobHash)
     let of = lineage
         .versions
         .iter()
-        .find(|v| v.blobs().any(|(name, _)| name == hash))
+        .find(|v| v.blobs().any(|blob| blob.hash == hash))
         .ok_or(ReplayError::Unpublished(hash))?;
-    let is = |blob: &Option<(BlobHash, u64)>| blob.is_some_and(|(name, _)| name == hash);
+    let is = |blob: &Option<BlobRef>| blob.is_some_and(|blob| blob.hash == hash);
     let bytes = if is(&of.keyframe) {
         let found = weights(spec, &lineage.versions, blobs, of.version);
         let (weights, _) = found.map_err(|published| match published {
@@ -398,10 +400,10 @@ pub fn rebuild(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, hash: BlobHash)
         }
         last.ok_or(ReplayError::Unpublished(hash))?
     } else {
-        let from = of.squashes.iter().find(|s| s.blob.0 == hash).map_or(of.version, |s| s.from);
+        let from = of.squashes.iter().find(|s| s.blob.hash == hash).map_or(of.version, |s| s.from);
         let at = |v: Version| lineage.versions.partition_point(|known| known.version <= v);
         let parts = lineage.versions[at(from)..at(of.version)].iter().filter_map(|v| v.update);
-        let parts = parts.map(|(hash, _)| blobs.read(hash)).collect::<Result<Vec<_>, _>>()?;
+        let parts = parts.map(|update| blobs.read(update.hash)).collect::<Result<Vec<_>, _>>()?;
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         update::squash(&spec.model, &parts).map_err(MergeError::from)?
     };

@@ -12,6 +12,7 @@ use crate::{
     store::{Blobs, Measure, MemoryLedger, Publisher, Shards},
 };
 use nightjar_shared::{
+    blob::BlobRef,
     delta,
     disk::{Disk, FolderDisk},
     ids::{BlobHash, DeviceId, LeaseId, RunId, Version},
@@ -23,8 +24,8 @@ use nightjar_shared::{
     time::{Mono, Wall},
     version::Weights,
     wire::{
-        Blob, DeltaOffer, Done, Hello, Invite, Lease, LeaseRenew, LeaseRequest, LeaseReturn, Refusal, RefusalCode,
-        Role, coordinator_message::Body, device_message as ask,
+        DeltaOffer, Done, Hello, Invite, Lease, LeaseRenew, LeaseRequest, LeaseReturn, Refusal, RefusalCode, Role,
+        coordinator_message::Body, device_message as ask,
     },
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -251,7 +252,7 @@ impl World {
         if let Some((publisher, _)) = &mut self.weights {
             return publisher.publish(version, keyframe).unwrap();
         }
-        let name = |kind: u8| (BlobHash([kind.wrapping_add(version.0 as u8); 32]), 50);
+        let name = |kind: u8| BlobRef { hash: BlobHash([kind.wrapping_add(version.0 as u8); 32]), bytes: 50 };
         event::Published {
             version,
             update: (version.0 > 0).then(|| name(0)),
@@ -364,7 +365,7 @@ impl World {
         DeltaOffer {
             lease_id: lease.id,
             generation: lease.generation,
-            delta: Some(Blob::new(hash, bytes)),
+            delta: Some(BlobRef { hash, bytes }.to_wire()),
             steps: lease.steps,
             samples: lease.samples,
             train_ms: ((taken_s - self.overhead_s).max(0.0) * 1000.0) as u64,

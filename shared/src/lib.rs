@@ -3,6 +3,7 @@
 //!
 //! Never here: an async runtime, a socket, a GPU, a clock, or a random source of its own. Time and seeds are arguments.
 
+pub mod blob;
 pub mod bytes;
 pub mod delta;
 pub mod disk;

@@ -5,7 +5,7 @@
 //! A shard's bytes are one zstd frame; inside, `samples · (context + 1)` tokens, little-endian, each of
 //! [`Manifest::token_bytes`] bytes.
 
-use crate::ids::BlobHash;
+use crate::{blob::BlobRef, ids::BlobHash};
 use serde::{Deserialize, Serialize};
 
 /// `manifest.json`: what a prepared dataset holds.
@@ -40,6 +40,13 @@ pub struct ShardInfo {
     pub samples: u32,
     /// Bytes of text behind the tokens that its samples predict, for losses in nats a byte.
     pub text_bytes: u64,
+}
+
+impl ShardInfo {
+    /// The blob that it is.
+    pub fn blob(&self) -> BlobRef {
+        BlobRef { hash: self.hash, bytes: self.bytes }
+    }
 }
 
 impl Manifest {

@@ -17,12 +17,12 @@ use crate::{
 };
 use job::{Ahead, Checkpoint, Job, Progress};
 use nightjar_agent::{
-    lease::BlobRef,
     preferences::Preferences,
     quota::{self, Space},
     session::{Action, Ending, Event, Permission, Profile, Session},
 };
 use nightjar_shared::{
+    blob::BlobRef,
     disk::Disk,
     ids::{BlobHash, DeviceId, LeaseId},
     invite,

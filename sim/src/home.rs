@@ -2,11 +2,8 @@
 //! there.
 
 use crate::disk::SimDisk;
-use nightjar_agent::{
-    journal::{self, Journal},
-    lease::BlobRef,
-};
-use nightjar_shared::{disk::Disk, ids::BlobHash};
+use nightjar_agent::journal::{self, Journal};
+use nightjar_shared::{blob::BlobRef, disk::Disk, ids::BlobHash};
 use std::{io, sync::Arc};
 
 const NEVER_FAILS: &str = "the simulated disk never fails";

@@ -2,11 +2,9 @@
 //! residual, optimizer state and weights that belong together. It is written before the first byte of a delta goes up,
 //! so a retry after any crash offers the same blob; what it does not name is removed.
 
-use crate::{
-    disk_words,
-    lease::{BlobRef, Lease},
-};
+use crate::{disk_words, lease::Lease};
 use nightjar_shared::{
+    blob::BlobRef,
     disk::Disk,
     fail, home_files,
     ids::{BlobHash, RunId, Version},
@@ -322,7 +320,7 @@ mod tests {
         let (_folder, disk) = disk();
         assert_eq!(Journal::load(&disk).unwrap(), Journal::default());
         let mut journal = Journal { residual: Some("work/r".into()), ..Journal::default() };
-        journal.used_shard(BlobRef { hash: BlobHash::of(b"s"), bytes: 9 });
+        journal.used_shard(BlobRef::of(b"s"));
         journal.store(&disk).unwrap();
         assert_eq!(Journal::load(&disk).unwrap(), journal);
     }

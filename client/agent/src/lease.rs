@@ -2,46 +2,13 @@
 //! hold.
 
 use nightjar_shared::{
+    blob::BlobRef,
     delta::CodecId,
     ids::{BlobHash, Generation, LeaseId, Version},
     lease::LeaseKind,
     wire::{self, limits},
 };
 use serde::{Deserialize, Serialize};
-
-/// A blob's name and length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BlobRef {
-    /// Its name.
-    pub hash: BlobHash,
-    /// Its length.
-    pub bytes: u64,
-}
-
-impl BlobRef {
-    /// Where a verified download lies, within the home folder.
-    pub fn file(&self) -> String {
-        format!("blobs/{}", self.hash)
-    }
-
-    /// Where it lies while it is incomplete.
-    pub fn partial_file(&self) -> String {
-        format!("blobs/{}.part", self.hash)
-    }
-
-    /// As a message.
-    pub fn to_wire(self) -> wire::Blob {
-        wire::Blob::new(self.hash, self.bytes)
-    }
-
-    fn from_wire(blob: &wire::Blob) -> Result<Self, BadLease> {
-        let hash = blob.name().ok_or(BadLease("a blob has no name"))?;
-        if blob.bytes > limits::BLOB_BYTES_MAX {
-            return Err(BadLease("a blob is larger than any may be"));
-        }
-        Ok(BlobRef { hash, bytes: blob.bytes })
-    }
-}
 
 /// One update on the way to a lease's base version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,9 +69,10 @@ impl Lease {
     /// Checks a message. `holds_weights` says whether the request named weights to start from.
     pub fn from_wire(m: &wire::Lease, holds_weights: bool) -> Result<Self, BadLease> {
         let kind = LeaseKind::from_wire(m.kind).ok_or(BadLease("its kind is unknown"))?;
+        let named = |blob| BlobRef::from_wire(blob).ok_or(BadLease("a blob has no name"));
         let updates = m.updates.iter().map(|u| {
             let blob = u.update.as_ref().ok_or(BadLease("an update has no name"))?;
-            Ok(UpdateStep { blob: BlobRef::from_wire(blob)?, redefines: u.redefines })
+            Ok(UpdateStep { blob: named(blob)?, redefines: u.redefines })
         });
         let lease = Lease {
             id: LeaseId(m.id),
@@ -112,9 +80,9 @@ impl Lease {
             kind,
             base_version: Version(m.base_version),
             base_digest: BlobHash::from_bytes(&m.base_digest).ok_or(BadLease("its base has no digest"))?,
-            keyframe: m.keyframe.as_ref().map(BlobRef::from_wire).transpose()?,
+            keyframe: m.keyframe.as_ref().map(named).transpose()?,
             updates: updates.collect::<Result<_, _>>()?,
-            shard: BlobRef::from_wire(m.shard.as_ref().ok_or(BadLease("it names no shard"))?)?,
+            shard: named(m.shard.as_ref().ok_or(BadLease("it names no shard"))?)?,
             shard_samples: m.shard_samples,
             first_sample: m.first_sample,
             samples: m.samples,
@@ -126,7 +94,9 @@ impl Lease {
             ahead_of: (m.ahead_of != 0).then_some(LeaseId(m.ahead_of)),
         };
         let end = u64::from(lease.first_sample) + u64::from(lease.samples);
+        let is_too_long = |blob: BlobRef| blob.bytes > limits::BLOB_BYTES_MAX;
         let faults = [
+            (lease.blobs().any(is_too_long), "a blob is larger than any may be"),
             (lease.keyframe.is_none() && !holds_weights, "it starts from weights that this device does not have"),
             (lease.updates.len() > limits::UPDATE_STEPS_MAX, "its path has too many updates"),
             (lease.samples == 0 || end > u64::from(lease.shard_samples), "its samples are not in its shard"),

@@ -4,9 +4,10 @@
 use crate::{
     history::{self, LOG_FILE},
     journal::{self, Journal},
-    lease::{BlobRef, Lease},
+    lease::Lease,
 };
 use nightjar_shared::{
+    blob::BlobRef,
     disk::Disk,
     ids::BlobHash,
     run_spec::{InnerState, RunSpec},

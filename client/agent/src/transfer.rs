@@ -2,11 +2,11 @@
 //! the coordinator's copy ends.
 
 use crate::{
-    lease::BlobRef,
     link::{Link, LinkError, receive_frame},
     session::Fault,
 };
 use nightjar_shared::{
+    blob::BlobRef,
     delta,
     disk::{Disk, FolderDisk},
     fail,

@@ -6,14 +6,14 @@ use common::{receive, send};
 use nightjar_agent::{
     identity::Identity,
     join::{Answer, Member},
-    lease::BlobRef,
     link::{Dialer, Link, LinkError},
     transfer::{self, Outgoing, TransferError},
 };
 use nightjar_shared::{
+    blob::BlobRef,
     delta::{self, CodecId},
     disk::{Disk, FolderDisk},
-    ids::{BlobHash, DeviceId, LeaseId},
+    ids::{DeviceId, LeaseId},
     invite,
     model_spec::ModelSpec,
     run_spec::DeltaSpec,
@@ -96,10 +96,6 @@ fn noise(bytes: usize) -> Vec<u8> {
     (0..bytes as u64).map(|i| nightjar_shared::rng::draw(1, 2, i) as u8).collect()
 }
 
-fn blob_of(bytes: &[u8]) -> BlobRef {
-    BlobRef { hash: BlobHash::of(bytes), bytes: bytes.len() as u64 }
-}
-
 /// A connected device with a folder.
 async fn connected(coordinator: &Arc<Coordinator>) -> (Endpoint, Link, tempfile::TempDir, FolderDisk) {
     let (key, device) = (Identity::generate().unwrap(), Identity::generate().unwrap());
@@ -173,7 +169,7 @@ async fn addresses_are_tried_in_order() {
 #[tokio::test]
 async fn a_download_goes_on_where_it_ended() {
     let bytes = noise(300_000);
-    let blob = blob_of(&bytes);
+    let blob = BlobRef::of(&bytes);
     let coordinator = Arc::new(Coordinator { blob: bytes.clone(), ..Default::default() });
     let (_endpoint, link, _folder, disk) = connected(&coordinator).await;
     disk.write_at(&blob.partial_file(), 0, &bytes[..123_456]).unwrap();
@@ -187,7 +183,7 @@ async fn a_download_goes_on_where_it_ended() {
 #[tokio::test]
 async fn a_damaged_part_is_thrown_away_and_fetched_anew() {
     let bytes = noise(100_000);
-    let blob = blob_of(&bytes);
+    let blob = BlobRef::of(&bytes);
     let coordinator = Arc::new(Coordinator { blob: bytes, ..Default::default() });
     let (_endpoint, link, _folder, disk) = connected(&coordinator).await;
     disk.write_at(&blob.partial_file(), 0, b"not what was sent").unwrap();
@@ -202,7 +198,7 @@ fn outgoing(file: &str) -> (Vec<u8>, Outgoing) {
     let (model, delta) = (ModelSpec::tiny(), DeltaSpec { codec: CodecId::Blocks8, ..DeltaSpec::default() });
     let gradient = model.draw_all(3);
     let bytes = delta::encode(&model, &delta, &gradient, &mut vec![0.0; gradient.len()]);
-    let outgoing = Outgoing { lease: LeaseId(1), blob: blob_of(&bytes), file: file.into(), model, delta };
+    let outgoing = Outgoing { lease: LeaseId(1), blob: BlobRef::of(&bytes), file: file.into(), model, delta };
     (bytes, outgoing)
 }
 
@@ -219,7 +215,7 @@ async fn an_upload_sends_only_what_is_not_there() {
     transfer::put(&link, &disk, &outgoing).await.unwrap();
     assert_eq!(*coordinator.received.lock().unwrap(), bytes[150_000..]);
     let other =
-        Outgoing { file: "work/lease-2.delta".into(), blob: blob_of(&[&bytes[1..], b"x"].concat()), ..outgoing };
+        Outgoing { file: "work/lease-2.delta".into(), blob: BlobRef::of(&[&bytes[1..], b"x"].concat()), ..outgoing };
     let gone = transfer::put(&link, &disk, &other).await.unwrap_err();
     assert!(matches!(gone, TransferError::FileGone(_)), "{gone}");
 }
@@ -261,12 +257,12 @@ async fn nothing_is_sent_that_is_not_the_delta_it_is_said_to_be() {
             let mut longer = bytes.to_vec();
             longer.resize(bytes_max + 1, 0);
             fs::write(home.join(&out.file), &longer).unwrap();
-            out.blob = blob_of(&longer);
+            out.blob = BlobRef::of(&longer);
         }),
         ("no delta, under its right hash", |home, out, bytes| {
             let secret = noise(bytes.len());
             fs::write(home.join(&out.file), &secret).unwrap();
-            out.blob = blob_of(&secret);
+            out.blob = BlobRef::of(&secret);
         }),
     ];
     for (what, trap) in traps {
@@ -293,7 +289,7 @@ async fn a_blob_that_came_down_does_not_go_up() {
     let coordinator = Arc::new(Coordinator::default());
     let (_endpoint, link, _folder, disk) = connected(&coordinator).await;
     let shard = noise(bytes.len());
-    let blob = blob_of(&shard);
+    let blob = BlobRef::of(&shard);
     disk.write(&blob.file(), &shard).unwrap();
     let told = transfer::put(&link, &disk, &Outgoing { blob, ..outgoing }).await.unwrap_err();
     assert!(matches!(told, TransferError::Untrue(_)), "{told}");

@@ -2,6 +2,7 @@
 
 use super::{error::DatasetError, stream::tokens_in};
 use nightjar_shared::{
+    blob::BlobRef,
     ids::BlobHash,
     shard::{Manifest, ShardInfo},
 };
@@ -50,9 +51,9 @@ impl Dataset {
         self.manifest.tokenizer.map(|hash| self.blob_path(hash))
     }
 
-    /// Names of all blobs that devices may ask for.
-    pub fn blobs(&self) -> impl Iterator<Item = (BlobHash, u64)> + '_ {
-        self.manifest.train.iter().chain(&self.manifest.heldout).map(|shard| (shard.hash, shard.bytes))
+    /// All blobs that devices may ask for.
+    pub fn blobs(&self) -> impl Iterator<Item = BlobRef> + '_ {
+        self.manifest.train.iter().chain(&self.manifest.heldout).map(ShardInfo::blob)
     }
 
     /// Blobs that are missing, or have another length than the manifest says, each in words.
@@ -60,7 +61,7 @@ impl Dataset {
         let length = |hash| {
             fs::symlink_metadata(self.blob_path(hash)).ok().filter(fs::Metadata::is_file).map(|about| about.len())
         };
-        let shards = self.blobs().filter_map(|(hash, bytes)| match length(hash) {
+        let shards = self.blobs().filter_map(|BlobRef { hash, bytes }| match length(hash) {
             Some(has) if has == bytes => None,
             Some(has) => Some(format!("shard {hash} has {has} bytes instead of {bytes}")),
             None => Some(format!("shard {hash} is missing")),

@@ -3,6 +3,7 @@
 
 use super::record::{Record, Squash};
 use nightjar_shared::{
+    blob::BlobRef,
     ids::{BlobHash, DeviceId, Generation, LeaseId, Version},
     wire::{self, coordinator_message, device_message},
 };
@@ -72,9 +73,9 @@ pub struct Published {
     /// Its number.
     pub version: Version,
     /// The change from the version before; `None` for the run's first.
-    pub update: Option<(BlobHash, u64)>,
+    pub update: Option<BlobRef>,
     /// The whole, where one was asked for.
-    pub keyframe: Option<(BlobHash, u64)>,
+    pub keyframe: Option<BlobRef>,
     /// Digest of the weights (after the keyframe's rounding, where there is one).
     pub digest: [u8; 32],
     /// All deltas up to this sequence number are in it.

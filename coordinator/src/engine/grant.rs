@@ -15,7 +15,7 @@ use nightjar_shared::{
     lease::LeaseKind,
     shard::ShardInfo,
     time::Mono,
-    wire::{self, Blob, HeldWeights, LeaseRequest, Refusal, RefusalAction, RefusalCode, Role},
+    wire::{self, HeldWeights, LeaseRequest, Refusal, RefusalAction, RefusalCode, Role},
 };
 use std::time::Duration;
 
@@ -250,7 +250,7 @@ impl Engine {
             base_digest: base.digest.to_vec(),
             keyframe: path.keyframe,
             updates: path.updates,
-            shard: Some(Blob::new(shard.hash, shard.bytes)),
+            shard: Some(shard.blob().to_wire()),
             shard_samples: shard.samples,
             first_sample: record.first_sample,
             samples: record.samples,

@@ -57,7 +57,7 @@ impl Engine {
     /// What an offer for a lease says was done; if that cannot be, the reason.
     fn work(&self, lease: &OpenLease, offer: &DeltaOffer, now: Mono) -> Result<Work, String> {
         let work = Work::of(offer, &self.spec, &self.delta_bytes, lease, now, self.wall).map_err(|e| e.to_string())?;
-        if self.merged_blobs.contains(work.blob) {
+        if self.merged_blobs.contains(work.blob.hash) {
             return Err("The same delta was merged before, for another lease.".into());
         }
         Ok(work)
@@ -151,7 +151,7 @@ impl Engine {
     /// Writes the delta down, ends its lease, learns the device's speed, and has the delta merged.
     fn merge(&mut self, lease: &OpenLease, work: &Work, measured: Measured, now: Mono, turn: &mut Turn) {
         let LeaseRecord { id, generation, device, .. } = lease.record;
-        let Work { blob, bytes, steps, samples, tokens, train, loss_first, loss_last } = *work;
+        let Work { blob, steps, samples, tokens, train, loss_first, loss_last } = *work;
         let staleness = self.staleness(lease);
         let weight = self.spec.merge.staleness.weight(staleness);
         // What a lease took that was granted before this process started, only the calendar knows.
@@ -161,7 +161,7 @@ impl Engine {
         };
         let wall_ms = millis(wall);
         let least = self.credit(lease, work, wall_ms);
-        self.merged_blobs.add(blob);
+        self.merged_blobs.add(blob.hash);
         self.last_seq += 1;
         self.tokens += tokens;
         turn.records.push(Record::Delta(DeltaRecord {
@@ -169,7 +169,6 @@ impl Engine {
             lease: id,
             device,
             blob,
-            bytes,
             steps,
             tokens,
             staleness,
@@ -204,7 +203,13 @@ impl Engine {
                 turn.records.push(Record::Device(device.record.clone()));
             }
         }
-        turn.effects.push(Action::Merge(MergeOrder { seq: self.last_seq, lease: id, delta: blob, tokens, weight }));
+        turn.effects.push(Action::Merge(MergeOrder {
+            seq: self.last_seq,
+            lease: id,
+            delta: blob.hash,
+            tokens,
+            weight,
+        }));
     }
 
     /// The held-out loss that an evaluate lease measured.

@@ -1,7 +1,8 @@
 //! What the ledger keeps: one type a fact. Records are only ever added; the engine is rebuilt from them.
 
 use nightjar_shared::{
-    ids::{BlobHash, DeviceId, Generation, LeaseId, Version},
+    blob::BlobRef,
+    ids::{DeviceId, Generation, LeaseId, Version},
     lease::LeaseKind,
     time::Wall,
     wire::Role,
@@ -127,10 +128,8 @@ pub struct DeltaRecord {
     pub lease: LeaseId,
     /// The device.
     pub device: DeviceId,
-    /// The blob's name.
-    pub blob: BlobHash,
-    /// The blob's length.
-    pub bytes: u64,
+    /// Its blob.
+    pub blob: BlobRef,
     /// Inner steps taken.
     pub steps: u32,
     /// Tokens trained on.
@@ -158,10 +157,10 @@ pub struct DeltaRecord {
 pub struct VersionRecord {
     /// Its number.
     pub version: Version,
-    /// The change from the version before, with its length; `None` for the first.
-    pub update: Option<(BlobHash, u64)>,
-    /// The whole, with its length, where it was published.
-    pub keyframe: Option<(BlobHash, u64)>,
+    /// The change from the version before; `None` for the first.
+    pub update: Option<BlobRef>,
+    /// The whole, where it was published.
+    pub keyframe: Option<BlobRef>,
     /// Digest of the weights.
     pub digest: [u8; 32],
     /// All deltas up to this one are in it.
@@ -177,13 +176,13 @@ pub struct VersionRecord {
 pub struct Squash {
     /// The version that it starts from.
     pub from: Version,
-    /// The blob, with its length.
-    pub blob: (BlobHash, u64),
+    /// The blob.
+    pub blob: BlobRef,
 }
 
 impl VersionRecord {
-    /// All that it was published as: blobs with their lengths.
-    pub fn blobs(&self) -> impl Iterator<Item = (BlobHash, u64)> + '_ {
+    /// All that it was published as.
+    pub fn blobs(&self) -> impl Iterator<Item = BlobRef> + '_ {
         self.update.into_iter().chain(self.keyframe).chain(self.squashes.iter().map(|s| s.blob))
     }
 }

@@ -3,6 +3,7 @@
 
 use super::{record::VersionRecord, snapshot::VERSIONS_KEPT};
 use nightjar_shared::{
+    blob::BlobRef,
     ids::{BlobHash, Version},
     wire::{Blob, HeldWeights, UpdateStep, limits::UPDATE_STEPS_MAX},
 };
@@ -25,7 +26,7 @@ struct Hop {
     /// From here to the target.
     steps: usize,
     /// Where the first step leads, and its blob; `None` at the target.
-    next: Option<(Version, (BlobHash, u64))>,
+    next: Option<(Version, BlobRef)>,
 }
 
 /// The ways to one target.
@@ -34,7 +35,7 @@ struct Routes {
     /// From each version kept, oldest first, up to the target.
     hops: Vec<Option<Hop>>,
     /// The keyframe that is the cheapest start for who holds nothing.
-    start: Option<(Version, (BlobHash, u64))>,
+    start: Option<(Version, BlobRef)>,
     /// Bytes from there, the keyframe's included.
     start_bytes: u64,
 }
@@ -104,14 +105,14 @@ impl Versions {
         let onward = held.map(|h| Version(h.version)).filter(|v| hop(*v).is_some());
         let (keyframe, from) = match (onward, routes.start) {
             (Some(from), Some(_)) if hop(from)?.bytes <= routes.start_bytes => (None, from),
-            (_, Some((from, keyframe))) => (Some(blob(keyframe)), from),
+            (_, Some((from, keyframe))) => (Some(keyframe.to_wire()), from),
             (Some(from), None) => (None, from),
             (None, None) => return None,
         };
         let mut updates = vec![];
         let mut at = from;
         while let Some((next, change)) = hop(at)?.next {
-            updates.push(UpdateStep { update: Some(blob(change)), redefines: self.get(next)?.keyframe.is_some() });
+            updates.push(UpdateStep { update: Some(change.to_wire()), redefines: self.get(next)?.keyframe.is_some() });
             at = next;
         }
         Some(Path { keyframe, updates })
@@ -127,8 +128,9 @@ impl Versions {
             let Some(here) = hops[at] else { continue };
             let update = record.update.into_iter().filter_map(|blob| Some((at.checked_sub(1)?, blob)));
             let squashes = record.squashes.iter().filter_map(|s| Some((self.place(s.from)?, s.blob)));
-            for (from, blob) in update.chain(squashes).filter(|(_, (hash, _))| !self.lost.contains(hash)) {
-                let hop = Hop { bytes: here.bytes + blob.1, steps: here.steps + 1, next: Some((record.version, blob)) };
+            for (from, blob) in update.chain(squashes).filter(|(_, blob)| !self.lost.contains(&blob.hash)) {
+                let hop =
+                    Hop { bytes: here.bytes + blob.bytes, steps: here.steps + 1, next: Some((record.version, blob)) };
                 let is_better = hops[from].is_none_or(|known| (hop.bytes, hop.steps) < (known.bytes, known.steps));
                 if hop.steps <= UPDATE_STEPS_MAX && is_better {
                     hops[from] = Some(hop);
@@ -136,18 +138,14 @@ impl Versions {
             }
         }
         let whole = |(hop, record): (&Option<Hop>, &VersionRecord)| {
-            let keyframe = record.keyframe.filter(|(hash, _)| !self.lost.contains(hash))?;
-            Some((hop.as_ref()?.bytes + keyframe.1, (record.version, keyframe)))
+            let keyframe = record.keyframe.filter(|keyframe| !self.lost.contains(&keyframe.hash))?;
+            Some((hop.as_ref()?.bytes + keyframe.bytes, (record.version, keyframe)))
         };
         // The newest of the cheapest.
         let start = hops.iter().zip(&self.kept).filter_map(whole).rev().min_by_key(|(bytes, _)| *bytes);
         let (start_bytes, start) = start.map_or((0, None), |(bytes, start)| (bytes, Some(start)));
         Some(Routes { hops, start, start_bytes })
     }
-}
-
-fn blob((hash, bytes): (BlobHash, u64)) -> Blob {
-    Blob::new(hash, bytes)
 }
 
 #[cfg(test)]

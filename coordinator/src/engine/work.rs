@@ -7,7 +7,7 @@ use super::{
     record::LeaseRecord,
 };
 use nightjar_shared::{
-    ids::BlobHash,
+    blob::BlobRef,
     run_spec::RunSpec,
     time::{Mono, Wall},
     wire::DeltaOffer,
@@ -32,10 +32,8 @@ pub(super) enum WorkError {
 /// Work as an offer tells it, within what can be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Work {
-    /// The delta's name.
-    pub blob: BlobHash,
-    /// The delta's length.
-    pub bytes: u64,
+    /// The delta, of a length that one of this run can have.
+    pub blob: BlobRef,
     /// Inner steps taken; at least one, at most the lease's.
     pub steps: u32,
     /// Samples used: the steps' batches.
@@ -62,9 +60,9 @@ impl Work {
         if !kind.trains() {
             return Err(WorkError::NotTraining);
         }
-        let named = offer.delta.as_ref().and_then(|b| Some((BlobHash::from_bytes(&b.hash)?, b.bytes)));
-        let (blob, bytes) = named
-            .filter(|(_, bytes)| allowed.contains(bytes))
+        let named = offer.delta.as_ref().and_then(BlobRef::from_wire);
+        let blob = named
+            .filter(|blob| allowed.contains(&blob.bytes))
             .ok_or(WorkError::Blob { least: *allowed.start(), most: *allowed.end() })?;
         let DeltaOffer { steps, samples, train_ms, loss_first, loss_last, .. } = *offer;
         let used = u64::from(steps) * u64::from(spec.inner.batch_samples);
@@ -90,6 +88,6 @@ impl Work {
         }
         let train = if lease.spans_restart { train.min(known) } else { train };
         let tokens = u64::from(samples) * spec.tokens_per_sample();
-        Ok(Work { blob, bytes, steps, samples, tokens, train, loss_first, loss_last })
+        Ok(Work { blob, steps, samples, tokens, train, loss_first, loss_last })
     }
 }

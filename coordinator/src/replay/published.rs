@@ -6,6 +6,7 @@ use crate::{
     store::{BlobError, Blobs},
 };
 use nightjar_shared::{
+    blob::BlobRef,
     ids::{BlobHash, Version},
     run_spec::RunSpec,
     version::{Weights, keyframe, update},
@@ -135,8 +136,8 @@ impl Search<'_> {
             {
                 return Ok(Some(weights));
             }
-            let update = record.update.and_then(|(hash, _)| Some((Version(version.0.checked_sub(1)?), hash)));
-            let steps = update.into_iter().chain(record.squashes.iter().map(|s| (s.from, s.blob.0)));
+            let update = record.update.and_then(|update| Some((Version(version.0.checked_sub(1)?), update.hash)));
+            let steps = update.into_iter().chain(record.squashes.iter().map(|s| (s.from, s.blob.hash)));
             for (from, hash) in steps {
                 let what = || format!("the change from version {from} to {version}");
                 if !onward.contains_key(&from) && self.read(hash, what)?.is_some() {
@@ -150,7 +151,7 @@ impl Search<'_> {
     /// A version's weights from its own checkpoint or keyframe.
     fn begin(&mut self, record: &VersionRecord, has_checkpoint: bool) -> Result<Option<Weights>, BlobError> {
         let version = record.version;
-        if let Some((hash, _)) = record.keyframe
+        if let Some(BlobRef { hash, .. }) = record.keyframe
             && let Some(bytes) = self.read(hash, || format!("the keyframe of version {version}"))?
         {
             match keyframe::decode(&self.spec.model, &bytes) {

@@ -105,7 +105,7 @@ fn a_lost_delta_of_a_published_version_costs_feedback_and_momenta_and_no_more() 
     for is_damaged in [true, false] {
         let (folder, world) = run();
         let (exact, mut facts) = (recovered(&world).unwrap(), world.ledger.facts());
-        let file = path_of(&folder, facts.lineage.deltas[8].blob);
+        let file = path_of(&folder, facts.lineage.deltas[8].blob.hash);
         let whole = std::fs::read(&file).unwrap();
         lose(&file, is_damaged);
         assert!(recovered(&world).is_err());
@@ -113,7 +113,7 @@ fn a_lost_delta_of_a_published_version_costs_feedback_and_momenta_and_no_more() 
         assert_eq!((resumed_first.merger.weights(), resumed_first.merger.last_seq()), (exact.weights(), 11));
         assert_ne!(resumed_first.merger, exact, "it did cost something");
         let told = &resumed_first.losses[..];
-        assert!(told.len() == 1 && told[0].contains(&facts.lineage.deltas[8].blob.to_string()), "{told:?}");
+        assert!(told.len() == 1 && told[0].contains(&facts.lineage.deltas[8].blob.hash.to_string()), "{told:?}");
         assert!(told[0].contains("version 5") && told[0].contains("error feedback and momenta"), "{told:?}");
         assert!(resumed_first.lost_deltas.is_empty());
 
@@ -123,7 +123,7 @@ fn a_lost_delta_of_a_published_version_costs_feedback_and_momenta_and_no_more() 
         facts.lineage.restarts.push(version);
         blobs(&world).put_checkpoint(version.0, &checkpoint).unwrap();
         let made = merger.publish(Version(6), false).unwrap();
-        let put = |bytes: Vec<u8>| (blobs(&world).put(&bytes).unwrap(), bytes.len() as u64);
+        let put = |bytes: Vec<u8>| BlobRef { hash: blobs(&world).put(&bytes).unwrap(), bytes: bytes.len() as u64 };
         facts.lineage.versions.push(VersionRecord {
             version: Version(6),
             update: made.update.map(put),
@@ -156,7 +156,7 @@ fn a_lost_delta_of_a_published_version_costs_feedback_and_momenta_and_no_more() 
 fn a_lost_delta_that_waits_is_passed_over() {
     let (folder, world) = run();
     let mut facts = world.ledger.facts();
-    let file = path_of(&folder, facts.lineage.deltas[10].blob);
+    let file = path_of(&folder, facts.lineage.deltas[10].blob.hash);
     let whole = std::fs::read(&file).unwrap();
     lose(&file, true);
     let first = resumed(&world, &facts);
@@ -173,16 +173,16 @@ fn the_newest_weights_are_found_by_any_way_that_is_left() {
     let (folder, world) = run();
     let (exact, facts) = (recovered(&world).unwrap(), world.ledger.facts());
     let lost = |hash: BlobHash| lose(&path_of(&folder, hash), false);
-    lost(facts.lineage.deltas[8].blob);
-    lost(facts.lineage.versions[4].keyframe.unwrap().0);
+    lost(facts.lineage.deltas[8].blob.hash);
+    lost(facts.lineage.versions[4].keyframe.unwrap().hash);
     assert_eq!(resumed(&world, &facts).merger.weights(), exact.weights(), "from the checkpoint's weights");
     std::fs::write(folder.path().join("checkpoints/4.njc"), b"rotten").unwrap();
     assert_eq!(resumed(&world, &facts).merger.weights(), exact.weights(), "over all updates");
-    lost(facts.lineage.versions[2].update.unwrap().0);
+    lost(facts.lineage.versions[2].update.unwrap().hash);
     assert_eq!(resumed(&world, &facts).merger.weights(), exact.weights(), "over the squash");
-    lost(facts.lineage.versions[5].update.unwrap().0);
+    lost(facts.lineage.versions[5].update.unwrap().hash);
     let told = resume(&world.spec, &facts.lineage, blobs(&world), || panic!()).unwrap_err().to_string();
-    let named = [facts.lineage.deltas[8].blob, facts.lineage.versions[5].update.unwrap().0];
+    let named = [facts.lineage.deltas[8].blob.hash, facts.lineage.versions[5].update.unwrap().hash];
     assert!(named.iter().all(|hash| told.contains(&hash.to_string())), "{told}");
 }
 
@@ -190,17 +190,17 @@ fn the_newest_weights_are_found_by_any_way_that_is_left() {
 fn weights_are_merged_again_where_what_was_published_is_lost() {
     let (folder, world) = run();
     let (exact, mut facts) = (recovered(&world).unwrap(), world.ledger.facts());
-    lose(&path_of(&folder, facts.lineage.versions[5].update.unwrap().0), false);
+    lose(&path_of(&folder, facts.lineage.versions[5].update.unwrap().hash), false);
     let by_any_way = |facts: &Facts| weights_by_any_way(&world.spec, &facts.lineage, blobs(&world), Version(5));
     let (found, lost) = by_any_way(&facts).unwrap();
     assert_eq!(&found, exact.weights());
     assert!(lost.len() == 1 && lost[0].contains("is missing"), "{lost:?}");
-    lose(&path_of(&folder, facts.lineage.deltas[8].blob), false);
+    lose(&path_of(&folder, facts.lineage.deltas[8].blob.hash), false);
     let told = by_any_way(&facts).unwrap_err().to_string();
-    assert!(told.contains(&facts.lineage.deltas[8].blob.to_string()) && told.contains("backup"), "{told}");
+    assert!(told.contains(&facts.lineage.deltas[8].blob.hash.to_string()) && told.contains("backup"), "{told}");
     // A row that is gone or damaged is a reason, too.
     facts.lineage.versions[5].digest = [0; 32];
-    lose(&path_of(&folder, facts.lineage.versions[4].keyframe.unwrap().0), false);
+    lose(&path_of(&folder, facts.lineage.versions[4].keyframe.unwrap().hash), false);
     let why = |facts: &Facts| {
         weights(&world.spec, &facts.lineage.versions, blobs(&world), Version(5)).unwrap_err().to_string()
     };
@@ -228,7 +228,7 @@ fn a_row_that_is_gone_or_damaged_is_named() {
 fn a_blob_that_is_no_plain_file_is_lost() {
     let (folder, world) = run();
     let (exact, facts) = (recovered(&world).unwrap(), world.ledger.facts());
-    let files = [8, 9].map(|at: usize| path_of(&folder, facts.lineage.deltas[at].blob));
+    let files = [8, 9].map(|at: usize| path_of(&folder, facts.lineage.deltas[at].blob.hash));
     files.iter().for_each(|file| std::fs::remove_file(file).unwrap());
     std::fs::create_dir(&files[0]).unwrap();
     #[cfg(unix)]
@@ -256,22 +256,22 @@ fn every_blob_of_a_version_can_be_made_anew() {
     let (folder, world) = run();
     let facts = world.ledger.facts();
     for keeps_checkpoints in [true, false] {
-        for (hash, bytes) in facts.lineage.versions.iter().flat_map(VersionRecord::blobs) {
+        for blob in facts.lineage.versions.iter().flat_map(VersionRecord::blobs) {
             // Version 0 is what all else is made of: without its checkpoint there is nothing to make it of.
-            let is_start = facts.lineage.versions[0].keyframe.is_some_and(|(start, _)| start == hash);
+            let is_start = facts.lineage.versions[0].keyframe.is_some_and(|start| start == blob);
             if is_start && !keeps_checkpoints {
                 continue;
             }
-            lose(&path_of(&folder, hash), keeps_checkpoints);
-            let again = rebuild(&world.spec, &facts.lineage, blobs(&world), hash).unwrap();
-            assert_eq!((BlobHash::of(&again), again.len() as u64), (hash, bytes));
+            lose(&path_of(&folder, blob.hash), keeps_checkpoints);
+            let again = rebuild(&world.spec, &facts.lineage, blobs(&world), blob.hash).unwrap();
+            assert_eq!(BlobRef::of(&again), blob);
             blobs(&world).put(&again).unwrap();
         }
         // Gone already after the second time.
         let _ = std::fs::remove_dir_all(folder.path().join("checkpoints"));
     }
     assert!(matches!(
-        rebuild(&world.spec, &facts.lineage, blobs(&world), facts.lineage.deltas[0].blob),
+        rebuild(&world.spec, &facts.lineage, blobs(&world), facts.lineage.deltas[0].blob.hash),
         Err(ReplayError::Unpublished(_))
     ));
 }
@@ -280,7 +280,7 @@ fn every_blob_of_a_version_can_be_made_anew() {
 fn all_damaged_blobs_are_named() {
     let (folder, world) = run();
     let facts = world.ledger.facts();
-    let (one, other) = (facts.lineage.deltas[0].blob, facts.lineage.versions[3].update.unwrap().0);
+    let (one, other) = (facts.lineage.deltas[0].blob.hash, facts.lineage.versions[3].update.unwrap().hash);
     lose(&path_of(&folder, one), true);
     lose(&path_of(&folder, other), false);
     let said = &report(&world, &facts).checks[4].detail;
@@ -327,7 +327,7 @@ fn a_checkpoint_of_other_deltas_is_passed_over() {
     let facts = world.ledger.facts();
     let mut wrong = Merger::restore(world.spec.clone(), &blobs(&world).checkpoint(4).unwrap().unwrap()).unwrap();
     for (d, as_if) in facts.lineage.deltas[..2].iter().zip(&facts.lineage.deltas[8..]) {
-        wrong.add(&order(as_if), &blobs(&world).read(d.blob).unwrap()).unwrap();
+        wrong.add(&order(as_if), &blobs(&world).read(d.blob.hash).unwrap()).unwrap();
     }
     wrong.publish(Version(5), true).unwrap();
     blobs(&world).put_checkpoint(5, &wrong.checkpoint()).unwrap();
@@ -386,9 +386,9 @@ fn what_is_wrong_is_named() {
     assert_eq!(after(&|f| f.evaluations.push(nowhere.clone())), [measurements]);
     assert_eq!(after(&|_| ()), [""; 0], "and nothing is, where nothing is");
 
-    std::fs::remove_file(path_of(&folder, sound.lineage.versions[2].update.unwrap().0)).unwrap();
+    std::fs::remove_file(path_of(&folder, sound.lineage.versions[2].update.unwrap().hash)).unwrap();
     assert_eq!(failed(&report(&world, &sound)), [whole, sums]);
-    std::fs::write(path_of(&folder, sound.lineage.deltas[10].blob), b"rotten").unwrap();
+    std::fs::write(path_of(&folder, sound.lineage.deltas[10].blob.hash), b"rotten").unwrap();
     assert_eq!(failed(&report(&world, &sound)), [whole, same, sums]);
     assert!(matches!(recovered(&world), Err(ReplayError::Blob(BlobError::Corrupt(_)))));
 }
@@ -432,7 +432,7 @@ async fn older_deltas_are_read_only_where_they_are_needed() {
     let resume = |lineage: &Lineage| resume(&world.spec, lineage, blobs(&world), || panic!("there is a version"));
     assert_eq!(reaching_back(&lately, all, resume).unwrap().merger, exact);
     assert_eq!(times_read.get(), 0);
-    let old = whole.versions[2].update.unwrap().0;
+    let old = whole.versions[2].update.unwrap().hash;
     let rebuilt = reaching_back(&lately, all, |lineage| rebuild(&world.spec, lineage, blobs(&world), old)).unwrap();
     assert_eq!((BlobHash::of(&rebuilt), times_read.get()), (old, 1));
     std::fs::remove_file(folder.path().join("checkpoints/4.njc")).unwrap();

@@ -11,6 +11,7 @@ use crate::{
     store::{Blobs, Facts, LeaseFacts},
 };
 use nightjar_shared::{
+    blob::BlobRef,
     ids::{BlobHash, LeaseId, Version},
     run_spec::RunSpec,
     shard::Manifest,
@@ -188,16 +189,17 @@ fn evaluations(facts: &Facts) -> Result<String, String> {
 /// All that are wrong are named, each with what it is.
 fn all_blobs(facts: &Facts, blobs: &Blobs) -> Result<String, String> {
     let mut named: BTreeMap<BlobHash, (u64, String)> = BTreeMap::new();
+    let mut name = |blob: BlobRef, what: String| drop(named.insert(blob.hash, (blob.bytes, what)));
     for d in &facts.lineage.deltas {
-        named.insert(d.blob, (d.bytes, format!("delta {} of lease {}", d.seq, d.lease)));
+        name(d.blob, format!("delta {} of lease {}", d.seq, d.lease));
     }
     for v in &facts.lineage.versions {
-        let of_it = |what: &str| format!("the {what} of version {}", v.version);
-        let update = v.update.map(|(hash, bytes)| (hash, (bytes, of_it("update"))));
-        let keyframe = v.keyframe.map(|(hash, bytes)| (hash, (bytes, of_it("keyframe"))));
-        let squash =
-            |s: &Squash| (s.blob.0, (s.blob.1, format!("the squash from version {} to {}", s.from, v.version)));
-        named.extend(update.into_iter().chain(keyframe).chain(v.squashes.iter().map(squash)));
+        for (blob, what) in [(v.update, "update"), (v.keyframe, "keyframe")] {
+            blob.into_iter().for_each(|blob| name(blob, format!("the {what} of version {}", v.version)));
+        }
+        for Squash { from, blob } in &v.squashes {
+            name(*blob, format!("the squash from version {from} to {}", v.version));
+        }
     }
     let (mut total, mut wrong) = (0, vec![]);
     for (hash, (bytes, what)) in &named {
@@ -285,11 +287,11 @@ fn squashes(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, Stri
             return Err(wrong("it leads across a keyframe"));
         }
         let updates =
-            parts.iter().filter_map(|v| v.update).map(|(hash, _)| blobs.read(hash)).collect::<Result<Vec<_>, _>>();
+            parts.iter().filter_map(|v| v.update).map(|update| blobs.read(update.hash)).collect::<Result<Vec<_>, _>>();
         let updates = updates.map_err(|e| wrong(&e.to_string()))?;
         let again = update::squash(&spec.model, &updates.iter().map(Vec::as_slice).collect::<Vec<_>>());
         let again = again.map_err(|e| wrong(&e.to_string()))?;
-        if (BlobHash::of(&again), again.len() as u64) != *blob {
+        if BlobRef::of(&again) != *blob {
             return Err(wrong("its updates give another"));
         }
         Ok(())

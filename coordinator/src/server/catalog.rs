@@ -7,7 +7,7 @@ use crate::{
     engine::event::Published,
     store::{BlobError, Blobs},
 };
-use nightjar_shared::{disk::FolderDisk, ids::BlobHash};
+use nightjar_shared::{blob::BlobRef, disk::FolderDisk, ids::BlobHash};
 use std::{
     collections::HashMap,
     io,
@@ -126,7 +126,7 @@ impl Catalog {
     /// With the dataset's shards; versions are added as they are published. What is found damaged goes to `damaged`.
     pub fn new(dataset: &Dataset, state: Blobs, damaged: mpsc::Sender<Damaged>) -> io::Result<Self> {
         let known = |bytes| Known { location: Location::Dataset, bytes, health: Arc::default() };
-        let entries = dataset.blobs().map(|(hash, bytes)| (hash, known(bytes))).collect();
+        let entries = dataset.blobs().map(|blob| (blob.hash, known(blob.bytes))).collect();
         let dataset = Blobs::new(Arc::new(FolderDisk::open(dataset.folder())?));
         Ok(Catalog { dataset, state, entries: RwLock::new(entries), damaged })
     }
@@ -138,11 +138,11 @@ impl Catalog {
     }
 
     /// Adds blobs of the state folder.
-    pub fn add(&self, blobs: impl Iterator<Item = (BlobHash, u64)>) {
+    pub fn add(&self, blobs: impl Iterator<Item = BlobRef>) {
         let known = |bytes| Known { location: Location::State, bytes, health: Arc::default() };
         // Whoever panicked while holding the lock left a whole map behind: inserts are all that is done to it.
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        entries.extend(blobs.map(|(hash, bytes)| (hash, known(bytes))));
+        entries.extend(blobs.map(|blob| (blob.hash, known(blob.bytes))));
     }
 
     /// The blob of this name, if devices may have it.
@@ -167,7 +167,7 @@ mod tests {
         let (damaged, mut reports) = mpsc::channel(DAMAGED_MAX);
         let catalog = Catalog { dataset: state.clone(), state: state.clone(), entries: RwLock::default(), damaged };
         let hash = state.put(b"a keyframe").unwrap();
-        catalog.add([(hash, 10)].into_iter());
+        catalog.add([BlobRef { hash, bytes: 10 }].into_iter());
         assert!(catalog.get(hash).unwrap().is_sound());
         let file = folder.path().join(format!("blobs/{hash}"));
         for bytes in [&b"a keyfrome"[..], b"a key"] {

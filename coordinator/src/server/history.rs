@@ -5,7 +5,7 @@ use crate::{
     engine::record::{DeltaRecord, EvaluationRecord, Record, VersionRecord},
     store::{Curves, Facts, Lineage},
 };
-use nightjar_shared::time::Wall;
+use nightjar_shared::{blob::BlobRef, time::Wall};
 use serde::Serialize;
 use std::collections::VecDeque;
 
@@ -90,7 +90,7 @@ impl History {
         while let Some((_, tokens)) = self.unpublished.pop_front_if(|(seq, _)| *seq <= record.through_seq) {
             self.tokens_published += tokens;
         }
-        let bytes = |blob: Option<(_, u64)>| blob.map_or(0, |(_, bytes)| bytes);
+        let bytes = |blob: Option<BlobRef>| blob.map_or(0, |blob| blob.bytes);
         self.versions.push(VersionPoint {
             version: record.version.0,
             wall: record.published_at,
@@ -118,15 +118,14 @@ pub fn thinned<T: Clone>(points: &[T], most: usize) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nightjar_shared::ids::{BlobHash, DeviceId, LeaseId, Version};
+    use nightjar_shared::ids::{DeviceId, LeaseId, Version};
 
     fn delta(seq: u64, tokens: u64) -> DeltaRecord {
         DeltaRecord {
             seq,
             lease: LeaseId(seq),
             device: DeviceId([0; 32]),
-            blob: BlobHash([0; 32]),
-            bytes: 1,
+            blob: BlobRef::of(b"delta"),
             steps: 1,
             tokens,
             staleness: 0,
@@ -141,7 +140,7 @@ mod tests {
     }
 
     fn version(n: u64, through_seq: u64) -> VersionRecord {
-        let update = (n > 0).then_some((BlobHash([1; 32]), 7));
+        let update = (n > 0).then_some(BlobRef::of(b"update"));
         VersionRecord {
             version: Version(n),
             update,

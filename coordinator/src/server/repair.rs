@@ -131,10 +131,10 @@ impl Repairer {
 }
 
 fn what_it_is(lineage: &Lineage, hash: BlobHash) -> String {
-    let of = lineage.versions.iter().find(|v| v.blobs().any(|(name, _)| name == hash));
+    let of = lineage.versions.iter().find(|v| v.blobs().any(|blob| blob.hash == hash));
     match of {
-        Some(v) if v.keyframe.is_some_and(|(name, _)| name == hash) => format!("the keyframe of version {}", v.version),
-        Some(v) if v.update.is_some_and(|(name, _)| name == hash) => format!("the update to version {}", v.version),
+        Some(v) if v.keyframe.is_some_and(|blob| blob.hash == hash) => format!("the keyframe of version {}", v.version),
+        Some(v) if v.update.is_some_and(|blob| blob.hash == hash) => format!("the update to version {}", v.version),
         Some(v) => format!("a squash that leads to version {}", v.version),
         None => "a blob".to_owned(),
     }

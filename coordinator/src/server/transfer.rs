@@ -11,6 +11,7 @@ use super::{
 };
 use crate::store::{BlobError, Blobs};
 use nightjar_shared::{
+    blob::BlobRef,
     ids::{BlobHash, LeaseId},
     wire::{BlobGet, BlobHead, BlobPut, BlobStored, Refusal, RefusalAction, RefusalCode, limits::CHUNK_BYTES},
 };
@@ -126,9 +127,9 @@ pub async fn put(
     mut up: Up,
     mut down: Down,
 ) -> Result<(), StreamError> {
-    let blob = request.blob.unwrap_or_default();
-    let hash = blob.name().ok_or(StreamError::OutOfTurn("an upload without a blob's name"))?;
-    let upload = Upload { peer, context, hash, lease: LeaseId(request.lease_id), bytes: blob.bytes };
+    let blob = request.blob.as_ref().and_then(BlobRef::from_wire);
+    let blob = blob.ok_or(StreamError::OutOfTurn("an upload without a blob's name"))?;
+    let upload = Upload { peer, context, blob, lease: LeaseId(request.lease_id) };
     let begun = match context.handle.may_upload(peer.device, upload.lease, blob.bytes).await? {
         Ok(()) => upload.begin().await?,
         Err(refusal) => Err(refusal),
@@ -169,9 +170,8 @@ pub async fn put(
 struct Upload<'a> {
     peer: &'a Arc<Peer>,
     context: &'a Context,
-    hash: BlobHash,
+    blob: BlobRef,
     lease: LeaseId,
-    bytes: u64,
 }
 
 impl Upload<'_> {
@@ -185,7 +185,7 @@ impl Upload<'_> {
 
     /// Takes the lease's place for an upload; says how much is here already.
     async fn begin(&self) -> Result<Result<(Writing, u64), Refusal>, StreamError> {
-        let (hash, bytes) = (self.hash, self.bytes);
+        let BlobRef { hash, bytes } = self.blob;
         let have = self.on_disk(move |blobs| -> Result<u64, BlobError> {
             if blobs.length(hash)? == Some(bytes) {
                 return Ok(bytes);
@@ -226,7 +226,7 @@ impl Upload<'_> {
     }
 
     async fn receive(&self, writing: &Writing, from: u64, up: &mut Up) -> Result<Result<(), BlobError>, StreamError> {
-        let (hash, bytes) = (self.hash, self.bytes);
+        let BlobRef { hash, bytes } = self.blob;
         let mut at = from;
         while at < bytes {
             let (chunk, end) = up.chunk(bytes - at).await;

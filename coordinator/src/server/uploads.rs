@@ -94,10 +94,10 @@ impl Uploads {
         match record {
             Record::LeaseIssued(lease) => inner.issued(lease),
             Record::Delta(delta) => {
-                inner.unmerged.give_back(&delta.device, delta.bytes as f64);
+                inner.unmerged.give_back(&delta.device, delta.blob.bytes as f64);
                 // Whoever uploaded it: from now on it is the ledger's.
-                inner.rubbish.remove(&delta.blob);
-                inner.named(delta.blob).for_each(|blob| blob.is_its_own = false);
+                inner.rubbish.remove(&delta.blob.hash);
+                inner.named(delta.blob.hash).for_each(|blob| blob.is_its_own = false);
             }
             Record::LeaseClosed { id, .. } => {
                 let left = inner.open.remove(id).into_iter().flat_map(|open| open.blob.into_iter().chain(open.offered));
@@ -262,7 +262,7 @@ impl Drop for Writing {
 mod tests {
     use super::*;
     use crate::engine::record::{DeltaRecord, LeaseOutcome};
-    use nightjar_shared::{ids::Version, lease::LeaseKind, time::Wall};
+    use nightjar_shared::{blob::BlobRef, ids::Version, lease::LeaseKind, time::Wall};
 
     const DEVICE: DeviceId = DeviceId([1; 32]);
     const DELTA_BYTES: u64 = 1000;
@@ -287,13 +287,12 @@ mod tests {
         Record::LeaseClosed { id: LeaseId(id), outcome, samples_used: 0, at: Wall::default() }
     }
 
-    fn merged(id: u64, blob: BlobHash) -> Record {
+    fn merged(id: u64, hash: BlobHash) -> Record {
         Record::Delta(DeltaRecord {
             seq: 1,
             lease: LeaseId(id),
             device: DEVICE,
-            blob,
-            bytes: DELTA_BYTES,
+            blob: BlobRef { hash, bytes: DELTA_BYTES },
             steps: 1,
             tokens: 1,
             staleness: 0,

@@ -3,6 +3,7 @@
 
 use crate::engine::{event::Measured, merge};
 use nightjar_shared::{
+    blob::BlobRef,
     disk::Disk,
     fail,
     ids::{BlobHash, Version},
@@ -225,7 +226,7 @@ impl Blobs {
 
     /// What `Action::MeasureDelta` asks for. A stored delta that is damaged is removed, to be uploaded again.
     pub fn measure(&self, spec: &RunSpec, offer: &DeltaOffer) -> Result<Measure, BlobError> {
-        let Some((hash, offered)) = offer.delta.as_ref().and_then(|b| Some((b.name()?, b.bytes))) else {
+        let Some(BlobRef { hash, bytes: offered }) = offer.delta.as_ref().and_then(BlobRef::from_wire) else {
             return Ok(Measure::Done(Err("The offer names no delta.".into())));
         };
         // What is written down of a delta is what is stored; and nothing longer than one is read.

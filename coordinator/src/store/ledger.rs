@@ -7,6 +7,7 @@ use crate::engine::{
     snapshot::Snapshot,
 };
 use nightjar_shared::{
+    blob::BlobRef,
     ids::{BlobHash, Generation, RunId, Version},
     time::Wall,
 };
@@ -147,7 +148,7 @@ pub fn check(record: &Record) -> Result<(), LedgerError> {
             integers(&[
                 ("deltas.seq", d.seq),
                 ("deltas.lease", d.lease.0),
-                ("deltas.bytes", d.bytes),
+                ("deltas.bytes", d.blob.bytes),
                 ("deltas.staleness", d.staleness),
                 ("deltas.train_ms", d.train_ms),
                 ("deltas.wall_ms", d.wall_ms),
@@ -159,7 +160,7 @@ pub fn check(record: &Record) -> Result<(), LedgerError> {
             reals.into_iter().try_for_each(|(column, value)| real(column, value))
         }
         Record::Version(v) => {
-            let bytes = |blob: Option<(BlobHash, u64)>| blob.map_or(0, |(_, bytes)| bytes);
+            let bytes = |blob: Option<BlobRef>| blob.map_or(0, |blob| blob.bytes);
             integers(&[
                 ("versions.version", v.version.0),
                 ("versions.update_bytes", bytes(v.update)),
@@ -172,7 +173,7 @@ pub fn check(record: &Record) -> Result<(), LedgerError> {
                 let why = "do not lead from ever earlier versions to this one";
                 return Err(LedgerError::Unfit { column: "squashes", why });
             }
-            v.squashes.iter().try_for_each(|s| integers(&[("squashes.bytes", s.blob.1)]))
+            v.squashes.iter().try_for_each(|s| integers(&[("squashes.bytes", s.blob.bytes)]))
         }
         Record::Evaluation(e) => {
             integers(&[

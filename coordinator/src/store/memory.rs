@@ -144,9 +144,8 @@ impl MemoryLedger {
     fn unnamed_of(&self, mut blobs: BTreeSet<BlobHash>, now: Wall) -> Unnamed {
         let facts = self.facts();
         let Lineage { versions, deltas, .. } = &facts.lineage;
-        let named = versions.iter().flat_map(|v| v.blobs()).map(|(hash, _)| hash).chain(deltas.iter().map(|d| d.blob));
-        for hash in named {
-            blobs.remove(&hash);
+        for named in versions.iter().flat_map(|v| v.blobs()).chain(deltas.iter().map(|d| d.blob)) {
+            blobs.remove(&named.hash);
         }
         let leases = facts.leases.iter().flat_map(|l| [Some(l.lease.issued_at), l.closed.map(|c| c.at)]).flatten();
         let devices = facts.devices.iter().map(|d| d.enrolled_at);
@@ -343,7 +342,7 @@ fn snapshot_of(facts: &Facts, shards: &Shards) -> Snapshot {
         recent_deltas,
         merged_blobs: facts.lineage.deltas[facts.lineage.deltas.len().saturating_sub(BLOBS_KEPT)..]
             .iter()
-            .map(|d| d.blob)
+            .map(|d| d.blob.hash)
             .collect(),
         versions: facts.lineage.versions[facts.lineage.versions.len().saturating_sub(VERSIONS_KEPT)..].to_vec(),
         evaluation: facts.evaluations.iter().max_by_key(|e| (e.version, e.lease)).cloned(),

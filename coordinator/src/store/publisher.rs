@@ -8,8 +8,9 @@ use crate::engine::{
     record::VersionRecord,
 };
 use nightjar_shared::{
+    blob::BlobRef,
     fail,
-    ids::{BlobHash, Version},
+    ids::Version,
     version::{VersionError, Weights},
 };
 
@@ -76,8 +77,8 @@ impl Publisher {
             None => self.merger.publish(version, keyframe)?,
         };
         let made = self.made.insert(made);
-        let put = |bytes: &Option<Vec<u8>>| -> Result<Option<(BlobHash, u64)>, BlobError> {
-            bytes.as_ref().map(|b| Ok((self.blobs.put(b)?, b.len() as u64))).transpose()
+        let put = |bytes: &Option<Vec<u8>>| -> Result<Option<BlobRef>, BlobError> {
+            bytes.as_ref().map(|b| Ok(BlobRef { hash: self.blobs.put(b)?, bytes: b.len() as u64 })).transpose()
         };
         let update = put(&made.update)?;
         fail::point("publish.update");

@@ -7,19 +7,13 @@
 
 use super::{BlobError, Blobs, PublishError};
 use crate::engine::record::{Squash, VersionRecord};
-use nightjar_shared::{
-    ids::{BlobHash, Version},
-    model_spec::ModelSpec,
-    version::update,
-};
+use nightjar_shared::{blob::BlobRef, ids::Version, model_spec::ModelSpec, version::update};
 use std::collections::VecDeque;
 
 /// How many updates a squash is made of.
 pub const SPANS: [u64; 3] = [4, 16, 64];
 /// A squash is made of so many of the next shorter ones.
 const PARTS: u64 = 4;
-
-type Named = (BlobHash, u64);
 
 /// The spans of the squashes that are due at a version, shortest first, as far back as the run goes.
 pub fn due(version: Version) -> impl Iterator<Item = u64> {
@@ -36,7 +30,7 @@ pub struct Squasher {
 #[derive(Debug)]
 struct Known {
     version: Version,
-    update: Option<Named>,
+    update: Option<BlobRef>,
     redefined: bool,
     squashes: Vec<Squash>,
 }
@@ -59,7 +53,7 @@ impl Squasher {
         model: &ModelSpec,
         blobs: &Blobs,
         version: Version,
-        update: Option<Named>,
+        update: Option<BlobRef>,
         redefined: bool,
     ) -> Result<Vec<Squash>, PublishError> {
         self.push(version, update, redefined);
@@ -67,7 +61,7 @@ impl Squasher {
         for span in due(version) {
             let from = Version(version.0 - span);
             let Some(parts) = self.parts(from, version, span).filter(|_| !self.is_split(from, version)) else { break };
-            let read = match parts.iter().map(|(hash, _)| blobs.read(*hash)).collect::<Result<Vec<_>, _>>() {
+            let read = match parts.iter().map(|part| blobs.read(part.hash)).collect::<Result<Vec<_>, _>>() {
                 // Devices take the longer way: no reason to stop a run.
                 Err(error @ (BlobError::NotFound(_) | BlobError::Corrupt(_))) => {
                     tracing::warn!("{error}, so that no squash from version {from} to {version} is made");
@@ -76,8 +70,9 @@ impl Squasher {
                 read => read?,
             };
             let bytes = update::squash(model, &read.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-            if (bytes.len() as u64) < parts.iter().map(|(_, bytes)| bytes).sum() {
-                let squash = Squash { from, blob: (blobs.put(&bytes)?, bytes.len() as u64) };
+            if (bytes.len() as u64) < parts.iter().map(|part| part.bytes).sum() {
+                let blob = BlobRef { hash: blobs.put(&bytes)?, bytes: bytes.len() as u64 };
+                let squash = Squash { from, blob };
                 made.push(squash);
                 if let Some(newest) = self.recent.back_mut() {
                     newest.squashes.push(squash);
@@ -87,7 +82,7 @@ impl Squasher {
         Ok(made)
     }
 
-    fn push(&mut self, version: Version, update: Option<Named>, redefined: bool) {
+    fn push(&mut self, version: Version, update: Option<BlobRef>, redefined: bool) {
         // A version that could not be stored at once comes again.
         self.recent.pop_back_if(|newest| newest.version == version);
         if self.recent.back().is_some_and(|newest| newest.version.next() != version) {
@@ -110,7 +105,7 @@ impl Squasher {
     }
 
     /// What is there between two versions that lie `span` apart: the next shorter squashes, or what those are made of.
-    fn parts(&self, from: Version, to: Version, span: u64) -> Option<Vec<Named>> {
+    fn parts(&self, from: Version, to: Version, span: u64) -> Option<Vec<BlobRef>> {
         if span == 1 {
             return Some(vec![self.get(to)?.update?]);
         }
@@ -154,11 +149,11 @@ mod tests {
             let update = (v.0 > 0).then(|| {
                 feedback.iter_mut().zip(0..).for_each(|(f, i)| *f += (1e-3 * rng::normal(3, v.0, i)) as f32);
                 let bytes = update::publish(&model, codec, &mut weights, &mut feedback);
-                (blobs.put(&bytes).unwrap(), bytes.len() as u64)
+                BlobRef { hash: blobs.put(&bytes).unwrap(), bytes: bytes.len() as u64 }
             });
             let redefined = v.0.is_multiple_of(keyframe_every);
             let squashes = squasher.published(&model, &blobs, v, update, redefined).unwrap();
-            let keyframe = redefined.then_some((BlobHash([9; 32]), 1));
+            let keyframe = redefined.then_some(BlobRef::of(b"whole"));
             let (digest, published_at) = (weights.digest(), Default::default());
             records.push(VersionRecord {
                 version: v,

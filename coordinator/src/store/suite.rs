@@ -8,6 +8,7 @@ use crate::{
     world::{World, device, manifest, spec},
 };
 use nightjar_shared::{
+    blob::BlobRef,
     ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},
     lease::LeaseKind,
     time::Wall,
@@ -142,8 +143,10 @@ fn with_squashes(record: &Record) -> Record {
     if let Record::Version(v) = &mut record
         && v.version.0 >= 3
     {
-        let squash =
-            |span: u64| Squash { from: Version(v.version.0 - span), blob: (BlobHash([span as u8; 32]), 10 * span) };
+        let squash = |span: u64| Squash {
+            from: Version(v.version.0 - span),
+            blob: BlobRef { hash: BlobHash([span as u8; 32]), bytes: 10 * span },
+        };
         v.squashes = vec![squash(2), squash(3)];
     }
     record
@@ -260,8 +263,8 @@ async fn a_start_is_told_the_same_as_the_facts_say<P: Place>() {
     assert_eq!(ledger.curves().await.unwrap(), Curves { tokens, evaluations: facts.evaluations.clone() });
 
     let stray = BlobHash([0xee; 32]);
-    let named = whole.versions.iter().flat_map(|v| v.blobs()).map(|(hash, _)| hash);
-    let all: BTreeSet<BlobHash> = named.chain(whole.deltas.iter().map(|d| d.blob)).chain([stray]).collect();
+    let named = whole.versions.iter().flat_map(|v| v.blobs()).chain(whole.deltas.iter().map(|d| d.blob));
+    let all: BTreeSet<BlobHash> = named.map(|blob| blob.hash).chain([stray]).collect();
     let last = facts.leases.iter().map(|l| l.lease.issued_at).max().unwrap();
     for now in [last, Wall { unix_ms: last.unix_ms - 1 }, Wall { unix_ms: u64::MAX >> 1 }] {
         let told = ledger.unnamed(all.clone(), now).await.unwrap();
@@ -344,8 +347,8 @@ fn wall() -> impl Strategy<Value = Wall> {
     integer().prop_map(|unix_ms| Wall { unix_ms })
 }
 
-fn blob() -> impl Strategy<Value = (BlobHash, u64)> {
-    (any::<[u8; 32]>().prop_map(BlobHash), integer())
+fn blob() -> impl Strategy<Value = BlobRef> {
+    (any::<[u8; 32]>(), integer()).prop_map(|(name, bytes)| BlobRef { hash: BlobHash(name), bytes })
 }
 
 const OWL: DeviceId = DeviceId([5; 32]);
@@ -380,29 +383,27 @@ fn record() -> impl Strategy<Value = Record> {
         .prop_map(|(outcome, samples_used, at)| Record::LeaseClosed { id: LeaseId(1), outcome, samples_used, at });
     let numbers = [integer(), integer(), integer(), integer(), integer()];
     let delta = (integer(), blob(), small(), numbers, [real(), real(), real(), real()], wall());
-    let delta =
-        delta.prop_map(|(seq, (blob, bytes), steps, [tokens, staleness, train_ms, wall_ms, _], reals, merged_at)| {
-            let [weight, norm, loss_first, loss_last] = reals;
-            let (lease, device) = (LeaseId(1), OWL);
-            let times = (train_ms, wall_ms, merged_at);
-            Record::Delta(DeltaRecord {
-                seq,
-                lease,
-                device,
-                blob,
-                bytes,
-                steps,
-                tokens,
-                staleness,
-                weight,
-                norm,
-                train_ms: times.0,
-                wall_ms: times.1,
-                loss_first,
-                loss_last,
-                merged_at: times.2,
-            })
-        });
+    let delta = delta.prop_map(|(seq, blob, steps, [tokens, staleness, train_ms, wall_ms, _], reals, merged_at)| {
+        let [weight, norm, loss_first, loss_last] = reals;
+        let (lease, device) = (LeaseId(1), OWL);
+        let times = (train_ms, wall_ms, merged_at);
+        Record::Delta(DeltaRecord {
+            seq,
+            lease,
+            device,
+            blob,
+            steps,
+            tokens,
+            staleness,
+            weight,
+            norm,
+            train_ms: times.0,
+            wall_ms: times.1,
+            loss_first,
+            loss_last,
+            merged_at: times.2,
+        })
+    });
     let squash = (integer(), blob()).prop_map(|(from, blob)| Squash { from: Version(from), blob });
     let version = (
         integer(),

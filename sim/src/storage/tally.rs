@@ -11,6 +11,7 @@ use nightjar_coordinator::{
     store::{Measure, squasher},
 };
 use nightjar_shared::{
+    blob::BlobRef,
     ids::{BlobHash, DeviceId, Generation, LeaseId, Version},
     run_spec::RunSpec,
     shard::Manifest,
@@ -210,7 +211,7 @@ impl Tally {
 
     /// What decoding an offered delta shows: a norm that is typical for its steps.
     pub fn measure(&mut self, offer: &DeltaOffer) -> Measure {
-        let Some((hash, bytes)) = offer.delta.as_ref().and_then(|b| Some((b.name()?, b.bytes))) else {
+        let Some(BlobRef { hash, bytes }) = offer.delta.as_ref().and_then(BlobRef::from_wire) else {
             return Measure::Done(Err("The offer names no delta.".into()));
         };
         let have = self.incoming(hash);
@@ -238,7 +239,7 @@ impl Tally {
         let mut put = |kind: &str, bytes: u64| {
             let hash = made_up_hash(kind, version.0);
             self.blobs.insert(hash, bytes);
-            (hash, bytes)
+            BlobRef { hash, bytes }
         };
         let update = (version.0 > 0).then(|| put("update", self.update_bytes));
         let keyframe = (is_keyframe || version.0 == 0).then(|| put("keyframe", self.keyframe_bytes));

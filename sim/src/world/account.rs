@@ -81,7 +81,7 @@ impl Account {
         self.tokens += delta.tokens;
         self.useful_ms += delta.train_ms;
         *self.staleness.entry(delta.staleness).or_default() += 1;
-        self.unpublished.insert(delta.seq, delta.blob);
+        self.unpublished.insert(delta.seq, delta.blob.hash);
     }
 
     /// A version was committed. Gives the deltas that are in it.

@@ -11,11 +11,10 @@ use crate::{
     storage::Storage,
 };
 use nightjar_agent::{
-    lease::BlobRef,
     quota::Space,
     session::{Ending, Event as DeviceEvent, Fault},
 };
-use nightjar_shared::{ids::LeaseId, wire::DeviceMessage};
+use nightjar_shared::{blob::BlobRef, ids::LeaseId, wire::DeviceMessage};
 use prost::Message;
 
 /// Bytes of a handshake, each way: a first datagram is filled up to 1200, a certificate and its answer follow.

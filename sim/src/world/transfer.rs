@@ -1,7 +1,6 @@
 //! A blob on its way: how fast it comes, and what of it has arrived when the connection breaks.
 
-use nightjar_agent::lease::BlobRef;
-use nightjar_shared::{ids::LeaseId, wire::limits::CHUNK_BYTES};
+use nightjar_shared::{blob::BlobRef, ids::LeaseId, wire::limits::CHUNK_BYTES};
 
 /// What a blob is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

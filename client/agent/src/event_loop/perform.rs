@@ -4,13 +4,13 @@ use super::Agent;
 use crate::{
     disk_words,
     journal::JournalError,
-    lease::BlobRef,
     quota::{self, Space},
     session::{self, Action},
     transfer::{self, Outgoing},
 };
 use jiff::Zoned;
 use nightjar_shared::{
+    blob::BlobRef,
     ids::LeaseId,
     wire::worker::{Stop, to_worker},
 };

@@ -3,11 +3,9 @@
 //! types that hold nothing else. Names of files are not taken at all: they follow from the lease.
 
 use super::{Session, Training};
-use crate::{
-    journal::PendingDelta,
-    lease::{BlobRef, Lease},
-};
+use crate::{journal::PendingDelta, lease::Lease};
 use nightjar_shared::{
+    blob::BlobRef,
     delta::{self, CodecId},
     ids::BlobHash,
     lease::LeaseKind,

@@ -2,8 +2,9 @@
 //! actions **in order**: an offer comes after the journal that names it, so it must be durable before the offer goes
 //! up.
 
-use crate::{journal::Journal, lease::BlobRef};
+use crate::journal::Journal;
 use nightjar_shared::{
+    blob::BlobRef,
     ids::{BlobHash, LeaseId, Version},
     lease::LeaseKind,
     time::Mono,

@@ -9,6 +9,7 @@ mod why;
 use super::*;
 use crate::{journal, lease::Lease};
 use nightjar_shared::{
+    blob::BlobRef,
     ids::{BlobHash, Generation, LeaseId, Version},
     model_spec::ModelSpec,
     wire::{Refusal, RefusalAction, RefusalCode, coordinator_message as answer, worker},
@@ -40,7 +41,7 @@ fn welcome() -> answer::Body {
 }
 
 fn blob(name: &str) -> wire::Blob {
-    wire::Blob::new(BlobHash::of(name.as_bytes()), name.len() as u64)
+    BlobRef::of(name.as_bytes()).to_wire()
 }
 
 fn lease(id: u64) -> wire::Lease {

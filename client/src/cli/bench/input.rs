@@ -12,10 +12,11 @@ use nightjar_agent::{
     control::Command as Ask,
     home::Home,
     journal::{Journal, Run},
-    lease::{BlobRef, Lease},
+    lease::Lease,
     sensor::ROOT_VARIABLE,
 };
 use nightjar_shared::{
+    blob::BlobRef,
     disk::{Disk, FolderDisk},
     ids::{BlobHash, Generation, LeaseId, RunId, Version},
     lease::LeaseKind,
@@ -157,7 +158,7 @@ impl Stage {
 /// Copies a file into a home as the blob that it is.
 fn adopt(disk: &FolderDisk, file: &str, home: &Home) -> Result<BlobRef> {
     let bytes = disk.read(file)?.with_context(|| format!("{file} was not written"))?;
-    let blob = BlobRef { hash: BlobHash::of(&bytes), bytes: bytes.len() as u64 };
+    let blob = BlobRef::of(&bytes);
     home.disk().write(&blob.file(), &bytes)?;
     Ok(blob)
 }

@@ -243,6 +243,7 @@ mod tests {
         store::Lineage,
     };
     use nightjar_shared::{
+        blob::BlobRef,
         ids::{BlobHash, LeaseId, Version},
         wire::Role,
     };
@@ -272,8 +273,7 @@ mod tests {
             seq,
             lease: LeaseId(seq),
             device: DEVICE,
-            blob: BlobHash([seq as u8; 32]),
-            bytes: 100,
+            blob: BlobRef { hash: BlobHash([seq as u8; 32]), bytes: 100 },
             steps: 2,
             tokens: 128 * samples,
             staleness: seq % 2,
@@ -297,7 +297,7 @@ mod tests {
         let version = |n, through_seq| VersionRecord {
             version: Version(n),
             update: None,
-            keyframe: Some((BlobHash([n as u8; 32]), 50)),
+            keyframe: Some(BlobRef { hash: BlobHash([n as u8; 32]), bytes: 50 }),
             digest: [0; 32],
             through_seq,
             published_at: Wall { unix_ms: 1 },

@@ -12,8 +12,8 @@ use nightjar_shared::{
 fn versions(newest: u64) -> Versions {
     let record = |v: u64| VersionRecord {
         version: Version(v),
-        update: (v > 0).then_some((BlobHash([v as u8; 32]), 10)),
-        keyframe: v.is_multiple_of(4).then(|| (BlobHash([100u8.wrapping_add(v as u8); 32]), 25)),
+        update: (v > 0).then_some(BlobRef { hash: BlobHash([v as u8; 32]), bytes: 10 }),
+        keyframe: v.is_multiple_of(4).then(|| BlobRef { hash: BlobHash([100u8.wrapping_add(v as u8); 32]), bytes: 25 }),
         digest: [v as u8; 32],
         through_seq: v,
         published_at: Wall::default(),
@@ -74,7 +74,7 @@ fn nobody_is_led_over_a_lost_blob() {
 }
 
 fn squash(from: u64, bytes: u64) -> Squash {
-    Squash { from: Version(from), blob: (BlobHash([200 + from as u8; 32]), bytes) }
+    Squash { from: Version(from), blob: BlobRef { hash: BlobHash([200 + from as u8; 32]), bytes } }
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn every_path_offered_ends_in_the_digest() {
         let versions = Versions::restore(run.records.clone());
         let read = |blob: &Blob| run.blobs.read(blob.name().unwrap()).unwrap();
         let updates = |from: u64, to: u64| -> u64 {
-            (from + 1..=to).map(|v| versions.get(Version(v)).unwrap().update.unwrap().1).sum()
+            (from + 1..=to).map(|v| versions.get(Version(v)).unwrap().update.unwrap().bytes).sum()
         };
         for case in 0..12 {
             let draw = |purpose: u64, most: u64| rng::draw(seed, purpose, case) % most;
@@ -150,7 +150,8 @@ fn every_path_offered_ends_in_the_digest() {
                 bytes += blob.bytes;
             }
             assert_eq!(weights.digest(), versions.get(Version(target)).unwrap().digest, "seed {seed}, case {case}");
-            let anew = (0..=target).filter_map(|v| Some(versions.get(Version(v))?.keyframe?.1 + updates(v, target)));
+            let anew =
+                (0..=target).filter_map(|v| Some(versions.get(Version(v))?.keyframe?.bytes + updates(v, target)));
             let plain = anew.chain(from.map(|from| updates(from, target))).min().unwrap();
             assert!(bytes <= plain, "seed {seed}, case {case}: {bytes} of {plain}");
         }

@@ -129,8 +129,8 @@ impl SqliteLedger {
         let mut aside = SetAside::default();
         let versions = sqlx::query("SELECT * FROM versions ORDER BY version").fetch_all(&mut *tx).await?;
         let versions = rows::versions(&mut tx, versions.iter(), &mut aside).await?;
-        for (hash, _) in versions.iter().flat_map(|v| v.blobs()) {
-            blobs.remove(&hash);
+        for blob in versions.iter().flat_map(|v| v.blobs()) {
+            blobs.remove(&blob.hash);
         }
         if let Some(bad) = aside.0.into_iter().find(|bad| bad.table == "squashes") {
             return Err(bad.into());

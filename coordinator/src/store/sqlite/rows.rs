@@ -14,6 +14,7 @@ use crate::{
 };
 use data_encoding::HEXLOWER;
 use nightjar_shared::{
+    blob::BlobRef,
     ids::{BlobHash, DeviceId, Generation, LeaseId, Version},
     lease::LeaseKind,
     time::Wall,
@@ -94,10 +95,14 @@ impl<'r> Cells<'r> {
         found.copied().ok_or_else(|| self.bad(column, "is an unknown word"))
     }
 
-    fn blob(&self, hash: &'static str, bytes: &'static str) -> Result<Option<(BlobHash, u64)>, BadRow> {
+    fn blob(&self, hash: &'static str, bytes: &'static str) -> Result<BlobRef, BadRow> {
+        Ok(BlobRef { hash: BlobHash(self.hash(hash)?), bytes: self.number(bytes)? })
+    }
+
+    fn blob_if_any(&self, hash: &'static str, bytes: &'static str) -> Result<Option<BlobRef>, BadRow> {
         match self.get::<Option<&[u8]>>(hash)? {
             None => Ok(None),
-            Some(_) => Ok(Some((BlobHash(self.hash(hash)?), self.number(bytes)?))),
+            Some(_) => self.blob(hash, bytes).map(Some),
         }
     }
 }
@@ -195,8 +200,8 @@ pub(super) async fn insert(tx: &mut Transaction<'_, Sqlite>, record: &Record) ->
             .bind(integer("seq", d.seq)?)
             .bind(integer("lease", d.lease.0)?)
             .bind(&d.device.0[..])
-            .bind(&d.blob.0[..])
-            .bind(integer("bytes", d.bytes)?)
+            .bind(&d.blob.hash.0[..])
+            .bind(integer("bytes", d.blob.bytes)?)
             .bind(d.steps)
             .bind(integer("tokens", d.tokens)?)
             .bind(integer("staleness", d.staleness)?)
@@ -209,10 +214,10 @@ pub(super) async fn insert(tx: &mut Transaction<'_, Sqlite>, record: &Record) ->
             .bind(integer("merged_at", d.merged_at.unix_ms)?),
         Record::Version(v) => sqlx::query("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
             .bind(integer("version", v.version.0)?)
-            .bind(v.update.as_ref().map(|(hash, _)| &hash.0[..]))
-            .bind(v.update.map(|(_, bytes)| integer("update_bytes", bytes)).transpose()?)
-            .bind(v.keyframe.as_ref().map(|(hash, _)| &hash.0[..]))
-            .bind(v.keyframe.map(|(_, bytes)| integer("keyframe_bytes", bytes)).transpose()?)
+            .bind(v.update.as_ref().map(|blob| &blob.hash.0[..]))
+            .bind(v.update.map(|blob| integer("update_bytes", blob.bytes)).transpose()?)
+            .bind(v.keyframe.as_ref().map(|blob| &blob.hash.0[..]))
+            .bind(v.keyframe.map(|blob| integer("keyframe_bytes", blob.bytes)).transpose()?)
             .bind(&v.digest[..])
             .bind(integer("through_seq", v.through_seq)?)
             .bind(integer("published_at", v.published_at.unix_ms)?),
@@ -228,12 +233,12 @@ pub(super) async fn insert(tx: &mut Transaction<'_, Sqlite>, record: &Record) ->
         return Err(LedgerError::Contradiction(format!("nothing to change for {record:?}")));
     }
     if let Record::Version(v) = record {
-        for Squash { from, blob: (hash, bytes) } in &v.squashes {
+        for Squash { from, blob } in &v.squashes {
             sqlx::query("INSERT INTO squashes VALUES (?, ?, ?, ?)")
                 .bind(integer("version", v.version.0)?)
                 .bind(integer("from_version", from.0)?)
-                .bind(&hash.0[..])
-                .bind(integer("bytes", *bytes)?)
+                .bind(&blob.hash.0[..])
+                .bind(integer("bytes", blob.bytes)?)
                 .execute(&mut **tx)
                 .await?;
         }
@@ -306,8 +311,7 @@ pub(super) fn delta(row: &SqliteRow, aside: &mut SetAside) -> Result<DeltaRecord
         seq: cells.number("seq")?,
         lease: LeaseId(cells.number("lease")?),
         device: DeviceId(cells.hash("device")?),
-        blob: BlobHash(cells.hash("blob")?),
-        bytes: cells.number("bytes")?,
+        blob: cells.blob("blob", "bytes")?,
         tokens: cells.tokens()?,
         steps: aside.or_unknown(cells.small("steps")),
         staleness: aside.or_unknown(cells.number("staleness")),
@@ -365,16 +369,16 @@ pub(super) async fn versions<'r>(
 
 fn squash(row: &SqliteRow) -> Result<(Version, Squash), BadRow> {
     let cells = Cells { row, table: "squashes", key: "version" };
-    let blob = (BlobHash(cells.hash("hash")?), cells.number("bytes")?);
-    Ok((Version(cells.number("version")?), Squash { from: Version(cells.number("from_version")?), blob }))
+    let squash = Squash { from: Version(cells.number("from_version")?), blob: cells.blob("hash", "bytes")? };
+    Ok((Version(cells.number("version")?), squash))
 }
 
 fn version(row: &SqliteRow, aside: &mut SetAside) -> Result<VersionRecord, BadRow> {
     let cells = Cells { row, table: "versions", key: "version" };
     Ok(VersionRecord {
         version: Version(cells.number("version")?),
-        update: cells.blob("update_hash", "update_bytes")?,
-        keyframe: cells.blob("keyframe_hash", "keyframe_bytes")?,
+        update: cells.blob_if_any("update_hash", "update_bytes")?,
+        keyframe: cells.blob_if_any("keyframe_hash", "keyframe_bytes")?,
         digest: cells.hash("digest")?,
         through_seq: cells.number("through_seq")?,
         published_at: aside.or_unknown(cells.wall("published_at")),

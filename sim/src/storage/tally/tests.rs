@@ -31,8 +31,7 @@ fn delta(seq: u64, lease: u64, device: u8) -> Record {
         seq,
         lease: LeaseId(lease),
         device: DeviceId([device; 32]),
-        blob: BlobHash([0; 32]),
-        bytes: 1,
+        blob: BlobRef::of(b"d"),
         steps: 1,
         tokens: 8,
         staleness: 0,
@@ -95,7 +94,7 @@ fn squashes_shorten_the_way_and_stop_at_a_keyframe() {
     // The 4 updates to version 9 lead over version 6, which is redefined.
     assert_eq!((spans(9), spans(10)), (vec![], vec![4]));
     let bits = |bytes: u64| bytes as f64 * 8.0 / scale::model().parameters() as f64;
-    let (update, squash) = (published[4].update.unwrap().1, published[4].squashes[0].blob.1);
-    assert!((2.0..2.1).contains(&bits(update)) && (4.4..4.7).contains(&bits(squash)));
-    assert_eq!(tally.length(published[4].squashes[0].blob.0), Some(squash));
+    let (update, squash) = (published[4].update.unwrap().bytes, published[4].squashes[0].blob);
+    assert!((2.0..2.1).contains(&bits(update)) && (4.4..4.7).contains(&bits(squash.bytes)));
+    assert_eq!(tally.length(squash.hash), Some(squash.bytes));
 }

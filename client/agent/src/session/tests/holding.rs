@@ -124,7 +124,7 @@ fn a_lease_without_room_goes_back_with_the_reason_and_spare_shards_are_forgotten
     bench.answers(done(false));
     assert!(bench.asked().is_none() && bench.session.status().trouble.is_some());
 
-    let shard = |name: &str| crate::lease::BlobRef { hash: BlobHash::of(name.as_bytes()), bytes: 5 };
+    let shard = |name: &str| BlobRef::of(name.as_bytes());
     let journal = Journal { shards: vec![shard("shard"), shard("old")], ..Journal::default() };
     let mut bench = Bench::new(journal);
     bench.online().answers(answer::Body::Lease(lease(1)));
