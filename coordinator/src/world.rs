@@ -16,7 +16,7 @@ use nightjar_shared::{
     delta,
     disk::{Disk, FolderDisk},
     ids::{BlobHash, DeviceId, LeaseId, RunId, Version},
-    lease::LeaseKind,
+    lease::{LeaseKind, Trained},
     model_spec::ModelSpec,
     rng,
     run_spec::{Pacing, RunSpec},
@@ -201,7 +201,7 @@ impl World {
                 }
                 Action::Reply { to, body } => drop(self.answers.insert(to, body)),
                 Action::MeasureDelta { to, device, offer } => {
-                    let measured = self.measure(&offer);
+                    let measured = self.measure(&offer.trained);
                     self.handle(Event::DeltaMeasured { reply_to: to, device, offer, measured });
                 }
                 Action::Merge(order) => {
@@ -227,13 +227,13 @@ impl World {
         }
     }
 
-    fn measure(&self, offer: &DeltaOffer) -> Result<Measured, String> {
+    fn measure(&self, trained: &Trained) -> Result<Measured, String> {
         match &self.weights {
             None => self
                 .measured
                 .clone()
-                .unwrap_or_else(|| Ok(Measured { norm: self.honest_norm(offer.steps), largest: 0.0 })),
-            Some((_, blobs)) => match blobs.measure(&self.spec, offer).unwrap() {
+                .unwrap_or_else(|| Ok(Measured { norm: self.honest_norm(trained.steps), largest: 0.0 })),
+            Some((_, blobs)) => match blobs.measure(&self.spec, trained.delta).unwrap() {
                 Measure::Done(measured) => measured,
                 Measure::Missing { .. } => panic!("the delta is to be stored before it is offered"),
             },

@@ -120,9 +120,10 @@ impl Coordinator {
                 Action::MeasureDelta { to, device, offer } => {
                     let measure = match storage {
                         Storage::Sizes(tally) => tally.measure(&offer),
-                        Storage::Bytes(whole) => {
-                            whole.blobs().measure(&self.spec, &offer).expect("the simulated disk never fails")
-                        }
+                        Storage::Bytes(whole) => whole
+                            .blobs()
+                            .measure(&self.spec, offer.trained.delta)
+                            .expect("the simulated disk never fails"),
                     };
                     match measure {
                         Measure::Missing { have } => {

@@ -8,6 +8,7 @@ use nightjar_shared::{
     disk::Disk,
     fail, home_files,
     ids::{BlobHash, RunId, Version},
+    lease::Trained,
     work_files,
 };
 use serde::{Deserialize, Serialize};
@@ -72,24 +73,15 @@ pub struct HeldWeights {
 /// A delta that is not acknowledged yet, and the state that counts if it is merged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PendingDelta {
-    /// The blob.
-    pub blob: BlobRef,
-    /// Where it is.
+    /// What was trained.
+    #[serde(flatten)]
+    pub trained: Trained,
+    /// Where the delta is.
     pub file: String,
     /// The residual after it; empty: none is kept.
     pub residual: String,
     /// The optimizer's state after it; empty: none is kept.
     pub optimizer: String,
-    /// Inner steps taken.
-    pub steps: u32,
-    /// Samples used, from the range's start.
-    pub samples: u32,
-    /// Time in inner steps.
-    pub train_ms: u64,
-    /// Loss of the first inner step.
-    pub loss_first: f64,
-    /// Loss of the last inner step.
-    pub loss_last: f64,
 }
 
 /// What this device has done in this run.
@@ -248,7 +240,7 @@ impl Journal {
         let mut files: Vec<String> = state.chain(delta).filter(|f| !f.is_empty()).cloned().collect();
         files.extend(self.shards.iter().map(BlobRef::file));
         // The delta as the agent took it in.
-        files.extend(self.delta.iter().flat_map(|d| [d.blob.file(), d.blob.partial_file()]));
+        files.extend(self.delta.iter().flat_map(|d| [d.trained.delta.file(), d.trained.delta.partial_file()]));
         if let (Some(lease), None) = (&self.lease, &self.delta) {
             files.extend(lease.blobs().flat_map(|b| [b.file(), b.partial_file()]));
             files.extend(work_of(lease).flat_map(|file| [format!("{file}.new"), file]));
@@ -307,7 +299,7 @@ pub fn forget(disk: &dyn Disk) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nightjar_shared::disk::FolderDisk;
+    use nightjar_shared::{disk::FolderDisk, ids::LeaseId, lease::LeaseKind};
 
     fn disk() -> (tempfile::TempDir, FolderDisk) {
         let folder = tempfile::tempdir().unwrap();
@@ -323,6 +315,30 @@ mod tests {
         journal.used_shard(BlobRef::of(b"s"));
         journal.store(&disk).unwrap();
         assert_eq!(Journal::load(&disk).unwrap(), journal);
+    }
+
+    /// A device that is upgraded between training and delivery delivers.
+    #[test]
+    fn what_older_versions_wrote_is_read_and_written_alike() {
+        let blob = |name: u8, bytes| BlobRef { hash: BlobHash([name; 32]), bytes };
+        let (_folder, disk) = disk();
+        let older = include_bytes!("journal/format-1.json");
+        disk.write(JOURNAL_FILE, older).unwrap();
+        let journal = Journal::load(&disk).unwrap();
+        let lease = journal.lease.as_ref().unwrap();
+        assert_eq!((lease.id, lease.kind, lease.steps), (LeaseId(12), LeaseKind::Train, 60));
+        assert_eq!((lease.keyframe, lease.shard), (None, blob(3, 30)));
+        assert_eq!((lease.updates[0].blob, lease.updates[0].redefines), (blob(5, 50), true));
+        assert_eq!((lease.ahead_steps, lease.ahead_of), (30, Some(LeaseId(11))));
+        let delta = journal.delta.as_ref().unwrap();
+        let (steps, samples, train_ms, loss_first, loss_last) = (60, 240, 59_000, 5.5, 5.25);
+        let trained = Trained { steps, samples, train_ms, loss_first, loss_last, delta: blob(6, 60) };
+        assert_eq!((delta.trained, delta.file.as_str()), (trained, "work/lease-12.delta"));
+        assert_eq!((delta.residual.as_str(), delta.optimizer.as_str()), ("work/lease-12.residual", ""));
+        journal.store(&disk).unwrap();
+        let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
+        let stored = disk.read(JOURNAL_FILE).unwrap().unwrap();
+        assert_eq!(json(&stored), json(older));
     }
 
     /// A crash before the rename leaves the new bytes beside the journal, cut anywhere: the old journal counts.

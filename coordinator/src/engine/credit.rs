@@ -89,7 +89,7 @@ impl Engine {
         let Some(device) = self.roster.get(lease.record.device) else { return Duration::ZERO };
         let trusted = device.record.role == Role::Anchor;
         let (at_work_s, tokens_per_s) = (device.credit.at_work_s, device.pace.tokens_per_s());
-        let s = least_s(self.parameters, work.steps, work.tokens, trusted, at_work_s, tokens_per_s);
+        let s = least_s(self.parameters, work.trained.steps, work.tokens, trusted, at_work_s, tokens_per_s);
         Duration::try_from_secs_f64(s).unwrap_or(Duration::MAX)
     }
 }

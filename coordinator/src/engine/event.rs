@@ -5,6 +5,7 @@ use super::record::{Record, Squash};
 use nightjar_shared::{
     blob::BlobRef,
     ids::{BlobHash, DeviceId, Generation, LeaseId, Version},
+    lease::Offer,
     wire::{self, coordinator_message, device_message},
 };
 
@@ -34,7 +35,7 @@ pub enum Event {
         /// Who offered it.
         device: DeviceId,
         /// The offer.
-        offer: wire::DeltaOffer,
+        offer: Offer,
         /// What was seen, or the reason why it is no delta for this run.
         measured: Result<Measured, String>,
     },
@@ -107,7 +108,7 @@ pub enum Action {
         /// Who offered it.
         device: DeviceId,
         /// The offer.
-        offer: wire::DeltaOffer,
+        offer: Offer,
     },
     /// Add a delta to the merge buffer. It is in the ledger already.
     Merge(MergeOrder),

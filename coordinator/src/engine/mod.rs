@@ -297,7 +297,7 @@ impl Engine {
                 self.leases.renew(id, now, false);
                 Ok(Some(self.done(false, "")))
             }
-            ask::Body::DeltaOffer(offer) => self.delta_offered(device, offer, reply_to, now, turn),
+            ask::Body::DeltaOffer(offer) => self.delta_offered(device, &offer, reply_to, now, turn),
             ask::Body::Evaluation(evaluation) => self.evaluated(device, &evaluation, turn).map(Some),
             ask::Body::Leave(_) => {
                 if let Some(id) = self.leases.of_device(device).map(|l| l.record.id) {

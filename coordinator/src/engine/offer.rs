@@ -10,11 +10,11 @@ use super::{
     record::{DeltaRecord, EvaluationRecord, LeaseOutcome, LeaseRecord, Record},
     screen::{Candidate, Unfit},
     turn::Turn,
-    work::Work,
+    work::{Work, WorkError, millis},
 };
 use nightjar_shared::{
     ids::{DeviceId, Generation, LeaseId},
-    lease::LeaseKind,
+    lease::{LeaseKind, Offer, Trained},
     time::Mono,
     wire::{DeltaOffer, Evaluation, Refusal, RefusalAction, RefusalCode, Role, coordinator_message::Body, limits},
 };
@@ -25,17 +25,18 @@ impl Engine {
     pub(super) fn delta_offered(
         &mut self,
         device: DeviceId,
-        offer: DeltaOffer,
+        offer: &DeltaOffer,
         to: ReplyTo,
         now: Mono,
         turn: &mut Turn,
     ) -> Result<Option<Body>, Refusal> {
-        if self.was_merged(device, &offer) {
+        if self.was_merged(device, LeaseId(offer.lease_id), Generation(offer.generation)) {
             return Ok(Some(self.done(true, "")));
         }
         let lease = self.own_lease(device, offer.lease_id, offer.generation)?;
         let id = lease.record.id;
-        match self.work(lease, &offer, now) {
+        let named = Offer::from_wire(offer).ok_or_else(|| WorkError::blob(&self.delta_bytes).to_string());
+        match named.and_then(|offer| Ok((offer, self.work(lease, &offer, now)?))) {
             Err(why) => {
                 self.screen_out(device, id, &why, now, turn);
                 let refusal = Refusal::with(RefusalCode::BadDelta, RefusalAction::DropLease, limits::tame(&why));
@@ -43,7 +44,7 @@ impl Engine {
                 let retry_ms = self.held_for_refusals(device, now).map_or(0, |held| held.retry_ms);
                 Err(Refusal { retry_ms, ..refusal })
             }
-            Ok(work) => {
+            Ok((offer, work)) => {
                 // The first time its blob is asked for and measured all the same: that takes time, too.
                 let too_soon = self.too_soon(lease, &work, now).filter(|_| lease.waits);
                 self.leases.renew(id, now, false);
@@ -55,9 +56,10 @@ impl Engine {
     }
 
     /// What an offer for a lease says was done; if that cannot be, the reason.
-    fn work(&self, lease: &OpenLease, offer: &DeltaOffer, now: Mono) -> Result<Work, String> {
-        let work = Work::of(offer, &self.spec, &self.delta_bytes, lease, now, self.wall).map_err(|e| e.to_string())?;
-        if self.merged_blobs.contains(work.blob.hash) {
+    fn work(&self, lease: &OpenLease, offer: &Offer, now: Mono) -> Result<Work, String> {
+        let work = Work::of(offer.trained, &self.spec, &self.delta_bytes, lease, now, self.wall);
+        let work = work.map_err(|e| e.to_string())?;
+        if self.merged_blobs.contains(work.trained.delta.hash) {
             return Err("The same delta was merged before, for another lease.".into());
         }
         Ok(work)
@@ -87,15 +89,15 @@ impl Engine {
     pub(super) fn delta_measured(
         &mut self,
         device: DeviceId,
-        offer: &DeltaOffer,
+        offer: &Offer,
         measured: Result<Measured, String>,
         now: Mono,
         turn: &mut Turn,
     ) -> Result<Body, Refusal> {
-        if self.was_merged(device, offer) {
+        if self.was_merged(device, offer.lease, offer.generation) {
             return Ok(self.done(true, ""));
         }
-        let lease = self.own_lease(device, offer.lease_id, offer.generation)?.clone();
+        let lease = self.own_lease(device, offer.lease.0, offer.generation.0)?.clone();
         let checked = self.work(&lease, offer, now).and_then(|work| Ok((work, measured?)));
         let (work, measured) = match checked {
             Ok(both) => both,
@@ -112,7 +114,7 @@ impl Engine {
             device,
             is_anchors: self.roster.get(device).is_some_and(|d| d.record.role == Role::Anchor),
             measured,
-            steps: work.steps,
+            steps: work.trained.steps,
             staleness: self.staleness(&lease),
             told: lease.told,
             tokens_so_far: self.tokens + work.tokens,
@@ -142,16 +144,16 @@ impl Engine {
         under.map_or(0, |under| under.0.saturating_sub(lease.record.base_version.0))
     }
 
-    /// Whether the offer is for the lease that the device's last merged delta was for: a retry, answered as before.
-    fn was_merged(&self, device: DeviceId, offer: &DeltaOffer) -> bool {
-        let lease = (LeaseId(offer.lease_id), Generation(offer.generation));
-        self.roster.get(device).is_some_and(|d| d.last_merged == Some(lease))
+    /// Whether it was this lease that the device's last merged delta was for: a retry is answered as before.
+    fn was_merged(&self, device: DeviceId, lease: LeaseId, generation: Generation) -> bool {
+        self.roster.get(device).is_some_and(|d| d.last_merged == Some((lease, generation)))
     }
 
     /// Writes the delta down, ends its lease, learns the device's speed, and has the delta merged.
     fn merge(&mut self, lease: &OpenLease, work: &Work, measured: Measured, now: Mono, turn: &mut Turn) {
         let LeaseRecord { id, generation, device, .. } = lease.record;
-        let Work { blob, steps, samples, tokens, train, loss_first, loss_last } = *work;
+        let Work { trained, tokens } = *work;
+        let Trained { steps, samples, train_ms, loss_first, loss_last, delta } = trained;
         let staleness = self.staleness(lease);
         let weight = self.spec.merge.staleness.weight(staleness);
         // What a lease took that was granted before this process started, only the calendar knows.
@@ -161,20 +163,20 @@ impl Engine {
         };
         let wall_ms = millis(wall);
         let least = self.credit(lease, work, wall_ms);
-        self.merged_blobs.add(blob.hash);
+        self.merged_blobs.add(delta.hash);
         self.last_seq += 1;
         self.tokens += tokens;
         turn.records.push(Record::Delta(DeltaRecord {
             seq: self.last_seq,
             lease: id,
             device,
-            blob,
+            blob: delta,
             steps,
             tokens,
             staleness,
             weight,
             norm: measured.norm,
-            train_ms: millis(train),
+            train_ms,
             wall_ms,
             loss_first,
             loss_last,
@@ -198,7 +200,7 @@ impl Engine {
             // A lease that spans a restart of the coordinator says nothing about the device's speed.
             if lease.granted.is_some() {
                 // Who asks for its lease again just before it delivers is no faster for that.
-                device.pace.learn(tokens, train.as_secs_f64(), wall.max(least).as_secs_f64());
+                device.pace.learn(tokens, trained.time().as_secs_f64(), wall.max(least).as_secs_f64());
                 device.record.tokens_per_s = device.pace.tokens_per_s();
                 turn.records.push(Record::Device(device.record.clone()));
             }
@@ -206,7 +208,7 @@ impl Engine {
         turn.effects.push(Action::Merge(MergeOrder {
             seq: self.last_seq,
             lease: id,
-            delta: blob.hash,
+            delta: delta.hash,
             tokens,
             weight,
         }));
@@ -253,9 +255,4 @@ impl Engine {
 fn wait(left: Duration) -> Refusal {
     let sentence = "This lease came back sooner than this device is known to train. Its delta is taken a little later.";
     Refusal::retry(RefusalCode::Busy, sentence, left + Duration::from_millis(1))
-}
-
-/// Whole milliseconds, as many as a ledger's integer holds.
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(i64::MAX.cast_unsigned())
 }

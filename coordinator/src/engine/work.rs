@@ -7,10 +7,9 @@ use super::{
     record::LeaseRecord,
 };
 use nightjar_shared::{
-    blob::BlobRef,
+    lease::Trained,
     run_spec::RunSpec,
     time::{Mono, Wall},
-    wire::DeltaOffer,
 };
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -29,27 +28,27 @@ pub(super) enum WorkError {
     TooLong,
 }
 
+impl WorkError {
+    /// What an offer is told that names no delta, or one of another length than is `allowed`.
+    pub fn blob(allowed: &RangeInclusive<u64>) -> Self {
+        WorkError::Blob { least: *allowed.start(), most: *allowed.end() }
+    }
+}
+
 /// Work as an offer tells it, within what can be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Work {
-    /// The delta, of a length that one of this run can have.
-    pub blob: BlobRef,
-    /// Inner steps taken; at least one, at most the lease's.
-    pub steps: u32,
-    /// Samples used: the steps' batches.
-    pub samples: u32,
+    /// At least one step and at most the lease's, on their batches of samples, in no more time than the lease can have
+    /// taken; a delta as long as one of this run can be.
+    pub trained: Trained,
     /// Tokens trained on.
     pub tokens: u64,
-    /// Time in inner steps, no longer than the lease can have taken.
-    pub train: Duration,
-    pub loss_first: f64,
-    pub loss_last: f64,
 }
 
 impl Work {
-    /// Checks an offer against its lease. `allowed` is what a delta's length can be.
+    /// Checks what an offer says against its lease. `allowed` is what a delta's length can be.
     pub fn of(
-        offer: &DeltaOffer,
+        trained: Trained,
         spec: &RunSpec,
         allowed: &RangeInclusive<u64>,
         lease: &OpenLease,
@@ -60,11 +59,10 @@ impl Work {
         if !kind.trains() {
             return Err(WorkError::NotTraining);
         }
-        let named = offer.delta.as_ref().and_then(BlobRef::from_wire);
-        let blob = named
-            .filter(|blob| allowed.contains(&blob.bytes))
-            .ok_or(WorkError::Blob { least: *allowed.start(), most: *allowed.end() })?;
-        let DeltaOffer { steps, samples, train_ms, loss_first, loss_last, .. } = *offer;
+        let Trained { steps, samples, loss_first, loss_last, delta, .. } = trained;
+        if !allowed.contains(&delta.bytes) {
+            return Err(WorkError::blob(allowed));
+        }
         let used = u64::from(steps) * u64::from(spec.inner.batch_samples);
         if steps == 0 || steps > leased || u64::from(samples) != used || samples > samples_leased {
             return Err(WorkError::Steps { steps, samples, leased });
@@ -72,7 +70,7 @@ impl Work {
         if ![loss_first, loss_last].iter().all(|loss| (-LOSS_MAX..=LOSS_MAX).contains(loss)) {
             return Err(WorkError::Loss);
         }
-        let train = Duration::from_millis(train_ms);
+        let train = trained.time();
         let slack = |s: f64| Duration::from_secs_f64(s);
         // This machine may have been suspended, or its process started anew: then only the calendar knows.
         let known = wall.since(issued_at).max(now.since(lease.born));
@@ -88,6 +86,11 @@ impl Work {
         }
         let train = if lease.spans_restart { train.min(known) } else { train };
         let tokens = u64::from(samples) * spec.tokens_per_sample();
-        Ok(Work { blob, steps, samples, tokens, train, loss_first, loss_last })
+        Ok(Work { trained: Trained { train_ms: millis(train), ..trained }, tokens })
     }
+}
+
+/// Whole milliseconds, as many as a ledger's integer holds.
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(i64::MAX.cast_unsigned())
 }

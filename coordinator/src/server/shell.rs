@@ -26,11 +26,12 @@ use crate::{
     store::{BlobError, Blobs, Counters, Ledger, LedgerError, Measure, PublishError, Publisher},
 };
 use nightjar_shared::{
-    ids::{BlobHash, DeviceId, LeaseId},
+    ids::DeviceId,
+    lease::Offer,
     run_spec::RunSpec,
     time::Mono,
     wire::{
-        DeltaOffer, Refusal, RefusalCode, UploadFrom, coordinator_message as answer,
+        Refusal, RefusalCode, UploadFrom, coordinator_message as answer,
         limits::{ADDRESSES_MAX, LEASES_BURST, LEASES_PER_WALL_TIME, QUEUE_EVENTS_MAX},
     },
 };
@@ -117,7 +118,7 @@ pub struct Parts {
 struct Measurement {
     to: ReplyTo,
     device: DeviceId,
-    offer: DeltaOffer,
+    offer: Offer,
     result: Result<Measure, BlobError>,
 }
 
@@ -312,12 +313,12 @@ impl Shell {
         self.orders.send(order).await.map_err(|_| ShellError::PublisherGone)
     }
 
-    fn measure(&self, to: ReplyTo, device: DeviceId, offer: DeltaOffer) {
+    fn measure(&self, to: ReplyTo, device: DeviceId, offer: Offer) {
         let (blobs, spec) = (self.parts.blobs.clone(), self.parts.spec.clone());
-        let hash = offer.delta.as_ref().and_then(|delta| delta.name()).unwrap_or(BlobHash([0; 32]));
+        let delta = offer.trained.delta;
         // What a version was published as is nobody's delta, and is not read, nor removed, as one.
-        let is_ours = self.parts.catalog.get(hash).is_some();
-        self.parts.uploads.offered(LeaseId(offer.lease_id), hash);
+        let is_ours = self.parts.catalog.get(delta.hash).is_some();
+        self.parts.uploads.offered(offer.lease, delta.hash);
         let (places, measurements) = (self.measuring.clone(), self.measurements.clone());
         tokio::spawn(async move {
             // The semaphore is never closed.
@@ -325,7 +326,7 @@ impl Shell {
             let measuring = tokio::task::spawn_blocking(move || {
                 let result = match is_ours {
                     true => Ok(Measure::Done(Err("The offer names a blob of the coordinator's own.".into()))),
-                    false => blobs.measure(&spec, &offer),
+                    false => blobs.measure(&spec, delta),
                 };
                 Measurement { to, device, offer, result }
             });

@@ -9,7 +9,7 @@ use nightjar_shared::{
     ids::{BlobHash, Version},
     run_spec::RunSpec,
     version,
-    wire::{DeltaOffer, limits::CHUNK_BYTES},
+    wire::limits::CHUNK_BYTES,
 };
 use std::{
     io,
@@ -225,10 +225,8 @@ impl Blobs {
     }
 
     /// What `Action::MeasureDelta` asks for. A stored delta that is damaged is removed, to be uploaded again.
-    pub fn measure(&self, spec: &RunSpec, offer: &DeltaOffer) -> Result<Measure, BlobError> {
-        let Some(BlobRef { hash, bytes: offered }) = offer.delta.as_ref().and_then(BlobRef::from_wire) else {
-            return Ok(Measure::Done(Err("The offer names no delta.".into())));
-        };
+    pub fn measure(&self, spec: &RunSpec, delta: BlobRef) -> Result<Measure, BlobError> {
+        let BlobRef { hash, bytes: offered } = delta;
         // What is written down of a delta is what is stored; and nothing longer than one is read.
         if let Some(length) = self.length(hash)?
             && length != offered

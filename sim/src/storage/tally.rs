@@ -13,10 +13,10 @@ use nightjar_coordinator::{
 use nightjar_shared::{
     blob::BlobRef,
     ids::{BlobHash, DeviceId, Generation, LeaseId, Version},
+    lease::Offer,
     run_spec::RunSpec,
     shard::Manifest,
     version::{keyframe, update},
-    wire::DeltaOffer,
 };
 use std::collections::{BTreeMap, HashMap};
 
@@ -210,10 +210,8 @@ impl Tally {
     }
 
     /// What decoding an offered delta shows: a norm that is typical for its steps.
-    pub fn measure(&mut self, offer: &DeltaOffer) -> Measure {
-        let Some(BlobRef { hash, bytes }) = offer.delta.as_ref().and_then(BlobRef::from_wire) else {
-            return Measure::Done(Err("The offer names no delta.".into()));
-        };
+    pub fn measure(&mut self, offer: &Offer) -> Measure {
+        let BlobRef { hash, bytes } = offer.trained.delta;
         let have = self.incoming(hash);
         if have < bytes {
             return Measure::Missing { have };
@@ -223,10 +221,10 @@ impl Tally {
     }
 
     /// As far as steps were measured to lead in honest runs: a third of the way that they could, and of many the root.
-    fn norm(&self, offer: &DeltaOffer) -> f64 {
-        let tokens = self.open.get(&LeaseId(offer.lease_id)).map_or(self.tokens, |lease| lease.tokens);
+    fn norm(&self, offer: &Offer) -> f64 {
+        let tokens = self.open.get(&offer.lease).map_or(self.tokens, |lease| lease.tokens);
         let rate = self.spec.inner.learning_rate_at(tokens as f64 / self.spec.token_budget as f64);
-        let steps = f64::from(offer.steps);
+        let steps = f64::from(offer.trained.steps);
         0.3 * rate * self.root_weights * steps.min((64.0 * steps).sqrt())
     }
 

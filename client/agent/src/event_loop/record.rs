@@ -144,7 +144,7 @@ impl Agent {
             // It may be why training holds from now on.
             self.next_look = clock::mono_now();
         }
-        if let Report::Delivered { lease, kind, version, steps, samples, tokens, losses, merged } = report {
+        if let Report::Delivered { lease, kind, version, trained, tokens, merged } = report {
             let civil = Zoned::now();
             let delivery = Delivery {
                 at: timestamp(&civil),
@@ -152,11 +152,11 @@ impl Agent {
                 lease: lease.0,
                 kind: *kind,
                 version: version.0,
-                steps: *steps,
-                samples: *samples,
+                steps: trained.map_or(0, |trained| trained.steps),
+                samples: trained.map_or(0, |trained| trained.samples),
                 tokens: *tokens,
-                loss_first: losses.map(|(first, _)| first),
-                loss_last: losses.map(|(_, last)| last),
+                loss_first: trained.map(|trained| trained.loss_first),
+                loss_last: trained.map(|trained| trained.loss_last),
                 merged: merged.is_ok(),
                 why_not: merged.as_ref().err().cloned().unwrap_or_default(),
             };

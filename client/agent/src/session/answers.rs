@@ -183,17 +183,15 @@ impl Session {
         }
         let Some(lease) = &self.journal.lease else { return };
         let delta = self.journal.delta.take();
-        let samples = delta.as_ref().map_or(0, |d| d.samples);
+        let trained = delta.as_ref().map(|delta| delta.trained);
         let spec = self.journal.run.as_ref().and_then(|run| parse_spec(&run.spec_json).ok());
         let tokens_per_sample = spec.map_or(0, |spec| spec.tokens_per_sample());
         out.push(Action::Report(Report::Delivered {
             lease: lease.id,
             kind: lease.kind,
             version: lease.base_version,
-            steps: delta.as_ref().map_or(0, |d| d.steps),
-            samples,
-            tokens: u64::from(samples) * tokens_per_sample,
-            losses: delta.as_ref().map(|d| (d.loss_first, d.loss_last)),
+            trained,
+            tokens: trained.map_or(0, |trained| u64::from(trained.samples) * tokens_per_sample),
             merged: if counts { Ok(()) } else { Err(wire::limits::tame(&done.note)) },
         }));
         let totals = &mut self.journal.totals;
@@ -202,7 +200,7 @@ impl Session {
                 totals.leases += 1;
                 if done.merged {
                     totals.merged += 1;
-                    totals.samples += u64::from(delta.samples);
+                    totals.samples += u64::from(delta.trained.samples);
                     self.journal.residual = Some(delta.residual).filter(|file| !file.is_empty());
                     self.journal.residual_version = lease.base_version;
                     self.journal.optimizer = Some(delta.optimizer).filter(|file| !file.is_empty());

@@ -15,7 +15,7 @@ impl Session {
         if let Some(delta) = &self.journal.delta {
             if self.upload == Upload::Wanted && self.greeted() && self.is_stored() {
                 self.upload = Upload::Underway;
-                out.push(Action::Upload { lease: lease.id, blob: delta.blob, file: delta.file.clone() });
+                out.push(Action::Upload { lease: lease.id, blob: delta.trained.delta, file: delta.file.clone() });
             }
         } else if !self.fetching
             && self.may_train()

@@ -5,10 +5,8 @@
 use super::{Session, Training};
 use crate::{journal::PendingDelta, lease::Lease};
 use nightjar_shared::{
-    blob::BlobRef,
     delta::{self, CodecId},
-    ids::BlobHash,
-    lease::LeaseKind,
+    lease::{LeaseKind, Trained},
     run_spec::{DeltaSpec, RunSpec},
     time::Mono,
     wire::{
@@ -134,17 +132,17 @@ impl Terms<'_> {
             return Ok(Claim::NoStep { lost: lost(said) });
         }
         let lease = self.lease;
-        holds(said.steps <= lease.steps, "it made more steps than its lease has")?;
+        let trained = Trained::from_worker(said).ok_or(Untrue("its delta has no hash"))?;
+        holds(trained.steps <= lease.steps, "it made more steps than its lease has")?;
         // A step has a sample at least, and at most what the run says.
-        let samples_max = u64::from(said.steps) * u64::from(self.spec.inner.batch_samples);
+        let samples_max = u64::from(trained.steps) * u64::from(self.spec.inner.batch_samples);
         let samples_fit =
-            (said.steps..=lease.samples).contains(&said.samples) && u64::from(said.samples) <= samples_max;
+            (trained.steps..=lease.samples).contains(&trained.samples) && u64::from(trained.samples) <= samples_max;
         holds(samples_fit, "its samples are not those of its steps")?;
-        holds(said.train_ms <= self.train_ms_max, "it trained for longer than it has had its lease")?;
-        holds(said.loss_first.is_finite() && said.loss_last.is_finite(), "its loss is no number")?;
-        let hash = BlobHash::from_bytes(&said.delta_hash).ok_or(Untrue("its delta has no hash"))?;
+        holds(trained.train_ms <= self.train_ms_max, "it trained for longer than it has had its lease")?;
+        holds(trained.loss_first.is_finite() && trained.loss_last.is_finite(), "its loss is no number")?;
         let delta = delta_spec(lease, &self.spec).ok_or(Untrue("its lease has no codec"))?;
-        let length_fits = delta::bytes_allowed(&self.spec.model, &delta).contains(&said.delta_bytes);
+        let length_fits = delta::bytes_allowed(&self.spec.model, &delta).contains(&trained.delta.bytes);
         holds(length_fits, "its delta is longer or shorter than any of this run")?;
         let (residual, optimizer) = (work_files::residual(lease.id), work_files::optimizer(lease.id));
         let (file, weights) = (work_files::delta(lease.id), work_files::weights(lease.base_version));
@@ -154,15 +152,10 @@ impl Terms<'_> {
                 .all(|(said, name)| said.is_empty() || said == name);
         holds(names_fit, "it names files that are not those of its lease")?;
         let delta = PendingDelta {
-            blob: BlobRef { hash, bytes: said.delta_bytes },
+            trained,
             file,
             residual: if said.residual_file.is_empty() { String::new() } else { residual },
             optimizer: if said.optimizer_file.is_empty() { String::new() } else { optimizer },
-            steps: said.steps,
-            samples: said.samples,
-            train_ms: said.train_ms,
-            loss_first: said.loss_first,
-            loss_last: said.loss_last,
         };
         Ok(Claim::Trained { delta, weights: !said.weights_file.is_empty(), lost: lost(said) })
     }

@@ -6,7 +6,7 @@ use crate::journal::Journal;
 use nightjar_shared::{
     blob::BlobRef,
     ids::{BlobHash, LeaseId, Version},
-    lease::LeaseKind,
+    lease::{LeaseKind, Trained},
     time::Mono,
     wire::{Refusal, coordinator_message, device_message, limits, worker},
 };
@@ -252,14 +252,10 @@ pub enum Report {
         kind: LeaseKind,
         /// The version that it started from.
         version: Version,
-        /// Inner steps taken.
-        steps: u32,
-        /// Samples trained on.
-        samples: u32,
+        /// What was trained, where it was to train.
+        trained: Option<Trained>,
         /// Tokens trained on.
         tokens: u64,
-        /// Loss of the first and the last step, nats a token.
-        losses: Option<(f64, f64)>,
         /// Whether it counts; else the coordinator's reason.
         merged: Result<(), String>,
     },
@@ -292,13 +288,14 @@ impl fmt::Display for Report {
             Report::Offline { why } => write!(f, "offline: {why}; trying again"),
             Report::Held { reason } => write!(f, "holding: {reason}"),
             Report::Released => write!(f, "running: training is allowed"),
-            Report::Delivered { lease, kind, steps, losses, merged, .. } => {
-                match kind {
-                    LeaseKind::Train => write!(f, "lease {lease}: {steps} steps")?,
-                    LeaseKind::Evaluate => write!(f, "lease {lease}: held-out loss measured")?,
-                }
-                if let Some((first, last)) = losses {
-                    write!(f, ", loss {first:.3} to {last:.3}")?;
+            Report::Delivered { lease, kind, trained, merged, .. } => {
+                write!(f, "lease {lease}: ")?;
+                match (kind, trained) {
+                    (LeaseKind::Train, Some(Trained { steps, loss_first, loss_last, .. })) => {
+                        write!(f, "{steps} steps, loss {loss_first:.3} to {loss_last:.3}")?;
+                    }
+                    (LeaseKind::Train, None) => write!(f, "0 steps")?,
+                    (LeaseKind::Evaluate, _) => write!(f, "held-out loss measured")?,
                 }
                 match (kind, merged) {
                     (LeaseKind::Train, Ok(())) => write!(f, ", merged"),

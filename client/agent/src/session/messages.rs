@@ -2,12 +2,12 @@
 
 use super::{Question, Session, Timer, Upload, Worker};
 use crate::{
-    journal::{HeldWeights, PendingDelta, Run},
+    journal::{HeldWeights, Run},
     lease::Lease,
 };
 use nightjar_shared::{
     delta::CodecId,
-    lease::LeaseKind,
+    lease::{LeaseKind, Offer},
     wire::{self, device_message as ask, worker},
 };
 
@@ -28,8 +28,9 @@ impl Session {
         let (lease_id, generation) = (lease.id.0, lease.generation.0);
         // While the journal cannot be written the lease is renewed, and nothing else.
         if let Some(delta) = self.journal.delta.as_ref().filter(|_| self.is_stored()) {
-            let offer = offer(lease, delta);
-            return (self.upload == Upload::Unasked).then_some((Question::Offer, ask::Body::DeltaOffer(offer)));
+            let offer = Offer { lease: lease.id, generation: lease.generation, trained: delta.trained };
+            let body = || ask::Body::DeltaOffer(offer.to_wire());
+            return (self.upload == Upload::Unasked).then(|| (Question::Offer, body()));
         }
         if let Some(why) = self.returning.as_ref().filter(|_| self.is_stored()) {
             let why = why.clone();
@@ -115,18 +116,5 @@ impl Session {
                 ahead_of: lease.ahead_of.map_or(0, |lease| lease.0),
             }),
         }
-    }
-}
-
-fn offer(lease: &Lease, delta: &PendingDelta) -> wire::DeltaOffer {
-    wire::DeltaOffer {
-        lease_id: lease.id.0,
-        generation: lease.generation.0,
-        delta: Some(delta.blob.to_wire()),
-        steps: delta.steps,
-        samples: delta.samples,
-        train_ms: delta.train_ms,
-        loss_first: delta.loss_first,
-        loss_last: delta.loss_last,
     }
 }

@@ -2,7 +2,10 @@
 
 use super::{Link, Permission, Question, Session, Timer, Upload, Worker};
 use crate::journal::Totals;
-use nightjar_shared::{lease::LeaseKind, time::Mono};
+use nightjar_shared::{
+    lease::{LeaseKind, Trained},
+    time::Mono,
+};
 use serde::{Deserialize, Serialize};
 
 /// How far the worker is with the lease at hand.
@@ -98,12 +101,9 @@ impl Session {
     fn last_training(&self) -> Training {
         let Some(delta) = &self.journal.delta else { return self.training };
         let tokens_per_sample = self.spec().map_or(0, |spec| spec.tokens_per_sample());
-        Training {
-            steps: delta.steps,
-            loss: delta.loss_last,
-            tokens: u64::from(delta.samples).saturating_mul(tokens_per_sample),
-            train_ms: delta.train_ms,
-        }
+        let Trained { steps, samples, train_ms, loss_last, .. } = delta.trained;
+        let tokens = u64::from(samples).saturating_mul(tokens_per_sample);
+        Training { steps, loss: loss_last, tokens, train_ms }
     }
 
     /// Why there is no connection, where one was tried.

@@ -393,7 +393,7 @@ fn a_shutdown_commits_what_is_trained_and_never_takes_long() {
     bench.training().does(Event::Shutdown);
     assert!(bench.wants(&Action::StopWork));
     bench.does(Event::Worker(trained(1, 6)));
-    assert_eq!(bench.stored.delta.as_ref().unwrap().steps, 6);
+    assert_eq!(bench.stored.delta.as_ref().unwrap().trained.steps, 6);
     bench.does(Event::Uploaded);
     assert!(bench.offer().is_some());
     bench.waits();

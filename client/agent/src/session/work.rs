@@ -164,7 +164,7 @@ impl Session {
         self.note_lost_state(lost, out);
         self.disk_served();
         self.hold_weights(weights);
-        let goes_on = |l: &&Lease| l.ahead_steps > 0 && l.steps == delta.steps;
+        let goes_on = |l: &&Lease| l.ahead_steps > 0 && l.steps == delta.trained.steps;
         self.ahead_of = self.journal.lease.as_ref().filter(goes_on).map(|l| l.id);
         self.ahead_over = false;
         self.ahead_since = now;

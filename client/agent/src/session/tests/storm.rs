@@ -196,7 +196,7 @@ impl Storm {
             }
             ask::Body::DeltaOffer(offer) => {
                 let delta = self.bench.stored.delta.as_ref().expect("offered before it is in the journal");
-                assert_eq!(offer.delta, Some(delta.blob.to_wire()));
+                assert_eq!(offer.delta, Some(delta.trained.delta.to_wire()));
                 let first = self.offered.entry(offer.lease_id).or_insert_with(|| offer.clone());
                 assert_eq!(first, offer, "a retry with another blob");
             }

@@ -58,7 +58,7 @@ fn a_delta_is_kept_and_not_offered_while_the_disk_does_not_take_the_journal() {
             bench.answers(done_nothing());
         }
     }
-    assert_eq!(bench.stored.delta.as_ref().map(|delta| delta.steps), Some(10), "it is on the disk now");
+    assert_eq!(bench.stored.delta.as_ref().map(|delta| delta.trained.steps), Some(10), "it is on the disk now");
     let offered = loop {
         match bench.asked() {
             Some((_, ask::Body::DeltaOffer(offer))) => break offer,
