@@ -37,13 +37,13 @@ pub use status::{Status, Training};
 
 use crate::journal::Journal;
 use nightjar_shared::{
-    ids::{DeviceId, LeaseId},
+    ids::DeviceId,
     lease::LeaseKind,
     run_spec::RunSpec,
     time::Mono,
     wire::{self, device_message as ask},
 };
-use stages::{Link, Question, Upload, Worker};
+use stages::{Ahead, Course, Line, Link, Parting, Question, Spare, Stage, Upload, Words, Worker};
 use std::time::Duration;
 use timers::{Timer, Timers};
 
@@ -100,56 +100,21 @@ impl Profile {
 pub struct Session {
     profile: Profile,
     journal: Journal,
+    /// The run's, once the coordinator has sent it; `None` too where an earlier program's is not understood.
+    spec: Option<RunSpec>,
     /// `None` before the first verdict, which forbids too.
     permission: Option<Permission>,
     /// Whether the owner lets it use the network.
     network: bool,
-    link: Link,
-    /// The one question that is open. Requests go one at a time, so an answer needs no matching beyond its number.
-    asked: Option<(u64, Question)>,
-    /// What memory the last request for a lease spoke of.
-    asked_with: u64,
-    next_request: u64,
-    renew_due: bool,
-    /// Blobs of the lease at hand that are on the disk, counted in the order of `Lease::blobs`.
-    fetched: usize,
-    fetching: bool,
-    worker: Worker,
-    training: Training,
-    /// Since when somebody may have trained for the lease at hand; `None`: since an earlier process.
-    lease_since: Option<Mono>,
-    /// Since when the worker may have trained ahead.
-    ahead_since: Mono,
-    /// Whether a worker may have trained under the lease at hand: then it is worth keeping through a hold.
-    begun: bool,
-    /// Set: the lease at hand is to be given back, for this reason.
-    returning: Option<String>,
-    /// The measured sum of nats and number of tokens of the evaluate lease at hand.
-    evaluated: Option<(f64, u64)>,
-    upload: Upload,
-    /// The lease behind which the worker trains ahead while it has nothing else to do.
-    ahead_of: Option<LeaseId>,
-    /// Whether it has come to the end of that, and waits.
-    ahead_over: bool,
+    line: Line,
+    stage: Stage,
+    course: Course,
+    /// A worker without a lease; in [`Stage::Working`] there is none beside the one at work.
+    spare: Option<Spare>,
     disk: disk::DiskState,
     setbacks: setback::Setbacks,
-    /// The coordinator's words for the run's end, while it is over.
-    over: Option<String>,
-    /// State that a lease had to do without, in the worker's words; empty: nothing.
-    lost_state: String,
-    /// Why the coordinator had no work when it was last asked, in its words.
-    told: String,
-    /// Why there is no connection; empty: there is one, or there was none yet.
-    offline: String,
-    /// Why a blob did not travel the last time.
-    transfer_fault: String,
-    /// What stands in the way of the next lease on this device itself; empty: nothing.
-    trouble: String,
-    /// Why there is no work before [`Timer::Work`] is due.
-    obstacle: String,
-    leaving: bool,
-    closing: bool,
-    ended: bool,
+    words: Words,
+    parting: Parting,
     timers: Timers,
 }
 
@@ -159,38 +124,18 @@ impl Session {
         let seed = u64::from_le_bytes(*profile.device.0.first_chunk().unwrap_or(&[0; 8]));
         Session {
             profile,
-            begun: journal.lease.is_some(),
-            journal,
+            spec: journal.run.as_ref().and_then(|run| parse_spec(&run.spec_json).ok()),
             permission: None,
             network: true,
-            link: Link::Down,
-            asked: None,
-            asked_with: 0,
-            next_request: 1,
-            renew_due: false,
-            fetched: 0,
-            fetching: false,
-            worker: Worker::Off,
-            training: Training::default(),
-            lease_since: None,
-            ahead_since: Mono::default(),
-            returning: None,
-            evaluated: None,
-            upload: Upload::Unasked,
-            ahead_of: None,
-            ahead_over: false,
+            line: Line::default(),
+            stage: Stage::of(&journal),
+            course: Course { begun: journal.lease.is_some(), ..Course::default() },
+            spare: None,
             disk: disk::DiskState::default(),
             setbacks: setback::Setbacks::default(),
-            over: None,
-            lost_state: String::new(),
-            told: String::new(),
-            offline: String::new(),
-            transfer_fault: String::new(),
-            trouble: String::new(),
-            obstacle: String::new(),
-            leaving: false,
-            closing: false,
-            ended: false,
+            words: Words::default(),
+            parting: Parting::default(),
+            journal,
             timers: Timers::new(seed),
         }
     }
@@ -220,10 +165,10 @@ impl Session {
     /// It may have been refused for want of memory, and have enough by now: then it need not wait until it may ask
     /// again.
     fn heed_memory(&mut self) {
-        let is_refused = !self.told.is_empty() && self.journal.lease.is_none() && self.over.is_none();
+        let is_refused = !self.words.told.is_empty() && self.journal.lease.is_none() && self.words.over.is_none();
         let Some(spec) = is_refused.then(|| self.spec()).flatten() else { return };
-        if (limit(self.asked_with)..self.memory_may()).contains(&(spec.model.training_bytes() - 1)) {
-            self.told.clear();
+        if (limit(self.line.asked_with)..self.memory_may()).contains(&(spec.model.training_bytes() - 1)) {
+            self.words.told.clear();
             self.timers.clear(Timer::Request);
         }
     }
@@ -250,18 +195,18 @@ impl Session {
 
     /// Whether it is about to end.
     pub fn is_closing(&self) -> bool {
-        self.closing || self.leaving
+        self.parting.closing || self.parting.leaving
     }
 
     /// Whether it computes: at a lease, or ahead of the next.
     pub fn computes(&self) -> bool {
-        let is_ahead = self.worker == Worker::Idle && self.ahead_of.is_some() && !self.ahead_over;
+        let is_ahead = self.ahead().is_some_and(|ahead| !ahead.over);
         self.is_at_work() || is_ahead && self.permission == Some(Permission::Allowed)
     }
 
     /// What on this device itself stands in the way of work that it may do, and when it tries again.
     pub fn obstacle(&self) -> Option<(&str, Mono)> {
-        Some((self.obstacle.as_str(), self.timers.at(Timer::Work)?))
+        Some((self.words.obstacle.as_str(), self.timers.at(Timer::Work)?))
     }
 
     /// Why nothing is computed though it may be, and when that is tried again, if not just now; `None`: something is.
@@ -278,7 +223,7 @@ impl Session {
 
     /// What it waits for elsewhere while it may train, and when it asks again, if not just now.
     pub fn waits_for(&self) -> Option<(String, Option<Mono>)> {
-        match self.link {
+        match self.line.link {
             _ if self.computes() => None,
             _ if self.disk_refuses().is_some() => {
                 let (why, at) = self.disk_refuses()?;
@@ -288,17 +233,17 @@ impl Session {
                 let Setback { until, .. } = self.setback()?;
                 Some((self.last_setback()?, Some(until)))
             }
-            Link::Down | Link::Connecting if !self.offline.is_empty() => {
-                let what = format!("the coordinator cannot be reached ({})", self.offline.trim_end_matches('.'));
+            Link::Down | Link::Connecting if !self.words.offline.is_empty() => {
+                let what = format!("the coordinator cannot be reached ({})", self.words.offline.trim_end_matches('.'));
                 Some((what, self.timers.at(Timer::Reconnect)))
             }
             _ if self.timers.pending(Timer::Transfer) && self.journal.lease.is_some() => {
-                let what = format!("a blob did not travel ({})", self.transfer_fault.trim_end_matches('.'));
+                let what = format!("a blob did not travel ({})", self.words.transfer_fault.trim_end_matches('.'));
                 Some((what, self.timers.at(Timer::Transfer)))
             }
             Link::Up { .. } => {
                 let at = Some(self.timers.at(Timer::Request)?);
-                let what = self.last_setback().filter(|_| self.told.is_empty() && self.over.is_none());
+                let what = self.last_setback().filter(|_| self.words.told.is_empty() && self.words.over.is_none());
                 Some((what.unwrap_or_else(|| self.status().doing), at))
             }
             Link::Down | Link::Connecting => None,
@@ -306,14 +251,14 @@ impl Session {
     }
 
     /// The run's spec, once the coordinator has sent it.
-    pub fn spec(&self) -> Option<RunSpec> {
-        parse_spec(&self.journal.run.as_ref()?.spec_json).ok()
+    pub fn spec(&self) -> Option<&RunSpec> {
+        self.spec.as_ref()
     }
 
     /// Takes an event; what comes back is to be performed in order.
     pub fn handle(&mut self, event: Event, now: Mono) -> Vec<Action> {
         let mut out = vec![];
-        if self.ended {
+        if self.parting.ended {
             return out;
         }
         if !matches!(event, Event::DiskRefused { .. }) {
@@ -337,24 +282,24 @@ impl Session {
             Event::WorkerReplaced => self.worker_replaced(),
             Event::WorkerRefused { why, until } => self.worker_refused(why, until, now, &mut out),
             Event::Retry => {
-                self.trouble.clear();
+                self.words.trouble.clear();
                 self.timers.clear(Timer::Work);
                 self.timers.clear(Timer::Reconnect);
                 self.set_right();
                 // The owner may have changed what a refusal was for.
-                self.told.clear();
+                self.words.told.clear();
                 self.timers.clear(Timer::Request);
             }
             Event::DiskRefused { why } => self.journal_refused(why, now, &mut out),
             Event::Evicted(shards) => self.evicted(&shards, &mut out),
             // There is nobody to say goodbye to.
-            Event::Leave if self.journal.run.is_none() && self.link == Link::Down => self.forget(&mut out),
+            Event::Leave if self.journal.run.is_none() && self.line.link == Link::Down => self.forget(&mut out),
             Event::Leave => {
-                self.leaving = true;
+                self.parting.leaving = true;
                 self.timers.set(Timer::Close, now + 5 * CLOSE_MAX);
             }
-            Event::Shutdown if !self.closing => {
-                self.closing = true;
+            Event::Shutdown if !self.parting.closing => {
+                self.parting.closing = true;
                 self.timers.set(Timer::Close, now + CLOSE_MAX);
             }
             Event::Shutdown | Event::Tick => {}
@@ -367,7 +312,7 @@ impl Session {
         match timer {
             Timer::Reconnect | Timer::Request | Timer::Transfer | Timer::Work | Timer::Again => {}
             Timer::Disk => self.try_disk(now, out),
-            Timer::Renew => self.renew_due = true,
+            Timer::Renew => self.line.renew_due = true,
             Timer::Answer => {
                 out.push(Action::Disconnect);
                 self.disconnected("the coordinator does not answer".into(), now, out);
@@ -379,23 +324,23 @@ impl Session {
                 out.push(Action::Disconnect);
                 self.unlinked();
             }
-            Timer::Close if self.leaving => self.forget(out),
+            Timer::Close if self.parting.leaving => self.forget(out),
             Timer::Close => self.exit(Ending::Asked, out),
         }
     }
 
     /// Wants whatever is possible and not under way.
     fn advance(&mut self, now: Mono, out: &mut Vec<Action>) {
-        if self.ended {
+        if self.parting.ended {
             return;
         }
         self.advance_worker(now, out);
         self.advance_blobs(out);
         self.advance_requests(now, out);
         self.advance_link(now, out);
-        let undelivered = self.journal.delta.is_some() || self.returning.is_some();
-        let deliverable = undelivered && matches!(self.link, Link::Up { .. });
-        if self.closing && !self.leaving && !self.working() && !deliverable {
+        let undelivered = matches!(self.stage, Stage::Delivering { .. } | Stage::Returning { .. });
+        let deliverable = undelivered && matches!(self.line.link, Link::Up { .. });
+        if self.parting.closing && !self.parting.leaving && !self.working() && !deliverable {
             self.exit(Ending::Asked, out);
         }
     }
@@ -403,37 +348,42 @@ impl Session {
     /// Connects while there is something to say, and hangs up where there is not for a while.
     fn advance_link(&mut self, now: Mono, out: &mut Vec<Action>) {
         // A run that is over is asked again now and then, in case it goes on.
-        let asks = self.over.is_none() || !self.timers.pending(Timer::Request);
-        let wanted = self.may_train() && asks || self.journal.lease.is_some() || self.leaving;
-        if !self.network && !self.leaving {
-            if self.link != Link::Down {
+        let asks = self.words.over.is_none() || !self.timers.pending(Timer::Request);
+        let wanted = self.may_train() && asks || self.journal.lease.is_some() || self.parting.leaving;
+        if !self.network && !self.parting.leaving {
+            if self.line.link != Link::Down {
                 out.push(Action::Disconnect);
                 self.unlinked();
             }
-        } else if wanted || self.closing {
+        } else if wanted || self.parting.closing {
             self.timers.clear(Timer::Linger);
-        } else if self.link != Link::Down && !self.timers.pending(Timer::Linger) {
+        } else if self.line.link != Link::Down && !self.timers.pending(Timer::Linger) {
             self.timers.set(Timer::Linger, now + LINGER);
         }
-        let may = self.network || self.leaving;
-        if may && wanted && self.link == Link::Down && !self.timers.pending(Timer::Reconnect) && !self.closing {
-            self.link = Link::Connecting;
+        let may = self.network || self.parting.leaving;
+        if may
+            && wanted
+            && self.line.link == Link::Down
+            && !self.timers.pending(Timer::Reconnect)
+            && !self.parting.closing
+        {
+            self.line.link = Link::Connecting;
             out.push(Action::Connect);
         }
     }
 
     fn advance_requests(&mut self, now: Mono, out: &mut Vec<Action>) {
-        let Link::Up { greeted } = self.link else { return };
-        if self.asked.is_some() || self.timers.pending(Timer::Request) {
+        let Link::Up { greeted } = self.line.link else { return };
+        if self.line.asked.is_some() || self.timers.pending(Timer::Request) {
             return;
         }
         let question = if greeted { self.question() } else { Some((Question::Hello, ask::Body::Hello(self.hello()))) };
         if let Some((question, body)) = question {
-            let request = self.next_request;
-            self.next_request += 1;
-            self.asked = Some((request, question));
+            let request = self.line.next_request;
+            self.line.next_request += 1;
+            self.line.asked = Some((request, question));
             if question == Question::Lease {
-                self.asked_with = self.profile.memory_bytes;
+                self.line.asked_with = self.profile.memory_bytes;
             }
             self.timers.set(Timer::Answer, now + ANSWER_MAX);
             out.push(Action::Ask { request, body });
@@ -441,27 +391,41 @@ impl Session {
     }
 
     fn may_train(&self) -> bool {
-        self.permission == Some(Permission::Allowed) && !self.closing && !self.leaving
+        self.permission == Some(Permission::Allowed) && !self.parting.closing && !self.parting.leaving
     }
 
     fn working(&self) -> bool {
-        matches!(self.worker, Worker::Busy | Worker::Stopping)
+        matches!(self.stage, Stage::Working { .. })
+    }
+
+    fn worker(&self) -> Worker {
+        match (&self.stage, self.spare) {
+            (Stage::Working { stopping: true }, _) => Worker::Stopping,
+            (Stage::Working { stopping: false }, _) => Worker::Busy,
+            (_, Some(_)) => Worker::Idle,
+            (_, None) => Worker::Off,
+        }
+    }
+
+    /// What the worker trains ahead of the next lease.
+    fn ahead(&self) -> Option<Ahead> {
+        self.spare?.ahead
     }
 
     fn greeted(&self) -> bool {
-        self.link == Link::Up { greeted: true }
+        self.line.link == Link::Up { greeted: true }
     }
 
-    /// Whether there is a lease whose work is still to be done.
+    /// Whether there is a lease whose work is still to be done, and that is not to be given back.
     fn unfinished(&self) -> bool {
-        self.journal.lease.is_some() && self.journal.delta.is_none() && self.evaluated.is_none()
+        matches!(self.stage, Stage::Fetching { .. } | Stage::Working { .. })
     }
 
     fn permission(&mut self, permission: Permission, out: &mut Vec<Action>) {
         // A held owner need not hear that the reason's minutes moved on.
         let was_held = self.permission.as_ref().map(|p| p.reason().is_some());
         match permission.reason() {
-            _ if self.leaving => {}
+            _ if self.parting.leaving => {}
             None if was_held != Some(false) => out.push(Action::Report(Report::Released)),
             Some(reason) if was_held != Some(true) => {
                 out.push(Action::Report(Report::Held { reason: reason.to_owned() }))
@@ -485,7 +449,7 @@ impl Session {
 
     fn exit(&mut self, ending: Ending, out: &mut Vec<Action>) {
         self.end_worker(out);
-        self.ended = true;
+        self.parting.ended = true;
         out.push(Action::Disconnect);
         out.push(Action::Exit(ending));
     }

@@ -71,7 +71,7 @@ impl Agent {
     fn upload(&mut self, lease: LeaseId, blob: BlobRef, file: String) {
         let spec = self.session.spec();
         let expected = self.session.journal().lease.as_ref().zip(spec);
-        let expected = expected.and_then(|(lease, spec)| Some((session::delta_spec(lease, &spec)?, spec.model)));
+        let expected = expected.and_then(|(lease, spec)| Some((session::delta_spec(lease, spec)?, spec.model.clone())));
         let Some((delta, model)) = expected else {
             return self.waiting.push_back(session::Event::UploadFailed(session::Fault::FileGone));
         };
@@ -89,7 +89,7 @@ impl Agent {
         let (Some(bytes_max), Some(spec)) = (bytes_max, self.session.spec()) else { return Ok(true) };
         let journal = self.session.journal();
         let Some(lease) = &journal.lease else { return Ok(true) };
-        match quota::make_room(&*self.home.disk(), journal, lease, &spec, bytes_max)? {
+        match quota::make_room(&*self.home.disk(), journal, lease, spec, bytes_max)? {
             Space::Enough { evict } if evict.is_empty() => Ok(true),
             Space::Enough { evict } => {
                 self.waiting.push_back(session::Event::Evicted(evict));

@@ -68,7 +68,8 @@ impl Agent {
         let name = self.participation.run_name()?.to_owned();
         let spec = self.session.spec();
         let told = spec.is_some();
-        let (sentence, operator) = spec.map(|spec| (spec.description, spec.operator)).unwrap_or_default();
+        let (sentence, operator) =
+            spec.map(|spec| (spec.description.clone(), spec.operator.clone())).unwrap_or_default();
         Some(RunStatus { name, told, sentence, operator })
     }
 

@@ -246,7 +246,7 @@ impl Agent {
             return;
         }
         running.weighed = now;
-        match quota::overgrown(&*self.home.disk(), &spec) {
+        match quota::overgrown(&*self.home.disk(), spec) {
             Ok(None) => {}
             Ok(Some(overgrown)) => {
                 self.gone_wrong(&overgrown.into());

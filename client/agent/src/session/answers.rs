@@ -1,6 +1,6 @@
 //! What the link and the coordinator say, and what that does to the lease at hand.
 
-use super::{Action, Ending, Link, Question, Report, Session, Timer, Training, Upload};
+use super::{Action, Course, Ending, Link, Question, Report, Session, Stage, Timer, Upload};
 use crate::{
     journal::{Journal, Run},
     lease::Lease,
@@ -15,22 +15,22 @@ use std::time::Duration;
 
 impl Session {
     pub(super) fn connected(&mut self) {
-        self.link = Link::Up { greeted: false };
-        self.offline.clear();
-        self.told.clear();
+        self.line.link = Link::Up { greeted: false };
+        self.words.offline.clear();
+        self.words.told.clear();
         // A new connection owes nothing to what the last one was refused.
         self.timers.clear(Timer::Request);
     }
 
     pub(super) fn disconnected(&mut self, why: String, now: Mono, out: &mut Vec<Action>) {
-        self.offline.clone_from(&why);
+        self.words.offline.clone_from(&why);
         // Once a minute at most: the owner knows by then.
         if self.greeted() || self.timers.attempts(Timer::Reconnect) == 0 {
             out.push(Action::Report(Report::Offline { why }));
         }
         self.unlinked();
         self.timers.back_off(Timer::Reconnect, now);
-        if self.over.is_some() {
+        if self.words.over.is_some() {
             // Nobody may be there any more; there is no hurry.
             self.timers.wait(Timer::Request, now, OVER_RETRY);
         }
@@ -38,17 +38,15 @@ impl Session {
 
     /// There is no connection, and nothing is under way on it.
     pub(super) fn unlinked(&mut self) {
-        self.link = Link::Down;
-        self.asked = None;
-        self.fetching = false;
-        // The offer will tell how much of the delta arrived.
-        self.upload = Upload::Unasked;
+        self.line.link = Link::Down;
+        self.line.asked = None;
+        self.stage.stop_travel();
         self.timers.clear(Timer::Answer);
         self.timers.clear(Timer::Linger);
     }
 
     pub(super) fn answered(&mut self, request: u64, body: answer::Body, now: Mono, out: &mut Vec<Action>) {
-        let Some((_, question)) = self.asked.take_if(|(open, _)| *open == request) else { return };
+        let Some((_, question)) = self.line.asked.take_if(|(open, _)| *open == request) else { return };
         self.timers.clear(Timer::Answer);
         // Of a lease it is still to be seen whether it makes sense.
         if !matches!(question, Question::Hello | Question::Lease) && !matches!(body, answer::Body::Refusal(_)) {
@@ -65,7 +63,11 @@ impl Session {
             }
             (Question::Hello, answer::Body::Welcome(welcome)) => self.welcomed(welcome, out),
             (Question::Lease, answer::Body::Lease(lease)) => self.granted(&lease, now, out),
-            (Question::Offer, answer::Body::Upload(_)) => self.upload = Upload::Wanted,
+            (Question::Offer, answer::Body::Upload(_)) => {
+                if let Stage::Delivering { upload } = &mut self.stage {
+                    *upload = Upload::Wanted;
+                }
+            }
             (Question::Offer | Question::Evaluation, answer::Body::Done(done)) => self.delivered(done, now, out),
             (Question::Return, answer::Body::Done(_)) => self.close_lease(out),
             (Question::Renew, answer::Body::Done(_)) => self.renewed(now),
@@ -84,8 +86,8 @@ impl Session {
         let sentence = wire::limits::tame(&refusal.sentence);
         match refusal.action() {
             RefusalAction::HelloAgain => {
-                self.link = Link::Up { greeted: false };
-                self.told = sentence;
+                self.line.link = Link::Up { greeted: false };
+                self.words.told = sentence;
                 self.timers.back_off(Timer::Request, now);
             }
             RefusalAction::Upgrade | RefusalAction::Stop => {
@@ -100,13 +102,13 @@ impl Session {
                 if refusal.code() == RefusalCode::RunOver && self.journal.lease.is_none() {
                     self.end_of_run(&sentence, out);
                 } else {
-                    self.over = None;
+                    self.words.over = None;
                 }
-                self.told = sentence;
+                self.words.told = sentence;
                 self.timers.wait(Timer::Request, now, Duration::from_millis(refusal.retry_ms));
             }
             RefusalAction::Retry | RefusalAction::DropLease | RefusalAction::Unspecified => {
-                self.told = sentence;
+                self.words.told = sentence;
                 self.timers.back_off(Timer::Request, now);
             }
         }
@@ -114,11 +116,10 @@ impl Session {
 
     /// There is no next lease: nothing is trained ahead of it, and the worker's memory is the owner's again.
     fn end_of_run(&mut self, sentence: &str, out: &mut Vec<Action>) {
-        if self.over.is_none() {
+        if self.words.over.is_none() {
             out.push(Action::Report(Report::RunOver(sentence.to_owned())));
         }
-        self.over = Some(sentence.to_owned());
-        self.ahead_of = None;
+        self.words.over = Some(sentence.to_owned());
         self.end_worker(out);
     }
 
@@ -126,9 +127,10 @@ impl Session {
         let (Some(id), Ok(spec)) = (RunId::from_bytes(&welcome.run_id), parse_spec(&welcome.run_spec_json)) else {
             return self.exit(Ending::Refused(NEEDS_NEWER.into()), out);
         };
-        self.link = Link::Up { greeted: true };
+        self.line.link = Link::Up { greeted: true };
         self.timers.clear(Timer::Reconnect);
-        out.push(Action::Report(Report::Online { run: spec.name }));
+        out.push(Action::Report(Report::Online { run: spec.name.clone() }));
+        self.spec = Some(spec);
         let run = Run { id, spec_json: welcome.run_spec_json, keep_alive_ms: welcome.keep_alive_ms.max(1000) };
         if self.journal.run.as_ref().is_some_and(|old| old.id != id) {
             // Another run behind the same invite: nothing of the old one fits.
@@ -141,24 +143,26 @@ impl Session {
             self.commit(out);
         }
         // Whether the lease at hand still stands is the first thing to know.
-        self.renew_due = true;
+        self.line.renew_due = true;
     }
 
     pub(super) fn granted(&mut self, message: &wire::Lease, now: Mono, out: &mut Vec<Action>) {
         match Lease::from_wire(message, self.journal.weights.is_some()) {
             Ok(lease) => {
-                self.told.clear();
-                self.over = None;
+                self.words.told.clear();
+                self.words.over = None;
                 self.timers.clear(Timer::Request);
                 self.lease_began(now);
-                self.lease_since = Some(if lease.ahead_of.is_some() { self.ahead_since } else { now });
+                let since = self.ahead().filter(|_| lease.ahead_of.is_some()).map_or(now, |ahead| ahead.since);
                 self.journal.lease = Some(lease);
+                self.stage = Stage::begin();
+                self.course = Course { since: Some(since), ..Course::default() };
                 out.push(Action::WriteJournal(Box::new(self.journal.clone())));
                 self.renewed(now);
             }
             Err(bad) => {
                 out.push(Action::Report(Report::Trouble(bad.to_string())));
-                self.told.clear();
+                self.words.told.clear();
                 self.set_back(&bad.to_string(), now);
                 self.timers.back_off(Timer::Request, now);
             }
@@ -166,7 +170,7 @@ impl Session {
     }
 
     pub(super) fn renewed(&mut self, now: Mono) {
-        self.renew_due = false;
+        self.line.renew_due = false;
         if let Some(run) = &self.journal.run {
             self.timers.set(Timer::Renew, now + Duration::from_millis(run.keep_alive_ms / 2));
         }
@@ -184,8 +188,7 @@ impl Session {
         let Some(lease) = &self.journal.lease else { return };
         let delta = self.journal.delta.take();
         let trained = delta.as_ref().map(|delta| delta.trained);
-        let spec = self.journal.run.as_ref().and_then(|run| parse_spec(&run.spec_json).ok());
-        let tokens_per_sample = spec.map_or(0, |spec| spec.tokens_per_sample());
+        let tokens_per_sample = self.spec.as_ref().map_or(0, RunSpec::tokens_per_sample);
         out.push(Action::Report(Report::Delivered {
             lease: lease.id,
             kind: lease.kind,
@@ -230,15 +233,9 @@ impl Session {
     }
 
     pub(super) fn lease_over(&mut self) {
-        self.fetched = 0;
-        self.fetching = false;
-        self.lease_since = None;
-        self.training = Training::default();
-        self.begun = false;
-        self.returning = None;
-        self.evaluated = None;
-        self.upload = Upload::Unasked;
-        self.renew_due = false;
+        self.stage = Stage::Idle;
+        self.course = Course::default();
+        self.line.renew_due = false;
         self.timers.clear(Timer::Renew);
         self.timers.clear(Timer::Transfer);
         self.timers.clear(Timer::Keep);

@@ -1,6 +1,6 @@
 //! Blobs under way: what the lease at hand needs, one after the other, and the pending delta's upload.
 
-use super::{Action, Fault, Report, Session, Timer, Upload, work::UNABLE_RETRY};
+use super::{Action, Fault, Report, Session, Stage, Timer, Upload, work::UNABLE_RETRY};
 use nightjar_shared::{ids::BlobHash, time::Mono, wire::RefusalCode};
 
 /// A lease is given back after its blobs could not be fetched this often over a working link.
@@ -12,28 +12,27 @@ impl Session {
             return;
         }
         let Some(lease) = &self.journal.lease else { return };
-        if let Some(delta) = &self.journal.delta {
-            if self.upload == Upload::Wanted && self.greeted() && self.is_stored() {
-                self.upload = Upload::Underway;
-                out.push(Action::Upload { lease: lease.id, blob: delta.trained.delta, file: delta.file.clone() });
-            }
-        } else if !self.fetching
+        if self.stage == (Stage::Delivering { upload: Upload::Wanted })
+            && self.greeted()
+            && self.is_stored()
+            && let Some(delta) = &self.journal.delta
+        {
+            out.push(Action::Upload { lease: lease.id, blob: delta.trained.delta, file: delta.file.clone() });
+            self.stage = Stage::Delivering { upload: Upload::Underway };
+        } else if let Stage::Fetching { fetched, underway: false } = self.stage
             && self.may_train()
             && self.disk_works()
-            && self.returning.is_none()
-            && self.evaluated.is_none()
-            && let Some(blob) = lease.blobs().nth(self.fetched)
+            && let Some(blob) = lease.blobs().nth(fetched)
         {
-            self.fetching = true;
             out.push(Action::Fetch(blob));
+            self.stage = Stage::Fetching { fetched, underway: true };
         }
     }
 
     pub(super) fn blob_fetched(&mut self, hash: BlobHash) {
-        if self.fetching && self.awaited() == Some(hash) {
-            self.fetching = false;
-            self.fetched += 1;
-            self.trouble.clear();
+        if let Some(fetched) = self.awaits(hash) {
+            self.stage = Stage::Fetching { fetched: fetched + 1, underway: false };
+            self.words.trouble.clear();
             self.disk_served();
             self.timers.clear(Timer::Transfer);
         }
@@ -47,22 +46,20 @@ impl Session {
     }
 
     pub(super) fn fetch_failed(&mut self, hash: BlobHash, fault: Fault, now: Mono, out: &mut Vec<Action>) {
-        if !self.fetching || self.awaited() != Some(hash) {
-            return;
-        }
-        self.fetching = false;
+        let Some(fetched) = self.awaits(hash) else { return };
+        self.stage = Stage::Fetching { fetched, underway: false };
         if let Fault::NoRoom(why) = fault {
             self.timers.set(Timer::Work, now + UNABLE_RETRY);
             out.push(Action::Report(Report::Trouble(why.clone())));
-            self.trouble.clone_from(&why);
-            self.obstacle.clone_from(&why);
-            self.returning = Some(why);
+            self.words.trouble.clone_from(&why);
+            self.words.obstacle.clone_from(&why);
+            self.stage = Stage::Returning { why };
             return;
         }
         if let Fault::Disk(why) = fault {
             return self.disk_refused(why, now, out);
         }
-        self.transfer_fault = fault.to_string();
+        self.words.transfer_fault = fault.to_string();
         self.timers.back_off(Timer::Transfer, now);
         let gone = matches!(&fault, Fault::Refused(r) if r.code() == RefusalCode::NotFound);
         if let Fault::Refused(refusal) = fault
@@ -75,18 +72,20 @@ impl Session {
         }
     }
 
-    /// The blob that is being fetched.
-    pub(super) fn awaited(&self) -> Option<BlobHash> {
-        self.journal.lease.as_ref()?.blobs().nth(self.fetched).map(|b| b.hash)
+    /// How many blobs were fetched before this one, if this is the one on its way.
+    fn awaits(&self, hash: BlobHash) -> Option<usize> {
+        let Stage::Fetching { fetched, underway: true } = self.stage else { return None };
+        let awaited = self.journal.lease.as_ref()?.blobs().nth(fetched)?;
+        (awaited.hash == hash).then_some(fetched)
     }
 
     pub(super) fn upload_ended(&mut self, fault: Option<Fault>, now: Mono, out: &mut Vec<Action>) {
-        if self.upload != Upload::Underway {
+        if self.stage != (Stage::Delivering { upload: Upload::Underway }) {
             return;
         }
-        self.upload = Upload::Unasked;
+        self.stage = Stage::Delivering { upload: Upload::Unasked };
         if let Some(fault) = &fault {
-            self.transfer_fault = fault.to_string();
+            self.words.transfer_fault = fault.to_string();
         }
         match fault {
             None => self.timers.clear(Timer::Transfer),

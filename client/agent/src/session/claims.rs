@@ -80,7 +80,7 @@ impl Session {
                 let (base_is_wrong, disk_failed) = (failed.base_is_wrong, failed.disk_failed);
                 Ok(Claim::Failed(Failure { why: limits::tame(&failed.sentence), base_is_wrong, disk_failed }))
             }
-            Body::AheadOver(over) if self.ahead_of.is_some_and(|lease| lease.0 == over.lease_id) => {
+            Body::AheadOver(over) if self.ahead().is_some_and(|ahead| ahead.of.0 == over.lease_id) => {
                 Ok(Claim::AheadOver)
             }
             // What fails beside a lease comes to nothing, as does what is over already; what is saved concerns whoever
@@ -97,7 +97,7 @@ impl Session {
             return Err(Untrue("its lease is of another kind"));
         }
         let spec = self.spec().ok_or(Untrue("there is no run"))?;
-        let time = self.lease_since.map_or(LEASE_AGE_MAX, |since| now.since(since) + TIME_SLACK);
+        let time = self.course.since.map_or(LEASE_AGE_MAX, |since| now.since(since) + TIME_SLACK);
         Ok(Terms { lease, spec, train_ms_max: u64::try_from(time.as_millis()).unwrap_or(u64::MAX) })
     }
 }
@@ -105,7 +105,7 @@ impl Session {
 /// What bounds a worker's words.
 struct Terms<'a> {
     lease: &'a Lease,
-    spec: RunSpec,
+    spec: &'a RunSpec,
     train_ms_max: u64,
 }
 
@@ -141,7 +141,7 @@ impl Terms<'_> {
         holds(samples_fit, "its samples are not those of its steps")?;
         holds(trained.train_ms <= self.train_ms_max, "it trained for longer than it has had its lease")?;
         holds(trained.loss_first.is_finite() && trained.loss_last.is_finite(), "its loss is no number")?;
-        let delta = delta_spec(lease, &self.spec).ok_or(Untrue("its lease has no codec"))?;
+        let delta = delta_spec(lease, self.spec).ok_or(Untrue("its lease has no codec"))?;
         let length_fits = delta::bytes_allowed(&self.spec.model, &delta).contains(&trained.delta.bytes);
         holds(length_fits, "its delta is longer or shorter than any of this run")?;
         let (residual, optimizer) = (work_files::residual(lease.id), work_files::optimizer(lease.id));

@@ -1,7 +1,7 @@
 //! A disk that refuses: it is full, read-only or broken. The session begins nothing that needs it and gives nothing
 //! away that is not in the journal; it keeps what it has, and tries again by writing the journal, ever more slowly.
 
-use super::{Action, Report, Session, Timer, Upload, Worker};
+use super::{Action, Report, Session, Timer, Worker};
 use nightjar_shared::time::Mono;
 use std::time::Duration;
 
@@ -61,11 +61,10 @@ impl Session {
         self.disk.unstored = true;
         self.disk_refused(why, now, out);
         // An answer to what was asked before finds nothing open; it is asked again.
-        self.asked = None;
+        self.line.asked = None;
         self.timers.clear(Timer::Answer);
-        self.fetching = false;
-        self.upload = Upload::Unasked;
-        if self.worker == Worker::Busy {
+        self.stage.stop_travel();
+        if self.worker() == Worker::Busy {
             self.end_worker(out);
         }
     }

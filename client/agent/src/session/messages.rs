@@ -1,6 +1,6 @@
 //! The messages that a session sends, made from its state.
 
-use super::{Question, Session, Timer, Upload, Worker};
+use super::{Question, Session, Stage, Timer, Upload};
 use crate::{
     journal::{HeldWeights, Run},
     lease::Lease,
@@ -17,7 +17,7 @@ pub(crate) const SOFTWARE: &str = concat!("nightjar ", env!("CARGO_PKG_VERSION")
 impl Session {
     /// What there is to ask, once greeted.
     pub(super) fn question(&self) -> Option<(Question, ask::Body)> {
-        if self.leaving {
+        if self.parting.leaving {
             return Some((Question::Leave, ask::Body::Leave(wire::Leave {})));
         }
         let Some(lease) = &self.journal.lease else {
@@ -26,23 +26,31 @@ impl Session {
             return wanted.then(|| (Question::Lease, ask::Body::LeaseRequest(self.lease_request())));
         };
         let (lease_id, generation) = (lease.id.0, lease.generation.0);
-        // While the journal cannot be written the lease is renewed, and nothing else.
-        if let Some(delta) = self.journal.delta.as_ref().filter(|_| self.is_stored()) {
-            let offer = Offer { lease: lease.id, generation: lease.generation, trained: delta.trained };
-            let body = || ask::Body::DeltaOffer(offer.to_wire());
-            return (self.upload == Upload::Unasked).then(|| (Question::Offer, body()));
+        match &self.stage {
+            Stage::Delivering { upload } if self.is_stored() => {
+                let delta = self.journal.delta.as_ref().filter(|_| *upload == Upload::Unasked)?;
+                let offer = Offer { lease: lease.id, generation: lease.generation, trained: delta.trained };
+                Some((Question::Offer, ask::Body::DeltaOffer(offer.to_wire())))
+            }
+            Stage::Measured { nats, tokens } if self.is_stored() => {
+                let body = wire::Evaluation { lease_id, generation, nats: *nats, tokens: *tokens };
+                Some((Question::Evaluation, ask::Body::Evaluation(body)))
+            }
+            Stage::Returning { why } if self.is_stored() => {
+                let body = wire::LeaseReturn { lease_id, generation, why: why.clone() };
+                Some((Question::Return, ask::Body::LeaseReturn(body)))
+            }
+            // While the journal cannot be written the lease is renewed, and nothing else.
+            Stage::Idle
+            | Stage::Fetching { .. }
+            | Stage::Working { .. }
+            | Stage::Delivering { .. }
+            | Stage::Measured { .. }
+            | Stage::Returning { .. } => {
+                let body = wire::LeaseRenew { lease_id, generation, steps_done: self.course.training.steps };
+                self.line.renew_due.then_some((Question::Renew, ask::Body::LeaseRenew(body)))
+            }
         }
-        if let Some(why) = self.returning.as_ref().filter(|_| self.is_stored()) {
-            let why = why.clone();
-            return Some((Question::Return, ask::Body::LeaseReturn(wire::LeaseReturn { lease_id, generation, why })));
-        }
-        if let Some((nats, tokens)) = self.evaluated.filter(|_| self.is_stored()) {
-            let body = wire::Evaluation { lease_id, generation, nats, tokens };
-            return Some((Question::Evaluation, ask::Body::Evaluation(body)));
-        }
-        let steps_done = self.training.steps;
-        self.renew_due
-            .then_some((Question::Renew, ask::Body::LeaseRenew(wire::LeaseRenew { lease_id, generation, steps_done })))
     }
 
     pub(super) fn hello(&self) -> wire::Hello {
@@ -66,7 +74,7 @@ impl Session {
             held: self.journal.weights.as_ref().map(held),
             shards: self.journal.shards.iter().map(|s| s.hash.0.to_vec()).collect(),
             memory_bytes: self.profile.memory_bytes,
-            ahead_of: self.ahead_of.filter(|_| self.worker == Worker::Idle).map_or(0, |lease| lease.0),
+            ahead_of: self.ahead().map_or(0, |ahead| ahead.of.0),
         }
     }
 
@@ -109,9 +117,9 @@ impl Session {
                 progress_tokens_per_step: lease.progress_tokens_per_step,
                 codec: lease.codec,
                 residual_file: self.journal.residual.clone().unwrap_or_default(),
-                residual_scale: self.residual_scale(lease, run),
+                residual_scale: self.residual_scale(lease),
                 optimizer_file: self.journal.optimizer.clone().unwrap_or_default(),
-                checkpoint_ms: self.checkpoint_ms(super::parse_spec(&run.spec_json).ok().as_ref()),
+                checkpoint_ms: self.checkpoint_ms(),
                 ahead_steps: lease.ahead_steps,
                 ahead_of: lease.ahead_of.map_or(0, |lease| lease.0),
             }),

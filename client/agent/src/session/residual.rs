@@ -2,18 +2,18 @@
 //! left behind since, so a run may let it fade ([`ResidualSpec`]).
 
 use super::Session;
-use crate::{journal::Run, lease::Lease};
+use crate::lease::Lease;
 use nightjar_shared::run_spec::{MergeSpec, ResidualSpec};
 
 impl Session {
     /// What the residual on the disk is multiplied by before this lease's delta is encoded.
-    pub(super) fn residual_scale(&self, lease: &Lease, run: &Run) -> f64 {
+    pub(super) fn residual_scale(&self, lease: &Lease) -> f64 {
         if self.journal.residual.is_none() {
             return 0.0;
         }
         let age = lease.base_version.0.saturating_sub(self.journal.residual_version.0);
         // What is not understood was refused at the welcome.
-        super::answers::parse_spec(&run.spec_json).map_or(0.0, |spec| scale(spec.delta.residual, &spec.merge, age))
+        self.spec.as_ref().map_or(0.0, |spec| scale(spec.delta.residual, &spec.merge, age))
     }
 }
 
@@ -31,7 +31,10 @@ fn scale(rule: ResidualSpec, merge: &MergeSpec, age: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{journal::Journal, session::Profile};
+    use crate::{
+        journal::{Journal, Run},
+        session::Profile,
+    };
     use nightjar_shared::{
         ids::{BlobHash, RunId, Version},
         lease::LeaseKind,
@@ -74,7 +77,8 @@ mod tests {
             };
             let run = Run { id: RunId([1; 32]), spec_json: spec(rule).to_string(), keep_alive_ms: 9 };
             let residual = Some("work/r".to_owned());
-            let journal = Journal { residual, residual_version: Version(made_at), ..Journal::default() };
+            let journal =
+                Journal { run: Some(run.clone()), residual, residual_version: Version(made_at), ..Journal::default() };
             let session = Session::new(Profile::for_tests(), journal);
             let job = session.job(&Lease::from_wire(&lease, false).unwrap(), &run);
             let to_worker::Body::Train(job) = job else { panic!("{job:?}") };

@@ -1,7 +1,7 @@
 //! Leases that come to nothing, one after another. The next is asked for ever more slowly, and after a few of them the
 //! device holds for a while and says why: neither the coordinator nor the owner is to pay for work that nobody takes.
 
-use super::{Session, Timer};
+use super::{Session, Stage, Timer};
 use nightjar_shared::{time::Mono, wire::limits};
 use std::time::Duration;
 
@@ -81,7 +81,9 @@ impl Session {
     /// The lease at hand is given back for a fault.
     pub(super) fn give_back(&mut self, why: String, now: Mono) {
         self.set_back(&why, now);
-        self.returning = Some(why);
+        if self.unfinished() {
+            self.stage = Stage::Returning { why };
+        }
     }
 
     /// A lease was of use, or the owner has changed something.

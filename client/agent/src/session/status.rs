@@ -1,9 +1,10 @@
 //! What a session tells about itself.
 
-use super::{Link, Permission, Question, Session, Timer, Upload, Worker};
+use super::{Link, Permission, Question, Session, Stage, Timer, Upload, Worker};
 use crate::journal::Totals;
 use nightjar_shared::{
     lease::{LeaseKind, Trained},
+    run_spec::RunSpec,
     time::Mono,
 };
 use serde::{Deserialize, Serialize};
@@ -61,12 +62,13 @@ impl Session {
     pub fn status(&self) -> Status {
         let lease = self.journal.lease.as_ref();
         let mut doing = self.doing().to_owned();
-        let is_put_off = matches!(self.link, Link::Up { .. }) && self.timers.pending(Timer::Request);
-        if is_put_off && self.journal.delta.is_some() && self.upload == Upload::Unasked && !self.computes() {
+        let is_put_off = matches!(self.line.link, Link::Up { .. }) && self.timers.pending(Timer::Request);
+        let is_offered = self.stage == (Stage::Delivering { upload: Upload::Unasked });
+        if is_put_off && is_offered && !self.computes() {
             doing = "its delta is done, and is taken a little later".into();
         }
-        if is_put_off && self.over.is_none() && !self.computes() && !self.told.is_empty() {
-            doing = format!("{doing}; the coordinator says: {}", self.told);
+        if is_put_off && self.words.over.is_none() && !self.computes() && !self.words.told.is_empty() {
+            doing = format!("{doing}; the coordinator says: {}", self.words.told);
         }
         Status {
             doing,
@@ -77,8 +79,8 @@ impl Session {
             training: self.last_training(),
             version: self.journal.weights.as_ref().map(|w| w.version.0),
             totals: self.journal.totals.clone(),
-            trouble: self.disk_refuses().map(|(why, _)| why.to_owned()).or_else(|| some(&self.trouble)),
-            lost_state: some(&self.lost_state),
+            trouble: self.disk_refuses().map(|(why, _)| why.to_owned()).or_else(|| some(&self.words.trouble)),
+            lost_state: some(&self.words.lost_state),
         }
     }
 
@@ -86,21 +88,21 @@ impl Session {
     pub fn is_at_pace(&self, tokens_per_s_max: f64) -> bool {
         /// Below this share of the cap it is something else that makes it slow.
         const SHARE: f64 = 0.8;
-        let Training { tokens, train_ms, .. } = self.training;
+        let Training { tokens, train_ms, .. } = self.course.training;
         train_ms == 0 || tokens as f64 * 1000.0 >= SHARE * tokens_per_s_max * train_ms as f64
     }
 
     /// Why the coordinator has no lease for it, where that is for want of memory: what training takes, in bytes.
     pub fn lacks_memory(&self) -> Option<u64> {
-        let is_refused = self.journal.lease.is_none() && !self.told.is_empty() && self.over.is_none();
+        let is_refused = self.journal.lease.is_none() && !self.words.told.is_empty() && self.words.over.is_none();
         let needed = is_refused.then(|| self.spec()).flatten()?.model.training_bytes();
         (self.memory_may() < needed).then_some(needed)
     }
 
     /// How far the worker is with the lease at hand, or came before its delta was there.
     fn last_training(&self) -> Training {
-        let Some(delta) = &self.journal.delta else { return self.training };
-        let tokens_per_sample = self.spec().map_or(0, |spec| spec.tokens_per_sample());
+        let Some(delta) = &self.journal.delta else { return self.course.training };
+        let tokens_per_sample = self.spec().map_or(0, RunSpec::tokens_per_sample);
         let Trained { steps, samples, train_ms, loss_last, .. } = delta.trained;
         let tokens = u64::from(samples).saturating_mul(tokens_per_sample);
         Training { steps, loss: loss_last, tokens, train_ms }
@@ -108,8 +110,8 @@ impl Session {
 
     /// Why there is no connection, where one was tried.
     pub fn offline(&self) -> Option<&str> {
-        let is_down = matches!(self.link, Link::Down | Link::Connecting);
-        (is_down && !self.offline.is_empty()).then_some(self.offline.as_str())
+        let is_down = matches!(self.line.link, Link::Down | Link::Connecting);
+        (is_down && !self.words.offline.is_empty()).then_some(self.words.offline.as_str())
     }
 
     /// How often in a row the worker has failed.
@@ -119,13 +121,13 @@ impl Session {
 
     /// The coordinator's words for the run's end, while it is over.
     pub fn run_over(&self) -> Option<&str> {
-        self.over.as_deref()
+        self.words.over.as_deref()
     }
 
     /// Why there is no connection while it trains, and when it connects again, if not just now.
     pub fn is_cut_off(&self) -> Option<(&str, Option<Mono>)> {
-        let cut_off = self.computes() && !matches!(self.link, Link::Up { .. }) && !self.offline.is_empty();
-        cut_off.then(|| (self.offline.trim_end_matches('.'), self.timers.at(Timer::Reconnect)))
+        let cut_off = self.computes() && !matches!(self.line.link, Link::Up { .. }) && !self.words.offline.is_empty();
+        cut_off.then(|| (self.words.offline.trim_end_matches('.'), self.timers.at(Timer::Reconnect)))
     }
 
     fn is_yielding(&self) -> bool {
@@ -133,13 +135,13 @@ impl Session {
     }
 
     fn doing(&self) -> &'static str {
-        if self.leaving {
+        if self.parting.leaving {
             return "leaving the run";
         }
-        if self.closing {
+        if self.parting.closing {
             return "ending";
         }
-        match (self.worker, &self.journal.lease) {
+        match (self.worker(), &self.journal.lease) {
             (Worker::Busy, _) if self.is_yielding() => return "frozen, to go on later",
             (Worker::Stopping, _) => return "stopping at the next step",
             (Worker::Busy, Some(lease)) => {
@@ -160,7 +162,7 @@ impl Session {
                 "waiting for the coordinator to deliver a delta"
             };
         }
-        if self.returning.is_some() {
+        if matches!(self.stage, Stage::Returning { .. }) {
             return "giving a lease back";
         }
         if self.permission != Some(Permission::Allowed) {
@@ -175,14 +177,14 @@ impl Session {
         if self.setback().is_some() {
             return "waiting before it asks for another lease";
         }
-        if self.over.is_some() && self.timers.pending(Timer::Request) {
+        if self.words.over.is_some() && self.timers.pending(Timer::Request) {
             return "the run is over";
         }
-        match self.link {
+        match self.line.link {
             Link::Down | Link::Connecting => "connecting",
             Link::Up { greeted: false } => "saying hello",
             Link::Up { greeted: true } if self.journal.lease.is_some() => "fetching what the lease needs",
-            Link::Up { greeted: true } if matches!(self.asked, Some((_, Question::Lease))) => "asking for a lease",
+            Link::Up { greeted: true } if matches!(self.line.asked, Some((_, Question::Lease))) => "asking for a lease",
             Link::Up { greeted: true } => WAITING,
         }
     }

@@ -167,7 +167,7 @@ impl Bench {
         assert!((600..=1800).contains(&self.now.since(since).as_secs()));
         self.answers(done(false));
         assert_eq!(self.stored.lease, None);
-        assert_eq!(self.session.worker, Worker::Off);
+        assert_eq!(self.session.worker(), Worker::Off);
     }
 
     /// Allowed, connected and welcome.
@@ -357,7 +357,7 @@ fn a_lease_begins_where_the_worker_has_trained_ahead() {
     gone.training().delivers(10).does(Event::WorkerExited { why: "signal 9".into() });
     assert!(!gone.session.computes());
     gone.does(Event::Uploaded);
-    let offered = gone.session.asked.unwrap().0;
+    let offered = gone.session.line.asked.unwrap().0;
     gone.does(Event::Answered { request: offered, body: done(true) });
     assert_eq!(request(&gone).ahead_of, 0);
 

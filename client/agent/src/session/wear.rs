@@ -2,7 +2,6 @@
 //! written, so a large model is saved less often than its owner would like to lose.
 
 use super::Session;
-use nightjar_shared::run_spec::RunSpec;
 
 const DAY_MS: f64 = 24.0 * 3600.0 * 1000.0;
 /// Weights and two moments.
@@ -10,8 +9,9 @@ const CHECKPOINT_BYTES_PER_PARAMETER: f64 = 12.0;
 
 impl Session {
     /// Milliseconds between two checkpoints of a lease of this run.
-    pub(super) fn checkpoint_ms(&self, spec: Option<&RunSpec>) -> u64 {
-        let bytes = spec.map_or(0.0, |spec| CHECKPOINT_BYTES_PER_PARAMETER * spec.model.parameters() as f64);
+    pub(super) fn checkpoint_ms(&self) -> u64 {
+        let bytes =
+            self.spec.as_ref().map_or(0.0, |spec| CHECKPOINT_BYTES_PER_PARAMETER * spec.model.parameters() as f64);
         apart_ms(bytes, self.profile.checkpoint_bytes_day_max).max(self.profile.checkpoint_ms)
     }
 }

@@ -1,7 +1,7 @@
 //! The worker: when it is given a lease or told to stop, and what becomes of what it says.
 
 use super::{
-    Action, Permission, Report, Session, Timer, Training, Upload, Worker,
+    Action, Ahead, Permission, Report, Session, Spare, Stage, Timer, Training, Upload, Worker,
     claims::{Claim, Failure},
 };
 use crate::{
@@ -28,9 +28,8 @@ const WORKER_FAILURES_MAX: u32 = 3;
 
 impl Session {
     pub(super) fn advance_worker(&mut self, now: Mono, out: &mut Vec<Action>) {
-        if self.worker == Worker::Idle && self.setback().is_some_and(|setback| setback.holds) {
+        if self.worker() == Worker::Idle && self.setback().is_some_and(|setback| setback.holds) {
             // What is trained ahead would wait for long, and come to nothing too.
-            self.ahead_of = None;
             self.end_worker(out);
         }
         if self.may_train() {
@@ -43,36 +42,35 @@ impl Session {
             _ => (false, false),
         };
         let is_all_or_nothing = self.journal.lease.as_ref().is_some_and(|l| !l.kind.trains());
-        match self.worker {
+        match self.worker() {
             Worker::Off => {}
             // Half a measurement is worth nothing.
-            Worker::Busy if is_all_or_nothing || self.leaving => self.end_worker(out),
+            Worker::Busy if is_all_or_nothing || self.parting.leaving => self.end_worker(out),
             // It is frozen: one that was told to stop will not hear it.
             Worker::Stopping if frozen => self.end_worker(out),
             // It stays so, or gives its memory back and goes on from its checkpoint one day.
             Worker::Busy if frozen => {
-                if free_memory || self.closing {
+                if free_memory || self.parting.closing {
                     self.end_worker(out);
                 }
             }
             Worker::Stopping => {}
             Worker::Busy => {
-                self.worker = Worker::Stopping;
+                self.stage = Stage::Working { stopping: true };
                 self.timers.set(Timer::Stop, now + STOP_MAX);
                 out.push(Action::StopWork);
             }
             // Its memory is the owner's too.
             Worker::Idle => self.end_worker(out),
         }
-        let stopping = self.worker == Worker::Stopping;
+        let stopping = self.worker() == Worker::Stopping;
         if let Some(reason) = self.permission.as_ref().and_then(Permission::reason)
             && self.unfinished()
             && !stopping
-            && !self.closing
-            && self.returning.is_none()
+            && !self.parting.closing
         {
-            if !self.begun {
-                self.returning = Some(reason.to_owned());
+            if !self.course.begun {
+                self.stage = Stage::Returning { why: reason.to_owned() };
             } else if !self.timers.pending(Timer::Keep) {
                 self.timers.set(Timer::Keep, now + self.keep());
             }
@@ -90,54 +88,55 @@ impl Session {
     /// Its owner has held the lease back for as long as it keeps.
     pub(super) fn kept_long_enough(&mut self, out: &mut Vec<Action>) {
         let reason = self.permission.as_ref().and_then(Permission::reason).map(str::to_owned);
-        if let Some(reason) = reason.filter(|_| self.unfinished()) {
+        if let Some(why) = reason.filter(|_| self.unfinished()) {
             self.end_worker(out);
-            self.returning.get_or_insert(reason);
+            self.stage = Stage::Returning { why };
         }
     }
 
     pub(super) fn start_work(&mut self, out: &mut Vec<Action>) {
-        let ready = matches!(self.worker, Worker::Off | Worker::Idle) && !self.timers.pending(Timer::Work);
-        if !ready || !self.unfinished() || self.returning.is_some() || !self.disk_works() {
-            return;
-        }
+        let Stage::Fetching { fetched, .. } = self.stage else { return };
         let (Some(lease), Some(run)) = (&self.journal.lease, &self.journal.run) else { return };
-        if self.fetched < lease.blobs().count() {
+        if fetched < lease.blobs().count() || self.timers.pending(Timer::Work) || !self.disk_works() {
             return;
         }
         out.push(Action::Work(self.job(lease, run)));
-        self.worker = Worker::Busy;
-        self.ahead_of = None;
-        self.begun = true;
-        self.training = Training::default();
+        self.stage = Stage::Working { stopping: false };
+        self.spare = None;
+        self.course.begun = true;
+        self.course.training = Training::default();
     }
 
     pub(super) fn worker_says(&mut self, message: &worker::from_worker::Body, now: Mono, out: &mut Vec<Action>) {
         match self.claim(message, now) {
             Ok(Claim::Ready { device }) => self.profile.hardware = device,
-            Ok(Claim::Progress(training)) => self.training = training,
+            Ok(Claim::Progress(training)) => self.course.training = training,
             Ok(Claim::NoStep { lost }) => {
-                let was_stopping = self.worker == Worker::Stopping;
-                self.worker_idle();
+                let was_stopping = self.worker() == Worker::Stopping;
+                self.worker_idle(None);
                 self.note_lost_state(&lost, out);
                 if was_stopping {
-                    self.returning = Some("it was stopped before its first step".into());
+                    self.stage = Stage::Returning { why: "it was stopped before its first step".into() };
                 } else {
                     self.failed_attempt("the worker ended a lease without a step".into(), now, out);
                 }
             }
             Ok(Claim::Trained { delta, weights, lost }) => self.trained(delta, weights, &lost, now, out),
             Ok(Claim::Evaluated { nats, tokens, weights }) => {
-                self.worker_idle();
-                self.evaluated = Some((nats, tokens));
+                self.worker_idle(None);
+                self.stage = Stage::Measured { nats, tokens };
                 self.hold_weights(weights);
                 self.commit(out);
             }
-            Ok(Claim::AheadOver) => self.ahead_over = true,
+            Ok(Claim::AheadOver) => {
+                if let Some(Spare { ahead: Some(ahead) }) = &mut self.spare {
+                    ahead.over = true;
+                }
+            }
             Ok(Claim::Failed(failure)) => self.worker_failed(failure, now, out),
             Ok(Claim::Nothing) => {}
             Err(untrue) => {
-                let was_working = self.working() && self.unfinished();
+                let was_working = self.working();
                 self.end_worker(out);
                 if was_working {
                     self.failed_attempt(untrue.to_string(), now, out);
@@ -149,7 +148,7 @@ impl Session {
     }
 
     pub(super) fn is_at_work_on(&self, lease_id: u64) -> bool {
-        self.working() && self.unfinished() && self.journal.lease.as_ref().is_some_and(|l| l.id.0 == lease_id)
+        self.working() && self.journal.lease.as_ref().is_some_and(|l| l.id.0 == lease_id)
     }
 
     pub(super) fn trained(
@@ -160,17 +159,15 @@ impl Session {
         now: Mono,
         out: &mut Vec<Action>,
     ) {
-        self.worker_idle();
+        let goes_on = |l: &&Lease| l.ahead_steps > 0 && l.steps == delta.trained.steps;
+        let ahead = |l: &Lease| Ahead { of: l.id, since: now, over: false };
+        self.worker_idle(self.journal.lease.as_ref().filter(goes_on).map(ahead));
         self.note_lost_state(lost, out);
         self.disk_served();
         self.hold_weights(weights);
-        let goes_on = |l: &&Lease| l.ahead_steps > 0 && l.steps == delta.trained.steps;
-        self.ahead_of = self.journal.lease.as_ref().filter(goes_on).map(|l| l.id);
-        self.ahead_over = false;
-        self.ahead_since = now;
         self.journal.delta = Some(delta);
         // Nobody else has seen it, so there is no need to ask whether it is wanted.
-        self.upload = Upload::Wanted;
+        self.stage = Stage::Delivering { upload: Upload::Wanted };
         self.commit(out);
     }
 
@@ -180,9 +177,9 @@ impl Session {
         self.end_worker(out);
         self.journal.delta = None;
         self.timers.back_off(Timer::Work, now);
-        self.obstacle = format!("the worker failed: {why}");
-        out.push(Action::Report(Report::Trouble(self.obstacle.clone())));
-        self.returning = Some(why);
+        self.words.obstacle = format!("the worker failed: {why}");
+        out.push(Action::Report(Report::Trouble(self.words.obstacle.clone())));
+        self.stage = Stage::Returning { why };
         self.commit(out);
     }
 
@@ -197,10 +194,21 @@ impl Session {
         self.journal.used_shard(shard);
     }
 
-    pub(super) fn worker_idle(&mut self) {
-        self.worker = Worker::Idle;
-        self.timers.clear(Timer::Stop);
+    /// The worker is done with the lease at hand.
+    fn worker_idle(&mut self, ahead: Option<Ahead>) {
+        self.worker_gone();
+        self.spare = Some(Spare { ahead });
         self.timers.clear(Timer::Work);
+    }
+
+    /// There is no worker any more. What the lease at hand needs is still on the disk, for another.
+    fn worker_gone(&mut self) {
+        if self.working() {
+            let fetched = self.journal.lease.as_ref().map_or(0, |lease| lease.blobs().count());
+            self.stage = Stage::Fetching { fetched, underway: false };
+        }
+        self.spare = None;
+        self.timers.clear(Timer::Stop);
     }
 
     pub(super) fn worker_failed(&mut self, failure: Failure, now: Mono, out: &mut Vec<Action>) {
@@ -212,8 +220,8 @@ impl Session {
             if self.journal.lease.as_ref().is_some_and(|lease| lease.keyframe.is_some()) {
                 // Another may be no better.
                 self.timers.back_off(Timer::Work, now);
-                self.obstacle = format!("the run's weights do not fit together: {why}");
-                out.push(Action::Report(Report::Trouble(self.obstacle.clone())));
+                self.words.obstacle = format!("the run's weights do not fit together: {why}");
+                out.push(Action::Report(Report::Trouble(self.words.obstacle.clone())));
             } else {
                 self.note_lost_state(&[format!("the weights on this disk are fetched anew: {why}")], out);
             }
@@ -227,31 +235,31 @@ impl Session {
     }
 
     pub(super) fn worker_exited(&mut self, why: String, now: Mono, out: &mut Vec<Action>) {
-        let (was_working, was_stopping) = (self.working(), self.worker == Worker::Stopping);
-        self.worker = Worker::Off;
-        self.timers.clear(Timer::Stop);
-        if was_working && !was_stopping {
+        let was_at_work = self.worker() == Worker::Busy;
+        self.worker_gone();
+        if was_at_work {
             self.failed_attempt(why, now, out);
         }
     }
 
     /// Another takes the lease up from its checkpoint.
     pub(super) fn worker_replaced(&mut self) {
-        self.worker = Worker::Off;
-        self.timers.clear(Timer::Stop);
+        self.worker_gone();
     }
 
     /// There will be none for a while, and that is no fault of the lease.
     pub(super) fn worker_refused(&mut self, why: String, until: Option<Mono>, now: Mono, out: &mut Vec<Action>) {
-        self.worker = Worker::Off;
+        self.worker_gone();
         self.timers.set(Timer::Work, until.unwrap_or(now + UNABLE_RETRY));
-        self.obstacle.clone_from(&why);
+        self.words.obstacle.clone_from(&why);
         if until.is_none() {
-            if self.trouble != why {
+            if self.words.trouble != why {
                 out.push(Action::Report(Report::Trouble(why.clone())));
             }
-            self.trouble.clone_from(&why);
-            self.returning = Some(why);
+            self.words.trouble.clone_from(&why);
+            if self.unfinished() {
+                self.stage = Stage::Returning { why };
+            }
         }
     }
 
@@ -259,27 +267,26 @@ impl Session {
     pub(super) fn failed_attempt(&mut self, why: String, now: Mono, out: &mut Vec<Action>) {
         self.timers.back_off(Timer::Work, now);
         // A blob may be gone from the disk: then it is fetched again.
-        self.fetched = 0;
+        self.stage = Stage::begin();
         if self.timers.attempts(Timer::Work).is_multiple_of(WORKER_FAILURES_MAX) {
             self.give_back(why.clone(), now);
         }
-        self.obstacle = format!("the worker failed: {why}");
-        out.push(Action::Report(Report::Trouble(self.obstacle.clone())));
+        self.words.obstacle = format!("the worker failed: {why}");
+        out.push(Action::Report(Report::Trouble(self.words.obstacle.clone())));
     }
 
     /// What the lease had to do without is made anew on the way: it is said once, until it happens to another.
     fn note_lost_state(&mut self, lost: &[String], out: &mut Vec<Action>) {
         let lost = lost.join("; ");
-        if !lost.is_empty() && lost != self.lost_state {
+        if !lost.is_empty() && lost != self.words.lost_state {
             out.push(Action::Report(Report::Trouble(lost.clone())));
         }
-        self.lost_state = lost;
+        self.words.lost_state = lost;
     }
 
     pub(super) fn end_worker(&mut self, out: &mut Vec<Action>) {
-        if self.worker != Worker::Off {
-            self.worker = Worker::Off;
-            self.timers.clear(Timer::Stop);
+        if self.worker() != Worker::Off {
+            self.worker_gone();
             out.push(Action::EndWorker);
         }
     }

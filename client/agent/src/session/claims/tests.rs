@@ -3,7 +3,7 @@
 use crate::{
     journal::{Journal, Run},
     lease::Lease,
-    session::{Action, Event, Permission, Profile, Report, Session, Worker},
+    session::{Action, Event, Permission, Profile, Report, Session, Stage, Worker},
 };
 use nightjar_shared::{
     delta,
@@ -58,12 +58,12 @@ impl Bench {
         let lease = Lease::from_wire(&lease, false).unwrap();
         let mut session =
             Session::new(Profile::for_tests(), Journal { run: Some(run), lease: Some(lease), ..Journal::default() });
-        session.lease_since = Some(at(1_000));
+        session.course.since = Some(at(1_000));
         session.handle(Event::Permission(Permission::Allowed), at(1_000));
         for _ in 0..2 {
             session.handle(Event::Fetched { hash }, at(1_000));
         }
-        assert_eq!(session.worker, Worker::Busy);
+        assert_eq!(session.worker(), Worker::Busy);
         Bench { session, samples }
     }
 
@@ -163,7 +163,7 @@ fn a_result_that_cannot_be_ends_the_worker_and_changes_nothing() {
         assert!(bench.session.vet(&Body::Trained(trained.clone()), at(31_000)).is_err(), "{what}");
         assert!(ends_it(&bench.hears(Body::Trained(trained))), "{what}");
         assert_eq!(bench.session.journal(), &before, "{what}");
-        assert_eq!(bench.session.worker, Worker::Off, "{what}");
+        assert_eq!(bench.session.worker(), Worker::Off, "{what}");
     }
 }
 
@@ -184,7 +184,7 @@ fn progress_that_cannot_be_ends_the_worker() {
         let mut progress = good;
         spoil(&mut progress);
         assert!(ends_it(&bench.hears(Body::Progress(progress))), "{what}");
-        assert_eq!(bench.session.training.steps, 0, "{what}");
+        assert_eq!(bench.session.course.training.steps, 0, "{what}");
     }
 }
 
@@ -192,7 +192,7 @@ fn progress_that_cannot_be_ends_the_worker() {
 #[test]
 fn a_lease_from_before_the_start_has_had_all_the_time_that_leases_have() {
     let mut bench = Bench::new(LeaseKind::Train);
-    bench.session.lease_since = None;
+    bench.session.course.since = None;
     let day = |days: u64| 24 * 3_600_000 * days;
     assert!(bench.session.vet(&Body::Trained(Trained { train_ms: day(9), ..bench.trained() }), at(31_000)).is_ok());
     assert!(bench.session.vet(&Body::Trained(Trained { train_ms: day(365), ..bench.trained() }), at(31_000)).is_err());
@@ -203,9 +203,10 @@ fn measurements_are_of_their_lease() {
     let bench = Bench::new(LeaseKind::Evaluate);
     let tokens = u64::from(bench.samples) * spec().tokens_per_sample();
     let good = Evaluated { lease_id: 7, nats: 9.0, tokens, weights_file: "work/weights-3".into() };
+    let is_measured = |bench: &Bench| matches!(bench.session.stage, Stage::Measured { .. });
     let mut taken = Bench::new(LeaseKind::Evaluate);
     taken.hears(Body::Evaluated(good.clone()));
-    assert_eq!(taken.session.evaluated, Some((9.0, tokens)));
+    assert_eq!(taken.session.stage, Stage::Measured { nats: 9.0, tokens });
     for bad in [
         Evaluated { tokens: tokens + 1, ..good.clone() },
         Evaluated { tokens: 0, ..good.clone() },
@@ -214,14 +215,15 @@ fn measurements_are_of_their_lease() {
     ] {
         let mut bench = Bench::new(LeaseKind::Evaluate);
         assert!(ends_it(&bench.hears(Body::Evaluated(bad.clone()))), "{bad:?}");
-        assert_eq!((bench.session.evaluated, &bench.session.journal().weights), (None, &None));
+        assert!(!is_measured(&bench));
+        assert_eq!(bench.session.journal().weights, None);
     }
     // Weights that blew up have no loss: that is no lie.
     let mut bench = Bench::new(LeaseKind::Evaluate);
     let said = Body::Evaluated(Evaluated { nats: f64::NAN, ..good.clone() });
     assert!(bench.session.vet(&said, at(31_000)).is_ok());
     bench.hears(said);
-    assert_eq!(bench.session.evaluated, None);
+    assert!(!is_measured(&bench));
     // One kind of result for another kind of lease.
     let mut bench = Bench::new(LeaseKind::Evaluate);
     assert!(ends_it(&bench.hears(Body::Trained(bench.trained()))));

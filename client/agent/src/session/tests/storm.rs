@@ -88,7 +88,7 @@ impl Storm {
     fn disconnect(&mut self) -> Event {
         if !self.connected {
             // Only what is being connected can come up.
-            if self.bench.session.link == Link::Connecting {
+            if self.bench.session.line.link == Link::Connecting {
                 self.connected = true;
                 return Event::Connected;
             }
@@ -184,7 +184,7 @@ impl Storm {
             assert_eq!(*stored, *self.bench.session.journal(), "what it acts on is what is on the disk");
         }
         if !self.allowed && self.working.is_some() && !self.frozen {
-            assert_eq!(self.bench.session.worker, Worker::Stopping, "held, and not even told to stop");
+            assert_eq!(self.bench.session.worker(), Worker::Stopping, "held, and not even told to stop");
         }
     }
 
