@@ -153,7 +153,7 @@ impl Agent {
             Plan::Wait { until, reason } => return refused(reason, Some(until)),
             Plan::Hold { reason } => return refused(reason, None),
         };
-        let file_bytes_max = self.session.spec().as_ref().map(quota::file_bytes_max);
+        let file_bytes_max = self.session.spec().map(quota::file_bytes_max);
         self.worker.start(&Order { device, avoid, limits, file_bytes_max }, chosen, self.queue.clone())?;
         Ok(None)
     }
