@@ -1,5 +1,6 @@
 //! What the repository needs beyond Rust: a C compiler, and for the tests a Vulkan loader with a driver, a browser, an
-//! X server, D-Bus, systemd's tools and libfaketime. Found by trying, installed where that is possible, else named.
+//! X server, D-Bus, systemd's tools, libfaketime and PostgreSQL. Found by trying, installed where that is possible, else
+//! named.
 
 use crate::children::Children;
 use anyhow::{Result, bail};
@@ -28,7 +29,7 @@ struct Requirement {
     packages: [&'static str; 4],
 }
 
-const REQUIREMENTS: [Requirement; 8] = [
+const REQUIREMENTS: [Requirement; 9] = [
     Requirement {
         what: "a C compiler",
         why: "SQLite and the cryptography are compiled from C",
@@ -95,6 +96,13 @@ const REQUIREMENTS: [Requirement; 8] = [
         present: faketime_is_there,
         essential: false,
         packages: ["faketime", "libfaketime", "libfaketime", "libfaketime"],
+    },
+    Requirement {
+        what: "PostgreSQL",
+        why: "tests keep a run's ledger in a server of their own",
+        present: postgres_is_there,
+        essential: false,
+        packages: ["postgresql", "postgresql-server", "postgresql", "postgresql"],
     },
 ];
 
@@ -200,6 +208,12 @@ fn vulkan_driver_is_there() -> bool {
 fn browser_is_there() -> bool {
     let browsers = ["chromium", "chromium-browser", "google-chrome"];
     in_path("chromedriver").is_some() && browsers.into_iter().any(|browser| in_path(browser).is_some())
+}
+
+fn postgres_is_there() -> bool {
+    // Debian keeps the server's programs out of the path.
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    in_path("initdb").is_some() || versions.map(|v| v.path().join("bin/initdb")).any(|file| is_program(&file))
 }
 
 fn faketime_is_there() -> bool {

@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use nightjar_coordinator::{
     identity::{self, Identity},
     server::{state::StateFolder, wall_now},
-    store::{LedgerError, SqliteLedger, look},
+    store::{DatabaseUrl, LedgerError},
 };
 use nightjar_shared::{ids::DeviceId, invite, run_spec::RunSpec, wire};
 use std::{
@@ -32,6 +32,9 @@ pub struct Invite {
     /// The run's state folder, as given to `serve`
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
+    /// The database that the ledger is in, if its address or password is not known to the state folder
+    #[arg(long, value_name = "URL", env = "NIGHTJAR_LEDGER", hide_env_values = true)]
+    ledger: Option<DatabaseUrl>,
     /// What the holder may be: volunteers train; anchor nodes are trusted to measure held-out loss
     #[arg(long, value_enum, default_value_t = InvitedRole::Volunteer)]
     role: InvitedRole,
@@ -146,12 +149,13 @@ impl Invite {
     pub async fn run(self) -> Result<(), Failure> {
         let state = StateFolder::open(&self.state).map_err(Failure::input)?;
         let identity = Identity::open(&*state.disk).map_err(Failure::input)?;
-        let looked = look::look(&state.ledger()).await.map_err(Failure::input)?;
+        let place = state.ledger(self.ledger.as_ref()).map_err(Failure::input)?;
+        let looked = place.look().await.map_err(Failure::input)?;
         if let Some(known) = looked.key.map(DeviceId).filter(|known| *known != identity.id()) {
             return Err(Failure::input(LedgerError::OtherKey(known.short())));
         }
-        let ledger = SqliteLedger::open_to_read(&state.ledger()).await.map_err(Failure::input)?;
-        let run: RunSpec = serde_json::from_str(&ledger.identity().spec_json).map_err(Failure::midway)?;
+        let opened = place.open_to_read().await.map_err(Failure::input)?;
+        let run: RunSpec = serde_json::from_str(&opened.identity.spec_json).map_err(Failure::midway)?;
         let role = match self.role {
             InvitedRole::Volunteer => wire::Role::Volunteer,
             InvitedRole::Anchor => wire::Role::Anchor,

@@ -10,7 +10,7 @@ use nightjar_coordinator::{
         run_identity,
         state::StateFolder,
     },
-    store::{Blobs, Counters, Facts, Ledger, LedgerError, SqliteLedger, look},
+    store::{Blobs, Counters, DatabaseUrl, Facts, LedgerError, OpenLedger, look::Depth},
 };
 use nightjar_shared::{ids::Generation, run_spec::RunSpec};
 use std::path::PathBuf;
@@ -24,6 +24,9 @@ pub struct RunFolders {
     /// The dataset that it trains on, as given to `serve`
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    /// The database that the ledger is in, if its address or password is not known to the state folder
+    #[arg(long, value_name = "URL", env = "NIGHTJAR_LEDGER", hide_env_values = true)]
+    ledger: Option<DatabaseUrl>,
 }
 
 /// A run, read.
@@ -45,25 +48,27 @@ pub struct Opened {
 }
 
 impl RunFolders {
-    /// Has the ledger's file checked, thoroughly; an error where there is none.
+    /// Has the ledger checked, thoroughly; an error where there is none.
     pub async fn check_ledger(&self) -> Result<Check, Failure> {
         let state = StateFolder::open(&self.state).map_err(Failure::input)?;
-        let (passed, detail) = match look::check(&state.ledger(), look::Depth::Full).await {
-            Ok(()) => (true, "SQLite finds no fault".to_owned()),
+        let place = state.ledger(self.ledger.as_ref()).map_err(Failure::input)?;
+        let (passed, detail) = match place.check(Depth::Full).await {
+            Ok(detail) => (true, detail),
             Err(error @ (LedgerError::Broken(_) | LedgerError::Damaged(_))) => (false, error.to_string()),
             Err(error) => return Err(Failure::input(error)),
         };
-        Ok(Check { name: "the ledger's file is whole", passed, detail })
+        Ok(Check { name: "the ledger is whole", passed, detail })
     }
 
     /// Reads the ledger.
     pub async fn open(&self) -> Result<Opened, Failure> {
         let dataset = Dataset::open(&self.data).map_err(Failure::input)?;
         let state = StateFolder::open(&self.state).map_err(Failure::input)?;
-        let ledger = SqliteLedger::open_to_read(&state.ledger()).await.map_err(Failure::input)?;
-        let spec: RunSpec = serde_json::from_str(&ledger.identity().spec_json)
+        let place = state.ledger(self.ledger.as_ref()).map_err(Failure::input)?;
+        let OpenLedger { ledger, identity, .. } = place.open_to_read().await.map_err(Failure::input)?;
+        let spec: RunSpec = serde_json::from_str(&identity.spec_json)
             .map_err(|_| Failure::input(LedgerError::Damaged("its run spec cannot be read")))?;
-        if run_identity(&spec, dataset.manifest()).manifest_hash != ledger.identity().manifest_hash {
+        if run_identity(&spec, dataset.manifest()).manifest_hash != identity.manifest_hash {
             return Err(Failure::input(LedgerError::OtherData));
         }
         let facts = ledger.facts().await.map_err(Failure::midway)?;

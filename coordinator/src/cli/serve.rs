@@ -7,6 +7,7 @@ use nightjar_coordinator::{
     engine,
     run_file::{RunFile, on_dataset},
     server::{Server, Setup, machine::Machine, state::StateFolder},
+    store::DatabaseUrl,
 };
 use std::{net::SocketAddr, path::PathBuf, pin::pin, sync::Arc};
 
@@ -15,6 +16,7 @@ Examples:
   nightjar-coordinator serve --run run.toml --data data --state state
   nightjar-coordinator serve --run run.toml --data data --state state --listen [::]:443
   nightjar-coordinator serve --run run.toml --data data --state state --init model
+  nightjar-coordinator serve --run run.toml --data data --state state --ledger postgres://nightjar@db.lab/run
 
 run.toml (name and token_budget are needed; the others show their defaults, and `nightjar-coordinator keys` explains
 every key):
@@ -87,6 +89,11 @@ pub struct Serve {
     /// Where the run's state is kept; created for a new run
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
+    /// Keep the ledger in this PostgreSQL database: postgres://USER@HOST/DATABASE [default: a file in the state folder]
+    ///
+    /// The state folder remembers the address, but no password: give that in the address, in PGPASSWORD, or in ~/.pgpass.
+    #[arg(long, value_name = "URL", env = "NIGHTJAR_LEDGER", hide_env_values = true)]
+    ledger: Option<DatabaseUrl>,
     /// Where devices connect (UDP)
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4433")]
     listen: SocketAddr,
@@ -123,7 +130,7 @@ impl Serve {
             ));
         }
         // A run that has begun has its weights; the folder may be gone by now.
-        let is_begun = StateFolder::has_begun(&self.state).await;
+        let is_begun = StateFolder::has_begun(&self.state, self.ledger.as_ref()).await;
         let init = self.init.as_ref().filter(|_| !is_begun);
         let start = init.map(|folder| run_file::read_start(folder, &spec.model)).transpose()?;
         let unknown = init.map(|folder| init::check_tokenizer(folder, &dataset)).transpose()?.flatten();
@@ -134,8 +141,16 @@ impl Serve {
         let rounded = start.as_deref().and_then(|weights| init::rounding(&spec.model, weights));
         let (name, parameters, manifest) = (spec.name.clone(), spec.model.parameters(), dataset.manifest());
         let data = format!("{} samples in {} shards", manifest.train_samples(), manifest.train.len());
-        let state = self.state.clone();
-        let setup = Setup { spec, dataset, state, listen: self.listen, http: self.http, start, say: Arc::new(say) };
+        let setup = Setup {
+            spec,
+            dataset,
+            state: self.state.clone(),
+            ledger: self.ledger,
+            listen: self.listen,
+            http: self.http,
+            start,
+            say: Arc::new(say),
+        };
         // From here on a signal stops it in order.
         let mut stop = pin!(stop_signal().map_err(Failure::midway)?);
         let server = tokio::select! {

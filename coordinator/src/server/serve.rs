@@ -27,7 +27,10 @@ use crate::{
     engine::{self, Engine, Mismatch, event::Action},
     identity::{Identity, IdentityError},
     replay::{self, ReplayError, Resumed},
-    store::{BlobError, Ledger, LedgerError, Lineage, Publisher, RunIdentity, Shards, SqliteLedger, look},
+    store::{
+        BlobError, DatabaseUrl, LedgerError, LedgerPlace, Lineage, OpenLedger, Publisher, RunIdentity, Shards,
+        look::Depth,
+    },
 };
 use nightjar_shared::{
     delta,
@@ -69,6 +72,8 @@ pub struct Setup {
     pub dataset: Dataset,
     /// Where its state is.
     pub state: PathBuf,
+    /// The database that its ledger is in; `None`: where the state folder says, a file of its own for a new run.
+    pub ledger: Option<DatabaseUrl>,
     /// Where devices connect (UDP).
     pub listen: SocketAddr,
     /// Where the status page is (TCP, loopback).
@@ -170,13 +175,14 @@ impl Server {
         space: impl FnOnce(Arc<FolderDisk>) -> Box<dyn Space>,
     ) -> Result<Server, ServeError> {
         let again = Setup { start: None, ..setup.clone() };
-        let Setup { spec, dataset, state, listen, http, start, say } = setup;
+        let Setup { spec, dataset, state, ledger: given, listen, http, start, say } = setup;
         engine::check(&spec, dataset.manifest())?;
         let (state, lock, found) = StateFolder::take(&state)?;
         let identity = match found {
             Found::New => Identity::open_or_draw(&*state.disk)?,
             Found::Run => Identity::open(&*state.disk)?,
         };
+        let place = state.ledger(given.as_ref())?;
         let endpoint = quic::endpoint(listen, &identity)?;
         let http = http::listen(http)?;
 
@@ -186,9 +192,9 @@ impl Server {
             identity.store(&*state.disk)?;
         }
         let reserve = Arc::new(DiskReserve::open(state.disk.clone(), space(state.disk.clone()), &spec));
-        let ledger = open_ledger(&state, &run, found, identity.id(), &reserve, &say).await?;
-        let (run_id, changes) = (ledger.identity().run_id, ledger.changes().to_vec());
-        let ledger: Arc<dyn Ledger> = Arc::new(ledger);
+        let opened = open_ledger(&state, &place, &run, found, identity.id(), &reserve, &say).await?;
+        let OpenLedger { ledger, identity: RunIdentity { run_id, .. }, changes } = opened;
+        state.note_ledger(&place)?;
         match state.finish() {
             // A run of an earlier version, on a full disk: it is known without the mark, too.
             Err(error) if found == Found::Run => tracing::warn!("{error}"),
@@ -414,57 +420,64 @@ async fn open_again(setup: &Setup) -> Result<Server, ServeError> {
     }
 }
 
-/// How long a start waits for a ledger that another program has locked.
+/// How long a start waits for a ledger that another program has locked, or for a database that is away.
 const LOCKED_MAX: Duration = Duration::from_secs(60);
 /// How often it tries.
 const LOCKED_AGAIN: Duration = Duration::from_millis(250);
 
-/// Opens the ledger, waiting for a lock that another program holds. A disk without room is made some: the reserve is
-/// for this.
+/// Opens the ledger, waiting for a lock that another program holds, or for a database that is starting. A disk without
+/// room is made some: the reserve is for this.
 async fn open_ledger(
     state: &StateFolder,
+    place: &LedgerPlace,
     run: &RunIdentity,
     found: Found,
     key: DeviceId,
     reserve: &DiskReserve,
     say: &Say,
-) -> Result<SqliteLedger, ServeError> {
+) -> Result<OpenLedger, ServeError> {
     let (begun, mut is_told) = (Instant::now(), false);
     loop {
-        let error = match look_and_open(state, run, found, key).await {
+        let error = match look_and_open(state, place, run, found, key).await {
             Err(ServeError::Ledger(error)) if error.may_pass() => error,
             opened => return opened,
         };
-        let is_locked = matches!(error, LedgerError::Locked);
-        if !(is_locked || reserve.give_up_for_start()) || begun.elapsed() > LOCKED_MAX {
+        let waits_for = match &error {
+            LedgerError::Locked => Some("the ledger is locked by another program; close it, or wait".to_owned()),
+            LedgerError::Away { .. } => Some(error.to_string()),
+            _ => None,
+        };
+        if !(waits_for.is_some() || reserve.give_up_for_start()) || begun.elapsed() > LOCKED_MAX {
             return Err(error.into());
         }
-        if is_locked {
+        if let Some(waits_for) = waits_for {
             if !std::mem::replace(&mut is_told, true) {
-                say("waiting   the ledger is locked by another program; close it, or wait");
+                say(&format!("waiting   {waits_for}"));
             }
             tokio::time::sleep(LOCKED_AGAIN).await;
         }
     }
 }
 
-/// Nothing is written before the ledger of a run that is there was looked at: whether it is whole, of this folder, and
-/// of this key.
+/// Nothing is written before the ledger that is there was looked at: whether it is whole, of this folder, and of this
+/// key.
 async fn look_and_open(
     state: &StateFolder,
+    place: &LedgerPlace,
     run: &RunIdentity,
     found: Found,
     key: DeviceId,
-) -> Result<SqliteLedger, ServeError> {
-    if found == Found::Run {
-        look::check(&state.ledger(), look::Depth::Quick).await?;
-        let looked = look::look(&state.ledger()).await?;
-        state.check_ledger(&looked)?;
-        if let Some(known) = looked.key.map(DeviceId).filter(|known| *known != key) {
-            return Err(LedgerError::OtherKey(known.short()).into());
+) -> Result<OpenLedger, ServeError> {
+    match found {
+        Found::Run => {
+            place.check(Depth::Quick).await?;
+            let looked = place.look().await?;
+            state.check_ledger(&looked)?;
+            if let Some(known) = looked.key.map(DeviceId).filter(|known| *known != key) {
+                return Err(LedgerError::OtherKey(known.short()).into());
+            }
         }
+        Found::New => place.check_free(key).await?,
     }
-    let ledger = SqliteLedger::create_or_open(&state.ledger(), run, wall_now().unix_ms / 1000).await?;
-    ledger.adopt_key(key).await?;
-    Ok(ledger)
+    Ok(place.take_over(run, key, wall_now().unix_ms / 1000).await?)
 }

@@ -4,10 +4,7 @@
 use super::disk_reserve::RESERVE_FILE;
 use crate::{
     identity,
-    store::{
-        BlobError, Blobs, Ledger, LedgerError, Unnamed,
-        look::{self, Look},
-    },
+    store::{BlobError, Blobs, DatabaseUrl, Ledger, LedgerError, LedgerPlace, Unnamed, look::Look, place::BadUrl},
 };
 use nightjar_shared::{
     disk::{Disk, FolderDisk},
@@ -27,9 +24,19 @@ use std::{
 };
 
 const LEDGER: &str = "ledger.sqlite";
+/// Where the ledger is, if it is no file of the folder: a database's address, without a password.
+const PLACE: &str = "ledger.url";
 /// All that a state folder has besides its mark.
-const FILES: [&str; 7] =
-    ["lock", identity::FILE, RESERVE_FILE, LEDGER, "ledger.sqlite-wal", "ledger.sqlite-shm", "ledger.sqlite-journal"];
+const FILES: [&str; 8] = [
+    "lock",
+    identity::FILE,
+    RESERVE_FILE,
+    PLACE,
+    LEDGER,
+    "ledger.sqlite-wal",
+    "ledger.sqlite-shm",
+    "ledger.sqlite-journal",
+];
 const FOLDERS: [&str; 3] = ["blobs", "checkpoints", "incoming"];
 
 /// A state folder that cannot be used.
@@ -77,7 +84,7 @@ pub enum StateError {
     },
     /// A run's state without its ledger.
     #[error(
-        "the state folder {folder} has no ledger ({LEDGER}), but {holds}: put the run's ledger back, from a backup if need be; \
+        "the state folder {folder} has no ledger ({LEDGER} or {PLACE}), but {holds}: put the run's ledger back, from a backup if need be; \
          for a new run choose another --state folder. Nothing was changed"
     )]
     NoLedger {
@@ -88,7 +95,7 @@ pub enum StateError {
     },
     /// A ledger that knows nothing of what is there.
     #[error(
-        "the ledger ({LEDGER}) in the state folder {folder} is empty, but there is {holds}: put the run's own ledger back, from \
+        "the ledger of the state folder {folder} is empty, but there is {holds}: put the run's own ledger back, from \
          a backup if need be; for a new run choose another --state folder. Nothing was changed"
     )]
     EmptyLedger {
@@ -96,6 +103,24 @@ pub enum StateError {
         folder: PathBuf,
         /// What it has.
         holds: String,
+    },
+    /// A ledger somewhere else than where the run's is.
+    #[error(
+        "the ledger of the run in the state folder {folder} is {LEDGER}, not a database: leave --ledger out; for a new run \
+         choose another --state folder. Nothing was changed"
+    )]
+    OtherPlace {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The note of where the ledger is cannot be read.
+    #[error("{file}: {error}. Name the run's database with --ledger", file = .folder.join(PLACE).display())]
+    BadPlace {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        error: BadUrl,
     },
     /// A run's state without its key.
     #[error(
@@ -166,13 +191,14 @@ impl StateFolder {
 
     /// Whether a run has begun in a folder.
     pub fn has_ledger(folder: &Path) -> bool {
-        folder.join(LEDGER).exists()
+        folder.join(LEDGER).exists() || folder.join(PLACE).exists()
     }
 
     /// Whether a run in a folder has a version, so that it needs no start. Of a ledger that cannot be looked at,
     /// whoever opens it tells more.
-    pub async fn has_begun(folder: &Path) -> bool {
-        look::look(&folder.join(LEDGER)).await.is_ok_and(|look| look.versions > 0)
+    pub async fn has_begun(folder: &Path, ledger: Option<&DatabaseUrl>) -> bool {
+        let Ok(place) = place(folder, ledger) else { return false };
+        place.look().await.is_ok_and(|look| look.versions > 0)
     }
 
     /// Takes the folder for this process alone.
@@ -224,9 +250,39 @@ impl StateFolder {
         Blobs::new(self.disk.clone())
     }
 
-    /// Where the ledger is.
-    pub fn ledger(&self) -> PathBuf {
-        self.folder.join(LEDGER)
+    /// Where the run's ledger is; `given` is where somebody says it is, with a password perhaps.
+    pub fn ledger(&self, given: Option<&DatabaseUrl>) -> Result<LedgerPlace, StateError> {
+        place(&self.folder, given)
+    }
+
+    /// Notes that the ledger is in a database, so that nobody needs to say it again.
+    pub fn note_ledger(&self, place: &LedgerPlace) -> Result<(), StateError> {
+        let Some(url) = place.database() else { return Ok(()) };
+        let line = format!("{url}\n");
+        if fs::read(self.folder.join(PLACE)).is_ok_and(|noted| noted == line.as_bytes()) {
+            return Ok(());
+        }
+        self.disk.write(PLACE, line.as_bytes()).map_err(failed(&self.folder))
+    }
+}
+
+/// Where the ledger of a state folder is, or of a new one would be.
+fn place(folder: &Path, given: Option<&DatabaseUrl>) -> Result<LedgerPlace, StateError> {
+    let noted = match fs::read_to_string(folder.join(PLACE)) {
+        Ok(noted) => Some(noted),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(failed(folder)(error)),
+    };
+    match (noted, given) {
+        // The database may have moved. Its run and key tell whether it is the right one.
+        (Some(_), Some(given)) => Ok(LedgerPlace::Database(given.clone())),
+        (Some(noted), None) => match noted.trim().parse() {
+            Ok(url) => Ok(LedgerPlace::Database(url)),
+            Err(error) => Err(StateError::BadPlace { folder: folder.to_owned(), error }),
+        },
+        (None, Some(_)) if folder.join(LEDGER).exists() => Err(StateError::OtherPlace { folder: folder.to_owned() }),
+        (None, Some(given)) => Ok(LedgerPlace::Database(given.clone())),
+        (None, None) => Ok(LedgerPlace::File(folder.join(LEDGER))),
     }
 }
 
@@ -267,7 +323,7 @@ fn find(folder: &Path) -> Result<Found, StateError> {
     }
     let has = |name: &str| folder.join(name).is_file();
     let is_begun = mark.as_ref().is_some_and(|mark| !mark.is_whole);
-    match (has(LEDGER), has(identity::FILE)) {
+    match (has(LEDGER) || has(PLACE), has(identity::FILE)) {
         _ if is_begun && stored(folder)? == (0, 0) => Ok(Found::New),
         (true, true) => Ok(Found::Run),
         (true, false) => Err(StateError::NoKey { folder: folder.to_owned() }),

@@ -1,6 +1,7 @@
 //! What can go wrong with a ledger, in words for the person who runs it.
 
 use nightjar_shared::ids::Generation;
+use sqlx::{error::DatabaseError, postgres::PgDatabaseError, sqlite::SqliteError};
 use std::path::{Path, PathBuf};
 
 /// A ledger that cannot be used, or would not take a transaction.
@@ -42,6 +43,29 @@ pub enum LedgerError {
     /// Another program's database.
     #[error("{0} is a database, but no ledger of Nightjar's; name another --state folder")]
     Foreign(PathBuf),
+    /// No run is in a database.
+    #[error("no run is in the database {0}; is this the --ledger that `serve` was started with?")]
+    NoRun(String),
+    /// Another program's database, or a part of a ledger.
+    #[error(
+        "the database {0} has some tables of a ledger and not others: another program's, or what is left of a ledger; give          the run a database of its own"
+    )]
+    ForeignDatabase(String),
+    /// The database of a new run has another run in it.
+    #[error(
+        "the database {0} holds a run already, and this state folder is new: name that run's --state folder, or another          database"
+    )]
+    Taken(String),
+    /// The database cannot be reached at the moment.
+    #[error(
+        "the database {place} cannot be used now ({why}); nothing is lost, and it goes on when the database is back"
+    )]
+    Away {
+        /// Its address.
+        place: String,
+        /// What it or the system says.
+        why: String,
+    },
     /// The key in the state folder is not the one that the run was begun with.
     #[error(
         "the key in this state folder is not the one that this run's devices know: put the run's own coordinator.pk8 back, \
@@ -115,7 +139,7 @@ impl LedgerError {
             LedgerError::Locked
             | LedgerError::DiskFull
             | LedgerError::Sql(sqlx::Error::PoolTimedOut | sqlx::Error::Io(_)) => true,
-            LedgerError::Unreachable { .. } => true,
+            LedgerError::Unreachable { .. } | LedgerError::Away { .. } => true,
             LedgerError::Sql(sqlx::Error::Database(error)) => PASSING.contains(&primary(error.as_ref()).unwrap_or(0)),
             _ => false,
         }
@@ -129,20 +153,27 @@ const UNREACHABLE: [i32; 5] = [3, 8, 10, 14, 23];
 const PASSING: [i32; 4] = [8, 10, 14, 15];
 
 /// SQLite's primary result codes are the low byte of the extended ones: https://www.sqlite.org/rescode.html
-fn primary(error: &dyn sqlx::error::DatabaseError) -> Option<i32> {
+fn primary(error: &dyn DatabaseError) -> Option<i32> {
+    error.try_downcast_ref::<SqliteError>()?;
     Some(error.code()?.parse::<i32>().ok()? & 0xff)
 }
 
 impl From<sqlx::Error> for LedgerError {
     fn from(error: sqlx::Error) -> Self {
-        match &error {
-            sqlx::Error::Database(e) => match primary(e.as_ref()) {
-                Some(13) => LedgerError::DiskFull,
-                Some(5 | 6) => LedgerError::Locked,
-                Some(11 | 26) => LedgerError::Damaged("it is no readable database"),
-                Some(19) => LedgerError::Contradiction(e.message().to_owned()),
+        let sqlx::Error::Database(told) = &error else { return LedgerError::Sql(error) };
+        if let Some(told) = told.try_downcast_ref::<PgDatabaseError>() {
+            // https://www.postgresql.org/docs/current/errcodes-appendix.html
+            return match told.code() {
+                "53100" => LedgerError::DiskFull,
+                code if code.starts_with("23") => LedgerError::Contradiction(told.message().to_owned()),
                 _ => LedgerError::Sql(error),
-            },
+            };
+        }
+        match primary(told.as_ref()) {
+            Some(13) => LedgerError::DiskFull,
+            Some(5 | 6) => LedgerError::Locked,
+            Some(11 | 26) => LedgerError::Damaged("it is no readable database"),
+            Some(19) => LedgerError::Contradiction(told.message().to_owned()),
             _ => LedgerError::Sql(error),
         }
     }

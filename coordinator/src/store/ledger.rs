@@ -1,5 +1,5 @@
-//! What a ledger is to the coordinator, whatever keeps it. SQLite does ([`super::sqlite`]); for the simulator and for
-//! tests, memory does ([`super::memory`]).
+//! What a ledger is to the coordinator, whatever keeps it. SQLite does ([`super::sqlite`]), or PostgreSQL
+//! ([`super::postgres`]); for the simulator and for tests, memory does ([`super::memory`]).
 
 use super::{BadRow, Facts, LedgerError, Lineage, Shards};
 use crate::engine::{
@@ -134,6 +134,11 @@ pub fn check(record: &Record) -> Result<(), LedgerError> {
     };
     match record {
         Record::Device(d) => {
+            for (column, text) in [("devices.name", &d.name), ("devices.device", &d.device)] {
+                if text.contains('\0') {
+                    return Err(LedgerError::Unfit { column, why: "has a character that ends a text" });
+                }
+            }
             integers(&[("devices.enrolled_at", d.enrolled_at.unix_ms)])?;
             real("devices.tokens_per_s", d.tokens_per_s)
         }

@@ -1,6 +1,9 @@
 //! What every ledger promises, as tests: run on each body, with the ledger in memory as the model.
 
-use super::{Counters, Curves, Facts, Ledger, LedgerError, MemoryLedger, Shards, SqliteLedger, Unnamed};
+use super::{
+    Counters, Curves, Facts, Ledger, LedgerError, MemoryLedger, PostgresLedger, RunIdentity, Shards, SqliteLedger,
+    Unnamed, postgres::tests::database::Database,
+};
 use crate::{
     engine::record::{
         DeltaRecord, DeviceRecord, EvaluationRecord, LeaseOutcome, LeaseRecord, Record, Squash, VersionRecord,
@@ -18,9 +21,9 @@ use proptest::prelude::*;
 use std::{collections::BTreeSet, sync::Arc};
 
 /// A place for one ledger of a body.
-trait Place {
-    /// With nothing in it.
-    fn new() -> Self;
+trait Place: Sized {
+    /// With nothing in it; `None` where the body cannot be had here.
+    fn new() -> Option<Self>;
 
     /// A coordinator starts on the ledger that is there, or on a new one.
     async fn open(&self, unix_s: u64) -> Arc<dyn Ledger>;
@@ -29,21 +32,33 @@ trait Place {
 struct Folder(tempfile::TempDir);
 
 impl Place for Folder {
-    fn new() -> Self {
-        Folder(tempfile::tempdir().unwrap())
+    fn new() -> Option<Self> {
+        Some(Folder(tempfile::tempdir().unwrap()))
     }
 
     async fn open(&self, unix_s: u64) -> Arc<dyn Ledger> {
-        let identity =
-            super::RunIdentity { run_id: RunId([1; 32]), spec_json: "{}".into(), manifest_hash: BlobHash([2; 32]) };
         let path = self.0.path().join("ledger.sqlite");
-        Arc::new(SqliteLedger::create_or_open(&path, &identity, unix_s).await.unwrap())
+        Arc::new(SqliteLedger::create_or_open(&path, &identity(), unix_s).await.unwrap())
     }
 }
 
+impl Place for Database {
+    fn new() -> Option<Self> {
+        Database::start()
+    }
+
+    async fn open(&self, unix_s: u64) -> Arc<dyn Ledger> {
+        Arc::new(PostgresLedger::create_or_open(&self.url().parse().unwrap(), &identity(), unix_s).await.unwrap())
+    }
+}
+
+fn identity() -> RunIdentity {
+    RunIdentity { run_id: RunId([1; 32]), spec_json: "{}".into(), manifest_hash: BlobHash([2; 32]) }
+}
+
 impl Place for MemoryLedger {
-    fn new() -> Self {
-        MemoryLedger::new()
+    fn new() -> Option<Self> {
+        Some(MemoryLedger::new())
     }
 
     async fn open(&self, unix_s: u64) -> Arc<dyn Ledger> {
@@ -53,7 +68,7 @@ impl Place for MemoryLedger {
 
 /// Runs the suite on a body.
 macro_rules! suite {
-    ($body:ident, $place:ty) => {
+    ($body:ident, $place:ty, $cases:literal) => {
         mod $body {
             use super::*;
 
@@ -88,7 +103,7 @@ macro_rules! suite {
             }
 
             proptest! {
-                #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+                #![proptest_config(ProptestConfig { cases: $cases, ..ProptestConfig::default() })]
                 #[test]
                 fn what_is_written_is_read_back(records in prop::collection::vec(record(), 1..12)) {
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -99,8 +114,10 @@ macro_rules! suite {
     };
 }
 
-suite!(sqlite, Folder);
-suite!(memory, MemoryLedger);
+suite!(sqlite, Folder, 200);
+suite!(memory, MemoryLedger, 200);
+// Each case has a server of its own.
+suite!(postgres, Database, 12);
 
 /// The commits of a run in which about everything happens.
 pub(super) fn eventful() -> (World, Shards) {
@@ -164,7 +181,7 @@ async fn with_a_run<P: Place>(place: &P) -> (Arc<dyn Ledger>, MemoryLedger, Shar
 }
 
 async fn it_tells_what_was_written<P: Place>() {
-    let place = P::new();
+    let Some(place) = P::new() else { return };
     let (ledger, model) = (place.open(1).await, MemoryLedger::new().open(1));
     let (world, shards) = eventful();
     for records in &world.commits {
@@ -184,7 +201,7 @@ async fn it_tells_what_was_written<P: Place>() {
 }
 
 async fn of_two_coordinators_only_the_newest_writes<P: Place>() {
-    let place = P::new();
+    let Some(place) = P::new() else { return };
     let (world, shards) = eventful();
     let (old, new) = (place.open(1000).await, place.open(900).await);
     assert_eq!((old.generation(), new.generation()), (Generation(1000), Generation(1001)));
@@ -202,7 +219,7 @@ async fn of_two_coordinators_only_the_newest_writes<P: Place>() {
 }
 
 async fn a_contradiction_writes_nothing<P: Place>() {
-    let place = P::new();
+    let Some(place) = P::new() else { return };
     let (ledger, _, shards) = with_a_run(&place).await;
     let (before, snapshot) = (ledger.facts().await.unwrap(), ledger.snapshot(&shards).await.unwrap());
     let device = Record::Device(DeviceRecord { name: "other".into(), ..before.devices[0].clone() });
@@ -229,7 +246,7 @@ async fn a_contradiction_writes_nothing<P: Place>() {
 }
 
 async fn losses_are_kept<P: Place>() {
-    let place = P::new();
+    let Some(place) = P::new() else { return };
     let (ledger, ..) = with_a_run(&place).await;
     ledger.note_losses(Some(Version(3)), &[5, 2]).await.unwrap();
     ledger.note_losses(Some(Version(3)), &[2]).await.unwrap();
@@ -241,7 +258,7 @@ async fn losses_are_kept<P: Place>() {
 
 /// What a start asks for, held against everything.
 async fn a_start_is_told_the_same_as_the_facts_say<P: Place>() {
-    let place = P::new();
+    let Some(place) = P::new() else { return };
     let (ledger, model, _) = with_a_run(&place).await;
     let facts = ledger.facts().await.unwrap();
     let whole = &facts.lineage;
@@ -275,7 +292,7 @@ async fn a_start_is_told_the_same_as_the_facts_say<P: Place>() {
 }
 
 async fn a_lease_of_samples_that_are_not_there_is_ended<P: Place>() {
-    let (place, at) = (P::new(), Wall { unix_ms: 9 });
+    let (Some(place), at) = (P::new(), Wall { unix_ms: 9 }) else { return };
     let (ledger, _, shards) = with_a_run(&place).await;
     assert_eq!(ledger.end_unfit_leases(&shards, at).await.unwrap(), vec![]);
     let facts = ledger.facts().await.unwrap();
@@ -294,7 +311,7 @@ async fn a_lease_of_samples_that_are_not_there_is_ended<P: Place>() {
 
 /// Whatever is written is read back as it was, and what would not be is refused.
 async fn what_is_written_is_read_back<P: Place>(records: Vec<Record>) {
-    let place = P::new();
+    let Some(place) = P::new() else { return };
     let (ledger, model) = (place.open(1).await, MemoryLedger::new().open(1));
     ledger.commit(&beginning()).await.unwrap();
     model.commit(&beginning()).unwrap();

@@ -4,6 +4,7 @@ use nightjar_coordinator::{
     dataset::Dataset,
     identity::Identity,
     server::{EndError, Server, Setup, disk_reserve::Space, state::StateFolder},
+    store::DatabaseUrl,
 };
 use nightjar_shared::{
     disk::FolderDisk,
@@ -31,6 +32,7 @@ const SAMPLES: u32 = 2000;
 pub struct Bed {
     root: tempfile::TempDir,
     pub spec: RunSpec,
+    ledger: Option<DatabaseUrl>,
 }
 
 impl Bed {
@@ -51,10 +53,20 @@ impl Bed {
         // Few steps: a delta is not taken before anybody can have trained it.
         (spec.lease.pacing, spec.lease.steps_max) = (Pacing::Free, 8);
         (spec.merge.quorum, spec.merge.grace_s) = (Some(1), Some(0.0));
-        let bed = Bed { root, spec };
+        let bed = Bed { root, spec, ledger: None };
         bed.write_dataset();
         fs::write(bed.run_file(), bed.run_toml()).unwrap();
         bed
+    }
+
+    /// The same, with its ledger in a database.
+    pub fn with_ledger(self, url: &str) -> Self {
+        Bed { ledger: Some(url.parse().unwrap()), ..self }
+    }
+
+    /// The same, started without a word of where its ledger is.
+    pub fn without_ledger(self) -> Self {
+        Bed { ledger: None, ..self }
     }
 
     fn write_dataset(&self) {
@@ -130,12 +142,13 @@ impl Bed {
         self.up(Server::open_on(self.setup(), |_| space).await.unwrap())
     }
 
-    fn setup(&self) -> Setup {
+    pub fn setup(&self) -> Setup {
         let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
         Setup {
             spec: self.spec.clone(),
             dataset: Dataset::open(self.data()).unwrap(),
             state: self.state(),
+            ledger: self.ledger.clone(),
             listen: loopback,
             http: loopback,
             start: None,

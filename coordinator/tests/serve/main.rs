@@ -3,8 +3,12 @@
 mod abuse;
 mod bed;
 mod command_line;
+#[cfg(unix)]
+mod database;
 mod device;
 mod hold;
 mod journey;
 mod loss;
+#[cfg(unix)]
+mod postgres;
 mod siege;

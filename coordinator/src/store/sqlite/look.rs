@@ -1,9 +1,8 @@
 //! Looking at a ledger's file before anything is done to it: whether it is whole, and whose it is. Nothing is written.
 
-use super::rows;
-use crate::store::LedgerError;
+use crate::store::{LedgerError, sql::key_of};
 use sqlx::{
-    ConnectOptions, Connection, Row, SqliteConnection,
+    ConnectOptions, Connection, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteRow},
 };
 use std::{path::Path, time::Duration};
@@ -68,15 +67,6 @@ async fn look_through(connection: &mut SqliteConnection, path: &Path) -> Result<
     let Some(run) = run else { return Ok(nothing) };
     let versions: i64 = sqlx::query_scalar("SELECT count(*) FROM versions").fetch_one(&mut *connection).await?;
     Ok(Look { has_run: true, key: key_of(&run)?, versions: versions as u64 })
-}
-
-/// The key in the run's row; none where the column is not there yet.
-pub(super) fn key_of(run: &SqliteRow) -> Result<Option<[u8; 32]>, LedgerError> {
-    match run.try_get::<Option<&[u8]>, _>("coordinator_key") {
-        Ok(Some(_)) => rows::hash(run, "coordinator_key").map(Some),
-        Ok(None) | Err(sqlx::Error::ColumnNotFound(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Has SQLite check its file. An error says what is damaged.

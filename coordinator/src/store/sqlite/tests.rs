@@ -4,11 +4,17 @@ mod bad_rows;
 
 use super::*;
 use crate::{
-    engine::{Engine, record::DeviceRecord},
-    store::suite::eventful,
+    engine::{
+        Engine,
+        record::{DeviceRecord, Record},
+    },
+    store::{Counters, Facts, Ledger, suite::eventful},
     world::World,
 };
-use nightjar_shared::time::Mono;
+use nightjar_shared::{
+    ids::{BlobHash, DeviceId, RunId},
+    time::{Mono, Wall},
+};
 
 fn identity() -> RunIdentity {
     RunIdentity { run_id: RunId([1; 32]), spec_json: "{}".into(), manifest_hash: BlobHash([2; 32]) }
@@ -95,7 +101,7 @@ async fn a_file_is_looked_at_before_it_is_opened() {
 
     // As an older version left it, and as another program's.
     let pool = connect(&path).await.unwrap();
-    sqlx::raw_sql(include_str!("../migrations/0001_first.sql")).execute(&pool).await.unwrap();
+    sqlx::raw_sql(include_str!("migrations/0001_first.sql")).execute(&pool).await.unwrap();
     pool.close().await;
     assert_eq!(look::look(&path).await.unwrap(), nothing);
     let pool = connect(&path).await.unwrap();
@@ -140,14 +146,14 @@ async fn a_full_disk_and_a_locked_file_are_said_plainly() {
     let (sqlite, other) = (open(&folder, 1).await, open(&folder, 1).await);
     let (world, _) = eventful();
     let all: Vec<Record> = world.commits.concat();
-    sqlx::query("PRAGMA max_page_count = 1").fetch_all(&other.pool).await.unwrap();
+    sqlx::query("PRAGMA max_page_count = 1").fetch_all(&other.dialect.pool).await.unwrap();
     let wide = Record::Device(DeviceRecord { name: "x".repeat(1 << 20), ..world.ledger.facts().devices[0].clone() });
     let full = other.commit(&[all.clone(), vec![wide]].concat()).await;
     assert!(matches!(full, Err(LedgerError::DiskFull)), "{full:?}");
     assert_eq!(other.facts().await.unwrap(), Facts::default());
     other.commit(&world.commits[0]).await.expect("it goes on as soon as there is space");
-    sqlx::query("PRAGMA busy_timeout = 0").fetch_all(&other.pool).await.unwrap();
-    let writer = sqlite.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    sqlx::query("PRAGMA busy_timeout = 0").fetch_all(&other.dialect.pool).await.unwrap();
+    let writer = sqlite.dialect.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
     let locked = other.add_counters(Counters { bytes_up: 1, bytes_down: 1 }).await;
     assert!(matches!(locked, Err(LedgerError::Locked)), "{locked:?}");
     drop(writer);

@@ -20,7 +20,7 @@ async fn a_bad_row_names_itself_and_the_rest_goes_on() {
         "UPDATE evaluations SET tokens = -5 WHERE lease = (SELECT min(lease) FROM evaluations)",
         "UPDATE deltas SET weight = 9e999 WHERE seq = 5",
     ] {
-        sqlx::query(sqlx::AssertSqlSafe(damage)).execute(&sqlite.pool).await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(damage)).execute(&sqlite.dialect.pool).await.unwrap();
     }
     let facts = sqlite.facts().await.unwrap();
     let told: Vec<String> = facts.set_aside.iter().map(ToString::to_string).collect();
@@ -70,7 +70,7 @@ async fn rows_that_give_samples_twice_or_too_many_are_set_aside() {
         let folder = tempfile::tempdir().unwrap();
         let sqlite = open_ledger(&folder, &world).await;
         let damage = format!("UPDATE {set} {of}");
-        sqlx::query(sqlx::AssertSqlSafe(damage.clone())).execute(&sqlite.pool).await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(damage.clone())).execute(&sqlite.dialect.pool).await.unwrap();
         let unfit = sqlite.end_unfit_leases(&shards, Wall { unix_ms: 9 }).await.unwrap();
         assert_eq!(!unfit.is_empty(), is_told, "{damage}: {unfit:?}");
         let facts = sqlite.facts().await.unwrap();
@@ -96,7 +96,7 @@ async fn a_name_that_cannot_be_read_is_told() {
         let sqlite = open_ledger(&folder, &world).await;
         let unnamed = || sqlite.unnamed([BlobHash([0xee; 32])].into(), Wall { unix_ms: 1 << 50 });
         assert_eq!(unnamed().await.unwrap().blobs.len(), 1);
-        sqlx::query(sqlx::AssertSqlSafe(damage)).execute(&sqlite.pool).await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(damage)).execute(&sqlite.dialect.pool).await.unwrap();
         assert!(matches!(unnamed().await, Err(LedgerError::Row(_))), "{damage}");
     }
 }

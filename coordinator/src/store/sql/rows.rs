@@ -1,5 +1,6 @@
 //! Rows and records: how each fact is written to a table and read back.
 
+use super::tables::{Cells, Tables, sql};
 use crate::{
     engine::{
         record::{
@@ -20,9 +21,8 @@ use nightjar_shared::{
     time::Wall,
     wire::Role,
 };
-use sqlx::{Decode, Row, Sqlite, Transaction, Type, sqlite::SqliteRow};
 
-/// The word of a lease's kind or outcome.
+/// What the ledger has a word for.
 trait Word: Copy + 'static {
     const ALL: &'static [Self];
     fn word(self) -> &'static str;
@@ -45,30 +45,39 @@ impl Word for LeaseOutcome {
 }
 
 /// A table's row as it is read. What is wrong in it is told with the table, the row and the column.
-struct Cells<'r> {
-    row: &'r SqliteRow,
+struct TableRow<'r, R> {
+    row: &'r R,
     table: &'static str,
     key: &'static str,
 }
 
-impl<'r> Cells<'r> {
+impl<'r, R: Cells> TableRow<'r, R> {
     fn bad(&self, column: &'static str, why: &'static str) -> BadRow {
-        let number = self.row.try_get::<i64, _>(self.key).map(|n| n.to_string());
-        let bytes = || self.row.try_get::<&[u8], _>(self.key).map(|b| HEXLOWER.encode(b));
-        let id = number.or_else(|_| bytes()).unwrap_or_else(|_| "unknown".into());
+        let number = self.row.integer(self.key).map(|n| n.to_string()).ok();
+        let bytes = || self.row.bytes(self.key).ok().flatten().map(|b| HEXLOWER.encode(b));
+        let id = number.or_else(bytes).unwrap_or_else(|| "unknown".into());
         BadRow { table: self.table, id, column, why }
     }
 
-    fn get<T: Decode<'r, Sqlite> + Type<Sqlite>>(&self, column: &'static str) -> Result<T, BadRow> {
-        self.row.try_get(column).map_err(|_| self.bad(column, "is not of its kind"))
+    /// The column, as the database gives it.
+    fn got<T>(&self, column: &'static str, cell: Result<T, sqlx::Error>) -> Result<T, BadRow> {
+        cell.map_err(|_| self.bad(column, "is not of its kind"))
+    }
+
+    fn integer(&self, column: &'static str) -> Result<i64, BadRow> {
+        self.got(column, self.row.integer(column))
     }
 
     fn number(&self, column: &'static str) -> Result<u64, BadRow> {
-        u64::try_from(self.get::<i64>(column)?).map_err(|_| self.bad(column, "is negative"))
+        u64::try_from(self.integer(column)?).map_err(|_| self.bad(column, "is negative"))
     }
 
     fn small(&self, column: &'static str) -> Result<u32, BadRow> {
         u32::try_from(self.number(column)?).map_err(|_| self.bad(column, "is too large"))
+    }
+
+    fn truth(&self, column: &'static str) -> Result<bool, BadRow> {
+        Ok(self.integer(column)? != 0)
     }
 
     fn tokens(&self) -> Result<u64, BadRow> {
@@ -77,12 +86,20 @@ impl<'r> Cells<'r> {
     }
 
     fn real(&self, column: &'static str) -> Result<f64, BadRow> {
-        let value = self.get::<f64>(column)?;
+        let value = self.got(column, self.row.real(column))?;
         if value.is_finite() { Ok(value) } else { Err(self.bad(column, "is not a finite number")) }
     }
 
+    fn bytes(&self, column: &'static str) -> Result<&'r [u8], BadRow> {
+        self.got(column, self.row.bytes(column))?.ok_or_else(|| self.bad(column, "is missing"))
+    }
+
+    fn text(&self, column: &'static str) -> Result<&'r str, BadRow> {
+        self.got(column, self.row.text(column))?.ok_or_else(|| self.bad(column, "is missing"))
+    }
+
     fn hash(&self, column: &'static str) -> Result<[u8; 32], BadRow> {
-        self.get::<&[u8]>(column)?.try_into().map_err(|_| self.bad(column, "is not 32 bytes long"))
+        self.bytes(column)?.try_into().map_err(|_| self.bad(column, "is not 32 bytes long"))
     }
 
     fn wall(&self, column: &'static str) -> Result<Wall, BadRow> {
@@ -90,7 +107,7 @@ impl<'r> Cells<'r> {
     }
 
     fn word<W: Word>(&self, column: &'static str) -> Result<W, BadRow> {
-        let text = self.get::<&str>(column)?;
+        let text = self.text(column)?;
         let found = W::ALL.iter().find(|value| value.word() == text);
         found.copied().ok_or_else(|| self.bad(column, "is an unknown word"))
     }
@@ -100,7 +117,7 @@ impl<'r> Cells<'r> {
     }
 
     fn blob_if_any(&self, hash: &'static str, bytes: &'static str) -> Result<Option<BlobRef>, BadRow> {
-        match self.get::<Option<&[u8]>>(hash)? {
+        match self.got(hash, self.row.bytes(hash))? {
             None => Ok(None),
             Some(_) => self.blob(hash, bytes).map(Some),
         }
@@ -129,10 +146,10 @@ impl SetAside {
     }
 
     /// The rows that can be read.
-    pub fn readable<'r, T>(
+    pub fn readable<'r, R: 'r, T>(
         &mut self,
-        rows: impl IntoIterator<Item = &'r SqliteRow>,
-        read: impl Fn(&'r SqliteRow, &mut Self) -> Result<T, BadRow>,
+        rows: impl IntoIterator<Item = &'r R>,
+        read: impl Fn(&'r R, &mut Self) -> Result<T, BadRow>,
     ) -> Vec<T> {
         let mut readable = vec![];
         for row in rows {
@@ -146,36 +163,36 @@ impl SetAside {
 }
 
 /// A number of a query that is no row of a table.
-pub(super) fn number(row: &SqliteRow, column: &'static str) -> Result<u64, LedgerError> {
-    Ok(Cells { row, table: "run", key: column }.number(column)?)
+pub(super) fn number(row: &impl Cells, column: &'static str) -> Result<u64, LedgerError> {
+    Ok(TableRow { row, table: "run", key: column }.number(column)?)
 }
 
 /// A hash of the run's row.
-pub(super) fn hash(row: &SqliteRow, column: &'static str) -> Result<[u8; 32], LedgerError> {
-    Ok(Cells { row, table: "run", key: "only_row" }.hash(column)?)
+pub(super) fn hash(row: &impl Cells, column: &'static str) -> Result<[u8; 32], LedgerError> {
+    Ok(TableRow { row, table: "run", key: "only_row" }.hash(column)?)
 }
 
 /// Writes one record. One that would not be read back as it is, or that contradicts the facts that are there, is
 /// refused.
-pub(super) async fn insert(tx: &mut Transaction<'_, Sqlite>, record: &Record) -> Result<(), LedgerError> {
+pub(super) async fn insert(tx: &mut impl Tables, record: &Record) -> Result<(), LedgerError> {
     check(record)?;
-    let query = match record {
-        Record::Device(d) => sqlx::query(
-            "INSERT INTO devices VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
+    let statement = match record {
+        Record::Device(d) => sql(
+            "/* device */ INSERT INTO devices VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO UPDATE SET
                  name = excluded.name, device = excluded.device, role = excluded.role, invite_nonce = excluded.invite_nonce,
                  enrolled_at = excluded.enrolled_at, tokens_per_s = excluded.tokens_per_s, has_left = excluded.has_left",
         )
         .bind(&d.id.0[..])
-        .bind(&d.name)
-        .bind(&d.device)
-        .bind(i32::from(d.role))
-        .bind(&d.invite_nonce)
+        .bind(&*d.name)
+        .bind(&*d.device)
+        .bind(i64::from(i32::from(d.role)))
+        .bind(&d.invite_nonce[..])
         .bind(integer("enrolled_at", d.enrolled_at.unix_ms)?)
         .bind(d.tokens_per_s)
         .bind(d.left),
-        Record::LeaseIssued(l) => sqlx::query(
-            "INSERT INTO leases (id, generation, device, kind, base_version, epoch, shard, first_sample, samples, steps,
-                                 issued_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        Record::LeaseIssued(l) => sql(
+            "/* lease issued */ INSERT INTO leases (id, generation, device, kind, base_version, epoch, shard,
+                 first_sample, samples, steps, issued_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         )
         .bind(integer("id", l.id.0)?)
         .bind(integer("generation", l.generation.0)?)
@@ -188,31 +205,34 @@ pub(super) async fn insert(tx: &mut Transaction<'_, Sqlite>, record: &Record) ->
         .bind(l.samples)
         .bind(l.steps)
         .bind(integer("issued_at", l.issued_at.unix_ms)?),
-        Record::LeaseClosed { id, outcome, samples_used, at } => {
-            sqlx::query("UPDATE leases SET outcome = ?, samples_used = ?, closed_at = ? WHERE id = ? AND outcome IS \
-                NULL")
-                .bind(outcome.word())
-                .bind(*samples_used)
-                .bind(integer("closed_at", at.unix_ms)?)
-                .bind(integer("id", id.0)?)
-        }
-        Record::Delta(d) => sqlx::query("INSERT INTO deltas VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
-            .bind(integer("seq", d.seq)?)
-            .bind(integer("lease", d.lease.0)?)
-            .bind(&d.device.0[..])
-            .bind(&d.blob.hash.0[..])
-            .bind(integer("bytes", d.blob.bytes)?)
-            .bind(d.steps)
-            .bind(integer("tokens", d.tokens)?)
-            .bind(integer("staleness", d.staleness)?)
-            .bind(d.weight)
-            .bind(d.norm)
-            .bind(integer("train_ms", d.train_ms)?)
-            .bind(integer("wall_ms", d.wall_ms)?)
-            .bind(d.loss_first)
-            .bind(d.loss_last)
-            .bind(integer("merged_at", d.merged_at.unix_ms)?),
-        Record::Version(v) => sqlx::query("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+        Record::LeaseClosed { id, outcome, samples_used, at } => sql(
+            "/* lease closed */ UPDATE leases SET outcome = $1, samples_used = $2, closed_at = $3
+             WHERE id = $4 AND outcome IS NULL",
+        )
+        .bind(outcome.word())
+        .bind(*samples_used)
+        .bind(integer("closed_at", at.unix_ms)?)
+        .bind(integer("id", id.0)?),
+        Record::Delta(d) => sql(
+            "/* delta */ INSERT INTO deltas
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+        )
+        .bind(integer("seq", d.seq)?)
+        .bind(integer("lease", d.lease.0)?)
+        .bind(&d.device.0[..])
+        .bind(&d.blob.hash.0[..])
+        .bind(integer("bytes", d.blob.bytes)?)
+        .bind(d.steps)
+        .bind(integer("tokens", d.tokens)?)
+        .bind(integer("staleness", d.staleness)?)
+        .bind(d.weight)
+        .bind(d.norm)
+        .bind(integer("train_ms", d.train_ms)?)
+        .bind(integer("wall_ms", d.wall_ms)?)
+        .bind(d.loss_first)
+        .bind(d.loss_last)
+        .bind(integer("merged_at", d.merged_at.unix_ms)?),
+        Record::Version(v) => sql("/* version */ INSERT INTO versions VALUES ($1, $2, $3, $4, $5, $6, $7, $8)")
             .bind(integer("version", v.version.0)?)
             .bind(v.update.as_ref().map(|blob| &blob.hash.0[..]))
             .bind(v.update.map(|blob| integer("update_bytes", blob.bytes)).transpose()?)
@@ -221,7 +241,7 @@ pub(super) async fn insert(tx: &mut Transaction<'_, Sqlite>, record: &Record) ->
             .bind(&v.digest[..])
             .bind(integer("through_seq", v.through_seq)?)
             .bind(integer("published_at", v.published_at.unix_ms)?),
-        Record::Evaluation(e) => sqlx::query("INSERT INTO evaluations VALUES (?, ?, ?, ?, ?, ?)")
+        Record::Evaluation(e) => sql("/* evaluation */ INSERT INTO evaluations VALUES ($1, $2, $3, $4, $5, $6)")
             .bind(integer("lease", e.lease.0)?)
             .bind(integer("version", e.version.0)?)
             .bind(e.nats)
@@ -229,40 +249,42 @@ pub(super) async fn insert(tx: &mut Transaction<'_, Sqlite>, record: &Record) ->
             .bind(integer("text_bytes", e.text_bytes)?)
             .bind(integer("measured_at", e.measured_at.unix_ms)?),
     };
-    if query.execute(&mut **tx).await?.rows_affected() == 0 {
+    if tx.change(statement).await? == 0 {
         return Err(LedgerError::Contradiction(format!("nothing to change for {record:?}")));
     }
     if let Record::Version(v) = record {
         for Squash { from, blob } in &v.squashes {
-            sqlx::query("INSERT INTO squashes VALUES (?, ?, ?, ?)")
+            let statement = sql("/* squash */ INSERT INTO squashes VALUES ($1, $2, $3, $4)")
                 .bind(integer("version", v.version.0)?)
                 .bind(integer("from_version", from.0)?)
                 .bind(&blob.hash.0[..])
-                .bind(integer("bytes", blob.bytes)?)
-                .execute(&mut **tx)
-                .await?;
+                .bind(integer("bytes", blob.bytes)?);
+            tx.change(statement).await?;
         }
     }
     Ok(())
 }
 
-pub(super) fn device(row: &SqliteRow, aside: &mut SetAside) -> Result<DeviceRecord, BadRow> {
-    let cells = Cells { row, table: "devices", key: "id" };
-    let role = cells.get::<i32>("role").and_then(|r| Role::try_from(r).map_err(|_| cells.bad("role", "is unknown")));
+pub(super) fn device(row: &impl Cells, aside: &mut SetAside) -> Result<DeviceRecord, BadRow> {
+    let cells = TableRow { row, table: "devices", key: "id" };
+    let role = cells.integer("role").and_then(|r| {
+        let role = i32::try_from(r).ok().and_then(|r| Role::try_from(r).ok());
+        role.ok_or_else(|| cells.bad("role", "is unknown"))
+    });
     Ok(DeviceRecord {
         id: DeviceId(cells.hash("id")?),
-        name: aside.or_unknown(cells.get("name")),
-        device: aside.or_unknown(cells.get("device")),
+        name: aside.or_unknown(cells.text("name").map(str::to_owned)),
+        device: aside.or_unknown(cells.text("device").map(str::to_owned)),
         role: aside.or_unknown(role),
-        invite_nonce: cells.get("invite_nonce")?,
+        invite_nonce: cells.bytes("invite_nonce")?.to_vec(),
         enrolled_at: aside.or_unknown(cells.wall("enrolled_at")),
         tokens_per_s: aside.or_unknown(cells.real("tokens_per_s")),
-        left: cells.get("has_left")?,
+        left: cells.truth("has_left")?,
     })
 }
 
-pub(super) fn lease(row: &SqliteRow, aside: &mut SetAside) -> Result<LeaseRecord, BadRow> {
-    let cells = Cells { row, table: "leases", key: "id" };
+pub(super) fn lease(row: &impl Cells, aside: &mut SetAside) -> Result<LeaseRecord, BadRow> {
+    let cells = TableRow { row, table: "leases", key: "id" };
     Ok(LeaseRecord {
         id: LeaseId(cells.number("id")?),
         generation: Generation(cells.number("generation")?),
@@ -278,9 +300,9 @@ pub(super) fn lease(row: &SqliteRow, aside: &mut SetAside) -> Result<LeaseRecord
     })
 }
 
-pub(super) fn lease_facts(row: &SqliteRow, aside: &mut SetAside) -> Result<LeaseFacts, BadRow> {
-    let cells = Cells { row, table: "leases", key: "id" };
-    let closed = match cells.get::<Option<&str>>("outcome")? {
+pub(super) fn lease_facts(row: &impl Cells, aside: &mut SetAside) -> Result<LeaseFacts, BadRow> {
+    let cells = TableRow { row, table: "leases", key: "id" };
+    let closed = match cells.got("outcome", row.text("outcome"))? {
         None => None,
         Some(_) => Some(Closed {
             outcome: cells.word("outcome")?,
@@ -292,21 +314,21 @@ pub(super) fn lease_facts(row: &SqliteRow, aside: &mut SetAside) -> Result<Lease
 }
 
 /// The number of a lease.
-pub(super) fn lease_number(row: &SqliteRow) -> Result<LeaseId, BadRow> {
-    Ok(LeaseId(Cells { row, table: "leases", key: "id" }.number("id")?))
+pub(super) fn lease_number(row: &impl Cells) -> Result<LeaseId, BadRow> {
+    Ok(LeaseId(TableRow { row, table: "leases", key: "id" }.number("id")?))
 }
 
 /// What a merged delta was trained on, with its lease.
-pub(super) fn merged_range(row: &SqliteRow, _: &mut SetAside) -> Result<(LeaseId, MergedRange), BadRow> {
-    let cells = Cells { row, table: "leases", key: "id" };
+pub(super) fn merged_range(row: &impl Cells, _: &mut SetAside) -> Result<(LeaseId, MergedRange), BadRow> {
+    let cells = TableRow { row, table: "leases", key: "id" };
     let (shard, first, samples) = (cells.small("shard")?, cells.small("first_sample")?, cells.small("samples_used")?);
     Ok((lease_number(row)?, MergedRange { shard, first, samples }))
 }
 
 /// What the weights are made of must be right: which blob, of whom, for which lease, and how much it counts. All else
 /// about a delta is told to people.
-pub(super) fn delta(row: &SqliteRow, aside: &mut SetAside) -> Result<DeltaRecord, BadRow> {
-    let cells = Cells { row, table: "deltas", key: "seq" };
+pub(super) fn delta(row: &impl Cells, aside: &mut SetAside) -> Result<DeltaRecord, BadRow> {
+    let cells = TableRow { row, table: "deltas", key: "seq" };
     Ok(DeltaRecord {
         seq: cells.number("seq")?,
         lease: LeaseId(cells.number("lease")?),
@@ -326,8 +348,8 @@ pub(super) fn delta(row: &SqliteRow, aside: &mut SetAside) -> Result<DeltaRecord
 }
 
 /// What the screen remembers of a delta.
-pub(super) fn recent(row: &SqliteRow, _: &mut SetAside) -> Result<RecentDelta, BadRow> {
-    let cells = Cells { row, table: "deltas", key: "seq" };
+pub(super) fn recent(row: &impl Cells, _: &mut SetAside) -> Result<RecentDelta, BadRow> {
+    let cells = TableRow { row, table: "deltas", key: "seq" };
     Ok(RecentDelta {
         seq: cells.number("seq")?,
         device: DeviceId(cells.hash("device")?),
@@ -338,23 +360,24 @@ pub(super) fn recent(row: &SqliteRow, _: &mut SetAside) -> Result<RecentDelta, B
     })
 }
 
-pub(super) fn merged_blob(row: &SqliteRow) -> Result<BlobHash, BadRow> {
-    Ok(BlobHash(Cells { row, table: "deltas", key: "seq" }.hash("blob")?))
+pub(super) fn merged_blob(row: &impl Cells) -> Result<BlobHash, BadRow> {
+    Ok(BlobHash(TableRow { row, table: "deltas", key: "seq" }.hash("blob")?))
 }
 
 /// Versions, given oldest first, with their squashes. The weights are the sum of them: one that cannot be read is an
 /// error.
-pub(super) async fn versions<'r>(
-    tx: &mut Transaction<'_, Sqlite>,
-    oldest_first: impl Iterator<Item = &'r SqliteRow>,
+pub(super) async fn versions<'r, T: Tables>(
+    tx: &mut T,
+    oldest_first: impl Iterator<Item = &'r T::Row>,
     aside: &mut SetAside,
-) -> Result<Vec<VersionRecord>, LedgerError> {
+) -> Result<Vec<VersionRecord>, LedgerError>
+where
+    T::Row: 'r,
+{
     let mut versions = oldest_first.map(|row| version(row, aside)).collect::<Result<Vec<_>, _>>()?;
     let Some(oldest) = versions.first().map(|v| v.version) else { return Ok(versions) };
-    let rows = sqlx::query("SELECT * FROM squashes WHERE version >= ? ORDER BY version, from_version DESC")
-        .bind(integer("version", oldest.0)?)
-        .fetch_all(&mut **tx)
-        .await?;
+    let squashes = sql("/* squashes */ SELECT * FROM squashes WHERE version >= $1 ORDER BY version, from_version DESC");
+    let rows = tx.rows(squashes.bind(integer("version", oldest.0)?)).await?;
     for (of, squash) in aside.readable(&rows, |row, _| squash(row)) {
         match versions.binary_search_by_key(&of, |v| v.version) {
             Ok(at) => versions[at].squashes.push(squash),
@@ -367,14 +390,14 @@ pub(super) async fn versions<'r>(
     Ok(versions)
 }
 
-fn squash(row: &SqliteRow) -> Result<(Version, Squash), BadRow> {
-    let cells = Cells { row, table: "squashes", key: "version" };
+fn squash(row: &impl Cells) -> Result<(Version, Squash), BadRow> {
+    let cells = TableRow { row, table: "squashes", key: "version" };
     let squash = Squash { from: Version(cells.number("from_version")?), blob: cells.blob("hash", "bytes")? };
     Ok((Version(cells.number("version")?), squash))
 }
 
-fn version(row: &SqliteRow, aside: &mut SetAside) -> Result<VersionRecord, BadRow> {
-    let cells = Cells { row, table: "versions", key: "version" };
+fn version(row: &impl Cells, aside: &mut SetAside) -> Result<VersionRecord, BadRow> {
+    let cells = TableRow { row, table: "versions", key: "version" };
     Ok(VersionRecord {
         version: Version(cells.number("version")?),
         update: cells.blob_if_any("update_hash", "update_bytes")?,
@@ -386,8 +409,8 @@ fn version(row: &SqliteRow, aside: &mut SetAside) -> Result<VersionRecord, BadRo
     })
 }
 
-pub(super) fn evaluation(row: &SqliteRow, aside: &mut SetAside) -> Result<EvaluationRecord, BadRow> {
-    let cells = Cells { row, table: "evaluations", key: "lease" };
+pub(super) fn evaluation(row: &impl Cells, aside: &mut SetAside) -> Result<EvaluationRecord, BadRow> {
+    let cells = TableRow { row, table: "evaluations", key: "lease" };
     Ok(EvaluationRecord {
         version: Version(cells.number("version")?),
         lease: LeaseId(cells.number("lease")?),

@@ -1,0 +1,196 @@
+//! The ledger in PostgreSQL, for a lab that has one: its own backups, its own tools, another machine.
+//!
+//! What differs from a file is that the database may go away, and come back, at any moment. A transaction whose commit was
+//! sent and not answered may stand or not. Each one therefore has a number in the run's row: the next transaction sees
+//! whether the last one stands, so that trying again never writes twice.
+
+use super::{
+    LedgerError, RunIdentity,
+    ledger::integer,
+    place::DatabaseUrl,
+    sql::{
+        self, Change, Dialect, SqlLedger,
+        tables::{Cells, Tables, sql},
+    },
+    sqlite::look::Look,
+};
+use crate::engine::record::Record;
+use nightjar_shared::ids::Generation;
+use sqlx::{
+    PgPool, Postgres, SqlSafeStr, Transaction,
+    migrate::{Migration, MigrationType, Migrator},
+    postgres::PgPoolOptions,
+};
+use std::time::Duration;
+use tokio::{sync::Mutex, time::timeout};
+
+/// An open ledger.
+pub type PostgresLedger = SqlLedger<Database>;
+
+/// How long the database may take for a connection before the caller hears of it: devices wait meanwhile.
+const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// The same for a transaction.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// How long it may take to read what a start asks for.
+const READ_MAX: Duration = Duration::from_secs(600);
+
+/// The database, connected.
+pub struct Database {
+    pool: PgPool,
+    url: DatabaseUrl,
+    last: Mutex<Last>,
+}
+
+/// What is known of the last commit that was sent.
+enum Last {
+    /// Its end was heard.
+    Heard,
+    /// It stands or not: its number, and what it wrote.
+    Unheard { number: i64, records: Vec<Record> },
+    /// It stands, and whoever wrote it was told that it failed.
+    Stands(Vec<Record>),
+}
+
+fn migrations() -> Migrator {
+    let first = include_str!("postgres/migrations/0001_first.sql");
+    Migrator::with_migrations(vec![Migration::new(
+        1,
+        "first".into(),
+        MigrationType::Simple,
+        first.into_sql_str(),
+        false,
+    )])
+}
+
+/// A transaction that reads: all its questions see one state, and none waits for a writer.
+const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+impl Database {
+    async fn connect(url: &DatabaseUrl) -> Result<Self, LedgerError> {
+        // One connection: one at a time decides. A second reads while that one is about to write.
+        let pool = PgPoolOptions::new().max_connections(2).acquire_timeout(CONNECT_MAX);
+        let pool = pool.connect_with(url.options()).await.map_err(|error| url.failed(error))?;
+        Ok(Database { pool, url: url.clone(), last: Mutex::new(Last::Heard) })
+    }
+
+    /// An answer in time.
+    async fn in_time<T>(
+        &self,
+        most: Duration,
+        asked: impl Future<Output = Result<T, LedgerError>> + Send,
+    ) -> Result<T, LedgerError> {
+        match timeout(most, asked).await {
+            Ok(answer) => answer.map_err(|error| self.url.named(error)),
+            Err(_) => Err(self.url.away("it does not answer")),
+        }
+    }
+
+    async fn written(&self, last: &mut Last, generation: Generation, change: Change<'_>) -> Result<(), LedgerError> {
+        let mut tx = self.pool.begin().await?;
+        // It locks the run's row, too: of two coordinators one waits here, and is fenced.
+        let number =
+            sql("/* commit */ UPDATE run SET commits = commits + 1 WHERE generation = $1 RETURNING commits AS n");
+        let rows = tx.rows(number.bind(integer("run.generation", generation.0)?)).await?;
+        let Some(row) = rows.first() else { return Err(LedgerError::Fenced(generation)) };
+        let number = row.integer("n")?;
+        *last = match std::mem::replace(last, Last::Heard) {
+            Last::Unheard { number: unheard, records } if unheard < number => Last::Stands(records),
+            Last::Unheard { .. } => Last::Heard,
+            known => known,
+        };
+        if let Change::Records(records) = change {
+            if matches!(last, Last::Stands(stands) if stands == records) {
+                *last = Last::Heard;
+                return Ok(());
+            }
+            *last = Last::Heard;
+        }
+        sql::write(&mut tx, change).await?;
+        if let Change::Records(records) = change {
+            *last = Last::Unheard { number, records: records.to_vec() };
+        }
+        tx.commit().await?;
+        if let Change::Records(_) = change {
+            *last = Last::Heard;
+        }
+        Ok(())
+    }
+}
+
+impl PostgresLedger {
+    /// Opens the ledger to write, making its tables for a new run, and takes it over ([`sql::take_over`]).
+    pub async fn create_or_open(url: &DatabaseUrl, identity: &RunIdentity, unix_s: u64) -> Result<Self, LedgerError> {
+        let database = Database::connect(url).await?;
+        let opened = database.in_time(READ_MAX, async {
+            migrations().run(&database.pool).await.map_err(sql::not_migrated)?;
+            let mut tx = database.pool.begin().await?;
+            tx.change(sql("/* take over */ LOCK TABLE run IN EXCLUSIVE MODE")).await?;
+            let takeover = sql::take_over(&mut tx, identity, unix_s).await?;
+            tx.commit().await?;
+            Ok(takeover)
+        });
+        let takeover = opened.await?;
+        Ok(SqlLedger::taken(database, takeover))
+    }
+
+    /// Opens a ledger to read.
+    pub async fn open_to_read(url: &DatabaseUrl) -> Result<Self, LedgerError> {
+        let looked = Self::look(url).await?;
+        let nothing = || LedgerError::NoRun(url.to_string());
+        if !looked.has_run {
+            return Err(nothing());
+        }
+        let database = Database::connect(url).await?;
+        SqlLedger::to_read(database).await?.ok_or_else(nothing)
+    }
+
+    /// Looks what is in the database; nothing is written.
+    pub async fn look(url: &DatabaseUrl) -> Result<Look, LedgerError> {
+        let database = Database::connect(url).await?;
+        let looked = database.in_time(READ_MAX, look(&database)).await;
+        database.pool.close().await;
+        looked
+    }
+}
+
+async fn look(database: &Database) -> Result<Look, LedgerError> {
+    let nothing = Look { has_run: false, key: None, versions: 0 };
+    let mut tx = database.begin().await?;
+    let mut ours = 0;
+    for table in ["run", "leases", "versions", "lost_deltas"] {
+        ours += tx.number(sql(Database::HAS_TABLE).bind(table)).await?;
+    }
+    match ours {
+        0 => return Ok(nothing),
+        4 => {}
+        _ => return Err(LedgerError::ForeignDatabase(database.url.to_string())),
+    }
+    let run = tx.rows(sql("/* look */ SELECT * FROM run")).await?;
+    let Some(run) = run.first() else { return Ok(nothing) };
+    let versions = tx.number(sql("/* look */ SELECT count(*) AS n FROM versions")).await?;
+    Ok(Look { has_run: true, key: sql::key_of(run)?, versions: u64::try_from(versions).unwrap_or(0) })
+}
+
+impl Dialect for Database {
+    type Transaction = Transaction<'static, Postgres>;
+
+    const HAS_TABLE: &'static str =
+        "SELECT count(*) AS n FROM information_schema.tables WHERE table_schema = current_schema() AND table_name = $1";
+
+    async fn begin(&self) -> Result<Self::Transaction, LedgerError> {
+        self.pool.begin_with(READ).await.map_err(|error| self.url.failed(error))
+    }
+
+    async fn write(&self, generation: Generation, change: Change<'_>) -> Result<(), LedgerError> {
+        let mut last = self.last.lock().await;
+        let last = &mut *last;
+        self.in_time(ANSWER_MAX, self.written(last, generation, change)).await
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;
