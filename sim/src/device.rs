@@ -13,7 +13,7 @@ use crate::{
     results::Activity,
     setup::Setup,
     training::{self, Training},
-    world::transfer::Transfer,
+    transfer::Transfer,
 };
 use job::{Ahead, Checkpoint, Job, Progress};
 use nightjar_agent::{

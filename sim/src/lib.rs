@@ -33,6 +33,7 @@ pub mod study;
 pub mod swarm;
 pub mod text;
 pub mod training;
+pub mod transfer;
 pub mod world;
 
 pub use population::Population;

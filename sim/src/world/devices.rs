@@ -1,14 +1,11 @@
 //! The devices' side: what happens to them, and what becomes of what they want.
 
-use super::{
-    SimEvent, World,
-    coordinator::MESSAGE_OVERHEAD_BYTES,
-    transfer::{Kind, Settled, Transfer},
-};
+use super::{SimEvent, World, coordinator::MESSAGE_OVERHEAD_BYTES};
 use crate::{
     device::{Effect, Reported},
     draws::Purpose,
     storage::Storage,
+    transfer::{Kind, Settled, Transfer},
 };
 use nightjar_agent::{
     quota::Space,

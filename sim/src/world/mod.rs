@@ -7,7 +7,6 @@ mod conclude;
 mod coordinator;
 mod devices;
 mod kills;
-pub mod transfer;
 
 pub use conclude::{Aftermath, aftermath, conclude};
 pub use kills::KillCounts;
