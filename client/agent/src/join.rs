@@ -115,9 +115,9 @@ impl Member {
             Some(coordinator_message::Body::Refusal(refusal)) if is_final(&refusal) => {
                 Err(JoinError::Refused(limits::tame(&refusal.sentence)))
             }
-            Some(coordinator_message::Body::Welcome(welcome)) => match RunId::from_bytes(&welcome.run_id) {
-                Some(run) if session::parse_spec(&welcome.run_spec_json).is_ok() => Ok(Answer::Welcome(run)),
-                _ => Err(JoinError::Refused(session::NEEDS_NEWER.into())),
+            Some(coordinator_message::Body::Welcome(welcome)) => match session::welcome::read(&welcome) {
+                Ok((run, _)) => Ok(Answer::Welcome(run)),
+                Err(error) => Err(JoinError::Refused(limits::tame(&error.to_string()))),
             },
             _ => Ok(Answer::Later),
         }

@@ -22,18 +22,19 @@ mod stages;
 mod status;
 mod timers;
 mod wear;
+pub(crate) mod welcome;
 mod work;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use answers::{NEEDS_NEWER, parse_spec};
 pub use claims::Untrue;
 pub(crate) use claims::delta_spec;
 pub use event::{Action, Ending, Event, Fault, Permission, Report, run_is_over};
 pub(crate) use messages::SOFTWARE;
 pub use setback::Setback;
 pub use status::{Status, Training};
+pub(crate) use welcome::parse_spec;
 
 use crate::journal::Journal;
 use nightjar_shared::{

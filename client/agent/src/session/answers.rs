@@ -1,15 +1,14 @@
 //! What the link and the coordinator say, and what that does to the lease at hand.
 
-use super::{Action, Course, Ending, Link, Question, Report, Session, Stage, Timer, Upload};
+use super::{Action, Course, Ending, Link, Question, Report, Session, Stage, Timer, Upload, welcome};
 use crate::{
     journal::{Journal, Run},
     lease::Lease,
 };
 use nightjar_shared::{
-    ids::RunId,
     run_spec::RunSpec,
     time::Mono,
-    wire::{self, Refusal, RefusalAction, RefusalCode, coordinator_message as answer},
+    wire::{self, Refusal, RefusalAction, RefusalCode, coordinator_message as answer, limits},
 };
 use std::time::Duration;
 
@@ -83,7 +82,7 @@ impl Session {
     }
 
     pub(super) fn refused(&mut self, refusal: Refusal, now: Mono, out: &mut Vec<Action>) {
-        let sentence = wire::limits::tame(&refusal.sentence);
+        let sentence = limits::tame(&refusal.sentence);
         match refusal.action() {
             RefusalAction::HelloAgain => {
                 self.line.link = Link::Up { greeted: false };
@@ -124,8 +123,9 @@ impl Session {
     }
 
     pub(super) fn welcomed(&mut self, welcome: wire::Welcome, out: &mut Vec<Action>) {
-        let (Some(id), Ok(spec)) = (RunId::from_bytes(&welcome.run_id), parse_spec(&welcome.run_spec_json)) else {
-            return self.exit(Ending::Refused(NEEDS_NEWER.into()), out);
+        let (id, spec) = match welcome::read(&welcome) {
+            Ok(read) => read,
+            Err(error) => return self.exit(Ending::Refused(limits::tame(&error.to_string())), out),
         };
         self.line.link = Link::Up { greeted: true };
         self.timers.clear(Timer::Reconnect);
@@ -183,7 +183,7 @@ impl Session {
         if counts {
             self.set_right();
         } else {
-            self.set_back(&format!("the coordinator says: {}", wire::limits::tame(&done.note)), now);
+            self.set_back(&format!("the coordinator says: {}", limits::tame(&done.note)), now);
         }
         let Some(lease) = &self.journal.lease else { return };
         let delta = self.journal.delta.take();
@@ -195,7 +195,7 @@ impl Session {
             version: lease.base_version,
             trained,
             tokens: trained.map_or(0, |trained| u64::from(trained.samples) * tokens_per_sample),
-            merged: if counts { Ok(()) } else { Err(wire::limits::tame(&done.note)) },
+            merged: if counts { Ok(()) } else { Err(limits::tame(&done.note)) },
         }));
         let totals = &mut self.journal.totals;
         match delta {
@@ -244,13 +244,3 @@ impl Session {
 
 /// A run that is over is asked so rarely whether it goes on, where nobody answers.
 const OVER_RETRY: Duration = Duration::from_secs(3600);
-
-/// Why a run spec that is not understood is the end.
-pub(crate) const NEEDS_NEWER: &str =
-    "this run needs a newer nightjar: its run spec is not understood; upgrade, then start again";
-
-pub(crate) fn parse_spec(json: &str) -> Result<RunSpec, ()> {
-    let spec: RunSpec = serde_json::from_str(json).map_err(|_| ())?;
-    spec.validate().map_err(|_| ())?;
-    Ok(spec)
-}

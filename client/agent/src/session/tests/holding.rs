@@ -57,8 +57,8 @@ fn a_long_lease_is_kept_for_longer() {
     let mut bench = Bench::new(Journal::default());
     bench.training();
     assert_eq!(bench.session.keep(), Duration::from_secs(900));
-    let run = bench.session.journal.run.as_mut().unwrap();
-    run.spec_json = run.spec_json.replacen('{', r#"{"lease": {"wall_s": 1800.0, "deadline_factor": 4.0},"#, 1);
+    let spec = bench.session.spec.as_mut().unwrap();
+    (spec.lease.wall_s, spec.lease.deadline_factor) = (1800.0, 4.0);
     assert_eq!(bench.session.keep(), Duration::from_secs(7200));
 }
 
