@@ -150,6 +150,8 @@ fn build(features: &[String], children: &Children) -> Result<PathBuf> {
     let binaries = std::env::current_exe()?.parent().context("this program lies in no folder")?.to_owned();
     let mut build = cargo();
     build.args(["build", "--workspace", "--example", "bench"]).current_dir(root()?);
+    // What is compared with ours is given the same.
+    build.args(["--config", "profile.dev.package.burn-flex.opt-level=3"]);
     for feature in features {
         build.args(["--features", &format!("nightjar-train/{feature}")]);
     }
