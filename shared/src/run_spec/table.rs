@@ -377,9 +377,9 @@ pub const SECTIONS: &[Section] = &[
             word(
                 "codec",
                 &[
-                    ("blocks2", "2.06 bits a parameter"),
-                    ("blocks4", "4.06 bits a parameter"),
-                    ("blocks8", "8.13 bits a parameter"),
+                    ("blocks2", "2.03 bits a parameter"),
+                    ("blocks4", "4.03 bits a parameter"),
+                    ("blocks8", "8.03 bits a parameter"),
                 ],
                 "How an update's values are coded.",
             ),

@@ -138,6 +138,6 @@ mod tests {
             );
             assert_eq!(serde_json::to_string(&read(&json)).unwrap(), json);
         }
-        assert!(serde_json::from_str::<MergeSpec>(r#"{"rule": "mean", "beta": 1}"#).is_err());
+        assert!(serde_json::from_str::<MergeSpec>(r#"{"rule": "mean", "no_such_key": 1}"#).is_err());
     }
 }
