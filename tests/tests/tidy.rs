@@ -152,6 +152,10 @@ fn layers_form_no_circle() {
         let mut seen = 0;
         for (name, text) in &sources {
             let Some(path) = name.strip_prefix(folder) else { continue };
+            // A test may hold a module against those that rest on it.
+            if path.ends_with("tests.rs") || path.contains("/tests/") {
+                continue;
+            }
             let module = path.split(['/', '.']).next().unwrap_or_default();
             let Some(height) = layers.iter().position(|known| *known == module) else { continue };
             let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
