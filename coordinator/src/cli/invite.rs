@@ -1,11 +1,11 @@
 //! `invite`: a signed link, and nothing else, on stdout.
 
-use super::{Failure, say};
+use super::{Failure, ledger::LedgerFlag, say};
 use clap::{Args, ValueEnum};
 use nightjar_coordinator::{
     identity::{self, Identity},
     server::{state::StateFolder, wall_now},
-    store::{DatabaseUrl, LedgerError},
+    store::LedgerError,
 };
 use nightjar_shared::{ids::DeviceId, invite, run_spec::RunSpec, wire};
 use std::{
@@ -32,9 +32,8 @@ pub struct Invite {
     /// The run's state folder, as given to `serve`
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
-    /// The database that the ledger is in, if its address or password is not known to the state folder
-    #[arg(long, value_name = "URL", env = "NIGHTJAR_LEDGER", hide_env_values = true)]
-    ledger: Option<DatabaseUrl>,
+    #[command(flatten)]
+    ledger: LedgerFlag,
     /// What the holder may be: volunteers train; anchor nodes are trusted to measure held-out loss
     #[arg(long, value_enum, default_value_t = InvitedRole::Volunteer)]
     role: InvitedRole,
@@ -149,7 +148,7 @@ impl Invite {
     pub async fn run(self) -> Result<(), Failure> {
         let state = StateFolder::open(&self.state).map_err(Failure::input)?;
         let identity = Identity::open(&*state.disk).map_err(Failure::input)?;
-        let place = state.ledger(self.ledger.as_ref()).map_err(Failure::input)?;
+        let place = state.ledger(self.ledger.database()?.as_ref()).map_err(Failure::input)?;
         let looked = place.look().await.map_err(Failure::input)?;
         if let Some(known) = looked.key.map(DeviceId).filter(|known| *known != identity.id()) {
             return Err(Failure::input(LedgerError::OtherKey(known.short())));

@@ -5,6 +5,7 @@ mod export;
 mod init;
 mod invite;
 mod keys;
+mod ledger;
 mod opened;
 mod run_file;
 mod serve;

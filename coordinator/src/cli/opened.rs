@@ -1,6 +1,6 @@
 //! A run's ledger, opened to be looked at: while it is served, or after.
 
-use super::Failure;
+use super::{Failure, ledger::LedgerFlag};
 use clap::Args;
 use nightjar_coordinator::{
     dataset::Dataset,
@@ -10,7 +10,7 @@ use nightjar_coordinator::{
         run_identity,
         state::StateFolder,
     },
-    store::{Blobs, Counters, DatabaseUrl, Facts, LedgerError, OpenLedger, look::Depth},
+    store::{Blobs, Counters, Facts, LedgerError, OpenLedger, look::Depth},
 };
 use nightjar_shared::{ids::Generation, run_spec::RunSpec};
 use std::path::PathBuf;
@@ -24,9 +24,8 @@ pub struct RunFolders {
     /// The dataset that it trains on, as given to `serve`
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// The database that the ledger is in, if its address or password is not known to the state folder
-    #[arg(long, value_name = "URL", env = "NIGHTJAR_LEDGER", hide_env_values = true)]
-    ledger: Option<DatabaseUrl>,
+    #[command(flatten)]
+    ledger: LedgerFlag,
 }
 
 /// A run, read.
@@ -51,7 +50,7 @@ impl RunFolders {
     /// Has the ledger checked, thoroughly; an error where there is none.
     pub async fn check_ledger(&self) -> Result<Check, Failure> {
         let state = StateFolder::open(&self.state).map_err(Failure::input)?;
-        let place = state.ledger(self.ledger.as_ref()).map_err(Failure::input)?;
+        let place = state.ledger(self.ledger.database()?.as_ref()).map_err(Failure::input)?;
         let (passed, detail) = match place.check(Depth::Full).await {
             Ok(detail) => (true, detail),
             Err(error @ (LedgerError::Broken(_) | LedgerError::Damaged(_))) => (false, error.to_string()),
@@ -64,7 +63,7 @@ impl RunFolders {
     pub async fn open(&self) -> Result<Opened, Failure> {
         let dataset = Dataset::open(&self.data).map_err(Failure::input)?;
         let state = StateFolder::open(&self.state).map_err(Failure::input)?;
-        let place = state.ledger(self.ledger.as_ref()).map_err(Failure::input)?;
+        let place = state.ledger(self.ledger.database()?.as_ref()).map_err(Failure::input)?;
         let OpenLedger { ledger, identity, .. } = place.open_to_read().await.map_err(Failure::input)?;
         let spec: RunSpec = serde_json::from_str(&identity.spec_json)
             .map_err(|_| Failure::input(LedgerError::Damaged("its run spec cannot be read")))?;

@@ -1,13 +1,12 @@
 //! `serve`: the coordinator itself.
 
-use super::{Failure, init, run_file, say};
+use super::{Failure, init, ledger::LedgerFlag, run_file, say};
 use clap::Args;
 use nightjar_coordinator::{
     dataset::Dataset,
     engine,
     run_file::{RunFile, on_dataset},
     server::{Server, Setup, machine::Machine, state::StateFolder},
-    store::DatabaseUrl,
 };
 use std::{net::SocketAddr, path::PathBuf, pin::pin, sync::Arc};
 
@@ -89,11 +88,8 @@ pub struct Serve {
     /// Where the run's state is kept; created for a new run
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
-    /// Keep the ledger in this PostgreSQL database: postgres://USER@HOST/DATABASE [default: a file in the state folder]
-    ///
-    /// The state folder remembers the address, but no password: give that in the address, in PGPASSWORD, or in ~/.pgpass.
-    #[arg(long, value_name = "URL", env = "NIGHTJAR_LEDGER", hide_env_values = true)]
-    ledger: Option<DatabaseUrl>,
+    #[command(flatten)]
+    ledger: LedgerFlag,
     /// Where devices connect (UDP)
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4433")]
     listen: SocketAddr,
@@ -130,8 +126,11 @@ impl Serve {
             ));
         }
         // A run that has begun has its weights; the folder may be gone by now.
-        let is_begun = StateFolder::has_begun(&self.state, self.ledger.as_ref()).await;
-        let init = self.init.as_ref().filter(|_| !is_begun);
+        let ledger = self.ledger.database()?;
+        let init = match &self.init {
+            Some(folder) if !StateFolder::has_begun(&self.state, ledger.as_ref()).await => Some(folder),
+            _ => None,
+        };
         let start = init.map(|folder| run_file::read_start(folder, &spec.model)).transpose()?;
         let unknown = init.map(|folder| init::check_tokenizer(folder, &dataset)).transpose()?.flatten();
         let start = start.map(|start| {
@@ -145,7 +144,7 @@ impl Serve {
             spec,
             dataset,
             state: self.state.clone(),
-            ledger: self.ledger,
+            ledger,
             listen: self.listen,
             http: self.http,
             start,

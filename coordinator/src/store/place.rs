@@ -47,15 +47,9 @@ impl LedgerPlace {
         unix_s: u64,
     ) -> Result<OpenLedger, LedgerError> {
         match self {
-            LedgerPlace::File(path) => {
-                let ledger = SqliteLedger::create_or_open(path, identity, unix_s).await?;
-                ledger.adopt_key(key).await?;
-                Ok(ledger.into())
-            }
+            LedgerPlace::File(path) => with_key(SqliteLedger::create_or_open(path, identity, unix_s).await?, key).await,
             LedgerPlace::Database(url) => {
-                let ledger = PostgresLedger::create_or_open(url, identity, unix_s).await?;
-                ledger.adopt_key(key).await?;
-                Ok(ledger.into())
+                with_key(PostgresLedger::create_or_open(url, identity, unix_s).await?, key).await
             }
         }
     }
@@ -104,6 +98,12 @@ impl LedgerPlace {
             LedgerPlace::Database(url) => Some(url),
         }
     }
+}
+
+/// The same ledger, once it knows the coordinator's key.
+async fn with_key<D: Dialect>(ledger: SqlLedger<D>, key: DeviceId) -> Result<OpenLedger, LedgerError> {
+    ledger.adopt_key(key).await?;
+    Ok(ledger.into())
 }
 
 impl fmt::Display for LedgerPlace {

@@ -2,6 +2,7 @@
 
 use crate::{
     bed::Bed,
+    command_line::{of_run, serve_command},
     database::Database,
     device::{Device, trained},
 };
@@ -71,4 +72,18 @@ async fn a_run_and_its_database_belong_together() {
     assert!(place.database().is_some());
     let away = place.look().await.unwrap_err();
     assert!(matches!(away, LedgerError::Away { .. }), "{away}");
+}
+
+#[test]
+fn a_password_in_an_address_is_not_shown_to_whoever_reads_over_the_shoulder() {
+    let bed = Bed::new();
+    for address in ["mysql://owl:hoot@host/run", "postgres://owl:hoot@host:x/run"] {
+        let refused = serve_command(&bed).args(["--ledger", address]).output().unwrap();
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && told.contains("postgres://USER@HOST"), "{told}");
+        assert!(!told.contains("hoot"), "{told}");
+        let looked = of_run(&bed, &["stats", "--ledger", address]);
+        assert!(!looked.status.success() && !String::from_utf8_lossy(&looked.stderr).contains("hoot"));
+    }
+    assert!(!bed.state().exists(), "nothing was begun");
 }

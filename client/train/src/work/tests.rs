@@ -82,6 +82,11 @@ fn train_live(
     LeaseRunner::new(device.device).train(job, &env)
 }
 
+/// With memory enough, and nobody who listens.
+fn environment<'a>(disk: &'a FolderDisk, live: &'a Live, stop: &'a AtomicBool) -> Environment<'a> {
+    Environment { disk, checkpoint: CHECKPOINT, memory_free: 1 << 30, live, stop, say: &|_| {} }
+}
+
 #[test]
 fn a_lease_becomes_a_delta_with_its_state() {
     let (_folder, disk, job, model) = scene();
@@ -176,14 +181,7 @@ fn a_lease_begins_with_the_steps_that_were_taken_ahead_of_it() {
     let (_folder, disk, job, model) = scene();
     let job = Train { ahead_steps: 3, checkpoint_ms: u64::MAX, ..job };
     let (stop, live) = (AtomicBool::new(false), Live::default());
-    let env = Environment {
-        disk: &disk,
-        checkpoint: CHECKPOINT,
-        memory_free: 1 << 30,
-        live: &live,
-        stop: &stop,
-        say: &|_| {},
-    };
+    let env = environment(&disk, &live, &stop);
     let mut runner = LeaseRunner::on_processor();
     // A lease of eight samples from the third is followed by another of eight; there are twenty.
     let first = runner.train(&job, &env).unwrap();
@@ -234,14 +232,7 @@ fn a_lease_begins_with_the_steps_that_were_taken_ahead_of_it() {
 fn nothing_is_taken_ahead_that_the_lease_does_not_allow_or_that_a_stop_forbids() {
     let (_folder, disk, job, _) = scene();
     let (stop, live) = (AtomicBool::new(false), Live::default());
-    let env = Environment {
-        disk: &disk,
-        checkpoint: CHECKPOINT,
-        memory_free: 1 << 30,
-        live: &live,
-        stop: &stop,
-        say: &|_| {},
-    };
+    let env = environment(&disk, &live, &stop);
     let mut runner = LeaseRunner::on_processor();
     runner.train(&job, &env).unwrap();
     assert!(runner.take_end().is_none(), "no steps are allowed");
@@ -473,14 +464,7 @@ fn a_portion_that_took_the_worker_down_is_not_tried_again() {
     let start = || OpenDevice { portion_limit: PortionLimit::of("a GPU", Some(&cache)), ..flex() };
     let spec: RunSpec = serde_json::from_value(spec).unwrap();
     let (live, stop) = (Live::default(), AtomicBool::new(false));
-    let env = Environment {
-        disk: &disk,
-        checkpoint: CHECKPOINT,
-        memory_free: 1 << 40,
-        live: &live,
-        stop: &stop,
-        say: &|_| {},
-    };
+    let env = Environment { memory_free: 1 << 40, ..environment(&disk, &live, &stop) };
     let portion = |opened: &OpenDevice| env.portion(&spec, &opened.portion_limit, &opened.device, STEPS as usize);
     let bytes = |opened: &OpenDevice| portion(opened).bytes(&model, 8, &opened.device);
     let mut first = start();
@@ -512,14 +496,7 @@ fn a_lost_device_ends_the_lease_at_its_checkpoint() {
     // Lost before its first step: so none of its kernels has to be compiled for this.
     setup.device.destroy();
     let (live, stop) = (Live::default(), AtomicBool::new(false));
-    let env = Environment {
-        disk: &disk,
-        checkpoint: CHECKPOINT,
-        memory_free: 1 << 30,
-        live: &live,
-        stop: &stop,
-        say: &|_| {},
-    };
+    let env = environment(&disk, &live, &stop);
     // The runtime panics at some of its calls, which ends the worker as well.
     if let Ok(lost) = catch_unwind(AssertUnwindSafe(|| LeaseRunner::new(device).train(&job, &env))) {
         assert!(lost.as_ref().is_err_and(WorkError::is_of_device), "{lost:?}");
