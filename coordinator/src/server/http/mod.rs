@@ -1,0 +1,78 @@
+//! The pages for whoever runs the coordinator, on this machine only: the run as JSON ([`status`]), and one plain page
+//! that draws it.
+
+mod names;
+mod status;
+
+pub use names::Names;
+pub use status::role;
+
+use super::context::Context;
+use axum::{Router, http::header, middleware, response::IntoResponse, routing::get};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
+
+/// A page that cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The address can be reached from outside, and the page has no password.
+    #[error(
+        "the status page has no password, so it listens on this machine only: {0} is not a loopback address; \
+         choose 127.0.0.1:PORT with --http (and reach it from elsewhere with `ssh -L`)"
+    )]
+    NotLoopback(SocketAddr),
+    /// The port is taken.
+    #[error("TCP port {port} is in use by another program; stop it, or choose another address with --http", port = .0.port())]
+    InUse(SocketAddr),
+    /// The socket, for another reason.
+    #[error("cannot listen on {address} (TCP): {error}; choose another address with --http")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// Opens the socket.
+pub fn listen(address: SocketAddr) -> Result<TcpListener, HttpError> {
+    if !address.ip().is_loopback() {
+        return Err(HttpError::NotLoopback(address));
+    }
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::AddrInUse => HttpError::InUse(address),
+        _ => HttpError::Bind { address, error },
+    };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+/// What every page is drawn from.
+struct Page {
+    run: String,
+    context: Arc<Context>,
+}
+
+/// Serves until the process ends.
+pub async fn serve(listener: TcpListener, run: String, context: Arc<Context>, names: Names) -> io::Result<()> {
+    let routes = Router::new()
+        .route("/", get(page))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/api/status", get(status::status))
+        .layer(middleware::from_fn_with_state(names, names::check_name))
+        .with_state(Arc::new(Page { run, context }));
+    axum::serve(tokio::net::TcpListener::from_std(listener)?, routes).await
+}
+
+async fn page() -> impl IntoResponse {
+    // The page runs its own few lines and asks this server only, whatever a device called itself.
+    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; \
+                  base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, policy)];
+    (headers, include_str!("page.html"))
+}
