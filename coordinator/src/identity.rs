@@ -71,7 +71,8 @@ impl Identity {
         disk.write_private(FILE, &self.pkcs8).map_err(failed(disk))
     }
 
-    fn from_pkcs8(pkcs8: Vec<u8>) -> Result<Self, IdentityError> {
+    /// The key in a PKCS#8 document.
+    pub fn from_pkcs8(pkcs8: Vec<u8>) -> Result<Self, IdentityError> {
         let pair = Ed25519KeyPair::from_pkcs8(&pkcs8).map_err(|_| IdentityError::NotAKey)?;
         Ok(Identity { pkcs8, pair })
     }

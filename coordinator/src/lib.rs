@@ -1,6 +1,8 @@
 //! The coordinator: a pure engine that decides, a ledger that remembers, a publisher that merges, and a server around
 //! them.
 
+/// A run copied while it is served, and put back.
+pub mod backup;
 /// What counting alone achieves.
 pub mod baseline;
 /// Text in, shards out.

@@ -26,6 +26,8 @@ pub enum Kind {
     Model,
     /// A coordinator's state.
     State,
+    /// A copy of one.
+    Backup,
     /// A prepared dataset.
     Dataset,
     /// A device's home.
@@ -35,9 +37,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [(Kind, &'static str); 5] = [
+    const ALL: [(Kind, &'static str); 6] = [
         (Kind::Model, "model"),
         (Kind::State, "state"),
+        (Kind::Backup, "backup"),
         (Kind::Dataset, "dataset"),
         (Kind::Home, "home"),
         (Kind::Demo, "demo"),
@@ -52,6 +55,7 @@ impl Kind {
         match self {
             Kind::Model => "an exported model",
             Kind::State => "a coordinator's state",
+            Kind::Backup => "a backup of a run",
             Kind::Dataset => "a prepared dataset",
             Kind::Home => "a device's home",
             Kind::Demo => "the demo's output",

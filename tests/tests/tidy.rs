@@ -31,7 +31,7 @@ const LAYERS: [(&str, &[&str]); 4] = [
     ("shared/src/", &["range", "model_spec", "fragment", "delta", "version", "wire", "run_spec"]),
     (
         "coordinator/src/",
-        &["engine", "run_file", "dataset", "baseline", "export", "identity", "store", "replay", "server"],
+        &["engine", "run_file", "dataset", "baseline", "export", "identity", "store", "replay", "server", "backup"],
     ),
     ("shaders/src/", &["cpu", "runtime", "kernel", "choice", "op", "table", "tuning"]),
     (

@@ -1,5 +1,6 @@
 //! The command line: one file a command, and one way to fail.
 
+mod backup;
 mod dataset;
 mod export;
 mod init;
@@ -54,6 +55,8 @@ enum Command {
     Verify(verify::Verify),
     Stats(stats::Stats),
     Export(export::Export),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
 }
 
 /// Why a command ends without success: one sentence, and the exit code.
@@ -93,6 +96,8 @@ pub fn run() -> ExitCode {
         Command::Verify(command) => in_runtime(command.run()),
         Command::Stats(command) => in_runtime(command.run()),
         Command::Export(command) => in_runtime(command.run()),
+        Command::Backup(command) => in_runtime(command.run()),
+        Command::Restore(command) => in_runtime(command.run()),
     };
     let (code, why) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,

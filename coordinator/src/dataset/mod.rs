@@ -23,7 +23,7 @@ mod parquet_column;
 mod pattern;
 mod piece;
 mod prepare;
-mod progress;
+pub(crate) mod progress;
 mod read;
 mod reading;
 mod registry;

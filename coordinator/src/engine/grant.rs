@@ -47,6 +47,8 @@ impl Engine {
                 now,
             ));
         };
+        let held = request.held.as_ref().map(|held| Version(held.version));
+        self.unheard_of = self.unheard_of.max(held.filter(|held| *held > newest));
         if let Some(OpenLease { record, .. }) = self.leases.of_device(device) {
             let id = record.id;
             let may = match record.kind {

@@ -103,6 +103,8 @@ pub struct Engine {
     last_seq: u64,
     tokens: u64,
     evaluation: Option<EvaluationRecord>,
+    /// The newest version that a device says to hold and the ledger does not know.
+    unheard_of: Option<Version>,
     /// The version that an open lease is evaluating.
     evaluating: Option<(Version, LeaseId)>,
     /// The latest wall time seen: what is written never goes back, even where the clock does.
@@ -165,6 +167,7 @@ impl Engine {
             last_seq: snapshot.last_seq,
             tokens: snapshot.tokens,
             evaluation: snapshot.evaluation,
+            unheard_of: None,
             evaluating,
             wall,
         };
@@ -221,6 +224,12 @@ impl Engine {
             .chain(self.grace_until)
             .chain(self.round_deadline())
             .min()
+    }
+
+    /// The newest version that a device says to hold and the ledger does not know: the ledger is an older copy, or the
+    /// device not honest.
+    pub fn unheard_of(&self) -> Option<Version> {
+        self.unheard_of
     }
 
     /// Whether this device may upload a blob of this length for this lease now.

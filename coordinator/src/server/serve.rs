@@ -235,8 +235,8 @@ impl Server {
             never = start::tell("merging the newest deltas again", to_replay, || blobs.reads(), &say), if !is_new => match never {},
         };
         let (Resumed { merger, restart, lost_deltas, losses }, versions, kept) = recovered??;
-        if let Some(kept) = kept {
-            say(&format!("note      {kept}"));
+        for note in kept.into_iter().chain(state.note_to_tell()) {
+            say(&format!("note      {note}"));
         }
         for loss in &losses {
             tracing::warn!("{loss}");

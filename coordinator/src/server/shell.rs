@@ -140,6 +140,8 @@ struct Shell {
     looked: Option<(Instant, DiskStatus)>,
     /// Said once the first version stands.
     ready: Option<String>,
+    /// Whether it was said that devices know more than the ledger.
+    said_unheard_of: bool,
 }
 
 /// Runs until `stop` is done or nothing can go on. `first` is what the engine wants done before anything else.
@@ -190,6 +192,7 @@ async fn until_stopped(
         told: None,
         looked: None,
         ready: Some(ready),
+        said_unheard_of: false,
     };
     let mut counters_due = interval(COUNTERS_EVERY);
     counters_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -198,6 +201,7 @@ async fn until_stopped(
         shell.perform(first).await?;
         loop {
             shell.say_ready_once();
+            shell.say_unheard_of_once();
             let deadline = shell.next_deadline();
             tokio::select! {
                 _ = shell.stopping.changed() => return Ok(()),
@@ -398,6 +402,16 @@ impl Shell {
         if let Some(ready) = self.ready.take_if(|_| self.parts.engine.status().version.is_some()) {
             (self.parts.say)(&ready);
         }
+    }
+
+    fn say_unheard_of_once(&mut self) {
+        let Some(version) = self.parts.engine.unheard_of().filter(|_| !self.said_unheard_of) else { return };
+        self.said_unheard_of = true;
+        (self.parts.say)(&format!(
+            "note      a device holds version {version}, and the ledger does not know it: the ledger is an older copy, or that \
+             device is not honest. If there is a newer copy, stop now and put it back: what is trained from here on takes the \
+             place of what it holds"
+        ));
     }
 
     /// Tells people and the pages what is now in the ledger.

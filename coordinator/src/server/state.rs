@@ -23,14 +23,18 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-const LEDGER: &str = "ledger.sqlite";
+/// The ledger, if it is a file of the folder.
+pub const LEDGER: &str = "ledger.sqlite";
+/// What is to be told of where the folder comes from, until a start has told it.
+pub const RESTORED: &str = "restored.txt";
 /// Where the ledger is, if it is no file of the folder: a database's address, without a password.
 const PLACE: &str = "ledger.url";
 /// All that a state folder has besides its mark.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "lock",
     identity::FILE,
     RESERVE_FILE,
+    RESTORED,
     PLACE,
     LEDGER,
     "ledger.sqlite-wal",
@@ -243,6 +247,14 @@ impl StateFolder {
             return Ok(());
         }
         Err(StateError::EmptyLedger { folder: self.folder.clone(), holds: holds(&self.folder)? })
+    }
+
+    /// What is to be told of where the folder comes from; nothing the next time.
+    pub fn note_to_tell(&self) -> Option<String> {
+        let note = self.disk.read(RESTORED).ok().flatten().and_then(|note| String::from_utf8(note).ok())?;
+        // Where it cannot be removed, it is told again.
+        let _ = self.disk.remove(RESTORED);
+        Some(note)
     }
 
     /// Its blobs.

@@ -25,5 +25,5 @@ pub use place::{DatabaseUrl, LedgerPlace, OpenLedger};
 pub use postgres::PostgresLedger;
 pub use publisher::{PublishError, Publisher};
 pub use samples::Shards;
-pub use sqlite::{SqliteLedger, look};
+pub use sqlite::{SqliteLedger, copy, look};
 pub use squasher::Squasher;

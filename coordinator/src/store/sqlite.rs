@@ -1,5 +1,6 @@
 //! The ledger in SQLite: one file beside the blobs, a write-ahead log, `synchronous = FULL`.
 
+pub mod copy;
 pub mod look;
 
 use super::{

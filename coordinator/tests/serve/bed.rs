@@ -20,7 +20,7 @@ use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -140,6 +140,14 @@ impl Bed {
     /// The same, on a disk of which the test says how much room it has.
     pub async fn serve_on(&self, space: Box<dyn Space>) -> Serving {
         self.up(Server::open_on(self.setup(), |_| space).await.unwrap())
+    }
+
+    /// The same, and what it tells the person at the terminal.
+    pub async fn serve_telling(&self) -> (Serving, Arc<Mutex<String>>) {
+        let told = Arc::new(Mutex::new(String::new()));
+        let of_server = told.clone();
+        let say = move |line: &str| *of_server.lock().unwrap() += &format!("{line}\n");
+        (self.up(Server::open(Setup { say: Arc::new(say), ..self.setup() }).await.unwrap()), told)
     }
 
     pub fn setup(&self) -> Setup {

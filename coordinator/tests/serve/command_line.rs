@@ -36,16 +36,16 @@ pub fn of_run(bed: &Bed, args: &[&str]) -> Output {
 }
 
 /// A serving process; dropped, it is killed, as by a power cut.
-struct Process {
+pub struct Process {
     child: Child,
-    address: SocketAddr,
+    pub address: SocketAddr,
     /// Kept open, as a terminal would be.
     lines: Option<BufReader<ChildStdout>>,
 }
 
 impl Process {
     /// Starts it and waits until it is ready.
-    fn start(bed: &Bed) -> Self {
+    pub fn start(bed: &Bed) -> Self {
         Self::of(serve_command(bed).stdout(Stdio::piped()).spawn().unwrap())
     }
 

@@ -1,6 +1,7 @@
 //! The coordinator from outside: real QUIC on loopback, real files, real kills.
 
 mod abuse;
+mod backup;
 mod bed;
 mod command_line;
 #[cfg(unix)]

@@ -1,0 +1,131 @@
+//! A copy of a ledger's file, made while a coordinator writes to it: one state of it, whole.
+
+use super::look::{self, Depth, reading};
+use crate::store::{
+    LedgerError,
+    sql::{
+        self,
+        tables::{Cells, Tables, sql as statement},
+    },
+};
+use nightjar_shared::{
+    ids::{BlobHash, Generation, RunId, Version},
+    run_spec::RunSpec,
+};
+use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
+use std::{collections::BTreeSet, path::Path};
+
+/// What a ledger holds, as far as a copy of its run goes by it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    /// The run's name.
+    pub run_id: RunId,
+    /// What it trains and how.
+    pub spec: RunSpec,
+    /// Of the coordinator that wrote last.
+    pub generation: Generation,
+    /// The coordinator's key, by its fingerprint; `None` where the ledger does not know it yet.
+    pub key: Option<[u8; 32]>,
+    /// The newest version, and the digest of its weights.
+    pub newest: Option<(Version, BlobHash)>,
+    /// Merged deltas.
+    pub deltas: u64,
+    /// Every blob that it names: merged deltas, and what versions were published as.
+    pub blobs: BTreeSet<BlobHash>,
+    /// When this was read, for people.
+    pub read_at: String,
+}
+
+/// Copies the ledger in `from` to a file that is not there yet. Writers go on meanwhile: only their log is not taken into
+/// the file until the copy is done. The caller makes the copy durable.
+pub async fn copy(from: &Path, to: &Path) -> Result<(), LedgerError> {
+    let why = || "its name is no text, and SQLite needs one".to_owned();
+    let name = to.to_str().ok_or_else(|| LedgerError::Unreachable { path: to.to_owned(), why: why() })?;
+    let mut connection = open(from).await?;
+    let copied = sqlx::query("/* backup */ VACUUM INTO $1").bind(name).execute(&mut connection).await;
+    // What closing says adds nothing: all was only read.
+    let _ = connection.close().await;
+    copied.map_err(|error| LedgerError::from(error).at(from))?;
+    look::check(to, Depth::Quick).await
+}
+
+/// Reads what a copy holds.
+pub async fn held(path: &Path) -> Result<Held, LedgerError> {
+    let mut connection = open(path).await?;
+    let mut tx = connection.begin().await?;
+    let held = read(&mut tx).await;
+    drop(tx);
+    let _ = connection.close().await;
+    held?.ok_or_else(|| LedgerError::NotFound(path.to_owned()))
+}
+
+/// The run that a ledger is of.
+pub async fn run_id(path: &Path) -> Result<RunId, LedgerError> {
+    let mut connection = open(path).await?;
+    let stored = sql::stored(&mut connection.begin().await?).await?;
+    let (identity, _) = stored.ok_or_else(|| LedgerError::NotFound(path.to_owned()))?;
+    Ok(identity.run_id)
+}
+
+/// The digest of a version's weights; `None` if the ledger does not have the version.
+pub async fn digest(path: &Path, version: Version) -> Result<Option<BlobHash>, LedgerError> {
+    let mut connection = open(path).await?;
+    let mut tx = connection.begin().await?;
+    let number = i64::try_from(version.0).unwrap_or(i64::MAX);
+    let rows = tx.rows(statement("/* digest */ SELECT digest FROM versions WHERE version = $1").bind(number)).await?;
+    Ok(rows.first().and_then(|row| name(row, "digest")))
+}
+
+async fn open(path: &Path) -> Result<SqliteConnection, LedgerError> {
+    reading(path)?.connect().await.map_err(|error| LedgerError::from(error).at(path))
+}
+
+async fn read(tx: &mut Transaction<'_, Sqlite>) -> Result<Option<Held>, LedgerError> {
+    let Some((identity, generation)) = sql::stored(tx).await? else { return Ok(None) };
+    let spec = serde_json::from_str(&identity.spec_json);
+    let spec = spec.map_err(|_| LedgerError::Damaged("its run spec cannot be read"))?;
+    let run = tx.rows(statement("/* run */ SELECT * FROM run")).await?;
+    let newest = statement("/* newest */ SELECT version, digest FROM versions ORDER BY version DESC LIMIT 1");
+    let newest = tx.rows(newest).await?;
+    let newest = newest.first().and_then(|row| {
+        let version = u64::try_from(row.integer("version").ok()?).ok()?;
+        Some((Version(version), name(row, "digest")?))
+    });
+    let deltas = tx.number(statement("/* deltas */ SELECT count(*) AS n FROM deltas")).await?;
+    let now = tx.rows(statement("/* now */ SELECT datetime('now') || ' UTC' AS now")).await?;
+    Ok(Some(Held {
+        run_id: identity.run_id,
+        spec,
+        generation,
+        key: run.first().map(sql::key_of).transpose()?.flatten(),
+        newest,
+        deltas: u64::try_from(deltas).unwrap_or(0),
+        blobs: named(tx).await?,
+        read_at: now.first().map(|row| row.text("now")).transpose()?.flatten().unwrap_or_default().to_owned(),
+    }))
+}
+
+/// Names of merged deltas that are read at once.
+const NAMES_AT_ONCE: i64 = 4096;
+
+/// A row whose blob has no name is passed over: there is nothing to look for.
+async fn named(tx: &mut Transaction<'_, Sqlite>) -> Result<BTreeSet<BlobHash>, LedgerError> {
+    let mut names = BTreeSet::new();
+    let published = statement(
+        "/* names: versions */ SELECT update_hash AS hash FROM versions UNION SELECT keyframe_hash FROM versions
+             UNION SELECT hash FROM squashes",
+    );
+    names.extend(tx.rows(published).await?.iter().filter_map(|row| name(row, "hash")));
+    let mut seq = i64::MIN;
+    loop {
+        let page = statement("/* names: deltas */ SELECT seq, blob FROM deltas WHERE seq > $1 ORDER BY seq LIMIT $2");
+        let page = tx.rows(page.bind(seq).bind(NAMES_AT_ONCE)).await?;
+        let Some(last) = page.last() else { return Ok(names) };
+        seq = last.integer("seq")?;
+        names.extend(page.iter().filter_map(|row| name(row, "blob")));
+    }
+}
+
+fn name(row: &impl Cells, column: &str) -> Option<BlobHash> {
+    BlobHash::from_bytes(row.bytes(column).ok()??)
+}
