@@ -61,6 +61,7 @@ fn a_leases_exchange() {
         run_spec_json: "{\"name\":\"demo\",\"token_budget\":1}".into(),
         codec: 1,
         keep_alive_ms: 20_000,
+        public_keys: vec![],
     };
     check("welcome", &answers(1, down::Body::Welcome(welcome)));
     let request = LeaseRequest {

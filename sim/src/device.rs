@@ -302,7 +302,7 @@ impl Device {
                     self.home.tidy(&keep);
                 }
                 Action::Exit(ending) => effects.push(Effect::Exit(ending)),
-                Action::Forget | Action::Report(_) => {}
+                Action::Pin(_) | Action::Forget | Action::Report(_) => {}
             }
         }
         Ok(effects)

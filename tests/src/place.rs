@@ -130,6 +130,13 @@ impl Place {
         command
     }
 
+    /// `nightjar-coordinator key COMMAND`.
+    pub fn key(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(binary("nightjar-coordinator"));
+        command.arg("key").args(words).arg("--state").arg(&self.state);
+        command
+    }
+
     /// Starts `nightjar run` for a device that has joined.
     pub fn start_volunteer(&self, name: &str) -> Running {
         self.start_device(name, &["run", "--policy", "always", "--device", "flex", "--threads", "1"])

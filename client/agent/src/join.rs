@@ -101,6 +101,12 @@ impl Member {
         Ok(Member { membership, dialer })
     }
 
+    /// The same run by other keys; `None` where they are those that it pins.
+    pub fn repinned(&self, keys: &[[u8; 32]], identity: &Identity) -> Result<Option<Self>, LinkError> {
+        let membership = self.membership.repinned(keys);
+        if membership == self.membership { Ok(None) } else { Member::of(membership, identity).map(Some) }
+    }
+
     /// Says hello, which enrols this device.
     pub async fn say_hello(&self) -> Result<Answer, JoinError> {
         let answer = match tokio::time::timeout(HELLO_MAX, self.greet()).await {

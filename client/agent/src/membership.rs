@@ -16,7 +16,8 @@ pub const MEMBERSHIP_FILE: &str = "membership.json";
 /// A run joined.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Membership {
-    /// The invite, its signature checked.
+    /// The invite, its signature checked. Its keys are those that the coordinator named last: they may be others than
+    /// the token's.
     pub invite: wire::Invite,
     /// The token that it came in.
     pub token: Vec<u8>,
@@ -28,6 +29,9 @@ pub struct Membership {
 struct Stored {
     token: String,
     name: String,
+    /// The coordinator's keys, where it has named them since.
+    #[serde(default)]
+    pins: Vec<String>,
 }
 
 /// No membership, or none that can be used.
@@ -78,21 +82,31 @@ impl Membership {
         let stored: Stored = serde_json::from_slice(&bytes.ok_or(MembershipError::None)?)
             .map_err(|_| MembershipError::Damaged(file()))?;
         let token = BASE64URL_NOPAD.decode(stored.token.as_bytes()).map_err(|_| MembershipError::Damaged(file()))?;
-        Self::from_token(token, &stored.name).map_err(|_| MembershipError::Damaged(file()))
+        let membership = Self::from_token(token, &stored.name).map_err(|_| MembershipError::Damaged(file()))?;
+        let pins = stored.pins.iter().map(|pin| BASE64URL_NOPAD.decode(pin.as_bytes()).ok()?.try_into().ok());
+        let pins: Vec<[u8; 32]> = pins.collect::<Option<_>>().ok_or_else(|| MembershipError::Damaged(file()))?;
+        Ok(if pins.is_empty() { membership } else { membership.repinned(&pins) })
+    }
+
+    /// The same, with other keys of the coordinator's.
+    pub fn repinned(&self, keys: &[[u8; 32]]) -> Self {
+        let public_keys = keys.iter().map(|key| key.to_vec()).collect();
+        Membership { invite: wire::Invite { public_keys, ..self.invite.clone() }, ..self.clone() }
     }
 
     /// Writes it.
     pub fn store(&self, disk: &dyn Disk) -> Result<(), MembershipError> {
         let error = |source| MembershipError::Disk { file: disk.path(MEMBERSHIP_FILE).display().to_string(), source };
-        let stored = Stored { token: BASE64URL_NOPAD.encode(&self.token), name: self.name.clone() };
+        let pins = self.invite.public_keys.iter().map(|key| BASE64URL_NOPAD.encode(key)).collect();
+        let stored = Stored { token: BASE64URL_NOPAD.encode(&self.token), name: self.name.clone(), pins };
         let bytes = serde_json::to_vec_pretty(&stored).map_err(|e| error(e.into()))?;
         disk.write_private(MEMBERSHIP_FILE, &bytes).map_err(error)
     }
 
-    /// Whether both are of one run of one coordinator, as far as invites tell.
+    /// Whether both are of one run of one coordinator, as far as invites tell: it may have changed its key in between.
     pub fn is_same_run(&self, other: &Membership) -> bool {
-        let run = |m: &Membership| (m.invite.public_keys.clone(), m.invite.run_name.clone());
-        run(self) == run(other)
+        let has = |key| other.invite.public_keys.contains(key);
+        self.invite.run_name == other.invite.run_name && self.invite.public_keys.iter().any(has)
     }
 
     /// What the invite made this device.
@@ -130,6 +144,13 @@ mod tests {
         assert_eq!(membership.role(), wire::Role::Anchor);
         membership.store(&disk).unwrap();
         assert_eq!(Membership::load(&disk).unwrap(), membership);
+        // The coordinator's key may change, and the run is the same as long as one key is known.
+        let old = membership.invite.public_keys[0].clone();
+        let before = membership.repinned(&[old.try_into().unwrap(), [1; 32]]);
+        let after = membership.repinned(&[[1; 32], [2; 32]]);
+        after.store(&disk).unwrap();
+        assert_eq!(Membership::load(&disk).unwrap(), after);
+        assert!(membership.is_same_run(&before) && before.is_same_run(&after) && !membership.is_same_run(&after));
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;

@@ -287,6 +287,7 @@ impl Coordinator {
                 run_spec_json: spec_json(),
                 codec: 2,
                 keep_alive_ms: 20_000,
+                public_keys: vec![],
             }),
             Ask::LeaseRequest(_) if !std::mem::replace(&mut *self.granted.lock().unwrap(), true) => {
                 let blob = || Some(wire::Blob::new(BlobHash::of(b"blob"), 4));

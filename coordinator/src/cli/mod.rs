@@ -5,6 +5,7 @@ mod dataset;
 mod export;
 mod init;
 mod invite;
+mod key;
 mod keys;
 mod ledger;
 mod opened;
@@ -50,6 +51,8 @@ enum Command {
     #[command(subcommand)]
     Dataset(dataset::Dataset),
     Keys(keys::Keys),
+    #[command(subcommand)]
+    Key(key::Key),
     Serve(serve::Serve),
     Invite(invite::Invite),
     Verify(verify::Verify),
@@ -91,6 +94,7 @@ pub fn run() -> ExitCode {
     let outcome = match cli.command {
         Command::Dataset(command) => command.run(),
         Command::Keys(command) => command.run(),
+        Command::Key(command) => in_runtime(command.run()),
         Command::Serve(command) => in_runtime(command.run()),
         Command::Invite(command) => in_runtime(command.run()),
         Command::Verify(command) => in_runtime(command.run()),

@@ -331,6 +331,8 @@ impl Engine {
             codec: self.spec.delta.codec as u32,
             // Two renewals may be lost before the shortest deadline passes.
             keep_alive_ms: (self.spec.lease.deadline_s_min * 1000.0 / 3.0) as u64,
+            // Whoever holds the keys adds them.
+            public_keys: vec![],
         }
     }
 

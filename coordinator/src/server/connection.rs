@@ -194,6 +194,9 @@ async fn engine_answers(peer: &Peer, body: ask::Body, context: &Context) -> Resu
         }
     }
     let mut body = context.handle.request(device, body, invite).await?;
+    if let answer::Body::Welcome(welcome) = &mut body {
+        welcome.public_keys = context.identity.pins().iter().map(|key| key.to_vec()).collect();
+    }
     if let (answer::Body::Refusal(refusal), Some(fault)) = (&mut body, fault)
         && refusal.code() == RefusalCode::Invite
     {

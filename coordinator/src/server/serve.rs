@@ -25,7 +25,7 @@ use super::{
 use crate::{
     dataset::Dataset,
     engine::{self, Engine, Mismatch, event::Action},
-    identity::{Identity, IdentityError},
+    identity::{self, Identity, IdentityError},
     replay::{self, ReplayError, Resumed},
     store::{
         BlobError, DatabaseUrl, LedgerError, LedgerPlace, Lineage, OpenLedger, Publisher, RunIdentity, Shards,
@@ -117,6 +117,9 @@ pub enum ServeError {
     /// The dataset's folder.
     #[error("the dataset cannot be read: {0}")]
     Dataset(#[source] io::Error),
+    /// The ledger knows the spare as the key already.
+    #[error("a change of the run's key was cut short: run `nightjar-coordinator key rotate` again, then start this")]
+    RotationCutShort,
     /// A thread died.
     #[error("the start failed: {0}")]
     Thread(#[from] tokio::task::JoinError),
@@ -191,6 +194,7 @@ impl Server {
             state.begin()?;
             identity.store(&*state.disk)?;
         }
+        let identity = identity.with_spare(&*state.disk)?;
         let reserve = Arc::new(DiskReserve::open(state.disk.clone(), space(state.disk.clone()), &spec));
         let opened = open_ledger(&state, &place, &run, found, identity.id(), &reserve, &say).await?;
         let OpenLedger { ledger, identity: RunIdentity { run_id, .. }, changes } = opened;
@@ -474,7 +478,9 @@ async fn look_and_open(
             let looked = place.look().await?;
             state.check_ledger(&looked)?;
             if let Some(known) = looked.key.map(DeviceId).filter(|known| *known != key) {
-                return Err(LedgerError::OtherKey(known.short()).into());
+                let is_spare = Identity::open(&*state.disk)?.pins().iter().any(|pin| identity::id_of(pin) == known);
+                let cut_short = || ServeError::RotationCutShort;
+                return Err(if is_spare { cut_short() } else { LedgerError::OtherKey(known.short()).into() });
             }
         }
         Found::New => place.check_free(key).await?,

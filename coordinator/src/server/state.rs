@@ -30,9 +30,12 @@ pub const RESTORED: &str = "restored.txt";
 /// Where the ledger is, if it is no file of the folder: a database's address, without a password.
 const PLACE: &str = "ledger.url";
 /// All that a state folder has besides its mark.
-const FILES: [&str; 9] = [
+const FILES: [&str; 12] = [
     "lock",
     identity::FILE,
+    identity::SPARE_FILE,
+    identity::SPARE_PUBLIC_FILE,
+    identity::FORMER_FILE,
     RESERVE_FILE,
     RESTORED,
     PLACE,

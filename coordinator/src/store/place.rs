@@ -54,6 +54,20 @@ impl LedgerPlace {
         }
     }
 
+    /// Gives the run that is there another key. Whoever serves it is fenced.
+    pub async fn change_key(&self, from: DeviceId, to: DeviceId, unix_s: u64) -> Result<(), LedgerError> {
+        let OpenLedger { ledger, identity, .. } = self.open_to_read().await?;
+        ledger.close().await;
+        match self {
+            LedgerPlace::File(path) => {
+                SqliteLedger::create_or_open(path, &identity, unix_s).await?.change_key(from, to).await
+            }
+            LedgerPlace::Database(url) => {
+                PostgresLedger::create_or_open(url, &identity, unix_s).await?.change_key(from, to).await
+            }
+        }
+    }
+
     /// Opens the ledger of a run that is there, to read.
     pub async fn open_to_read(&self) -> Result<OpenLedger, LedgerError> {
         match self {

@@ -42,6 +42,13 @@ pub enum Change<'a> {
     },
     /// The coordinator's key, in a ledger that knows none yet.
     Key(DeviceId),
+    /// Another key in the place of this one.
+    OtherKey {
+        /// The one of before.
+        from: DeviceId,
+        /// The one from now on.
+        to: DeviceId,
+    },
 }
 
 /// A database, open.
@@ -185,6 +192,10 @@ pub(super) async fn write(tx: &mut impl Tables, change: Change<'_>) -> Result<()
             let adopt = sql("/* key */ UPDATE run SET coordinator_key = $1 WHERE coordinator_key IS NULL");
             tx.change(adopt.bind(&key.0[..])).await?;
         }
+        Change::OtherKey { from, to } => {
+            let change = sql("/* other key */ UPDATE run SET coordinator_key = $1 WHERE coordinator_key = $2");
+            tx.change(change.bind(&to.0[..]).bind(&from.0[..])).await?;
+        }
     }
     Ok(())
 }
@@ -221,6 +232,14 @@ impl<D: Dialect> SqlLedger<D> {
             Some(_) => Ok(()),
             None => self.dialect.write(self.generation, Change::Key(key)).await,
         }
+    }
+
+    /// Gives the run another key.
+    pub async fn change_key(&self, from: DeviceId, to: DeviceId) -> Result<(), LedgerError> {
+        self.adopt_key(from).await?;
+        self.dialect.write(self.generation, Change::OtherKey { from, to }).await?;
+        self.dialect.close().await;
+        Ok(())
     }
 
     async fn ended_unfit_leases(&self, shards: &Shards, at: Wall) -> Result<Vec<BadRow>, LedgerError> {

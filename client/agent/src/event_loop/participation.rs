@@ -157,6 +157,21 @@ impl Agent {
         self.connection.wrong_key = false;
     }
 
+    /// The coordinator, by a key that this device pins, has said which to pin from now on. Where the disk does not take
+    /// them, it is said again at the next hello.
+    pub(super) fn pin(&mut self, keys: Vec<[u8; 32]>) {
+        let RunState::In(member) = &mut self.participation.run else { return };
+        let pinned = match member.repinned(&keys, &self.device.identity) {
+            Ok(Some(pinned)) => pinned,
+            Ok(None) => return,
+            Err(error) => return self.records.log(&format!("the coordinator's new keys cannot be used: {error}")),
+        };
+        match pinned.membership.store(&*self.home.disk()) {
+            Ok(()) => **member = pinned,
+            Err(error) => self.records.log(&format!("the coordinator's new keys are not kept yet: {error}")),
+        }
+    }
+
     /// Says who it is, and for whom it works.
     pub(super) fn announce(&mut self) {
         let id = self.device.id();

@@ -43,6 +43,7 @@ impl Agent {
             Action::EndWorker => self.end_worker(),
             Action::WriteJournal(journal) => journal.store(&*self.home.disk())?,
             Action::Tidy { keep } => self.tidy_up(&keep),
+            Action::Pin(keys) => self.pin(keys),
             Action::Forget => self.forget(),
             Action::Report(report) => self.report(&report),
             Action::Exit(ending) => self.ending = Some(ending),

@@ -129,6 +129,7 @@ impl Session {
         };
         self.line.link = Link::Up { greeted: true };
         self.timers.clear(Timer::Reconnect);
+        out.extend(welcome::pins(&welcome).map(Action::Pin));
         out.push(Action::Report(Report::Online { run: spec.name.clone() }));
         self.spec = Some(spec);
         let run = Run { id, spec_json: welcome.run_spec_json, keep_alive_ms: welcome.keep_alive_ms.max(1000) };

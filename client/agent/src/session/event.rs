@@ -175,6 +175,8 @@ pub enum Action {
         /// What stays.
         keep: Vec<String>,
     },
+    /// From now on accept the coordinator by these ed25519 keys, and no others.
+    Pin(Vec<[u8; 32]>),
     /// Forget the run: membership, journal, blobs and worker files.
     Forget,
     /// Tell the owner.
@@ -204,6 +206,7 @@ impl Action {
             Action::EndWorker => "agent.end_worker",
             Action::WriteJournal(_) => "agent.journal",
             Action::Tidy { .. } => "agent.tidy",
+            Action::Pin(_) => "agent.pin",
             Action::Forget => "agent.forget",
             Action::Report(_) => "agent.report",
             Action::Exit(_) => "agent.exit",

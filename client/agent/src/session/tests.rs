@@ -37,6 +37,7 @@ fn welcome() -> answer::Body {
         run_spec_json: spec_json(),
         codec: 1,
         keep_alive_ms: 20_000,
+        public_keys: vec![],
     })
 }
 

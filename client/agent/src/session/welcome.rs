@@ -8,6 +8,9 @@ use nightjar_shared::{
 };
 use serde_json::error::Category;
 
+/// The key of now and the spare; room for what a later coordinator may want.
+const PINS_MAX: usize = 4;
+
 /// Why a run cannot be taken part in. The sentence is the owner's.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BadWelcome {
@@ -28,6 +31,14 @@ pub(crate) enum BadWelcome {
 pub(crate) fn read(welcome: &Welcome) -> Result<(RunId, RunSpec), BadWelcome> {
     let id = RunId::from_bytes(&welcome.run_id).ok_or(BadWelcome::NoRun)?;
     Ok((id, parse_spec(&welcome.run_spec_json)?))
+}
+
+/// The keys that the device is to pin from now on. `None` where it is told none, or what makes no sense: then it keeps
+/// its own, which have just been good.
+pub(crate) fn pins(welcome: &Welcome) -> Option<Vec<[u8; 32]>> {
+    let keys = welcome.public_keys.iter().take(PINS_MAX + 1).map(|key| key.as_slice().try_into().ok());
+    let keys = keys.collect::<Option<Vec<[u8; 32]>>>()?;
+    (1..=PINS_MAX).contains(&keys.len()).then_some(keys)
 }
 
 /// A run spec as a welcome or a journal has it.
@@ -60,5 +71,17 @@ mod tests {
         assert!(matches!(read(&newer), Err(BadWelcome::Newer(_))));
         assert!(matches!(read(&known.replace("1000", "0")), Err(BadWelcome::Unfit(_))));
         assert!(matches!(super::read(&Welcome::default()), Err(BadWelcome::NoRun)));
+    }
+
+    #[test]
+    fn keys_that_make_no_sense_change_nothing() {
+        let told = |lengths: &[usize]| {
+            let public_keys = lengths.iter().map(|bytes| vec![7; *bytes]).collect();
+            pins(&Welcome { public_keys, ..Welcome::default() }).map(|keys| keys.len())
+        };
+        assert_eq!((told(&[32]), told(&[32, 32])), (Some(1), Some(2)));
+        for nonsense in [&[][..], &[31], &[32, 33], &[32, 0], &[32; PINS_MAX + 1]] {
+            assert_eq!(told(nonsense), None, "{nonsense:?}");
+        }
     }
 }

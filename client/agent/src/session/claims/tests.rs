@@ -279,6 +279,7 @@ fn what_proves_untrue_goes_back_whole() {
         run_spec_json: spec_json(),
         codec: spec().delta.codec as u32,
         keep_alive_ms: 20_000,
+        public_keys: vec![],
     };
     let body = wire::coordinator_message::Body::Welcome(welcome);
     bench.session.handle(Event::Answered { request: 1, body }, at(31_000));
