@@ -28,6 +28,8 @@ pub const SPARE_FILE: &str = "coordinator.spare.pk8";
 pub const SPARE_PUBLIC_FILE: &str = "coordinator.spare.pub";
 /// Keys of before, a line each: invites that they signed are still good.
 pub const FORMER_FILE: &str = "coordinator.former";
+/// All that may lie beside the key.
+pub const BESIDE: [&str; 3] = [SPARE_FILE, SPARE_PUBLIC_FILE, FORMER_FILE];
 
 /// A key that cannot be made, read or used.
 #[derive(Debug, thiserror::Error)]

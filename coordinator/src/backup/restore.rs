@@ -82,6 +82,11 @@ pub async fn restore(from: &Path, folder: &Path, quiet: bool) -> Result<Restored
     for (name, file) in restored.contents.files.iter().filter(|(name, _)| name.starts_with("checkpoints/")) {
         put(&way, name, *file, true).map_err(&io)?;
     }
+    for name in identity::BESIDE.into_iter().filter(|name| restored.contents.files.contains_key(*name)) {
+        let file = whole(&disk, from, &restored.contents, name)?;
+        let bytes = disk.read(&stored(file.hash)).map_err(failed(from))?.unwrap_or_default();
+        state.disk.write_private(name, &bytes).map_err(&io)?;
+    }
     key.store(&*state.disk)?;
     if !put(&way, LEDGER, ledger, false).map_err(&io)? {
         return Err(BackupError::Damaged { folder: from.to_owned(), file: LEDGER.to_owned() });

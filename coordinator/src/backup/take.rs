@@ -89,6 +89,13 @@ pub async fn take(options: &Options) -> Result<Taken, BackupError> {
     let secret = BlobRef::of(key.pkcs8());
     disk.write_private(&stored(secret.hash), key.pkcs8()).map_err(&io)?;
     files.insert(identity::FILE.to_owned(), secret);
+    for name in identity::BESIDE {
+        if let Some(bytes) = state.disk.read(name).map_err(failed(folder))? {
+            let file = BlobRef::of(&bytes);
+            disk.write_private(&stored(file.hash), &bytes).map_err(&io)?;
+            files.insert(name.to_owned(), file);
+        }
+    }
     bringing.sync().map_err(&io)?;
 
     let contents = Contents::new(&held, files, lost);

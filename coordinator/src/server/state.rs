@@ -33,9 +33,9 @@ const PLACE: &str = "ledger.url";
 const FILES: [&str; 12] = [
     "lock",
     identity::FILE,
-    identity::SPARE_FILE,
-    identity::SPARE_PUBLIC_FILE,
-    identity::FORMER_FILE,
+    identity::BESIDE[0],
+    identity::BESIDE[1],
+    identity::BESIDE[2],
     RESERVE_FILE,
     RESTORED,
     PLACE,
