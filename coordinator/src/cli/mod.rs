@@ -8,20 +8,16 @@ mod invite;
 mod key;
 mod keys;
 mod ledger;
+mod log;
 mod opened;
 mod run_file;
 mod serve;
+mod signals;
 mod stats;
 mod verify;
 
 use clap::{Parser, Subcommand};
-use std::{
-    ffi::OsStr,
-    fmt::Display,
-    io::{IsTerminal, Write},
-    process::ExitCode,
-};
-use tracing_subscriber::EnvFilter;
+use std::{fmt::Display, io::Write, process::ExitCode};
 
 /// Trains one model on many computers: leases work to devices, merges what they send back, publishes versions.
 #[derive(Parser)]
@@ -30,6 +26,9 @@ struct Cli {
     /// Say more about what happens, on stderr; twice: everything
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
+    /// How the log is written
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, global = true)]
+    log_format: log::Format,
     #[command(subcommand)]
     command: Command,
 }
@@ -85,17 +84,12 @@ impl Failure {
 /// Runs the command.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    let level = ["warn", "info", "nightjar_coordinator=debug,info"][usize::from(cli.verbose.min(2))];
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let in_colour = wants_colour(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").as_deref());
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(in_colour);
-    // Which module says it means nothing to whoever reads it.
-    lines.with_target(false).init();
+    log::begin(cli.log_format, cli.verbose);
     let outcome = match cli.command {
         Command::Dataset(command) => command.run(),
         Command::Keys(command) => command.run(),
         Command::Key(command) => in_runtime(command.run()),
-        Command::Serve(command) => in_runtime(command.run()),
+        Command::Serve(command) => in_runtime(command.run(cli.log_format)),
         Command::Invite(command) => in_runtime(command.run()),
         Command::Verify(command) => in_runtime(command.run()),
         Command::Stats(command) => in_runtime(command.run()),
@@ -111,12 +105,6 @@ pub fn run() -> ExitCode {
     };
     eprintln!("error: {why}");
     ExitCode::from(code)
-}
-
-/// Whether the log may have colours: on a terminal whose user has not said otherwise (no-color.org), and in no file or
-/// pipe.
-fn wants_colour(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
-    is_terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
 /// Threads that may wait for a disk at once: those of transfers, two that measure deltas, and some for what else there
@@ -149,11 +137,5 @@ mod tests {
             let told = Cli::try_parse_from(line).err().map(|e| e.kind());
             assert_eq!(told, Some(clap::error::ErrorKind::DisplayHelp), "{line:?}");
         }
-    }
-
-    #[test]
-    fn the_log_has_colours_on_a_terminal_alone() {
-        assert!(wants_colour(true, None) && wants_colour(true, Some(OsStr::new(""))));
-        assert!(!wants_colour(false, None) && !wants_colour(true, Some(OsStr::new("1"))));
     }
 }

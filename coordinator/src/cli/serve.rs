@@ -1,14 +1,19 @@
 //! `serve`: the coordinator itself.
 
-use super::{Failure, init, ledger::LedgerFlag, run_file, say};
+use super::{
+    Failure, init,
+    ledger::LedgerFlag,
+    log, run_file,
+    signals::{self, Reread},
+};
 use clap::Args;
 use nightjar_coordinator::{
     dataset::Dataset,
     engine,
     run_file::{RunFile, on_dataset},
-    server::{Server, Setup, machine::Machine, state::StateFolder},
+    server::{Say, Server, Setup, machine::Machine, state::StateFolder, wishes},
 };
-use std::{net::SocketAddr, path::PathBuf, pin::pin, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,11 +76,12 @@ Then let devices in:
 
 /// Serve a run to devices
 ///
-/// Serves a run to devices until Ctrl-C or SIGTERM. All state is in the state folder: end it in any way and start the
-/// same command again, and the run goes on where it was. Ready when it prints a line that starts with `ready:`.
+/// Serves a run to devices until Ctrl-C or SIGTERM, which let uploads that are on their way end; once more stops at
+/// once. All state is in the state folder: end it in any way and start the same command again, and the run goes on
+/// where it was. Ready when it prints a line that starts with `ready:`.
 ///
-/// What a run trains on and how is fixed once it has begun. In run.toml what people read may be changed before it is
-/// started again, some limits, and a larger token_budget: `nightjar-coordinator keys` says of each key whether it may.
+/// What a run trains on and how is fixed once it has begun. In run.toml what people read may be changed, some limits,
+/// and a larger token_budget: start it again, or send it SIGHUP to have the file read again. `nightjar-coordinator keys` says of each key whether it may.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Serve {
@@ -108,7 +114,8 @@ pub struct Serve {
 const UNFIT_NAMED: usize = 3;
 
 impl Serve {
-    pub async fn run(self) -> Result<(), Failure> {
+    pub async fn run(self, format: log::Format) -> Result<(), Failure> {
+        let say: Say = Arc::new(move |line: &str| log::say(format, line));
         let RunFile { spec, mut notes } = run_file::read(&self.run)?;
         let is_new = !StateFolder::has_ledger(&self.state);
         Machine::look(&self.state).can_serve(&spec, is_new).map_err(Failure::input)?;
@@ -148,13 +155,15 @@ impl Serve {
             listen: self.listen,
             http: self.http,
             start,
-            say: Arc::new(say),
+            say: say.clone(),
         };
         // From here on a signal stops it in order.
-        let mut stop = pin!(stop_signal().map_err(Failure::midway)?);
+        let (wish, mut wishes) = wishes();
+        let reread = Reread { file: self.run, dataset: setup.dataset.clone(), say: say.clone() };
+        signals::hear(wish, reread).map_err(Failure::midway)?;
         let server = tokio::select! {
             server = Server::open(setup) => server.map_err(Failure::input)?.with_http_names(self.http_name),
-            () = &mut stop => {
+            () = wishes.end() => {
                 say("stopped before it was ready: the same command begins again");
                 return Ok(());
             }
@@ -180,36 +189,10 @@ impl Serve {
         } else {
             unknown.iter().chain(&rounded).for_each(|note| say(&format!("note      {note}")));
         }
-        server.run(format!("ready: {address}"), stop).await.map_err(Failure::midway)?;
+        server.run(format!("ready: {address}"), wishes).await.map_err(Failure::midway)?;
         say("stopped: everything is stored; the same command goes on from here");
         Ok(())
     }
-}
-
-/// Done when the person or the system asks this process to end.
-#[cfg(unix)]
-fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    // A terminal that was closed takes nothing with it that could not be told.
-    let mut hangup = signal(SignalKind::hangup())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    })
-}
-
-/// Done when the person asks this process to end.
-#[cfg(not(unix))]
-fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
-    Ok(async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    })
 }
 
 #[cfg(test)]

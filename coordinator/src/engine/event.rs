@@ -6,6 +6,7 @@ use nightjar_shared::{
     blob::BlobRef,
     ids::{BlobHash, DeviceId, Generation, LeaseId, Version},
     lease::Offer,
+    run_spec::RunSpec,
     wire::{self, coordinator_message, device_message},
 };
 
@@ -55,6 +56,10 @@ pub enum Event {
         /// The coordinator's, when it was issued.
         generation: Generation,
     },
+    /// The coordinator is about to stop: no more leases are granted. What is on its way is still taken.
+    Drain,
+    /// What may change in a run that exists was changed ([`RunSpec::changed_to`]), and the ledger has it.
+    SpecChanged(Box<RunSpec>),
     /// Time passed; `Engine::next_deadline` says when this is due.
     Tick,
 }

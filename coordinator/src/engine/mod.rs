@@ -10,6 +10,7 @@
 mod ahead;
 mod bounds;
 mod credit;
+mod drain;
 pub mod event;
 mod grant;
 mod leases;
@@ -35,6 +36,7 @@ mod work;
 
 pub use mismatch::{Mismatch, check};
 pub use pool::{epoch_samples, usable};
+pub use refused::{Reason, Refusals};
 pub use status::{DeviceStatus, Status};
 
 use ahead::{Ahead, Kept};
@@ -99,6 +101,10 @@ pub struct Engine {
     parameters: f64,
     screen: Screen,
     merged_blobs: MergedBlobs,
+    /// Deltas that were not merged.
+    refusals: Refusals,
+    /// No more leases are granted.
+    drains: bool,
     /// Merged deltas, and their tokens.
     last_seq: u64,
     tokens: u64,
@@ -146,6 +152,8 @@ impl Engine {
             shard_by_hash: manifest.train.iter().zip(0..).map(|(s, i)| (s.hash, i)).collect(),
             screen: Screen::restore(&spec, parameters, &snapshot.recent_deltas, is_anchors),
             merged_blobs: MergedBlobs::restore(&snapshot.merged_blobs),
+            refusals: Refusals::default(),
+            drains: false,
             round: Round::restore(&snapshot.versions),
             versions: Versions::restore(snapshot.versions),
             spec,
@@ -208,6 +216,8 @@ impl Engine {
             Event::UploadsDamaged { device, lease, generation } => {
                 self.give_up(device, lease, generation, now, &mut turn)
             }
+            Event::Drain => self.drain(now, &mut turn),
+            Event::SpecChanged(spec) => self.change_spec(*spec),
             Event::Tick => {}
         }
         self.publish_if_due(now, &mut turn);
@@ -290,6 +300,9 @@ impl Engine {
         match body {
             ask::Body::Hello(_) => Ok(None),
             ask::Body::LeaseRequest(request) => {
+                if self.drains {
+                    return Err(self.stopping(device, now));
+                }
                 let evaluates = session.evaluates && self.something_to_evaluate();
                 if !evaluates && self.hold(device, reply_to, &request, now, turn)? {
                     return Ok(None);

@@ -8,6 +8,7 @@ use super::{
     event::{Action, Measured, MergeOrder, ReplyTo},
     leases::OpenLease,
     record::{DeltaRecord, EvaluationRecord, LeaseOutcome, LeaseRecord, Record},
+    refused::Reason,
     screen::{Candidate, Unfit},
     turn::Turn,
     work::{Work, WorkError, millis},
@@ -35,11 +36,12 @@ impl Engine {
         }
         let lease = self.own_lease(device, offer.lease_id, offer.generation)?;
         let id = lease.record.id;
-        let named = Offer::from_wire(offer).ok_or_else(|| WorkError::blob(&self.delta_bytes).to_string());
+        let named = Offer::from_wire(offer).ok_or_else(|| WorkError::blob(&self.delta_bytes).into());
         match named.and_then(|offer| Ok((offer, self.work(lease, &offer, now)?))) {
             Err(why) => {
                 self.screen_out(device, id, &why, now, turn);
-                let refusal = Refusal::with(RefusalCode::BadDelta, RefusalAction::DropLease, limits::tame(&why));
+                let words = limits::tame(&why.words);
+                let refusal = Refusal::with(RefusalCode::BadDelta, RefusalAction::DropLease, words);
                 // A device that has to wait for its next lease is told so at once.
                 let retry_ms = self.held_for_refusals(device, now).map_or(0, |held| held.retry_ms);
                 Err(Refusal { retry_ms, ..refusal })
@@ -56,11 +58,10 @@ impl Engine {
     }
 
     /// What an offer for a lease says was done; if that cannot be, the reason.
-    fn work(&self, lease: &OpenLease, offer: &Offer, now: Mono) -> Result<Work, String> {
-        let work = Work::of(offer.trained, &self.spec, &self.delta_bytes, lease, now, self.wall);
-        let work = work.map_err(|e| e.to_string())?;
+    fn work(&self, lease: &OpenLease, offer: &Offer, now: Mono) -> Result<Work, Why> {
+        let work = Work::of(offer.trained, &self.spec, &self.delta_bytes, lease, now, self.wall)?;
         if self.merged_blobs.contains(work.trained.delta.hash) {
-            return Err("The same delta was merged before, for another lease.".into());
+            return Err(Why::new(Reason::Repeated, "The same delta was merged before, for another lease."));
         }
         Ok(work)
     }
@@ -75,13 +76,15 @@ impl Engine {
         turn: &mut Turn,
     ) {
         if self.own_lease(device, lease.0, generation.0).is_ok() {
-            self.screen_out(device, lease, "What was uploaded was not what its name says, again and again.", now, turn);
+            let why = Why::new(Reason::Upload, "What was uploaded was not what its name says, again and again.");
+            self.screen_out(device, lease, &why, now, turn);
         }
     }
 
     /// A lease ends without a delta that counts, and that lies with its device.
-    fn screen_out(&mut self, device: DeviceId, lease: LeaseId, why: &str, now: Mono, turn: &mut Turn) {
-        self.refused(device, why, now);
+    fn screen_out(&mut self, device: DeviceId, lease: LeaseId, why: &Why, now: Mono, turn: &mut Turn) {
+        self.refusals.count(why.reason);
+        self.refused(device, &why.words, now);
         self.close(lease, LeaseOutcome::ScreenedOut, 0, turn);
     }
 
@@ -98,12 +101,13 @@ impl Engine {
             return Ok(self.done(true, ""));
         }
         let lease = self.own_lease(device, offer.lease.0, offer.generation.0)?.clone();
+        let measured = measured.map_err(|words| Why { reason: Reason::Undecodable, words });
         let checked = self.work(&lease, offer, now).and_then(|work| Ok((work, measured?)));
         let (work, measured) = match checked {
             Ok(both) => both,
             Err(why) => {
                 self.screen_out(device, lease.record.id, &why, now, turn);
-                return Ok(self.done(false, &why));
+                return Ok(self.done(false, &why.words));
             }
         };
         if let Some(left) = self.too_soon(&lease, &work, now) {
@@ -127,12 +131,14 @@ impl Engine {
             }
             // Being slow is no fault.
             Err(stale @ Unfit::Stale(..)) => {
+                self.refusals.count(Reason::Stale);
                 self.close(lease.record.id, LeaseOutcome::ScreenedOut, 0, turn);
                 Ok(self.done(false, &stale.to_string()))
             }
-            Err(why) => {
-                self.screen_out(device, lease.record.id, &why.to_string(), now, turn);
-                Ok(self.done(false, &why.to_string()))
+            Err(unfit) => {
+                let why = Why::new(unfit.reason(), &unfit.to_string());
+                self.screen_out(device, lease.record.id, &why, now, turn);
+                Ok(self.done(false, &why.words))
             }
         }
     }
@@ -248,6 +254,25 @@ impl Engine {
         turn.records.push(Record::Evaluation(record.clone()));
         self.evaluation = Some(record);
         Ok(self.done(false, ""))
+    }
+}
+
+/// Why a delta is not merged.
+struct Why {
+    reason: Reason,
+    /// For its device's log.
+    words: String,
+}
+
+impl Why {
+    fn new(reason: Reason, words: &str) -> Self {
+        Why { reason, words: words.to_owned() }
+    }
+}
+
+impl From<WorkError> for Why {
+    fn from(error: WorkError) -> Self {
+        Why { reason: Reason::Offer, words: error.to_string() }
     }
 }
 

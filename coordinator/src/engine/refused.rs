@@ -12,6 +12,70 @@ use nightjar_shared::{
 };
 use std::time::Duration;
 
+/// Why a delta is not merged, for figures: the sentence is the device's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Its offer does not fit its lease.
+    Offer,
+    /// It was merged before, for another lease.
+    Repeated,
+    /// What was uploaded was not what its name says.
+    Upload,
+    /// It is no delta of this run.
+    Undecodable,
+    /// Too many versions were published since its base.
+    Stale,
+    /// Its norm or its largest value is more than its steps can lead to.
+    Impossible,
+    /// It is next to nothing.
+    Nothing,
+    /// Its norm is far from what others had.
+    Far,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Reason; 8] = [
+        Reason::Offer,
+        Reason::Repeated,
+        Reason::Upload,
+        Reason::Undecodable,
+        Reason::Stale,
+        Reason::Impossible,
+        Reason::Nothing,
+        Reason::Far,
+    ];
+
+    /// The reason's word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Reason::Offer => "offer",
+            Reason::Repeated => "repeated",
+            Reason::Upload => "upload",
+            Reason::Undecodable => "undecodable",
+            Reason::Stale => "stale",
+            Reason::Impossible => "impossible",
+            Reason::Nothing => "nothing",
+            Reason::Far => "far",
+        }
+    }
+}
+
+/// How many deltas were not merged since this engine was built, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refusals([u64; Reason::ALL.len()]);
+
+impl Refusals {
+    pub(super) fn count(&mut self, reason: Reason) {
+        self.0[reason as usize] += 1;
+    }
+
+    /// For this reason.
+    pub fn of(&self, reason: Reason) -> u64 {
+        self.0[reason as usize]
+    }
+}
+
 /// Refusals of a device's deltas.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Refused {

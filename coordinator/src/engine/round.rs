@@ -75,6 +75,11 @@ impl Round {
         Round { wanted_s, ..Round::default() }
     }
 
+    /// The requests that are held, which the next round answers no more.
+    pub fn let_go(&mut self) -> Vec<(DeviceId, ReplyTo)> {
+        std::mem::take(&mut self.held).into_iter().map(|(device, (to, _))| (device, to)).collect()
+    }
+
     /// A version was made of so many deltas, of which this share is signal. As long as none had another to agree with,
     /// it is not known, and rounds grow: one device alone gains nothing by many versions.
     pub fn adapt(&mut self, share: Option<f64>, deltas: u64) {

@@ -13,6 +13,7 @@ use super::{
     },
     event::Measured,
     leases::Told,
+    refused::Reason,
     snapshot::{DELTAS_KEPT, DELTAS_OF_DEVICE_KEPT, RecentDelta},
 };
 use nightjar_shared::{delta::CodecId, ids::DeviceId, run_spec::RunSpec, time::Wall};
@@ -34,6 +35,18 @@ pub(super) enum Unfit {
     Nothing { norm: f64, steps: u32 },
     #[error("Its norm is {0:.1} times what passes.")]
     Far(f64),
+}
+
+impl Unfit {
+    /// The same, for figures.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Unfit::Stale(..) => Reason::Stale,
+            Unfit::Impossible { .. } | Unfit::Spike { .. } => Reason::Impossible,
+            Unfit::Nothing { .. } => Reason::Nothing,
+            Unfit::Far(_) => Reason::Far,
+        }
+    }
 }
 
 /// A delta as the screen sees it.

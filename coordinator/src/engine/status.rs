@@ -1,6 +1,6 @@
 //! The run and its devices at a glance, for people.
 
-use super::{Engine, record::EvaluationRecord};
+use super::{Engine, Refusals, record::EvaluationRecord};
 use nightjar_shared::{
     ids::{DeviceId, Generation, Version},
     wire::Role,
@@ -27,6 +27,8 @@ pub struct Status {
     pub leases_open: usize,
     /// The share of signal in the deltas of late, 0 to 1; `None` until this process has published a version of several.
     pub agreement: Option<f64>,
+    /// Deltas that were not merged since this process started.
+    pub refused: Refusals,
     /// Whether the run is over.
     pub finished: bool,
 }
@@ -65,6 +67,7 @@ impl Engine {
             merged: self.last_seq,
             leases_open: self.leases.len(),
             agreement: self.agreement,
+            refused: self.refusals,
             finished: self.finished(),
         }
     }

@@ -24,6 +24,8 @@ pub struct NoRoom;
 #[derive(Clone)]
 pub struct Budget {
     units: Arc<Semaphore>,
+    /// All of it.
+    limit_bytes: usize,
     /// What each address has taken for blobs, and may at most, in bytes.
     by_subnet: Arc<Mutex<HashMap<Subnet, u64>>>,
     of_subnet: u64,
@@ -39,7 +41,22 @@ impl Budget {
     /// So many bytes.
     pub fn of(bytes: usize) -> Self {
         let units = Arc::new(Semaphore::new(bytes / UNIT_BYTES as usize));
-        Budget { units, by_subnet: Arc::default(), of_subnet: (bytes / BUFFER_SHARE_OF_ADDRESS) as u64 }
+        Budget {
+            units,
+            limit_bytes: bytes,
+            by_subnet: Arc::default(),
+            of_subnet: (bytes / BUFFER_SHARE_OF_ADDRESS) as u64,
+        }
+    }
+
+    /// How much of it there is.
+    pub fn limit_bytes(&self) -> usize {
+        self.limit_bytes
+    }
+
+    /// How much of it is taken.
+    pub fn used_bytes(&self) -> usize {
+        self.limit_bytes.saturating_sub(self.units.available_permits() * UNIT_BYTES as usize)
     }
 
     /// Takes some of it for a blob, of the address's share. `None` if that is used up, or if it takes too long.

@@ -4,6 +4,7 @@
 use super::{
     clock::wall_now,
     context::Context,
+    metrics::TurnedAway,
     peer::Peer,
     quic::close,
     strangers::{Admission, Slot},
@@ -40,7 +41,10 @@ pub async fn accept(endpoint: Endpoint, context: Arc<Context>) {
             }
             // Fails only for an address that is proven, and those are not asked.
             Admission::Validate => drop(incoming.retry()),
-            Admission::Refuse => incoming.refuse(),
+            Admission::Refuse => {
+                context.metrics.turned_away(TurnedAway::Rate);
+                incoming.refuse();
+            }
         }
     }
 }
@@ -49,13 +53,23 @@ async fn welcome(incoming: Incoming, mut slot: Slot, context: Arc<Context>) {
     let address = incoming.remote_address();
     let latest = Instant::now() + HELLO_MAX;
     let handshake = timeout_at(latest, async { incoming.accept()?.await });
+    let turned_away = |why| context.metrics.turned_away(why);
     let connection = tokio::select! {
         done = handshake => match done {
             Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return tracing::debug!(%address, %error, "a handshake failed"),
-            Err(_) => return tracing::debug!(%address, "a handshake took too long"),
+            Ok(Err(error)) => {
+                turned_away(TurnedAway::Handshake);
+                return tracing::debug!(%address, %error, "a handshake failed");
+            }
+            Err(_) => {
+                turned_away(TurnedAway::Slow);
+                return tracing::debug!(%address, "a handshake took too long");
+            }
         },
-        () = slot.evicted() => return tracing::debug!(%address, "a newer connection took its place"),
+        () = slot.evicted() => {
+            turned_away(TurnedAway::Evicted);
+            return tracing::debug!(%address, "a newer connection took its place");
+        }
     };
     let Some(device) = tls::device_of(&connection) else { return close(&connection, CloseCode::Malformed, "no key") };
     tracing::debug!(%address, device = device.short(), "connected");
@@ -103,10 +117,12 @@ async fn serve(peer: &Arc<Peer>, slot: Slot, mut latest: Instant, context: &Arc<
             // The peer holds the sender. Who has left may say hello again.
             Ok(()) = greeted.changed() => latest = Instant::now() + HELLO_MAX,
             () = sleep_until(latest), if is_stranger => {
+                context.metrics.turned_away(TurnedAway::Slow);
                 peer.close(CloseCode::Slow, "no valid hello came in time");
                 return streams;
             }
             () = evicted(&mut slot), if is_stranger => {
+                context.metrics.turned_away(TurnedAway::Evicted);
                 peer.close(CloseCode::Full, "a newer connection took its place");
                 return streams;
             }

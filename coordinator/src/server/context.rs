@@ -1,8 +1,9 @@
 //! What all connections share, and which of them are devices'.
 
 use super::{
-    budget::Budget, catalog::Catalog, disk_reserve::DiskReserve, handle::ShellHandle, members::Members, quic::close,
-    rates::Rates, strangers::Strangers, stream::Traffic, subnet::Subnet, uploads::Uploads,
+    budget::Budget, catalog::Catalog, disk_reserve::DiskReserve, handle::ShellHandle, health::Health, members::Members,
+    metrics::Metrics, quic::close, rates::Rates, strangers::Strangers, stream::Traffic, subnet::Subnet,
+    uploads::Uploads,
 };
 use crate::{identity::Identity, store::Blobs};
 use nightjar_shared::{
@@ -47,6 +48,10 @@ pub struct Context {
     pub files: Arc<Semaphore>,
     /// Room on the disk.
     pub reserve: Arc<DiskReserve>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Whether leases can be granted.
+    pub health: Arc<Health>,
 }
 
 /// The devices that are connected now, each once.
@@ -59,6 +64,11 @@ impl Present {
     fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, (Connection, Subnet)>> {
         // A map of handles is whole after any panic.
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many are connected.
+    pub fn len(&self) -> usize {
+        self.lock().len()
     }
 
     /// Whether a device is connected.

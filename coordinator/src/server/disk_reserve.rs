@@ -76,13 +76,16 @@ pub struct DiskStatus {
     pub free_bytes: Option<u64>,
     /// Bytes that have to be free for new work to be given out.
     pub needed_bytes: u64,
+    /// Bytes that are kept for the ledger.
+    pub reserve_bytes: u64,
 }
 
 /// How a state folder's disk stands, seen from outside the coordinator.
 pub fn now(folder: &Path, spec: &RunSpec) -> DiskStatus {
     let needed = needed_bytes(spec);
     let free = bytes_of(folder).ok().map(|bytes| bytes.free);
-    DiskStatus { full: free.is_some_and(|free| free < needed), free_bytes: free, needed_bytes: needed }
+    let reserve_bytes = std::fs::metadata(folder.join(RESERVE_FILE)).map_or(0, |file| file.len());
+    DiskStatus { full: free.is_some_and(|free| free < needed), free_bytes: free, needed_bytes: needed, reserve_bytes }
 }
 
 /// Bytes that have to be free for new work to be given out: what the next version may take.
@@ -165,11 +168,11 @@ impl DiskReserve {
     /// and not full by turns. While there is room the reserve is kept.
     pub fn look(&self) -> DiskStatus {
         let _looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = |full, free| DiskStatus { full, free_bytes: free, needed_bytes: self.needed };
+        let has = || self.disk.length(RESERVE_FILE).ok().flatten().unwrap_or(0);
+        let now = |full, free| DiskStatus { full, free_bytes: free, needed_bytes: self.needed, reserve_bytes: has() };
         let Ok(bytes) = self.space.bytes() else { return now(self.is_full(), None) };
         let (free, reserve) = (bytes.free, reserve_of(bytes));
-        let has = self.disk.length(RESERVE_FILE).ok().flatten().unwrap_or(0);
-        let missing = reserve.saturating_sub(has);
+        let missing = reserve.saturating_sub(has());
         let is_full = if self.is_full() { free < self.needed + self.needed / 2 + missing } else { free < self.needed };
         self.is_full.store(is_full, Ordering::Relaxed);
         if !is_full && missing > 0 && free >= self.needed + missing && self.reserve(reserve).is_err() {

@@ -12,6 +12,7 @@ use crate::{
 };
 use nightjar_shared::{
     ids::{BlobHash, DeviceId, Generation, LeaseId},
+    run_spec::RunSpec,
     wire::{
         Invite, Refusal, RefusalCode, coordinator_message as answer, device_message as ask, limits::QUEUE_EVENTS_MAX,
     },
@@ -23,9 +24,12 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::{
-    mpsc::{self, error::TrySendError},
-    oneshot,
+use tokio::{
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
+    time::Instant,
 };
 
 /// When a device that was turned away may come again; it adds its own jitter.
@@ -39,6 +43,8 @@ pub struct Request {
     pub body: ask::Body,
     /// The invite that came with it, checked.
     pub invite: Option<Invite>,
+    /// When it came.
+    pub came: Instant,
     /// Where the answer goes.
     pub answer: oneshot::Sender<answer::Body>,
 }
@@ -73,6 +79,8 @@ pub enum Question {
     BlobLost(BlobHash),
     /// It is whole again.
     BlobFound(BlobHash),
+    /// To go on under another run spec; what of it is changed, in words, or why not.
+    Reload(Box<RunSpec>, oneshot::Sender<Result<Vec<String>, String>>),
 }
 
 /// The run at one moment, for people.
@@ -124,7 +132,8 @@ impl ShellHandle {
             return Ok(answer::Body::Refusal(busy()));
         }
         let (answer, answered) = oneshot::channel();
-        match self.questions.try_send(Question::Request(Box::new(Request { device, body, invite, answer }))) {
+        let request = Request { device, body, invite, came: Instant::now(), answer };
+        match self.questions.try_send(Question::Request(Box::new(request))) {
             Ok(()) => answered.await.map_err(|_| StreamError::Stopping),
             Err(TrySendError::Full(_)) => Ok(answer::Body::Refusal(busy())),
             Err(TrySendError::Closed(_)) => Err(StreamError::Stopping),
@@ -152,6 +161,17 @@ impl ShellHandle {
     /// Looks at the run.
     pub async fn overview(&self) -> Result<Overview, StreamError> {
         self.ask(Question::Overview).await
+    }
+
+    /// Has a run go on under another run spec: what is changed, in words, or why not.
+    pub async fn reload(&self, spec: RunSpec) -> Result<Result<Vec<String>, String>, StreamError> {
+        self.ask(|answer| Question::Reload(Box::new(spec), answer)).await
+    }
+
+    /// Questions that wait, and how many may at most.
+    pub fn queue(&self) -> (usize, usize) {
+        let most = self.questions.max_capacity();
+        (most - self.questions.capacity(), most)
     }
 
     /// Ends a lease whose uploads come to nothing.

@@ -4,8 +4,8 @@
 use super::disk_reserve::bytes_of;
 use crate::engine::merge::needs;
 use nightjar_shared::run_spec::RunSpec;
-use std::path::Path;
-use sysinfo::{MemoryRefreshKind, System};
+use std::{path::Path, time::Duration};
+use sysinfo::{MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, System};
 
 /// A run that this machine cannot serve.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -92,6 +92,30 @@ impl Machine {
             None => Ok(()),
         }
     }
+}
+
+/// What this process takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    /// Resident memory.
+    pub memory_bytes: u64,
+    /// Processor time, of all threads.
+    pub cpu: Duration,
+    /// When it started, as Unix time.
+    pub started_unix_s: u64,
+}
+
+/// What this process takes now; `None` where the system does not say.
+pub fn process() -> Option<Process> {
+    let (mut system, own) = (System::new().ok()?, sysinfo::get_current_pid().ok()?);
+    let what = ProcessRefreshKind::nothing().with_memory().with_cpu();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[own]), false, what);
+    let process = system.process(own)?;
+    Some(Process {
+        memory_bytes: process.memory(),
+        cpu: Duration::from_millis(process.accumulated_cpu_time()),
+        started_unix_s: process.start_time(),
+    })
 }
 
 /// What `ulimit -v` allows.

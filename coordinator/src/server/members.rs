@@ -55,6 +55,11 @@ impl Members {
         self.members.read().unwrap_or_else(PoisonError::into_inner).contains_key(&device)
     }
 
+    /// How many are enrolled and have not left.
+    pub fn len(&self) -> usize {
+        self.members.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// What a hello would change.
     pub fn change(&self, device: DeviceId, hello: &Hello, invite: Option<&Invite>) -> Change {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);

@@ -3,6 +3,7 @@
 
 use super::{
     disk_reserve::DiskReserve,
+    metrics::Metrics,
     trouble::{Troubles, Who},
 };
 use crate::{
@@ -10,7 +11,11 @@ use crate::{
     store::{BlobError, PublishError, Publisher},
 };
 use nightjar_shared::ids::Version;
-use std::{sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 use tokio::sync::mpsc;
 
 /// Orders that wait; more hold up the event loop.
@@ -45,15 +50,21 @@ pub fn start(
     mut publisher: Publisher,
     troubles: Arc<Troubles>,
     reserve: Arc<DiskReserve>,
+    metrics: Arc<Metrics>,
 ) -> (JoinHandle<()>, mpsc::Sender<Order>, mpsc::Receiver<Outcome>) {
     let (orders, mut queue) = mpsc::channel(ORDERS_MAX);
     let (outcomes, published) = mpsc::channel(RESULTS_MAX);
     let work = move || {
         // Once nobody waits for versions any more, what is left in the queue is left to the next start.
         while let Some(order) = queue.blocking_recv().filter(|_| !outcomes.is_closed()) {
+            let begun = Instant::now();
             let Some(outcome) = carry_out(&mut publisher, &order, &troubles, &reserve, || outcomes.is_closed()) else {
                 return;
             };
+            match order {
+                Order::Merge(_) => metrics.merged(begun.elapsed()),
+                Order::Publish { .. } => metrics.published(begun.elapsed()),
+            }
             let failed = outcome.is_err();
             if let Some(outcome) = outcome.transpose()
                 && (outcomes.blocking_send(outcome).is_err() || failed)
@@ -145,7 +156,7 @@ mod tests {
         spec.model = ModelSpec { hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, ..ModelSpec::tiny() };
         let publisher = Publisher::new(Merger::start(spec.clone(), &spec.model.draw_all(1)), Blobs::new(disk.clone()));
         let (troubles, reserve) = (Arc::new(Troubles::default()), Arc::new(DiskReserve::open(disk, space, &spec)));
-        let (thread, orders, mut published) = start(publisher, troubles.clone(), reserve);
+        let (thread, orders, mut published) = start(publisher, troubles.clone(), reserve, Arc::default());
         orders.blocking_send(Order::Publish { version: Version(0), keyframe: true }).unwrap();
         while troubles.of(Who::Publisher).is_none() && published.is_empty() && !published.is_closed() {
             std::thread::sleep(LOOK);

@@ -8,9 +8,11 @@ use super::{
     context::{Context, Present},
     disk_reserve::{DiskReserve, FolderSpace, Space},
     handle::{self, Question},
+    health::Health,
     history::History,
     http::{self, HttpError},
     members::Members,
+    metrics::Metrics,
     quic::{self, EndpointError},
     rates::Rates,
     repair::{self, Repairer},
@@ -21,6 +23,7 @@ use super::{
     stream::Traffic,
     trouble::{Say, Troubles},
     uploads::Uploads,
+    wish::Wishes,
 };
 use crate::{
     dataset::Dataset,
@@ -43,11 +46,9 @@ use nightjar_shared::{
 };
 use quinn::Endpoint;
 use std::{
-    future::Future,
     io,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
-    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -271,6 +272,8 @@ impl Server {
         let traffic = Arc::new(Traffic::default());
         let spec = Arc::new(spec);
         let troubles = Arc::new(Troubles::default());
+        let metrics = Arc::new(Metrics::default());
+        let health = Arc::new(Health::new(reserve.clone(), troubles.clone(), origin.into_std()));
         let repairer = Repairer {
             ledger: ledger.clone(),
             spec: spec.clone(),
@@ -298,6 +301,8 @@ impl Server {
             uploads: uploads.clone(),
             files: files.clone(),
             troubles,
+            metrics: metrics.clone(),
+            health: health.clone(),
         };
         let context = Arc::new(Context {
             identity,
@@ -313,6 +318,8 @@ impl Server {
             uploads,
             files,
             reserve,
+            metrics,
+            health,
         });
         let http_names = http::Names::default();
         let (listen, at) =
@@ -367,35 +374,37 @@ impl Server {
         &self.changes
     }
 
-    /// Serves until `stop` is done, or until nothing can go on. `ready` is said once the first version stands.
-    pub async fn run(self, ready: String, stop: impl Future<Output = ()>) -> Result<(), EndError> {
-        let mut stop = pin!(stop);
-        let (setup, http_names) = (self.setup.clone(), self.http_names.clone());
+    /// Serves until an end is wanted, or until nothing can go on. `ready` is said once the first version stands.
+    pub async fn run(self, ready: String, mut wishes: Wishes) -> Result<(), EndError> {
+        let (mut setup, http_names) = (self.setup.clone(), self.http_names.clone());
         let mut server = self;
         loop {
             let begun = Instant::now();
-            let error = match server.until_ended(ready.clone(), &mut stop).await {
+            let error = match server.until_ended(ready.clone(), &mut wishes).await {
                 Err(error) if error.is_of_lost_delta() && begun.elapsed() > AGAIN_AFTER => error,
                 ended => return Ok(ended?),
             };
+            if let Some(spec) = wishes.taken_over() {
+                setup.spec = spec;
+            }
             // What a start does for lost deltas is what is right here too.
             (setup.say)(&format!("lost      {error}; the run is taken up without it"));
             server = tokio::select! {
                 opened = open_again(&setup) => opened.map_err(|e| EndError::Again(Box::new(e)))?,
-                () = &mut stop => return Ok(()),
+                () = wishes.end() => return Ok(()),
             };
             server.http_names = http_names.clone();
         }
     }
 
-    async fn until_ended(self, ready: String, stop: impl Future<Output = ()>) -> Result<(), ShellError> {
+    async fn until_ended(self, ready: String, wishes: &mut Wishes) -> Result<(), ShellError> {
         let Server {
             parts, publisher, first, questions, endpoint, http, http_names, context, repairer, damaged, ..
         } = self;
         let repairing = tokio::spawn(repair::run(repairer, damaged));
         let accepting = tokio::spawn(connection::accept(endpoint.clone(), context.clone()));
         let page = tokio::spawn(http::serve(http, parts.spec.name.clone(), context, http_names));
-        let ended = shell::run(parts, publisher, first, questions, ready, stop).await;
+        let ended = shell::run(parts, publisher, first, questions, ready, wishes).await;
         page.abort();
         repairing.abort();
         // Their addresses may be wanted again at once.

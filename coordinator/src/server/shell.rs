@@ -1,8 +1,13 @@
 //! The event loop: it owns the engine, hands it whatever happens, and performs its actions in order. Merging and
 //! publishing run on a thread of their own, in order too; deltas are measured beside it. Every wait is in `run`.
 
+mod ending;
+mod log;
+mod reload;
 mod stalled;
 mod sweep;
+
+pub use ending::run;
 
 use super::{
     bucket::{Buckets, Rate},
@@ -10,8 +15,10 @@ use super::{
     clock::wall_now,
     disk_reserve::{DiskReserve, DiskStatus},
     handle::{Overview, Question, Request, ShellHandle},
+    health::{Health, Stage},
     history::{History, thinned},
     members::Members,
+    metrics::{Metrics, Seen},
     publisher_thread::{self, Order},
     stream::Traffic,
     trouble::{Say, Troubles},
@@ -25,17 +32,18 @@ use crate::{
     },
     store::{BlobError, Blobs, Counters, Ledger, LedgerError, Measure, PublishError, Publisher},
 };
+use ending::{DRAIN_LOOK, Drain, Stop};
 use nightjar_shared::{
     ids::DeviceId,
     lease::Offer,
     run_spec::RunSpec,
     time::Mono,
     wire::{
-        Refusal, RefusalCode, UploadFrom, coordinator_message as answer,
+        Refusal, RefusalCode, UploadFrom, coordinator_message as answer, device_message as ask,
         limits::{ADDRESSES_MAX, LEASES_BURST, LEASES_PER_WALL_TIME, QUEUE_EVENTS_MAX},
     },
 };
-use std::{collections::HashMap, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -51,6 +59,8 @@ const POINTS_MAX: usize = 500;
 const RETRY: Duration = Duration::from_secs(10);
 /// Wakes the loop up where the engine waits for nothing.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
+/// How often the pages and the service manager are shown how the run stands.
+const SEE_EVERY: Duration = Duration::from_secs(1);
 /// How often uploads that belong to no lease are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
@@ -112,6 +122,10 @@ pub struct Parts {
     pub files: Arc<Semaphore>,
     /// What holds it up.
     pub troubles: Arc<Troubles>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Whether leases can be granted.
+    pub health: Arc<Health>,
 }
 
 /// A delta that was measured, or could not be.
@@ -128,7 +142,9 @@ struct Shell {
     measurements: mpsc::Sender<Measurement>,
     measuring: Arc<Semaphore>,
     questions: mpsc::Receiver<Question>,
-    stopping: watch::Receiver<bool>,
+    stopping: watch::Receiver<Stop>,
+    /// Set once it is to finish what is on its way.
+    drain: Option<Drain>,
     /// Devices that wait for an answer.
     waiting: HashMap<ReplyTo, oneshot::Sender<answer::Body>>,
     last_reply: u64,
@@ -144,26 +160,10 @@ struct Shell {
     said_unheard_of: bool,
 }
 
-/// Runs until `stop` is done or nothing can go on. `first` is what the engine wants done before anything else.
-pub async fn run(
-    parts: Parts,
-    publisher: Publisher,
-    first: Vec<Action>,
-    questions: mpsc::Receiver<Question>,
-    ready: String,
-    stop: impl Future<Output = ()>,
-) -> Result<(), ShellError> {
-    let (tell, stopping) = watch::channel(false);
-    let mut work = pin!(until_stopped(parts, publisher, first, questions, ready, stopping));
-    tokio::select! {
-        ended = &mut work => return ended,
-        () = stop => {}
-    }
-    tell.send_replace(true);
-    match work.await {
-        Err(ShellError::Stopped) => Ok(()),
-        ended => ended,
-    }
+/// How many leases each device may be given.
+fn leases_of_device(spec: &RunSpec) -> Buckets<DeviceId> {
+    let often = LEASES_PER_WALL_TIME / spec.lease.wall_s.clamp(1.0, 600.0);
+    Buckets::new(Rate::new(LEASES_BURST, often), ADDRESSES_MAX)
 }
 
 async fn until_stopped(
@@ -172,12 +172,11 @@ async fn until_stopped(
     first: Vec<Action>,
     questions: mpsc::Receiver<Question>,
     ready: String,
-    stopping: watch::Receiver<bool>,
+    stopping: watch::Receiver<Stop>,
 ) -> Result<(), ShellError> {
     let (thread, orders, mut published) =
-        publisher_thread::start(publisher, parts.troubles.clone(), parts.reserve.clone());
-    let often = LEASES_PER_WALL_TIME / parts.spec.lease.wall_s.clamp(1.0, 600.0);
-    let leases = Buckets::new(Rate::new(LEASES_BURST, often), ADDRESSES_MAX);
+        publisher_thread::start(publisher, parts.troubles.clone(), parts.reserve.clone(), parts.metrics.clone());
+    let leases = leases_of_device(&parts.spec);
     let (measurements, mut measured) = mpsc::channel(QUEUE_EVENTS_MAX);
     let mut shell = Shell {
         parts,
@@ -186,6 +185,7 @@ async fn until_stopped(
         measuring: Arc::new(Semaphore::new(MEASURING_MAX)),
         questions,
         stopping,
+        drain: None,
         waiting: HashMap::new(),
         last_reply: 0,
         leases,
@@ -197,14 +197,22 @@ async fn until_stopped(
     let mut counters_due = interval(COUNTERS_EVERY);
     counters_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweep_due = interval(SWEEP_EVERY);
+    let mut see_due = interval(SEE_EVERY);
+    see_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let ended = async {
         shell.perform(first).await?;
         loop {
             shell.say_ready_once();
             shell.say_unheard_of_once();
+            shell.parts.health.turned(Instant::now().into_std());
+            if shell.is_drained() {
+                return Ok(());
+            }
             let deadline = shell.next_deadline();
             tokio::select! {
-                _ = shell.stopping.changed() => return Ok(()),
+                _ = shell.stopping.changed() => if shell.told().await? {
+                    return Ok(());
+                },
                 Some(question) = shell.questions.recv() => shell.question(question).await?,
                 Some(measurement) = measured.recv() => shell.measured(measurement).await?,
                 version = published.recv() => {
@@ -215,6 +223,7 @@ async fn until_stopped(
                 () = sleep_until(deadline) => shell.happened(Event::Tick).await?,
                 _ = counters_due.tick() => shell.write_counters().await?,
                 _ = sweep_due.tick() => shell.sweep_strays(),
+                _ = see_due.tick() => shell.see(),
             }
         }
     };
@@ -242,6 +251,9 @@ impl Shell {
     }
 
     fn next_deadline(&self) -> Instant {
+        if self.drain.is_some() {
+            return Instant::now() + DRAIN_LOOK;
+        }
         match self.parts.engine.next_deadline() {
             // A millisecond more: the engine's time is cut to whole ones.
             Some(deadline) => self.parts.origin + Duration::from_millis(deadline.ms + 1),
@@ -274,14 +286,20 @@ impl Shell {
     async fn question(&mut self, question: Question) -> Result<(), ShellError> {
         match question {
             Question::Request(request) => {
-                let Request { device, body, invite, answer } = *request;
+                let Request { device, body, invite, came, answer } = *request;
                 if let Some(refusal) = self.not_now(device, &body) {
                     drop(answer.send(answer::Body::Refusal(refusal)));
                     return Ok(());
                 }
                 let reply_to = self.next_reply();
+                let asks_for_work = matches!(body, ask::Body::LeaseRequest(_));
                 self.waiting.insert(reply_to, answer);
-                self.happened(Event::Asked { device, reply_to, body, invite }).await
+                self.happened(Event::Asked { device, reply_to, body, invite }).await?;
+                // One that waits for the next round says nothing of how fast this is.
+                if asks_for_work && !self.waiting.contains_key(&reply_to) {
+                    self.parts.metrics.answered(came.elapsed());
+                }
+                Ok(())
             }
             Question::MayUpload { device, lease, bytes, answer } => {
                 let is_welcome = self.parts.engine.accepts_upload(device, lease, bytes);
@@ -299,6 +317,10 @@ impl Shell {
             }
             Question::BlobLost(hash) => self.happened(Event::BlobLost(hash)).await,
             Question::BlobFound(hash) => self.happened(Event::BlobFound(hash)).await,
+            Question::Reload(spec, answer) => {
+                drop(answer.send(self.reload(*spec).await?));
+                Ok(())
+            }
         }
     }
 
@@ -350,7 +372,7 @@ impl Shell {
             }
             Ok(Measure::Missing { have }) => self.reply(to, answer::Body::Upload(UploadFrom { offset: have })),
             Err(error) => {
-                tracing::error!(%error, "a delta could not be measured");
+                tracing::error!(lease = offer.lease.0, device = device.short(), %error, "a delta could not be measured");
                 let refusal = Refusal::retry(RefusalCode::Internal, "The coordinator could not read the delta.", RETRY);
                 self.reply(to, answer::Body::Refusal(refusal));
             }
@@ -370,7 +392,7 @@ impl Shell {
             losses: thinned(&self.parts.history.losses, POINTS_MAX),
             versions: thinned(&self.parts.history.versions, POINTS_MAX),
             disk: self.parts.reserve.look(),
-            trouble: self.trouble(),
+            trouble: self.parts.health.trouble(),
         }
     }
 
@@ -398,8 +420,15 @@ impl Shell {
         }
     }
 
+    /// Shows how the run stands to those who do not wait for this loop.
+    fn see(&mut self) {
+        let (run, disk) = (self.parts.engine.status(), self.look());
+        self.parts.metrics.see(Seen { run, disk });
+    }
+
     fn say_ready_once(&mut self) {
         if let Some(ready) = self.ready.take_if(|_| self.parts.engine.status().version.is_some()) {
+            self.parts.health.enter(Stage::Serving);
             (self.parts.say)(&ready);
         }
     }
@@ -416,6 +445,7 @@ impl Shell {
 
     /// Tells people and the pages what is now in the ledger.
     fn tell(&mut self, record: &Record) {
+        self.log(record);
         self.parts.history.add(record);
         if let Record::LeaseIssued(lease) = record {
             // It was asked for before; where it is one too many all the same, the next waits.
@@ -441,7 +471,7 @@ impl Shell {
                 }
             }
             Record::Device(device) => self.parts.members.note(device),
-            record => tracing::debug!(?record, "committed"),
+            Record::LeaseIssued(_) | Record::LeaseClosed { .. } | Record::Delta(_) | Record::Evaluation(_) => {}
         }
     }
 }

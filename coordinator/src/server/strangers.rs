@@ -117,8 +117,7 @@ impl Strangers {
     }
 
     /// Strangers now.
-    #[cfg(test)]
-    fn strangers(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.lock().all.len()
     }
 }
@@ -172,12 +171,12 @@ mod tests {
         let mut crowd: Vec<Slot> = (0..5).map(|_| enter(&strangers, "192.0.2.2", now)).collect();
         assert!(crowd[0].evicted.try_recv() != Err(oneshot::error::TryRecvError::Empty), "its own first");
         assert_eq!(quiet.evicted.try_recv(), Err(oneshot::error::TryRecvError::Empty));
-        assert_eq!(strangers.strangers(), 5);
+        assert_eq!(strangers.len(), 5);
         let others: Vec<Slot> = (3..7).map(|i| enter(&strangers, &format!("192.0.2.{i}"), now)).collect();
-        assert_eq!(strangers.strangers(), 8);
+        assert_eq!(strangers.len(), 8);
         assert!(quiet.evicted.try_recv() != Err(oneshot::error::TryRecvError::Empty), "then the longest of all");
         drop((quiet, crowd, others));
-        assert_eq!(strangers.strangers(), 0);
+        assert_eq!(strangers.len(), 0);
         assert!(strangers.lock().by_subnet.is_empty());
     }
 

@@ -76,27 +76,38 @@ impl From<WriteError> for StreamError {
     }
 }
 
-/// Bytes read from and written to all streams since they were last taken.
+/// Bytes read from and written to all streams since the process started, and how many of them were taken down.
 #[derive(Default)]
 pub struct Traffic {
     up: AtomicU64,
     down: AtomicU64,
+    up_taken: AtomicU64,
+    down_taken: AtomicU64,
 }
 
 impl Traffic {
-    /// Bytes from and to devices; counts anew from here.
+    /// Bytes from and to devices that were not taken yet. One at a time takes them.
     pub fn take(&self) -> (u64, u64) {
-        (self.up.swap(0, Ordering::Relaxed), self.down.swap(0, Ordering::Relaxed))
+        let (up, down) = self.peek();
+        self.up_taken.fetch_add(up, Ordering::Relaxed);
+        self.down_taken.fetch_add(down, Ordering::Relaxed);
+        (up, down)
     }
 
     /// What was taken could not be written down: it is taken again later.
     pub fn put_back(&self, up: u64, down: u64) {
-        self.up.fetch_add(up, Ordering::Relaxed);
-        self.down.fetch_add(down, Ordering::Relaxed);
+        self.up_taken.fetch_sub(up, Ordering::Relaxed);
+        self.down_taken.fetch_sub(down, Ordering::Relaxed);
     }
 
-    /// Bytes from and to devices.
+    /// Bytes from and to devices that were not taken yet.
     pub fn peek(&self) -> (u64, u64) {
+        let (up, down) = self.total();
+        (up - self.up_taken.load(Ordering::Relaxed), down - self.down_taken.load(Ordering::Relaxed))
+    }
+
+    /// Bytes from and to devices since the process started.
+    pub fn total(&self) -> (u64, u64) {
         (self.up.load(Ordering::Relaxed), self.down.load(Ordering::Relaxed))
     }
 }

@@ -284,7 +284,12 @@ impl Upload<'_> {
             self.context.reserve.fill();
             return full();
         }
-        tracing::error!(%error, "an upload could not be stored");
+        tracing::error!(
+            lease = self.lease.0,
+            device = self.peer.device.short(),
+            %error,
+            "an upload could not be stored"
+        );
         Refusal::retry(RefusalCode::Internal, "The coordinator could not store the delta.", RETRY)
     }
 

@@ -16,6 +16,20 @@ pub enum Who {
     Data,
 }
 
+impl Who {
+    /// All of them.
+    pub const ALL: [Who; 3] = [Who::Ledger, Who::Publisher, Who::Data];
+
+    /// A word for figures.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Who::Ledger => "ledger",
+            Who::Publisher => "publisher",
+            Who::Data => "data",
+        }
+    }
+}
+
 /// See the module.
 #[derive(Default)]
 pub struct Troubles {
@@ -28,6 +42,11 @@ impl Troubles {
         self.words.lock().unwrap_or_else(PoisonError::into_inner)[who as usize] = words;
     }
 
+    /// Whether somebody waits.
+    pub fn has(&self, who: Who) -> bool {
+        self.of(who).is_some()
+    }
+
     /// What somebody waits for.
     pub fn of(&self, who: Who) -> Option<String> {
         self.words.lock().unwrap_or_else(PoisonError::into_inner)[who as usize].clone()
@@ -35,7 +54,7 @@ impl Troubles {
 
     /// All of it, as one sentence.
     pub fn all(&self) -> Option<String> {
-        let words = [Who::Ledger, Who::Publisher, Who::Data].into_iter().filter_map(|who| self.of(who));
+        let words = Who::ALL.into_iter().filter_map(|who| self.of(who));
         Some(words.collect::<Vec<_>>().join("; ")).filter(|all| !all.is_empty())
     }
 }

@@ -182,6 +182,16 @@ impl Uploads {
         rubbish.into_iter().collect()
     }
 
+    /// Uploads under way.
+    pub fn under_way(&self) -> usize {
+        self.lock().open.values().filter(|open| open.is_writing).count()
+    }
+
+    /// Whose an open lease to train is.
+    pub fn device_of(&self, lease: LeaseId) -> Option<DeviceId> {
+        self.lock().open.get(&lease).map(|open| open.device)
+    }
+
     /// Whose an open lease is, and its generation, once its uploads have come to nothing too often.
     pub fn is_hopeless(&self, lease: LeaseId) -> Option<(DeviceId, Generation)> {
         let inner = self.lock();

@@ -82,6 +82,10 @@ pub trait Ledger: Send + Sync {
     /// Notes what of the way to the newest version is lost, so that later replays go the same way.
     fn note_losses<'a>(&'a self, restart: Option<Version>, deltas: &'a [u64]) -> Answer<'a, ()>;
 
+    /// Writes down another run spec, as JSON: one whose changes a run that exists may have
+    /// ([`nightjar_shared::run_spec::RunSpec::changed_to`]); whoever asks has made sure of that.
+    fn change_spec<'a>(&'a self, spec_json: &'a str) -> Answer<'a, ()>;
+
     /// Adds to the counters.
     fn add_counters(&self, more: Counters) -> Answer<'_, ()>;
 

@@ -49,6 +49,8 @@ pub enum Change<'a> {
         /// The one from now on.
         to: DeviceId,
     },
+    /// The run spec, as JSON.
+    Spec(&'a str),
 }
 
 /// A database, open.
@@ -196,6 +198,9 @@ pub(super) async fn write(tx: &mut impl Tables, change: Change<'_>) -> Result<()
             let change = sql("/* other key */ UPDATE run SET coordinator_key = $1 WHERE coordinator_key = $2");
             tx.change(change.bind(&to.0[..]).bind(&from.0[..])).await?;
         }
+        Change::Spec(spec_json) => {
+            tx.change(sql("/* change spec */ UPDATE run SET spec_json = $1").bind(spec_json)).await?;
+        }
     }
     Ok(())
 }
@@ -289,6 +294,10 @@ impl<D: Dialect> Ledger for SqlLedger<D> {
 
     fn note_losses<'a>(&'a self, restart: Option<Version>, deltas: &'a [u64]) -> Answer<'a, ()> {
         Box::pin(self.dialect.write(self.generation, Change::Losses { restart, deltas }))
+    }
+
+    fn change_spec<'a>(&'a self, spec_json: &'a str) -> Answer<'a, ()> {
+        Box::pin(self.dialect.write(self.generation, Change::Spec(spec_json)))
     }
 
     fn add_counters(&self, more: Counters) -> Answer<'_, ()> {

@@ -209,6 +209,8 @@ async fn of_two_coordinators_only_the_newest_writes<P: Place>() {
     assert!(matches!(old.commit(&world.commits[0]).await, Err(LedgerError::Fenced(Generation(1000)))));
     assert!(matches!(old.add_counters(more).await, Err(LedgerError::Fenced(_))));
     assert!(matches!(old.note_losses(None, &[]).await, Err(LedgerError::Fenced(_))));
+    assert!(matches!(old.change_spec("{}").await, Err(LedgerError::Fenced(_))));
+    new.change_spec("{}").await.unwrap();
     assert_eq!(new.facts().await.unwrap(), Facts::default(), "nothing of it was written");
     new.commit(&world.commits[0]).await.unwrap();
     new.add_counters(more).await.unwrap();

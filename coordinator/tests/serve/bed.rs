@@ -3,7 +3,7 @@
 use nightjar_coordinator::{
     dataset::Dataset,
     identity::Identity,
-    server::{EndError, Server, Setup, disk_reserve::Space, state::StateFolder},
+    server::{EndError, Server, Setup, Wish, disk_reserve::Space, state::StateFolder, wishes},
     store::DatabaseUrl,
 };
 use nightjar_shared::{
@@ -23,7 +23,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{sync::mpsc, task::JoinHandle};
 
 pub const CONTEXT: u32 = 8;
 const SAMPLES: u32 = 2000;
@@ -166,9 +166,9 @@ impl Bed {
 
     fn up(&self, server: Server) -> Serving {
         let (address, http) = (server.address().unwrap(), server.http_address().unwrap());
-        let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(server.run("ready".into(), async move { drop(stopped.await) }));
-        Serving { address, http, stop, task }
+        let (wish, wishes) = wishes();
+        let task = tokio::spawn(server.run("ready".into(), wishes));
+        Serving { address, http, wish, task }
     }
 }
 
@@ -176,13 +176,14 @@ impl Bed {
 pub struct Serving {
     pub address: SocketAddr,
     pub http: SocketAddr,
-    stop: oneshot::Sender<()>,
+    /// Dropped, the server stops at once.
+    pub wish: mpsc::Sender<Wish>,
     task: JoinHandle<Result<(), EndError>>,
 }
 
 impl Serving {
     pub async fn stop(self) {
-        drop(self.stop);
+        drop(self.wish);
         self.task.await.unwrap().unwrap();
     }
 

@@ -1,7 +1,8 @@
-//! The pages for whoever runs the coordinator, on this machine only: the run as JSON ([`status`]), and one plain page
-//! that draws it.
+//! The pages for whoever runs the coordinator, on this machine only: the run as JSON ([`status`]), one plain page that
+//! draws it, and what machines ask ([`probes`]).
 
 mod names;
+mod probes;
 mod status;
 
 pub use names::Names;
@@ -62,7 +63,9 @@ struct Page {
 pub async fn serve(listener: TcpListener, run: String, context: Arc<Context>, names: Names) -> io::Result<()> {
     let routes = Router::new()
         .route("/", get(page))
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(probes::alive))
+        .route("/readyz", get(probes::ready))
+        .route("/metrics", get(probes::metrics))
         .route("/api/status", get(status::status))
         .layer(middleware::from_fn_with_state(names, names::check_name))
         .with_state(Arc::new(Page { run, context }));

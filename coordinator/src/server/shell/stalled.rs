@@ -31,6 +31,7 @@ impl Shell {
     /// Writes records, however long it takes: as long as the ledger is locked by another program, or there is no room
     /// for it, devices are told to come again.
     pub(super) async fn commit(&mut self, records: &[Record]) -> Result<(), ShellError> {
+        let begun = Instant::now();
         let [mut wait, longest] = LEDGER_AGAIN;
         loop {
             let error = match self.parts.ledger.commit(records).await {
@@ -39,6 +40,7 @@ impl Shell {
                 Err(error) => error,
             };
             tracing::warn!(%error, "the ledger is tried again");
+            self.parts.metrics.retried();
             let is_locked = matches!(error, LedgerError::Locked);
             if !is_locked && !self.parts.reserve.fits(0) && self.parts.reserve.give_up_while_running() {
                 continue;
@@ -61,6 +63,7 @@ impl Shell {
             self.parts.handle.stall(false);
             self.tell_troubles();
         }
+        self.parts.metrics.committed(records, begun.elapsed());
         Ok(())
     }
 
@@ -74,6 +77,10 @@ impl Shell {
             // It ends by its deadline.
             Question::GiveUp { .. } => {}
             Question::BlobLost(hash) => self.later(move |handle| async move { handle.blob_is_lost(hash).await }),
+            Question::Reload(_, answer) => {
+                let why = "the ledger cannot be written at the moment; ask again later";
+                drop(answer.send(Err(why.to_owned())));
+            }
             Question::BlobFound(hash) => self.later(move |handle| async move { handle.blob_is_found(hash).await }),
         }
     }
@@ -123,17 +130,9 @@ impl Shell {
         }
     }
 
-    /// What is waited for, and for what.
-    pub(super) fn trouble(&self) -> Option<String> {
-        let full = "the disk is full: no new work is given out until there is room".to_owned();
-        let full = self.parts.reserve.is_full().then_some(full);
-        let all = full.into_iter().chain(self.parts.troubles.all());
-        Some(all.collect::<Vec<_>>().join("; ")).filter(|all| !all.is_empty())
-    }
-
     /// Tells the person at the terminal, once, what is waited for, and that it goes on.
     pub(super) fn tell_troubles(&mut self) {
-        let trouble = self.trouble();
+        let trouble = self.parts.health.trouble();
         if trouble != self.told {
             match &trouble {
                 Some(trouble) => (self.parts.say)(&format!("waiting   {trouble}")),
