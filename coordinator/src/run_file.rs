@@ -77,38 +77,28 @@ fn place(text: &str, at: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, line.chars().count() + 1)
 }
 
-/// Reads a run file's bytes.
+/// Reads a run file's bytes; its first fault if it has any.
 pub fn parse(bytes: &[u8]) -> Result<RunFile, RunFileError> {
-    let text = syntax::text_of(bytes)?;
-    read(text).map_err(|fault| fault.placed(text))
+    parse_whole(bytes).map_err(|(first, _)| first)
 }
 
-fn read(text: &str) -> Result<RunFile, Fault> {
-    let document = DeTable::parse(text).map_err(|error| syntax::explain(text, &error))?;
-    let mut reading = Reading { text, spans: BTreeMap::new() };
-    let value = reading.table(Section::top(), document.get_ref())?;
-    // Nothing is left that the table of keys lets through and the types do not.
-    let spec: RunSpec = serde_json::from_value(value).map_err(|error| Fault { at: None, why: error.to_string() })?;
-    let about = |key: &str, why: String| Fault { at: reading.span_near(key), why };
-    if spec.name.trim().is_empty() {
-        return Err(about("name", "name is empty; give the run a name that volunteers will see".into()));
+/// Reads a run file's bytes; all faults that can be told apart, the first by itself. A file that is no TOML has one.
+pub fn parse_whole(bytes: &[u8]) -> Result<RunFile, (RunFileError, Vec<RunFileError>)> {
+    let text = syntax::text_of(bytes).map_err(|fault| (fault, vec![]))?;
+    read(text)
+        .map_err(|(first, others)| (first.placed(text), others.into_iter().map(|fault| fault.placed(text)).collect()))
+}
+
+fn read(text: &str) -> Result<RunFile, (Fault, Vec<Fault>)> {
+    let alone = |fault| (fault, vec![]);
+    let document = DeTable::parse(text).map_err(|error| alone(syntax::explain(text, &error)))?;
+    let mut reading = Reading { text, spans: BTreeMap::new(), faults: vec![] };
+    let value = reading.table(Section::top(), document.get_ref());
+    let mut faults = std::mem::take(&mut reading.faults).into_iter();
+    if let Some(first) = faults.next() {
+        return Err((first, faults.collect()));
     }
-    spec.validate().map_err(|error| {
-        let key = error.key().unwrap_or_default();
-        // As it is written: a large number would lose its last digits.
-        let written = reading.spans.get(&key).map(|span| reading.found(span));
-        let why = match (&error, written) {
-            (
-                RunSpecError::OutOfRange { allowed, .. }
-                | RunSpecError::Model(ModelSpecError::NumberOutOfRange { allowed, .. }),
-                Some(written),
-            ) => format!("{key} is {written}; allowed is {allowed}"),
-            _ => error.to_string(),
-        };
-        about(&key, why)
-    })?;
-    let notes = notes::on_itself(&spec, &|key| reading.spans.contains_key(key));
-    Ok(RunFile { spec, notes })
+    reading.spec(value).map_err(alone)
 }
 
 /// Goes through a file, and notes where each value is.
@@ -116,11 +106,40 @@ struct Reading<'a> {
     text: &'a str,
     /// Of each value, by section and key.
     spans: BTreeMap<String, Range<usize>>,
+    /// What is wrong, in the order in which it was found.
+    faults: Vec<Fault>,
 }
 
 impl Reading<'_> {
-    /// The values of a section, or of the part above all sections.
-    fn table(&mut self, section: &'static Section, table: &DeTable<'_>) -> Result<Value, Fault> {
+    /// What the values of a file mean, each of which is what its key may be by itself.
+    fn spec(&self, value: Value) -> Result<RunFile, Fault> {
+        // Nothing is left that the table of keys lets through and the types do not.
+        let spec: RunSpec =
+            serde_json::from_value(value).map_err(|error| Fault { at: None, why: error.to_string() })?;
+        let about = |key: &str, why: String| Fault { at: self.span_near(key), why };
+        if spec.name.trim().is_empty() {
+            return Err(about("name", "name is empty; give the run a name that volunteers will see".into()));
+        }
+        spec.validate().map_err(|error| {
+            let key = error.key().unwrap_or_default();
+            // As it is written: a large number would lose its last digits.
+            let written = self.spans.get(&key).map(|span| self.found(span));
+            let why = match (&error, written) {
+                (
+                    RunSpecError::OutOfRange { allowed, .. }
+                    | RunSpecError::Model(ModelSpecError::NumberOutOfRange { allowed, .. }),
+                    Some(written),
+                ) => format!("{key} is {written}; allowed is {allowed}"),
+                _ => error.to_string(),
+            };
+            about(&key, why)
+        })?;
+        let notes = notes::on_itself(&spec, &|key| self.spans.contains_key(key));
+        Ok(RunFile { spec, notes })
+    }
+
+    /// The values of a section, or of the part above all sections. What is wrong is noted, and left out.
+    fn table(&mut self, section: &'static Section, table: &DeTable<'_>) -> Value {
         let mut unknown: Vec<(Range<usize>, &str, bool)> = table
             .iter()
             .map(|(key, value)| (key.span(), &**key.get_ref(), value.get_ref().is_table()))
@@ -129,7 +148,7 @@ impl Reading<'_> {
         unknown.sort_by_key(|(span, ..)| span.start);
         if let Some((span, _, is_table)) = unknown.first().cloned() {
             let names: Vec<&str> = unknown.iter().map(|(_, name, _)| *name).collect();
-            return Err(Fault::at(span, meant::unknown(section, &names, is_table)));
+            self.faults.push(Fault::at(span, meant::unknown(section, &names, is_table)));
         }
         let mut values = Map::new();
         // In the order of the file, so that the first fault is told.
@@ -139,29 +158,33 @@ impl Reading<'_> {
             let (name, span) = (&**key.get_ref(), value.span());
             self.spans.insert(section.path(name), if span.is_empty() { key.span() } else { span.clone() });
             let value = match (meant::within(section, name), section.key(name), value.get_ref()) {
-                (Some(inside), _, value) if inside.name == "merge.staleness" => self.staleness(inside, value, &span)?,
-                (Some(inside), _, DeValue::Table(table)) => self.table(inside, table)?,
+                (Some(inside), _, value) if inside.name == "merge.staleness" => self.staleness(inside, value, &span),
+                (Some(inside), _, DeValue::Table(table)) => Ok(self.table(inside, table)),
                 (Some(_), ..) => {
                     let found = self.found(&span);
                     let why = format!("{name} is {found}; it is a section: a line [{name}], and its keys below it");
-                    return Err(Fault::at(key.span(), why));
+                    Err(Fault::at(key.span(), why))
                 }
-                (None, Some(known), value) => self.value(section, known, &span, value)?,
+                (None, Some(known), value) => self.value(section, known, &span, value),
                 (None, None, _) => continue,
             };
-            values.insert(name.to_owned(), value);
+            match value {
+                Ok(value) => drop(values.insert(name.to_owned(), value)),
+                Err(fault) => self.faults.push(fault),
+            }
         }
+        let is_there = |name: &str| table.iter().any(|(key, _)| key.get_ref() == name);
         let missing: Vec<String> =
-            section.needed().filter(|name| !values.contains_key(*name)).map(|name| section.path(name)).collect();
+            section.needed().filter(|name| !is_there(name)).map(|name| section.path(name)).collect();
         if let Some((first, others)) = missing.split_first() {
             let others = if others.is_empty() { String::new() } else { format!(", {} too", others.join(", ")) };
             let needed: Vec<&str> = section.needed().collect();
             let of =
                 if section.name.is_empty() { "a run file".into() } else { format!("the section [{}]", section.name) };
             let why = format!("{first} is missing{others}; {of} needs {}", needed.join(", "));
-            return Err(Fault { at: self.spans.get(section.name).cloned(), why });
+            self.faults.push(Fault { at: self.spans.get(section.name).cloned(), why });
         }
-        Ok(Value::Object(values))
+        Value::Object(values)
     }
 
     fn value(&self, section: &Section, key: &Key, span: &Range<usize>, value: &DeValue<'_>) -> Result<Value, Fault> {

@@ -1,6 +1,7 @@
 //! The command line: one file a command, and one way to fail.
 
 mod backup;
+mod check;
 mod dataset;
 mod export;
 mod init;
@@ -78,6 +79,14 @@ impl Failure {
 
     fn midway(why: impl Display) -> Self {
         Failure::Midway(why.to_string())
+    }
+
+    /// Its sentence; empty where all is said.
+    fn why(self) -> String {
+        match self {
+            Failure::Input(why) | Failure::Midway(why) => why,
+            Failure::Said => String::new(),
+        }
     }
 }
 

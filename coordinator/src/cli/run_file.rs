@@ -1,7 +1,7 @@
 //! `run.toml` and `--init`: read for `serve`, and refused with the place and what is allowed there.
 
 use super::Failure;
-use nightjar_coordinator::run_file::{self, RunFile};
+use nightjar_coordinator::run_file::{self, RunFile, RunFileError};
 use nightjar_shared::{model_folder::ModelFolder, model_spec::ModelSpec, version::Weights};
 use std::{collections::BTreeSet, fs, io, io::Read, path::Path};
 
@@ -10,6 +10,28 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Reads and checks a run spec.
 pub fn read(path: &Path) -> Result<RunFile, Failure> {
+    run_file::parse(&bytes_of(path)?).map_err(|error| Failure::input(at(path, &error)))
+}
+
+/// The same, with all that is wrong with it, in the order of the file.
+pub fn read_whole(path: &Path) -> Result<RunFile, Vec<String>> {
+    let bytes = bytes_of(path).map_err(|failure| vec![failure.why()])?;
+    run_file::parse_whole(&bytes).map_err(|(first, others)| {
+        let mut all: Vec<RunFileError> = std::iter::once(first).chain(others).collect();
+        all.sort_by_key(|fault| fault.place.unwrap_or((usize::MAX, 0)));
+        all.iter().map(|fault| at(path, fault)).collect()
+    })
+}
+
+/// What is wrong, with its file before it.
+fn at(path: &Path, error: &RunFileError) -> String {
+    match error.place {
+        Some((line, column)) => format!("{}:{line}:{column}: {}", path.display(), error.why),
+        None => format!("{}: {}", path.display(), error.why),
+    }
+}
+
+fn bytes_of(path: &Path) -> Result<Vec<u8>, Failure> {
     let file = path.display();
     if path.is_dir() {
         return Err(Failure::input(format!("the run file {file} is a folder; name the file in it")));
@@ -26,10 +48,7 @@ pub fn read(path: &Path) -> Result<RunFile, Failure> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(Failure::input(format!("the run file {file} is larger than a mebibyte; name the run.toml")));
     }
-    run_file::parse(&bytes).map_err(|error| match error.place {
-        Some((line, column)) => Failure::input(format!("{file}:{line}:{column}: {}", error.why)),
-        None => Failure::input(format!("{file}: {}", error.why)),
-    })
+    Ok(bytes)
 }
 
 /// The weights that a run is to start from, and what is to be said about them.

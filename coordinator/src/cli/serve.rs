@@ -81,40 +81,61 @@ Then let devices in:
 /// where it was. Ready when it prints a line that starts with `ready:`.
 ///
 /// What a run trains on and how is fixed once it has begun. In run.toml what people read may be changed, some limits,
-/// and a larger token_budget: start it again, or send it SIGHUP to have the file read again. `nightjar-coordinator keys` says of each key whether it may.
+/// and a larger token_budget: start it again, or send it SIGHUP to have the file read again. `nightjar-coordinator keys`
+/// says of each key whether it may.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Serve {
     /// The run spec
     #[arg(long, value_name = "FILE")]
-    run: PathBuf,
+    pub(super) run: PathBuf,
     /// The dataset, as `dataset prepare` wrote it
     #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    pub(super) data: PathBuf,
     /// Where the run's state is kept; created for a new run
     #[arg(long, value_name = "DIR")]
-    state: PathBuf,
+    pub(super) state: PathBuf,
     #[command(flatten)]
-    ledger: LedgerFlag,
+    pub(super) ledger: LedgerFlag,
     /// Where devices connect (UDP)
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4433")]
-    listen: SocketAddr,
+    pub(super) listen: SocketAddr,
     /// Where the status page is (TCP, this machine only)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8433")]
-    http: SocketAddr,
+    pub(super) http: SocketAddr,
     /// A name that the status page answers to, besides addresses and `localhost`: that of a proxy in front of it, say
     #[arg(long, value_name = "NAME")]
     http_name: Vec<String>,
     /// Start a new run from a model that `export` or `transformers` wrote, instead of random weights
     #[arg(long, value_name = "DIR")]
-    init: Option<PathBuf>,
+    pub(super) init: Option<PathBuf>,
+    /// Look whether all this can be served, say what is wrong, and stop: nothing is started, and nothing written
+    #[arg(long)]
+    check: bool,
 }
 
 /// Shards that are named, of those that are not as they should be.
 const UNFIT_NAMED: usize = 3;
 
+/// What is to be said of shards that are not as they should be.
+pub(super) fn unfit(dataset: &Dataset) -> Option<String> {
+    let unfit = dataset.unfit();
+    if unfit.is_empty() {
+        return None;
+    }
+    let (named, more) = (unfit[..unfit.len().min(UNFIT_NAMED)].join("; "), unfit.len().saturating_sub(UNFIT_NAMED));
+    let more = if more == 0 { String::new() } else { format!("; and {more} more") };
+    Some(format!(
+        "the dataset is not whole: {named}{more}. What needs them waits or is passed over; put them back, or run the same \
+         `dataset prepare` again, which makes them anew"
+    ))
+}
+
 impl Serve {
     pub async fn run(self, format: log::Format) -> Result<(), Failure> {
+        if self.check {
+            return self.look().await;
+        }
         let say: Say = Arc::new(move |line: &str| log::say(format, line));
         let RunFile { spec, mut notes } = run_file::read(&self.run)?;
         let is_new = !StateFolder::has_ledger(&self.state);
@@ -122,16 +143,7 @@ impl Serve {
         let dataset = Dataset::open(&self.data).map_err(Failure::input)?;
         engine::check(&spec, dataset.manifest()).map_err(Failure::input)?;
         notes.extend(on_dataset(&spec, dataset.manifest()));
-        let unfit = dataset.unfit();
-        if !unfit.is_empty() {
-            let (named, more) =
-                (unfit[..unfit.len().min(UNFIT_NAMED)].join("; "), unfit.len().saturating_sub(UNFIT_NAMED));
-            let more = if more == 0 { String::new() } else { format!("; and {more} more") };
-            notes.push(format!(
-                "the dataset is not whole: {named}{more}. What needs them waits or is passed over; put them back, or run the same \
-                 `dataset prepare` again, which makes them anew"
-            ));
-        }
+        notes.extend(unfit(&dataset));
         // A run that has begun has its weights; the folder may be gone by now.
         let ledger = self.ledger.database()?;
         let init = match &self.init {

@@ -32,11 +32,10 @@ impl Reread {
     fn wish(&self) -> Option<Wish> {
         match self.read() {
             Ok(spec) => Some(Wish::Reload(Box::new(spec))),
-            Err(Failure::Input(why) | Failure::Midway(why)) => {
-                (self.say)(&format!("refused   {why}. Nothing was changed"));
+            Err(failure) => {
+                (self.say)(&format!("refused   {}. Nothing was changed", failure.why()));
                 None
             }
-            Err(Failure::Said) => None,
         }
     }
 }

@@ -54,6 +54,18 @@ fn refusal(text: &str) -> String {
     why
 }
 
+#[test]
+fn all_faults_of_a_file_are_told_at_once() {
+    let text = "name = 3\nnmae = \"x\"\n[lease]\nwall_s = \"long\"\npacing = \"sometimes\"\n[merge]\nstaleness = 4\nrule = 1\n";
+    let (first, others) = parse_whole(text.as_bytes()).unwrap_err();
+    let all: Vec<_> = std::iter::once(first).chain(others).collect();
+    let mut lines: Vec<_> = all.iter().map(|fault| fault.place.map(|(line, _)| line)).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, [None, Some(1), Some(2), Some(4), Some(5), Some(7), Some(8)], "{all:?}");
+    assert!(all.iter().any(|fault| fault.why.starts_with("token_budget is missing; ")), "{all:?}");
+    assert_eq!(parse(text.as_bytes()).unwrap_err().place, all[0].place);
+}
+
 /// A file with a mistake in the first lines.
 fn above(text: &str) -> String {
     refusal(&format!("name = \"t\"\n{text}\n{MODEL}"))

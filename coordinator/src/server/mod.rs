@@ -12,6 +12,7 @@ mod handle;
 mod health;
 pub mod history;
 mod http;
+mod look;
 pub mod machine;
 mod members;
 pub mod metrics;
@@ -38,7 +39,9 @@ mod wish;
 
 pub use clock::wall_now;
 pub use http::{HttpError, role};
+pub use look::{addresses, key_of};
 pub use serve::{EndError, ServeError, Server, Setup, run_identity};
 pub use shell::ShellError;
+pub use state::Found;
 pub use trouble::Say;
 pub use wish::{Wish, Wishes, wishes};

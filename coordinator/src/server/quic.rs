@@ -46,18 +46,26 @@ pub enum EndpointError {
     Tls(#[from] TlsError),
 }
 
-/// Opens the endpoint.
-pub fn endpoint(address: SocketAddr, identity: &Identity) -> Result<Endpoint, EndpointError> {
-    let failed = |error: io::Error| match error.kind() {
+fn failed(address: SocketAddr) -> impl Fn(io::Error) -> EndpointError {
+    move |error| match error.kind() {
         io::ErrorKind::AddrInUse => EndpointError::InUse { address },
         _ => EndpointError::Bind { address, error },
-    };
-    let socket = UdpSocket::bind(address).map_err(failed)?;
+    }
+}
+
+/// Opens the socket.
+pub fn bind(address: SocketAddr) -> Result<UdpSocket, EndpointError> {
+    UdpSocket::bind(address).map_err(failed(address))
+}
+
+/// Opens the endpoint.
+pub fn endpoint(address: SocketAddr, identity: &Identity) -> Result<Endpoint, EndpointError> {
+    let socket = bind(address)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls::server_config(identity)?));
     config.transport_config(Arc::new(transport()));
     config.max_incoming(STRANGERS_MAX);
     config.incoming_buffer_size(INCOMING_BYTES_MAX).incoming_buffer_size_total(INCOMING_BYTES_MAX_OF_ALL);
-    Endpoint::new(endpoint_config(identity), Some(config), socket, Arc::new(TokioRuntime)).map_err(failed)
+    Endpoint::new(endpoint_config(identity), Some(config), socket, Arc::new(TokioRuntime)).map_err(failed(address))
 }
 
 /// Keys that follow from the coordinator's own. After a crash the next process recognises connections of the last one

@@ -196,6 +196,22 @@ impl StateFolder {
         Ok((state, lock, found))
     }
 
+    /// Looks what a folder is, without touching it; an error if no coordinator may have it.
+    pub fn look(folder: &Path) -> Result<Found, StateError> {
+        find(folder)
+    }
+
+    /// Whether a coordinator has a folder now. Nothing is changed.
+    pub fn is_taken(folder: &Path) -> bool {
+        let lock = fs::OpenOptions::new().write(true).open(folder.join("lock"));
+        lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Where the ledger of a folder is, or of a new run in it would be; `given` is where somebody says it is.
+    pub fn place(folder: &Path, given: Option<&DatabaseUrl>) -> Result<LedgerPlace, StateError> {
+        place(folder, given)
+    }
+
     /// Whether a run has begun in a folder.
     pub fn has_ledger(folder: &Path) -> bool {
         folder.join(LEDGER).exists() || folder.join(PLACE).exists()
