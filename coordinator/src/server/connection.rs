@@ -4,6 +4,7 @@
 use super::{
     clock::wall_now,
     context::Context,
+    doors,
     metrics::TurnedAway,
     peer::Peer,
     quic::close,
@@ -72,6 +73,13 @@ async fn welcome(incoming: Incoming, mut slot: Slot, context: Arc<Context>) {
         }
     };
     let Some(device) = tls::device_of(&connection) else { return close(&connection, CloseCode::Malformed, "no key") };
+    if tls::is_door(&connection) {
+        if device != context.identity.id() {
+            return close(&connection, CloseCode::Malformed, "no door of this run");
+        }
+        drop(slot);
+        return doors::links::serve(connection, context).await;
+    }
     tracing::debug!(%address, device = device.short(), "connected");
     let peer = Arc::new(Peer::new(device, slot.subnet, connection));
     let mut streams = serve(&peer, slot, latest, &context).await;

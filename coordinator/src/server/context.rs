@@ -1,9 +1,9 @@
 //! What all connections share, and which of them are devices'.
 
 use super::{
-    budget::Budget, catalog::Catalog, disk_reserve::DiskReserve, handle::ShellHandle, health::Health, members::Members,
-    metrics::Metrics, quic::close, rates::Rates, strangers::Strangers, stream::Traffic, subnet::Subnet,
-    uploads::Uploads,
+    budget::Budget, catalog::Catalog, disk_reserve::DiskReserve, doors::Doors, handle::ShellHandle, health::Health,
+    members::Members, metrics::Metrics, quic::close, rates::Rates, strangers::Strangers, stream::Traffic,
+    subnet::Subnet, uploads::Uploads,
 };
 use crate::{identity::Identity, store::Blobs};
 use nightjar_shared::{
@@ -36,6 +36,8 @@ pub struct Context {
     pub members: Arc<Members>,
     /// The devices that are connected.
     pub present: Present,
+    /// The processes that hold connections for this one.
+    pub doors: Arc<Doors>,
     /// Lets connections in.
     pub strangers: Strangers,
     /// Memory for what travels.
@@ -74,6 +76,11 @@ impl Present {
     /// Whether a device is connected.
     pub fn has(&self, device: DeviceId) -> bool {
         self.lock().contains_key(&device)
+    }
+
+    /// All that are connected.
+    pub fn devices(&self) -> Vec<DeviceId> {
+        self.lock().keys().copied().collect()
     }
 
     /// A device has one connection: the newest. What lingers of an older one, after a change of networks, say, is

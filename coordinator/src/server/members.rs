@@ -1,6 +1,6 @@
 //! The devices that are enrolled, as far as the ledger has it: only they may download.
 
-use crate::engine::record::DeviceRecord;
+use super::news;
 use nightjar_shared::{
     ids::DeviceId,
     wire::{Hello, Invite, limits::tame},
@@ -39,13 +39,13 @@ pub struct Members {
 
 impl Members {
     /// Takes in what was written to the ledger.
-    pub fn note(&self, device: &DeviceRecord) {
+    pub fn note(&self, device: &news::Member) {
         // Whoever panicked while holding the lock left a whole map behind.
         let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
         if device.left {
             members.remove(&device.id);
         } else {
-            let member = Member { words: words(&device.name, &device.device), nonce: device.invite_nonce.clone() };
+            let member = Member { words: words(&device.name, &device.what), nonce: device.invite_nonce.clone() };
             members.insert(device.id, member);
         }
     }

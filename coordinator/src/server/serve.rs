@@ -7,12 +7,14 @@ use super::{
     connection,
     context::{Context, Present},
     disk_reserve::{DiskReserve, FolderSpace, Space},
+    doors::Doors,
     handle::{self, Question},
     health::Health,
     history::History,
     http::{self, HttpError},
     members::Members,
     metrics::Metrics,
+    news::Knowledge,
     quic::{self, EndpointError},
     rates::Rates,
     repair::{self, Repairer},
@@ -124,6 +126,19 @@ pub enum ServeError {
     /// A thread died.
     #[error("the start failed: {0}")]
     Thread(#[from] tokio::task::JoinError),
+    /// A door without the run's key.
+    #[error(
+        "another process leads this run, and the state folder has no key to answer its devices with: copy the files \
+         of that process's state folder, but for its reserve and incoming, to this one"
+    )]
+    NoKeyYet,
+}
+
+impl ServeError {
+    /// Whether an address is taken; perhaps by what this process itself has just closed.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, ServeError::Endpoint(EndpointError::InUse { .. }) | ServeError::Http(HttpError::InUse(_)))
+    }
 }
 
 /// Why a run is served no longer. Nothing that was acknowledged is lost.
@@ -218,7 +233,7 @@ impl Server {
         let (report, damaged) = mpsc::channel(catalog::DAMAGED_MAX);
         let catalog = Arc::new(Catalog::new(&dataset, blobs.clone(), report).map_err(ServeError::Dataset)?);
         let members = Arc::new(Members::default());
-        snapshot.devices.iter().for_each(|device| members.note(&device.record));
+        snapshot.devices.iter().for_each(|device| members.note(&(&device.record).into()));
         catalog.add(lineage.versions.iter().flat_map(|v| v.blobs()));
         let known = Known::of(&*ledger, &blobs, newest, snapshot.open_leases.len(), wall_now()).await?;
         let (of_spec, of_blobs, of_disk, of_ledger) = (spec.clone(), blobs.clone(), state.disk.clone(), ledger.clone());
@@ -269,7 +284,7 @@ impl Server {
             Mono::default(),
         );
         let (handle, questions) = handle::open();
-        let traffic = Arc::new(Traffic::default());
+        let (traffic, doors) = (Arc::new(Traffic::default()), Arc::new(Doors::default()));
         let spec = Arc::new(spec);
         let troubles = Arc::new(Troubles::default());
         let metrics = Arc::new(Metrics::default());
@@ -288,8 +303,8 @@ impl Server {
             engine,
             ledger,
             blobs: blobs.clone(),
-            catalog: catalog.clone(),
-            members: members.clone(),
+            knowledge: Knowledge { members: members.clone(), catalog: catalog.clone(), uploads: uploads.clone() },
+            doors: doors.clone(),
             traffic: traffic.clone(),
             spec,
             history,
@@ -298,7 +313,6 @@ impl Server {
             say,
             handle: handle.clone(),
             reserve: reserve.clone(),
-            uploads: uploads.clone(),
             files: files.clone(),
             troubles,
             metrics: metrics.clone(),
@@ -312,6 +326,7 @@ impl Server {
             traffic,
             members,
             present: Present::default(),
+            doors,
             strangers: Strangers::new(strangers::Bounds::default()),
             budget: Budget::default(),
             rates: Rates::default(),
@@ -423,11 +438,7 @@ async fn open_again(setup: &Setup) -> Result<Server, ServeError> {
     let begun = Instant::now();
     loop {
         match Server::open(setup.clone()).await {
-            Err(ServeError::Endpoint(EndpointError::InUse { .. }) | ServeError::Http(HttpError::InUse(_)))
-                if begun.elapsed() < LOCKED_MAX =>
-            {
-                tokio::time::sleep(LOCKED_AGAIN).await;
-            }
+            Err(error) if error.is_in_use() && begun.elapsed() < LOCKED_MAX => tokio::time::sleep(LOCKED_AGAIN).await,
             opened => return opened,
         }
     }

@@ -11,18 +11,17 @@ pub use ending::run;
 
 use super::{
     bucket::{Buckets, Rate},
-    catalog::Catalog,
     clock::wall_now,
     disk_reserve::{DiskReserve, DiskStatus},
+    doors::Doors,
     handle::{Overview, Question, Request, ShellHandle},
     health::{Health, Stage},
     history::{History, thinned},
-    members::Members,
     metrics::{Metrics, Seen},
+    news::{Knowledge, News},
     publisher_thread::{self, Order},
     stream::Traffic,
     trouble::{Say, Troubles},
-    uploads::Uploads,
 };
 use crate::{
     engine::{
@@ -96,10 +95,10 @@ pub struct Parts {
     pub ledger: Arc<dyn Ledger>,
     /// Keeps deltas and versions.
     pub blobs: Blobs,
-    /// Learns what is published.
-    pub catalog: Arc<Catalog>,
-    /// Learns who is enrolled.
-    pub members: Arc<Members>,
+    /// Learns what is in the ledger.
+    pub knowledge: Knowledge,
+    /// The processes that hold connections for this one; they learn it too.
+    pub doors: Arc<Doors>,
     /// Counts bytes.
     pub traffic: Arc<Traffic>,
     /// What the run is.
@@ -116,8 +115,6 @@ pub struct Parts {
     pub handle: ShellHandle,
     /// Room on the disk.
     pub reserve: Arc<DiskReserve>,
-    /// What is uploaded for which lease.
-    pub uploads: Arc<Uploads>,
     /// Places for those who read or write files.
     pub files: Arc<Semaphore>,
     /// What holds it up.
@@ -217,7 +214,7 @@ async fn until_stopped(
                 Some(measurement) = measured.recv() => shell.measured(measurement).await?,
                 version = published.recv() => {
                     let version = version.ok_or(ShellError::PublisherGone)??;
-                    shell.parts.catalog.publish(&version);
+                    shell.parts.knowledge.catalog.publish(&version);
                     shell.happened(Event::Published(version)).await?;
                 }
                 () = sleep_until(deadline) => shell.happened(Event::Tick).await?,
@@ -343,8 +340,8 @@ impl Shell {
         let (blobs, spec) = (self.parts.blobs.clone(), self.parts.spec.clone());
         let delta = offer.trained.delta;
         // What a version was published as is nobody's delta, and is not read, nor removed, as one.
-        let is_ours = self.parts.catalog.get(delta.hash).is_some();
-        self.parts.uploads.offered(offer.lease, delta.hash);
+        let is_ours = self.parts.knowledge.catalog.get(delta.hash).is_some();
+        self.parts.knowledge.uploads.offered(offer.lease, delta.hash);
         let (places, measurements) = (self.measuring.clone(), self.measurements.clone());
         tokio::spawn(async move {
             // The semaphore is never closed.
@@ -451,7 +448,10 @@ impl Shell {
             // It was asked for before; where it is one too many all the same, the next waits.
             let _ = self.leases.take(lease.device, 1.0, Instant::now().into_std());
         }
-        self.parts.uploads.note(record).into_iter().for_each(|rubbish| self.clear_away(rubbish));
+        if let Some(news) = News::of(record) {
+            self.parts.knowledge.take(&news).into_iter().for_each(|rubbish| self.clear_away(rubbish));
+            self.parts.doors.tell(&news);
+        }
         match record {
             Record::Version(version) => {
                 let status = self.parts.engine.status();
@@ -470,8 +470,11 @@ impl Shell {
                     );
                 }
             }
-            Record::Device(device) => self.parts.members.note(device),
-            Record::LeaseIssued(_) | Record::LeaseClosed { .. } | Record::Delta(_) | Record::Evaluation(_) => {}
+            Record::Device(_)
+            | Record::LeaseIssued(_)
+            | Record::LeaseClosed { .. }
+            | Record::Delta(_)
+            | Record::Evaluation(_) => {}
         }
     }
 }

@@ -2,8 +2,11 @@
 //! that come to nothing. What a lease leaves behind that was not merged goes with it. Time is an argument, and files
 //! are others'.
 
-use super::bucket::{Buckets, Rate};
-use crate::engine::record::{LeaseRecord, Record};
+use super::{
+    bucket::{Buckets, Rate},
+    news::News,
+};
+use crate::engine::record::LeaseRecord;
 use nightjar_shared::{
     ids::{BlobHash, DeviceId, Generation, LeaseId},
     wire::{
@@ -79,7 +82,7 @@ impl Uploads {
         let a_day = delta_bytes_max.saturating_mul(UNMERGED_DELTAS_A_DAY) as f64;
         let unmerged = Buckets::new(Rate { burst: a_day, per_s: a_day / 86_400.0 }, ADDRESSES_MAX);
         let mut inner = Inner { open: BTreeMap::new(), unmerged, rubbish: BTreeSet::new(), stray: BTreeSet::new() };
-        open.for_each(|lease| inner.issued(lease));
+        open.filter(|lease| lease.kind.trains()).for_each(|l| inner.opened(l.id, l.generation, l.device));
         Uploads { inner: Mutex::new(inner) }
     }
 
@@ -89,25 +92,26 @@ impl Uploads {
     }
 
     /// Takes in what was written to the ledger; what is rubbish now is to be removed, by [`Uploads::clear`].
-    pub fn note(&self, record: &Record) -> Vec<Rubbish> {
+    pub fn note(&self, news: &News) -> Vec<Rubbish> {
         let mut inner = self.lock();
-        match record {
-            Record::LeaseIssued(lease) => inner.issued(lease),
-            Record::Delta(delta) => {
-                inner.unmerged.give_back(&delta.device, delta.blob.bytes as f64);
+        match news {
+            News::LeaseOpened { id, generation, device } => inner.opened(*id, *generation, *device),
+            News::DeltaMerged { device, delta } => {
+                inner.unmerged.give_back(device, delta.bytes as f64);
                 // Whoever uploaded it: from now on it is the ledger's.
-                inner.rubbish.remove(&delta.blob.hash);
-                inner.named(delta.blob.hash).for_each(|blob| blob.is_its_own = false);
+                inner.rubbish.remove(&delta.hash);
+                inner.named(delta.hash).for_each(|blob| blob.is_its_own = false);
             }
-            Record::LeaseClosed { id, .. } => {
-                let left = inner.open.remove(id).into_iter().flat_map(|open| open.blob.into_iter().chain(open.offered));
-                let left: Vec<Rubbish> = left.filter(|b| b.is_its_own).map(|b| b.rubbish()).collect();
-                inner.rubbish.extend(left.iter().map(|rubbish| rubbish.hash));
-                return left;
-            }
-            Record::Device(_) | Record::Version(_) | Record::Evaluation(_) => {}
+            News::LeaseClosed(id) => return inner.closed(*id),
+            News::Member(_) | News::Published(_) => {}
         }
         vec![]
+    }
+
+    /// Ends all leases but these, of which this process had no news for a while. What was merged meanwhile is not known
+    /// here, so that nothing is rubbish: what is left over is swept by the leader.
+    pub fn end_all_but(&self, is_open: impl Fn(LeaseId) -> bool) {
+        self.lock().open.retain(|id, _| is_open(*id));
     }
 
     /// A device offers a delta for its lease, and it is about to be read: from now on nobody clears it away.
@@ -207,6 +211,14 @@ impl Uploaded {
 }
 
 impl Inner {
+    /// A lease has ended; gives back what it leaves behind.
+    fn closed(&mut self, lease: LeaseId) -> Vec<Rubbish> {
+        let left = self.open.remove(&lease).into_iter().flat_map(|open| open.blob.into_iter().chain(open.offered));
+        let left: Vec<Rubbish> = left.filter(|b| b.is_its_own).map(|b| b.rubbish()).collect();
+        self.rubbish.extend(left.iter().map(|rubbish| rubbish.hash));
+        left
+    }
+
     /// Where an open lease has a blob of this name.
     fn named(&mut self, hash: BlobHash) -> impl Iterator<Item = &mut Uploaded> {
         self.open
@@ -215,14 +227,10 @@ impl Inner {
             .filter(move |b| b.hash == hash)
     }
 
-    fn issued(&mut self, lease: &LeaseRecord) {
-        if lease.kind.trains() {
-            let (device, generation) = (lease.device, lease.generation);
-            self.open.insert(
-                lease.id,
-                Open { device, generation, blob: None, offered: None, is_writing: false, failures: 0 },
-            );
-        }
+    /// What is known already of a lease stays: a door hears of some twice.
+    fn opened(&mut self, lease: LeaseId, generation: Generation, device: DeviceId) {
+        let open = Open { device, generation, blob: None, offered: None, is_writing: false, failures: 0 };
+        self.open.entry(lease).or_insert(open);
     }
 }
 
@@ -271,7 +279,6 @@ impl Drop for Writing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::record::{DeltaRecord, LeaseOutcome};
     use nightjar_shared::{blob::BlobRef, ids::Version, lease::LeaseKind, time::Wall};
 
     const DEVICE: DeviceId = DeviceId([1; 32]);
@@ -293,27 +300,16 @@ mod tests {
         }
     }
 
-    fn closed(id: u64, outcome: LeaseOutcome) -> Record {
-        Record::LeaseClosed { id: LeaseId(id), outcome, samples_used: 0, at: Wall::default() }
+    fn closed(id: u64) -> News {
+        News::LeaseClosed(LeaseId(id))
     }
 
-    fn merged(id: u64, hash: BlobHash) -> Record {
-        Record::Delta(DeltaRecord {
-            seq: 1,
-            lease: LeaseId(id),
-            device: DEVICE,
-            blob: BlobRef { hash, bytes: DELTA_BYTES },
-            steps: 1,
-            tokens: 1,
-            staleness: 0,
-            weight: 1.0,
-            norm: 1.0,
-            train_ms: 1,
-            wall_ms: 1,
-            loss_first: 1.0,
-            loss_last: 1.0,
-            merged_at: Wall::default(),
-        })
+    fn opened(id: u64) -> News {
+        News::LeaseOpened { id: LeaseId(id), generation: Generation(7), device: DEVICE }
+    }
+
+    fn merged(hash: BlobHash) -> News {
+        News::DeltaMerged { device: DEVICE, delta: BlobRef { hash, bytes: DELTA_BYTES } }
     }
 
     fn uploads(leases: &[u64]) -> Arc<Uploads> {
@@ -353,24 +349,24 @@ mod tests {
         }
         assert!(begin(&uploads, 2, 2).unwrap().0.stored(true).is_none(), "once more, the same");
         drop(begin(&uploads, 3, 3).unwrap());
-        assert_eq!(uploads.note(&merged(1, BlobHash([1; 32]))), vec![]);
-        assert_eq!(uploads.note(&closed(1, LeaseOutcome::Merged)), vec![]);
+        assert_eq!(uploads.note(&merged(BlobHash([1; 32]))), vec![]);
+        assert_eq!(uploads.note(&closed(1)), vec![]);
         let rubbish = |hash, is_stored| vec![Rubbish { hash: BlobHash([hash; 32]), is_stored }];
-        assert_eq!(uploads.note(&closed(2, LeaseOutcome::Expired)), rubbish(2, true));
-        assert_eq!(uploads.note(&closed(3, LeaseOutcome::Returned)), rubbish(3, false));
+        assert_eq!(uploads.note(&closed(2)), rubbish(2, true));
+        assert_eq!(uploads.note(&closed(3)), rubbish(3, false));
     }
 
     #[test]
     fn a_delta_that_was_merged_for_another_lease_stays() {
         let uploads = uploads(&[1, 2]);
         assert!(begin(&uploads, 1, 9).unwrap().0.stored(false).is_none());
-        uploads.note(&merged(2, BlobHash([9; 32])));
-        uploads.note(&closed(2, LeaseOutcome::Merged));
-        assert_eq!(uploads.note(&closed(1, LeaseOutcome::ScreenedOut)), vec![]);
+        uploads.note(&merged(BlobHash([9; 32])));
+        uploads.note(&closed(2));
+        assert_eq!(uploads.note(&closed(1)), vec![]);
         // One that was there before the lease came is not the lease's.
-        uploads.note(&Record::LeaseIssued(lease(3)));
+        uploads.note(&opened(3));
         assert!(begin(&uploads, 3, 9).unwrap().0.stored(true).is_none());
-        assert_eq!(uploads.note(&closed(3, LeaseOutcome::Expired)), vec![]);
+        assert_eq!(uploads.note(&closed(3)), vec![]);
     }
 
     /// What two leases name goes with neither's end while the other may yet be merged, and with the last one's.
@@ -389,18 +385,18 @@ mod tests {
             }
             removed
         };
-        let left = uploads.note(&closed(1, LeaseOutcome::Returned));
+        let left = uploads.note(&closed(1));
         assert_eq!(left.len(), 1);
         // It is offered for the other before it is removed.
         uploads.offered(LeaseId(2), blob);
         assert_eq!(clear(left), []);
-        let left = uploads.note(&closed(2, LeaseOutcome::ScreenedOut));
+        let left = uploads.note(&closed(2));
         // By now another merges it.
-        uploads.note(&merged(3, blob));
+        uploads.note(&merged(blob));
         assert_eq!(clear(left), []);
-        uploads.note(&Record::LeaseIssued(lease(4)));
+        uploads.note(&opened(4));
         assert!(begin(&uploads, 4, 8).unwrap().0.stored(false).is_none());
-        assert_eq!(clear(uploads.note(&closed(4, LeaseOutcome::Expired))), [BlobHash([8; 32])]);
+        assert_eq!(clear(uploads.note(&closed(4))), [BlobHash([8; 32])]);
     }
 
     #[test]
@@ -413,7 +409,7 @@ mod tests {
         let taken = (0..2 * UNMERGED_DELTAS_A_DAY).take_while(|_| sends(DELTA_BYTES)).count() as u64;
         assert_eq!(taken, UNMERGED_DELTAS_A_DAY);
         assert!(begin(&uploads, 1, 1).err().unwrap().retry_ms > 0);
-        uploads.note(&merged(2, BlobHash([8; 32])));
+        uploads.note(&merged(BlobHash([8; 32])));
         begin(&uploads, 1, 1).unwrap();
     }
 

@@ -4,6 +4,8 @@
 //! sent and not answered may stand or not. Each one therefore has a number in the run's row: the next transaction sees
 //! whether the last one stands, so that trying again never writes twice.
 
+pub mod leadership;
+
 use super::{
     LedgerError, RunIdentity,
     ledger::integer,

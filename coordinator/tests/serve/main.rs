@@ -9,6 +9,8 @@ mod database;
 mod device;
 mod hold;
 mod journey;
+#[cfg(unix)]
+mod leadership;
 mod loss;
 #[cfg(unix)]
 mod postgres;

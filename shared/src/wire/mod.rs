@@ -15,6 +15,9 @@ mod generated {
     pub mod worker {
         include!(concat!(env!("OUT_DIR"), "/nightjar.worker.rs"));
     }
+    pub mod door {
+        include!(concat!(env!("OUT_DIR"), "/nightjar.door.rs"));
+    }
 }
 
 pub use generated::v1::*;
@@ -22,11 +25,17 @@ pub use generated::v1::*;
 pub mod worker {
     pub use super::generated::worker::*;
 }
+/// What the processes of one coordinator say to each other.
+pub mod door {
+    pub use super::generated::door::*;
+}
 
 use crate::ids::BlobHash;
 
 /// The application protocol of the TLS handshake. A change that old devices cannot follow gets a new number.
 pub const ALPN: &[u8] = b"nightjar/1";
+/// The same, between the processes of one coordinator.
+pub const DOOR_ALPN: &[u8] = b"nightjar-door/1";
 
 impl Blob {
     /// A blob of this name and length.

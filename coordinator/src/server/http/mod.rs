@@ -1,6 +1,7 @@
 //! The pages for whoever runs the coordinator, on this machine only: the run as JSON ([`status`]), one plain page that
 //! draws it, and what machines ask ([`probes`]).
 
+pub mod door;
 mod names;
 mod probes;
 mod status;

@@ -62,7 +62,7 @@ pub(super) async fn status(State(page): State<Arc<Page>>) -> impl IntoResponse {
     };
     let (run, evaluation) = (&overview.status, &overview.status.evaluation);
     let devices = overview.devices.into_iter().filter(|device| !device.left).map(|device| DeviceAnswer {
-        online: page.context.present.has(device.id),
+        online: page.context.present.has(device.id) || page.context.doors.have(device.id),
         id: device.id,
         name: device.name,
         role: role(device.role),

@@ -97,7 +97,7 @@ impl Shell {
     /// Why a request cannot be carried out at the moment, whatever the engine would say.
     pub(super) fn not_now(&mut self, device: DeviceId, body: &ask::Body) -> Option<Refusal> {
         let asks_for_work = matches!(body, ask::Body::LeaseRequest(_));
-        let enrols = matches!(body, ask::Body::Hello(_)) && !self.parts.members.has(device);
+        let enrols = matches!(body, ask::Body::Hello(_)) && !self.parts.knowledge.members.has(device);
         if (asks_for_work || enrols) && self.look().full {
             let sentence = "The coordinator's disk is full: there is no new work until its operator has made room.";
             return Some(Refusal::retry(RefusalCode::Busy, sentence, FULL_RETRY));

@@ -9,7 +9,8 @@ use crate::server::{
 impl Shell {
     /// Removes what no lease wants any more.
     pub(super) fn clear_away(&self, rubbish: Rubbish) {
-        let (blobs, files, uploads) = (self.parts.blobs.clone(), self.parts.files.clone(), self.parts.uploads.clone());
+        let (blobs, files, uploads) =
+            (self.parts.blobs.clone(), self.parts.files.clone(), self.parts.knowledge.uploads.clone());
         tokio::spawn(async move {
             let removed = blocking(&files, move || clear(&uploads, &blobs, rubbish));
             if let Ok(Err(error)) = removed.await {
@@ -20,7 +21,8 @@ impl Shell {
 
     /// Removes uploads that have belonged to no lease for long.
     pub(super) fn sweep_strays(&self) {
-        let (blobs, files, uploads) = (self.parts.blobs.clone(), self.parts.files.clone(), self.parts.uploads.clone());
+        let (blobs, files, uploads) =
+            (self.parts.blobs.clone(), self.parts.files.clone(), self.parts.knowledge.uploads.clone());
         tokio::spawn(async move {
             let swept = blocking(&files, move || {
                 let strays = uploads.strays(blobs.list_incoming()?.into_iter());

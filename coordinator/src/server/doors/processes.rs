@@ -1,0 +1,156 @@
+//! A process of several: it leads or holds the door, for as long as it is so, and changes over when that changes.
+
+use super::door::{Door, Ended};
+use crate::{
+    server::{
+        http::Names,
+        serve::{EndError, ServeError, Server, Setup},
+        shell::ShellError,
+    },
+    store::{
+        DatabaseUrl, LedgerError,
+        postgres::leadership::{Leadership, Standing},
+    },
+};
+use std::{
+    future::Future,
+    pin::pin,
+    time::{Duration, Instant},
+};
+use tokio::{sync::watch, time::sleep};
+
+/// How long a start waits for a database that is away.
+const AWAY_MAX: Duration = Duration::from_secs(60);
+/// How often it tries.
+const AGAIN: Duration = Duration::from_millis(500);
+/// Connections that end keep an address for a moment.
+const IN_USE_MAX: Duration = Duration::from_secs(10);
+
+/// Why a process serves no longer, besides being asked to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// It could not begin.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// It led, and cannot go on.
+    #[error(transparent)]
+    End(#[from] EndError),
+    /// A coordinator that does not ask who leads has the ledger.
+    #[error(
+        "another coordinator took the ledger over without asking who leads: stop it. Of several, each is started with \
+         both URLs, --ledger and --blobs"
+    )]
+    TakenOver,
+}
+
+/// What a process has begun to do, for whoever tells the person at the terminal.
+pub enum Began<'a> {
+    /// It leads.
+    Leads(&'a Server),
+    /// It holds the door.
+    Door(&'a Door),
+}
+
+/// Serves a run whose ledger is in this database together with all others that do, until `stop` is done. `tell` gives
+/// the line that is said once it is ready.
+pub async fn serve(
+    setup: Setup,
+    http_names: Vec<String>,
+    url: DatabaseUrl,
+    mut tell: impl FnMut(Began<'_>) -> String,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ProcessError> {
+    let mut stop = pin!(stop);
+    let mut leadership = Leadership::of(url);
+    let mut was_fenced = false;
+    loop {
+        let standing = tokio::select! {
+            standing = stand(&mut leadership, &setup) => standing?,
+            () = &mut stop => return Ok(()),
+        };
+        if standing == Standing::Leads {
+            if was_fenced {
+                return Err(ProcessError::TakenOver);
+            }
+            match lead(&setup, &http_names, &mut leadership, &mut tell, &mut stop).await? {
+                Led::Stopped => return Ok(()),
+                Led::Lost => (setup.say)("followed  another process leads now"),
+                Led::Fenced => {
+                    (setup.say)("followed  another process leads now");
+                    was_fenced = true;
+                }
+            }
+            leadership.let_go();
+        } else {
+            was_fenced = false;
+            let door = opened(|| Door::open(setup.clone(), Names::new(http_names.clone()))).await?;
+            let ready = tell(Began::Door(&door));
+            if door.run(&mut leadership, ready, &mut stop).await? == Ended::Stopped {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// How a time of leading ended.
+enum Led {
+    Stopped,
+    Lost,
+    Fenced,
+}
+
+async fn lead(
+    setup: &Setup,
+    http_names: &[String],
+    leadership: &mut Leadership,
+    tell: &mut impl FnMut(Began<'_>) -> String,
+    mut stop: impl Future<Output = ()> + Unpin,
+) -> Result<Led, ProcessError> {
+    let (announce, address) = watch::channel(None);
+    let mut lost = pin!(leadership.keep(address));
+    let server = tokio::select! {
+        server = opened(|| Server::open(setup.clone())) => server?.with_http_names(http_names.to_vec()),
+        () = &mut lost => return Ok(Led::Lost),
+        () = &mut stop => return Ok(Led::Stopped),
+    };
+    let ready = tell(Began::Leads(&server));
+    announce.send_replace(Some(server.address().map_err(ServeError::Socket)?));
+    let mut is_lost = false;
+    let ended = server.run(ready, async {
+        tokio::select! {
+            () = &mut lost => is_lost = true,
+            () = &mut stop => {}
+        }
+    });
+    match ended.await {
+        Ok(()) if is_lost => Ok(Led::Lost),
+        Ok(()) => Ok(Led::Stopped),
+        Err(EndError::Shell(ShellError::Ledger(LedgerError::Fenced(_)))) => Ok(Led::Fenced),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn stand(leadership: &mut Leadership, setup: &Setup) -> Result<Standing, ServeError> {
+    let begun = Instant::now();
+    loop {
+        match leadership.stand().await {
+            Err(error) if error.may_pass() && begun.elapsed() < AWAY_MAX => {
+                tracing::warn!(%error, "it cannot be seen who leads");
+                (setup.say)(&format!("waiting   {error}"));
+                sleep(AGAIN.max(begun.elapsed() / 4)).await;
+            }
+            stood => return Ok(stood?),
+        }
+    }
+}
+
+/// Opens on addresses that this process itself had a moment ago.
+async fn opened<T, F: Future<Output = Result<T, ServeError>>>(open: impl Fn() -> F) -> Result<T, ServeError> {
+    let begun = Instant::now();
+    loop {
+        match open().await {
+            Err(error) if error.is_in_use() && begun.elapsed() < IN_USE_MAX => sleep(AGAIN).await,
+            opened => return opened,
+        }
+    }
+}

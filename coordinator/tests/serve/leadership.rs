@@ -1,0 +1,74 @@
+//! Who of several processes leads, by a real PostgreSQL.
+
+use crate::database::Database;
+use nightjar_coordinator::store::postgres::leadership::{Leadership, Standing};
+use std::{net::SocketAddr, time::Duration};
+use tokio::{sync::watch, time::sleep};
+
+fn at(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+fn of(database: &Database) -> Leadership {
+    Leadership::of(database.url().parse().unwrap())
+}
+
+/// Asks until it is so, however late.
+async fn until(leadership: &mut Leadership, standing: Standing) {
+    for _ in 0..600 {
+        if leadership.stand().await.is_ok_and(|stands| stands == standing) {
+            return;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    panic!("it never was so: {:?}", leadership.stand().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_leads_and_is_followed_when_it_goes() {
+    let Some(database) = Database::start() else { return };
+    let (mut first, mut second) = (of(&database), of(&database));
+    assert_eq!(first.stand().await.unwrap(), Standing::Leads);
+    assert_eq!(first.stand().await.unwrap(), Standing::Leads, "it leads still");
+    assert_eq!(second.stand().await.unwrap(), Standing::Follows(None), "it answers no doors yet");
+    let (announce, address) = watch::channel(None);
+    let leading = tokio::spawn(async move { first.keep(address).await });
+    announce.send_replace(Some(at(7001)));
+    until(&mut second, Standing::Follows(Some(at(7001)))).await;
+    leading.abort();
+    until(&mut second, Standing::Leads).await;
+}
+
+/// A process that hangs holds its session, and its lock, for as long as it pleases; unless somebody ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_silent_is_followed_and_hears_of_it() {
+    let Some(database) = Database::start() else { return };
+    let (mut hangs, mut second) = (of(&database), of(&database));
+    assert_eq!(hangs.stand().await.unwrap(), Standing::Leads);
+    until(&mut second, Standing::Leads).await;
+    let (announce, address) = watch::channel(Some(at(7002)));
+    let leading = tokio::spawn(async move { second.keep(address).await });
+    // It wakes up, and goes on as if it led.
+    hangs.keep(watch::channel(Some(at(7001))).1).await;
+    until(&mut hangs, Standing::Follows(Some(at(7002)))).await;
+    assert!(!leading.is_finished());
+    drop(announce);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_was_away_finds_a_leader_again() {
+    let Some(mut database) = Database::start() else { return };
+    let (mut first, mut second) = (of(&database), of(&database));
+    assert_eq!(first.stand().await.unwrap(), Standing::Leads);
+    let (_announce, address) = watch::channel(Some(at(7001)));
+    let leading = tokio::spawn(async move { first.keep(address).await });
+    until(&mut second, Standing::Follows(Some(at(7001)))).await;
+    tokio::task::block_in_place(|| {
+        database.kill();
+        database.go_on();
+    });
+    // Nobody else wants to lead: it takes the lock again.
+    sleep(Duration::from_secs(3)).await;
+    until(&mut second, Standing::Follows(Some(at(7001)))).await;
+    assert!(!leading.is_finished());
+}
