@@ -125,7 +125,7 @@ impl Shell {
     pub(super) fn is_drained(&mut self) -> bool {
         let Some(drain) = &mut self.drain else { return false };
         let (now, parts) = (Instant::now(), &self.parts);
-        if parts.uploads.under_way() > 0 || !self.waiting.is_empty() || parts.engine.is_publishing() {
+        if parts.knowledge.uploads.under_way() > 0 || !self.waiting.is_empty() || parts.engine.is_publishing() {
             drain.busy_at = Some(now);
         }
         drain.busy_at.is_none_or(|at| now.duration_since(at) >= QUIET)

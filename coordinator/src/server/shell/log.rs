@@ -26,7 +26,7 @@ impl Shell {
                 "a lease was issued"
             ),
             Record::LeaseClosed { id, outcome, samples_used, .. } => {
-                let device = self.parts.uploads.device_of(*id).map(|device| device.short());
+                let device = self.parts.knowledge.uploads.device_of(*id).map(|device| device.short());
                 debug!(lease = id.0, device, outcome = outcome.name(), samples_used, "a lease has ended");
             }
             Record::Delta(d) => debug!(
