@@ -20,7 +20,9 @@ pub const SAID: &str = "said";
 /// Begins it. `verbose` is how often somebody asked for more.
 pub fn begin(format: Format, verbose: u8) {
     let level = ["warn", "info", "nightjar_coordinator=debug,info"][usize::from(verbose.min(2))];
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},{SAID}=info")));
+    let asked = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| level.to_owned());
+    // What the program says is said, whatever else is asked for.
+    let filter = EnvFilter::new(format!("{asked},{SAID}=info"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         Format::Text => {

@@ -119,8 +119,9 @@ pub fn document() -> String {
     let _ = write!(
         text,
         "\n## What may change in a run that has begun\n\n\
-         Change the file and start the coordinator again. It says what has changed, and devices learn it at their next hello. These\n\
-         keys may change: {}. All others decide what the weights are, and stay.\n",
+         Change the file, and send the coordinator SIGHUP or start it again. It says what has changed, and devices learn it at\n\
+         their next hello. These keys may change:\n\
+         {}. All others decide what the weights are, and stay.\n",
         may_change.join(", ")
     );
     text

@@ -37,10 +37,12 @@ pub fn of_run(bed: &Bed, args: &[&str]) -> Output {
 
 /// A serving process; dropped, it is killed, as by a power cut.
 pub struct Process {
-    child: Child,
+    pub child: Child,
     pub address: SocketAddr,
+    /// The status page's.
+    pub http: SocketAddr,
     /// Kept open, as a terminal would be.
-    lines: Option<BufReader<ChildStdout>>,
+    pub lines: Option<BufReader<ChildStdout>>,
 }
 
 impl Process {
@@ -49,12 +51,16 @@ impl Process {
         Self::of(serve_command(bed).stdout(Stdio::piped()).spawn().unwrap())
     }
 
-    fn of(child: Child) -> Self {
-        let mut process = Process { child, address: ([0; 4], 0).into(), lines: None };
+    pub fn of(child: Child) -> Self {
+        let nowhere: SocketAddr = ([0; 4], 0).into();
+        let mut process = Process { child, address: nowhere, http: nowhere, lines: None };
         let mut lines = BufReader::new(process.child.stdout.take().unwrap());
         loop {
             let mut line = String::new();
             assert_ne!(lines.read_line(&mut line).unwrap(), 0, "it ended before it was ready");
+            if let Some(page) = line.strip_prefix("page      http://") {
+                process.http = page.trim().trim_end_matches('/').parse().unwrap();
+            }
             if let Some(address) = line.strip_prefix("ready: ") {
                 process.address = address.trim().parse().unwrap();
                 process.lines = Some(lines);
@@ -249,7 +255,7 @@ fn a_model_that_cannot_fit_is_refused_before_anything_is_drawn() {
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_ends_it_in_order_and_devices_hear_of_it() {
-    for signal in ["-TERM", "-HUP", "-INT"] {
+    for signal in ["-TERM", "-INT"] {
         let bed = Bed::new();
         let device = Device::new(&bed);
         let mut process = Process::start(&bed);
@@ -288,7 +294,7 @@ async fn the_end_of_a_run_is_told_to_devices_and_operator() {
 }
 
 #[cfg(unix)]
-fn signalled(child: &Child, signal: &str) {
+pub fn signalled(child: &Child, signal: &str) {
     assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
 }
 
@@ -300,7 +306,8 @@ fn a_long_start_says_how_far_it_is_and_ends_when_asked_to() {
     (spec.model.hidden_size, spec.model.intermediate_size, spec.model.num_hidden_layers) = (1024, 8192, 5);
     fs::write(bed.run_file(), toml::to_string(&spec).unwrap()).unwrap();
     let child = serve_command(&bed).stdout(Stdio::piped()).spawn().unwrap();
-    let mut process = Process { child, address: ([0; 4], 0).into(), lines: None };
+    let nowhere: SocketAddr = ([0; 4], 0).into();
+    let mut process = Process { child, address: nowhere, http: nowhere, lines: None };
     let mut lines = BufReader::new(process.child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let said = lines.find(|line| line.starts_with("starting ") || line.starts_with("ready:")).unwrap();
     assert!(said.contains("first weights") && said.contains('%'), "{said}");

@@ -20,7 +20,7 @@ use std::{
 };
 
 /// As much room as the test says.
-struct Told(Arc<AtomicU64>);
+pub struct Told(pub Arc<AtomicU64>);
 
 impl Space for Told {
     fn bytes(&self) -> io::Result<Bytes> {

@@ -13,5 +13,7 @@ mod journey;
 mod leadership;
 mod loss;
 #[cfg(unix)]
+mod operating;
+#[cfg(unix)]
 mod postgres;
 mod siege;

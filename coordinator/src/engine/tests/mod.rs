@@ -2,6 +2,7 @@
 
 mod ahead;
 mod attacks;
+mod drain;
 mod lost;
 mod mismatch;
 mod random;
