@@ -74,6 +74,7 @@ fn advice(error: &BlobError) -> &'static str {
         BlobError::Io { error, .. } | BlobError::Folder(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             "make the state folder readable and writable for the user who runs this"
         }
+        BlobError::Store(_) => "start again once the store can be used",
         _ => "restore the state folder from a backup",
     }
 }

@@ -57,6 +57,10 @@ pub trait Disk: Send + Sync {
         }
         Ok(walk)
     }
+    /// When a file was changed last; `None` if there is none, or nobody knows.
+    fn changed(&self, _name: &str) -> io::Result<Option<SystemTime>> {
+        Ok(None)
+    }
     /// Where a file is, for a process that reads it by itself.
     fn path(&self, name: &str) -> PathBuf;
 }
@@ -206,6 +210,12 @@ impl Disk for FolderDisk {
 
     fn walk(&self, folder: &str) -> io::Result<Walk> {
         tree::walk(&self.root, folder)
+    }
+
+    fn changed(&self, name: &str) -> io::Result<Option<SystemTime>> {
+        found(
+            self.find(name).and_then(|(folder, last)| folder.open(last.as_ref(), Access::Read)?.metadata()?.modified()),
+        )
     }
 
     /// Beneath the root, whatever the name: what would lead out of it is left out.

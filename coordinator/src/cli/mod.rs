@@ -1,6 +1,7 @@
 //! The command line: one file a command, and one way to fail.
 
 mod backup;
+mod blobs;
 mod check;
 mod dataset;
 mod export;
@@ -10,6 +11,7 @@ mod key;
 mod keys;
 mod ledger;
 mod log;
+mod moving;
 mod opened;
 mod run_file;
 mod serve;
@@ -60,6 +62,7 @@ enum Command {
     Export(export::Export),
     Backup(backup::Backup),
     Restore(backup::Restore),
+    Move(moving::Move),
 }
 
 /// Why a command ends without success: one sentence, and the exit code.
@@ -105,6 +108,7 @@ pub fn run() -> ExitCode {
         Command::Export(command) => in_runtime(command.run()),
         Command::Backup(command) => in_runtime(command.run()),
         Command::Restore(command) => in_runtime(command.run()),
+        Command::Move(command) => in_runtime(command.run()),
     };
     let (code, why) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,

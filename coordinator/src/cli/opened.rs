@@ -1,6 +1,6 @@
 //! A run's ledger, opened to be looked at: while it is served, or after.
 
-use super::{Failure, ledger::LedgerFlag};
+use super::{Failure, blobs::BlobsFlag, ledger::LedgerFlag};
 use clap::Args;
 use nightjar_coordinator::{
     dataset::Dataset,
@@ -26,6 +26,8 @@ pub struct RunFolders {
     data: PathBuf,
     #[command(flatten)]
     ledger: LedgerFlag,
+    #[command(flatten)]
+    blobs: BlobsFlag,
 }
 
 /// A run, read.
@@ -64,6 +66,8 @@ impl RunFolders {
         let dataset = Dataset::open(&self.data).map_err(Failure::input)?;
         let state = StateFolder::open(&self.state).map_err(Failure::input)?;
         let place = state.ledger(self.ledger.database()?.as_ref()).map_err(Failure::input)?;
+        let bucket = state.bucket(self.blobs.bucket()?.as_ref()).map_err(Failure::input)?;
+        let blobs = state.blobs_to_read(bucket.as_ref()).map_err(Failure::input)?;
         let OpenLedger { ledger, identity, .. } = place.open_to_read().await.map_err(Failure::input)?;
         let spec: RunSpec = serde_json::from_str(&identity.spec_json)
             .map_err(|_| Failure::input(LedgerError::Damaged("its run spec cannot be read")))?;
@@ -75,6 +79,6 @@ impl RunFolders {
         let generation = ledger.generation();
         ledger.close().await;
         let disk = disk_reserve::now(&self.state, &spec);
-        Ok(Opened { spec, dataset, facts, counters, generation, blobs: state.blobs(), disk })
+        Ok(Opened { spec, dataset, facts, counters, generation, blobs, disk })
     }
 }

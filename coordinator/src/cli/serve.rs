@@ -1,7 +1,9 @@
 //! `serve`: the coordinator itself.
 
 use super::{
-    Failure, init,
+    Failure,
+    blobs::BlobsFlag,
+    init,
     ledger::LedgerFlag,
     log, run_file,
     signals::{self, Reread},
@@ -21,6 +23,7 @@ Examples:
   nightjar-coordinator serve --run run.toml --data data --state state --listen [::]:443
   nightjar-coordinator serve --run run.toml --data data --state state --init model
   nightjar-coordinator serve --run run.toml --data data --state state --ledger postgres://nightjar@db.lab/run
+  nightjar-coordinator serve --run run.toml --data data --state state --blobs s3://nightjar/run
 
 run.toml (name and token_budget are needed; the others show their defaults, and `nightjar-coordinator keys` explains
 every key):
@@ -97,6 +100,8 @@ pub struct Serve {
     pub(super) state: PathBuf,
     #[command(flatten)]
     pub(super) ledger: LedgerFlag,
+    #[command(flatten)]
+    pub(super) blobs: BlobsFlag,
     /// Where devices connect (UDP)
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4433")]
     pub(super) listen: SocketAddr,
@@ -164,6 +169,7 @@ impl Serve {
             dataset,
             state: self.state.clone(),
             ledger,
+            blobs: self.blobs.bucket()?,
             listen: self.listen,
             http: self.http,
             start,

@@ -44,7 +44,7 @@ pub(super) fn is_lost(error: &BlobError) -> bool {
         BlobError::Io { error, .. } => {
             cfg!(unix) && error.raw_os_error().is_some_and(|code| UNREADABLE.contains(&code))
         }
-        BlobError::Gap { .. } | BlobError::DiskFull | BlobError::Folder(_) => false,
+        BlobError::Gap { .. } | BlobError::DiskFull | BlobError::Folder(_) | BlobError::Store(_) => false,
     }
 }
 

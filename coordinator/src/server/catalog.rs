@@ -92,6 +92,8 @@ impl Entry {
         }
         let is_sound = match self.folder.is_sound(self.hash, self.bytes) {
             Ok(is_sound) => is_sound,
+            // Nothing is known of the blob: it is looked at when the store is back.
+            Err(error) if error.is_of_store() => return false,
             Err(error) => {
                 tracing::warn!(%error, "a blob cannot be read");
                 false

@@ -29,6 +29,7 @@ mod serve;
 mod shell;
 mod start;
 pub mod state;
+mod store_watch;
 mod strangers;
 mod stream;
 mod subnet;

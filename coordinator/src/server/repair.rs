@@ -120,6 +120,10 @@ impl Repairer {
                     tracing::warn!("{what} was made anew, bit for bit");
                 }
             }
+            // It is found damaged again, and made anew, when the store is back.
+            Ok(Err(ReplayError::Blob(error))) if error.is_of_store() => {
+                tracing::warn!("{what} is not made anew yet: {error}")
+            }
             Ok(Err(error)) => {
                 tracing::error!("{what} cannot be made anew: {error}. Devices are led another way, where there is one");
                 self.handle.blob_is_lost(hash).await;

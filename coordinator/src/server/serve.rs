@@ -21,6 +21,7 @@ use super::{
     shell::{self, Parts, ShellError},
     start::{self, Progress},
     state::{self, Found, Known, StateError, StateFolder, StateLock},
+    store_watch,
     strangers::{self, Strangers},
     stream::Traffic,
     trouble::{Say, Troubles},
@@ -33,8 +34,8 @@ use crate::{
     identity::{self, Identity, IdentityError},
     replay::{self, ReplayError, Resumed},
     store::{
-        BlobError, DatabaseUrl, LedgerError, LedgerPlace, Lineage, OpenLedger, Publisher, RunIdentity, Shards,
-        look::Depth,
+        BlobError, Blobs, BucketUrl, DatabaseUrl, LedgerError, LedgerPlace, Lineage, OpenLedger, Publisher,
+        RunIdentity, Shards, bucket::ClaimError, look::Depth,
     },
 };
 use nightjar_shared::{
@@ -77,6 +78,8 @@ pub struct Setup {
     pub state: PathBuf,
     /// The database that its ledger is in; `None`: where the state folder says, a file of its own for a new run.
     pub ledger: Option<DatabaseUrl>,
+    /// The bucket that its blobs are in; `None`: where the state folder says, that folder for a new run.
+    pub blobs: Option<BucketUrl>,
     /// Where devices connect (UDP).
     pub listen: SocketAddr,
     /// Where the status page is (TCP, loopback).
@@ -117,6 +120,9 @@ pub enum ServeError {
     /// The blobs.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// The bucket is not this run's.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The dataset's folder.
     #[error("the dataset cannot be read: {0}")]
     Dataset(#[source] io::Error),
@@ -194,16 +200,18 @@ impl Server {
         space: impl FnOnce(Arc<FolderDisk>) -> Box<dyn Space>,
     ) -> Result<Server, ServeError> {
         let again = Setup { start: None, ..setup.clone() };
-        let Setup { spec, dataset, state, ledger: given, listen, http, start, say } = setup;
+        let Setup { spec, dataset, state, ledger: given, blobs, listen, http, start, say } = setup;
         engine::check(&spec, dataset.manifest())?;
         let (state, lock, found) = StateFolder::take(&state)?;
         let identity = match found {
             Found::New => Identity::open_or_draw(&*state.disk)?,
             Found::Run => Identity::open(&*state.disk)?,
         };
-        let place = state.ledger(given.as_ref())?;
+        let (place, bucket) = (state.ledger(given.as_ref())?, state.bucket(blobs.as_ref())?);
+        let blobs = state.blobs_to_serve(bucket.as_ref())?;
         let endpoint = quic::endpoint(listen, &identity)?;
         let http = http::listen(http)?;
+        store_watch::reached(&blobs, &say).await?;
 
         let run = run_identity(&spec, dataset.manifest());
         if found == Found::New {
@@ -212,9 +220,11 @@ impl Server {
         }
         let identity = identity.with_spare(&*state.disk)?;
         let reserve = Arc::new(DiskReserve::open(state.disk.clone(), space(state.disk.clone()), &spec));
-        let opened = open_ledger(&state, &place, &run, found, identity.id(), &reserve, &say).await?;
+        let opened = open_ledger(&state, &blobs, &place, &run, found, identity.id(), &reserve, &say).await?;
         let OpenLedger { ledger, identity: RunIdentity { run_id, .. }, changes } = opened;
+        claim(&blobs, run_id, identity.id()).await?;
         state.note_ledger(&place)?;
+        state.note_bucket(bucket.as_ref())?;
         match state.finish() {
             // A run of an earlier version, on a full disk: it is known without the mark, too.
             Err(error) if found == Found::Run => tracing::warn!("{error}"),
@@ -225,7 +235,6 @@ impl Server {
             say(&format!("note      a lease that makes no sense is ended: {unfit}"));
         }
         let (snapshot, counters) = (ledger.snapshot(&shards).await?, ledger.counters().await?);
-        let blobs = state.blobs();
         let lineage = ledger.lineage(replay::since(&blobs)?).await?;
         let history = History::taken_up(&lineage, &ledger.curves().await?);
         let newest = lineage.versions.last().map(|v| v.version);
@@ -236,11 +245,11 @@ impl Server {
         snapshot.devices.iter().for_each(|device| members.note(&(&device.record).into()));
         catalog.add(lineage.versions.iter().flat_map(|v| v.blobs()));
         let known = Known::of(&*ledger, &blobs, newest, snapshot.open_leases.len(), wall_now()).await?;
-        let (of_spec, of_blobs, of_disk, of_ledger) = (spec.clone(), blobs.clone(), state.disk.clone(), ledger.clone());
+        let (of_spec, of_blobs, of_ledger) = (spec.clone(), blobs.clone(), ledger.clone());
         let (drawn, to_replay) = (Progress::default(), start::deltas_to_replay(&lineage, &blobs));
         let (of_drawing, parameters) = (drawn.clone(), spec.model.parameters() as u64);
         let recovered = tokio::task::spawn_blocking(move || -> Result<_, ServeError> {
-            let cleared = known.map(|known| state::clear_away(known, &of_disk, &of_spec.model)).transpose()?;
+            let cleared = known.map(|known| state::clear_away(known, &of_blobs, &of_spec.model)).transpose()?;
             let cleared = cleared.unwrap_or_default();
             tracing::debug!(cleared.removed, "cleared away what nothing names");
             let mut start = start;
@@ -417,11 +426,13 @@ impl Server {
             parts, publisher, first, questions, endpoint, http, http_names, context, repairer, damaged, ..
         } = self;
         let repairing = tokio::spawn(repair::run(repairer, damaged));
+        let watching = tokio::spawn(store_watch::run(parts.blobs.clone(), parts.troubles.clone()));
         let accepting = tokio::spawn(connection::accept(endpoint.clone(), context.clone()));
         let page = tokio::spawn(http::serve(http, parts.spec.name.clone(), context, http_names));
         let ended = shell::run(parts, publisher, first, questions, ready, wishes).await;
         page.abort();
         repairing.abort();
+        watching.abort();
         // Their addresses may be wanted again at once.
         let _ = tokio::join!(page, repairing);
         endpoint.close((CloseCode::Stopping as u32).into(), b"the coordinator is stopping");
@@ -444,6 +455,13 @@ async fn open_again(setup: &Setup) -> Result<Server, ServeError> {
     }
 }
 
+/// Marks the bucket, where there is one, as this run's.
+async fn claim(blobs: &Blobs, run: RunId, key: DeviceId) -> Result<(), ServeError> {
+    let blobs = blobs.clone();
+    let claimed = tokio::task::spawn_blocking(move || blobs.bucket().map_or(Ok(()), |bucket| bucket.claim(run, key)));
+    Ok(claimed.await??)
+}
+
 /// How long a start waits for a ledger that another program has locked, or for a database that is away.
 const LOCKED_MAX: Duration = Duration::from_secs(60);
 /// How often it tries.
@@ -453,6 +471,7 @@ const LOCKED_AGAIN: Duration = Duration::from_millis(250);
 /// room is made some: the reserve is for this.
 async fn open_ledger(
     state: &StateFolder,
+    blobs: &Blobs,
     place: &LedgerPlace,
     run: &RunIdentity,
     found: Found,
@@ -462,7 +481,7 @@ async fn open_ledger(
 ) -> Result<OpenLedger, ServeError> {
     let (begun, mut is_told) = (Instant::now(), false);
     loop {
-        let error = match look_and_open(state, place, run, found, key).await {
+        let error = match look_and_open(state, blobs, place, run, found, key).await {
             Err(ServeError::Ledger(error)) if error.may_pass() => error,
             opened => return opened,
         };
@@ -487,6 +506,7 @@ async fn open_ledger(
 /// key.
 async fn look_and_open(
     state: &StateFolder,
+    blobs: &Blobs,
     place: &LedgerPlace,
     run: &RunIdentity,
     found: Found,
@@ -496,7 +516,7 @@ async fn look_and_open(
         Found::Run => {
             place.check(Depth::Quick).await?;
             let looked = place.look().await?;
-            state.check_ledger(&looked)?;
+            state.check_ledger(&looked, blobs)?;
             if let Some(known) = looked.key.map(DeviceId).filter(|known| *known != key) {
                 let is_spare = Identity::open(&*state.disk)?.pins().iter().any(|pin| identity::id_of(pin) == known);
                 let cut_short = || ServeError::RotationCutShort;

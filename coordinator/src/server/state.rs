@@ -1,13 +1,20 @@
 //! The state folder: whose it is, one coordinator at a time has it, and what no fact in the ledger names is cleared
 //! away.
 
+mod places;
+
 use super::disk_reserve::RESERVE_FILE;
 use crate::{
     identity,
-    store::{BlobError, Blobs, DatabaseUrl, Ledger, LedgerError, LedgerPlace, Unnamed, look::Look, place::BadUrl},
+    store::{
+        BlobError, Blobs, DatabaseUrl, Ledger, LedgerError, Unnamed,
+        bucket::{BadBucket, CACHE_FOLDER},
+        look::Look,
+        place::BadUrl,
+    },
 };
 use nightjar_shared::{
-    disk::{Disk, FolderDisk},
+    disk::FolderDisk,
     ids::{BlobHash, Version},
     mark::{self, EntryKind, Kind, Mark, MarkError},
     model_spec::ModelSpec,
@@ -29,8 +36,10 @@ pub const LEDGER: &str = "ledger.sqlite";
 pub const RESTORED: &str = "restored.txt";
 /// Where the ledger is, if it is no file of the folder: a database's address, without a password.
 const PLACE: &str = "ledger.url";
+/// Where the blobs are, if they are not in the folder: a bucket's address, without keys.
+const BUCKET: &str = "blobs.url";
 /// All that a state folder has besides its mark.
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "lock",
     identity::FILE,
     identity::BESIDE[0],
@@ -39,12 +48,13 @@ const FILES: [&str; 12] = [
     RESERVE_FILE,
     RESTORED,
     PLACE,
+    BUCKET,
     LEDGER,
     "ledger.sqlite-wal",
     "ledger.sqlite-shm",
     "ledger.sqlite-journal",
 ];
-const FOLDERS: [&str; 3] = ["blobs", "checkpoints", "incoming"];
+const FOLDERS: [&str; 4] = ["blobs", "checkpoints", "incoming", CACHE_FOLDER];
 
 /// A state folder that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +139,24 @@ pub enum StateError {
         #[source]
         error: BadUrl,
     },
+    /// Blobs somewhere else than where the run's are.
+    #[error(
+        "the blobs of the run in the state folder {folder} are in that folder, not in a bucket: leave --blobs out, or carry them \
+         there with `nightjar-coordinator move`. Nothing was changed"
+    )]
+    BlobsHere {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The note of where the blobs are cannot be read.
+    #[error("{file}: {error}. Name the run's bucket with --blobs", file = .folder.join(BUCKET).display())]
+    BadBucket {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        error: BadBucket,
+    },
     /// A run's state without its key.
     #[error(
         "the state folder {folder} has a ledger, but not the run's key ({key}): put it back from a backup, since no device \
@@ -209,7 +237,7 @@ impl StateFolder {
 
     /// Where the ledger of a folder is, or of a new run in it would be; `given` is where somebody says it is.
     pub fn place(folder: &Path, given: Option<&DatabaseUrl>) -> Result<LedgerPlace, StateError> {
-        place(folder, given)
+        places::ledger(folder, given)
     }
 
     /// Whether a run has begun in a folder.
@@ -220,7 +248,7 @@ impl StateFolder {
     /// Whether a run in a folder has a version, so that it needs no start. Of a ledger that cannot be looked at,
     /// whoever opens it tells more.
     pub async fn has_begun(folder: &Path, ledger: Option<&DatabaseUrl>) -> bool {
-        let Ok(place) = place(folder, ledger) else { return false };
+        let Ok(place) = places::ledger(folder, ledger) else { return false };
         place.look().await.is_ok_and(|look| look.versions > 0)
     }
 
@@ -251,11 +279,10 @@ impl StateFolder {
     }
 
     /// Holds the ledger against what else there is.
-    pub fn check_ledger(&self, look: &Look) -> Result<(), StateError> {
+    pub fn check_ledger(&self, look: &Look, blobs: &Blobs) -> Result<(), StateError> {
         if look.has_run && look.versions > 0 {
             return Ok(());
         }
-        let blobs = self.blobs();
         let mut others = 0;
         for hash in blobs.list()? {
             // A start that was cut short may have stored version 0 already.
@@ -274,46 +301,6 @@ impl StateFolder {
         // Where it cannot be removed, it is told again.
         let _ = self.disk.remove(RESTORED);
         Some(note)
-    }
-
-    /// Its blobs.
-    pub fn blobs(&self) -> Blobs {
-        Blobs::new(self.disk.clone())
-    }
-
-    /// Where the run's ledger is; `given` is where somebody says it is, with a password perhaps.
-    pub fn ledger(&self, given: Option<&DatabaseUrl>) -> Result<LedgerPlace, StateError> {
-        place(&self.folder, given)
-    }
-
-    /// Notes that the ledger is in a database, so that nobody needs to say it again.
-    pub fn note_ledger(&self, place: &LedgerPlace) -> Result<(), StateError> {
-        let Some(url) = place.database() else { return Ok(()) };
-        let line = format!("{url}\n");
-        if fs::read(self.folder.join(PLACE)).is_ok_and(|noted| noted == line.as_bytes()) {
-            return Ok(());
-        }
-        self.disk.write(PLACE, line.as_bytes()).map_err(failed(&self.folder))
-    }
-}
-
-/// Where the ledger of a state folder is, or of a new one would be.
-fn place(folder: &Path, given: Option<&DatabaseUrl>) -> Result<LedgerPlace, StateError> {
-    let noted = match fs::read_to_string(folder.join(PLACE)) {
-        Ok(noted) => Some(noted),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(failed(folder)(error)),
-    };
-    match (noted, given) {
-        // The database may have moved. Its run and key tell whether it is the right one.
-        (Some(_), Some(given)) => Ok(LedgerPlace::Database(given.clone())),
-        (Some(noted), None) => match noted.trim().parse() {
-            Ok(url) => Ok(LedgerPlace::Database(url)),
-            Err(error) => Err(StateError::BadPlace { folder: folder.to_owned(), error }),
-        },
-        (None, Some(_)) if folder.join(LEDGER).exists() => Err(StateError::OtherPlace { folder: folder.to_owned() }),
-        (None, Some(given)) => Ok(LedgerPlace::Database(given.clone())),
-        (None, None) => Ok(LedgerPlace::File(folder.join(LEDGER))),
     }
 }
 
@@ -428,17 +415,16 @@ impl Known {
 /// newest is there: the ledger may be an older copy. What was stored after the ledger's last entry stays, too, until
 /// the next start. No device can keep the rest for long: its blobs are older than the next entry, and the next version
 /// is soon there.
-pub fn clear_away(known: Known, state: &Arc<FolderDisk>, model: &ModelSpec) -> Result<Cleared, BlobError> {
-    let blobs = Blobs::new(state.clone());
+pub fn clear_away(known: Known, blobs: &Blobs, model: &ModelSpec) -> Result<Cleared, BlobError> {
     let Known { newest, open_leases, unnamed: Unnamed { blobs: unnamed, last_entry } } = known;
     let mut ahead = BTreeSet::new();
     for hash in &unnamed {
-        ahead.extend(version_ahead(&blobs, model, newest, *hash)?);
+        ahead.extend(version_ahead(blobs, model, newest, *hash)?);
     }
     // Versions follow each other without a gap.
     if let Some(last) = (newest.0 + 1..).map(Version).take_while(|version| ahead.contains(version)).last() {
         let note = format!(
-            "the state folder holds version {last}, and the ledger ends with version {newest}: either the last stop came in \
+            "version {last} is stored, and the ledger ends with version {newest}: either the last stop came in \
              between, or the ledger is an older copy. What it does not name ({}) is kept. If it is a copy, stop now and put \
              the newest ledger back: what is trained from here on takes the place of what it holds",
             of_them(unnamed.len())
@@ -446,8 +432,8 @@ pub fn clear_away(known: Known, state: &Arc<FolderDisk>, model: &ModelSpec) -> R
         return Ok(Cleared { removed: 0, note: Some(note) });
     }
     let is_newer = |hash: &BlobHash| {
-        let stored = fs::symlink_metadata(state.path(&format!("blobs/{hash}"))).and_then(|about| about.modified());
-        let since_1970 = stored.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let stored = blobs.stored_at(*hash).ok().flatten();
+        let since_1970 = stored.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         since_1970.is_none_or(|at| at.as_millis() >= u128::from(last_entry.unix_ms))
     };
     let (newer, older): (Vec<BlobHash>, Vec<BlobHash>) = unnamed.into_iter().partition(is_newer);

@@ -70,7 +70,7 @@ pub async fn get(peer: &Arc<Peer>, context: &Context, request: BlobGet, mut down
                     "The coordinator's copy of these samples is damaged.",
                 ),
                 _ => {
-                    let why = "The coordinator's copy is damaged; it is being made anew.";
+                    let why = "The coordinator has no sound copy at the moment; it is being fetched or made anew.";
                     Some(Refusal::retry(RefusalCode::Internal, why, RETRY))
                 }
             };

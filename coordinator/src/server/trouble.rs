@@ -14,11 +14,13 @@ pub enum Who {
     Publisher,
     /// The repairer, for shards.
     Data,
+    /// Everybody, for the object store.
+    Store,
 }
 
 impl Who {
     /// All of them.
-    pub const ALL: [Who; 3] = [Who::Ledger, Who::Publisher, Who::Data];
+    pub const ALL: [Who; 4] = [Who::Ledger, Who::Publisher, Who::Data, Who::Store];
 
     /// A word for figures.
     pub const fn name(self) -> &'static str {
@@ -26,6 +28,7 @@ impl Who {
             Who::Ledger => "ledger",
             Who::Publisher => "publisher",
             Who::Data => "data",
+            Who::Store => "store",
         }
     }
 }
@@ -33,7 +36,7 @@ impl Who {
 /// See the module.
 #[derive(Default)]
 pub struct Troubles {
-    words: Mutex<[Option<String>; 3]>,
+    words: Mutex<[Option<String>; 4]>,
 }
 
 impl Troubles {
@@ -54,7 +57,11 @@ impl Troubles {
 
     /// All of it, as one sentence.
     pub fn all(&self) -> Option<String> {
-        let words = Who::ALL.into_iter().filter_map(|who| self.of(who));
+        let store = self.of(Who::Store);
+        // Whoever waits for the store says no more than that.
+        let is_said = |words: &String| store.as_ref().is_some_and(|store| words.ends_with(store.as_str()));
+        let words = Who::ALL.into_iter().filter(|who| *who != Who::Store).filter_map(|who| self.of(who));
+        let words = words.filter(|words| !is_said(words)).chain(store.clone());
         Some(words.collect::<Vec<_>>().join("; ")).filter(|all| !all.is_empty())
     }
 }

@@ -1,10 +1,12 @@
-//! The blob folder: immutable files named by their BLAKE3 hash. What is being uploaded lies in `incoming/` until it is
-//! whole and verified; what a device was told is stored has been synced and renamed before.
+//! A run's blobs: immutable, named by their BLAKE3 hash, in the state folder or in a bucket. What is being uploaded lies in
+//! `incoming/` until it is whole and verified; what a device was told is stored has been synced and renamed, or put into
+//! the bucket, before.
 
+use super::bucket::{Bucket, StoreError};
 use crate::engine::{event::Measured, merge};
 use nightjar_shared::{
     blob::BlobRef,
-    disk::Disk,
+    disk::{Disk, Found},
     fail,
     ids::{BlobHash, Version},
     run_spec::RunSpec,
@@ -17,6 +19,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::SystemTime,
 };
 
 /// A blob that cannot be had or stored.
@@ -50,6 +53,9 @@ pub enum BlobError {
         #[source]
         error: io::Error,
     },
+    /// The object store that they are in.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The folder itself.
     #[error("the state folder could not be read or written: {0}")]
     Folder(#[source] io::Error),
@@ -59,6 +65,11 @@ impl BlobError {
     /// Whether it may pass by itself: the disk is full, or does not answer for a moment.
     pub fn may_pass(&self) -> bool {
         !matches!(self, BlobError::Gap { .. }) && !self.is_loss()
+    }
+
+    /// Whether the store as a whole cannot be used: it tells nothing of the blob.
+    pub fn is_of_store(&self) -> bool {
+        matches!(self, BlobError::Store(_))
     }
 
     /// Whether the blob is lost, unless somebody puts it back.
@@ -79,10 +90,12 @@ pub enum Measure {
     Done(Result<Measured, String>),
 }
 
-/// The state folder's blobs, uploads and checkpoints. Clones are the same folder.
+/// A run's blobs, uploads and checkpoints. Clones are the same.
 #[derive(Clone)]
 pub struct Blobs {
     disk: Arc<dyn Disk>,
+    /// The same, where it is one.
+    bucket: Option<Arc<Bucket>>,
     reads: Arc<AtomicU64>,
 }
 
@@ -96,6 +109,7 @@ fn incoming(hash: BlobHash) -> String {
 
 fn of(hash: BlobHash) -> impl Fn(io::Error) -> BlobError {
     move |error| match error.kind() {
+        _ if StoreError::of(&error).is_some() => folder(error),
         io::ErrorKind::NotFound => BlobError::NotFound(hash),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => BlobError::DiskFull,
         _ => BlobError::Io { hash, error },
@@ -103,6 +117,9 @@ fn of(hash: BlobHash) -> impl Fn(io::Error) -> BlobError {
 }
 
 fn folder(error: io::Error) -> BlobError {
+    if let Some(error) = StoreError::of(&error) {
+        return error.clone().into();
+    }
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => BlobError::DiskFull,
         _ => BlobError::Folder(error),
@@ -112,7 +129,28 @@ fn folder(error: io::Error) -> BlobError {
 impl Blobs {
     /// Over the state folder.
     pub fn new(disk: Arc<dyn Disk>) -> Self {
-        Blobs { disk, reads: Arc::default() }
+        Blobs { disk, bucket: None, reads: Arc::default() }
+    }
+
+    /// In a bucket.
+    pub fn in_bucket(bucket: Bucket) -> Self {
+        let bucket = Arc::new(bucket);
+        Blobs { disk: bucket.clone(), bucket: Some(bucket), reads: Arc::default() }
+    }
+
+    /// The bucket that they are in; `None`: the state folder.
+    pub fn bucket(&self) -> Option<&Bucket> {
+        self.bucket.as_deref()
+    }
+
+    /// What is wrong with where they are, as far as is known. A folder is not asked.
+    pub fn trouble(&self) -> Option<StoreError> {
+        self.bucket()?.trouble()
+    }
+
+    /// Asks the object store, where there is one, whether it can be used. Blocks.
+    pub fn probe(&self) -> Result<(), BlobError> {
+        self.bucket().map_or(Ok(()), |bucket| bucket.probe().map_err(folder))
     }
 
     /// Stores bytes; they are durable on return.
@@ -145,10 +183,14 @@ impl Blobs {
         if self.length(hash)? != Some(bytes) {
             return Ok(false);
         }
-        match self.hash_of(&stored(hash)).map_err(of(hash)) {
-            Err(BlobError::NotFound(_)) => Ok(false),
-            found => Ok(found? == hash),
-        }
+        let is_sound = || -> Result<bool, BlobError> {
+            match self.hash_of(&stored(hash)).map_err(of(hash)) {
+                Err(BlobError::NotFound(_)) => Ok(false),
+                found => Ok(found? == hash),
+            }
+        };
+        // What is kept of it beside a bucket may be what is damaged.
+        Ok(is_sound()? || self.bucket().is_some_and(|bucket| bucket.forget(hash)) && is_sound()?)
     }
 
     /// The version that a blob leads to, as its first bytes say; `None` for a delta, a shard, or what cannot be read.
@@ -162,9 +204,27 @@ impl Blobs {
         self.disk.length(&stored(hash)).map_err(of(hash))
     }
 
+    /// When the blob was stored; `None` if it is not there, or nobody knows.
+    pub fn stored_at(&self, hash: BlobHash) -> Result<Option<SystemTime>, BlobError> {
+        self.disk.changed(&stored(hash)).map_err(of(hash))
+    }
+
     /// All stored blobs.
     pub fn list(&self) -> Result<Vec<BlobHash>, BlobError> {
         Ok(self.disk.list("blobs").map_err(folder)?.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// The same, each with its length.
+    pub fn list_with_bytes(&self) -> Result<Vec<BlobRef>, BlobError> {
+        if self.bucket.is_none() {
+            let sized = |hash| Ok(BlobRef { hash, bytes: self.length(hash)?.unwrap_or(0) });
+            return self.list()?.into_iter().map(sized).collect();
+        }
+        // A listing has all that there is to know.
+        let files = self.disk.walk("blobs").map_err(folder)?.files;
+        let named =
+            |file: Found| Some(BlobRef { hash: file.name.strip_prefix("blobs/")?.parse().ok()?, bytes: file.bytes });
+        Ok(files.into_iter().filter_map(named).collect())
     }
 
     /// Removes a blob, if it is there.
@@ -212,10 +272,12 @@ impl Blobs {
     }
 
     fn hash_of(&self, name: &str) -> io::Result<BlobHash> {
+        // Each is a request where nothing is kept beside a bucket.
+        let piece = if self.bucket.is_some() { BUCKET_PIECE_BYTES } else { CHUNK_BYTES };
         let mut hasher = blake3::Hasher::new();
         let mut at = 0;
         loop {
-            let chunk = self.disk.read_at(name, at, CHUNK_BYTES)?;
+            let chunk = self.disk.read_at(name, at, piece)?;
             if chunk.is_empty() {
                 return Ok(BlobHash(*hasher.finalize().as_bytes()));
             }
@@ -248,12 +310,18 @@ impl Blobs {
 
     /// Keeps a checkpoint, and those of the [`CHECKPOINTS_KEPT`] versions before it.
     pub fn put_checkpoint(&self, version: u64, bytes: &[u8]) -> Result<(), BlobError> {
-        self.disk.write(&checkpoint(version), bytes).map_err(folder)?;
-        fail::point("checkpoint.written");
+        self.store_checkpoint(version, bytes)?;
         let older = self.checkpoints()?.into_iter().filter(|v| *v < version).skip(CHECKPOINTS_KEPT);
         for version in older {
             self.disk.remove(&checkpoint(version)).map_err(folder)?;
         }
+        Ok(())
+    }
+
+    /// Keeps a checkpoint, and all others.
+    pub fn store_checkpoint(&self, version: u64, bytes: &[u8]) -> Result<(), BlobError> {
+        self.disk.write(&checkpoint(version), bytes).map_err(folder)?;
+        fail::point("checkpoint.written");
         Ok(())
     }
 
@@ -270,6 +338,9 @@ impl Blobs {
         self.disk.read(&checkpoint(version)).map_err(folder)
     }
 }
+
+/// Bytes of a blob in a bucket that are hashed at once.
+const BUCKET_PIECE_BYTES: usize = 4 << 20;
 
 /// Checkpoints kept besides the newest: should that one turn out damaged, less has to be merged again.
 const CHECKPOINTS_KEPT: usize = 1;

@@ -51,6 +51,12 @@ pub enum LedgerError {
         "the database {0} has some tables of a ledger and not others: another program's, or what is left of a ledger; give          the run a database of its own"
     )]
     ForeignDatabase(String),
+    /// Its run has gone elsewhere.
+    #[error(
+        "this run was moved to {0}, and the ledger here is only a copy of what it was: start the coordinator with the state folder that \
+         the move was made in; if the move was broken off, the same `nightjar-coordinator move` finishes it"
+    )]
+    Moved(String),
     /// The database of a new run has another run in it.
     #[error(
         "the database {0} holds a run already, and this state folder is new: name that run's --state folder, or another          database"

@@ -1,7 +1,9 @@
-//! All that lasts: the ledger of facts, the folder of blobs, the publisher that turns merged deltas into stored
+//! All that lasts: the ledger of facts, the blobs, the publisher that turns merged deltas into stored
 //! versions, and the squasher that shortens the way to them.
 
 pub mod blobs;
+pub mod bucket;
+pub mod carry;
 pub mod error;
 mod facts;
 pub mod ledger;
@@ -17,6 +19,7 @@ pub mod squasher;
 mod suite;
 
 pub use blobs::{BlobError, Blobs, Measure};
+pub use bucket::{Bucket, BucketUrl, StoreError};
 pub use error::{BadRow, LedgerError};
 pub use facts::{Closed, Facts, LeaseFacts, Lineage};
 pub use ledger::{Counters, Curves, Ledger, RunIdentity, Unnamed};

@@ -75,6 +75,18 @@ impl Database {
         Ok(Database { pool, url: url.clone(), last: Mutex::new(Last::Heard) })
     }
 
+    /// A database that is only read.
+    pub(super) async fn to_read(url: &DatabaseUrl) -> Result<Self, LedgerError> {
+        Self::connect(url).await
+    }
+
+    /// A database that is written without being taken over; its tables are made where there are none.
+    pub(super) async fn to_fill(url: &DatabaseUrl) -> Result<Self, LedgerError> {
+        let database = Self::connect(url).await?;
+        migrations().run(&database.pool).await.map_err(sql::not_migrated)?;
+        Ok(database)
+    }
+
     /// An answer in time.
     async fn in_time<T>(
         &self,
@@ -127,6 +139,7 @@ impl PostgresLedger {
             migrations().run(&database.pool).await.map_err(sql::not_migrated)?;
             let mut tx = database.pool.begin().await?;
             tx.change(sql("/* take over */ LOCK TABLE run IN EXCLUSIVE MODE")).await?;
+            sql::refuse_moved::<Database>(&mut tx).await?;
             let takeover = sql::take_over(&mut tx, identity, unix_s).await?;
             tx.commit().await?;
             Ok(takeover)
@@ -178,6 +191,24 @@ impl Dialect for Database {
 
     const HAS_TABLE: &'static str =
         "SELECT count(*) AS n FROM information_schema.tables WHERE table_schema = current_schema() AND table_name = $1";
+
+    const COLUMNS: &'static str = "/* columns */
+         SELECT c.table_name::text, c.column_name::text, c.data_type::text AS kind,
+                CAST(coalesce(p.ordinal_position, 0) AS BIGINT) AS key
+         FROM information_schema.columns c
+         LEFT JOIN (SELECT k.table_name, k.column_name, k.ordinal_position FROM information_schema.key_column_usage k
+                    JOIN information_schema.table_constraints t
+                      ON t.constraint_name = k.constraint_name AND t.table_name = k.table_name
+                     AND t.table_schema = k.table_schema
+                    WHERE t.constraint_type = 'PRIMARY KEY' AND k.table_schema = current_schema()) p
+           ON p.table_name = c.table_name AND p.column_name = c.column_name
+         WHERE c.table_schema = current_schema() ORDER BY c.table_name, c.ordinal_position";
+
+    const BYTEWISE: &'static str = " COLLATE \"C\"";
+
+    async fn begin_to_fill(&self) -> Result<Self::Transaction, LedgerError> {
+        self.pool.begin().await.map_err(|error| self.url.failed(error))
+    }
 
     async fn begin(&self) -> Result<Self::Transaction, LedgerError> {
         self.pool.begin_with(READ).await.map_err(|error| self.url.failed(error))

@@ -61,8 +61,18 @@ pub trait Dialect: Send + Sync + 'static {
     /// Counts tables of a name, as `n`.
     const HAS_TABLE: &'static str;
 
+    /// All columns of all tables: `table_name`, `column_name`, its type as `kind`, its place in the primary key as
+    /// `key` (0: none).
+    const COLUMNS: &'static str;
+
+    /// What makes texts compare by their bytes.
+    const BYTEWISE: &'static str;
+
     /// Begins a transaction that reads: all its questions see one state.
     fn begin(&self) -> impl Future<Output = Result<Self::Transaction, LedgerError>> + Send;
+
+    /// Begins a transaction that writes, for whoever fills a ledger that nobody serves.
+    fn begin_to_fill(&self) -> impl Future<Output = Result<Self::Transaction, LedgerError>> + Send;
 
     /// Writes a change in a transaction of its own, by [`write`], if the ledger has still this generation
     /// ([`LedgerError::Fenced`] if not). It returns once nothing can undo it.
@@ -117,6 +127,18 @@ pub(super) async fn take_over(
     let raise = sql("/* raise */ UPDATE run SET generation = $1").bind(integer("run.generation", generation.0)?);
     tx.change(raise).await?;
     Ok(Takeover { identity, generation, changes })
+}
+
+/// Refuses a ledger whose run has gone elsewhere ([`super::carry`]).
+pub(super) async fn refuse_moved<D: Dialect>(tx: &mut D::Transaction) -> Result<(), LedgerError> {
+    if tx.number(sql(D::HAS_TABLE).bind("moved")).await? == 0 {
+        return Ok(());
+    }
+    let moved = tx.rows(sql("/* moved */ SELECT place FROM moved")).await?;
+    match moved.first().map(|row| row.text("place")).transpose()?.flatten() {
+        Some(place) => Err(LedgerError::Moved(place.to_owned())),
+        None => Ok(()),
+    }
 }
 
 /// Tables that cannot be brought to this program's form.

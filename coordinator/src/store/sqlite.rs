@@ -60,6 +60,7 @@ impl SqliteLedger {
         let pool = connect(path).await?;
         migrations().run(&pool).await.map_err(sql::not_migrated)?;
         let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+        sql::refuse_moved::<File>(&mut tx).await?;
         let takeover = sql::take_over(&mut tx, identity, unix_s).await?;
         tx.commit().await?;
         Ok(SqlLedger::taken(File { pool }, takeover))
@@ -67,14 +68,25 @@ impl SqliteLedger {
 
     /// Opens a ledger to read; nothing is written, not even beside it.
     pub async fn open_to_read(path: &Path) -> Result<Self, LedgerError> {
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(look::reading(path)?).await;
-        let pool = pool.map_err(|error| LedgerError::from(error).at(path))?;
-        let ledger = SqlLedger::to_read(File { pool }).await.map_err(|error| error.at(path))?;
+        let ledger = SqlLedger::to_read(File::to_read(path).await?).await.map_err(|error| error.at(path))?;
         ledger.ok_or_else(|| LedgerError::NotFound(path.to_owned()))
     }
 }
 
 impl File {
+    /// A file that is only read.
+    pub(super) async fn to_read(path: &Path) -> Result<Self, LedgerError> {
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(look::reading(path)?).await;
+        Ok(File { pool: pool.map_err(|error| LedgerError::from(error).at(path))? })
+    }
+
+    /// A file that is written without being taken over; its tables are made where there are none.
+    pub(super) async fn to_fill(path: &Path) -> Result<Self, LedgerError> {
+        let pool = connect(path).await?;
+        migrations().run(&pool).await.map_err(sql::not_migrated)?;
+        Ok(File { pool })
+    }
+
     async fn write_on(
         connection: &mut SqliteConnection,
         generation: Generation,
@@ -95,8 +107,18 @@ impl Dialect for File {
 
     const HAS_TABLE: &'static str = "SELECT count(*) AS n FROM sqlite_master WHERE type = 'table' AND name = $1";
 
+    const COLUMNS: &'static str =
+        "/* columns */ SELECT m.name AS table_name, c.name AS column_name, c.type AS kind, c.pk AS key
+         FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table' ORDER BY m.name, c.cid";
+
+    const BYTEWISE: &'static str = "";
+
     async fn begin(&self) -> Result<Self::Transaction, LedgerError> {
         Ok(self.pool.begin().await?)
+    }
+
+    async fn begin_to_fill(&self) -> Result<Self::Transaction, LedgerError> {
+        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
     }
 
     /// After an error the connection is given up: SQLite ends a transaction by itself when the disk is full, and the

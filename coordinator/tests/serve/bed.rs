@@ -4,7 +4,7 @@ use nightjar_coordinator::{
     dataset::Dataset,
     identity::Identity,
     server::{EndError, Server, Setup, Wish, disk_reserve::Space, state::StateFolder, wishes},
-    store::DatabaseUrl,
+    store::{BucketUrl, DatabaseUrl},
 };
 use nightjar_shared::{
     disk::FolderDisk,
@@ -33,6 +33,7 @@ pub struct Bed {
     root: tempfile::TempDir,
     pub spec: RunSpec,
     ledger: Option<DatabaseUrl>,
+    blobs: Option<BucketUrl>,
 }
 
 impl Bed {
@@ -53,7 +54,7 @@ impl Bed {
         // Few steps: a delta is not taken before anybody can have trained it.
         (spec.lease.pacing, spec.lease.steps_max) = (Pacing::Free, 8);
         (spec.merge.quorum, spec.merge.grace_s) = (Some(1), Some(0.0));
-        let bed = Bed { root, spec, ledger: None };
+        let bed = Bed { root, spec, ledger: None, blobs: None };
         bed.write_dataset();
         fs::write(bed.run_file(), bed.run_toml()).unwrap();
         bed
@@ -67,6 +68,11 @@ impl Bed {
     /// The same, started without a word of where its ledger is.
     pub fn without_ledger(self) -> Self {
         Bed { ledger: None, ..self }
+    }
+
+    /// The same, with its blobs in a bucket.
+    pub fn with_blobs(self, bucket: BucketUrl) -> Self {
+        Bed { blobs: Some(bucket), ..self }
     }
 
     fn write_dataset(&self) {
@@ -157,6 +163,7 @@ impl Bed {
             dataset: Dataset::open(self.data()).unwrap(),
             state: self.state(),
             ledger: self.ledger.clone(),
+            blobs: self.blobs.clone(),
             listen: loopback,
             http: loopback,
             start: None,

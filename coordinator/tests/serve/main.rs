@@ -3,6 +3,8 @@
 mod abuse;
 mod backup;
 mod bed;
+#[cfg(unix)]
+mod blobs;
 mod command_line;
 #[cfg(unix)]
 mod database;
@@ -13,6 +15,7 @@ mod journey;
 mod leadership;
 mod loss;
 #[cfg(unix)]
+mod object_store;
 mod operating;
 #[cfg(unix)]
 mod postgres;

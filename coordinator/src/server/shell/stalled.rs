@@ -105,7 +105,7 @@ impl Shell {
         if !asks_for_work {
             return None;
         }
-        if self.parts.troubles.of(Who::Publisher).is_some() {
+        if [Who::Publisher, Who::Store].into_iter().any(|who| self.parts.troubles.of(who).is_some()) {
             let sentence = "The coordinator cannot read or write its files at the moment.";
             return Some(Refusal::retry(RefusalCode::Busy, sentence, FILES_RETRY));
         }

@@ -1,9 +1,15 @@
 //! Whose folder it is, and what goes from it.
 
 use super::*;
+use nightjar_shared::disk::Disk;
 
 fn mark_of(folder: &Path) -> Option<Mark> {
     Mark::read(folder).unwrap()
+}
+
+/// Those in the folder.
+fn blobs_of(state: &StateFolder) -> Blobs {
+    Blobs::new(state.disk.clone())
 }
 
 /// What a folder holds, with all bytes.
@@ -56,7 +62,7 @@ fn a_first_start_that_was_cut_short_is_begun_again() {
     state.disk.write(identity::FILE, b"key").unwrap();
     drop(lock);
     assert_eq!(StateFolder::take(root.path()).unwrap().2, Found::New);
-    state.blobs().put(b"a delta").unwrap();
+    blobs_of(&state).put(b"a delta").unwrap();
     refused(root.path(), &["no ledger", "1 blob", "the run's key"]);
 }
 
@@ -97,7 +103,7 @@ fn half_a_state_is_told_and_not_touched() {
         for marked in [true, false] {
             let root = tempfile::tempdir().unwrap();
             let state = run(root.path());
-            state.blobs().put(b"a delta").unwrap();
+            blobs_of(&state).put(b"a delta").unwrap();
             fs::remove_file(root.path().join(missing)).unwrap();
             if !marked {
                 fs::remove_file(root.path().join(mark::MARK_FILE)).unwrap();
@@ -117,12 +123,12 @@ fn an_empty_ledger_beside_blobs_is_told() {
     let root = tempfile::tempdir().unwrap();
     let state = run(root.path());
     let look = |has_run, versions| Look { has_run, key: None, versions };
-    assert!(state.check_ledger(&look(true, 0)).is_ok(), "a first start that was cut short");
-    assert!(matches!(state.check_ledger(&look(false, 0)), Err(StateError::EmptyLedger { .. })));
-    state.blobs().put(b"a delta").unwrap();
-    let told = state.check_ledger(&look(true, 0)).unwrap_err().to_string();
+    assert!(state.check_ledger(&look(true, 0), &blobs_of(&state)).is_ok(), "a first start that was cut short");
+    assert!(matches!(state.check_ledger(&look(false, 0), &blobs_of(&state)), Err(StateError::EmptyLedger { .. })));
+    blobs_of(&state).put(b"a delta").unwrap();
+    let told = state.check_ledger(&look(true, 0), &blobs_of(&state)).unwrap_err().to_string();
     assert!(told.contains("is empty") && told.contains("1 blob"), "{told}");
-    assert!(state.check_ledger(&look(true, 1)).is_ok());
+    assert!(state.check_ledger(&look(true, 1), &blobs_of(&state)).is_ok());
 }
 
 #[cfg(unix)]
@@ -147,7 +153,7 @@ fn a_link_takes_no_place_of_ours() {
 
 /// Stores bytes as if it had been in this second.
 fn put_at(state: &StateFolder, bytes: &[u8], second: u64) -> BlobHash {
-    let hash = state.blobs().put(bytes).unwrap();
+    let hash = blobs_of(&state).put(bytes).unwrap();
     let file = File::options().write(true).open(state.disk.path(&format!("blobs/{hash}"))).unwrap();
     file.set_modified(UNIX_EPOCH + std::time::Duration::from_secs(second)).unwrap();
     hash
@@ -162,10 +168,10 @@ struct Told {
 }
 
 fn cleared(state: &StateFolder, ledger: &Told) -> Cleared {
-    let blobs = state.blobs().list().unwrap().into_iter().filter(|hash| *hash != ledger.named).collect();
+    let blobs = blobs_of(&state).list().unwrap().into_iter().filter(|hash| *hash != ledger.named).collect();
     let unnamed = Unnamed { blobs, last_entry: Wall { unix_ms: 1000 * ledger.last_entry_s } };
     let known = Known { newest: Version(ledger.newest), open_leases: 0, unnamed };
-    clear_away(known, &state.disk, &crate::world::spec().model).unwrap()
+    clear_away(known, &blobs_of(state), &crate::world::spec().model).unwrap()
 }
 
 /// The update from a version to the next.
@@ -188,7 +194,7 @@ fn first_keyframe() -> Vec<u8> {
 fn what_nothing_names_goes_once_it_cannot_be_wanted() {
     let root = tempfile::tempdir().unwrap();
     let state = run(root.path());
-    let blobs = state.blobs();
+    let blobs = blobs_of(&state);
     let named = put_at(&state, b"named", 5);
     put_at(&state, b"screened out", 5);
     // Of versions that were, and of one that is named otherwise.
@@ -209,7 +215,7 @@ fn an_older_ledger_takes_nothing_away() {
     // A backup of version 17, and the folder is at 18: the delta of version 18 is an acknowledged one.
     put_at(&state, b"delta 18", 11);
     let update = put_at(&state, &update_from(17), 11);
-    let all = state.blobs().list().unwrap();
+    let all = blobs_of(&state).list().unwrap();
     let ledger = Told { newest: 17, last_entry_s: 10, named };
     for _ in 0..2 {
         let Cleared { removed, note } = cleared(&state, &ledger);
@@ -222,9 +228,9 @@ fn an_older_ledger_takes_nothing_away() {
     // Also where the clock of the ledger goes on, as while the older one is served.
     let later = Told { last_entry_s: 12, ..ledger.clone() };
     assert!(cleared(&state, &later).note.is_some());
-    assert_eq!(state.blobs().list().unwrap(), all);
+    assert_eq!(blobs_of(&state).list().unwrap(), all);
     // Without a version of its own a delta that came after the ledger's end stays for one more start.
-    state.blobs().remove(update).unwrap();
+    blobs_of(&state).remove(update).unwrap();
     let Cleared { removed, note } = cleared(&state, &ledger);
     assert!(removed == 0 && note.is_some_and(|note| note.contains("a blob was stored after")));
     assert_eq!(cleared(&state, &later), Cleared { removed: 1, note: None });
@@ -233,7 +239,7 @@ fn an_older_ledger_takes_nothing_away() {
 #[tokio::test]
 async fn a_ledger_without_a_version_takes_nothing_away() {
     let root = tempfile::tempdir().unwrap();
-    let blobs = run(root.path()).blobs();
+    let blobs = blobs_of(&run(root.path()));
     let (stray, now) = (blobs.put(b"stray").unwrap(), Wall { unix_ms: 1 });
     let ledger = crate::store::MemoryLedger::new();
     assert!(Known::of(&ledger, &blobs, None, 0, now).await.unwrap().is_none());

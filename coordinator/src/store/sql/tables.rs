@@ -7,12 +7,22 @@ use sqlx::{
     sqlite::SqliteRow,
 };
 
-/// A parameter.
+/// A parameter, or what a cell holds.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     Integer(Option<i64>),
-    Real(f64),
-    Text(String),
+    Real(Option<f64>),
+    Text(Option<String>),
     Bytes(Option<Vec<u8>>),
+}
+
+/// What a column holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Integer,
+    Real,
+    Text,
+    Bytes,
 }
 
 impl From<i64> for Value {
@@ -41,13 +51,13 @@ impl From<bool> for Value {
 
 impl From<f64> for Value {
     fn from(number: f64) -> Self {
-        Value::Real(number)
+        Value::Real(Some(number))
     }
 }
 
 impl From<&str> for Value {
     fn from(text: &str) -> Self {
-        Value::Text(text.to_owned())
+        Value::Text(Some(text.to_owned()))
     }
 }
 
@@ -88,6 +98,8 @@ pub trait Cells: Send + Sync + Sized {
     fn real(&self, column: &str) -> Result<f64, sqlx::Error>;
     fn text(&self, column: &str) -> Result<Option<&str>, sqlx::Error>;
     fn bytes(&self, column: &str) -> Result<Option<&[u8]>, sqlx::Error>;
+    /// Whatever it is.
+    fn value(&self, column: &str, kind: Kind) -> Result<Value, sqlx::Error>;
 }
 
 /// A transaction. Dropped before it is committed, it changes nothing.
@@ -96,6 +108,9 @@ pub trait Tables: Send {
 
     /// The answer's rows.
     fn rows(&mut self, statement: Statement) -> impl Future<Output = Result<Vec<Self::Row>, LedgerError>> + Send;
+
+    /// Makes all that was changed last.
+    fn end(self) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// How many rows were changed.
     fn change(&mut self, statement: Statement) -> impl Future<Output = Result<u64, LedgerError>> + Send;
@@ -144,6 +159,15 @@ macro_rules! dialect {
             fn bytes(&self, column: &str) -> Result<Option<&[u8]>, sqlx::Error> {
                 self.try_get(column)
             }
+
+            fn value(&self, column: &str, kind: Kind) -> Result<Value, sqlx::Error> {
+                Ok(match kind {
+                    Kind::Integer => Value::Integer(self.try_get(column)?),
+                    Kind::Real => Value::Real(self.try_get(column)?),
+                    Kind::Text => Value::Text(self.try_get(column)?),
+                    Kind::Bytes => Value::Bytes(self.try_get(column)?),
+                })
+            }
         }
 
         impl Tables for Transaction<'_, $database> {
@@ -151,6 +175,10 @@ macro_rules! dialect {
 
             async fn rows(&mut self, Statement { sql, values }: Statement) -> Result<Vec<$row>, LedgerError> {
                 Ok(bound!(sql, values).fetch_all(&mut **self).await?)
+            }
+
+            async fn end(self) -> Result<(), LedgerError> {
+                Ok(self.commit().await?)
             }
 
             async fn change(&mut self, Statement { sql, values }: Statement) -> Result<u64, LedgerError> {

@@ -1,0 +1,75 @@
+//! Carries a run from one store to another: what is there and right is not carried again, so that it goes on after a
+//! kill; what was carried is read back and compared. The store that it comes from is only read, until its ledger is
+//! marked at the very end.
+
+mod blobs;
+mod ledger;
+#[cfg(test)]
+mod tests;
+
+pub use blobs::{CarriedBlobs, carry_blobs};
+pub use ledger::{carry_ledger, mark_moved};
+
+use super::{BlobError, LedgerError};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How far it is. Bytes for blobs, rows for a ledger, each counted when it is carried and again when it is compared.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// In all; 0 until it is known.
+    pub all: AtomicU64,
+    /// So far.
+    pub done: AtomicU64,
+}
+
+impl Progress {
+    fn begin(&self, all: u64) {
+        self.all.store(all, Ordering::Relaxed);
+    }
+
+    fn add(&self, more: u64) {
+        self.done.fetch_add(more, Ordering::Relaxed);
+    }
+}
+
+/// A run that could not be carried. It is where it was.
+#[derive(Debug, thiserror::Error)]
+pub enum CarryError {
+    /// A ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A blob.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// No run is there.
+    #[error("there is no run to move in {0}")]
+    NoRun(String),
+    /// Another run is there.
+    #[error("{0} holds another run: name an empty database, or an empty prefix. Nothing was changed")]
+    Taken(String),
+    /// The run is there already, and has gone on there.
+    #[error("{0} holds this run already, and a coordinator has served it there since: it was moved before")]
+    GoneOn(String),
+    /// Rows that are not the same.
+    #[error("{place} has other rows of {table} than the ledger that is moved: empty it, and begin again")]
+    Differs {
+        /// Where.
+        place: String,
+        /// The table.
+        table: String,
+    },
+    /// A table or column that the other side does not have.
+    #[error("{place} has no place for {what}: start this program's `serve` on the run once, then move it")]
+    Form {
+        /// Where.
+        place: String,
+        /// Table and column.
+        what: String,
+    },
+    /// Somebody serves it.
+    #[error("a coordinator has served the run meanwhile: stop it, and begin again")]
+    Served,
+    /// What was stored is not what is read back.
+    #[error("blob {0} reads back otherwise than it was stored: begin again; if it comes again, the store is at fault")]
+    Unlike(nightjar_shared::ids::BlobHash),
+}
