@@ -80,6 +80,12 @@ pub enum BackupError {
          copy the state folder"
     )]
     Database(String),
+    /// The blobs are somewhere else.
+    #[error(
+        "the blobs of this run are in {0}, which this command does not copy: have the bucket keep versions or copy it, then \
+         copy the state folder"
+    )]
+    Bucket(String),
     /// A new run's folder has something in it.
     #[error("{0} is not empty: a run is restored into a new folder, so that nothing is lost; name another --state")]
     NotEmpty(PathBuf),

@@ -70,13 +70,16 @@ pub async fn take(options: &Options) -> Result<Taken, BackupError> {
         LedgerPlace::File(path) => path,
         LedgerPlace::Database(url) => return Err(BackupError::Database(url.to_string())),
     };
+    if let Some(bucket) = state.bucket(None)? {
+        return Err(BackupError::Bucket(bucket.to_string()));
+    }
     let key = Identity::open(&*state.disk)?;
     let (disk, _lock) = open_to_write(to)?;
     if let Some(last) = Contents::read(to)? {
         is_of(&last, &ledger, to).await?;
     }
     let way = Way { from: &*state.disk, to: &disk, folder: to, quick: *quick };
-    let (mut bringing, blobs) = (Bringing { way, brought: BTreeMap::new(), last: None }, state.blobs());
+    let (mut bringing, blobs) = (Bringing { way, brought: BTreeMap::new(), last: None }, state.blobs_to_read(None)?);
     // The long part, before the ledger is copied: what comes after it is short.
     bringing.all(&blobs, *quiet)?;
     let (held, mut files, lost) = one_state(&mut bringing, &blobs, &ledger).await?;

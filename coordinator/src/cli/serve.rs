@@ -13,7 +13,14 @@ use nightjar_coordinator::{
     dataset::Dataset,
     engine,
     run_file::{RunFile, on_dataset},
-    server::{Say, Server, Setup, machine::Machine, state::StateFolder, wishes},
+    server::{
+        Say, Server, Setup,
+        doors::{self, Began, Door},
+        machine::Machine,
+        state::{StateError, StateFolder},
+        wishes,
+    },
+    store::DatabaseUrl,
 };
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -179,38 +186,91 @@ impl Serve {
         let (wish, mut wishes) = wishes();
         let reread = Reread { file: self.run, dataset: setup.dataset.clone(), say: say.clone() };
         signals::hear(wish, reread).map_err(Failure::midway)?;
-        let server = tokio::select! {
-            server = Server::open(setup) => server.map_err(Failure::input)?.with_http_names(self.http_name),
-            () = wishes.end() => {
-                say("stopped before it was ready: the same command begins again");
-                return Ok(());
-            }
+        let introduced = Introduced {
+            name,
+            parameters,
+            data,
+            state: self.state,
+            notes,
+            of_init: if self.init.is_some() { Some(unknown.into_iter().chain(rounded).collect()) } else { None },
+            say: say.clone(),
         };
-        let (address, page) =
-            (server.address().map_err(Failure::midway)?, server.http_address().map_err(Failure::midway)?);
-        say(&format!("run       {name}{}", if server.is_new() { "" } else { ", taken up again" }));
-        say(&format!("model     {:.2} M parameters", parameters as f64 / 1e6));
-        say(&format!("data      {data}"));
-        say(&format!("key       {}", server.fingerprint()));
-        say(&format!("devices   {address} (UDP); invite them with:"));
-        say(&format!(
-            "          nightjar-coordinator invite --state {} --address HOST:{}",
-            self.state.display(),
-            address.port()
-        ));
-        say(&format!("page      http://{page}/"));
-        for note in notes.iter().chain(server.changes()) {
-            say(&format!("note      {note}"));
-        }
-        if self.init.is_some() && !server.is_new() {
-            say("note      the run has begun already, so --init is not used");
+        if let Some(url) = shared(&setup).map_err(Failure::input)? {
+            let tell = |began: Began<'_>| match began {
+                Began::Leads(server) => introduced.server(server),
+                Began::Door(door) => introduced.door(door),
+            };
+            doors::processes::serve(setup, self.http_name, url, tell, &mut wishes).await.map_err(Failure::midway)?;
         } else {
-            unknown.iter().chain(&rounded).for_each(|note| say(&format!("note      {note}")));
+            let server = tokio::select! {
+                server = Server::open(setup) => server.map_err(Failure::input)?.with_http_names(self.http_name),
+                () = wishes.end() => {
+                    say("stopped before it was ready: the same command begins again");
+                    return Ok(());
+                }
+            };
+            let ready = introduced.server(&server);
+            server.run(ready, &mut wishes).await.map_err(Failure::midway)?;
         }
-        server.run(format!("ready: {address}"), wishes).await.map_err(Failure::midway)?;
         say("stopped: everything is stored; the same command goes on from here");
         Ok(())
     }
+}
+
+/// What the person at the terminal is told once a process serves.
+struct Introduced {
+    name: String,
+    parameters: usize,
+    data: String,
+    state: PathBuf,
+    notes: Vec<String>,
+    /// What is to be said of the model that `--init` names.
+    of_init: Option<Vec<String>>,
+    say: Say,
+}
+
+impl Introduced {
+    /// Gives the line that says that it is ready.
+    fn server(&self, server: &Server) -> String {
+        let say = &self.say;
+        say(&format!("run       {}{}", self.name, if server.is_new() { "" } else { ", taken up again" }));
+        say(&format!("model     {:.2} M parameters", self.parameters as f64 / 1e6));
+        say(&format!("data      {}", self.data));
+        say(&format!("key       {}", server.fingerprint()));
+        let ready = self.addresses(server.address(), server.http_address());
+        self.notes.iter().chain(server.changes()).for_each(|note| say(&format!("note      {note}")));
+        match &self.of_init {
+            Some(_) if !server.is_new() => say("note      the run has begun already, so --init is not used"),
+            notes => notes.iter().flatten().for_each(|note| say(&format!("note      {note}"))),
+        }
+        ready
+    }
+
+    fn door(&self, door: &Door) -> String {
+        (self.say)(&format!("run       {}, led by another process: this one is a door", self.name));
+        self.addresses(door.address(), door.http_address())
+    }
+
+    fn addresses(&self, devices: std::io::Result<SocketAddr>, page: std::io::Result<SocketAddr>) -> String {
+        let say = &self.say;
+        // A socket that is bound has an address.
+        let (Ok(devices), Ok(page)) = (devices, page) else { return "ready".to_owned() };
+        say(&format!("devices   {devices} (UDP); invite them with:"));
+        say(&format!(
+            "          nightjar-coordinator invite --state {} --address HOST:{}",
+            self.state.display(),
+            devices.port()
+        ));
+        say(&format!("page      http://{page}/"));
+        format!("ready: {devices}")
+    }
+}
+
+/// The database that says who leads, where a run's state is in places that several processes can reach.
+fn shared(setup: &Setup) -> Result<Option<DatabaseUrl>, StateError> {
+    let blobs = setup.blobs.is_some() || StateFolder::has_bucket(&setup.state);
+    let ledger = StateFolder::place(&setup.state, setup.ledger.as_ref())?;
+    Ok(ledger.database().filter(|_| blobs).cloned())
 }
 
 #[cfg(test)]

@@ -399,12 +399,12 @@ impl Server {
     }
 
     /// Serves until an end is wanted, or until nothing can go on. `ready` is said once the first version stands.
-    pub async fn run(self, ready: String, mut wishes: Wishes) -> Result<(), EndError> {
+    pub async fn run(self, ready: String, wishes: &mut Wishes) -> Result<(), EndError> {
         let (mut setup, http_names) = (self.setup.clone(), self.http_names.clone());
         let mut server = self;
         loop {
             let begun = Instant::now();
-            let error = match server.until_ended(ready.clone(), &mut wishes).await {
+            let error = match server.until_ended(ready.clone(), wishes).await {
                 Err(error) if error.is_of_lost_delta() && begun.elapsed() > AGAIN_AFTER => error,
                 ended => return Ok(ended?),
             };

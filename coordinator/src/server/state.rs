@@ -7,7 +7,7 @@ use super::disk_reserve::RESERVE_FILE;
 use crate::{
     identity,
     store::{
-        BlobError, Blobs, DatabaseUrl, Ledger, LedgerError, Unnamed,
+        BlobError, Blobs, DatabaseUrl, Ledger, LedgerError, LedgerPlace, Unnamed,
         bucket::{BadBucket, CACHE_FOLDER},
         look::Look,
         place::BadUrl,
@@ -243,6 +243,11 @@ impl StateFolder {
     /// Whether a run has begun in a folder.
     pub fn has_ledger(folder: &Path) -> bool {
         folder.join(LEDGER).exists() || folder.join(PLACE).exists()
+    }
+
+    /// Whether the blobs of a folder's run are in a bucket.
+    pub fn has_bucket(folder: &Path) -> bool {
+        folder.join(BUCKET).exists()
     }
 
     /// Whether a run in a folder has a version, so that it needs no start. Of a ledger that cannot be looked at,

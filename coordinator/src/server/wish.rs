@@ -40,9 +40,9 @@ impl Wishes {
         while let Some(Wish::Reload(_)) = self.next().await {}
     }
 
-    /// The run spec that was taken over since this was last asked, if one was.
+    /// The run spec that was taken over last, if one was.
     pub(super) fn taken_over(&self) -> Option<RunSpec> {
-        self.taken_over.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.taken_over.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Has the event loop take a run spec over, and tells the person what came of it.

@@ -173,8 +173,8 @@ impl Bed {
 
     fn up(&self, server: Server) -> Serving {
         let (address, http) = (server.address().unwrap(), server.http_address().unwrap());
-        let (wish, wishes) = wishes();
-        let task = tokio::spawn(server.run("ready".into(), wishes));
+        let (wish, mut wishes) = wishes();
+        let task = tokio::spawn(async move { server.run("ready".into(), &mut wishes).await });
         Serving { address, http, wish, task }
     }
 }

@@ -94,7 +94,7 @@ pub struct Door {
 impl Door {
     /// Opens what a door needs. Nothing is written to the ledger.
     pub async fn open(setup: Setup, http_names: Names) -> Result<Door, ServeError> {
-        let Setup { dataset, state, ledger: given, listen, http, say, .. } = setup;
+        let Setup { dataset, state, ledger: given, blobs, listen, http, say, .. } = setup;
         let (state, lock, found) = StateFolder::take(&state)?;
         if found == Found::New {
             return Err(ServeError::NoKeyYet);
@@ -104,7 +104,8 @@ impl Door {
         let endpoint = quic::endpoint(listen, &identity)?;
         let http = http::listen(http)?;
         let spec = spec_of(&place, dataset.manifest()).await?;
-        let blobs = state.blobs();
+        let bucket = state.bucket(blobs.as_ref())?;
+        let blobs = state.blobs_to_serve(bucket.as_ref())?;
         let (report, damaged) = mpsc::channel(catalog::DAMAGED_MAX);
         let delta_bytes_max = *delta::bytes_allowed(&spec.model, &spec.delta).end();
         let knowledge = Knowledge {

@@ -6,6 +6,7 @@ use crate::{
         http::Names,
         serve::{EndError, ServeError, Server, Setup},
         shell::ShellError,
+        wish::{Wish, Wishes, wishes as wishes_of},
     },
     store::{
         DatabaseUrl, LedgerError,
@@ -51,41 +52,38 @@ pub enum Began<'a> {
     Door(&'a Door),
 }
 
-/// Serves a run whose ledger is in this database together with all others that do, until `stop` is done. `tell` gives
+/// Serves a run whose ledger is in this database together with all others that do, until an end is wanted. `tell` gives
 /// the line that is said once it is ready.
 pub async fn serve(
-    setup: Setup,
+    mut setup: Setup,
     http_names: Vec<String>,
     url: DatabaseUrl,
     mut tell: impl FnMut(Began<'_>) -> String,
-    stop: impl Future<Output = ()>,
+    wishes: &mut Wishes,
 ) -> Result<(), ProcessError> {
-    let mut stop = pin!(stop);
     let mut leadership = Leadership::of(url);
     let mut was_fenced = false;
     loop {
         let standing = tokio::select! {
             standing = stand(&mut leadership, &setup) => standing?,
-            () = &mut stop => return Ok(()),
+            () = wishes.end() => return Ok(()),
         };
         if standing == Standing::Leads {
             if was_fenced {
                 return Err(ProcessError::TakenOver);
             }
-            match lead(&setup, &http_names, &mut leadership, &mut tell, &mut stop).await? {
-                Led::Stopped => return Ok(()),
-                Led::Lost => (setup.say)("followed  another process leads now"),
-                Led::Fenced => {
-                    (setup.say)("followed  another process leads now");
-                    was_fenced = true;
-                }
-            }
+            let led = lead(&mut setup, &http_names, &mut leadership, &mut tell, wishes).await?;
             leadership.let_go();
+            if led == Led::Stopped {
+                return Ok(());
+            }
+            was_fenced = led == Led::Fenced;
+            (setup.say)("followed  another process leads now");
         } else {
             was_fenced = false;
             let door = opened(|| Door::open(setup.clone(), Names::new(http_names.clone()))).await?;
             let ready = tell(Began::Door(&door));
-            if door.run(&mut leadership, ready, &mut stop).await? == Ended::Stopped {
+            if door.run(&mut leadership, ready, wishes.end()).await? == Ended::Stopped {
                 return Ok(());
             }
         }
@@ -93,6 +91,7 @@ pub async fn serve(
 }
 
 /// How a time of leading ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Led {
     Stopped,
     Lost,
@@ -100,29 +99,47 @@ enum Led {
 }
 
 async fn lead(
-    setup: &Setup,
+    setup: &mut Setup,
     http_names: &[String],
     leadership: &mut Leadership,
     tell: &mut impl FnMut(Began<'_>) -> String,
-    mut stop: impl Future<Output = ()> + Unpin,
+    wishes: &mut Wishes,
 ) -> Result<Led, ProcessError> {
     let (announce, address) = watch::channel(None);
     let mut lost = pin!(leadership.keep(address));
     let server = tokio::select! {
         server = opened(|| Server::open(setup.clone())) => server?.with_http_names(http_names.to_vec()),
         () = &mut lost => return Ok(Led::Lost),
-        () = &mut stop => return Ok(Led::Stopped),
+        () = wishes.end() => return Ok(Led::Stopped),
     };
     let ready = tell(Began::Leads(&server));
     announce.send_replace(Some(server.address().map_err(ServeError::Socket)?));
+    // What is wished of this process is wished of the server, and its end besides, once it leads no longer.
+    let (wish, mut its_wishes) = wishes_of();
     let mut is_lost = false;
-    let ended = server.run(ready, async {
-        tokio::select! {
-            () = &mut lost => is_lost = true,
-            () = &mut stop => {}
+    let ended = {
+        let running = server.run(ready, &mut its_wishes);
+        let mut running = pin!(running);
+        loop {
+            let wished = tokio::select! {
+                ended = &mut running => break ended,
+                () = &mut lost, if !is_lost => {
+                    is_lost = true;
+                    // At once: nothing that it has begun can be ended any more.
+                    drop(wish.try_send(Wish::End));
+                    Some(Wish::End)
+                }
+                wished = wishes.next(), if !is_lost => Some(wished.unwrap_or(Wish::End)),
+            };
+            // A full queue has an end in it already, or is asked for one by somebody who is in no hurry.
+            wished.into_iter().for_each(|wished| drop(wish.try_send(wished)));
         }
-    });
-    match ended.await {
+    };
+    if let Some(spec) = its_wishes.taken_over() {
+        setup.spec = spec;
+    }
+    setup.start = None;
+    match ended {
         Ok(()) if is_lost => Ok(Led::Lost),
         Ok(()) => Ok(Led::Stopped),
         Err(EndError::Shell(ShellError::Ledger(LedgerError::Fenced(_)))) => Ok(Led::Fenced),
