@@ -2,11 +2,13 @@
 //! what was not synced.
 
 mod beneath;
+mod folder_syncs;
 mod tree;
 
 pub use tree::{Found, Walk};
 
 use beneath::{Access, Folder, Kind};
+use folder_syncs::FolderSyncs;
 use std::{
     fs,
     io::{self, Read, Seek, SeekFrom, Write},
@@ -32,6 +34,10 @@ pub trait Disk: Send + Sync {
     fn write_at(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes a file's bytes durable.
     fn sync(&self, name: &str) -> io::Result<()>;
+    /// Makes the bytes of a file durable whose name is not to last: it is renamed next.
+    fn sync_bytes(&self, name: &str) -> io::Result<()> {
+        self.sync(name)
+    }
     /// Renames a synced file, replacing what was there. Durable on return.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file, if it is there.
@@ -73,6 +79,7 @@ fn join(folder: &str, name: &str) -> String {
 /// plain, and links in it are not followed. The way to the folder itself may be one.
 pub struct FolderDisk {
     root: PathBuf,
+    syncs: FolderSyncs,
 }
 
 impl FolderDisk {
@@ -80,7 +87,7 @@ impl FolderDisk {
     pub fn open(root: impl Into<PathBuf>) -> io::Result<Self> {
         let root = root.into();
         fs::create_dir_all(&root)?;
-        Ok(FolderDisk { root })
+        Ok(FolderDisk { root, syncs: FolderSyncs::default() })
     }
 
     /// Opens a file that somebody wrote who is not trusted: a plain file with this name alone, of this length. `None`
@@ -184,11 +191,16 @@ impl Disk for FolderDisk {
         folder.sync()
     }
 
+    fn sync_bytes(&self, name: &str) -> io::Result<()> {
+        let (folder, last) = self.find(name)?;
+        folder.open(last.as_ref(), SYNC)?.sync_all()
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let (folder, last) = self.find(from)?;
         let (new_folder, new) = self.make(to)?;
         folder.rename(last.as_ref(), &new_folder, new.as_ref())?;
-        new_folder.sync()
+        self.syncs.sync(to.rsplit_once('/').map_or("", |(folder, _)| folder), || new_folder.sync())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

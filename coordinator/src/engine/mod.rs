@@ -13,6 +13,7 @@ mod credit;
 mod drain;
 pub mod event;
 mod grant;
+pub mod group;
 mod leases;
 pub mod merge;
 mod merged_blobs;

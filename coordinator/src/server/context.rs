@@ -59,12 +59,39 @@ pub struct Context {
 /// The devices that are connected now, each once.
 #[derive(Default)]
 pub struct Present {
-    connections: Mutex<HashMap<DeviceId, (Connection, Subnet)>>,
+    connections: Mutex<Connections>,
+}
+
+#[derive(Default)]
+struct Connections {
+    of: HashMap<DeviceId, (Connection, Subnet)>,
+    /// How many come from where: whoever says hello asks, and there may be a hundred thousand of them.
+    from: HashMap<Subnet, usize>,
+}
+
+impl Connections {
+    fn insert(&mut self, device: DeviceId, subnet: Subnet, connection: Connection) -> Option<Connection> {
+        let older = self.remove(device);
+        *self.from.entry(subnet).or_default() += 1;
+        self.of.insert(device, (connection, subnet));
+        older
+    }
+
+    fn remove(&mut self, device: DeviceId) -> Option<Connection> {
+        let (connection, subnet) = self.of.remove(&device)?;
+        if let Some(here) = self.from.get_mut(&subnet) {
+            *here -= 1;
+            if *here == 0 {
+                self.from.remove(&subnet);
+            }
+        }
+        Some(connection)
+    }
 }
 
 impl Present {
-    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, (Connection, Subnet)>> {
-        // A map of handles is whole after any panic.
+    fn lock(&self) -> MutexGuard<'_, Connections> {
+        // Maps of handles are whole after any panic.
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -75,7 +102,7 @@ impl Present {
 
     /// Whether a device is connected.
     pub fn has(&self, device: DeviceId) -> bool {
-        self.lock().contains_key(&device)
+        self.lock().of.contains_key(&device)
     }
 
     /// All that are connected.
@@ -86,7 +113,8 @@ impl Present {
     /// A device has one connection: the newest. What lingers of an older one, after a change of networks, say, is
     /// closed.
     pub fn enter(&self, device: DeviceId, subnet: Subnet, connection: &Connection) {
-        if let Some((older, _)) = self.lock().insert(device, (connection.clone(), subnet)) {
+        let older = self.lock().insert(device, subnet, connection.clone());
+        if let Some(older) = older {
             close(&older, CloseCode::Replaced, "the device has connected again");
         }
     }
@@ -94,15 +122,15 @@ impl Present {
     /// Whether there is a place for one more, and for one more from there.
     pub fn has_room_for(&self, device: DeviceId, subnet: Subnet) -> bool {
         let connections = self.lock();
-        let here = connections.values().filter(|(_, from)| *from == subnet).count();
+        let here = connections.from.get(&subnet).copied().unwrap_or(0);
         let is_crowded = here >= DEVICES_PER_ADDRESS_MAX && !subnet.is_this_machine();
-        (connections.len() < CONNECTIONS_MAX - STRANGERS_MAX && !is_crowded) || connections.contains_key(&device)
+        (connections.of.len() < CONNECTIONS_MAX - STRANGERS_MAX && !is_crowded) || connections.of.contains_key(&device)
     }
 
     pub fn leave(&self, device: DeviceId, connection: &Connection) {
         let mut connections = self.lock();
-        if connections.get(&device).is_some_and(|(c, _)| c.stable_id() == connection.stable_id()) {
-            connections.remove(&device);
+        if connections.of.get(&device).is_some_and(|(c, _)| c.stable_id() == connection.stable_id()) {
+            connections.remove(device);
         }
     }
 }

@@ -1,8 +1,12 @@
-//! The event loop: it owns the engine, hands it whatever happens, and performs its actions in order. Merging and
-//! publishing run on a thread of their own, in order too; deltas are measured beside it. Every wait is in `run`.
+//! The event loop: it owns the engine and hands it whatever happens. While one commit is on its way to the disk, the
+//! engine goes on to decide; what it decides meanwhile is the next commit. What rests on a commit (answers, orders to
+//! merge) is done after it, in order. Merging and publishing run on a thread of their own, in order too; deltas are
+//! measured beside it.
 
+mod commit;
 mod ending;
 mod log;
+mod measuring;
 mod reload;
 mod stalled;
 mod sweep;
@@ -11,7 +15,6 @@ pub use ending::run;
 
 use super::{
     bucket::{Buckets, Rate},
-    clock::wall_now,
     disk_reserve::{DiskReserve, DiskStatus},
     doors::Doors,
     handle::{Overview, Question, Request, ShellHandle},
@@ -27,18 +30,19 @@ use crate::{
     engine::{
         Engine,
         event::{Action, Event, ReplyTo},
-        record::Record,
+        group::Group,
     },
-    store::{BlobError, Blobs, Counters, Ledger, LedgerError, Measure, PublishError, Publisher},
+    store::{Blobs, Counters, Ledger, LedgerError, PublishError, Publisher},
 };
+use commit::OnItsWay;
 use ending::{DRAIN_LOOK, Drain, Stop};
+use measuring::{Measurement, Places};
 use nightjar_shared::{
     ids::DeviceId,
-    lease::Offer,
     run_spec::RunSpec,
     time::Mono,
     wire::{
-        Refusal, RefusalCode, UploadFrom, coordinator_message as answer, device_message as ask,
+        Refusal, coordinator_message as answer, device_message as ask,
         limits::{ADDRESSES_MAX, LEASES_BURST, LEASES_PER_WALL_TIME, QUEUE_EVENTS_MAX},
     },
 };
@@ -50,8 +54,8 @@ use tokio::{
 
 /// How often the counters of bytes are written to the ledger.
 const COUNTERS_EVERY: Duration = Duration::from_secs(5);
-/// Deltas measured at once: each takes a core, and its blob's length in memory.
-const MEASURING_MAX: usize = 2;
+/// Turns that the engine decides while a commit is on its way; more wait in the queue.
+const TURNS_MAX: usize = 512;
 /// Points of a curve that a page is given.
 const POINTS_MAX: usize = 500;
 /// After how long a device may ask again what failed here.
@@ -75,6 +79,9 @@ pub enum ShellError {
     /// The person or the system wants an end, and something was being waited for. It is no fault.
     #[error("the coordinator was stopped")]
     Stopped,
+    /// What writes to the ledger has failed in a way that nobody foresaw.
+    #[error("writing to the ledger has ended unexpectedly ({0}); start again, nothing was lost")]
+    Commit(String),
     /// The thread that merges is gone.
     #[error("the thread that merges has ended unexpectedly; start again, nothing was lost")]
     PublisherGone,
@@ -125,25 +132,44 @@ pub struct Parts {
     pub health: Arc<Health>,
 }
 
-/// A delta that was measured, or could not be.
-struct Measurement {
-    to: ReplyTo,
-    device: DeviceId,
-    offer: Offer,
-    result: Result<Measure, BlobError>,
+/// What is done after a commit.
+enum Effect {
+    /// What the engine wants done.
+    Act(Action),
+    /// Whether an upload is welcome, which rests on the turns before.
+    MayUpload(oneshot::Sender<Result<(), Refusal>>, Result<(), Refusal>),
+}
+
+impl From<Action> for Effect {
+    fn from(action: Action) -> Self {
+        Effect::Act(action)
+    }
+}
+
+/// A device that waits for an answer.
+struct Waiting {
+    answer: oneshot::Sender<answer::Body>,
+    /// When it came, where that says how fast this is.
+    came: Option<Instant>,
 }
 
 struct Shell {
     parts: Parts,
+    /// What is decided, and not on its way to the ledger yet.
+    decided: Group<Effect>,
+    /// Whether bytes that travelled are to be written with the next commit.
+    counters_due: bool,
+    /// The commit that is on its way.
+    on_its_way: Option<OnItsWay>,
     orders: mpsc::Sender<Order>,
     measurements: mpsc::Sender<Measurement>,
-    measuring: Arc<Semaphore>,
+    measuring: Places,
     questions: mpsc::Receiver<Question>,
     stopping: watch::Receiver<Stop>,
     /// Set once it is to finish what is on its way.
     drain: Option<Drain>,
     /// Devices that wait for an answer.
-    waiting: HashMap<ReplyTo, oneshot::Sender<answer::Body>>,
+    waiting: HashMap<ReplyTo, Waiting>,
     last_reply: u64,
     /// How many a device may still be given.
     leases: Buckets<DeviceId>,
@@ -177,9 +203,12 @@ async fn until_stopped(
     let (measurements, mut measured) = mpsc::channel(QUEUE_EVENTS_MAX);
     let mut shell = Shell {
         parts,
+        decided: Group::default(),
+        counters_due: false,
+        on_its_way: None,
         orders,
         measurements,
-        measuring: Arc::new(Semaphore::new(MEASURING_MAX)),
+        measuring: Places::default(),
         questions,
         stopping,
         drain: None,
@@ -196,8 +225,9 @@ async fn until_stopped(
     let mut sweep_due = interval(SWEEP_EVERY);
     let mut see_due = interval(SEE_EVERY);
     see_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut asked = Vec::with_capacity(TURNS_MAX);
     let ended = async {
-        shell.perform(first).await?;
+        shell.decided.add(first);
         loop {
             shell.say_ready_once();
             shell.say_unheard_of_once();
@@ -205,20 +235,30 @@ async fn until_stopped(
             if shell.is_drained() {
                 return Ok(());
             }
-            let deadline = shell.next_deadline();
+            shell.send().await?;
+            let (deadline, room) = (shell.next_deadline(), TURNS_MAX.saturating_sub(shell.decided.len()));
             tokio::select! {
-                _ = shell.stopping.changed() => if shell.told().await? {
-                    return Ok(());
+                _ = shell.stopping.changed() => if shell.told() {
+                    return shell.settle().await;
                 },
-                Some(question) = shell.questions.recv() => shell.question(question).await?,
-                Some(measurement) = measured.recv() => shell.measured(measurement).await?,
-                version = published.recv() => {
+                sent = commit::sent(&mut shell.on_its_way) => shell.sent(sent?).await?,
+                _ = shell.questions.recv_many(&mut asked, room), if room > 0 => {
+                    for question in asked.drain(..) {
+                        shell.question(question).await?;
+                    }
+                }
+                Some(measurement) = measured.recv(), if room > 0 => shell.measured(measurement),
+                version = published.recv(), if room > 0 => {
                     let version = version.ok_or(ShellError::PublisherGone)??;
                     shell.parts.knowledge.catalog.publish(&version);
-                    shell.happened(Event::Published(version)).await?;
+                    shell.decide(Event::Published(version));
                 }
-                () = sleep_until(deadline) => shell.happened(Event::Tick).await?,
-                _ = counters_due.tick() => shell.write_counters().await?,
+                () = sleep_until(deadline), if room > 0 => shell.decide(Event::Tick),
+                _ = counters_due.tick() => {
+                    shell.look();
+                    shell.tell_troubles();
+                    shell.counters_due = true;
+                }
                 _ = sweep_due.tick() => shell.sweep_strays(),
                 _ = see_due.tick() => shell.see(),
             }
@@ -258,28 +298,6 @@ impl Shell {
         }
     }
 
-    async fn happened(&mut self, event: Event) -> Result<(), ShellError> {
-        let actions = self.parts.engine.handle(event, self.now(), wall_now());
-        self.perform(actions).await
-    }
-
-    /// Performs actions in order; what follows a failed one does not happen.
-    async fn perform(&mut self, actions: Vec<Action>) -> Result<(), ShellError> {
-        for action in actions {
-            match action {
-                Action::Commit(records) => {
-                    self.commit(&records).await?;
-                    records.iter().for_each(|record| self.tell(record));
-                }
-                Action::Reply { to, body } => self.reply(to, body),
-                Action::MeasureDelta { to, device, offer } => self.measure(to, device, offer),
-                Action::Merge(order) => self.order(Order::Merge(order)).await?,
-                Action::Publish { version, keyframe, .. } => self.order(Order::Publish { version, keyframe }).await?,
-            }
-        }
-        Ok(())
-    }
-
     async fn question(&mut self, question: Question) -> Result<(), ShellError> {
         match question {
             Question::Request(request) => {
@@ -290,35 +308,28 @@ impl Shell {
                 }
                 let reply_to = self.next_reply();
                 let asks_for_work = matches!(body, ask::Body::LeaseRequest(_));
-                self.waiting.insert(reply_to, answer);
-                self.happened(Event::Asked { device, reply_to, body, invite }).await?;
+                let turn = self.turn(Event::Asked { device, reply_to, body, invite });
+                let is_answered = |action: &Action| matches!(action, Action::Reply { to, .. } if *to == reply_to);
                 // One that waits for the next round says nothing of how fast this is.
-                if asks_for_work && !self.waiting.contains_key(&reply_to) {
-                    self.parts.metrics.answered(came.elapsed());
-                }
-                Ok(())
+                let came = (asks_for_work && turn.iter().any(is_answered)).then_some(came);
+                self.waiting.insert(reply_to, Waiting { answer, came });
+                self.decided.add(turn);
             }
             Question::MayUpload { device, lease, bytes, answer } => {
-                let is_welcome = self.parts.engine.accepts_upload(device, lease, bytes);
                 let gone =
                     || Refusal::lease_gone("The lease has ended, or what was offered is no delta of this model.");
-                drop(answer.send(is_welcome.then_some(()).ok_or_else(gone)));
-                Ok(())
+                let is_welcome = self.parts.engine.accepts_upload(device, lease, bytes).then_some(()).ok_or_else(gone);
+                self.decided.also(Effect::MayUpload(answer, is_welcome));
             }
             Question::GiveUp { device, lease, generation } => {
-                self.happened(Event::UploadsDamaged { device, lease, generation }).await
+                self.decide(Event::UploadsDamaged { device, lease, generation });
             }
-            Question::Overview(answer) => {
-                drop(answer.send(self.overview()));
-                Ok(())
-            }
-            Question::BlobLost(hash) => self.happened(Event::BlobLost(hash)).await,
-            Question::BlobFound(hash) => self.happened(Event::BlobFound(hash)).await,
-            Question::Reload(spec, answer) => {
-                drop(answer.send(self.reload(*spec).await?));
-                Ok(())
-            }
+            Question::Overview(answer) => drop(answer.send(self.overview())),
+            Question::BlobLost(hash) => self.decide(Event::BlobLost(hash)),
+            Question::BlobFound(hash) => self.decide(Event::BlobFound(hash)),
+            Question::Reload(spec, answer) => drop(answer.send(self.reload(*spec).await?)),
         }
+        Ok(())
     }
 
     fn next_reply(&mut self) -> ReplyTo {
@@ -327,54 +338,11 @@ impl Shell {
     }
 
     fn reply(&mut self, to: ReplyTo, body: answer::Body) {
-        if let Some(answer) = self.waiting.remove(&to) {
-            drop(answer.send(body));
+        let Some(Waiting { answer, came }) = self.waiting.remove(&to) else { return };
+        if let Some(came) = came {
+            self.parts.metrics.answered(came.elapsed());
         }
-    }
-
-    async fn order(&self, order: Order) -> Result<(), ShellError> {
-        self.orders.send(order).await.map_err(|_| ShellError::PublisherGone)
-    }
-
-    fn measure(&self, to: ReplyTo, device: DeviceId, offer: Offer) {
-        let (blobs, spec) = (self.parts.blobs.clone(), self.parts.spec.clone());
-        let delta = offer.trained.delta;
-        // What a version was published as is nobody's delta, and is not read, nor removed, as one.
-        let is_ours = self.parts.knowledge.catalog.get(delta.hash).is_some();
-        self.parts.knowledge.uploads.offered(offer.lease, delta.hash);
-        let (places, measurements) = (self.measuring.clone(), self.measurements.clone());
-        tokio::spawn(async move {
-            // The semaphore is never closed.
-            let _place = places.acquire_owned().await;
-            let measuring = tokio::task::spawn_blocking(move || {
-                let result = match is_ours {
-                    true => Ok(Measure::Done(Err("The offer names a blob of the coordinator's own.".into()))),
-                    false => blobs.measure(&spec, delta),
-                };
-                Measurement { to, device, offer, result }
-            });
-            match measuring.await {
-                // Fails only where the loop has ended.
-                Ok(measurement) => drop(measurements.send(measurement).await),
-                Err(panic) => tracing::error!(%panic, "measuring a delta failed"),
-            }
-        });
-    }
-
-    async fn measured(&mut self, measurement: Measurement) -> Result<(), ShellError> {
-        let Measurement { to, device, offer, result } = measurement;
-        match result {
-            Ok(Measure::Done(measured)) => {
-                self.happened(Event::DeltaMeasured { reply_to: to, device, offer, measured }).await?;
-            }
-            Ok(Measure::Missing { have }) => self.reply(to, answer::Body::Upload(UploadFrom { offset: have })),
-            Err(error) => {
-                tracing::error!(lease = offer.lease.0, device = device.short(), %error, "a delta could not be measured");
-                let refusal = Refusal::retry(RefusalCode::Internal, "The coordinator could not read the delta.", RETRY);
-                self.reply(to, answer::Body::Refusal(refusal));
-            }
-        }
-        Ok(())
+        drop(answer.send(body));
     }
 
     fn overview(&self) -> Overview {
@@ -393,27 +361,12 @@ impl Shell {
         }
     }
 
-    /// Writes how much has travelled; where the ledger does not take it now, it is written next time.
+    /// Writes how much has travelled, as the last thing; where the ledger does not take it now, it is not known later.
     async fn write_counters(&mut self) -> Result<(), ShellError> {
-        self.look();
-        self.tell_troubles();
-        let (up, down) = self.parts.traffic.take();
-        if up + down == 0 || self.parts.reserve.is_full() {
-            self.parts.traffic.put_back(up, down);
-            return Ok(());
-        }
-        match self.parts.ledger.add_counters(Counters { bytes_up: up, bytes_down: down }).await {
-            Ok(()) => {
-                self.parts.counters.bytes_up += up;
-                self.parts.counters.bytes_down += down;
-                Ok(())
-            }
-            Err(error) if error.may_pass() => {
-                tracing::warn!(%error, "the counters are written later");
-                self.parts.traffic.put_back(up, down);
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
+        let (bytes_up, bytes_down) = self.parts.traffic.take();
+        match self.parts.ledger.add_counters(Counters { bytes_up, bytes_down }).await {
+            Err(error) if !error.may_pass() => Err(error.into()),
+            _ => Ok(()),
         }
     }
 
@@ -439,42 +392,7 @@ impl Shell {
              place of what it holds"
         ));
     }
-
-    /// Tells people and the pages what is now in the ledger.
-    fn tell(&mut self, record: &Record) {
-        self.log(record);
-        self.parts.history.add(record);
-        if let Record::LeaseIssued(lease) = record {
-            // It was asked for before; where it is one too many all the same, the next waits.
-            let _ = self.leases.take(lease.device, 1.0, Instant::now().into_std());
-        }
-        if let Some(news) = News::of(record) {
-            self.parts.knowledge.take(&news).into_iter().for_each(|rubbish| self.clear_away(rubbish));
-            self.parts.doors.tell(&news);
-        }
-        match record {
-            Record::Version(version) => {
-                let status = self.parts.engine.status();
-                let loss = self.parts.history.losses.last();
-                let loss =
-                    loss.map_or(String::new(), |l| format!("  loss {:.4} nats a byte (version {})", l.loss, l.version));
-                let millions = status.tokens as f64 / 1e6;
-                let line = format!(
-                    "version {:<5} {:>6} deltas {millions:>9.3} M tokens{loss}",
-                    version.version, status.merged
-                );
-                (self.parts.say)(&line);
-                if status.finished {
-                    (self.parts.say)(
-                        "over      the token budget is used up: devices are told; `export` writes the model",
-                    );
-                }
-            }
-            Record::Device(_)
-            | Record::LeaseIssued(_)
-            | Record::LeaseClosed { .. }
-            | Record::Delta(_)
-            | Record::Evaluation(_) => {}
-        }
-    }
 }
+
+#[cfg(test)]
+mod tests;

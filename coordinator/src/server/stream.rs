@@ -94,7 +94,13 @@ impl Traffic {
         (up, down)
     }
 
-    /// What was taken could not be written down: it is taken again later.
+    /// So many travelled through a door.
+    pub fn add(&self, up: u64, down: u64) {
+        self.up.fetch_add(up, Ordering::Relaxed);
+        self.down.fetch_add(down, Ordering::Relaxed);
+    }
+
+    /// What was taken could not be told: it is taken again later.
     pub fn put_back(&self, up: u64, down: u64) {
         self.up_taken.fetch_sub(up, Ordering::Relaxed);
         self.down_taken.fetch_sub(down, Ordering::Relaxed);

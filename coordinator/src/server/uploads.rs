@@ -35,6 +35,23 @@ struct Open {
     failures: u32,
 }
 
+impl Open {
+    fn blobs(&self) -> impl Iterator<Item = &Uploaded> {
+        self.blob.iter().chain(&self.offered)
+    }
+
+    fn blobs_mut(&mut self) -> impl Iterator<Item = &mut Uploaded> {
+        self.blob.iter_mut().chain(&mut self.offered)
+    }
+
+    /// A blob gave its place to another; it may have the other place too.
+    fn forget(&self, hash: BlobHash, lease: LeaseId, names: &mut BTreeSet<(BlobHash, LeaseId)>) {
+        if self.blobs().all(|blob| blob.hash != hash) {
+            names.remove(&(hash, lease));
+        }
+    }
+}
+
 struct Uploaded {
     hash: BlobHash,
     is_stored: bool,
@@ -44,6 +61,8 @@ struct Uploaded {
 
 struct Inner {
     open: BTreeMap<LeaseId, Open>,
+    /// Which open leases name a blob.
+    names: BTreeSet<(BlobHash, LeaseId)>,
     /// Bytes a device and day.
     unmerged: Buckets<DeviceId>,
     /// What is to be removed, and is not yet.
@@ -81,7 +100,13 @@ impl Uploads {
     pub fn new<'a>(open: impl Iterator<Item = &'a LeaseRecord>, delta_bytes_max: u64) -> Self {
         let a_day = delta_bytes_max.saturating_mul(UNMERGED_DELTAS_A_DAY) as f64;
         let unmerged = Buckets::new(Rate { burst: a_day, per_s: a_day / 86_400.0 }, ADDRESSES_MAX);
-        let mut inner = Inner { open: BTreeMap::new(), unmerged, rubbish: BTreeSet::new(), stray: BTreeSet::new() };
+        let mut inner = Inner {
+            open: BTreeMap::new(),
+            names: BTreeSet::new(),
+            unmerged,
+            rubbish: BTreeSet::new(),
+            stray: BTreeSet::new(),
+        };
         open.filter(|lease| lease.kind.trains()).for_each(|l| inner.opened(l.id, l.generation, l.device));
         Uploads { inner: Mutex::new(inner) }
     }
@@ -100,7 +125,9 @@ impl Uploads {
                 inner.unmerged.give_back(device, delta.bytes as f64);
                 // Whoever uploaded it: from now on it is the ledger's.
                 inner.rubbish.remove(&delta.hash);
-                inner.named(delta.hash).for_each(|blob| blob.is_its_own = false);
+                for lease in inner.naming(delta.hash) {
+                    inner.named(lease, delta.hash).for_each(|blob| blob.is_its_own = false);
+                }
             }
             News::LeaseClosed(id) => return inner.closed(*id),
             News::Member(_) | News::Published(_) => {}
@@ -111,15 +138,20 @@ impl Uploads {
     /// Ends all leases but these, of which this process had no news for a while. What was merged meanwhile is not known
     /// here, so that nothing is rubbish: what is left over is swept by the leader.
     pub fn end_all_but(&self, is_open: impl Fn(LeaseId) -> bool) {
-        self.lock().open.retain(|id, _| is_open(*id));
+        let Inner { open, names, .. } = &mut *self.lock();
+        open.retain(|id, _| is_open(*id));
+        names.retain(|(_, id)| is_open(*id));
     }
 
     /// A device offers a delta for its lease, and it is about to be read: from now on nobody clears it away.
     pub fn offered(&self, lease: LeaseId, hash: BlobHash) {
-        if let Some(open) = self.lock().open.get_mut(&lease)
-            && open.blob.iter().chain(&open.offered).all(|blob| blob.hash != hash)
+        let Inner { open, names, .. } = &mut *self.lock();
+        if let Some(open) = open.get_mut(&lease)
+            && names.insert((hash, lease))
         {
-            open.offered = Some(Uploaded { hash, is_stored: true, is_its_own: false });
+            if let Some(before) = open.offered.replace(Uploaded { hash, is_stored: true, is_its_own: false }) {
+                open.forget(before.hash, lease, names);
+            }
         }
     }
 
@@ -131,8 +163,8 @@ impl Uploads {
         if !inner.rubbish.remove(&rubbish.hash) {
             return Ok(());
         }
-        if let Some(heir) = inner.named(rubbish.hash).next() {
-            heir.is_its_own = true;
+        if let Some(lease) = inner.naming(rubbish.hash).first() {
+            inner.named(*lease, rubbish.hash).take(1).for_each(|heir| heir.is_its_own = true);
             return Ok(());
         }
         remove()
@@ -150,7 +182,7 @@ impl Uploads {
     ) -> Result<(Writing, Option<Rubbish>), Refusal> {
         let gone = || Refusal::lease_gone("The lease has ended, or what was offered is no delta of this model.");
         let mut inner = self.lock();
-        let Inner { open, unmerged, rubbish, .. } = &mut *inner;
+        let Inner { open, names, unmerged, rubbish, .. } = &mut *inner;
         let its = open.get_mut(&lease).filter(|open| open.device == device).ok_or_else(gone)?;
         if its.is_writing {
             let sentence = "The same delta is being uploaded already.";
@@ -169,7 +201,10 @@ impl Uploads {
         rubbish.extend(other.map(|other| other.hash));
         its.is_writing = true;
         if its.blob.as_ref().is_none_or(|blob| blob.hash != hash) {
-            its.blob = Some(Uploaded { hash, is_stored: false, is_its_own: missing > 0 });
+            names.insert((hash, lease));
+            if let Some(before) = its.blob.replace(Uploaded { hash, is_stored: false, is_its_own: missing > 0 }) {
+                its.forget(before.hash, lease, names);
+            }
         }
         Ok((Writing { uploads: self.clone(), device, lease, missing: AtomicU64::new(missing), hash }, other))
     }
@@ -213,18 +248,23 @@ impl Uploaded {
 impl Inner {
     /// A lease has ended; gives back what it leaves behind.
     fn closed(&mut self, lease: LeaseId) -> Vec<Rubbish> {
-        let left = self.open.remove(&lease).into_iter().flat_map(|open| open.blob.into_iter().chain(open.offered));
-        let left: Vec<Rubbish> = left.filter(|b| b.is_its_own).map(|b| b.rubbish()).collect();
+        let Some(open) = self.open.remove(&lease) else { return vec![] };
+        for blob in open.blobs() {
+            self.names.remove(&(blob.hash, lease));
+        }
+        let left: Vec<Rubbish> = open.blobs().filter(|b| b.is_its_own).map(Uploaded::rubbish).collect();
         self.rubbish.extend(left.iter().map(|rubbish| rubbish.hash));
         left
     }
 
+    /// Open leases that name a blob.
+    fn naming(&self, hash: BlobHash) -> Vec<LeaseId> {
+        self.names.range((hash, LeaseId(0))..=(hash, LeaseId(u64::MAX))).map(|(_, lease)| *lease).collect()
+    }
+
     /// Where an open lease has a blob of this name.
-    fn named(&mut self, hash: BlobHash) -> impl Iterator<Item = &mut Uploaded> {
-        self.open
-            .values_mut()
-            .flat_map(|open| open.blob.iter_mut().chain(&mut open.offered))
-            .filter(move |b| b.hash == hash)
+    fn named(&mut self, lease: LeaseId, hash: BlobHash) -> impl Iterator<Item = &mut Uploaded> {
+        self.open.get_mut(&lease).into_iter().flat_map(Open::blobs_mut).filter(move |blob| blob.hash == hash)
     }
 
     /// What is known already of a lease stays: a door hears of some twice.

@@ -255,7 +255,7 @@ impl Blobs {
     /// that the next try starts from nothing.
     pub fn finish(&self, hash: BlobHash, bytes: u64) -> Result<(), BlobError> {
         let name = incoming(hash);
-        self.disk.sync(&name).map_err(of(hash))?;
+        self.disk.sync_bytes(&name).map_err(of(hash))?;
         fail::point("blob.synced");
         if self.incoming(hash)? != bytes || self.hash_of(&name).map_err(of(hash))? != hash {
             self.discard(hash)?;

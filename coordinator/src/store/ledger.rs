@@ -76,8 +76,19 @@ pub trait Ledger: Send + Sync {
     /// The generation that this handle writes under.
     fn generation(&self) -> Generation;
 
+    /// Writes records, and adds to the counters, in one transaction. Whether records contradict each other is judged by
+    /// what all of them lead to.
+    fn write<'a>(&'a self, records: &'a [Record], more: Counters) -> Answer<'a, ()>;
+
     /// Writes records in one transaction.
-    fn commit<'a>(&'a self, records: &'a [Record]) -> Answer<'a, ()>;
+    fn commit<'a>(&'a self, records: &'a [Record]) -> Answer<'a, ()> {
+        self.write(records, Counters::default())
+    }
+
+    /// Adds to the counters.
+    fn add_counters(&self, more: Counters) -> Answer<'_, ()> {
+        self.write(&[], more)
+    }
 
     /// Notes what of the way to the newest version is lost, so that later replays go the same way.
     fn note_losses<'a>(&'a self, restart: Option<Version>, deltas: &'a [u64]) -> Answer<'a, ()>;
@@ -85,9 +96,6 @@ pub trait Ledger: Send + Sync {
     /// Writes down another run spec, as JSON: one whose changes a run that exists may have
     /// ([`nightjar_shared::run_spec::RunSpec::changed_to`]); whoever asks has made sure of that.
     fn change_spec<'a>(&'a self, spec_json: &'a str) -> Answer<'a, ()>;
-
-    /// Adds to the counters.
-    fn add_counters(&self, more: Counters) -> Answer<'_, ()>;
 
     /// The counters.
     fn counters(&self) -> Answer<'_, Counters>;

@@ -160,8 +160,14 @@ impl Ledger for MemoryLedger {
         self.generation
     }
 
-    fn commit<'a>(&'a self, records: &'a [Record]) -> Answer<'a, ()> {
-        Box::pin(ready(self.commit(records)))
+    fn write<'a>(&'a self, records: &'a [Record], more: Counters) -> Answer<'a, ()> {
+        let written = self.commit(records).and_then(|()| {
+            let mut state = self.to_write()?;
+            state.counters.bytes_up += more.bytes_up;
+            state.counters.bytes_down += more.bytes_down;
+            Ok(())
+        });
+        Box::pin(ready(written))
     }
 
     fn note_losses<'a>(&'a self, restart: Option<Version>, deltas: &'a [u64]) -> Answer<'a, ()> {
@@ -171,14 +177,6 @@ impl Ledger for MemoryLedger {
     /// It knows no run spec: whoever opens it has one.
     fn change_spec<'a>(&'a self, _spec_json: &'a str) -> Answer<'a, ()> {
         Box::pin(ready(self.to_write().map(drop)))
-    }
-
-    fn add_counters(&self, more: Counters) -> Answer<'_, ()> {
-        let added = self.to_write().map(|mut state| {
-            state.counters.bytes_up += more.bytes_up;
-            state.counters.bytes_down += more.bytes_down;
-        });
-        Box::pin(ready(added))
     }
 
     fn counters(&self) -> Answer<'_, Counters> {

@@ -7,7 +7,7 @@
 pub mod leadership;
 
 use super::{
-    LedgerError, RunIdentity,
+    Counters, LedgerError, RunIdentity,
     ledger::integer,
     place::DatabaseUrl,
     sql::{
@@ -48,9 +48,9 @@ enum Last {
     /// Its end was heard.
     Heard,
     /// It stands or not: its number, and what it wrote.
-    Unheard { number: i64, records: Vec<Record> },
+    Unheard { number: i64, records: Vec<Record>, more: Counters },
     /// It stands, and whoever wrote it was told that it failed.
-    Stands(Vec<Record>),
+    Stands(Vec<Record>, Counters),
 }
 
 fn migrations() -> Migrator {
@@ -108,23 +108,28 @@ impl Database {
         let Some(row) = rows.first() else { return Err(LedgerError::Fenced(generation)) };
         let number = row.integer("n")?;
         *last = match std::mem::replace(last, Last::Heard) {
-            Last::Unheard { number: unheard, records } if unheard < number => Last::Stands(records),
+            Last::Unheard { number: unheard, records, more } if unheard < number => Last::Stands(records, more),
             Last::Unheard { .. } => Last::Heard,
             known => known,
         };
-        if let Change::Records(records) = change {
-            if matches!(last, Last::Stands(stands) if stands == records) {
-                *last = Last::Heard;
-                return Ok(());
+        if let Change::Facts(records, more) = change {
+            match last {
+                Last::Stands(stands, with) if stands == records && *with == more => {
+                    *last = Last::Heard;
+                    return Ok(());
+                }
+                // What is counted meanwhile makes no difference.
+                Last::Stands(..) if records.is_empty() => {}
+                _ => *last = Last::Heard,
             }
-            *last = Last::Heard;
         }
         sql::write(&mut tx, change).await?;
-        if let Change::Records(records) = change {
-            *last = Last::Unheard { number, records: records.to_vec() };
+        let is_first = matches!(last, Last::Heard);
+        if let (Change::Facts(records, more), true) = (change, is_first) {
+            *last = Last::Unheard { number, records: records.to_vec(), more };
         }
         tx.commit().await?;
-        if let Change::Records(_) = change {
+        if is_first {
             *last = Last::Heard;
         }
         Ok(())

@@ -2,6 +2,7 @@
 //! transaction that writes is conditional on the generation that this process raised when it opened the ledger. What
 //! differs is a [`Dialect`].
 
+mod batch;
 mod epochs;
 mod read;
 pub(super) mod rows;
@@ -15,6 +16,7 @@ use crate::engine::{
     record::{LeaseOutcome, Record},
     snapshot::Snapshot,
 };
+use batch::Batch;
 use nightjar_shared::{
     fail,
     ids::{BlobHash, DeviceId, Generation, RunId, Version},
@@ -29,10 +31,8 @@ use tables::{Cells, Tables, sql};
 /// What a transaction writes.
 #[derive(Clone, Copy)]
 pub enum Change<'a> {
-    /// Facts.
-    Records(&'a [Record]),
-    /// To be added to the counters that are there.
-    Counters(Counters),
+    /// Facts, and what is to be added to the counters.
+    Facts(&'a [Record], Counters),
     /// What of the way to the newest version is lost.
     Losses {
         /// The version from which merging began anew.
@@ -185,22 +185,12 @@ pub(super) fn key_of(run: &impl Cells) -> Result<Option<[u8; 32]>, LedgerError> 
 /// Writes a change; whoever calls it has made sure of the generation.
 pub(super) async fn write(tx: &mut impl Tables, change: Change<'_>) -> Result<(), LedgerError> {
     match change {
-        Change::Records(records) => {
-            for record in records {
-                rows::insert(tx, record).await?;
+        Change::Facts(records, more) => {
+            if !records.is_empty() {
+                Batch::of(records)?.write(tx).await?;
+                fail::point("ledger.commit.before");
             }
-            fail::point("ledger.commit.before");
-        }
-        Change::Counters(Counters { bytes_up, bytes_down }) => {
-            // Half of what fits, and more of it than any network carries: the sum is an integer still.
-            let add = sql(
-                "/* counters */ UPDATE counters SET
-                     bytes_up = CASE WHEN bytes_up < 2305843009213693952 THEN bytes_up ELSE 2305843009213693952 END + $1,
-                     bytes_down = CASE WHEN bytes_down < 2305843009213693952 THEN bytes_down
-                                       ELSE 2305843009213693952 END + $2",
-            );
-            let add = add.bind(integer("counters.bytes_up", bytes_up)?);
-            tx.change(add.bind(integer("counters.bytes_down", bytes_down)?)).await?;
+            add_counters(tx, more).await?;
         }
         Change::Losses { restart, deltas } => {
             if let Some(version) = restart {
@@ -224,6 +214,20 @@ pub(super) async fn write(tx: &mut impl Tables, change: Change<'_>) -> Result<()
             tx.change(sql("/* change spec */ UPDATE run SET spec_json = $1").bind(spec_json)).await?;
         }
     }
+    Ok(())
+}
+
+async fn add_counters(tx: &mut impl Tables, more: Counters) -> Result<(), LedgerError> {
+    if more == Counters::default() {
+        return Ok(());
+    }
+    // Half of what fits, and more of it than any network carries: the sum is an integer still.
+    let add = sql("/* counters */ UPDATE counters SET
+             bytes_up = CASE WHEN bytes_up < 2305843009213693952 THEN bytes_up ELSE 2305843009213693952 END + $1,
+             bytes_down = CASE WHEN bytes_down < 2305843009213693952 THEN bytes_down
+                               ELSE 2305843009213693952 END + $2");
+    let add = add.bind(integer("counters.bytes_up", more.bytes_up)?);
+    tx.change(add.bind(integer("counters.bytes_down", more.bytes_down)?)).await?;
     Ok(())
 }
 
@@ -306,10 +310,12 @@ impl<D: Dialect> Ledger for SqlLedger<D> {
         self.generation
     }
 
-    fn commit<'a>(&'a self, records: &'a [Record]) -> Answer<'a, ()> {
+    fn write<'a>(&'a self, records: &'a [Record], more: Counters) -> Answer<'a, ()> {
         Box::pin(async move {
-            self.dialect.write(self.generation, Change::Records(records)).await?;
-            fail::point("ledger.commit.after");
+            self.dialect.write(self.generation, Change::Facts(records, more)).await?;
+            if !records.is_empty() {
+                fail::point("ledger.commit.after");
+            }
             Ok(())
         })
     }
@@ -320,10 +326,6 @@ impl<D: Dialect> Ledger for SqlLedger<D> {
 
     fn change_spec<'a>(&'a self, spec_json: &'a str) -> Answer<'a, ()> {
         Box::pin(self.dialect.write(self.generation, Change::Spec(spec_json)))
-    }
-
-    fn add_counters(&self, more: Counters) -> Answer<'_, ()> {
-        Box::pin(self.dialect.write(self.generation, Change::Counters(more)))
     }
 
     fn counters(&self) -> Answer<'_, Counters> {

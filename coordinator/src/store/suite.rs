@@ -105,6 +105,12 @@ macro_rules! suite {
             proptest! {
                 #![proptest_config(ProptestConfig { cases: $cases, ..ProptestConfig::default() })]
                 #[test]
+                fn turns_that_share_a_commit_lead_to_the_same(sizes in prop::collection::vec(1usize..40, 1..20)) {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                    runtime.block_on(super::turns_that_share_a_commit_lead_to_the_same::<$place>(sizes));
+                }
+
+                #[test]
                 fn what_is_written_is_read_back(records in prop::collection::vec(record(), 1..12)) {
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                     runtime.block_on(super::what_is_written_is_read_back::<$place>(records));
@@ -245,6 +251,27 @@ async fn a_contradiction_writes_nothing<P: Place>() {
     }
     assert_eq!(ledger.facts().await.unwrap(), before);
     assert_eq!(ledger.snapshot(&shards).await.unwrap(), snapshot);
+}
+
+/// However many turns a commit has, the ledger is what it is with a commit for each; and so are its refusals: one turn
+/// that contradicts takes all of its commit along.
+async fn turns_that_share_a_commit_lead_to_the_same<P: Place>(sizes: Vec<usize>) {
+    let Some(place) = P::new() else { return };
+    let (ledger, (world, shards)) = (place.open(1).await, eventful());
+    let (mut turns, mut sizes) = (world.commits.iter(), sizes.into_iter().cycle());
+    let mut written = 0;
+    while turns.len() > 0 {
+        let group: Vec<Record> = turns.by_ref().take(sizes.next().unwrap()).flatten().cloned().collect();
+        let twice = Record::Version(world.ledger.facts().lineage.versions[0].clone());
+        let contradictory = [group.clone(), vec![twice.clone(), twice]].concat();
+        let refused = ledger.commit(&contradictory).await;
+        assert!(matches!(refused, Err(LedgerError::Contradiction(_))), "{refused:?}");
+        written += 1;
+        ledger.write(&group, Counters { bytes_up: 1, bytes_down: 2 }).await.unwrap();
+    }
+    assert_eq!(ledger.facts().await.unwrap(), world.ledger.facts());
+    assert_eq!(ledger.snapshot(&shards).await.unwrap(), world.ledger.snapshot(&shards));
+    assert_eq!(ledger.counters().await.unwrap(), Counters { bytes_up: written, bytes_down: 2 * written });
 }
 
 async fn losses_are_kept<P: Place>() {

@@ -13,9 +13,9 @@ pub const WORKER_MESSAGE_BYTES_MAX: usize = 4 << 20;
 pub const WORKER_SAYS_BYTES_MAX: usize = 64 << 10;
 /// Streams that a device may have open at once, after a valid hello; before it has one.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 8;
-/// Connections that a coordinator serves at once. [`STRANGERS_MAX`] are for strangers, so all others are for devices
-/// that have said a valid hello.
-pub const CONNECTIONS_MAX: usize = 10_000;
+/// Connections that a coordinator serves at once; each that is silent takes about 30 KB of its memory. [`STRANGERS_MAX`]
+/// are for strangers, so all others are for devices that have said a valid hello.
+pub const CONNECTIONS_MAX: usize = 100_000;
 /// Connections without a valid hello at once. Beyond that, the longest waiting gives its place to the newest, so who
 /// says hello at once is served whatever others hold.
 pub const STRANGERS_MAX: usize = 1024;
@@ -28,7 +28,7 @@ pub const NEW_PER_ADDRESS_BURST: u32 = 1024;
 /// New connections of one address a second in the long run: each costs a handshake.
 pub const NEW_PER_ADDRESS_S: f64 = 50.0;
 /// Addresses that are remembered for these rates; beyond that, those that have been quiet are forgotten.
-pub const ADDRESSES_MAX: usize = 64 << 10;
+pub const ADDRESSES_MAX: usize = 128 << 10;
 /// Bytes in flight towards the coordinator before a valid hello: one message of [`HELLO_BYTES_MAX`] and its stream's
 /// head.
 pub const STRANGER_WINDOW_BYTES: u32 = 10 << 10;

@@ -158,7 +158,7 @@ async fn answer(mut up: Up, mut down: Down, context: &Context, place: &Place) ->
             }
         }
         Kind::Report(door::Report { bytes_up, bytes_down, devices }) => {
-            context.traffic.put_back(bytes_up, bytes_down);
+            context.traffic.add(bytes_up, bytes_down);
             place.holds(devices.iter().map(|device| named(device)).collect::<Result<_, _>>()?);
         }
     }

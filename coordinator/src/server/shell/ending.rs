@@ -110,22 +110,23 @@ pub(super) struct Drain {
 
 impl Shell {
     /// Does as it is told; `true` where that is to stop.
-    pub(super) async fn told(&mut self) -> Result<bool, ShellError> {
+    pub(super) fn told(&mut self) -> bool {
         let stop = *self.stopping.borrow_and_update();
         if stop == Stop::Drain {
             // Who is at work may be about to come back.
             let is_at_work = self.parts.engine.status().leases_open > 0;
             self.drain = Some(Drain { busy_at: is_at_work.then(Instant::now) });
-            self.happened(Event::Drain).await?;
+            self.decide(Event::Drain);
         }
-        Ok(stop == Stop::Now)
+        stop == Stop::Now
     }
 
     /// Whether all that was on its way is finished.
     pub(super) fn is_drained(&mut self) -> bool {
         let Some(drain) = &mut self.drain else { return false };
         let (now, parts) = (Instant::now(), &self.parts);
-        if parts.knowledge.uploads.under_way() > 0 || !self.waiting.is_empty() || parts.engine.is_publishing() {
+        let decides = self.on_its_way.is_some() || !self.decided.is_empty();
+        if decides || parts.knowledge.uploads.under_way() > 0 || !self.waiting.is_empty() || parts.engine.is_publishing() {
             drain.busy_at = Some(now);
         }
         drain.busy_at.is_none_or(|at| now.duration_since(at) >= QUIET)

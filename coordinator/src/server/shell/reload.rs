@@ -23,7 +23,7 @@ impl Shell {
         }
         self.leases = leases_of_device(&spec);
         self.parts.spec = Arc::new(spec.clone());
-        self.happened(Event::SpecChanged(Box::new(spec))).await?;
+        self.decide(Event::SpecChanged(Box::new(spec)));
         Ok(Ok(changes))
     }
 }

@@ -1,9 +1,8 @@
 //! What the event loop does where it cannot go on, or must not begin anything: it waits for its ledger, turns devices
 //! away meanwhile, and tells people what is waited for.
 
-use super::{Shell, ShellError};
+use super::{Shell, ShellError, commit::Commit, ending::Stop};
 use crate::{
-    engine::record::Record,
     server::{
         disk_reserve::DiskStatus,
         handle::{self, Question, ShellHandle},
@@ -28,35 +27,32 @@ const FULL_RETRY: Duration = Duration::from_secs(60);
 const FILES_RETRY: Duration = Duration::from_secs(10);
 
 impl Shell {
-    /// Writes records, however long it takes: as long as the ledger is locked by another program, or there is no room
-    /// for it, devices are told to come again.
-    pub(super) async fn commit(&mut self, records: &[Record]) -> Result<(), ShellError> {
-        let begun = Instant::now();
+    /// Tries a commit again that came back with an error, however long it takes: as long as the ledger is locked by
+    /// another program, or there is no room for it, devices are told to come again.
+    pub(super) async fn until_written(
+        &mut self,
+        commit: &Commit,
+        mut result: Result<(), LedgerError>,
+    ) -> Result<(), ShellError> {
         let [mut wait, longest] = LEDGER_AGAIN;
-        loop {
-            let error = match self.parts.ledger.commit(records).await {
-                Ok(()) => break,
-                Err(error) if !error.may_pass() => return Err(error.into()),
-                Err(error) => error,
-            };
+        while let Err(error) = result {
+            if !error.may_pass() {
+                return Err(error.into());
+            }
+            if *self.stopping.borrow() != Stop::No {
+                return Err(ShellError::Stopped);
+            }
             tracing::warn!(%error, "the ledger is tried again");
             self.parts.metrics.retried();
             let is_locked = matches!(error, LedgerError::Locked);
-            if !is_locked && !self.parts.reserve.fits(0) && self.parts.reserve.give_up_while_running() {
-                continue;
+            if is_locked || self.parts.reserve.fits(0) || !self.parts.reserve.give_up_while_running() {
+                self.parts.handle.stall(true);
+                self.parts.troubles.set(Who::Ledger, Some(waits_for(&error)));
+                self.tell_troubles();
+                self.turn_away_for(wait).await?;
+                wait = (wait * 2).min(longest);
             }
-            self.parts.handle.stall(true);
-            self.parts.troubles.set(Who::Ledger, Some(waits_for(&error)));
-            self.tell_troubles();
-            let until = Instant::now() + wait;
-            loop {
-                tokio::select! {
-                    () = sleep_until(until) => break,
-                    _ = self.stopping.changed() => return Err(ShellError::Stopped),
-                    Some(question) = self.questions.recv() => self.turn_away(question),
-                }
-            }
-            wait = (wait * 2).min(longest);
+            result = self.parts.ledger.write(commit.group.records(), commit.counters).await;
         }
         if self.parts.troubles.of(Who::Ledger).is_some() {
             self.parts.troubles.set(Who::Ledger, None);
@@ -65,6 +61,18 @@ impl Shell {
         }
         self.parts.metrics.committed(records, begun.elapsed());
         Ok(())
+    }
+
+    /// Answers nobody as wished for so long.
+    async fn turn_away_for(&mut self, wait: Duration) -> Result<(), ShellError> {
+        let until = Instant::now() + wait;
+        loop {
+            tokio::select! {
+                () = sleep_until(until) => return Ok(()),
+                _ = self.stopping.changed() => return Err(ShellError::Stopped),
+                Some(question) = self.questions.recv() => self.turn_away(question),
+            }
+        }
     }
 
     /// Answers what cannot be answered now.

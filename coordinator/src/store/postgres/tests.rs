@@ -98,7 +98,8 @@ async fn a_commit_whose_end_was_not_heard_is_written_once() {
         let number = server.psql("SELECT commits FROM run").parse::<i64>().unwrap();
         // As the other end of a line that broke has it.
         let unheard = if stands { number } else { number + 1 };
-        *ledger.dialect.last.lock().await = Last::Unheard { number: unheard, records: more.clone() };
+        *ledger.dialect.last.lock().await =
+            Last::Unheard { number: unheard, records: more.clone(), more: Counters::default() };
         let name = if stands { "written by the unheard one" } else { "before it" };
         server.psql(&format!("UPDATE devices SET name = '{name}'"));
         // What is counted meanwhile makes no difference.

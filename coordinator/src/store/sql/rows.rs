@@ -1,16 +1,17 @@
 //! Rows and records: how each fact is written to a table and read back.
 
-use super::tables::{Cells, Tables, sql};
+use super::{
+    batch::End,
+    tables::{Cells, Tables, Value, sql},
+};
 use crate::{
     engine::{
-        record::{
-            DeltaRecord, DeviceRecord, EvaluationRecord, LeaseOutcome, LeaseRecord, Record, Squash, VersionRecord,
-        },
+        record::{DeltaRecord, DeviceRecord, EvaluationRecord, LeaseOutcome, LeaseRecord, Squash, VersionRecord},
         snapshot::{MergedRange, RecentDelta},
     },
     store::{
         BadRow, Closed, LeaseFacts, LedgerError,
-        ledger::{TOKENS_MAX, check, integer},
+        ledger::{TOKENS_MAX, integer},
     },
 };
 use data_encoding::HEXLOWER;
@@ -172,97 +173,99 @@ pub(super) fn hash(row: &impl Cells, column: &'static str) -> Result<[u8; 32], L
     Ok(TableRow { row, table: "run", key: "only_row" }.hash(column)?)
 }
 
-/// Writes one record. One that would not be read back as it is, or that contradicts the facts that are there, is
-/// refused.
-pub(super) async fn insert(tx: &mut impl Tables, record: &Record) -> Result<(), LedgerError> {
-    check(record)?;
-    let statement = match record {
-        Record::Device(d) => sql(
-            "/* device */ INSERT INTO devices VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO UPDATE SET
-                 name = excluded.name, device = excluded.device, role = excluded.role, invite_nonce = excluded.invite_nonce,
-                 enrolled_at = excluded.enrolled_at, tokens_per_s = excluded.tokens_per_s, has_left = excluded.has_left",
-        )
-        .bind(&d.id.0[..])
-        .bind(&*d.name)
-        .bind(&*d.device)
-        .bind(i64::from(i32::from(d.role)))
-        .bind(&d.invite_nonce[..])
-        .bind(integer("enrolled_at", d.enrolled_at.unix_ms)?)
-        .bind(d.tokens_per_s)
-        .bind(d.left),
-        Record::LeaseIssued(l) => sql(
-            "/* lease issued */ INSERT INTO leases (id, generation, device, kind, base_version, epoch, shard,
-                 first_sample, samples, steps, issued_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-        )
-        .bind(integer("id", l.id.0)?)
-        .bind(integer("generation", l.generation.0)?)
-        .bind(&l.device.0[..])
-        .bind(l.kind.word())
-        .bind(integer("base_version", l.base_version.0)?)
-        .bind(l.epoch)
-        .bind(l.shard)
-        .bind(l.first_sample)
-        .bind(l.samples)
-        .bind(l.steps)
-        .bind(integer("issued_at", l.issued_at.unix_ms)?),
-        Record::LeaseClosed { id, outcome, samples_used, at } => sql(
-            "/* lease closed */ UPDATE leases SET outcome = $1, samples_used = $2, closed_at = $3
-             WHERE id = $4 AND outcome IS NULL",
-        )
-        .bind(outcome.word())
-        .bind(*samples_used)
-        .bind(integer("closed_at", at.unix_ms)?)
-        .bind(integer("id", id.0)?),
-        Record::Delta(d) => sql(
-            "/* delta */ INSERT INTO deltas
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
-        )
-        .bind(integer("seq", d.seq)?)
-        .bind(integer("lease", d.lease.0)?)
-        .bind(&d.device.0[..])
-        .bind(&d.blob.hash.0[..])
-        .bind(integer("bytes", d.blob.bytes)?)
-        .bind(d.steps)
-        .bind(integer("tokens", d.tokens)?)
-        .bind(integer("staleness", d.staleness)?)
-        .bind(d.weight)
-        .bind(d.norm)
-        .bind(integer("train_ms", d.train_ms)?)
-        .bind(integer("wall_ms", d.wall_ms)?)
-        .bind(d.loss_first)
-        .bind(d.loss_last)
-        .bind(integer("merged_at", d.merged_at.unix_ms)?),
-        Record::Version(v) => sql("/* version */ INSERT INTO versions VALUES ($1, $2, $3, $4, $5, $6, $7, $8)")
-            .bind(integer("version", v.version.0)?)
-            .bind(v.update.as_ref().map(|blob| &blob.hash.0[..]))
-            .bind(v.update.map(|blob| integer("update_bytes", blob.bytes)).transpose()?)
-            .bind(v.keyframe.as_ref().map(|blob| &blob.hash.0[..]))
-            .bind(v.keyframe.map(|blob| integer("keyframe_bytes", blob.bytes)).transpose()?)
-            .bind(&v.digest[..])
-            .bind(integer("through_seq", v.through_seq)?)
-            .bind(integer("published_at", v.published_at.unix_ms)?),
-        Record::Evaluation(e) => sql("/* evaluation */ INSERT INTO evaluations VALUES ($1, $2, $3, $4, $5, $6)")
-            .bind(integer("lease", e.lease.0)?)
-            .bind(integer("version", e.version.0)?)
-            .bind(e.nats)
-            .bind(integer("tokens", e.tokens)?)
-            .bind(integer("text_bytes", e.text_bytes)?)
-            .bind(integer("measured_at", e.measured_at.unix_ms)?),
-    };
-    if tx.change(statement).await? == 0 {
-        return Err(LedgerError::Contradiction(format!("nothing to change for {record:?}")));
-    }
-    if let Record::Version(v) = record {
-        for Squash { from, blob } in &v.squashes {
-            let statement = sql("/* squash */ INSERT INTO squashes VALUES ($1, $2, $3, $4)")
-                .bind(integer("version", v.version.0)?)
-                .bind(integer("from_version", from.0)?)
-                .bind(&blob.hash.0[..])
-                .bind(integer("bytes", blob.bytes)?);
-            tx.change(statement).await?;
-        }
-    }
-    Ok(())
+/// A row of values, in the order of a table's columns.
+macro_rules! row {
+    ($($value:expr),* $(,)?) => { Ok(vec![$(Value::from($value)),*]) };
+}
+
+pub(super) fn of_device(d: &DeviceRecord) -> Result<Vec<Value>, LedgerError> {
+    row![
+        &d.id.0[..],
+        &*d.name,
+        &*d.device,
+        i64::from(i32::from(d.role)),
+        &d.invite_nonce[..],
+        integer("enrolled_at", d.enrolled_at.unix_ms)?,
+        d.tokens_per_s,
+        d.left,
+    ]
+}
+
+pub(super) fn of_lease(l: &LeaseRecord, end: Option<End>) -> Result<Vec<Value>, LedgerError> {
+    row![
+        integer("id", l.id.0)?,
+        integer("generation", l.generation.0)?,
+        &l.device.0[..],
+        l.kind.word(),
+        integer("base_version", l.base_version.0)?,
+        l.epoch,
+        l.shard,
+        l.first_sample,
+        l.samples,
+        l.steps,
+        integer("issued_at", l.issued_at.unix_ms)?,
+        end.map(|end| end.outcome.word()),
+        end.map_or(0, |end| end.samples_used),
+        end.map(|end| integer("closed_at", end.at.unix_ms)).transpose()?,
+    ]
+}
+
+/// The end of a lease: its number, and what is to be set.
+pub(super) fn of_end(id: LeaseId, end: End) -> Result<Vec<Value>, LedgerError> {
+    row![integer("id", id.0)?, end.outcome.word(), end.samples_used, integer("closed_at", end.at.unix_ms)?]
+}
+
+pub(super) fn of_delta(d: &DeltaRecord) -> Result<Vec<Value>, LedgerError> {
+    row![
+        integer("seq", d.seq)?,
+        integer("lease", d.lease.0)?,
+        &d.device.0[..],
+        &d.blob.hash.0[..],
+        integer("bytes", d.blob.bytes)?,
+        d.steps,
+        integer("tokens", d.tokens)?,
+        integer("staleness", d.staleness)?,
+        d.weight,
+        d.norm,
+        integer("train_ms", d.train_ms)?,
+        integer("wall_ms", d.wall_ms)?,
+        d.loss_first,
+        d.loss_last,
+        integer("merged_at", d.merged_at.unix_ms)?,
+    ]
+}
+
+pub(super) fn of_version(v: &VersionRecord) -> Result<Vec<Value>, LedgerError> {
+    row![
+        integer("version", v.version.0)?,
+        v.update.as_ref().map(|blob| &blob.hash.0[..]),
+        v.update.map(|blob| integer("update_bytes", blob.bytes)).transpose()?,
+        v.keyframe.as_ref().map(|blob| &blob.hash.0[..]),
+        v.keyframe.map(|blob| integer("keyframe_bytes", blob.bytes)).transpose()?,
+        &v.digest[..],
+        integer("through_seq", v.through_seq)?,
+        integer("published_at", v.published_at.unix_ms)?,
+    ]
+}
+
+pub(super) fn of_squash(version: Version, s: &Squash) -> Result<Vec<Value>, LedgerError> {
+    row![
+        integer("version", version.0)?,
+        integer("from_version", s.from.0)?,
+        &s.blob.hash.0[..],
+        integer("bytes", s.blob.bytes)?,
+    ]
+}
+
+pub(super) fn of_evaluation(e: &EvaluationRecord) -> Result<Vec<Value>, LedgerError> {
+    row![
+        integer("lease", e.lease.0)?,
+        integer("version", e.version.0)?,
+        e.nats,
+        integer("tokens", e.tokens)?,
+        integer("text_bytes", e.text_bytes)?,
+        integer("measured_at", e.measured_at.unix_ms)?,
+    ]
 }
 
 pub(super) fn device(row: &impl Cells, aside: &mut SetAside) -> Result<DeviceRecord, BadRow> {
