@@ -6,6 +6,7 @@ use crate::{
         Engine, epoch_samples,
         event::{self, Action, Event, Measured, MergeOrder, ReplyTo},
         merge::Merger,
+        orders::{Giver, NotDone, Obeyed, Order},
         record::{Record, VersionRecord},
     },
     replay,
@@ -57,6 +58,8 @@ pub struct World {
     pub weights: Option<(Publisher, Blobs)>,
     /// Actions that are still performed; then the process is dead, until it is started anew.
     pub actions_left: usize,
+    /// What came of the last order.
+    obeyed: Option<Result<Obeyed, NotDone>>,
     answers: BTreeMap<ReplyTo, Body>,
     /// Who asked what was not answered at once.
     unanswered: BTreeMap<ReplyTo, DeviceId>,
@@ -152,6 +155,7 @@ impl World {
             commits: vec![],
             weights: None,
             actions_left: usize::MAX,
+            obeyed: None,
             answers: BTreeMap::new(),
             unanswered: BTreeMap::new(),
             asked: 0,
@@ -200,6 +204,7 @@ impl World {
                     self.commits.push(records);
                 }
                 Action::Reply { to, body } => drop(self.answers.insert(to, body)),
+                Action::Obeyed { done, .. } => self.obeyed = Some(done),
                 Action::MeasureDelta { to, device, offer } => {
                     let measured = self.measure(&offer.trained);
                     self.handle(Event::DeltaMeasured { reply_to: to, device, offer, measured });
@@ -288,6 +293,13 @@ impl World {
     /// Requests that nobody has answered yet.
     pub fn unanswered(&self) -> usize {
         self.unanswered.keys().filter(|to| !self.answers.contains_key(to)).count()
+    }
+
+    /// An operator orders something.
+    pub fn order(&mut self, order: Order) -> Result<Obeyed, NotDone> {
+        let giver = Giver { name: "ann".into(), from: "192.0.2.1".into() };
+        self.handle(Event::Ordered { reply_to: ReplyTo(0), order, giver });
+        self.obeyed.take().expect("an answer")
     }
 
     pub fn tick(&mut self) {

@@ -117,6 +117,8 @@ impl Coordinator {
                     out.replies.push((to, body));
                     None
                 }
+                // Nobody in the simulated world gives orders.
+                Action::Obeyed { .. } => None,
                 Action::MeasureDelta { to, device, offer } => {
                     let measure = match storage {
                         Storage::Sizes(tally) => tally.measure(&offer),
@@ -169,7 +171,7 @@ impl Out {
                 Record::Delta(delta) => self.merged.push(delta),
                 Record::Version(version) => self.versions.push(version),
                 Record::Evaluation(evaluation) => self.evaluations.push(evaluation),
-                Record::Device(_) | Record::LeaseIssued(_) | Record::LeaseClosed { .. } => {}
+                _ => {}
             }
         }
     }
@@ -184,7 +186,7 @@ pub fn wall(now: Mono) -> Wall {
 fn fail_point(action: &Action) -> &'static str {
     match action {
         Action::Commit(_) => "coordinator.commit",
-        Action::Reply { .. } => "coordinator.reply",
+        Action::Reply { .. } | Action::Obeyed { .. } => "coordinator.reply",
         Action::MeasureDelta { .. } => "coordinator.measure",
         Action::Merge(_) => "coordinator.merge",
         Action::Publish { .. } => "coordinator.publish",

@@ -1,37 +1,55 @@
 //! `invite`: a signed link, and nothing else, on stdout.
 
-use super::{Failure, ledger::LedgerFlag, say};
-use clap::{Args, ValueEnum};
+use super::{
+    Failure,
+    device::digits,
+    ledger::LedgerFlag,
+    remote::Remote,
+    say,
+    table::{self, cell, moment},
+    token::local_giver,
+};
+use clap::{Args, Subcommand, ValueEnum};
+use data_encoding::HEXLOWER;
 use nightjar_coordinator::{
-    identity::{self, Identity},
-    server::{state::StateFolder, wall_now},
-    store::LedgerError,
+    engine::orders::Giver,
+    identity::Identity,
+    server::{
+        issue::{DAYS_MAX, Reachable, Terms, issue},
+        state::StateFolder,
+        wall_now,
+    },
+    store::{
+        LedgerError, LedgerPlace,
+        desk::{InviteRecord, Note},
+    },
 };
 use nightjar_shared::{ids::DeviceId, invite, run_spec::RunSpec, wire};
-use std::{
-    fmt,
-    net::{IpAddr, Ipv6Addr},
-    path::PathBuf,
-};
-
-const DAY_MS: u64 = 24 * 3600 * 1000;
+use serde_json::json;
+use std::path::PathBuf;
 
 /// Print a link that lets a device join
 ///
 /// Prints a link that lets devices join the run. It names where the coordinator listens, pins its key, and is signed by
 /// it. Whoever has the link can join, so hand it on as you would a key.
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "Examples:
   nightjar-coordinator invite --state state --address my.host.org:4433
   nightjar-coordinator invite --state state --address 192.0.2.7:4433 --expires-days 30 --devices 10
   nightjar-coordinator invite --state state --address 10.0.0.2:4433 --role anchor --devices 1
+  nightjar-coordinator invite list --token-file ann.token
+  nightjar-coordinator invite revoke 0f12… --token-file ann.token
 
 On the device:
   nightjar join 'nightjar:…'")]
 pub struct Invite {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The run's state folder, as given to `serve`
-    #[arg(long, value_name = "DIR")]
-    state: PathBuf,
+    #[arg(long, value_name = "DIR", required = true)]
+    // An option to the compiler alone: `list` and `revoke` do without it.
+    state: Option<PathBuf>,
     #[command(flatten)]
     ledger: LedgerFlag,
     /// What the holder may be: volunteers train; anchor nodes are trusted to measure held-out loss
@@ -42,7 +60,7 @@ pub struct Invite {
     #[arg(long, value_name = "HOST:PORT", required = true, num_args = 1.., value_parser = Reachable::parse)]
     address: Vec<Reachable>,
     /// Days until nobody can join with it any more [default: never ends]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=DAYS_MAX))]
     expires_days: Option<u64>,
     /// Devices that may join with it [default: any number]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -55,98 +73,41 @@ enum InvitedRole {
     Anchor,
 }
 
-/// An address that a device may be told, as HOST:PORT.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Reachable {
-    host: String,
-    port: u16,
-    /// Whether only programs on this very computer get there.
-    is_loopback: bool,
-}
-
-impl Reachable {
-    fn parse(text: &str) -> Result<Self, String> {
-        const FORM: &str = "write it as HOST:PORT, as in my.host.org:4433 or [2001:db8::7]:4433";
-        let (host, port) = text.trim().rsplit_once(':').ok_or(FORM)?;
-        let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
-        let port = port.parse::<u16>().ok().filter(|port| is_number && *port > 0).ok_or(FORM)?;
-        let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let address = match in_brackets {
-            Some(host) => Some(IpAddr::V6(host.parse::<Ipv6Addr>().map_err(|_| FORM)?)),
-            // Where an address of IPv6 ends and its port begins cannot be told without brackets.
-            None if host.contains(':') => return Err(FORM.into()),
-            None => host.parse::<IpAddr>().ok(),
-        };
-        let is_loopback = match address.map(|address| address.to_canonical()) {
-            Some(address) if is_everywhere(address) => {
-                return Err("that address means \"anywhere on this computer\", and leads no device here; \
-                            name this computer, or its address in the network that the devices are in"
-                    .into());
-            }
-            Some(address) if address.is_multicast() || is_broadcast(address) => {
-                return Err("that address is a group of computers; name this one, or its own address".into());
-            }
-            Some(address) => address.is_loopback(),
-            None if !is_name(host) => return Err(FORM.into()),
-            None => is_here(host),
-        };
-        Ok(Reachable { host: host.into(), port, is_loopback })
-    }
-}
-
-impl Reachable {
-    /// Whether it means something in one network only, and another computer in the next.
-    fn is_of_the_link(&self) -> bool {
-        let host = self.host.trim_start_matches('[').trim_end_matches(']');
-        match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
-            Ok(IpAddr::V4(address)) => address.is_link_local(),
-            Ok(IpAddr::V6(address)) => address.is_unicast_link_local(),
-            Err(_) => false,
-        }
-    }
-}
-
-impl fmt::Display for Reachable {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
-    }
-}
-
-/// What a server listens on, and nobody can connect to.
-fn is_everywhere(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.octets()[0] == 0,
-        IpAddr::V6(address) => address.is_unspecified(),
-    }
-}
-
-fn is_broadcast(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V4(address) if address.is_broadcast())
-}
-
-/// A name as DNS has it. One whose last part is a number would be taken for an address in an old spelling, such as
-/// 127.1.
-fn is_name(host: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_'))
-            && !label.starts_with('-')
-    };
-    let labels = host.strip_suffix('.').unwrap_or(host);
-    let last = labels.rsplit('.').next().unwrap_or_default();
-    host.len() <= 253 && labels.split('.').all(is_label) && !last.starts_with(|c: char| c.is_ascii_digit())
-}
-
-/// A name that every computer has for itself.
-fn is_here(host: &str) -> bool {
-    let name = host.trim_end_matches('.').to_ascii_lowercase();
-    matches!(name.as_str(), "localhost" | "localhost.localdomain" | "ip6-localhost" | "ip6-loopback")
-        || name.ends_with(".localhost")
+#[derive(Subcommand)]
+enum Command {
+    /// List the invites of a served run
+    List {
+        /// Invites at most
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        limit: usize,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Let nobody enrol with an invite any more; devices that came with it stay
+    Revoke {
+        /// Its nonce, as the list shows it
+        #[arg(value_parser = digits)]
+        nonce: String,
+        /// Take the devices that came with it out of the run, too
+        #[arg(long)]
+        with_devices: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
 }
 
 impl Invite {
     pub async fn run(self) -> Result<(), Failure> {
-        let state = StateFolder::open(&self.state).map_err(Failure::input)?;
+        match (self.command, &self.state) {
+            (Some(Command::List { limit, remote }), _) => list(limit, &remote),
+            (Some(Command::Revoke { nonce, with_devices, remote }), _) => revoke(&nonce, with_devices, &remote),
+            (None, Some(_)) => Invite { command: None, ..self }.issue().await,
+            (None, None) => Err(Failure::input("name the run's state folder with --state")),
+        }
+    }
+
+    async fn issue(self) -> Result<(), Failure> {
+        let state = StateFolder::open(&self.state.unwrap_or_default()).map_err(Failure::input)?;
         let identity = Identity::open(&*state.disk).map_err(Failure::input)?;
         let place = state.ledger(self.ledger.database()?.as_ref()).map_err(Failure::input)?;
         let looked = place.look().await.map_err(Failure::input)?;
@@ -159,101 +120,57 @@ impl Invite {
             InvitedRole::Volunteer => wire::Role::Volunteer,
             InvitedRole::Anchor => wire::Role::Anchor,
         };
-        let token = identity.sign_invite(wire::Invite {
-            addresses: self.address.iter().map(ToString::to_string).collect(),
-            public_keys: vec![],
-            role: role as i32,
-            run_name: run.name,
-            expires_unix_ms: self.expires_days.map_or(0, |days| wall_now().unix_ms + days * DAY_MS),
-            devices_max: self.devices.unwrap_or(0),
-            nonce: identity::nonce().map_err(Failure::midway)?,
-        });
-        for here in self.address.iter().filter(|address| address.is_loopback) {
+        let terms = Terms { role, addresses: self.address, days: self.expires_days, devices: self.devices };
+        let here = local_giver();
+        let (token, record) = issue(&identity, &run.name, &terms, &here.name, wall_now()).map_err(Failure::midway)?;
+        for here in terms.addresses.iter().filter(|address| address.is_loopback) {
             // Not on stdout, which has the link alone.
             eprintln!("note: only devices on this very computer can reach {here}");
         }
-        for near in self.address.iter().filter(|address| address.is_of_the_link()) {
+        for near in terms.addresses.iter().filter(|address| address.is_of_the_link()) {
             eprintln!(
                 "note: only devices on the same cable or wireless network can reach {near}, if any can: it is \
                 link-local"
             );
+        }
+        if let Err(error) = write_down(&place, record, &here).await {
+            eprintln!("note: the invite is good, and `invite list` shows it once a device has used it: {error}");
         }
         say(&invite::to_link(&token));
         Ok(())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Has the ledger know of an invite before anybody uses it.
+async fn write_down(place: &LedgerPlace, record: InviteRecord, here: &Giver) -> Result<(), LedgerError> {
+    let desk = place.open_desk().await?;
+    let entry = here.record(record.issued_at, "invite create", &HEXLOWER.encode(&record.nonce), "issued");
+    let written = desk.note(&[Note::Invite(record), Note::Audit(entry)]).await;
+    desk.close().await;
+    written
+}
 
-    fn told(text: &str) -> String {
-        Reachable::parse(text).map_or_else(|words| words, |address| panic!("{text} is taken: {address}"))
+fn list(limit: usize, remote: &Remote) -> Result<(), Failure> {
+    let invites = remote.open()?.list("/invites", &[], "invites", limit)?;
+    if remote.json {
+        say(&json!(invites).to_string());
+        return Ok(());
     }
+    let rows: Vec<_> = invites
+        .iter()
+        .map(|invite| {
+            let cells = ["nonce", "role", "devices", "devices_max", "issued_by"].map(|key| cell(&invite[key]));
+            let moments = ["issued_unix_ms", "expires_unix_ms", "revoked_unix_ms"].map(|key| moment(&invite[key]));
+            cells.into_iter().chain(moments).collect()
+        })
+        .collect();
+    table::print(&["nonce", "role", "devices", "at most", "by", "issued", "ends", "revoked"], &rows);
+    Ok(())
+}
 
-    #[test]
-    fn an_address_that_leads_no_device_here_is_refused_with_the_reason() {
-        for everywhere in ["0.0.0.0:4433", "[::]:4433", "[::ffff:0.0.0.0]:4433", "0.0.0.1:4433"] {
-            assert!(told(everywhere).contains("anywhere on this computer"), "{everywhere}: {}", told(everywhere));
-        }
-        for group in ["224.0.0.1:4433", "255.255.255.255:4433", "[ff02::1]:4433"] {
-            assert!(told(group).contains("group of computers"), "{group}: {}", told(group));
-        }
-        let no_form = [
-            "::1",
-            "::",
-            ":::4433",
-            "::1:4433",
-            "2001:db8::7:4433",
-            "my.host.org",
-            "my.host.org:0",
-            "my.host.org:65536",
-            "my.host.org:+44",
-            ":4433",
-            "[my.host.org]:4433",
-            "[127.0.0.1]:4433",
-            "https://my.host.org:4433",
-            "ann@host:4433",
-            "my host:4433",
-            "0:4433",
-            "127.1:4433",
-            "1.2.3.256:4433",
-            "a..b:4433",
-            "-a:4433",
-            "*:4433",
-            "host/path:1",
-        ];
-        for bad in no_form {
-            assert!(told(bad).contains("write it as HOST:PORT"), "{bad}: {}", told(bad));
-        }
-    }
-
-    #[test]
-    fn an_address_that_leads_here_is_taken_as_it_is_and_loopback_is_known() {
-        for (good, is_loopback) in [
-            ("my.host.org:4433", false),
-            ("my.host.org.:4433", false),
-            ("bücher.example:1", false),
-            ("kitchen_pc:4433", false),
-            ("192.0.2.7:4433", false),
-            ("10.0.0.2:65535", false),
-            ("[2001:db8::7]:4433", false),
-            ("127.0.0.1:4433", true),
-            ("127.8.8.8:4433", true),
-            ("[::1]:4433", true),
-            ("[::ffff:127.0.0.1]:4433", true),
-            ("localhost:4433", true),
-            ("LocalHost.:4433", true),
-            ("run.localhost:4433", true),
-        ] {
-            let address = Reachable::parse(good).unwrap();
-            assert_eq!((address.to_string(), address.is_loopback), (good.to_owned(), is_loopback));
-        }
-        assert_eq!(Reachable::parse(" my.host.org:4433 ").unwrap().to_string(), "my.host.org:4433");
-        for (address, is_of_the_link) in
-            [("169.254.7.7:1", true), ("[fe80::1]:1", true), ("10.0.0.2:1", false), ("h:1", false)]
-        {
-            assert_eq!(Reachable::parse(address).unwrap().is_of_the_link(), is_of_the_link, "{address}");
-        }
-    }
+fn revoke(nonce: &str, with_devices: bool, remote: &Remote) -> Result<(), Failure> {
+    let body = json!({ "with_devices": with_devices });
+    let done = remote.open()?.post(&format!("/invites/{nonce}/revoke"), &body)?;
+    say(&if remote.json { done.to_string() } else { cell(&done["told"]) });
+    Ok(())
 }

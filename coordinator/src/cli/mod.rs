@@ -4,6 +4,7 @@ mod backup;
 mod blobs;
 mod check;
 mod dataset;
+mod device;
 mod export;
 mod init;
 mod invite;
@@ -13,10 +14,14 @@ mod ledger;
 mod log;
 mod moving;
 mod opened;
+mod operate;
+mod remote;
 mod run_file;
 mod serve;
 mod signals;
 mod stats;
+mod table;
+mod token;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -57,6 +62,11 @@ enum Command {
     Key(key::Key),
     Serve(serve::Serve),
     Invite(invite::Invite),
+    Device(device::Device),
+    Run(operate::Run),
+    Audit(operate::Audit),
+    #[command(subcommand)]
+    Token(token::Token),
     Verify(verify::Verify),
     Stats(stats::Stats),
     Export(export::Export),
@@ -103,6 +113,10 @@ pub fn run() -> ExitCode {
         Command::Key(command) => in_runtime(command.run()),
         Command::Serve(command) => in_runtime(command.run(cli.log_format)),
         Command::Invite(command) => in_runtime(command.run()),
+        Command::Device(command) => command.run(),
+        Command::Run(command) => command.run(),
+        Command::Audit(command) => command.run(),
+        Command::Token(command) => in_runtime(command.run()),
         Command::Verify(command) => in_runtime(command.run()),
         Command::Stats(command) => in_runtime(command.run()),
         Command::Export(command) => in_runtime(command.run()),

@@ -16,6 +16,7 @@ use nightjar_coordinator::{
     server::{
         Say, Server, Setup,
         doors::{self, Began, Door},
+        limits::Limit,
         machine::Machine,
         state::{StateError, StateFolder},
         wishes,
@@ -118,6 +119,10 @@ pub struct Serve {
     /// A name that the status page answers to, besides addresses and `localhost`: that of a proxy in front of it, say
     #[arg(long, value_name = "NAME")]
     http_name: Vec<String>,
+    /// Let one device, one address or one invite take more or less, as in enrolments-per-address=500/100: so many at once,
+    /// and so many an hour; `none` lifts a limit. docs/labs/admin-api.md lists all
+    #[arg(long, value_name = "NAME=AT_ONCE/AN_HOUR")]
+    limit: Vec<Limit>,
     /// Start a new run from a model that `export` or `transformers` wrote, instead of random weights
     #[arg(long, value_name = "DIR")]
     pub(super) init: Option<PathBuf>,
@@ -181,6 +186,7 @@ impl Serve {
             http: self.http,
             start,
             say: say.clone(),
+            limits: self.limit,
         };
         // From here on a signal stops it in order.
         let (wish, mut wishes) = wishes();

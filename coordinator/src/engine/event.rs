@@ -1,7 +1,10 @@
 //! All that can happen to the engine, and all that it can want done. The shell (`server/`) and the simulator perform
 //! the actions **in order**; if one fails, what follows is dropped and the engine is built anew from the ledger.
 
-use super::record::{Record, Squash};
+use super::{
+    orders::{Giver, NotDone, Obeyed, Order},
+    record::{Record, Squash},
+};
 use nightjar_shared::{
     blob::BlobRef,
     ids::{BlobHash, DeviceId, Generation, LeaseId, Version},
@@ -60,6 +63,15 @@ pub enum Event {
     Drain,
     /// What may change in a run that exists was changed ([`RunSpec::changed_to`]), and the ledger has it.
     SpecChanged(Box<RunSpec>),
+    /// An operator orders something.
+    Ordered {
+        /// Where the answer goes.
+        reply_to: ReplyTo,
+        /// What.
+        order: Order,
+        /// Who.
+        giver: Giver,
+    },
     /// Time passed; `Engine::next_deadline` says when this is due.
     Tick,
 }
@@ -104,6 +116,13 @@ pub enum Action {
         to: ReplyTo,
         /// The answer.
         body: coordinator_message::Body,
+    },
+    /// Answer whoever gave an order.
+    Obeyed {
+        /// Which one.
+        to: ReplyTo,
+        /// What came of it.
+        done: Result<Obeyed, NotDone>,
     },
     /// If the offered blob is stored, decode it once and come back with [`Event::DeltaMeasured`]; if not, answer the
     /// request with `UploadFrom` and the length that is there already.

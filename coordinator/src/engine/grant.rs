@@ -62,6 +62,7 @@ impl Engine {
             }
             self.close(id, LeaseOutcome::Returned, 0, turn);
         }
+        self.paused(device, now)?;
         // Whatever the device trained ahead, it is of use for a lease to train only.
         let ahead = self.release(device).filter(|ahead| ahead.lease.0 == request.ahead_of);
         let lease = match self.version_to_evaluate(newest).filter(|_| session.evaluates) {

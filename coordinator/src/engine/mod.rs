@@ -19,6 +19,7 @@ pub mod merge;
 mod merged_blobs;
 mod mismatch;
 mod offer;
+pub mod orders;
 mod pace;
 mod pool;
 mod publish;
@@ -38,6 +39,7 @@ mod work;
 pub use mismatch::{Mismatch, check};
 pub use pool::{epoch_samples, usable};
 pub use refused::{Reason, Refusals};
+pub use roster::REVOKED;
 pub use status::{DeviceStatus, Status};
 
 use ahead::{Ahead, Kept};
@@ -61,7 +63,7 @@ use record::{EvaluationRecord, LeaseOutcome, Record};
 use roster::Roster;
 use round::Round;
 use screen::Screen;
-use snapshot::Snapshot;
+use snapshot::{Snapshot, Standing};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
@@ -112,6 +114,8 @@ pub struct Engine {
     evaluation: Option<EvaluationRecord>,
     /// The newest version that a device says to hold and the ledger does not know.
     unheard_of: Option<Version>,
+    /// What operators ordered.
+    standing: Standing,
     /// The version that an open lease is evaluating.
     evaluating: Option<(Version, LeaseId)>,
     /// The latest wall time seen: what is written never goes back, even where the clock does.
@@ -123,13 +127,14 @@ impl Engine {
     /// 0, or a version that was due when the last process ended. Leases that were open stay open, with their deadline
     /// counted anew from now.
     pub fn restore(
-        spec: RunSpec,
+        mut spec: RunSpec,
         manifest: Manifest,
         run_id: RunId,
         generation: Generation,
         snapshot: Snapshot,
         now: Mono,
     ) -> (Engine, Vec<Action>) {
+        spec.token_budget = spec.token_budget.max(snapshot.standing.token_budget.unwrap_or(0));
         let mut pool = Pool::restore(&manifest, spec.inner.batch_samples, snapshot.epochs_opened, &snapshot.epochs);
         let roster = Roster::restore(snapshot.devices, spec.lease.wall_s);
         let parameters = spec.model.parameters() as f64;
@@ -177,6 +182,7 @@ impl Engine {
             tokens: snapshot.tokens,
             evaluation: snapshot.evaluation,
             unheard_of: None,
+            standing: snapshot.standing,
             evaluating,
             wall,
         };
@@ -219,6 +225,10 @@ impl Engine {
             }
             Event::Drain => self.drain(now, &mut turn),
             Event::SpecChanged(spec) => self.change_spec(*spec),
+            Event::Ordered { reply_to, order, giver } => {
+                let done = self.ordered(&order, &giver, &mut turn);
+                turn.effects.push(Action::Obeyed { to: reply_to, done });
+            }
             Event::Tick => {}
         }
         self.publish_if_due(now, &mut turn);
@@ -293,16 +303,28 @@ impl Engine {
         // A request that is held until the next round is kept until then: its length is checked first.
         wire::request::check(&body)?;
         if let ask::Body::Hello(hello) = body {
-            let changed = self.roster.hello(device, &hello, invite, self.run_id, self.spec.delta.codec, self.wall)?;
+            let changed = self.roster.hello(
+                device,
+                &hello,
+                invite,
+                self.run_id,
+                self.spec.delta.codec,
+                &self.standing,
+                self.wall,
+            )?;
             turn.records.extend(changed.map(Record::Device));
             return Ok(Some(answer::Body::Welcome(self.welcome())));
         }
-        let session = self.roster.get(device).ok_or_else(roster::not_enrolled)?.session.ok_or_else(hello_again)?;
+        let enrolled = self.roster.get(device).ok_or_else(|| self.not_enrolled(device))?;
+        let session = enrolled.session.ok_or_else(hello_again)?;
         match body {
             ask::Body::Hello(_) => Ok(None),
             ask::Body::LeaseRequest(request) => {
                 if self.drains {
                     return Err(self.stopping(device, now));
+                }
+                if self.leases.of_device(device).is_none() {
+                    self.paused(device, now)?;
                 }
                 let evaluates = session.evaluates && self.something_to_evaluate();
                 if !evaluates && self.hold(device, reply_to, &request, now, turn)? {
@@ -331,6 +353,11 @@ impl Engine {
                 Ok(Some(self.done(false, "")))
             }
         }
+    }
+
+    fn not_enrolled(&self, device: DeviceId) -> Refusal {
+        let is_revoked = self.standing.revoked_devices.contains_key(&device);
+        if is_revoked { roster::revoked() } else { roster::not_enrolled() }
     }
 
     fn is_shard(&self, hash: BlobHash) -> bool {

@@ -32,6 +32,46 @@ pub enum Record {
     Version(VersionRecord),
     /// Held-out loss was measured.
     Evaluation(EvaluationRecord),
+    /// A device is no part of the run any more.
+    DeviceRevoked {
+        /// Which.
+        id: DeviceId,
+        /// When.
+        at: Wall,
+    },
+    /// Nobody enrols with an invite any more.
+    InviteRevoked {
+        /// What tells it from others.
+        nonce: Vec<u8>,
+        /// When.
+        at: Wall,
+    },
+    /// Since when the run is paused; `None`: it goes on.
+    Paused(Option<Wall>),
+    /// The run goes on for longer than its file says.
+    Extended {
+        /// Until so many tokens are merged.
+        token_budget: u64,
+    },
+    /// Somebody did something to the run.
+    Audit(AuditRecord),
+}
+
+/// Who did what, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditRecord {
+    /// When.
+    pub at: Wall,
+    /// Who: the name of a token, or where the command was given on the coordinator's computer.
+    pub name: String,
+    /// From which address.
+    pub from: String,
+    /// What: two words, as a command has them.
+    pub action: String,
+    /// To what: a device, an invite, a token; empty for the run.
+    pub subject: String,
+    /// What came of it.
+    pub outcome: String,
 }
 
 /// A device of the roster.

@@ -1,6 +1,12 @@
 //! The roster: who enrolled with which invite, how fast each device is, and what it said it can do.
 
-use super::{credit::Credit, pace::Pace, record::DeviceRecord, refused::Refused, snapshot::DeviceSummary};
+use super::{
+    credit::Credit,
+    pace::Pace,
+    record::DeviceRecord,
+    refused::Refused,
+    snapshot::{DeviceSummary, Standing},
+};
 use nightjar_shared::{
     delta::CodecId,
     ids::{DeviceId, Generation, LeaseId, RunId},
@@ -8,10 +14,13 @@ use nightjar_shared::{
     time::Wall,
     wire::{self, Refusal, RefusalAction, RefusalCode, Role, limits},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 /// Most devices that a run enrols.
 pub const DEVICES_MAX: usize = 4 << 20;
+
+/// What a device is told that was taken out of the run.
+pub const REVOKED: &str = "The run's operator has taken this device out of the run. Ask the lab if you wonder why.";
 
 /// One enrolled device.
 pub(super) struct Device {
@@ -74,6 +83,32 @@ impl Roster {
         self.get(id).map_or_else(Pace::default, |d| d.pace)
     }
 
+    /// What is written of a device that ever enrolled.
+    pub fn known(&self, id: DeviceId) -> Option<&DeviceRecord> {
+        self.devices.get(&id).map(|d| &d.record)
+    }
+
+    /// All that came with an invite last, whether they left or not.
+    pub fn came_with(&self, nonce: &[u8]) -> Vec<DeviceId> {
+        self.iter().filter(|d| d.record.invite_nonce == nonce).map(|d| d.record.id).collect()
+    }
+
+    /// All devices after one, by id.
+    pub fn after(&self, id: Option<DeviceId>) -> impl Iterator<Item = &Device> {
+        let from = id.map_or(Bound::Unbounded, Bound::Excluded);
+        self.devices.range((from, Bound::Unbounded)).map(|(_, device)| device)
+    }
+
+    /// All devices from this id on.
+    pub fn from(&self, id: DeviceId) -> impl Iterator<Item = &Device> {
+        self.devices.range(id..).map(|(_, device)| device)
+    }
+
+    /// Every device has to say hello again.
+    pub fn forget_sessions(&mut self) {
+        self.devices.values_mut().for_each(|device| device.session = None);
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Device> {
         self.devices.values()
     }
@@ -87,8 +122,12 @@ impl Roster {
         invite: Option<&wire::Invite>,
         run_id: RunId,
         codec: CodecId,
+        standing: &Standing,
         wall: Wall,
     ) -> Result<Option<DeviceRecord>, Refusal> {
+        if standing.revoked_devices.contains_key(&id) {
+            return Err(revoked());
+        }
         if !hello.run_id.is_empty() && hello.run_id != run_id.0 {
             let sentence = "This coordinator serves another run. Leave, and join with a new invite.";
             return Err(Refusal::with(RefusalCode::WrongRun, RefusalAction::Stop, sentence));
@@ -111,6 +150,9 @@ impl Roster {
             return Err(invite_refused("This invite is for volunteers. Ask the lab for one for anchor nodes."));
         }
         if let Some(invite) = joins_by {
+            if standing.revoked_invites.contains_key(&invite.nonce) {
+                return Err(invite_refused("The lab has withdrawn this invite. Ask it for a new one."));
+            }
             self.admit(id, invite, wall)?;
         }
         let device = self.devices.get_mut(&id).ok_or_else(not_enrolled)?;
@@ -188,6 +230,11 @@ impl Roster {
 /// The answer to a device that is not on the roster.
 pub(super) fn not_enrolled() -> Refusal {
     invite_refused("This device is not enrolled in the run. Join with an invite from the lab.")
+}
+
+/// The answer to a device that was taken out of the run.
+pub(super) fn revoked() -> Refusal {
+    invite_refused(REVOKED)
 }
 
 fn invite_refused(sentence: &str) -> Refusal {

@@ -6,6 +6,7 @@ use nightjar_shared::{
     time::Wall,
     wire::limits::UPDATE_STEPS_MAX,
 };
+use std::collections::BTreeMap;
 
 /// Newest versions in a snapshot: enough for the longest path of updates and the keyframe below it.
 pub const VERSIONS_KEPT: usize = 2 * UPDATE_STEPS_MAX;
@@ -41,6 +42,21 @@ pub struct Snapshot {
     pub versions: Vec<VersionRecord>,
     /// The newest measurement of held-out loss.
     pub evaluation: Option<EvaluationRecord>,
+    /// What operators ordered.
+    pub standing: Standing,
+}
+
+/// What operators ordered, as far as it holds still.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Since when the run is paused.
+    pub paused_at: Option<Wall>,
+    /// The token budget, where it was raised above the run file's.
+    pub token_budget: Option<u64>,
+    /// Devices that are no part of the run any more, and since when.
+    pub revoked_devices: BTreeMap<DeviceId, Wall>,
+    /// Invites with which nobody enrols any more, and since when.
+    pub revoked_invites: BTreeMap<Vec<u8>, Wall>,
 }
 
 /// A device and what it has done.

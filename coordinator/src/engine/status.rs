@@ -1,8 +1,9 @@
 //! The run and its devices at a glance, for people.
 
-use super::{Engine, Refusals, record::EvaluationRecord};
+use super::{Engine, Refusals, record::EvaluationRecord, roster::Device};
 use nightjar_shared::{
     ids::{DeviceId, Generation, Version},
+    time::Wall,
     wire::Role,
 };
 
@@ -31,6 +32,8 @@ pub struct Status {
     pub refused: Refusals,
     /// Whether the run is over.
     pub finished: bool,
+    /// Since when an operator has paused it.
+    pub paused_at: Option<Wall>,
 }
 
 /// A device at a glance.
@@ -52,6 +55,14 @@ pub struct DeviceStatus {
     pub training: bool,
     /// Whether it has left the run.
     pub left: bool,
+    /// What trains.
+    pub device: String,
+    /// When it first came.
+    pub enrolled_at: Wall,
+    /// The invite that it came with.
+    pub invite_nonce: Vec<u8>,
+    /// Since when it is no part of the run any more.
+    pub revoked_at: Option<Wall>,
 }
 
 impl Engine {
@@ -69,12 +80,31 @@ impl Engine {
             agreement: self.agreement,
             refused: self.refusals,
             finished: self.finished(),
+            paused_at: self.standing.paused_at,
         }
     }
 
     /// All devices that ever enrolled, by id.
     pub fn devices(&self) -> impl Iterator<Item = DeviceStatus> {
-        self.roster.iter().map(|d| DeviceStatus {
+        self.roster.iter().map(|d| self.device_status(d))
+    }
+
+    /// At most so many devices that ever enrolled, after one, by id.
+    pub fn devices_after(&self, id: Option<DeviceId>, most: usize) -> Vec<DeviceStatus> {
+        self.roster.after(id).take(most).map(|d| self.device_status(d)).collect()
+    }
+
+    /// The devices whose id begins with these hexadecimal digits; two at most.
+    pub fn devices_named(&self, digits: &str) -> Vec<DeviceStatus> {
+        let padded = format!("{digits:0<64}");
+        let Ok(least) = padded.to_ascii_lowercase().parse::<DeviceId>() else { return vec![] };
+        let digits = digits.to_ascii_lowercase();
+        let named = self.roster.from(least).take_while(|d| d.record.id.to_string().starts_with(&digits));
+        named.take(2).map(|d| self.device_status(d)).collect()
+    }
+
+    fn device_status(&self, d: &Device) -> DeviceStatus {
+        DeviceStatus {
             id: d.record.id,
             name: d.record.name.clone(),
             role: d.record.role,
@@ -83,6 +113,10 @@ impl Engine {
             tokens_per_s: d.pace.tokens_per_s(),
             training: self.leases.of_device(d.record.id).is_some_and(|l| l.record.kind.trains()),
             left: d.record.left,
-        })
+            device: d.record.device.clone(),
+            enrolled_at: d.record.enrolled_at,
+            invite_nonce: d.record.invite_nonce.clone(),
+            revoked_at: self.standing.revoked_devices.get(&d.record.id).copied(),
+        }
     }
 }

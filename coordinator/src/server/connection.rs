@@ -8,6 +8,7 @@ use super::{
     metrics::TurnedAway,
     peer::Peer,
     quic::close,
+    rates::Who,
     strangers::{Admission, Slot},
     stream::{self, Down, StreamError, Up},
     tls, transfer,
@@ -174,7 +175,8 @@ async fn control(peer: &Peer, mut up: Up, mut down: Down, context: &Context) -> 
 
 async fn answer_to(peer: &Peer, body: ask::Body, context: &Context) -> Result<answer::Body, StreamError> {
     let now = Instant::now().into_std();
-    if let Err(refusal) = context.rates.asks(peer.device, now) {
+    let mut who = context.who(peer);
+    if let Err(refusal) = context.rates.asks(&who, now) {
         sleep(TOO_OFTEN_PAUSE).await;
         return Ok(answer::Body::Refusal(refusal));
     }
@@ -182,13 +184,20 @@ async fn answer_to(peer: &Peer, body: ask::Body, context: &Context) -> Result<an
         return Ok(answer::Body::Refusal(refusal));
     }
     let (is_hello, is_leave) = (matches!(body, ask::Body::Hello(_)), matches!(body, ask::Body::Leave(_)));
-    if is_hello && !context.present.has_room_for(peer.device, peer.subnet) {
-        let sentence = "The coordinator has as many devices as it can serve at once.";
-        return Ok(answer::Body::Refusal(Refusal::retry(RefusalCode::Busy, sentence, Duration::from_secs(60))));
+    if is_hello {
+        let Some([of_address, of_invite]) = context.present.crowd(&who) else {
+            let sentence = "The coordinator has as many devices as it can serve at once.";
+            return Ok(answer::Body::Refusal(Refusal::retry(RefusalCode::Busy, sentence, Duration::from_secs(60))));
+        };
+        if let Err(refusal) = context.rates.connects(&who, of_address, of_invite, now) {
+            return Ok(answer::Body::Refusal(refusal));
+        }
     }
-    let answer = engine_answers(peer, body, context).await?;
+    let answer = engine_answers(&who, body, context).await?;
     if is_hello && matches!(answer, answer::Body::Welcome(_)) && !peer.is_greeted() {
-        context.present.enter(peer.device, peer.subnet, peer.connection());
+        // By now it may be enrolled, by another invite than before.
+        who.nonce = context.members.nonce(peer.device);
+        context.present.enter(&who, peer.connection());
         peer.greet(true);
     }
     if is_leave && matches!(answer, answer::Body::Done(_)) {
@@ -198,8 +207,8 @@ async fn answer_to(peer: &Peer, body: ask::Body, context: &Context) -> Result<an
     Ok(answer)
 }
 
-async fn engine_answers(peer: &Peer, body: ask::Body, context: &Context) -> Result<answer::Body, StreamError> {
-    let device = peer.device;
+async fn engine_answers(who: &Who, body: ask::Body, context: &Context) -> Result<answer::Body, StreamError> {
+    let device = who.device;
     let token = match &body {
         ask::Body::Hello(hello) => hello.invite.as_slice(),
         _ => &[],
@@ -213,7 +222,7 @@ async fn engine_answers(peer: &Peer, body: ask::Body, context: &Context) -> Resu
     };
     if let ask::Body::Hello(hello) = &body {
         let change = context.members.change(device, hello, invite.as_ref());
-        if let Err(refusal) = context.rates.changes(device, peer.subnet, &change, Instant::now().into_std()) {
+        if let Err(refusal) = context.rates.changes(who, &change, Instant::now().into_std()) {
             return Ok(answer::Body::Refusal(refusal));
         }
     }

@@ -1,21 +1,37 @@
 //! What all connections share, and which of them are devices'.
 
 use super::{
-    budget::Budget, catalog::Catalog, disk_reserve::DiskReserve, doors::Doors, handle::ShellHandle, health::Health,
-    members::Members, metrics::Metrics, quic::close, rates::Rates, strangers::Strangers, stream::Traffic,
-    subnet::Subnet, uploads::Uploads,
+    budget::Budget,
+    catalog::Catalog,
+    disk_reserve::DiskReserve,
+    doors::Doors,
+    handle::ShellHandle,
+    health::Health,
+    members::Members,
+    metrics::Metrics,
+    peer::Peer,
+    quic::close,
+    rates::{Rates, Who},
+    strangers::Strangers,
+    stream::Traffic,
+    subnet::Subnet,
+    uploads::Uploads,
 };
-use crate::{identity::Identity, store::Blobs};
+use crate::{
+    identity::Identity,
+    store::{Blobs, Desk},
+};
 use nightjar_shared::{
     ids::DeviceId,
     wire::{
         close::CloseCode,
-        limits::{CONNECTIONS_MAX, DEVICES_PER_ADDRESS_MAX, STRANGERS_MAX},
+        limits::{CONNECTIONS_MAX, STRANGERS_MAX},
     },
 };
 use quinn::Connection;
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::Semaphore;
@@ -35,7 +51,7 @@ pub struct Context {
     /// The devices that are enrolled.
     pub members: Arc<Members>,
     /// The devices that are connected.
-    pub present: Present,
+    pub present: Arc<Present>,
     /// The processes that hold connections for this one.
     pub doors: Arc<Doors>,
     /// Lets connections in.
@@ -54,45 +70,60 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Whether leases can be granted.
     pub health: Arc<Health>,
+    /// Tokens, invites and the audit log.
+    pub desk: Arc<dyn Desk>,
+}
+
+impl Context {
+    /// Who a peer is, where what it takes is counted.
+    pub fn who(&self, peer: &Peer) -> Who {
+        Who { device: peer.device, subnet: peer.subnet, nonce: self.members.nonce(peer.device) }
+    }
 }
 
 /// The devices that are connected now, each once.
 #[derive(Default)]
 pub struct Present {
-    connections: Mutex<Connections>,
+    all: Mutex<Connected>,
 }
 
 #[derive(Default)]
-struct Connections {
-    of: HashMap<DeviceId, (Connection, Subnet)>,
-    /// How many come from where: whoever says hello asks, and there may be a hundred thousand of them.
-    from: HashMap<Subnet, usize>,
+struct Connected {
+    by_device: HashMap<DeviceId, (Connection, Subnet, Option<Vec<u8>>)>,
+    by_subnet: HashMap<Subnet, usize>,
+    by_invite: HashMap<Vec<u8>, usize>,
 }
 
-impl Connections {
-    fn insert(&mut self, device: DeviceId, subnet: Subnet, connection: Connection) -> Option<Connection> {
-        let older = self.remove(device);
-        *self.from.entry(subnet).or_default() += 1;
-        self.of.insert(device, (connection, subnet));
+impl Connected {
+    fn insert(&mut self, who: &Who, connection: &Connection) -> Option<Connection> {
+        let older = self.remove(who.device);
+        *self.by_subnet.entry(who.subnet).or_default() += 1;
+        who.nonce.iter().for_each(|nonce| *self.by_invite.entry(nonce.clone()).or_default() += 1);
+        self.by_device.insert(who.device, (connection.clone(), who.subnet, who.nonce.clone()));
         older
     }
 
     fn remove(&mut self, device: DeviceId) -> Option<Connection> {
-        let (connection, subnet) = self.of.remove(&device)?;
-        if let Some(here) = self.from.get_mut(&subnet) {
-            *here -= 1;
-            if *here == 0 {
-                self.from.remove(&subnet);
-            }
-        }
+        let (connection, subnet, nonce) = self.by_device.remove(&device)?;
+        one_less(&mut self.by_subnet, &subnet);
+        nonce.iter().for_each(|nonce| one_less(&mut self.by_invite, nonce));
         Some(connection)
     }
 }
 
+/// Of those of whom nobody is connected nothing is kept.
+fn one_less<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+    let Some(count) = counts.get_mut(key) else { return };
+    *count -= 1;
+    if *count == 0 {
+        counts.remove(key);
+    }
+}
+
 impl Present {
-    fn lock(&self) -> MutexGuard<'_, Connections> {
-        // Maps of handles are whole after any panic.
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Connected> {
+        // Counts and handles are whole after any panic.
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many are connected.
@@ -102,35 +133,46 @@ impl Present {
 
     /// Whether a device is connected.
     pub fn has(&self, device: DeviceId) -> bool {
-        self.lock().of.contains_key(&device)
+        self.lock().by_device.contains_key(&device)
     }
 
     /// All that are connected.
     pub fn devices(&self) -> Vec<DeviceId> {
-        self.lock().keys().copied().collect()
+        self.lock().by_device.keys().copied().collect()
     }
 
     /// A device has one connection: the newest. What lingers of an older one, after a change of networks, say, is
     /// closed.
-    pub fn enter(&self, device: DeviceId, subnet: Subnet, connection: &Connection) {
-        let older = self.lock().insert(device, subnet, connection.clone());
-        if let Some(older) = older {
+    pub fn enter(&self, who: &Who, connection: &Connection) {
+        if let Some(older) = self.lock().insert(who, connection) {
             close(&older, CloseCode::Replaced, "the device has connected again");
         }
     }
 
-    /// Whether there is a place for one more, and for one more from there.
-    pub fn has_room_for(&self, device: DeviceId, subnet: Subnet) -> bool {
-        let connections = self.lock();
-        let here = connections.from.get(&subnet).copied().unwrap_or(0);
-        let is_crowded = here >= DEVICES_PER_ADDRESS_MAX && !subnet.is_this_machine();
-        (connections.of.len() < CONNECTIONS_MAX - STRANGERS_MAX && !is_crowded) || connections.of.contains_key(&device)
+    /// Ends a device's connection, if it has one.
+    pub fn end(&self, device: DeviceId, code: CloseCode, reason: &str) {
+        if let Some(connection) = self.lock().remove(device) {
+            close(&connection, code, reason);
+        }
+    }
+
+    /// How many are connected from the device's address, and with its invite; `None` if there is no place for one more,
+    /// and all zero for one that is connected already.
+    pub fn crowd(&self, who: &Who) -> Option<[usize; 2]> {
+        let all = self.lock();
+        if all.by_device.contains_key(&who.device) {
+            return Some([0, 0]);
+        }
+        let of_invite = who.nonce.as_ref().and_then(|nonce| all.by_invite.get(nonce)).copied();
+        let of_address = all.by_subnet.get(&who.subnet).copied();
+        let has_room = all.by_device.len() < CONNECTIONS_MAX - STRANGERS_MAX;
+        has_room.then(|| [of_address, of_invite].map(Option::unwrap_or_default))
     }
 
     pub fn leave(&self, device: DeviceId, connection: &Connection) {
-        let mut connections = self.lock();
-        if connections.of.get(&device).is_some_and(|(c, _)| c.stable_id() == connection.stable_id()) {
-            connections.remove(device);
+        let mut all = self.lock();
+        if all.by_device.get(&device).is_some_and(|(c, ..)| c.stable_id() == connection.stable_id()) {
+            all.remove(device);
         }
     }
 }

@@ -7,7 +7,10 @@ use super::{
     stream::StreamError,
 };
 use crate::{
-    engine::{DeviceStatus, Status},
+    engine::{
+        DeviceStatus, Status,
+        orders::{Giver, NotDone, Obeyed, Order},
+    },
     store::Counters,
 };
 use nightjar_shared::{
@@ -75,6 +78,33 @@ pub enum Question {
     },
     /// How the run stands.
     Overview(oneshot::Sender<Overview>),
+    /// How the run stands, without its devices and curves.
+    Status(oneshot::Sender<Status>),
+    /// A page of its devices.
+    Devices {
+        /// Those after this one, by id.
+        after: Option<DeviceId>,
+        /// So many at most.
+        most: usize,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Vec<DeviceStatus>>,
+    },
+    /// The devices whose id begins so; two at most.
+    DevicesNamed {
+        /// Hexadecimal digits.
+        digits: String,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Vec<DeviceStatus>>,
+    },
+    /// An operator orders something.
+    Order {
+        /// What.
+        order: Order,
+        /// Who.
+        giver: Giver,
+        /// Where the answer goes; dropped where nothing was done.
+        answer: oneshot::Sender<Result<Obeyed, NotDone>>,
+    },
     /// A blob is damaged and cannot be made anew.
     BlobLost(BlobHash),
     /// It is whole again.
@@ -172,6 +202,26 @@ impl ShellHandle {
     pub fn queue(&self) -> (usize, usize) {
         let most = self.questions.max_capacity();
         (most - self.questions.capacity(), most)
+    }
+
+    /// Looks at the run alone.
+    pub async fn status(&self) -> Result<Status, StreamError> {
+        self.ask(Question::Status).await
+    }
+
+    /// At most so many devices after one, by id.
+    pub async fn devices(&self, after: Option<DeviceId>, most: usize) -> Result<Vec<DeviceStatus>, StreamError> {
+        self.ask(|answer| Question::Devices { after, most, answer }).await
+    }
+
+    /// The devices whose id begins with these hexadecimal digits; two at most.
+    pub async fn devices_named(&self, digits: &str) -> Result<Vec<DeviceStatus>, StreamError> {
+        self.ask(|answer| Question::DevicesNamed { digits: digits.to_owned(), answer }).await
+    }
+
+    /// Gives an order; it is written down when this returns. An error: nothing was done.
+    pub async fn order(&self, order: Order, giver: Giver) -> Result<Result<Obeyed, NotDone>, StreamError> {
+        self.ask(|answer| Question::Order { order, giver, answer }).await
     }
 
     /// Ends a lease whose uploads come to nothing.

@@ -78,7 +78,7 @@ impl History {
             Record::Delta(delta) => self.add_delta(delta),
             Record::Version(version) => self.add_version(version),
             Record::Evaluation(evaluation) => self.add_evaluation(evaluation),
-            Record::Device(_) | Record::LeaseIssued(_) | Record::LeaseClosed { .. } => {}
+            _ => {}
         }
     }
 

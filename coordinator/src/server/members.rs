@@ -50,6 +50,11 @@ impl Members {
         }
     }
 
+    /// A device is no member any more, whatever it was.
+    pub fn forget(&self, device: DeviceId) {
+        self.members.write().unwrap_or_else(PoisonError::into_inner).remove(&device);
+    }
+
     /// Whether a device is enrolled and has not left.
     pub fn has(&self, device: DeviceId) -> bool {
         self.members.read().unwrap_or_else(PoisonError::into_inner).contains_key(&device)
@@ -58,6 +63,11 @@ impl Members {
     /// How many are enrolled and have not left.
     pub fn len(&self) -> usize {
         self.members.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// The invite that a device came with.
+    pub fn nonce(&self, device: DeviceId) -> Option<Vec<u8>> {
+        self.members.read().unwrap_or_else(PoisonError::into_inner).get(&device).map(|member| member.nonce.clone())
     }
 
     /// What a hello would change.

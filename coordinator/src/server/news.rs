@@ -3,15 +3,20 @@
 
 use super::{
     catalog::Catalog,
+    context::Present,
     members::Members,
     uploads::{Rubbish, Uploads},
 };
-use crate::engine::record::{DeviceRecord, Record};
+use crate::engine::{
+    REVOKED,
+    record::{DeviceRecord, Record},
+};
 use nightjar_shared::{
     blob::BlobRef,
     ids::{DeviceId, Generation, LeaseId},
     wire::{
         self,
+        close::CloseCode,
         door::{self, news::Kind},
         limits::tame,
     },
@@ -70,6 +75,8 @@ pub enum News {
     },
     /// A version was published as these.
     Published(Vec<BlobRef>),
+    /// An operator took a device out of the run.
+    Revoked(DeviceId),
 }
 
 impl News {
@@ -84,6 +91,8 @@ impl News {
             Record::LeaseClosed { id, .. } => Some(News::LeaseClosed(*id)),
             Record::Delta(delta) => Some(News::DeltaMerged { device: delta.device, delta: delta.blob }),
             Record::Version(version) => Some(News::Published(version.blobs().collect())),
+            Record::DeviceRevoked { id, .. } => Some(News::Revoked(*id)),
+            Record::InviteRevoked { .. } | Record::Paused(_) | Record::Extended { .. } | Record::Audit(_) => None,
         }
     }
 
@@ -108,6 +117,7 @@ impl News {
             News::Published(blobs) => {
                 Kind::Published(door::Published { blobs: blobs.iter().map(|blob| blob.to_wire()).collect() })
             }
+            News::Revoked(id) => Kind::Revoked(door::Revoked { device: bytes(id) }),
         };
         door::News { kind: Some(kind) }
     }
@@ -134,6 +144,7 @@ impl News {
             Kind::DeltaMerged(merged) => {
                 News::DeltaMerged { device: device(&merged.device)?, delta: blob(merged.blob.as_ref()?)? }
             }
+            Kind::Revoked(revoked) => News::Revoked(device(&revoked.device)?),
             Kind::Published(published) => News::Published(published.blobs.iter().map(blob).collect::<Option<_>>()?),
         })
     }
@@ -148,6 +159,8 @@ pub struct Knowledge {
     pub catalog: Arc<Catalog>,
     /// What is uploaded for which lease.
     pub uploads: Arc<Uploads>,
+    /// Who is connected: whoever is taken out of the run is not any more.
+    pub present: Arc<Present>,
 }
 
 impl Knowledge {
@@ -155,6 +168,10 @@ impl Knowledge {
     pub fn take(&self, news: &News) -> Vec<Rubbish> {
         match news {
             News::Member(member) => self.members.note(member),
+            News::Revoked(id) => {
+                self.members.forget(*id);
+                self.present.end(*id, CloseCode::Revoked, REVOKED);
+            }
             News::Published(blobs) => self.catalog.add(blobs.iter().copied()),
             News::LeaseOpened { .. } | News::LeaseClosed(_) | News::DeltaMerged { .. } => {}
         }

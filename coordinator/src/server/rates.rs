@@ -1,8 +1,10 @@
-//! How often a device may ask, enrol and be renamed. What is over is answered with when to come again, so a program
-//! that has lost its way costs little, and honest ones never notice.
+//! How much each device, address and invite takes, held against the limits. What is over is answered with when to come
+//! again, so a program that has lost its way costs little, and honest ones never notice. Refusals are counted, and told
+//! in the log once a minute.
 
 use super::{
     bucket::{Buckets, Rate},
+    limits::{ALL, Bound, Kind, Limits, Per, place},
     members::Change,
     subnet::Subnet,
 };
@@ -10,41 +12,64 @@ use nightjar_shared::{
     ids::DeviceId,
     wire::{
         Refusal, RefusalCode,
-        limits::{
-            ADDRESSES_MAX, ENROLMENTS_BURST, ENROLMENTS_PER_S, RENAMES_BURST, RENAMES_PER_S, REQUESTS_BURST,
-            REQUESTS_PER_S,
-        },
+        limits::{ADDRESSES_MAX, RENAMES_BURST, RENAMES_PER_S},
     },
 };
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+/// A limit that bites is told in the log so often at most.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Who takes something.
+#[derive(Clone, Debug)]
+pub struct Who {
+    /// The device.
+    pub device: DeviceId,
+    /// Where it is.
+    pub subnet: Subnet,
+    /// The invite that it came with, or comes with now.
+    pub nonce: Option<Vec<u8>>,
+}
+
+/// Whom a bucket is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    Device(DeviceId),
+    Address(Subnet),
+    Invite(Vec<u8>),
+}
+
+impl Who {
+    fn key(&self, per: Per) -> Option<Key> {
+        match per {
+            Per::Device => Some(Key::Device(self.device)),
+            // Whoever is on this machine needs no help to hinder it.
+            Per::Address => (!self.subnet.is_this_machine()).then_some(Key::Address(self.subnet)),
+            Per::Invite => self.nonce.clone().map(Key::Invite),
+        }
+    }
+}
+
+/// Of one limit: what is left to whom, how often it was refused, and when the log was told.
+#[derive(Default)]
+struct Counted {
+    buckets: Option<(Bound, Buckets<Key>)>,
+    refused: u64,
+    told: Option<Instant>,
+}
+
 struct All {
-    requests: Buckets<DeviceId>,
+    limits: [Counted; ALL.len()],
     renames: Buckets<DeviceId>,
-    by_invite: Buckets<Vec<u8>>,
-    by_subnet: Buckets<Subnet>,
 }
 
 /// See the module.
 pub struct Rates {
     all: Mutex<All>,
-}
-
-impl Default for Rates {
-    fn default() -> Self {
-        let enrolments = Rate::new(ENROLMENTS_BURST, ENROLMENTS_PER_S);
-        Rates {
-            all: Mutex::new(All {
-                requests: Buckets::new(Rate::new(REQUESTS_BURST, REQUESTS_PER_S), ADDRESSES_MAX),
-                renames: Buckets::new(Rate::new(RENAMES_BURST, RENAMES_PER_S), ADDRESSES_MAX),
-                by_invite: Buckets::new(enrolments, ADDRESSES_MAX),
-                by_subnet: Buckets::new(enrolments, ADDRESSES_MAX),
-            }),
-        }
-    }
+    limits: Limits,
 }
 
 /// After how long, in whole seconds: nobody counts milliseconds.
@@ -53,34 +78,118 @@ fn later(code: RefusalCode, sentence: &str, wait: Duration) -> Refusal {
 }
 
 impl Rates {
-    fn with<T>(&self, of: impl FnOnce(&mut All) -> T) -> T {
+    /// With these limits.
+    pub fn new(limits: Limits) -> Self {
+        let counted = limits.0.map(|bound| {
+            let hourly = |n: u64| n as f64 / 3600.0;
+            let buckets = |bound: Bound| {
+                let rate = Rate { burst: bound.burst as f64, per_s: hourly(bound.an_hour) };
+                (bound, Buckets::new(rate, ADDRESSES_MAX))
+            };
+            Counted { buckets: bound.filter(|bound| bound.an_hour > 0).map(buckets), ..Counted::default() }
+        });
+        let renames = Buckets::new(Rate::new(RENAMES_BURST, RENAMES_PER_S), ADDRESSES_MAX);
+        Rates { all: Mutex::new(All { limits: counted, renames }), limits }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, All> {
         // Buckets are whole after any panic.
-        of(&mut self.all.lock().unwrap_or_else(PoisonError::into_inner))
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often each limit was refused since this process began, by the limits' names.
+    pub fn refused(&self) -> [(&'static str, u64); ALL.len()] {
+        let all = self.lock();
+        std::array::from_fn(|at| (ALL[at].0, all.limits[at].refused))
     }
 
     /// A device asks for something.
-    pub fn asks(&self, device: DeviceId, now: Instant) -> Result<(), Refusal> {
-        self.with(|all| all.requests.take(device, 1.0, now))
-            .map_err(|wait| later(RefusalCode::Busy, "This device asks too often.", wait))
+    pub fn asks(&self, who: &Who, now: Instant) -> Result<(), Refusal> {
+        self.lock().take(Kind::Requests, who, 1.0, now).map_err(|(per, wait)| {
+            let sentence = match per {
+                Per::Device => "This device asks too often.".to_owned(),
+                per => format!("Devices of {per} ask too often."),
+            };
+            later(RefusalCode::Busy, &sentence, wait)
+        })
+    }
+
+    /// So many bytes are to travel.
+    pub fn carries(&self, who: &Who, bytes: u64, now: Instant) -> Result<(), Refusal> {
+        self.lock().take(Kind::Bytes, who, bytes as f64, now).map_err(|(per, wait)| {
+            let sentence = match per {
+                Per::Device => "This device has sent and fetched very much in a short time.".to_owned(),
+                per => format!("Devices of {per} have sent and fetched very much in a short time."),
+            };
+            later(RefusalCode::Busy, &sentence, wait)
+        })
     }
 
     /// A hello wants to change what the ledger says of its device.
-    pub fn changes(&self, device: DeviceId, subnet: Subnet, change: &Change, now: Instant) -> Result<(), Refusal> {
+    pub fn changes(&self, who: &Who, change: &Change, now: Instant) -> Result<(), Refusal> {
         match change {
             Change::Nothing => Ok(()),
-            Change::Name => self.with(|all| all.renames.take(device, 1.0, now)).map_err(|wait| {
+            Change::Name => self.lock().renames.take(who.device, 1.0, now).map_err(|wait| {
                 later(RefusalCode::Limit, "This device has changed its name or its description too often.", wait)
             }),
-            Change::Enrols(nonce) => self.with(|all| {
-                let many = "Too many devices have joined this run in a short time";
-                all.by_invite.take(nonce.clone(), 1.0, now).map_err(|wait| {
-                    later(RefusalCode::Busy, &format!("{many} with this invite. Try again later."), wait)
-                })?;
-                all.by_subnet.take(subnet, 1.0, now).map_err(|wait| {
-                    all.by_invite.give_back(nonce, 1.0);
-                    later(RefusalCode::Busy, &format!("{many} from this address. Try again later."), wait)
+            Change::Enrols(nonce) => {
+                let who = Who { nonce: Some(nonce.clone()), ..who.clone() };
+                self.lock().take(Kind::Enrolments, &who, 1.0, now).map_err(|(per, wait)| {
+                    let sentence = match per {
+                        Per::Invite => "with this invite".to_owned(),
+                        per => format!("from {per}"),
+                    };
+                    let sentence = format!("Too many devices have joined this run {sentence} in a short time.");
+                    later(RefusalCode::Busy, &format!("{sentence} This one tries again later."), wait)
                 })
-            }),
+            }
+        }
+    }
+
+    /// A device wants to be connected, where so many of its address and of its invite are.
+    pub fn connects(&self, who: &Who, of_address: usize, of_invite: usize, now: Instant) -> Result<(), Refusal> {
+        for (per, here) in [(Per::Address, of_address), (Per::Invite, of_invite)] {
+            let most = self.limits.bound(Kind::Connections, per);
+            if who.key(per).is_some() && most.is_some_and(|most| here as u64 >= most.burst) {
+                self.lock().note_refusal(Kind::Connections, per, now);
+                let sentence = format!("As many devices of {per} are connected as may be at once.");
+                return Err(Refusal::retry(RefusalCode::Busy, sentence, Duration::from_secs(60)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl All {
+    /// Takes so much for the device, its address and its invite; or, where one has no more, of none.
+    fn take(&mut self, kind: Kind, who: &Who, amount: f64, now: Instant) -> Result<(), (Per, Duration)> {
+        let mut taken: Vec<(usize, Key, f64)> = vec![];
+        for per in [Per::Device, Per::Address, Per::Invite] {
+            let (Some(at), Some(key)) = (place(kind, per), who.key(per)) else { continue };
+            let Some((bound, buckets)) = &mut self.limits[at].buckets else { continue };
+            // What is more than the whole burst waits for a full one, and then goes.
+            let amount = amount.min(bound.burst as f64);
+            if let Err(wait) = buckets.take(key.clone(), amount, now) {
+                for (at, key, amount) in taken {
+                    if let Some((_, buckets)) = &mut self.limits[at].buckets {
+                        buckets.give_back(&key, amount);
+                    }
+                }
+                self.note_refusal(kind, per, now);
+                return Err((per, wait));
+            }
+            taken.push((at, key, amount));
+        }
+        Ok(())
+    }
+
+    fn note_refusal(&mut self, kind: Kind, per: Per, now: Instant) {
+        let Some(at) = place(kind, per) else { return };
+        let counted = &mut self.limits[at];
+        counted.refused += 1;
+        if counted.told.is_none_or(|told| now.saturating_duration_since(told) >= TOLD_EVERY) {
+            counted.told = Some(now);
+            tracing::warn!(limit = ALL[at].0, refused = counted.refused, "a limit turns devices away");
         }
     }
 }
@@ -88,35 +197,86 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nightjar_shared::wire::RefusalAction;
+    use crate::server::limits::Limit;
+    use nightjar_shared::{
+        run_spec::RunSpec,
+        wire::{
+            RefusalAction,
+            limits::{ENROLMENTS_BURST, ENROLMENTS_PER_ADDRESS_BURST, REQUESTS_BURST},
+        },
+    };
 
-    fn subnet(last: u8) -> Subnet {
-        Subnet::of([192, 0, 2, last].into())
+    fn rates(set: &[&str]) -> Rates {
+        let set: Vec<Limit> = set.iter().map(|text| text.parse().unwrap()).collect();
+        Rates::new(Limits::of(&RunSpec::new("x", 1)).with(&set))
+    }
+
+    fn who(device: u8, last: u8, nonce: u8) -> Who {
+        let subnet = Subnet::of([192, 0, 2, last].into());
+        Who { device: DeviceId([device; 32]), subnet, nonce: Some(vec![nonce]) }
+    }
+
+    fn refused(rates: &Rates, name: &str) -> u64 {
+        rates.refused().into_iter().find(|(known, _)| *known == name).unwrap().1
     }
 
     #[test]
     fn enrolments_are_bounded_by_invite_and_by_address() {
-        let (rates, now) = (Rates::default(), Instant::now());
-        let enrols =
-            |invite: u8, from: u8| rates.changes(DeviceId([1; 32]), subnet(from), &Change::Enrols(vec![invite]), now);
+        let (rates, now) = (rates(&[]), Instant::now());
+        let enrols = |invite: u8, from: u8| rates.changes(&who(1, from, 0), &Change::Enrols(vec![invite]), now);
         let taken = (0..5000).filter(|_| enrols(1, 1).is_ok()).count();
-        assert_eq!(taken as u32, ENROLMENTS_BURST);
-        let refusal = enrols(1, 2).unwrap_err();
-        assert!(refusal.sentence.contains("this invite") && refusal.retry_ms > 0, "{refusal:?}");
-        assert!(enrols(2, 1).unwrap_err().sentence.contains("this address"));
-        enrols(2, 2).unwrap();
+        assert_eq!(taken as u32, ENROLMENTS_PER_ADDRESS_BURST);
+        let refusal = enrols(2, 1).unwrap_err();
+        assert!(refusal.sentence.contains("this address") && refusal.retry_ms > 60_000, "{refusal:?}");
+        let more = (2..=200).flat_map(|from| [from; 100]).filter(|from| enrols(1, *from).is_ok()).count();
+        assert_eq!((taken + more) as u32, ENROLMENTS_BURST, "what an address was refused, the invite has still");
+        assert!(enrols(1, 250).unwrap_err().sentence.contains("this invite"));
+        enrols(2, 250).unwrap();
+        assert!(refused(&rates, "enrolments-per-address") > 4000 && refused(&rates, "enrolments-per-invite") > 4000);
+    }
+
+    #[test]
+    fn this_machine_is_not_held_to_its_address() {
+        let (rates, now) = (rates(&["enrolments-per-address=1/1"]), Instant::now());
+        let here = Who { subnet: Subnet::of([127, 0, 0, 1].into()), ..who(1, 1, 1) };
+        assert!((0..9).all(|_| rates.changes(&here, &Change::Enrols(vec![1]), now).is_ok()));
     }
 
     #[test]
     fn a_device_is_renamed_and_asks_so_often_and_no_more() {
-        let (rates, now) = (Rates::default(), Instant::now());
-        let device = DeviceId([1; 32]);
-        let renamed = |now| rates.changes(device, subnet(1), &Change::Name, now).is_ok();
+        let (rates, now) = (rates(&[]), Instant::now());
+        let owl = who(1, 1, 1);
+        let renamed = |now| rates.changes(&owl, &Change::Name, now).is_ok();
         assert_eq!((0..1180).filter(|_| renamed(now)).count() as u32, RENAMES_BURST);
         assert!(renamed(now + Duration::from_secs(5)) && !renamed(now + Duration::from_secs(5)));
-        let asked = (0..1000).filter(|_| rates.asks(device, now).is_ok()).count();
+        let asked = (0..1000).filter(|_| rates.asks(&owl, now).is_ok()).count();
         assert_eq!(asked as u32, REQUESTS_BURST);
-        assert_eq!(rates.asks(device, now).unwrap_err().action(), RefusalAction::Retry);
-        rates.asks(DeviceId([2; 32]), now).unwrap();
+        assert_eq!(rates.asks(&owl, now).unwrap_err().action(), RefusalAction::Retry);
+        rates.asks(&who(2, 1, 1), now).unwrap();
+    }
+
+    #[test]
+    fn an_address_and_an_invite_can_be_held_to_requests_and_bytes() {
+        let rates = rates(&["requests-per-invite=10/3600", "bytes-per-address=1M/1M", "bytes-per-device=4M/4M"]);
+        let now = Instant::now();
+        let asked = (0..20).filter(|n| rates.asks(&who(*n, *n, 1), now).is_ok()).count();
+        assert_eq!((asked, refused(&rates, "requests-per-invite")), (10, 10));
+        assert!(rates.asks(&who(1, 1, 1), now).unwrap_err().sentence.contains("this invite"));
+        rates.asks(&who(1, 1, 2), now).unwrap();
+        // A blob that is larger than all that is given at once travels when nothing else has.
+        rates.carries(&who(1, 1, 1), 3 << 20, now).unwrap();
+        let refusal = rates.carries(&who(2, 1, 1), 1, now).unwrap_err();
+        assert!(refusal.sentence.contains("this address") && refusal.action() == RefusalAction::Retry, "{refusal:?}");
+        rates.carries(&who(2, 2, 1), 1, now).unwrap();
+        rates.carries(&who(2, 1, 1), 1 << 20, now + Duration::from_secs(3600)).unwrap();
+    }
+
+    #[test]
+    fn connections_are_bounded_by_address_and_by_invite() {
+        let (rates, now) = (rates(&["connections-per-address=3", "connections-per-invite=5"]), Instant::now());
+        rates.connects(&who(1, 1, 1), 2, 4, now).unwrap();
+        assert!(rates.connects(&who(1, 1, 1), 3, 4, now).unwrap_err().sentence.contains("this address"));
+        assert!(rates.connects(&who(1, 1, 1), 2, 5, now).unwrap_err().sentence.contains("this invite"));
+        assert_eq!(refused(&rates, "connections-per-address") + refused(&rates, "connections-per-invite"), 2);
     }
 }

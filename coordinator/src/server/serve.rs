@@ -12,6 +12,7 @@ use super::{
     health::Health,
     history::History,
     http::{self, HttpError},
+    limits::{Limit, Limits},
     members::Members,
     metrics::Metrics,
     news::Knowledge,
@@ -30,7 +31,7 @@ use super::{
 };
 use crate::{
     dataset::Dataset,
-    engine::{self, Engine, Mismatch, event::Action},
+    engine::{self, Engine, Mismatch, event::Action, snapshot::Standing},
     identity::{self, Identity, IdentityError},
     replay::{self, ReplayError, Resumed},
     store::{
@@ -88,6 +89,8 @@ pub struct Setup {
     pub start: Option<Vec<f32>>,
     /// Where lines for the person at the terminal go.
     pub say: Say,
+    /// Limits that are otherwise than their defaults.
+    pub limits: Vec<Limit>,
 }
 
 /// A run that cannot be served. Each says what to do.
@@ -200,7 +203,8 @@ impl Server {
         space: impl FnOnce(Arc<FolderDisk>) -> Box<dyn Space>,
     ) -> Result<Server, ServeError> {
         let again = Setup { start: None, ..setup.clone() };
-        let Setup { spec, dataset, state, ledger: given, blobs, listen, http, start, say } = setup;
+        let Setup { spec, dataset, state, ledger: given, blobs, listen, http, start, say, limits } = setup;
+        let limits = Limits::of(&spec).with(&limits);
         engine::check(&spec, dataset.manifest())?;
         let (state, lock, found) = StateFolder::take(&state)?;
         let identity = match found {
@@ -221,7 +225,7 @@ impl Server {
         let identity = identity.with_spare(&*state.disk)?;
         let reserve = Arc::new(DiskReserve::open(state.disk.clone(), space(state.disk.clone()), &spec));
         let opened = open_ledger(&state, &blobs, &place, &run, found, identity.id(), &reserve, &say).await?;
-        let OpenLedger { ledger, identity: RunIdentity { run_id, .. }, changes } = opened;
+        let OpenLedger { ledger, identity: RunIdentity { run_id, .. }, mut changes } = opened;
         claim(&blobs, run_id, identity.id()).await?;
         state.note_ledger(&place)?;
         state.note_bucket(bucket.as_ref())?;
@@ -235,6 +239,7 @@ impl Server {
             say(&format!("note      a lease that makes no sense is ended: {unfit}"));
         }
         let (snapshot, counters) = (ledger.snapshot(&shards).await?, ledger.counters().await?);
+        changes.extend(ordered(&snapshot.standing, &spec));
         let lineage = ledger.lineage(replay::since(&blobs)?).await?;
         let history = History::taken_up(&lineage, &ledger.curves().await?);
         let newest = lineage.versions.last().map(|v| v.version);
@@ -308,11 +313,17 @@ impl Server {
             troubles: troubles.clone(),
         };
         let files = Arc::new(Semaphore::new(FILES_AT_ONCE_MAX));
+        let (present, desk) = (Arc::new(Present::default()), ledger.clone());
         let parts = Parts {
             engine,
             ledger,
             blobs: blobs.clone(),
-            knowledge: Knowledge { members: members.clone(), catalog: catalog.clone(), uploads: uploads.clone() },
+            knowledge: Knowledge {
+                members: members.clone(),
+                catalog: catalog.clone(),
+                uploads: uploads.clone(),
+                present: present.clone(),
+            },
             doors: doors.clone(),
             traffic: traffic.clone(),
             spec,
@@ -334,16 +345,17 @@ impl Server {
             handle,
             traffic,
             members,
-            present: Present::default(),
+            present,
             doors,
             strangers: Strangers::new(strangers::Bounds::default()),
             budget: Budget::default(),
-            rates: Rates::default(),
+            rates: Rates::new(limits),
             uploads,
             files,
             reserve,
             metrics,
             health,
+            desk,
         });
         let http_names = http::Names::default();
         let (listen, at) =
@@ -442,6 +454,16 @@ impl Server {
         let _ = tokio::time::timeout(GOODBYE_MAX, endpoint.wait_idle()).await;
         ended
     }
+}
+
+/// What operators ordered that is otherwise than the run file says, in words.
+fn ordered(standing: &Standing, spec: &RunSpec) -> Vec<String> {
+    let raised = standing.token_budget.filter(|raised| *raised > spec.token_budget);
+    let raised = raised.map(|raised| {
+        format!("token_budget is {raised}, as `run extend` raised it; run.toml says {}", spec.token_budget)
+    });
+    let paused = standing.paused_at.map(|_| "the run is paused: `run resume` gives out leases again".to_owned());
+    raised.into_iter().chain(paused).collect()
 }
 
 /// Opens a run that was served until now. Connections that end keep its addresses for a moment.

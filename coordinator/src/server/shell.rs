@@ -28,9 +28,10 @@ use super::{
 };
 use crate::{
     engine::{
-        Engine,
+        Engine, REVOKED,
         event::{Action, Event, ReplyTo},
         group::Group,
+        orders::{NotDone, Obeyed},
     },
     store::{Blobs, Counters, Ledger, LedgerError, PublishError, Publisher},
 };
@@ -170,6 +171,8 @@ struct Shell {
     drain: Option<Drain>,
     /// Devices that wait for an answer.
     waiting: HashMap<ReplyTo, Waiting>,
+    /// Operators that do.
+    ordering: HashMap<ReplyTo, oneshot::Sender<Result<Obeyed, NotDone>>>,
     last_reply: u64,
     /// How many a device may still be given.
     leases: Buckets<DeviceId>,
@@ -213,6 +216,7 @@ async fn until_stopped(
         stopping,
         drain: None,
         waiting: HashMap::new(),
+        ordering: HashMap::new(),
         last_reply: 0,
         leases,
         told: None,
@@ -325,6 +329,14 @@ impl Shell {
                 self.decide(Event::UploadsDamaged { device, lease, generation });
             }
             Question::Overview(answer) => drop(answer.send(self.overview())),
+            Question::Order { order, giver, answer } => {
+                let reply_to = self.next_reply();
+                self.ordering.insert(reply_to, answer);
+                self.decide(Event::Ordered { reply_to, order, giver });
+            }
+            question @ (Question::Status(_) | Question::Devices { .. } | Question::DevicesNamed { .. }) => {
+                self.look_up(question);
+            }
             Question::BlobLost(hash) => self.decide(Event::BlobLost(hash)),
             Question::BlobFound(hash) => self.decide(Event::BlobFound(hash)),
             Question::Reload(spec, answer) => drop(answer.send(self.reload(*spec).await?)),
@@ -343,6 +355,17 @@ impl Shell {
             self.parts.metrics.answered(came.elapsed());
         }
         drop(answer.send(body));
+    }
+
+    /// Answers what changes nothing, and takes next to no time.
+    fn look_up(&self, question: Question) {
+        let engine = &self.parts.engine;
+        match question {
+            Question::Status(answer) => drop(answer.send(engine.status())),
+            Question::Devices { after, most, answer } => drop(answer.send(engine.devices_after(after, most))),
+            Question::DevicesNamed { digits, answer } => drop(answer.send(engine.devices_named(&digits))),
+            _ => {}
+        }
     }
 
     fn overview(&self) -> Overview {

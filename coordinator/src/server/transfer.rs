@@ -79,6 +79,10 @@ pub async fn get(peer: &Arc<Peer>, context: &Context, request: BlobGet, mut down
     let bytes = found.as_ref().map_or(0, |entry| entry.bytes);
     let mut permit = None;
     if refusal.is_none() {
+        let now = Instant::now().into_std();
+        refusal = context.rates.carries(&context.who(peer), bytes - request.offset, now).err();
+    }
+    if refusal.is_none() {
         match peer.permit(Way::Down, bytes - request.offset, &context.budget).await {
             Ok(room) => permit = Some(room),
             Err(busy) => refusal = Some(busy),
@@ -207,6 +211,9 @@ impl Upload<'_> {
             return Ok(Err(full()));
         }
         let now = Instant::now().into_std();
+        if let Err(refusal) = self.context.rates.carries(&self.context.who(self.peer), bytes - have, now) {
+            return Ok(Err(refusal));
+        }
         let (writing, rubbish) = match self.context.uploads.begin(self.peer.device, self.lease, hash, bytes - have, now)
         {
             Ok(begun) => begun,

@@ -130,7 +130,7 @@ impl Uploads {
                 }
             }
             News::LeaseClosed(id) => return inner.closed(*id),
-            News::Member(_) | News::Published(_) => {}
+            News::Member(_) | News::Published(_) | News::Revoked(_) => {}
         }
         vec![]
     }

@@ -34,6 +34,11 @@ pub enum LedgerError {
     /// It was written by a newer version of this program.
     #[error("the ledger was written by a newer version of Nightjar; upgrade this coordinator")]
     Newer,
+    /// No newer version than that has served it.
+    #[error(
+        "the ledger was written by an older version of Nightjar: start `serve` of this version once, and try again"
+    )]
+    Older,
     /// SQLite's own check of the file fails.
     #[error(
         "the ledger's file is damaged (SQLite says: {0}); restore the state folder from a backup, or make a copy of \

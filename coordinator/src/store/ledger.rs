@@ -1,9 +1,9 @@
 //! What a ledger is to the coordinator, whatever keeps it. SQLite does ([`super::sqlite`]), or PostgreSQL
 //! ([`super::postgres`]); for the simulator and for tests, memory does ([`super::memory`]).
 
-use super::{BadRow, Facts, LedgerError, Lineage, Shards};
+use super::{BadRow, Desk, Facts, LedgerError, Lineage, Shards, desk::check_text};
 use crate::engine::{
-    record::{EvaluationRecord, Record},
+    record::{AuditRecord, EvaluationRecord, Record},
     snapshot::Snapshot,
 };
 use nightjar_shared::{
@@ -72,7 +72,7 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, LedgerError>> + S
 ///   checks and figures, leave out merged deltas of old and closed leases.
 ///
 /// The tests in `store/suite.rs` hold every body to it.
-pub trait Ledger: Send + Sync {
+pub trait Ledger: Desk {
     /// The generation that this handle writes under.
     fn generation(&self) -> Generation;
 
@@ -146,11 +146,8 @@ pub fn check(record: &Record) -> Result<(), LedgerError> {
     };
     match record {
         Record::Device(d) => {
-            for (column, text) in [("devices.name", &d.name), ("devices.device", &d.device)] {
-                if text.contains('\0') {
-                    return Err(LedgerError::Unfit { column, why: "has a character that ends a text" });
-                }
-            }
+            check_text("devices.name", &d.name)?;
+            check_text("devices.device", &d.device)?;
             integers(&[("devices.enrolled_at", d.enrolled_at.unix_ms)])?;
             real("devices.tokens_per_s", d.tokens_per_s)
         }
@@ -202,5 +199,17 @@ pub fn check(record: &Record) -> Result<(), LedgerError> {
             tokens("evaluations.tokens", e.tokens)?;
             real("evaluations.nats", e.nats)
         }
+        Record::DeviceRevoked { at, .. } => integers(&[("revoked_devices.revoked_at", at.unix_ms)]),
+        Record::InviteRevoked { at, .. } => integers(&[("revoked_invites.revoked_at", at.unix_ms)]),
+        Record::Paused(at) => integers(&[("run.paused_at", at.map_or(0, |at| at.unix_ms))]),
+        Record::Extended { token_budget } => integers(&[("run.token_budget", *token_budget)]),
+        Record::Audit(entry) => check_audit(entry),
     }
+}
+
+/// The same, of an entry of the audit log.
+pub(super) fn check_audit(entry: &AuditRecord) -> Result<(), LedgerError> {
+    integer("audit.at", entry.at.unix_ms)?;
+    let AuditRecord { name, from, action, subject, outcome, .. } = entry;
+    [name, from, action, subject, outcome].into_iter().try_for_each(|text| check_text("audit", text))
 }

@@ -2,6 +2,8 @@
 //! SQLite's. What was committed survives whatever crashes around it. Nobody waits for it: beside the trait's answers
 //! it has the same at once.
 
+mod desk;
+
 use super::{
     BadRow, Closed, Counters, Curves, Facts, LeaseFacts, Ledger, LedgerError, Lineage, Shards, Unnamed,
     ledger::{Answer, check},
@@ -11,7 +13,7 @@ use crate::engine::{
     record::{LeaseOutcome, LeaseRecord, Record},
     snapshot::{
         BLOBS_KEPT, DELTAS_KEPT, DELTAS_OF_DEVICE_KEPT, DeviceSummary, EpochUse, MergedRange, RecentDelta, Snapshot,
-        VERSIONS_KEPT,
+        Standing, VERSIONS_KEPT,
     },
 };
 use nightjar_shared::{
@@ -36,6 +38,8 @@ pub struct MemoryLedger {
 struct State {
     generation: Generation,
     facts: Facts,
+    standing: Standing,
+    notes: desk::Notes,
     counters: Counters,
     commits: Vec<Vec<Record>>,
 }
@@ -72,16 +76,23 @@ impl MemoryLedger {
     /// Writes records in one transaction: all of them, or none.
     pub fn commit(&self, records: &[Record]) -> Result<(), LedgerError> {
         let mut state = self.to_write()?;
-        let result = records.iter().try_for_each(|record| apply(&mut state.facts, record));
+        let State { facts, standing, .. } = &mut *state;
+        let result = records.iter().try_for_each(|record| apply(facts, standing, record));
         if result.is_ok() {
             state.commits.push(records.to_vec());
+            let audit = records.iter().filter_map(|record| match record {
+                Record::Audit(entry) => Some(entry.clone()),
+                _ => None,
+            });
+            state.notes.audit.extend(audit);
         } else {
             // Rare, so that it may take long: as if the transaction had never begun.
             let Lineage { restarts, lost_deltas, .. } = std::mem::take(&mut state.facts.lineage);
             let mut facts =
                 Facts { lineage: Lineage { restarts, lost_deltas, ..Lineage::default() }, ..Facts::default() };
-            state.commits.iter().flatten().try_for_each(|record| apply(&mut facts, record))?;
-            state.facts = facts;
+            let mut standing = Standing::default();
+            state.commits.iter().flatten().try_for_each(|record| apply(&mut facts, &mut standing, record))?;
+            (state.facts, state.standing) = (facts, standing);
         }
         result
     }
@@ -93,7 +104,8 @@ impl MemoryLedger {
 
     /// What the engine is restored from.
     pub fn snapshot(&self, shards: &Shards) -> Snapshot {
-        snapshot_of(&self.state().facts, shards)
+        let state = self.state();
+        Snapshot { standing: state.standing.clone(), ..snapshot_of(&state.facts, shards) }
     }
 
     fn note(&self, restart: Option<Version>, deltas: &[u64]) -> Result<(), LedgerError> {
@@ -216,7 +228,7 @@ fn contradiction<T>(record: &Record) -> Result<T, LedgerError> {
     Err(LedgerError::Contradiction(format!("{record:?}")))
 }
 
-fn apply(facts: &mut Facts, record: &Record) -> Result<(), LedgerError> {
+fn apply(facts: &mut Facts, standing: &mut Standing, record: &Record) -> Result<(), LedgerError> {
     check(record)?;
     match record {
         Record::Device(device) => match facts.devices.binary_search_by_key(&device.id, |d| d.id) {
@@ -258,6 +270,20 @@ fn apply(facts: &mut Facts, record: &Record) -> Result<(), LedgerError> {
             let at = facts.evaluations.partition_point(|e| e.lease < evaluation.lease);
             facts.evaluations.insert(at, evaluation.clone());
         }
+        Record::DeviceRevoked { id, at } => {
+            let is_known = facts.devices.iter().any(|d| d.id == *id);
+            if !is_known || standing.revoked_devices.insert(*id, *at).is_some() {
+                return contradiction(record);
+            }
+        }
+        Record::InviteRevoked { nonce, at } => {
+            if standing.revoked_invites.insert(nonce.clone(), *at).is_some() {
+                return contradiction(record);
+            }
+        }
+        Record::Paused(at) => standing.paused_at = *at,
+        Record::Extended { token_budget } => standing.token_budget = Some(*token_budget),
+        Record::Audit(_) => {}
     }
     Ok(())
 }
@@ -349,5 +375,6 @@ fn snapshot_of(facts: &Facts, shards: &Shards) -> Snapshot {
             .collect(),
         versions: facts.lineage.versions[facts.lineage.versions.len().saturating_sub(VERSIONS_KEPT)..].to_vec(),
         evaluation: facts.evaluations.iter().max_by_key(|e| (e.version, e.lease)).cloned(),
+        standing: Standing::default(),
     }
 }

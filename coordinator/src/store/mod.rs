@@ -4,6 +4,7 @@
 pub mod blobs;
 pub mod bucket;
 pub mod carry;
+pub mod desk;
 pub mod error;
 mod facts;
 pub mod ledger;
@@ -20,6 +21,7 @@ mod suite;
 
 pub use blobs::{BlobError, Blobs, Measure};
 pub use bucket::{Bucket, BucketUrl, StoreError};
+pub use desk::{Access, Desk, Note, TokenRecord};
 pub use error::{BadRow, LedgerError};
 pub use facts::{Closed, Facts, LeaseFacts, Lineage};
 pub use ledger::{Counters, Curves, Ledger, RunIdentity, Unnamed};

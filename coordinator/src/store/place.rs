@@ -76,6 +76,15 @@ impl LedgerPlace {
         }
     }
 
+    /// Opens the operators' desk of a run that is there, which may be served meanwhile. Whatever else is written to this
+    /// ledger is refused as fenced.
+    pub async fn open_desk(&self) -> Result<Arc<dyn Ledger>, LedgerError> {
+        match self {
+            LedgerPlace::File(path) => Ok(Arc::new(SqliteLedger::open_desk(path).await?)),
+            LedgerPlace::Database(url) => Ok(Arc::new(PostgresLedger::open_desk(url).await?)),
+        }
+    }
+
     /// Looks whether a run is there, and whose it is; nothing is written.
     pub async fn look(&self) -> Result<Look, LedgerError> {
         match self {

@@ -7,7 +7,7 @@
 pub mod leadership;
 
 use super::{
-    Counters, LedgerError, RunIdentity,
+    Counters, LedgerError, Note, RunIdentity,
     ledger::integer,
     place::DatabaseUrl,
     sql::{
@@ -54,14 +54,13 @@ enum Last {
 }
 
 fn migrations() -> Migrator {
-    let first = include_str!("postgres/migrations/0001_first.sql");
-    Migrator::with_migrations(vec![Migration::new(
-        1,
-        "first".into(),
-        MigrationType::Simple,
-        first.into_sql_str(),
-        false,
-    )])
+    let step = |number, name: &'static str, sql: &'static str| {
+        Migration::new(number, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    Migrator::with_migrations(vec![
+        step(1, "first", include_str!("postgres/migrations/0001_first.sql")),
+        step(4, "desk", include_str!("postgres/migrations/0004_desk.sql")),
+    ])
 }
 
 /// A transaction that reads: all its questions see one state, and none waits for a writer.
@@ -164,6 +163,15 @@ impl PostgresLedger {
         SqlLedger::to_read(database).await?.ok_or_else(nothing)
     }
 
+    /// Opens the operators' desk of a ledger that a coordinator has written; the rest is not written.
+    pub async fn open_desk(url: &DatabaseUrl) -> Result<Self, LedgerError> {
+        let nothing = || LedgerError::NoRun(url.to_string());
+        if !Self::look(url).await?.has_run {
+            return Err(nothing());
+        }
+        SqlLedger::with_desk(Database::connect(url).await?).await?.ok_or_else(nothing)
+    }
+
     /// Looks what is in the database; nothing is written.
     pub async fn look(url: &DatabaseUrl) -> Result<Look, LedgerError> {
         let database = Database::connect(url).await?;
@@ -223,6 +231,18 @@ impl Dialect for Database {
         let mut last = self.last.lock().await;
         let last = &mut *last;
         self.in_time(ANSWER_MAX, self.written(last, generation, change)).await
+    }
+
+    /// Without a number: what is unheard of a commit of records is still to be told by the next of them.
+    async fn note(&self, notes: &[Note]) -> Result<(), LedgerError> {
+        let written = async {
+            let mut tx = self.pool.begin().await?;
+            for note in notes {
+                sql::desk::write(&mut tx, note).await?;
+            }
+            Ok(tx.commit().await?)
+        };
+        self.in_time(ANSWER_MAX, written).await
     }
 
     async fn close(&self) {

@@ -3,6 +3,7 @@
 //! differs is a [`Dialect`].
 
 mod batch;
+pub(super) mod desk;
 mod epochs;
 mod read;
 pub(super) mod rows;
@@ -10,6 +11,7 @@ pub(super) mod tables;
 
 use super::{
     BadRow, Counters, Curves, Facts, Ledger, LedgerError, Lineage, RunIdentity, Shards, Unnamed,
+    desk::Note,
     ledger::{Answer, integer},
 };
 use crate::engine::{
@@ -78,6 +80,9 @@ pub trait Dialect: Send + Sync + 'static {
     /// ([`LedgerError::Fenced`] if not). It returns once nothing can undo it.
     fn write(&self, generation: Generation, change: Change<'_>)
     -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Writes notes in a transaction of their own, by [`desk::write`], whatever the generation.
+    fn note(&self, notes: &[Note]) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// Lets go of it.
     fn close(&self) -> impl Future<Output = ()> + Send;
@@ -242,6 +247,15 @@ impl<D: Dialect> SqlLedger<D> {
     pub(super) async fn to_read(dialect: D) -> Result<Option<Self>, LedgerError> {
         let stored = stored(&mut dialect.begin().await?).await?;
         Ok(stored.map(|(identity, generation)| SqlLedger { dialect, identity, generation, changes: vec![] }))
+    }
+
+    /// A ledger of which only the desk is written; `None` if no run has begun in it.
+    pub(super) async fn with_desk(dialect: D) -> Result<Option<Self>, LedgerError> {
+        match dialect.begin().await?.number(sql(D::HAS_TABLE).bind("tokens")).await? {
+            0 => Err(LedgerError::Older),
+            // No generation is 0: everything else that is written is refused.
+            _ => Ok(Self::to_read(dialect).await?.map(|ledger| SqlLedger { generation: Generation(0), ..ledger })),
+        }
     }
 
     /// What of the run spec was changed when it was opened, in words.

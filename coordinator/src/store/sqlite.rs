@@ -4,7 +4,7 @@ pub mod copy;
 pub mod look;
 
 use super::{
-    LedgerError, RunIdentity,
+    LedgerError, Note, RunIdentity,
     sql::{
         self, Change, Dialect, SqlLedger,
         tables::{Tables, sql},
@@ -34,6 +34,7 @@ fn migrations() -> Migrator {
         step(1, "first", include_str!("sqlite/migrations/0001_first.sql")),
         step(2, "squashes", include_str!("sqlite/migrations/0002_squashes.sql")),
         step(3, "key and losses", include_str!("sqlite/migrations/0003_key_and_losses.sql")),
+        step(6, "desk", include_str!("sqlite/migrations/0006_desk.sql")),
     ])
 }
 
@@ -65,6 +66,15 @@ impl SqliteLedger {
         let takeover = sql::take_over(&mut tx, identity, unix_s).await?;
         tx.commit().await?;
         Ok(SqlLedger::taken(File { pool }, takeover))
+    }
+
+    /// Opens the operators' desk of a ledger that a coordinator has written; the rest is not written.
+    pub async fn open_desk(path: &Path) -> Result<Self, LedgerError> {
+        if !path.exists() {
+            return Err(LedgerError::NotFound(path.to_owned()));
+        }
+        let file = File { pool: connect(path).await.map_err(|error| error.at(path))? };
+        SqlLedger::with_desk(file).await?.ok_or_else(|| LedgerError::NotFound(path.to_owned()))
     }
 
     /// Opens a ledger to read; nothing is written, not even beside it.
@@ -132,6 +142,14 @@ impl Dialect for File {
             let _ = connection.close().await;
         }
         result
+    }
+
+    async fn note(&self, notes: &[Note]) -> Result<(), LedgerError> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        for note in notes {
+            sql::desk::write(&mut tx, note).await?;
+        }
+        Ok(tx.commit().await?)
     }
 
     async fn close(&self) {

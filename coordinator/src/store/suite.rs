@@ -1,12 +1,15 @@
 //! What every ledger promises, as tests: run on each body, with the ledger in memory as the model.
 
+mod desk;
+
 use super::{
-    Counters, Curves, Facts, Ledger, LedgerError, MemoryLedger, PostgresLedger, RunIdentity, Shards, SqliteLedger,
-    Unnamed, postgres::tests::database::Database,
+    Counters, Curves, Desk, Facts, Ledger, LedgerError, MemoryLedger, PostgresLedger, RunIdentity, Shards,
+    SqliteLedger, Unnamed, postgres::tests::database::Database,
 };
 use crate::{
     engine::record::{
-        DeltaRecord, DeviceRecord, EvaluationRecord, LeaseOutcome, LeaseRecord, Record, Squash, VersionRecord,
+        AuditRecord, DeltaRecord, DeviceRecord, EvaluationRecord, LeaseOutcome, LeaseRecord, Record, Squash,
+        VersionRecord,
     },
     world::{World, device, manifest, spec},
 };
@@ -100,6 +103,31 @@ macro_rules! suite {
             #[tokio::test]
             async fn a_lease_of_samples_that_are_not_there_is_ended() {
                 super::a_lease_of_samples_that_are_not_there_is_ended::<$place>().await
+            }
+
+            #[tokio::test]
+            async fn tokens_are_kept() {
+                super::desk::tokens_are_kept::<$place>().await
+            }
+
+            #[tokio::test]
+            async fn the_audit_log_is_read_in_pages() {
+                super::desk::the_audit_log_is_read_in_pages::<$place>().await
+            }
+
+            #[tokio::test]
+            async fn invites_are_listed() {
+                super::desk::invites_are_listed::<$place>().await
+            }
+
+            #[tokio::test]
+            async fn a_devices_leases_are_read_in_pages() {
+                super::desk::a_devices_leases_are_read_in_pages::<$place>().await
+            }
+
+            #[tokio::test]
+            async fn orders_stand_after_a_restart() {
+                super::desk::orders_stand_after_a_restart::<$place>().await
             }
 
             proptest! {
@@ -357,9 +385,11 @@ async fn what_is_written_is_read_back<P: Place>(records: Vec<Record>) {
             _ => panic!("{written:?}, and in memory {expected:?}, for {:?}", both[1]),
         }
         let facts = ledger.facts().await.unwrap();
+        assert_eq!(ledger.audit(None, 20).await.unwrap().len(), model.audit(None, 20).await.unwrap().len());
         assert_eq!(in_order(facts.clone()), in_order(model.facts()));
         assert_eq!(facts.set_aside, vec![]);
-        ledger.snapshot(&Shards::of(&manifest(), 4)).await.unwrap();
+        let shards = Shards::of(&manifest(), 4);
+        assert_eq!(ledger.snapshot(&shards).await.unwrap().standing, model.snapshot(&shards).standing);
     }
 }
 
@@ -469,7 +499,16 @@ fn record() -> impl Strategy<Value = Record> {
             let (version, lease) = (Version(version), LeaseId(1));
             Record::Evaluation(EvaluationRecord { version, lease, nats, tokens, text_bytes, measured_at: at })
         });
-    prop_oneof![device, issued, closed, delta, version, evaluation]
+    let order = prop_oneof![
+        wall().prop_map(|at| Record::DeviceRevoked { id: OWL, at }),
+        (any::<Vec<u8>>(), wall()).prop_map(|(nonce, at)| Record::InviteRevoked { nonce, at }),
+        prop::option::of(wall()).prop_map(Record::Paused),
+        integer().prop_map(|token_budget| Record::Extended { token_budget }),
+        (wall(), [text(), text(), text(), text(), text()]).prop_map(|(at, [name, from, action, subject, outcome])| {
+            Record::Audit(AuditRecord { at, name, from, action, subject, outcome })
+        }),
+    ];
+    prop_oneof![device, issued, closed, delta, version, evaluation, order]
 }
 
 /// A device with an open lease.

@@ -34,6 +34,8 @@ pub struct Bed {
     pub spec: RunSpec,
     ledger: Option<DatabaseUrl>,
     blobs: Option<BucketUrl>,
+    /// As `serve --limit` takes them.
+    pub limits: Vec<&'static str>,
 }
 
 impl Bed {
@@ -54,7 +56,7 @@ impl Bed {
         // Few steps: a delta is not taken before anybody can have trained it.
         (spec.lease.pacing, spec.lease.steps_max) = (Pacing::Free, 8);
         (spec.merge.quorum, spec.merge.grace_s) = (Some(1), Some(0.0));
-        let bed = Bed { root, spec, ledger: None, blobs: None };
+        let bed = Bed { root, spec, ledger: None, blobs: None, limits: vec![] };
         bed.write_dataset();
         fs::write(bed.run_file(), bed.run_toml()).unwrap();
         bed
@@ -168,6 +170,7 @@ impl Bed {
             http: loopback,
             start: None,
             say: Arc::new(|_| {}),
+            limits: self.limits.iter().map(|text| text.parse().unwrap()).collect(),
         }
     }
 

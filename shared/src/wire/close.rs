@@ -18,12 +18,22 @@ pub enum CloseCode {
     Full = 5,
     /// Something went wrong on this side: try again.
     Internal = 6,
+    /// The run's operator has taken the device out of it: do not come back.
+    Revoked = 7,
 }
 
 impl CloseCode {
     /// All codes.
-    pub const ALL: [CloseCode; 7] =
-        [Self::Done, Self::Stopping, Self::Malformed, Self::Replaced, Self::Slow, Self::Full, Self::Internal];
+    pub const ALL: [CloseCode; 8] = [
+        Self::Done,
+        Self::Stopping,
+        Self::Malformed,
+        Self::Replaced,
+        Self::Slow,
+        Self::Full,
+        Self::Internal,
+        Self::Revoked,
+    ];
 
     /// The code of a number; `None` if this build does not know it.
     pub fn from_number(n: u64) -> Option<Self> {

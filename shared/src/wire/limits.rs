@@ -62,10 +62,14 @@ pub const LEASES_PER_WALL_TIME: f64 = 4.0;
 pub const REQUESTS_BURST: u32 = 300;
 /// Requests of one device a second in the long run.
 pub const REQUESTS_PER_S: f64 = 20.0;
-/// Enrolments under one invite, and from one address: so many at once. Each stays in the ledger for ever.
+/// Enrolments under one invite: so many at once. Each stays in the ledger for ever.
 pub const ENROLMENTS_BURST: u32 = 1000;
-/// Enrolments under one invite, and from one address, a second in the long run: a new class of computers every minute.
+/// Enrolments under one invite a second in the long run: a new class of computers every minute.
 pub const ENROLMENTS_PER_S: f64 = 0.5;
+/// Enrolments from one address: so many at once, a school's. With the next, about a thousand a day, however many invites.
+pub const ENROLMENTS_PER_ADDRESS_BURST: u32 = 256;
+/// Enrolments from one address an hour in the long run.
+pub const ENROLMENTS_PER_ADDRESS_AN_HOUR: u32 = 32;
 /// Changes of a device's name or description: so many at once. A restart may be two.
 pub const RENAMES_BURST: u32 = 60;
 /// Changes of a device's name or description a second in the long run: each is written to the ledger.

@@ -119,6 +119,8 @@ impl Tally {
     fn take(&mut self, record: &Record) -> Result<(), String> {
         match record {
             Record::Device(_) | Record::Version(_) | Record::Evaluation(_) => Ok(()),
+            Record::DeviceRevoked { .. } | Record::InviteRevoked { .. } => Ok(()),
+            Record::Paused(_) | Record::Extended { .. } | Record::Audit(_) => Ok(()),
             Record::LeaseIssued(l) => {
                 let range = Range { epoch: l.epoch, shard: l.shard, first: l.first_sample, samples: l.samples };
                 let range = if l.kind.trains() { range } else { Range { samples: 0, ..range } };

@@ -5,6 +5,7 @@ mod attacks;
 mod drain;
 mod lost;
 mod mismatch;
+mod orders;
 mod random;
 mod rounds;
 mod scenarios;

@@ -10,10 +10,12 @@ use crate::{
         budget::Budget,
         catalog::{self, Catalog, Damaged},
         connection,
-        context::{Context, Present},
+        context::Context,
         disk_reserve::{DiskReserve, FolderSpace},
         handle::{self, Question},
+        health::Health,
         http::{self, Names},
+        limits::Limits,
         members::Members,
         news::{Knowledge, News},
         quic,
@@ -27,7 +29,7 @@ use crate::{
         uploads::{Rubbish, Uploads},
     },
     store::{
-        LedgerError, LedgerPlace, Shards,
+        Ledger, LedgerError, LedgerPlace, Shards,
         postgres::leadership::{Leadership, Standing},
     },
 };
@@ -48,7 +50,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -94,7 +96,7 @@ pub struct Door {
 impl Door {
     /// Opens what a door needs. Nothing is written to the ledger.
     pub async fn open(setup: Setup, http_names: Names) -> Result<Door, ServeError> {
-        let Setup { dataset, state, ledger: given, blobs, listen, http, say, .. } = setup;
+        let Setup { dataset, state, ledger: given, blobs, listen, http, say, limits, .. } = setup;
         let (state, lock, found) = StateFolder::take(&state)?;
         if found == Found::New {
             return Err(ServeError::NoKeyYet);
@@ -103,7 +105,7 @@ impl Door {
         let place = state.ledger(given.as_ref())?;
         let endpoint = quic::endpoint(listen, &identity)?;
         let http = http::listen(http)?;
-        let spec = spec_of(&place, dataset.manifest()).await?;
+        let (spec, desk) = spec_of(&place, dataset.manifest()).await?;
         let bucket = state.bucket(blobs.as_ref())?;
         let blobs = state.blobs_to_serve(bucket.as_ref())?;
         let (report, damaged) = mpsc::channel(catalog::DAMAGED_MAX);
@@ -112,11 +114,14 @@ impl Door {
             members: Arc::new(Members::default()),
             catalog: Arc::new(Catalog::new(&dataset, blobs.clone(), report).map_err(ServeError::Dataset)?),
             uploads: Arc::new(Uploads::new([].iter(), delta_bytes_max)),
+            present: Arc::default(),
         };
         let space = Box::new(FolderSpace(state.disk.clone()));
         let (handle, questions) = handle::open();
         // Until a leader is found.
         handle.stall(true);
+        let reserve = Arc::new(DiskReserve::open(state.disk.clone(), space, &spec));
+        let health = Arc::new(Health::new(reserve.clone(), Arc::default(), Instant::now()));
         let context = Arc::new(Context {
             identity,
             catalog: knowledge.catalog.clone(),
@@ -124,14 +129,17 @@ impl Door {
             handle,
             traffic: Arc::new(Traffic::default()),
             members: knowledge.members.clone(),
-            present: Present::default(),
+            present: knowledge.present.clone(),
             doors: Arc::default(),
             strangers: Strangers::new(strangers::Bounds::default()),
             budget: Budget::default(),
-            rates: Rates::default(),
+            rates: Rates::new(Limits::of(&spec).with(&limits)),
             uploads: knowledge.uploads.clone(),
             files: Arc::new(Semaphore::new(FILES_AT_ONCE_MAX)),
-            reserve: Arc::new(DiskReserve::open(state.disk.clone(), space, &spec)),
+            reserve,
+            metrics: Arc::default(),
+            health,
+            desk,
         });
         Ok(Door {
             run: spec.name.clone(),
@@ -321,15 +329,14 @@ enum FollowError {
     Serve(#[from] ServeError),
 }
 
-/// The run's spec, by its ledger: the leader's word counts, not this process's file.
-async fn spec_of(place: &LedgerPlace, manifest: &Manifest) -> Result<RunSpec, ServeError> {
+/// The run's spec, by its ledger: the leader's word counts, not this process's file. And the ledger, to look into.
+async fn spec_of(place: &LedgerPlace, manifest: &Manifest) -> Result<(RunSpec, Arc<dyn Ledger>), ServeError> {
     let opened = place.open_to_read().await?;
-    opened.ledger.close().await;
     let damaged = |_| LedgerError::Damaged("its run spec cannot be read");
     let spec: RunSpec = serde_json::from_str(&opened.identity.spec_json).map_err(damaged)?;
     engine::check(&spec, manifest)?;
     if opened.identity.manifest_hash != crate::server::serve::run_identity(&spec, manifest).manifest_hash {
         return Err(LedgerError::OtherData.into());
     }
-    Ok(spec)
+    Ok((spec, opened.ledger))
 }

@@ -1,6 +1,7 @@
 //! The pages for whoever runs the coordinator, on this machine only: the run as JSON ([`status`]), one plain page that
 //! draws it, and what machines ask ([`probes`]).
 
+mod admin;
 pub mod door;
 mod names;
 mod probes;
@@ -68,8 +69,10 @@ pub async fn serve(listener: TcpListener, run: String, context: Arc<Context>, na
         .route("/readyz", get(probes::ready))
         .route("/metrics", get(probes::metrics))
         .route("/api/status", get(status::status))
-        .layer(middleware::from_fn_with_state(names, names::check_name))
-        .with_state(Arc::new(Page { run, context }));
+        .with_state(Arc::new(Page { run: run.clone(), context: context.clone() }))
+        .merge(admin::routes(run, context))
+        .layer(middleware::from_fn_with_state(names, names::check_name));
+    let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(tokio::net::TcpListener::from_std(listener)?, routes).await
 }
 

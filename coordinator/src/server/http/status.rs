@@ -16,7 +16,7 @@ use nightjar_shared::{
     wire::Role,
 };
 use serde::Serialize;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The answer of `/api/status`.
 #[derive(Serialize)]
@@ -42,6 +42,10 @@ struct StatusAnswer<'a> {
     disk: DiskStatus,
     /// What the coordinator waits for; null where it does not.
     trouble: Option<String>,
+    /// Since when an operator has paused the run; null where it goes on.
+    paused_unix_ms: Option<u64>,
+    /// How often each limit turned somebody away since this process began.
+    limits: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Serialize)]
@@ -90,6 +94,8 @@ pub(super) async fn status(State(page): State<Arc<Page>>) -> impl IntoResponse {
         versions: overview.versions,
         disk: overview.disk,
         trouble: overview.trouble,
+        paused_unix_ms: run.paused_at.map(|at| at.unix_ms),
+        limits: page.context.rates.refused().into(),
     };
     ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response()
 }

@@ -116,6 +116,10 @@ impl Shell {
             // A group has taken the records out.
             Action::Commit(_) => {}
             Action::Reply { to, body } => self.reply(to, body),
+            Action::Obeyed { to, done } => {
+                // Who gave the order may be gone by now.
+                self.ordering.remove(&to).map(|answer| answer.send(done));
+            }
             Action::MeasureDelta { to, device, offer } => self.measure(to, device, offer),
             Action::Merge(order) => self.order(Order::Merge(order)).await?,
             Action::Publish { version, keyframe, .. } => self.order(Order::Publish { version, keyframe }).await?,
@@ -161,7 +165,15 @@ impl Shell {
             | Record::LeaseIssued(_)
             | Record::LeaseClosed { .. }
             | Record::Delta(_)
-            | Record::Evaluation(_) => {}
+            | Record::Evaluation(_)
+            | Record::DeviceRevoked { .. }
+            | Record::InviteRevoked { .. }
+            | Record::Paused(_)
+            | Record::Extended { .. } => {}
+            Record::Audit(entry) => {
+                let who = format!("{} of {} from {}", entry.action, entry.name, entry.from);
+                (self.parts.say)(&format!("operator  {who}: {}", entry.outcome));
+            }
         }
     }
 }

@@ -40,6 +40,12 @@ impl Shell {
                 "a delta is to be merged"
             ),
             Record::Version(v) => debug!(version = v.version.0, through_seq = v.through_seq, "a version was published"),
+            // These are said aloud.
+            Record::DeviceRevoked { .. }
+            | Record::InviteRevoked { .. }
+            | Record::Paused(_)
+            | Record::Extended { .. }
+            | Record::Audit(_) => {}
             Record::Evaluation(e) => {
                 debug!(lease = e.lease.0, version = e.version.0, loss = e.nats_per_byte(), "a loss was measured");
             }

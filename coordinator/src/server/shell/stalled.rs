@@ -82,6 +82,11 @@ impl Shell {
             Question::Request(request) => drop(request.answer.send(answer::Body::Refusal(handle::busy()))),
             Question::MayUpload { answer, .. } => drop(answer.send(Err(handle::busy()))),
             Question::Overview(answer) => drop(answer.send(self.overview())),
+            // Whoever gives it hears that it was not carried out.
+            Question::Order { .. } => {}
+            question @ (Question::Status(_) | Question::Devices { .. } | Question::DevicesNamed { .. }) => {
+                self.look_up(question)
+            }
             // It ends by its deadline.
             Question::GiveUp { .. } => {}
             Question::BlobLost(hash) => self.later(move |handle| async move { handle.blob_is_lost(hash).await }),

@@ -38,6 +38,8 @@ pub(super) struct Batch<'r> {
     deltas: Vec<&'r DeltaRecord>,
     versions: Vec<&'r VersionRecord>,
     evaluations: Vec<&'r EvaluationRecord>,
+    /// What operators ordered: it is rare, and each is a statement of its own.
+    orders: Vec<&'r Record>,
 }
 
 impl<'r> Batch<'r> {
@@ -78,6 +80,14 @@ impl<'r> Batch<'r> {
                     batch.evaluations.push(evaluation);
                     true
                 }
+                Record::DeviceRevoked { .. }
+                | Record::InviteRevoked { .. }
+                | Record::Paused(_)
+                | Record::Extended { .. }
+                | Record::Audit(_) => {
+                    batch.orders.push(record);
+                    true
+                }
             };
             if !is_sound {
                 return Err(LedgerError::Contradiction(format!("{record:?}")));
@@ -112,7 +122,14 @@ impl<'r> Batch<'r> {
         write_rows(tx, ["/* version */ INSERT INTO versions VALUES ", ""], versions).await?;
         write_rows(tx, ["/* squash */ INSERT INTO squashes VALUES ", ""], squashes.into_iter()).await?;
         let evaluations = self.evaluations.into_iter().map(rows::of_evaluation);
-        write_rows(tx, ["/* evaluation */ INSERT INTO evaluations VALUES ", ""], evaluations).await
+        write_rows(tx, ["/* evaluation */ INSERT INTO evaluations VALUES ", ""], evaluations).await?;
+        for order in self.orders {
+            let Some(statement) = rows::of_order(order)? else { continue };
+            if tx.change(statement).await? == 0 {
+                return Err(LedgerError::Contradiction(format!("nothing to change for {order:?}")));
+            }
+        }
+        Ok(())
     }
 }
 

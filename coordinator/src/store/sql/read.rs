@@ -1,7 +1,7 @@
 //! What a ledger in a database tells.
 
 use super::{
-    Dialect, SqlLedger, epochs,
+    Dialect, SqlLedger, desk, epochs,
     rows::{self, SetAside},
     tables::{Cells, Tables, sql},
 };
@@ -80,6 +80,7 @@ impl<D: Dialect> SqlLedger<D> {
             merged_blobs: aside.readable(blobs.iter().rev(), |row, _| rows::merged_blob(row)),
             versions: rows::versions(&mut tx, versions.iter().rev(), &mut aside).await?,
             evaluation: aside.readable(&evaluations, rows::evaluation).pop(),
+            standing: desk::standing::<D>(&mut tx).await?,
         };
         aside.told();
         Ok(snapshot)

@@ -2,7 +2,8 @@
 
 use super::{
     batch::End,
-    tables::{Cells, Tables, Value, sql},
+    desk,
+    tables::{Cells, Statement, Tables, Value, sql},
 };
 use crate::{
     engine::{
@@ -24,7 +25,7 @@ use nightjar_shared::{
 };
 
 /// What the ledger has a word for.
-trait Word: Copy + 'static {
+pub(super) trait Word: Copy + 'static {
     const ALL: &'static [Self];
     fn word(self) -> &'static str;
 }
@@ -46,10 +47,10 @@ impl Word for LeaseOutcome {
 }
 
 /// A table's row as it is read. What is wrong in it is told with the table, the row and the column.
-struct TableRow<'r, R> {
-    row: &'r R,
-    table: &'static str,
-    key: &'static str,
+pub(super) struct TableRow<'r, R> {
+    pub row: &'r R,
+    pub table: &'static str,
+    pub key: &'static str,
 }
 
 impl<'r, R: Cells> TableRow<'r, R> {
@@ -65,11 +66,11 @@ impl<'r, R: Cells> TableRow<'r, R> {
         cell.map_err(|_| self.bad(column, "is not of its kind"))
     }
 
-    fn integer(&self, column: &'static str) -> Result<i64, BadRow> {
+    pub fn integer(&self, column: &'static str) -> Result<i64, BadRow> {
         self.got(column, self.row.integer(column))
     }
 
-    fn number(&self, column: &'static str) -> Result<u64, BadRow> {
+    pub fn number(&self, column: &'static str) -> Result<u64, BadRow> {
         u64::try_from(self.integer(column)?).map_err(|_| self.bad(column, "is negative"))
     }
 
@@ -91,26 +92,31 @@ impl<'r, R: Cells> TableRow<'r, R> {
         if value.is_finite() { Ok(value) } else { Err(self.bad(column, "is not a finite number")) }
     }
 
-    fn bytes(&self, column: &'static str) -> Result<&'r [u8], BadRow> {
+    pub fn bytes(&self, column: &'static str) -> Result<&'r [u8], BadRow> {
         self.got(column, self.row.bytes(column))?.ok_or_else(|| self.bad(column, "is missing"))
     }
 
-    fn text(&self, column: &'static str) -> Result<&'r str, BadRow> {
+    pub fn text(&self, column: &'static str) -> Result<&'r str, BadRow> {
         self.got(column, self.row.text(column))?.ok_or_else(|| self.bad(column, "is missing"))
     }
 
-    fn hash(&self, column: &'static str) -> Result<[u8; 32], BadRow> {
+    pub fn hash(&self, column: &'static str) -> Result<[u8; 32], BadRow> {
         self.bytes(column)?.try_into().map_err(|_| self.bad(column, "is not 32 bytes long"))
     }
 
-    fn wall(&self, column: &'static str) -> Result<Wall, BadRow> {
+    pub fn wall(&self, column: &'static str) -> Result<Wall, BadRow> {
         Ok(Wall { unix_ms: self.number(column)? })
     }
 
-    fn word<W: Word>(&self, column: &'static str) -> Result<W, BadRow> {
+    pub fn word<W: Word>(&self, column: &'static str) -> Result<W, BadRow> {
         let text = self.text(column)?;
         let found = W::ALL.iter().find(|value| value.word() == text);
         found.copied().ok_or_else(|| self.bad(column, "is an unknown word"))
+    }
+
+    pub fn wall_if_any(&self, column: &'static str) -> Result<Option<Wall>, BadRow> {
+        let moment = self.got(column, self.row.integer_if_any(column))?;
+        moment.map(|_| self.wall(column)).transpose()
     }
 
     fn blob(&self, hash: &'static str, bytes: &'static str) -> Result<BlobRef, BadRow> {
@@ -132,7 +138,7 @@ pub(super) struct SetAside(pub Vec<BadRow>);
 
 impl SetAside {
     /// The column's value; the default where it cannot be read.
-    fn or_unknown<T: Default>(&mut self, value: Result<T, BadRow>) -> T {
+    pub fn or_unknown<T: Default>(&mut self, value: Result<T, BadRow>) -> T {
         value.unwrap_or_else(|bad| {
             self.0.push(bad);
             T::default()
@@ -268,22 +274,46 @@ pub(super) fn of_evaluation(e: &EvaluationRecord) -> Result<Vec<Value>, LedgerEr
     ]
 }
 
+/// What an operator ordered, or what is written of it; `None` for any other record.
+pub(super) fn of_order(record: &Record) -> Result<Option<Statement>, LedgerError> {
+    Ok(Some(match record {
+        Record::DeviceRevoked { id, at } => sql("/* device revoked */ INSERT INTO revoked_devices VALUES ($1, $2)")
+            .bind(&id.0[..])
+            .bind(integer("revoked_at", at.unix_ms)?),
+        Record::InviteRevoked { nonce, at } => sql("/* invite revoked */ INSERT INTO revoked_invites VALUES ($1, $2)")
+            .bind(&nonce[..])
+            .bind(integer("revoked_at", at.unix_ms)?),
+        Record::Paused(at) => sql("/* paused */ UPDATE run SET paused_at = $1")
+            .bind(at.map(|at| integer("paused_at", at.unix_ms)).transpose()?),
+        Record::Extended { token_budget } => sql("/* extended */ UPDATE run SET token_budget = $1")
+            .bind(integer("token_budget", *token_budget)?),
+        Record::Audit(entry) => desk::audit_row(entry)?,
+        Record::Device(_)
+        | Record::LeaseIssued(_)
+        | Record::LeaseClosed { .. }
+        | Record::Delta(_)
+        | Record::Version(_)
+        | Record::Evaluation(_) => return Ok(None),
+    }))
+}
+
 pub(super) fn device(row: &impl Cells, aside: &mut SetAside) -> Result<DeviceRecord, BadRow> {
     let cells = TableRow { row, table: "devices", key: "id" };
-    let role = cells.integer("role").and_then(|r| {
-        let role = i32::try_from(r).ok().and_then(|r| Role::try_from(r).ok());
-        role.ok_or_else(|| cells.bad("role", "is unknown"))
-    });
     Ok(DeviceRecord {
         id: DeviceId(cells.hash("id")?),
         name: aside.or_unknown(cells.text("name").map(str::to_owned)),
         device: aside.or_unknown(cells.text("device").map(str::to_owned)),
-        role: aside.or_unknown(role),
+        role: aside.or_unknown(role(&cells)),
         invite_nonce: cells.bytes("invite_nonce")?.to_vec(),
         enrolled_at: aside.or_unknown(cells.wall("enrolled_at")),
         tokens_per_s: aside.or_unknown(cells.real("tokens_per_s")),
         left: cells.truth("has_left")?,
     })
+}
+
+pub(super) fn role(cells: &TableRow<'_, impl Cells>) -> Result<Role, BadRow> {
+    let role = i32::try_from(cells.integer("role")?).ok().and_then(|r| Role::try_from(r).ok());
+    role.ok_or_else(|| cells.bad("role", "is unknown"))
 }
 
 pub(super) fn lease(row: &impl Cells, aside: &mut SetAside) -> Result<LeaseRecord, BadRow> {

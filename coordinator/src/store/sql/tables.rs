@@ -106,12 +106,16 @@ impl Statement {
 
 /// A row of an answer. A column that is null, where it must not be, is a [`sqlx::Error::ColumnDecode`].
 pub trait Cells: Send + Sync + Sized {
-    fn integer(&self, column: &str) -> Result<i64, sqlx::Error>;
+    fn integer_if_any(&self, column: &str) -> Result<Option<i64>, sqlx::Error>;
     fn real(&self, column: &str) -> Result<f64, sqlx::Error>;
     fn text(&self, column: &str) -> Result<Option<&str>, sqlx::Error>;
     fn bytes(&self, column: &str) -> Result<Option<&[u8]>, sqlx::Error>;
     /// Whatever it is.
     fn value(&self, column: &str, kind: Kind) -> Result<Value, sqlx::Error>;
+
+    fn integer(&self, column: &str) -> Result<i64, sqlx::Error> {
+        self.integer_if_any(column)?.ok_or_else(|| null(column))
+    }
 }
 
 /// A transaction. Dropped before it is committed, it changes nothing.
@@ -156,8 +160,8 @@ macro_rules! bound {
 macro_rules! dialect {
     ($database:ident, $row:ident) => {
         impl Cells for $row {
-            fn integer(&self, column: &str) -> Result<i64, sqlx::Error> {
-                self.try_get::<Option<i64>, _>(column)?.ok_or_else(|| null(column))
+            fn integer_if_any(&self, column: &str) -> Result<Option<i64>, sqlx::Error> {
+                self.try_get(column)
             }
 
             fn real(&self, column: &str) -> Result<f64, sqlx::Error> {

@@ -1,0 +1,192 @@
+//! What operators order: devices and invites are revoked, the run is paused, resumed or extended. Each order is written
+//! down together with what it changes: who gave it, from where, and what came of it.
+
+use super::{
+    Engine,
+    record::{AuditRecord, LeaseOutcome, Record},
+    turn::Turn,
+};
+use data_encoding::HEXLOWER;
+use nightjar_shared::{
+    ids::DeviceId,
+    time::{Mono, Wall},
+    wire::{Refusal, RefusalCode, limits},
+};
+use std::time::Duration;
+
+/// A device that is turned away from a paused run asks again after about so long.
+const PAUSED_AGAIN: Duration = Duration::from_secs(120);
+/// No run is longer, in tokens: sums of them fit an SQL integer.
+pub const TOKEN_BUDGET_MAX: u64 = 1 << 62;
+
+/// An order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The device is no part of the run any more, and cannot enrol again. What was merged of it stays.
+    RevokeDevice(DeviceId),
+    /// Nobody enrols with the invite any more.
+    RevokeInvite {
+        /// Which.
+        nonce: Vec<u8>,
+        /// The devices that came with it are revoked, too.
+        with_devices: bool,
+    },
+    /// No lease is issued any more; those that are out go on, and are merged.
+    Pause,
+    /// Leases are issued again.
+    Resume,
+    /// The run goes on until so many tokens are merged.
+    Extend {
+        /// More than until now.
+        token_budget: u64,
+    },
+}
+
+impl Order {
+    /// Its words in the audit log: what is done, and to what.
+    pub fn words(&self) -> (&'static str, String) {
+        match self {
+            Order::RevokeDevice(id) => ("device revoke", id.to_string()),
+            Order::RevokeInvite { nonce, .. } => ("invite revoke", HEXLOWER.encode(nonce)),
+            Order::Pause => ("run pause", String::new()),
+            Order::Resume => ("run resume", String::new()),
+            Order::Extend { token_budget } => ("run extend", token_budget.to_string()),
+        }
+    }
+}
+
+/// Who gives an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Giver {
+    /// The name of the token.
+    pub name: String,
+    /// The address that it came from.
+    pub from: String,
+}
+
+impl Giver {
+    /// What the audit log says of something that was done.
+    pub fn record(&self, at: Wall, action: &str, subject: &str, outcome: &str) -> AuditRecord {
+        let [name, from, action, subject, outcome] =
+            [&self.name, &self.from, action, subject, outcome].map(|text| limits::tame(text));
+        AuditRecord { at, name, from, action, subject, outcome }
+    }
+}
+
+/// What came of an order that was carried out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Obeyed {
+    /// Devices that were revoked by it.
+    pub devices: Vec<DeviceId>,
+    /// One sentence.
+    pub told: String,
+}
+
+/// An order that cannot be carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotDone {
+    /// The run has no such device.
+    #[error("no device {0} has ever enrolled in this run; `device list` shows those that have")]
+    NoSuchDevice(DeviceId),
+    /// A run is only ever made longer.
+    #[error("the run's token budget is {now} already; name a larger one")]
+    NotLonger {
+        /// Tokens.
+        now: u64,
+    },
+    /// Nobody could pay for it.
+    #[error("a token budget is at most {TOKEN_BUDGET_MAX}")]
+    TooLong,
+}
+
+impl Engine {
+    /// Carries out an order.
+    pub(super) fn ordered(&mut self, order: &Order, giver: &Giver, turn: &mut Turn) -> Result<Obeyed, NotDone> {
+        let done = self.carry_out(order, turn);
+        let (action, subject) = order.words();
+        let outcome = match &done {
+            Ok(done) => done.told.clone(),
+            Err(why) => format!("refused: {why}"),
+        };
+        turn.records.push(Record::Audit(giver.record(self.wall, action, &subject, &outcome)));
+        done
+    }
+
+    fn carry_out(&mut self, order: &Order, turn: &mut Turn) -> Result<Obeyed, NotDone> {
+        match order {
+            Order::RevokeDevice(id) => {
+                let record = self.roster.known(*id).ok_or(NotDone::NoSuchDevice(*id))?;
+                let name = record.name.clone();
+                let devices: Vec<_> = self.revoke(*id, turn).then_some(*id).into_iter().collect();
+                let told = if devices.is_empty() { "it was revoked already" } else { "revoked" };
+                Ok(Obeyed { devices, told: format!("{name}: {told}") })
+            }
+            Order::RevokeInvite { nonce, with_devices } => {
+                let is_new = self.standing.revoked_invites.insert(nonce.clone(), self.wall).is_none();
+                if is_new {
+                    turn.records.push(Record::InviteRevoked { nonce: nonce.clone(), at: self.wall });
+                }
+                let came = if *with_devices { self.roster.came_with(nonce) } else { vec![] };
+                let devices: Vec<_> = came.into_iter().filter(|id| self.revoke(*id, turn)).collect();
+                let told = if is_new { "revoked" } else { "it was revoked already" };
+                let told = format!("{told}; devices revoked with it: {}", devices.len());
+                Ok(Obeyed { devices, told })
+            }
+            Order::Pause | Order::Resume => {
+                let paused = *order == Order::Pause;
+                let told = match (paused, self.standing.paused_at.is_some() == paused) {
+                    (true, true) => "it was paused already",
+                    (true, false) => "paused",
+                    (false, true) => "it was not paused",
+                    (false, false) => "resumed",
+                };
+                if self.standing.paused_at.is_some() != paused {
+                    self.standing.paused_at = paused.then_some(self.wall);
+                    turn.records.push(Record::Paused(self.standing.paused_at));
+                }
+                Ok(Obeyed { told: told.to_owned(), ..Obeyed::default() })
+            }
+            Order::Extend { token_budget } => {
+                let (now, then) = (self.spec.token_budget, *token_budget);
+                match then {
+                    _ if then <= now => Err(NotDone::NotLonger { now }),
+                    _ if then > TOKEN_BUDGET_MAX => Err(NotDone::TooLong),
+                    _ => {
+                        self.standing.token_budget = Some(then);
+                        self.spec.token_budget = then;
+                        self.spec_json = serde_json::to_string(&self.spec).unwrap_or_default();
+                        // Learning rates follow the budget: every device is told of it, in the answer to a new hello.
+                        self.roster.forget_sessions();
+                        turn.records.push(Record::Extended { token_budget: then });
+                        let told = format!("the token budget is {then}, was {now}");
+                        Ok(Obeyed { told, ..Obeyed::default() })
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a device out of the run for good; false if it was out already.
+    fn revoke(&mut self, id: DeviceId, turn: &mut Turn) -> bool {
+        if self.standing.revoked_devices.contains_key(&id) {
+            return false;
+        }
+        if let Some(lease) = self.leases.of_device(id).map(|l| l.record.id) {
+            self.close(lease, LeaseOutcome::Returned, 0, turn);
+        }
+        self.release(id);
+        turn.records.extend(self.roster.leave(id).map(Record::Device));
+        self.standing.revoked_devices.insert(id, self.wall);
+        turn.records.push(Record::DeviceRevoked { id, at: self.wall });
+        true
+    }
+
+    /// What a device is told that asks for work while the run is paused.
+    pub(super) fn paused(&self, device: DeviceId, now: Mono) -> Result<(), Refusal> {
+        if self.standing.paused_at.is_none() {
+            return Ok(());
+        }
+        let sentence = "The run is paused by its operator. This device asks again by itself.";
+        Err(self.retry(RefusalCode::NoWork, sentence, PAUSED_AGAIN, device, now))
+    }
+}
