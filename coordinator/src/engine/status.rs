@@ -1,4 +1,4 @@
-//! The run and its devices at a glance, for people.
+//! The run at a glance, for people.
 
 use super::{Engine, Refusals, record::EvaluationRecord, roster::Device};
 use nightjar_shared::{
@@ -82,11 +82,6 @@ impl Engine {
             finished: self.finished(),
             paused_at: self.standing.paused_at,
         }
-    }
-
-    /// All devices that ever enrolled, by id.
-    pub fn devices(&self) -> impl Iterator<Item = DeviceStatus> {
-        self.roster.iter().map(|d| self.device_status(d))
     }
 
     /// At most so many devices that ever enrolled, after one, by id.

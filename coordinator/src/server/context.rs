@@ -5,6 +5,7 @@ use super::{
     catalog::Catalog,
     disk_reserve::DiskReserve,
     doors::Doors,
+    feed::Devices,
     handle::ShellHandle,
     health::Health,
     members::Members,
@@ -82,9 +83,10 @@ impl Context {
 }
 
 /// The devices that are connected now, each once.
-#[derive(Default)]
 pub struct Present {
     all: Mutex<Connected>,
+    /// Where the pages show it.
+    shown: Arc<Devices>,
 }
 
 #[derive(Default)]
@@ -121,6 +123,11 @@ fn one_less<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
 }
 
 impl Present {
+    /// Nobody yet.
+    pub fn new(shown: Arc<Devices>) -> Self {
+        Present { all: Mutex::default(), shown }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Connected> {
         // Counts and handles are whole after any panic.
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
@@ -128,12 +135,7 @@ impl Present {
 
     /// How many are connected.
     pub fn len(&self) -> usize {
-        self.lock().len()
-    }
-
-    /// Whether a device is connected.
-    pub fn has(&self, device: DeviceId) -> bool {
-        self.lock().by_device.contains_key(&device)
+        self.lock().by_device.len()
     }
 
     /// All that are connected.
@@ -144,7 +146,9 @@ impl Present {
     /// A device has one connection: the newest. What lingers of an older one, after a change of networks, say, is
     /// closed.
     pub fn enter(&self, who: &Who, connection: &Connection) {
-        if let Some(older) = self.lock().insert(who, connection) {
+        let mut all = self.lock();
+        self.shown.connected(who.device, true);
+        if let Some(older) = all.insert(who, connection) {
             close(&older, CloseCode::Replaced, "the device has connected again");
         }
     }
@@ -152,6 +156,7 @@ impl Present {
     /// Ends a device's connection, if it has one.
     pub fn end(&self, device: DeviceId, code: CloseCode, reason: &str) {
         if let Some(connection) = self.lock().remove(device) {
+            self.shown.connected(device, false);
             close(&connection, code, reason);
         }
     }
@@ -173,6 +178,7 @@ impl Present {
         let mut all = self.lock();
         if all.by_device.get(&device).is_some_and(|(c, ..)| c.stable_id() == connection.stable_id()) {
             all.remove(device);
+            self.shown.connected(device, false);
         }
     }
 }

@@ -1,17 +1,10 @@
 //! How connections, of which there are many, reach the shell, of which there is one: by a bounded queue of questions. A
 //! full queue turns devices away for a moment; it never grows.
 
-use super::{
-    disk_reserve::DiskStatus,
-    history::{LossPoint, VersionPoint},
-    stream::StreamError,
-};
-use crate::{
-    engine::{
-        DeviceStatus, Status,
-        orders::{Giver, NotDone, Obeyed, Order},
-    },
-    store::Counters,
+use super::stream::StreamError;
+use crate::engine::{
+    DeviceStatus, Status,
+    orders::{Giver, NotDone, Obeyed, Order},
 };
 use nightjar_shared::{
     ids::{BlobHash, DeviceId, Generation, LeaseId},
@@ -76,8 +69,6 @@ pub enum Question {
         /// Of the coordinator that issued it.
         generation: Generation,
     },
-    /// How the run stands.
-    Overview(oneshot::Sender<Overview>),
     /// How the run stands, without its devices and curves.
     Status(oneshot::Sender<Status>),
     /// A page of its devices.
@@ -111,24 +102,6 @@ pub enum Question {
     BlobFound(BlobHash),
     /// To go on under another run spec; what of it is changed, in words, or why not.
     Reload(Box<RunSpec>, oneshot::Sender<Result<Vec<String>, String>>),
-}
-
-/// The run at one moment, for people.
-pub struct Overview {
-    /// The run.
-    pub status: Status,
-    /// Its devices.
-    pub devices: Vec<DeviceStatus>,
-    /// Bytes from and to devices since the run began.
-    pub counters: Counters,
-    /// Held-out losses, thinned.
-    pub losses: Vec<LossPoint>,
-    /// Versions, thinned.
-    pub versions: Vec<VersionPoint>,
-    /// Room on the disk.
-    pub disk: DiskStatus,
-    /// What holds the coordinator up, if anything does.
-    pub trouble: Option<String>,
 }
 
 /// A way to ask. Clones lead to the same queue.
@@ -186,11 +159,6 @@ impl ShellHandle {
             return Ok(Err(busy()));
         }
         self.ask(|answer| Question::MayUpload { device, lease, bytes, answer }).await
-    }
-
-    /// Looks at the run.
-    pub async fn overview(&self) -> Result<Overview, StreamError> {
-        self.ask(Question::Overview).await
     }
 
     /// Has a run go on under another run spec: what is changed, in words, or why not.

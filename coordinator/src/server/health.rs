@@ -75,10 +75,7 @@ impl Health {
 
     /// What holds the coordinator up, as one sentence, whether or not leases are granted all the same.
     pub fn trouble(&self) -> Option<String> {
-        let full = "the disk is full: no new work is given out until there is room".to_owned();
-        let full = self.reserve.is_full().then_some(full);
-        let all = full.into_iter().chain(self.troubles.all());
-        Some(all.collect::<Vec<_>>().join("; ")).filter(|all| !all.is_empty())
+        self.troubles.sentence(self.reserve.is_full())
     }
 
     /// Whether somebody waits for something.
@@ -94,8 +91,8 @@ impl Health {
             );
         }
         // Lost shards alone hold nothing up: there are others.
-        let holds_up =
-            self.reserve.is_full() || [Who::Ledger, Who::Publisher].into_iter().any(|who| self.has_trouble(who));
+        let waits = [Who::Ledger, Who::Publisher, Who::Store].into_iter().any(|who| self.has_trouble(who));
+        let holds_up = self.reserve.is_full() || waits;
         if holds_up {
             return self.trouble();
         }

@@ -82,6 +82,17 @@ impl History {
         }
     }
 
+    /// Forgets all but the newest points: whoever draws a long run keeps its curves elsewhere.
+    pub fn keep_newest(&mut self, most: usize) {
+        // Now and then, rather than a little each time.
+        if self.versions.len() > 2 * most {
+            self.versions.drain(..self.versions.len() - most);
+        }
+        if self.losses.len() > 2 * most {
+            self.losses.drain(..self.losses.len() - most);
+        }
+    }
+
     fn add_delta(&mut self, delta: &DeltaRecord) {
         self.unpublished.push_back((delta.seq, delta.tokens));
     }
@@ -105,14 +116,6 @@ impl History {
         let tokens = self.versions.iter().rev().find(|v| v.version == version).map_or(0, |v| v.tokens);
         self.losses.push(LossPoint { version, wall: record.measured_at, tokens, loss: record.nats_per_byte() });
     }
-}
-
-/// At most `most` of the points, evenly, the last always among them.
-pub fn thinned<T: Clone>(points: &[T], most: usize) -> Vec<T> {
-    let stride = points.len().div_ceil(most.max(1)).max(1);
-    let mut thin: Vec<T> = points.iter().rev().step_by(stride).cloned().collect();
-    thin.reverse();
-    thin
 }
 
 #[cfg(test)]
@@ -182,11 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn thinning_keeps_the_newest() {
-        let points: Vec<u32> = (0..100).collect();
-        let thin = thinned(&points, 10);
-        assert_eq!((thin.len(), thin.last()), (10, Some(&99)));
-        assert_eq!(thinned(&points[..3], 10), [0, 1, 2]);
-        assert!(thinned::<u32>(&[], 10).is_empty());
+    fn of_a_long_run_the_newest_points_stay() {
+        let mut history = History::default();
+        for n in 0..100 {
+            history.add(&Record::Version(version(n, 0)));
+            history.keep_newest(10);
+            assert!(history.versions.len() <= 20 && history.versions.last().is_some_and(|v| v.version == n));
+        }
+        assert!(history.versions.len() >= 10);
     }
 }

@@ -9,6 +9,7 @@ mod connection;
 mod context;
 pub mod disk_reserve;
 pub mod doors;
+mod feed;
 mod handle;
 mod health;
 pub mod history;
@@ -44,7 +45,8 @@ mod uploads;
 mod wish;
 
 pub use clock::wall_now;
-pub use http::{HttpError, role};
+pub use feed::role;
+pub use http::HttpError;
 pub use look::{addresses, key_of};
 pub use serve::{EndError, ServeError, Server, Setup, run_identity};
 pub use shell::ShellError;

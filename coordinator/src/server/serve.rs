@@ -8,6 +8,7 @@ use super::{
     context::{Context, Present},
     disk_reserve::{DiskReserve, FolderSpace, Space},
     doors::Doors,
+    feed::{Begun, Devices, Feed},
     handle::{self, Question},
     health::Health,
     history::History,
@@ -288,6 +289,7 @@ impl Server {
         let delta_bytes_max = *delta::bytes_allowed(&spec.model, &spec.delta).end();
         let uploads = Arc::new(Uploads::new(snapshot.open_leases.iter(), delta_bytes_max));
 
+        let devices = Arc::new(Devices::restored(&snapshot));
         let origin = Instant::now();
         let (engine, first) = Engine::restore(
             spec.clone(),
@@ -298,11 +300,22 @@ impl Server {
             Mono::default(),
         );
         let (handle, questions) = handle::open();
-        let (traffic, doors) = (Arc::new(Traffic::default()), Arc::new(Doors::default()));
+        let (traffic, doors) = (Arc::new(Traffic::default()), Arc::new(Doors::new(devices.clone())));
         let spec = Arc::new(spec);
         let troubles = Arc::new(Troubles::default());
         let metrics = Arc::new(Metrics::default());
         let health = Arc::new(Health::new(reserve.clone(), troubles.clone(), origin.into_std()));
+        let feed = Arc::new(Feed::begin(Begun {
+            spec: spec.clone(),
+            ledger: ledger.clone(),
+            devices: devices.clone(),
+            history,
+            status: engine.status(),
+            counters,
+            traffic: traffic.clone(),
+            reserve: reserve.clone(),
+            troubles: troubles.clone(),
+        }));
         let repairer = Repairer {
             ledger: ledger.clone(),
             spec: spec.clone(),
@@ -313,7 +326,7 @@ impl Server {
             troubles: troubles.clone(),
         };
         let files = Arc::new(Semaphore::new(FILES_AT_ONCE_MAX));
-        let (present, desk) = (Arc::new(Present::default()), ledger.clone());
+        let (present, desk) = (Arc::new(Present::new(devices)), ledger.clone());
         let parts = Parts {
             engine,
             ledger,
@@ -327,8 +340,7 @@ impl Server {
             doors: doors.clone(),
             traffic: traffic.clone(),
             spec,
-            history,
-            counters,
+            feed: feed.clone(),
             origin,
             say,
             handle: handle.clone(),
@@ -440,7 +452,7 @@ impl Server {
         let repairing = tokio::spawn(repair::run(repairer, damaged));
         let watching = tokio::spawn(store_watch::run(parts.blobs.clone(), parts.troubles.clone()));
         let accepting = tokio::spawn(connection::accept(endpoint.clone(), context.clone()));
-        let page = tokio::spawn(http::serve(http, parts.spec.name.clone(), context, http_names));
+        let page = tokio::spawn(http::serve(http, parts.spec.name.clone(), context, parts.feed.clone(), http_names));
         let ended = shell::run(parts, publisher, first, questions, ready, wishes).await;
         page.abort();
         repairing.abort();

@@ -17,9 +17,9 @@ use super::{
     bucket::{Buckets, Rate},
     disk_reserve::{DiskReserve, DiskStatus},
     doors::Doors,
-    handle::{Overview, Question, Request, ShellHandle},
+    feed::Feed,
+    handle::{Question, Request, ShellHandle},
     health::{Health, Stage},
-    history::{History, thinned},
     metrics::{Metrics, Seen},
     news::{Knowledge, News},
     publisher_thread::{self, Order},
@@ -57,8 +57,6 @@ use tokio::{
 const COUNTERS_EVERY: Duration = Duration::from_secs(5);
 /// Turns that the engine decides while a commit is on its way; more wait in the queue.
 const TURNS_MAX: usize = 512;
-/// Points of a curve that a page is given.
-const POINTS_MAX: usize = 500;
 /// After how long a device may ask again what failed here.
 const RETRY: Duration = Duration::from_secs(10);
 /// Wakes the loop up where the engine waits for nothing.
@@ -111,10 +109,8 @@ pub struct Parts {
     pub traffic: Arc<Traffic>,
     /// What the run is.
     pub spec: Arc<RunSpec>,
-    /// What the run was before this start.
-    pub history: History,
-    /// Its bytes before this start.
-    pub counters: Counters,
+    /// What the pages are drawn from.
+    pub feed: Arc<Feed>,
     /// When monotonic time began: what the engine was restored at is zero.
     pub origin: Instant,
     /// Tells the person at the terminal what happens.
@@ -328,7 +324,6 @@ impl Shell {
             Question::GiveUp { device, lease, generation } => {
                 self.decide(Event::UploadsDamaged { device, lease, generation });
             }
-            Question::Overview(answer) => drop(answer.send(self.overview())),
             Question::Order { order, giver, answer } => {
                 let reply_to = self.next_reply();
                 self.ordering.insert(reply_to, answer);
@@ -365,22 +360,6 @@ impl Shell {
             Question::Devices { after, most, answer } => drop(answer.send(engine.devices_after(after, most))),
             Question::DevicesNamed { digits, answer } => drop(answer.send(engine.devices_named(&digits))),
             _ => {}
-        }
-    }
-
-    fn overview(&self) -> Overview {
-        let (up, down) = self.parts.traffic.peek();
-        Overview {
-            status: self.parts.engine.status(),
-            devices: self.parts.engine.devices().collect(),
-            counters: Counters {
-                bytes_up: self.parts.counters.bytes_up + up,
-                bytes_down: self.parts.counters.bytes_down + down,
-            },
-            losses: thinned(&self.parts.history.losses, POINTS_MAX),
-            versions: thinned(&self.parts.history.versions, POINTS_MAX),
-            disk: self.parts.reserve.look(),
-            trouble: self.parts.health.trouble(),
         }
     }
 

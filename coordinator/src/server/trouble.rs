@@ -55,6 +55,13 @@ impl Troubles {
         self.words.lock().unwrap_or_else(PoisonError::into_inner)[who as usize].clone()
     }
 
+    /// All of it, as one sentence; and whether the disk is full.
+    pub fn sentence(&self, disk_is_full: bool) -> Option<String> {
+        let full = "the disk is full: no new work is given out until there is room".to_owned();
+        let all: Vec<String> = disk_is_full.then_some(full).into_iter().chain(self.all()).collect();
+        Some(all.join("; ")).filter(|all| !all.is_empty())
+    }
+
     /// All of it, as one sentence.
     pub fn all(&self) -> Option<String> {
         let store = self.of(Who::Store);

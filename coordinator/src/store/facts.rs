@@ -61,6 +61,17 @@ pub struct LeaseFacts {
     pub closed: Option<Closed>,
 }
 
+/// A lease of a device that has ended, and what came of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeaseOfDevice {
+    /// As it was issued.
+    pub lease: LeaseRecord,
+    /// Its end.
+    pub closed: Option<Closed>,
+    /// Its delta, where one was merged.
+    pub delta: Option<DeltaRecord>,
+}
+
 /// How and when a lease ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed {

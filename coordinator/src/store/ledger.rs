@@ -1,14 +1,14 @@
 //! What a ledger is to the coordinator, whatever keeps it. SQLite does ([`super::sqlite`]), or PostgreSQL
 //! ([`super::postgres`]); for the simulator and for tests, memory does ([`super::memory`]).
 
-use super::{BadRow, Desk, Facts, LedgerError, Lineage, Shards, desk::check_text};
+use super::{BadRow, Desk, Facts, LeaseOfDevice, LedgerError, Lineage, Shards, desk::check_text};
 use crate::engine::{
     record::{AuditRecord, EvaluationRecord, Record},
     snapshot::Snapshot,
 };
 use nightjar_shared::{
     blob::BlobRef,
-    ids::{BlobHash, Generation, RunId, Version},
+    ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},
     time::Wall,
 };
 use std::{collections::BTreeSet, pin::Pin};
@@ -117,6 +117,10 @@ pub trait Ledger: Desk {
     /// Which of these blobs no entry names. An entry that was written after `now` counts for a clock that was wrong.
     /// [`LedgerError::Row`] if a row that names a blob cannot be read.
     fn unnamed(&self, blobs: BTreeSet<BlobHash>, now: Wall) -> Answer<'_, Unnamed>;
+
+    /// A device's leases that have ended and are older than one, the newest first: so many at most. It costs about as
+    /// much as it answers, however long the ledger is.
+    fn leases_of(&self, device: DeviceId, before: LeaseId, most: u32) -> Answer<'_, Vec<LeaseOfDevice>>;
 
     /// Everything.
     fn facts(&self) -> Answer<'_, Facts>;

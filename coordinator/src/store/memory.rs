@@ -5,7 +5,7 @@
 mod desk;
 
 use super::{
-    BadRow, Closed, Counters, Curves, Facts, LeaseFacts, Ledger, LedgerError, Lineage, Shards, Unnamed,
+    BadRow, Closed, Counters, Curves, Facts, LeaseFacts, LeaseOfDevice, Ledger, LedgerError, Lineage, Shards, Unnamed,
     ledger::{Answer, check},
     samples::Taken,
 };
@@ -17,7 +17,7 @@ use crate::engine::{
     },
 };
 use nightjar_shared::{
-    ids::{BlobHash, Generation, LeaseId, Version},
+    ids::{BlobHash, DeviceId, Generation, LeaseId, Version},
     time::Wall,
 };
 use std::{
@@ -215,6 +215,10 @@ impl Ledger for MemoryLedger {
         Box::pin(ready(Ok(self.unnamed_of(blobs, now))))
     }
 
+    fn leases_of(&self, device: DeviceId, before: LeaseId, most: u32) -> Answer<'_, Vec<LeaseOfDevice>> {
+        Box::pin(ready(Ok(leases_of(&self.state().facts, device, before, most))))
+    }
+
     fn facts(&self) -> Answer<'_, Facts> {
         Box::pin(ready(Ok(self.facts())))
     }
@@ -293,6 +297,13 @@ fn open_leases(facts: &Facts) -> impl Iterator<Item = &LeaseRecord> {
 }
 
 /// Epochs that were opened, those that are not finished, and what is merged of these.
+fn leases_of(facts: &Facts, device: DeviceId, before: LeaseId, most: u32) -> Vec<LeaseOfDevice> {
+    let its = facts.leases.iter().rev().filter(|l| l.lease.device == device && l.lease.id < before);
+    let ended = its.filter(|l| l.closed.is_some()).take(most as usize);
+    let delta = |id| facts.lineage.deltas.iter().find(|d| d.lease == id).cloned();
+    ended.map(|l| LeaseOfDevice { lease: l.lease.clone(), closed: l.closed, delta: delta(l.lease.id) }).collect()
+}
+
 fn epochs_of(facts: &Facts, shards: &Shards) -> (u32, Vec<EpochUse>, Taken) {
     let mut by_number: BTreeMap<u32, Vec<&LeaseFacts>> = BTreeMap::new();
     for lease in facts.leases.iter().filter(|l| l.lease.kind.trains()) {

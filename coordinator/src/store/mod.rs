@@ -23,7 +23,7 @@ pub use blobs::{BlobError, Blobs, Measure};
 pub use bucket::{Bucket, BucketUrl, StoreError};
 pub use desk::{Access, Desk, Note, TokenRecord};
 pub use error::{BadRow, LedgerError};
-pub use facts::{Closed, Facts, LeaseFacts, Lineage};
+pub use facts::{Closed, Facts, LeaseFacts, LeaseOfDevice, Lineage};
 pub use ledger::{Counters, Curves, Ledger, RunIdentity, Unnamed};
 pub use memory::MemoryLedger;
 pub use place::{DatabaseUrl, LedgerPlace, OpenLedger};

@@ -5,12 +5,13 @@
 mod batch;
 pub(super) mod desk;
 mod epochs;
+mod of_device;
 mod read;
 pub(super) mod rows;
 pub(super) mod tables;
 
 use super::{
-    BadRow, Counters, Curves, Facts, Ledger, LedgerError, Lineage, RunIdentity, Shards, Unnamed,
+    BadRow, Counters, Curves, Facts, LeaseOfDevice, Ledger, LedgerError, Lineage, RunIdentity, Shards, Unnamed,
     desk::Note,
     ledger::{Answer, integer},
 };
@@ -21,7 +22,7 @@ use crate::engine::{
 use batch::Batch;
 use nightjar_shared::{
     fail,
-    ids::{BlobHash, DeviceId, Generation, RunId, Version},
+    ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},
     run_spec::RunSpec,
     time::Wall,
 };
@@ -364,6 +365,10 @@ impl<D: Dialect> Ledger for SqlLedger<D> {
 
     fn unnamed(&self, blobs: BTreeSet<BlobHash>, now: Wall) -> Answer<'_, Unnamed> {
         Box::pin(self.read_unnamed(blobs, now))
+    }
+
+    fn leases_of(&self, device: DeviceId, before: LeaseId, most: u32) -> Answer<'_, Vec<LeaseOfDevice>> {
+        Box::pin(self.read_leases_of(device, before, most))
     }
 
     fn facts(&self) -> Answer<'_, Facts> {

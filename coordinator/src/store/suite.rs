@@ -3,7 +3,7 @@
 mod desk;
 
 use super::{
-    Counters, Curves, Desk, Facts, Ledger, LedgerError, MemoryLedger, PostgresLedger, RunIdentity, Shards,
+    Counters, Curves, Desk, Facts, LeaseOfDevice, Ledger, LedgerError, MemoryLedger, PostgresLedger, RunIdentity, Shards,
     SqliteLedger, Unnamed, postgres::tests::database::Database,
 };
 use crate::{
@@ -128,6 +128,11 @@ macro_rules! suite {
             #[tokio::test]
             async fn orders_stand_after_a_restart() {
                 super::desk::orders_stand_after_a_restart::<$place>().await
+            }
+
+            #[tokio::test]
+            async fn a_devices_leases_are_told_page_by_page() {
+                super::a_devices_leases_are_told_page_by_page::<$place>().await
             }
 
             proptest! {
@@ -346,6 +351,33 @@ async fn a_start_is_told_the_same_as_the_facts_say<P: Place>() {
         assert_eq!(told, Ledger::unnamed(&model, all.clone(), now).await.unwrap());
         assert!((told.last_entry == last) == (now >= last) && told.last_entry > Wall::default());
     }
+}
+
+async fn a_devices_leases_are_told_page_by_page<P: Place>() {
+    let Some(place) = P::new() else { return };
+    let (ledger, _, _) = with_a_run(&place).await;
+    let facts = ledger.facts().await.unwrap();
+    let mut outcomes = BTreeSet::new();
+    for of in facts.devices.iter().map(|d| d.id) {
+        let ended = facts.leases.iter().rev().filter(|l| l.lease.device == of && l.closed.is_some());
+        let delta = |id| facts.lineage.deltas.iter().find(|d| d.lease == id).cloned();
+        let all: Vec<LeaseOfDevice> = ended
+            .map(|l| LeaseOfDevice { lease: l.lease.clone(), closed: l.closed, delta: delta(l.lease.id) })
+            .collect();
+        outcomes.extend(all.iter().filter_map(|l| l.closed.map(|closed| closed.outcome.name())));
+        assert_eq!(ledger.leases_of(of, LeaseId(u64::MAX), 1000).await.unwrap(), all);
+        let (mut paged, mut before) = (vec![], LeaseId(u64::MAX));
+        loop {
+            let page = ledger.leases_of(of, before, 2).await.unwrap();
+            let Some(last) = page.last() else { break };
+            assert!(page.len() <= 2 && last.lease.id < before);
+            before = last.lease.id;
+            paged.extend(page);
+        }
+        assert_eq!(paged, all);
+    }
+    assert!(outcomes.len() >= 3, "{outcomes:?}");
+    assert_eq!(ledger.leases_of(DeviceId([0xee; 32]), LeaseId(u64::MAX), 9).await.unwrap(), []);
 }
 
 async fn a_lease_of_samples_that_are_not_there_is_ended<P: Place>() {

@@ -5,6 +5,11 @@ mod backup;
 mod bed;
 #[cfg(unix)]
 mod blobs;
+mod board;
+#[cfg(unix)]
+#[path = "../../../tests/src/browser.rs"]
+#[expect(dead_code, reason = "the whole-system tests use the rest")]
+mod browser;
 mod command_line;
 #[cfg(unix)]
 mod database;
@@ -19,4 +24,28 @@ mod object_store;
 mod operating;
 #[cfg(unix)]
 mod postgres;
+#[cfg(unix)]
+#[path = "../../../tests/src/process.rs"]
+#[expect(dead_code, reason = "the whole-system tests use the rest")]
+mod process;
 mod siege;
+
+#[cfg(unix)]
+use std::time::{Duration, Instant};
+
+/// How long a browser's test waits for something that must happen; nothing asserts speed.
+#[cfg(unix)]
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks again and again until there is an answer.
+#[cfg(unix)]
+fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let since = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(since.elapsed() < PATIENCE, "{what}: not within {} s", PATIENCE.as_secs());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -10,8 +10,9 @@ use crate::{
         budget::Budget,
         catalog::{self, Catalog, Damaged},
         connection,
-        context::Context,
+        context::{Context, Present},
         disk_reserve::{DiskReserve, FolderSpace},
+        doors::Doors,
         handle::{self, Question},
         health::Health,
         http::{self, Names},
@@ -114,7 +115,7 @@ impl Door {
             members: Arc::new(Members::default()),
             catalog: Arc::new(Catalog::new(&dataset, blobs.clone(), report).map_err(ServeError::Dataset)?),
             uploads: Arc::new(Uploads::new([].iter(), delta_bytes_max)),
-            present: Arc::default(),
+            present: Arc::new(Present::new(Arc::default())),
         };
         let space = Box::new(FolderSpace(state.disk.clone()));
         let (handle, questions) = handle::open();
@@ -130,7 +131,7 @@ impl Door {
             traffic: Arc::new(Traffic::default()),
             members: knowledge.members.clone(),
             present: knowledge.present.clone(),
-            doors: Arc::default(),
+            doors: Arc::new(Doors::new(Arc::default())),
             strangers: Strangers::new(strangers::Bounds::default()),
             budget: Budget::default(),
             rates: Rates::new(Limits::of(&spec).with(&limits)),

@@ -3,6 +3,7 @@
 
 use crate::server::{
     context::Context,
+    feed::Devices,
     news::News,
     quic::close,
     stream::{self, Down, StreamError, Traffic, Up},
@@ -42,26 +43,23 @@ pub struct Doors {
     news: broadcast::Sender<Arc<[u8]>>,
     links: Mutex<HashMap<u64, HashSet<DeviceId>>>,
     last_link: AtomicU64,
-}
-
-impl Default for Doors {
-    fn default() -> Self {
-        Doors { news: broadcast::Sender::new(NEWS_MAX), links: Mutex::default(), last_link: AtomicU64::new(0) }
-    }
+    /// Where the pages show who is connected.
+    shown: Arc<Devices>,
 }
 
 impl Doors {
+    /// None yet.
+    pub fn new(shown: Arc<Devices>) -> Self {
+        let news = broadcast::Sender::new(NEWS_MAX);
+        Doors { news, links: Mutex::default(), last_link: AtomicU64::new(0), shown }
+    }
+
     /// Tells all doors what was written.
     pub fn tell(&self, news: &News) {
         if self.news.receiver_count() > 0 {
             // Fails only where the last door has just gone.
             let _ = self.news.send(frame::encode(&news.to_wire()).into());
         }
-    }
-
-    /// Whether a device is connected to a door.
-    pub fn have(&self, device: DeviceId) -> bool {
-        self.lock().values().any(|devices| devices.contains(&device))
     }
 
     /// How many doors there are, and how many devices are connected to them.
@@ -91,13 +89,19 @@ impl Place {
     }
 
     fn holds(&self, devices: HashSet<DeviceId>) {
-        self.doors.lock().insert(self.link, devices);
+        let shown = &self.doors.shown;
+        let mut links = self.doors.lock();
+        let before = links.insert(self.link, HashSet::new()).unwrap_or_default();
+        before.difference(&devices).for_each(|device| shown.connected(*device, false));
+        devices.difference(&before).for_each(|device| shown.connected(*device, true));
+        links.insert(self.link, devices);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.doors.lock().remove(&self.link);
+        let gone = self.doors.lock().remove(&self.link).unwrap_or_default();
+        gone.into_iter().for_each(|device| self.doors.shown.connected(device, false));
     }
 }
 

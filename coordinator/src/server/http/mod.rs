@@ -1,17 +1,17 @@
-//! The pages for whoever runs the coordinator, on this machine only: the run as JSON ([`status`]), one plain page that
-//! draws it, and what machines ask ([`probes`]).
+//! The pages for whoever runs the coordinator, on this machine only: the dashboard ([`board`]), the same figures as JSON
+//! ([`status`]), what operators order ([`admin`]), and what machines ask ([`probes`]).
 
 mod admin;
+mod board;
 pub mod door;
 mod names;
 mod probes;
 mod status;
 
 pub use names::Names;
-pub use status::role;
 
-use super::context::Context;
-use axum::{Router, http::header, middleware, response::IntoResponse, routing::get};
+use super::{context::Context, feed::Feed};
+use axum::{Router, middleware, routing::get};
 use std::{
     io,
     net::{SocketAddr, TcpListener},
@@ -59,27 +59,28 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, HttpError> {
 struct Page {
     run: String,
     context: Arc<Context>,
+    feed: Arc<Feed>,
 }
 
 /// Serves until the process ends.
-pub async fn serve(listener: TcpListener, run: String, context: Arc<Context>, names: Names) -> io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    run: String,
+    context: Arc<Context>,
+    feed: Arc<Feed>,
+    names: Names,
+) -> io::Result<()> {
     let routes = Router::new()
-        .route("/", get(page))
+        .merge(board::routes())
         .route("/healthz", get(probes::alive))
         .route("/readyz", get(probes::ready))
         .route("/metrics", get(probes::metrics))
         .route("/api/status", get(status::status))
-        .with_state(Arc::new(Page { run: run.clone(), context: context.clone() }))
+        .route("/api/curves", get(status::curves))
+        .route("/api/devices", get(status::devices))
+        .with_state(Arc::new(Page { run: run.clone(), context: context.clone(), feed }))
         .merge(admin::routes(run, context))
         .layer(middleware::from_fn_with_state(names, names::check_name));
     let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(tokio::net::TcpListener::from_std(listener)?, routes).await
-}
-
-async fn page() -> impl IntoResponse {
-    // The page runs its own few lines and asks this server only, whatever a device called itself.
-    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; \
-                  base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, policy)];
-    (headers, include_str!("page.html"))
 }

@@ -73,6 +73,7 @@ impl Shell {
     pub(super) async fn sent(&mut self, Sent { commit, result, sent_at }: Sent) -> Result<(), ShellError> {
         self.until_written(&commit, result).await?;
         self.parts.metrics.committed(commit.group.records(), sent_at.elapsed());
+        self.parts.feed.committed(commit.group.records(), self.parts.engine.status());
         self.perform(commit).await
     }
 
@@ -91,8 +92,6 @@ impl Shell {
             return Counters::default();
         }
         let (bytes_up, bytes_down) = self.parts.traffic.take();
-        self.parts.counters.bytes_up += bytes_up;
-        self.parts.counters.bytes_down += bytes_down;
         Counters { bytes_up, bytes_down }
     }
 
@@ -115,7 +114,10 @@ impl Shell {
         match action {
             // A group has taken the records out.
             Action::Commit(_) => {}
-            Action::Reply { to, body } => self.reply(to, body),
+            Action::Reply { to, body } => {
+                self.parts.feed.answered(&body);
+                self.reply(to, body);
+            }
             Action::Obeyed { to, done } => {
                 // Who gave the order may be gone by now.
                 self.ordering.remove(&to).map(|answer| answer.send(done));
@@ -134,7 +136,6 @@ impl Shell {
     /// Tells people and the pages what is now in the ledger.
     fn tell(&mut self, record: &Record) {
         self.log(record);
-        self.parts.history.add(record);
         if let Record::LeaseIssued(lease) = record {
             // It was asked for before; where it is one too many all the same, the next waits.
             let _ = self.leases.take(lease.device, 1.0, Instant::now().into_std());
@@ -146,7 +147,7 @@ impl Shell {
         match record {
             Record::Version(version) => {
                 let status = self.parts.engine.status();
-                let loss = self.parts.history.losses.last();
+                let loss = self.parts.feed.newest_loss();
                 let loss =
                     loss.map_or(String::new(), |l| format!("  loss {:.4} nats a byte (version {})", l.loss, l.version));
                 let millions = status.tokens as f64 / 1e6;

@@ -81,7 +81,6 @@ impl Shell {
         match question {
             Question::Request(request) => drop(request.answer.send(answer::Body::Refusal(handle::busy()))),
             Question::MayUpload { answer, .. } => drop(answer.send(Err(handle::busy()))),
-            Question::Overview(answer) => drop(answer.send(self.overview())),
             // Whoever gives it hears that it was not carried out.
             Question::Order { .. } => {}
             question @ (Question::Status(_) | Question::Devices { .. } | Question::DevicesNamed { .. }) => {

@@ -1,0 +1,229 @@
+//! The dashboard's pages as a whole: their frame, the run's page, a device's page.
+
+use super::{devices, figures, words::count};
+use crate::{
+    server::feed::{DevicePage, DeviceRow, Feed, Wanted},
+    store::LeaseOfDevice,
+};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+const BIRD: PreEscaped<&str> = PreEscaped(include_str!("bird.svg"));
+const MARK: PreEscaped<&str> = PreEscaped(include_str!("mark.svg"));
+
+/// What every page has around it.
+fn frame(title: &str, run: &str, state: &str, main: Markup, foot: Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) }
+                link rel="icon" href="/assets/icon.svg" type="image/svg+xml";
+                link rel="stylesheet" href="/assets/board.css";
+                script type="module" src="/assets/board.js" {}
+            }
+            body data-state=(state) {
+                a.skip href="#main" { "Skip to the figures" }
+                header.bar {
+                    a.brand href="/" { (MARK) "Nightjar" }
+                    span #whose { bdi { (run) } }
+                    span #live data-state="asking" { i aria-hidden="true" {} span #live-words { "connecting" } }
+                }
+                main #main tabindex="-1" { (main) }
+                footer { (foot) }
+                (dialog())
+            }
+        }
+    }
+}
+
+/// What is asked before anything is done.
+fn dialog() -> Markup {
+    html! {
+        dialog #confirm aria-labelledby="confirm-title" aria-describedby="confirm-words" {
+            h2 #confirm-title {}
+            p #confirm-words {}
+            p #confirm-field hidden { label #confirm-label for="confirm-input" {} input #confirm-input type="text" autocomplete="off"; }
+            div #confirm-result {}
+            p #confirm-said role="alert" {}
+            div.actions { button #confirm-go.primary type="button" {} button #confirm-cancel.quiet type="button" { "Close" } }
+        }
+    }
+}
+
+struct Deed {
+    path: &'static str,
+    word: &'static str,
+    title: &'static str,
+    words: &'static str,
+    done: &'static str,
+    /// The field's name and its label, where one is asked for.
+    field: Option<(&'static str, &'static str)>,
+}
+
+const DEEDS: [Deed; 5] = [
+    Deed {
+        path: "/api/v1/run/pause",
+        word: "Pause",
+        title: "Pause the run?",
+        words: "No new lease is given out. What devices train now is still taken.",
+        done: "The run is paused.",
+        field: None,
+    },
+    Deed {
+        path: "/api/v1/run/resume",
+        word: "Resume",
+        title: "Resume the run?",
+        words: "Devices are given leases again.",
+        done: "The run goes on.",
+        field: None,
+    },
+    Deed {
+        path: "/api/v1/run/drain",
+        word: "Drain",
+        title: "Drain the coordinator?",
+        words: "No new lease is given out, uploads end, the version at hand is finished, and the coordinator stops.",
+        done: "The coordinator drains and stops.",
+        field: None,
+    },
+    Deed {
+        path: "/api/v1/run/extend",
+        word: "Extend",
+        title: "Extend the run?",
+        words: "The run is over when this many tokens are merged.",
+        done: "The run is extended.",
+        field: Some(("token_budget", "New token budget, in tokens")),
+    },
+    Deed {
+        path: "/api/v1/invites",
+        word: "Invite",
+        title: "Make an invite?",
+        words: "Whoever has the link can enrol devices as volunteers.",
+        done: "",
+        field: Some(("note", "Whom it is for; you see it in the list of invites")),
+    },
+];
+
+fn deed(deed: &Deed, class: &str) -> Markup {
+    let (field, label) = deed.field.unzip();
+    html! {
+        button.(class) type="button" data-path=(deed.path) data-title=(deed.title) data-words=(deed.words) data-done=(deed.done)
+            data-go=(deed.word) data-field=[field] data-label=[label] { (deed.word) }
+    }
+}
+
+/// A picture of curves: an empty canvas that a script draws on, what can be chosen, and the same as a table.
+struct Chart {
+    name: &'static str,
+    title: &'static str,
+    lead: &'static str,
+    empty: &'static str,
+    value: &'static str,
+    is_whole: bool,
+}
+
+fn chart(chart: &Chart) -> Markup {
+    let Chart { name, title, lead, empty, value, is_whole } = chart;
+    let id = |part: &str| format!("{name}-{part}");
+    html! {
+        figure.card.chart data-chart=(name) data-empty=(empty) aria-labelledby=(id("title")) {
+            h2 id=(id("title")) { (title) }
+            p.lead { (lead) }
+            form.tools {
+                span { label for=(id("x")) { "By" } " " select id=(id("x")) name="x" { option value="tokens" { "tokens" } option value="time" { "time" } option value="version" { "version" } } }
+                @if *is_whole {
+                    span { label for=(id("smooth")) { "Smoothed" } " " select id=(id("smooth")) name="smooth" { option value="1" { "not" } option value="5" { "a little" } option value="20" { "much" } } }
+                    label { input type="checkbox" name="logx"; " log x" }
+                }
+                label { input type="checkbox" name="logy"; " log y" }
+                span.zooms role="group" aria-label="Zoom" {
+                    button type="button" data-do="in" aria-label="Zoom in" { "+" } button type="button" data-do="out" aria-label="Zoom out" { "−" } button type="button" data-do="all" { "All" }
+                }
+                span.saves role="group" aria-label="Save" { button type="button" data-do="csv" { "CSV" } button type="button" data-do="png" { "PNG" } }
+            }
+            canvas tabindex="0" role="img" aria-label=(title) {}
+            p.readout aria-live="polite" { "Point at the curve, or use the arrow keys. Drag to zoom." }
+            details {
+                summary { "As a table" }
+                div.scroll tabindex="0" role="group" aria-label={ (title) " as a table" } { table {
+                    thead { tr { th scope="col" { "Version" } th scope="col" { "Tokens" } th scope="col" { "Time" } th scope="col" { (value) } } }
+                    tbody {}
+                } }
+            }
+            noscript { p.none { "Curves are drawn with JavaScript; the same numbers are at " a href="/api/curves" { "/api/curves" } "." } }
+        }
+    }
+}
+
+/// The run's page.
+pub fn run(feed: &Feed, asked: &Wanted, devices: &DevicePage) -> Markup {
+    let (now, name) = (feed.figures(), &feed.spec.name);
+    let part = devices::address("/devices", asked);
+    let main = html! {
+        section.sky aria-labelledby="sentence" {
+            (BIRD)
+            div.now {
+                div #sky { (figures::sky(&now)) }
+                div.actions data-operator hidden { @for (i, one) in DEEDS.iter().enumerate() { (deed(one, if i == 4 { "primary" } else { "quiet" })) } }
+                p #acted role="status" {}
+            }
+        }
+        section.card aria-label="Figures" { div #figures { (figures::figures(&now)) } }
+        (chart(&Chart { name: "loss", title: "Held-out loss", lead: "Nats a byte of text that no device trains on. Less is better.",
+            empty: "Drawn once an anchor node has measured two versions.", value: "Nats a byte", is_whole: true }))
+        section #devices.card aria-labelledby="devices-title" {
+            h2 #devices-title { "Devices" }
+            div #states { (figures::states(&now)) }
+            (devices::filter(asked))
+            div data-part=(part) { (devices::table(asked, devices, now.version)) }
+        }
+        div.pair {
+            (chart(&Chart { name: "speed", title: "Speed", lead: "Tokens merged a second, from version to version.", empty: "Drawn from the second version on.", value: "Tokens a second", is_whole: false }))
+            (chart(&Chart { name: "round", title: "Rounds", lead: "Time from one version to the next.", empty: "Drawn from the second version on.", value: "Seconds", is_whole: false }))
+            (chart(&Chart { name: "agreement", title: "Agreement", lead: "The share of signal in the deltas of a version.", empty: "Drawn once versions are made of several deltas.", value: "Share", is_whole: false }))
+            section.card aria-labelledby="ends-title" { h2 #ends-title { "How leases ended" } p.lead { "Since this start of the coordinator." } div #ends { (figures::ends(&now)) } }
+        }
+        section.card aria-labelledby="versions-title" {
+            h2 #versions-title { "Newest versions" }
+            div.scroll tabindex="0" role="group" aria-labelledby="versions-title" { div #versions { (figures::versions(&feed.newest_versions())) } }
+        }
+    };
+    let foot = html! {
+        p { "Generation " (now.generation) ". The same figures as JSON: " a href="/api/status" { "/api/status" } ", " a href="/api/curves" { "/api/curves" } ", " a href="/api/devices" { "/api/devices" } "." }
+        p { "Nothing on this page comes from another server." }
+    };
+    frame(&format!("{name} · Nightjar"), name, figures::state(&now), main, foot)
+}
+
+/// A device's page.
+pub fn device(feed: &Feed, row: &DeviceRow, leases: &[LeaseOfDevice], now_ms: u64) -> Markup {
+    let called = devices::called(row);
+    let revoke = format!("/api/v1/devices/{}/revoke", row.record.id);
+    let main = html! {
+        section.card.lone {
+            p { a href="/#devices" { "‹ All devices" } }
+            h1 { bdi { (called) } }
+            div data-part={ "/devices/" (row.record.id) "/about" } { (devices::about(row, now_ms)) }
+            div.actions data-operator hidden {
+                button.danger type="button" data-path=(revoke) data-title={ "Revoke " (called) "?" } data-go="Revoke" data-done="The device is revoked."
+                    data-words="Its lease ends, and it is not let in again, whatever invite it has. What it has given stays." { "Revoke" }
+            }
+            p #acted role="status" {}
+        }
+        section #leases.card aria-labelledby="leases-title" {
+            h2 #leases-title { "Leases that ended" }
+            (devices::leases(row, leases))
+        }
+    };
+    let foot = html! { p { (count(feed.devices.counts().iter().sum(), "device")) " in this run." } };
+    frame(&format!("{called} · {} · Nightjar", feed.spec.name), &feed.spec.name, "quiet", main, foot)
+}
+
+/// What is said where nothing is.
+pub fn nothing(feed: &Feed, words: &str) -> Markup {
+    let main =
+        html! { section.card.lone { h1 { "Nothing is here" } p { (words) } p { a href="/" { "The run’s page" } } } };
+    frame("Nightjar", &feed.spec.name, "quiet", main, html! {})
+}
