@@ -22,6 +22,7 @@ mod signals;
 mod stats;
 mod table;
 mod token;
+mod top;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -69,6 +70,7 @@ enum Command {
     Token(token::Token),
     Verify(verify::Verify),
     Stats(stats::Stats),
+    Top(top::Top),
     Export(export::Export),
     Backup(backup::Backup),
     Restore(backup::Restore),
@@ -119,6 +121,7 @@ pub fn run() -> ExitCode {
         Command::Token(command) => in_runtime(command.run()),
         Command::Verify(command) => in_runtime(command.run()),
         Command::Stats(command) => in_runtime(command.run()),
+        Command::Top(command) => command.run(),
         Command::Export(command) => in_runtime(command.run()),
         Command::Backup(command) => in_runtime(command.run()),
         Command::Restore(command) => in_runtime(command.run()),

@@ -15,9 +15,10 @@ use nightjar_coordinator::{
     run_file::{RunFile, on_dataset},
     server::{
         Say, Server, Setup,
-        doors::{self, Began, Door},
+        doors::{self, Began, Door, Pages},
         limits::Limit,
         machine::Machine,
+        public,
         state::{StateError, StateFolder},
         wishes,
     },
@@ -123,6 +124,9 @@ pub struct Serve {
     /// and so many an hour; `none` lifts a limit. docs/labs/admin-api.md lists all
     #[arg(long, value_name = "NAME=AT_ONCE/AN_HOUR")]
     limit: Vec<Limit>,
+    /// Show strangers a page of the run there (TCP): what it trains, its progress, how to join; off unless it is given
+    #[arg(long, value_name = "ADDR")]
+    public: Option<SocketAddr>,
     /// Start a new run from a model that `export` or `transformers` wrote, instead of random weights
     #[arg(long, value_name = "DIR")]
     pub(super) init: Option<PathBuf>,
@@ -188,10 +192,12 @@ impl Serve {
             say: say.clone(),
             limits: self.limit,
         };
+        let public = self.public.map(public::listen).transpose().map_err(Failure::input)?;
         // From here on a signal stops it in order.
         let (wish, mut wishes) = wishes();
         let reread = Reread { file: self.run, dataset: setup.dataset.clone(), say: say.clone() };
         signals::hear(wish, reread).map_err(Failure::midway)?;
+        let strangers = public.as_ref().map(|listener| listener.local_addr()).transpose().map_err(Failure::midway)?;
         let introduced = Introduced {
             name,
             parameters,
@@ -199,17 +205,19 @@ impl Serve {
             state: self.state,
             notes,
             of_init: if self.init.is_some() { Some(unknown.into_iter().chain(rounded).collect()) } else { None },
+            strangers,
             say: say.clone(),
         };
+        let pages = Pages { names: self.http_name, public };
         if let Some(url) = shared(&setup).map_err(Failure::input)? {
             let tell = |began: Began<'_>| match began {
                 Began::Leads(server) => introduced.server(server),
                 Began::Door(door) => introduced.door(door),
             };
-            doors::processes::serve(setup, self.http_name, url, tell, &mut wishes).await.map_err(Failure::midway)?;
+            doors::processes::serve(setup, pages, url, tell, &mut wishes).await.map_err(Failure::midway)?;
         } else {
             let server = tokio::select! {
-                server = Server::open(setup) => server.map_err(Failure::input)?.with_http_names(self.http_name),
+                server = Server::open(setup) => pages.of(server.map_err(Failure::input)?),
                 () = wishes.end() => {
                     say("stopped before it was ready: the same command begins again");
                     return Ok(());
@@ -232,6 +240,8 @@ struct Introduced {
     notes: Vec<String>,
     /// What is to be said of the model that `--init` names.
     of_init: Option<Vec<String>>,
+    /// Where they are shown the run.
+    strangers: Option<SocketAddr>,
     say: Say,
 }
 
@@ -244,6 +254,7 @@ impl Introduced {
         say(&format!("data      {}", self.data));
         say(&format!("key       {}", server.fingerprint()));
         let ready = self.addresses(server.address(), server.http_address());
+        self.strangers.iter().for_each(|at| say(&format!("public    http://{at}/")));
         self.notes.iter().chain(server.changes()).for_each(|note| say(&format!("note      {note}")));
         match &self.of_init {
             Some(_) if !server.is_new() => say("note      the run has begun already, so --init is not used"),

@@ -22,6 +22,7 @@ mod members;
 pub mod metrics;
 mod news;
 mod peer;
+pub mod public;
 mod publisher_thread;
 pub mod quic;
 mod rates;
@@ -43,6 +44,7 @@ mod transfer;
 mod trouble;
 mod uploads;
 mod wish;
+pub mod words;
 
 pub use clock::wall_now;
 pub use feed::role;

@@ -17,6 +17,7 @@ use super::{
     members::Members,
     metrics::Metrics,
     news::Knowledge,
+    public,
     quic::{self, EndpointError},
     rates::Rates,
     repair::{self, Repairer},
@@ -171,6 +172,8 @@ pub struct Server {
     endpoint: Endpoint,
     http: TcpListener,
     http_names: http::Names,
+    /// Where the public page is, if there is one.
+    public: Option<Arc<TcpListener>>,
     context: Arc<Context>,
     repairer: Repairer,
     damaged: mpsc::Receiver<Damaged>,
@@ -381,6 +384,7 @@ impl Server {
             endpoint,
             http,
             http_names,
+            public: None,
             context,
             repairer,
             damaged,
@@ -394,6 +398,12 @@ impl Server {
     /// Has the status page answer to these names too, besides `localhost` and addresses.
     pub fn with_http_names(mut self, names: Vec<String>) -> Self {
         self.http_names = http::Names::new(names);
+        self
+    }
+
+    /// Has a public page besides, on a socket that [`public::listen`] opened.
+    pub fn with_public_page(mut self, listener: TcpListener) -> Self {
+        self.public = Some(Arc::new(listener));
         self
     }
 
@@ -424,7 +434,7 @@ impl Server {
 
     /// Serves until an end is wanted, or until nothing can go on. `ready` is said once the first version stands.
     pub async fn run(self, ready: String, wishes: &mut Wishes) -> Result<(), EndError> {
-        let (mut setup, http_names) = (self.setup.clone(), self.http_names.clone());
+        let (mut setup, http_names, public) = (self.setup.clone(), self.http_names.clone(), self.public.clone());
         let mut server = self;
         loop {
             let begun = Instant::now();
@@ -441,20 +451,34 @@ impl Server {
                 opened = open_again(&setup) => opened.map_err(|e| EndError::Again(Box::new(e)))?,
                 () = wishes.end() => return Ok(()),
             };
-            server.http_names = http_names.clone();
+            (server.http_names, server.public) = (http_names.clone(), public.clone());
         }
     }
 
     async fn until_ended(self, ready: String, wishes: &mut Wishes) -> Result<(), ShellError> {
         let Server {
-            parts, publisher, first, questions, endpoint, http, http_names, context, repairer, damaged, ..
+            parts,
+            publisher,
+            first,
+            questions,
+            endpoint,
+            http,
+            http_names,
+            public,
+            context,
+            repairer,
+            damaged,
+            ..
         } = self;
         let repairing = tokio::spawn(repair::run(repairer, damaged));
         let watching = tokio::spawn(store_watch::run(parts.blobs.clone(), parts.troubles.clone()));
         let accepting = tokio::spawn(connection::accept(endpoint.clone(), context.clone()));
+        let public = public.and_then(|listener| listener.try_clone().ok());
+        let public = public.map(|listener| tokio::spawn(public::serve(listener, parts.feed.clone())));
         let page = tokio::spawn(http::serve(http, parts.spec.name.clone(), context, parts.feed.clone(), http_names));
         let ended = shell::run(parts, publisher, first, questions, ready, wishes).await;
         page.abort();
+        public.inspect(|public| public.abort());
         repairing.abort();
         watching.abort();
         // Their addresses may be wanted again at once.

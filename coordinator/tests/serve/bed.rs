@@ -3,7 +3,7 @@
 use nightjar_coordinator::{
     dataset::Dataset,
     identity::Identity,
-    server::{EndError, Server, Setup, Wish, disk_reserve::Space, state::StateFolder, wishes},
+    server::{EndError, Server, Setup, Wish, disk_reserve::Space, public, state::StateFolder, wishes},
     store::{BucketUrl, DatabaseUrl},
 };
 use nightjar_shared::{
@@ -176,9 +176,12 @@ impl Bed {
 
     fn up(&self, server: Server) -> Serving {
         let (address, http) = (server.address().unwrap(), server.http_address().unwrap());
+        let strangers = public::listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let public = strangers.local_addr().unwrap();
+        let server = server.with_public_page(strangers);
         let (wish, mut wishes) = wishes();
         let task = tokio::spawn(async move { server.run("ready".into(), &mut wishes).await });
-        Serving { address, http, wish, task }
+        Serving { address, http, public, wish, task }
     }
 }
 
@@ -186,6 +189,7 @@ impl Bed {
 pub struct Serving {
     pub address: SocketAddr,
     pub http: SocketAddr,
+    pub public: SocketAddr,
     /// Dropped, the server stops at once.
     pub wish: mpsc::Sender<Wish>,
     task: JoinHandle<Result<(), EndError>>,

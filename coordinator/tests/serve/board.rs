@@ -76,8 +76,10 @@ async fn run(bed: &Bed, server: &Serving, rounds: u64) -> (Vec<Device>, Vec<Link
         let done = Evaluation { lease_id: lease.id, generation: lease.generation, nats, tokens };
         assert!(matches!(anchor.ask(ask::Body::Evaluation(done)).await, answer::Body::Done(_)));
     }
-    // One trains on, one has turned its back.
-    links[0].lease(LeaseRequest::default()).await;
+    // Some train on, one has turned its back.
+    for link in &mut links[..3] {
+        link.lease(LeaseRequest::default()).await;
+    }
     links.push(anchor);
     drop(links.remove(4));
     server.until(|status| status["states"]["away"] == 1).await;
@@ -228,14 +230,70 @@ fn assert_sound(browser: &Browser, what: &str, view: View, origin: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_dashboard_works_in_a_browser() {
-    let bed = Bed::new();
+    let mut bed = Bed::new();
+    bed.spec.token_budget = 14_000;
     let server = bed.serve().await;
     let folder = bed.path("browser");
     fs::create_dir_all(&folder).unwrap();
     let Some(browser) = Browser::start(&folder) else { return };
     let (_devices, _links) = run(&bed, &server, 40).await;
-    let origin = format!("http://{}/", server.http);
-    tokio::task::spawn_blocking(move || look(&browser, &origin)).await.unwrap();
+    let (origin, public) = (format!("http://{}/", server.http), format!("http://{}/", server.public));
+    let looking = tokio::task::spawn_blocking(move || {
+        look(&browser, &origin);
+        look_from_outside(&browser, &public);
+    });
+    looking.await.unwrap();
+    server.stop().await;
+}
+
+fn look_from_outside(browser: &Browser, origin: &str) {
+    browser.open(origin);
+    assert_eq!(browser.text("h1"), "bed");
+    assert!(browser.text("#helpers + p").starts_with("7 devices"), "{}", browser.text("#helpers + p"));
+    assert!(!browser.text("main").contains("kitchen"), "no device is named");
+    assert_eq!(browser.script("return document.querySelectorAll('polyline').length", &[]), json!(1));
+    for view in VIEWS {
+        browser.screenshot(view, &picture("public", view));
+        assert_sound(browser, "the public page", view, origin);
+    }
+    assert_eq!(browser.console(), [""; 0]);
+}
+
+/// Whoever is slow, sends too much or holds many connections gets nothing, and others are served meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_cannot_hold_the_public_page() {
+    let bed = Bed::new();
+    let server = bed.serve().await;
+    let public = server.public;
+    tokio::task::spawn_blocking(move || {
+        let slow: Vec<TcpStream> = (0..40)
+            .map(|_| {
+                let mut stream = TcpStream::connect(public).unwrap();
+                stream.write_all(b"GET / HTTP/1.1\r\nHost:").unwrap();
+                stream
+            })
+            .collect();
+        let page = get_as("localhost", public, "/").unwrap();
+        assert!(
+            page.starts_with("HTTP/1.1 200") && page.contains("How to join") && !page.contains("<script"),
+            "{page}"
+        );
+        assert!(get(public, "/run.json").starts_with("{\"run\":\"bed\""));
+        assert!(get_as("localhost", public, "/api/status").unwrap().starts_with("HTTP/1.1 404"));
+        let mut large = TcpStream::connect(public).unwrap();
+        let head = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(20_000));
+        let _ = large.write_all(head.as_bytes());
+        let mut answer = String::new();
+        let _ = large.read_to_string(&mut answer);
+        assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+        for mut stream in slow {
+            let mut answer = String::new();
+            let _ = stream.read_to_string(&mut answer);
+            assert!(!answer.starts_with("HTTP/1.1 200"), "a half request ends without a page: {answer}");
+        }
+    })
+    .await
+    .unwrap();
     server.stop().await;
 }
 
@@ -247,7 +305,7 @@ fn look(browser: &Browser, origin: &str) {
     until("the curve", || (browser.script(drawn, &[]) == json!(40)).then_some(()));
     until("the stream of news", || (browser.text("#live-words") == "live").then_some(()));
     assert_eq!(browser.text("#state"), "Training");
-    assert_eq!(browser.text("#sentence"), "1 of 7 devices trains.");
+    assert_eq!(browser.text("#sentence"), "3 of 7 devices train.");
     assert_eq!(browser.script("return document.title", &[]), json!("bed · Nightjar"), "no name runs as a script");
     assert_eq!(
         browser.script("return document.querySelectorAll('#devices tbody img, #devices tbody script').length", &[]),
@@ -258,8 +316,8 @@ fn look(browser: &Browser, origin: &str) {
         assert_sound(browser, "the run", view, origin);
     }
     if std::env::var_os("NIGHTJAR_WRITE_DOCS").is_some() {
-        browser.view(View { width: 1100, dark: false }, 1180);
-        browser.capture(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/pictures/dashboard.png"));
+        browser.view(View { width: 1000, dark: false }, 900);
+        browser.capture(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/pictures/run.png"));
     }
     browser.view(wide, 900);
     // The operator's buttons are for operators.

@@ -12,7 +12,7 @@ const colour = text => {
   canvas.fillRect(0, 0, 1, 1);
   return [...canvas.getImageData(0, 0, 1, 1).data];
 };
-const sky = [1, 2, 3, 4].map(i => colour(getComputedStyle(document.querySelector('.sky')).getPropertyValue(`--sky-${i}`)));
+const sky = [1, 2, 3, 4].map(i => colour(getComputedStyle(document.querySelector('.sky') ?? document.body).getPropertyValue(`--sky-${i}`)));
 const behind = element => {
   for (let e = element; e; e = e.parentElement) {
     if (e.matches('.sky')) return sky;

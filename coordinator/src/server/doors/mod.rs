@@ -13,4 +13,4 @@ pub mod processes;
 
 pub use door::Door;
 pub use links::Doors;
-pub use processes::{Began, ProcessError};
+pub use processes::{Began, Pages, ProcessError};

@@ -15,6 +15,7 @@ use crate::{
 };
 use std::{
     future::Future,
+    net::TcpListener,
     pin::pin,
     time::{Duration, Instant},
 };
@@ -52,11 +53,34 @@ pub enum Began<'a> {
     Door(&'a Door),
 }
 
+/// What the pages of a process are besides.
+pub struct Pages {
+    /// Names that they answer to.
+    pub names: Vec<String>,
+    /// Where strangers are shown the run.
+    pub public: Option<TcpListener>,
+}
+
+impl Pages {
+    /// Gives a server these pages. A socket that cannot be had again is told of in the log: the run goes on without it.
+    pub fn of(&self, server: Server) -> Server {
+        let server = server.with_http_names(self.names.clone());
+        match self.public.as_ref().map(TcpListener::try_clone) {
+            Some(Ok(public)) => server.with_public_page(public),
+            Some(Err(error)) => {
+                tracing::error!(%error, "the public page cannot be served");
+                server
+            }
+            None => server,
+        }
+    }
+}
+
 /// Serves a run whose ledger is in this database together with all others that do, until an end is wanted. `tell` gives
 /// the line that is said once it is ready.
 pub async fn serve(
     mut setup: Setup,
-    http_names: Vec<String>,
+    pages: Pages,
     url: DatabaseUrl,
     mut tell: impl FnMut(Began<'_>) -> String,
     wishes: &mut Wishes,
@@ -72,7 +96,7 @@ pub async fn serve(
             if was_fenced {
                 return Err(ProcessError::TakenOver);
             }
-            let led = lead(&mut setup, &http_names, &mut leadership, &mut tell, wishes).await?;
+            let led = lead(&mut setup, &pages, &mut leadership, &mut tell, wishes).await?;
             leadership.let_go();
             if led == Led::Stopped {
                 return Ok(());
@@ -81,7 +105,7 @@ pub async fn serve(
             (setup.say)("followed  another process leads now");
         } else {
             was_fenced = false;
-            let door = opened(|| Door::open(setup.clone(), Names::new(http_names.clone()))).await?;
+            let door = opened(|| Door::open(setup.clone(), Names::new(pages.names.clone()))).await?;
             let ready = tell(Began::Door(&door));
             if door.run(&mut leadership, ready, wishes.end()).await? == Ended::Stopped {
                 return Ok(());
@@ -100,7 +124,7 @@ enum Led {
 
 async fn lead(
     setup: &mut Setup,
-    http_names: &[String],
+    pages: &Pages,
     leadership: &mut Leadership,
     tell: &mut impl FnMut(Began<'_>) -> String,
     wishes: &mut Wishes,
@@ -108,7 +132,7 @@ async fn lead(
     let (announce, address) = watch::channel(None);
     let mut lost = pin!(leadership.keep(address));
     let server = tokio::select! {
-        server = opened(|| Server::open(setup.clone())) => server?.with_http_names(http_names.to_vec()),
+        server = opened(|| Server::open(setup.clone())) => pages.of(server?),
         () = &mut lost => return Ok(Led::Lost),
         () = wishes.end() => return Ok(Led::Stopped),
     };

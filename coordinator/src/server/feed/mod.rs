@@ -341,4 +341,4 @@ fn without_numbers(sentence: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

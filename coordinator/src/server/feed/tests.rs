@@ -14,7 +14,7 @@ use nightjar_shared::{
     wire::Done,
 };
 
-fn status(agreement: Option<f64>) -> Status {
+pub fn status(agreement: Option<f64>) -> Status {
     Status {
         generation: Generation(3),
         version: Some(Version(2)),
@@ -29,7 +29,7 @@ fn status(agreement: Option<f64>) -> Status {
     }
 }
 
-fn feed(folder: &std::path::Path) -> Feed {
+pub fn feed(folder: &std::path::Path) -> Feed {
     let disk = Arc::new(FolderDisk::open(folder).unwrap());
     let spec = RunSpec::new("x", 100);
     Feed::begin(Begun {

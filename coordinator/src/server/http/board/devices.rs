@@ -1,9 +1,11 @@
 //! Devices: the table, sorted, filtered and paged by plain links, and a page for each.
 
-use super::words::{ago, count, si, stamp};
 use crate::{
     engine::record::LeaseOutcome,
-    server::feed::{DevicePage, DeviceRow, PAGE_MAX, Sort, State, Wanted, role},
+    server::{
+        feed::{DevicePage, DeviceRow, PAGE_MAX, Sort, State, Wanted, role},
+        words::{ago, count, si, stamp},
+    },
     store::LeaseOfDevice,
 };
 use maud::{Markup, html};
@@ -127,7 +129,7 @@ pub fn table(wanted: &Wanted, page: &DevicePage, newest: Option<u64>) -> Markup 
                         @let state = row.state().map_or("left", State::name);
                         tr {
                             th scope="row" { a href={ "/devices/" (row.record.id) } { bdi { (called(row)) } } @if role(row.record.role) == "anchor" { " " small.chip { "anchor" } } }
-                            td { i.dot class={ "of-" (state) } aria-hidden="true" {} (state) @if row.lease.is_some() && !row.online { small { " away" } } }
+                            td { i class={ "dot of-" (state) } aria-hidden="true" {} (state) @if row.lease.is_some() && !row.online { small { " away" } } }
                             td.number { (si(row.record.tokens_per_s)) }
                             td.number { (or_dash(row.version)) @if let (Some(of), Some(newest)) = (row.version, newest) { @if of < newest && row.lease.is_some() { small { " −" (newest - of) } } } }
                             td.number { (or_dash(row.staleness)) }
@@ -153,7 +155,7 @@ pub fn about(row: &DeviceRow, now_ms: u64) -> Markup {
     let fact = |name: &str, value: Markup| html! { dt { (name) } dd { (value) } };
     html! {
         dl.facts {
-            (fact("State", html! { i.dot class={ "of-" (state) } aria-hidden="true" {} (state) ", " (if row.online { "connected" } else { "not connected" }) }))
+            (fact("State", html! { i class={ "dot of-" (state) } aria-hidden="true" {} (state) ", " (if row.online { "connected" } else { "not connected" }) }))
             (fact("Role", html! { (role(row.record.role)) }))
             (fact("Trains on", html! { bdi { (if row.record.device.is_empty() { "not told" } else { &row.record.device }) } }))
             (fact("Speed", html! { (si(row.record.tokens_per_s)) " tokens a second" }))

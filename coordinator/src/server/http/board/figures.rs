@@ -1,10 +1,11 @@
 //! The run at a glance: one sentence, its figures, how leases ended, the newest versions. The page has them at first,
 //! and the stream of events brings them again.
 
-use super::words::{bytes, count, share, si, span, stamp};
 use crate::server::{
+    clock::wall_now,
     feed::{Figures, State},
     history::VersionPoint,
+    words::{bytes, count, share, si, span, stamp},
 };
 use maud::{Markup, html};
 
@@ -103,7 +104,7 @@ pub fn figures(figures: &Figures) -> Markup {
             (figure("Received", &bytes(figures.bytes_up), ""))
             (figure("Sent", &bytes(figures.bytes_down), ""))
             (figure("Disk", &disk, if figures.disk.full { "free: full" } else { "free" }))
-            (figure("Running since", &stamp(figures.since), ""))
+            (figure("Running for", &span(wall_now().since(figures.since).as_secs_f64()), &format!("since {}", stamp(figures.since))))
         }
     }
 }

@@ -6,7 +6,6 @@ pub mod devices;
 mod figures;
 mod page;
 mod qr;
-mod words;
 
 use super::{Page, status::page_of};
 use crate::server::{clock::wall_now, feed::Feed};

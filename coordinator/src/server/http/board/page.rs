@@ -1,8 +1,11 @@
 //! The dashboard's pages as a whole: their frame, the run's page, a device's page.
 
-use super::{devices, figures, words::count};
+use super::{devices, figures};
 use crate::{
-    server::feed::{DevicePage, DeviceRow, Feed, Wanted},
+    server::{
+        feed::{DevicePage, DeviceRow, Feed, Wanted},
+        words::count,
+    },
     store::LeaseOfDevice,
 };
 use maud::{DOCTYPE, Markup, PreEscaped, html};
