@@ -2,7 +2,8 @@
 //! text that spells a special token stays text.
 
 use crate::end_of_text::KNOWN;
-use std::collections::HashSet;
+use serde::de::IgnoredAny;
+use std::{collections::HashSet, panic::catch_unwind};
 use tokenizers::{AddedToken, Error, Model, ModelWrapper, PostProcessorWrapper, Tokenizer};
 
 /// Most tokens of a vocabulary.
@@ -11,7 +12,10 @@ const TOKENS_MAX: usize = 1 << 20;
 /// Reads a tokenizer.json. What it says about cutting text off, filling it up, putting something around it or leaving
 /// things to chance is for other uses.
 pub fn load(json: &[u8]) -> Result<Tokenizer, Error> {
-    let mut tokenizer = Tokenizer::from_bytes(json)?;
+    // The library panics over some files that are cut short, and over some parts that it does not understand.
+    serde_json::from_slice::<IgnoredAny>(json)?;
+    let read = catch_unwind(|| Tokenizer::from_bytes(json));
+    let mut tokenizer = read.unwrap_or_else(|_| Err("a part of it is damaged".into()))?;
     tokenizer.with_truncation(None)?.with_padding(None).with_post_processor(None::<PostProcessorWrapper>);
     tokenizer.set_encode_special_tokens(true);
     if let ModelWrapper::BPE(model) = tokenizer.get_model()
@@ -161,6 +165,17 @@ mod tests {
             "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null,
             "model": {"type": "Unigram", "unk_id": 0, "byte_fallback": false, "vocab": vocabulary}});
         serde_json::to_vec(&json).unwrap()
+    }
+
+    #[test]
+    fn a_file_that_is_cut_or_damaged_is_refused() {
+        let whole = unigram();
+        for end in 0..whole.len() {
+            assert!(load(&whole[..end]).is_err(), "{end}");
+        }
+        let text = String::from_utf8(whole).unwrap();
+        let precompiled = text.replace(r#""normalizer":null"#, r#""normalizer":{"type":"Precompiled"}"#);
+        assert!(precompiled != text && load(precompiled.as_bytes()).is_err());
     }
 
     #[test]

@@ -46,6 +46,14 @@ pub struct Process {
 }
 
 impl Process {
+    /// Bytes of memory that it takes.
+    #[cfg(target_os = "linux")]
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     /// Starts it and waits until it is ready.
     pub fn start(bed: &Bed) -> Self {
         Self::of(serve_command(bed).stdout(Stdio::piped()).spawn().unwrap())

@@ -70,6 +70,16 @@ impl Device {
     async fn connect_from(&self, to: SocketAddr) -> Result<(Endpoint, Connection), quinn::ConnectionError> {
         let pair = Ed25519KeyPair::from_pkcs8(&self.pkcs8).unwrap();
         let spki = spki_of_ed25519(pair.public_key().as_ref().try_into().unwrap());
+        self.connect_showing(to, spki, &[ALPN]).await
+    }
+
+    /// Connects with this in the place of its public key, and under these protocols.
+    pub async fn connect_showing(
+        &self,
+        to: SocketAddr,
+        spki: Vec<u8>,
+        protocols: &[&[u8]],
+    ) -> Result<(Endpoint, Connection), quinn::ConnectionError> {
         let key = any_eddsa_type(&PrivatePkcs8KeyDer::from(self.pkcs8.clone())).unwrap();
         let shown = CertifiedKey::new(vec![CertificateDer::from(spki)], key);
         let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()))
@@ -78,7 +88,7 @@ impl Device {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Pin(self.pinned.clone())))
             .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(Arc::new(shown))));
-        tls.alpn_protocols = vec![ALPN.to_vec()];
+        tls.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
         let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
         config.transport_config(self.transport.clone());

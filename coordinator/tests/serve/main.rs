@@ -15,6 +15,8 @@ mod command_line;
 mod database;
 mod device;
 mod hold;
+#[cfg(target_os = "linux")]
+mod hostile;
 mod journey;
 #[cfg(unix)]
 mod leadership;

@@ -1,0 +1,62 @@
+//! Every reader of bytes from outside, on its seeds and on whatever the fuzzer has found (fuzz/): so each finding stays
+//! mended, without a fuzzer.
+
+#[path = "../../fuzz/src/targets/mod.rs"]
+mod targets;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+use targets::{TARGETS, Target};
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz").join(name)
+}
+
+/// The files for a target, by name; none where there is no such folder.
+fn files(folder_name: &str, target: &Target) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder(folder_name).join(target.name)).into_iter().flatten().map(Result::unwrap);
+    entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
+}
+
+#[test]
+fn every_reader_keeps_its_promises_on_all_that_was_found() {
+    for target in &TARGETS {
+        let seeds = files("seeds", target);
+        assert!(!seeds.is_empty(), "{} has no seeds", target.name);
+        assert!(target.memory(target.bytes_max) <= 512 << 20, "{} has a bound that bounds nothing", target.name);
+        for (name, bytes) in seeds.into_iter().chain(files("found", target)) {
+            assert!(bytes.len() <= target.bytes_max, "{}/{name} is longer than what is tried", target.name);
+            println!("{} {name}", target.name);
+            (target.run)(&bytes);
+            // As it comes over a line that is cut, and over one that flips bits.
+            for at in (0..bytes.len()).step_by(1 + bytes.len() / 64) {
+                (target.run)(&bytes[..at]);
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << (at % 8);
+                (target.run)(&flipped);
+            }
+        }
+    }
+}
+
+/// The seeds are made by code, of values of ours. `NIGHTJAR_WRITE_DOCS=1` writes them again.
+#[test]
+fn the_seeds_are_those_that_are_made() {
+    for target in &TARGETS {
+        let made: BTreeMap<String, Vec<u8>> = (0..).map(|n: usize| n.to_string()).zip((target.seeds)()).collect();
+        if std::env::var_os("NIGHTJAR_WRITE_DOCS").is_some() {
+            let folder = folder("seeds").join(target.name);
+            fs::create_dir_all(&folder).unwrap();
+            made.iter().for_each(|(name, bytes)| fs::write(folder.join(name), bytes).unwrap());
+        }
+        let stored = files("seeds", target);
+        assert!(
+            stored == made,
+            "fuzz/seeds/{}: NIGHTJAR_WRITE_DOCS=1 cargo test --test decoders writes them",
+            target.name
+        );
+    }
+}

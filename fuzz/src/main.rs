@@ -1,0 +1,29 @@
+//! libFuzzer around one target, named in `NIGHTJAR_FUZZ`. One program for all: it is linked once.
+
+#![no_main]
+
+mod targets;
+
+use cap::Cap;
+use libfuzzer_sys::fuzz_target;
+use std::{alloc::System, panic, sync::LazyLock};
+
+/// Memory beyond what the bytes are worth ends the program, and with it the search.
+#[global_allocator]
+static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
+
+static TARGET: LazyLock<&targets::Target> = LazyLock::new(|| {
+    // A panic that is caught is none. One that is not ends the program all the same.
+    drop(panic::take_hook());
+    let name = std::env::var("NIGHTJAR_FUZZ").unwrap_or_default();
+    let all: Vec<&str> = targets::TARGETS.iter().map(|target| target.name).collect();
+    let found = targets::TARGETS.iter().find(|target| target.name == name);
+    found.unwrap_or_else(|| panic!("set NIGHTJAR_FUZZ to one of: {}", all.join(", ")))
+});
+
+fuzz_target!(|bytes: &[u8]| {
+    let target = *TARGET;
+    // It cannot be refused: so much is free.
+    let _ = MEMORY.set_limit(MEMORY.allocated().saturating_add(target.memory(bytes.len())));
+    (target.run)(bytes);
+});

@@ -1,0 +1,171 @@
+//! Everything that reads bytes from outside, each with what must be true of it whatever the bytes are: it comes to an end
+//! without a panic, takes memory in proportion to the bytes, and what it accepts keeps the promises of its type. A value
+//! that was read is written and read again, and is the same.
+//!
+//! The fuzzer runs these, and so does every `cargo test` (coordinator/tests/decoders.rs), on the seeds and on whatever
+//! the fuzzer has found. The seeds are made here, of real values.
+
+mod dataset;
+mod model;
+mod specs;
+mod versions;
+mod wire;
+
+use nightjar_shared::model_spec::ModelSpec;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// One reader of bytes.
+pub struct Target {
+    /// Its name, for commands and folders.
+    pub name: &'static str,
+    /// Reads the bytes, and panics where something is not as it must be.
+    pub run: fn(&[u8]),
+    /// Longest input that is tried.
+    pub bytes_max: usize,
+    /// Memory that it may take whatever the bytes are, and for each.
+    pub memory: [usize; 2],
+    /// Inputs to begin with.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// What a small model takes, over and again.
+const SMALL: usize = 1 << 20;
+
+/// All of them.
+pub const TARGETS: [Target; 15] = [
+    Target {
+        name: "device_message",
+        run: wire::device_message,
+        bytes_max: 16 << 10,
+        memory: [SMALL, 64],
+        seeds: wire::device_messages,
+    },
+    Target {
+        name: "coordinator_message",
+        run: wire::coordinator_message,
+        bytes_max: 64 << 10,
+        memory: [SMALL, 64],
+        seeds: wire::coordinator_messages,
+    },
+    Target {
+        name: "worker_message",
+        run: wire::worker_message,
+        bytes_max: 64 << 10,
+        memory: [SMALL, 64],
+        seeds: wire::worker_messages,
+    },
+    Target {
+        name: "invite_link",
+        run: wire::invite_link,
+        bytes_max: 40 << 10,
+        memory: [SMALL, 256],
+        seeds: wire::invite_links,
+    },
+    Target { name: "delta", run: versions::delta, bytes_max: 4 << 10, memory: [SMALL, 64], seeds: versions::deltas },
+    Target {
+        name: "keyframe",
+        run: versions::keyframe,
+        bytes_max: 4 << 10,
+        memory: [SMALL, 64],
+        seeds: versions::keyframes,
+    },
+    Target { name: "update", run: versions::update, bytes_max: 4 << 10, memory: [SMALL, 64], seeds: versions::updates },
+    Target {
+        name: "checkpoint",
+        run: versions::checkpoint,
+        bytes_max: 8 << 10,
+        memory: [SMALL, 64],
+        seeds: versions::checkpoints,
+    },
+    Target {
+        name: "run_file",
+        run: specs::run_file,
+        bytes_max: 8 << 10,
+        memory: [2 * SMALL, 4096],
+        seeds: specs::run_files,
+    },
+    Target {
+        name: "run_spec",
+        run: specs::run_spec,
+        bytes_max: 8 << 10,
+        memory: [16 * SMALL, 1024],
+        seeds: specs::run_specs,
+    },
+    Target {
+        name: "manifest",
+        run: specs::manifest,
+        bytes_max: 8 << 10,
+        memory: [SMALL, 1024],
+        seeds: specs::manifests,
+    },
+    Target { name: "shard", run: specs::shard, bytes_max: 4 << 10, memory: [8 * SMALL, 64], seeds: specs::shards },
+    Target {
+        name: "model_folder",
+        run: model::folder,
+        bytes_max: 16 << 10,
+        memory: [64 * SMALL, 1024],
+        seeds: model::folders,
+    },
+    Target {
+        name: "tokenizer",
+        run: model::tokenizer,
+        bytes_max: 16 << 10,
+        memory: [64 * SMALL, 4096],
+        seeds: model::tokenizers,
+    },
+    Target {
+        name: "dataset",
+        run: dataset::dataset,
+        bytes_max: 8 << 10,
+        memory: [256 * SMALL, 4096],
+        seeds: dataset::datasets,
+    },
+];
+
+impl Target {
+    /// Most memory that so many bytes may take.
+    pub fn memory(&self, bytes: usize) -> usize {
+        self.memory[0] + self.memory[1] * bytes
+    }
+}
+
+/// A model of a few numbers, of more than one block and chunk: what is read for it is short.
+fn small_model() -> ModelSpec {
+    ModelSpec {
+        vocab_size: 70,
+        hidden_size: 4,
+        intermediate_size: 3,
+        num_hidden_layers: 1,
+        num_attention_heads: 1,
+        num_key_value_heads: 1,
+        max_position_embeddings: 8,
+        ..ModelSpec::tiny()
+    }
+}
+
+thread_local! {
+    /// Where files lie that are read by their path: in memory where the system has a folder there.
+    static FOLDER: tempfile::TempDir = {
+        let memory = Path::new("/dev/shm");
+        let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        made.expect("a folder for files")
+    };
+}
+
+/// A folder that holds these files and no others.
+fn put(files: &[(&str, &[u8])]) -> PathBuf {
+    let folder = FOLDER.with(|folder| folder.path().join("files"));
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => panic!("{error}"),
+        _ => {}
+    }
+    for (name, bytes) in files {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap_or(&folder)).expect("a folder");
+        fs::write(path, bytes).expect("a file");
+    }
+    folder
+}
