@@ -2,6 +2,7 @@
 //! the way are lost, [`rebuild`] makes a lost blob of a version anew, and [`verify`] proves that the ledger holds
 //! together, from version 0 on.
 
+mod chain;
 mod published;
 mod verify;
 
@@ -60,6 +61,20 @@ pub enum ReplayError {
     /// The ledger has no row of it.
     #[error("the ledger has no row of version {0}: it was not published yet, or the row is gone")]
     Unknown(Version),
+    /// The deltas that led here are given up, and no checkpoint that is left is sound.
+    #[error("no checkpoint is sound, and the deltas before are removed by the rule [keep]")]
+    GivenUp,
+    /// A version whose blobs are given up.
+    #[error(
+        "version {version} is removed by the rule [keep]: the oldest that is kept is {oldest}, and before it milestones; \
+        `keys keep` tells which"
+    )]
+    Forgotten {
+        /// Which.
+        version: Version,
+        /// The oldest that is kept.
+        oldest: Version,
+    },
     /// A blob that no version was published as.
     #[error("no version was published as blob {0}")]
     Unpublished(BlobHash),
@@ -84,15 +99,15 @@ impl ReplayError {
     fn is_lasting(&self) -> bool {
         match self {
             ReplayError::Blob(error) => is_lost(error),
-            ReplayError::Merge(_) | ReplayError::Diverged(_) | ReplayError::NoStart => true,
+            ReplayError::Merge(_) | ReplayError::Diverged(_) | ReplayError::NoStart | ReplayError::GivenUp => true,
             _ => false,
         }
     }
 }
 
-/// The version since which deltas are needed, as long as a checkpoint is sound: the oldest that has one.
+/// The version since which deltas are needed, as long as one of the two newest checkpoints is sound.
 pub fn since(blobs: &Blobs) -> Result<Version, BlobError> {
-    Ok(Version(blobs.checkpoints()?.last().copied().unwrap_or(0)))
+    Ok(Version(blobs.checkpoints()?.into_iter().take(2).last().unwrap_or(0)))
 }
 
 /// Does `work` with a lineage, and where that does not reach back far enough, with the whole one.
@@ -233,6 +248,8 @@ fn before(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, limit: Option<Versio
     let checkpoint = newest_checkpoint(spec, lineage, blobs, limit)?;
     let restart = lineage.restarts.iter().copied().rfind(|v| limit.is_none_or(|limit| *v < limit));
     let restart = restart.filter(|v| checkpoint.as_ref().is_none_or(|merger| merger.weights().version < *v));
+    let is_kept = |v: &Version| lineage.place(*v).is_some_and(|at| has_deltas_since(lineage, &lineage.versions[at]));
+    let restart = restart.filter(is_kept);
     if let Some(version) = restart
         && let Some(merger) = restarted(spec, lineage, blobs, version)?
     {
@@ -240,9 +257,15 @@ fn before(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, limit: Option<Versio
     }
     match (checkpoint, lineage.versions.first()) {
         (Some(merger), _) => Ok(merger),
+        (None, Some(_)) if lineage.kept.after_seq > 0 => Err(ReplayError::GivenUp),
         (None, Some(first)) => from_first(spec, first, blobs),
         (None, None) => Err(ReplayError::NoStart),
     }
+}
+
+/// Whether no delta after a version is given up.
+fn has_deltas_since(lineage: &Lineage, version: &VersionRecord) -> bool {
+    version.through_seq >= lineage.kept.after_seq
 }
 
 /// The merger as it was when merging began anew at a version; `None` if its weights cannot be put together any more.
@@ -281,21 +304,27 @@ fn newest_checkpoint(
 ) -> Result<Option<Merger>, BlobError> {
     for number in blobs.checkpoints()?.into_iter().filter(|v| limit.is_none_or(|limit| Version(*v) < limit)) {
         let Some(at) = lineage.place(Version(number)) else { continue };
-        let version = &lineage.versions[at];
-        let merger = match blobs.checkpoint(number) {
-            Ok(bytes) => bytes.and_then(|bytes| Merger::restore(spec.clone(), &bytes)),
-            Err(error) => {
-                tracing::warn!(%error, "the checkpoint of version {number} cannot be read");
-                None
-            }
-        };
-        let fits = |m: &Merger| m.last_seq() == version.through_seq && m.weights().digest() == version.digest;
-        if let Some(merger) = merger.filter(fits) {
+        if !has_deltas_since(lineage, &lineage.versions[at]) {
+            continue;
+        }
+        if let Some(merger) = at_checkpoint(spec, &lineage.versions[at], blobs) {
             return Ok(Some(merger));
         }
         tracing::warn!("the checkpoint of version {number} is damaged or of another run; an earlier one is used");
     }
     Ok(None)
+}
+
+/// The merger as a version's checkpoint has it, if that is sound and the version's.
+fn at_checkpoint(spec: &RunSpec, version: &VersionRecord, blobs: &Blobs) -> Option<Merger> {
+    let merger = match blobs.checkpoint(version.version.0) {
+        Ok(bytes) => bytes.and_then(|bytes| Merger::restore(spec.clone(), &bytes)),
+        Err(error) => {
+            tracing::warn!(%error, "the checkpoint of version {} cannot be read", version.version);
+            None
+        }
+    };
+    merger.filter(|m| m.last_seq() == version.through_seq && m.weights().digest() == version.digest)
 }
 
 /// Merges the deltas of a version, publishes it again, and compares.
@@ -363,6 +392,9 @@ pub fn weights_by_any_way(
     };
     match merged_again(spec, lineage, blobs, version) {
         Ok(weights) => Ok((weights, vec![published.to_string()])),
+        Err(_) if version < lineage.kept.first_version => {
+            Err(ReplayError::Forgotten { version, oldest: lineage.kept.first_version })
+        }
         Err(replay) => Err(ReplayError::NoWay { replay: Box::new(replay), published }),
     }
 }
@@ -384,6 +416,10 @@ pub fn rebuild(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, hash: BlobHash)
         .iter()
         .find(|v| v.blobs().any(|blob| blob.hash == hash))
         .ok_or(ReplayError::Unpublished(hash))?;
+    // What is removed by the rule is not made again behind its back.
+    if of.version < lineage.kept.removed_versions {
+        return Err(ReplayError::Forgotten { version: of.version, oldest: lineage.kept.first_version });
+    }
     let is = |blob: &Option<BlobRef>| blob.is_some_and(|blob| blob.hash == hash);
     let bytes = if is(&of.keyframe) {
         let found = weights(spec, &lineage.versions, blobs, of.version);

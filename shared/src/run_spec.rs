@@ -2,6 +2,7 @@
 //! kernels in its own binary.
 
 mod change;
+mod keep;
 pub mod keys;
 mod lease;
 mod merge;
@@ -9,6 +10,7 @@ mod operator;
 mod table;
 
 pub use change::{Changed, FixedKey};
+pub use keep::KeepSpec;
 pub use lease::{LeaseSpec, Pacing};
 pub use merge::{Average, Correction, Idle, MergeRule, MergeSpec, StalenessSpec};
 pub use operator::OperatorSpec;
@@ -56,6 +58,9 @@ pub struct RunSpec {
     /// When held-out loss is measured.
     #[serde(default)]
     pub evaluate: EvaluateSpec,
+    /// What stays of versions and deltas.
+    #[serde(default, skip_serializing_if = "KeepSpec::is_unset")]
+    pub keep: KeepSpec,
 }
 
 /// The inner optimizer: AdamW (Loshchilov and Hutter, arXiv 1711.05101) under a cosine schedule by global progress.
@@ -253,6 +258,7 @@ impl RunSpec {
             merge: MergeSpec::default(),
             publish: PublishSpec::default(),
             evaluate: EvaluateSpec::default(),
+            keep: KeepSpec::default(),
         }
     }
 

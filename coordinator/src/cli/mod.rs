@@ -6,6 +6,7 @@ mod check;
 mod dataset;
 mod device;
 mod export;
+mod gc;
 mod init;
 mod invite;
 mod key;
@@ -75,6 +76,7 @@ enum Command {
     Backup(backup::Backup),
     Restore(backup::Restore),
     Move(moving::Move),
+    Gc(gc::Gc),
 }
 
 /// Why a command ends without success: one sentence, and the exit code.
@@ -126,6 +128,7 @@ pub fn run() -> ExitCode {
         Command::Backup(command) => in_runtime(command.run()),
         Command::Restore(command) => in_runtime(command.run()),
         Command::Move(command) => in_runtime(command.run()),
+        Command::Gc(command) => in_runtime(command.run()),
     };
     let (code, why) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,

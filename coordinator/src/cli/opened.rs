@@ -10,7 +10,7 @@ use nightjar_coordinator::{
         run_identity,
         state::StateFolder,
     },
-    store::{Blobs, Counters, Facts, LedgerError, OpenLedger, look::Depth},
+    store::{Blobs, Counters, Facts, LedgerError, OpenLedger, Weight, keeping::pass, look::Depth},
 };
 use nightjar_shared::{ids::Generation, run_spec::RunSpec};
 use std::path::PathBuf;
@@ -44,6 +44,8 @@ pub struct Opened {
     pub generation: Generation,
     /// Deltas and versions.
     pub blobs: Blobs,
+    /// What is kept of them.
+    pub kept: Weight,
     /// Room on the disk of the state folder.
     pub disk: DiskStatus,
 }
@@ -76,9 +78,10 @@ impl RunFolders {
         }
         let facts = ledger.facts().await.map_err(Failure::midway)?;
         let counters = ledger.counters().await.map_err(Failure::midway)?;
+        let kept = pass::weight_kept(&*ledger).await.map_err(Failure::midway)?;
         let generation = ledger.generation();
         ledger.close().await;
         let disk = disk_reserve::now(&self.state, &spec);
-        Ok(Opened { spec, dataset, facts, counters, generation, blobs, disk })
+        Ok(Opened { spec, dataset, facts, counters, generation, blobs, kept, disk })
     }
 }

@@ -2,10 +2,13 @@
 
 mod figures;
 
-use super::{Failure, opened::RunFolders, say};
+use super::{Failure, gc::mega, opened::RunFolders, say};
 use clap::Args;
 use figures::Figures;
-use nightjar_coordinator::baseline::{self, SampleRange};
+use nightjar_coordinator::{
+    baseline::{self, SampleRange},
+    store::Weight,
+};
 
 /// Show what was trained, by whom, and what travelled
 ///
@@ -36,9 +39,13 @@ impl Stats {
         if self.json {
             let mut json = serde_json::to_value(&figures).map_err(Failure::midway)?;
             json["disk"] = serde_json::to_value(run.disk).map_err(Failure::midway)?;
+            json["kept"] = serde_json::to_value(run.kept).map_err(Failure::midway)?;
             say(&serde_json::to_string_pretty(&json).map_err(Failure::midway)?);
         } else {
             say(figures.table().trim_end());
+            let Weight { versions, version_bytes, deltas, delta_bytes } = run.kept;
+            let (of_versions, of_deltas) = (mega(version_bytes), mega(delta_bytes));
+            say(&format!("\nkept: {versions} versions, {of_versions}; {deltas} merged deltas, {of_deltas}"));
             if run.disk.full {
                 say("the disk is full: no new work is given out until there is room");
             }

@@ -1,4 +1,4 @@
-//! `verify`: the ledger's invariants, and its replay from version 0.
+//! `verify`: the ledger's invariants, its chain of checkpoints, and its replay from what is kept on.
 
 use super::{Failure, opened::RunFolders, say};
 use clap::Args;
@@ -6,9 +6,11 @@ use nightjar_coordinator::replay::{self, Check};
 
 /// Prove from the ledger that nothing was lost, merged twice, or changed
 ///
-/// Goes through the ledger again from version 0, checks that no acknowledged delta was lost or merged twice and that
-/// every sample is accounted for, and compares every version bit for bit. Prints a line for each check; the exit code
-/// is 0 if all hold and 1 if one does not. A run that is being served can be verified too.
+/// Goes through the ledger again, checks that no acknowledged delta was lost or merged twice and that every sample is
+/// accounted for, and compares every version bit for bit: from version 0 on, or where the rule [keep] has removed deltas,
+/// from the oldest checkpoint that is kept. What is before it is proved by the chain of checkpoints, whose last link it
+/// prints: note that elsewhere, and nobody can change an old row unnoticed. Prints a line for each check; the exit code is
+/// 0 if all hold and 1 if one does not. A run that is being served can be verified too.
 #[derive(Args)]
 #[command(after_help = "Example:\n  nightjar-coordinator verify --state state --data data")]
 pub struct Verify {

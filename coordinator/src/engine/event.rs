@@ -50,6 +50,8 @@ pub enum Event {
     BlobLost(BlobHash),
     /// A shard that was lost is whole again.
     BlobFound(BlobHash),
+    /// Versions before this one are given up by the rule `[keep]`: no device is led over them any more.
+    GivenUp(Version),
     /// What a device uploaded for a lease was not what it named, again and again.
     UploadsDamaged {
         /// Whose.

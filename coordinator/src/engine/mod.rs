@@ -50,7 +50,7 @@ use nightjar_shared::{
     delta,
     ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},
     lease::LeaseKind,
-    run_spec::RunSpec,
+    run_spec::{KeepSpec, RunSpec},
     shard::Manifest,
     time::{Mono, Wall},
     wire::{
@@ -154,7 +154,9 @@ impl Engine {
         let training_bytes = spec.model.training_bytes();
         let is_anchors = |id| roster.get(id).is_some_and(|d| d.record.role == Role::Anchor);
         let mut engine = Engine {
-            spec_json: serde_json::to_string(&spec).unwrap_or_default(),
+            // What the coordinator keeps is no business of devices, and those of an earlier version could not read it.
+            spec_json: serde_json::to_string(&RunSpec { keep: KeepSpec::default(), ..spec.clone() })
+                .unwrap_or_default(),
             shard_by_hash: manifest.train.iter().zip(0..).map(|(s, i)| (s.hash, i)).collect(),
             screen: Screen::restore(&spec, parameters, &snapshot.recent_deltas, is_anchors),
             merged_blobs: MergedBlobs::restore(&snapshot.merged_blobs),
@@ -220,6 +222,7 @@ impl Engine {
                 self.versions.avoid(hash);
             }
             Event::BlobFound(hash) => drop(self.lost_shards.remove(&hash)),
+            Event::GivenUp(before) => self.versions.forget(before),
             Event::UploadsDamaged { device, lease, generation } => {
                 self.give_up(device, lease, generation, now, &mut turn)
             }

@@ -70,6 +70,14 @@ impl Versions {
         self.find_routes();
     }
 
+    /// Leads nobody over versions before this one any more; the newest stays whatever is said.
+    pub fn forget(&mut self, before: Version) {
+        while self.kept.len() > 1 && self.kept.front().is_some_and(|oldest| oldest.version < before) {
+            self.kept.pop_front();
+        }
+        self.find_routes();
+    }
+
     /// Whether who holds nothing can come to the newest version.
     pub fn has_beginning(&self) -> bool {
         self.routes.start.is_some()

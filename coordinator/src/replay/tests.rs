@@ -338,7 +338,7 @@ fn a_checkpoint_of_other_deltas_is_passed_over() {
 fn what_is_wrong_is_named() {
     let (folder, world) = run();
     let sound = world.ledger.facts();
-    let [leases, sequence, samples, measurements, whole, same, sums, _] =
+    let [leases, sequence, samples, measurements, whole, same, sums, ..] =
         report(&world, &sound).checks.iter().map(|c| c.name).collect::<Vec<_>>()[..]
     else {
         panic!()

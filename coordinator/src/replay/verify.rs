@@ -1,14 +1,14 @@
 //! That a ledger and its blobs hold together: what must be true of the facts, of every blob, and of the replay from
-//! version 0.
+//! version 0, or from the oldest checkpoint that the rule `[keep]` left. For what is before it stands the chain.
 
-use super::{advance, before, from_first, merge_through};
+use super::{advance, at_checkpoint, before, chain::chained, from_first, has_deltas_since, merge_through};
 use crate::{
     engine::{
         merge::Merger,
         record::{LeaseOutcome, Squash, VersionRecord},
         usable,
     },
-    store::{Blobs, Facts, LeaseFacts},
+    store::{Blobs, Facts, LeaseFacts, Lineage},
 };
 use nightjar_shared::{
     blob::BlobRef,
@@ -44,13 +44,14 @@ impl Report {
     }
 }
 
-/// Checks the invariants of a ledger and its blobs, and replays it from version 0.
+/// Checks the invariants of a ledger and its blobs, and of its chain of checkpoints; and replays what is kept.
 pub fn verify(spec: &RunSpec, manifest: &Manifest, facts: &Facts, blobs: &Blobs) -> Report {
     let mut report = verify_facts(spec, manifest, facts);
     report.checks.extend([
-        check("every blob is there and whole", all_blobs(facts, blobs)),
+        check("every blob that is kept is there and whole", all_blobs(facts, blobs)),
         check("replaying the ledger gives the same versions", replayed(spec, facts, blobs)),
         check("every squash is the sum of its updates", squashes(spec, facts, blobs)),
+        check("the chain of checkpoints fits the ledger's rows", chained(facts, blobs)),
         check("every row of the ledger can be read, or is set aside by name", Ok(set_aside(facts))),
     ]);
     report
@@ -186,14 +187,15 @@ fn evaluations(facts: &Facts) -> Result<String, String> {
     Ok(format!("{} measurements", facts.evaluations.len()))
 }
 
-/// All that are wrong are named, each with what it is.
+/// All that are wrong are named, each with what it is. What is given up is not looked for.
 fn all_blobs(facts: &Facts, blobs: &Blobs) -> Result<String, String> {
+    let Lineage { versions, deltas, kept, .. } = &facts.lineage;
     let mut named: BTreeMap<BlobHash, (u64, String)> = BTreeMap::new();
     let mut name = |blob: BlobRef, what: String| drop(named.insert(blob.hash, (blob.bytes, what)));
-    for d in &facts.lineage.deltas {
+    for d in deltas.iter().filter(|d| d.seq > kept.after_seq) {
         name(d.blob, format!("delta {} of lease {}", d.seq, d.lease));
     }
-    for v in &facts.lineage.versions {
+    for v in versions.iter().filter(|v| v.version >= kept.first_version) {
         for (blob, what) in [(v.update, "update"), (v.keyframe, "keyframe")] {
             blob.into_iter().for_each(|blob| name(blob, format!("the {what} of version {}", v.version)));
         }
@@ -212,67 +214,102 @@ fn all_blobs(facts: &Facts, blobs: &Blobs) -> Result<String, String> {
         }
     }
     if wrong.is_empty() {
-        return Ok(format!("{} blobs, {total} bytes", named.len()));
+        let gone = match (kept.first_version.0, kept.after_seq) {
+            (0, 0) => String::new(),
+            (versions, deltas) => {
+                format!("; those of {versions} versions and {deltas} deltas before are given up by the rule [keep]")
+            }
+        };
+        return Ok(format!("{} blobs, {total} bytes{gone}", named.len()));
     }
     Err(format!("{} of {} are not: {}", wrong.len(), named.len(), wrong.join("; ")))
 }
 
-/// Invariant 6: replaying gives every version's bits again, and the newest checkpoint's. Behind a fault it goes on
+/// Invariant 6: replaying gives every version's bits again, and the bytes of every checkpoint. Behind a fault it goes on
 /// where the next checkpoint or restart allows, so that a later one is found, too.
 fn replayed(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, String> {
-    let Some(first) = facts.lineage.versions.first() else { return Ok("nothing is published yet".into()) };
+    let lineage = &facts.lineage;
+    let Some(first) = lineage.versions.first() else { return Ok("nothing is published yet".into()) };
     let text = |e: &dyn std::error::Error| e.to_string();
     let checkpoints = blobs.checkpoints().map_err(|e| text(&e))?;
     // A checkpoint may be newer than the ledger: written, and then its version was never committed.
-    let newest = checkpoints.iter().copied().find(|v| facts.lineage.place(Version(*v)).is_some());
+    let newest = checkpoints.iter().copied().find(|v| lineage.place(Version(*v)).is_some());
     let (mut wrong, mut merger) = (vec![], None);
-    match from_first(spec, first, blobs) {
+    let begin = match lineage.kept.after_seq {
+        0 => from_first(spec, first, blobs).map_err(|e| text(&e)),
+        after_seq => oldest_checkpoint(spec, facts, &checkpoints, blobs).ok_or_else(|| {
+            format!("no checkpoint is sound from which the deltas after {after_seq} can be merged again")
+        }),
+    };
+    match begin {
         Ok(start) => merger = Some(start),
-        Err(error) => wrong.push(text(&error)),
+        Err(why) => wrong.push(why),
     }
-    for version in &facts.lineage.versions {
-        let advanced = merger.as_mut().map(|merger| advance(merger, &facts.lineage, blobs, version));
+    let begun = merger.as_ref().map_or(Version(0), |merger| merger.weights().version);
+    let before_it = lineage.versions.partition_point(|v| v.version <= begun && lineage.kept.after_seq > 0);
+    for version in &lineage.versions[before_it..] {
+        let advanced = merger.as_mut().map(|merger| advance(merger, lineage, blobs, version));
         if let Some(Err(error)) = advanced {
             let and_on = "the versions from there to the next checkpoint or restart are not compared";
             wrong.push(format!("version {}: {error}; {and_on}", version.version));
             merger = None;
         }
-        if merger.is_none() {
-            if !checkpoints.contains(&version.version.0)
-                && facts.lineage.restarts.binary_search(&version.version).is_err()
-            {
-                continue;
+        let restarts = lineage.restarts.binary_search(&version.version).is_ok();
+        let Some(there) = &merger else {
+            if checkpoints.contains(&version.version.0) || restarts {
+                merger = before(spec, lineage, blobs, Some(version.version.next())).ok().filter(|merger| {
+                    merger.weights().version == version.version && merger.last_seq() == version.through_seq
+                });
             }
-            merger = before(spec, &facts.lineage, blobs, Some(version.version.next())).ok().filter(|merger| {
-                merger.weights().version == version.version && merger.last_seq() == version.through_seq
-            });
+            continue;
+        };
+        let link = facts.links.binary_search_by_key(&version.version, |link| link.version);
+        let link = link.ok().map(|at| facts.links[at]);
+        if newest != Some(version.version.0) && link.is_none() {
             continue;
         }
-        if newest == Some(version.version.0) {
-            let stored = blobs.checkpoint(version.version.0).map_err(|e| text(&e))?;
-            if stored != merger.as_ref().map(Merger::checkpoint) {
-                wrong.push(format!(
-                    "the checkpoint of version {} is damaged; a start uses the one before",
-                    version.version
-                ));
-            }
+        let bytes = there.checkpoint();
+        if newest == Some(version.version.0)
+            && blobs.checkpoint(version.version.0).map_err(|e| text(&e))?.as_ref() != Some(&bytes)
+        {
+            wrong
+                .push(format!("the checkpoint of version {} is damaged; a start uses the one before", version.version));
+        }
+        // Where merging began anew after the link was made, the checkpoint is another.
+        if link.is_some_and(|link| link.checkpoint != BlobHash::of(&bytes)) && !restarts {
+            wrong.push(format!("the chain names another checkpoint of version {}", version.version));
         }
     }
-    if let Some(Err(error)) = merger.as_mut().map(|merger| merge_through(merger, &facts.lineage, blobs, u64::MAX)) {
+    if let Some(Err(error)) = merger.as_mut().map(|merger| merge_through(merger, lineage, blobs, u64::MAX)) {
         wrong.push(text(&error));
     }
     if !wrong.is_empty() {
         return Err(wrong.join("; "));
     }
     let checkpoint = newest.map_or("no checkpoint".into(), |v| format!("and the checkpoint of version {v}"));
-    let restarts = match &facts.lineage.restarts[..] {
+    let restarts = match &lineage.restarts[..] {
         [] => String::new(),
         restarts => {
             let versions: Vec<String> = restarts.iter().map(ToString::to_string).collect();
             format!("; merging began anew at version {}, where blobs were lost", versions.join(", "))
         }
     };
-    Ok(format!("{} versions bit for bit, {checkpoint}{restarts}", facts.lineage.versions.len()))
+    let unproven = match before_it {
+        0 => String::new(),
+        _ => format!(
+            "; versions 0 to {begun} are not merged again, since their deltas are given up: the chain stands for them"
+        ),
+    };
+    let compared = lineage.versions.len() - before_it;
+    Ok(format!("{compared} versions bit for bit, {checkpoint}{restarts}{unproven}"))
+}
+
+/// The merger at the oldest checkpoint after which all deltas are kept.
+fn oldest_checkpoint(spec: &RunSpec, facts: &Facts, checkpoints: &[u64], blobs: &Blobs) -> Option<Merger> {
+    let lineage = &facts.lineage;
+    let oldest_first = checkpoints.iter().rev().filter_map(|v| lineage.place(Version(*v)));
+    let mut kept = oldest_first.map(|at| &lineage.versions[at]).filter(|v| has_deltas_since(lineage, v));
+    kept.find_map(|version| at_checkpoint(spec, version, blobs))
 }
 
 /// A squash leads where the updates lead: made of them again, it has the same name.
@@ -297,7 +334,7 @@ fn squashes(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, Stri
         Ok(())
     };
     for version in &facts.lineage.versions {
-        for squash in &version.squashes {
+        for squash in version.squashes.iter().filter(|squash| squash.from >= facts.lineage.kept.first_version) {
             checked += 1;
             all_wrong.extend(one(version, squash).err());
         }

@@ -70,6 +70,16 @@ pub(super) fn on_itself(spec: &RunSpec, is_set: &dyn Fn(&str) -> bool) -> Vec<St
     if merge.correction == Correction::Heloco && merge.rule.momentum() == 0.0 && is_set("merge.correction") {
         notes.push("merge.correction does nothing without merge.momentum".to_owned());
     }
+    if let Some(every) = spec.keep.milestones {
+        if !spec.keep.gives_up_versions() {
+            notes.push("keep.milestones does nothing without keep.versions or keep.days".to_owned());
+        } else if !every.is_multiple_of(spec.publish.keyframe_every) {
+            let keyframes = spec.publish.keyframe_every;
+            notes.push(format!(
+                "keep.milestones is {every}, no multiple of publish.keyframe_every = {keyframes}: few milestones have a keyframe"
+            ));
+        }
+    }
     notes
 }
 

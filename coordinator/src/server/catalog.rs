@@ -147,6 +147,17 @@ impl Catalog {
         entries.extend(blobs.map(|blob| (blob.hash, known(blob.bytes))));
     }
 
+    /// Devices may not have these blobs any more: they are about to be removed.
+    pub fn forget(&self, blobs: &[BlobHash]) {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        for hash in blobs {
+            // A shard is never removed, whatever it is called.
+            if entries.get(hash).is_some_and(|known| known.location == Location::State) {
+                entries.remove(hash);
+            }
+        }
+    }
+
     /// The blob of this name, if devices may have it.
     pub fn get(&self, hash: BlobHash) -> Option<Entry> {
         let known = self.entries.read().unwrap_or_else(PoisonError::into_inner).get(&hash)?.clone();
@@ -184,5 +195,7 @@ mod tests {
         state.put(b"a keyframe").unwrap();
         assert!(catalog.get(hash).unwrap().look_again());
         assert!(catalog.get(hash).unwrap().is(blake3::hash(b"a keyframe")));
+        catalog.forget(&[hash]);
+        assert!(catalog.get(hash).is_none());
     }
 }

@@ -7,7 +7,7 @@ use crate::engine::{
     orders::{Giver, NotDone, Obeyed, Order},
 };
 use nightjar_shared::{
-    ids::{BlobHash, DeviceId, Generation, LeaseId},
+    ids::{BlobHash, DeviceId, Generation, LeaseId, Version},
     run_spec::RunSpec,
     wire::{
         Invite, Refusal, RefusalCode, coordinator_message as answer, device_message as ask, limits::QUEUE_EVENTS_MAX,
@@ -102,6 +102,13 @@ pub enum Question {
     BlobFound(BlobHash),
     /// To go on under another run spec; what of it is changed, in words, or why not.
     Reload(Box<RunSpec>, oneshot::Sender<Result<Vec<String>, String>>),
+    /// Versions before one are given up.
+    GivenUp {
+        /// The one.
+        before: Version,
+        /// Told once no device is led over them any more.
+        answer: oneshot::Sender<()>,
+    },
 }
 
 /// A way to ask. Clones lead to the same queue.
@@ -207,6 +214,11 @@ impl ShellHandle {
     /// Says that one is to be had again.
     pub async fn blob_is_found(&self, hash: BlobHash) {
         let _ = self.questions.send(Question::BlobFound(hash)).await;
+    }
+
+    /// Has devices led over no version before this one any more, and waits until that is so.
+    pub async fn versions_are_given_up(&self, before: Version) -> Result<(), StreamError> {
+        self.ask(|answer| Question::GivenUp { before, answer }).await
     }
 
     /// Asks, waiting for a place in the queue: whoever does so holds one of a bounded number of streams.

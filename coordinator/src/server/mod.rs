@@ -15,6 +15,7 @@ mod health;
 pub mod history;
 mod http;
 pub mod issue;
+mod keeper;
 pub mod limits;
 mod look;
 pub mod machine;

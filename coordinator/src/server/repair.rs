@@ -95,6 +95,10 @@ impl Repairer {
     }
 
     async fn repair(&self, hash: BlobHash) {
+        // Removed by the rule [keep] while it was being sent: it is to stay away.
+        if self.catalog.get(hash).is_none() {
+            return;
+        }
         let lineage = match replay::since(&self.blobs) {
             Ok(since) => self.ledger.lineage(since).await.map_err(ReplayError::from),
             Err(error) => Err(error.into()),

@@ -13,6 +13,7 @@ use super::{
     health::Health,
     history::History,
     http::{self, HttpError},
+    keeper::{self, Keeper},
     limits::{Limit, Limits},
     members::Members,
     metrics::Metrics,
@@ -37,7 +38,7 @@ use crate::{
     identity::{self, Identity, IdentityError},
     replay::{self, ReplayError, Resumed},
     store::{
-        BlobError, Blobs, BucketUrl, DatabaseUrl, LedgerError, LedgerPlace, Lineage, OpenLedger, Publisher,
+        BlobError, Blobs, BucketUrl, DatabaseUrl, Kept, LedgerError, LedgerPlace, Lineage, OpenLedger, Publisher,
         RunIdentity, Shards, bucket::ClaimError, look::Depth,
     },
 };
@@ -177,6 +178,7 @@ pub struct Server {
     context: Arc<Context>,
     repairer: Repairer,
     damaged: mpsc::Receiver<Damaged>,
+    keeper: Keeper,
     is_new: bool,
     /// What the run file has otherwise than before this start, in words.
     changes: Vec<String>,
@@ -242,7 +244,7 @@ impl Server {
         for unfit in ledger.end_unfit_leases(&shards, wall_now()).await? {
             say(&format!("note      a lease that makes no sense is ended: {unfit}"));
         }
-        let (snapshot, counters) = (ledger.snapshot(&shards).await?, ledger.counters().await?);
+        let (mut snapshot, counters) = (ledger.snapshot(&shards).await?, ledger.counters().await?);
         changes.extend(ordered(&snapshot.standing, &spec));
         let lineage = ledger.lineage(replay::since(&blobs)?).await?;
         let history = History::taken_up(&lineage, &ledger.curves().await?);
@@ -252,7 +254,10 @@ impl Server {
         let catalog = Arc::new(Catalog::new(&dataset, blobs.clone(), report).map_err(ServeError::Dataset)?);
         let members = Arc::new(Members::default());
         snapshot.devices.iter().for_each(|device| members.note(&(&device.record).into()));
-        catalog.add(lineage.versions.iter().flat_map(|v| v.blobs()));
+        let Kept { first_version, removed_versions, .. } = lineage.kept;
+        snapshot.versions.retain(|v| v.version >= first_version);
+        // Devices on their way over versions that were given up still find them.
+        catalog.add(lineage.versions.iter().filter(|v| v.version >= removed_versions).flat_map(|v| v.blobs()));
         let known = Known::of(&*ledger, &blobs, newest, snapshot.open_leases.len(), wall_now()).await?;
         let (of_spec, of_blobs, of_ledger) = (spec.clone(), blobs.clone(), ledger.clone());
         let (drawn, to_replay) = (Progress::default(), start::deltas_to_replay(&lineage, &blobs));
@@ -284,11 +289,11 @@ impl Server {
             ledger.note_losses(restart.as_ref().map(|(version, _)| *version), &lost_deltas).await?;
         }
         if let Some((version, checkpoint)) = restart
-            && let Err(error) = blobs.put_checkpoint(version.0, &checkpoint)
+            && let Err(error) = blobs.add_checkpoint(version.0, &checkpoint)
         {
             tracing::warn!("{error}; the next start begins at version {version} anew, which takes longer");
         }
-        let publisher = Publisher::new(merger, blobs.clone()).remembering(&versions);
+        let publisher = Publisher::new(merger, blobs.clone()).remembering(&versions).keeping_checkpoints();
         let delta_bytes_max = *delta::bytes_allowed(&spec.model, &spec.delta).end();
         let uploads = Arc::new(Uploads::new(snapshot.open_leases.iter(), delta_bytes_max));
 
@@ -328,6 +333,14 @@ impl Server {
             handle: handle.clone(),
             troubles: troubles.clone(),
         };
+        let keeper = Keeper {
+            ledger: ledger.clone(),
+            spec: spec.clone(),
+            blobs: blobs.clone(),
+            catalog: catalog.clone(),
+            handle: handle.clone(),
+            due: Arc::default(),
+        };
         let files = Arc::new(Semaphore::new(FILES_AT_ONCE_MAX));
         let (present, desk) = (Arc::new(Present::new(devices)), ledger.clone());
         let parts = Parts {
@@ -352,6 +365,7 @@ impl Server {
             troubles,
             metrics: metrics.clone(),
             health: health.clone(),
+            keeper: keeper.due.clone(),
         };
         let context = Arc::new(Context {
             identity,
@@ -388,6 +402,7 @@ impl Server {
             context,
             repairer,
             damaged,
+            keeper,
             is_new,
             changes,
             setup,
@@ -468,9 +483,11 @@ impl Server {
             context,
             repairer,
             damaged,
+            keeper,
             ..
         } = self;
         let repairing = tokio::spawn(repair::run(repairer, damaged));
+        let keeping = tokio::spawn(keeper::run(keeper));
         let watching = tokio::spawn(store_watch::run(parts.blobs.clone(), parts.troubles.clone()));
         let accepting = tokio::spawn(connection::accept(endpoint.clone(), context.clone()));
         let public = public.and_then(|listener| listener.try_clone().ok());
@@ -481,8 +498,9 @@ impl Server {
         public.inspect(|public| public.abort());
         repairing.abort();
         watching.abort();
+        keeping.abort();
         // Their addresses may be wanted again at once.
-        let _ = tokio::join!(page, repairing);
+        let _ = tokio::join!(page, repairing, keeping);
         endpoint.close((CloseCode::Stopping as u32).into(), b"the coordinator is stopping");
         accepting.abort();
         let _ = accepting.await;

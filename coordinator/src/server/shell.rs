@@ -49,7 +49,7 @@ use nightjar_shared::{
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{Notify, Semaphore, mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
@@ -127,6 +127,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Whether leases can be granted.
     pub health: Arc<Health>,
+    /// Told when something may be given up by the rule `[keep]`.
+    pub keeper: Arc<Notify>,
 }
 
 /// What is done after a commit.
@@ -135,6 +137,8 @@ enum Effect {
     Act(Action),
     /// Whether an upload is welcome, which rests on the turns before.
     MayUpload(oneshot::Sender<Result<(), Refusal>>, Result<(), Refusal>),
+    /// That the turns before are done.
+    Done(oneshot::Sender<()>),
 }
 
 impl From<Action> for Effect {
@@ -335,6 +339,10 @@ impl Shell {
             Question::BlobLost(hash) => self.decide(Event::BlobLost(hash)),
             Question::BlobFound(hash) => self.decide(Event::BlobFound(hash)),
             Question::Reload(spec, answer) => drop(answer.send(self.reload(*spec).await?)),
+            Question::GivenUp { before, answer } => {
+                self.decide(Event::GivenUp(before));
+                self.decided.also(Effect::Done(answer));
+            }
         }
         Ok(())
     }

@@ -308,21 +308,23 @@ impl Blobs {
         }
     }
 
-    /// Keeps a checkpoint, and those of the [`CHECKPOINTS_KEPT`] versions before it.
-    pub fn put_checkpoint(&self, version: u64, bytes: &[u8]) -> Result<(), BlobError> {
-        self.store_checkpoint(version, bytes)?;
-        let older = self.checkpoints()?.into_iter().filter(|v| *v < version).skip(CHECKPOINTS_KEPT);
-        for version in older {
-            self.disk.remove(&checkpoint(version)).map_err(folder)?;
-        }
-        Ok(())
-    }
-
-    /// Keeps a checkpoint, and all others.
-    pub fn store_checkpoint(&self, version: u64, bytes: &[u8]) -> Result<(), BlobError> {
+    /// Keeps a checkpoint, beside all that are there.
+    pub fn add_checkpoint(&self, version: u64, bytes: &[u8]) -> Result<(), BlobError> {
         self.disk.write(&checkpoint(version), bytes).map_err(folder)?;
         fail::point("checkpoint.written");
         Ok(())
+    }
+
+    /// Keeps a checkpoint, and those of the [`CHECKPOINTS_KEPT`] versions before it.
+    pub fn put_checkpoint(&self, version: u64, bytes: &[u8]) -> Result<(), BlobError> {
+        self.add_checkpoint(version, bytes)?;
+        let mut older = self.checkpoints()?.into_iter().filter(|v| *v < version).skip(CHECKPOINTS_KEPT);
+        older.try_for_each(|version| self.remove_checkpoint(version))
+    }
+
+    /// Removes a checkpoint, if it is there.
+    pub fn remove_checkpoint(&self, version: u64) -> Result<(), BlobError> {
+        self.disk.remove(&checkpoint(version)).map_err(folder)
     }
 
     /// Versions that have a checkpoint, newest first.

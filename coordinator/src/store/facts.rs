@@ -1,6 +1,6 @@
 //! What the weights follow from, for those who replay; and everything, for those who check or count.
 
-use super::BadRow;
+use super::{BadRow, Kept, Link};
 use crate::engine::record::{DeltaRecord, DeviceRecord, EvaluationRecord, LeaseOutcome, LeaseRecord, VersionRecord};
 use nightjar_shared::{ids::Version, time::Wall};
 
@@ -17,6 +17,8 @@ pub struct Lineage {
     pub restarts: Vec<Version>,
     /// Deltas that were lost before a version was made of them, in their order.
     pub lost_deltas: Vec<u64>,
+    /// How far back blobs are kept.
+    pub kept: Kept,
 }
 
 impl Lineage {
@@ -47,6 +49,8 @@ pub struct Facts {
     pub lineage: Lineage,
     /// All measurements, in their order.
     pub evaluations: Vec<EvaluationRecord>,
+    /// The chain of checkpoints.
+    pub links: Vec<Link>,
     /// What of it cannot be read: a delta, a lease or a measurement is left out above; a column that the weights do not
     /// depend on is zero or empty there.
     pub set_aside: Vec<BadRow>,

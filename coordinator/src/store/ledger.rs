@@ -1,7 +1,7 @@
 //! What a ledger is to the coordinator, whatever keeps it. SQLite does ([`super::sqlite`]), or PostgreSQL
 //! ([`super::postgres`]); for the simulator and for tests, memory does ([`super::memory`]).
 
-use super::{BadRow, Desk, Facts, LeaseOfDevice, LedgerError, Lineage, Shards, desk::check_text};
+use super::{BadRow, Desk, Facts, Keeping, LeaseOfDevice, LedgerError, Lineage, Shards, desk::check_text};
 use crate::engine::{
     record::{AuditRecord, EvaluationRecord, Record},
     snapshot::Snapshot,
@@ -72,7 +72,7 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, LedgerError>> + S
 ///   checks and figures, leave out merged deltas of old and closed leases.
 ///
 /// The tests in `store/suite.rs` hold every body to it.
-pub trait Ledger: Desk {
+pub trait Ledger: Desk + Keeping {
     /// The generation that this handle writes under.
     fn generation(&self) -> Generation;
 

@@ -3,6 +3,7 @@
 //! it has the same at once.
 
 mod desk;
+mod keeping;
 
 use super::{
     BadRow, Closed, Counters, Curves, Facts, LeaseFacts, LeaseOfDevice, Ledger, LedgerError, Lineage, Shards, Unnamed,
@@ -87,9 +88,10 @@ impl MemoryLedger {
             state.notes.audit.extend(audit);
         } else {
             // Rare, so that it may take long: as if the transaction had never begun.
-            let Lineage { restarts, lost_deltas, .. } = std::mem::take(&mut state.facts.lineage);
-            let mut facts =
-                Facts { lineage: Lineage { restarts, lost_deltas, ..Lineage::default() }, ..Facts::default() };
+            let Lineage { restarts, lost_deltas, kept, .. } = std::mem::take(&mut state.facts.lineage);
+            let lineage = Lineage { restarts, lost_deltas, kept, ..Lineage::default() };
+            let links = std::mem::take(&mut state.facts.links);
+            let mut facts = Facts { lineage, links, ..Facts::default() };
             let mut standing = Standing::default();
             state.commits.iter().flatten().try_for_each(|record| apply(&mut facts, &mut standing, record))?;
             (state.facts, state.standing) = (facts, standing);

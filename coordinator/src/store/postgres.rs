@@ -59,6 +59,7 @@ fn migrations() -> Migrator {
     };
     Migrator::with_migrations(vec![
         step(1, "first", include_str!("postgres/migrations/0001_first.sql")),
+        step(2, "keeping", include_str!("postgres/migrations/0002_keeping.sql")),
         step(4, "desk", include_str!("postgres/migrations/0004_desk.sql")),
         step(5, "leases of devices", include_str!("postgres/migrations/0005_leases_of_devices.sql")),
     ])

@@ -47,12 +47,14 @@ pub struct Publisher {
     squasher: Squasher,
     /// A version that was made and is not stored yet.
     made: Option<PublishedBytes>,
+    /// Whether older checkpoints are somebody else's to remove.
+    keeps_checkpoints: bool,
 }
 
 impl Publisher {
     /// With a merger at the ledger's tip, as `replay::recover` gives it.
     pub fn new(merger: Merger, blobs: Blobs) -> Self {
-        Publisher { merger, blobs, squasher: Squasher::default(), made: None }
+        Publisher { merger, blobs, squasher: Squasher::default(), made: None, keeps_checkpoints: false }
     }
 
     /// With the ledger's versions: squashes can then begin at those that were published before this process was
@@ -60,6 +62,11 @@ impl Publisher {
     pub fn remembering(mut self, versions: &[VersionRecord]) -> Self {
         self.squasher.remember(versions);
         self
+    }
+
+    /// Leaves older checkpoints to whoever removes what the rule `[keep]` lets go.
+    pub fn keeping_checkpoints(self) -> Self {
+        Publisher { keeps_checkpoints: true, ..self }
     }
 
     /// Performs `Action::Merge`.
@@ -94,7 +101,11 @@ impl Publisher {
         };
         fail::point("publish.blobs");
         if keyframe.is_some() {
-            self.blobs.put_checkpoint(version.0, &self.merger.checkpoint())?;
+            let bytes = self.merger.checkpoint();
+            match self.keeps_checkpoints {
+                true => self.blobs.add_checkpoint(version.0, &bytes)?,
+                false => self.blobs.put_checkpoint(version.0, &bytes)?,
+            }
         }
         let (digest, through_seq, agreement) = (made.digest, made.through_seq, made.agreement);
         self.made = None;

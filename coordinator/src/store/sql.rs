@@ -5,6 +5,7 @@
 mod batch;
 pub(super) mod desk;
 mod epochs;
+mod keeping;
 mod of_device;
 mod read;
 pub(super) mod rows;
@@ -54,6 +55,8 @@ pub enum Change<'a> {
     },
     /// The run spec, as JSON.
     Spec(&'a str),
+    /// What is kept, and what is given up.
+    Keeping(keeping::Note<'a>),
 }
 
 /// A database, open.
@@ -219,6 +222,7 @@ pub(super) async fn write(tx: &mut impl Tables, change: Change<'_>) -> Result<()
         Change::Spec(spec_json) => {
             tx.change(sql("/* change spec */ UPDATE run SET spec_json = $1").bind(spec_json)).await?;
         }
+        Change::Keeping(note) => keeping::write(tx, note).await?,
     }
     Ok(())
 }

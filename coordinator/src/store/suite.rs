@@ -1,6 +1,7 @@
 //! What every ledger promises, as tests: run on each body, with the ledger in memory as the model.
 
 mod desk;
+mod keeping;
 
 use super::{
     Counters, Curves, Desk, Facts, LeaseOfDevice, Ledger, LedgerError, MemoryLedger, PostgresLedger, RunIdentity, Shards,
@@ -93,6 +94,16 @@ macro_rules! suite {
             #[tokio::test]
             async fn losses_are_kept() {
                 super::losses_are_kept::<$place>().await
+            }
+
+            #[tokio::test]
+            async fn what_is_kept_is_noted_and_only_moves_on() {
+                super::keeping::what_is_kept_is_noted_and_only_moves_on::<$place>().await
+            }
+
+            #[tokio::test]
+            async fn a_page_of_rows_is_the_same() {
+                super::keeping::a_page_of_rows_is_the_same::<$place>().await
             }
 
             #[tokio::test]

@@ -29,7 +29,7 @@ use std::{
 };
 
 /// A run of so many deltas, each a version of its own; gives their names.
-async fn run(bed: &Bed, deltas: u64) -> Vec<BlobHash> {
+pub async fn run(bed: &Bed, deltas: u64) -> Vec<BlobHash> {
     let server = bed.serve().await;
     let device = Device::new(bed);
     let mut link = device.join(server.address, bed.invite(Role::Volunteer)).await;

@@ -18,6 +18,7 @@ mod hold;
 #[cfg(target_os = "linux")]
 mod hostile;
 mod journey;
+mod keep;
 #[cfg(unix)]
 mod leadership;
 mod loss;

@@ -399,4 +399,46 @@ pub const SECTIONS: &[Section] = &[
             count("samples", to(1.0, 1e6), "Held-out samples in one measurement.").unit("samples").may_change(),
         ],
     },
+    Section {
+        name: "keep",
+        help: "How long versions and merged deltas stay in the state folder. Without the section, all of them do. A version \
+               or delta is removed once every limit that is set for it lets it go; what a start, a device on its way or the \
+               proof of what is kept needs is never removed.",
+        keys: &[
+            long(
+                "versions",
+                to(1.0, 1e18).said("1 or more"),
+                "So many of the newest versions stay: devices are led over them, and they can be exported.",
+            )
+            .unit("versions")
+            .unset("all")
+            .may_change(),
+            long(
+                "deltas",
+                to(0.0, 1e18).said("0 or more"),
+                "So many of the newest merged deltas stay: `verify` merges them again, and an audit can look at them. At 0 \
+                 only those stay that a start needs.",
+            )
+            .unit("deltas")
+            .unset("all")
+            .may_change(),
+            number(
+                "days",
+                to(0.01, 36_500.0),
+                "Neither is removed before it is so old. Alone, it has both removed at that age.",
+            )
+            .unit("days")
+            .unset("no age")
+            .may_change(),
+            long(
+                "milestones",
+                to(1.0, 1e18).said("1 or more"),
+                "Of versions that are removed, the keyframe of every so many stays, to be exported later. Choose a multiple \
+                 of publish.keyframe_every. Version 0 always stays.",
+            )
+            .unit("versions")
+            .unset("version 0 alone")
+            .may_change(),
+        ],
+    },
 ];

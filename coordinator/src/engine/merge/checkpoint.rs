@@ -15,6 +15,11 @@ use nightjar_shared::{
 const MAGIC: &[u8; 8] = b"NJC2\0\0\0\0";
 const HASH_BYTES: usize = 32;
 
+/// Whether bytes are those of a checkpoint as it was written, of whatever run.
+pub fn is_whole_checkpoint(bytes: &[u8]) -> bool {
+    bytes.split_last_chunk::<HASH_BYTES>().is_some_and(|(body, hash)| blake3::hash(body).as_bytes() == hash)
+}
+
 impl Merger {
     /// The merger's whole state, as it is right after publishing: the buffer is empty then, and is not part of it.
     pub fn checkpoint(&self) -> Vec<u8> {
@@ -36,10 +41,7 @@ impl Merger {
 
     /// From a checkpoint; `None` if the bytes are not a whole and undamaged one of this run.
     pub fn restore(spec: RunSpec, bytes: &[u8]) -> Option<Self> {
-        let (body, hash) = bytes.split_last_chunk::<HASH_BYTES>()?;
-        if blake3::hash(body).as_bytes() != hash {
-            return None;
-        }
+        let (body, _) = bytes.split_last_chunk::<HASH_BYTES>().filter(|_| is_whole_checkpoint(bytes))?;
         Self::read(spec, &mut Reader::new(body)).ok().flatten()
     }
 

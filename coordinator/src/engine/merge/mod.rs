@@ -11,6 +11,8 @@ pub mod needs;
 pub mod nesterov;
 pub mod outer;
 
+pub use checkpoint::is_whole_checkpoint;
+
 use super::event::{Measured, MergeOrder};
 use agreement::Agreement;
 use buffer::Buffer;

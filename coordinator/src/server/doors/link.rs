@@ -149,9 +149,15 @@ impl Link {
                 let device = device.0.to_vec();
                 self.tell(Kind::GiveUp(door::GiveUp { device, lease_id: lease.0, generation: generation.0 })).await;
             }
-            // The leader finds out by its own look; and its own page is the one that shows the run.
+            // The leader finds out by its own look.
             Question::BlobLost(hash) | Question::BlobFound(hash) => self.tell(damaged(hash)).await,
-            Question::Overview(_) => {}
+            // What only the leader's own process asks; whoever asks here hears that nobody answers.
+            Question::Status(_)
+            | Question::Devices { .. }
+            | Question::DevicesNamed { .. }
+            | Question::Order { .. }
+            | Question::Reload(..)
+            | Question::GivenUp { .. } => {}
         }
     }
 

@@ -104,6 +104,7 @@ impl Shell {
                     Effect::Act(action) => self.act(action).await?,
                     // Who asked may be gone by now, which is no fault.
                     Effect::MayUpload(answer, is_welcome) => drop(answer.send(is_welcome)),
+                    Effect::Done(answer) => drop(answer.send(())),
                 }
             }
         }
@@ -146,6 +147,9 @@ impl Shell {
         }
         match record {
             Record::Version(version) => {
+                if version.keyframe.is_some() {
+                    self.parts.keeper.notify_one();
+                }
                 let status = self.parts.engine.status();
                 let loss = self.parts.feed.newest_loss();
                 let loss =

@@ -86,8 +86,8 @@ impl Shell {
             question @ (Question::Status(_) | Question::Devices { .. } | Question::DevicesNamed { .. }) => {
                 self.look_up(question)
             }
-            // It ends by its deadline.
-            Question::GiveUp { .. } => {}
+            // It ends by its deadline; and who keeps house comes again.
+            Question::GiveUp { .. } | Question::GivenUp { .. } => {}
             Question::BlobLost(hash) => self.later(move |handle| async move { handle.blob_is_lost(hash).await }),
             Question::Reload(_, answer) => {
                 let why = "the ledger cannot be written at the moment; ask again later";

@@ -59,7 +59,7 @@ pub fn carry_blobs(from: &Blobs, to: &Blobs, progress: &Progress) -> Result<Carr
         let Some(bytes) = from.checkpoint(version)? else { continue };
         let is_there = || -> Result<bool, BlobError> { Ok(to.checkpoint(version)?.as_ref() == Some(&bytes)) };
         if !is_there()? {
-            to.store_checkpoint(version, &bytes)?;
+            to.add_checkpoint(version, &bytes)?;
             if !is_there()? {
                 return Err(CarryError::Unlike(BlobHash::of(&bytes)));
             }

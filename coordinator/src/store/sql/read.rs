@@ -1,7 +1,7 @@
 //! What a ledger in a database tells.
 
 use super::{
-    Dialect, SqlLedger, desk, epochs,
+    Dialect, SqlLedger, desk, epochs, keeping,
     rows::{self, SetAside},
     tables::{Cells, Tables, sql},
 };
@@ -163,6 +163,7 @@ impl<D: Dialect> SqlLedger<D> {
             leases: aside.readable(&leases, rows::lease_facts),
             lineage: lineage::<D>(&mut tx, None, &mut aside).await?,
             evaluations: aside.readable(&evaluations, rows::evaluation),
+            links: keeping::links::<D>(&mut tx).await?,
             set_aside: vec![],
         };
         aside.told();
@@ -199,11 +200,12 @@ async fn lineage<D: Dialect>(
         after_seq: through.map_or(0, unsigned),
         restarts,
         lost_deltas,
+        kept: keeping::kept::<D>(tx).await?,
     })
 }
 
 /// Restarts and lost deltas, in their order. A ledger that only an older version has written has no tables of them.
-async fn losses<D: Dialect>(tx: &mut D::Transaction) -> Result<(Vec<Version>, Vec<u64>), LedgerError> {
+pub(super) async fn losses<D: Dialect>(tx: &mut D::Transaction) -> Result<(Vec<Version>, Vec<u64>), LedgerError> {
     if tx.number(sql(D::HAS_TABLE).bind("lost_deltas")).await? == 0 {
         return Ok((vec![], vec![]));
     }
@@ -220,6 +222,6 @@ pub(super) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-fn limit(rows: usize) -> i64 {
+pub(super) fn limit(rows: usize) -> i64 {
     i64::try_from(rows).unwrap_or(i64::MAX)
 }

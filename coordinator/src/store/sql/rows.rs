@@ -11,7 +11,7 @@ use crate::{
         snapshot::{MergedRange, RecentDelta},
     },
     store::{
-        BadRow, Closed, LeaseFacts, LedgerError,
+        BadRow, Closed, LeaseFacts, LedgerError, Link, Point,
         ledger::{TOKENS_MAX, integer},
     },
 };
@@ -169,9 +169,14 @@ impl SetAside {
     }
 }
 
-/// A number of a query that is no row of a table.
+/// A number of the run's row.
 pub(super) fn number(row: &impl Cells, column: &'static str) -> Result<u64, LedgerError> {
-    Ok(TableRow { row, table: "run", key: column }.number(column)?)
+    number_of(row, "run", column)
+}
+
+/// A number of a table's only row.
+pub(super) fn number_of(row: &impl Cells, table: &'static str, column: &'static str) -> Result<u64, LedgerError> {
+    Ok(TableRow { row, table, key: "only_row" }.number(column)?)
 }
 
 /// A hash of the run's row.
@@ -397,6 +402,29 @@ pub(super) fn merged_blob(row: &impl Cells) -> Result<BlobHash, BadRow> {
     Ok(BlobHash(TableRow { row, table: "deltas", key: "seq" }.hash("blob")?))
 }
 
+/// A link of the chain of checkpoints.
+pub(super) fn link(row: &impl Cells) -> Result<Link, BadRow> {
+    let cells = TableRow { row, table: "checkpoint_links", key: "version" };
+    Ok(Link {
+        version: Version(cells.number("version")?),
+        through_seq: cells.number("through_seq")?,
+        tokens: cells.number("tokens")?,
+        checkpoint: BlobHash(cells.hash("checkpoint")?),
+        rows: cells.hash("rows_hash")?,
+        hash: cells.hash("hash")?,
+    })
+}
+
+/// A version at which something may begin.
+pub(super) fn point(row: &impl Cells) -> Result<Point, BadRow> {
+    let cells = TableRow { row, table: "versions", key: "version" };
+    Ok(Point {
+        version: Version(cells.number("version")?),
+        through_seq: cells.number("through_seq")?,
+        published_at: cells.wall("published_at")?,
+    })
+}
+
 /// Versions, given oldest first, with their squashes. The weights are the sum of them: one that cannot be read is an
 /// error.
 pub(super) async fn versions<'r, T: Tables>(
@@ -408,9 +436,11 @@ where
     T::Row: 'r,
 {
     let mut versions = oldest_first.map(|row| version(row, aside)).collect::<Result<Vec<_>, _>>()?;
-    let Some(oldest) = versions.first().map(|v| v.version) else { return Ok(versions) };
-    let squashes = sql("/* squashes */ SELECT * FROM squashes WHERE version >= $1 ORDER BY version, from_version DESC");
-    let rows = tx.rows(squashes.bind(integer("version", oldest.0)?)).await?;
+    let (Some(oldest), Some(newest)) = (versions.first(), versions.last()) else { return Ok(versions) };
+    let squashes = sql("/* squashes */ SELECT * FROM squashes WHERE version BETWEEN $1 AND $2
+         ORDER BY version, from_version DESC");
+    let squashes = squashes.bind(integer("version", oldest.version.0)?).bind(integer("version", newest.version.0)?);
+    let rows = tx.rows(squashes).await?;
     for (of, squash) in aside.readable(&rows, |row, _| squash(row)) {
         match versions.binary_search_by_key(&of, |v| v.version) {
             Ok(at) => versions[at].squashes.push(squash),
