@@ -12,7 +12,9 @@ use crate::{
 use nightjar_shared::{
     delta::CodecId,
     model_spec::ModelSpec,
-    run_spec::{DeltaSpec, EvaluateSpec, InnerSpec, LeaseSpec, MergeSpec, Pacing, PublishSpec, RunSpec, StalenessSpec},
+    run_spec::{
+        DeltaSpec, EvaluateSpec, InnerSpec, KeepSpec, LeaseSpec, MergeSpec, Pacing, PublishSpec, RunSpec, StalenessSpec,
+    },
 };
 
 /// A cost run's size.
@@ -69,6 +71,7 @@ pub fn spec(devices: u32) -> RunSpec {
         },
         publish: PublishSpec { codec: CodecId::Blocks2, keyframe_every: 64 },
         evaluate: EvaluateSpec { every: 1_000_000, samples: 1 },
+        keep: KeepSpec::default(),
     }
 }
 

@@ -11,8 +11,8 @@ use nightjar_shared::{
     model_spec::ModelSpec,
     rng,
     run_spec::{
-        Average, Correction, DeltaSpec, EvaluateSpec, InnerSpec, InnerState, LeaseSpec, MergeRule, MergeSpec, Pacing,
-        PublishSpec, ResidualSpec, RunSpec, StalenessSpec,
+        Average, Correction, DeltaSpec, EvaluateSpec, InnerSpec, InnerState, KeepSpec, LeaseSpec, MergeRule, MergeSpec,
+        Pacing, PublishSpec, ResidualSpec, RunSpec, StalenessSpec,
     },
     shard::{Manifest, ShardInfo},
 };
@@ -128,6 +128,7 @@ impl Scene {
                 residual: self.pick(11, &[ResidualSpec::Keep, ResidualSpec::Decay, ResidualSpec::Drop]),
             },
             evaluate: EvaluateSpec { every: 2, samples: 8 },
+            keep: KeepSpec::default(),
         }
     }
 

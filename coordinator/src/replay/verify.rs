@@ -48,7 +48,7 @@ impl Report {
 pub fn verify(spec: &RunSpec, manifest: &Manifest, facts: &Facts, blobs: &Blobs) -> Report {
     let mut report = verify_facts(spec, manifest, facts);
     report.checks.extend([
-        check("every blob that is kept is there and whole", all_blobs(facts, blobs)),
+        check("every blob is there and whole", all_blobs(facts, blobs)),
         check("replaying the ledger gives the same versions", replayed(spec, facts, blobs)),
         check("every squash is the sum of its updates", squashes(spec, facts, blobs)),
         check("the chain of checkpoints fits the ledger's rows", chained(facts, blobs)),

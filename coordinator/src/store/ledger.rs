@@ -120,7 +120,7 @@ pub trait Ledger: Desk + Keeping {
 
     /// A device's leases that have ended and are older than one, the newest first: so many at most. It costs about as
     /// much as it answers, however long the ledger is.
-    fn leases_of(&self, device: DeviceId, before: LeaseId, most: u32) -> Answer<'_, Vec<LeaseOfDevice>>;
+    fn recent_leases(&self, device: DeviceId, before: LeaseId, most: u32) -> Answer<'_, Vec<LeaseOfDevice>>;
 
     /// Everything.
     fn facts(&self) -> Answer<'_, Facts>;

@@ -217,7 +217,7 @@ impl Ledger for MemoryLedger {
         Box::pin(ready(Ok(self.unnamed_of(blobs, now))))
     }
 
-    fn leases_of(&self, device: DeviceId, before: LeaseId, most: u32) -> Answer<'_, Vec<LeaseOfDevice>> {
+    fn recent_leases(&self, device: DeviceId, before: LeaseId, most: u32) -> Answer<'_, Vec<LeaseOfDevice>> {
         Box::pin(ready(Ok(leases_of(&self.state().facts, device, before, most))))
     }
 

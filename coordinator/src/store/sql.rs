@@ -371,8 +371,8 @@ impl<D: Dialect> Ledger for SqlLedger<D> {
         Box::pin(self.read_unnamed(blobs, now))
     }
 
-    fn leases_of(&self, device: DeviceId, before: LeaseId, most: u32) -> Answer<'_, Vec<LeaseOfDevice>> {
-        Box::pin(self.read_leases_of(device, before, most))
+    fn recent_leases(&self, device: DeviceId, before: LeaseId, most: u32) -> Answer<'_, Vec<LeaseOfDevice>> {
+        Box::pin(self.read_recent_leases(device, before, most))
     }
 
     fn facts(&self) -> Answer<'_, Facts> {

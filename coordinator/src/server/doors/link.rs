@@ -125,7 +125,7 @@ impl Link {
     pub async fn forward(self, question: Question, blobs: Blobs) {
         match question {
             Question::Request(request) => {
-                let Request { device, body, invite, answer } = *request;
+                let Request { device, body, invite, answer, .. } = *request;
                 let offered = match &body {
                     ask::Body::DeltaOffer(offer) => offer.delta.as_ref().and_then(|delta| delta.name()),
                     _ => None,

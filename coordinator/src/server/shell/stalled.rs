@@ -59,7 +59,6 @@ impl Shell {
             self.parts.handle.stall(false);
             self.tell_troubles();
         }
-        self.parts.metrics.committed(records, begun.elapsed());
         Ok(())
     }
 

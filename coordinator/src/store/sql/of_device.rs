@@ -9,7 +9,7 @@ use crate::store::{LeaseFacts, LeaseOfDevice, LedgerError, ledger::integer};
 use nightjar_shared::ids::{DeviceId, LeaseId};
 
 impl<D: Dialect> SqlLedger<D> {
-    pub(super) async fn read_leases_of(
+    pub(super) async fn read_recent_leases(
         &self,
         device: DeviceId,
         before: LeaseId,

@@ -7,7 +7,9 @@ use super::{
 };
 use crate::{
     engine::{
-        record::{DeltaRecord, DeviceRecord, EvaluationRecord, LeaseOutcome, LeaseRecord, Squash, VersionRecord},
+        record::{
+            DeltaRecord, DeviceRecord, EvaluationRecord, LeaseOutcome, LeaseRecord, Record, Squash, VersionRecord,
+        },
         snapshot::{MergedRange, RecentDelta},
     },
     store::{

@@ -15,7 +15,8 @@ use nightjar_shared::{
     delta::CodecId,
     model_spec::ModelSpec,
     run_spec::{
-        Average, DeltaSpec, EvaluateSpec, InnerSpec, LeaseSpec, MergeRule, MergeSpec, Pacing, PublishSpec, RunSpec,
+        Average, DeltaSpec, EvaluateSpec, InnerSpec, KeepSpec, LeaseSpec, MergeRule, MergeSpec, Pacing, PublishSpec,
+        RunSpec,
     },
 };
 
@@ -42,6 +43,7 @@ fn run_spec(name: &str, model: ModelSpec, token_budget: u64, inner: InnerSpec) -
         merge: MergeSpec::default(),
         publish: PublishSpec { codec: CodecId::Blocks8, ..PublishSpec::default() },
         evaluate: EvaluateSpec { every: 3, ..EvaluateSpec::default() },
+        keep: KeepSpec::default(),
     }
 }
 

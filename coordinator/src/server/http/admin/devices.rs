@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     engine::{DeviceStatus, orders::Order},
-    server::http::role,
+    server::role,
     store::LeaseFacts,
 };
 use axum::{

@@ -8,7 +8,7 @@ use crate::{
     engine::orders::Order,
     server::{
         clock::wall_now,
-        http::role,
+        role,
         issue::{self, ADDRESSES_MAX, DAYS_MAX, Reachable, Terms},
     },
     store::desk::{InviteFacts, Note},
