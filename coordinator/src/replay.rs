@@ -1,6 +1,6 @@
 //! Going through the ledger again: [`recover`] comes back to its tip after a start, [`resume`] does so where blobs on
 //! the way are lost, [`rebuild`] makes a lost blob of a version anew, and [`verify`] proves that the ledger holds
-//! together, from version 0 on.
+//! together, from what is kept on.
 
 mod chain;
 mod published;

@@ -58,6 +58,20 @@ fn without_weights_that_we_know_the_keyframe_is_the_start() {
 }
 
 #[test]
+fn nobody_is_led_over_versions_that_are_given_up() {
+    let mut versions = versions(9);
+    assert_eq!(versions.path(Some(&held(3)), Version(4)).unwrap().keyframe, None);
+    versions.forget(Version(4));
+    assert!(versions.get(Version(3)).is_none() && versions.get(Version(4)).is_some());
+    for (who, target) in [(held(3), 4), (held(3), 9)] {
+        assert!(versions.path(Some(&who), Version(target)).unwrap().keyframe.is_some(), "it begins anew");
+    }
+    assert_eq!(steps(&versions.path(Some(&held(8)), Version(9)).unwrap()), [(9, false)]);
+    versions.forget(Version(100));
+    assert_eq!(versions.newest().map(|v| v.version), Some(Version(9)), "the newest stays");
+}
+
+#[test]
 fn nobody_is_led_over_a_lost_blob() {
     let mut versions = versions(6);
     versions.avoid(BlobHash([104; 32]));
