@@ -3,20 +3,21 @@
 use std::{collections::BTreeSet, path::Path, process::Command};
 
 /// Crate, and what it must never pull in, through whomever.
-const FORBIDDEN: [(&str, &[&str]); 9] = [
+const FORBIDDEN: [(&str, &[&str]); 10] = [
     ("nightjar-shared", &["tokio", "quinn", "burn", "wgpu"]),
     ("nightjar-shaders", &["tokio", "quinn"]),
     ("nightjar", &["nightjar-coordinator"]),
     ("nightjar-agent", &["burn", "wgpu", "cubecl", "nightjar-train"]),
     ("nightjar-train", &["tokio", "quinn"]),
     ("nightjar-coordinator", &["burn", "wgpu", "nightjar", "nightjar-agent"]),
+    ("nightjar-load", &["burn", "wgpu", "nightjar-coordinator"]),
     ("nightjar-sim", &["burn", "wgpu"]),
     ("nightjar-tests", &["burn", "wgpu"]),
     ("xtask", &["burn", "wgpu", "tokio"]),
 ];
 
 /// Nobody imports these.
-const LEAVES: [&str; 3] = ["nightjar-sim", "nightjar-tests", "xtask"];
+const LEAVES: [&str; 4] = ["nightjar-load", "nightjar-sim", "nightjar-tests", "xtask"];
 
 /// Everything that a crate of the workspace is built with, tests aside.
 fn dependencies(package: &str) -> BTreeSet<String> {

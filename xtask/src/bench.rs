@@ -1,13 +1,15 @@
 //! `cargo xtask bench train`: how fast training is on each device of this machine, against the device's own ceiling,
 //! with Burn's own operations alone, with our kernels, and beside PyTorch where that is installed; and how memory
 //! grows.
-//! `cargo xtask bench codec`: the same question of the delta codecs. `cargo xtask bench build`: a newcomer's wait.
+//! `cargo xtask bench codec`: the same question of the delta codecs. `cargo xtask bench coordinator`: how many devices and
+//! leases a coordinator carries. `cargo xtask bench build`: a newcomer's wait.
 //!
 //! Each row is a process of its own (client/train/examples/bench/), so that one row's memory is not another's, and a
 //! device that fails takes one row with it.
 
 mod claims;
 mod codec;
+mod coordinator;
 mod first_build;
 mod page;
 mod report;
@@ -16,7 +18,7 @@ mod torch;
 use crate::{cargo, children::Children, root};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use report::{Ceiling, Device, Growth, Guest, Machine, Report, Row, Shape, Start, Starts};
+use report::{Carried, Ceiling, Device, Growth, Guest, Machine, Report, Row, Shape, Start, Starts};
 use serde::de::DeserializeOwned;
 use std::{
     path::{Path, PathBuf},
@@ -34,6 +36,8 @@ pub enum Bench {
         #[arg(long)]
         docs: bool,
     },
+    /// How many connected devices and leases a second a coordinator carries, beside the devices, on this machine.
+    Coordinator(coordinator::Options),
     /// How long a newcomer waits: clones the last commit and builds and tests it from nothing.
     Build {
         /// Where to; the folder must not be there yet. By default one of the system's temporary folders.
@@ -98,6 +102,12 @@ pub fn run(bench: &Bench, children: &Children) -> Result<()> {
             println!("{}", page::codecs(&codecs));
             let report = Report { codecs: vec![codecs], ..Report::default() };
             if *kept { keep(&docs, report) } else { Ok(()) }
+        }
+        Bench::Coordinator(options) => {
+            let carried = coordinator::measure(options, children)?;
+            println!("{}", page::carried(&carried));
+            let report = Report { coordinators: vec![carried], ..Report::default() };
+            if options.docs { keep(&docs, report) } else { Ok(()) }
         }
         Bench::Build { folder, no_tests, keep, docs } => {
             let folder = folder.clone().unwrap_or_else(first_build::usual_folder);
@@ -363,6 +373,11 @@ fn keep(docs: &Path, new: Report) -> Result<()> {
     for codecs in new.codecs {
         report.codecs.retain(|old| old.processor != codecs.processor);
         report.codecs.push(codecs);
+    }
+    for new in new.coordinators {
+        let of = |c: &Carried| (c.machine.clone(), c.profile.clone(), c.ledger.clone());
+        report.coordinators.retain(|old| of(old) != of(&new));
+        report.coordinators.push(new);
     }
     std::fs::write(&file, serde_json::to_string_pretty(&report)? + "\n")?;
     std::fs::write(docs.join("performance.md"), page::whole(&report))?;

@@ -128,12 +128,21 @@ impl Dialer {
     pub async fn connect(&self) -> Result<Link, LinkError> {
         race::first(&self.addresses, |way| connect_by(way, self.config.clone())).await
     }
+
+    /// Connects to this address, over a socket that others may use too.
+    pub async fn connect_from(&self, endpoint: &Endpoint, to: SocketAddr) -> Result<Link, LinkError> {
+        connect_from(endpoint.clone(), Way { address: to.to_string(), to }, self.config.clone()).await
+    }
 }
 
 async fn connect_by(Way { address, to }: Way, config: ClientConfig) -> Result<Link, LinkError> {
-    let unreachable = |address: String, why: String| LinkError::Unreachable { address, why };
     let any: SocketAddr = if to.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
     let endpoint = Endpoint::client(any).map_err(|e| LinkError::Local(e.to_string()))?;
+    connect_from(endpoint, Way { address, to }, config).await
+}
+
+async fn connect_from(endpoint: Endpoint, Way { address, to }: Way, config: ClientConfig) -> Result<Link, LinkError> {
+    let unreachable = |address: String, why: String| LinkError::Unreachable { address, why };
     let connecting = match endpoint.connect_with(config, to, SERVER_NAME) {
         Ok(connecting) => connecting,
         Err(e) => return Err(unreachable(address, e.to_string())),

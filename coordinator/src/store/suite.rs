@@ -147,13 +147,17 @@ macro_rules! suite {
             }
 
             proptest! {
-                #![proptest_config(ProptestConfig { cases: $cases, ..ProptestConfig::default() })]
+                // Each case is a whole run.
+                #![proptest_config(ProptestConfig { cases: $cases / 8 + 1, ..ProptestConfig::default() })]
                 #[test]
                 fn turns_that_share_a_commit_lead_to_the_same(sizes in prop::collection::vec(1usize..40, 1..20)) {
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                     runtime.block_on(super::turns_that_share_a_commit_lead_to_the_same::<$place>(sizes));
                 }
+            }
 
+            proptest! {
+                #![proptest_config(ProptestConfig { cases: $cases, ..ProptestConfig::default() })]
                 #[test]
                 fn what_is_written_is_read_back(records in prop::collection::vec(record(), 1..12)) {
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -2,8 +2,8 @@
 
 use super::{
     claims::{self, Claim},
-    codec,
-    report::{Codecs, Growth, Guest, Machine, Report, Row},
+    codec, coordinator,
+    report::{Carried, Codecs, Growth, Guest, Machine, Report, Row},
 };
 use std::fmt::Write;
 
@@ -34,6 +34,51 @@ pub fn whole(report: &Report) -> String {
     for of_one in &report.codecs {
         text.push('\n');
         text.push_str(&codecs(of_one));
+    }
+    for of_one in &report.coordinators {
+        text.push('\n');
+        text.push_str(&carried(of_one));
+    }
+    text
+}
+
+/// A coordinator with one ledger, on one machine.
+pub fn carried(carried: &Carried) -> String {
+    let Carried { machine, profile, ledger, devices, .. } = carried;
+    let mut text = format!(
+        "## Coordinator, ledger in {ledger}, {machine}\n\nBy `cargo xtask bench coordinator`, {profile} build: the devices, \
+         which speak QUIC and train nothing, are on the same cores. A lease is one step of a model of a few hundred parameters: \
+         it is asked for, granted, its delta is uploaded, measured, screened and written down.\n\n"
+    );
+    judged(&mut text, &coordinator::claims(carried));
+    text.push_str("| load | leases/s | request p50 / p99 | CPU a lease | syncs a lease | written a lease |\n");
+    text.push_str("|---|---|---|---|---|---|\n");
+    for (name, load) in [("full", &carried.full), ("half", &carried.half)] {
+        let syncs = load.syncs_a_lease.map_or("–".into(), |syncs| format!("{syncs:.2}"));
+        put(
+            &mut text,
+            format_args!(
+                "| {name} | {:.0} | {:.1} ms / {:.1} ms | {:.2} ms | {syncs} | {:.1} KiB |\n",
+                load.leases_a_second,
+                load.p50_ms,
+                load.p99_ms,
+                load.cpu_ms_a_lease,
+                load.written_a_lease / 1024.0
+            ),
+        );
+    }
+    if carried.bytes_a_connection > 0.0 {
+        put(
+            &mut text,
+            format_args!(
+                "\nWith {devices} devices connected, each with a lease, the coordinator takes {:.0} MiB: {:.1} KiB a \
+                 connection, so {:.1} GiB with 100,000. While nobody asks, keeping them costs {:.2} cores.\n",
+                carried.memory as f64 / f64::from(1 << 20),
+                carried.bytes_a_connection / 1024.0,
+                carried.memory_of_many / f64::from(1 << 30),
+                carried.cores_idle
+            ),
+        );
     }
     text
 }
@@ -262,7 +307,7 @@ mod tests {
         ] {
             assert!(super::machine(&kept).contains(part), "{part}\n{}", super::machine(&kept));
         }
-        let page = whole(&Report { machines: vec![kept], codecs: vec![] });
+        let page = whole(&Report { machines: vec![kept], ..Report::default() });
         assert!(page.starts_with("# Performance"));
     }
 }

@@ -9,6 +9,47 @@ pub struct Report {
     /// The delta codecs on each processor.
     #[serde(default)]
     pub codecs: Vec<Codecs>,
+    /// What a coordinator carries, on each machine and with each ledger.
+    #[serde(default)]
+    pub coordinators: Vec<Carried>,
+}
+
+/// What a coordinator carries beside its devices on one machine.
+#[derive(Serialize, Deserialize)]
+pub struct Carried {
+    /// The machine, in words.
+    #[serde(default)]
+    pub machine: String,
+    /// `debug` or `release`.
+    #[serde(default)]
+    pub profile: String,
+    /// Where the ledger is.
+    pub ledger: String,
+    /// Devices that were connected, each with a lease.
+    pub devices: usize,
+    /// Of memory; 0 where it was not measured.
+    pub bytes_a_connection: f64,
+    /// Bytes of memory with all of them, and with 100,000 by the slope.
+    pub memory: u64,
+    pub memory_of_many: f64,
+    /// Cores that it takes while nobody asks for anything.
+    pub cores_idle: f64,
+    /// Leases at full load, and at half of that.
+    pub full: Load,
+    pub half: Load,
+}
+
+/// Leases under one load.
+#[derive(Serialize, Deserialize)]
+pub struct Load {
+    pub leases_a_second: f64,
+    /// Of a request for a lease.
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub cpu_ms_a_lease: f64,
+    /// Bytes.
+    pub written_a_lease: f64,
+    pub syncs_a_lease: Option<f64>,
 }
 
 /// The delta codecs on one core; all speeds in bytes a second of dense f32 covered.
