@@ -135,10 +135,8 @@ pub struct Parts {
 enum Effect {
     /// What the engine wants done.
     Act(Action),
-    /// Whether an upload is welcome, which rests on the turns before.
-    MayUpload(oneshot::Sender<Result<(), Refusal>>, Result<(), Refusal>),
-    /// That the turns before are done.
-    Done(oneshot::Sender<()>),
+    /// Another answer that rests on the turns before: whoever has it must not find it untrue after a kill.
+    Tell(Box<dyn FnOnce() + Send>),
 }
 
 impl From<Action> for Effect {
@@ -323,7 +321,7 @@ impl Shell {
                 let gone =
                     || Refusal::lease_gone("The lease has ended, or what was offered is no delta of this model.");
                 let is_welcome = self.parts.engine.accepts_upload(device, lease, bytes).then_some(()).ok_or_else(gone);
-                self.decided.also(Effect::MayUpload(answer, is_welcome));
+                self.answer(answer, is_welcome);
             }
             Question::GiveUp { device, lease, generation } => {
                 self.decide(Event::UploadsDamaged { device, lease, generation });
@@ -341,10 +339,16 @@ impl Shell {
             Question::Reload(spec, answer) => drop(answer.send(self.reload(*spec).await?)),
             Question::GivenUp { before, answer } => {
                 self.decide(Event::GivenUp(before));
-                self.decided.also(Effect::Done(answer));
+                self.answer(answer, ());
             }
         }
         Ok(())
+    }
+
+    /// Answers after the next commit.
+    fn answer<T: Send + 'static>(&mut self, to: oneshot::Sender<T>, answer: T) {
+        // Who asked may be gone by then, which is no fault.
+        self.decided.also(Effect::Tell(Box::new(move || drop(to.send(answer)))));
     }
 
     fn next_reply(&mut self) -> ReplyTo {
@@ -361,12 +365,21 @@ impl Shell {
     }
 
     /// Answers what changes nothing, and takes next to no time.
-    fn look_up(&self, question: Question) {
+    fn look_up(&mut self, question: Question) {
         let engine = &self.parts.engine;
         match question {
-            Question::Status(answer) => drop(answer.send(engine.status())),
-            Question::Devices { after, most, answer } => drop(answer.send(engine.devices_after(after, most))),
-            Question::DevicesNamed { digits, answer } => drop(answer.send(engine.devices_named(&digits))),
+            Question::Status(answer) => {
+                let status = engine.status();
+                self.answer(answer, status);
+            }
+            Question::Devices { after, most, answer } => {
+                let devices = engine.devices_after(after, most);
+                self.answer(answer, devices);
+            }
+            Question::DevicesNamed { digits, answer } => {
+                let devices = engine.devices_named(&digits);
+                self.answer(answer, devices);
+            }
             _ => {}
         }
     }

@@ -102,9 +102,7 @@ impl Shell {
             for effect in effects {
                 match effect {
                     Effect::Act(action) => self.act(action).await?,
-                    // Who asked may be gone by now, which is no fault.
-                    Effect::MayUpload(answer, is_welcome) => drop(answer.send(is_welcome)),
-                    Effect::Done(answer) => drop(answer.send(())),
+                    Effect::Tell(tell) => tell(),
                 }
             }
         }

@@ -197,9 +197,12 @@ async fn turns_share_the_next_commit_and_are_answered_after_it() {
     let first = bed.hello(0);
     assert_eq!(bed.next_commit().await.len(), 1);
     let others: Vec<_> = (1..=20).map(|who| bed.hello(who)).collect();
-    // An answer that needs no commit of its own: but what it rests on is not written yet.
+    // Answers that need no commit of their own: but what they rest on is not written yet.
     let unknown = bed.asks_for_lease(99);
+    let handle = bed.handle.clone();
+    let overview = tokio::spawn(async move { handle.overview().await });
     everybody_else().await;
+    assert!(!overview.is_finished(), "what a page shows outlasts a kill");
     assert!(!first.is_finished() && !unknown.is_finished() && others.iter().all(|asked| !asked.is_finished()));
     bed.let_pass();
     assert!(matches!(first.await.unwrap().unwrap(), answer::Body::Welcome(_)));
