@@ -6,6 +6,7 @@ use nightjar_coordinator::{
     engine::{
         Engine,
         event::{Action, Event, ReplyTo},
+        group::Group,
         record::{DeltaRecord, EvaluationRecord, Record, VersionRecord},
     },
     replay,
@@ -81,17 +82,22 @@ impl Coordinator {
         self.publisher.as_ref().map(Publisher::weights)
     }
 
-    /// Hands an event to the engine and performs all that follows, in order.
+    /// Hands events to the engine, whose turns share a commit, and performs all that follows, in order.
     pub fn handle(
         &mut self,
-        event: Event,
+        events: Vec<Event>,
         storage: &mut Storage,
         now: Mono,
         kill: Killer<'_>,
         out: &mut Out,
     ) -> Result<(), Killed> {
-        let actions = self.engine.handle(event, now, wall(now));
-        self.perform(actions, storage, now, kill, out)
+        let mut group = Group::<Action>::default();
+        for event in events {
+            group.add(self.engine.handle(event, now, wall(now)));
+        }
+        let commit = (!group.records().is_empty()).then(|| Action::Commit(group.records().to_vec()));
+        let effects = group.into_turns().flat_map(|(_, effects)| effects);
+        self.perform(commit.into_iter().chain(effects).collect(), storage, now, kill, out)
     }
 
     fn perform(

@@ -18,19 +18,22 @@ use prost::Message;
 
 /// What a message costs on the wire beside its own bytes: its length prefix, and a datagram's headers and seal.
 pub(super) const MESSAGE_OVERHEAD_BYTES: u64 = 64;
+/// How long a commit takes, where processes are killed: requests that come meanwhile share the next. Elsewhere a commit
+/// takes no time.
+const COMMIT_S: f64 = 0.05;
 /// Versions under measurement at once, beyond which the oldest is waited for.
 const MEASURING_MAX: usize = 8;
 
 impl World<'_> {
-    /// Starts the coordinator (without an event) or hands it one.
-    pub(super) fn coordinator(&mut self, event: Option<EngineEvent>) {
+    /// Starts the coordinator (without events) or hands it some, whose turns share a commit.
+    pub(super) fn coordinator(&mut self, events: Option<Vec<EngineEvent>>) {
         let mut out = Out::default();
         let (now, kills, storage) = (self.now, &mut self.kills, &mut self.storage);
         let began = host::thread_cpu_s();
         let mut kill = |point| kills.strikes(point);
-        let survivor = match (self.coordinator.take(), event) {
-            (Some(mut running), Some(event)) => {
-                running.handle(event, storage, now, &mut kill, &mut out).map(|()| running)
+        let survivor = match (self.coordinator.take(), events) {
+            (Some(mut running), Some(events)) => {
+                running.handle(events, storage, now, &mut kill, &mut out).map(|()| running)
             }
             (None, None) => Coordinator::start(self.setup, storage, now, &mut kill, &mut out),
             // It was killed, or started, in the meantime.
@@ -84,7 +87,7 @@ impl World<'_> {
         self.coordinator_tick = None;
         let deadline = self.coordinator.as_ref().and_then(|c| c.engine.next_deadline());
         match deadline {
-            Some(at) if at <= self.now => self.coordinator(Some(EngineEvent::Tick)),
+            Some(at) if at <= self.now => self.coordinator(Some(vec![EngineEvent::Tick])),
             _ => self.coordinator_will_tick(),
         }
     }
@@ -92,6 +95,7 @@ impl World<'_> {
     fn coordinator_dies(&mut self) {
         self.coordinator = None;
         self.asked.clear();
+        self.waiting.clear();
         for number in 0..self.devices.len() as u32 {
             self.disconnect(number, "the coordinator is gone");
         }
@@ -139,7 +143,22 @@ impl World<'_> {
         let reply_to = ReplyTo(self.next);
         let event = EngineEvent::Asked { device: device.id, reply_to, body, invite };
         self.asked.insert(reply_to, Asked { number, connection: device.connection, request, lease });
-        self.coordinator(Some(event));
+        if self.setup.chaos.kills == 0 {
+            return self.coordinator(Some(vec![event]));
+        }
+        // As while the last commit is on its way.
+        if self.waiting.is_empty() {
+            self.after(COMMIT_S, SimEvent::CoordinatorDecides);
+        }
+        self.waiting.push(event);
+    }
+
+    /// What was asked in the meantime is decided, and shares a commit.
+    pub(super) fn coordinator_decides(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        if !waiting.is_empty() {
+            self.coordinator(Some(waiting));
+        }
     }
 
     fn answer(&mut self, to: ReplyTo, body: coordinator_message::Body) {

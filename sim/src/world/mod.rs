@@ -26,7 +26,10 @@ use crate::{
 use account::Account;
 use kills::Kills;
 use nightjar_agent::session::Event as DeviceEvent;
-use nightjar_coordinator::engine::{self, Mismatch, event::ReplyTo};
+use nightjar_coordinator::engine::{
+    self, Mismatch,
+    event::{Event as EngineEvent, ReplyTo},
+};
 use nightjar_shared::{ids::LeaseId, run_spec::RunSpecError, time::Mono, wire::device_message};
 use std::{
     cmp::{Ordering, Reverse},
@@ -107,6 +110,7 @@ enum SimEvent {
         connection: u32,
     },
     CoordinatorTick,
+    CoordinatorDecides,
     StartCoordinator,
 }
 
@@ -155,6 +159,8 @@ pub struct World<'s> {
     coordinator: Option<Coordinator>,
     /// The earliest of its timers that is in the queue.
     coordinator_tick: Option<Mono>,
+    /// Requests that wait for the next commit.
+    waiting: Vec<EngineEvent>,
     /// When the coordinator's own link is free, up and down, in virtual seconds.
     coordinator_link_free: [f64; 2],
     devices: Vec<Device>,
@@ -190,6 +196,7 @@ impl<'s> World<'s> {
             storage: Storage::new(setup, has_bytes),
             coordinator: None,
             coordinator_tick: None,
+            waiting: vec![],
             coordinator_link_free: [0.0; 2],
             devices,
             asked: HashMap::new(),
@@ -309,6 +316,7 @@ impl<'s> World<'s> {
         match event {
             SimEvent::StartCoordinator => self.coordinator(None),
             SimEvent::CoordinatorTick => self.coordinator_ticks(),
+            SimEvent::CoordinatorDecides => self.coordinator_decides(),
             SimEvent::Request { number, connection, ask } if is_current(self, number, connection) => {
                 self.request(number, ask.0, ask.1);
             }
