@@ -1,7 +1,7 @@
 //! `gc`: removes by the rule `[keep]` what a run needs no longer, while it is not served. While it is, the coordinator does
 //! so by itself.
 
-use super::{Failure, ledger::LedgerFlag, say};
+use super::{Failure, blobs::BlobsFlag, ledger::LedgerFlag, say};
 use clap::Args;
 use nightjar_coordinator::{
     identity::Identity,
@@ -32,6 +32,8 @@ pub struct Gc {
     state: PathBuf,
     #[command(flatten)]
     ledger: LedgerFlag,
+    #[command(flatten)]
+    blobs: BlobsFlag,
     /// Say what would go, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -44,7 +46,8 @@ impl Gc {
         let read = place.open_to_read().await.map_err(Failure::input)?;
         let spec: RunSpec = serde_json::from_str(&read.identity.spec_json)
             .map_err(|_| Failure::input(LedgerError::Damaged("its run spec cannot be read")))?;
-        let blobs = state.blobs();
+        let bucket = state.bucket(self.blobs.bucket()?.as_ref()).map_err(Failure::input)?;
+        let blobs = state.blobs_to_read(bucket.as_ref()).map_err(Failure::input)?;
         if self.dry_run {
             let looked = look(&*read.ledger, &blobs, &spec.keep).await;
             read.ledger.close().await;

@@ -138,6 +138,11 @@ impl Present {
         self.lock().by_device.len()
     }
 
+    /// Whether a device is connected to this process.
+    pub fn has(&self, device: DeviceId) -> bool {
+        self.lock().by_device.contains_key(&device)
+    }
+
     /// All that are connected.
     pub fn devices(&self) -> Vec<DeviceId> {
         self.lock().by_device.keys().copied().collect()

@@ -21,14 +21,14 @@ use super::{
     handle::{Question, Request, ShellHandle},
     health::{Health, Stage},
     metrics::{Metrics, Seen},
-    news::{Knowledge, News},
+    news::Knowledge,
     publisher_thread::{self, Order},
     stream::Traffic,
     trouble::{Say, Troubles},
 };
 use crate::{
     engine::{
-        Engine, REVOKED,
+        Engine,
         event::{Action, Event, ReplyTo},
         group::Group,
         orders::{NotDone, Obeyed},
@@ -136,7 +136,7 @@ enum Effect {
     /// What the engine wants done.
     Act(Action),
     /// Another answer that rests on the turns before: whoever has it must not find it untrue after a kill.
-    Tell(Box<dyn FnOnce() + Send>),
+    Tell(Box<dyn FnOnce() + Send + Sync>),
 }
 
 impl From<Action> for Effect {
@@ -346,7 +346,7 @@ impl Shell {
     }
 
     /// Answers after the next commit.
-    fn answer<T: Send + 'static>(&mut self, to: oneshot::Sender<T>, answer: T) {
+    fn answer<T: Send + Sync + 'static>(&mut self, to: oneshot::Sender<T>, answer: T) {
         // Who asked may be gone by then, which is no fault.
         self.decided.also(Effect::Tell(Box::new(move || drop(to.send(answer)))));
     }

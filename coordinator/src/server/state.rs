@@ -14,7 +14,7 @@ use crate::{
     },
 };
 use nightjar_shared::{
-    disk::FolderDisk,
+    disk::{Disk, FolderDisk},
     ids::{BlobHash, Version},
     mark::{self, EntryKind, Kind, Mark, MarkError},
     model_spec::ModelSpec,

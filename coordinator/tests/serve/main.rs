@@ -1,6 +1,7 @@
 //! The coordinator from outside: real QUIC on loopback, real files, real kills.
 
 mod abuse;
+mod admin;
 mod backup;
 mod bed;
 #[cfg(unix)]

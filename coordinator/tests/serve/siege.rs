@@ -334,3 +334,53 @@ async fn a_request_without_end_is_answered_with_when_to_come_again() {
     assert!(last.retry_ms > 0);
     server.stop().await;
 }
+
+/// A limit that bites says so to the device, and to whoever looks after the run.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_invite_may_take_is_bounded_and_its_refusals_are_counted() {
+    let mut bed = Bed::new();
+    bed.limits = vec!["enrolments-per-invite=3/1", "connections-per-invite=2", "bytes-per-device=1K/1K"];
+    let server = bed.serve().await;
+    let devices = [(); 4].map(|()| Device::new(&bed));
+    let invite = || bed.invite(Role::Volunteer);
+    let first = devices[0].join(server.address, invite()).await;
+    let mut second = devices[1].join(server.address, invite()).await;
+
+    // Enrolled or not, a third is not connected beside them.
+    let mut third = devices[2].link(server.address).await;
+    let stranger = refusal(third.hello(invite(), Role::Volunteer).await);
+    assert!(stranger.action() == RefusalAction::Retry && stranger.retry_ms > 0, "{stranger:?}");
+    first.connection.close(0u32.into(), b"");
+    server
+        .until(|status| status["devices"].as_array().unwrap().iter().filter(|d| d["online"] == true).count() == 1)
+        .await;
+    assert!(matches!(third.hello(invite(), Role::Volunteer).await, answer::Body::Welcome(_)));
+    second.connection.close(0u32.into(), b"");
+    server
+        .until(|status| status["devices"].as_array().unwrap().iter().filter(|d| d["online"] == true).count() == 1)
+        .await;
+    let mut fourth = devices[3].link(server.address).await;
+    let told = refusal(fourth.hello(invite(), Role::Volunteer).await);
+    assert!(told.sentence.contains("with this invite") && told.retry_ms > 1_000_000, "{told:?}");
+    // Who has enrolled before comes back as ever.
+    second = devices[1].join(server.address, vec![]).await;
+
+    let lease = second.lease(LeaseRequest::default()).await;
+    let shard = lease.shard.unwrap();
+    assert!(shard.bytes > 1024);
+    for is_served in [true, false] {
+        let get = Kind::Get(BlobGet { hash: shard.hash.clone(), offset: 0 });
+        let (_send, mut receive) = open(&second.connection, get).await;
+        let head: BlobHead = message(&mut receive).await;
+        assert_eq!(head.refusal.is_none(), is_served, "{head:?}");
+        match head.refusal {
+            None => drop(receive.read_to_end(1 << 20).await.unwrap()),
+            Some(told) => assert!(told.sentence.contains("very much") && told.retry_ms > 60_000, "{told:?}"),
+        }
+    }
+    let limits = server.status().await["limits"].clone();
+    assert_eq!(limits["enrolments-per-invite"], 1, "{limits}");
+    assert!(limits["connections-per-invite"].as_u64() >= Some(1) && limits["bytes-per-device"] == 1, "{limits}");
+    assert_eq!(limits["requests-per-device"], 0, "{limits}");
+    server.stop().await;
+}

@@ -123,6 +123,7 @@ pub fn device_messages() -> Vec<Vec<u8>> {
 
 pub fn coordinator_messages() -> Vec<Vec<u8>> {
     let welcome = wire::Welcome {
+        public_keys: vec![vec![7; 32], vec![8; 32]],
         run_id: vec![3; 32],
         generation: 1_700_000_000,
         run_spec_json: r#"{"name":"x","token_budget":10}"#.into(),

@@ -26,6 +26,8 @@ pub fn status(agreement: Option<f64>) -> Status {
         leases_open: 1,
         agreement,
         finished: false,
+        paused_at: None,
+        refused: Default::default(),
     }
 }
 

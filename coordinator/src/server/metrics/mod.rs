@@ -117,7 +117,15 @@ impl Metrics {
             match record {
                 Record::LeaseIssued(lease) => self.granted[place(&LeaseKind::ALL, lease.kind)].add(1),
                 Record::LeaseClosed { outcome, .. } => self.settled[place(&LeaseOutcome::ALL, *outcome)].add(1),
-                Record::Device(_) | Record::Delta(_) | Record::Version(_) | Record::Evaluation(_) => {}
+                Record::Device(_)
+                | Record::Delta(_)
+                | Record::Version(_)
+                | Record::Evaluation(_)
+                | Record::DeviceRevoked { .. }
+                | Record::InviteRevoked { .. }
+                | Record::Paused(_)
+                | Record::Extended { .. }
+                | Record::Audit(_) => {}
             }
         }
     }

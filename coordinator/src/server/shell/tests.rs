@@ -3,9 +3,28 @@
 use super::*;
 use crate::{
     dataset::Dataset,
-    engine::{merge::Merger, record::Record, snapshot::Snapshot},
-    server::{catalog, disk_reserve::FolderSpace, handle, stream::StreamError},
-    store::{BadRow, Curves, Facts, Lineage, MemoryLedger, Shards, Unnamed, ledger::Answer},
+    engine::{
+        merge::Merger,
+        record::{DeltaRecord, Record, VersionRecord},
+        snapshot::Snapshot,
+    },
+    server::{
+        catalog::{self, Catalog},
+        context::Present,
+        disk_reserve::FolderSpace,
+        feed::{Begun, Devices},
+        handle,
+        history::History,
+        stream::StreamError,
+        uploads::Uploads,
+        wish::{Wish, wishes},
+    },
+    store::{
+        BadRow, Curves, Desk, Facts, Keeping, Kept, LeaseOfDevice, Lineage, Link, MemoryLedger, Note, Point, Shards, Span,
+        Standing, TokenRecord, Unnamed, Weight,
+        desk::{AuditEntry, InviteFacts, LeasePage},
+        ledger::Answer,
+    },
     world::{device, hello, invite, manifest, spec},
 };
 use nightjar_shared::{
@@ -27,6 +46,15 @@ struct Gate {
     words: tokio::sync::Mutex<mpsc::UnboundedReceiver<Result<(), LedgerError>>>,
 }
 
+/// What a gate hands on as it is.
+macro_rules! handed_on {
+    ($to:ident: $($name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {
+        $(fn $name<'a>(&'a self, $($argument: $type),*) -> Answer<'a, $answer> {
+            $to::$name(&self.ledger, $($argument),*)
+        })*
+    };
+}
+
 impl Ledger for Gate {
     fn generation(&self) -> Generation {
         self.ledger.generation()
@@ -41,40 +69,49 @@ impl Ledger for Gate {
         })
     }
 
-    fn note_losses<'a>(&'a self, restart: Option<Version>, deltas: &'a [u64]) -> Answer<'a, ()> {
-        self.ledger.note_losses(restart, deltas)
-    }
-
-    fn counters(&self) -> Answer<'_, Counters> {
-        self.ledger.counters()
-    }
-
-    fn end_unfit_leases<'a>(&'a self, shards: &'a Shards, at: Wall) -> Answer<'a, Vec<BadRow>> {
-        self.ledger.end_unfit_leases(shards, at)
-    }
-
-    fn snapshot<'a>(&'a self, shards: &'a Shards) -> Answer<'a, Snapshot> {
-        Ledger::snapshot(&self.ledger, shards)
-    }
-
-    fn lineage(&self, since: Version) -> Answer<'_, Lineage> {
-        self.ledger.lineage(since)
-    }
-
-    fn curves(&self) -> Answer<'_, Curves> {
-        self.ledger.curves()
-    }
-
-    fn unnamed(&self, blobs: BTreeSet<BlobHash>, now: Wall) -> Answer<'_, Unnamed> {
-        self.ledger.unnamed(blobs, now)
-    }
-
-    fn facts(&self) -> Answer<'_, Facts> {
-        Ledger::facts(&self.ledger)
+    handed_on! { Ledger:
+        note_losses(restart: Option<Version>, deltas: &'a [u64]) -> ();
+        change_spec(spec_json: &'a str) -> ();
+        counters() -> Counters;
+        end_unfit_leases(shards: &'a Shards, at: Wall) -> Vec<BadRow>;
+        snapshot(shards: &'a Shards) -> Snapshot;
+        lineage(since: Version) -> Lineage;
+        curves() -> Curves;
+        unnamed(blobs: BTreeSet<BlobHash>, now: Wall) -> Unnamed;
+        recent_leases(device: DeviceId, before: LeaseId, most: u32) -> Vec<LeaseOfDevice>;
+        facts() -> Facts;
     }
 
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         self.ledger.close()
+    }
+}
+
+impl Desk for Gate {
+    handed_on! { Desk:
+        note(notes: &'a [Note]) -> ();
+        token(hash: [u8; 32]) -> Option<TokenRecord>;
+        tokens() -> Vec<TokenRecord>;
+        invites(after: &'a [u8], most: u32) -> Vec<InviteFacts>;
+        audit(before: Option<u64>, most: u32) -> Vec<AuditEntry>;
+        leases_of(device: DeviceId, before: Option<LeaseId>, most: u32) -> LeasePage;
+    }
+}
+
+impl Keeping for Gate {
+    handed_on! { Keeping:
+        kept() -> Kept;
+        standing() -> Standing;
+        give_up(first_version: Version, after_seq: u64) -> ();
+        note_removed(before: Version, through_seq: u64) -> ();
+        add_link(link: &'a Link) -> ();
+        links(from: Version, most: usize) -> Vec<Link>;
+        versions_from(from: Version, most: usize) -> Vec<VersionRecord>;
+        keyframe_upto(upto: Version) -> Option<Point>;
+        deltas_after(seq: u64, most: usize) -> Vec<DeltaRecord>;
+        named_after(seq: u64, blobs: BTreeSet<BlobHash>) -> BTreeSet<BlobHash>;
+        losses() -> (Vec<Version>, Vec<u64>);
+        weight(span: Span) -> Weight;
     }
 }
 
@@ -84,7 +121,7 @@ struct Bed {
     ledger: MemoryLedger,
     begun: mpsc::UnboundedReceiver<Vec<Record>>,
     words: mpsc::UnboundedSender<Result<(), LedgerError>>,
-    stop: oneshot::Sender<()>,
+    stop: mpsc::Sender<Wish>,
     running: JoinHandle<Result<(), ShellError>>,
     _folder: tempfile::TempDir,
 }
@@ -117,27 +154,50 @@ impl Bed {
         let (handle, questions) = handle::open();
         let (report, _damaged) = mpsc::channel(catalog::DAMAGED_MAX);
         let publisher = Publisher::new(Merger::start(spec.clone(), &spec.model.draw_all(1)), blobs.clone());
+        let ledger_of_parts: Arc<dyn Ledger> = Arc::new(gate);
+        let devices = Arc::new(Devices::default());
+        let knowledge = Knowledge {
+            members: Arc::default(),
+            catalog: Arc::new(Catalog::new(&dataset, blobs.clone(), report).unwrap()),
+            uploads: Arc::new(Uploads::new([].into_iter(), 1 << 20)),
+            present: Arc::new(Present::new(devices.clone())),
+        };
+        let (traffic, troubles, spec, origin) = (Arc::default(), Arc::default(), Arc::new(spec), Instant::now());
+        let reserve = Arc::new(DiskReserve::open(disk.clone(), Box::new(FolderSpace(disk)), &spec));
+        let feed = Feed::begin(Begun {
+            spec: spec.clone(),
+            ledger: ledger_of_parts.clone(),
+            devices: devices.clone(),
+            history: History::default(),
+            status: engine.status(),
+            counters: Counters::default(),
+            traffic: Arc::clone(&traffic),
+            reserve: reserve.clone(),
+            troubles: Arc::clone(&troubles),
+        });
         let parts = Parts {
             engine,
-            ledger: Arc::new(gate),
-            blobs: blobs.clone(),
-            catalog: Arc::new(Catalog::new(&dataset, blobs, report).unwrap()),
-            members: Arc::default(),
-            traffic: Arc::default(),
-            history: History::default(),
-            counters: Counters::default(),
-            origin: Instant::now(),
+            ledger: ledger_of_parts,
+            blobs,
+            knowledge,
+            doors: Arc::new(Doors::new(devices)),
+            traffic,
+            feed: Arc::new(feed),
+            origin,
             say: Arc::new(|_| {}),
             handle: handle.clone(),
-            reserve: Arc::new(DiskReserve::open(disk.clone(), Box::new(FolderSpace(disk)), &spec)),
-            uploads: Arc::new(Uploads::new([].into_iter(), 1 << 20)),
+            health: Arc::new(Health::new(reserve.clone(), Arc::clone(&troubles), origin.into_std())),
+            reserve,
             files: Arc::new(Semaphore::new(1)),
-            troubles: Arc::default(),
-            spec: Arc::new(spec),
+            troubles,
+            metrics: Arc::default(),
+            keeper: Arc::default(),
+            spec,
         };
-        let (stop, stopped) = oneshot::channel::<()>();
-        let running = run(parts, publisher, first, questions, String::new(), async move { drop(stopped.await) });
-        let running = tokio::spawn(running);
+        let (stop, mut stopped) = wishes();
+        let running = tokio::spawn(async move {
+            run(parts, publisher, first, questions, String::new(), &mut stopped).await
+        });
         let mut bed = Bed { handle, ledger, begun, words, stop, running, _folder: folder };
         assert!(matches!(bed.next_commit().await[..], [Record::Version(_)]));
         bed.let_pass();
@@ -200,7 +260,7 @@ async fn turns_share_the_next_commit_and_are_answered_after_it() {
     // Answers that need no commit of their own: but what they rest on is not written yet.
     let unknown = bed.asks_for_lease(99);
     let handle = bed.handle.clone();
-    let overview = tokio::spawn(async move { handle.overview().await });
+    let overview = tokio::spawn(async move { handle.status().await });
     everybody_else().await;
     assert!(!overview.is_finished(), "what a page shows outlasts a kill");
     assert!(!first.is_finished() && !unknown.is_finished() && others.iter().all(|asked| !asked.is_finished()));
