@@ -38,7 +38,7 @@ pub struct Keeper {
     pub due: Arc<Notify>,
 }
 
-/// Looks again and again; never ends.
+/// Looks again and again, until the ledger is closed.
 pub async fn run(keeper: Keeper) {
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -47,8 +47,10 @@ pub async fn run(keeper: Keeper) {
             _ = look.tick() => {}
             () = keeper.due.notified() => {}
         }
-        if let Err(error) = keeper.pass().await {
-            tracing::warn!(%error, "old blobs stay for now");
+        match keeper.pass().await {
+            Ok(()) => {}
+            Err(KeepError::Ledger(error)) if error.is_closed() => return,
+            Err(error) => tracing::warn!(%error, "old blobs stay for now"),
         }
     }
 }

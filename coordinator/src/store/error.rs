@@ -143,6 +143,11 @@ impl LedgerError {
         }
     }
 
+    /// Whether this process has closed it: it is about to end.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, LedgerError::Sql(sqlx::Error::PoolClosed))
+    }
+
     /// Whether it may pass by itself: somebody else holds the file for a while, or makes room on the disk. What failed
     /// so was not written, and may be tried again.
     pub fn may_pass(&self) -> bool {
