@@ -107,7 +107,8 @@ impl ReplayError {
 
 /// The version since which deltas are needed, as long as one of the two newest checkpoints is sound.
 pub fn since(blobs: &Blobs) -> Result<Version, BlobError> {
-    Ok(Version(blobs.checkpoints()?.into_iter().take(2).last().unwrap_or(0)))
+    let newest_first = blobs.checkpoints()?;
+    Ok(Version(newest_first.get(1).or(newest_first.first()).copied().unwrap_or(0)))
 }
 
 /// Does `work` with a lineage, and where that does not reach back far enough, with the whole one.

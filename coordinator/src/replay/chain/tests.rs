@@ -23,6 +23,8 @@ use nightjar_shared::{
 };
 use std::sync::Arc;
 
+type Change<'a> = &'a dyn Fn(&mut Facts);
+
 struct Run {
     folder: tempfile::TempDir,
     world: World,
@@ -152,7 +154,7 @@ async fn whatever_is_changed_behind_the_chain_is_noticed() {
     let sound = run.world.ledger.facts();
     assert_eq!(run.failed(&sound), [""; 0]);
     assert!(sound.lineage.kept.after_seq > 20 && sound.links.len() == 6);
-    let changes: [(&str, &dyn Fn(&mut Facts)); 8] = [
+    let changes: [(&str, Change); 8] = [
         ("a delta's loss", &|f| f.lineage.deltas[1].loss_last += 0.1),
         ("a delta's weight", &|f| f.lineage.deltas[2].weight = 0.5),
         ("a delta's device", &|f| f.lineage.deltas[2].device = device(9)),
@@ -168,7 +170,7 @@ async fn whatever_is_changed_behind_the_chain_is_noticed() {
         let failed = run.failed(&facts);
         assert!(failed.iter().any(|f| f.contains("chain") && f.contains("are not those")), "{what}: {failed:?}");
     }
-    let links: [(&str, &dyn Fn(&mut Facts)); 4] = [
+    let links: [(&str, Change); 4] = [
         ("its tokens", &|f| f.links[2].tokens += 1),
         ("its checkpoint", &|f| f.links[0].checkpoint.0[0] ^= 1),
         ("itself", &|f| f.links[1].hash[0] ^= 1),

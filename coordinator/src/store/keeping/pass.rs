@@ -78,7 +78,7 @@ pub async fn due(ledger: &dyn Ledger, blobs: &Blobs, rule: &KeepSpec, now: Wall)
     }
     due.checkpoints = now.idle_checkpoints(due.after_seq);
     // What has no link by now is damaged, or of no version.
-    let newest_two = checkpoints.iter().rev().take(2).map(|p| p.version.0).last().unwrap_or(0);
+    let newest_two = checkpoints.get(checkpoints.len().saturating_sub(2)).map_or(0, |p| p.version.0);
     let is_linked = |version: &u64| checkpoints.iter().any(|p| p.version.0 == *version);
     let of_no_use = blobs.checkpoints()?.into_iter().filter(|v| *v < newest_two && !is_linked(v));
     due.checkpoints.extend(of_no_use.map(Version));
