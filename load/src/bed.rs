@@ -40,6 +40,8 @@ tie_word_embeddings = true
 
 [inner]
 batch_samples = 1
+warmup = 0.0
+floor = 1.0
 
 [lease]
 pacing = "free"

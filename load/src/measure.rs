@@ -237,7 +237,10 @@ impl Crowds {
         eprintln!("{what}: about {} s", CALM.as_secs() + options.seconds + SYNCS_S);
         self.order(|devices| Order::Work { devices, think_us }, options.at_work)?;
         sleep(CALM);
-        self.report()?;
+        let begins = self.report()?;
+        if !begins.why.is_empty() {
+            eprintln!("{} leases at first, {} refused, lately: {}", begins.merged, begins.refused, begins.why);
+        }
         let (from, begun) = (process.taken()?, Instant::now());
         sleep(Duration::from_secs(options.seconds));
         let mut report = self.report()?;

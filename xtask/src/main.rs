@@ -1,6 +1,6 @@
 //! The repository's own commands: `demo` shows the whole of Nightjar on one machine, `test` runs every test, `setup`
 //! finds what the two need beyond Rust, `study` runs the comparisons behind the defaults,
-//! `bench` measures training, `book` makes the guides into a web site.
+//! `bench` measures, `book` makes the guides into a web site.
 
 mod bench;
 mod book;
@@ -44,7 +44,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Measure how fast training is on the devices of this machine, and write docs/performance.md.
+    /// Measure training, codecs, a coordinator, or a newcomer's wait on this machine, for docs/performance.md.
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Make the guides of docs/ into a web site, with mdBook.
