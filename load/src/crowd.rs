@@ -17,10 +17,16 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime},
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
 
 /// Devices behind one socket, which has an address of its own.
 const DEVICES_A_SOCKET: usize = 250;
+
+/// Devices that are on their way to their first lease at once: of more, some would be given up on a busy machine.
+const JOINING_MAX: usize = 50;
 
 /// Which part of the devices it is.
 #[derive(Args)]
@@ -57,23 +63,29 @@ async fn obey(options: Options) -> Result<()> {
         }
     });
     let shared = Arc::new(Shared::new(Blobs::new(FolderDisk::open(&options.blobs)?)));
-    let mut crowd = Crowd { options, shared, endpoints: vec![], devices: 0 };
-    while let Some(order) = told.recv().await {
-        match order.context("an order that is none")? {
-            Order::Connect(devices) => crowd.connect(devices).await?,
-            Order::Work { devices, think_us } => {
-                crowd.shared.think_us.store(think_us, Ordering::Relaxed);
-                crowd.shared.at_work.send_replace(devices);
+    let (wanted, wants) = watch::channel(0);
+    let crowd = Crowd { options, shared: shared.clone(), endpoints: vec![], devices: 0 };
+    let mut connecting = tokio::spawn(crowd.connect(wants));
+    loop {
+        let order = tokio::select! {
+            order = told.recv() => order,
+            ended = &mut connecting => return ended?,
+        };
+        match order.transpose().context("an order that is none")? {
+            None => return Ok(()),
+            Some(Order::Connect(devices)) => drop(wanted.send_replace(devices)),
+            Some(Order::Work { devices, think_us }) => {
+                shared.think_us.store(think_us, Ordering::Relaxed);
+                shared.at_work.send_replace(devices);
             }
-            Order::Report => {
+            Some(Order::Report) => {
                 let mut out = std::io::stdout().lock();
-                serde_json::to_writer(&mut out, &crowd.shared.report())?;
+                serde_json::to_writer(&mut out, &shared.report())?;
                 out.write_all(b"\n")?;
                 out.flush()?;
             }
         }
     }
-    Ok(())
 }
 
 struct Crowd {
@@ -84,28 +96,40 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// Starts devices, a few at a time, until there are so many.
-    async fn connect(&mut self, devices: usize) -> Result<()> {
+    /// Starts devices, a few at a time, as many as are wanted.
+    async fn connect(mut self, mut wants: watch::Receiver<usize>) -> Result<()> {
         let mut due = tokio::time::interval(Duration::from_secs(1) / self.options.new_a_second.max(1));
-        while self.devices < devices {
-            due.tick().await;
-            let number = self.devices;
-            self.devices += 1;
-            let socket = number / DEVICES_A_SOCKET;
-            if socket == self.endpoints.len() {
-                let address = Ipv4Addr::new(127, 1 + self.options.number, (socket >> 8) as u8, 1 + socket as u8);
-                self.endpoints.push(Endpoint::client((address, 0).into())?);
+        loop {
+            while self.devices < *wants.borrow_and_update() {
+                due.tick().await;
+                while self.devices >= self.shared.connected() + JOINING_MAX {
+                    sleep(Duration::from_millis(10)).await;
+                }
+                self.start_one()?;
             }
-            let invites = &self.options.invites;
-            let invite = invites.get(number % invites.len().max(1)).context("no invite")?;
-            let unix_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |t| t.as_millis() as u64);
-            let member = Membership::from_link(invite, "load", unix_ms)?;
-            let identity = Identity::generate()?;
-            let dialer = Dialer::new(&identity, &member.invite)?;
-            let profile = device::profile(identity.device(), &member);
-            let way = device::Way { dialer, endpoint: self.endpoints[socket].clone(), to: self.options.to };
-            tokio::spawn(device::run(number, profile, way, self.shared.clone()));
+            if wants.changed().await.is_err() {
+                return Ok(());
+            }
         }
+    }
+
+    fn start_one(&mut self) -> Result<()> {
+        let number = self.devices;
+        self.devices += 1;
+        let socket = number / DEVICES_A_SOCKET;
+        if socket == self.endpoints.len() {
+            let address = Ipv4Addr::new(127, 1 + self.options.number, (socket >> 8) as u8, 1 + socket as u8);
+            self.endpoints.push(Endpoint::client((address, 0).into())?);
+        }
+        let invites = &self.options.invites;
+        let invite = invites.get(number % invites.len().max(1)).context("no invite")?;
+        let unix_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |t| t.as_millis() as u64);
+        let member = Membership::from_link(invite, "load", unix_ms)?;
+        let identity = Identity::generate()?;
+        let dialer = Dialer::new(&identity, &member.invite)?;
+        let profile = device::profile(identity.device(), &member);
+        let way = device::Way { dialer, endpoint: self.endpoints[socket].clone(), to: self.options.to };
+        tokio::spawn(device::run(number, profile, way, self.shared.clone()));
         Ok(())
     }
 }

@@ -88,6 +88,11 @@ impl Shared {
         what(&mut self.figures.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Devices that have had a lease.
+    pub fn connected(&self) -> usize {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).connected
+    }
+
     /// What happened since the last report.
     pub fn report(&self) -> Report {
         let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);

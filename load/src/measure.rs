@@ -82,6 +82,8 @@ struct Load {
     p50_ms: f64,
     p99_ms: f64,
     cpu_ms_a_lease: f64,
+    /// The same, of the devices: they are on the same cores.
+    devices_cpu_ms_a_lease: f64,
     written_a_lease: f64,
     syncs_a_lease: Option<f64>,
     refused: u64,
@@ -138,13 +140,16 @@ fn print(figures: &Figures) {
         println!("  so with 100,000             {:>9.0} MiB", mib(*memory_of_many));
     }
     println!("  cores, while nobody asks    {cores_idle:>9.2}");
-    println!("\n| ledger | load | leases/s | p50 ms | p99 ms | CPU ms a lease | syncs a lease | KiB written a lease |");
-    println!("|---|---|---|---|---|---|---|---|");
+    println!(
+        "\n| ledger | load | leases/s | p50 ms | p99 ms | CPU ms a lease | of devices | syncs a lease | KiB written a lease |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
     for (name, load) in [("full", full), ("half", half)] {
-        let Load { leases_a_second, p50_ms, p99_ms, cpu_ms_a_lease, written_a_lease, syncs_a_lease, .. } = load;
+        let Load { leases_a_second, p50_ms, p99_ms, cpu_ms_a_lease, devices_cpu_ms_a_lease, .. } = load;
+        let Load { written_a_lease, syncs_a_lease, .. } = load;
         let syncs = syncs_a_lease.map_or("?".into(), |syncs| format!("{syncs:.2}"));
         println!(
-            "| {ledger} | {name} | {leases_a_second:.0} | {p50_ms:.1} | {p99_ms:.1} | {cpu_ms_a_lease:.2} | {syncs} | {:.1} |",
+            "| {ledger} | {name} | {leases_a_second:.0} | {p50_ms:.1} | {p99_ms:.1} | {cpu_ms_a_lease:.2} | {devices_cpu_ms_a_lease:.2} | {syncs} | {:.1} |",
             written_a_lease / 1024.0
         );
     }
@@ -241,10 +246,10 @@ impl Crowds {
         if !begins.why.is_empty() {
             eprintln!("{} leases at first, {} refused, lately: {}", begins.merged, begins.refused, begins.why);
         }
-        let (from, begun) = (process.taken()?, Instant::now());
+        let (from, devices_from, begun) = (process.taken()?, self.cpu()?, Instant::now());
         sleep(Duration::from_secs(options.seconds));
         let mut report = self.report()?;
-        let (to, seconds) = (process.taken()?, begun.elapsed().as_secs_f64());
+        let (to, devices, seconds) = (process.taken()?, self.cpu()?, begun.elapsed().as_secs_f64());
         if !report.why.is_empty() {
             eprintln!("refused {} times, lately: {}", report.refused, report.why);
         }
@@ -256,6 +261,7 @@ impl Crowds {
             p50_ms: f64::from(percentile(&mut report.requests_us, 0.5)) / 1e3,
             p99_ms: f64::from(percentile(&mut report.requests_us, 0.99)) / 1e3,
             cpu_ms_a_lease: (cpu - from.cpu).as_secs_f64() * 1e3 / leases,
+            devices_cpu_ms_a_lease: (devices - devices_from).as_secs_f64() * 1e3 / leases,
             written_a_lease: (written - from.written) as f64 / leases,
             syncs_a_lease: syncs,
             refused: report.refused,
@@ -265,6 +271,11 @@ impl Crowds {
 }
 
 impl Crowds {
+    /// What all of them took of all cores.
+    fn cpu(&self) -> Result<Duration> {
+        self.crowds.iter().map(|crowd| Ok(Process::new(crowd.child.id()).taken()?.cpu)).sum()
+    }
+
     /// Syncs a lease, as `perf` counts them; `None` where there is none, or it may not.
     fn syncs(&mut self, process: &Process) -> Result<Option<f64>> {
         self.report()?;
