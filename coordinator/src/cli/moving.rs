@@ -5,11 +5,11 @@ use clap::Args;
 use nightjar_coordinator::{
     server::state::StateFolder,
     store::{
-        Blobs, BucketUrl, LedgerPlace,
-        carry::{self, CarriedBlobs, Progress},
+        BucketUrl, DatabaseUrl, LedgerPlace,
+        carry::{self, CarriedBlobs, CarryError, Progress},
     },
 };
-use nightjar_shared::ids::DeviceId;
+use nightjar_shared::{fail, ids::DeviceId};
 use std::{
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
@@ -60,7 +60,7 @@ struct Places {
 
 enum Ledger {
     File,
-    Database(nightjar_coordinator::store::DatabaseUrl),
+    Database(DatabaseUrl),
 }
 
 impl Places {
@@ -96,87 +96,83 @@ impl Move {
         };
         let ledger = state.ledger(given).map_err(Failure::input)?;
         let bucket = state.bucket(from.blobs.as_ref().and_then(Option::as_ref)).map_err(Failure::input)?;
-        if let Some(to) = to.blobs {
-            self.blobs(&state, &ledger, bucket, to).await?;
-        }
-        if let Some(to) = to.ledger {
-            let to = match to {
-                Ledger::File => state.ledger_file(),
-                Ledger::Database(url) => LedgerPlace::Database(url),
-            };
-            self.ledger(&state, &ledger, to).await?;
-        }
-        Ok(())
-    }
-
-    async fn blobs(
-        &self,
-        state: &StateFolder,
-        ledger: &LedgerPlace,
-        bucket: Option<BucketUrl>,
-        to: Option<BucketUrl>,
-    ) -> Result<(), Failure> {
-        let is_there = match (&bucket, &to) {
-            (Some(bucket), Some(to)) => bucket.is_same_place(to),
-            (None, None) => true,
-            _ => false,
-        };
-        if is_there {
-            say("blobs     are there already");
+        let to_bucket = to.blobs.filter(|to| !is_same(bucket.as_ref(), to.as_ref()));
+        let to_ledger = to.ledger.map(|to| match to {
+            Ledger::File => state.ledger_file(),
+            Ledger::Database(url) => LedgerPlace::Database(url),
+        });
+        let to_ledger = to_ledger.filter(|to| to.to_string() != ledger.to_string());
+        if to_bucket.is_none() && to_ledger.is_none() {
+            say("the run is there already");
             return Ok(());
         }
-        let owner = ledger.open_to_read().await.map_err(Failure::input)?;
-        let key = ledger.look().await.map_err(Failure::input)?.key;
-        owner.ledger.close().await;
-        let key =
-            key.ok_or_else(|| Failure::input("the ledger knows no key yet: start the coordinator once, then move"))?;
-        let source = state.blobs_to_read(bucket.as_ref()).map_err(Failure::input)?;
-        let target = state.blobs_to_read(to.as_ref()).map_err(Failure::input)?;
-        let run = owner.identity.run_id;
-        let progress = Arc::new(Progress::default());
-        let work = {
-            let progress = progress.clone();
-            move || -> Result<(CarriedBlobs, Blobs), String> {
-                target.bucket().map_or(Ok(()), |bucket| bucket.claim(run, DeviceId(key))).map_err(|e| e.to_string())?;
-                let carried = carry::carry_blobs(&source, &target, &progress).map_err(|e| e.to_string())?;
-                Ok((carried, target))
-            }
-        };
-        let work = tokio::task::spawn_blocking(work);
-        let carried = told("blobs", "bytes", &progress, work).await.map_err(Failure::midway)?;
-        let (CarriedBlobs { blobs, were_there, checkpoints, damaged }, _) = carried.map_err(Failure::midway)?;
-        say(&format!(
-            "blobs     {blobs} verified by their hashes and read back ({were_there} were there already), {checkpoints} checkpoints"
-        ));
-        if !damaged.is_empty() {
-            let named: Vec<String> = damaged.iter().take(NAMED_MAX).map(ToString::to_string).collect();
-            let (count, named) = (damaged.len(), named.join(", "));
-            say(&format!(
-                "note      {count} damaged where they were, and not carried: {named}. `verify` tells what they are"
-            ));
+        if let Some(to) = &to_bucket {
+            carry_blobs(&state, &ledger, bucket.as_ref(), to.as_ref()).await?;
         }
-        state.switch_bucket(to.as_ref()).map_err(Failure::midway)?;
-        let place = to.map_or_else(|| self.state.display().to_string(), |url| url.to_string());
-        say(&format!("blobs     are in {place} from now on; what is where they were may be removed by hand"));
+        let mut generation = None;
+        if let Some(to) = &to_ledger {
+            let progress = Progress::default();
+            let carried = told("ledger", "rows", &progress, carry::carry_ledger(&ledger, to, &progress)).await;
+            generation = Some(carried.map_err(Failure::midway)?);
+            let rows = progress.all.load(Ordering::Relaxed) / 2;
+            say(&format!("ledger    {rows} rows, all read back and compared"));
+        }
+        // All is there. Each of these steps leaves a run that can be served, or a move that can be finished.
+        if let Some(to) = &to_bucket {
+            state.switch_bucket(to.as_ref()).map_err(Failure::midway)?;
+            let place = to.as_ref().map_or_else(|| self.state.display().to_string(), BucketUrl::to_string);
+            say(&format!("blobs     are in {place} from now on; what is where they were may be removed by hand"));
+        }
+        if let Some((to, generation)) = to_ledger.zip(generation) {
+            carry::mark_moved(&ledger, &to, generation).await.map_err(Failure::midway)?;
+            fail::point("move.marked");
+            state.switch_ledger(&to).map_err(Failure::midway)?;
+            say(&format!("ledger    is {to} from now on; {ledger} is only a copy, and no coordinator starts on it"));
+        }
         Ok(())
     }
+}
 
-    async fn ledger(&self, state: &StateFolder, from: &LedgerPlace, to: LedgerPlace) -> Result<(), Failure> {
-        if from.to_string() == to.to_string() {
-            say("ledger    is there already");
-            return Ok(());
-        }
-        let progress = Progress::default();
-        let carried = told("ledger", "rows", &progress, carry::carry_ledger(from, &to, &progress)).await;
-        let generation = carried.map_err(Failure::midway)?;
-        let rows = progress.done.load(Ordering::Relaxed);
-        carry::mark_moved(from, &to, generation).await.map_err(Failure::midway)?;
-        state.switch_ledger(&to).map_err(Failure::midway)?;
-        say(&format!(
-            "ledger    {rows} rows copied or compared; it is {to} from now on, and the one at {from} is only a copy"
-        ));
-        Ok(())
+fn is_same(one: Option<&BucketUrl>, other: Option<&BucketUrl>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.is_same_place(other),
+        (None, None) => true,
+        _ => false,
     }
+}
+
+async fn carry_blobs(
+    state: &StateFolder,
+    ledger: &LedgerPlace,
+    from: Option<&BucketUrl>,
+    to: Option<&BucketUrl>,
+) -> Result<(), Failure> {
+    let owner = ledger.open_to_read().await.map_err(Failure::input)?;
+    owner.ledger.close().await;
+    let key = ledger.look().await.map_err(Failure::input)?.key;
+    let key =
+        key.ok_or_else(|| Failure::input("the ledger knows no key yet: start the coordinator once, then move"))?;
+    let source = state.blobs_to_read(from).map_err(Failure::input)?;
+    let target = state.blobs_to_read(to).map_err(Failure::input)?;
+    let (run, progress) = (owner.identity.run_id, Arc::new(Progress::default()));
+    let of_work = progress.clone();
+    let work = tokio::task::spawn_blocking(move || -> Result<CarriedBlobs, CarryError> {
+        target.bucket().map_or(Ok(()), |bucket| bucket.claim(run, DeviceId(key)))?;
+        carry::carry_blobs(&source, &target, &of_work)
+    });
+    let carried = told("blobs", "bytes", &progress, work).await.map_err(Failure::midway)?;
+    let CarriedBlobs { blobs, were_there, checkpoints, damaged } = carried.map_err(Failure::midway)?;
+    say(&format!(
+        "blobs     {blobs}, all read back and verified by their hashes ({were_there} were there already); {checkpoints} checkpoints"
+    ));
+    if !damaged.is_empty() {
+        let named: Vec<String> = damaged.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+        let (count, named) = (damaged.len(), named.join(", "));
+        say(&format!(
+            "note      {count} damaged where they were, and not carried: {named}. `verify` tells what they are"
+        ));
+    }
+    Ok(())
 }
 
 /// Does something, and says now and then how far it is.

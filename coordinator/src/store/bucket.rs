@@ -105,8 +105,10 @@ impl Bucket {
         self.requests.trouble()
     }
 
-    /// Asks the store for something small: whether it is there, and takes the key.
+    /// Asks the store for something small: whether it is there, and takes the key. Gives room on the disk back, where
+    /// others have taken it.
     pub fn probe(&self) -> io::Result<()> {
+        self.cache.as_ref().map_or(Ok(()), Cache::shrink)?;
         self.requests.list("checkpoints", 1).map(drop)
     }
 
@@ -315,7 +317,8 @@ impl Disk for Bucket {
         if is_local(name) {
             return self.local.changed(name);
         }
-        Ok(self.requests.look(name)?.map(|found| found.changed))
+        // It is told in whole seconds.
+        Ok(self.requests.look(name)?.map(|found| found.changed + Duration::from_secs(1)))
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -10,7 +10,8 @@ mod tests;
 pub use blobs::{CarriedBlobs, carry_blobs};
 pub use ledger::{carry_ledger, mark_moved};
 
-use super::{BlobError, LedgerError};
+use super::{BlobError, LedgerError, bucket::ClaimError};
+use nightjar_shared::ids::BlobHash;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How far it is. Bytes for blobs, rows for a ledger, each counted when it is carried and again when it is compared.
@@ -41,15 +42,20 @@ pub enum CarryError {
     /// A blob.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// A bucket.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// No run is there.
     #[error("there is no run to move in {0}")]
     NoRun(String),
     /// Another run is there.
     #[error("{0} holds another run: name an empty database, or an empty prefix. Nothing was changed")]
     Taken(String),
-    /// The run is there already, and has gone on there.
-    #[error("{0} holds this run already, and a coordinator has served it there since: it was moved before")]
-    GoneOn(String),
+    /// The run is there already, as it was at another time.
+    #[error(
+        "{0} holds this run already, as it was at another time: put that aside, and begin again. Nothing was changed"
+    )]
+    OtherTime(String),
     /// Rows that are not the same.
     #[error("{place} has other rows of {table} than the ledger that is moved: empty it, and begin again")]
     Differs {
@@ -71,5 +77,5 @@ pub enum CarryError {
     Served,
     /// What was stored is not what is read back.
     #[error("blob {0} reads back otherwise than it was stored: begin again; if it comes again, the store is at fault")]
-    Unlike(nightjar_shared::ids::BlobHash),
+    Unlike(BlobHash),
 }

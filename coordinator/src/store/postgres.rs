@@ -221,6 +221,15 @@ impl Dialect for Database {
 
     const BYTEWISE: &'static str = " COLLATE \"C\"";
 
+    const AS_NUMBERED: &'static str = "OVERRIDING SYSTEM VALUE";
+
+    fn go_on_numbering(table: &str, column: &str) -> Option<String> {
+        // Of a column that it does not number, it is null, and nothing is done.
+        Some(format!(
+            "/* carry: number */ SELECT setval(pg_get_serial_sequence('{table}', '{column}'), max({column})) FROM {table}"
+        ))
+    }
+
     async fn begin_to_fill(&self) -> Result<Self::Transaction, LedgerError> {
         self.pool.begin().await.map_err(|error| self.url.failed(error))
     }

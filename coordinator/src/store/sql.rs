@@ -74,6 +74,12 @@ pub trait Dialect: Send + Sync + 'static {
     /// What makes texts compare by their bytes.
     const BYTEWISE: &'static str;
 
+    /// What makes a row be taken with the number that it has, where the database would give it one.
+    const AS_NUMBERED: &'static str;
+
+    /// Has the database go on numbering a table's rows after the last one.
+    fn go_on_numbering(table: &str, column: &str) -> Option<String>;
+
     /// Begins a transaction that reads: all its questions see one state.
     fn begin(&self) -> impl Future<Output = Result<Self::Transaction, LedgerError>> + Send;
 

@@ -126,6 +126,12 @@ impl Dialect for File {
 
     const BYTEWISE: &'static str = "";
 
+    const AS_NUMBERED: &'static str = "";
+
+    fn go_on_numbering(_: &str, _: &str) -> Option<String> {
+        None
+    }
+
     async fn begin(&self) -> Result<Self::Transaction, LedgerError> {
         Ok(self.pool.begin().await?)
     }

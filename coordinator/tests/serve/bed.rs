@@ -77,6 +77,11 @@ impl Bed {
         Bed { blobs: Some(bucket), ..self }
     }
 
+    /// The same, started without a word of where its blobs are.
+    pub fn without_blobs(self) -> Self {
+        Bed { blobs: None, ..self }
+    }
+
     fn write_dataset(&self) {
         fs::create_dir_all(self.data().join("blobs")).unwrap();
         let shard = |seed: u64, samples: u32| {

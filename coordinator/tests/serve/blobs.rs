@@ -17,7 +17,8 @@ use nightjar_shared::{
 use std::{fs, path::Path, time::Duration};
 use tokio::time::sleep;
 
-fn url(address: &str) -> BucketUrl {
+/// An address, with the keys that open it.
+pub fn url(address: &str) -> BucketUrl {
     let keys = KEYS.map(|(name, value)| (name.to_owned(), value.to_owned()));
     BucketUrl::parse(address, keys.into_iter()).unwrap()
 }

@@ -24,6 +24,8 @@ mod keep;
 mod leadership;
 mod loss;
 #[cfg(unix)]
+mod moving;
+#[cfg(unix)]
 mod object_store;
 mod operating;
 #[cfg(unix)]

@@ -67,7 +67,10 @@ fn same(ended: &io::Result<bool>) -> io::Result<bool> {
 impl Cache {
     /// An empty one: what an earlier process left is not known to be whole.
     pub fn empty(disk: Arc<FolderDisk>, bytes_max: u64) -> io::Result<Self> {
-        disk.clear(FOLDER, &[])?;
+        let ours = |name: &String| name.split('.').next().is_some_and(|hash| hash.parse::<BlobHash>().is_ok());
+        for name in disk.list(FOLDER)?.into_iter().filter(ours) {
+            disk.remove(&format!("{FOLDER}/{name}"))?;
+        }
         Ok(Cache { disk, bytes_max, inner: Mutex::default() })
     }
 
@@ -124,6 +127,9 @@ impl Cache {
     fn have_fetched(&self, hash: BlobHash, fetch: impl Fn(&str) -> io::Result<Option<u64>>) -> io::Result<bool> {
         let (mine, is_first) = {
             let mut inner = self.lock();
+            if inner.kept.contains_key(&hash) {
+                return Ok(true);
+            }
             match inner.fetching.get(&hash) {
                 Some(others) => (others.clone(), false),
                 None => (inner.fetching.entry(hash).or_default().clone(), true),
@@ -152,13 +158,22 @@ impl Cache {
     /// Takes a file of the disk in as a blob's, and removes what there is no room for any more.
     pub fn take(&self, hash: BlobHash, name: &str, bytes: u64) -> io::Result<()> {
         self.disk.rename(name, &file(hash))?;
-        let gone = {
+        {
             let mut inner = self.lock();
             inner.clock += 1;
             let now = inner.clock;
             let before = inner.kept.insert(hash, (bytes, now)).map_or(0, |(bytes, _)| bytes);
             inner.bytes = inner.bytes + bytes - before;
-            inner.make_room(self.room())
+        }
+        self.shrink()
+    }
+
+    /// Removes what there is no room for.
+    pub fn shrink(&self) -> io::Result<()> {
+        let gone = {
+            let mut inner = self.lock();
+            let room = self.room(inner.bytes);
+            inner.make_room(room)
         };
         gone.into_iter().try_for_each(|hash| self.disk.remove(&file(hash)))
     }
@@ -189,15 +204,15 @@ impl Cache {
 
     /// Whether a blob of this length may be kept.
     pub fn fits(&self, bytes: u64) -> bool {
-        bytes <= self.room()
+        bytes <= self.room(self.lock().bytes)
     }
 
     /// Bytes that may be kept now: half of what is free and what is kept stays for others.
-    fn room(&self) -> u64 {
+    fn room(&self, kept: u64) -> u64 {
         #[cfg(unix)]
         if let Ok(disk) = rustix::fs::statvfs(self.disk.path("")) {
             let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-            return self.bytes_max.min(free / 2);
+            return self.bytes_max.min(free.saturating_add(kept) / 2);
         }
         self.bytes_max
     }

@@ -70,6 +70,9 @@ pub(super) fn failure(error: &Error, place: &str) -> Failure {
                 "the bucket is in another region{expected}; add ?region=REGION to the address, or set AWS_REGION"
             ))
         }
+        ("", Error::NotFound { .. }) if said.contains('<') => {
+            refused("what answers there does not speak S3's protocol; correct the endpoint")
+        }
         (_, Error::NotFound { .. }) => Failure::Missing,
         _ if said.contains("incorrectly configured region") => {
             refused("the bucket is in another region; add ?region=REGION to the address, or set AWS_REGION")
@@ -128,4 +131,47 @@ fn in_short(said: &str) -> String {
     }
     let last = said.rsplit(": ").next().unwrap_or(said);
     last.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(error: Error) -> String {
+        match failure(&error, "s3://night/run") {
+            Failure::Missing => "missing".into(),
+            Failure::Store(error) => error.to_string(),
+        }
+    }
+
+    fn source(text: &str) -> Box<dyn std::error::Error + Send + Sync> {
+        text.to_owned().into()
+    }
+
+    #[test]
+    fn each_failure_is_told_with_what_to_do() {
+        let missing = |text| Error::NotFound { path: "x".into(), source: source(text) };
+        let other = |text| Error::Generic { store: "S3", source: source(text) };
+        let forbidden = |text| Error::PermissionDenied { path: "x".into(), source: source(text) };
+        for (error, words) in [
+            (missing("404: <Error><Code>NoSuchKey</Code></Error>"), "missing"),
+            (missing("404: "), "missing"),
+            (missing("404: <Error><Code>NoSuchBucket</Code></Error>"), "no bucket"),
+            (missing("404: <html>nothing here</html>"), "does not speak S3"),
+            (forbidden("<Code>InvalidAccessKeyId</Code>"), "AWS_ACCESS_KEY_ID"),
+            (forbidden("<Code>SignatureDoesNotMatch</Code>"), "AWS_SECRET_ACCESS_KEY"),
+            (forbidden("<Code>RequestTimeTooSkewed</Code>"), "clock"),
+            (forbidden("<Code>AccessDenied</Code>"), "may not do this"),
+            (other("<Code>AuthorizationHeaderMalformed</Code><Region>eu-1</Region>"), "another region (eu-1)"),
+            (other("Received redirect … an incorrectly configured region"), "?region="),
+            (other("PUT http://169.254.169.254/latest/api/token"), "no key was given"),
+            (other("client error (Connect): tcp connect error: Connection refused"), "nobody answers"),
+            (other("deadline has elapsed"), "does not answer in time"),
+            (other("503 Service Unavailable"), "too much to do"),
+            (other("a: b: something new\n"), "now (something new); nothing is lost"),
+        ] {
+            let told = told(error);
+            assert!(told.contains(words), "{words}: {told}");
+        }
+    }
 }

@@ -33,22 +33,23 @@ pub(super) struct Http {
 impl Http {
     /// For a store that is reached without TLS, or with it.
     pub fn new(is_plain: bool) -> io::Result<Self> {
-        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let tls = tls.with_safe_default_protocol_versions().map_err(io::Error::other)?;
         let builder = HttpsConnectorBuilder::new();
         let builder = if is_plain {
-            let nobody = tls.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
-            builder.with_tls_config(nobody).https_or_http()
+            let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+            let tls = tls.with_safe_default_protocol_versions().map_err(io::Error::other)?;
+            builder.with_tls_config(tls.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
         } else {
-            builder.with_provider_and_native_roots(ring::default_provider())?.https_only()
+            builder.with_provider_and_native_roots(ring::default_provider())?
         };
+        // Whether the store may be reached without TLS was asked before; a machine's role has its keys from beside it.
+        let builder = builder.https_or_http().enable_http1();
         let mut connector = Connector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_MAX));
         let mut pool = Client::builder(TokioExecutor::new());
         let pool = pool.pool_idle_timeout(IDLE_MAX).pool_timer(TokioTimer::new());
-        Ok(Http { client: pool.build(builder.enable_http1().wrap_connector(connector)) })
+        Ok(Http { client: pool.build(builder.wrap_connector(connector)) })
     }
 }
 

@@ -125,12 +125,11 @@ impl Requests {
                 }
                 done
             });
-            match &done {
-                Err(error) if StoreError::of(error).is_some() && begun.elapsed() < self.patience => {
-                    std::thread::sleep(LEFT_ALONE[0]);
-                }
-                _ => return done,
+            let is_away = |error| StoreError::of(error).is_some_and(|why| !why.is_refusal());
+            if !done.as_ref().is_err_and(is_away) || begun.elapsed() >= self.patience {
+                return done;
             }
+            std::thread::sleep(LEFT_ALONE[0]);
         }
     }
 

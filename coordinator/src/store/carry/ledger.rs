@@ -62,7 +62,7 @@ async fn between<A: Dialect, B: Dialect>(
 ) -> Result<(), CarryError> {
     match run_row(b).await? {
         Some(there) if there.run != begun.run => return Err(CarryError::Taken(to.to_string())),
-        Some(there) if there.generation != begun.generation => return Err(CarryError::GoneOn(to.to_string())),
+        Some(there) if there.generation != begun.generation => return Err(CarryError::OtherTime(to.to_string())),
         _ => {}
     }
     let tables = forms(a, b, to).await?;
@@ -147,6 +147,9 @@ async fn forms<A: Dialect, B: Dialect>(a: &A, b: &B, to: &LedgerPlace) -> Result
     for table in ours.values() {
         let missing = |what: &str| CarryError::Form { place: to.to_string(), what: format!("{}{what}", table.name) };
         let there = theirs.get(&table.name).ok_or_else(|| missing(""))?;
+        if table.keys.is_empty() {
+            return Err(missing(", which has no key"));
+        }
         if let Some((column, _)) = table.columns.iter().find(|column| !there.columns.contains(column)) {
             return Err(missing(&format!(".{column}")));
         }
@@ -219,7 +222,7 @@ async fn fill<A: Dialect, B: Dialect>(a: &A, b: &B, table: &Table, progress: &Pr
     let mut after = if table.is_single() { None } else { last_key(b, table).await? };
     loop {
         let rows = page(a, table, after.as_ref()).await?;
-        let Some(last) = rows.last() else { return Ok(()) };
+        let Some(last) = rows.last() else { return go_on_numbering(b, table).await };
         after = Some(table.key_of(last));
         let (count, width) = (rows.len(), table.columns.len());
         let places = |at: usize| {
@@ -235,13 +238,28 @@ async fn fill<A: Dialect, B: Dialect>(a: &A, b: &B, table: &Table, progress: &Pr
             false => "DO NOTHING".to_owned(),
         };
         let (name, names) = (&table.name, table.names());
-        let text = format!("/* carry: fill */ INSERT INTO {name} ({names}) VALUES {places} ON CONFLICT {conflict}");
+        let text = format!(
+            "/* carry: fill */ INSERT INTO {name} ({names}) {} VALUES {places} ON CONFLICT {conflict}",
+            B::AS_NUMBERED
+        );
         let mut tx = b.begin_to_fill().await?;
         tx.change(built(text, rows.into_iter().flatten())).await?;
         tx.end().await?;
         fail::point("carry.page");
         progress.add(count as u64);
     }
+}
+
+/// Rows that are added from now on have higher numbers than those that were carried.
+async fn go_on_numbering<D: Dialect>(database: &D, table: &Table) -> Result<(), CarryError> {
+    let [key] = table.keys[..] else { return Ok(()) };
+    let (column, kind) = &table.columns[key];
+    if let Some(text) = D::go_on_numbering(&table.name, column).filter(|_| *kind == Kind::Integer) {
+        let mut tx = database.begin_to_fill().await?;
+        tx.rows(built(text, [])).await?;
+        tx.end().await?;
+    }
+    Ok(())
 }
 
 /// Reads both sides and compares them row by row.

@@ -68,8 +68,8 @@ async fn a_ledger_goes_to_a_database_and_back_as_it_is() {
     assert!(matches!(&refused, LedgerError::Moved(place) if *place == database.to_string()), "{refused}");
     let open = database.take_over(&identity(1), DeviceId([7; 32]), 9).await.unwrap();
     open.ledger.close().await;
-    let gone_on = carry_ledger(&file, &database, &Progress::default()).await.unwrap_err();
-    assert!(matches!(gone_on, CarryError::GoneOn(_)), "{gone_on}");
+    let other_time = carry_ledger(&file, &database, &Progress::default()).await.unwrap_err();
+    assert!(matches!(other_time, CarryError::OtherTime(_)), "{other_time}");
     assert!(matches!(mark_moved(&database, &file, generation).await.unwrap_err(), CarryError::Served));
 
     let back = LedgerPlace::File(folder.path().join("back.sqlite"));
