@@ -13,13 +13,13 @@ pub struct BlobsFlag {
     /// For another server than Amazon's: s3://BUCKET/PREFIX?endpoint=https://HOST:PORT&region=REGION. The state folder
     /// remembers the address. Keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and are never written down.
     // Text here, since an argument that cannot be read is shown as it was given, and a key with it.
-    #[arg(long = "blobs", value_name = "URL", env = "NIGHTJAR_BLOBS", hide_env_values = true)]
-    url: Option<String>,
+    #[arg(long, value_name = "URL", env = "NIGHTJAR_BLOBS", hide_env_values = true)]
+    blobs: Option<String>,
 }
 
 impl BlobsFlag {
     /// The bucket's address, where one was given.
     pub fn bucket(&self) -> Result<Option<BucketUrl>, Failure> {
-        self.url.as_deref().map(str::parse).transpose().map_err(Failure::input)
+        self.blobs.as_deref().map(str::parse).transpose().map_err(Failure::input)
     }
 }

@@ -20,8 +20,8 @@ async fn train(bed: &Bed, leases: u64, seed: u64) {
         let (delta, offer) = trained(&bed.spec.model, &lease, 100 * seed + round);
         link.upload(lease.id, &delta).await.unwrap();
         assert!(matches!(link.ask(ask::Body::DeltaOffer(offer)).await, answer::Body::Done(done) if done.merged));
+        server.until(|s| s["version"].as_u64() == Some(before + round + 1)).await;
     }
-    server.until(|s| s["version"].as_u64() == Some(before + leases)).await;
     server.stop().await;
 }
 
