@@ -45,11 +45,15 @@ impl ObjectStore {
         };
         let folder = tempfile::tempdir().unwrap();
         let [(_, key), (_, secret)] = KEYS;
-        let identities = serde_json::json!({ "identities": [{
-            "name": "nightjar",
-            "credentials": [{ "accessKey": key, "secretKey": secret }],
-            "actions": ["Admin", "Read", "Write", "List"],
-        }]});
+        // Whoever has no key may see that the bucket is there: so it is known that the server has started.
+        let identities = serde_json::json!({ "identities": [
+            {
+                "name": "nightjar",
+                "credentials": [{ "accessKey": key, "secretKey": secret }],
+                "actions": ["Admin", "Read", "Write", "List"],
+            },
+            { "name": "anonymous", "actions": [format!("List:{BUCKET}")] },
+        ]});
         fs::write(folder.path().join("s3.json"), identities.to_string()).unwrap();
         // Ports that are free now; nobody else is given them soon.
         let free: Vec<TcpListener> = PORTS.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
@@ -100,7 +104,7 @@ impl ObjectStore {
         format!("s3://{BUCKET}/{prefix}?endpoint={}", self.endpoint())
     }
 
-    /// Whether it answers, and knows its bucket: it refuses to show it to a stranger.
+    /// Whether it answers, and has its bucket.
     fn has_bucket(&self) -> bool {
         let ask = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect(("127.0.0.1", self.ports[0]))?;
@@ -110,7 +114,7 @@ impl ObjectStore {
             stream.read_to_string(&mut answer)?;
             Ok(answer)
         };
-        ask().is_ok_and(|answer| answer.contains(" 403 "))
+        ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
     }
 
     fn log(&self) -> String {
