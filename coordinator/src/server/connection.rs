@@ -5,6 +5,7 @@ use super::{
     clock::wall_now,
     context::Context,
     doors,
+    members::Change,
     metrics::TurnedAway,
     peer::Peer,
     quic::close,
@@ -184,15 +185,6 @@ async fn answer_to(peer: &Peer, body: ask::Body, context: &Context) -> Result<an
         return Ok(answer::Body::Refusal(refusal));
     }
     let (is_hello, is_leave) = (matches!(body, ask::Body::Hello(_)), matches!(body, ask::Body::Leave(_)));
-    if is_hello {
-        let Some([of_address, of_invite]) = context.present.crowd(&who) else {
-            let sentence = "The coordinator has as many devices as it can serve at once.";
-            return Ok(answer::Body::Refusal(Refusal::retry(RefusalCode::Busy, sentence, Duration::from_secs(60))));
-        };
-        if let Err(refusal) = context.rates.connects(&who, of_address, of_invite, now) {
-            return Ok(answer::Body::Refusal(refusal));
-        }
-    }
     let answer = engine_answers(&who, body, context).await?;
     if is_hello && matches!(answer, answer::Body::Welcome(_)) && !peer.is_greeted() {
         // By now it may be enrolled, by another invite than before.
@@ -205,6 +197,22 @@ async fn answer_to(peer: &Peer, body: ask::Body, context: &Context) -> Result<an
         peer.greet(false);
     }
     Ok(answer)
+}
+
+/// Whether a device that says hello is within the limits: of those who are connected, and of what changes.
+fn has_room(who: &Who, change: &Change, context: &Context) -> Result<(), Refusal> {
+    let now = Instant::now().into_std();
+    let nonce = match change {
+        Change::Enrols(nonce) => Some(nonce.clone()),
+        Change::Nothing | Change::Name => who.nonce.clone(),
+    };
+    let who = Who { nonce, ..who.clone() };
+    let crowd = context.present.crowd(&who).ok_or_else(|| {
+        let sentence = "The coordinator has as many devices as it can serve at once.";
+        Refusal::retry(RefusalCode::Busy, sentence, Duration::from_secs(60))
+    })?;
+    context.rates.connects(&who, crowd, now)?;
+    context.rates.changes(&who, change, now)
 }
 
 async fn engine_answers(who: &Who, body: ask::Body, context: &Context) -> Result<answer::Body, StreamError> {
@@ -222,7 +230,7 @@ async fn engine_answers(who: &Who, body: ask::Body, context: &Context) -> Result
     };
     if let ask::Body::Hello(hello) = &body {
         let change = context.members.change(device, hello, invite.as_ref());
-        if let Err(refusal) = context.rates.changes(who, &change, Instant::now().into_std()) {
+        if let Err(refusal) = has_room(who, &change, context) {
             return Ok(answer::Body::Refusal(refusal));
         }
     }

@@ -147,7 +147,7 @@ impl Rates {
     }
 
     /// A device wants to be connected, where so many of its address and of its invite are.
-    pub fn connects(&self, who: &Who, of_address: usize, of_invite: usize, now: Instant) -> Result<(), Refusal> {
+    pub fn connects(&self, who: &Who, [of_address, of_invite]: [usize; 2], now: Instant) -> Result<(), Refusal> {
         for (per, here) in [(Per::Address, of_address), (Per::Invite, of_invite)] {
             let most = self.limits.bound(Kind::Connections, per);
             if who.key(per).is_some() && most.is_some_and(|most| here as u64 >= most.burst) {
@@ -274,9 +274,9 @@ mod tests {
     #[test]
     fn connections_are_bounded_by_address_and_by_invite() {
         let (rates, now) = (rates(&["connections-per-address=3", "connections-per-invite=5"]), Instant::now());
-        rates.connects(&who(1, 1, 1), 2, 4, now).unwrap();
-        assert!(rates.connects(&who(1, 1, 1), 3, 4, now).unwrap_err().sentence.contains("this address"));
-        assert!(rates.connects(&who(1, 1, 1), 2, 5, now).unwrap_err().sentence.contains("this invite"));
+        rates.connects(&who(1, 1, 1), [2, 4], now).unwrap();
+        assert!(rates.connects(&who(1, 1, 1), [3, 4], now).unwrap_err().sentence.contains("this address"));
+        assert!(rates.connects(&who(1, 1, 1), [2, 5], now).unwrap_err().sentence.contains("this invite"));
         assert_eq!(refused(&rates, "connections-per-address") + refused(&rates, "connections-per-invite"), 2);
     }
 }

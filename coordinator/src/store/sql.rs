@@ -262,11 +262,13 @@ impl<D: Dialect> SqlLedger<D> {
 
     /// A ledger of which only the desk is written; `None` if no run has begun in it.
     pub(super) async fn with_desk(dialect: D) -> Result<Option<Self>, LedgerError> {
-        match dialect.begin().await?.number(sql(D::HAS_TABLE).bind("tokens")).await? {
-            0 => Err(LedgerError::Older),
-            // No generation is 0: everything else that is written is refused.
-            _ => Ok(Self::to_read(dialect).await?.map(|ledger| SqlLedger { generation: Generation(0), ..ledger })),
+        // The transaction ends with this line: a file has one connection.
+        let tables = dialect.begin().await?.number(sql(D::HAS_TABLE).bind("tokens")).await?;
+        if tables == 0 {
+            return Err(LedgerError::Older);
         }
+        // No generation is 0: everything else that is written is refused.
+        Ok(Self::to_read(dialect).await?.map(|ledger| SqlLedger { generation: Generation(0), ..ledger }))
     }
 
     /// What of the run spec was changed when it was opened, in words.
