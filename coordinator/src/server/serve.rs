@@ -62,6 +62,7 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc},
+    task::JoinHandle,
     time::Instant,
 };
 
@@ -495,7 +496,7 @@ impl Server {
         let page = tokio::spawn(http::serve(http, parts.spec.name.clone(), context, parts.feed.clone(), http_names));
         let ended = shell::run(parts, publisher, first, questions, ready, wishes).await;
         page.abort();
-        public.inspect(|public| public.abort());
+        public.iter().for_each(JoinHandle::abort);
         repairing.abort();
         watching.abort();
         keeping.abort();

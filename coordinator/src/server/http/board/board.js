@@ -83,59 +83,77 @@ async function draw() {
 
 /* ---- what an operator may do ---- */
 
-const confirming = $('confirm');
+const dialog = $('confirm');
 let session = null;
 
-/** Who is signed in, where signing in is built; the buttons stay hidden until it is an operator. */
-async function signIn() {
+/** Who is signed in, where the coordinator knows tokens. The buttons stay hidden until it is an operator. */
+async function signedIn() {
   const answer = await fetch('/api/v1/session', { credentials: 'same-origin' }).catch(() => null);
-  session = answer?.ok && answer.headers.get('content-type')?.startsWith('application/json') ? await answer.json() : null;
+  session = answer?.ok ? await answer.json() : null;
   document.querySelectorAll('[data-operator]').forEach(e => { e.hidden = session?.role !== 'operator'; });
+  document.querySelectorAll('[data-signed]').forEach(e => { e.hidden = e.dataset.signed === 'in' ? !session : answer?.status !== 401; });
+  if ($('signed')) $('signed').textContent = session ? `Signed in as ${session.name} (${session.role}).` : '';
 }
 
 async function post(path, body) {
   const headers = { 'content-type': 'application/json', 'x-csrf-token': session?.csrf ?? '' };
-  const answer = await fetch(path, { method: 'POST', credentials: 'same-origin', headers, body: JSON.stringify(body ?? {}) });
-  const text = await answer.text();
-  let told = {};
-  try { told = JSON.parse(text); } catch { told = { error: text }; }
-  if (!answer.ok) throw new Error(told.error?.message ?? told.error ?? told.message ?? `the coordinator answered ${answer.status}`);
+  const answer = await fetch(path, { method: 'POST', credentials: 'same-origin', headers, body: JSON.stringify(body) });
+  const told = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(told.error ?? `The coordinator answered ${answer.status}.`);
   return told;
 }
 
-/** Asks first, in a dialog that the keyboard can leave, then does it and says what came of it. */
-function ask(button) {
-  const { path, title, words, field, done } = button.dataset;
-  $('confirm-title').textContent = title;
-  $('confirm-words').textContent = words;
-  $('confirm-field').hidden = !field;
-  $('confirm-label').textContent = button.dataset.label ?? '';
-  $('confirm-input').value = '';
-  $('confirm-said').textContent = '';
-  $('confirm-result').replaceChildren();
-  const go = $('confirm-go');
-  go.textContent = button.dataset.go ?? title;
-  go.hidden = false;
-  go.onclick = async () => {
-    const body = field ? { [field]: field === 'token_budget' ? Number($('confirm-input').value) : $('confirm-input').value } : {};
-    try {
-      const told = await post(path, body);
-      if (path.endsWith('/invites')) return await showInvite(told);
-      confirming.close();
-      $('acted').textContent = done;
-    } catch (error) {
-      $('confirm-said').textContent = error.message;
-    }
+const el = (tag, properties, ...children) => {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+};
+
+/** A field of the dialog, and what it says in the call. */
+function asked({ name, label, kind }) {
+  const input = el('input', { id: `field-${name}`, type: kind === 'secret' ? 'password' : 'text', autocomplete: 'off', required: !kind.endsWith('?') });
+  if (kind.startsWith('number')) input.inputMode = 'numeric';
+  const value = () => {
+    const text = input.value.trim();
+    if (kind === 'list') return text.split(/[\s,]+/).filter(Boolean);
+    if (!kind.startsWith('number')) return text;
+    return text === '' ? undefined : Number(text.replaceAll(/[\s_]/g, ''));
   };
-  confirming.showModal();
+  return { name, value, shown: el('p', {}, el('label', { htmlFor: input.id, textContent: label }), input) };
 }
 
-async function showInvite(told) {
-  const link = told.invite ?? told.link, answer = await fetch('/qr', { method: 'POST', body: link });
+/** Asks first, in a dialog that the keyboard can leave; then does it, and says what came of it. */
+function ask(button) {
+  const { path, title, words, go, fields } = button.dataset, wanted = JSON.parse(fields).map(asked);
+  $('confirm-title').textContent = title;
+  $('confirm-words').textContent = words.replaceAll('`', '');
+  $('confirm-fields').replaceChildren(...wanted.map(field => field.shown));
+  $('confirm-said').textContent = '';
+  $('confirm-result').replaceChildren();
+  Object.assign($('confirm-go'), { textContent: go, hidden: false, disabled: false });
+  $('confirm-form').onsubmit = async event => {
+    event.preventDefault();
+    $('confirm-go').disabled = true;
+    try {
+      const told = await post(path, Object.fromEntries(wanted.map(field => [field.name, field.value()])));
+      $('confirm-fields').replaceChildren();
+      if (told.link) return await showInvite(told.link);
+      dialog.close();
+      if ($('acted')) $('acted').textContent = told.told ?? '';
+      await signedIn();
+    } catch (error) {
+      $('confirm-said').textContent = error.message;
+    } finally {
+      $('confirm-go').disabled = false;
+    }
+  };
+  dialog.showModal();
+}
+
+async function showInvite(link) {
+  const answer = await fetch('/qr', { method: 'POST', body: link });
   const drawn = answer.ok ? new DOMParser().parseFromString(await answer.text(), 'image/svg+xml').documentElement : null;
-  const words = document.createElement('code');
-  words.textContent = link;
-  $('confirm-result').replaceChildren(...(drawn ? [document.importNode(drawn, true)] : []), words);
+  $('confirm-result').replaceChildren(...(drawn ? [document.importNode(drawn, true)] : []), el('code', { textContent: link }));
   $('confirm-go').hidden = true;
 }
 
@@ -143,7 +161,9 @@ document.addEventListener('click', event => {
   const button = event.target.closest('[data-path]');
   if (button) ask(button);
 });
-$('confirm-cancel')?.addEventListener('click', () => confirming.close());
+$('confirm-cancel').addEventListener('click', () => dialog.close());
+// Nothing that was typed or shown stays behind.
+dialog.addEventListener('close', () => ['confirm-fields', 'confirm-result'].forEach(id => $(id).replaceChildren()));
 
 /* ---- begin ---- */
 
@@ -155,4 +175,4 @@ setInterval(() => {
 document.querySelectorAll('form[data-auto] select').forEach(s => s.addEventListener('change', () => s.form.requestSubmit()));
 document.querySelectorAll('time[datetime]').forEach(t => { t.textContent = new Date(t.dateTime).toLocaleString(); });
 listen();
-signIn();
+signedIn();

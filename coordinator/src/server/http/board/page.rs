@@ -35,85 +35,103 @@ fn frame(title: &str, run: &str, state: &str, main: Markup, foot: Markup) -> Mar
                     span #live data-state="asking" { i aria-hidden="true" {} span #live-words { "connecting" } }
                 }
                 main #main tabindex="-1" { (main) }
-                footer { (foot) }
+                footer { (foot) (sign()) }
                 (dialog())
             }
         }
     }
 }
 
-/// What is asked before anything is done.
+/// What is asked before anything is done; a script fills it.
 fn dialog() -> Markup {
     html! {
         dialog #confirm aria-labelledby="confirm-title" aria-describedby="confirm-words" {
-            h2 #confirm-title {}
-            p #confirm-words {}
-            p #confirm-field hidden { label #confirm-label for="confirm-input" {} input #confirm-input type="text" autocomplete="off"; }
-            div #confirm-result {}
-            p #confirm-said role="alert" {}
-            div.actions { button #confirm-go.primary type="button" {} button #confirm-cancel.quiet type="button" { "Close" } }
+            form #confirm-form method="dialog" {
+                h2 #confirm-title {}
+                p #confirm-words {}
+                div #confirm-fields {}
+                div #confirm-result {}
+                p #confirm-said role="alert" {}
+                div.actions {
+                    button #confirm-go.primary type="submit" {}
+                    button #confirm-cancel.quiet type="button" { "Close" }
+                }
+            }
         }
     }
 }
 
-struct Deed {
-    path: &'static str,
-    word: &'static str,
-    title: &'static str,
-    words: &'static str,
-    done: &'static str,
-    /// The field's name and its label, where one is asked for.
-    field: Option<(&'static str, &'static str)>,
+/// What an operator may have done: a call of the admin API.
+struct Deed<'a> {
+    path: &'a str,
+    word: &'a str,
+    title: &'a str,
+    words: &'a str,
+    /// What is asked for, as JSON: names of the call's fields, their labels and kinds.
+    fields: &'a str,
 }
 
-const DEEDS: [Deed; 5] = [
+const DEEDS: [Deed<'static>; 4] = [
     Deed {
         path: "/api/v1/run/pause",
         word: "Pause",
         title: "Pause the run?",
-        words: "No new lease is given out. What devices train now is still taken.",
-        done: "The run is paused.",
-        field: None,
+        words: "No new lease is given out. What devices train now is still taken. Once no lease is in flight, the run is drained.",
+        fields: "[]",
     },
     Deed {
         path: "/api/v1/run/resume",
         word: "Resume",
         title: "Resume the run?",
         words: "Devices are given leases again.",
-        done: "The run goes on.",
-        field: None,
-    },
-    Deed {
-        path: "/api/v1/run/drain",
-        word: "Drain",
-        title: "Drain the coordinator?",
-        words: "No new lease is given out, uploads end, the version at hand is finished, and the coordinator stops.",
-        done: "The coordinator drains and stops.",
-        field: None,
+        fields: "[]",
     },
     Deed {
         path: "/api/v1/run/extend",
         word: "Extend",
         title: "Extend the run?",
         words: "The run is over when this many tokens are merged.",
-        done: "The run is extended.",
-        field: Some(("token_budget", "New token budget, in tokens")),
+        fields: r#"[{"name": "token_budget", "label": "New token budget, in tokens", "kind": "number"}]"#,
     },
     Deed {
-        path: "/api/v1/invites",
+        path: "/api/v1/invites/create",
         word: "Invite",
         title: "Make an invite?",
-        words: "Whoever has the link can enrol devices as volunteers.",
-        done: "",
-        field: Some(("note", "Whom it is for; you see it in the list of invites")),
+        words: "Whoever has its link can enrol devices as volunteers.",
+        fields: r#"[{"name": "addresses", "label": "Where devices reach the coordinator: HOST:PORT", "kind": "list"},
+                    {"name": "devices_max", "label": "Devices at most; empty: any number", "kind": "number?"},
+                    {"name": "expires_days", "label": "Days until it ends; empty: never", "kind": "number?"}]"#,
     },
 ];
 
 fn deed(deed: &Deed, class: &str) -> Markup {
-    let (field, label) = deed.field.unzip();
     html! {
-        button.(class) type="button" data-path=(deed.path) data-title=(deed.title) data-words=(deed.words) data-done=(deed.done)
-            data-go=(deed.word) data-field=[field] data-label=[label] { (deed.word) }
+        button.(class) type="button" data-path=(deed.path) data-title=(deed.title) data-words=(deed.words)
+            data-go=(deed.word) data-fields=(deed.fields) { (deed.word) }
+    }
+}
+
+/// Who is signed in, where that is asked for.
+fn sign() -> Markup {
+    let enter = Deed {
+        path: "/api/v1/login",
+        word: "Sign in",
+        title: "Sign in",
+        words: "With a token of `nightjar-coordinator token create`, made on the coordinator’s computer.",
+        fields: r#"[{"name": "token", "label": "Token", "kind": "secret"}]"#,
+    };
+    let leave = Deed {
+        path: "/api/v1/logout",
+        word: "Sign out",
+        title: "Sign out?",
+        words: "The dashboard stays; its buttons go.",
+        fields: "[]",
+    };
+    html! {
+        span.sign {
+            span data-signed="out" hidden { (deed(&enter, "link")) }
+            span data-signed="in" hidden { span #signed {} " " (deed(&leave, "link")) }
+        }
     }
 }
 
@@ -169,7 +187,7 @@ pub fn run(feed: &Feed, asked: &Wanted, devices: &DevicePage) -> Markup {
             (BIRD)
             div.now {
                 div #sky { (figures::sky(&now)) }
-                div.actions data-operator hidden { @for (i, one) in DEEDS.iter().enumerate() { (deed(one, if i == 4 { "primary" } else { "quiet" })) } }
+                div.actions data-operator hidden { @for one in &DEEDS { (deed(one, if one.word == "Invite" { "primary" } else { "quiet" })) } }
                 p #acted role="status" {}
             }
         }
@@ -203,16 +221,20 @@ pub fn run(feed: &Feed, asked: &Wanted, devices: &DevicePage) -> Markup {
 /// A device's page.
 pub fn device(feed: &Feed, row: &DeviceRow, leases: &[LeaseOfDevice], now_ms: u64) -> Markup {
     let called = devices::called(row);
-    let revoke = format!("/api/v1/devices/{}/revoke", row.record.id);
+    let (path, title) = (format!("/api/v1/devices/{}/revoke", row.record.id), format!("Revoke {called}?"));
+    let revoke = Deed {
+        path: &path,
+        word: "Revoke",
+        title: &title,
+        words: "Its lease ends, and it is not let in again, whatever invite it has. What it has given stays.",
+        fields: "[]",
+    };
     let main = html! {
         section.card.lone {
             p { a href="/#devices" { "‹ All devices" } }
             h1 { bdi { (called) } }
             div data-part={ "/devices/" (row.record.id) "/about" } { (devices::about(row, now_ms)) }
-            div.actions data-operator hidden {
-                button.danger type="button" data-path=(revoke) data-title={ "Revoke " (called) "?" } data-go="Revoke" data-done="The device is revoked."
-                    data-words="Its lease ends, and it is not let in again, whatever invite it has. What it has given stays." { "Revoke" }
-            }
+            div.actions data-operator hidden { (deed(&revoke, "danger")) }
             p #acted role="status" {}
         }
         section #leases.card aria-labelledby="leases-title" {
