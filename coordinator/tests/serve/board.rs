@@ -316,7 +316,7 @@ fn look(browser: &Browser, origin: &str) {
         assert_sound(browser, "the run", view, origin);
     }
     if std::env::var_os("NIGHTJAR_WRITE_DOCS").is_some() {
-        browser.view(View { width: 1000, dark: false }, 900);
+        browser.view(View { width: 1000, dark: false }, 1080);
         browser.capture(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/pictures/run.png"));
     }
     browser.view(wide, 900);

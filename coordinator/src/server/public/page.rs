@@ -81,7 +81,7 @@ fn contact(contact: &str) -> Markup {
 /// The curve, as a picture that scales.
 fn curve(losses: &[LossSpan]) -> Markup {
     let [width, height] = CURVE;
-    let (left, bottom, top) = (52.0, 28.0, 12.0);
+    let (left, bottom, top) = (62.0, 34.0, 16.0);
     let most = losses.iter().map(|l| l.loss_max).fold(f64::MIN, f64::max);
     let least = losses.iter().map(|l| l.loss_min).fold(f64::MAX, f64::min);
     let span = if most > least { most - least } else { 1.0 };
