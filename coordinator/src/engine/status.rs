@@ -1,4 +1,4 @@
-//! The run and its devices at a glance, for people.
+//! The run at a glance, for people.
 
 use super::{Engine, Refusals, record::EvaluationRecord, roster::Device};
 use nightjar_shared::{
@@ -65,27 +65,6 @@ pub struct DeviceStatus {
     pub revoked_at: Option<Wall>,
 }
 
-/// A device at a glance.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DeviceStatus {
-    /// Who.
-    pub id: DeviceId,
-    /// As its owner calls it.
-    pub name: String,
-    /// What its invite made it.
-    pub role: Role,
-    /// Tokens merged.
-    pub tokens: u64,
-    /// Leases merged.
-    pub leases: u64,
-    /// Measured speed; 0 if unknown.
-    pub tokens_per_s: f64,
-    /// Whether it holds a training lease.
-    pub training: bool,
-    /// Whether it has left the run.
-    pub left: bool,
-}
-
 impl Engine {
     /// The run at a glance.
     pub fn status(&self) -> Status {
@@ -134,19 +113,5 @@ impl Engine {
             invite_nonce: d.record.invite_nonce.clone(),
             revoked_at: self.standing.revoked_devices.get(&d.record.id).copied(),
         }
-    }
-
-    /// All devices that ever enrolled, by id.
-    pub fn devices(&self) -> impl Iterator<Item = DeviceStatus> {
-        self.roster.iter().map(|d| DeviceStatus {
-            id: d.record.id,
-            name: d.record.name.clone(),
-            role: d.record.role,
-            tokens: d.tokens,
-            leases: d.merged,
-            tokens_per_s: d.pace.tokens_per_s(),
-            training: self.leases.of_device(d.record.id).is_some_and(|l| l.record.kind.trains()),
-            left: d.record.left,
-        })
     }
 }

@@ -31,8 +31,7 @@ use nightjar_shared::{
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::{Duration, Instant},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 /// Points of a curve at most, however long the run is.
@@ -41,8 +40,6 @@ const POINTS_MAX: usize = 500;
 const NEWEST_VERSIONS: usize = 12;
 /// Newest points that are kept as they are: a measurement comes some versions late.
 const NEWEST_KEPT: usize = 1024;
-/// How often the disk is looked at, however many read.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Reasons that are counted apart; all others are one.
 const REASONS_MAX: usize = 24;
 /// Of how many merged deltas, about, the utilisation is an average.
@@ -84,7 +81,6 @@ pub struct Feed {
     traffic: Arc<Traffic>,
     reserve: Arc<DiskReserve>,
     troubles: Arc<Troubles>,
-    looked: Mutex<Option<(Instant, DiskStatus)>>,
 }
 
 struct Run {
@@ -221,8 +217,7 @@ impl Feed {
         history.losses.iter().cloned().for_each(|point| run.loss(point));
         run.history = history;
         run.history.keep_newest(NEWEST_KEPT);
-        let (run, looked) = (RwLock::new(run), Mutex::new(None));
-        Feed { spec, ledger, devices, run, since: wall_now(), counters, traffic, reserve, troubles, looked }
+        Feed { spec, ledger, devices, run: RwLock::new(run), since: wall_now(), counters, traffic, reserve, troubles }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Run> {
@@ -277,7 +272,7 @@ impl Feed {
 
     /// The figures.
     pub fn figures(&self) -> Figures {
-        let (disk, states) = (self.disk(), self.devices.counts());
+        let (disk, states) = (self.reserve.look(), self.devices.counts());
         let (up, down) = self.traffic.total();
         let run = self.read();
         let Status { generation, version, evaluation, .. } = &run.status;
@@ -305,15 +300,6 @@ impl Feed {
             paused_unix_ms: run.status.paused_at.map(|at| at.unix_ms),
             disk,
             trouble: self.troubles.sentence(disk.full),
-        }
-    }
-
-    /// How the disk stands, as it was a moment ago at most.
-    fn disk(&self) -> DiskStatus {
-        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        match *looked {
-            Some((at, disk)) if at.elapsed() < LOOK_EVERY => disk,
-            _ => looked.insert((Instant::now(), self.reserve.look())).1,
         }
     }
 }
