@@ -23,6 +23,9 @@ static TARGET: LazyLock<&targets::Target> = LazyLock::new(|| {
 
 fuzz_target!(|bytes: &[u8]| {
     let target = *TARGET;
+    if bytes.len() > target.bytes_max {
+        return;
+    }
     // It cannot be refused: so much is free.
     let _ = MEMORY.set_limit(MEMORY.allocated().saturating_add(target.memory(bytes.len())));
     (target.run)(bytes);

@@ -31,9 +31,9 @@ pub struct Contents {
     pub digest: Option<BlobHash>,
     /// Merged deltas.
     pub deltas: u64,
-    /// Blobs that the ledger names, and that are here.
+    /// Blobs that the ledger needs, and that are here.
     pub blobs: u64,
-    /// Blobs that the ledger names, and that the run itself had lost.
+    /// Blobs that the ledger needs, and that the run itself had lost.
     pub lost: Vec<BlobHash>,
     /// All else, by its name in a state folder; it lies in `files/` under its hash.
     pub files: BTreeMap<String, BlobRef>,

@@ -5,7 +5,7 @@
 //! short leaves the one before it as it was. Blobs never change, so the next backup into the same folder brings only
 //! what is new, and where the disk allows, both folders share them as hard links.
 //!
-//! The ledger of a backup names no blob that the backup does not have. Blobs are brought first, since that takes long,
+//! The ledger of a backup needs no blob that the backup does not have. Blobs are brought first, since that takes long,
 //! then the ledger is copied, then the few blobs that came in between; what was removed meanwhile is noticed, and the
 //! ledger is copied again.
 

@@ -20,6 +20,7 @@ use nightjar_shared::{
     mark::{self, Kind, Mark},
 };
 use std::{
+    collections::BTreeSet,
     fs::{self, File, TryLockError},
     io,
     path::Path,
@@ -60,14 +61,18 @@ pub async fn restore(from: &Path, folder: &Path, quiet: bool) -> Result<Restored
 
     let (state, _state) = begun(folder, &note(&contents))?;
     let way = Way { from: &disk, to: &state.disk, folder, quick: false };
-    let bytes = held.blobs.iter().filter_map(|hash| disk.length(&format!("blobs/{hash}")).ok().flatten()).sum();
+    // What the ledger needs, and what else the run had: old versions that are kept for their keyframes, say.
+    let others = disk.list("blobs").map_err(failed(from))?;
+    let names = held.blobs.iter().copied().chain(others.iter().filter_map(|name| name.parse().ok()));
+    let names: BTreeSet<BlobHash> = names.collect();
+    let bytes = names.iter().filter_map(|hash| disk.length(&format!("blobs/{hash}")).ok().flatten()).sum();
     let bar = progress("restoring", bytes, quiet);
     let mut restored = Restored { contents, linked: 0, copied: 0, lost: vec![] };
     let mut last = None;
-    for hash in &held.blobs {
+    for hash in &names {
         let how = way.blob(*hash, &mut |bytes| bar.inc(bytes))?;
         match how {
-            Brought::Lost if restored.contents.lost.contains(hash) => {}
+            Brought::Lost if restored.contents.lost.contains(hash) || !held.blobs.contains(hash) => {}
             Brought::Lost => restored.lost.push(*hash),
             Brought::Linked => restored.linked += 1,
             Brought::Copied => restored.copied += 1,

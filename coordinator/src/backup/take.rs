@@ -104,7 +104,8 @@ pub async fn take(options: &Options) -> Result<Taken, BackupError> {
     let contents = Contents::new(&held, files, lost);
     contents.write(&disk).map_err(&io)?;
     Mark::whole(Kind::Backup).write(&disk).map_err(&io)?;
-    let removed = cleared(&disk, &contents, &held.blobs).map_err(&io)?;
+    let kept = held.blobs.iter().chain(bringing.brought.keys()).copied().collect();
+    let removed = cleared(&disk, &contents, &kept).map_err(&io)?;
     let came = |wanted| held.blobs.iter().filter(|hash| bringing.brought.get(hash) == Some(&wanted)).count() as u64;
     let (linked, copied) = (came(Brought::Linked), came(Brought::Copied));
     Ok(Taken { contents, linked, copied, removed })

@@ -119,13 +119,13 @@ async fn streams(link: &Link, seed: u64) {
     assert!(link.connection.close_reason().is_none(), "nothing of it is against the protocol");
 }
 
-/// As many streams as there may be, each with the beginning of a message; more are not to be had.
+/// As many streams as there may be, each with the beginning of a message of 200 bytes; more are not to be had.
 async fn half_open(link: &Link) -> Vec<(quinn::SendStream, quinn::RecvStream)> {
     let mut held = vec![];
     // One is the control stream.
     for _ in 1..STREAMS_PER_CONNECTION_MAX {
         let (mut send, receive) = link.connection.open_bi().await.unwrap();
-        send.write_all(&[9]).await.unwrap();
+        send.write_all(&[200]).await.unwrap();
         held.push((send, receive));
     }
     let more = tokio::time::timeout(std::time::Duration::from_millis(200), link.connection.open_bi()).await;

@@ -1,10 +1,13 @@
 //! A copy of a ledger's file, made while a coordinator writes to it: one state of it, whole.
 
-use super::look::{self, Depth, reading};
+use super::{
+    File,
+    look::{self, Depth, reading},
+};
 use crate::store::{
     LedgerError,
     sql::{
-        self,
+        self, Dialect,
         tables::{Cells, Tables, sql as statement},
     },
 };
@@ -30,7 +33,8 @@ pub struct Held {
     pub newest: Option<(Version, BlobHash)>,
     /// Merged deltas.
     pub deltas: u64,
-    /// Every blob that it names: merged deltas, and what versions were published as.
+    /// The blobs that it needs: merged deltas, and what versions were published as. Those that were given up by the rule
+    /// `[keep]` may be there, and may not.
     pub blobs: BTreeSet<BlobHash>,
     /// When this was read, for people.
     pub read_at: String,
@@ -108,15 +112,19 @@ async fn read(tx: &mut Transaction<'_, Sqlite>) -> Result<Option<Held>, LedgerEr
 /// Names of merged deltas that are read at once.
 const NAMES_AT_ONCE: i64 = 4096;
 
-/// A row whose blob has no name is passed over: there is nothing to look for.
+/// A row whose blob has no name is passed over: there is nothing to look for. An older ledger has given up nothing.
 async fn named(tx: &mut Transaction<'_, Sqlite>) -> Result<BTreeSet<BlobHash>, LedgerError> {
+    let has_kept = tx.number(statement(File::HAS_TABLE).bind("kept")).await? > 0;
+    let kept = if has_kept { tx.rows(statement("/* kept */ SELECT * FROM kept")).await? } else { vec![] };
+    let from = |column| kept.first().map_or(Ok(0), |row| row.integer(column));
+    let (version, mut seq) = (from("first_version")?, from("after_seq")?);
     let mut names = BTreeSet::new();
     let published = statement(
-        "/* names: versions */ SELECT update_hash AS hash FROM versions UNION SELECT keyframe_hash FROM versions
-             UNION SELECT hash FROM squashes",
+        "/* names: versions */ SELECT update_hash AS hash FROM versions WHERE version >= $1
+             UNION SELECT keyframe_hash FROM versions WHERE version >= $1
+             UNION SELECT hash FROM squashes WHERE version >= $1",
     );
-    names.extend(tx.rows(published).await?.iter().filter_map(|row| name(row, "hash")));
-    let mut seq = i64::MIN;
+    names.extend(tx.rows(published.bind(version)).await?.iter().filter_map(|row| name(row, "hash")));
     loop {
         let page = statement("/* names: deltas */ SELECT seq, blob FROM deltas WHERE seq > $1 ORDER BY seq LIMIT $2");
         let page = tx.rows(page.bind(seq).bind(NAMES_AT_ONCE)).await?;
