@@ -4,6 +4,7 @@
 #[path = "../../fuzz/src/targets/mod.rs"]
 mod targets;
 
+use nightjar_shared::rng;
 use std::{
     collections::BTreeMap,
     fs,
@@ -31,15 +32,43 @@ fn every_reader_keeps_its_promises_on_all_that_was_found() {
             assert!(bytes.len() <= target.bytes_max, "{}/{name} is longer than what is tried", target.name);
             println!("{} {name}", target.name);
             (target.run)(&bytes);
-            // As it comes over a line that is cut, and over one that flips bits.
+            // As it comes over a line that is cut, and over one that changes bytes.
             for at in (0..bytes.len()).step_by(1 + bytes.len() / 64) {
                 (target.run)(&bytes[..at]);
-                let mut flipped = bytes.clone();
-                flipped[at] ^= 1 << (at % 8);
-                (target.run)(&flipped);
+            }
+            for n in 0..tries() {
+                (target.run)(&changed(&bytes, n));
             }
         }
     }
+}
+
+/// Changes that are tried of each input: a blind fuzzer, for systems that libFuzzer is not on. `NIGHTJAR_TRIES` asks for
+/// more.
+fn tries() -> u64 {
+    std::env::var("NIGHTJAR_TRIES").map_or(100, |tries| tries.parse().expect("a number of tries"))
+}
+
+/// A few bytes flipped, set to what is next to an edge, left out, or said twice.
+fn changed(bytes: &[u8], n: u64) -> Vec<u8> {
+    const EDGES: [u8; 6] = [0, 1, 0x7f, 0x80, 0xfe, 0xff];
+    let mut changed = bytes.to_vec();
+    let draw = |k: u64, below: usize| (rng::draw(n, bytes.len() as u64, k) % below.max(1) as u64) as usize;
+    for k in (0..=draw(0, 6) as u64).map(|k| 4 * k + 1) {
+        let at = draw(k, changed.len());
+        let end = (at + draw(k + 1, 9)).min(changed.len());
+        match draw(k + 2, 4) {
+            _ if at == changed.len() => changed.push(0),
+            0 => changed[at] ^= 1 << draw(k + 3, 8),
+            1 => changed[at] = EDGES[draw(k + 3, EDGES.len())],
+            2 => drop(changed.drain(at..end)),
+            _ => {
+                let again = changed[at..end].to_vec();
+                changed.splice(at..at, again);
+            }
+        }
+    }
+    changed
 }
 
 /// The seeds are made by code, of values of ours. `NIGHTJAR_WRITE_DOCS=1` writes them again.

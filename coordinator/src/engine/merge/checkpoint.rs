@@ -54,6 +54,11 @@ impl Merger {
         let arrived = r.u64()?;
         let recent = (0..RECENT).map(|_| r.u64()).collect::<Result<Vec<u64>, _>>()?;
         let weights = Weights::read(&spec.model, r)?;
+        // What no merger has written, and none could go on from.
+        let has_next = last_seq < u64::MAX && weights.version.0 < u64::MAX;
+        if !has_next || !common.is_finite() || !whole.is_finite() {
+            return Ok(None);
+        }
         let mut merger = Self::holding(spec, weights);
         if r.remaining() != 4 * merger.vectors().iter().map(|v| v.len()).sum::<usize>() {
             return Ok(None);

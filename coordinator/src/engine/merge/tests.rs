@@ -240,6 +240,13 @@ fn a_damaged_checkpoint_is_none() {
         bytes[at] ^= 1;
         assert!(Merger::restore(spec.clone(), &bytes).is_none(), "{at}");
     }
+    // The last delta, an agreement, the version: numbers that nothing can follow, under a hash that fits.
+    for at in [8, 16, 24, 8 + 32 + 8 * RECENT] {
+        let mut body = bytes[..bytes.len() - 32].to_vec();
+        body[at..at + 8].fill(0xff);
+        let hash = *blake3::hash(&body).as_bytes();
+        assert!(Merger::restore(spec.clone(), &[body, hash.to_vec()].concat()).is_none(), "{at}");
+    }
     let rule = MergeRule::Nesterov { momentum: 0.5 };
     let other = RunSpec { merge: MergeSpec { rule, ..spec.merge.clone() }, ..spec };
     assert!(Merger::restore(other, &bytes).is_none());
