@@ -106,13 +106,25 @@ impl Move {
             say("the run is there already");
             return Ok(());
         }
+        let carried = self.carry(&state, &ledger, bucket.as_ref(), to_bucket, to_ledger);
+        carry::alone(&ledger, carried).await.map_err(Failure::midway)?
+    }
+
+    async fn carry(
+        &self,
+        state: &StateFolder,
+        ledger: &LedgerPlace,
+        bucket: Option<&BucketUrl>,
+        to_bucket: Option<Option<BucketUrl>>,
+        to_ledger: Option<LedgerPlace>,
+    ) -> Result<(), Failure> {
         if let Some(to) = &to_bucket {
-            carry_blobs(&state, &ledger, bucket.as_ref(), to.as_ref()).await?;
+            carry_blobs(state, ledger, bucket, to.as_ref()).await?;
         }
         let mut generation = None;
         if let Some(to) = &to_ledger {
             let progress = Progress::default();
-            let carried = told("ledger", "rows", &progress, carry::carry_ledger(&ledger, to, &progress)).await;
+            let carried = told("ledger", "rows", &progress, carry::carry_ledger(ledger, to, &progress)).await;
             generation = Some(carried.map_err(Failure::midway)?);
             let rows = progress.all.load(Ordering::Relaxed) / 2;
             say(&format!("ledger    {rows} rows, all read back and compared"));
@@ -124,7 +136,7 @@ impl Move {
             say(&format!("blobs     are in {place} from now on; what is where they were may be removed by hand"));
         }
         if let Some((to, generation)) = to_ledger.zip(generation) {
-            carry::mark_moved(&ledger, &to, generation).await.map_err(Failure::midway)?;
+            carry::mark_moved(ledger, &to, generation).await.map_err(Failure::midway)?;
             fail::point("move.marked");
             state.switch_ledger(&to).map_err(Failure::midway)?;
             say(&format!("ledger    is {to} from now on; {ledger} is only a copy, and no coordinator starts on it"));

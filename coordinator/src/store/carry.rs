@@ -10,9 +10,14 @@ mod tests;
 pub use blobs::{CarriedBlobs, carry_blobs};
 pub use ledger::{carry_ledger, mark_moved};
 
-use super::{BlobError, LedgerError, bucket::ClaimError};
+use super::{
+    BlobError, LedgerError, LedgerPlace,
+    bucket::ClaimError,
+    postgres::leadership::{Leadership, Standing},
+};
 use nightjar_shared::ids::BlobHash;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::watch;
 
 /// How far it is. Bytes for blobs, rows for a ledger, each counted when it is carried and again when it is compared.
 #[derive(Debug, Default)]
@@ -30,6 +35,22 @@ impl Progress {
 
     fn add(&self, more: u64) {
         self.done.fetch_add(more, Ordering::Relaxed);
+    }
+}
+
+/// Does something to a run that nobody serves meanwhile. Of a ledger in a file the state folder's lock makes sure of it;
+/// of one in a database, whoever is to lead.
+pub async fn alone<T>(ledger: &LedgerPlace, work: impl Future<Output = T>) -> Result<T, CarryError> {
+    let LedgerPlace::Database(url) = ledger else { return Ok(work.await) };
+    let mut leadership = Leadership::of(url.clone());
+    if leadership.stand().await? != Standing::Leads {
+        return Err(CarryError::Served);
+    }
+    // It leads nobody: no door learns an address.
+    let (_tell, address) = watch::channel(None);
+    tokio::select! {
+        done = work => Ok(done),
+        () = leadership.keep(address) => Err(CarryError::Served),
     }
 }
 
@@ -73,7 +94,7 @@ pub enum CarryError {
         what: String,
     },
     /// Somebody serves it.
-    #[error("a coordinator has served the run meanwhile: stop it, and begin again")]
+    #[error("a coordinator serves the run, or has begun to: stop it, and begin again")]
     Served,
     /// What was stored is not what is read back.
     #[error("blob {0} reads back otherwise than it was stored: begin again; if it comes again, the store is at fault")]
