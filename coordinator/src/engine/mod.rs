@@ -306,15 +306,8 @@ impl Engine {
         // A request that is held until the next round is kept until then: its length is checked first.
         wire::request::check(&body)?;
         if let ask::Body::Hello(hello) = body {
-            let changed = self.roster.hello(
-                device,
-                &hello,
-                invite,
-                self.run_id,
-                self.spec.delta.codec,
-                &self.standing,
-                self.wall,
-            )?;
+            self.may_greet(device, invite)?;
+            let changed = self.roster.hello(device, &hello, invite, self.run_id, self.spec.delta.codec, self.wall)?;
             turn.records.extend(changed.map(Record::Device));
             return Ok(Some(answer::Body::Welcome(self.welcome())));
         }

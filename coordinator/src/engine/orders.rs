@@ -4,13 +4,14 @@
 use super::{
     Engine,
     record::{AuditRecord, LeaseOutcome, Record},
+    roster,
     turn::Turn,
 };
 use data_encoding::HEXLOWER;
 use nightjar_shared::{
     ids::DeviceId,
     time::{Mono, Wall},
-    wire::{Refusal, RefusalCode, limits},
+    wire::{Invite, Refusal, RefusalCode, limits},
 };
 use std::time::Duration;
 
@@ -68,7 +69,7 @@ impl Giver {
     /// What the audit log says of something that was done.
     pub fn record(&self, at: Wall, action: &str, subject: &str, outcome: &str) -> AuditRecord {
         let [name, from, action, subject, outcome] =
-            [&self.name, &self.from, action, subject, outcome].map(|text| limits::tame(text));
+            [&self.name, &self.from, action, subject, outcome].map(limits::tame);
         AuditRecord { at, name, from, action, subject, outcome }
     }
 }
@@ -179,6 +180,19 @@ impl Engine {
         self.standing.revoked_devices.insert(id, self.wall);
         turn.records.push(Record::DeviceRevoked { id, at: self.wall });
         true
+    }
+
+    /// Refuses the hello of a device that was taken out of the run, and one that would enrol with a revoked invite.
+    pub(super) fn may_greet(&self, device: DeviceId, invite: Option<&Invite>) -> Result<(), Refusal> {
+        if self.standing.revoked_devices.contains_key(&device) {
+            return Err(roster::revoked());
+        }
+        let enrolled_with = self.roster.get(device).map(|d| &d.record.invite_nonce);
+        let joins_by = invite.map(|invite| &invite.nonce).filter(|nonce| enrolled_with != Some(nonce));
+        match joins_by.is_some_and(|nonce| self.standing.revoked_invites.contains_key(nonce)) {
+            true => Err(roster::withdrawn()),
+            false => Ok(()),
+        }
     }
 
     /// What a device is told that asks for work while the run is paused.

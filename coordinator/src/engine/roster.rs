@@ -1,12 +1,6 @@
 //! The roster: who enrolled with which invite, how fast each device is, and what it said it can do.
 
-use super::{
-    credit::Credit,
-    pace::Pace,
-    record::DeviceRecord,
-    refused::Refused,
-    snapshot::{DeviceSummary, Standing},
-};
+use super::{credit::Credit, pace::Pace, record::DeviceRecord, refused::Refused, snapshot::DeviceSummary};
 use nightjar_shared::{
     delta::CodecId,
     ids::{DeviceId, Generation, LeaseId, RunId},
@@ -122,12 +116,8 @@ impl Roster {
         invite: Option<&wire::Invite>,
         run_id: RunId,
         codec: CodecId,
-        standing: &Standing,
         wall: Wall,
     ) -> Result<Option<DeviceRecord>, Refusal> {
-        if standing.revoked_devices.contains_key(&id) {
-            return Err(revoked());
-        }
         if !hello.run_id.is_empty() && hello.run_id != run_id.0 {
             let sentence = "This coordinator serves another run. Leave, and join with a new invite.";
             return Err(Refusal::with(RefusalCode::WrongRun, RefusalAction::Stop, sentence));
@@ -150,9 +140,6 @@ impl Roster {
             return Err(invite_refused("This invite is for volunteers. Ask the lab for one for anchor nodes."));
         }
         if let Some(invite) = joins_by {
-            if standing.revoked_invites.contains_key(&invite.nonce) {
-                return Err(invite_refused("The lab has withdrawn this invite. Ask it for a new one."));
-            }
             self.admit(id, invite, wall)?;
         }
         let device = self.devices.get_mut(&id).ok_or_else(not_enrolled)?;
@@ -235,6 +222,11 @@ pub(super) fn not_enrolled() -> Refusal {
 /// The answer to a device that was taken out of the run.
 pub(super) fn revoked() -> Refusal {
     invite_refused(REVOKED)
+}
+
+/// The answer to a device that would enrol with a revoked invite.
+pub(super) fn withdrawn() -> Refusal {
+    invite_refused("The lab has withdrawn this invite. Ask it for a new one.")
 }
 
 fn invite_refused(sentence: &str) -> Refusal {

@@ -10,10 +10,10 @@ use crate::store::{
         pass::{self, KeepError},
     },
 };
-use nightjar_shared::run_spec::RunSpec;
+use nightjar_shared::run_spec::KeepSpec;
 use std::{sync::Arc, time::Duration};
 use tokio::{
-    sync::Notify,
+    sync::watch,
     time::{MissedTickBehavior, interval, sleep},
 };
 
@@ -26,26 +26,26 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Keeper {
     /// What there is, and what is given up.
     pub ledger: Arc<dyn Ledger>,
-    /// The rule.
-    pub spec: Arc<RunSpec>,
     /// What is removed.
     pub blobs: Blobs,
     /// Who sends blobs to devices.
     pub catalog: Arc<Catalog>,
     /// Who leads devices over versions.
     pub handle: ShellHandle,
-    /// Told by the event loop.
-    pub due: Arc<Notify>,
+    /// The rule: told by the event loop anew whenever something may be given up, and when it has changed.
+    pub rule: watch::Receiver<KeepSpec>,
 }
 
 /// Looks again and again, until the ledger is closed.
-pub async fn run(keeper: Keeper) {
+pub async fn run(mut keeper: Keeper) {
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = look.tick() => {}
-            () = keeper.due.notified() => {}
+            told = keeper.rule.changed() => if told.is_err() {
+                return;
+            },
         }
         match keeper.pass().await {
             Ok(()) => {}
@@ -57,7 +57,8 @@ pub async fn run(keeper: Keeper) {
 
 impl Keeper {
     async fn pass(&self) -> Result<(), KeepError> {
-        let (ledger, rule) = (&*self.ledger, &self.spec.keep);
+        let (ledger, rule) = (&*self.ledger, self.rule.borrow().clone());
+        let rule = &rule;
         chain::extend(ledger, &self.blobs).await?;
         let due = pass::due(ledger, &self.blobs, rule, wall_now()).await?;
         let kept = ledger.kept().await?;

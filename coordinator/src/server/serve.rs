@@ -61,7 +61,7 @@ use std::{
 };
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
     task::JoinHandle,
     time::Instant,
 };
@@ -334,13 +334,13 @@ impl Server {
             handle: handle.clone(),
             troubles: troubles.clone(),
         };
+        let (keep, rule) = watch::channel(spec.keep.clone());
         let keeper = Keeper {
             ledger: ledger.clone(),
-            spec: spec.clone(),
             blobs: blobs.clone(),
             catalog: catalog.clone(),
             handle: handle.clone(),
-            due: Arc::default(),
+            rule,
         };
         let files = Arc::new(Semaphore::new(FILES_AT_ONCE_MAX));
         let (present, desk) = (Arc::new(Present::new(devices)), ledger.clone());
@@ -366,7 +366,7 @@ impl Server {
             troubles,
             metrics: metrics.clone(),
             health: health.clone(),
-            keeper: keeper.due.clone(),
+            keep,
         };
         let context = Arc::new(Context {
             identity,

@@ -40,7 +40,7 @@ use ending::{DRAIN_LOOK, Drain, Stop};
 use measuring::{Measurement, Places};
 use nightjar_shared::{
     ids::DeviceId,
-    run_spec::RunSpec,
+    run_spec::{KeepSpec, RunSpec},
     time::Mono,
     wire::{
         Refusal, coordinator_message as answer, device_message as ask,
@@ -49,7 +49,7 @@ use nightjar_shared::{
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
-    sync::{Notify, Semaphore, mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
@@ -127,8 +127,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Whether leases can be granted.
     pub health: Arc<Health>,
-    /// Told when something may be given up by the rule `[keep]`.
-    pub keeper: Arc<Notify>,
+    /// The rule of what is kept: told anew when something may be given up by it.
+    pub keep: watch::Sender<KeepSpec>,
 }
 
 /// What is done after a commit.

@@ -5,6 +5,7 @@
 use super::{Effect, Shell, ShellError};
 use crate::{
     engine::{
+        Status,
         event::{Action, Event},
         group::Group,
         record::Record,
@@ -19,6 +20,8 @@ use tokio::{task::JoinHandle, time::Instant};
 pub(super) struct Commit {
     pub group: Group<Effect>,
     pub counters: Counters,
+    /// How the run stands with them: a page is told no more than what outlasts a kill.
+    pub status: Status,
 }
 
 /// What comes back of a commit that was sent.
@@ -56,7 +59,8 @@ impl Shell {
         if self.on_its_way.is_some() || (self.decided.is_empty() && !self.counters_due) {
             return Ok(());
         }
-        let commit = Commit { group: std::mem::take(&mut self.decided), counters: self.counters_to_write() };
+        let (group, counters) = (std::mem::take(&mut self.decided), self.counters_to_write());
+        let commit = Commit { group, counters, status: self.parts.engine.status() };
         if commit.group.records().is_empty() && commit.counters == Counters::default() {
             return self.perform(commit).await;
         }
@@ -73,7 +77,7 @@ impl Shell {
     pub(super) async fn sent(&mut self, Sent { commit, result, sent_at }: Sent) -> Result<(), ShellError> {
         self.until_written(&commit, result).await?;
         self.parts.metrics.committed(commit.group.records(), sent_at.elapsed());
-        self.parts.feed.committed(commit.group.records(), self.parts.engine.status());
+        self.parts.feed.committed(commit.group.records(), commit.status.clone());
         self.perform(commit).await
     }
 
@@ -146,7 +150,7 @@ impl Shell {
         match record {
             Record::Version(version) => {
                 if version.keyframe.is_some() {
-                    self.parts.keeper.notify_one();
+                    self.parts.keep.send_modify(|_| ());
                 }
                 let status = self.parts.engine.status();
                 let loss = self.parts.feed.newest_loss();

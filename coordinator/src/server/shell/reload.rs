@@ -22,6 +22,7 @@ impl Shell {
             Err(error) => return Err(error.into()),
         }
         self.leases = leases_of_device(&spec);
+        self.parts.keep.send_replace(spec.keep.clone());
         self.parts.spec = Arc::new(spec.clone());
         self.decide(Event::SpecChanged(Box::new(spec)));
         Ok(Ok(changes))

@@ -191,7 +191,7 @@ impl Bed {
             files: Arc::new(Semaphore::new(1)),
             troubles,
             metrics: Arc::default(),
-            keeper: Arc::default(),
+            keep: watch::channel(spec.keep.clone()).0,
             spec,
         };
         let (stop, mut stopped) = wishes();
