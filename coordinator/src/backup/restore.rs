@@ -33,8 +33,6 @@ pub struct Restored {
     pub contents: Contents,
     /// Blobs that share their room with the backup's.
     pub linked: u64,
-    /// Blobs that were copied.
-    pub copied: u64,
     /// Blobs that the backup should have, and that are missing or damaged there; the run goes on without them where it
     /// can.
     pub lost: Vec<BlobHash>,
@@ -67,7 +65,7 @@ pub async fn restore(from: &Path, folder: &Path, quiet: bool) -> Result<Restored
     let names: BTreeSet<BlobHash> = names.collect();
     let bytes = names.iter().filter_map(|hash| disk.length(&format!("blobs/{hash}")).ok().flatten()).sum();
     let bar = progress("restoring", bytes, quiet);
-    let mut restored = Restored { contents, linked: 0, copied: 0, lost: vec![] };
+    let mut restored = Restored { contents, linked: 0, lost: vec![] };
     let mut last = None;
     for hash in &names {
         let how = way.blob(*hash, &mut |bytes| bar.inc(bytes))?;
@@ -75,8 +73,7 @@ pub async fn restore(from: &Path, folder: &Path, quiet: bool) -> Result<Restored
             Brought::Lost if restored.contents.lost.contains(hash) || !held.blobs.contains(hash) => {}
             Brought::Lost => restored.lost.push(*hash),
             Brought::Linked => restored.linked += 1,
-            Brought::Copied => restored.copied += 1,
-            Brought::WasThere => {}
+            Brought::Copied | Brought::WasThere => {}
         }
         last = if how == Brought::Lost { last } else { Some(*hash) };
     }

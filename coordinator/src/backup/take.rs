@@ -243,6 +243,7 @@ fn open_to_write(folder: &Path) -> Result<(FolderDisk, File), BackupError> {
     let is_new = mark::is_empty(folder).map_err(&io)?;
     if !is_new {
         is_backup(folder)?;
+        is_nobody_elses(folder)?;
     }
     let disk = FolderDisk::open(folder).map_err(&io)?;
     let lock = locked(folder)?;
@@ -263,22 +264,26 @@ fn locked(folder: &Path) -> Result<File, BackupError> {
     }
 }
 
-/// Makes sure that a folder is a backup's, and nobody else's too.
+/// Makes sure that a folder was made for a backup.
 pub(super) fn is_backup(folder: &Path) -> Result<(), BackupError> {
+    match Mark::read(folder)? {
+        Some(mark) if mark.kind == Kind::Backup => Ok(()),
+        Some(mark) => Err(BackupError::OtherKind { folder: folder.to_owned(), kind: mark.kind.said() }),
+        None => {
+            let entries = mark::entries(folder).map_err(failed(folder))?;
+            let entry = entries.into_iter().next().map_or_else(String::new, |(name, _)| name);
+            Err(BackupError::Foreign { folder: folder.to_owned(), entry })
+        }
+    }
+}
+
+/// Makes sure that nothing of somebody else's is in the place of what is written.
+fn is_nobody_elses(folder: &Path) -> Result<(), BackupError> {
     let is_ours = |name: &str, kind: EntryKind| match kind {
         EntryKind::File => ["lock", contents::FILE, RUN_FILE].contains(&name),
         EntryKind::Folder => ["blobs", "files"].contains(&name),
         EntryKind::Other => false,
     };
-    match Mark::read(folder)? {
-        Some(mark) if mark.kind == Kind::Backup => {}
-        Some(mark) => return Err(BackupError::OtherKind { folder: folder.to_owned(), kind: mark.kind.said() }),
-        None => {
-            let entries = mark::entries(folder).map_err(failed(folder))?;
-            let entry = entries.into_iter().next().map_or_else(String::new, |(name, _)| name);
-            return Err(BackupError::Foreign { folder: folder.to_owned(), entry });
-        }
-    }
     match mark::foreign(folder, is_ours).map_err(failed(folder))? {
         Some(entry) => Err(BackupError::Foreign { folder: folder.to_owned(), entry }),
         None => Ok(()),

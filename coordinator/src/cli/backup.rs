@@ -82,6 +82,11 @@ impl Restore {
         let contents = &restored.contents;
         say(&format!("restored \"{}\" to {}: {}", contents.run, self.state.display(), contents.said()));
         say(&format!("{} blobs, all of them read through", contents.blobs - restored.lost.len() as u64));
+        if restored.linked > 0 {
+            say(
+                "note: this folder shares its blobs with the backup's, on the same disk; keep another copy on another disk",
+            );
+        }
         say(&format!("serve it with: {}", serve(&self.from, &self.state)));
         lost(&restored.lost, "of the backup are missing or damaged; `verify` names what they were")
     }
