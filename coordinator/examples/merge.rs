@@ -58,14 +58,16 @@ fn main() {
         let mut seq = 0;
         let mut add = || {
             seq += 1;
-            let order =
-                MergeOrder { seq, lease: LeaseId(seq), delta: BlobHash::of(&bytes), tokens: 1000, weight: 1.0 };
+            let order = MergeOrder { seq, lease: LeaseId(seq), delta: BlobHash::of(&bytes), tokens: 1000, weight: 1.0 };
             merger.add(&order, black_box(&bytes)).expect("a sound delta");
         };
         add();
         let before = memory_mib();
         let speed = gbs(quickest(&mut add));
         let grown = memory_mib().saturating_sub(before);
-        println!("{average:?}: {speed:.2} GB/s, {:.0} % of the copy; {grown} MiB more after {DELTAS} deltas", 100.0 * speed / copy);
+        println!(
+            "{average:?}: {speed:.2} GB/s, {:.0} % of the copy; {grown} MiB more after {DELTAS} deltas",
+            100.0 * speed / copy
+        );
     }
 }

@@ -210,6 +210,8 @@ pub async fn run(number: usize, profile: Profile, way: Way, shared: Arc<Shared>)
 impl Device {
     fn perform(&mut self, action: Action) {
         match action {
+            // It is told the same keys at every hello.
+            Action::Pin(_) => {}
             Action::Connect => self.connect(),
             Action::Disconnect => self.hang_up(),
             Action::Ask { request, body } => {

@@ -139,7 +139,8 @@ fn begun(folder: &Path, note: &str) -> Result<(StateFolder, StateLock), BackupEr
     let io = failed(folder);
     let is_begun = Mark::read(folder)? == Some(Mark::begun(Kind::State));
     let is_of_it = fs::read(folder.join(RESTORED)).is_ok_and(|told| told == note.as_bytes());
-    if !mark::is_empty(folder).map_err(&io)? && !(is_begun && is_of_it) {
+    let is_free = mark::is_empty(folder).map_err(&io)? || (is_begun && is_of_it);
+    if !is_free {
         return Err(BackupError::NotEmpty(folder.to_owned()));
     }
     fs::create_dir_all(folder).map_err(&io)?;

@@ -7,7 +7,7 @@ use nightjar_coordinator::{
     identity::Identity,
     server::{state::StateFolder, wall_now},
     store::{
-        Blobs, Ledger, LedgerError,
+        Blobs, Ledger, LedgerError, carry,
         keeping::{
             Weight, chain,
             pass::{self, Due},
@@ -56,10 +56,13 @@ impl Gc {
         read.ledger.close().await;
         let _lock = state.lock().map_err(Failure::input)?;
         let key = Identity::open(&*state.disk).map_err(Failure::input)?.id();
-        let open = place.take_over(&read.identity, key, wall_now().unix_ms / 1000).await.map_err(Failure::input)?;
-        let removed = remove(&*open.ledger, &blobs, &spec.keep).await;
-        open.ledger.close().await;
-        removed
+        let work = async {
+            let open = place.take_over(&read.identity, key, wall_now().unix_ms / 1000).await.map_err(Failure::input)?;
+            let removed = remove(&*open.ledger, &blobs, &spec.keep).await;
+            open.ledger.close().await;
+            removed
+        };
+        carry::alone(&place, work).await.map_err(Failure::input)?
     }
 }
 

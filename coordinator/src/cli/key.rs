@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use nightjar_coordinator::{
     identity::{self, Identity, IdentityError},
     server::{state::StateFolder, wall_now},
-    store::LedgerError,
+    store::{LedgerError, carry},
 };
 use nightjar_shared::ids::DeviceId;
 use std::{fs::File, io::Read, path::PathBuf};
@@ -98,8 +98,8 @@ impl Rotate {
             Some(known) if known == spare.id() => {}
             Some(known) if known != before => return Err(Failure::input(LedgerError::OtherKey(known.short()))),
             _ => {
-                let changed = place.change_key(before, spare.id(), wall_now().unix_ms / 1000).await;
-                changed.map_err(Failure::midway)?;
+                let change = place.change_key(before, spare.id(), wall_now().unix_ms / 1000);
+                carry::alone(&place, change).await.map_err(Failure::input)?.map_err(Failure::midway)?;
             }
         }
         let identity = identity.rotate(&*state.disk, &spare, !self.distrust).map_err(Failure::midway)?;

@@ -16,6 +16,7 @@ use parquet::{
 use std::{
     collections::VecDeque,
     fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
@@ -45,7 +46,7 @@ impl ParquetColumn {
     /// Opens a file at a row.
     pub fn open(path: &Path, file_bytes: u64, column: &str, row: u64) -> Result<Self, DatasetError> {
         let opened = File::open(path).map_err(DatasetError::io(path))?;
-        let file = SerializedFileReader::new(opened).map_err(unreadable(path))?;
+        let file = caught(|| SerializedFileReader::new(opened)).map_err(unreadable(path))?;
         let schema = file.metadata().file_metadata().schema_descr();
         let is_text =
             |i: &usize| schema.column(*i).physical_type() == Type::BYTE_ARRAY && schema.column(*i).max_rep_level() == 0;
@@ -117,6 +118,10 @@ impl ParquetColumn {
 
     /// Decodes the next few rows; false at the end of the file.
     fn fill(&mut self) -> Result<bool, ParquetError> {
+        caught(|| self.decode())
+    }
+
+    fn decode(&mut self) -> Result<bool, ParquetError> {
         loop {
             let Some(rows) = &mut self.rows else {
                 if self.group == self.file.num_row_groups() {
@@ -157,6 +162,12 @@ impl ParquetColumn {
         let rows = self.file.metadata().file_metadata().num_rows().max(1) as f64;
         (self.file_bytes as f64 * (self.row as f64 / rows)) as u64
     }
+}
+
+/// The library panics over some damaged files.
+fn caught<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    let damaged = |_| Err(ParquetError::General("a part of it is damaged".into()));
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(damaged)
 }
 
 fn unreadable(path: &Path) -> impl FnOnce(ParquetError) -> DatasetError {

@@ -4,8 +4,8 @@ mod desk;
 mod keeping;
 
 use super::{
-    Counters, Curves, Desk, Facts, LeaseOfDevice, Ledger, LedgerError, MemoryLedger, PostgresLedger, RunIdentity, Shards,
-    SqliteLedger, Unnamed, postgres::tests::database::Database,
+    Counters, Curves, Desk, Facts, LeaseOfDevice, Ledger, LedgerError, MemoryLedger, PostgresLedger, RunIdentity,
+    Shards, SqliteLedger, Unnamed, postgres::tests::database::Database,
 };
 use crate::{
     engine::record::{

@@ -15,6 +15,8 @@ mod command_line;
 #[cfg(unix)]
 mod database;
 mod device;
+#[cfg(unix)]
+mod doors;
 mod hold;
 #[cfg(target_os = "linux")]
 mod hostile;

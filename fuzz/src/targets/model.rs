@@ -46,7 +46,7 @@ pub fn tokenizer(bytes: &[u8]) {
     for text in ["", "the fox <|endoftext|> jumps", "Zwölf 🦊\r\n\u{0}\u{ad}"] {
         let Ok(tokens) = tokenizer.encode(text) else { continue };
         let is_known = |id: &u32| (*id as usize) < tokenizer.size();
-        assert!(tokens.iter().all(|id| is_known(id)), "{tokens:?} of {}", tokenizer.size());
+        assert!(tokens.iter().all(is_known), "{tokens:?} of {}", tokenizer.size());
     }
 }
 

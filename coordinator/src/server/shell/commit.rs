@@ -77,7 +77,6 @@ impl Shell {
     pub(super) async fn sent(&mut self, Sent { commit, result, sent_at }: Sent) -> Result<(), ShellError> {
         self.until_written(&commit, result).await?;
         self.parts.metrics.committed(commit.group.records(), sent_at.elapsed());
-        self.parts.feed.committed(commit.group.records(), commit.status.clone());
         self.perform(commit).await
     }
 
@@ -101,6 +100,7 @@ impl Shell {
 
     /// Does what rests on a commit, in order; what follows a failure does not happen.
     async fn perform(&mut self, commit: Commit) -> Result<(), ShellError> {
+        self.parts.feed.committed(commit.group.records(), commit.status);
         for (records, effects) in commit.group.into_turns() {
             records.iter().for_each(|record| self.tell(record));
             for effect in effects {

@@ -126,7 +126,11 @@ impl Shell {
         let Some(drain) = &mut self.drain else { return false };
         let (now, parts) = (Instant::now(), &self.parts);
         let decides = self.on_its_way.is_some() || !self.decided.is_empty();
-        if decides || parts.knowledge.uploads.under_way() > 0 || !self.waiting.is_empty() || parts.engine.is_publishing() {
+        if decides
+            || parts.knowledge.uploads.under_way() > 0
+            || !self.waiting.is_empty()
+            || parts.engine.is_publishing()
+        {
             drain.busy_at = Some(now);
         }
         drain.busy_at.is_none_or(|at| now.duration_since(at) >= QUIET)

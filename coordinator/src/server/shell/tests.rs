@@ -20,8 +20,8 @@ use crate::{
         wish::{Wish, wishes},
     },
     store::{
-        BadRow, Curves, Desk, Facts, Keeping, Kept, LeaseOfDevice, Lineage, Link, MemoryLedger, Note, Point, Shards, Span,
-        Standing, TokenRecord, Unnamed, Weight,
+        BadRow, Curves, Desk, Facts, Keeping, Kept, LeaseOfDevice, Lineage, Link, MemoryLedger, Note, Point, Shards,
+        Span, Standing, TokenRecord, Unnamed, Weight,
         desk::{AuditEntry, InviteFacts, LeasePage},
         ledger::Answer,
     },
@@ -195,9 +195,8 @@ impl Bed {
             spec,
         };
         let (stop, mut stopped) = wishes();
-        let running = tokio::spawn(async move {
-            run(parts, publisher, first, questions, String::new(), &mut stopped).await
-        });
+        let running =
+            tokio::spawn(async move { run(parts, publisher, first, questions, String::new(), &mut stopped).await });
         let mut bed = Bed { handle, ledger, begun, words, stop, running, _folder: folder };
         assert!(matches!(bed.next_commit().await[..], [Record::Version(_)]));
         bed.let_pass();

@@ -292,8 +292,9 @@ pub(super) fn of_order(record: &Record) -> Result<Option<Statement>, LedgerError
             .bind(integer("revoked_at", at.unix_ms)?),
         Record::Paused(at) => sql("/* paused */ UPDATE run SET paused_at = $1")
             .bind(at.map(|at| integer("paused_at", at.unix_ms)).transpose()?),
-        Record::Extended { token_budget } => sql("/* extended */ UPDATE run SET token_budget = $1")
-            .bind(integer("token_budget", *token_budget)?),
+        Record::Extended { token_budget } => {
+            sql("/* extended */ UPDATE run SET token_budget = $1").bind(integer("token_budget", *token_budget)?)
+        }
         Record::Audit(entry) => desk::audit_row(entry)?,
         Record::Device(_)
         | Record::LeaseIssued(_)

@@ -8,8 +8,8 @@ use crate::{
     engine::orders::Order,
     server::{
         clock::wall_now,
-        role,
         issue::{self, ADDRESSES_MAX, DAYS_MAX, Reachable, Terms},
+        role,
     },
     store::desk::{InviteFacts, Note},
 };
