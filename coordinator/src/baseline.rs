@@ -51,15 +51,27 @@ pub fn baselines(
     // Shard by shard, so that each is read once and only one is in memory.
     for ranges in ranges.chunk_by(|a, b| a.shard == b.shard) {
         let tokens = dataset.read_shard(ranges[0].shard as usize)?;
-        for range in ranges {
-            let within =
-                range.first as usize * sample_tokens..(range.first as usize + range.samples as usize) * sample_tokens;
-            slice(&tokens, within)?.chunks(sample_tokens).for_each(|sample| counts.add(sample));
+        for (samples, times) in counted(ranges) {
+            let within = samples.start as usize * sample_tokens..samples.end as usize * sample_tokens;
+            slice(&tokens, within)?.chunks(sample_tokens).for_each(|sample| counts.add(sample, times));
         }
     }
     let heldout = dataset.read_heldout(0)?;
     let most = heldout.len().min(heldout_samples as usize * sample_tokens);
     Ok(counts.evaluate(heldout[..most].chunks(sample_tokens)))
+}
+
+/// The samples of a shard's ranges, each once, with how many of the ranges hold it: a run goes over its data many times.
+fn counted(ranges: &[SampleRange]) -> Vec<(Range<u64>, u32)> {
+    let ends = |r: &SampleRange| [(u64::from(r.first), 1), (u64::from(r.first) + u64::from(r.samples), -1)];
+    let mut ends: Vec<(u64, i64)> = ranges.iter().flat_map(ends).collect();
+    ends.sort_unstable();
+    let mut times = 0;
+    let pieces = ends.windows(2).map(|pair| {
+        times += pair[0].1;
+        (pair[0].0..pair[1].0, u32::try_from(times).unwrap_or(0))
+    });
+    pieces.filter(|(samples, times)| !samples.is_empty() && *times > 0).collect()
 }
 
 fn slice(tokens: &[u32], range: Range<usize>) -> Result<&[u32], DatasetError> {
@@ -86,14 +98,13 @@ impl Table {
         Table { counts: vec![0; contexts * BYTES], seen: vec![0; contexts], different: vec![0; contexts] }
     }
 
-    fn add(&mut self, context: usize, next: usize) {
+    fn add(&mut self, context: usize, next: usize, times: u32) {
         let count = &mut self.counts[context * BYTES + next];
         self.different[context] += u32::from(*count == 0);
         // A context seen 2^32 times is known well enough.
-        if self.seen[context] < u32::MAX {
-            *count += 1;
-            self.seen[context] += 1;
-        }
+        let times = times.min(u32::MAX - self.seen[context]);
+        *count += times;
+        self.seen[context] += times;
     }
 
     /// Probability of `next`, given what the shorter context says.
@@ -119,13 +130,13 @@ fn contexts(sample: &[u32]) -> impl Iterator<Item = (Option<usize>, usize, usize
 }
 
 impl Counts {
-    /// Counts the bytes that a sample predicts.
-    pub fn add(&mut self, sample: &[u32]) {
+    /// Counts the bytes that a sample predicts, so many times.
+    pub fn add(&mut self, sample: &[u32], times: u32) {
         for (two, one, next) in contexts(sample) {
-            self.order0.add(0, next);
-            self.order1.add(one, next);
+            self.order0.add(0, next, times);
+            self.order1.add(one, next, times);
             if let Some(two) = two {
-                self.order2.add(two, next);
+                self.order2.add(two, next, times);
             }
         }
     }
@@ -158,7 +169,7 @@ mod tests {
     #[test]
     fn a_tiny_case_by_hand() {
         let mut counts = Counts::default();
-        counts.add(&bytes("abab"));
+        counts.add(&bytes("abab"), 1);
         let result = counts.evaluate([bytes("aba").as_slice()].into_iter()).unwrap();
         // Order 0: seen 3, two different; b twice, a once.
         let (b0, a0) = ((2.0 + 2.0 / 256.0) / 5.0, (1.0 + 2.0 / 256.0) / 5.0);
@@ -174,9 +185,21 @@ mod tests {
     #[test]
     fn an_unseen_context_falls_back_to_the_shorter() {
         let mut counts = Counts::default();
-        counts.add(&bytes("xx"));
+        counts.add(&bytes("xx"), 1);
         let result = counts.evaluate([bytes("yz").as_slice()].into_iter()).unwrap();
         assert!((result.order1 + (1.0f64 / 256.0 / 2.0).ln()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn samples_of_many_epochs_are_counted_once_with_their_number() {
+        let range = |first, samples| SampleRange { shard: 0, first, samples };
+        let ranges = [range(0, 8), range(0, 8), range(4, 8), range(20, 2)];
+        assert_eq!(counted(&ranges), [(0..4, 2), (4..8, 3), (8..12, 1), (20..22, 1)]);
+        let (mut each, mut at_once) = (Counts::default(), Counts::default());
+        (0..3).for_each(|_| each.add(&bytes("abracadabra"), 1));
+        at_once.add(&bytes("abracadabra"), 3);
+        let losses = |counts: &Counts| counts.evaluate([bytes("cabbage").as_slice()].into_iter());
+        assert_eq!(losses(&each), losses(&at_once));
     }
 
     /// The reference corpus, where it lies beside the repository: about 2.67 and 2.14 are known for interpolated
@@ -187,7 +210,7 @@ mod tests {
         let read = |name: &str| std::fs::read_to_string(folder.join(name));
         let (Ok(train), Ok(valid)) = (read("train.txt"), read("valid.txt")) else { return };
         let mut counts = Counts::default();
-        counts.add(&bytes(&train));
+        counts.add(&bytes(&train), 1);
         let result = counts.evaluate([bytes(&valid).as_slice()].into_iter()).unwrap();
         println!("{result:?}");
         assert!((result.order1 - 2.664).abs() < 0.001, "{result:?}");

@@ -4,10 +4,12 @@
 
 mod chain;
 mod published;
+mod rows;
 mod verify;
 
 pub use published::{PublishedError, weights};
-pub use verify::{Check, Report, verify, verify_facts};
+pub use rows::Rows;
+pub use verify::{Check, Report, verify, verify_blobs, verify_facts};
 
 use crate::{
     engine::{
@@ -52,8 +54,8 @@ pub enum ReplayError {
         /// What is wrong with what was published.
         published: PublishedError,
     },
-    /// Deltas are needed that were left out of the lineage; see [`reaching_back`].
-    #[error("older deltas are needed than were read")]
+    /// Deltas or versions are needed that were left out of the lineage; see [`reaching_back`].
+    #[error("older deltas or versions are needed than were read")]
     Older,
     /// They cannot be read.
     #[error(transparent)]
@@ -164,6 +166,7 @@ pub fn resume(
             let (weights, _) = match weights(spec, &lineage.versions, blobs, newest.version) {
                 Ok(found) => found,
                 Err(PublishedError::Disk(error)) => return Err(error.into()),
+                Err(_) if lineage.is_cut => return Err(ReplayError::Older),
                 Err(published) => return Err(ReplayError::NoWay { replay: Box::new(why), published }),
             };
             losses.push(format!(
@@ -258,6 +261,7 @@ fn before(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, limit: Option<Versio
     }
     match (checkpoint, lineage.versions.first()) {
         (Some(merger), _) => Ok(merger),
+        (None, Some(_)) if lineage.is_cut => Err(ReplayError::Older),
         (None, Some(_)) if lineage.kept.after_seq > 0 => Err(ReplayError::GivenUp),
         (None, Some(first)) => from_first(spec, first, blobs),
         (None, None) => Err(ReplayError::NoStart),
@@ -277,6 +281,9 @@ fn restarted(
     version: Version,
 ) -> Result<Option<Merger>, ReplayError> {
     let weights = weights(spec, &lineage.versions, blobs, version).ok();
+    if weights.is_none() && lineage.is_cut {
+        return Err(ReplayError::Older);
+    }
     let at = lineage.place(version).map(|at| lineage.versions[at].through_seq);
     weights.zip(at).map(|((weights, _), through_seq)| anew(spec, lineage, weights, through_seq)).transpose()
 }
@@ -388,6 +395,7 @@ pub fn weights_by_any_way(
     let published = match weights(spec, &lineage.versions, blobs, version) {
         Ok(found) => return Ok(found),
         Err(PublishedError::Disk(error)) => return Err(error.into()),
+        Err(_) if lineage.is_cut => return Err(ReplayError::Older),
         Err(PublishedError::Unknown(version)) => return Err(ReplayError::Unknown(version)),
         Err(published) => published,
     };
@@ -412,11 +420,11 @@ fn merged_again(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, version: Versi
 /// The bytes of a blob that a version was published as, bit for bit, made of other blobs: a squash of its updates, a
 /// keyframe of whatever else leads to its version, an update of the deltas since the checkpoint before it.
 pub fn rebuild(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, hash: BlobHash) -> Result<Vec<u8>, ReplayError> {
-    let of = lineage
-        .versions
-        .iter()
-        .find(|v| v.blobs().any(|blob| blob.hash == hash))
-        .ok_or(ReplayError::Unpublished(hash))?;
+    let of = lineage.versions.iter().find(|v| v.blobs().any(|blob| blob.hash == hash)).ok_or(if lineage.is_cut {
+        ReplayError::Older
+    } else {
+        ReplayError::Unpublished(hash)
+    })?;
     // What is removed by the rule is not made again behind its back.
     if of.version < lineage.kept.removed_versions {
         return Err(ReplayError::Forgotten { version: of.version, oldest: lineage.kept.first_version });
@@ -426,6 +434,7 @@ pub fn rebuild(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, hash: BlobHash)
         let found = weights(spec, &lineage.versions, blobs, of.version);
         let (weights, _) = found.map_err(|published| match published {
             PublishedError::Disk(error) => ReplayError::Blob(error),
+            _ if lineage.is_cut => ReplayError::Older,
             published => ReplayError::NoWay { replay: Box::new(BlobError::Corrupt(hash).into()), published },
         })?;
         keyframe::encode(&spec.model, &weights)
@@ -439,6 +448,9 @@ pub fn rebuild(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, hash: BlobHash)
         last.ok_or(ReplayError::Unpublished(hash))?
     } else {
         let from = of.squashes.iter().find(|s| s.blob.hash == hash).map_or(of.version, |s| s.from);
+        if lineage.is_cut && lineage.place(from).is_none() {
+            return Err(ReplayError::Older);
+        }
         let at = |v: Version| lineage.versions.partition_point(|known| known.version <= v);
         let parts = lineage.versions[at(from)..at(of.version)].iter().filter_map(|v| v.update);
         let parts = parts.map(|update| blobs.read(update.hash)).collect::<Result<Vec<_>, _>>()?;

@@ -2,7 +2,11 @@
 
 use super::{Failure, opened::RunFolders, say};
 use clap::Args;
-use nightjar_coordinator::{export, replay};
+use nightjar_coordinator::{
+    export,
+    replay::{self, ReplayError},
+    store::Lineage,
+};
 use nightjar_shared::ids::Version;
 use std::{fs, path::PathBuf};
 
@@ -30,19 +34,21 @@ pub struct Export {
 impl Export {
     pub async fn run(self) -> Result<(), Failure> {
         let run = self.folders.open().await?;
-        let newest = run
-            .facts
-            .lineage
-            .versions
-            .last()
-            .ok_or_else(|| Failure::input("the run has published no version yet"))?
-            .version;
+        let lately =
+            run.ledger.lineage(replay::since(&run.blobs).map_err(Failure::midway)?).await.map_err(Failure::midway)?;
+        let newest =
+            lately.versions.last().ok_or_else(|| Failure::input("the run has published no version yet"))?.version;
         let version = self.version.map_or(newest, Version);
         if version > newest {
             return Err(Failure::input(format!("there is no version {version}: the newest is {newest}")));
         }
         export::check(&self.folder).map_err(Failure::input)?;
-        let found = replay::weights_by_any_way(&run.spec, &run.facts.lineage, &run.blobs, version);
+        let by_any_way = |lineage: &Lineage| replay::weights_by_any_way(&run.spec, lineage, &run.blobs, version);
+        let found = match by_any_way(&lately) {
+            Err(ReplayError::Older) => by_any_way(&run.ledger.lineage(Version(0)).await.map_err(Failure::midway)?),
+            found => found,
+        };
+        run.ledger.close().await;
         let (weights, lost) = found.map_err(Failure::midway)?;
         for lost in lost {
             tracing::warn!("{lost}; another way led to version {version}");

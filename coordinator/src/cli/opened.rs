@@ -10,10 +10,10 @@ use nightjar_coordinator::{
         run_identity,
         state::StateFolder,
     },
-    store::{Blobs, Counters, Facts, LedgerError, OpenLedger, Weight, keeping::pass, look::Depth},
+    store::{Blobs, Ledger, LedgerError, OpenLedger, Weight, keeping::pass, look::Depth},
 };
-use nightjar_shared::{ids::Generation, run_spec::RunSpec};
-use std::path::PathBuf;
+use nightjar_shared::run_spec::RunSpec;
+use std::{path::PathBuf, sync::Arc};
 
 /// Where a run is.
 #[derive(Args)]
@@ -37,11 +37,7 @@ pub struct Opened {
     /// What it trains on.
     pub dataset: Dataset,
     /// Everything that happened.
-    pub facts: Facts,
-    /// What travelled.
-    pub counters: Counters,
-    /// Of the coordinator that wrote last.
-    pub generation: Generation,
+    pub ledger: Arc<dyn Ledger>,
     /// Deltas and versions.
     pub blobs: Blobs,
     /// What is kept of them.
@@ -63,7 +59,7 @@ impl RunFolders {
         Ok(Check { name: "the ledger is whole", passed, detail })
     }
 
-    /// Reads the ledger.
+    /// Opens the ledger to read.
     pub async fn open(&self) -> Result<Opened, Failure> {
         let dataset = Dataset::open(&self.data).map_err(Failure::input)?;
         let state = StateFolder::open(&self.state).map_err(Failure::input)?;
@@ -76,12 +72,8 @@ impl RunFolders {
         if run_identity(&spec, dataset.manifest()).manifest_hash != identity.manifest_hash {
             return Err(Failure::input(LedgerError::OtherData));
         }
-        let facts = ledger.facts().await.map_err(Failure::midway)?;
-        let counters = ledger.counters().await.map_err(Failure::midway)?;
         let kept = pass::weight_kept(&*ledger).await.map_err(Failure::midway)?;
-        let generation = ledger.generation();
-        ledger.close().await;
         let disk = disk_reserve::now(&self.state, &spec);
-        Ok(Opened { spec, dataset, facts, counters, generation, blobs, kept, disk })
+        Ok(Opened { spec, dataset, ledger, blobs, kept, disk })
     }
 }

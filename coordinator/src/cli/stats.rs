@@ -1,19 +1,26 @@
 //! `stats`: what the ledger tells about a run, as a table for people and as JSON for programs.
 
+mod count;
 mod figures;
 
 use super::{Failure, gc::mega, opened::RunFolders, say};
 use clap::Args;
+use count::Counted;
 use figures::Figures;
 use nightjar_coordinator::{
     baseline::{self, SampleRange},
+    engine::snapshot::MergedRange,
+    server::disk_reserve::DiskStatus,
     store::Weight,
 };
+use serde::Serialize;
+use std::io;
 
 /// Show what was trained, by whom, and what travelled
 ///
 /// Shows what was trained, by whom, how stale it was and what travelled, with what counting alone achieves on the same
-/// samples. Losses are in nats a byte of held-out text; with --json also the loss curve, every lease and every version.
+/// samples. Losses are in nats a byte of held-out text; with --json also the loss curve, every version and the newest
+/// 100,000 leases.
 #[derive(Args)]
 #[command(after_help = "Examples:
   nightjar-coordinator stats --state state --data data
@@ -26,21 +33,31 @@ pub struct Stats {
     json: bool,
 }
 
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Printed {
+    #[serde(flatten)]
+    figures: Figures,
+    disk: DiskStatus,
+    kept: Weight,
+}
+
 impl Stats {
     pub async fn run(self) -> Result<(), Failure> {
         let run = self.folders.open().await?;
-        let merged = figures::merged_ranges(&run.facts).map(|(lease, samples)| SampleRange {
-            shard: lease.shard,
-            first: lease.first_sample,
-            samples,
-        });
-        let counted = baseline::baselines(&run.dataset, merged, run.spec.evaluate.samples).map_err(Failure::midway)?;
-        let figures = Figures::of(&run.spec, &run.facts, run.counters, run.generation, counted);
+        let mut counted = Counted::default();
+        run.ledger.go_through(&mut |piece| counted.take(&piece)).await.map_err(Failure::midway)?;
+        let counters = run.ledger.counters().await.map_err(Failure::midway)?;
+        let generation = run.ledger.generation();
+        run.ledger.close().await;
+        let merged = counted.epochs.values().flat_map(|ranges| ranges.iter());
+        let merged = merged.map(|MergedRange { shard, first, samples }| SampleRange { shard, first, samples });
+        let table = baseline::baselines(&run.dataset, merged, run.spec.evaluate.samples).map_err(Failure::midway)?;
+        let figures = Figures::of(&run.spec, counted, counters, generation, table);
         if self.json {
-            let mut json = serde_json::to_value(&figures).map_err(Failure::midway)?;
-            json["disk"] = serde_json::to_value(run.disk).map_err(Failure::midway)?;
-            json["kept"] = serde_json::to_value(run.kept).map_err(Failure::midway)?;
-            say(&serde_json::to_string_pretty(&json).map_err(Failure::midway)?);
+            let printed = Printed { figures, disk: run.disk, kept: run.kept };
+            serde_json::to_writer_pretty(io::stdout().lock(), &printed).map_err(Failure::midway)?;
+            say("");
         } else {
             say(figures.table().trim_end());
             let Weight { versions, version_bytes, deltas, delta_bytes } = run.kept;

@@ -14,10 +14,13 @@ pub const VERSIONS_KEPT: usize = 2 * UPDATE_STEPS_MAX;
 pub const DELTAS_KEPT: usize = 1024;
 /// Of each device so many of these at most, so that none crowds out the others.
 pub const DELTAS_OF_DEVICE_KEPT: usize = 8;
+/// Newest deltas that they are looked for among: a few devices that merge all the time lead no farther back.
+pub const DELTAS_LOOKED: usize = 16 * DELTAS_KEPT;
 /// Newest merged blobs in a snapshot: none of them is taken for another lease.
 pub const BLOBS_KEPT: usize = 1 << 18;
 
-/// The state that the engine is restored from. It does not grow with the run's length, but for devices and versions.
+/// The state that the engine is restored from. It grows with the devices and the dataset's shards, and not with the
+/// run's length.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     /// All devices, by id.
@@ -34,7 +37,7 @@ pub struct Snapshot {
     pub last_seq: u64,
     /// Tokens merged.
     pub tokens: u64,
-    /// Of the newest [`DELTAS_OF_DEVICE_KEPT`] deltas of each device the newest [`DELTAS_KEPT`], oldest first.
+    /// What [`RecentDeltas`] keeps, oldest first.
     pub recent_deltas: Vec<RecentDelta>,
     /// The newest [`BLOBS_KEPT`] merged blobs, oldest first.
     pub merged_blobs: Vec<BlobHash>,
@@ -79,7 +82,7 @@ pub struct DeviceSummary {
 pub struct EpochUse {
     /// Pass over the data, from 0.
     pub epoch: u32,
-    /// What merged deltas were trained on, by shard and first sample.
+    /// What merged deltas were trained on, by shard and first sample; neighbours are joined.
     pub merged: Vec<MergedRange>,
 }
 
@@ -109,4 +112,39 @@ pub struct RecentDelta {
     pub tokens_so_far: u64,
     /// When it was merged.
     pub merged_at: Wall,
+}
+
+/// Of the newest [`DELTAS_LOOKED`] deltas the newest [`DELTAS_OF_DEVICE_KEPT`] of each device, and of these the newest
+/// [`DELTAS_KEPT`].
+#[derive(Default)]
+pub struct RecentDeltas {
+    looked: usize,
+    of_device: BTreeMap<DeviceId, usize>,
+    newest_first: Vec<RecentDelta>,
+}
+
+impl RecentDeltas {
+    /// Whether older ones are to be looked at.
+    pub fn wants_more(&self) -> bool {
+        self.looked < DELTAS_LOOKED && self.newest_first.len() < DELTAS_KEPT
+    }
+
+    /// The next older one.
+    pub fn older(&mut self, delta: RecentDelta) {
+        if !self.wants_more() {
+            return;
+        }
+        self.looked += 1;
+        let of_device = self.of_device.entry(delta.device).or_default();
+        *of_device += 1;
+        if *of_device <= DELTAS_OF_DEVICE_KEPT {
+            self.newest_first.push(delta);
+        }
+    }
+
+    /// Those that are kept.
+    pub fn oldest_first(mut self) -> Vec<RecentDelta> {
+        self.newest_first.reverse();
+        self.newest_first
+    }
 }

@@ -1,12 +1,11 @@
 //! The chain of checkpoints, held against the ledger's rows and the checkpoints that are there.
 
-use crate::store::{Blobs, Facts, Lineage, Link, keeping::chain::Rows};
+use crate::store::{Blobs, Lineage, Link, keeping::chain::Rows};
 use nightjar_shared::ids::BlobHash;
 use std::ops::Range;
 
 /// Every link follows from the one before, from the rows between them, and names the checkpoint that is there.
-pub(super) fn chained(facts: &Facts, blobs: &Blobs) -> Result<String, String> {
-    let Facts { lineage, links, .. } = facts;
+pub(super) fn chained(lineage: &Lineage, links: &[Link], blobs: &Blobs) -> Result<String, String> {
     let mut before: Option<&Link> = None;
     for link in links {
         let wrong = |why: &str| format!("the link of version {}: {why}", link.version);

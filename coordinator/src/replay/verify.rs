@@ -1,23 +1,22 @@
 //! That a ledger and its blobs hold together: what must be true of the facts, of every blob, and of the replay from
 //! version 0, or from the oldest checkpoint that the rule `[keep]` left. For what is before it stands the chain.
 
-use super::{advance, at_checkpoint, before, chain::chained, from_first, has_deltas_since, merge_through};
+use super::{advance, at_checkpoint, before, chain::chained, from_first, has_deltas_since, merge_through, rows::Rows};
 use crate::{
     engine::{
         merge::Merger,
-        record::{LeaseOutcome, Squash, VersionRecord},
-        usable,
+        record::{Squash, VersionRecord},
     },
-    store::{Blobs, Facts, LeaseFacts, Lineage},
+    store::{Blobs, Facts, Lineage, Link},
 };
 use nightjar_shared::{
     blob::BlobRef,
-    ids::{BlobHash, LeaseId, Version},
+    ids::{BlobHash, Version},
     run_spec::RunSpec,
     shard::Manifest,
     version::update,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// What [`verify`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +36,13 @@ pub struct Check {
     pub detail: String,
 }
 
+impl Check {
+    /// Of what must hold: what was counted, or what is wrong.
+    pub fn of(name: &'static str, result: Result<String, String>) -> Self {
+        Check { name, passed: result.is_ok(), detail: result.unwrap_or_else(|why| why) }
+    }
+}
+
 impl Report {
     /// Whether everything holds.
     pub fn passed(&self) -> bool {
@@ -46,150 +52,40 @@ impl Report {
 
 /// Checks the invariants of a ledger and its blobs, and of its chain of checkpoints; and replays what is kept.
 pub fn verify(spec: &RunSpec, manifest: &Manifest, facts: &Facts, blobs: &Blobs) -> Report {
-    let mut report = verify_facts(spec, manifest, facts);
-    report.checks.extend([
-        check("every blob is there and whole", all_blobs(facts, blobs)),
-        check("replaying the ledger gives the same versions", replayed(spec, facts, blobs)),
-        check("every squash is the sum of its updates", squashes(spec, facts, blobs)),
-        check("the chain of checkpoints fits the ledger's rows", chained(facts, blobs)),
-        check("every row of the ledger can be read, or is set aside by name", Ok(set_aside(facts))),
-    ]);
-    report
+    let rows = rows_of(spec, manifest, facts);
+    let set_aside = rows.set_aside();
+    let mut checks = rows.checks();
+    checks.extend(verify_blobs(spec, &facts.lineage, &facts.links, blobs));
+    checks.push(set_aside);
+    Report { checks }
 }
 
 /// Checks what can be checked without reading a blob.
 pub fn verify_facts(spec: &RunSpec, manifest: &Manifest, facts: &Facts) -> Report {
-    Report {
-        checks: vec![
-            check("every delta has a lease of its own", leases_of_deltas(spec, facts)),
-            check("no delta is missing or merged twice", sequence(facts)),
-            check("every sample is trained on once an epoch", samples(spec, manifest, facts)),
-            check("every measurement has its lease", evaluations(facts)),
-        ],
-    }
+    Report { checks: rows_of(spec, manifest, facts).checks() }
 }
 
-fn check(name: &'static str, result: Result<String, String>) -> Check {
-    Check { name, passed: result.is_ok(), detail: result.unwrap_or_else(|why| why) }
+fn rows_of<'r>(spec: &'r RunSpec, manifest: &'r Manifest, facts: &Facts) -> Rows<'r> {
+    let mut rows = Rows::new(spec, manifest);
+    let mut facts = facts.clone();
+    facts.lineage.deltas.sort_by_key(|delta| delta.lease);
+    rows.take(&facts);
+    rows
 }
 
-/// What was lost with a row shows in the checks that follow.
-fn set_aside(facts: &Facts) -> String {
-    match facts.set_aside.as_slice() {
-        [] => "none is set aside".into(),
-        rows => rows.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-    }
-}
-
-/// Invariant 1: a delta is merged only for the lease that it was issued for.
-fn leases_of_deltas(spec: &RunSpec, facts: &Facts) -> Result<String, String> {
-    let leases: BTreeMap<LeaseId, &LeaseFacts> = facts.leases.iter().map(|l| (l.lease.id, l)).collect();
-    for d in &facts.lineage.deltas {
-        let LeaseFacts { lease, closed } = leases.get(&d.lease).ok_or(format!("delta {} has no lease", d.seq))?;
-        let closed =
-            closed.filter(|c| c.outcome == LeaseOutcome::Merged).ok_or(format!("lease {} is not merged", d.lease))?;
-        let tokens = u64::from(closed.samples_used) * spec.tokens_per_sample();
-        if !lease.kind.trains() || lease.device != d.device || closed.samples_used > lease.samples || d.tokens != tokens
-        {
-            return Err(format!("delta {} does not fit its lease {}", d.seq, d.lease));
-        }
-    }
-    let with_delta = facts.lineage.deltas.iter().map(|d| d.lease).collect::<BTreeSet<_>>().len();
-    let merged = leases.values().filter(|l| l.closed.is_some_and(|c| c.outcome == LeaseOutcome::Merged)).count();
-    if merged != with_delta {
-        return Err(format!("{merged} leases are merged, but {with_delta} have a delta"));
-    }
-    Ok(format!("{} leases, {merged} merged", facts.leases.len()))
-}
-
-/// Deltas and versions are numbered without a gap, and no lease has two deltas.
-fn sequence(facts: &Facts) -> Result<String, String> {
-    let mut lease_of = BTreeMap::new();
-    for (d, expected) in facts.lineage.deltas.iter().zip(1..) {
-        if d.seq != expected {
-            return Err(format!("delta {expected} is missing"));
-        }
-        if let Some(before) = lease_of.insert(d.lease, d.seq) {
-            return Err(format!("lease {} was merged twice, as delta {before} and {}", d.lease, d.seq));
-        }
-    }
-    let mut through_seq = 0;
-    for (v, expected) in facts.lineage.versions.iter().zip(0..) {
-        if v.version.0 != expected {
-            return Err(format!("version {expected} is missing"));
-        }
-        if v.through_seq < through_seq || v.through_seq > facts.lineage.deltas.len() as u64 {
-            return Err(format!("version {expected} claims deltas up to {}", v.through_seq));
-        }
-        through_seq = v.through_seq;
-    }
-    let waiting = facts.lineage.deltas.len() as u64 - through_seq;
-    Ok(format!(
-        "{} deltas in {} versions, {waiting} wait for the next",
-        facts.lineage.deltas.len(),
-        facts.lineage.versions.len()
-    ))
-}
-
-/// Invariant 3: within an epoch, what is merged and what is leased never overlaps; all else is free.
-fn samples(spec: &RunSpec, manifest: &Manifest, facts: &Facts) -> Result<String, String> {
-    let batch = spec.inner.batch_samples;
-    let mut taken: BTreeMap<u32, Vec<(u32, u32, u32, LeaseId)>> = BTreeMap::new();
-    let (mut merged, mut leased) = (0u64, 0u64);
-    for LeaseFacts { lease, closed } in facts.leases.iter().filter(|l| l.lease.kind.trains()) {
-        let of_epoch = taken.entry(lease.epoch).or_default();
-        let held = match closed {
-            Some(closed) if closed.outcome == LeaseOutcome::Merged => {
-                merged += u64::from(closed.samples_used);
-                closed.samples_used
-            }
-            Some(_) => continue,
-            None => {
-                leased += u64::from(lease.samples);
-                lease.samples
-            }
-        };
-        of_epoch.push((lease.shard, lease.first_sample, held, lease.id));
-    }
-    for (epoch, ranges) in &mut taken {
-        ranges.sort_unstable();
-        let mut end_of_last = (0, 0, LeaseId(0));
-        for (shard, first, held, id) in ranges.iter().copied() {
-            let (last_shard, last_end, last_id) = end_of_last;
-            if shard == last_shard && first < last_end {
-                return Err(format!("epoch {epoch}: leases {last_id} and {id} share samples of shard {shard}"));
-            }
-            let usable = manifest.train.get(shard as usize).map_or(0, |s| usable(s.samples, batch));
-            if first.checked_add(held).is_none_or(|end| end > usable) {
-                return Err(format!("epoch {epoch}: lease {id} has samples that shard {shard} does not have"));
-            }
-            end_of_last = (shard, first + held, id);
-        }
-    }
-    let an_epoch = crate::engine::epoch_samples(manifest, batch);
-    let free = an_epoch * taken.len() as u64 - merged - leased;
-    let unused = manifest.train_samples() - an_epoch;
-    Ok(format!(
-        "{} epochs of {an_epoch} samples: {merged} merged, {leased} leased, {free} free; {unused} make no whole batch",
-        taken.len()
-    ))
-}
-
-fn evaluations(facts: &Facts) -> Result<String, String> {
-    for e in &facts.evaluations {
-        let of_it = |l: &&LeaseFacts| l.lease.id == e.lease && l.lease.base_version == e.version;
-        let lease =
-            facts.leases.binary_search_by_key(&e.lease, |l| l.lease.id).ok().map(|at| &facts.leases[at]).filter(of_it);
-        if lease.and_then(|l| l.closed).is_none_or(|c| c.outcome != LeaseOutcome::Evaluated) {
-            return Err(format!("the measurement of version {} has no lease", e.version));
-        }
-    }
-    Ok(format!("{} measurements", facts.evaluations.len()))
+/// Checks all blobs that a ledger names and keeps, replays it, and follows its chain of checkpoints.
+pub fn verify_blobs(spec: &RunSpec, lineage: &Lineage, links: &[Link], blobs: &Blobs) -> [Check; 4] {
+    [
+        Check::of("every blob is there and whole", all_blobs(lineage, blobs)),
+        Check::of("replaying the ledger gives the same versions", replayed(spec, lineage, links, blobs)),
+        Check::of("every squash is the sum of its updates", squashes(spec, lineage, blobs)),
+        Check::of("the chain of checkpoints fits the ledger's rows", chained(lineage, links, blobs)),
+    ]
 }
 
 /// All that are wrong are named, each with what it is. What is given up is not looked for.
-fn all_blobs(facts: &Facts, blobs: &Blobs) -> Result<String, String> {
-    let Lineage { versions, deltas, kept, .. } = &facts.lineage;
+fn all_blobs(lineage: &Lineage, blobs: &Blobs) -> Result<String, String> {
+    let Lineage { versions, deltas, kept, .. } = lineage;
     let mut named: BTreeMap<BlobHash, (u64, String)> = BTreeMap::new();
     let mut name = |blob: BlobRef, what: String| drop(named.insert(blob.hash, (blob.bytes, what)));
     for d in deltas.iter().filter(|d| d.seq > kept.after_seq) {
@@ -227,8 +123,7 @@ fn all_blobs(facts: &Facts, blobs: &Blobs) -> Result<String, String> {
 
 /// Invariant 6: replaying gives every version's bits again, and the bytes of every checkpoint. Behind a fault it goes on
 /// where the next checkpoint or restart allows, so that a later one is found, too.
-fn replayed(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, String> {
-    let lineage = &facts.lineage;
+fn replayed(spec: &RunSpec, lineage: &Lineage, links: &[Link], blobs: &Blobs) -> Result<String, String> {
     let Some(first) = lineage.versions.first() else { return Ok("nothing is published yet".into()) };
     let text = |e: &dyn std::error::Error| e.to_string();
     let checkpoints = blobs.checkpoints().map_err(|e| text(&e))?;
@@ -237,7 +132,7 @@ fn replayed(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, Stri
     let (mut wrong, mut merger) = (vec![], None);
     let begin = match lineage.kept.after_seq {
         0 => from_first(spec, first, blobs).map_err(|e| text(&e)),
-        after_seq => oldest_checkpoint(spec, facts, &checkpoints, blobs).ok_or_else(|| {
+        after_seq => oldest_checkpoint(spec, lineage, &checkpoints, blobs).ok_or_else(|| {
             format!("no checkpoint is sound from which the deltas after {after_seq} can be merged again")
         }),
     };
@@ -263,8 +158,8 @@ fn replayed(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, Stri
             }
             continue;
         };
-        let link = facts.links.binary_search_by_key(&version.version, |link| link.version);
-        let link = link.ok().map(|at| facts.links[at]);
+        let link = links.binary_search_by_key(&version.version, |link| link.version);
+        let link = link.ok().map(|at| links[at]);
         if newest != Some(version.version.0) && link.is_none() {
             continue;
         }
@@ -305,20 +200,19 @@ fn replayed(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, Stri
 }
 
 /// The merger at the oldest checkpoint after which all deltas are kept.
-fn oldest_checkpoint(spec: &RunSpec, facts: &Facts, checkpoints: &[u64], blobs: &Blobs) -> Option<Merger> {
-    let lineage = &facts.lineage;
+fn oldest_checkpoint(spec: &RunSpec, lineage: &Lineage, checkpoints: &[u64], blobs: &Blobs) -> Option<Merger> {
     let oldest_first = checkpoints.iter().rev().filter_map(|v| lineage.place(Version(*v)));
     let mut kept = oldest_first.map(|at| &lineage.versions[at]).filter(|v| has_deltas_since(lineage, v));
     kept.find_map(|version| at_checkpoint(spec, version, blobs))
 }
 
 /// A squash leads where the updates lead: made of them again, it has the same name.
-fn squashes(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, String> {
-    let at = |v: Version| facts.lineage.place(v);
+fn squashes(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs) -> Result<String, String> {
+    let at = |v: Version| lineage.place(v);
     let (mut checked, mut all_wrong) = (0, vec![]);
     let one = |version: &VersionRecord, Squash { from, blob }: &Squash| -> Result<(), String> {
         let wrong = |why: &str| format!("the squash from version {from} to {}: {why}", version.version);
-        let parts = at(*from).zip(at(version.version)).and_then(|(from, to)| facts.lineage.versions.get(from + 1..=to));
+        let parts = at(*from).zip(at(version.version)).and_then(|(from, to)| lineage.versions.get(from + 1..=to));
         let parts = parts.filter(|parts| !parts.is_empty()).ok_or_else(|| wrong("there is no such version"))?;
         if parts[..parts.len() - 1].iter().any(|v| v.keyframe.is_some()) {
             return Err(wrong("it leads across a keyframe"));
@@ -333,8 +227,8 @@ fn squashes(spec: &RunSpec, facts: &Facts, blobs: &Blobs) -> Result<String, Stri
         }
         Ok(())
     };
-    for version in &facts.lineage.versions {
-        for squash in version.squashes.iter().filter(|squash| squash.from >= facts.lineage.kept.first_version) {
+    for version in &lineage.versions {
+        for squash in version.squashes.iter().filter(|squash| squash.from >= lineage.kept.first_version) {
             checked += 1;
             all_wrong.extend(one(version, squash).err());
         }

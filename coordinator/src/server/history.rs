@@ -1,9 +1,9 @@
-//! The run so far, as curves: held-out losses and versions, each with the tokens that had been merged. Built from the
-//! ledger's facts, or kept up to date record by record.
+//! The run so far, as curves: held-out losses and versions, each with the tokens that had been merged. Begun
+//! with what a start reads, and kept up to date record by record.
 
 use crate::{
     engine::record::{DeltaRecord, EvaluationRecord, Record, VersionRecord},
-    store::{Curves, Facts, Lineage},
+    store::{Curves, Lineage},
 };
 use nightjar_shared::{blob::BlobRef, time::Wall};
 use serde::Serialize;
@@ -22,6 +22,14 @@ pub struct LossPoint {
     pub loss: f64,
 }
 
+impl LossPoint {
+    /// Of a measurement, with the tokens merged into its version.
+    pub fn of(record: &EvaluationRecord, tokens: u64) -> Self {
+        let EvaluationRecord { version, measured_at: wall, .. } = *record;
+        LossPoint { version: version.0, wall, tokens, loss: record.nats_per_byte() }
+    }
+}
+
 /// A published version.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VersionPoint {
@@ -37,7 +45,21 @@ pub struct VersionPoint {
     pub keyframe_bytes: u64,
 }
 
-/// Both curves.
+impl VersionPoint {
+    /// Of a version, with the tokens merged into it.
+    pub fn of(record: &VersionRecord, tokens: u64) -> Self {
+        let bytes = |blob: Option<BlobRef>| blob.map_or(0, |blob| blob.bytes);
+        VersionPoint {
+            version: record.version.0,
+            wall: record.published_at,
+            tokens,
+            update_bytes: bytes(record.update),
+            keyframe_bytes: bytes(record.keyframe),
+        }
+    }
+}
+
+/// Both curves. A long run's are thinned, but for the newest points: their number does not follow its length.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
     /// In the order in which they were measured.
@@ -50,23 +72,12 @@ pub struct History {
 }
 
 impl History {
-    /// Of everything in a ledger.
-    pub fn of(facts: &Facts) -> Self {
-        let mut history = History::default();
-        facts.lineage.deltas.iter().for_each(|delta| history.add_delta(delta));
-        facts.lineage.versions.iter().for_each(|version| history.add_version(version));
-        facts.evaluations.iter().for_each(|evaluation| history.add_evaluation(evaluation));
-        history
-    }
-
-    /// The same, of what a start reads.
+    /// Of what a start reads.
     pub fn taken_up(lineage: &Lineage, curves: &Curves) -> Self {
         let mut history = History::default();
-        for (version, tokens) in lineage.versions.iter().zip(&curves.tokens) {
-            history.tokens_published = *tokens;
-            history.add_version(version);
-        }
-        curves.evaluations.iter().for_each(|evaluation| history.add_evaluation(evaluation));
+        history.versions.extend(curves.versions.iter().map(|(version, tokens)| VersionPoint::of(version, *tokens)));
+        history.losses.extend(curves.evaluations.iter().map(|(evaluation, tokens)| LossPoint::of(evaluation, *tokens)));
+        history.tokens_published = history.versions.last().map_or(0, |v| v.tokens);
         let through_seq = lineage.versions.last().map_or(0, |v| v.through_seq);
         lineage.deltas.iter().filter(|d| d.seq > through_seq).for_each(|delta| history.add_delta(delta));
         history
@@ -101,20 +112,12 @@ impl History {
         while let Some((_, tokens)) = self.unpublished.pop_front_if(|(seq, _)| *seq <= record.through_seq) {
             self.tokens_published += tokens;
         }
-        let bytes = |blob: Option<BlobRef>| blob.map_or(0, |blob| blob.bytes);
-        self.versions.push(VersionPoint {
-            version: record.version.0,
-            wall: record.published_at,
-            tokens: self.tokens_published,
-            update_bytes: bytes(record.update),
-            keyframe_bytes: bytes(record.keyframe),
-        });
+        self.versions.push(VersionPoint::of(record, self.tokens_published));
     }
 
     fn add_evaluation(&mut self, record: &EvaluationRecord) {
-        let version = record.version.0;
-        let tokens = self.versions.iter().rev().find(|v| v.version == version).map_or(0, |v| v.tokens);
-        self.losses.push(LossPoint { version, wall: record.measured_at, tokens, loss: record.nats_per_byte() });
+        let tokens = self.versions.iter().rev().find(|v| v.version <= record.version.0).map_or(0, |v| v.tokens);
+        self.losses.push(LossPoint::of(record, tokens));
     }
 }
 
@@ -165,18 +168,16 @@ mod tests {
             text_bytes: 4,
             measured_at: Wall { unix_ms: 5 },
         };
-        let facts = Facts {
-            lineage: Lineage {
-                deltas: vec![delta(1, 10), delta(2, 20), delta(3, 40)],
-                versions: vec![version(0, 0), version(1, 2)],
-                ..Lineage::default()
-            },
-            evaluations: vec![evaluation.clone()],
-            ..Facts::default()
-        };
-        let mut history = History::of(&facts);
-        let lately = Lineage { deltas: vec![delta(3, 40)], after_seq: 2, ..facts.lineage.clone() };
-        let curves = Curves { tokens: vec![0, 30], evaluations: vec![evaluation] };
+        let (deltas, versions) = ([delta(1, 10), delta(2, 20), delta(3, 40)], [version(0, 0), version(1, 2)]);
+        let mut history = History::default();
+        deltas.iter().for_each(|d| history.add(&Record::Delta(d.clone())));
+        versions.iter().for_each(|v| history.add(&Record::Version(v.clone())));
+        history.add(&Record::Evaluation(evaluation.clone()));
+        let lately =
+            Lineage { deltas: vec![delta(3, 40)], after_seq: 2, versions: versions.to_vec(), ..Lineage::default() };
+        let tokens = [0, 30];
+        let curves =
+            Curves { versions: versions.into_iter().zip(tokens).collect(), evaluations: vec![(evaluation, 30)] };
         assert_eq!(History::taken_up(&lately, &curves), history, "from what a start reads");
         assert_eq!(history.versions.iter().map(|v| v.tokens).collect::<Vec<_>>(), [0, 30]);
         assert_eq!(history.losses, [LossPoint { version: 1, wall: Wall { unix_ms: 5 }, tokens: 30, loss: 1.5 }]);

@@ -242,6 +242,7 @@ impl Server {
             finished => finished?,
         }
         let shards = Shards::of(dataset.manifest(), spec.inner.batch_samples);
+        start::add_up(&*ledger, &shards, &say).await?;
         for unfit in ledger.end_unfit_leases(&shards, wall_now()).await? {
             say(&format!("note      a lease that makes no sense is ended: {unfit}"));
         }

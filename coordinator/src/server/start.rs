@@ -1,8 +1,8 @@
-//! The long parts of a start, with how far they are and how long they will take: drawing a run's first weights, and
-//! coming back to the ledger's tip.
+//! The long parts of a start, with how far they are and how long they will take: adding up a ledger of an earlier version,
+//! drawing a run's first weights, and coming back to the ledger's tip.
 
 use super::trouble::Say;
-use crate::store::{Blobs, Lineage};
+use crate::store::{Blobs, Ledger, LedgerError, Lineage, Shards};
 use nightjar_shared::{ids::Version, model_spec::ModelSpec};
 use std::{
     convert::Infallible,
@@ -43,6 +43,21 @@ pub fn draw(model: &ModelSpec, seed: u64, progress: &Progress) -> Vec<f32> {
         progress.set(flat.len() as u64);
     }
     flat
+}
+
+/// Makes sure of the sums that a start goes by. After an upgrade, or where they are damaged, all deltas are added up.
+pub async fn add_up(ledger: &dyn Ledger, shards: &Shards, say: &Say) -> Result<(), LedgerError> {
+    const ALL: u64 = 10_000;
+    let share = Progress::default();
+    let told = |done: u64, all: u64| share.set((u128::from(done) * u128::from(ALL) / u128::from(all.max(1))) as u64);
+    tokio::select! {
+        // Without room for sums a start takes longer, and comes to the same.
+        done = ledger.catch_up(shards, &told) => match done {
+            Err(error @ LedgerError::DiskFull) => Ok(tracing::warn!("{error}; the next start will add up more")),
+            done => done,
+        },
+        never = tell("adding up the ledger", ALL, || share.get(), say) => match never {},
+    }
 }
 
 /// Deltas that are to be merged again to come back to the ledger's tip, if the newest checkpoint is sound.

@@ -7,8 +7,10 @@ use nightjar_shared::{ids::Version, time::Wall};
 /// What the weights follow from.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lineage {
-    /// All versions, in their order.
+    /// All versions, in their order; without the oldest, if it is cut.
     pub versions: Vec<VersionRecord>,
+    /// Whether the oldest versions were left out.
+    pub is_cut: bool,
     /// Merged deltas, in their order: all that come after [`Lineage::after_seq`].
     pub deltas: Vec<DeltaRecord>,
     /// Deltas up to this one were left out; 0 where none was.
@@ -54,6 +56,25 @@ pub struct Facts {
     /// What of it cannot be read: a delta, a lease or a measurement is left out above; a column that the weights do not
     /// depend on is zero or empty there.
     pub set_aside: Vec<BadRow>,
+}
+
+impl Facts {
+    /// Adds what comes behind.
+    pub fn add(&mut self, more: Facts) {
+        let Facts { devices, leases, lineage, evaluations, links, set_aside } = more;
+        self.devices.extend(devices);
+        self.leases.extend(leases);
+        self.lineage.versions.extend(lineage.versions);
+        self.lineage.deltas.extend(lineage.deltas);
+        self.lineage.restarts.extend(lineage.restarts);
+        self.lineage.lost_deltas.extend(lineage.lost_deltas);
+        if lineage.kept != Kept::default() {
+            self.lineage.kept = lineage.kept;
+        }
+        self.evaluations.extend(evaluations);
+        self.links.extend(links);
+        self.set_aside.extend(set_aside);
+    }
 }
 
 /// A lease and its end.

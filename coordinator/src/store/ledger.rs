@@ -3,8 +3,8 @@
 
 use super::{BadRow, Desk, Facts, Keeping, LeaseOfDevice, LedgerError, Lineage, Shards, desk::check_text};
 use crate::engine::{
-    record::{AuditRecord, EvaluationRecord, Record},
-    snapshot::Snapshot,
+    record::{AuditRecord, EvaluationRecord, Record, VersionRecord},
+    snapshot::{Snapshot, VERSIONS_KEPT},
 };
 use nightjar_shared::{
     blob::BlobRef,
@@ -33,21 +33,39 @@ pub struct Counters {
     pub bytes_down: u64,
 }
 
-/// What the curves of a run are drawn from, besides its versions.
+/// What the curves of a run are drawn from. A long run's are thinned: the number of points does not follow its length.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Curves {
-    /// Tokens merged into each version, in the versions' order.
-    pub tokens: Vec<u64>,
-    /// All measurements of held-out loss, by lease.
-    pub evaluations: Vec<EvaluationRecord>,
+    /// The versions of [`curve_versions`], without their squashes, each with the tokens merged into it and all before.
+    pub versions: Vec<(VersionRecord, u64)>,
+    /// Measurements of held-out loss, by lease, each with the tokens merged into its version: all of up to
+    /// [`CURVE_POINTS`], or about so many, with the first and the last.
+    pub evaluations: Vec<(EvaluationRecord, u64)>,
 }
+
+/// Points of a curve, about.
+pub const CURVE_POINTS: usize = 4096;
+
+/// From one point to the next, of curves over so much.
+pub fn curve_stride(length: u64) -> u64 {
+    length.div_ceil(CURVE_POINTS as u64).max(1)
+}
+
+/// The versions that are points of a curve which ends at one: newest first, all of the newest, and then evenly.
+pub fn curve_versions(newest: u64) -> impl Iterator<Item = u64> {
+    let (lately, stride) = (newest.saturating_sub(VERSIONS_KEPT as u64), curve_stride(newest + 1));
+    std::iter::successors(Some(newest), move |at| at.checked_sub(if *at > lately { 1 } else { stride }))
+}
+
+/// Newest entries of each kind that are looked at for the time of the last.
+pub const ENTRIES_LOOKED: usize = 1024;
 
 /// What a ledger says of the blobs in a folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unnamed {
     /// Those that are neither a merged delta nor part of a version.
     pub blobs: BTreeSet<BlobHash>,
-    /// When the ledger was last written to, as its entries say.
+    /// When the ledger was last written to, as the newest [`ENTRIES_LOOKED`] entries of each kind say, and its devices.
     pub last_entry: Wall,
 }
 
@@ -68,8 +86,10 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, LedgerError>> + S
 ///   up for.
 /// - **A snapshot is what the engine had**, could it have gone on: open leases, the newest versions, deltas and blobs
 ///   ([`Snapshot`] says how many), and what is merged of every epoch that is not finished.
-/// - **A start's questions cost little memory**, however long the run is: all but [`Ledger::facts`], which is for
-///   checks and figures, leave out merged deltas of old and closed leases.
+/// - **A start's questions cost little time and memory**, however long the run is: they grow with the devices, the
+///   shards and what is open. What they need of all rows is kept as sums, in the transactions that write the rows;
+///   sums that are not what was written are noticed and made anew ([`Ledger::catch_up`]).
+/// - **Everything is told a piece at a time**, all of one state ([`Ledger::go_through`]).
 ///
 /// The tests in `store/suite.rs` hold every body to it.
 pub trait Ledger: Desk + Keeping {
@@ -100,6 +120,13 @@ pub trait Ledger: Desk + Keeping {
     /// The counters.
     fn counters(&self) -> Answer<'_, Counters>;
 
+    /// Makes sure of the sums that the other answers go by, before any of them is asked for by a start; makes them anew
+    /// or adds to them where that is needed. `told` hears how many deltas are added up, and of how many.
+    fn catch_up<'a>(&'a self, shards: &'a Shards, told: &'a (dyn Fn(u64, u64) + Sync)) -> Answer<'a, ()>;
+
+    /// Holds the sums against all rows: what was compared, or how they differ.
+    fn check_sums(&self) -> Answer<'_, Result<String, String>>;
+
     /// Ends the open leases that hold samples they cannot hold, or cannot be read: nobody will do what they ask for,
     /// and their devices are given others. Returns what is wrong with them.
     fn end_unfit_leases<'a>(&'a self, shards: &'a Shards, at: Wall) -> Answer<'a, Vec<BadRow>>;
@@ -108,7 +135,8 @@ pub trait Ledger: Desk + Keeping {
     /// given.
     fn snapshot<'a>(&'a self, shards: &'a Shards) -> Answer<'a, Snapshot>;
 
-    /// What the weights follow from, with the deltas merged since a version was made; since version 0: with all.
+    /// What the weights follow from since a version was made: the deltas merged since, and the versions from there on,
+    /// at least [`VERSIONS_KEPT`] of them. Since version 0: all.
     fn lineage(&self, since: Version) -> Answer<'_, Lineage>;
 
     /// What curves are drawn from.
@@ -122,8 +150,19 @@ pub trait Ledger: Desk + Keeping {
     /// much as it answers, however long the ledger is.
     fn recent_leases(&self, device: DeviceId, before: LeaseId, most: u32) -> Answer<'_, Vec<LeaseOfDevice>>;
 
-    /// Everything.
-    fn facts(&self) -> Answer<'_, Facts>;
+    /// Everything, in pieces: what is kept, devices and versions, then leases in their order, each with its delta and its
+    /// measurement.
+    fn go_through<'a>(&'a self, hear: &'a mut (dyn FnMut(Facts) + Send)) -> Answer<'a, ()>;
+
+    /// Everything at once, for whoever knows that it is little.
+    fn facts(&self) -> Answer<'_, Facts> {
+        Box::pin(async {
+            let mut facts = Facts::default();
+            self.go_through(&mut |piece| facts.add(piece)).await?;
+            facts.lineage.deltas.sort_by_key(|d| d.seq);
+            Ok(facts)
+        })
+    }
 
     /// Waits until everything is written, and lets go of what is open.
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;

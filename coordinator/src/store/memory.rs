@@ -7,15 +7,12 @@ mod keeping;
 
 use super::{
     BadRow, Closed, Counters, Curves, Facts, LeaseFacts, LeaseOfDevice, Ledger, LedgerError, Lineage, Shards, Unnamed,
-    ledger::{Answer, check},
+    ledger::{Answer, CURVE_POINTS, ENTRIES_LOOKED, check, curve_stride, curve_versions},
     samples::Taken,
 };
 use crate::engine::{
-    record::{LeaseOutcome, LeaseRecord, Record},
-    snapshot::{
-        BLOBS_KEPT, DELTAS_KEPT, DELTAS_OF_DEVICE_KEPT, DeviceSummary, EpochUse, MergedRange, RecentDelta, Snapshot,
-        Standing, VERSIONS_KEPT,
-    },
+    record::{EvaluationRecord, LeaseOutcome, LeaseRecord, Record, VersionRecord},
+    snapshot::{BLOBS_KEPT, DeviceSummary, MergedRange, RecentDelta, RecentDeltas, Snapshot, Standing, VERSIONS_KEPT},
 };
 use nightjar_shared::{
     ids::{BlobHash, DeviceId, Generation, LeaseId, Version},
@@ -126,7 +123,7 @@ impl MemoryLedger {
 
     fn end_unfit(&self, shards: &Shards, at: Wall) -> Result<Vec<BadRow>, LedgerError> {
         let facts = self.facts();
-        let (_, _, mut taken) = epochs_of(&facts, shards);
+        let (_, mut taken) = epochs_of(&facts, shards);
         let (mut unfit, mut ends) = (vec![], vec![]);
         for lease in open_leases(&facts).filter(|lease| lease.kind.trains()) {
             if let Err(bad) = taken.lease(shards, lease) {
@@ -146,13 +143,24 @@ impl MemoryLedger {
         let known = lineage.versions.partition_point(|v| v.version <= since).checked_sub(1);
         lineage.after_seq = known.map_or(0, |at| lineage.versions[at].through_seq);
         lineage.deltas.retain(|d| d.seq > lineage.after_seq);
+        let newest = lineage.versions.last().map_or(0, |v| v.version.0);
+        let first = since.min(Version(newest.saturating_sub(VERSIONS_KEPT as u64)));
+        lineage.is_cut = lineage.versions.first().is_some_and(|v| v.version < first);
+        lineage.versions.retain(|v| v.version >= first);
         lineage
     }
 
     fn curves_now(&self) -> Curves {
-        let Facts { lineage, evaluations, .. } = self.facts();
-        let through = |seq| lineage.deltas.iter().filter(|d| d.seq <= seq).map(|d| d.tokens).sum();
-        Curves { tokens: lineage.versions.iter().map(|v| through(v.through_seq)).collect(), evaluations }
+        let Facts { lineage: Lineage { versions, deltas, .. }, evaluations, .. } = self.facts();
+        let through = |seq| deltas.iter().filter(|d| d.seq <= seq).map(|d| d.tokens).sum();
+        let tokens: BTreeMap<Version, u64> = versions.iter().map(|v| (v.version, through(v.through_seq))).collect();
+        let of = |version| tokens.get(&version).copied().unwrap_or(0);
+        let picked: BTreeSet<u64> =
+            versions.last().map_or(BTreeSet::new(), |newest| curve_versions(newest.version.0).collect());
+        let versions = versions.into_iter().filter(|v| picked.contains(&v.version.0));
+        let versions = versions.map(|v| (VersionRecord { squashes: vec![], ..v.clone() }, of(v.version))).collect();
+        let evaluations = thinned(evaluations).into_iter().map(|e| (e.clone(), of(e.version))).collect();
+        Curves { versions, evaluations }
     }
 
     fn unnamed_of(&self, mut blobs: BTreeSet<BlobHash>, now: Wall) -> Unnamed {
@@ -161,12 +169,26 @@ impl MemoryLedger {
         for named in versions.iter().flat_map(|v| v.blobs()).chain(deltas.iter().map(|d| d.blob)) {
             blobs.remove(&named.hash);
         }
-        let leases = facts.leases.iter().flat_map(|l| [Some(l.lease.issued_at), l.closed.map(|c| c.at)]).flatten();
+        let leases = newest(&facts.leases).flat_map(|l| [Some(l.lease.issued_at), l.closed.map(|c| c.at)]).flatten();
         let devices = facts.devices.iter().map(|d| d.enrolled_at);
-        let merged = deltas.iter().map(|d| d.merged_at).chain(versions.iter().map(|v| v.published_at));
-        let all = leases.chain(devices).chain(merged).chain(facts.evaluations.iter().map(|e| e.measured_at));
+        let merged = newest(deltas).map(|d| d.merged_at).chain(newest(versions).map(|v| v.published_at));
+        let all = leases.chain(devices).chain(merged).chain(newest(&facts.evaluations).map(|e| e.measured_at));
         Unnamed { blobs, last_entry: all.filter(|at| *at <= now).max().unwrap_or_default() }
     }
+}
+
+fn newest<T>(entries: &[T]) -> impl Iterator<Item = &T> {
+    entries.iter().rev().take(ENTRIES_LOOKED)
+}
+
+/// The points of a curve, of measurements by lease.
+fn thinned(evaluations: Vec<EvaluationRecord>) -> Vec<EvaluationRecord> {
+    let ends = evaluations.first().zip(evaluations.last()).map(|(first, last)| (first.lease.0, last.lease.0));
+    let Some((first, last)) = ends.filter(|_| evaluations.len() > CURVE_POINTS) else { return evaluations };
+    let points = (first..last).step_by(curve_stride(last - first) as usize).chain([last]);
+    let at = |lease| evaluations.partition_point(|e| e.lease < LeaseId(lease));
+    let picked: BTreeSet<usize> = points.map(at).collect();
+    picked.into_iter().map(|at| evaluations[at].clone()).collect()
 }
 
 impl Ledger for MemoryLedger {
@@ -197,6 +219,15 @@ impl Ledger for MemoryLedger {
         Box::pin(ready(Ok(self.state().counters)))
     }
 
+    /// It keeps no sums.
+    fn catch_up<'a>(&'a self, _: &'a Shards, _: &'a (dyn Fn(u64, u64) + Sync)) -> Answer<'a, ()> {
+        Box::pin(ready(Ok(())))
+    }
+
+    fn check_sums(&self) -> Answer<'_, Result<String, String>> {
+        Box::pin(ready(Ok(Ok("none are kept".into()))))
+    }
+
     fn end_unfit_leases<'a>(&'a self, shards: &'a Shards, at: Wall) -> Answer<'a, Vec<BadRow>> {
         Box::pin(ready(self.end_unfit(shards, at)))
     }
@@ -221,8 +252,11 @@ impl Ledger for MemoryLedger {
         Box::pin(ready(Ok(leases_of(&self.state().facts, device, before, most))))
     }
 
-    fn facts(&self) -> Answer<'_, Facts> {
-        Box::pin(ready(Ok(self.facts())))
+    fn go_through<'a>(&'a self, hear: &'a mut (dyn FnMut(Facts) + Send)) -> Answer<'a, ()> {
+        let mut facts = self.facts();
+        facts.lineage.deltas.sort_by_key(|d| d.lease);
+        hear(facts);
+        Box::pin(ready(Ok(())))
     }
 
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -298,7 +332,6 @@ fn open_leases(facts: &Facts) -> impl Iterator<Item = &LeaseRecord> {
     facts.leases.iter().filter(|l| l.closed.is_none()).map(|l| &l.lease)
 }
 
-/// Epochs that were opened, those that are not finished, and what is merged of these.
 fn leases_of(facts: &Facts, device: DeviceId, before: LeaseId, most: u32) -> Vec<LeaseOfDevice> {
     let its = facts.leases.iter().rev().filter(|l| l.lease.device == device && l.lease.id < before);
     let ended = its.filter(|l| l.closed.is_some()).take(most as usize);
@@ -306,31 +339,24 @@ fn leases_of(facts: &Facts, device: DeviceId, before: LeaseId, most: u32) -> Vec
     ended.map(|l| LeaseOfDevice { lease: l.lease.clone(), closed: l.closed, delta: delta(l.lease.id) }).collect()
 }
 
-fn epochs_of(facts: &Facts, shards: &Shards) -> (u32, Vec<EpochUse>, Taken) {
-    let mut by_number: BTreeMap<u32, Vec<&LeaseFacts>> = BTreeMap::new();
-    for lease in facts.leases.iter().filter(|l| l.lease.kind.trains()) {
-        if u64::from(lease.lease.epoch) < lease.lease.id.0 {
-            by_number.entry(lease.lease.epoch).or_default().push(lease);
+/// Epochs that were opened, and what is merged of those that are not finished.
+fn epochs_of(facts: &Facts, shards: &Shards) -> (u32, Taken) {
+    let (mut opened, mut taken) = (0, Taken::default());
+    for LeaseFacts { lease, closed } in facts.leases.iter().filter(|l| l.lease.kind.trains()) {
+        if u64::from(lease.epoch) >= lease.id.0 {
+            continue;
+        }
+        opened = opened.max(lease.epoch.saturating_add(1));
+        taken.begun(lease.epoch);
+        if let Some(Closed { outcome: LeaseOutcome::Merged, samples_used: samples, .. }) = *closed {
+            let range = MergedRange { shard: lease.shard, first: lease.first_sample, samples };
+            // What another lease has already is left out.
+            let _ = taken.merged(shards, lease.epoch, lease.id, range);
         }
     }
-    let opened = by_number.keys().last().map_or(0, |epoch| epoch.saturating_add(1));
-    let used = |l: &LeaseFacts| l.closed.map(|c| c.samples_used).filter(|used| *used <= shards.largest());
-    let is_unfinished = |leases: &[&LeaseFacts]| {
-        let samples: u64 = leases.iter().filter_map(|l| used(l)).map(u64::from).sum();
-        samples < shards.samples() || leases.iter().any(|l| l.closed.is_none())
-    };
-    let (mut epochs, mut taken) = (vec![], Taken::default());
-    for (epoch, leases) in by_number.into_iter().filter(|(_, leases)| is_unfinished(leases)) {
-        let merged = leases.into_iter().filter_map(|LeaseFacts { lease, closed }| {
-            let used = closed.filter(|c| c.outcome == LeaseOutcome::Merged)?.samples_used;
-            Some((lease.id, MergedRange { shard: lease.shard, first: lease.first_sample, samples: used }))
-        });
-        let mut merged: Vec<_> = merged.collect();
-        merged.sort_by_key(|(_, range)| (range.shard, range.first));
-        merged.retain(|(id, range)| taken.merged(shards, epoch, *id, *range).is_ok_and(|takes| takes));
-        epochs.push(EpochUse { epoch, merged: merged.into_iter().map(|(_, range)| range).collect() });
-    }
-    (opened, epochs, taken)
+    let leased = open_leases(facts).filter(|lease| lease.kind.trains()).map(|lease| lease.epoch).collect();
+    taken.keep_unfinished(shards, &leased);
+    (opened, taken)
 }
 
 fn snapshot_of(facts: &Facts, shards: &Shards) -> Snapshot {
@@ -351,7 +377,7 @@ fn snapshot_of(facts: &Facts, shards: &Shards) -> Snapshot {
             refused: u32::try_from(facts.leases.iter().filter(is_refused).count()).unwrap_or(u32::MAX),
         }
     });
-    let (epochs_opened, epochs, _) = epochs_of(facts, shards);
+    let (epochs_opened, taken) = epochs_of(facts, shards);
     let mut tokens = 0;
     let mut recent_deltas: Vec<RecentDelta> = vec![];
     for d in &facts.lineage.deltas {
@@ -365,23 +391,17 @@ fn snapshot_of(facts: &Facts, shards: &Shards) -> Snapshot {
             merged_at: d.merged_at,
         });
     }
-    let mut of_device: BTreeMap<_, usize> = BTreeMap::new();
-    let mut newest_first = recent_deltas.into_iter().rev().filter(|d| {
-        let count = of_device.entry(d.device).or_default();
-        *count += 1;
-        *count <= DELTAS_OF_DEVICE_KEPT
-    });
-    let mut recent_deltas: Vec<RecentDelta> = newest_first.by_ref().take(DELTAS_KEPT).collect();
-    recent_deltas.reverse();
+    let mut recent = RecentDeltas::default();
+    recent_deltas.into_iter().rev().for_each(|delta| recent.older(delta));
     Snapshot {
         devices: devices.collect(),
         open_leases: open_leases(facts).cloned().collect(),
         last_lease: facts.leases.last().map_or(LeaseId(0), |l| l.lease.id),
         epochs_opened,
-        epochs,
+        epochs: taken.epochs(),
         last_seq: facts.lineage.deltas.last().map_or(0, |d| d.seq),
         tokens,
-        recent_deltas,
+        recent_deltas: recent.oldest_first(),
         merged_blobs: facts.lineage.deltas[facts.lineage.deltas.len().saturating_sub(BLOBS_KEPT)..]
             .iter()
             .map(|d| d.blob.hash)

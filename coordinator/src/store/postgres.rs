@@ -60,6 +60,7 @@ fn migrations() -> Migrator {
     Migrator::with_migrations(vec![
         step(1, "first", include_str!("postgres/migrations/0001_first.sql")),
         step(2, "keeping", include_str!("postgres/migrations/0002_keeping.sql")),
+        step(3, "sums", include_str!("postgres/migrations/0003_sums.sql")),
         step(4, "desk", include_str!("postgres/migrations/0004_desk.sql")),
         step(5, "leases of devices", include_str!("postgres/migrations/0005_leases_of_devices.sql")),
     ])
@@ -197,7 +198,7 @@ async fn look(database: &Database) -> Result<Look, LedgerError> {
     }
     let run = tx.rows(sql("/* look */ SELECT * FROM run")).await?;
     let Some(run) = run.first() else { return Ok(nothing) };
-    let versions = tx.number(sql("/* look */ SELECT count(*) AS n FROM versions")).await?;
+    let versions = tx.number(sql("/* look */ SELECT coalesce(max(version) + 1, 0) AS n FROM versions")).await?;
     Ok(Look { has_run: true, key: sql::key_of(run)?, versions: u64::try_from(versions).unwrap_or(0) })
 }
 

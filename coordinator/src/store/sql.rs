@@ -2,14 +2,16 @@
 //! transaction that writes is conditional on the generation that this process raised when it opened the ledger. What
 //! differs is a [`Dialect`].
 
-mod batch;
+pub(super) mod batch;
 pub(super) mod desk;
 mod epochs;
 mod keeping;
 mod of_device;
 mod read;
 pub(super) mod rows;
+mod sums;
 pub(super) mod tables;
+mod whole;
 
 use super::{
     BadRow, Counters, Curves, Facts, LeaseOfDevice, Ledger, LedgerError, Lineage, RunIdentity, Shards, Unnamed,
@@ -57,6 +59,8 @@ pub enum Change<'a> {
     Spec(&'a str),
     /// What is kept, and what is given up.
     Keeping(keeping::Note<'a>),
+    /// What is summed for starts.
+    Sums(sums::Adding),
 }
 
 /// A database, open.
@@ -203,6 +207,9 @@ pub(super) async fn write(tx: &mut impl Tables, change: Change<'_>) -> Result<()
         Change::Facts(records, more) => {
             if !records.is_empty() {
                 Batch::of(records)?.write(tx).await?;
+                if let Some(through) = records.iter().filter_map(sums::is_due_at).max() {
+                    sums::change(tx, sums::Adding::Through(through)).await?;
+                }
                 fail::point("ledger.commit.before");
             }
             add_counters(tx, more).await?;
@@ -229,6 +236,7 @@ pub(super) async fn write(tx: &mut impl Tables, change: Change<'_>) -> Result<()
             tx.change(sql("/* change spec */ UPDATE run SET spec_json = $1").bind(spec_json)).await?;
         }
         Change::Keeping(note) => keeping::write(tx, note).await?,
+        Change::Sums(adding) => sums::change(tx, adding).await?,
     }
     Ok(())
 }
@@ -300,10 +308,35 @@ impl<D: Dialect> SqlLedger<D> {
         Ok(())
     }
 
+    async fn caught_up(&self, shards: &Shards, told: &(dyn Fn(u64, u64) + Sync)) -> Result<(), LedgerError> {
+        let change = |adding| self.dialect.write(self.generation, Change::Sums(adding));
+        if !sums::hold(&mut self.dialect.begin().await?).await? {
+            tracing::warn!("the ledger's sums are not what was written; they are made anew of its rows");
+            change(sums::Adding::Anew).await?;
+        }
+        loop {
+            let mut tx = self.dialect.begin().await?;
+            let known = sums::sound(&mut tx).await?.through_seq;
+            let last = sql("/* sums: last delta */ SELECT coalesce(max(seq), 0) AS n FROM deltas");
+            let last = read::unsigned(tx.number(last).await?);
+            drop(tx);
+            told(known, last);
+            if last < known + sums::EVERY {
+                break;
+            }
+            change(sums::Adding::Through(last.min(known + sums::AT_ONCE))).await?;
+        }
+        change(sums::Adding::Finished { samples: shards.samples() }).await
+    }
+
     async fn ended_unfit_leases(&self, shards: &Shards, at: Wall) -> Result<Vec<BadRow>, LedgerError> {
         let mut tx = self.dialect.begin().await?;
-        let (_, mut taken) = epochs::unfinished(&mut tx, shards, &mut SetAside::default()).await?;
-        let open = sql("/* open leases */ SELECT * FROM leases WHERE outcome IS NULL ORDER BY id");
+        let mut aside = SetAside::default();
+        let sums = sums::sound(&mut tx).await?;
+        let lately = sums::after(&mut tx, &sums, &mut aside).await?;
+        let mut taken = epochs::unfinished(&mut tx, shards, &lately, &mut aside).await?;
+        // Not in the order of the rows: SQLite would go through all of them.
+        let open = sql("/* open leases */ SELECT * FROM leases WHERE outcome IS NULL ORDER BY id + 0");
         let rows = tx.rows(open).await?;
         drop(tx);
         let (mut unfit, mut ends) = (vec![], vec![]);
@@ -359,6 +392,20 @@ impl<D: Dialect> Ledger for SqlLedger<D> {
         Box::pin(self.read_counters())
     }
 
+    fn catch_up<'a>(&'a self, shards: &'a Shards, told: &'a (dyn Fn(u64, u64) + Sync)) -> Answer<'a, ()> {
+        Box::pin(self.caught_up(shards, told))
+    }
+
+    fn check_sums(&self) -> Answer<'_, Result<String, String>> {
+        Box::pin(async {
+            let mut tx = self.dialect.begin().await?;
+            match tx.number(sql(D::HAS_TABLE).bind("sums")).await? {
+                0 => Ok(Ok("an earlier version kept none".into())),
+                _ => sums::differences(&mut tx).await,
+            }
+        })
+    }
+
     fn end_unfit_leases<'a>(&'a self, shards: &'a Shards, at: Wall) -> Answer<'a, Vec<BadRow>> {
         Box::pin(self.ended_unfit_leases(shards, at))
     }
@@ -383,8 +430,8 @@ impl<D: Dialect> Ledger for SqlLedger<D> {
         Box::pin(self.read_recent_leases(device, before, most))
     }
 
-    fn facts(&self) -> Answer<'_, Facts> {
-        Box::pin(self.read_facts())
+    fn go_through<'a>(&'a self, hear: &'a mut (dyn FnMut(Facts) + Send)) -> Answer<'a, ()> {
+        Box::pin(self.read_all(hear))
     }
 
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

@@ -35,6 +35,7 @@ fn migrations() -> Migrator {
         step(2, "squashes", include_str!("sqlite/migrations/0002_squashes.sql")),
         step(3, "key and losses", include_str!("sqlite/migrations/0003_key_and_losses.sql")),
         step(4, "keeping", include_str!("sqlite/migrations/0004_keeping.sql")),
+        step(5, "sums", include_str!("sqlite/migrations/0005_sums.sql")),
         step(6, "desk", include_str!("sqlite/migrations/0006_desk.sql")),
         step(7, "leases of devices", include_str!("sqlite/migrations/0007_leases_of_devices.sql")),
     ])

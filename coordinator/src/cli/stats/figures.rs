@@ -1,13 +1,13 @@
 //! A run's figures, computed from its ledger.
 
+use super::count::{Counted, CountedDevice, CountedLease};
 use nightjar_coordinator::{
     baseline::Baselines,
-    engine::record::{DeltaRecord, DeviceRecord, LeaseOutcome, LeaseRecord},
     server::{
-        history::{History, LossPoint, VersionPoint},
+        history::{LossPoint, VersionPoint},
         role,
     },
-    store::{Closed, Counters, Facts, LeaseFacts},
+    store::Counters,
 };
 use nightjar_shared::{
     ids::{DeviceId, Generation},
@@ -16,10 +16,7 @@ use nightjar_shared::{
     time::Wall,
 };
 use serde::Serialize;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-};
+use std::{collections::BTreeMap, fmt::Write as _};
 
 /// All of them. Losses are nats a byte of held-out text; times are milliseconds since the Unix epoch.
 #[derive(Debug, Serialize)]
@@ -55,6 +52,7 @@ pub struct Figures {
     leases: BTreeMap<&'static str, u64>,
     devices: Vec<Device>,
     loss_curve: Vec<LossPoint>,
+    /// The newest 100,000 leases.
     lease_timeline: Vec<LeaseLine>,
     versions: Vec<VersionPoint>,
 }
@@ -67,7 +65,7 @@ struct Device {
     role: &'static str,
     tokens: u64,
     leases: u64,
-    /// Without the first lease, which measures the device's speed.
+    /// Of its newest 256 leases, without the first, which measures the device's speed.
     lease_wall_s_median: Option<f64>,
     /// Time in inner steps of merged deltas, of the time from its first lease to its last delta.
     training_share: f64,
@@ -83,45 +81,23 @@ struct LeaseLine {
     outcome: &'static str,
 }
 
-/// Training leases that were merged, with the samples used of each.
-pub fn merged_ranges(facts: &Facts) -> impl Iterator<Item = (&LeaseRecord, u32)> {
-    let is_merged = |l: &&LeaseFacts| l.closed.is_some_and(|c| c.outcome == LeaseOutcome::Merged);
-    facts.leases.iter().filter(is_merged).map(|l| (&l.lease, l.closed.map_or(0, |c| c.samples_used)))
-}
-
-fn word(closed: Option<Closed>) -> &'static str {
-    closed.map_or("open", |closed| closed.outcome.name())
-}
-
-fn count<K: Ord>(keys: impl Iterator<Item = K>) -> BTreeMap<K, u64> {
-    keys.fold(BTreeMap::new(), |mut counts, key| {
-        *counts.entry(key).or_default() += 1;
-        counts
-    })
-}
-
 impl Figures {
     /// Of a ledger.
     pub fn of(
         spec: &RunSpec,
-        facts: &Facts,
+        mut of: Counted,
         counters: Counters,
         generation: Generation,
         counted: Option<Baselines>,
     ) -> Self {
-        let History { mut losses, versions, .. } = History::of(facts);
-        losses.sort_by_key(|point| point.version);
-        let tokens: u64 = facts.lineage.deltas.iter().map(|d| d.tokens).sum();
-        let inner_steps = facts.lineage.deltas.iter().map(|d| u64::from(d.steps)).sum();
+        let (versions, losses) = of.curves();
         let parameters = spec.model.parameters() as u64;
-        let acknowledged_samples: u64 = merged_ranges(facts).map(|(_, samples)| u64::from(samples)).sum();
-        let names: BTreeMap<DeviceId, String> = facts.devices.iter().map(|d| (d.id, name_of(d))).collect();
-        let line = |l: &LeaseFacts| LeaseLine {
-            device: names.get(&l.lease.device).cloned().unwrap_or_default(),
-            kind: l.lease.kind,
-            start: l.lease.issued_at,
-            end: l.closed.map(|c| c.at),
-            outcome: word(l.closed),
+        let line = |l: &CountedLease| LeaseLine {
+            device: of.devices.get(&l.device).map_or_else(|| l.device.short(), |device| name_of(l.device, device)),
+            kind: l.kind,
+            start: l.start,
+            end: l.end,
+            outcome: l.outcome,
         };
         Figures {
             run: spec.name.clone(),
@@ -131,23 +107,21 @@ impl Figures {
             heldout_loss_end: losses.last().map(|p| p.loss),
             order1_loss: counted.map(|b| b.order1),
             order2_loss: counted.map(|b| b.order2),
-            tokens,
+            tokens: of.tokens,
             token_budget: spec.token_budget,
-            inner_steps,
+            inner_steps: of.inner_steps,
             bytes_up: counters.bytes_up,
             bytes_down: counters.bytes_down,
-            bytes_data_parallel_bf16: 4 * parameters * inner_steps,
-            merged: facts.lineage.deltas.len() as u64,
-            acknowledged: merged_ranges(facts).count() as u64,
-            duplicates: (facts.lineage.deltas.len()
-                - facts.lineage.deltas.iter().map(|d| d.lease).collect::<BTreeSet<_>>().len())
-                as u64,
-            lost_samples: acknowledged_samples.saturating_sub(tokens / spec.tokens_per_sample()),
-            staleness: count(facts.lineage.deltas.iter().map(|d| d.staleness)),
-            leases: count(facts.leases.iter().map(|l| word(l.closed))),
-            devices: by_name(facts.devices.iter().map(|device| Device::of(device, facts)).collect()),
+            bytes_data_parallel_bf16: 4 * parameters * of.inner_steps,
+            merged: of.merged,
+            acknowledged: of.acknowledged,
+            duplicates: of.duplicates,
+            lost_samples: of.acknowledged_samples.saturating_sub(of.tokens / spec.tokens_per_sample()),
+            lease_timeline: of.timeline.iter().map(line).collect(),
+            devices: by_name(of.devices.iter().map(|(id, device)| Device::of(*id, device)).collect()),
+            staleness: of.staleness,
+            leases: of.leases,
             loss_curve: losses,
-            lease_timeline: facts.leases.iter().map(line).collect(),
             versions,
         }
     }
@@ -203,27 +177,23 @@ fn by_name(mut devices: Vec<Device>) -> Vec<Device> {
     devices
 }
 
-fn name_of(device: &DeviceRecord) -> String {
-    if device.name.is_empty() { device.id.short() } else { device.name.clone() }
+fn name_of(id: DeviceId, device: &CountedDevice) -> String {
+    let name = device.record.as_ref().map(|record| record.name.clone());
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| id.short())
 }
 
 impl Device {
-    fn of(device: &DeviceRecord, facts: &Facts) -> Self {
-        let deltas: Vec<&DeltaRecord> = facts.lineage.deltas.iter().filter(|d| d.device == device.id).collect();
-        let trains = |l: &&LeaseFacts| l.lease.device == device.id && l.lease.kind.trains();
-        let walls_s = deltas.iter().skip(1).map(|d| d.wall_ms as f64 / 1000.0).collect();
-        let began = facts.leases.iter().find(trains).map(|l| l.lease.issued_at);
-        let ended = deltas.last().map(|d| d.merged_at);
-        let present_ms = began.zip(ended).map_or(0, |(began, ended)| ended.unix_ms.saturating_sub(began.unix_ms));
-        let train_ms: u64 = deltas.iter().map(|d| d.train_ms).sum();
+    fn of(id: DeviceId, device: &CountedDevice) -> Self {
+        let present = device.began.zip(device.ended);
+        let present_ms = present.map_or(0, |(began, ended)| ended.unix_ms.saturating_sub(began.unix_ms));
         Device {
-            id: device.id,
-            name: name_of(device),
-            role: role(device.role),
-            tokens: deltas.iter().map(|d| d.tokens).sum(),
-            leases: deltas.len() as u64,
-            lease_wall_s_median: median(walls_s),
-            training_share: if present_ms > 0 { train_ms as f64 / present_ms as f64 } else { 0.0 },
+            id,
+            name: name_of(id, device),
+            role: device.record.as_ref().map_or("unknown", |record| role(record.role)),
+            tokens: device.tokens,
+            leases: device.deltas,
+            lease_wall_s_median: median(device.walls_ms.iter().map(|ms| *ms as f64 / 1000.0).collect()),
+            training_share: if present_ms > 0 { device.train_ms as f64 / present_ms as f64 } else { 0.0 },
         }
     }
 }
@@ -239,8 +209,8 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 mod tests {
     use super::*;
     use nightjar_coordinator::{
-        engine::record::{EvaluationRecord, VersionRecord},
-        store::Lineage,
+        engine::record::{DeltaRecord, DeviceRecord, EvaluationRecord, LeaseOutcome, LeaseRecord, VersionRecord},
+        store::{Closed, Facts, LeaseFacts, Lineage},
     };
     use nightjar_shared::{
         blob::BlobRef,
@@ -334,7 +304,9 @@ mod tests {
 
     fn figures(facts: &Facts) -> Figures {
         let spec: RunSpec = serde_json::from_str(r#"{"name": "x", "token_budget": 10000}"#).unwrap();
-        Figures::of(&spec, facts, Counters::default(), Generation(3), None)
+        let mut counted = Counted::default();
+        counted.take(facts);
+        Figures::of(&spec, counted, Counters::default(), Generation(3), None)
     }
 
     #[test]

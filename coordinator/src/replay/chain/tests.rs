@@ -6,7 +6,7 @@ use crate::{
     engine::event::Event,
     replay::{ReplayError, Resumed, resume, since, verify, weights_by_any_way},
     store::{
-        Ledger,
+        Facts, Ledger,
         keeping::{
             Kept, chain,
             pass::{self, Due},

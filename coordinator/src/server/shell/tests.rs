@@ -73,13 +73,15 @@ impl Ledger for Gate {
         note_losses(restart: Option<Version>, deltas: &'a [u64]) -> ();
         change_spec(spec_json: &'a str) -> ();
         counters() -> Counters;
+        catch_up(shards: &'a Shards, told: &'a (dyn Fn(u64, u64) + Sync)) -> ();
+        check_sums() -> Result<String, String>;
         end_unfit_leases(shards: &'a Shards, at: Wall) -> Vec<BadRow>;
         snapshot(shards: &'a Shards) -> Snapshot;
         lineage(since: Version) -> Lineage;
         curves() -> Curves;
         unnamed(blobs: BTreeSet<BlobHash>, now: Wall) -> Unnamed;
         recent_leases(device: DeviceId, before: LeaseId, most: u32) -> Vec<LeaseOfDevice>;
-        facts() -> Facts;
+        go_through(hear: &'a mut (dyn FnMut(Facts) + Send)) -> ();
     }
 
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

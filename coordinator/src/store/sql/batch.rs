@@ -30,7 +30,7 @@ pub(super) struct End {
 /// What records lead to, table by table. No row is written twice: of a device only its newest record is, and a lease that
 /// was issued and ended is written as it ended.
 #[derive(Default)]
-pub(super) struct Batch<'r> {
+pub(in crate::store) struct Batch<'r> {
     devices: BTreeMap<DeviceId, &'r DeviceRecord>,
     /// Leases that were there before.
     ends: BTreeMap<LeaseId, End>,

@@ -1,65 +1,37 @@
-//! What a ledger in a database tells.
+//! What a ledger in a database tells a start: by the sums, the newest rows, and what is open.
 
 use super::{
     Dialect, SqlLedger, desk, epochs, keeping,
     rows::{self, SetAside},
+    sums::{self, Lately},
     tables::{Cells, Tables, sql},
 };
 use crate::{
-    engine::snapshot::{self, DeviceSummary, Snapshot},
-    store::{BadRow, Curves, Facts, LedgerError, Lineage, Shards, Unnamed, ledger::integer},
+    engine::snapshot::{self, DeviceSummary, RecentDelta, RecentDeltas, Snapshot},
+    store::{BadRow, LedgerError, Lineage, Shards, ledger::integer},
 };
-use nightjar_shared::{
-    ids::{BlobHash, Generation, LeaseId, Version},
-    time::Wall,
-};
-use std::collections::BTreeSet;
+use nightjar_shared::ids::{BlobHash, Generation, LeaseId, Version};
+use sqlx::AssertSqlSafe;
 
-/// Names of merged deltas in memory at once, where only a few are looked for.
-const NAMES_AT_ONCE: usize = 4096;
+/// Rows in memory at once.
+pub(super) const PAGE: usize = 4096;
 
 impl<D: Dialect> SqlLedger<D> {
     pub(super) async fn read_snapshot(&self, shards: &Shards) -> Result<Snapshot, LedgerError> {
         let mut tx = self.dialect.begin().await?;
         let mut aside = SetAside::default();
-        let devices = sql("/* snapshot: devices */
-             SELECT d.*, coalesce(x.tokens, 0) AS merged_tokens, coalesce(x.merged, 0) AS merged, x.last_lease,
-                    l.generation AS last_generation, coalesce(r.refused, 0) AS refused
-             FROM devices d
-             LEFT JOIN (SELECT device, count(*) AS merged, max(lease) AS last_lease,
-                               CAST(sum(CASE WHEN tokens BETWEEN 0 AND 1099511627776 THEN tokens ELSE 0 END) AS BIGINT)
-                               AS tokens
-                        FROM deltas GROUP BY device) x ON x.device = d.id
-             LEFT JOIN leases l ON l.id = x.last_lease
-             LEFT JOIN (SELECT s.device, count(*) AS refused FROM leases s
-                        WHERE s.outcome = 'screened_out'
-                          AND s.id > coalesce((SELECT max(lease) FROM deltas m WHERE m.device = s.device), 0)
-                        GROUP BY s.device) r ON r.device = d.id
-             ORDER BY d.id");
-        let devices = tx.rows(devices).await?;
-        let devices = aside.readable(&devices, summary);
-        let open_leases = sql("/* snapshot: open leases */ SELECT * FROM leases WHERE outcome IS NULL ORDER BY id");
+        let sums = sums::sound(&mut tx).await?;
+        let lately = sums::after(&mut tx, &sums, &mut aside).await?;
+        let devices = devices(&mut tx, &lately, &mut aside).await?;
+        // Not in the order of the rows: SQLite would go through all of them.
+        let open_leases = sql("/* snapshot: open leases */ SELECT * FROM leases WHERE outcome IS NULL ORDER BY id + 0");
         let open_leases = tx.rows(open_leases).await?;
         let last_lease =
             tx.number(sql("/* snapshot: last lease */ SELECT coalesce(max(id), 0) AS n FROM leases")).await?;
         let last_seq =
             tx.number(sql("/* snapshot: last delta */ SELECT coalesce(max(seq), 0) AS n FROM deltas")).await?;
-        let tokens = sql("/* snapshot: tokens */
-             SELECT CAST(coalesce(sum(CASE WHEN tokens BETWEEN 0 AND 1099511627776 THEN tokens ELSE 0 END), 0)
-                         AS BIGINT) AS n
-             FROM deltas");
-        let tokens = tx.number(tokens).await?;
-        let recent = sql("/* snapshot: recent deltas */
-             SELECT * FROM (SELECT seq, device, norm, steps, merged_at,
-                                   CAST(sum(CASE WHEN tokens BETWEEN 0 AND 1099511627776 THEN tokens ELSE 0 END)
-                                        OVER (ORDER BY seq) AS BIGINT) AS tokens_so_far,
-                                   row_number() OVER (PARTITION BY device ORDER BY seq DESC) AS nth
-                            FROM deltas) AS numbered
-             WHERE nth <= $1 ORDER BY seq DESC LIMIT $2");
-        let recent = recent.bind(limit(snapshot::DELTAS_OF_DEVICE_KEPT)).bind(limit(snapshot::DELTAS_KEPT));
-        let recent = tx.rows(recent).await?;
-        let blobs = sql("/* snapshot: merged blobs */ SELECT seq, blob FROM deltas ORDER BY seq DESC LIMIT $1");
-        let blobs = tx.rows(blobs.bind(limit(snapshot::BLOBS_KEPT))).await?;
+        let tokens = sums.tokens.saturating_add(lately.tokens);
+        let (recent_deltas, merged_blobs) = newest_deltas(&mut tx, tokens, &mut aside).await?;
         let versions = sql("/* snapshot: versions */ SELECT * FROM versions ORDER BY version DESC LIMIT $1");
         let versions = tx.rows(versions.bind(limit(snapshot::VERSIONS_KEPT))).await?;
         let evaluations =
@@ -67,17 +39,16 @@ impl<D: Dialect> SqlLedger<D> {
         let evaluations = tx.rows(evaluations).await?;
         // A lease that is open and cannot be read is an error: its device could be given no other.
         let open_leases = open_leases.iter().map(|row| rows::lease(row, &mut aside)).collect::<Result<_, _>>()?;
-        let (epochs, _) = epochs::unfinished(&mut tx, shards, &mut aside).await?;
         let snapshot = Snapshot {
             devices,
             open_leases,
             last_lease: LeaseId(unsigned(last_lease)),
-            epochs_opened: epochs::opened(&mut tx).await?,
-            epochs,
+            epochs_opened: epochs::opened(&mut tx, &lately).await?,
+            epochs: epochs::unfinished(&mut tx, shards, &lately, &mut aside).await?.epochs(),
             last_seq: unsigned(last_seq),
-            tokens: unsigned(tokens),
-            recent_deltas: aside.readable(recent.iter().rev(), rows::recent),
-            merged_blobs: aside.readable(blobs.iter().rev(), |row, _| rows::merged_blob(row)),
+            tokens,
+            recent_deltas,
+            merged_blobs,
             versions: rows::versions(&mut tx, versions.iter().rev(), &mut aside).await?,
             evaluation: aside.readable(&evaluations, rows::evaluation).pop(),
             standing: desk::standing::<D>(&mut tx).await?,
@@ -86,122 +57,134 @@ impl<D: Dialect> SqlLedger<D> {
         Ok(snapshot)
     }
 
-    pub(super) async fn read_curves(&self) -> Result<Curves, LedgerError> {
-        let mut tx = self.dialect.begin().await?;
-        let more = sql("/* curves: tokens */
-             SELECT v.version,
-                    CAST(coalesce(sum(CASE WHEN d.tokens BETWEEN 0 AND 1099511627776 THEN d.tokens ELSE 0 END), 0)
-                         AS BIGINT) AS tokens
-             FROM (SELECT version, through_seq,
-                          coalesce(lag(through_seq) OVER (ORDER BY version), 0) AS before_seq
-                   FROM versions) v
-             LEFT JOIN deltas d ON d.seq > v.before_seq AND d.seq <= v.through_seq
-             GROUP BY v.version ORDER BY v.version");
-        let more = tx.rows(more).await?;
-        let evaluations = tx.rows(sql("/* curves: losses */ SELECT * FROM evaluations ORDER BY lease")).await?;
-        let mut aside = SetAside::default();
-        let evaluations = aside.readable(&evaluations, rows::evaluation);
-        aside.told();
-        let (mut sum, mut tokens) = (0, vec![]);
-        for row in &more {
-            sum += unsigned(row.integer("tokens")?);
-            tokens.push(sum);
-        }
-        Ok(Curves { tokens, evaluations })
-    }
-
-    pub(super) async fn read_unnamed(&self, mut blobs: BTreeSet<BlobHash>, now: Wall) -> Result<Unnamed, LedgerError> {
-        let mut tx = self.dialect.begin().await?;
-        let mut aside = SetAside::default();
-        let versions = tx.rows(sql("/* names: versions */ SELECT * FROM versions ORDER BY version")).await?;
-        let versions = rows::versions(&mut tx, versions.iter(), &mut aside).await?;
-        for blob in versions.iter().flat_map(|v| v.blobs()) {
-            blobs.remove(&blob.hash);
-        }
-        if let Some(bad) = aside.0.into_iter().find(|bad| bad.table == "squashes") {
-            return Err(bad.into());
-        }
-        let mut seq = i64::MIN;
-        loop {
-            let page = sql("/* names: deltas */ SELECT seq, blob FROM deltas WHERE seq > $1 ORDER BY seq LIMIT $2");
-            let page = tx.rows(page.bind(seq).bind(limit(NAMES_AT_ONCE))).await?;
-            let Some(last) = page.last() else { break };
-            seq = last.integer("seq")?;
-            for row in &page {
-                blobs.remove(&rows::merged_blob(row)?);
-            }
-        }
-        let last_entry = sql("/* last entry */
-             SELECT coalesce(max(moment), 0) AS n FROM (
-                 SELECT enrolled_at AS moment FROM devices UNION ALL SELECT issued_at FROM leases
-                 UNION ALL SELECT closed_at FROM leases UNION ALL SELECT merged_at FROM deltas
-                 UNION ALL SELECT published_at FROM versions UNION ALL SELECT measured_at FROM evaluations) AS moments
-             WHERE moment BETWEEN 0 AND $1");
-        let last_entry = tx.number(last_entry.bind(integer("now", now.unix_ms)?)).await?;
-        Ok(Unnamed { blobs, last_entry: Wall { unix_ms: unsigned(last_entry) } })
-    }
-
     pub(super) async fn read_lineage(&self, since: Version) -> Result<Lineage, LedgerError> {
         let mut tx = self.dialect.begin().await?;
+        let since = integer("versions.version", since.0)?;
         let through =
-            sql("/* lineage: since */ SELECT coalesce(max(through_seq), 0) AS n FROM versions WHERE version <= $1");
-        let through = tx.number(through.bind(integer("versions.version", since.0)?)).await?;
+            sql("/* lineage: since */ SELECT coalesce(max(through_seq), 0) AS n FROM versions WHERE version = (
+                     SELECT max(version) FROM versions WHERE version <= $1)");
+        let through = tx.number(through.bind(since)).await?;
+        let newest =
+            tx.number(sql("/* lineage: newest */ SELECT coalesce(max(version), 0) AS n FROM versions")).await?;
+        let first = since.min(newest.saturating_sub(limit(snapshot::VERSIONS_KEPT))).max(0);
         let mut aside = SetAside::default();
-        let lineage = lineage::<D>(&mut tx, Some(through), &mut aside).await?;
+        let lineage = lineage::<D>(&mut tx, first, through, &mut aside).await?;
         aside.told();
         Ok(lineage)
     }
+}
 
-    pub(super) async fn read_facts(&self) -> Result<Facts, LedgerError> {
-        let mut tx = self.dialect.begin().await?;
-        let devices = tx.rows(sql("/* facts: devices */ SELECT * FROM devices ORDER BY id")).await?;
-        let leases = tx.rows(sql("/* facts: leases */ SELECT * FROM leases ORDER BY id")).await?;
-        let evaluations = tx.rows(sql("/* facts: losses */ SELECT * FROM evaluations ORDER BY lease")).await?;
-        let mut aside = SetAside::default();
-        let facts = Facts {
-            devices: aside.readable(&devices, rows::device),
-            leases: aside.readable(&leases, rows::lease_facts),
-            lineage: lineage::<D>(&mut tx, None, &mut aside).await?,
-            evaluations: aside.readable(&evaluations, rows::evaluation),
-            links: keeping::links::<D>(&mut tx).await?,
-            set_aside: vec![],
-        };
-        aside.told();
-        Ok(Facts { set_aside: aside.0, ..facts })
+/// All devices, and what each has done.
+async fn devices(
+    tx: &mut impl Tables,
+    lately: &Lately,
+    aside: &mut SetAside,
+) -> Result<Vec<DeviceSummary>, LedgerError> {
+    let (mut devices, mut last) = (vec![], vec![]);
+    loop {
+        let page = sql("/* snapshot: devices */
+             SELECT d.*, s.tokens AS merged_tokens, s.merged, s.last_lease, s.last_generation,
+                    (SELECT count(*) FROM leases l WHERE l.device = d.id AND l.outcome = 'screened_out'
+                                                     AND l.id > coalesce(s.last_lease, 0)) AS refused
+             FROM devices d LEFT JOIN device_sums s ON s.device = d.id
+             WHERE d.id > $1 ORDER BY d.id LIMIT $2");
+        let page = tx.rows(page.bind(&last[..]).bind(limit(PAGE))).await?;
+        let Some(row) = page.last() else { break };
+        last = row.bytes("id")?.unwrap_or_default().to_vec();
+        devices.extend(aside.readable(&page, summary));
     }
+    for device in &mut devices {
+        let Some(more) = lately.devices.get(&device.record.id) else { continue };
+        device.tokens = device.tokens.saturating_add(more.tokens);
+        device.merged += more.merged;
+        device.last_merged = device.last_merged.max(Some(more.last).filter(|(_, generation)| generation.0 > 0));
+        let refused = sql("/* snapshot: refused */ SELECT count(*) AS n FROM leases
+             WHERE device = $1 AND outcome = 'screened_out' AND id > $2");
+        let refused = refused.bind(&device.record.id.0[..]).bind(integer("leases.id", more.last.0.0)?);
+        device.refused = u32::try_from(tx.number(refused).await?).unwrap_or(u32::MAX);
+    }
+    Ok(devices)
 }
 
 /// A device, and what it has done.
 fn summary(row: &impl Cells, aside: &mut SetAside) -> Result<DeviceSummary, BadRow> {
     let record = rows::device(row, aside)?;
     let number = |column| row.integer(column).ok().and_then(|n| u64::try_from(n).ok());
+    let last = number("last_lease").map(LeaseId).zip(number("last_generation").map(Generation));
     Ok(DeviceSummary {
         record,
         tokens: number("merged_tokens").unwrap_or(0),
         merged: number("merged").unwrap_or(0),
-        last_merged: number("last_lease").map(LeaseId).zip(number("last_generation").map(Generation)),
+        last_merged: last.filter(|(_, generation)| generation.0 > 0),
         refused: number("refused").and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
     })
 }
 
-/// What the weights follow from; deltas up to `through` are left out.
+/// What the screen remembers of the newest deltas, and the names of more of them; `tokens` are those of all.
+async fn newest_deltas(
+    tx: &mut impl Tables,
+    tokens: u64,
+    aside: &mut SetAside,
+) -> Result<(Vec<RecentDelta>, Vec<BlobHash>), LedgerError> {
+    let (mut recent, mut names) = (RecentDeltas::default(), vec![]);
+    let (mut tokens_so_far, mut seq) = (tokens, i64::MAX);
+    while names.len() < snapshot::BLOBS_KEPT {
+        let columns =
+            if recent.wants_more() { "seq, blob, device, norm, steps, tokens, merged_at" } else { "seq, blob" };
+        let page = format!(
+            "/* snapshot: newest deltas */ SELECT {columns} FROM deltas WHERE seq < $1 ORDER BY seq DESC LIMIT $2"
+        );
+        let page = sql(AssertSqlSafe(page)).bind(seq).bind(limit(PAGE.min(snapshot::BLOBS_KEPT - names.len())));
+        let page = tx.rows(page).await?;
+        let Some(last) = page.last() else { break };
+        seq = last.integer("seq")?;
+        names.extend(aside.readable(&page, |row, _| rows::merged_blob(row)));
+        for row in &page {
+            if !recent.wants_more() {
+                break;
+            }
+            match rows::recent(row, tokens_so_far) {
+                Ok(delta) => recent.older(delta),
+                Err(bad) => aside.0.push(bad),
+            }
+            tokens_so_far = tokens_so_far.saturating_sub(rows::tokens(row));
+        }
+    }
+    names.reverse();
+    Ok((recent.oldest_first(), names))
+}
+
+/// What the weights follow from: versions from one on, and deltas behind another.
 async fn lineage<D: Dialect>(
     tx: &mut D::Transaction,
-    through: Option<i64>,
+    first: i64,
+    through: i64,
     aside: &mut SetAside,
 ) -> Result<Lineage, LedgerError> {
-    let deltas = sql("/* lineage: deltas */ SELECT * FROM deltas WHERE seq > $1 ORDER BY seq");
-    let deltas = tx.rows(deltas.bind(through.unwrap_or(i64::MIN))).await?;
-    let versions = tx.rows(sql("/* lineage: versions */ SELECT * FROM versions ORDER BY version")).await?;
     let (restarts, lost_deltas) = losses::<D>(tx).await?;
-    Ok(Lineage {
-        deltas: aside.readable(&deltas, rows::delta),
-        versions: rows::versions(tx, versions.iter(), aside).await?,
-        after_seq: through.map_or(0, unsigned),
-        restarts,
-        lost_deltas,
-        kept: keeping::kept::<D>(tx).await?,
-    })
+    let kept = keeping::kept::<D>(tx).await?;
+    let mut lineage = Lineage { after_seq: unsigned(through), restarts, lost_deltas, kept, ..Lineage::default() };
+    let older = sql(
+        "/* lineage: older */ SELECT count(*) AS n FROM (SELECT 1 FROM versions WHERE version < $1 LIMIT 1) AS older",
+    );
+    lineage.is_cut = tx.number(older.bind(first)).await? > 0;
+    let mut next = first;
+    loop {
+        let page = sql("/* lineage: versions */ SELECT * FROM versions WHERE version >= $1 ORDER BY version LIMIT $2");
+        let page = tx.rows(page.bind(next).bind(limit(PAGE))).await?;
+        let Some(last) = page.last() else { break };
+        next = last.integer("version")?.saturating_add(1);
+        lineage.versions.extend(rows::versions(tx, page.iter(), aside).await?);
+    }
+    let mut seq = if lineage.after_seq == 0 { i64::MIN } else { through };
+    loop {
+        let page = sql("/* lineage: deltas */ SELECT * FROM deltas WHERE seq > $1 ORDER BY seq LIMIT $2");
+        let page = tx.rows(page.bind(seq).bind(limit(PAGE))).await?;
+        let Some(last) = page.last() else { break };
+        seq = last.integer("seq")?;
+        lineage.deltas.extend(aside.readable(&page, rows::delta));
+    }
+    Ok(lineage)
 }
 
 /// Restarts and lost deltas, in their order. A ledger that only an older version has written has no tables of them.

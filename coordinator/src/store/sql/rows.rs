@@ -359,11 +359,32 @@ pub(super) fn lease_number(row: &impl Cells) -> Result<LeaseId, BadRow> {
     Ok(LeaseId(TableRow { row, table: "leases", key: "id" }.number("id")?))
 }
 
-/// What a merged delta was trained on, with its lease.
-pub(super) fn merged_range(row: &impl Cells, _: &mut SetAside) -> Result<(LeaseId, MergedRange), BadRow> {
+/// A merged delta with its lease, as far as sums are made of it.
+pub(super) struct Merged {
+    pub device: DeviceId,
+    pub tokens: u64,
+    /// The generation is zero where the lease has no row.
+    pub lease: (LeaseId, Generation),
+    pub is_of_training: bool,
+}
+
+/// Of a row of a delta and, where there is one, its lease.
+pub(super) fn merged(row: &impl Cells) -> Result<Merged, BadRow> {
+    let cells = TableRow { row, table: "deltas", key: "seq" };
+    let is = |column, word| row.text(column).is_ok_and(|text| text == Some(word));
+    Ok(Merged {
+        device: DeviceId(cells.hash("device")?),
+        tokens: cells.tokens().unwrap_or(0),
+        lease: (LeaseId(cells.number("lease")?), Generation(cells.number("generation").unwrap_or(0))),
+        is_of_training: is("kind", LeaseKind::Train.name()) && is("outcome", LeaseOutcome::Merged.name()),
+    })
+}
+
+/// What a merged delta was trained on: an epoch, and samples of it.
+pub(super) fn merged_range(row: &impl Cells) -> Result<(u32, MergedRange), BadRow> {
     let cells = TableRow { row, table: "leases", key: "id" };
     let (shard, first, samples) = (cells.small("shard")?, cells.small("first_sample")?, cells.small("samples_used")?);
-    Ok((lease_number(row)?, MergedRange { shard, first, samples }))
+    Ok((cells.small("epoch")?, MergedRange { shard, first, samples }))
 }
 
 /// What the weights are made of must be right: which blob, of whom, for which lease, and how much it counts. All else
@@ -389,16 +410,21 @@ pub(super) fn delta(row: &impl Cells, aside: &mut SetAside) -> Result<DeltaRecor
 }
 
 /// What the screen remembers of a delta.
-pub(super) fn recent(row: &impl Cells, _: &mut SetAside) -> Result<RecentDelta, BadRow> {
+pub(super) fn recent(row: &impl Cells, tokens_so_far: u64) -> Result<RecentDelta, BadRow> {
     let cells = TableRow { row, table: "deltas", key: "seq" };
     Ok(RecentDelta {
         seq: cells.number("seq")?,
         device: DeviceId(cells.hash("device")?),
         norm: cells.real("norm")?,
         steps: cells.small("steps")?,
-        tokens_so_far: cells.number("tokens_so_far")?,
+        tokens_so_far,
         merged_at: cells.wall("merged_at")?,
     })
+}
+
+/// A delta's tokens; none where they are no number of tokens.
+pub(super) fn tokens(row: &impl Cells) -> u64 {
+    TableRow { row, table: "deltas", key: "seq" }.tokens().unwrap_or(0)
 }
 
 pub(super) fn merged_blob(row: &impl Cells) -> Result<BlobHash, BadRow> {
@@ -462,7 +488,8 @@ fn squash(row: &impl Cells) -> Result<(Version, Squash), BadRow> {
     Ok((Version(cells.number("version")?), squash))
 }
 
-fn version(row: &impl Cells, aside: &mut SetAside) -> Result<VersionRecord, BadRow> {
+/// A version, without its squashes.
+pub(super) fn version(row: &impl Cells, aside: &mut SetAside) -> Result<VersionRecord, BadRow> {
     let cells = TableRow { row, table: "versions", key: "version" };
     Ok(VersionRecord {
         version: Version(cells.number("version")?),

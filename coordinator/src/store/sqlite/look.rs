@@ -2,10 +2,10 @@
 
 use crate::store::{LedgerError, sql::key_of};
 use sqlx::{
-    ConnectOptions, Connection, SqliteConnection,
+    AssertSqlSafe, ConnectOptions, Connection, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteRow},
 };
-use std::{path::Path, time::Duration};
+use std::{io::Read, path::Path, time::Duration};
 
 /// Faults of the file that are named; one is enough to say that it is damaged.
 const FAULTS_MAX: usize = 8;
@@ -24,7 +24,8 @@ pub struct Look {
 /// How thoroughly a file is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// All pages.
+    /// All pages of a file that is small. Of a larger one its length, and the tables that a start reads as a whole; of
+    /// the others it reads the newest rows, and stops where they are damaged.
     Quick,
     /// The indexes against the tables, too.
     Full,
@@ -65,23 +66,70 @@ async fn look_through(connection: &mut SqliteConnection, path: &Path) -> Result<
     }
     let run: Option<SqliteRow> = sqlx::query("SELECT * FROM run").fetch_optional(&mut *connection).await?;
     let Some(run) = run else { return Ok(nothing) };
-    let versions: i64 = sqlx::query_scalar("SELECT count(*) FROM versions").fetch_one(&mut *connection).await?;
+    let versions: i64 =
+        sqlx::query_scalar("SELECT coalesce(max(version) + 1, 0) FROM versions").fetch_one(&mut *connection).await?;
     Ok(Look { has_run: true, key: key_of(&run)?, versions: versions as u64 })
 }
 
+/// Longest file that is looked through as a whole: a moment's work.
+const SMALL_BYTES: u64 = 64 << 20;
+
+/// Tables that a start reads as a whole. They grow with the devices, and not with a run's length.
+const READ_WHOLE: [&str; 7] = ["run", "counters", "devices", "sums", "device_sums", "epoch_sums", "lost_deltas"];
+
 /// Has SQLite check its file. An error says what is damaged.
 pub async fn check(path: &Path, depth: Depth) -> Result<(), LedgerError> {
+    check_of(path, depth, SMALL_BYTES).await
+}
+
+pub(super) async fn check_of(path: &Path, depth: Depth, small_bytes: u64) -> Result<(), LedgerError> {
     let mut connection = open(path).await?;
-    let pragma = match depth {
-        Depth::Quick => "PRAGMA quick_check(8)",
-        Depth::Full => "PRAGMA integrity_check(8)",
-    };
-    let found: Result<Vec<String>, sqlx::Error> = sqlx::query_scalar(pragma).fetch_all(&mut connection).await;
+    let found = faults(&mut connection, path, depth, small_bytes).await;
     let _ = connection.close().await;
-    let found = found.map_err(|error| LedgerError::from(error).at(path))?;
-    if found == ["ok"] {
-        return Ok(());
-    }
+    let found = found.map_err(|error| error.at(path))?;
     let faults: Vec<&str> = found.iter().flat_map(|lines| lines.lines()).take(FAULTS_MAX).collect();
-    Err(LedgerError::Broken(faults.join("; ")))
+    if faults.is_empty() { Ok(()) } else { Err(LedgerError::Broken(faults.join("; "))) }
+}
+
+async fn faults(
+    connection: &mut SqliteConnection,
+    path: &Path,
+    depth: Depth,
+    small_bytes: u64,
+) -> Result<Vec<String>, LedgerError> {
+    let is_small = std::fs::metadata(path).is_ok_and(|about| about.len() <= small_bytes);
+    let pragmas: Vec<String> = match depth {
+        Depth::Full => vec!["PRAGMA integrity_check(8)".to_owned()],
+        Depth::Quick if is_small => vec!["PRAGMA quick_check(8)".to_owned()],
+        Depth::Quick => {
+            if is_cut_short(path) {
+                return Ok(vec!["the file is shorter than it says".to_owned()]);
+            }
+            let names = "SELECT name FROM sqlite_master WHERE type = 'table'";
+            let there: Vec<String> = sqlx::query_scalar(names).fetch_all(&mut *connection).await?;
+            let whole = READ_WHOLE.iter().filter(|table| there.iter().any(|name| name == *table));
+            whole.map(|table| format!("PRAGMA quick_check({table})")).collect()
+        }
+    };
+    let mut faults = vec![];
+    for pragma in pragmas {
+        let found: Vec<String> = sqlx::query_scalar(AssertSqlSafe(pragma)).fetch_all(&mut *connection).await?;
+        faults.extend(found.into_iter().filter(|line| line != "ok"));
+    }
+    Ok(faults)
+}
+
+/// Whether pages are missing at the end, by the file's header (https://www.sqlite.org/fileformat2.html, 1.3). With a log
+/// beside it, they may be in there.
+fn is_cut_short(path: &Path) -> bool {
+    let mut header = [0; 32];
+    let is_read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)).is_ok();
+    let length = std::fs::metadata(path).map_or(0, |about| about.len());
+    let page_bytes = match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 1 << 16,
+        bytes => u64::from(bytes),
+    };
+    let pages = u32::from_be_bytes([header[28], header[29], header[30], header[31]]);
+    let has_log = path.with_extension("sqlite-wal").exists();
+    is_read && !has_log && length < u64::from(pages) * page_bytes
 }

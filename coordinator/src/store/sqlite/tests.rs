@@ -1,6 +1,7 @@
 //! What is SQLite's own: the file, its locks, its rows. What every ledger promises is in `store/suite.rs`.
 
 mod bad_rows;
+mod sums;
 
 use super::*;
 use crate::{
@@ -125,6 +126,8 @@ async fn damaged_pages_are_found() {
     for records in &eventful().0.commits {
         sqlite.commit(records).await.unwrap();
     }
+    // Of pages that are free nothing is read.
+    sqlx::query("VACUUM").execute(&sqlite.dialect.pool).await.unwrap();
     sqlite.close().await;
     let whole = std::fs::read(&path).unwrap();
     for depth in [look::Depth::Quick, look::Depth::Full] {
@@ -138,6 +141,36 @@ async fn damaged_pages_are_found() {
         }
         std::fs::write(&path, &whole).unwrap();
     }
+}
+
+/// Of a large file a start checks what it reads as a whole, and no more.
+#[tokio::test]
+async fn damage_that_a_start_would_read_is_found_in_a_large_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.sqlite");
+    let sqlite = open_ledger(&folder, &eventful().0).await;
+    let pages = |tables: &'static str| {
+        let root = format!("SELECT rootpage FROM sqlite_master WHERE tbl_name IN ({tables}) AND rootpage > 0");
+        sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(root)).fetch_all(&sqlite.dialect.pool)
+    };
+    let small = pages("'devices', 'device_sums', 'epoch_sums', 'sums', 'run', 'counters'").await.unwrap();
+    let large = pages("'leases', 'deltas', 'versions'").await.unwrap();
+    sqlite.close().await;
+    let whole = std::fs::read(&path).unwrap();
+    let checked = || look::check_of(&path, look::Depth::Quick, 0);
+    checked().await.unwrap();
+    for (pages, is_found) in [(small, true), (large, false)] {
+        assert!(pages.len() > 4);
+        for page in pages {
+            let mut bytes = whole.clone();
+            bytes[(page as usize - 1) * 4096..page as usize * 4096].fill(0xa5);
+            std::fs::write(&path, bytes).unwrap();
+            let found = checked().await;
+            assert_eq!(found.is_err(), is_found, "page {page}: {found:?}");
+        }
+    }
+    std::fs::write(&path, &whole[..whole.len() - 4096]).unwrap();
+    assert!(matches!(checked().await, Err(LedgerError::Broken(_))), "a page is missing at the end");
 }
 
 #[tokio::test]
