@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 /// Deltas from one addition to the next. In tests so few that every test is one of sums, too.
 pub(super) const EVERY: u64 = if cfg!(test) { 8 } else { 1024 };
 /// Deltas that are added at once where a start has many of them to add.
-pub(super) const AT_ONCE: u64 = 16 * EVERY;
+pub(super) const AT_ONCE: u64 = 64 * EVERY;
 /// Rows that one statement asks for or writes.
 const ROWS_AT_ONCE: usize = 128;
 
