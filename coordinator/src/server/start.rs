@@ -53,7 +53,10 @@ pub async fn add_up(ledger: &dyn Ledger, shards: &Shards, say: &Say) -> Result<(
     tokio::select! {
         // Without room for sums a start takes longer, and comes to the same.
         done = ledger.catch_up(shards, &told) => match done {
-            Err(error @ LedgerError::DiskFull) => Ok(tracing::warn!("{error}; the next start will add up more")),
+            Err(error @ LedgerError::DiskFull) => {
+                tracing::warn!("{error}; the next start will add up more");
+                Ok(())
+            }
             done => done,
         },
         never = tell("adding up the ledger", ALL, || share.get(), say) => match never {},
