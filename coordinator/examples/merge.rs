@@ -17,7 +17,7 @@ const DELTAS: u64 = 20;
 /// Of this process, in MiB; 0 where the system does not tell.
 fn memory_mib() -> u64 {
     let pages = fs::read_to_string("/proc/self/statm").ok().and_then(|s| s.split(' ').nth(1)?.parse::<u64>().ok());
-    pages.unwrap_or(0) * 4096 >> 20
+    (pages.unwrap_or(0) * 4096) >> 20
 }
 
 /// Seconds of the quickest of a few tries.

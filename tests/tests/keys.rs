@@ -45,7 +45,7 @@ fn the_key_is_changed_and_devices_come_back_by_themselves() {
     until("both devices again", || devices().filter(|online| *online == 2));
     let before = merged();
     until("a delta after the second change", || (merged() > before).then_some(()));
-    run(place.device("late", &["join", &invite])).refused(&["nightjar"]);
+    run(place.device("late", &["join", &invite])).refused(&["ask for a new invite"]);
     for device in [stays, comes] {
         device.stop().good();
     }

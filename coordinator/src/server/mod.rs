@@ -22,6 +22,7 @@ pub mod machine;
 mod members;
 pub mod metrics;
 mod news;
+mod opening;
 mod peer;
 pub mod public;
 mod publisher_thread;

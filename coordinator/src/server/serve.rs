@@ -18,6 +18,7 @@ use super::{
     members::Members,
     metrics::Metrics,
     news::Knowledge,
+    opening::{LOCKED_AGAIN, LOCKED_MAX, LedgerOfRun, claim, ordered},
     public,
     quic::{self, EndpointError},
     rates::Rates,
@@ -34,18 +35,18 @@ use super::{
 };
 use crate::{
     dataset::Dataset,
-    engine::{self, Engine, Mismatch, event::Action, snapshot::Standing},
-    identity::{self, Identity, IdentityError},
+    engine::{self, Engine, Mismatch, event::Action},
+    identity::{Identity, IdentityError},
     replay::{self, ReplayError, Resumed},
     store::{
-        BlobError, Blobs, BucketUrl, DatabaseUrl, Kept, LedgerError, LedgerPlace, Lineage, OpenLedger, Publisher,
-        RunIdentity, Shards, bucket::ClaimError, look::Depth,
+        BlobError, BucketUrl, DatabaseUrl, Kept, LedgerError, Lineage, OpenLedger, Publisher, RunIdentity, Shards,
+        bucket::ClaimError,
     },
 };
 use nightjar_shared::{
     delta,
     disk::FolderDisk,
-    ids::{BlobHash, DeviceId, RunId, Version},
+    ids::{BlobHash, RunId, Version},
     run_spec::RunSpec,
     shard::Manifest,
     time::Mono,
@@ -231,7 +232,8 @@ impl Server {
         }
         let identity = identity.with_spare(&*state.disk)?;
         let reserve = Arc::new(DiskReserve::open(state.disk.clone(), space(state.disk.clone()), &spec));
-        let opened = open_ledger(&state, &blobs, &place, &run, found, identity.id(), &reserve, &say).await?;
+        let ledger = LedgerOfRun { state: &state, blobs: &blobs, place: &place, run: &run, found, key: identity.id() };
+        let opened = ledger.open(&reserve, &say).await?;
         let OpenLedger { ledger, identity: RunIdentity { run_id, .. }, mut changes } = opened;
         claim(&blobs, run_id, identity.id()).await?;
         state.note_ledger(&place)?;
@@ -512,16 +514,6 @@ impl Server {
     }
 }
 
-/// What operators ordered that is otherwise than the run file says, in words.
-fn ordered(standing: &Standing, spec: &RunSpec) -> Vec<String> {
-    let raised = standing.token_budget.filter(|raised| *raised > spec.token_budget);
-    let raised = raised.map(|raised| {
-        format!("token_budget is {raised}, as `run extend` raised it; run.toml says {}", spec.token_budget)
-    });
-    let paused = standing.paused_at.map(|_| "the run is paused: `run resume` gives out leases again".to_owned());
-    raised.into_iter().chain(paused).collect()
-}
-
 /// Opens a run that was served until now. Connections that end keep its addresses for a moment.
 async fn open_again(setup: &Setup) -> Result<Server, ServeError> {
     let begun = Instant::now();
@@ -531,77 +523,4 @@ async fn open_again(setup: &Setup) -> Result<Server, ServeError> {
             opened => return opened,
         }
     }
-}
-
-/// Marks the bucket, where there is one, as this run's.
-async fn claim(blobs: &Blobs, run: RunId, key: DeviceId) -> Result<(), ServeError> {
-    let blobs = blobs.clone();
-    let claimed = tokio::task::spawn_blocking(move || blobs.bucket().map_or(Ok(()), |bucket| bucket.claim(run, key)));
-    Ok(claimed.await??)
-}
-
-/// How long a start waits for a ledger that another program has locked, or for a database that is away.
-const LOCKED_MAX: Duration = Duration::from_secs(60);
-/// How often it tries.
-const LOCKED_AGAIN: Duration = Duration::from_millis(250);
-
-/// Opens the ledger, waiting for a lock that another program holds, or for a database that is starting. A disk without
-/// room is made some: the reserve is for this.
-async fn open_ledger(
-    state: &StateFolder,
-    blobs: &Blobs,
-    place: &LedgerPlace,
-    run: &RunIdentity,
-    found: Found,
-    key: DeviceId,
-    reserve: &DiskReserve,
-    say: &Say,
-) -> Result<OpenLedger, ServeError> {
-    let (begun, mut is_told) = (Instant::now(), false);
-    loop {
-        let error = match look_and_open(state, blobs, place, run, found, key).await {
-            Err(ServeError::Ledger(error)) if error.may_pass() => error,
-            opened => return opened,
-        };
-        let waits_for = match &error {
-            LedgerError::Locked => Some("the ledger is locked by another program; close it, or wait".to_owned()),
-            LedgerError::Away { .. } => Some(error.to_string()),
-            _ => None,
-        };
-        if !(waits_for.is_some() || reserve.give_up_for_start()) || begun.elapsed() > LOCKED_MAX {
-            return Err(error.into());
-        }
-        if let Some(waits_for) = waits_for {
-            if !std::mem::replace(&mut is_told, true) {
-                say(&format!("waiting   {waits_for}"));
-            }
-            tokio::time::sleep(LOCKED_AGAIN).await;
-        }
-    }
-}
-
-/// Nothing is written before the ledger that is there was looked at: whether it is whole, of this folder, and of this
-/// key.
-async fn look_and_open(
-    state: &StateFolder,
-    blobs: &Blobs,
-    place: &LedgerPlace,
-    run: &RunIdentity,
-    found: Found,
-    key: DeviceId,
-) -> Result<OpenLedger, ServeError> {
-    match found {
-        Found::Run => {
-            place.check(Depth::Quick).await?;
-            let looked = place.look().await?;
-            state.check_ledger(&looked, blobs)?;
-            if let Some(known) = looked.key.map(DeviceId).filter(|known| *known != key) {
-                let is_spare = Identity::open(&*state.disk)?.pins().iter().any(|pin| identity::id_of(pin) == known);
-                let cut_short = || ServeError::RotationCutShort;
-                return Err(if is_spare { cut_short() } else { LedgerError::OtherKey(known.short()).into() });
-            }
-        }
-        Found::New => place.check_free(key).await?,
-    }
-    Ok(place.take_over(run, key, wall_now().unix_ms / 1000).await?)
 }

@@ -178,6 +178,8 @@ struct Shell {
     told: Option<String>,
     /// The disk when it was last looked at.
     looked: Option<(Instant, DiskStatus)>,
+    /// Whether the ledger has a version.
+    stands: bool,
     /// Said once the first version stands.
     ready: Option<String>,
     /// Whether it was said that devices know more than the ledger.
@@ -202,6 +204,7 @@ async fn until_stopped(
         publisher_thread::start(publisher, parts.troubles.clone(), parts.reserve.clone(), parts.metrics.clone());
     let leases = leases_of_device(&parts.spec);
     let (measurements, mut measured) = mpsc::channel(QUEUE_EVENTS_MAX);
+    let stands = parts.engine.status().version.is_some();
     let mut shell = Shell {
         parts,
         decided: Group::default(),
@@ -219,6 +222,7 @@ async fn until_stopped(
         leases,
         told: None,
         looked: None,
+        stands,
         ready: Some(ready),
         said_unheard_of: false,
     };
@@ -336,7 +340,10 @@ impl Shell {
             }
             Question::BlobLost(hash) => self.decide(Event::BlobLost(hash)),
             Question::BlobFound(hash) => self.decide(Event::BlobFound(hash)),
-            Question::Reload(spec, answer) => drop(answer.send(self.reload(*spec).await?)),
+            Question::Reload(spec, answer) => {
+                let changes = self.reload(*spec).await?;
+                self.answer(answer, changes);
+            }
             Question::GivenUp { before, answer } => {
                 self.decide(Event::GivenUp(before));
                 self.answer(answer, ());
@@ -400,7 +407,7 @@ impl Shell {
     }
 
     fn say_ready_once(&mut self) {
-        if let Some(ready) = self.ready.take_if(|_| self.parts.engine.status().version.is_some()) {
+        if let Some(ready) = self.ready.take_if(|_| self.stands) {
             self.parts.health.enter(Stage::Serving);
             (self.parts.say)(&ready);
         }

@@ -148,10 +148,9 @@ impl Uploads {
         let Inner { open, names, .. } = &mut *self.lock();
         if let Some(open) = open.get_mut(&lease)
             && names.insert((hash, lease))
+            && let Some(before) = open.offered.replace(Uploaded { hash, is_stored: true, is_its_own: false })
         {
-            if let Some(before) = open.offered.replace(Uploaded { hash, is_stored: true, is_its_own: false }) {
-                open.forget(before.hash, lease, names);
-            }
+            open.forget(before.hash, lease, names);
         }
     }
 

@@ -31,7 +31,7 @@ fn scaled(number: f64, units: &[&str]) -> String {
 
 /// A time: `4 h 12 min`.
 pub fn span(seconds: f64) -> String {
-    let whole = seconds.max(0.0).min(1e12) as u64;
+    let whole = seconds.clamp(0.0, 1e12) as u64;
     match whole {
         0..10 => format!("{seconds:.1} s"),
         10..120 => format!("{whole} s"),

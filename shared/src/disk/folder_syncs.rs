@@ -81,9 +81,9 @@ mod tests {
             Ok(())
         };
         std::thread::scope(|threads| {
-            let first = threads.spawn(|| syncs.sync("blobs", &held).unwrap());
+            let first = threads.spawn(|| syncs.sync("blobs", held).unwrap());
             begun.recv().unwrap();
-            let others: Vec<_> = (0..6).map(|_| threads.spawn(|| syncs.sync("blobs", &held).unwrap())).collect();
+            let others: Vec<_> = (0..6).map(|_| threads.spawn(|| syncs.sync("blobs", held).unwrap())).collect();
             // All six wait: for the one that runs, which began before they came.
             let waiting = || syncs.folders.lock().unwrap().values().map(Arc::strong_count).sum::<usize>();
             while waiting() < 1 + 1 + 6 {

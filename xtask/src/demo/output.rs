@@ -161,6 +161,8 @@ fn foreign(part: Part, folder: &Path) -> Result<Option<String>> {
             const FILES: &[&str] = &[
                 "lock",
                 "coordinator.pk8",
+                "coordinator.spare.pk8",
+                "coordinator.spare.pub",
                 "reserve",
                 "ledger.sqlite",
                 "ledger.sqlite-wal",

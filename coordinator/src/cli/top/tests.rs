@@ -3,7 +3,7 @@
 use super::*;
 use serde_json::json;
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Write},
     net::TcpListener,
 };
 
@@ -91,9 +91,9 @@ fn it_asks_as_the_page_wants_it_and_tells_what_is_wrong() {
     let answering = thread::spawn(move || {
         for answer in ["HTTP/1.1 404 Not Found\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n{}"] {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut asked = [0; 512];
-            let read = stream.read(&mut asked).unwrap();
-            assert!(String::from_utf8_lossy(&asked[..read]).starts_with("GET /api/status HTTP/1.0\r\nHost: 127.0.0.1"));
+            let (mut asked, mut lines) = (String::new(), BufReader::new(stream.try_clone().unwrap()));
+            while !asked.ends_with("\r\n\r\n") && lines.read_line(&mut asked).unwrap() > 0 {}
+            assert!(asked.starts_with("GET /api/status HTTP/1.0\r\nHost: 127.0.0.1"), "{asked}");
             stream.write_all(answer.as_bytes()).unwrap();
         }
     });

@@ -106,6 +106,9 @@ pub async fn serve(
         } else {
             was_fenced = false;
             let door = opened(|| Door::open(setup.clone(), Names::new(pages.names.clone()))).await?;
+            // Whatever port it was given: its devices find it there when it leads, too.
+            setup.listen = door.address().map_err(ServeError::Socket)?;
+            setup.http = door.http_address().map_err(ServeError::Socket)?;
             let ready = tell(Began::Door(&door));
             if door.run(&mut leadership, ready, wishes.end()).await? == Ended::Stopped {
                 return Ok(());
@@ -136,8 +139,10 @@ async fn lead(
         () = &mut lost => return Ok(Led::Lost),
         () = wishes.end() => return Ok(Led::Stopped),
     };
+    setup.listen = server.address().map_err(ServeError::Socket)?;
+    setup.http = server.http_address().map_err(ServeError::Socket)?;
     let ready = tell(Began::Leads(&server));
-    announce.send_replace(Some(server.address().map_err(ServeError::Socket)?));
+    announce.send_replace(Some(setup.listen));
     // What is wished of this process is wished of the server, and its end besides, once it leads no longer.
     let (wish, mut its_wishes) = wishes_of();
     let mut is_lost = false;

@@ -149,6 +149,7 @@ impl Shell {
         }
         match record {
             Record::Version(version) => {
+                self.stands = true;
                 if version.keyframe.is_some() {
                     self.parts.keep.send_modify(|_| ());
                 }

@@ -153,7 +153,7 @@ fn a_link_takes_no_place_of_ours() {
 
 /// Stores bytes as if it had been in this second.
 fn put_at(state: &StateFolder, bytes: &[u8], second: u64) -> BlobHash {
-    let hash = blobs_of(&state).put(bytes).unwrap();
+    let hash = blobs_of(state).put(bytes).unwrap();
     let file = File::options().write(true).open(state.disk.path(&format!("blobs/{hash}"))).unwrap();
     file.set_modified(UNIX_EPOCH + std::time::Duration::from_secs(second)).unwrap();
     hash
@@ -168,7 +168,7 @@ struct Told {
 }
 
 fn cleared(state: &StateFolder, ledger: &Told) -> Cleared {
-    let blobs = blobs_of(&state).list().unwrap().into_iter().filter(|hash| *hash != ledger.named).collect();
+    let blobs = blobs_of(state).list().unwrap().into_iter().filter(|hash| *hash != ledger.named).collect();
     let unnamed = Unnamed { blobs, last_entry: Wall { unix_ms: 1000 * ledger.last_entry_s } };
     let known = Known { newest: Version(ledger.newest), open_leases: 0, unnamed };
     clear_away(known, &blobs_of(state), &crate::world::spec().model).unwrap()

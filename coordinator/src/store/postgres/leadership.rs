@@ -123,6 +123,12 @@ const HOLDER: &str = "/* who leads */
     WHERE locktype = 'advisory' AND classid = 1852794732 AND objid = current_schema()::regnamespace::oid AND granted
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
+/// Ends sessions that began to write to the run, and have said nothing since.
+const END_WRITERS: &str = "/* end silent writers */ SELECT pg_terminate_backend(pid)
+    FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'relation' AND relation = to_regclass('run') AND mode = 'RowExclusiveLock' AND granted
+      AND state = 'idle in transaction' AND clock_timestamp() - state_change > interval '1 second'";
+
 async fn stand(session: &mut PgConnection) -> Result<Standing, LedgerError> {
     // A session that has the lock already would take it once more, and then have to let go of it twice.
     let own: i32 = query("/* self */ SELECT pg_backend_pid() AS pid").fetch_one(&mut *session).await?.try_get("pid")?;
@@ -138,6 +144,8 @@ async fn stand(session: &mut PgConnection) -> Result<Standing, LedgerError> {
     let silent: Option<i64> = holder.try_get("silent_ms")?;
     if silent.is_some_and(|ms| u128::from(ms.unsigned_abs()) > SILENT_MAX.as_millis()) {
         tracing::warn!(silent_ms = silent, "the leader is silent: its session is ended");
+        // What it was writing is undone: a transaction that it does not end would hold up whoever follows.
+        query(END_WRITERS).execute(&mut *session).await?;
         query("/* end a silent leader */ SELECT pg_terminate_backend($1)").bind(pid(&holder)?).execute(session).await?;
         return Ok(Standing::Follows(None));
     }
