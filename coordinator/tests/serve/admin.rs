@@ -104,6 +104,8 @@ async fn a_token_opens_what_its_role_allows_and_nothing_else_does() {
     assert!(get(viewer.clone()).await.2["paused_unix_ms"].is_u64());
     // The status page is as it was, and says so too.
     assert!(server.status().await["paused_unix_ms"].is_u64());
+    let ready = crate::bed::get_as("localhost", server.http, "/readyz").unwrap();
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("an operator has paused the run"), "{ready}");
 
     let ended = of_state(&bed, &["token", "revoke", "ann"]);
     assert!(ended.status.success(), "{ended:?}");

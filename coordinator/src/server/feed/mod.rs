@@ -254,6 +254,11 @@ impl Feed {
         *run.reasons.entry(reason).or_default() += 1;
     }
 
+    /// Whether an operator has paused the run.
+    pub fn is_paused(&self) -> bool {
+        self.read().status.paused_at.is_some()
+    }
+
     /// The newest measurement of held-out loss.
     pub fn newest_loss(&self) -> Option<LossPoint> {
         self.read().history.losses.last().cloned()

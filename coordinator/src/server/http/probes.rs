@@ -18,8 +18,7 @@ pub(super) async fn alive() -> &'static str {
 /// 200 where leases can be granted; else 503, and why not, as one sentence.
 pub(super) async fn ready(State(page): State<Arc<Page>>) -> impl IntoResponse {
     let paused = || {
-        let is_paused = page.context.metrics.seen().is_some_and(|seen| seen.run.paused_at.is_some());
-        is_paused.then(|| "an operator has paused the run: `run resume` gives out leases again".to_owned())
+        page.feed.is_paused().then(|| "an operator has paused the run: `run resume` gives out leases again".to_owned())
     };
     let (code, words) = match page.context.health.not_ready(Instant::now()).or_else(paused) {
         None => (StatusCode::OK, "ok".to_owned()),
