@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     identity::Identity,
-    store::{Blobs, Desk},
+    store::{Blobs, Ledger},
 };
 use nightjar_shared::{
     ids::DeviceId,
@@ -72,7 +72,7 @@ pub struct Context {
     /// Whether leases can be granted.
     pub health: Arc<Health>,
     /// Tokens, invites and the audit log.
-    pub desk: Arc<dyn Desk>,
+    pub ledger: Arc<dyn Ledger>,
 }
 
 impl Context {

@@ -346,7 +346,7 @@ impl Server {
             rule,
         };
         let files = Arc::new(Semaphore::new(FILES_AT_ONCE_MAX));
-        let (present, desk) = (Arc::new(Present::new(devices)), ledger.clone());
+        let (present, of_connections) = (Arc::new(Present::new(devices)), ledger.clone());
         let parts = Parts {
             engine,
             ledger,
@@ -388,7 +388,7 @@ impl Server {
             reserve,
             metrics,
             health,
-            desk,
+            ledger: of_connections,
         });
         let http_names = http::Names::default();
         let (listen, at) =

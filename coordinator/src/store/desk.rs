@@ -2,21 +2,15 @@
 //! by them. So a command on the coordinator's computer writes here while the run is served: what is written here depends
 //! on no generation, and raises none.
 
-use super::{LeaseFacts, LedgerError, ledger::Answer};
+use super::{LedgerError, ledger::Answer};
 use crate::engine::record::AuditRecord;
-use nightjar_shared::{
-    ids::{DeviceId, LeaseId},
-    time::Wall,
-    wire::Role,
-};
+use nightjar_shared::{time::Wall, wire::Role};
 use serde::{Deserialize, Serialize};
 
 /// Tokens that are not revoked, at most.
 pub const TOKENS_MAX: usize = 1000;
 /// Longest name of a token, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
-/// Leases that are looked through for one page of a device's: no question holds up the ledger for long.
-pub const LEASES_LOOKED_AT: u64 = 50_000;
 
 /// What the holder of a token may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
@@ -106,15 +100,6 @@ pub struct AuditEntry {
     pub record: AuditRecord,
 }
 
-/// A part of a device's leases, newest first.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct LeasePage {
-    /// The leases; there may be none on a page, and some on the next.
-    pub leases: Vec<LeaseFacts>,
-    /// Leases before this one are on the next page; `None` where there is no other.
-    pub before: Option<LeaseId>,
-}
-
 /// Something to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
@@ -157,9 +142,6 @@ pub trait Desk: Send + Sync {
 
     /// At most so many entries of the audit log before one, newest first.
     fn audit(&self, before: Option<u64>, most: u32) -> Answer<'_, Vec<AuditEntry>>;
-
-    /// At most so many leases of a device before one, newest first, of the [`LEASES_LOOKED_AT`] leases before it.
-    fn leases_of(&self, device: DeviceId, before: Option<LeaseId>, most: u32) -> Answer<'_, LeasePage>;
 }
 
 /// Refuses a text that would not be read back as it is.
@@ -168,12 +150,4 @@ pub(super) fn check_text(column: &'static str, text: &str) -> Result<(), LedgerE
         true => Err(LedgerError::Unfit { column, why: "has a character that ends a text" }),
         false => Ok(()),
     }
-}
-
-/// The page of a device's leases that ends before `end`, of which `found` were asked for and found.
-pub(super) fn lease_page(leases: Vec<LeaseFacts>, end: u64, most: u32) -> LeasePage {
-    let is_full = leases.len() >= most as usize;
-    let looked_at = LeaseId(end.saturating_sub(LEASES_LOOKED_AT));
-    let before = leases.last().filter(|_| is_full).map_or(looked_at, |l| l.lease.id);
-    LeasePage { leases, before: (before.0 > 1).then_some(before) }
 }

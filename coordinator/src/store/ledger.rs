@@ -146,9 +146,9 @@ pub trait Ledger: Desk + Keeping {
     /// [`LedgerError::Row`] if a row that names a blob cannot be read.
     fn unnamed(&self, blobs: BTreeSet<BlobHash>, now: Wall) -> Answer<'_, Unnamed>;
 
-    /// A device's leases that have ended and are older than one, the newest first: so many at most. It costs about as
-    /// much as it answers, however long the ledger is.
-    fn recent_leases(&self, device: DeviceId, before: LeaseId, most: u32) -> Answer<'_, Vec<LeaseOfDevice>>;
+    /// A device's leases that are older than one, the newest first: so many at most. It costs about as much as it
+    /// answers, however long the ledger is.
+    fn leases_of(&self, device: DeviceId, before: LeaseId, most: u32) -> Answer<'_, Vec<LeaseOfDevice>>;
 
     /// Everything, in pieces: what is kept, devices and versions, then leases in their order, each with its delta and its
     /// measurement.

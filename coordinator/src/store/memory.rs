@@ -248,7 +248,7 @@ impl Ledger for MemoryLedger {
         Box::pin(ready(Ok(self.unnamed_of(blobs, now))))
     }
 
-    fn recent_leases(&self, device: DeviceId, before: LeaseId, most: u32) -> Answer<'_, Vec<LeaseOfDevice>> {
+    fn leases_of(&self, device: DeviceId, before: LeaseId, most: u32) -> Answer<'_, Vec<LeaseOfDevice>> {
         Box::pin(ready(Ok(leases_of(&self.state().facts, device, before, most))))
     }
 
@@ -334,9 +334,9 @@ fn open_leases(facts: &Facts) -> impl Iterator<Item = &LeaseRecord> {
 
 fn leases_of(facts: &Facts, device: DeviceId, before: LeaseId, most: u32) -> Vec<LeaseOfDevice> {
     let its = facts.leases.iter().rev().filter(|l| l.lease.device == device && l.lease.id < before);
-    let ended = its.filter(|l| l.closed.is_some()).take(most as usize);
     let delta = |id| facts.lineage.deltas.iter().find(|d| d.lease == id).cloned();
-    ended.map(|l| LeaseOfDevice { lease: l.lease.clone(), closed: l.closed, delta: delta(l.lease.id) }).collect()
+    let told = |l: &LeaseFacts| LeaseOfDevice { lease: l.lease.clone(), closed: l.closed, delta: delta(l.lease.id) };
+    its.take(most as usize).map(told).collect()
 }
 
 /// Epochs that were opened, and what is merged of those that are not finished.

@@ -426,8 +426,8 @@ impl<D: Dialect> Ledger for SqlLedger<D> {
         Box::pin(self.read_unnamed(blobs, now))
     }
 
-    fn recent_leases(&self, device: DeviceId, before: LeaseId, most: u32) -> Answer<'_, Vec<LeaseOfDevice>> {
-        Box::pin(self.read_recent_leases(device, before, most))
+    fn leases_of(&self, device: DeviceId, before: LeaseId, most: u32) -> Answer<'_, Vec<LeaseOfDevice>> {
+        Box::pin(self.read_leases_of(device, before, most))
     }
 
     fn go_through<'a>(&'a self, hear: &'a mut (dyn FnMut(Facts) + Send)) -> Answer<'a, ()> {

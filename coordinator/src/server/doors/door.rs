@@ -106,7 +106,7 @@ impl Door {
         let place = state.ledger(given.as_ref())?;
         let endpoint = quic::endpoint(listen, &identity)?;
         let http = http::listen(http)?;
-        let (spec, desk) = spec_of(&place, dataset.manifest()).await?;
+        let (spec, to_look_into) = spec_of(&place, dataset.manifest()).await?;
         let bucket = state.bucket(blobs.as_ref())?;
         let blobs = state.blobs_to_serve(bucket.as_ref())?;
         let (report, damaged) = mpsc::channel(catalog::DAMAGED_MAX);
@@ -140,7 +140,7 @@ impl Door {
             reserve,
             metrics: Arc::default(),
             health,
-            desk,
+            ledger: to_look_into,
         });
         Ok(Door {
             run: spec.name.clone(),

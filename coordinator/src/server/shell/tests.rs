@@ -22,7 +22,7 @@ use crate::{
     store::{
         BadRow, Curves, Desk, Facts, Keeping, Kept, LeaseOfDevice, Lineage, Link, MemoryLedger, Note, Point, Shards,
         Span, Standing, TokenRecord, Unnamed, Weight,
-        desk::{AuditEntry, InviteFacts, LeasePage},
+        desk::{AuditEntry, InviteFacts},
         ledger::Answer,
     },
     world::{device, hello, invite, manifest, spec},
@@ -80,7 +80,7 @@ impl Ledger for Gate {
         lineage(since: Version) -> Lineage;
         curves() -> Curves;
         unnamed(blobs: BTreeSet<BlobHash>, now: Wall) -> Unnamed;
-        recent_leases(device: DeviceId, before: LeaseId, most: u32) -> Vec<LeaseOfDevice>;
+        leases_of(device: DeviceId, before: LeaseId, most: u32) -> Vec<LeaseOfDevice>;
         go_through(hear: &'a mut (dyn FnMut(Facts) + Send)) -> ();
     }
 
@@ -96,7 +96,6 @@ impl Desk for Gate {
         tokens() -> Vec<TokenRecord>;
         invites(after: &'a [u8], most: u32) -> Vec<InviteFacts>;
         audit(before: Option<u64>, most: u32) -> Vec<AuditEntry>;
-        leases_of(device: DeviceId, before: Option<LeaseId>, most: u32) -> LeasePage;
     }
 }
 

@@ -4,14 +4,11 @@ use super::MemoryLedger;
 use crate::engine::record::AuditRecord;
 use crate::store::{
     LedgerError,
-    desk::{AuditEntry, Desk, InviteFacts, InviteRecord, LEASES_LOOKED_AT, LeasePage, Note, TokenRecord},
-    desk::{check_text, lease_page},
+    desk::check_text,
+    desk::{AuditEntry, Desk, InviteFacts, InviteRecord, Note, TokenRecord},
     ledger::{Answer, check_audit, integer},
 };
-use nightjar_shared::{
-    ids::{DeviceId, LeaseId},
-    time::Wall,
-};
+use nightjar_shared::time::Wall;
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::ready,
@@ -105,13 +102,5 @@ impl Desk for MemoryLedger {
         let numbered = (1..).zip(&state.notes.audit).take_while(|(id, _)| before.is_none_or(|before| *id < before));
         let all: Vec<AuditEntry> = numbered.map(|(id, record)| AuditEntry { id, record: record.clone() }).collect();
         Box::pin(ready(Ok(all.into_iter().rev().take(most as usize).collect())))
-    }
-
-    fn leases_of(&self, device: DeviceId, before: Option<LeaseId>, most: u32) -> Answer<'_, LeasePage> {
-        let leases = self.facts().leases;
-        let end = before.map_or_else(|| leases.last().map_or(0, |l| l.lease.id.0) + 1, |before| before.0);
-        let window = end.saturating_sub(LEASES_LOOKED_AT)..end;
-        let found = leases.into_iter().rev().filter(|l| l.lease.device == device && window.contains(&l.lease.id.0));
-        Box::pin(ready(Ok(lease_page(found.take(most as usize).collect(), end, most))))
     }
 }

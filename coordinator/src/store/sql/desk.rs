@@ -1,7 +1,7 @@
 //! The operators' desk in a database.
 
 use super::{
-    Dialect, SqlLedger, read,
+    Dialect, SqlLedger,
     rows::{self, SetAside, TableRow, Word},
     tables::{Cells, Statement, Tables, sql},
 };
@@ -9,15 +9,12 @@ use crate::{
     engine::{record::AuditRecord, snapshot::Standing},
     store::{
         BadRow, LedgerError,
-        desk::{Access, AuditEntry, Desk, InviteFacts, InviteRecord, LEASES_LOOKED_AT, LeasePage, Note, TokenRecord},
-        desk::{check_text, lease_page},
+        desk::check_text,
+        desk::{Access, AuditEntry, Desk, InviteFacts, InviteRecord, Note, TokenRecord},
         ledger::{Answer, check_audit, integer},
     },
 };
-use nightjar_shared::{
-    ids::{DeviceId, LeaseId},
-    time::Wall,
-};
+use nightjar_shared::{ids::DeviceId, time::Wall};
 
 impl Word for Access {
     const ALL: &'static [Self] = &Access::ALL;
@@ -169,27 +166,6 @@ impl<D: Dialect> SqlLedger<D> {
         aside.told();
         Ok(readable)
     }
-
-    async fn read_leases_of(
-        &self,
-        device: DeviceId,
-        before: Option<LeaseId>,
-        most: u32,
-    ) -> Result<LeasePage, LedgerError> {
-        let end = match before {
-            Some(before) => before.0.min(i64::MAX as u64),
-            None => {
-                let last = sql("/* leases of a device: last */ SELECT coalesce(max(id), 0) AS n FROM leases");
-                read::unsigned(self.dialect.begin().await?.number(last).await?).saturating_add(1)
-            }
-        };
-        let page = sql("/* leases of a device */ SELECT * FROM leases
-                        WHERE id < $1 AND id >= $2 AND device = $3 ORDER BY id DESC LIMIT $4");
-        let page = page.bind(integer("leases.id", end)?);
-        let page = page.bind(integer("leases.id", end.saturating_sub(LEASES_LOOKED_AT))?);
-        let leases = self.listed(page.bind(&device.0[..]).bind(most), rows::lease_facts).await?;
-        Ok(lease_page(leases, end, most))
-    }
 }
 
 impl<D: Dialect> Desk for SqlLedger<D> {
@@ -226,9 +202,5 @@ impl<D: Dialect> Desk for SqlLedger<D> {
         let before = before.and_then(|id| i64::try_from(id).ok()).unwrap_or(i64::MAX);
         let page = sql("/* audit log */ SELECT * FROM audit WHERE id < $1 ORDER BY id DESC LIMIT $2");
         Box::pin(self.listed(page.bind(before).bind(most), entry))
-    }
-
-    fn leases_of(&self, device: DeviceId, before: Option<LeaseId>, most: u32) -> Answer<'_, LeasePage> {
-        Box::pin(self.read_leases_of(device, before, most))
     }
 }

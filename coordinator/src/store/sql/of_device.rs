@@ -9,7 +9,7 @@ use crate::store::{LeaseFacts, LeaseOfDevice, LedgerError, ledger::integer};
 use nightjar_shared::ids::{DeviceId, LeaseId};
 
 impl<D: Dialect> SqlLedger<D> {
-    pub(super) async fn read_recent_leases(
+    pub(super) async fn read_leases_of(
         &self,
         device: DeviceId,
         before: LeaseId,
@@ -23,7 +23,9 @@ impl<D: Dialect> SqlLedger<D> {
                                     ORDER BY lease DESC LIMIT $3) AS merged
                  UNION ALL
                  SELECT id FROM (SELECT id FROM leases WHERE device = $1 AND outcome <> 'merged' AND id < $2
-                                 ORDER BY id DESC LIMIT $3) AS unmerged)
+                                 ORDER BY id DESC LIMIT $3) AS unmerged
+                 UNION ALL
+                 SELECT id FROM leases WHERE device = $1 AND outcome IS NULL AND id < $2)
              ORDER BY id DESC LIMIT $3");
         let leases = tx.rows(leases.bind(&device.0[..]).bind(before).bind(most)).await?;
         let mut aside = SetAside::default();

@@ -11,11 +11,7 @@ use crate::{
         desk::{Access, AuditEntry, Desk, InviteRecord, Note, TokenRecord},
     },
 };
-use nightjar_shared::{
-    ids::{DeviceId, LeaseId},
-    time::Wall,
-    wire::Role,
-};
+use nightjar_shared::{ids::DeviceId, time::Wall, wire::Role};
 
 fn at(unix_ms: u64) -> Wall {
     Wall { unix_ms }
@@ -127,30 +123,6 @@ pub async fn invites_are_listed<P: Place>() {
         let page = ledger.invites(nonce, 2).await.unwrap();
         assert_eq!(page, Desk::invites(&model, nonce, 2).await.unwrap(), "after {nonce:?}");
     }
-}
-
-/// A device's leases are told newest first, page by page.
-pub async fn a_devices_leases_are_read_in_pages<P: Place>() {
-    let Some(place) = P::new() else { return };
-    let (ledger, model, _) = with_a_run(&place).await;
-    let facts = ledger.facts().await.unwrap();
-    for device in facts.devices.iter().map(|d| d.id).chain([DeviceId([0xee; 32])]) {
-        let expected: Vec<_> = facts.leases.iter().rev().filter(|l| l.lease.device == device).cloned().collect();
-        let (mut read, mut before) = (vec![], None);
-        loop {
-            let page = ledger.leases_of(device, before, 3).await.unwrap();
-            assert_eq!(page, Desk::leases_of(&model, device, before, 3).await.unwrap());
-            read.extend(page.leases);
-            before = page.before;
-            if before.is_none() {
-                break;
-            }
-        }
-        assert_eq!(read, expected);
-    }
-    // A page looks through so many leases and no more, and says where to go on.
-    let far = ledger.leases_of(facts.devices[0].id, Some(LeaseId(1_000_000)), 3).await.unwrap();
-    assert_eq!((far.leases.len(), far.before), (0, Some(LeaseId(950_000))));
 }
 
 /// Orders stand after a restart, each once.

@@ -138,7 +138,7 @@ impl FromRequestParts<Arc<Admin>> for Operator {
             return Ok(Operator(caller));
         }
         let refused = caller.did("refused", parts.uri.path(), "a viewer's token");
-        admin.context.desk.note(&[refused]).await?;
+        admin.context.ledger.note(&[refused]).await?;
         Err(ApiError::ViewerOnly)
     }
 }
@@ -158,14 +158,14 @@ impl Admin {
         if self.gate.count(subnet, now) {
             let nobody = Giver { name: "nobody".into(), from: from.to_string() };
             let entry = nobody.record(wall_now(), "login", "", "refused: a wrong token");
-            self.context.desk.note(&[Note::Audit(entry)]).await?;
+            self.context.ledger.note(&[Note::Audit(entry)]).await?;
         }
         Err(ApiError::BadToken)
     }
 
     /// The token of a hash, if it is good; its use is written down.
     async fn known(&self, hash: [u8; 32]) -> Result<Option<TokenRecord>, LedgerError> {
-        let (desk, now) = (&self.context.desk, wall_now());
+        let (desk, now) = (&self.context.ledger, wall_now());
         let found = desk.token(hash).await?.filter(|token| token::same(token.hash, hash) && token.is_good(now));
         let used = found
             .as_ref()

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     engine::{DeviceStatus, orders::Order},
     server::role,
-    store::LeaseFacts,
+    store::LeaseOfDevice,
 };
 use axum::{
     Json,
@@ -23,8 +23,6 @@ use utoipa::{IntoParams, ToSchema};
 const AT_ONCE: usize = 500;
 /// Questions for one page: a state that few are in makes a page short, never slow.
 const QUESTIONS_MAX: usize = 40;
-/// Windows of the ledger that one page of leases looks through.
-const WINDOWS_MAX: usize = 20;
 /// Digits of an id that name a device, at least.
 const DIGITS_MIN: usize = 8;
 
@@ -242,19 +240,13 @@ pub(super) async fn leases(
     Asked(paging): Asked<Paging>,
 ) -> Result<Json<LeasesAnswer>, ApiError> {
     let (device, limit) = (admin.named(&id).await?.id, paging.limit());
-    let (mut leases, mut before) = (vec![], paging.number()?.map(LeaseId));
-    for _ in 0..WINDOWS_MAX {
-        let page = admin.context.desk.leases_of(device, before, limit - leases.len() as u32).await?;
-        leases.extend(page.leases.into_iter().map(lease));
-        before = page.before;
-        if before.is_none() || leases.len() as u32 >= limit {
-            break;
-        }
-    }
-    Ok(Json(LeasesAnswer { leases, next: before.map(|id| id.0.to_string()) }))
+    let before = paging.number()?.map_or(LeaseId(u64::MAX), LeaseId);
+    let leases = admin.context.ledger.leases_of(device, before, limit).await?;
+    let next = leases.last().filter(|_| leases.len() as u32 == limit).map(|last| last.lease.id.0.to_string());
+    Ok(Json(LeasesAnswer { leases: leases.into_iter().map(lease).collect(), next }))
 }
 
-fn lease(LeaseFacts { lease, closed }: LeaseFacts) -> LeaseAnswer {
+fn lease(LeaseOfDevice { lease, closed, .. }: LeaseOfDevice) -> LeaseAnswer {
     LeaseAnswer {
         id: lease.id.0,
         generation: lease.generation.0,

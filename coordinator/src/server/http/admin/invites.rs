@@ -130,7 +130,7 @@ pub(super) async fn list(
     Asked(paging): Asked<Paging>,
 ) -> Result<Json<InvitesAnswer>, ApiError> {
     let after = paging.from.as_deref().map_or(Ok(vec![]), nonce)?;
-    let page = admin.context.desk.invites(&after, paging.limit()).await?;
+    let page = admin.context.ledger.invites(&after, paging.limit()).await?;
     let is_full = page.len() as u32 == paging.limit();
     let next = page.last().filter(|_| is_full).map(|last| HEXLOWER.encode(&last.nonce));
     Ok(Json(InvitesAnswer { invites: page.into_iter().map(shown).collect(), next }))
@@ -154,7 +154,7 @@ pub(super) async fn create(
     let (token, record) = issued.map_err(|error| ApiError::Internal(error.to_string()))?;
     let nonce = HEXLOWER.encode(&record.nonce);
     let entry = caller.did("invite create", &nonce, "issued");
-    admin.context.desk.note(&[Note::Invite(record), entry]).await?;
+    admin.context.ledger.note(&[Note::Invite(record), entry]).await?;
     Ok(Json(IssuedAnswer { nonce, link: invite::to_link(&token) }))
 }
 

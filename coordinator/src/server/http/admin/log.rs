@@ -45,7 +45,7 @@ pub(super) async fn list(
     Viewer(_): Viewer,
     Asked(paging): Asked<Paging>,
 ) -> Result<Json<AuditAnswer>, ApiError> {
-    let entries = admin.context.desk.audit(paging.number()?, paging.limit()).await?;
+    let entries = admin.context.ledger.audit(paging.number()?, paging.limit()).await?;
     let is_full = entries.len() as u32 == paging.limit();
     let next = entries.last().filter(|entry| is_full && entry.id > 1).map(|entry| entry.id.to_string());
     let entries = entries.into_iter().map(|entry| EntryAnswer {

@@ -134,7 +134,7 @@ pub(super) async fn login(
     let failed = |error: token::NoRandomness| ApiError::Internal(error.to_string());
     let (cookie, csrf) = (token::draw().map_err(failed)?, token::draw().map_err(failed)?);
     let caller = Caller { token, from, session: Some(cookie.clone()) };
-    admin.context.desk.note(&[caller.did("login", "", "logged in")]).await?;
+    admin.context.ledger.note(&[caller.did("login", "", "logged in")]).await?;
     admin.sessions.begin(&cookie, caller.token.hash, &csrf, wall_now());
     Ok((set_cookie(&headers, &cookie, LASTS_MS / 1000), Json(told(&admin, &caller))))
 }
@@ -151,7 +151,7 @@ pub(super) async fn logout(
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, ApiError> {
     if let Some(cookie) = &caller.session {
-        admin.context.desk.note(&[caller.did("logout", "", "logged out")]).await?;
+        admin.context.ledger.note(&[caller.did("logout", "", "logged out")]).await?;
         admin.sessions.end(cookie);
     }
     Ok((set_cookie(&headers, "", 0), Json(told(&admin, &caller))))

@@ -117,8 +117,12 @@ async fn device(
         return no_such_device(feed);
     };
     let before = LeaseId(before.unwrap_or(u64::MAX));
-    match feed.ledger.recent_leases(row.record.id, before, devices::LEASES as u32).await {
-        Ok(leases) => html(page::device(feed, &row, &leases, wall_now().unix_ms)),
+    match feed.ledger.leases_of(row.record.id, before, devices::LEASES as u32).await {
+        Ok(mut leases) => {
+            // The one at hand is shown by itself.
+            leases.retain(|lease| lease.closed.is_some());
+            html(page::device(feed, &row, &leases, wall_now().unix_ms))
+        }
         Err(error) => {
             tracing::warn!(%error, "a device's leases could not be read");
             let words = "The ledger cannot be read at the moment. Try again in a while.";
