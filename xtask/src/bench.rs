@@ -375,7 +375,7 @@ fn keep(docs: &Path, new: Report) -> Result<()> {
         report.codecs.push(codecs);
     }
     for new in new.coordinators {
-        let of = |c: &Carried| (c.machine.clone(), c.profile.clone(), c.ledger.clone());
+        let of = |c: &Carried| (c.machine.clone(), c.profile.clone(), c.ledger.clone(), c.devices);
         report.coordinators.retain(|old| of(old) != of(&new));
         report.coordinators.push(new);
     }

@@ -46,8 +46,8 @@ pub fn whole(report: &Report) -> String {
 pub fn carried(carried: &Carried) -> String {
     let Carried { machine, profile, ledger, devices, .. } = carried;
     let mut text = format!(
-        "## Coordinator, ledger in {ledger}, {machine}\n\nBy `cargo xtask bench coordinator`, {profile} build: the devices, \
-         which speak QUIC and train nothing, are on the same cores. A lease is one step of a model of a few hundred parameters: \
+        "## Coordinator, ledger in {ledger}, {devices} devices, {machine}\n\nBy `cargo xtask bench coordinator`, {profile} \
+         build: the devices, which speak QUIC and train nothing, are on the same cores. A lease is one step of a model of a few hundred parameters: \
          it is asked for, granted, its delta is uploaded, measured, screened and written down.\n\n"
     );
     judged(&mut text, &coordinator::claims(carried));
