@@ -46,8 +46,12 @@ fn codec(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("encode", &name), |b| {
             b.iter(|| delta::encode(&model, &spec, black_box(&gradient), &mut residual))
         });
+        let quarter = vec![0.25; model.tensors().len()];
         group.bench_function(BenchmarkId::new("add_scaled", &name), |b| {
-            b.iter(|| delta::add_scaled(&model, black_box(&bytes), 0.25, &mut target).unwrap())
+            b.iter(|| delta::add_scaled(&model, black_box(&bytes), &quarter, &mut target).unwrap())
+        });
+        group.bench_function(BenchmarkId::new("measure", &name), |b| {
+            b.iter(|| delta::measure(&model, black_box(&bytes)).unwrap())
         });
     }
     group.finish();

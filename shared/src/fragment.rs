@@ -28,13 +28,18 @@ impl Fragment {
         out.extend(self.tensors.end.to_le_bytes());
     }
 
+    /// Reads a fragment, as numbers of tensors in a model of so many; `None` if it is empty or not within the model.
+    pub(crate) fn read_numbers(r: &mut Reader<'_>, tensors: usize) -> Result<Option<Range<usize>>, Truncated> {
+        let (start, end) = (r.u32()? as usize, r.u32()? as usize);
+        Ok((start < end && end <= tensors).then_some(start..end))
+    }
+
     /// Reads a fragment and resolves it in `layout`; `None` if it is empty or not within the model.
     pub(crate) fn read<'l>(
         r: &mut Reader<'_>,
         layout: &'l [TensorSpec],
     ) -> Result<Option<&'l [TensorSpec]>, Truncated> {
-        let (start, end) = (r.u32()? as usize, r.u32()? as usize);
-        Ok(if start < end { layout.get(start..end) } else { None })
+        Ok(Self::read_numbers(r, layout.len())?.map(|numbers| &layout[numbers]))
     }
 }
 

@@ -17,7 +17,8 @@ use nightjar_shared::{
 pub fn tamper(disk: &SimDisk, spec: &RunSpec, lie: Byzantine, trained: &mut Trained, draws: &mut Draws) {
     let Ok(Some(bytes)) = disk.read(&trained.delta_file) else { return };
     let mut values = vec![0f32; spec.model.parameters()];
-    if delta::add_scaled(&spec.model, &bytes, 1.0, &mut values).is_err() {
+    let whole = vec![1.0; spec.model.tensors().len()];
+    if delta::add_scaled(&spec.model, &bytes, &whole, &mut values).is_err() {
         return;
     }
     match lie.sends {

@@ -47,7 +47,8 @@ pub fn delta(bytes: &[u8]) {
         flat[at..end].copy_from_slice(values);
     });
     let mut sum = vec![0.0; n];
-    let added = delta::add_scaled(&spec.model, bytes, 0.5, &mut sum);
+    let halves = vec![0.5; spec.model.tensors().len()];
+    let added = delta::add_scaled(&spec.model, bytes, &halves, &mut sum);
     assert_eq!(decoded, added);
     let measured = measure(&spec, bytes);
     let is_asked_for = delta::check_head(&spec.model, &spec.delta, bytes).is_ok();

@@ -22,6 +22,28 @@ fn quantise(v: f32, inverse: f32) -> (f32, u8) {
     dense::rounded((v * inverse).clamp(-MOST, MOST))
 }
 
+#[inline(always)]
+fn low_of(code: u8) -> i8 {
+    (code << 4) as i8 >> 4
+}
+
+#[inline(always)]
+fn high_of(code: u8) -> i8 {
+    code as i8 >> 4
+}
+
+/// The scale and the codes of a block of so many values.
+#[inline(always)]
+fn open(bytes: &[u8], values: usize) -> Result<(f32, &[u8]), DeltaError> {
+    let mut r = Reader::new(bytes);
+    let scale = dense::check_scale(dense::scale_from_bf16(u16::from_le_bytes(r.array()?)))?;
+    let codes = r.take(r.remaining())?;
+    if values % 2 == 1 && codes.last().is_some_and(|c| c >> 4 != 0) {
+        return Err(DeltaError::Damaged);
+    }
+    Ok((scale, codes))
+}
+
 impl Block for Blocks4 {
     #[inline(always)]
     fn bytes(values: usize) -> usize {
@@ -50,19 +72,27 @@ impl Block for Blocks4 {
 
     #[inline(always)]
     fn visit(bytes: &[u8], into: &mut [f32], put: impl Fn(&mut f32, f32)) -> Result<(), DeltaError> {
-        let mut r = Reader::new(bytes);
-        let scale = dense::check_scale(dense::scale_from_bf16(u16::from_le_bytes(r.array()?)))?;
-        let codes = r.take(r.remaining())?;
-        if into.len() % 2 == 1 && codes.last().is_some_and(|c| c >> 4 != 0) {
-            return Err(DeltaError::Damaged);
-        }
+        let (scale, codes) = open(bytes, into.len())?;
         let (low, high) = into.split_at_mut(into.len().div_ceil(2));
         for (place, code) in low.iter_mut().zip(codes) {
-            put(place, f32::from((code << 4) as i8 >> 4) * scale);
+            put(place, f32::from(low_of(*code)) * scale);
         }
         for (place, code) in high.iter_mut().zip(codes) {
-            put(place, f32::from(*code as i8 >> 4) * scale);
+            put(place, f32::from(high_of(*code)) * scale);
         }
         Ok(())
+    }
+
+    /// By the codes: a bf16 times one of them is exact, so nothing differs but the order of the sum.
+    #[inline(always)]
+    fn measure(bytes: &[u8], room: &mut [f32]) -> Result<(f64, f32), DeltaError> {
+        let (scale, codes) = open(bytes, room.len())?;
+        let (mut squares, mut most) = (0u32, 0u8);
+        for code in codes {
+            let (low, high) = (i32::from(low_of(*code)), i32::from(high_of(*code)));
+            squares += (low * low + high * high) as u32;
+            most = most.max(low_of(*code).unsigned_abs()).max(high_of(*code).unsigned_abs());
+        }
+        Ok((f64::from(squares) * f64::from(scale) * f64::from(scale), f32::from(most) * scale))
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     fragment::{self, BLOCK},
     model_spec::TensorSpec,
 };
+use std::ops::AddAssign;
 
 /// How one block is coded.
 pub(super) trait Block {
@@ -18,6 +19,13 @@ pub(super) trait Block {
 
     /// Calls `put(place, decoded)` for each place of `into`. Nothing is put if the block is refused.
     fn visit(bytes: &[u8], into: &mut [f32], put: impl Fn(&mut f32, f32)) -> Result<(), DeltaError>;
+
+    /// ‖decoded‖² and the largest magnitude of a block of as many values as `room` has places.
+    #[inline(always)]
+    fn measure(bytes: &[u8], room: &mut [f32]) -> Result<(f64, f32), DeltaError> {
+        Self::visit(bytes, room, |place, v| *place = v)?;
+        Ok((sum(room, square), largest(room)))
+    }
 }
 
 /// Bytes of a whole tensor.
@@ -54,6 +62,19 @@ wide! {
         visit::<B>(bytes, into, |sum, v| *sum += share * v)
     }
 
+    /// As [`Block::measure`]; a whole block's loops have a length that the compiler knows.
+    fn measure_block<B: Block>(bytes: &[u8], room: &mut [f32]) -> Result<(f64, f32), DeltaError> {
+        match room.len() {
+            BLOCK => B::measure(&bytes[..B::bytes(BLOCK)], &mut room[..BLOCK]),
+            _ => B::measure(bytes, room),
+        }
+    }
+
+    /// ‖values‖², in an order that is the same on any processor.
+    pub fn square_of(values: &[f32]) -> f64 {
+        sum(values, square)
+    }
+
     /// Decodes one block.
     fn decode_block<B: Block>(bytes: &[u8], into: &mut [f32]) -> Result<(), DeltaError> {
         visit::<B>(bytes, into, |place, v| *place = v)
@@ -84,6 +105,18 @@ pub(super) fn decode<B: Block>(
     Ok(())
 }
 
+/// ‖·‖² of one tensor, and its largest magnitude.
+pub(super) fn measure<B: Block>(tensor: &TensorSpec, r: &mut Reader<'_>) -> Result<(f64, f32), DeltaError> {
+    let mut block = [0f32; BLOCK];
+    let (mut square, mut most) = (0.0, 0f32);
+    for range in fragment::blocks(tensor) {
+        let values = &mut block[..range.len()];
+        let (of_block, largest) = measure_block::<B>(r.take(B::bytes(values.len()))?, values)?;
+        (square, most) = (square + of_block, most.max(largest));
+    }
+    Ok((square, most))
+}
+
 /// Adds `share` times one tensor to the flat vector `into`.
 pub(super) fn add_scaled<B: Block>(
     tensor: &TensorSpec,
@@ -105,10 +138,15 @@ pub(super) fn largest(values: &[f32]) -> f32 {
     f32::from_bits(bits as u32)
 }
 
+#[inline(always)]
+fn square(v: f32) -> f64 {
+    f64::from(v) * f64::from(v)
+}
+
 /// Σ f(v), in 16 lanes, so that 4, 8 or 16 values can be done at once.
 #[inline(always)]
-pub(super) fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0f32; 16];
+pub(super) fn sum<T: Copy + Default + AddAssign>(values: &[f32], f: impl Fn(f32) -> T) -> T {
+    let mut lanes = [T::default(); 16];
     let (chunks, rest) = values.as_chunks::<16>();
     for chunk in chunks {
         for (lane, v) in lanes.iter_mut().zip(chunk) {
@@ -121,7 +159,8 @@ pub(super) fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     // Pairwise: one after the other, each addition would wait for the last.
     for half in [8, 4, 2, 1] {
         for i in 0..half {
-            lanes[i] += lanes[i + half];
+            let upper = lanes[i + half];
+            lanes[i] += upper;
         }
     }
     lanes[0]

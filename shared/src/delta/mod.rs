@@ -23,6 +23,7 @@ mod tests;
 mod vectors;
 mod wide;
 
+pub use dense::square_of;
 pub use spec::{DeltaSpec, ResidualSpec};
 
 use crate::{
@@ -236,7 +237,7 @@ pub fn decode(model: &ModelSpec, bytes: &[u8], mut each: impl FnMut(usize, &[f32
     let layout = model.tensors();
     let tensors = Fragment::read(&mut r, &layout)?.ok_or(DeltaError::WrongFragment)?;
     if codec == CodecId::Sparse2 {
-        planes::read(tensors, &mut r, |chunk, kept, magnitudes| {
+        planes::read(tensors, &mut r, |_, chunk, kept, magnitudes| {
             let values = planes::values(magnitudes);
             for entry in kept {
                 let value = values[usize::from(entry >> 14)];
@@ -252,18 +253,65 @@ pub fn decode(model: &ModelSpec, bytes: &[u8], mut each: impl FnMut(usize, &[f32
     at_end(&r)
 }
 
-/// Adds `share` times a delta to the flat vector `into`: the same bits as [`decode`] and `into[i] += share * value`,
-/// and faster. After an error, some of it may have been added.
-pub fn add_scaled(model: &ModelSpec, bytes: &[u8], share: f32, into: &mut [f32]) -> Result<(), DeltaError> {
+/// How long a delta is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lengths {
+    /// ‖·‖² of each of the model's tensors; 0 for those that the delta does not cover.
+    pub squares: Vec<f64>,
+    /// The largest magnitude of all.
+    pub largest: f32,
+}
+
+/// Reads a delta through once and measures it: what [`decode`] calls out, summed in an order that is the same on any
+/// machine, and faster.
+pub fn measure(model: &ModelSpec, bytes: &[u8]) -> Result<Lengths, DeltaError> {
     let mut r = Reader::new(bytes);
     let codec = read_codec(&mut r)?;
-    if codec == CodecId::Sparse2 {
-        // What is not sent is not touched.
-        return decode(model, bytes, |at, value| into[at] += share * value[0]);
-    }
     let layout = model.tensors();
-    for tensor in Fragment::read(&mut r, &layout)?.ok_or(DeltaError::WrongFragment)? {
-        by_block!(codec, add_scaled(tensor, &mut r, share, into), Ok(()))?;
+    let covered = Fragment::read_numbers(&mut r, layout.len())?.ok_or(DeltaError::WrongFragment)?;
+    let mut squares = vec![0.0; layout.len()];
+    let mut largest = 0f32;
+    if codec == CodecId::Sparse2 {
+        planes::read(&layout[covered.clone()], &mut r, |tensor, _, kept, magnitudes| {
+            let values = planes::values(magnitudes);
+            for entry in kept {
+                let value = values[usize::from(entry >> 14)];
+                squares[covered.start + tensor] += f64::from(value) * f64::from(value);
+                largest = largest.max(value.abs());
+            }
+        })?;
+    }
+    for number in covered {
+        let (square, most) = by_block!(codec, measure(&layout[number], &mut r), Ok((0.0, 0.0)))?;
+        squares[number] += square;
+        largest = largest.max(most);
+    }
+    at_end(&r)?;
+    Ok(Lengths { squares, largest })
+}
+
+/// Adds a delta to the flat vector `into`, times `shares`, one for each of the model's tensors: the same bits as
+/// [`decode`] and `into[i] += share * value`, and faster. After an error, some of it may have been added.
+///
+/// # Panics
+/// If there are fewer shares than tensors, or `into` is shorter than the model.
+pub fn add_scaled(model: &ModelSpec, bytes: &[u8], shares: &[f32], into: &mut [f32]) -> Result<(), DeltaError> {
+    let mut r = Reader::new(bytes);
+    let codec = read_codec(&mut r)?;
+    let layout = model.tensors();
+    let covered = Fragment::read_numbers(&mut r, layout.len())?.ok_or(DeltaError::WrongFragment)?;
+    if codec == CodecId::Sparse2 {
+        planes::read(&layout[covered.clone()], &mut r, |tensor, chunk, kept, magnitudes| {
+            let (share, into) = (shares[covered.start + tensor], &mut into[chunk]);
+            let values = planes::values(magnitudes).map(|value| share * value);
+            // What is not sent is not touched, and a place without a magnitude is not sent: adding 0 would lose a −0.
+            for entry in kept.iter().filter(|entry| magnitudes[usize::from(*entry >> 14 & 1)] != 0) {
+                into[usize::from(entry & planes::PLACE)] += values[usize::from(entry >> 14)];
+            }
+        })?;
+    }
+    for number in covered {
+        by_block!(codec, add_scaled(&layout[number], &mut r, shares[number], into), Ok(()))?;
     }
     at_end(&r)
 }

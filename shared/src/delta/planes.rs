@@ -96,7 +96,7 @@ impl Planes {
         let tensors =
             Fragment::read(&mut r, &layout)?.filter(|t| t.len() == layout.len()).ok_or(DeltaError::WrongFragment)?;
         let mut planes = Planes::default();
-        planes.k = read(tensors, &mut r, |_, kept, magnitudes| {
+        planes.k = read(tensors, &mut r, |_, _, kept, magnitudes| {
             planes.kept.extend_from_slice(kept);
             planes.magnitudes.push(magnitudes);
         })?;
@@ -219,17 +219,19 @@ pub(super) fn read_k(r: &mut Reader<'_>) -> Result<u32, DeltaError> {
     if (1..=CHUNK as u32).contains(&k) { Ok(k) } else { Err(DeltaError::BadCount(k)) }
 }
 
-/// Reads a sparse payload: `each(chunk, kept, magnitudes)` for every chunk of `tensors`. Tells k.
+/// Reads a sparse payload: `each(tensor, chunk, kept, magnitudes)` for every chunk of `tensors`, whose numbers begin at
+/// 0 here. Tells k.
 pub(super) fn read(
     tensors: &[TensorSpec],
     r: &mut Reader<'_>,
-    mut each: impl FnMut(Range<usize>, &[u16], [u8; 2]),
+    mut each: impl FnMut(usize, Range<usize>, &[u16], [u8; 2]),
 ) -> Result<u32, DeltaError> {
     let k = read_k(r)?;
     let mut coder = range_coder::Decoder::new(r)?;
     let mut tables = subset::Tables::new();
     let mut room = [0u16; CHUNK];
-    for chunk in tensors.iter().flat_map(chunks) {
+    let all = tensors.iter().enumerate().flat_map(|(number, tensor)| chunks(tensor).map(move |chunk| (number, chunk)));
+    for (tensor, chunk) in all {
         let kept = &mut room[..kept_of(k, chunk.len())];
         let [low, high, ..] = coder.bits(16)?.to_le_bytes();
         if [low, high] == [0, 0] {
@@ -246,7 +248,7 @@ pub(super) fn read(
                 }
             }
         }
-        each(chunk, kept, [low, high]);
+        each(tensor, chunk, kept, [low, high]);
     }
     coder.finish()?;
     Ok(k)

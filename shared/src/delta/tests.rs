@@ -40,6 +40,11 @@ fn every_codec() -> Vec<DeltaSpec> {
 }
 
 /// What came in goes out, either in the delta or in the residual; and to the last bit of f32.
+/// One share for all tensors.
+fn all(model: &ModelSpec, share: f32) -> Vec<f32> {
+    vec![share; model.tensors().len()]
+}
+
 #[test]
 fn feedback_conserves_what_rounding_loses() {
     let model = odd();
@@ -75,7 +80,7 @@ fn with_feedback_even_two_bits_arrive() {
         let (mut sum, mut residual) = (vec![0f32; n], vec![0f32; n]);
         for _ in 0..rounds {
             let bytes = encode(&model, &delta, &g, &mut residual);
-            add_scaled(&model, &bytes, 1.0 / rounds as f32, &mut sum).unwrap();
+            add_scaled(&model, &bytes, &all(&model, 1.0 / rounds as f32), &mut sum).unwrap();
         }
         let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
         let error = norm(&mut sum.iter().zip(&g).map(|(s, g)| s - g)) / norm(&mut g.iter().copied());
@@ -297,7 +302,7 @@ proptest! {
             }
         }
         let mut sum = vec![0.5f32; n];
-        let added = add_scaled(&model, &bytes, 1e-9, &mut sum);
+        let added = add_scaled(&model, &bytes, &all(&model, 1e-9), &mut sum);
         match decoded(&model, &bytes) {
             Ok(values) => {
                 prop_assert!(values.iter().all(|v| v.is_finite()));
@@ -306,8 +311,27 @@ proptest! {
                     prop_assert!(planes.to_bytes(&model) == bytes, "a range coder's stream has one form");
                 }
             }
-            Err(why) => prop_assert_eq!(added.unwrap_err(), why),
+            Err(why) => {
+                prop_assert_eq!(&measure(&model, &bytes).unwrap_err(), &why);
+                prop_assert_eq!(added.unwrap_err(), why);
+            }
         }
+    }
+
+    /// Measured in its own order, a delta is as long as decoded and summed one after the other.
+    #[test]
+    fn measuring_is_decoding_and_summing(which in 0usize..10, seed in any::<u64>()) {
+        let model = odd();
+        let n = model.parameters();
+        let bytes = encode(&model, &every_codec()[which], &noise(n, seed), &mut noise(n, seed ^ 1));
+        let values = decoded(&model, &bytes).unwrap();
+        let lengths = measure(&model, &bytes).unwrap();
+        for (tensor, square) in model.tensors().iter().zip(&lengths.squares) {
+            let plain: f64 = values[tensor.range()].iter().map(|v| f64::from(*v).powi(2)).sum();
+            prop_assert!((square - plain).abs() <= 1e-12 * plain, "{} {square} {plain}", tensor.name);
+        }
+        prop_assert_eq!(lengths.largest, values.iter().fold(0f32, |most, v| most.max(v.abs())));
+        prop_assert!((square_of(&values) - lengths.squares.iter().sum::<f64>()).abs() <= 1e-12 * square_of(&values));
     }
 
     /// The two ways to read a delta give the same bits.
@@ -318,7 +342,7 @@ proptest! {
         let bytes = encode(&model, &every_codec()[which], &noise(n, seed), &mut noise(n, seed ^ 1));
         let mut fast = noise(n, seed ^ 2);
         let mut plain = fast.clone();
-        add_scaled(&model, &bytes, share, &mut fast).unwrap();
+        add_scaled(&model, &bytes, &all(&model, share), &mut fast).unwrap();
         decode(&model, &bytes, |at, values| {
             for (sum, v) in plain[at..].iter_mut().zip(values) {
                 *sum += share * v;

@@ -30,7 +30,8 @@ fn the_protocols_vectors_are_what_is_encoded() {
         let line = format!("{} {hex}\n", serde_json::to_value(codec).unwrap().as_str().unwrap());
         assert!(protocol.contains(&line), "docs/protocol.md should have:\n{line}");
         let mut lost = gradient.clone();
-        add_scaled(&model, &HEXLOWER.decode(hex.as_bytes()).unwrap(), -1.0, &mut lost).unwrap();
+        add_scaled(&model, &HEXLOWER.decode(hex.as_bytes()).unwrap(), &vec![-1.0; model.tensors().len()], &mut lost)
+            .unwrap();
         assert_eq!(lost, residual, "{codec:?}");
     }
 }

@@ -8,7 +8,7 @@
 
 use super::heloco::{self, Correction};
 use nightjar_shared::{
-    delta::{self, DeltaError},
+    delta::{self, DeltaError, square_of},
     model_spec::{ModelSpec, Role, TensorSpec},
     run_spec::{self, Average},
 };
@@ -80,19 +80,17 @@ impl Buffer {
     pub fn add(&mut self, tokens: u64, weight: f64, bytes: &[u8], momentum: &[f32]) -> Result<(), DeltaError> {
         let corrects = self.correction == run_spec::Correction::Heloco;
         let momentum = if corrects { momentum } else { &[] };
-        let sketches = self.sketch(bytes, momentum)?;
+        let squares = delta::measure(&self.model, bytes)?.squares;
+        let dots = self.dots(bytes, momentum)?;
         let share = tokens as f64 * weight;
-        let is_plain = self.average == Average::Mean && !corrects;
-        if is_plain {
-            delta::add_scaled(&self.model, bytes, share as f32, &mut self.sum)?;
-            self.note(share * share * sketches.iter().map(|s| s.square).sum::<f64>());
-        } else {
-            let entries: Vec<Entry> = (0..self.layout.len())
-                .map(|t| self.entry(t, share, sketches[t], squares_of(&self.layout[t], momentum)))
-                .collect();
-            self.enter(bytes, &entries, momentum)?;
-            self.note(entries.iter().map(|e| e.square).sum());
-        }
+        let entries: Vec<Entry> = (0..self.layout.len())
+            .map(|t| {
+                let sketch = Sketch { square: squares[t], dot: dots.get(t).copied().unwrap_or_default() };
+                self.entry(t, share, sketch, squares_of(&self.layout[t], momentum))
+            })
+            .collect();
+        self.enter(bytes, &entries, momentum)?;
+        self.note(entries.iter().map(|e| e.square).sum());
         self.tokens += tokens;
         Ok(())
     }
@@ -102,22 +100,21 @@ impl Buffer {
         self.squares += square;
     }
 
-    /// Reads the delta through once. `momentum` may be empty.
-    fn sketch(&self, bytes: &[u8], momentum: &[f32]) -> Result<Vec<Sketch>, DeltaError> {
-        let mut sketches = vec![Sketch::default(); self.layout.len()];
+    /// Δ·m of each tensor; none without a momentum.
+    fn dots(&self, bytes: &[u8], momentum: &[f32]) -> Result<Vec<f64>, DeltaError> {
+        if momentum.is_empty() {
+            return Ok(vec![]);
+        }
+        let mut dots = vec![0.0; self.layout.len()];
         let mut tensors = Cutter::new(&self.layout);
         delta::decode(&self.model, bytes, |at, values| {
             tensors.cut(at, values, |tensor, at, values| {
-                let Sketch { square, dot } = &mut sketches[tensor];
-                for v in values {
-                    *square += f64::from(*v) * f64::from(*v);
-                }
-                for (v, m) in values.iter().zip(momentum.get(at..).unwrap_or_default()) {
-                    *dot += f64::from(*v) * f64::from(*m);
+                for (v, m) in values.iter().zip(&momentum[at..]) {
+                    dots[tensor] += f64::from(*v) * f64::from(*m);
                 }
             });
         })?;
-        Ok(sketches)
+        Ok(dots)
     }
 
     /// How a tensor enters the sum.
@@ -151,13 +148,8 @@ impl Buffer {
     }
 
     fn enter(&mut self, bytes: &[u8], entries: &[Entry], momentum: &[f32]) -> Result<(), DeltaError> {
-        let mut tensors = Cutter::new(&self.layout);
-        let sum = &mut self.sum;
-        delta::decode(&self.model, bytes, |at, values| {
-            tensors.cut(at, values, |tensor, at, values| {
-                add(&mut sum[at..at + values.len()], entries[tensor].of_delta, values)
-            });
-        })?;
+        let shares: Vec<f32> = entries.iter().map(|entry| entry.of_delta).collect();
+        delta::add_scaled(&self.model, bytes, &shares, &mut self.sum)?;
         for ((tensor, entry), length) in self.layout.iter().zip(entries).zip(&mut self.tensor_lengths) {
             if entry.of_momentum != 0.0 {
                 add(&mut self.sum[tensor.range()], entry.of_momentum, &momentum[tensor.range()]);
@@ -202,10 +194,6 @@ fn add(sum: &mut [f32], scale: f32, values: &[f32]) {
     for (sum, v) in sum.iter_mut().zip(values) {
         *sum += scale * v;
     }
-}
-
-fn square_of(values: &[f32]) -> f64 {
-    values.iter().fold(0.0, |sum, v| sum + f64::from(*v) * f64::from(*v))
 }
 
 fn squares_of(tensor: &TensorSpec, vector: &[f32]) -> f64 {

@@ -17,7 +17,7 @@ use super::event::{Measured, MergeOrder};
 use agreement::Agreement;
 use buffer::Buffer;
 use nightjar_shared::{
-    delta::{self, DeltaError},
+    delta::{self, DeltaError, Lengths},
     ids::Version,
     run_spec::{Correction, RunSpec},
     version::{VersionError, Weights, keyframe, update},
@@ -93,12 +93,8 @@ pub struct Merger {
 /// Reads a delta through once and measures it; an error says why it is none for this run.
 pub fn measure(spec: &RunSpec, bytes: &[u8]) -> Result<Measured, DeltaError> {
     delta::check_head(&spec.model, &spec.delta, bytes)?;
-    let (mut squares, mut largest) = (0f64, 0f32);
-    delta::decode(&spec.model, bytes, |_, values| {
-        squares += values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
-        largest = values.iter().fold(largest, |most, v| most.max(v.abs()));
-    })?;
-    Ok(Measured { norm: squares.sqrt(), largest: f64::from(largest) })
+    let Lengths { squares, largest } = delta::measure(&spec.model, bytes)?;
+    Ok(Measured { norm: squares.iter().sum::<f64>().sqrt(), largest: f64::from(largest) })
 }
 
 impl Merger {
