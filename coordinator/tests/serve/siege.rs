@@ -1,7 +1,7 @@
 //! Those who come to take memory, places, disk or time: what each may hold is bounded, and the others never notice.
 
 use crate::{
-    bed::Bed,
+    bed::{Bed, get},
     device::{Device, Link, closed, message, open, trained},
 };
 use nightjar_shared::{
@@ -381,6 +381,11 @@ async fn what_an_invite_may_take_is_bounded_and_its_refusals_are_counted() {
     let limits = server.status().await["limits"].clone();
     assert_eq!(limits["enrolments-per-invite"], 1, "{limits}");
     assert!(limits["connections-per-invite"].as_u64() >= Some(1) && limits["bytes-per-device"] == 1, "{limits}");
+    let http = server.http;
+    let figures = tokio::task::spawn_blocking(move || get(http, "/metrics")).await.unwrap();
+    for sample in [r#"{limit="enrolments-per-invite"} 1"#, r#"{limit="requests-per-address"} 0"#] {
+        assert!(figures.contains(&format!("nightjar_limit_refusals_total{sample}\n")), "{sample}: {figures}");
+    }
     assert_eq!(limits["requests-per-device"], 0, "{limits}");
     server.stop().await;
 }

@@ -84,7 +84,7 @@ pub fn all() -> impl Iterator<Item = &'static Metric> {
 static COORDINATOR: [Metric; 4] = [
     gauge("nightjar_build_info", "1, with the program's version.", |_, o| o.info(env!("CARGO_PKG_VERSION")))
         .by("version"),
-    gauge("nightjar_ready", "1 if leases can be granted, as /readyz has it.", |s, o| {
+    gauge("nightjar_ready", "1 if leases can be granted, as /readyz has it; a pause counts only there.", |s, o| {
         o.is(flag(s.health.not_ready(Instant::now()).is_none()));
     }),
     gauge("nightjar_draining", "1 while the coordinator finishes what is on its way, before it stops.", |s, o| {
@@ -97,7 +97,7 @@ static COORDINATOR: [Metric; 4] = [
     .by("who"),
 ];
 
-static RUN: [Metric; 10] = [
+static RUN: [Metric; 11] = [
     gauge("nightjar_run_info", "1, with the run's name.", |s, o| o.info(s.run)).by("run"),
     gauge("nightjar_run_generation", "The coordinator's generation: it rises with each start.", |s, o| {
         seen(s, o, |seen| seen.run.generation.0 as f64);
@@ -113,6 +113,9 @@ static RUN: [Metric; 10] = [
     }),
     gauge("nightjar_run_over", "1 once the token budget is used up.", |s, o| {
         seen(s, o, |seen| flag(seen.run.finished));
+    }),
+    gauge("nightjar_run_paused", "1 while an operator has paused the run.", |s, o| {
+        seen(s, o, |seen| flag(seen.run.paused_at.is_some()));
     }),
     gauge(
         "nightjar_run_speed_tokens_per_second",
@@ -152,7 +155,7 @@ static LEASES: [Metric; 5] = [
     .by("reason"),
 ];
 
-static DEVICES: [Metric; 9] = [
+static DEVICES: [Metric; 10] = [
     gauge("nightjar_devices_enrolled", "Devices of the run that have not left.", |s, o| {
         o.is(s.context.members.len() as f64);
     }),
@@ -169,6 +172,12 @@ static DEVICES: [Metric; 9] = [
         },
     )
     .by("reason"),
+    counter(
+        "nightjar_limit_refusals_total",
+        "Times that a limit by device, address or invite turned a device away, by limit.",
+        |s, o| s.context.rates.refused().into_iter().for_each(|(limit, times)| o.of(limit, times as f64)),
+    )
+    .by("limit"),
     counter("nightjar_received_bytes_total", "Bytes of messages and blobs from devices.", |s, o| {
         o.is(s.context.traffic.total().0 as f64);
     }),
