@@ -24,6 +24,7 @@ mod stats;
 mod table;
 mod token;
 mod top;
+mod traces;
 mod verify;
 
 use clap::{Parser, Subcommand};

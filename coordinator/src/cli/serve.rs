@@ -7,6 +7,7 @@ use super::{
     ledger::LedgerFlag,
     log, run_file,
     signals::{self, Reread},
+    traces::Delivery,
 };
 use clap::Args;
 use nightjar_coordinator::{
@@ -180,6 +181,7 @@ impl Serve {
         let rounded = start.as_deref().and_then(|weights| init::rounding(&spec.model, weights));
         let (name, parameters, manifest) = (spec.name.clone(), spec.model.parameters(), dataset.manifest());
         let data = format!("{} samples in {} shards", manifest.train_samples(), manifest.train.len());
+        let traces = Delivery::begin(&spec.name)?;
         let setup = Setup {
             spec,
             dataset,
@@ -191,6 +193,7 @@ impl Serve {
             start,
             say: say.clone(),
             limits: self.limit,
+            spans: traces.spans(),
         };
         let public = self.public.map(public::listen).transpose().map_err(Failure::input)?;
         // From here on a signal stops it in order.

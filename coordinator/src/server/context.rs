@@ -16,6 +16,7 @@ use super::{
     strangers::Strangers,
     stream::Traffic,
     subnet::Subnet,
+    traces::Traces,
     uploads::Uploads,
 };
 use crate::{
@@ -69,6 +70,8 @@ pub struct Context {
     pub reserve: Arc<DiskReserve>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What becomes of each lease.
+    pub traces: Traces,
     /// Whether leases can be granted.
     pub health: Arc<Health>,
     /// Tokens, invites and the audit log.

@@ -42,6 +42,7 @@ mod subnet;
 mod supervisor;
 mod tls;
 pub mod token;
+pub mod traces;
 mod transfer;
 mod trouble;
 mod uploads;

@@ -4,6 +4,7 @@
 use super::{
     disk_reserve::DiskReserve,
     metrics::Metrics,
+    traces::Traces,
     trouble::{Troubles, Who},
 };
 use crate::{
@@ -51,6 +52,7 @@ pub fn start(
     troubles: Arc<Troubles>,
     reserve: Arc<DiskReserve>,
     metrics: Arc<Metrics>,
+    traces: Traces,
 ) -> (JoinHandle<()>, mpsc::Sender<Order>, mpsc::Receiver<Outcome>) {
     let (orders, mut queue) = mpsc::channel(ORDERS_MAX);
     let (outcomes, published) = mpsc::channel(RESULTS_MAX);
@@ -62,8 +64,14 @@ pub fn start(
                 return;
             };
             match order {
-                Order::Merge(_) => metrics.merged(begun.elapsed()),
-                Order::Publish { .. } => metrics.published(begun.elapsed()),
+                Order::Merge(order) => {
+                    metrics.merged(begun.elapsed());
+                    traces.merged(order.seq, begun);
+                }
+                Order::Publish { .. } => {
+                    metrics.published(begun.elapsed());
+                    traces.publishes(begun);
+                }
             }
             let failed = outcome.is_err();
             if let Some(outcome) = outcome.transpose()
@@ -156,7 +164,8 @@ mod tests {
         spec.model = ModelSpec { hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, ..ModelSpec::tiny() };
         let publisher = Publisher::new(Merger::start(spec.clone(), &spec.model.draw_all(1)), Blobs::new(disk.clone()));
         let (troubles, reserve) = (Arc::new(Troubles::default()), Arc::new(DiskReserve::open(disk, space, &spec)));
-        let (thread, orders, mut published) = start(publisher, troubles.clone(), reserve, Arc::default());
+        let (thread, orders, mut published) =
+            start(publisher, troubles.clone(), reserve, Arc::default(), Traces::default());
         orders.blocking_send(Order::Publish { version: Version(0), keyframe: true }).unwrap();
         while troubles.of(Who::Publisher).is_none() && published.is_empty() && !published.is_closed() {
             std::thread::sleep(LOOK);

@@ -29,6 +29,7 @@ use super::{
     store_watch,
     strangers::{self, Strangers},
     stream::Traffic,
+    traces::{Spans, Traces},
     trouble::{Say, Troubles},
     uploads::Uploads,
     wish::Wishes,
@@ -96,6 +97,8 @@ pub struct Setup {
     pub say: Say,
     /// Limits that are otherwise than their defaults.
     pub limits: Vec<Limit>,
+    /// Takes what traces are made of, where anybody wants them.
+    pub spans: Option<Arc<dyn Spans>>,
 }
 
 /// A run that cannot be served. Each says what to do.
@@ -211,7 +214,7 @@ impl Server {
         space: impl FnOnce(Arc<FolderDisk>) -> Box<dyn Space>,
     ) -> Result<Server, ServeError> {
         let again = Setup { start: None, ..setup.clone() };
-        let Setup { spec, dataset, state, ledger: given, blobs, listen, http, start, say, limits } = setup;
+        let Setup { spec, dataset, state, ledger: given, blobs, listen, http, start, say, limits, spans } = setup;
         let limits = Limits::of(&spec).with(&limits);
         engine::check(&spec, dataset.manifest())?;
         let (state, lock, found) = StateFolder::take(&state)?;
@@ -253,6 +256,8 @@ impl Server {
         let lineage = ledger.lineage(replay::since(&blobs)?).await?;
         let history = History::taken_up(&lineage, &ledger.curves().await?);
         let newest = lineage.versions.last().map(|v| v.version);
+        let traces = Traces::new(spans, run_id);
+        traces.take_up(&snapshot.open_leases, &lineage);
         let is_new = newest.is_none();
         let (report, damaged) = mpsc::channel(catalog::DAMAGED_MAX);
         let catalog = Arc::new(Catalog::new(&dataset, blobs.clone(), report).map_err(ServeError::Dataset)?);
@@ -368,6 +373,7 @@ impl Server {
             files: files.clone(),
             troubles,
             metrics: metrics.clone(),
+            traces: traces.clone(),
             health: health.clone(),
             keep,
         };
@@ -387,6 +393,7 @@ impl Server {
             files,
             reserve,
             metrics,
+            traces,
             health,
             ledger: of_connections,
         });

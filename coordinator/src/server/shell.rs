@@ -24,6 +24,7 @@ use super::{
     news::Knowledge,
     publisher_thread::{self, Order},
     stream::Traffic,
+    traces::Traces,
     trouble::{Say, Troubles},
 };
 use crate::{
@@ -39,7 +40,7 @@ use commit::OnItsWay;
 use ending::{DRAIN_LOOK, Drain, Stop};
 use measuring::{Measurement, Places};
 use nightjar_shared::{
-    ids::DeviceId,
+    ids::{DeviceId, LeaseId},
     run_spec::{KeepSpec, RunSpec},
     time::Mono,
     wire::{
@@ -125,6 +126,8 @@ pub struct Parts {
     pub troubles: Arc<Troubles>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What becomes of each lease.
+    pub traces: Traces,
     /// Whether leases can be granted.
     pub health: Arc<Health>,
     /// The rule of what is kept: told anew when something may be given up by it.
@@ -148,8 +151,10 @@ impl From<Action> for Effect {
 /// A device that waits for an answer.
 struct Waiting {
     answer: oneshot::Sender<answer::Body>,
-    /// When it came, where that says how fast this is.
-    came: Option<Instant>,
+    /// When it came.
+    came: Instant,
+    /// Whether its answer says how fast this is.
+    is_timed: bool,
 }
 
 struct Shell {
@@ -200,8 +205,9 @@ async fn until_stopped(
     ready: String,
     stopping: watch::Receiver<Stop>,
 ) -> Result<(), ShellError> {
+    let (troubles, reserve) = (parts.troubles.clone(), parts.reserve.clone());
     let (thread, orders, mut published) =
-        publisher_thread::start(publisher, parts.troubles.clone(), parts.reserve.clone(), parts.metrics.clone());
+        publisher_thread::start(publisher, troubles, reserve, parts.metrics.clone(), parts.traces.clone());
     let leases = leases_of_device(&parts.spec);
     let (measurements, mut measured) = mpsc::channel(QUEUE_EVENTS_MAX);
     let stands = parts.engine.status().version.is_some();
@@ -317,8 +323,8 @@ impl Shell {
                 let turn = self.turn(Event::Asked { device, reply_to, body, invite });
                 let is_answered = |action: &Action| matches!(action, Action::Reply { to, .. } if *to == reply_to);
                 // One that waits for the next round says nothing of how fast this is.
-                let came = (asks_for_work && turn.iter().any(is_answered)).then_some(came);
-                self.waiting.insert(reply_to, Waiting { answer, came });
+                let is_timed = asks_for_work && turn.iter().any(is_answered);
+                self.waiting.insert(reply_to, Waiting { answer, came, is_timed });
                 self.decided.add(turn);
             }
             Question::MayUpload { device, lease, bytes, answer } => {
@@ -364,9 +370,12 @@ impl Shell {
     }
 
     fn reply(&mut self, to: ReplyTo, body: answer::Body) {
-        let Some(Waiting { answer, came }) = self.waiting.remove(&to) else { return };
-        if let Some(came) = came {
+        let Some(Waiting { answer, came, is_timed }) = self.waiting.remove(&to) else { return };
+        if is_timed {
             self.parts.metrics.answered(came.elapsed());
+        }
+        if let answer::Body::Lease(lease) = &body {
+            self.parts.traces.granted(LeaseId(lease.id), came.into_std());
         }
         drop(answer.send(body));
     }

@@ -77,6 +77,7 @@ pub async fn get(peer: &Arc<Peer>, context: &Context, request: BlobGet, mut down
         }
     }
     let bytes = found.as_ref().map_or(0, |entry| entry.bytes);
+    let mut traced = context.traces.fetches(peer.device, found.as_ref(), request.offset);
     let mut permit = None;
     if refusal.is_none() {
         let now = Instant::now().into_std();
@@ -87,6 +88,9 @@ pub async fn get(peer: &Arc<Peer>, context: &Context, request: BlobGet, mut down
             Ok(room) => permit = Some(room),
             Err(busy) => refusal = Some(busy),
         }
+    }
+    if let Some(refusal) = &refusal {
+        traced.refused(&refusal.sentence);
     }
     down.message(&BlobHead { bytes, offset: request.offset, refusal }).await?;
     if let (Some(entry), Some(_permit)) = (found, permit) {
@@ -116,7 +120,9 @@ pub async fn get(peer: &Arc<Peer>, context: &Context, request: BlobGet, mut down
             blocking(&context.files, move || entry.look_again()).await?;
         }
         // What is not acknowledged yet is still in this process's memory.
-        return down.finish_and_drain(bytes - request.offset).await;
+        down.finish_and_drain(bytes - request.offset).await?;
+        traced.done();
+        return Ok(());
     }
     down.finish();
     Ok(())
@@ -134,6 +140,7 @@ pub async fn put(
     let blob = request.blob.as_ref().and_then(BlobRef::from_wire);
     let blob = blob.ok_or(StreamError::OutOfTurn("an upload without a blob's name"))?;
     let upload = Upload { peer, context, blob, lease: LeaseId(request.lease_id) };
+    let mut traced = context.traces.uploads(peer.device, upload.lease, blob.bytes);
     let begun = match context.handle.may_upload(peer.device, upload.lease, blob.bytes).await? {
         Ok(()) => upload.begin().await?,
         Err(refusal) => Err(refusal),
@@ -141,14 +148,17 @@ pub async fn put(
     let (writing, have) = match begun {
         Ok(begun) => begun,
         Err(refusal) => {
+            traced.refused(&refusal.sentence);
             down.message(&BlobHead { bytes: blob.bytes, offset: 0, refusal: Some(refusal) }).await?;
             down.finish();
             return Ok(());
         }
     };
+    traced = traced.from(have);
     let permit = match peer.permit(Way::Up, blob.bytes - have, &context.budget).await {
         Ok(permit) => permit,
         Err(busy) => {
+            traced.refused(&busy.sentence);
             down.message(&BlobHead { bytes: blob.bytes, offset: 0, refusal: Some(busy) }).await?;
             down.finish();
             return Ok(());
@@ -165,6 +175,10 @@ pub async fn put(
         }
     };
     drop(permit);
+    match &refusal {
+        None => traced.done(),
+        Some(refusal) => traced.refused(&refusal.sentence),
+    }
     down.message(&BlobStored { refusal }).await?;
     down.finish();
     Ok(())

@@ -4,7 +4,7 @@
 
 mod cache;
 mod failure;
-mod http;
+pub(crate) mod http;
 mod requests;
 mod url;
 

@@ -176,6 +176,7 @@ impl Bed {
             start: None,
             say: Arc::new(|_| {}),
             limits: self.limits.iter().map(|text| text.parse().unwrap()).collect(),
+            spans: None,
         }
     }
 

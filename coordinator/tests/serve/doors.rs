@@ -177,7 +177,7 @@ impl<'a> Processes<'a> {
 }
 
 /// What an operator copies to another machine: files, and none of what is made anew.
-fn copy_files(from: &Path, to: &Path) {
+pub fn copy_files(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap().flatten() {
         let name = entry.file_name();

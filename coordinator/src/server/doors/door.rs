@@ -25,6 +25,7 @@ use crate::{
         state::{Found, StateFolder, StateLock},
         strangers::{self, Strangers},
         stream::Traffic,
+        traces::Traces,
         transfer,
         trouble::Say,
         uploads::{Rubbish, Uploads},
@@ -36,7 +37,7 @@ use crate::{
 };
 use nightjar_shared::{
     delta,
-    ids::LeaseId,
+    ids::{LeaseId, RunId},
     run_spec::RunSpec,
     shard::Manifest,
     wire::{close::CloseCode, limits::FILES_AT_ONCE_MAX},
@@ -97,7 +98,7 @@ pub struct Door {
 impl Door {
     /// Opens what a door needs. Nothing is written to the ledger.
     pub async fn open(setup: Setup, http_names: Names) -> Result<Door, ServeError> {
-        let Setup { dataset, state, ledger: given, blobs, listen, http, say, limits, .. } = setup;
+        let Setup { dataset, state, ledger: given, blobs, listen, http, say, limits, spans, .. } = setup;
         let (state, lock, found) = StateFolder::take(&state)?;
         if found == Found::New {
             return Err(ServeError::NoKeyYet);
@@ -106,7 +107,7 @@ impl Door {
         let place = state.ledger(given.as_ref())?;
         let endpoint = quic::endpoint(listen, &identity)?;
         let http = http::listen(http)?;
-        let (spec, to_look_into) = spec_of(&place, dataset.manifest()).await?;
+        let (spec, run_id, to_look_into) = spec_of(&place, dataset.manifest()).await?;
         let bucket = state.bucket(blobs.as_ref())?;
         let blobs = state.blobs_to_serve(bucket.as_ref())?;
         let (report, damaged) = mpsc::channel(catalog::DAMAGED_MAX);
@@ -139,6 +140,7 @@ impl Door {
             files: Arc::new(Semaphore::new(FILES_AT_ONCE_MAX)),
             reserve,
             metrics: Arc::default(),
+            traces: Traces::new(spans, run_id),
             health,
             ledger: to_look_into,
         });
@@ -258,6 +260,7 @@ impl Door {
                 Some(_) = asks.join_next() => {}
                 news = told.recv() => match news {
                     Some(Ok(news)) => {
+                        self.context.traces.heard(&news);
                         for rubbish in self.knowledge.take(&news) {
                             self.clear_away(rubbish);
                         }
@@ -301,6 +304,7 @@ impl Door {
         self.knowledge.uploads.end_all_but(|id| open.contains(&id));
         for lease in snapshot.open_leases {
             if let Some(news) = News::of(&Record::LeaseIssued(lease)) {
+                self.context.traces.heard(&news);
                 self.knowledge.take(&news);
             }
         }
@@ -331,7 +335,7 @@ enum FollowError {
 }
 
 /// The run's spec, by its ledger: the leader's word counts, not this process's file. And the ledger, to look into.
-async fn spec_of(place: &LedgerPlace, manifest: &Manifest) -> Result<(RunSpec, Arc<dyn Ledger>), ServeError> {
+async fn spec_of(place: &LedgerPlace, manifest: &Manifest) -> Result<(RunSpec, RunId, Arc<dyn Ledger>), ServeError> {
     let opened = place.open_to_read().await?;
     let damaged = |_| LedgerError::Damaged("its run spec cannot be read");
     let spec: RunSpec = serde_json::from_str(&opened.identity.spec_json).map_err(damaged)?;
@@ -339,5 +343,5 @@ async fn spec_of(place: &LedgerPlace, manifest: &Manifest) -> Result<(RunSpec, A
     if opened.identity.manifest_hash != crate::server::serve::run_identity(&spec, manifest).manifest_hash {
         return Err(LedgerError::OtherData.into());
     }
-    Ok((spec, opened.ledger))
+    Ok((spec, opened.identity.run_id, opened.ledger))
 }

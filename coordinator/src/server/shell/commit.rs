@@ -139,6 +139,7 @@ impl Shell {
     /// Tells people and the pages what is now in the ledger.
     fn tell(&mut self, record: &Record) {
         self.log(record);
+        self.parts.traces.recorded(record);
         if let Record::LeaseIssued(lease) = record {
             // It was asked for before; where it is one too many all the same, the next waits.
             let _ = self.leases.take(lease.device, 1.0, Instant::now().into_std());

@@ -59,6 +59,7 @@ impl Shell {
         // What a version was published as is nobody's delta, and is not read, nor removed, as one.
         let is_ours = self.parts.knowledge.catalog.get(delta.hash).is_some();
         self.parts.knowledge.uploads.offered(offer.lease, delta.hash);
+        self.parts.traces.screens(offer.lease);
         let (places, measurements) = (self.measuring.clone(), self.measurements.clone());
         tokio::spawn(async move {
             let _places = places.take(delta.bytes).await;

@@ -192,6 +192,7 @@ impl Bed {
             files: Arc::new(Semaphore::new(1)),
             troubles,
             metrics: Arc::default(),
+            traces: Traces::default(),
             keep: watch::channel(spec.keep.clone()).0,
             spec,
         };

@@ -1,6 +1,7 @@
 //! HTTP for the object store's client: hyper, with TLS by ring and the system's roots.
 
 use http_body_util::BodyExt;
+use hyper::body::Body;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, Error, connect::HttpConnector as Connector},
@@ -24,6 +25,31 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How long a connection that nobody uses is kept.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
+/// A client that reaches servers without TLS, and with it unless `is_plain`.
+pub fn client<B>(is_plain: bool) -> io::Result<Client<HttpsConnector<Connector>, B>>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    let builder = HttpsConnectorBuilder::new();
+    let builder = if is_plain {
+        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let tls = tls.with_safe_default_protocol_versions().map_err(io::Error::other)?;
+        builder.with_tls_config(tls.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+    } else {
+        builder.with_provider_and_native_roots(ring::default_provider())?
+    };
+    // Whether a server may be reached without TLS was asked before; a machine's role has its keys from beside it.
+    let builder = builder.https_or_http().enable_http1();
+    let mut connector = Connector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_MAX));
+    let mut pool = Client::builder(TokioExecutor::new());
+    let pool = pool.pool_idle_timeout(IDLE_MAX).pool_timer(TokioTimer::new());
+    Ok(pool.build(builder.wrap_connector(connector)))
+}
+
 /// See the module. Clones share their connections.
 #[derive(Clone, Debug)]
 pub(super) struct Http {
@@ -33,23 +59,7 @@ pub(super) struct Http {
 impl Http {
     /// For a store that is reached without TLS, or with it.
     pub fn new(is_plain: bool) -> io::Result<Self> {
-        let builder = HttpsConnectorBuilder::new();
-        let builder = if is_plain {
-            let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-            let tls = tls.with_safe_default_protocol_versions().map_err(io::Error::other)?;
-            builder.with_tls_config(tls.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
-        } else {
-            builder.with_provider_and_native_roots(ring::default_provider())?
-        };
-        // Whether the store may be reached without TLS was asked before; a machine's role has its keys from beside it.
-        let builder = builder.https_or_http().enable_http1();
-        let mut connector = Connector::new();
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_MAX));
-        let mut pool = Client::builder(TokioExecutor::new());
-        let pool = pool.pool_idle_timeout(IDLE_MAX).pool_timer(TokioTimer::new());
-        Ok(Http { client: pool.build(builder.wrap_connector(connector)) })
+        Ok(Http { client: client(is_plain)? })
     }
 }
 
