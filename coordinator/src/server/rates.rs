@@ -53,12 +53,28 @@ impl Who {
     }
 }
 
-/// Of one limit: what is left to whom, how often it was refused, and when the log was told.
+/// Of one limit: what is left to whom, how often and when it was refused, and when the log was told.
 #[derive(Default)]
 struct Counted {
     buckets: Option<(Bound, Buckets<Key>)>,
     refused: u64,
+    last: Option<Instant>,
     told: Option<Instant>,
+}
+
+/// A limit that turned somebody away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bite {
+    /// Its name.
+    pub limit: &'static str,
+    /// What it limits.
+    pub kind: Kind,
+    /// For whom.
+    pub per: Per,
+    /// How often, since this process began.
+    pub times: u64,
+    /// How long ago it did last.
+    pub ago: Duration,
 }
 
 struct All {
@@ -101,6 +117,17 @@ impl Rates {
     pub fn refused(&self) -> [(&'static str, u64); ALL.len()] {
         let all = self.lock();
         std::array::from_fn(|at| (ALL[at].0, all.limits[at].refused))
+    }
+
+    /// The limits that turned somebody away not longer ago than that.
+    pub fn bites(&self, within: Duration, now: Instant) -> Vec<Bite> {
+        let all = self.lock();
+        let limits = ALL.iter().zip(&all.limits);
+        let bites = limits.filter_map(|(&(limit, kind, per), counted)| {
+            let ago = now.saturating_duration_since(counted.last?);
+            (ago <= within).then_some(Bite { limit, kind, per, times: counted.refused, ago })
+        });
+        bites.collect()
     }
 
     /// A device asks for something.
@@ -187,6 +214,7 @@ impl All {
         let Some(at) = place(kind, per) else { return };
         let counted = &mut self.limits[at];
         counted.refused += 1;
+        counted.last = Some(now);
         if counted.told.is_none_or(|told| now.saturating_duration_since(told) >= TOLD_EVERY) {
             counted.told = Some(now);
             tracing::warn!(limit = ALL[at].0, refused = counted.refused, "a limit turns devices away");
@@ -278,5 +306,24 @@ mod tests {
         assert!(rates.connects(&who(1, 1, 1), [3, 4], now).unwrap_err().sentence.contains("this address"));
         assert!(rates.connects(&who(1, 1, 1), [2, 5], now).unwrap_err().sentence.contains("this invite"));
         assert_eq!(refused(&rates, "connections-per-address") + refused(&rates, "connections-per-invite"), 2);
+    }
+
+    #[test]
+    fn limits_that_bit_of_late_are_told_apart() {
+        let (rates, now) = (rates(&["connections-per-address=1", "connections-per-invite=1"]), Instant::now());
+        let hour = Duration::from_secs(3600);
+        assert_eq!(rates.bites(hour, now), []);
+        for _ in 0..2 {
+            rates.connects(&who(1, 1, 1), [1, 0], now).unwrap_err();
+        }
+        let later = now + hour;
+        rates.connects(&who(1, 1, 1), [0, 1], later).unwrap_err();
+        let told =
+            |within, now| rates.bites(within, now).iter().map(|bite| (bite.limit, bite.times, bite.ago)).collect();
+        let (of_address, of_invite) = ("connections-per-address", "connections-per-invite");
+        let both: Vec<_> = told(hour, later);
+        assert_eq!(both, [(of_address, 2, hour), (of_invite, 1, Duration::ZERO)]);
+        let late: Vec<_> = told(hour, later + Duration::from_secs(60));
+        assert_eq!(late, [(of_invite, 1, Duration::from_secs(60))]);
     }
 }

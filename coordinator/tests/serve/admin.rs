@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::process::Output;
 
 /// A token of a run, made by the program.
-fn token(bed: &Bed, role: &str, name: &str) -> String {
+pub fn token(bed: &Bed, role: &str, name: &str) -> String {
     let made = of_state(bed, &["token", "create", "--role", role, "--name", name]);
     assert!(made.status.success(), "{made:?}");
     String::from_utf8(made.stdout).unwrap().trim().to_owned()

@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const VIEWS: [View; 6] = [
+pub const VIEWS: [View; 6] = [
     View { width: 1280, dark: false },
     View { width: 1280, dark: true },
     View { width: 768, dark: false },
@@ -201,7 +201,7 @@ async fn news_come_when_something_changes_and_listeners_are_bounded() {
     server.stop().await;
 }
 
-fn picture(name: &str, view: View) -> PathBuf {
+pub fn picture(name: &str, view: View) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("board-screenshots");
     fs::create_dir_all(&folder).unwrap();
     folder.join(format!("{name}-{}-{}.png", view.width, if view.dark { "dark" } else { "light" }))
@@ -209,7 +209,7 @@ fn picture(name: &str, view: View) -> PathBuf {
 
 /// Nothing is wrong with what is shown: contrast, structure, what fits, the console, and who was asked; and, where
 /// axe-core is at hand (`NIGHTJAR_AXE` names its file), what that finds.
-fn assert_sound(browser: &Browser, what: &str, view: View, origin: &str) {
+pub fn assert_sound(browser: &Browser, what: &str, view: View, origin: &str) {
     let wrong = browser.script(include_str!("../../../tests/tests/page/checks.js"), &[json!(view.width)]);
     assert_eq!(wrong, json!([]), "{what}, {view:?}");
     if let Some(axe) = std::env::var_os("NIGHTJAR_AXE") {

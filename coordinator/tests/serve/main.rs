@@ -30,6 +30,8 @@ mod moving;
 #[cfg(unix)]
 mod object_store;
 mod operating;
+#[cfg(unix)]
+mod orders;
 #[cfg(all(unix, feature = "otel"))]
 mod otel;
 #[cfg(unix)]

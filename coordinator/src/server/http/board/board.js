@@ -34,6 +34,7 @@ function listen() {
     const parts = JSON.parse(event.data);
     for (const [id, html] of Object.entries(parts.html)) if ($(id)) replace($(id), html);
     document.body.dataset.state = parts.state;
+    document.querySelector('.sky')?.toggleAttribute('data-paused', parts.paused);
     live('live', 'live');
     if (parts.curves !== listen.curves) { listen.curves = parts.curves; drawSoon(); }
   });

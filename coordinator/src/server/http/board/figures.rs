@@ -5,9 +5,12 @@ use crate::server::{
     clock::wall_now,
     feed::{Figures, State},
     history::VersionPoint,
-    words::{bytes, count, share, si, span, stamp},
+    limits::{Kind, Per},
+    rates::Bite,
+    words::{ago, bytes, count, share, si, span, stamp},
 };
 use maud::{Markup, html};
+use nightjar_shared::time::Wall;
 
 /// What a run does, for the colours of the page.
 pub fn state(figures: &Figures) -> &'static str {
@@ -15,6 +18,8 @@ pub fn state(figures: &Figures) -> &'static str {
         f if f.trouble.is_some() && !f.finished => "trouble",
         f if f.finished => "over",
         f if f.version.is_none() => "starting",
+        f if f.paused_unix_ms.is_some() && f.leases_open > 0 => "draining",
+        f if f.paused_unix_ms.is_some() => "paused",
         f if f.states[State::Training.name()] > 0 => "training",
         _ => "quiet",
     }
@@ -39,6 +44,16 @@ fn said(figures: &Figures) -> (&'static str, String, String) {
             "The token budget is used up: the run is over.".into(),
             "`nightjar-coordinator export` writes the model.".into(),
         ),
+        "draining" => (
+            "Draining",
+            format!("Paused, with {} still out.", count(figures.leases_open, "lease")),
+            format!("{}. What devices train now is still taken.", paused_since(figures)),
+        ),
+        "paused" => (
+            "Paused",
+            "The run is paused.".into(),
+            format!("{}. No lease is out, so the coordinator may be stopped.", paused_since(figures)),
+        ),
         "starting" => ("Starting", "The first version is being made.".into(), String::new()),
         "training" => {
             let verb = if training == 1 { "trains" } else { "train" };
@@ -60,6 +75,12 @@ fn said(figures: &Figures) -> (&'static str, String, String) {
             format!("{} may come back at any time.", count(all, "device")),
         ),
     }
+}
+
+/// Since when the run gives out no leases.
+fn paused_since(figures: &Figures) -> String {
+    let since = Wall { unix_ms: figures.paused_unix_ms.unwrap_or_default() };
+    format!("An operator paused it at {}, {}", stamp(since), ago(since.unix_ms, wall_now().unix_ms))
 }
 
 /// A text in which what stands between backquotes is code.
@@ -158,6 +179,37 @@ pub fn ends(figures: &Figures) -> Markup {
         @if !figures.reasons.is_empty() {
             h3 { "Why deltas were turned down" }
             ul.notes { @for (reason, times) in &figures.reasons { li { b { (times) " × " } (reason) } } }
+        }
+    }
+}
+
+/// The limits that turned devices away of late; nothing where none did.
+pub fn limits(bites: &[Bite]) -> Markup {
+    let what = |kind| match kind {
+        Kind::Connections => "connections at once",
+        Kind::Enrolments => "devices that join",
+        Kind::Requests => "requests",
+        Kind::Bytes => "bytes",
+    };
+    let whose = |per| match per {
+        Per::Device => "of one device",
+        Per::Address => "of one address",
+        Per::Invite => "with one invite",
+    };
+    html! {
+        @if !bites.is_empty() {
+            section.card aria-labelledby="limits-title" {
+                h2 #limits-title { "Limits that turned devices away" }
+                p.lead { "Within the last hour, and counted since this start of the coordinator. The devices come back by themselves; " code { "serve --limit" } " changes a limit." }
+                table.figures {
+                    tbody {
+                        @for Bite { limit, kind, per, times, ago: since } in bites {
+                            tr { th scope="row" { code { (limit) } small { (what(*kind)) " " (whose(*per)) ", the last " (ago(0, since.as_millis() as u64)) } }
+                                 td { (times) " ×" } }
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ mod page;
 mod qr;
 
 use super::{Page, status::page_of};
-use crate::server::{clock::wall_now, feed::Feed};
+use crate::server::{clock::wall_now, feed::Feed, rates::Bite};
 use axum::{
     Router,
     body::Bytes,
@@ -26,7 +26,13 @@ use futures_util::stream::{self, Stream};
 use maud::Markup;
 use nightjar_shared::ids::{DeviceId, LeaseId};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, convert::Infallible, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    str::FromStr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::sleep,
@@ -36,6 +42,8 @@ use tokio::{
 const NEWS_EVERY: Duration = Duration::from_secs(1);
 /// Pages that hear of them at once.
 const LISTENERS_MAX: usize = 64;
+/// How long a limit that turned somebody away is shown.
+const BITES_SHOWN: Duration = Duration::from_secs(3600);
 /// Longest text that is drawn as a QR code.
 const QR_BYTES_MAX: usize = 4 << 10;
 
@@ -89,13 +97,18 @@ fn html(markup: Markup) -> Response {
 async fn run(State(page): State<Arc<Page>>, Query(asked): Query<Asked>) -> Result<Response, StatusCode> {
     let (feed, wanted) = (&page.feed, asked.wanted());
     let found = page_of(feed, wanted.clone()).await?;
-    Ok(html(page::run(feed, &wanted, &found)))
+    Ok(html(page::run(feed, &wanted, &found, &bites(&page))))
 }
 
 async fn table(State(page): State<Arc<Page>>, Query(asked): Query<Asked>) -> Result<Response, StatusCode> {
     let (feed, wanted) = (&page.feed, asked.wanted());
     let found = page_of(feed, wanted.clone()).await?;
     Ok(html(devices::table(&wanted, &found, feed.figures().version)))
+}
+
+/// The limits that turned devices away of late.
+fn bites(page: &Page) -> Vec<Bite> {
+    page.context.rates.bites(BITES_SHOWN, Instant::now())
 }
 
 #[derive(Deserialize)]
@@ -150,6 +163,8 @@ async fn code(text: Bytes) -> Response {
 #[derive(PartialEq, Serialize)]
 struct News {
     state: &'static str,
+    /// Whether an operator has paused the run.
+    paused: bool,
     /// Differs once curves have other points.
     curves: String,
     /// New contents, by the element's id.
@@ -157,11 +172,13 @@ struct News {
 }
 
 impl News {
-    fn of(feed: &Feed) -> Self {
+    fn of(page: &Page) -> Self {
+        let feed = &page.feed;
         let now = feed.figures();
         let (versions, loss) = (feed.newest_versions(), feed.newest_loss());
         let parts = [
             ("sky", figures::sky(&now)),
+            ("limits", figures::limits(&bites(page))),
             ("figures", figures::figures(&now)),
             ("states", figures::states(&now)),
             ("ends", figures::ends(&now)),
@@ -169,6 +186,7 @@ impl News {
         ];
         News {
             state: figures::state(&now),
+            paused: now.paused_unix_ms.is_some(),
             curves: format!("{:?} {:?}", now.version, loss.map(|loss| loss.wall)),
             html: parts.map(|(id, markup)| (id, markup.into_string())).into(),
         }
@@ -197,7 +215,7 @@ fn news(listener: Listener) -> impl Stream<Item = Result<Event, Infallible>> {
             if listener.told.is_some() {
                 sleep(NEWS_EVERY).await;
             }
-            let news = News::of(&listener.page.feed);
+            let news = News::of(&listener.page);
             if listener.told.as_ref() == Some(&news) {
                 continue;
             }

@@ -4,6 +4,7 @@ use super::{devices, figures};
 use crate::{
     server::{
         feed::{DevicePage, DeviceRow, Feed, Wanted},
+        rates::Bite,
         words::count,
     },
     store::LeaseOfDevice,
@@ -76,7 +77,7 @@ const DEEDS: [Deed<'static>; 4] = [
         path: "/api/v1/run/pause",
         word: "Pause",
         title: "Pause the run?",
-        words: "No new lease is given out. What devices train now is still taken. Once no lease is in flight, the run is drained.",
+        words: "No new lease is given out. What devices train now is still taken, and this page says when the last lease is back: then the run is drained, and the coordinator may be stopped.",
         fields: "[]",
     },
     Deed {
@@ -179,11 +180,11 @@ fn chart(chart: &Chart) -> Markup {
 }
 
 /// The run's page.
-pub fn run(feed: &Feed, asked: &Wanted, devices: &DevicePage) -> Markup {
+pub fn run(feed: &Feed, asked: &Wanted, devices: &DevicePage, bites: &[Bite]) -> Markup {
     let (now, name) = (feed.figures(), &feed.spec.name);
     let part = devices::address("/devices", asked);
     let main = html! {
-        section.sky aria-labelledby="sentence" {
+        section.sky aria-labelledby="sentence" data-paused[now.paused_unix_ms.is_some()] {
             (BIRD)
             div.now {
                 div #sky { (figures::sky(&now)) }
@@ -191,6 +192,7 @@ pub fn run(feed: &Feed, asked: &Wanted, devices: &DevicePage) -> Markup {
                 p #acted role="status" {}
             }
         }
+        div #limits { (figures::limits(bites)) }
         section.card aria-label="Figures" { div #figures { (figures::figures(&now)) } }
         (chart(&Chart { name: "loss", title: "Held-out loss", lead: "Nats a byte of text that no device trains on. Less is better.",
             empty: "Drawn once an anchor node has measured two versions.", value: "Nats a byte", is_whole: true }))
