@@ -1,12 +1,14 @@
 //! The repository's own commands: `demo` shows the whole of Nightjar on one machine, `test` runs every test, `setup`
 //! finds what the two need beyond Rust, `study` runs the comparisons behind the defaults,
-//! `bench` measures, `fuzz` looks for bytes that break a reader, `book` makes the guides into a web site.
+//! `bench` measures, `fuzz` looks for bytes that break a reader, `kills` kills whatever serves a run, `book` makes the
+//! guides into a web site.
 
 mod bench;
 mod book;
 mod children;
 mod demo;
 mod fuzz;
+mod kills;
 mod setup;
 mod study;
 mod suite;
@@ -56,6 +58,8 @@ enum Command {
     },
     /// Have a fuzzer try every reader of bytes from outside.
     Fuzz(fuzz::Options),
+    /// Kill a run's leader, doors, devices and database over and over, and hold its ledger against what devices were told.
+    Kills(kills::Options),
     /// Find, and where possible install, what is needed beyond Rust.
     Setup,
     /// Watch over another command's processes (started by it).
@@ -84,6 +88,7 @@ fn run(command: Command) -> Result<()> {
         Command::Study { args } => study::run(&args, &Children::new()?),
         Command::Bench(bench) => bench::run(&bench, &Children::new()?),
         Command::Fuzz(options) => fuzz::run(&options, &Children::new()?),
+        Command::Kills(options) => kills::run(&options, &Children::new()?),
         Command::Book { open } => book::run(open, &Children::new()?),
         Command::Setup => setup::run(setup::Need::Everything, &Children::new()?),
         Command::Reap => children::reap(),

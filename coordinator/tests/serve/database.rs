@@ -1,5 +1,6 @@
 //! A real PostgreSQL server for a test, in a folder of its own, reached by a socket there. It ends with the test.
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs,
     os::unix::{
@@ -61,11 +62,11 @@ impl Database {
     /// Ends it as a power cut would, but for what the system has still to write.
     pub fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
-            // The postmaster's children see that it is gone, and end.
+            // Nobody is left to start others.
             server.kill().unwrap();
             server.wait().unwrap();
             let begun = Instant::now();
-            while self.has_children() {
+            while !self.kill_children() {
                 assert!(begun.elapsed() < Duration::from_secs(30), "PostgreSQL does not end");
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -90,12 +91,16 @@ impl Database {
         self.folder.path().join("data")
     }
 
-    fn has_children(&self) -> bool {
+    /// Kills what the server has started; whether none of it was left.
+    fn kill_children(&self) -> bool {
         let data = self.data();
-        fs::read_dir("/proc").unwrap().flatten().any(|process| {
+        let children = fs::read_dir("/proc").unwrap().flatten().filter(|process| {
             let is_its = fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == data);
             is_its && fs::read_to_string(process.path().join("stat")).is_ok_and(|stat| !stat.contains(") Z "))
-        })
+        });
+        let ids = children.filter_map(|process| process.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
+        // One that has ended meanwhile is fine.
+        ids.map(|id| kill_process(id, Signal::KILL)).count() == 0
     }
 
     fn program(&self, name: &str) -> Command {

@@ -52,8 +52,12 @@ impl Device {
     }
 
     pub fn pinning(key: [u8; 32]) -> Self {
-        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap().as_ref().to_vec();
-        Device { pkcs8, pinned: spki_of_ed25519(&key), transport: Arc::default() }
+        Self::with_key(drawn_key(), key)
+    }
+
+    /// A device that was there before.
+    pub fn with_key(pkcs8: Vec<u8>, pinned: [u8; 32]) -> Self {
+        Device { pkcs8, pinned: spki_of_ed25519(&pinned), transport: Arc::default() }
     }
 
     /// That keeps its connection alive, whatever else it does not do.
@@ -99,9 +103,14 @@ impl Device {
 
     /// Connects and opens the control stream.
     pub async fn link(&self, to: SocketAddr) -> Link {
-        let (endpoint, connection) = self.connect_from(to).await.unwrap();
-        let (send, receive) = open(&connection, Kind::Control(ControlOpen {})).await;
-        Link { connection, send, receive, requests: 0, _endpoint: endpoint }
+        self.try_link(to).await.unwrap()
+    }
+
+    /// The same, if somebody is there.
+    pub async fn try_link(&self, to: SocketAddr) -> Option<Link> {
+        let (endpoint, connection) = self.connect_from(to).await.ok()?;
+        let (send, receive) = try_open(&connection, Kind::Control(ControlOpen {})).await?;
+        Some(Link { connection, send, receive, requests: 0, _endpoint: endpoint })
     }
 
     /// Connects and says hello.
@@ -114,11 +123,21 @@ impl Device {
     }
 }
 
+/// A new device's key.
+pub fn drawn_key() -> Vec<u8> {
+    Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap().as_ref().to_vec()
+}
+
 /// Opens a stream for a purpose.
 pub async fn open(connection: &Connection, kind: Kind) -> (SendStream, RecvStream) {
-    let (mut send, receive) = connection.open_bi().await.unwrap();
-    send.write_all(&frame::encode(&StreamOpen { kind: Some(kind) })).await.unwrap();
-    (send, receive)
+    try_open(connection, kind).await.unwrap()
+}
+
+/// The same, if the connection stands.
+pub async fn try_open(connection: &Connection, kind: Kind) -> Option<(SendStream, RecvStream)> {
+    let (mut send, receive) = connection.open_bi().await.ok()?;
+    send.write_all(&frame::encode(&StreamOpen { kind: Some(kind) })).await.ok()?;
+    Some((send, receive))
 }
 
 /// Why a connection was closed, which must be soon.
@@ -128,11 +147,16 @@ pub async fn closed(connection: &Connection) -> quinn::ConnectionError {
 
 /// The next message of a stream.
 pub async fn message<M: Message + Default>(receive: &mut RecvStream) -> M {
+    try_message(receive).await.unwrap()
+}
+
+/// The same, if one comes.
+pub async fn try_message<M: Message + Default>(receive: &mut RecvStream) -> Option<M> {
     let mut prefix = [0; 4];
-    receive.read_exact(&mut prefix).await.unwrap();
+    receive.read_exact(&mut prefix).await.ok()?;
     let mut body = vec![0; u32::from_le_bytes(prefix) as usize];
-    receive.read_exact(&mut body).await.unwrap();
-    M::decode(&body[..]).unwrap()
+    receive.read_exact(&mut body).await.ok()?;
+    Some(M::decode(&body[..]).unwrap())
 }
 
 impl Link {
@@ -151,12 +175,7 @@ impl Link {
     }
 
     pub async fn ask_once(&mut self, body: ask::Body) -> answer::Body {
-        self.requests += 1;
-        let message_up = DeviceMessage { request: self.requests, body: Some(body) };
-        self.send.write_all(&frame::encode(&message_up)).await.unwrap();
-        let answer: CoordinatorMessage = message(&mut self.receive).await;
-        assert_eq!(answer.request, self.requests);
-        answer.body.unwrap()
+        self.try_ask(body).await.unwrap()
     }
 
     /// The answer, if one comes.
@@ -164,25 +183,13 @@ impl Link {
         self.requests += 1;
         let message_up = DeviceMessage { request: self.requests, body: Some(body) };
         self.send.write_all(&frame::encode(&message_up)).await.ok()?;
-        let mut prefix = [0; 4];
-        self.receive.read_exact(&mut prefix).await.ok()?;
-        let mut body = vec![0; u32::from_le_bytes(prefix) as usize];
-        self.receive.read_exact(&mut body).await.ok()?;
-        CoordinatorMessage::decode(&body[..]).ok()?.body
+        let answer: CoordinatorMessage = try_message(&mut self.receive).await?;
+        assert_eq!(answer.request, self.requests);
+        answer.body
     }
 
     pub async fn hello(&mut self, invite: Vec<u8>, role: Role) -> answer::Body {
-        let hello = Hello {
-            software: "test".into(),
-            invite,
-            role: role as i32,
-            codecs: CodecId::ALL.iter().map(|c| *c as u32).collect(),
-            kinds: vec![1],
-            name: "a <b>device</b>".into(),
-            device: "none".into(),
-            ..Hello::default()
-        };
-        self.ask(ask::Body::Hello(hello)).await
+        self.ask(ask::Body::Hello(hello(invite, role))).await
     }
 
     /// Asks for a lease, again where that is the advice.
@@ -237,6 +244,20 @@ impl Link {
         send.finish().unwrap();
         let stored: BlobStored = message(&mut receive).await;
         stored.refusal.map_or(Ok(()), Err)
+    }
+}
+
+/// What a device says first.
+pub fn hello(invite: Vec<u8>, role: Role) -> Hello {
+    Hello {
+        software: "test".into(),
+        invite,
+        role: role as i32,
+        codecs: CodecId::ALL.iter().map(|c| *c as u32).collect(),
+        kinds: vec![1],
+        name: "a <b>device</b>".into(),
+        device: "none".into(),
+        ..Hello::default()
     }
 }
 

@@ -3,10 +3,11 @@
 
 use crate::{
     bed::Bed,
-    command_line::{Process, program},
+    command_line::program,
     database::Database,
     device::{Device, trained},
     object_store::{KEYS, ObjectStore},
+    processes::Processes,
 };
 use nightjar_shared::{
     model_spec::ModelSpec,
@@ -15,10 +16,7 @@ use nightjar_shared::{
     },
 };
 use std::{
-    fs,
     net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Stdio,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -113,77 +111,13 @@ async fn once(
     }
 }
 
-/// The processes, each with a state folder and a port of its own.
-struct Processes<'a> {
-    bed: &'a Bed,
-    folders: Vec<PathBuf>,
-    addresses: Vec<SocketAddr>,
-    running: Vec<Option<Process>>,
-}
-
-impl<'a> Processes<'a> {
-    /// The first begins the run; the others are given what its state folder holds besides blobs.
-    fn start(bed: &'a Bed, number: usize, ledger: &str, blobs: &str) -> Self {
-        let nowhere: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let mut all = Processes { bed, folders: vec![bed.state()], addresses: vec![nowhere], running: vec![] };
-        let first = all.process(0, &["--ledger", ledger, "--blobs", blobs]);
-        all.addresses[0] = first.address;
-        all.running.push(Some(first));
-        for n in 1..number {
-            let folder = bed.path(&format!("state-{n}"));
-            copy_files(&bed.state(), &folder);
-            all.folders.push(folder);
-            all.addresses.push(nowhere);
-            let door = all.process(n, &[]);
-            all.addresses[n] = door.address;
-            all.running.push(Some(door));
+/// Which process leads, once one does.
+async fn leader(processes: &Processes<'_>, database: &Database) -> usize {
+    loop {
+        if let Some(n) = processes.leader(database) {
+            return n;
         }
-        all
-    }
-
-    fn process(&self, n: usize, more: &[&str]) -> Process {
-        let mut command = program();
-        command.args(["serve", "--http", "127.0.0.1:0", "--listen"]).arg(self.addresses[n].to_string());
-        command.arg("--run").arg(self.bed.run_file()).arg("--data").arg(self.bed.data());
-        command.arg("--state").arg(&self.folders[n]).args(more).envs(KEYS);
-        Process::of(command.stdout(Stdio::piped()).spawn().unwrap())
-    }
-
-    fn kill(&mut self, n: usize) {
-        self.running[n] = None;
-    }
-
-    fn start_again(&mut self, n: usize) {
-        self.running[n] = Some(self.process(n, &[]));
-    }
-
-    fn signal(&self, n: usize, signal: rustix::process::Signal) {
-        let child = &self.running[n].as_ref().unwrap().child;
-        rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
-    }
-
-    /// Which one leads, once one does.
-    async fn leader(&self, database: &Database) -> usize {
-        let ask = "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'nightjar leader at %'";
-        loop {
-            let named = database.psql(ask);
-            let address = named.strip_prefix("nightjar leader at ").and_then(|address| address.parse().ok());
-            if let Some(n) = address.and_then(|address: SocketAddr| self.addresses.iter().position(|a| *a == address)) {
-                return n;
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-    }
-}
-
-/// What an operator copies to another machine: files, and none of what is made anew.
-pub fn copy_files(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().flatten() {
-        let name = entry.file_name();
-        if entry.path().is_file() && name != "lock" && name != "reserve" {
-            fs::copy(entry.path(), to.join(name)).unwrap();
-        }
+        sleep(Duration::from_millis(100)).await;
     }
 }
 
@@ -200,7 +134,7 @@ async fn whichever_process_dies_or_hangs_nothing_acknowledged_is_lost() {
     let bed = Bed::new();
     let (ledger, bucket) = (database.url(), store.url("runs/doors"));
     let mut processes = tokio::task::block_in_place(|| Processes::start(&bed, 3, &ledger, &bucket));
-    assert_eq!(processes.leader(&database).await, 0);
+    assert_eq!(leader(&processes, &database).await, 0);
 
     let (devices, leases) = (6, 10);
     let mut training = tokio::task::JoinSet::new();
@@ -213,17 +147,17 @@ async fn whichever_process_dies_or_hangs_nothing_acknowledged_is_lost() {
     merged(&database, 6).await;
     processes.kill(1);
     merged(&database, 12).await;
-    tokio::task::block_in_place(|| processes.start_again(1));
+    processes.start_again(1);
     // The leader dies: another one leads. What died comes back as a door.
     processes.kill(0);
-    let second = processes.leader(&database).await;
+    let second = leader(&processes, &database).await;
     assert_ne!(second, 0);
     merged(&database, 24).await;
-    tokio::task::block_in_place(|| processes.start_again(0));
+    processes.start_again(0);
     // The leader hangs, is followed, and wakes up in the belief that it leads.
     processes.signal(second, rustix::process::Signal::STOP);
     let third = loop {
-        let leader = processes.leader(&database).await;
+        let leader = leader(&processes, &database).await;
         if leader != second {
             break leader;
         }
@@ -232,7 +166,7 @@ async fn whichever_process_dies_or_hangs_nothing_acknowledged_is_lost() {
     merged(&database, 36).await;
     processes.signal(second, rustix::process::Signal::CONT);
     merged(&database, 42).await;
-    assert_eq!(processes.leader(&database).await, third, "who woke up holds the door");
+    assert_eq!(leader(&processes, &database).await, third, "who woke up holds the door");
     // The database is killed under all of them.
     tokio::task::block_in_place(|| {
         database.kill();
@@ -246,7 +180,7 @@ async fn whichever_process_dies_or_hangs_nothing_acknowledged_is_lost() {
     let counted = database.psql("SELECT count(*), count(DISTINCT lease), count(DISTINCT blob) FROM deltas");
     assert_eq!(counted, format!("{acknowledged}|{acknowledged}|{acknowledged}"), "each once");
 
-    processes.running.clear();
+    processes.end();
     let mut verify = program();
     verify.args(["verify", "--state"]).arg(bed.state()).arg("--data").arg(bed.data()).envs(KEYS);
     let verified = verify.output().unwrap();

@@ -16,6 +16,8 @@ mod command_line;
 mod database;
 mod device;
 #[cfg(unix)]
+mod device_process;
+#[cfg(unix)]
 mod doors;
 mod hold;
 #[cfg(target_os = "linux")]
@@ -25,6 +27,8 @@ mod keep;
 #[cfg(unix)]
 mod leadership;
 mod loss;
+#[cfg(unix)]
+mod many_kills;
 #[cfg(unix)]
 mod moving;
 #[cfg(unix)]
@@ -40,6 +44,8 @@ mod postgres;
 #[path = "../../../tests/src/process.rs"]
 #[expect(dead_code, reason = "the whole-system tests use the rest")]
 mod process;
+#[cfg(unix)]
+mod processes;
 mod siege;
 
 #[cfg(unix)]

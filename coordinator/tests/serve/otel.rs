@@ -5,7 +5,7 @@ use crate::{
     command_line::{Process, program, serve_command},
     database::Database,
     device::{Device, Link, trained},
-    doors::copy_files,
+    processes::copy_files,
     object_store::{KEYS, ObjectStore},
 };
 use axum::{Router, body::Bytes, extract::State, routing::post};
