@@ -8,8 +8,8 @@ use nightjar_shared::{
 };
 use std::{fs, io, path::Path};
 
-/// Bytes read at a time.
-const PIECE_BYTES: usize = 1 << 20;
+/// Bytes read at a time; each time is a request, where they come from a bucket.
+const PIECE_BYTES: usize = 4 << 20;
 /// What a blob's name ends with while it is on its way.
 pub const PART: &str = ".part";
 
@@ -30,6 +30,8 @@ pub enum Brought {
 pub struct Way<'a> {
     /// From here.
     pub from: &'a dyn Disk,
+    /// Whether it is a folder, whose files can be given a second name.
+    pub is_folder: bool,
     /// To here.
     pub to: &'a FolderDisk,
     /// Its folder, for messages.
@@ -63,7 +65,7 @@ impl Way<'_> {
     /// Links or copies a file, and says what it is. A file that goes on changing must not be linked.
     pub fn draw(&self, name: &str, to: &str, may_link: bool, told: &mut dyn FnMut(u64)) -> io::Result<(BlobRef, bool)> {
         self.to.remove(to)?;
-        let is_linked = may_link && self.link(name, to)?;
+        let is_linked = may_link && self.is_folder && self.link(name, to)?;
         if !is_linked {
             let mut at = 0;
             loop {

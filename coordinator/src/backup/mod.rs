@@ -8,17 +8,26 @@
 //! The ledger of a backup needs no blob that the backup does not have. Blobs are brought first, since that takes long,
 //! then the ledger is copied, then the few blobs that came in between; what was removed meanwhile is noticed, and the
 //! ledger is copied again.
+//!
+//! Where a run keeps its ledger and its blobs makes no difference to its backup: rows of a database are copied into
+//! SQLite's file, in one transaction that sees one state, and objects of a bucket into files. So a backup can be put
+//! back into either.
 
 mod bring;
 mod contents;
 mod restore;
+mod shown;
 mod take;
 
 pub use contents::Contents;
-pub use restore::{Restored, restore};
+pub use restore::{Restored, Target, restore};
 pub use take::{Options, Taken, take};
 
-use crate::{identity::IdentityError, server::state::StateError, store::LedgerError};
+use crate::{
+    identity::IdentityError,
+    server::state::StateError,
+    store::{BlobError, LedgerError, StoreError, bucket::ClaimError, carry::CarryError},
+};
 use nightjar_shared::mark::MarkError;
 use std::{io, path::PathBuf};
 
@@ -74,21 +83,18 @@ pub enum BackupError {
         /// The newest version that the backup holds.
         version: u64,
     },
-    /// The run's ledger is in a database.
-    #[error(
-        "the ledger of this run is in the database {0}, which this command does not copy: dump it with pg_dump first, then \
-         copy the state folder"
-    )]
-    Database(String),
-    /// The blobs are somewhere else.
-    #[error(
-        "the blobs of this run are in {0}, which this command does not copy: have the bucket keep versions or copy it, then \
-         copy the state folder"
-    )]
-    Bucket(String),
+    /// The object store.
+    #[error("{0}; run the same command again: it goes on where it stopped")]
+    Store(StoreError),
     /// A new run's folder has something in it.
     #[error("{0} is not empty: a run is restored into a new folder, so that nothing is lost; name another --state")]
     NotEmpty(PathBuf),
+    /// Where the run's ledger or blobs are to be, there is something.
+    #[error(
+        "{0} holds a run, or something else: a run is restored into an empty database and an empty prefix, so that nothing is \
+         lost; name others. Nothing was changed there"
+    )]
+    TakenPlace(String),
     /// A file of the backup that nothing can do without.
     #[error("{file} of the backup {folder} is missing or damaged: it cannot be restored; use another backup")]
     Damaged {
@@ -126,13 +132,23 @@ pub enum BackupError {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The blobs.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// The bucket.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// Rows or blobs on their way.
+    #[error(transparent)]
+    Carry(#[from] CarryError),
 }
 
 /// Names the folder in what the system says.
 fn failed(folder: &std::path::Path) -> impl Fn(io::Error) -> BackupError {
     let path = folder.to_owned();
-    move |error| match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => BackupError::DiskFull(path.clone()),
+    move |error| match (error.kind(), StoreError::of(&error)) {
+        (_, Some(error)) => BackupError::Store(error.clone()),
+        (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, None) => BackupError::DiskFull(path.clone()),
         _ => BackupError::Io { path: path.clone(), error },
     }
 }

@@ -5,17 +5,22 @@ use super::{
     bring::{Brought, PART, Way, read_through},
     contents::{self, Contents},
     failed,
+    shown::shown,
 };
 use crate::{
-    dataset::progress::progress,
+    dataset::progress::{progress, rows},
     identity::{self, Identity},
     server::state::{LEDGER, StateFolder},
-    store::{Blobs, DatabaseUrl, LedgerPlace, copy},
+    store::{
+        Blobs, BucketUrl, DatabaseUrl, LedgerPlace,
+        carry::{Progress, several},
+        copy,
+    },
 };
 use nightjar_shared::{
     blob::BlobRef,
     disk::{Disk, FolderDisk},
-    ids::BlobHash,
+    ids::{BlobHash, Version},
     mark::{self, EntryKind, Kind, Mark},
 };
 use std::{
@@ -25,8 +30,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The ledger's copy, before it has its name.
-const LEDGER_NEW: &str = "files/ledger.new";
+/// The ledger's copy, before it has its name; and what SQLite has beside it while it is written.
+const LEDGER_NEW: [&str; 3] = ["files/ledger.new", "files/ledger.new-wal", "files/ledger.new-shm"];
 /// A file, before it has its name.
 const FILE_NEW: &str = "files/file.new";
 /// As the run was described, for whoever serves it again.
@@ -41,6 +46,8 @@ pub struct Options {
     pub state: PathBuf,
     /// The database that its ledger is in, if somebody says so.
     pub ledger: Option<DatabaseUrl>,
+    /// The bucket that its blobs are in, if somebody says so.
+    pub blobs: Option<BucketUrl>,
     /// The backup's folder: new, empty, or of an earlier backup of this run.
     pub to: PathBuf,
     /// Whether earlier backups' blobs are believed to be whole.
@@ -66,23 +73,22 @@ pub struct Taken {
 pub async fn take(options: &Options) -> Result<Taken, BackupError> {
     let Options { state: folder, to, quick, quiet, .. } = options;
     let state = StateFolder::open(folder)?;
-    let ledger = match state.ledger(options.ledger.as_ref())? {
-        LedgerPlace::File(path) => path,
-        LedgerPlace::Database(url) => return Err(BackupError::Database(url.to_string())),
-    };
-    if let Some(bucket) = state.bucket(None)? {
-        return Err(BackupError::Bucket(bucket.to_string()));
-    }
+    let ledger = state.ledger(options.ledger.as_ref())?;
+    let blobs = state.blobs_to_read(state.bucket(options.blobs.as_ref())?.as_ref())?;
     let key = Identity::open(&*state.disk)?;
     let (disk, _lock) = open_to_write(to)?;
     if let Some(last) = Contents::read(to)? {
         is_of(&last, &ledger, to).await?;
     }
-    let way = Way { from: &*state.disk, to: &disk, folder: to, quick: *quick };
-    let (mut bringing, blobs) = (Bringing { way, brought: BTreeMap::new(), last: None }, state.blobs_to_read(None)?);
+    let from: &dyn Disk = match blobs.bucket() {
+        Some(bucket) => bucket,
+        None => &*state.disk,
+    };
+    let way = Way { from, is_folder: blobs.bucket().is_none(), to: &disk, folder: to, quick: *quick };
+    let mut bringing = Bringing { way, brought: BTreeMap::new(), last: None };
     // The long part, before the ledger is copied: what comes after it is short.
     bringing.all(&blobs, *quiet)?;
-    let (held, mut files, lost) = one_state(&mut bringing, &blobs, &ledger).await?;
+    let (held, mut files, lost) = one_state(&mut bringing, &blobs, &ledger, *quiet).await?;
     if held.key.is_some_and(|known| known != key.id().0) {
         return Err(BackupError::OtherKey);
     }
@@ -115,13 +121,14 @@ pub async fn take(options: &Options) -> Result<Taken, BackupError> {
 async fn one_state(
     bringing: &mut Bringing<'_>,
     blobs: &Blobs,
-    ledger: &Path,
+    ledger: &LedgerPlace,
+    quiet: bool,
 ) -> Result<(copy::Held, BTreeMap<String, BlobRef>, Vec<BlobHash>), BackupError> {
     let (mut lost_before, mut round) = (None, 1);
     loop {
         // Before the ledger: so it knows the versions of these checkpoints, or at least of the older ones.
         let mut files = bringing.checkpoints(blobs)?;
-        let (held, file) = copied_ledger(ledger, bringing.way.to, bringing.way.folder).await?;
+        let (held, file) = copied_ledger(ledger, bringing.way.to, bringing.way.folder, quiet).await?;
         files.insert(LEDGER.to_owned(), file);
         let lost = bringing.those(&held.blobs)?;
         // What is lost for good is missing again. What was removed meanwhile, a newer ledger does not name.
@@ -148,11 +155,14 @@ struct Bringing<'a> {
 impl Bringing<'_> {
     /// Every blob that the run has now.
     fn all(&mut self, blobs: &Blobs, quiet: bool) -> Result<(), BackupError> {
-        let names = blobs.list().map_err(|error| BackupError::State(error.into()))?;
-        let bytes: u64 = names.iter().filter_map(|name| blobs.length(*name).ok().flatten()).sum();
-        let bar = progress("backing up", bytes, quiet);
-        for name in names {
-            self.one(name, &mut |bytes| bar.inc(bytes))?;
+        let all = blobs.list_with_bytes()?;
+        let bar = progress("backing up", all.iter().map(|blob| blob.bytes).sum(), quiet);
+        let way = &self.way;
+        let one = |blob: BlobRef| -> Result<_, BackupError> {
+            Ok((blob.hash, way.blob(blob.hash, &mut |bytes| bar.inc(bytes))?))
+        };
+        for (name, how) in several(all, one)? {
+            self.note(name, how);
         }
         bar.finish_and_clear();
         Ok(())
@@ -162,28 +172,32 @@ impl Bringing<'_> {
     fn those(&mut self, names: &BTreeSet<BlobHash>) -> Result<Vec<BlobHash>, BackupError> {
         let mut lost = vec![];
         for name in names {
-            if self.one(*name, &mut |_| {})? == Brought::Lost {
+            if self.one(*name)? == Brought::Lost {
                 lost.push(*name);
             }
         }
         Ok(lost)
     }
 
-    fn one(&mut self, name: BlobHash, told: &mut dyn FnMut(u64)) -> Result<Brought, BackupError> {
+    fn one(&mut self, name: BlobHash) -> Result<Brought, BackupError> {
         if let Some(how) = self.brought.get(&name).filter(|how| **how != Brought::Lost) {
             return Ok(*how);
         }
-        let how = self.way.blob(name, told)?;
+        let how = self.way.blob(name, &mut |_| {})?;
+        self.note(name, how);
+        Ok(how)
+    }
+
+    fn note(&mut self, name: BlobHash, how: Brought) {
         self.brought.insert(name, how);
         if matches!(how, Brought::Linked | Brought::Copied) {
             self.last = Some(name);
         }
-        Ok(how)
     }
 
     /// The checkpoints that are there. One may be removed meanwhile: a newer one has come.
     fn checkpoints(&mut self, blobs: &Blobs) -> Result<BTreeMap<String, BlobRef>, BackupError> {
-        let versions = blobs.checkpoints().map_err(|error| BackupError::State(error.into()))?;
+        let versions = blobs.checkpoints()?;
         let mut files = BTreeMap::new();
         for version in versions {
             let name = format!("checkpoints/{version}.njc");
@@ -206,26 +220,33 @@ impl Bringing<'_> {
 }
 
 /// The ledger as it is now, under its hash.
-async fn copied_ledger(ledger: &Path, disk: &FolderDisk, to: &Path) -> Result<(copy::Held, BlobRef), BackupError> {
+async fn copied_ledger(
+    ledger: &LedgerPlace,
+    disk: &FolderDisk,
+    to: &Path,
+    quiet: bool,
+) -> Result<(copy::Held, BlobRef), BackupError> {
     let io = failed(to);
-    disk.remove(LEDGER_NEW).map_err(&io)?;
+    LEDGER_NEW.iter().try_for_each(|file| disk.remove(file)).map_err(&io)?;
     fs::create_dir_all(to.join("files")).map_err(&io)?;
-    let new = disk.path(LEDGER_NEW);
-    copy::copy(ledger, &new).await?;
+    let [name, ..] = LEDGER_NEW;
+    let (new, progress) = (disk.path(name), Progress::default());
+    shown(rows("ledger", quiet), &progress, copy::copy(ledger, &new, &progress)).await?;
     let held = copy::held(&new).await?;
-    disk.sync(LEDGER_NEW).map_err(&io)?;
-    let file = read_through(disk, LEDGER_NEW, &mut |_| {}).map_err(&io)?;
-    disk.rename(LEDGER_NEW, &stored(file.hash)).map_err(&io)?;
+    disk.sync(name).map_err(&io)?;
+    let file = read_through(disk, name, &mut |_| {}).map_err(&io)?;
+    disk.rename(name, &stored(file.hash)).map_err(&io)?;
     Ok((held, file))
 }
 
 /// Refuses to put a run's backup in the place of another's, or of one that knows more.
-async fn is_of(last: &Contents, ledger: &Path, to: &Path) -> Result<(), BackupError> {
-    if copy::run_id(ledger).await? != last.run_id {
+async fn is_of(last: &Contents, ledger: &LedgerPlace, to: &Path) -> Result<(), BackupError> {
+    let (run, digest) = copy::run_and_digest(ledger, last.version.unwrap_or(Version(0))).await?;
+    if run != last.run_id {
         return Err(BackupError::OtherRun { folder: to.to_owned(), run: last.run.clone() });
     }
-    match last.version.zip(last.digest) {
-        Some((version, digest)) if copy::digest(ledger, version).await? != Some(digest) => {
+    match last.version {
+        Some(version) if last.digest.is_some() && digest != last.digest => {
             Err(BackupError::Ahead { folder: to.to_owned(), version: version.0 })
         }
         _ => Ok(()),

@@ -1,15 +1,15 @@
 //! `backup` and `restore`: a run copied while it is served, and put back.
 
-use super::{Failure, ledger::LedgerFlag, say};
+use super::{Failure, blobs::BlobsFlag, ledger::LedgerFlag, say};
 use clap::Args;
 use nightjar_coordinator::backup::{self, BackupError};
 use std::path::{Path, PathBuf};
 
 /// Copy a run to another folder, while it is served or not
 ///
-/// Copies the ledger as it is at one moment, every blob that it names, the checkpoints and the run's key. Each blob is held
-/// against its hash. Given the same folder again, it brings only what is new, and goes on where it was cut short. On the
-/// same disk blobs are linked and take no room. The dataset is not copied.
+/// Copies the ledger as it is at one moment, every blob that it names, the checkpoints and the run's key, wherever the run
+/// keeps them. Each blob is held against its hash. Given the same folder again, it brings only what is new, and goes on
+/// where it was cut short. On the same disk blobs are linked and take no room. The dataset is not copied.
 #[derive(Args)]
 #[command(after_help = "Examples:
   nightjar-coordinator backup --state state --to /mnt/backup/run1
@@ -20,6 +20,8 @@ pub struct Backup {
     state: PathBuf,
     #[command(flatten)]
     ledger: LedgerFlag,
+    #[command(flatten)]
+    blobs: BlobsFlag,
     /// The backup's folder: a new one, or that of this run's last backup
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
@@ -34,10 +36,12 @@ pub struct Backup {
 /// Put a run back from a backup, into a new folder
 ///
 /// Reads through everything in the backup, holds it against its hash, and says which state of the run it was. The folder
-/// must be new or empty. Serve it as the run was served, with the run.toml that lies in the backup and the same dataset.
+/// must be new or empty, and so must the database and the bucket's prefix, where the run is to have them. Serve it as the run was served, with the run.toml that lies in the backup and the same dataset.
 #[derive(Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
   nightjar-coordinator restore --from /mnt/backup/run1 --state state2
+  nightjar-coordinator restore --from /mnt/backup/run1 --state state2 --ledger postgres://nightjar@db.lab/run1b \\
+    --blobs s3://nightjar/run1b
   nightjar-coordinator serve --run /mnt/backup/run1/run.toml --data data --state state2")]
 pub struct Restore {
     /// The backup's folder
@@ -46,6 +50,10 @@ pub struct Restore {
     /// The new state folder
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
+    #[command(flatten)]
+    ledger: LedgerFlag,
+    #[command(flatten)]
+    blobs: BlobsFlag,
     /// Show no progress
     #[arg(long)]
     quiet: bool,
@@ -56,6 +64,7 @@ impl Backup {
         let options = backup::Options {
             state: self.state,
             ledger: self.ledger.database()?,
+            blobs: self.blobs.bucket()?,
             to: self.to.clone(),
             quick: self.quick,
             quiet: self.quiet,
@@ -78,7 +87,9 @@ impl Backup {
 
 impl Restore {
     pub async fn run(self) -> Result<(), Failure> {
-        let restored = backup::restore(&self.from, &self.state, self.quiet).await.map_err(failure)?;
+        let (ledger, blobs) = (self.ledger.database()?, self.blobs.bucket()?);
+        let target = backup::Target { state: self.state.clone(), ledger, blobs };
+        let restored = backup::restore(&self.from, &target, self.quiet).await.map_err(failure)?;
         let contents = &restored.contents;
         say(&format!("restored \"{}\" to {}: {}", contents.run, self.state.display(), contents.said()));
         say(&format!("{} blobs, all of them read through", contents.blobs - restored.lost.len() as u64));
@@ -110,7 +121,12 @@ fn lost(blobs: &[nightjar_shared::ids::BlobHash], which: &str) -> Result<(), Fai
 
 fn failure(error: BackupError) -> Failure {
     match error {
-        BackupError::DiskFull(_) | BackupError::Io { .. } | BackupError::Damaged { .. } => Failure::midway(error),
+        BackupError::DiskFull(_)
+        | BackupError::Io { .. }
+        | BackupError::Damaged { .. }
+        | BackupError::Store(_)
+        | BackupError::Blob(_)
+        | BackupError::Carry(_) => Failure::midway(error),
         error => Failure::input(error),
     }
 }

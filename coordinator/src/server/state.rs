@@ -157,6 +157,12 @@ pub enum StateError {
         #[source]
         error: BadBucket,
     },
+    /// A restoration that was cut short.
+    #[error(
+        "a run is being restored into the state folder {0}, or that was cut short: run the same `restore` again, which goes on. \
+         Nothing was changed"
+    )]
+    HalfRestored(PathBuf),
     /// A run's state without its key.
     #[error(
         "the state folder {folder} has a ledger, but not the run's key ({key}): put it back from a backup, since no device \
@@ -346,6 +352,9 @@ fn find(folder: &Path) -> Result<Found, StateError> {
     }
     let has = |name: &str| folder.join(name).is_file();
     let is_begun = mark.as_ref().is_some_and(|mark| !mark.is_whole);
+    if is_begun && has(RESTORED) {
+        return Err(StateError::HalfRestored(folder.to_owned()));
+    }
     match (has(LEDGER) || has(PLACE), has(identity::FILE)) {
         _ if is_begun && stored(folder)? == (0, 0) => Ok(Found::New),
         (true, true) => Ok(Found::Run),

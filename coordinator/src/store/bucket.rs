@@ -132,6 +132,11 @@ impl Bucket {
         Err(ClaimError::Taken { place: place(), owner })
     }
 
+    /// Whether nothing at all is there.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.requests.list("", 1)?.is_empty())
+    }
+
     /// Forgets what is kept of a blob beside the store; `false`: nothing was.
     pub fn forget(&self, hash: BlobHash) -> bool {
         let cache = self.cache.as_ref().filter(|cache| cache.length(hash).is_some());

@@ -1,14 +1,14 @@
 //! Carries a run from one store to another: what is there and right is not carried again, so that it goes on after a
 //! kill; what was carried is read back and compared. The store that it comes from is only read, until its ledger is
-//! marked at the very end.
+//! marked at the very end. A backup copies a database's rows in the same way, and a restoration puts them back.
 
 mod blobs;
 mod ledger;
 #[cfg(test)]
 mod tests;
 
-pub use blobs::{CarriedBlobs, carry_blobs};
-pub use ledger::{carry_ledger, mark_moved};
+pub use blobs::{CarriedBlobs, carry_blobs, several};
+pub use ledger::{carry_ledger, copy_ledger, mark_moved};
 
 use super::{
     BlobError, LedgerError, LedgerPlace,
@@ -67,7 +67,7 @@ pub enum CarryError {
     #[error(transparent)]
     Claim(#[from] ClaimError),
     /// No run is there.
-    #[error("there is no run to move in {0}")]
+    #[error("there is no run in {0}")]
     NoRun(String),
     /// Another run is there.
     #[error("{0} holds another run: name an empty database, or an empty prefix. Nothing was changed")]
@@ -78,7 +78,7 @@ pub enum CarryError {
     )]
     OtherTime(String),
     /// Rows that are not the same.
-    #[error("{place} has other rows of {table} than the ledger that is moved: empty it, and begin again")]
+    #[error("{place} has other rows of {table} than the ledger that is copied there: empty it, and begin again")]
     Differs {
         /// Where.
         place: String,
@@ -86,7 +86,7 @@ pub enum CarryError {
         table: String,
     },
     /// A table or column that the other side does not have.
-    #[error("{place} has no place for {what}: start this program's `serve` on the run once, then move it")]
+    #[error("{place} has no place for {what}: start this program's `serve` on the run once, and begin again")]
     Form {
         /// Where.
         place: String,

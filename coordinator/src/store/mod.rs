@@ -4,6 +4,7 @@
 pub mod blobs;
 pub mod bucket;
 pub mod carry;
+pub mod copy;
 pub mod desk;
 pub mod error;
 mod facts;
@@ -32,5 +33,5 @@ pub use place::{DatabaseUrl, LedgerPlace, OpenLedger};
 pub use postgres::PostgresLedger;
 pub use publisher::{PublishError, Publisher};
 pub use samples::Shards;
-pub use sqlite::{SqliteLedger, copy, look};
+pub use sqlite::{SqliteLedger, look};
 pub use squasher::Squasher;

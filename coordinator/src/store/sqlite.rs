@@ -1,6 +1,5 @@
 //! The ledger in SQLite: one file beside the blobs, a write-ahead log, `synchronous = FULL`.
 
-pub mod copy;
 pub mod look;
 
 use super::{
@@ -90,8 +89,18 @@ impl SqliteLedger {
 impl File {
     /// A file that is only read.
     pub(super) async fn to_read(path: &Path) -> Result<Self, LedgerError> {
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(look::reading(path)?).await;
+        // One reads on in the state that it began with, and another looks whether that is the newest.
+        let pool = SqlitePoolOptions::new().max_connections(2).connect_with(look::reading(path)?).await;
         Ok(File { pool: pool.map_err(|error| LedgerError::from(error).at(path))? })
+    }
+
+    /// Copies it to a file that is not there yet. Writers go on: only their log is not taken into the file until then.
+    pub(super) async fn copy_to(&self, to: &Path) -> Result<(), LedgerError> {
+        let why = || "its name is no text, and SQLite needs one".to_owned();
+        let name = to.to_str().ok_or_else(|| LedgerError::Unreachable { path: to.to_owned(), why: why() })?;
+        sqlx::query("/* backup */ VACUUM INTO $1").bind(name).execute(&self.pool).await?;
+        self.pool.close().await;
+        Ok(())
     }
 
     /// A file that is written without being taken over; its tables are made where there are none.

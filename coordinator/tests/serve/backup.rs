@@ -2,7 +2,7 @@
 
 use crate::{
     bed::Bed,
-    command_line::{Process, of_run, program, refused},
+    command_line::{Process, of_run, program, refused, serve_command},
     device::{Device, Link, trained},
 };
 use nightjar_coordinator::backup::Contents;
@@ -16,7 +16,7 @@ use nightjar_shared::{
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Output,
+    process::{Output, Stdio},
 };
 
 /// One lease from grant to acknowledgement.
@@ -34,7 +34,22 @@ fn backup(bed: &Bed, to: &Path) -> Output {
 }
 
 fn restore(from: &Path, bed: &Bed) -> Output {
-    program().args(["restore", "--from"]).arg(from).arg("--state").arg(bed.state()).output().unwrap()
+    restore_to(from, bed, &Place::default())
+}
+
+fn restore_to(from: &Path, bed: &Bed, place: &Place<'_>) -> Output {
+    let mut command = program();
+    command.args(["restore", "--from"]).arg(from).arg("--state").arg(bed.state()).args(&place.flags);
+    command.envs(place.keys.iter().copied()).output().unwrap()
+}
+
+/// Where a run has its ledger and its blobs: in its state folder, or where these say.
+#[derive(Default)]
+pub struct Place<'a> {
+    /// For the commands that begin it there; later ones know it from the state folder.
+    pub flags: Vec<&'a str>,
+    /// What opens it.
+    pub keys: &'a [(&'a str, &'a str)],
 }
 
 fn said(output: &Output) -> String {
@@ -42,29 +57,50 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn stats(bed: &Bed) -> serde_json::Value {
-    serde_json::from_str(&said(&of_run(bed, &["stats", "--json"]))).unwrap()
-}
-
-/// The run is backed up while two devices work, and goes on; then its disk is gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_put_back_from_an_old_backup_goes_on_and_counts_nothing_twice() {
     let bed = Bed::new();
-    let process = Process::start(&bed);
-    let (busy, slow, late) = (Device::new(&bed), Device::new(&bed), Device::new(&bed));
+    goes_on_from_an_old_backup(&bed, &Place::default(), &Place::default()).await;
+
+    // The backup knows versions that this run has otherwise now: it is not put in its place.
+    let (to, other, busy) = (bed.path("backup"), bed.path("other"), Device::new(&bed));
+    said(&backup(&bed, &other));
+    fs::remove_dir_all(bed.state()).unwrap();
+    said(&restore(&to, &bed));
+    let server = bed.serve().await;
+    let mut link = busy.join(server.address, bed.invite(Role::Volunteer)).await;
+    one_lease(&bed, &mut link, 900).await;
+    server.stop().await;
+    refused(&backup(&bed, &other), "went on from an older copy");
+    said(&backup(&bed, &to));
+}
+
+/// The run is backed up while two devices work, and goes on; then all that it has is gone, and it is put back there.
+pub async fn goes_on_from_an_old_backup(bed: &Bed, here: &Place<'_>, there: &Place<'_>) {
+    let of_run = |place: &Place<'_>, args: &[&str]| {
+        let mut command = program();
+        command.args(args).arg("--data").arg(bed.data()).arg("--state").arg(bed.state());
+        said(&command.envs(place.keys.iter().copied()).output().unwrap())
+    };
+    let mut serve = serve_command(bed);
+    let serve = serve.args(&here.flags).envs(here.keys.iter().copied());
+    let process = Process::of(serve.stdout(Stdio::piped()).spawn().unwrap());
+    let (busy, slow, late) = (Device::new(bed), Device::new(bed), Device::new(bed));
     let mut busy_link = busy.join(process.address, bed.invite(Role::Volunteer)).await;
     let mut slow_link = slow.join(process.address, bed.invite(Role::Volunteer)).await;
     let slow_lease = slow_link.lease(LeaseRequest::default()).await;
     let to = bed.path("backup");
     for seed in 0..3 {
-        one_lease(&bed, &mut busy_link, seed).await;
+        one_lease(bed, &mut busy_link, seed).await;
     }
     let mut seed = 3;
     let taken = std::thread::scope(|scope| {
-        let taking = scope.spawn(|| backup(&bed, &to));
+        let mut command = program();
+        command.args(["backup", "--state"]).arg(bed.state()).arg("--to").arg(&to).envs(here.keys.iter().copied());
+        let taking = scope.spawn(move || command.output().unwrap());
         tokio::task::block_in_place(|| {
             while !taking.is_finished() || seed < 5 {
-                tokio::runtime::Handle::current().block_on(one_lease(&bed, &mut busy_link, seed));
+                tokio::runtime::Handle::current().block_on(one_lease(bed, &mut busy_link, seed));
                 seed += 1;
             }
         });
@@ -75,10 +111,10 @@ async fn a_run_put_back_from_an_old_backup_goes_on_and_counts_nothing_twice() {
     assert!((3..=seed).contains(&contents.deltas), "{contents:?}");
 
     // What the backup does not have: merged deltas, a version, a device with its lease, the end of an older lease.
-    let mut newest = one_lease(&bed, &mut busy_link, seed).await;
+    let mut newest = one_lease(bed, &mut busy_link, seed).await;
     while newest.base_version <= contents.deltas {
         seed += 1;
-        newest = one_lease(&bed, &mut busy_link, seed).await;
+        newest = one_lease(bed, &mut busy_link, seed).await;
     }
     let (slow_delta, slow_offer) = trained(&bed.spec.model, &slow_lease, 100);
     slow_link.upload(slow_lease.id, &slow_delta).await.unwrap();
@@ -89,10 +125,11 @@ async fn a_run_put_back_from_an_old_backup_goes_on_and_counts_nothing_twice() {
     drop(process);
     fs::remove_dir_all(bed.state()).unwrap();
 
-    let told = said(&restore(&to, &bed));
+    let told = said(&restore_to(&to, bed, there));
     assert!(told.contains(&format!("{} merged deltas", contents.deltas)), "{told}");
-    assert!(said(&of_run(&bed, &["verify"])).lines().all(|line| line.starts_with("ok")));
-    assert_eq!(stats(&bed)["merged"], contents.deltas);
+    assert!(of_run(there, &["verify"]).lines().all(|line| line.starts_with("ok")));
+    let stats = || serde_json::from_str::<serde_json::Value>(&of_run(there, &["stats", "--json"])).unwrap();
+    assert_eq!(stats()["merged"], contents.deltas);
     let (server, told) = bed.serve_telling().await;
     assert!(told.lock().unwrap().contains("restored from a backup"), "{}", told.lock().unwrap());
     assert!(server.status().await["generation"].as_u64() > Some(newest.generation));
@@ -134,29 +171,15 @@ async fn a_run_put_back_from_an_old_backup_goes_on_and_counts_nothing_twice() {
     }
     let mut after = contents.deltas + 1;
     for seed in 300..303 {
-        one_lease(&bed, &mut busy_link, seed).await;
-        one_lease(&bed, &mut late_link, seed + 100).await;
+        one_lease(bed, &mut busy_link, seed).await;
+        one_lease(bed, &mut late_link, seed + 100).await;
         after += 2;
     }
     server.stop().await;
-    let verified = said(&of_run(&bed, &["verify"]));
+    let verified = of_run(there, &["verify"]);
     assert!(verified.lines().all(|line| line.starts_with("ok")), "{verified}");
-    let stats = stats(&bed);
+    let stats = stats();
     assert_eq!((&stats["merged"], &stats["duplicates"]), (&after.into(), &0.into()), "{stats}");
-
-    // The backup knows versions that this run has otherwise now: it is not put in its place.
-    let other = bed.path("other");
-    said(&backup(&bed, &other));
-    let before = Contents::read(&to).unwrap();
-    assert_eq!(before, Contents::read(&to).unwrap());
-    fs::remove_dir_all(bed.state()).unwrap();
-    said(&restore(&to, &bed));
-    let server = bed.serve().await;
-    let mut link = busy.join(server.address, vec![]).await;
-    one_lease(&bed, &mut link, 900).await;
-    server.stop().await;
-    refused(&backup(&bed, &other), "went on from an older copy");
-    said(&backup(&bed, &to));
 }
 
 async fn run(bed: &Bed, seeds: std::ops::Range<u64>) {

@@ -46,6 +46,8 @@ mod postgres;
 mod process;
 #[cfg(unix)]
 mod processes;
+#[cfg(unix)]
+mod restoring;
 mod siege;
 
 #[cfg(unix)]

@@ -33,28 +33,15 @@ enum End {
 pub fn carry_blobs(from: &Blobs, to: &Blobs, progress: &Progress) -> Result<CarriedBlobs, CarryError> {
     let all = from.list_with_bytes()?;
     progress.begin(2 * all.iter().map(|blob| blob.bytes).sum::<u64>());
-    let (waiting, carried) = (Mutex::new(all), Mutex::new(CarriedBlobs::default()));
-    // Whoever panicked left whole values behind.
-    let waiting = || waiting.lock().unwrap_or_else(PoisonError::into_inner);
-    let work = || -> Result<(), CarryError> {
-        loop {
-            let Some(blob) = waiting().pop() else { return Ok(()) };
-            // After a failure the others need not begin what is begun again.
-            let end = carry(from, to, blob, progress).inspect_err(|_| waiting().clear())?;
-            let mut carried = carried.lock().unwrap_or_else(PoisonError::into_inner);
-            match end {
-                End::Damaged => carried.damaged.push(blob.hash),
-                End::WasThere | End::Carried => carried.blobs += 1,
-            }
-            carried.were_there += u64::from(matches!(end, End::WasThere));
+    let ends = several(all, |blob| Ok::<_, CarryError>((blob.hash, carry(from, to, blob, progress)?)))?;
+    let mut carried = CarriedBlobs::default();
+    for (hash, end) in ends {
+        match end {
+            End::Damaged => carried.damaged.push(hash),
+            End::WasThere | End::Carried => carried.blobs += 1,
         }
-    };
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
-        let panicked = || Err(BlobError::Folder(std::io::Error::other("a thread has ended unexpectedly")).into());
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| panicked()))
-    })?;
-    let mut carried = carried.into_inner().unwrap_or_else(PoisonError::into_inner);
+        carried.were_there += u64::from(matches!(end, End::WasThere));
+    }
     for version in from.checkpoints()?.into_iter().rev() {
         let Some(bytes) = from.checkpoint(version)? else { continue };
         let is_there = || -> Result<bool, BlobError> { Ok(to.checkpoint(version)?.as_ref() == Some(&bytes)) };
@@ -67,6 +54,31 @@ pub fn carry_blobs(from: &Blobs, to: &Blobs, progress: &Progress) -> Result<Carr
         carried.checkpoints += 1;
     }
     Ok(carried)
+}
+
+/// Does something with each of these, several at a time; what came of each, in no order. After a failure no more are
+/// begun. Blocks.
+pub fn several<B: Send, T: Send, E: From<BlobError> + Send>(
+    all: Vec<B>,
+    work: impl Fn(B) -> Result<T, E> + Sync,
+) -> Result<Vec<T>, E> {
+    let (waiting, done) = (Mutex::new(all), Mutex::new(vec![]));
+    // Whoever panicked left whole values behind.
+    let waiting = || waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    let next = || waiting().pop();
+    let working = || -> Result<(), E> {
+        while let Some(one) = next() {
+            let came = work(one).inspect_err(|_| waiting().clear())?;
+            done.lock().unwrap_or_else(PoisonError::into_inner).push(came);
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(working)).collect();
+        let panicked = || Err(BlobError::Folder(std::io::Error::other("a thread has ended unexpectedly")).into());
+        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| panicked()))
+    })?;
+    Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn carry(from: &Blobs, to: &Blobs, blob: BlobRef, progress: &Progress) -> Result<End, CarryError> {

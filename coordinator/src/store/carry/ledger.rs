@@ -34,59 +34,86 @@ struct Table {
 
 type Row = Vec<Value>;
 
-/// Carries all rows and compares them, the run's row last; gives the generation that the ledger had.
+/// Carries all rows of a run that nobody serves, and compares them, the run's row last; gives the generation that the
+/// ledger had.
 pub async fn carry_ledger(from: &LedgerPlace, to: &LedgerPlace, progress: &Progress) -> Result<i64, CarryError> {
+    carry(from, to, progress, false).await
+}
+
+/// The same with one state of a ledger, whoever writes to it meanwhile.
+pub async fn copy_ledger(from: &LedgerPlace, to: &LedgerPlace, progress: &Progress) -> Result<i64, CarryError> {
+    carry(from, to, progress, true).await
+}
+
+async fn carry(from: &LedgerPlace, to: &LedgerPlace, progress: &Progress, served: bool) -> Result<i64, CarryError> {
     match from {
-        LedgerPlace::File(path) => onto(&File::to_read(path).await?, from, to, progress).await,
-        LedgerPlace::Database(url) => onto(&Database::to_read(url).await?, from, to, progress).await,
+        LedgerPlace::File(path) => onto(&File::to_read(path).await?, from, to, progress, served).await,
+        LedgerPlace::Database(url) => onto(&Database::to_read(url).await?, from, to, progress, served).await,
     }
 }
 
-async fn onto<A: Dialect>(a: &A, from: &LedgerPlace, to: &LedgerPlace, progress: &Progress) -> Result<i64, CarryError> {
-    // Nothing is made anywhere for a run that is not there.
-    let begun = run_row(a).await?.ok_or_else(|| CarryError::NoRun(from.to_string()))?;
-    let carried = match to {
-        LedgerPlace::File(path) => between(a, &File::to_fill(path).await?, &begun, to, progress).await,
-        LedgerPlace::Database(url) => between(a, &Database::to_fill(url).await?, &begun, to, progress).await,
-    };
-    a.close().await;
-    carried.map(|()| begun.generation)
-}
-
-async fn between<A: Dialect, B: Dialect>(
+async fn onto<A: Dialect>(
     a: &A,
-    b: &B,
-    begun: &RunRow,
+    from: &LedgerPlace,
     to: &LedgerPlace,
     progress: &Progress,
-) -> Result<(), CarryError> {
-    match run_row(b).await? {
-        Some(there) if there.run != begun.run => return Err(CarryError::Taken(to.to_string())),
-        Some(there) if there.generation != begun.generation => return Err(CarryError::OtherTime(to.to_string())),
-        _ => {}
+    served: bool,
+) -> Result<i64, CarryError> {
+    let mut state = a.begin().await?;
+    // Nothing is made anywhere for a run that is not there.
+    let begun = run_row::<A>(&mut state).await?.ok_or_else(|| CarryError::NoRun(from.to_string()))?;
+    let generation = begun.generation;
+    let mut source = Source { database: a, state, begun, served };
+    let carried = match to {
+        LedgerPlace::File(path) => source.onto(&File::to_fill(path).await?, to, progress).await,
+        LedgerPlace::Database(url) => source.onto(&Database::to_fill(url).await?, to, progress).await,
+    };
+    drop(source);
+    a.close().await;
+    carried.map(|()| generation)
+}
+
+/// Where rows come from.
+struct Source<'a, A: Dialect> {
+    database: &'a A,
+    /// One state of it: whatever is written meanwhile is not seen.
+    state: A::Transaction,
+    begun: RunRow,
+    /// Whether it may be written to meanwhile.
+    served: bool,
+}
+
+impl<A: Dialect> Source<'_, A> {
+    async fn onto<B: Dialect>(&mut self, b: &B, to: &LedgerPlace, progress: &Progress) -> Result<(), CarryError> {
+        let Source { database, state, begun, served } = self;
+        match run_row::<B>(&mut b.begin().await?).await? {
+            Some(there) if there.run != begun.run => return Err(CarryError::Taken(to.to_string())),
+            Some(there) if there.generation != begun.generation => return Err(CarryError::OtherTime(to.to_string())),
+            _ => {}
+        }
+        let tables = forms::<A, B>(state, &mut b.begin().await?, to).await?;
+        let mut rows = 0;
+        for table in &tables {
+            rows += count(state, table).await?;
+        }
+        progress.begin(2 * rows);
+        let (last, others): (Vec<&Table>, Vec<&Table>) = tables.iter().partition(|table| table.name == LAST);
+        for table in &others {
+            fill::<A, B>(state, b, table, progress).await?;
+        }
+        for table in &others {
+            compare::<A, B>(state, b, table, to, progress).await?;
+        }
+        if !*served && run_row::<A>(&mut database.begin().await?).await?.as_ref() != Some(begun) {
+            return Err(CarryError::Served);
+        }
+        for table in last {
+            fill::<A, B>(state, b, table, progress).await?;
+            compare::<A, B>(state, b, table, to, progress).await?;
+        }
+        b.close().await;
+        Ok(())
     }
-    let tables = forms(a, b, to).await?;
-    let mut rows = 0;
-    for table in &tables {
-        rows += count(a, table).await?;
-    }
-    progress.begin(2 * rows);
-    let (last, others): (Vec<&Table>, Vec<&Table>) = tables.iter().partition(|table| table.name == LAST);
-    for table in &others {
-        fill(a, b, table, progress).await?;
-    }
-    for table in &others {
-        compare(a, b, table, to, progress).await?;
-    }
-    if run_row(a).await?.as_ref() != Some(begun) {
-        return Err(CarryError::Served);
-    }
-    for table in last {
-        fill(a, b, table, progress).await?;
-        compare(a, b, table, to, progress).await?;
-    }
-    b.close().await;
-    Ok(())
 }
 
 /// What changes when a ledger is served.
@@ -98,8 +125,7 @@ struct RunRow {
     commits: Option<i64>,
 }
 
-async fn run_row<D: Dialect>(database: &D) -> Result<Option<RunRow>, LedgerError> {
-    let mut tx = database.begin().await?;
+async fn run_row<D: Dialect>(tx: &mut D::Transaction) -> Result<Option<RunRow>, LedgerError> {
     if tx.number(sql(D::HAS_TABLE).bind(LAST)).await? == 0 {
         return Ok(None);
     }
@@ -110,9 +136,9 @@ async fn run_row<D: Dialect>(database: &D) -> Result<Option<RunRow>, LedgerError
 }
 
 /// The tables of a database.
-async fn tables<D: Dialect>(database: &D) -> Result<BTreeMap<String, Table>, LedgerError> {
+async fn tables<D: Dialect>(tx: &mut D::Transaction) -> Result<BTreeMap<String, Table>, LedgerError> {
     let mut tables: BTreeMap<String, (Table, Vec<(i64, usize)>)> = BTreeMap::new();
-    for row in database.begin().await?.rows(sql(D::COLUMNS)).await? {
+    for row in tx.rows(sql(D::COLUMNS)).await? {
         let text = |column| -> Result<String, LedgerError> { Ok(row.text(column)?.unwrap_or_default().to_owned()) };
         let (name, column, key) = (text("table_name")?, text("column_name")?, row.integer("key")?);
         let is_own = NOT_CARRIED.contains(&name.as_str()) || name.starts_with("sqlite_");
@@ -142,8 +168,12 @@ async fn tables<D: Dialect>(database: &D) -> Result<BTreeMap<String, Table>, Led
 }
 
 /// The tables that are carried, in the order in which they are filled. The other side has to have all their columns.
-async fn forms<A: Dialect, B: Dialect>(a: &A, b: &B, to: &LedgerPlace) -> Result<Vec<Table>, CarryError> {
-    let (mut ours, theirs) = (tables(a).await?, tables(b).await?);
+async fn forms<A: Dialect, B: Dialect>(
+    a: &mut A::Transaction,
+    b: &mut B::Transaction,
+    to: &LedgerPlace,
+) -> Result<Vec<Table>, CarryError> {
+    let (mut ours, theirs) = (tables::<A>(a).await?, tables::<B>(b).await?);
     for table in ours.values() {
         let missing = |what: &str| CarryError::Form { place: to.to_string(), what: format!("{}{what}", table.name) };
         let there = theirs.get(&table.name).ok_or_else(|| missing(""))?;
@@ -192,20 +222,24 @@ fn built(text: String, values: impl IntoIterator<Item = Value>) -> Statement {
     values.into_iter().fold(sql(AssertSqlSafe(text)), Statement::bind)
 }
 
-async fn count<D: Dialect>(database: &D, table: &Table) -> Result<u64, LedgerError> {
+async fn count(tx: &mut impl Tables, table: &Table) -> Result<u64, LedgerError> {
     let count = built(format!("/* carry: count */ SELECT count(*) AS n FROM {}", table.name), []);
-    Ok(database.begin().await?.number(count).await?.unsigned_abs())
+    Ok(tx.number(count).await?.unsigned_abs())
 }
 
 /// The rows after a key, in its order.
-async fn page<D: Dialect>(database: &D, table: &Table, after: Option<&Row>) -> Result<Vec<Row>, LedgerError> {
+async fn page<D: Dialect>(
+    tx: &mut D::Transaction,
+    table: &Table,
+    after: Option<&Row>,
+) -> Result<Vec<Row>, LedgerError> {
     let (names, name, keys) = (table.names(), &table.name, table.key::<D>().join(", "));
     let beyond = after.map_or(String::new(), |after| {
         let places: Vec<String> = (1..=after.len()).map(|place| format!("${place}")).collect();
         format!("WHERE ({keys}) > ({})", places.join(", "))
     });
     let text = format!("/* carry: read */ SELECT {names} FROM {name} {beyond} ORDER BY {keys} LIMIT {ROWS_AT_ONCE}");
-    let rows = database.begin().await?.rows(built(text, after.cloned().unwrap_or_default())).await?;
+    let rows = tx.rows(built(text, after.cloned().unwrap_or_default())).await?;
     rows.iter().map(|row| table.row(row)).collect()
 }
 
@@ -218,10 +252,15 @@ async fn last_key<D: Dialect>(database: &D, table: &Table) -> Result<Option<Row>
 }
 
 /// Copies the rows behind the last that is there: pages are written whole, in the order of their keys.
-async fn fill<A: Dialect, B: Dialect>(a: &A, b: &B, table: &Table, progress: &Progress) -> Result<(), CarryError> {
+async fn fill<A: Dialect, B: Dialect>(
+    a: &mut A::Transaction,
+    b: &B,
+    table: &Table,
+    progress: &Progress,
+) -> Result<(), CarryError> {
     let mut after = if table.is_single() { None } else { last_key(b, table).await? };
     loop {
-        let rows = page(a, table, after.as_ref()).await?;
+        let rows = page::<A>(a, table, after.as_ref()).await?;
         let Some(last) = rows.last() else { return go_on_numbering(b, table).await };
         after = Some(table.key_of(last));
         let (count, width) = (rows.len(), table.columns.len());
@@ -264,15 +303,16 @@ async fn go_on_numbering<D: Dialect>(database: &D, table: &Table) -> Result<(), 
 
 /// Reads both sides and compares them row by row.
 async fn compare<A: Dialect, B: Dialect>(
-    a: &A,
+    a: &mut A::Transaction,
     b: &B,
     table: &Table,
     to: &LedgerPlace,
     progress: &Progress,
 ) -> Result<(), CarryError> {
-    let mut after = None;
+    let (mut after, mut there) = (None, b.begin().await?);
     loop {
-        let (ours, theirs) = (page(a, table, after.as_ref()).await?, page(b, table, after.as_ref()).await?);
+        let ours = page::<A>(a, table, after.as_ref()).await?;
+        let theirs = page::<B>(&mut there, table, after.as_ref()).await?;
         if ours != theirs {
             return Err(CarryError::Differs { place: to.to_string(), table: table.name.clone() });
         }

@@ -1,21 +1,21 @@
-//! A copy of a ledger's file, made while a coordinator writes to it: one state of it, whole.
+//! A copy of a ledger, made while a coordinator writes to it: one state of it, whole, as SQLite's file.
 
 use super::{
-    File,
-    look::{self, Depth, reading},
-};
-use crate::store::{
-    LedgerError,
+    LedgerError, LedgerPlace,
+    carry::{self, CarryError, Progress},
+    look::{self, Depth},
+    postgres::Database,
     sql::{
         self, Dialect,
         tables::{Cells, Tables, sql as statement},
     },
+    sqlite::File,
 };
 use nightjar_shared::{
     ids::{BlobHash, Generation, RunId, Version},
     run_spec::RunSpec,
 };
-use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
+use sqlx::{Sqlite, Transaction};
 use std::{collections::BTreeSet, path::Path};
 
 /// What a ledger holds, as far as a copy of its run goes by it.
@@ -40,48 +40,51 @@ pub struct Held {
     pub read_at: String,
 }
 
-/// Copies the ledger in `from` to a file that is not there yet. Writers go on meanwhile: only their log is not taken into
-/// the file until the copy is done. The caller makes the copy durable.
-pub async fn copy(from: &Path, to: &Path) -> Result<(), LedgerError> {
-    let why = || "its name is no text, and SQLite needs one".to_owned();
-    let name = to.to_str().ok_or_else(|| LedgerError::Unreachable { path: to.to_owned(), why: why() })?;
-    let mut connection = open(from).await?;
-    let copied = sqlx::query("/* backup */ VACUUM INTO $1").bind(name).execute(&mut connection).await;
-    // What closing says adds nothing: all was only read.
-    let _ = connection.close().await;
-    copied.map_err(|error| LedgerError::from(error).at(from))?;
-    look::check(to, Depth::Quick).await
+/// Copies a ledger to a file that is not there yet. Writers go on meanwhile. The caller makes the copy durable.
+pub async fn copy(from: &LedgerPlace, to: &Path, progress: &Progress) -> Result<(), CarryError> {
+    match from {
+        LedgerPlace::File(path) => File::to_read(path).await?.copy_to(to).await.map_err(|error| error.at(path))?,
+        LedgerPlace::Database(_) => {
+            carry::copy_ledger(from, &LedgerPlace::File(to.to_owned()), progress).await?;
+        }
+    }
+    Ok(look::check(to, Depth::Quick).await?)
 }
 
 /// Reads what a copy holds.
 pub async fn held(path: &Path) -> Result<Held, LedgerError> {
-    let mut connection = open(path).await?;
-    let mut tx = connection.begin().await?;
-    let held = read(&mut tx).await;
-    drop(tx);
-    let _ = connection.close().await;
+    let file = File::to_read(path).await?;
+    let held = read(&mut file.begin().await?).await;
+    file.close().await;
     held?.ok_or_else(|| LedgerError::NotFound(path.to_owned()))
 }
 
-/// The run that a ledger is of.
-pub async fn run_id(path: &Path) -> Result<RunId, LedgerError> {
-    let mut connection = open(path).await?;
-    let stored = sql::stored(&mut connection.begin().await?).await?;
-    let (identity, _) = stored.ok_or_else(|| LedgerError::NotFound(path.to_owned()))?;
-    Ok(identity.run_id)
+/// The run that a ledger is of, and the digest of one of its versions' weights; `None` if the ledger does not have the
+/// version.
+pub async fn run_and_digest(place: &LedgerPlace, version: Version) -> Result<(RunId, Option<BlobHash>), LedgerError> {
+    match place {
+        LedgerPlace::File(path) => {
+            let found = digest(&File::to_read(path).await?, version).await.map_err(|error| error.at(path))?;
+            found.ok_or_else(|| LedgerError::NotFound(path.clone()))
+        }
+        LedgerPlace::Database(url) => {
+            let found = digest(&Database::to_read(url).await?, version).await?;
+            found.ok_or_else(|| LedgerError::NoRun(url.to_string()))
+        }
+    }
 }
 
-/// The digest of a version's weights; `None` if the ledger does not have the version.
-pub async fn digest(path: &Path, version: Version) -> Result<Option<BlobHash>, LedgerError> {
-    let mut connection = open(path).await?;
-    let mut tx = connection.begin().await?;
+async fn digest<D: Dialect>(database: &D, version: Version) -> Result<Option<(RunId, Option<BlobHash>)>, LedgerError> {
+    let mut tx = database.begin().await?;
+    if tx.number(statement(D::HAS_TABLE).bind("run")).await? == 0 {
+        return Ok(None);
+    }
+    let Some((identity, _)) = sql::stored(&mut tx).await? else { return Ok(None) };
     let number = i64::try_from(version.0).unwrap_or(i64::MAX);
     let rows = tx.rows(statement("/* digest */ SELECT digest FROM versions WHERE version = $1").bind(number)).await?;
-    Ok(rows.first().and_then(|row| name(row, "digest")))
-}
-
-async fn open(path: &Path) -> Result<SqliteConnection, LedgerError> {
-    reading(path)?.connect().await.map_err(|error| LedgerError::from(error).at(path))
+    drop(tx);
+    database.close().await;
+    Ok(Some((identity.run_id, rows.first().and_then(|row| name(row, "digest")))))
 }
 
 async fn read(tx: &mut Transaction<'_, Sqlite>) -> Result<Option<Held>, LedgerError> {
