@@ -183,8 +183,13 @@ impl Agent {
 
     /// Notes the lease, before the first byte of its delta goes up.
     fn take(&self, lease: &Lease) {
-        fs::write(self.folder.join("lease.new"), lease.encode_to_vec()).unwrap();
-        fs::rename(self.folder.join("lease.new"), self.folder.join("lease")).unwrap();
+        self.write("lease", &lease.encode_to_vec());
+    }
+
+    /// As a whole, or not at all.
+    fn write(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.folder.join("new"), bytes).unwrap();
+        fs::rename(self.folder.join("new"), self.folder.join(name)).unwrap();
     }
 
     fn settle(&self) {
@@ -198,7 +203,7 @@ impl Agent {
     }
 
     async fn step(&mut self, name: &str) {
-        fs::write(self.folder.join("step"), name).unwrap();
+        self.write("step", name.as_bytes());
         self.draws += 1;
         sleep(Duration::from_millis(rng::below(self.orders.seed, 0, self.draws, DAWDLE_MS_MAX))).await;
     }

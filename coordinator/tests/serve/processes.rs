@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs::{self, File},
     io,
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -29,17 +29,16 @@ pub struct Processes<'a> {
 impl<'a> Processes<'a> {
     /// The first begins the run; the others are given what its state folder holds besides blobs.
     pub fn start(bed: &'a Bed, number: usize, ledger: &str, blobs: &str) -> Self {
-        let nowhere: SocketAddr = ([127, 0, 0, 1], 0).into();
         let folder = |n| if n == 0 { bed.state() } else { bed.path(&format!("state-{n}")) };
         let folders = (0..number).map(folder).collect();
-        let mut all = Processes { bed, folders, addresses: vec![nowhere; number], running: vec![] };
+        let addresses = free_ports().take(number).map(|port| ([127, 0, 0, 1], port).into()).collect();
+        let mut all = Processes { bed, folders, addresses, running: vec![] };
         for n in 0..number {
             let places: &[&str] = if n == 0 { &["--ledger", ledger, "--blobs", blobs] } else { &[] };
             if n > 0 {
                 copy_files(&bed.state(), &all.folders[n]);
             }
             let mut process = Process::of(all.command(n).args(places).stdout(Stdio::piped()).spawn().unwrap());
-            all.addresses[n] = process.address;
             let (lines, mut log) = (process.lines.take(), all.log(n));
             std::thread::spawn(move || lines.map(|mut lines| io::copy(&mut lines, &mut log)));
             all.running.push(Some(process));
@@ -116,6 +115,12 @@ impl Drop for Processes<'_> {
             eprintln!("process {n} said last:\n{}", lines[lines.len().saturating_sub(TOLD_MAX)..].join("\n"));
         }
     }
+}
+
+/// Ports that the system gives to nobody who asks for any, as devices do: one who is killed finds its own free again.
+fn free_ports() -> impl Iterator<Item = u16> {
+    let ports = (0..20_000).map(|n| 10_000 + ((std::process::id() * 101 + n) % 20_000) as u16);
+    ports.filter(|port| UdpSocket::bind(("127.0.0.1", *port)).is_ok())
 }
 
 /// What an operator copies to another machine: files, and none of what is made anew.
