@@ -39,6 +39,24 @@ async fn one_leads_and_is_followed_when_it_goes() {
     until(&mut second, Standing::Leads).await;
 }
 
+/// Who was fenced while it held the lock has a coordinator beside it that asks for none. Who lost the lock in between
+/// was followed in order, even if it leads again.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_leads_again_has_not_led_all_the_while() {
+    let Some(database) = Database::start() else { return };
+    let (mut first, mut second) = (of(&database), of(&database));
+    assert_eq!(first.stand().await.unwrap(), Standing::Leads);
+    let session = first.session();
+    assert!(first.has_led_since(session).await);
+    database.psql("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'");
+    until(&mut second, Standing::Leads).await;
+    assert!(!first.has_led_since(session).await);
+    drop(second);
+    until(&mut first, Standing::Leads).await;
+    let newest = first.session();
+    assert!(!first.has_led_since(session).await && first.has_led_since(newest).await);
+}
+
 /// A process that hangs holds its session, and its lock, for as long as it pleases; unless somebody ends it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_silent_is_followed_and_hears_of_it() {

@@ -6,6 +6,7 @@ use crate::{
         http::Names,
         serve::{EndError, ServeError, Server, Setup},
         shell::ShellError,
+        trouble::Say,
         wish::{Wish, Wishes, wishes as wishes_of},
     },
     store::{
@@ -86,26 +87,24 @@ pub async fn serve(
     wishes: &mut Wishes,
 ) -> Result<(), ProcessError> {
     let mut leadership = Leadership::of(url);
-    let mut was_fenced = false;
     loop {
         let standing = tokio::select! {
             standing = stand(&mut leadership, &setup) => standing?,
             () = wishes.end() => return Ok(()),
         };
         if standing == Standing::Leads {
-            if was_fenced {
+            let session = leadership.session();
+            let led = lead(&mut setup, &pages, &mut leadership, &mut tell, wishes).await?;
+            if led == Led::Fenced && leadership.has_led_since(session).await {
                 return Err(ProcessError::TakenOver);
             }
-            let led = lead(&mut setup, &pages, &mut leadership, &mut tell, wishes).await?;
             leadership.let_go();
             if led == Led::Stopped {
                 return Ok(());
             }
-            was_fenced = led == Led::Fenced;
             (setup.say)("followed  another process leads now");
         } else {
-            was_fenced = false;
-            let door = opened(|| Door::open(setup.clone(), Names::new(pages.names.clone()))).await?;
+            let door = opened(&setup.say, || Door::open(setup.clone(), Names::new(pages.names.clone()))).await?;
             // Whatever port it was given: its devices find it there when it leads, too.
             setup.listen = door.address().map_err(ServeError::Socket)?;
             setup.http = door.http_address().map_err(ServeError::Socket)?;
@@ -135,7 +134,11 @@ async fn lead(
     let (announce, address) = watch::channel(None);
     let mut lost = pin!(leadership.keep(address));
     let server = tokio::select! {
-        server = opened(|| Server::open(setup.clone())) => pages.of(server?),
+        server = opened(&setup.say, || Server::open(setup.clone())) => match server {
+            // Another one leads already: this one lost the lock while it began.
+            Err(ServeError::Ledger(LedgerError::Fenced(_))) => return Ok(Led::Fenced),
+            server => pages.of(server?),
+        },
         () = &mut lost => return Ok(Led::Lost),
         () = wishes.end() => return Ok(Led::Stopped),
     };
@@ -190,12 +193,19 @@ async fn stand(leadership: &mut Leadership, setup: &Setup) -> Result<Standing, S
     }
 }
 
-/// Opens on addresses that this process itself had a moment ago.
-async fn opened<T, F: Future<Output = Result<T, ServeError>>>(open: impl Fn() -> F) -> Result<T, ServeError> {
+/// Opens on addresses that this process itself had a moment ago, and by a database that may go away at any moment.
+async fn opened<T, F: Future<Output = Result<T, ServeError>>>(
+    say: &Say,
+    open: impl Fn() -> F,
+) -> Result<T, ServeError> {
     let begun = Instant::now();
     loop {
         match open().await {
             Err(error) if error.is_in_use() && begun.elapsed() < IN_USE_MAX => sleep(AGAIN).await,
+            Err(ServeError::Ledger(error)) if error.may_pass() && begun.elapsed() < AWAY_MAX => {
+                say(&format!("waiting   {error}"));
+                sleep(AGAIN.max(begun.elapsed() / 4)).await;
+            }
             opened => return opened,
         }
     }

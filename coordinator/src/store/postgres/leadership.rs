@@ -38,12 +38,14 @@ pub struct Leadership {
     /// The session that the lock belongs to, if this process has it. It is taken out while something is asked: where
     /// nobody waits for the answer any more, it ends, and the lock with it.
     session: Option<PgConnection>,
+    /// Sessions that were opened so far. A lock ends with its session: as long as there is no other, it is the same lock.
+    sessions: u64,
 }
 
 impl Leadership {
     /// Of the run in this database.
     pub fn of(url: DatabaseUrl) -> Self {
-        Leadership { url, session: None }
+        Leadership { url, session: None, sessions: 0 }
     }
 
     /// Leads, if nobody else does. A leader that is silent is ended, and followed at the next try.
@@ -85,6 +87,17 @@ impl Leadership {
         }
     }
 
+    /// Which session it has.
+    pub fn session(&self) -> u64 {
+        self.sessions
+    }
+
+    /// Whether this process has held the lock all the while since it had this session, and holds it now: so nobody else
+    /// can have led.
+    pub async fn has_led_since(&mut self, session: u64) -> bool {
+        matches!(self.stand().await, Ok(Standing::Leads)) && self.sessions == session
+    }
+
     /// Leads no longer.
     pub fn let_go(&mut self) {
         self.session = None;
@@ -100,7 +113,10 @@ impl Leadership {
     async fn taken(&mut self) -> Result<PgConnection, LedgerError> {
         match self.session.take() {
             Some(session) => Ok(session),
-            None => self.in_time(async { Ok(PgConnection::connect_with(&self.url.options()).await?) }).await,
+            None => {
+                self.sessions += 1;
+                self.in_time(async { Ok(PgConnection::connect_with(&self.url.options()).await?) }).await
+            }
         }
     }
 
