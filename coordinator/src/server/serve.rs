@@ -156,6 +156,11 @@ impl ServeError {
     pub fn is_in_use(&self) -> bool {
         matches!(self, ServeError::Endpoint(EndpointError::InUse { .. }) | ServeError::Http(HttpError::InUse(_)))
     }
+
+    /// Whether another process leads, or may.
+    pub fn is_fenced(&self) -> bool {
+        matches!(self, ServeError::Ledger(LedgerError::Fenced(_)))
+    }
 }
 
 /// Why a run is served no longer. Nothing that was acknowledged is lost.

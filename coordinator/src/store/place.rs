@@ -2,6 +2,7 @@
 
 use super::{
     Ledger, LedgerError, PostgresLedger, RunIdentity, SqliteLedger,
+    postgres::leadership::Lock,
     sql::{Dialect, SqlLedger},
     sqlite::look::{self, Look},
 };
@@ -145,6 +146,8 @@ pub struct DatabaseUrl {
     options: Box<PgConnectOptions>,
     /// Without the password.
     shown: String,
+    /// Whoever takes the ledger over has to hold this lock.
+    lock: Option<Lock>,
 }
 
 /// An address that is none.
@@ -169,11 +172,20 @@ impl FromStr for DatabaseUrl {
             Some(_) => options,
             None => options.application_name("nightjar-coordinator"),
         };
-        Ok(DatabaseUrl { options: Box::new(options.disable_statement_logging()), shown })
+        Ok(DatabaseUrl { options: Box::new(options.disable_statement_logging()), shown, lock: None })
     }
 }
 
 impl DatabaseUrl {
+    /// The same, for a process that takes the ledger over only as long as it has this lock.
+    pub fn under(&self, lock: Option<Lock>) -> Self {
+        DatabaseUrl { lock, ..self.clone() }
+    }
+
+    pub(super) fn lock(&self) -> Option<&Lock> {
+        self.lock.as_ref()
+    }
+
     pub(super) fn options(&self) -> PgConnectOptions {
         (*self.options).clone()
     }

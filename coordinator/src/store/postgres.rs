@@ -147,6 +147,12 @@ impl PostgresLedger {
             let mut tx = database.pool.begin().await?;
             tx.change(sql("/* take over */ LOCK TABLE run IN EXCLUSIVE MODE")).await?;
             sql::refuse_moved::<Database>(&mut tx).await?;
+            if let Some(lock) = url.lock()
+                && !lock.is_held(&mut tx).await?
+            {
+                let last = tx.number(sql("/* generation */ SELECT coalesce(max(generation), 0) AS n FROM run")).await?;
+                return Err(LedgerError::Fenced(Generation(last.unsigned_abs())));
+            }
             let takeover = sql::take_over(&mut tx, identity, unix_s).await?;
             tx.commit().await?;
             Ok(takeover)

@@ -99,8 +99,12 @@ impl Database {
             is_its && fs::read_to_string(process.path().join("stat")).is_ok_and(|stat| !stat.contains(") Z "))
         });
         let ids = children.filter_map(|process| process.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
-        // One that has ended meanwhile is fine.
-        ids.map(|id| kill_process(id, Signal::KILL)).count() == 0
+        let left: Vec<Pid> = ids.collect();
+        for id in &left {
+            // It may have ended meanwhile.
+            let _ = kill_process(*id, Signal::KILL);
+        }
+        left.is_empty()
     }
 
     fn program(&self, name: &str) -> Command {

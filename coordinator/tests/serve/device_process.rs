@@ -242,7 +242,10 @@ impl Agent {
             self.step("ask").await;
             match link.try_ask(ask::Body::LeaseRequest(LeaseRequest::default())).await? {
                 answer::Body::Lease(lease) => return Some(lease),
-                answer::Body::Refusal(refusal) => drop(self.heed(link, refusal).await?),
+                answer::Body::Refusal(refusal) => {
+                    // Whatever it says, there is no lease to drop.
+                    self.heed(link, refusal).await?;
+                }
                 other => panic!("{other:?}"),
             }
         }

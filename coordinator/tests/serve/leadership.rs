@@ -1,7 +1,11 @@
 //! Who of several processes leads, by a real PostgreSQL.
 
 use crate::database::Database;
-use nightjar_coordinator::store::postgres::leadership::{Leadership, Standing};
+use nightjar_coordinator::store::{
+    DatabaseUrl, LedgerError, LedgerPlace, RunIdentity,
+    postgres::leadership::{Leadership, Standing},
+};
+use nightjar_shared::ids::{BlobHash, DeviceId, RunId};
 use std::{net::SocketAddr, time::Duration};
 use tokio::{sync::watch, time::sleep};
 
@@ -46,15 +50,35 @@ async fn one_that_leads_again_has_not_led_all_the_while() {
     let Some(database) = Database::start() else { return };
     let (mut first, mut second) = (of(&database), of(&database));
     assert_eq!(first.stand().await.unwrap(), Standing::Leads);
-    let session = first.session();
-    assert!(first.has_led_since(session).await);
+    let begun = first.lock();
+    assert!(first.has_led_since(&begun).await);
     database.psql("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'");
     until(&mut second, Standing::Leads).await;
-    assert!(!first.has_led_since(session).await);
+    assert!(!first.has_led_since(&begun).await);
     drop(second);
     until(&mut first, Standing::Leads).await;
-    let newest = first.session();
-    assert!(!first.has_led_since(session).await && first.has_led_since(newest).await);
+    let newest = first.lock();
+    assert!(!first.has_led_since(&begun).await && first.has_led_since(&newest).await);
+}
+
+/// A process may lose the lock on its way to the ledger. It does not fence whoever has it now.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_who_has_the_lock_takes_the_ledger_over() {
+    let Some(database) = Database::start() else { return };
+    let url: DatabaseUrl = database.url().parse().unwrap();
+    let (mut first, mut second) = (of(&database), of(&database));
+    let run = RunIdentity { run_id: RunId([1; 32]), spec_json: "{}".into(), manifest_hash: BlobHash([2; 32]) };
+    let take = async |lock| {
+        let place = LedgerPlace::Database(url.under(lock));
+        Ok::<_, LedgerError>(place.take_over(&run, DeviceId([3; 32]), 1).await?.ledger.generation())
+    };
+    assert_eq!(first.stand().await.unwrap(), Standing::Leads);
+    let (lost, begun) = (first.lock(), take(first.lock()).await.unwrap());
+    first.let_go();
+    until(&mut second, Standing::Leads).await;
+    let taken = take(second.lock()).await.unwrap();
+    assert!(taken > begun);
+    assert!(matches!(take(lost).await.unwrap_err(), LedgerError::Fenced(generation) if generation == taken));
 }
 
 /// A process that hangs holds its session, and its lock, for as long as it pleases; unless somebody ends it.

@@ -86,16 +86,17 @@ pub async fn serve(
     mut tell: impl FnMut(Began<'_>) -> String,
     wishes: &mut Wishes,
 ) -> Result<(), ProcessError> {
-    let mut leadership = Leadership::of(url);
+    let mut leadership = Leadership::of(url.clone());
     loop {
         let standing = tokio::select! {
             standing = stand(&mut leadership, &setup) => standing?,
             () = wishes.end() => return Ok(()),
         };
         if standing == Standing::Leads {
-            let session = leadership.session();
+            let lock = leadership.lock();
+            setup.ledger = Some(url.under(lock.clone()));
             let led = lead(&mut setup, &pages, &mut leadership, &mut tell, wishes).await?;
-            if led == Led::Fenced && leadership.has_led_since(session).await {
+            if led == Led::Fenced && leadership.has_led_since(&lock).await {
                 return Err(ProcessError::TakenOver);
             }
             leadership.let_go();
@@ -135,8 +136,8 @@ async fn lead(
     let mut lost = pin!(leadership.keep(address));
     let server = tokio::select! {
         server = opened(&setup.say, || Server::open(setup.clone())) => match server {
-            // Another one leads already: this one lost the lock while it began.
-            Err(ServeError::Ledger(LedgerError::Fenced(_))) => return Ok(Led::Fenced),
+            // It lost the lock while it began.
+            Err(error) if error.is_fenced() => return Ok(Led::Fenced),
             server => pages.of(server?),
         },
         () = &mut lost => return Ok(Led::Lost),
@@ -175,6 +176,7 @@ async fn lead(
         Ok(()) if is_lost => Ok(Led::Lost),
         Ok(()) => Ok(Led::Stopped),
         Err(EndError::Shell(ShellError::Ledger(LedgerError::Fenced(_)))) => Ok(Led::Fenced),
+        Err(EndError::Again(error)) if error.is_fenced() => Ok(Led::Fenced),
         Err(error) => Err(error.into()),
     }
 }

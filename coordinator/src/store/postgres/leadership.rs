@@ -3,10 +3,14 @@
 //! statement whether it is alive. Both end with it, so nothing is left behind that could be wrong.
 //!
 //! The lock alone does not make it safe: a leader that is paused, and followed by another, may wake up and believe that
-//! it leads. Its commits are refused by their generation ([`LedgerError::Fenced`]).
+//! it leads. Its commits are refused by their generation ([`LedgerError::Fenced`]). And only who has the lock raises that:
+//! whoever lost it on the way to the ledger is refused there, too.
 
 use super::CONNECT_MAX;
-use crate::store::{DatabaseUrl, LedgerError};
+use crate::store::{
+    DatabaseUrl, LedgerError,
+    sql::tables::{Tables, sql},
+};
 use sqlx::{Connection, PgConnection, Row, postgres::PgRow, query};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -38,21 +42,38 @@ pub struct Leadership {
     /// The session that the lock belongs to, if this process has it. It is taken out while something is asked: where
     /// nobody waits for the answer any more, it ends, and the lock with it.
     session: Option<PgConnection>,
-    /// Sessions that were opened so far. A lock ends with its session: as long as there is no other, it is the same lock.
-    sessions: u64,
+    /// The lock that this process had last.
+    lock: Option<Lock>,
+}
+
+/// A lock that a process has, or had. It ends with its session, which no other is like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lock {
+    pid: i64,
+    started: String,
+}
+
+impl Lock {
+    /// Whether it is held still. Whoever takes it next has to wait for this transaction, if it has locked the run's row.
+    pub(super) async fn is_held(&self, tx: &mut impl Tables) -> Result<bool, LedgerError> {
+        Ok(tx.number(sql(IS_HELD).bind(self.pid).bind(&*self.started)).await? > 0)
+    }
 }
 
 impl Leadership {
     /// Of the run in this database.
     pub fn of(url: DatabaseUrl) -> Self {
-        Leadership { url, session: None, sessions: 0 }
+        Leadership { url, session: None, lock: None }
     }
 
     /// Leads, if nobody else does. A leader that is silent is ended, and followed at the next try.
     pub async fn stand(&mut self) -> Result<Standing, LedgerError> {
         let mut session = self.taken().await?;
-        let stood = self.in_time(stand(&mut session)).await?;
+        let (stood, own) = self.in_time(stand(&mut session)).await?;
         self.session = Some(session);
+        if stood == Standing::Leads {
+            self.lock = Some(own);
+        }
         Ok(stood)
     }
 
@@ -87,15 +108,14 @@ impl Leadership {
         }
     }
 
-    /// Which session it has.
-    pub fn session(&self) -> u64 {
-        self.sessions
+    /// The lock that this process had last, and has perhaps.
+    pub fn lock(&self) -> Option<Lock> {
+        self.lock.clone()
     }
 
-    /// Whether this process has held the lock all the while since it had this session, and holds it now: so nobody else
-    /// can have led.
-    pub async fn has_led_since(&mut self, session: u64) -> bool {
-        matches!(self.stand().await, Ok(Standing::Leads)) && self.sessions == session
+    /// Whether this process leads by the lock that it had then: so nobody else can have led meanwhile.
+    pub async fn has_led_since(&mut self, then: &Option<Lock>) -> bool {
+        matches!(self.stand().await, Ok(Standing::Leads)) && self.lock == *then
     }
 
     /// Leads no longer.
@@ -113,10 +133,7 @@ impl Leadership {
     async fn taken(&mut self) -> Result<PgConnection, LedgerError> {
         match self.session.take() {
             Some(session) => Ok(session),
-            None => {
-                self.sessions += 1;
-                self.in_time(async { Ok(PgConnection::connect_with(&self.url.options()).await?) }).await
-            }
+            None => self.in_time(async { Ok(PgConnection::connect_with(&self.url.options()).await?) }).await,
         }
     }
 
@@ -132,11 +149,22 @@ impl Leadership {
 const TRY_LOCK: &str =
     "/* try to lead */ SELECT pg_try_advisory_lock(1852794732, current_schema()::regnamespace::oid::int4) AS leads";
 
+/// This session.
+const SELF: &str = "/* self */ SELECT pid, extract(epoch FROM backend_start)::text AS started
+    FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+
 /// The session that holds it: who, what it is called, and for how long it has been silent.
 const HOLDER: &str = "/* who leads */
     SELECT pid, application_name AS name, (extract(epoch FROM clock_timestamp() - state_change) * 1000)::int8 AS silent_ms
     FROM pg_locks JOIN pg_stat_activity USING (pid)
     WHERE locktype = 'advisory' AND classid = 1852794732 AND objid = current_schema()::regnamespace::oid AND granted
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+/// Counts the sessions that hold it and are this one.
+const IS_HELD: &str = "/* does it lead */ SELECT count(*) AS n
+    FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'advisory' AND classid = 1852794732 AND objid = current_schema()::regnamespace::oid AND granted
+      AND pid = $1 AND extract(epoch FROM backend_start)::text = $2
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
 /// Ends sessions that began to write to the run, and have said nothing since.
@@ -145,16 +173,22 @@ const END_WRITERS: &str = "/* end silent writers */ SELECT pg_terminate_backend(
     WHERE locktype = 'relation' AND relation = to_regclass('run') AND mode = 'RowExclusiveLock' AND granted
       AND state = 'idle in transaction' AND clock_timestamp() - state_change > interval '1 second'";
 
-async fn stand(session: &mut PgConnection) -> Result<Standing, LedgerError> {
-    // A session that has the lock already would take it once more, and then have to let go of it twice.
-    let own: i32 = query("/* self */ SELECT pg_backend_pid() AS pid").fetch_one(&mut *session).await?.try_get("pid")?;
+/// How things are for this session, and what its lock is, if it has it.
+async fn stand(session: &mut PgConnection) -> Result<(Standing, Lock), LedgerError> {
+    let own = query(SELF).fetch_one(&mut *session).await?;
+    let own = Lock { pid: own.try_get::<i32, _>("pid")?.into(), started: own.try_get("started")? };
+    Ok((compare(session, &own).await?, own))
+}
+
+async fn compare(session: &mut PgConnection, own: &Lock) -> Result<Standing, LedgerError> {
     let holder = query(HOLDER).fetch_optional(&mut *session).await?;
     let pid = |holder: &PgRow| holder.try_get::<i32, _>("pid");
     let Some(holder) = holder else {
         let leads: bool = query(TRY_LOCK).fetch_one(session).await?.try_get("leads")?;
         return Ok(if leads { Standing::Leads } else { Standing::Follows(None) });
     };
-    if pid(&holder)? == own {
+    // A session that has the lock already would take it once more, and then have to let go of it twice.
+    if i64::from(pid(&holder)?) == own.pid {
         return Ok(Standing::Leads);
     }
     let silent: Option<i64> = holder.try_get("silent_ms")?;
