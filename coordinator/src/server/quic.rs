@@ -13,7 +13,9 @@ use std::{
     io,
     net::{SocketAddr, UdpSocket},
     sync::Arc,
+    time::Duration,
 };
+use tokio::time::timeout;
 
 /// A connection that is silent for this long is over. Devices that stay keep it alive; this side never does, or it
 /// would hold those who only came to take a place.
@@ -22,6 +24,9 @@ const IDLE_MS: u32 = 30_000;
 const INCOMING_BYTES_MAX: u64 = 16 << 10;
 /// The same, of all of them.
 const INCOMING_BYTES_MAX_OF_ALL: u64 = 4 << 20;
+
+/// Longest wait, when stopping, for devices to hear of it.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);
 
 /// An endpoint that cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +98,25 @@ fn transport() -> TransportConfig {
         .send_window(u64::from(CONTROL_WINDOW_BYTES))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS))));
     transport
+}
+
+/// Closes an endpoint, waits a moment for devices to hear of it, and lets go of its address.
+///
+/// A connection lasts for three times as long as an answer may take, even when it is closed (RFC 9000, section 10.2). If
+/// this process was paused, that is a minute; the address is wanted sooner, by this process itself in another role.
+pub async fn end(endpoint: Endpoint) {
+    endpoint.close((CloseCode::Stopping as u32).into(), b"the coordinator is stopping");
+    // Whoever does not hear of it finds out by silence.
+    if timeout(GOODBYE_MAX, endpoint.wait_idle()).await.is_ok() {
+        return;
+    }
+    // The endpoint keeps the socket before the last one, too: so twice.
+    for _ in 0..2 {
+        let nowhere = endpoint.local_addr().and_then(|at| UdpSocket::bind((at.ip(), 0)));
+        if let Err(error) = nowhere.and_then(|socket| endpoint.rebind(socket)) {
+            tracing::warn!(%error, "the address of connections that are over is let go of only later");
+        }
+    }
 }
 
 /// Closes a connection with a code and a reason.

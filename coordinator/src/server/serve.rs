@@ -51,7 +51,7 @@ use nightjar_shared::{
     run_spec::RunSpec,
     shard::Manifest,
     time::Mono,
-    wire::{close::CloseCode, limits::FILES_AT_ONCE_MAX},
+    wire::limits::FILES_AT_ONCE_MAX,
 };
 use quinn::Endpoint;
 use std::{
@@ -67,9 +67,6 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
-
-/// Longest wait, when stopping, for devices to hear of it.
-const GOODBYE_MAX: Duration = Duration::from_secs(2);
 
 /// A run that lost a delta is taken up without it, if it was served for so long before: what comes at once comes again.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -517,11 +514,9 @@ impl Server {
         keeping.abort();
         // Their addresses may be wanted again at once.
         let _ = tokio::join!(page, repairing, keeping);
-        endpoint.close((CloseCode::Stopping as u32).into(), b"the coordinator is stopping");
         accepting.abort();
         let _ = accepting.await;
-        // Whoever does not hear of it finds out by silence.
-        let _ = tokio::time::timeout(GOODBYE_MAX, endpoint.wait_idle()).await;
+        quic::end(endpoint).await;
         ended
     }
 }

@@ -40,7 +40,7 @@ use nightjar_shared::{
     ids::{LeaseId, RunId},
     run_spec::RunSpec,
     shard::Manifest,
-    wire::{close::CloseCode, limits::FILES_AT_ONCE_MAX},
+    wire::limits::FILES_AT_ONCE_MAX,
 };
 use quinn::Endpoint;
 use std::{
@@ -57,7 +57,7 @@ use std::{
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep},
 };
 
 /// How often the leader is told what travelled, and who is here.
@@ -66,8 +66,6 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(500);
 /// News that wait to be taken in.
 const NEWS_MAX: usize = 1024;
-/// Longest wait, when stopping, for devices to hear of it.
-const GOODBYE_MAX: Duration = Duration::from_secs(2);
 
 /// Why a door is one no longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,9 +188,7 @@ impl Door {
         accepting.abort();
         // Their addresses may be wanted again at once.
         let _ = tokio::join!(page, accepting);
-        self.endpoint.close((CloseCode::Stopping as u32).into(), b"the coordinator is stopping");
-        // Whoever does not hear of it finds out by silence.
-        let _ = timeout(GOODBYE_MAX, self.endpoint.wait_idle()).await;
+        quic::end(self.endpoint).await;
         Ok(ended)
     }
 
