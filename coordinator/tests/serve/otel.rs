@@ -5,8 +5,8 @@ use crate::{
     command_line::{Process, program, serve_command},
     database::Database,
     device::{Device, Link, trained},
-    processes::copy_files,
     object_store::{KEYS, ObjectStore},
+    processes::copy_files,
 };
 use axum::{Router, body::Bytes, extract::State, routing::post};
 use nightjar_shared::{
