@@ -2,23 +2,28 @@
 
 #![no_main]
 
+mod device;
+mod target;
 mod targets;
 
 use cap::Cap;
 use libfuzzer_sys::fuzz_target;
 use std::{alloc::System, panic, sync::LazyLock};
+use target::Target;
 
 /// Memory beyond what the bytes are worth ends the program, and with it the search.
 #[global_allocator]
 static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
 
-static TARGET: LazyLock<&targets::Target> = LazyLock::new(|| {
+static TARGET: LazyLock<&Target> = LazyLock::new(|| {
     // A panic that is caught is none. One that is not ends the program all the same.
     drop(panic::take_hook());
     let name = std::env::var("NIGHTJAR_FUZZ").unwrap_or_default();
-    let all: Vec<&str> = targets::TARGETS.iter().map(|target| target.name).collect();
-    let found = targets::TARGETS.iter().find(|target| target.name == name);
-    found.unwrap_or_else(|| panic!("set NIGHTJAR_FUZZ to one of: {}", all.join(", ")))
+    let all = || targets::TARGETS.iter().chain(&device::TARGETS);
+    let names: Vec<&str> = all().map(|target| target.name).collect();
+    all()
+        .find(|target| target.name == name)
+        .unwrap_or_else(|| panic!("set NIGHTJAR_FUZZ to one of: {}", names.join(", ")))
 });
 
 fuzz_target!(|bytes: &[u8]| {

@@ -51,7 +51,7 @@ pub mod words;
 
 pub use clock::wall_now;
 pub use feed::role;
-pub use http::HttpError;
+pub use http::{HttpError, Pages};
 pub use look::{addresses, key_of};
 pub use serve::{EndError, ServeError, Server, Setup, run_identity};
 pub use shell::ShellError;

@@ -445,6 +445,12 @@ impl Server {
         self.http.local_addr()
     }
 
+    /// What answers on the status page's address, for connections that come another way.
+    pub fn pages(&self) -> http::Pages {
+        let Parts { spec, feed, .. } = &self.parts;
+        http::Pages::new(spec.name.clone(), self.context.clone(), feed.clone(), self.http_names.clone())
+    }
+
     /// A short name of the coordinator's key.
     pub fn fingerprint(&self) -> String {
         self.context.identity.fingerprint()
@@ -484,6 +490,7 @@ impl Server {
     }
 
     async fn until_ended(self, ready: String, wishes: &mut Wishes) -> Result<(), ShellError> {
+        let pages = self.pages();
         let Server {
             parts,
             publisher,
@@ -491,7 +498,6 @@ impl Server {
             questions,
             endpoint,
             http,
-            http_names,
             public,
             context,
             repairer,
@@ -502,10 +508,10 @@ impl Server {
         let repairing = tokio::spawn(repair::run(repairer, damaged));
         let keeping = tokio::spawn(keeper::run(keeper));
         let watching = tokio::spawn(store_watch::run(parts.blobs.clone(), parts.troubles.clone()));
-        let accepting = tokio::spawn(connection::accept(endpoint.clone(), context.clone()));
+        let accepting = tokio::spawn(connection::accept(endpoint.clone(), context));
         let public = public.and_then(|listener| listener.try_clone().ok());
         let public = public.map(|listener| tokio::spawn(public::serve(listener, parts.feed.clone())));
-        let page = tokio::spawn(http::serve(http, parts.spec.name.clone(), context, parts.feed.clone(), http_names));
+        let page = tokio::spawn(http::serve(http, pages));
         let ended = shell::run(parts, publisher, first, questions, ready, wishes).await;
         page.abort();
         public.iter().for_each(JoinHandle::abort);

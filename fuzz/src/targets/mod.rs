@@ -1,41 +1,21 @@
-//! Everything that reads bytes from outside, each with what must be true of it whatever the bytes are: it comes to an end
-//! without a panic, takes memory in proportion to the bytes, and what it accepts keeps the promises of its type. A value
-//! that was read is written and read again, and is the same.
-//!
-//! The fuzzer runs these, and so does every `cargo test` (coordinator/tests/decoders.rs), on the seeds and on whatever
-//! the fuzzer has found. The seeds are made here, of real values.
+//! Whatever coordinator and shared code read. coordinator/tests/decoders.rs goes through the seeds.
 
 mod dataset;
+mod http;
 mod model;
 mod specs;
 mod versions;
 mod wire;
 
+use crate::target::{SMALL, Target};
 use nightjar_shared::model_spec::ModelSpec;
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-/// One reader of bytes.
-pub struct Target {
-    /// Its name, for commands and folders.
-    pub name: &'static str,
-    /// Reads the bytes, and panics where something is not as it must be.
-    pub run: fn(&[u8]),
-    /// Longest input that is tried.
-    pub bytes_max: usize,
-    /// Memory that it may take whatever the bytes are, and for each.
-    pub memory: [usize; 2],
-    /// Inputs to begin with.
-    pub seeds: fn() -> Vec<Vec<u8>>,
-}
-
-/// What a small model takes, over and again.
-const SMALL: usize = 1 << 20;
-
 /// All of them.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     Target {
         name: "device_message",
         run: wire::device_message,
@@ -123,14 +103,14 @@ pub const TARGETS: [Target; 15] = [
         memory: [256 * SMALL, 4096],
         seeds: dataset::datasets,
     },
+    Target {
+        name: "http",
+        run: http::connection,
+        bytes_max: 8 << 10,
+        memory: [16 * SMALL, 256],
+        seeds: http::connections,
+    },
 ];
-
-impl Target {
-    /// Most memory that so many bytes may take.
-    pub fn memory(&self, bytes: usize) -> usize {
-        self.memory[0] + self.memory[1] * bytes
-    }
-}
 
 /// A model of a few numbers, of more than one block and chunk: what is read for it is short.
 fn small_model() -> ModelSpec {
@@ -147,12 +127,15 @@ fn small_model() -> ModelSpec {
 }
 
 thread_local! {
-    /// Where files lie that are read by their path: in memory where the system has a folder there.
-    static FOLDER: tempfile::TempDir = {
-        let memory = Path::new("/dev/shm");
-        let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        made.expect("a folder for files")
-    };
+    /// Where files lie that are read by their path.
+    static FOLDER: tempfile::TempDir = temporary();
+}
+
+/// A folder, in memory where the system has room for files there.
+fn temporary() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    made.expect("a folder for files")
 }
 
 /// A folder that holds these files and no others.

@@ -11,12 +11,18 @@ mod status;
 pub use names::Names;
 
 use super::{context::Context, feed::Feed};
-use axum::{Router, middleware, routing::get};
+use axum::{Router, extract::ConnectInfo, middleware, routing::get};
+use hyper::{
+    server::conn::http1,
+    service::{Service, service_fn},
+};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use std::{
     io,
     net::{SocketAddr, TcpListener},
     sync::Arc,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A page that cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -62,25 +68,41 @@ struct Page {
     feed: Arc<Feed>,
 }
 
+/// All of them, with what they are drawn from.
+pub struct Pages(Router);
+
+impl Pages {
+    /// Of a run.
+    pub(super) fn new(run: String, context: Arc<Context>, feed: Arc<Feed>, names: Names) -> Self {
+        Pages(
+            Router::new()
+                .merge(board::routes())
+                .route("/healthz", get(probes::alive))
+                .route("/readyz", get(probes::ready))
+                .route("/metrics", get(probes::metrics))
+                .route("/api/status", get(status::status))
+                .route("/api/curves", get(status::curves))
+                .route("/api/devices", get(status::devices))
+                .with_state(Arc::new(Page { run: run.clone(), context: context.clone(), feed }))
+                .merge(admin::routes(run, context))
+                .layer(middleware::from_fn_with_state(names, names::check_name)),
+        )
+    }
+
+    /// Answers on one connection until it ends, whatever carries it; `from` is at its other end.
+    pub async fn answer(&self, stream: impl AsyncRead + AsyncWrite + Unpin, from: SocketAddr) {
+        let routes = TowerToHyperService::new(self.0.clone());
+        let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(from));
+            routes.call(request)
+        });
+        // A peer that breaks off, or speaks something else, is no news.
+        let _ = http1::Builder::new().half_close(true).serve_connection(TokioIo::new(stream), service).await;
+    }
+}
+
 /// Serves until the process ends.
-pub async fn serve(
-    listener: TcpListener,
-    run: String,
-    context: Arc<Context>,
-    feed: Arc<Feed>,
-    names: Names,
-) -> io::Result<()> {
-    let routes = Router::new()
-        .merge(board::routes())
-        .route("/healthz", get(probes::alive))
-        .route("/readyz", get(probes::ready))
-        .route("/metrics", get(probes::metrics))
-        .route("/api/status", get(status::status))
-        .route("/api/curves", get(status::curves))
-        .route("/api/devices", get(status::devices))
-        .with_state(Arc::new(Page { run: run.clone(), context: context.clone(), feed }))
-        .merge(admin::routes(run, context))
-        .layer(middleware::from_fn_with_state(names, names::check_name));
-    let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
+pub(super) async fn serve(listener: TcpListener, pages: Pages) -> io::Result<()> {
+    let routes = pages.0.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(tokio::net::TcpListener::from_std(listener)?, routes).await
 }
