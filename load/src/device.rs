@@ -127,6 +127,7 @@ pub fn profile(device: DeviceId, member: &Membership) -> Profile {
         memory_bytes: 0,
         checkpoint_ms: 60_000,
         checkpoint_bytes_day_max: None,
+        public_name: None,
     }
 }
 

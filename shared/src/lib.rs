@@ -18,6 +18,7 @@ pub mod mark;
 pub mod model_folder;
 pub mod model_spec;
 pub mod plain;
+pub mod public_name;
 pub mod range;
 pub mod rng;
 pub mod run_spec;

@@ -53,6 +53,7 @@ fn a_leases_exchange() {
         name: "attic".into(),
         device: "flex, 2 threads".into(),
         run_id: vec![3; 32],
+        ..Hello::default()
     };
     check("hello", &asks(1, up::Body::Hello(hello)));
     let welcome = Welcome {

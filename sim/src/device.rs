@@ -166,6 +166,7 @@ impl Device {
             memory_bytes: self.traits.memory_bytes,
             checkpoint_ms: self.checkpoint_ms(),
             checkpoint_bytes_day_max: None,
+            public_name: None,
         }
     }
 

@@ -26,6 +26,7 @@ pub use table::PREFERENCES;
 pub use template::{document, template};
 pub use week::Week;
 
+use nightjar_shared::public_name::PublicName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -149,6 +150,8 @@ pub struct Preferences {
     pub quota_mib_max: Option<u64>,
     /// Most that checkpoints may write in a day, in MiB.
     pub write_mib_day_max: Option<u64>,
+    /// The name to be shown on the run's public page; `None`: none is.
+    pub public_name: Option<PublicName>,
 }
 
 impl Default for Preferences {
@@ -176,6 +179,7 @@ impl Default for Preferences {
             free_memory_on_yield: true,
             quota_mib_max: Some(20_480),
             write_mib_day_max: Some(20_480),
+            public_name: None,
         }
     }
 }
@@ -186,8 +190,9 @@ impl Preferences {
         let preference = Preference::find(key).ok_or_else(|| PreferencesError::unknown_key(place, key))?;
         let default = (preference.get)(&Preferences::default());
         let value = if value.trim().eq_ignore_ascii_case("default") { default.as_str() } else { value.trim() };
-        // But for the names of programs, no value has capitals that mean something.
-        let plain = if preference.kind == Kind::Programs { value.to_owned() } else { value.to_lowercase() };
+        // But for names, no value has capitals that mean something.
+        let is_named = matches!(preference.kind, Kind::Programs | Kind::Name);
+        let plain = if is_named { value.to_owned() } else { value.to_lowercase() };
         (preference.set)(self, &plain).ok_or_else(|| PreferencesError::bad_value(place, preference, value))
     }
 

@@ -40,6 +40,7 @@ use crate::journal::Journal;
 use nightjar_shared::{
     ids::DeviceId,
     lease::LeaseKind,
+    public_name::PublicName,
     run_spec::RunSpec,
     time::Mono,
     wire::{self, device_message as ask},
@@ -76,6 +77,8 @@ pub struct Profile {
     pub checkpoint_ms: u64,
     /// Most that checkpoints may write in a day.
     pub checkpoint_bytes_day_max: Option<u64>,
+    /// How its owner wants to be called on the run's public page; `None`: not at all.
+    pub public_name: Option<PublicName>,
 }
 
 #[cfg(test)]
@@ -92,6 +95,7 @@ impl Profile {
             memory_bytes: 1 << 30,
             checkpoint_ms: 1000,
             checkpoint_bytes_day_max: None,
+            public_name: None,
         }
     }
 }
@@ -155,6 +159,14 @@ impl Session {
     /// lose no more.
     pub fn set_wishes(&mut self, checkpoint_ms: u64, checkpoint_bytes_day_max: Option<u64>) {
         self.profile = Profile { checkpoint_ms, checkpoint_bytes_day_max, ..self.profile.clone() };
+    }
+
+    /// How its owner wants to be called on the run's public page from now on. The coordinator hears of it by a hello.
+    pub fn set_public_name(&mut self, name: Option<PublicName>) {
+        if self.greeted() && self.profile.public_name != name {
+            self.line.link = Link::Up { greeted: false };
+        }
+        self.profile.public_name = name;
     }
 
     /// How much memory training may take from now on; 0: not known.

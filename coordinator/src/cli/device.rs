@@ -2,7 +2,7 @@
 
 use super::{
     Failure,
-    remote::Remote,
+    remote::{Api, Remote},
     say,
     table::{self, cell, moment},
 };
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 #[command(after_help = "Examples:
   nightjar-coordinator device list --state training --token-file ann.token
   nightjar-coordinator device show 5f3a9c01 --token-file ann.token
+  nightjar-coordinator device hide-name 5f3a9c01 --token-file ann.token
   nightjar-coordinator device revoke 5f3a9c01 --token-file ann.token")]
 pub struct Device {
     #[command(subcommand)]
@@ -47,6 +48,18 @@ enum Command {
     },
     /// Take a device out of the run for good: its lease ends, and it cannot enrol again. What was merged of it stays
     Revoke {
+        /// Its id, or the first 8 or more digits of it
+        #[arg(value_parser = digits)]
+        id: String,
+    },
+    /// Keep the name that its owner chose off the public page, and whatever else the owner may call it there
+    HideName {
+        /// Its id, or the first 8 or more digits of it
+        #[arg(value_parser = digits)]
+        id: String,
+    },
+    /// Let that name stand on the public page again
+    ShowName {
         /// Its id, or the first 8 or more digits of it
         #[arg(value_parser = digits)]
         id: String,
@@ -106,13 +119,18 @@ impl Device {
                     show(&device, &leases);
                 }
             }
-            Command::Revoke { id } => {
-                let done = api.post(&format!("/devices/{id}/revoke"), &json!({}))?;
-                say(&if json { done.to_string() } else { cell(&done["told"]) });
-            }
+            Command::Revoke { id } => order(&api, &id, "revoke", json)?,
+            Command::HideName { id } => order(&api, &id, "hide-name", json)?,
+            Command::ShowName { id } => order(&api, &id, "show-name", json)?,
         }
         Ok(())
     }
+}
+
+fn order(api: &Api, id: &str, what: &str, json: bool) -> Result<(), Failure> {
+    let done = api.post(&format!("/devices/{id}/{what}"), &json!({}))?;
+    say(&if json { done.to_string() } else { cell(&done["told"]) });
+    Ok(())
 }
 
 fn row(device: &Value) -> Vec<String> {
@@ -136,6 +154,10 @@ fn show(device: &Value, leases: &[Value]) {
         say(&format!("{head:<10}{}", cell(&device[key])));
     }
     say(&format!("{:<10}{}", "enrolled", moment(&device["enrolled_unix_ms"])));
+    if let Some(name) = device["public_name"].as_str() {
+        let hidden = if device["name_hidden"] == true { " (hidden)" } else { "" };
+        say(&format!("{:<10}{name}{hidden}", "public"));
+    }
     if !device["revoked_unix_ms"].is_null() {
         say(&format!("{:<10}{}", "revoked", moment(&device["revoked_unix_ms"])));
     }

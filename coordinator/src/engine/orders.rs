@@ -25,6 +25,13 @@ pub const TOKEN_BUDGET_MAX: u64 = 1 << 62;
 pub enum Order {
     /// The device is no part of the run any more, and cannot enrol again. What was merged of it stays.
     RevokeDevice(DeviceId),
+    /// The name that a device's owner has chosen for the public page stays off it, or may stand there again.
+    HideName {
+        /// Whose.
+        device: DeviceId,
+        /// Whether it stays off.
+        hidden: bool,
+    },
     /// Nobody enrols with the invite any more.
     RevokeInvite {
         /// Which.
@@ -48,6 +55,8 @@ impl Order {
     pub fn words(&self) -> (&'static str, String) {
         match self {
             Order::RevokeDevice(id) => ("device revoke", id.to_string()),
+            Order::HideName { device, hidden: true } => ("device hide-name", device.to_string()),
+            Order::HideName { device, hidden: false } => ("device show-name", device.to_string()),
             Order::RevokeInvite { nonce, .. } => ("invite revoke", HEXLOWER.encode(nonce)),
             Order::Pause => ("run pause", String::new()),
             Order::Resume => ("run resume", String::new()),
@@ -121,6 +130,18 @@ impl Engine {
                 let devices: Vec<_> = self.revoke(*id, turn).then_some(*id).into_iter().collect();
                 let told = if devices.is_empty() { "it was revoked already" } else { "revoked" };
                 Ok(Obeyed { devices, told: format!("{name}: {told}") })
+            }
+            Order::HideName { device, hidden } => {
+                let name = self.roster.known(*device).ok_or(NotDone::NoSuchDevice(*device))?.name.clone();
+                let changed = self.roster.hide_name(*device, *hidden);
+                let told = match (changed.is_some(), hidden) {
+                    (true, true) => "its public name is hidden",
+                    (true, false) => "its public name may be shown",
+                    (false, true) => "its public name was hidden already",
+                    (false, false) => "its public name was not hidden",
+                };
+                turn.records.extend(changed.map(Record::Device));
+                Ok(Obeyed { told: format!("{name}: {told}"), ..Obeyed::default() })
             }
             Order::RevokeInvite { nonce, with_devices } => {
                 let is_new = self.standing.revoked_invites.insert(nonce.clone(), self.wall).is_none();

@@ -4,6 +4,7 @@ use nightjar_shared::{
     blob::BlobRef,
     ids::{DeviceId, Generation, LeaseId, Version},
     lease::LeaseKind,
+    public_name::PublicName,
     time::Wall,
     wire::Role,
 };
@@ -93,6 +94,17 @@ pub struct DeviceRecord {
     pub tokens_per_s: f64,
     /// Whether it has left.
     pub left: bool,
+    /// As its owner wants to be called where everybody reads it; `None`: not at all.
+    pub public_name: Option<PublicName>,
+    /// Whether an operator has taken that name from the public page.
+    pub name_hidden: bool,
+}
+
+impl DeviceRecord {
+    /// The name by which everybody may know who helps.
+    pub fn shown_name(&self) -> Option<&PublicName> {
+        self.public_name.as_ref().filter(|_| !self.left && !self.name_hidden)
+    }
 }
 
 /// A lease as it was issued.

@@ -5,6 +5,7 @@ use nightjar_shared::{
     delta::CodecId,
     ids::{DeviceId, Generation, LeaseId, RunId},
     lease::LeaseKind,
+    public_name::PublicName,
     time::Wall,
     wire::{self, Refusal, RefusalAction, RefusalCode, Role, limits},
 };
@@ -145,12 +146,11 @@ impl Roster {
         let device = self.devices.get_mut(&id).ok_or_else(not_enrolled)?;
         let evaluates = role == Role::Anchor && takes(LeaseKind::Evaluate);
         device.session = Some(Session { trains, evaluates });
-        let (name, kind) = (limits::tame(&hello.name), limits::tame(&hello.device));
-        if joins_by.is_none() && device.record.name == name && device.record.device == kind {
-            return Ok(None);
-        }
-        (device.record.name, device.record.device) = (name, kind);
-        Ok(Some(device.record.clone()))
+        let before = device.record.clone();
+        device.record.name = limits::tame(&hello.name);
+        device.record.device = limits::tame(&hello.device);
+        device.record.public_name = PublicName::parse(&hello.public_name).ok();
+        Ok(Some(device.record.clone()).filter(|record| joins_by.is_some() || *record != before))
     }
 
     /// Enrols a device, or enrols it anew.
@@ -178,6 +178,8 @@ impl Roster {
                 enrolled_at: wall,
                 tokens_per_s: 0.0,
                 left: false,
+                public_name: None,
+                name_hidden: false,
             },
             tokens: 0,
             merged: 0,
@@ -192,6 +194,13 @@ impl Roster {
         device.record.invite_nonce = invite.nonce.clone();
         device.record.left = false;
         Ok(())
+    }
+
+    /// Whether a device's public name is hidden from now on. Returns the record to write, if that is another than before.
+    pub fn hide_name(&mut self, id: DeviceId, hidden: bool) -> Option<DeviceRecord> {
+        let device = self.devices.get_mut(&id).filter(|d| d.record.name_hidden != hidden)?;
+        device.record.name_hidden = hidden;
+        Some(device.record.clone())
     }
 
     /// A device leaves; its place under the invite is free again.

@@ -3,6 +3,7 @@
 use super::{Engine, Refusals, record::EvaluationRecord, roster::Device};
 use nightjar_shared::{
     ids::{DeviceId, Generation, Version},
+    public_name::PublicName,
     time::Wall,
     wire::Role,
 };
@@ -63,6 +64,10 @@ pub struct DeviceStatus {
     pub invite_nonce: Vec<u8>,
     /// Since when it is no part of the run any more.
     pub revoked_at: Option<Wall>,
+    /// The name that its owner chose for the public page.
+    pub public_name: Option<PublicName>,
+    /// Whether an operator has taken it from there.
+    pub name_hidden: bool,
 }
 
 impl Engine {
@@ -112,6 +117,8 @@ impl Engine {
             enrolled_at: d.record.enrolled_at,
             invite_nonce: d.record.invite_nonce.clone(),
             revoked_at: self.standing.revoked_devices.get(&d.record.id).copied(),
+            public_name: d.record.public_name.clone(),
+            name_hidden: d.record.name_hidden,
         }
     }
 }

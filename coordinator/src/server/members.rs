@@ -3,6 +3,7 @@
 use super::news;
 use nightjar_shared::{
     ids::DeviceId,
+    public_name::PublicName,
     wire::{Hello, Invite, limits::tame},
 };
 use std::{
@@ -15,20 +16,21 @@ use std::{
 pub enum Change {
     /// Nothing, or it will be refused.
     Nothing,
-    /// The device's name, or its description.
+    /// One of the device's names, or its description.
     Name,
     /// It enrols, by the invite of this nonce.
     Enrols(Vec<u8>),
 }
 
 struct Member {
-    /// Of name and description.
+    /// Of names and description.
     words: blake3::Hash,
     nonce: Vec<u8>,
 }
 
-fn words(name: &str, device: &str) -> blake3::Hash {
-    blake3::hash(format!("{name}\n{device}").as_bytes())
+fn words(name: &str, device: &str, public_name: Option<&PublicName>) -> blake3::Hash {
+    let public_name = public_name.map_or("", PublicName::as_str);
+    blake3::hash(format!("{name}\n{device}\n{public_name}").as_bytes())
 }
 
 /// See the module.
@@ -45,7 +47,8 @@ impl Members {
         if device.left {
             members.remove(&device.id);
         } else {
-            let member = Member { words: words(&device.name, &device.what), nonce: device.invite_nonce.clone() };
+            let words = words(&device.name, &device.what, device.public_name.as_ref());
+            let member = Member { words, nonce: device.invite_nonce.clone() };
             members.insert(device.id, member);
         }
     }
@@ -74,11 +77,13 @@ impl Members {
     pub fn change(&self, device: DeviceId, hello: &Hello, invite: Option<&Invite>) -> Change {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
         let member = members.get(&device);
+        let public_name = PublicName::parse(&hello.public_name).ok();
+        let words = words(&tame(&hello.name), &tame(&hello.device), public_name.as_ref());
         match (member, invite) {
             (None, None) => Change::Nothing,
             (Some(member), Some(invite)) if member.nonce != invite.nonce => Change::Enrols(invite.nonce.clone()),
             (None, Some(invite)) => Change::Enrols(invite.nonce.clone()),
-            (Some(member), _) if member.words != words(&tame(&hello.name), &tame(&hello.device)) => Change::Name,
+            (Some(member), _) if member.words != words => Change::Name,
             (Some(_), _) => Change::Nothing,
         }
     }

@@ -14,6 +14,7 @@ use crate::engine::{
 use nightjar_shared::{
     blob::BlobRef,
     ids::{DeviceId, Generation, LeaseId},
+    public_name::PublicName,
     wire::{
         self,
         close::CloseCode,
@@ -36,6 +37,8 @@ pub struct Member {
     pub invite_nonce: Vec<u8>,
     /// Whether it has left.
     pub left: bool,
+    /// As its owner wants to be called by everybody.
+    pub public_name: Option<PublicName>,
 }
 
 impl From<&DeviceRecord> for Member {
@@ -46,6 +49,7 @@ impl From<&DeviceRecord> for Member {
             what: record.device.clone(),
             invite_nonce: record.invite_nonce.clone(),
             left: record.left,
+            public_name: record.public_name.clone(),
         }
     }
 }
@@ -106,6 +110,7 @@ impl News {
                 what: member.what.clone(),
                 invite_nonce: member.invite_nonce.clone(),
                 left: member.left,
+                public_name: member.public_name.as_ref().map(ToString::to_string).unwrap_or_default(),
             }),
             News::LeaseOpened { id, generation, device } => {
                 Kind::LeaseOpened(door::LeaseOpened { lease_id: id.0, generation: generation.0, device: bytes(device) })
@@ -134,6 +139,7 @@ impl News {
                 what: tame(&member.what),
                 invite_nonce: member.invite_nonce,
                 left: member.left,
+                public_name: PublicName::parse(&member.public_name).ok(),
             }),
             Kind::LeaseOpened(lease) => News::LeaseOpened {
                 id: LeaseId(lease.lease_id),

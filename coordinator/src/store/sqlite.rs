@@ -37,6 +37,7 @@ fn migrations() -> Migrator {
         step(5, "sums", include_str!("sqlite/migrations/0005_sums.sql")),
         step(6, "desk", include_str!("sqlite/migrations/0006_desk.sql")),
         step(7, "leases of devices", include_str!("sqlite/migrations/0007_leases_of_devices.sql")),
+        step(8, "public names", include_str!("sqlite/migrations/0008_public_names.sql")),
     ])
 }
 

@@ -472,6 +472,8 @@ fn beginning() -> Vec<Record> {
         enrolled_at: Wall { unix_ms: 1 },
         tokens_per_s: 0.0,
         left: false,
+        public_name: None,
+        name_hidden: false,
     };
     let lease = LeaseRecord {
         id: LeaseId(1),

@@ -1,12 +1,12 @@
 //! Operators at a served run: tokens, sessions, and every command, against the real server and the real program.
 
 use crate::{
-    bed::{Bed, Serving},
+    bed::{Bed, Serving, get},
     command_line::{program, refused},
     device::{Device, closed},
 };
 use nightjar_shared::wire::{
-    LeaseRequest, Refusal, RefusalAction, RefusalCode, Role, close::CloseCode, coordinator_message as answer,
+    Hello, LeaseRequest, Refusal, RefusalAction, RefusalCode, Role, close::CloseCode, coordinator_message as answer,
     device_message as ask,
 };
 use quinn::ConnectionError;
@@ -198,6 +198,37 @@ async fn a_page_logs_in_and_no_other_page_can_use_its_cookie() {
     assert!(asks(&server, "POST", "/api/v1/invites/create", &[("authorization", &shown)], long).await.0 >= 400);
     let document = asks(&server, "GET", "/api/v1/openapi.json", &[], json!({})).await;
     assert!(document.0 == 200 && document.2["paths"]["/api/v1/devices"]["get"].is_object());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_for_everybody_is_its_owners_choice_and_an_operator_can_hide_it() {
+    let bed = Bed::new();
+    let server = bed.serve().await;
+    let (viewer, operator) = (token(&bed, "viewer", "ben"), token(&bed, "operator", "ann"));
+    let device = Device::new(&bed);
+    let mut link = device.link(server.address).await;
+    let hello = Hello {
+        invite: bed.invite(Role::Volunteer),
+        codecs: (1..6).collect(),
+        kinds: vec![1],
+        name: "attic".into(),
+        public_name: "Ada & <Bob>".into(),
+        ..Hello::default()
+    };
+    assert!(matches!(link.ask(ask::Body::Hello(hello)).await, answer::Body::Welcome(_)));
+    let page = get(server.public, "/");
+    assert!(page.contains("<li><bdi>Ada &amp; &lt;Bob&gt;</bdi></li>") && !page.contains("attic"), "{page}");
+    let devices = told(&server, &viewer, &["device", "list"]).await;
+    let id = devices[0]["id"].as_str().unwrap();
+    let shown = |device: &Value| (device["public_name"].clone(), device["name_hidden"].clone());
+    assert_eq!(shown(&devices[0]), (json!("Ada & <Bob>"), json!(false)));
+    refused(&command(&server, &viewer, &["device", "hide-name", id]).await, "operator's token");
+    told(&server, &operator, &["device", "hide-name", &id[..8]]).await;
+    assert_eq!(shown(&told(&server, &viewer, &["device", "show", id]).await["device"]).1, json!(true));
+    assert!(get(server.http, &format!("/devices/{id}")).contains("hidden"));
+    told(&server, &operator, &["device", "show-name", id]).await;
+    assert_eq!(shown(&told(&server, &viewer, &["device", "show", id]).await["device"]).1, json!(false));
     server.stop().await;
 }
 

@@ -46,6 +46,7 @@ async fn join(device: &Device, bed: &Bed, to: SocketAddr, name: &str, role: Role
         codecs: CodecId::ALL.iter().map(|c| *c as u32).collect(),
         kinds: vec![if role == Role::Anchor { 2 } else { 1 }],
         name: name.into(),
+        public_name: name.into(),
         device: "AMD Radeon <780M>".into(),
         ..Hello::default()
     };

@@ -77,6 +77,7 @@ impl Play {
             memory_bytes: 1 << 40,
             checkpoint_ms: 1000,
             checkpoint_bytes_day_max: Some(1 << 30),
+            public_name: None,
         };
         let session = Session::new(profile, Journal::default());
         Play { session, now: Mono { ms: 1000 }, asked: None, works: false, arrives: true, is_over: false }

@@ -102,6 +102,7 @@ impl Agent {
         self.computer.sensors.set_wants(self.owner.needs(&self.home));
         let written_max = wanted.write_mib_day_max.map(|mib| mib << 20);
         self.session.set_wishes(wanted.checkpoint_s * 1000, written_max);
+        self.session.set_public_name(wanted.public_name.clone());
         if self.worker.running.as_ref().is_some_and(|running| running.chosen != wanted.device) {
             self.replace_worker();
         }

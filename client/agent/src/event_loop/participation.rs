@@ -52,6 +52,7 @@ impl Device {
             memory_bytes: 0,
             checkpoint_ms: wanted.checkpoint_s * 1000,
             checkpoint_bytes_day_max: wanted.write_mib_day_max.map(|mib| mib << 20),
+            public_name: wanted.public_name.clone(),
         }
     }
 }

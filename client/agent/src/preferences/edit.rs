@@ -78,7 +78,7 @@ pub(super) fn literal(key: &str, value: &str) -> String {
             let items: Array = value.split(',').map(str::trim).filter(|i| !i.is_empty()).collect();
             Value::from(items).to_string()
         }
-        Kind::Number { .. } | Kind::Choice(_) | Kind::Hours | Kind::Text => quoted(),
+        Kind::Number { .. } | Kind::Choice(_) | Kind::Hours | Kind::Name | Kind::Text => quoted(),
     }
 }
 

@@ -17,6 +17,8 @@ pub enum Group {
     InUse,
     /// How it works.
     Work,
+    /// What others see of it.
+    Others,
 }
 
 impl Group {
@@ -28,6 +30,7 @@ impl Group {
             Group::Away => "While nobody uses the computer",
             Group::InUse => "While somebody uses the computer",
             Group::Work => "How it works",
+            Group::Others => "What others see",
         }
     }
 }
@@ -59,6 +62,8 @@ pub enum Kind {
     Hours,
     /// Names of programs.
     Programs,
+    /// What people are to read, in its own capitals; or `off`.
+    Name,
     /// Anything else.
     Text,
 }

@@ -83,7 +83,7 @@ pub(super) fn rows(preferences: &Preferences, source: impl Fn(&str) -> Source) -
             }
             Kind::Hours => "hours",
             Kind::Programs => "programs",
-            Kind::Text => "text",
+            Kind::Name | Kind::Text => "text",
         };
         row
     };

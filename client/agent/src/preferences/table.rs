@@ -1,6 +1,7 @@
 //! The table of preferences: each one's key, words and effect, in one place.
 
 use super::{Group, Kind, Policy, Preference, Sensor, Week};
+use nightjar_shared::public_name::PublicName;
 use std::ops::RangeInclusive;
 
 const fn number(unit: &'static str, min: u32, max: u32) -> Kind {
@@ -377,6 +378,23 @@ pub const PREFERENCES: &[Preference] = &[
         set: |p, text| whole_or_off(text, 64..=1 << 30).map(|n| p.write_mib_day_max = n),
         get: |p| or_off(p.write_mib_day_max),
     },
+    Preference {
+        key: "public_name",
+        flag: "public-name",
+        group: Group::Others,
+        label: "Show this name on the run's public page",
+        value_name: "NAME",
+        help: "The name by which everybody may read on the run's public page that you help, if it has one; off: you are \
+            counted there, and not named. The name of this device is for the people of the run alone",
+        allowed: "off, or a name of up to 40 characters with a letter or a digit in it",
+        kind: Kind::Name,
+        set: |p, text| {
+            let name = if is_nothing(text) { None } else { Some(PublicName::parse(text).ok()?) };
+            p.public_name = name;
+            Some(())
+        },
+        get: |p| p.public_name.as_ref().map_or("off".into(), ToString::to_string),
+    },
 ];
 
 fn whole(text: &str, allowed: RangeInclusive<u64>) -> Option<u64> {
@@ -405,11 +423,15 @@ fn switch(text: &str) -> Option<bool> {
     }
 }
 
+/// As nothing is shown, and in other words for it.
+fn is_nothing(text: &str) -> bool {
+    ["", "none", "(none)", "nothing", "off"].contains(&text.to_lowercase().as_str())
+}
+
 /// What stands between commas, each once.
 fn list(text: &str) -> Vec<String> {
     let mut items: Vec<String> = vec![];
-    // As an empty list is shown, and in other words for it.
-    if ["none", "(none)", "nothing", "off"].contains(&text.to_lowercase().as_str()) {
+    if is_nothing(text) {
         return items;
     }
     for item in text.split(',').map(str::trim).filter(|i| !i.is_empty()) {

@@ -48,6 +48,7 @@ fn a_mistake_is_told_with_file_line_key_and_what_is_allowed() {
         "[device]",
         "programs = [1]",
         "tokens_per_s_max = nan",
+        "public_name = \"a\\u202eb\"",
     ] {
         let told = read(bad).unwrap_err();
         assert!(told.starts_with("prefs.toml, line 1: `") && told.contains("allowed is"), "{bad}: {told}");
@@ -213,6 +214,9 @@ fn every_value_is_taken_as_it_is_shown() {
         ("waive", "IDLE, Power", "idle, power"),
         ("waive", "ALL", "idle, power, temperature, metered, full_screen, programs, memory, disk"),
         ("programs", "Steam", "Steam"),
+        ("public_name", " Ada L. ", "Ada L."),
+        ("public_name", "Off", "off"),
+        ("public_name", "", "off"),
         ("policy", "ALWAYS", "always"),
         ("schedule", "Always", "always"),
         ("on_battery", "True", "true"),

@@ -65,6 +65,7 @@ impl Session {
             name: self.profile.name.clone(),
             device: self.profile.hardware.clone(),
             run_id: run.map_or_else(Vec::new, |r| r.id.0.to_vec()),
+            public_name: self.profile.public_name.as_ref().map(ToString::to_string).unwrap_or_default(),
         }
     }
 

@@ -218,6 +218,28 @@ fn a_lease_from_end_to_end() {
     assert_eq!((next.held.unwrap().version, next.shards.len()), (3, 1));
 }
 
+#[test]
+fn a_name_for_everybody_is_told_by_a_hello_at_once_and_so_is_its_end() {
+    let name = || PublicName::parse("Ada").ok();
+    let mut bench = Bench::new(Journal::default());
+    bench.training();
+    for wanted in [name(), None] {
+        bench.session.set_public_name(wanted.clone());
+        bench.does(Event::Tick);
+        // It is at work, and says nothing else before the question under way is answered.
+        if matches!(bench.asked(), None) {
+            bench.answers(done(true));
+        }
+        let Some((_, ask::Body::Hello(hello))) = bench.asked() else { panic!("{:?}", bench.wanted) };
+        assert_eq!(PublicName::parse(&hello.public_name).ok(), wanted);
+        bench.answers(welcome());
+        assert!(bench.session.working(), "the lease goes on");
+    }
+    bench.session.set_public_name(None);
+    bench.does(Event::Tick);
+    assert!(!matches!(bench.asked(), Some((_, ask::Body::Hello(_)))), "nothing has changed");
+}
+
 /// It came sooner than the coordinator believes: that is no new lease with nothing done.
 #[test]
 fn a_delta_that_is_taken_later_keeps_its_figures() {

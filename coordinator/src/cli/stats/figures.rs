@@ -283,6 +283,8 @@ mod tests {
                 enrolled_at: Wall::default(),
                 tokens_per_s: 1.0,
                 left: false,
+                public_name: None,
+                name_hidden: false,
             }],
             leases: vec![
                 lease(1, 0, merged(40)),

@@ -10,7 +10,9 @@ use crate::{
 use nightjar_shared::{
     ids::DeviceId,
     lease::LeaseKind,
-    wire::{Invite, Refusal, RefusalAction, RefusalCode, Role, coordinator_message::Body, device_message as ask},
+    wire::{
+        Hello, Invite, Refusal, RefusalAction, RefusalCode, Role, coordinator_message::Body, device_message as ask,
+    },
 };
 
 /// Each delta makes a version.
@@ -37,6 +39,42 @@ fn audited(world: &World) -> Vec<AuditRecord> {
         _ => None,
     })
     .collect()
+}
+
+/// A device greets, with a name for everybody.
+fn named(world: &mut World, device: DeviceId, public_name: &str) -> Option<String> {
+    let hello = Hello { public_name: public_name.into(), ..hello(Role::Volunteer, &[LeaseKind::Train]) };
+    assert!(matches!(world.ask(device, ask::Body::Hello(hello)), Body::Welcome(_)));
+    shown(world)
+}
+
+/// By which name everybody may know the run's only device.
+fn shown(world: &World) -> Option<String> {
+    world.ledger.facts().devices[0].shown_name().map(ToString::to_string)
+}
+
+#[test]
+fn a_name_is_shown_as_its_owner_wants_unless_an_operator_hides_it() {
+    let (mut world, owl) = world();
+    assert_eq!(shown(&world), None, "a device of an earlier version says nothing of it");
+    assert_eq!(named(&mut world, owl, " Ada "), Some("Ada".into()));
+    let commits = world.commits.len();
+    assert_eq!(named(&mut world, owl, "Ada"), Some("Ada".into()));
+    assert_eq!(world.commits.len(), commits, "nothing has changed");
+    // What cannot be shown is not, and the device is as welcome as ever.
+    assert_eq!(named(&mut world, owl, "a\u{202e}dA"), None);
+
+    let order = |hidden| Order::HideName { device: owl, hidden };
+    assert!(world.order(order(true)).unwrap().told.ends_with("is hidden"));
+    assert_eq!(audited(&world)[0].action, "device hide-name");
+    assert_eq!(named(&mut world, owl, "another"), None);
+    assert!(world.order(order(true)).unwrap().told.ends_with("was hidden already"));
+    world.restart();
+    assert_eq!(named(&mut world, owl, "another"), None, "a restart changes nothing");
+    world.order(order(false)).unwrap();
+    assert_eq!(shown(&world), Some("another".into()));
+    assert_eq!(world.order(Order::HideName { device: device(9), hidden: true }), Err(NotDone::NoSuchDevice(device(9))));
+    world.check();
 }
 
 #[test]

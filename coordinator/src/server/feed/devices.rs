@@ -2,6 +2,8 @@
 //! the loop. A reader holds it for a few thousand rows at a time, and its memory is bounded by the page that it wants,
 //! so a million devices hold nobody up.
 
+mod helpers;
+
 use crate::engine::{
     record::{DeltaRecord, DeviceRecord, LeaseOutcome, LeaseRecord, Record},
     snapshot::Snapshot,
@@ -386,7 +388,7 @@ mod tests {
         DeviceId(id)
     }
 
-    fn device(n: u32, name: &str, tokens_per_s: f64) -> Record {
+    pub(super) fn device(n: u32, name: &str, tokens_per_s: f64) -> Record {
         Record::Device(DeviceRecord {
             id: id(n),
             name: name.into(),
@@ -396,10 +398,12 @@ mod tests {
             enrolled_at: Wall::default(),
             tokens_per_s,
             left: false,
+            public_name: None,
+            name_hidden: false,
         })
     }
 
-    fn lease(n: u32) -> Record {
+    pub(super) fn lease(n: u32) -> Record {
         Record::LeaseIssued(LeaseRecord {
             id: LeaseId(n.into()),
             generation: Generation(1),
@@ -415,7 +419,7 @@ mod tests {
         })
     }
 
-    fn delta(n: u32, tokens: u64) -> Record {
+    pub(super) fn delta(n: u32, tokens: u64) -> Record {
         Record::Delta(DeltaRecord {
             seq: n.into(),
             lease: LeaseId(n.into()),

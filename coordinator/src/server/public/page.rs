@@ -1,5 +1,5 @@
-//! What strangers are shown. Devices are counted, not named: their owners were told that the people of the run see the
-//! names that they choose, and nobody else.
+//! What strangers are shown. Devices are counted. Their names are for the people of the run alone; an owner who wants to
+//! be named to everybody has chosen another name for it.
 
 use crate::server::{
     feed::{Feed, LossSpan, State},
@@ -11,6 +11,8 @@ use serde::Serialize;
 use std::fmt::Write;
 
 const MARK: PreEscaped<&str> = PreEscaped(include_str!("../http/board/mark.svg"));
+/// Names on the page; the others are counted.
+const NAMES_MAX: usize = 100;
 /// The curve's drawing board.
 const CURVE: [f64; 2] = [720.0, 260.0];
 
@@ -39,6 +41,10 @@ pub struct Seen {
     pub devices: usize,
     /// Devices that train now.
     pub training: usize,
+    /// Those who want to be named, whoever has trained most first, at most [`NAMES_MAX`].
+    pub helpers: Vec<String>,
+    /// How many more want to be named.
+    pub more_helpers: usize,
     /// Whether it is over.
     pub finished: bool,
     /// The curve of held-out loss.
@@ -49,6 +55,7 @@ impl Seen {
     /// As it stands.
     pub fn of(feed: &Feed) -> Self {
         let (figures, spec) = (feed.figures(), &feed.spec);
+        let (helpers, more_helpers) = feed.devices.helpers(NAMES_MAX);
         Seen {
             run: spec.name.clone(),
             description: spec.description.clone(),
@@ -61,6 +68,8 @@ impl Seen {
             heldout_loss: figures.heldout_loss,
             devices: figures.states.values().sum(),
             training: figures.states[State::Training.name()],
+            helpers: helpers.iter().map(ToString::to_string).collect(),
+            more_helpers,
             finished: figures.finished,
             losses: feed.drawn().losses,
         }
@@ -146,6 +155,11 @@ pub fn page(seen: &Seen) -> Markup {
                     section aria-labelledby="helpers" {
                         h2 #helpers { "Who helps" }
                         p { (count(seen.devices, "device")) " of volunteers and of the lab " (if seen.devices == 1 { "is" } else { "are" }) " part of this run, and " (seen.training) " of them " (if seen.training == 1 { "trains" } else { "train" }) " at the moment." }
+                        @if !seen.helpers.is_empty() {
+                            h3 { "By the names that they chose" }
+                            ul.names { @for name in &seen.helpers { li { bdi { (name) } } } }
+                            @if seen.more_helpers > 0 { p { "and " (seen.more_helpers) " more" } }
+                        }
                     }
                     section aria-labelledby="join" {
                         h2 #join { "How to join" }

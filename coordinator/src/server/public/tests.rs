@@ -78,6 +78,19 @@ fn an_address_asks_so_often_and_holds_so_many_connections() {
 }
 
 #[test]
+fn whoever_wants_to_be_named_is_and_a_name_is_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut seen = page::Seen::of(&feed(folder.path()));
+    let page = |seen: &page::Seen| page::page(seen).into_string();
+    assert!(!page(&seen).contains("names that they chose"), "nobody is named who does not want it");
+    seen.helpers = vec!["Ada".into(), "<b>Zoë".into()];
+    assert!(page(&seen).contains("<li><bdi>Ada</bdi></li><li><bdi>&lt;b&gt;Zoë</bdi></li>"), "{}", page(&seen));
+    assert!(!page(&seen).contains(" more<"));
+    seen.more_helpers = 7;
+    assert!(page(&seen).contains("and 7 more"));
+}
+
+#[test]
 fn what_the_lab_wrote_is_text_and_a_contact_is_a_link_where_it_is_one() {
     let folder = tempfile::tempdir().unwrap();
     let feed = feed(folder.path());

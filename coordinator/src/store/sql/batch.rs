@@ -100,7 +100,8 @@ impl<'r> Batch<'r> {
     pub async fn write(self, tx: &mut impl Tables) -> Result<(), LedgerError> {
         let newest = " ON CONFLICT (id) DO UPDATE SET
              name = excluded.name, device = excluded.device, role = excluded.role, invite_nonce = excluded.invite_nonce,
-             enrolled_at = excluded.enrolled_at, tokens_per_s = excluded.tokens_per_s, has_left = excluded.has_left";
+             enrolled_at = excluded.enrolled_at, tokens_per_s = excluded.tokens_per_s, has_left = excluded.has_left,
+             public_name = excluded.public_name, name_hidden = excluded.name_hidden";
         let devices = self.devices.into_values().map(rows::of_device);
         write_rows(tx, ["/* device */ INSERT INTO devices VALUES ", newest], devices).await?;
         // First: it makes room for a device's next lease.

@@ -22,6 +22,7 @@ use nightjar_shared::{
     blob::BlobRef,
     ids::{BlobHash, DeviceId, Generation, LeaseId, Version},
     lease::LeaseKind,
+    public_name::PublicName,
     time::Wall,
     wire::Role,
 };
@@ -201,6 +202,8 @@ pub(super) fn of_device(d: &DeviceRecord) -> Result<Vec<Value>, LedgerError> {
         integer("enrolled_at", d.enrolled_at.unix_ms)?,
         d.tokens_per_s,
         d.left,
+        Value::Text(d.public_name.as_ref().map(|name| name.as_str().to_owned())),
+        d.name_hidden,
     ]
 }
 
@@ -316,6 +319,9 @@ pub(super) fn device(row: &impl Cells, aside: &mut SetAside) -> Result<DeviceRec
         enrolled_at: aside.or_unknown(cells.wall("enrolled_at")),
         tokens_per_s: aside.or_unknown(cells.real("tokens_per_s")),
         left: cells.truth("has_left")?,
+        // A ledger of an earlier version that is only read has neither; and a name that is none is not shown.
+        public_name: row.text("public_name").ok().flatten().and_then(|name| PublicName::parse(name).ok()),
+        name_hidden: row.integer("name_hidden").is_ok_and(|hidden| hidden != 0),
     })
 }
 

@@ -8,6 +8,7 @@ use nightjar_shared::{
     blob::BlobRef,
     ids::{BlobHash, Generation, LeaseId, Version},
     lease::LeaseKind,
+    public_name::PublicName,
     time::Wall,
     wire::Role,
 };
@@ -43,9 +44,22 @@ fn blob() -> impl Strategy<Value = BlobRef> {
 /// A record of any kind about one device and its first lease.
 pub fn record() -> impl Strategy<Value = Record> {
     let role = prop::sample::select(vec![Role::Unspecified, Role::Volunteer, Role::Anchor]);
-    let device = (text(), text(), role, any::<Vec<u8>>(), wall(), real(), any::<bool>()).prop_map(
-        |(name, device, role, invite_nonce, enrolled_at, tokens_per_s, left)| {
-            Record::Device(DeviceRecord { id: OWL, name, device, role, invite_nonce, enrolled_at, tokens_per_s, left })
+    let shown = (prop::sample::select(vec![None, Some("Ada"), Some("👩‍🔬 Zoë")]), any::<bool>());
+    let device = (text(), text(), role, any::<Vec<u8>>(), wall(), real(), any::<bool>(), shown).prop_map(
+        |(name, device, role, invite_nonce, enrolled_at, tokens_per_s, left, (shown, name_hidden))| {
+            let public_name = shown.map(|name| PublicName::parse(name).unwrap());
+            Record::Device(DeviceRecord {
+                id: OWL,
+                name,
+                device,
+                role,
+                invite_nonce,
+                enrolled_at,
+                tokens_per_s,
+                left,
+                public_name,
+                name_hidden,
+            })
         },
     );
     let issued =

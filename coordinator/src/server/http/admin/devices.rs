@@ -2,7 +2,7 @@
 
 use super::{
     Admin, ApiError, Asked, Fault, Paging,
-    auth::{Operator, Viewer},
+    auth::{Caller, Operator, Viewer},
 };
 use crate::{
     engine::{DeviceStatus, orders::Order},
@@ -66,6 +66,10 @@ pub(super) struct DeviceAnswer {
     enrolled_unix_ms: u64,
     /// Milliseconds since 1970; null for a device that is part of the run.
     revoked_unix_ms: Option<u64>,
+    /// The name that its owner chose for the run's public page; null: none.
+    public_name: Option<String>,
+    /// Whether an operator keeps that name off the page.
+    name_hidden: bool,
 }
 
 /// A page of devices.
@@ -122,7 +126,7 @@ pub(super) struct LeasesAnswer {
 
 /// What was done to a device.
 #[derive(Serialize, ToSchema)]
-pub(super) struct RevokedAnswer {
+pub(super) struct DoneAnswer {
     /// 64 hexadecimal digits.
     id: String,
     /// One sentence.
@@ -150,7 +154,21 @@ impl Admin {
             invite: HEXLOWER.encode(&status.invite_nonce),
             enrolled_unix_ms: status.enrolled_at.unix_ms,
             revoked_unix_ms: status.revoked_at.map(|at| at.unix_ms),
+            public_name: status.public_name.map(|name| name.to_string()),
+            name_hidden: status.name_hidden,
         }
+    }
+
+    /// Orders something of the device whose id begins with these digits.
+    async fn order_of(
+        &self,
+        digits: &str,
+        caller: &Caller,
+        order: impl FnOnce(DeviceId) -> Order,
+    ) -> Result<Json<DoneAnswer>, ApiError> {
+        let id = self.named(digits).await?.id;
+        let told = self.order(order(id), caller).await?.told;
+        Ok(Json(DoneAnswer { id: id.to_string(), told }))
     }
 
     /// The one device whose id begins with these digits.
@@ -268,14 +286,44 @@ fn lease(LeaseOfDevice { lease, closed, .. }: LeaseOfDevice) -> LeaseAnswer {
     post,
     path = "/api/v1/devices/{id}/revoke",
     params(("id" = String, Path, description = "Its id, or its first 8 or more digits.")),
-    responses((status = 200, description = "It is out.", body = RevokedAnswer), (status = 404, body = Fault, description = "There is none."))
+    responses((status = 200, description = "It is out.", body = DoneAnswer), (status = 404, body = Fault, description = "There is none."))
 )]
 pub(super) async fn revoke(
     State(admin): State<Arc<Admin>>,
     Operator(caller): Operator,
     Path(id): Path<String>,
-) -> Result<Json<RevokedAnswer>, ApiError> {
-    let id = admin.named(&id).await?.id;
-    let told = admin.order(Order::RevokeDevice(id), &caller).await?.told;
-    Ok(Json(RevokedAnswer { id: id.to_string(), told }))
+) -> Result<Json<DoneAnswer>, ApiError> {
+    admin.order_of(&id, &caller, Order::RevokeDevice).await
+}
+
+/// Keep the name of a device's owner off the public page
+///
+/// Whatever the owner calls it from now on, too, until `show-name`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/devices/{id}/hide-name",
+    params(("id" = String, Path, description = "Its id, or its first 8 or more digits.")),
+    responses((status = 200, description = "It is hidden.", body = DoneAnswer), (status = 404, body = Fault, description = "There is none."))
+)]
+pub(super) async fn hide_name(
+    State(admin): State<Arc<Admin>>,
+    Operator(caller): Operator,
+    Path(id): Path<String>,
+) -> Result<Json<DoneAnswer>, ApiError> {
+    admin.order_of(&id, &caller, |device| Order::HideName { device, hidden: true }).await
+}
+
+/// Let the name of a device's owner stand on the public page again
+#[utoipa::path(
+    post,
+    path = "/api/v1/devices/{id}/show-name",
+    params(("id" = String, Path, description = "Its id, or its first 8 or more digits.")),
+    responses((status = 200, description = "It is shown, where its owner wants it.", body = DoneAnswer), (status = 404, body = Fault, description = "There is none."))
+)]
+pub(super) async fn show_name(
+    State(admin): State<Arc<Admin>>,
+    Operator(caller): Operator,
+    Path(id): Path<String>,
+) -> Result<Json<DoneAnswer>, ApiError> {
+    admin.order_of(&id, &caller, |device| Order::HideName { device, hidden: false }).await
 }

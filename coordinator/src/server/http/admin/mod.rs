@@ -87,6 +87,8 @@ api! {
     get "/api/v1/devices/{id}" => devices::show;
     get "/api/v1/devices/{id}/leases" => devices::leases;
     post "/api/v1/devices/{id}/revoke" => devices::revoke;
+    post "/api/v1/devices/{id}/hide-name" => devices::hide_name;
+    post "/api/v1/devices/{id}/show-name" => devices::show_name;
     get "/api/v1/invites" => invites::list;
     post "/api/v1/invites/create" => invites::create;
     post "/api/v1/invites/{nonce}/revoke" => invites::revoke;

@@ -158,6 +158,10 @@ pub fn about(row: &DeviceRow, now_ms: u64) -> Markup {
             (fact("State", html! { i class={ "dot of-" (state) } aria-hidden="true" {} (state) ", " (if row.online { "connected" } else { "not connected" }) }))
             (fact("Role", html! { (role(row.record.role)) }))
             (fact("Trains on", html! { bdi { (if row.record.device.is_empty() { "not told" } else { &row.record.device }) } }))
+            (fact("Public name", html! { @match &row.record.public_name {
+                Some(name) => { bdi { (name) } @if row.record.name_hidden { " " small.chip { "hidden" } } }
+                None => { "not wanted" }
+            } }))
             (fact("Speed", html! { (si(row.record.tokens_per_s)) " tokens a second" }))
             (fact("Merged", html! { (si(row.tokens as f64)) " tokens in " (count(row.merged as usize, "lease")) }))
             (fact("Since this start", html! { (screened) " screened out, " (returned) " returned, " (expired) " expired" }))
