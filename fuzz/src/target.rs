@@ -13,6 +13,7 @@ pub struct Target {
     /// Memory that it may take whatever the bytes are, and for each.
     pub memory: [usize; 2],
     /// Inputs to begin with, made of real values.
+    #[allow(dead_code, reason = "the fuzzer reads them from their files")]
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
