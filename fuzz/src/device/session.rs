@@ -163,8 +163,13 @@ impl Play {
             Action::EndWorker => self.works = false,
             Action::WriteJournal(journal) => {
                 let kept = serde_json::to_vec(&*journal).expect("plain data");
-                let again: Journal = serde_json::from_slice(&kept).expect("what was written is read");
-                assert_eq!(serde_json::to_vec(&again).expect("plain data"), kept, "{journal:?}");
+                let mut again: Journal = serde_json::from_slice(&kept).expect("what was written is read");
+                // A loss is for people: as JSON it may be off in its last bit.
+                if let (Some(read), Some(written)) = (&mut again.delta, &journal.delta) {
+                    read.trained.loss_first = as_written(read.trained.loss_first, written.trained.loss_first);
+                    read.trained.loss_last = as_written(read.trained.loss_last, written.trained.loss_last);
+                }
+                assert_eq!(again, *journal);
             }
             Action::Pin(keys) => assert!(!keys.is_empty()),
             Action::Exit(_) | Action::Forget => self.is_over = true,
@@ -172,6 +177,11 @@ impl Play {
         }
         None
     }
+}
+
+fn as_written(read: f64, written: f64) -> f64 {
+    assert!((read - written).abs() <= 2.0 * f64::EPSILON * written.abs(), "{read} is not {written}");
+    written
 }
 
 fn a_lease(kind: LeaseKind) -> wire::Lease {
