@@ -196,7 +196,7 @@ impl Roster {
         Ok(())
     }
 
-    /// Whether a device's public name is hidden from now on. Returns the record to write, if that is another than before.
+    /// Whether a device's public name is hidden from now on. Returns the record to write, if anything changed.
     pub fn hide_name(&mut self, id: DeviceId, hidden: bool) -> Option<DeviceRecord> {
         let device = self.devices.get_mut(&id).filter(|d| d.record.name_hidden != hidden)?;
         device.record.name_hidden = hidden;

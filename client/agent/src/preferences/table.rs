@@ -384,8 +384,8 @@ pub const PREFERENCES: &[Preference] = &[
         group: Group::Others,
         label: "Show this name on the run's public page",
         value_name: "NAME",
-        help: "The name by which everybody may read on the run's public page that you help, if it has one; off: you are \
-            counted there, and not named. The name of this device is for the people of the run alone",
+        help: "The name by which everybody may read on the run's public page that you help, if it has one; off: you \
+            are counted there, and not named. The name of this device is for the people of the run alone",
         allowed: "off, or a name of up to 40 characters with a letter or a digit in it",
         kind: Kind::Name,
         set: |p, text| {
