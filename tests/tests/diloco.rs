@@ -128,9 +128,9 @@ impl Lab {
         let mut theta = self.start();
         let mut outer = Nesterov::new(0.9, theta.len());
         self.compare(theta.clone(), tolerances, |deltas| {
-            let mut mean = vec![0.0; theta.len()];
+            let (mut mean, equal) = (vec![0.0; theta.len()], vec![1.0 / DEVICES as f32; model.tensors().len()]);
             for bytes in deltas {
-                delta::add_scaled(model, bytes, 1.0 / DEVICES as f32, &mut mean).unwrap();
+                delta::add_scaled(model, bytes, &equal, &mut mean).unwrap();
             }
             outer.step(0.7, &mean, &mut theta);
             theta.clone()

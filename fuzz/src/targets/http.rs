@@ -115,6 +115,7 @@ impl World {
             start: None,
             say: Arc::new(|_| {}),
             limits: vec![],
+            spans: None,
         };
         let (wish, mut wishes) = wishes();
         let (pages, served) = runtime.block_on(async {

@@ -201,7 +201,8 @@ fn delta_encode(device: &Device) -> (usize, Vec<Tensor<2>>, Step) {
         let chosen: Vec<f32> = model.tensors().iter().flat_map(planes::chunks).map(chosen).collect();
         // Sent and left are together what there was, whichever values were chosen. An encoder that lost some of it, or
         // a delta that nobody can read, shows.
-        if delta::add_scaled(&model, &delta, 1.0, &mut residual).is_err() {
+        let whole = vec![1.0; model.tensors().len()];
+        if delta::add_scaled(&model, &delta, &whole, &mut residual).is_err() {
             return vec![];
         }
         let row = |values: Vec<f32>| {
