@@ -4,8 +4,12 @@
 //! together with some of that text, and keeps the tokens that begin in it. The tokens that it sees behind its end must
 //! be those that the next piece begins with ([`Seam`]).
 
-use super::piece::{AROUND_BYTES, Piece};
+use super::{
+    byte_pair::BytePair,
+    piece::{AROUND_BYTES, Piece},
+};
 use nightjar_shared::tokenizer::{TextTokenizer, char_of};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
@@ -22,6 +26,8 @@ const UNSURE_TOKENS: usize = 16;
 /// A tokenizer, with what shards need to know about its tokens.
 pub struct Encoder {
     tokens: TextTokenizer,
+    /// What makes the same tokens faster, where it knows the vocabulary's kind.
+    byte_pair: Option<BytePair>,
     end_of_text: Option<u32>,
     /// Bytes of text behind each token; 0 for special ones.
     text_bytes: Vec<u32>,
@@ -93,13 +99,15 @@ impl Encoder {
         let has_all_bytes = || (0..=255u8).all(|byte| names.contains_key(char_of(byte).encode_utf8(&mut [0; 4])));
         let is_silent =
             || matches!(tokenizer.get_model(), ModelWrapper::BPE(bpe) if bpe.unk_token.is_none() && !bpe.byte_fallback);
+        let byte_pair = BytePair::of(tokenizer, json);
         let spelling = match () {
+            () if byte_pair.is_some() => Spelling::All,
             () if byte_level && tokenizer.get_normalizer().is_none() && has_all_bytes() => Spelling::All,
             () if is_silent() => Spelling::ByCharacter(Mutex::default()),
             () => Spelling::ByPlace,
         };
         let end_of_text = end_of_text.and_then(|token| tokenizer.token_to_id(token));
-        Ok(Encoder { tokens, end_of_text, text_bytes, spelling })
+        Ok(Encoder { tokens, byte_pair, end_of_text, text_bytes, spelling })
     }
 
     /// Number of tokens.
@@ -119,6 +127,32 @@ impl Encoder {
 
     /// The tokens of each piece, on all cores.
     pub fn encode(&self, pieces: &[&Piece]) -> Result<Vec<Encoded>, Error> {
+        let Some(byte_pair) = &self.byte_pair else { return self.encode_slowly(pieces) };
+        let of = |piece: &&Piece| match self.encode_fast(byte_pair, piece) {
+            Some(encoded) => Ok(encoded),
+            None => Ok(self.encode_slowly(&[piece])?.pop().unwrap_or_default()),
+        };
+        pieces.par_iter().with_max_len(1).map(of).collect()
+    }
+
+    /// A piece's tokens, where the library need not be asked.
+    fn encode_fast(&self, byte_pair: &BytePair, piece: &Piece) -> Option<Encoded> {
+        if piece.before.is_empty() && piece.behind.is_empty() {
+            return Some(Encoded::new(self.tokens.as_text(byte_pair.encode(&piece.text)?.into_iter())));
+        }
+        let text = [&*piece.before, &*piece.text, &*piece.behind].concat();
+        let mut end = 0;
+        let placed = byte_pair.encode(&text)?.into_iter().map(|token| {
+            let start = end;
+            end += byte_pair.length(token);
+            // A token that is part of a character stands for all of it, as the library has it.
+            (token, (text.floor_char_boundary(start), text.ceil_char_boundary(end)))
+        });
+        Some(self.part(piece, &placed.collect::<Vec<_>>()))
+    }
+
+    /// The tokens of each piece, as the library makes them.
+    fn encode_slowly(&self, pieces: &[&Piece]) -> Result<Vec<Encoded>, Error> {
         // Only where nothing can be lost need nobody know which text each token is of.
         let needs_places = matches!(self.spelling, Spelling::ByPlace);
         let is_plain = |piece: &&&Piece| !needs_places && piece.before.is_empty() && piece.behind.is_empty();
@@ -142,7 +176,9 @@ impl Encoder {
                     true => self.unspelled(text, from..from + piece.text.len(), &encoding),
                     false => self.lost_characters(&piece.text),
                 };
-                Some(Encoded { unspelled, ..self.part(piece, &encoding) })
+                let places = encoding.get_offsets().iter().copied();
+                let placed: Vec<_> = encoding.get_ids().iter().copied().zip(places).collect();
+                Some(Encoded { unspelled, ..self.part(piece, &placed) })
             }
         });
         Ok(encoded.collect())
@@ -188,10 +224,10 @@ impl Encoder {
         found
     }
 
-    /// A piece's part of what was encoded.
-    fn part(&self, piece: &Piece, encoding: &Encoding) -> Encoded {
+    /// A piece's part of what was encoded: tokens, each with where its text begins and ends.
+    fn part(&self, piece: &Piece, placed: &[(u32, (usize, usize))]) -> Encoded {
         let (from, to) = (piece.before.len(), piece.before.len() + piece.text.len());
-        let all = || encoding.get_ids().iter().copied().zip(encoding.get_offsets().iter().copied());
+        let all = || placed.iter().copied();
         let is_mine = |start: usize| start >= from && (start < to || piece.ends);
         let mine = || all().filter(|(_, (start, _))| is_mine(*start));
         let behind: Vec<u32> = all().filter(|(_, (start, _))| *start >= to && !piece.ends).map(|(id, _)| id).collect();

@@ -8,6 +8,7 @@
 //! a killed run continues.
 
 mod admitted;
+mod byte_pair;
 mod encoder;
 mod error;
 mod folder;
