@@ -2,7 +2,7 @@
 
 use super::{Failure, say};
 use clap::{Args, Subcommand};
-use nightjar_coordinator::dataset::{self, DatasetError, Notes, PrepareOptions, TokenizerChoice};
+use nightjar_coordinator::dataset::{self, DatasetError, IdWidth, Notes, PrepareOptions, TokenizerChoice};
 use std::path::PathBuf;
 
 #[derive(Subcommand)]
@@ -12,7 +12,8 @@ pub enum Dataset {
 
 /// Read texts and write shards of shuffled samples
 ///
-/// Reads text, .jsonl, .json and .parquet files (or folders of them), also packed as .gz or .zst, and writes a dataset:
+/// Reads text, .jsonl, .json, .parquet and .arrow files (or folders of them, or patterns in quotes), also packed as .gz or
+/// .zst, and writes a dataset:
 /// shards of shuffled samples, named by their hash, part of the documents held out. Memory stays bounded whatever the
 /// size. Interrupted, the same command goes on where it stopped. Whatever is left out or changed is told.
 #[derive(Args)]
@@ -58,6 +59,9 @@ pub struct Prepare {
     /// Read at most so many bytes of text, as in 5000000, 5e6, 5M or 2G
     #[arg(long, value_name = "N", value_parser = bytes)]
     max_bytes: Option<u64>,
+    /// Take the .bin files for ids of tokens, as nanoGPT writes them: `uint16` or `uint32`; --tokenizer names what made them
+    #[arg(long, value_name = "WIDTH")]
+    token_ids: Option<IdWidth>,
     /// Decides what is held out and how samples are shuffled
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -135,6 +139,7 @@ impl Prepare {
             skip_bad: self.skip_bad,
             heldout: self.heldout,
             max_bytes: self.max_bytes,
+            token_ids: self.token_ids,
             seed: self.seed,
             quiet: self.quiet,
         }

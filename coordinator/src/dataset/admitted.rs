@@ -6,6 +6,7 @@ use super::{
     read::{Cursor, Next, Position, ReadOptions},
     source::{Format, Source},
     split::{GroupBy, SplitRule},
+    token_file::Ids,
 };
 
 /// What decides about a rule.
@@ -14,6 +15,8 @@ pub struct Admitted<'a> {
     pub sources: &'a [Source],
     /// The column of records.
     pub column: &'a str,
+    /// What files of tokens hold.
+    pub ids: Option<Ids>,
     /// Most bytes of text.
     pub max_bytes: Option<u64>,
     /// Share of the groups that is asked for.
@@ -43,7 +46,7 @@ impl Admitted<'_> {
 
     /// How many groups there are, counted up to `most`, and about how much text.
     fn count(&self, rule: SplitRule, most: u64) -> Result<(u64, u64), DatasetError> {
-        let options = ReadOptions { column: self.column, piece_bytes: rule.piece_bytes };
+        let options = ReadOptions { column: self.column, piece_bytes: rule.piece_bytes, ids: self.ids };
         let mut cursor = Cursor::new(self.sources, options, 0, Position::default());
         let (mut groups, mut text_bytes) = (0, 0);
         let text_bytes_max = self.max_bytes.unwrap_or(u64::MAX);
@@ -57,7 +60,7 @@ impl Admitted<'_> {
                 text_bytes += source.text_bytes();
                 cursor.skip_source();
             } else {
-                text_bytes += pieces.iter().map(|piece| piece.text.len() as u64).sum::<u64>();
+                text_bytes += pieces.iter().map(|piece| (piece.text.len() + 4 * piece.ids.len()) as u64).sum::<u64>();
             }
         }
         Ok((groups, text_bytes.min(text_bytes_max)))
@@ -78,8 +81,15 @@ mod tests {
                 Source { format: Format::of(&path), path, bytes: text.len() as u64, changed_ns: 0, crate_name: None }
             })
             .collect();
-        let admitted =
-            Admitted { sources: &sources, column: "text", max_bytes, share: 0.02, piece_bytes: 1 << 16, seed };
+        let admitted = Admitted {
+            sources: &sources,
+            column: "text",
+            ids: None,
+            max_bytes,
+            share: 0.02,
+            piece_bytes: 1 << 16,
+            seed,
+        };
         (admitted.rule().unwrap(), SplitRule::for_sources(&sources, 0.02, 1 << 16, seed))
     }
 

@@ -12,22 +12,7 @@ use std::{
 use tokenizers::Tokenizer;
 
 fn options(paths: &[PathBuf], out: &Path) -> PrepareOptions {
-    PrepareOptions {
-        paths: paths.to_vec(),
-        cargo_registry: false,
-        out: out.to_owned(),
-        tokenizer: TokenizerChoice::Bytes,
-        context: 64,
-        end_of_text: None,
-        column: "text".into(),
-        include: vec![],
-        exclude: vec![],
-        skip_bad: 0,
-        heldout: 0.02,
-        max_bytes: None,
-        seed: 1,
-        quiet: true,
-    }
+    PrepareOptions { context: 64, quiet: true, ..PrepareOptions::new(paths.to_vec(), out.to_owned()) }
 }
 
 /// What came of a preparation.

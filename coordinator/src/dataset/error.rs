@@ -71,7 +71,15 @@ pub enum DatasetError {
         /// Why.
         reason: String,
     },
-    /// A parquet file without the named text column.
+    /// An Arrow file that cannot be read.
+    #[error("{path} is not an Arrow file that can be read: {reason}")]
+    Arrow {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A parquet or Arrow file without the named text column.
     #[error("{path} has no text column `{column}`: pass --column with one of: {available}")]
     Column {
         /// The file.
@@ -81,7 +89,7 @@ pub enum DatasetError {
         /// The text columns that there are.
         available: String,
     },
-    /// A parquet file without any text column.
+    /// A parquet or Arrow file without any text column.
     #[error("{path} has no column of text, and so none `{column}`; its columns are: {columns}")]
     NoColumn {
         /// The file.
@@ -91,6 +99,9 @@ pub enum DatasetError {
         /// All columns.
         columns: String,
     },
+    /// Ids come without the tokenizer that made them.
+    #[error("--token-ids needs the tokenizer that made the ids: pass its tokenizer.json with --tokenizer")]
+    IdsWithoutTokenizer,
     /// The tokenizer cannot be read, trained or used.
     #[error("the tokenizer {name} cannot be used: {reason}")]
     Tokenizer {

@@ -64,7 +64,7 @@ pub fn split_of(relative: &Path, format: Format) -> Option<(Split, Place)> {
     let place = match format {
         _ if at > 0 => Place::Folder,
         Format::Text => Place::Text(ending(relative)),
-        Format::JsonLines | Format::Json | Format::Parquet => Place::Record,
+        Format::JsonLines | Format::Json | Format::Parquet | Format::Arrow | Format::Tokens => Place::Record,
     };
     Some((split, place))
 }

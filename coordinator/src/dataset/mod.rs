@@ -8,6 +8,7 @@
 //! a killed run continues.
 
 mod admitted;
+mod arrow;
 mod byte_pair;
 mod encoder;
 mod error;
@@ -35,6 +36,7 @@ mod split;
 mod stream;
 mod text_check;
 mod text_file;
+mod token_file;
 mod vocabulary;
 mod walk;
 
@@ -49,4 +51,5 @@ pub use nightjar_shared::end_of_text::KNOWN as END_OF_TEXT;
 pub use notes::{Note, Notes};
 pub use open::Dataset;
 pub use prepare::{PrepareOptions, Prepared, prepare};
+pub use source::IdWidth;
 pub use vocabulary::{ByteVocabularyError, TokenizerChoice, byte_tokenizer};

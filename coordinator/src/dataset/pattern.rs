@@ -15,6 +15,29 @@ use std::{
 const OPTIONS: MatchOptions =
     MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
 
+/// The paths, and in place of each that is a pattern rather than a path, what matches it.
+pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DatasetError> {
+    let mut expanded = vec![];
+    for path in paths {
+        let pattern = path.to_str().filter(|text| text.contains(['*', '?', '[']) && !path.exists());
+        let Some(pattern) = pattern else {
+            expanded.push(path.clone());
+            continue;
+        };
+        let bad = |reason: String| DatasetError::Pattern { pattern: pattern.to_owned(), reason };
+        let options = MatchOptions { require_literal_leading_dot: true, ..OPTIONS };
+        let found = glob::glob_with(pattern, options).map_err(|error| bad(error.msg.to_owned()))?;
+        let before = expanded.len();
+        for found in found {
+            expanded.push(found.map_err(|error| bad(error.to_string()))?);
+        }
+        if expanded.len() == before {
+            return Err(bad("nothing matches it: check the folder, and the quotes around it".to_owned()));
+        }
+    }
+    Ok(expanded)
+}
+
 /// Which files are taken.
 #[derive(Debug, Default)]
 pub struct Patterns {
@@ -128,6 +151,14 @@ mod tests {
             let patterns = Patterns::new(&[root.join(pattern).display().to_string()], &[]).unwrap();
             assert_eq!(patterns.includes(Path::new("a.txt"), Path::new("data/a.txt")), wanted, "{pattern}");
         }
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["b.txt", "a.txt", ".c.txt", "d[1].txt"] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        let expanded = |pattern: &str| expand(&[folder.path().join(pattern)]);
+        assert_eq!(expanded("?.txt").unwrap(), ["a.txt", "b.txt"].map(|name| folder.path().join(name)));
+        assert_eq!(expanded("d[1].txt").unwrap(), [folder.path().join("d[1].txt")]);
+        assert!(expanded("*.json").unwrap_err().to_string().contains("nothing matches it"));
         assert!(Patterns::new(&["a[".into()], &[]).unwrap_err().to_string().contains("a["));
     }
 }

@@ -8,10 +8,12 @@ pub const BEFORE_BYTES_MAX: usize = 64 << 10;
 const PERIOD_BYTES_MAX: usize = 8;
 
 /// Part of a document.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Piece {
-    /// Its text.
+    /// Its text; empty where its tokens are known.
     pub text: String,
+    /// Its tokens, where they are what was read.
+    pub ids: Vec<u32>,
     /// Whether the document begins here.
     pub begins: bool,
     /// Whether the document ends here.
@@ -45,6 +47,7 @@ pub fn pieces_of(text: &str, piece_bytes: usize) -> Vec<Piece> {
         let end = at + cut_at(&text.as_bytes()[at..], piece_bytes);
         pieces.push(Piece {
             text: text[at..end].to_owned(),
+            ids: vec![],
             begins: at == 0,
             ends: end == text.len(),
             before: before(&text.as_bytes()[at.saturating_sub(BEFORE_BYTES_MAX)..at]),

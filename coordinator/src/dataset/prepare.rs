@@ -14,9 +14,10 @@ use super::{
     reading::Reading,
     registry::RegistryLimits,
     shuffle::Shuffler,
-    source::{self, Source, Wanted},
+    source::{self, IdWidth, Source, Wanted},
     split::SplitRule,
     stream::StreamState,
+    token_file::Ids,
     vocabulary::{self, EndOfText, TokenizerChoice, Vocabulary},
 };
 use nightjar_shared::{
@@ -62,10 +63,35 @@ pub struct PrepareOptions {
     pub heldout: f64,
     /// Most bytes of text.
     pub max_bytes: Option<u64>,
+    /// How wide the ids of .bin files are, where those hold tokens.
+    pub token_ids: Option<IdWidth>,
     /// All that is drawn depends on it.
     pub seed: u64,
     /// Whether to show no progress bars; there are none either where stderr is no terminal.
     pub quiet: bool,
+}
+
+impl PrepareOptions {
+    /// As the command does it where nothing else is said.
+    pub fn new(paths: Vec<PathBuf>, out: PathBuf) -> Self {
+        PrepareOptions {
+            paths,
+            cargo_registry: false,
+            out,
+            tokenizer: TokenizerChoice::Bytes,
+            context: 128,
+            end_of_text: None,
+            column: "text".to_owned(),
+            include: vec![],
+            exclude: vec![],
+            skip_bad: 0,
+            heldout: 0.02,
+            max_bytes: None,
+            token_ids: None,
+            seed: 1,
+            quiet: false,
+        }
+    }
 }
 
 /// What came of it.
@@ -116,6 +142,8 @@ struct Plan {
     /// The end of text, where it is not the one that the vocabulary itself suggests.
     #[serde(skip_serializing_if = "Option::is_none")]
     end_of_text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_id_bytes: Option<u64>,
     split: SplitRule,
     /// Hash of the list of sources, with lengths and times of change.
     sources: BlobHash,
@@ -146,15 +174,29 @@ pub fn prepare_from(
 ) -> Result<Prepared, DatasetError> {
     check(options)?;
     let patterns = Patterns::new(&options.include, &options.exclude)?;
-    let wanted = Wanted { paths: &options.paths, patterns: &patterns, out: &options.out, cargo_registry: registry };
+    let wanted = Wanted {
+        paths: &options.paths,
+        patterns: &patterns,
+        out: &options.out,
+        has_ids: options.token_ids.is_some(),
+        cargo_registry: registry,
+    };
     let sources = source::list(&wanted, notes)?;
     let end = EndOfText::choose(&options.tokenizer, options.end_of_text.as_deref())?;
     if end.token.is_none() && options.tokenizer != TokenizerChoice::Bytes {
         notes.count(Note::NoEndOfText, 1);
     }
+    let ids = ids_of(options, &end)?;
     let (column, piece_bytes, seed) = (&*options.column, limits.piece_bytes, options.seed);
-    let admitted =
-        Admitted { sources: &sources, column, max_bytes: options.max_bytes, share: options.heldout, piece_bytes, seed };
+    let admitted = Admitted {
+        sources: &sources,
+        column,
+        ids,
+        max_bytes: options.max_bytes,
+        share: options.heldout,
+        piece_bytes,
+        seed,
+    };
     let split = admitted.rule()?;
     let plan = Plan {
         tokenizer: options.tokenizer.fingerprint()?,
@@ -164,6 +206,7 @@ pub fn prepare_from(
         max_bytes: options.max_bytes,
         seed: options.seed,
         end_of_text: end.token.clone().filter(|_| end.is_stated),
+        token_id_bytes: options.token_ids.map(IdWidth::bytes),
         split,
         sources: BlobHash::of(&json(&sources)?),
         source_bytes: sources.iter().map(|s| s.bytes).sum(),
@@ -203,7 +246,7 @@ pub fn prepare_from(
     };
     let mut journal = Journal::load(&disk)?.unwrap_or_else(fresh);
     if let Stage::Read(state) = journal.stage.clone() {
-        let reading = Reading { disk: &disk, options, limits, split, sources: &sources, vocabulary: &vocabulary };
+        let reading = Reading { disk: &disk, options, limits, split, ids, sources: &sources, vocabulary: &vocabulary };
         let done = reading.run(&mut journal, state);
         notes.merge(&journal.notes);
         done?;
@@ -254,6 +297,15 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>, DatasetError> {
         .map_err(|e| DatasetError::Damaged { what: format!("a path is no valid text: {e}") })
 }
 
+/// What files of tokens hold: what the tokenizer that made them has.
+fn ids_of(options: &PrepareOptions, end: &EndOfText) -> Result<Option<Ids>, DatasetError> {
+    let Some(width) = options.token_ids else { return Ok(None) };
+    let TokenizerChoice::File(path) = &options.tokenizer else { return Err(DatasetError::IdsWithoutTokenizer) };
+    let json = fs::read(path).map_err(DatasetError::io(path))?;
+    let vocabulary = Vocabulary::from_json(&options.tokenizer.to_string(), &json, end)?;
+    Ok(Some(Ids { width, size: vocabulary.size(), end: vocabulary.end_of_text() }))
+}
+
 /// Reads the tokenizer, or trains it unless an earlier run did.
 fn choose_vocabulary(
     disk: &FolderDisk,
@@ -272,7 +324,7 @@ fn choose_vocabulary(
     }
     let json = match &options.tokenizer {
         TokenizerChoice::Train(size) => {
-            let read = ReadOptions { column: &options.column, piece_bytes: split.piece_bytes };
+            let read = ReadOptions { column: &options.column, piece_bytes: split.piece_bytes, ids: None };
             let texts = sample_text(sources, read, options.quiet)?;
             vocabulary::train(*size, end, texts.into_iter())?
         }

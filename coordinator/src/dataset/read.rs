@@ -2,6 +2,7 @@
 //! reported earlier, so that a killed run continues in the middle of a file.
 
 use super::{
+    arrow::{ArrowColumn, NextRow},
     error::DatasetError,
     input::is_damage,
     json::{JsonRecords, Layout, Record},
@@ -10,6 +11,7 @@ use super::{
     piece::{Piece, pieces_of},
     source::{Format, Source},
     text_file::{NextPiece, TextFile},
+    token_file::{Ids, NextIds, TokenFile},
 };
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -17,7 +19,7 @@ use std::io;
 /// Where to go on reading a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// Byte offset, in the file or in the text that it was unpacked or decoded to; or row of a parquet file.
+    /// Byte offset, in the file or in the text that it was unpacked or decoded to; or row of a parquet or Arrow file.
     pub at: u64,
     /// Lines or records read, for messages.
     pub line: u64,
@@ -30,6 +32,8 @@ pub struct ReadOptions<'a> {
     pub column: &'a str,
     /// Longest piece.
     pub piece_bytes: usize,
+    /// What files of tokens hold, where there may be some.
+    pub ids: Option<Ids>,
 }
 
 /// What comes next.
@@ -51,6 +55,8 @@ enum Kind {
     Text(Box<TextFile>),
     Json(Box<JsonRecords>),
     Parquet(Box<ParquetColumn>),
+    Arrow(Box<ArrowColumn>),
+    Tokens(Box<TokenFile>),
     /// It could not be opened, in words that name it; told once.
     Damaged(Option<String>),
 }
@@ -75,6 +81,17 @@ impl Reader {
                     @ (DatasetError::Parquet { .. } | DatasetError::Column { .. } | DatasetError::NoColumn { .. }),
                 ) => Ok(Kind::Damaged(Some(error.to_string()))),
                 Err(error) => return Err(error),
+            },
+            Format::Arrow => match ArrowColumn::open(path, column, position.at) {
+                Ok(column) => Ok(Kind::Arrow(Box::new(column))),
+                Err(
+                    error @ (DatasetError::Arrow { .. } | DatasetError::Column { .. } | DatasetError::NoColumn { .. }),
+                ) => Ok(Kind::Damaged(Some(error.to_string()))),
+                Err(error) => return Err(error),
+            },
+            Format::Tokens => match options.ids {
+                Some(ids) => TokenFile::open(path, ids, position.at).map(|file| Kind::Tokens(Box::new(file))),
+                None => return Err(DatasetError::IdsWithoutTokenizer),
             },
             Format::JsonLines => json(Layout::Lines, notes),
             Format::Json => json(Layout::Values, notes),
@@ -109,6 +126,21 @@ impl Reader {
                 }
                 Err(error) => return Err(error),
             },
+            Kind::Arrow(column) => match column.next(notes) {
+                Ok(NextRow::Text(text)) => pieces_of(without_mark(&text, notes), self.piece_bytes),
+                Ok(NextRow::Bad(reason)) => return Ok(Some(Next::Bad(reason))),
+                Ok(NextRow::End) => return Ok(None),
+                Err(error @ DatasetError::Arrow { .. }) => {
+                    self.kind = Kind::Damaged(None);
+                    return Ok(Some(Next::Bad(error.to_string())));
+                }
+                Err(error) => return Err(error),
+            },
+            Kind::Tokens(file) => match file.next()? {
+                NextIds::Piece(piece) => vec![piece],
+                NextIds::Bad(reason) => return Ok(Some(Next::Bad(reason))),
+                NextIds::End => return Ok(None),
+            },
             Kind::Damaged(reason) => return Ok(reason.take().map(Next::Bad)),
         };
         Ok(Some(Next::Pieces(pieces)))
@@ -120,6 +152,8 @@ impl Reader {
             Kind::Text(text) => Position { at: text.at(), line: 0 },
             Kind::Json(records) => records.position(),
             Kind::Parquet(column) => Position { at: column.row(), line: 0 },
+            Kind::Arrow(column) => Position { at: column.row(), line: 0 },
+            Kind::Tokens(file) => Position { at: file.at(), line: 0 },
             Kind::Damaged(_) => Position::default(),
         }
     }
@@ -130,6 +164,8 @@ impl Reader {
             Kind::Text(text) => text.bytes_read(),
             Kind::Json(records) => records.bytes_read(),
             Kind::Parquet(column) => column.bytes_read(),
+            Kind::Arrow(column) => column.bytes_read(),
+            Kind::Tokens(file) => file.at(),
             Kind::Damaged(_) => 0,
         }
     }
@@ -219,7 +255,7 @@ mod tests {
     fn read_all(source: &Source, piece_bytes: usize, from: Position) -> (Vec<Piece>, Vec<String>, Notes) {
         let mut notes = Notes::default();
         let sources = std::slice::from_ref(source);
-        let mut cursor = Cursor::new(sources, ReadOptions { column: "text", piece_bytes }, 0, from);
+        let mut cursor = Cursor::new(sources, ReadOptions { column: "text", piece_bytes, ids: None }, 0, from);
         let (mut pieces, mut bad) = (vec![], vec![]);
         while let Some((next, _)) = cursor.next(&mut notes).unwrap() {
             match next {
@@ -261,7 +297,7 @@ mod tests {
                 let (_folder, source) = file("a", bytes, format);
                 let (whole, ..) = read_all(&source, 50, Position::default());
                 assert!(whole.len() >= 100 && !whole[0].text.starts_with('\u{FEFF}'));
-                let options = ReadOptions { column: "text", piece_bytes: 50 };
+                let options = ReadOptions { column: "text", piece_bytes: 50, ids: None };
                 let mut cursor = Cursor::new(std::slice::from_ref(&source), options, 0, Position::default());
                 let mut pieces = vec![];
                 for _ in 0..7 {

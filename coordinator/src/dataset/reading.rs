@@ -12,6 +12,7 @@ use super::{
     source::Source,
     split::{GroupBy, SplitRule},
     stream::{Stream, StreamState},
+    token_file::Ids,
     vocabulary::Vocabulary,
 };
 use nightjar_shared::{
@@ -46,6 +47,8 @@ pub struct Reading<'a> {
     pub limits: &'a Limits,
     /// What is held out.
     pub split: SplitRule,
+    /// What files of tokens hold.
+    pub ids: Option<Ids>,
     /// What is read.
     pub sources: &'a [Source],
     /// Makes tokens.
@@ -67,7 +70,7 @@ impl Reading<'_> {
         let text_bytes_max = self.options.max_bytes.unwrap_or(u64::MAX);
         let (mut batch, mut batch_bytes, mut checkpoint_at) =
             (vec![], 0, state.text_bytes + self.limits.checkpoint_bytes);
-        let read = ReadOptions { column: &self.options.column, piece_bytes: self.split.piece_bytes };
+        let read = ReadOptions { column: &self.options.column, piece_bytes: self.split.piece_bytes, ids: self.ids };
         let mut cursor = Cursor::new(self.sources, read, state.source, state.position);
         if journal.notes.of(Note::Bad) > self.options.skip_bad {
             return Err(self.survey(&mut cursor, &state, &mut journal.notes));
@@ -84,8 +87,9 @@ impl Reading<'_> {
                 }
                 Next::Pieces(pieces) => {
                     for piece in pieces {
-                        state.text_bytes += piece.text.len() as u64;
-                        batch_bytes += piece.text.len();
+                        let bytes = piece.text.len() as u64 + self.vocabulary.bytes_of(&piece.ids);
+                        state.text_bytes += bytes;
+                        batch_bytes += bytes as usize;
                         batch.push(Placed {
                             heldout: self.split.holds_out(self.group_of(&piece, source, &mut state)),
                             piece,

@@ -3,7 +3,7 @@
 use super::{
     error::DatasetError,
     notes::Notes,
-    pattern::Patterns,
+    pattern::{self, Patterns},
     registry::{self, RegistryLimits},
     walk::{Found, Walk, real_name},
 };
@@ -11,6 +11,7 @@ use serde::Serialize;
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
+    str::FromStr,
     time::UNIX_EPOCH,
 };
 
@@ -29,6 +30,41 @@ pub enum Format {
     Json,
     /// Each row has a document in a named column.
     Parquet,
+    /// The same, in an Arrow stream or a Feather file.
+    Arrow,
+    /// Ids of tokens.
+    Tokens,
+}
+
+/// How wide the ids of a file of tokens are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdWidth {
+    /// Two bytes each.
+    Two,
+    /// Four bytes each.
+    Four,
+}
+
+impl IdWidth {
+    /// Bytes of an id.
+    pub fn bytes(self) -> u64 {
+        match self {
+            IdWidth::Two => 2,
+            IdWidth::Four => 4,
+        }
+    }
+}
+
+impl FromStr for IdWidth {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "uint16" => Ok(IdWidth::Two),
+            "uint32" => Ok(IdWidth::Four),
+            _ => Err("ids are uint16, as nanoGPT writes them, or uint32"),
+        }
+    }
 }
 
 /// One file to read. Serialized into the plan, so that a changed input is noticed.
@@ -54,6 +90,8 @@ pub struct Wanted<'a> {
     pub patterns: &'a Patterns,
     /// The folder that is written.
     pub out: &'a Path,
+    /// Whether files that end in .bin hold ids of tokens.
+    pub has_ids: bool,
     /// What of Cargo's registry.
     pub cargo_registry: Option<&'a RegistryLimits>,
 }
@@ -64,7 +102,11 @@ pub fn list(wanted: &Wanted, notes: &mut Notes) -> Result<Vec<Source>, DatasetEr
         return Err(DatasetError::NoInput);
     }
     let walk = Walk { patterns: wanted.patterns, out: real_name(wanted.out), notes };
-    let mut sources: Vec<Source> = walk.files(wanted.paths)?.iter().map(source).collect();
+    let paths = pattern::expand(wanted.paths)?;
+    let mut sources: Vec<Source> = walk.files(&paths)?.iter().map(source).collect();
+    for source in sources.iter_mut().filter(|source| wanted.has_ids && ending(&source.path) == "bin") {
+        source.format = Format::Tokens;
+    }
     wanted.patterns.note_unused(notes);
     if let Some(limits) = wanted.cargo_registry {
         let known: HashSet<PathBuf> = sources.iter().map(|s| s.path.clone()).collect();
@@ -89,6 +131,7 @@ impl Format {
             "json" | "geojson" => Format::Json,
             // A packed one would have to be unpacked as a whole: it is left out by name, as text that is none.
             "parquet" if !is_packed && inner == name => Format::Parquet,
+            "arrow" | "feather" | "ipc" if !is_packed && inner == name => Format::Arrow,
             _ => Format::Text,
         }
     }

@@ -19,22 +19,8 @@ fn small() -> Limits {
 }
 
 fn options(input: &Path, out: &Path) -> PrepareOptions {
-    PrepareOptions {
-        paths: vec![input.to_owned()],
-        cargo_registry: false,
-        out: out.to_owned(),
-        tokenizer: TokenizerChoice::Bytes,
-        context: 16,
-        end_of_text: None,
-        column: "text".into(),
-        include: vec![],
-        exclude: vec![],
-        skip_bad: 0,
-        heldout: 0.1,
-        max_bytes: None,
-        seed: 5,
-        quiet: true,
-    }
+    let all = PrepareOptions::new(vec![input.to_owned()], out.to_owned());
+    PrepareOptions { context: 16, heldout: 0.1, seed: 5, quiet: true, ..all }
 }
 
 fn prepare_within(options: &PrepareOptions, limits: &Limits) -> Result<Prepared, DatasetError> {

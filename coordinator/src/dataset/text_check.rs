@@ -19,7 +19,7 @@ const MAGIC: [(&[u8], &str); 17] = [
     (b"Rar!\x1A\x07", "a rar archive: unpack it"),
     (b"\x04\x22\x4D\x18", "lz4: unpack it, or pack it as .gz or .zst"),
     (b"%PDF-", "PDF: extract its text"),
-    (b"ARROW1", "Arrow: write it as parquet"),
+    (b"ARROW1", "Arrow: give it a name that ends in .arrow, and do not pack it"),
     (b"\x93NUMPY", "a numpy array"),
     (b"SQLite format 3\0", "an SQLite database"),
     (b"\x89PNG", "an image"),

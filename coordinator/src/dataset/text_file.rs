@@ -81,7 +81,7 @@ impl TextFile {
         let behind = behind(&self.pending);
         let ends = self.ended && self.pending.is_empty();
         let text = text_of(bytes, &self.path, notes);
-        Ok(NextPiece::Piece(Piece { text, begins, ends, before, behind }))
+        Ok(NextPiece::Piece(Piece { text, ids: vec![], begins, ends, before, behind }))
     }
 
     /// Reads until more than `wanted` bytes are pending: one more tells whether the document goes on.

@@ -172,6 +172,11 @@ impl Vocabulary {
         }
     }
 
+    /// Bytes of text behind tokens.
+    pub fn bytes_of(&self, tokens: &[u32]) -> u64 {
+        tokens.iter().map(|token| self.text_bytes(*token)).sum()
+    }
+
     /// The tokens of each piece, on all cores.
     pub fn encode(&self, pieces: &[&Piece]) -> Result<Vec<Encoded>, DatasetError> {
         match self {
@@ -179,7 +184,15 @@ impl Vocabulary {
                 let of = |piece: &&Piece| Encoded::new(piece.text.bytes().map(u32::from).collect());
                 Ok(pieces.iter().map(of).collect())
             }
-            Vocabulary::Tokenizer(name, encoder) => encoder.encode(pieces).map_err(unusable(name)),
+            Vocabulary::Tokenizer(name, encoder) => {
+                let texts: Vec<&Piece> = pieces.iter().copied().filter(|piece| piece.ids.is_empty()).collect();
+                let mut encoded = encoder.encode(&texts).map_err(unusable(name))?.into_iter();
+                let of = |piece: &&Piece| match piece.ids.is_empty() {
+                    true => encoded.next().unwrap_or_default(),
+                    false => Encoded::new(piece.ids.clone()),
+                };
+                Ok(pieces.iter().map(of).collect())
+            }
         }
     }
 
