@@ -1,7 +1,6 @@
 //! How far something is that carries rows or blobs, for the person who waits for it.
 
-use crate::store::carry::Progress;
-use indicatif::ProgressBar;
+use crate::{dataset::progress, store::carry::Progress};
 use std::{pin::pin, sync::atomic::Ordering, time::Duration};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -9,7 +8,7 @@ use tokio::time::{MissedTickBehavior, interval};
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Does it, and shows meanwhile how far it is.
-pub async fn shown<T>(bar: ProgressBar, progress: &Progress, work: impl Future<Output = T>) -> T {
+pub async fn shown<T>(bar: progress::Progress, progress: &Progress, work: impl Future<Output = T>) -> T {
     let mut due = interval(LOOK_EVERY);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut work = pin!(work);

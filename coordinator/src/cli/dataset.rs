@@ -1,13 +1,25 @@
-//! `dataset prepare`: texts in, a dataset out.
+//! `dataset prepare`: texts in, a dataset out. `dataset info` says what one holds.
 
 use super::{Failure, say};
 use clap::{Args, Subcommand};
-use nightjar_coordinator::dataset::{self, DatasetError, IdWidth, Notes, PrepareOptions, TokenizerChoice};
+use nightjar_coordinator::dataset::{
+    self, DatasetError, HeldoutPath, IdWidth, Notes, PrepareOptions, Prepared, Report, TokenizerChoice,
+};
+use nightjar_shared::shard::{Manifest, ShardInfo};
 use std::path::PathBuf;
 
 #[derive(Subcommand)]
 pub enum Dataset {
-    Prepare(Prepare),
+    Prepare(Box<Prepare>),
+    Info(Info),
+}
+
+/// Say what a prepared dataset holds, and whether all of it is there
+#[derive(Args)]
+pub struct Info {
+    /// The dataset's folder
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
 }
 
 /// Read texts and write shards of shuffled samples
@@ -56,6 +68,12 @@ pub struct Prepare {
     /// Share of the documents that is held out
     #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
     heldout: f64,
+    /// Hold this file, folder or pattern out instead, as a set with a name; may be given several times
+    #[arg(long, value_name = "NAME=PATH", conflicts_with = "heldout")]
+    heldout_path: Vec<HeldoutPath>,
+    /// Keep exact copies of documents; else the first is kept
+    #[arg(long)]
+    keep_duplicates: bool,
     /// Read at most so many bytes of text, as in 5000000, 5e6, 5M or 2G
     #[arg(long, value_name = "N", value_parser = bytes)]
     max_bytes: Option<u64>,
@@ -65,6 +83,9 @@ pub struct Prepare {
     /// Decides what is held out and how samples are shuffled
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// Only look, and say what would be read and what would come of it
+    #[arg(long)]
+    dry_run: bool,
     /// Show no progress
     #[arg(long)]
     quiet: bool,
@@ -95,33 +116,84 @@ fn bytes(text: &str) -> Result<u64, String> {
 
 impl Dataset {
     pub fn run(self) -> Result<(), Failure> {
-        let Dataset::Prepare(prepare) = self;
+        match self {
+            Dataset::Prepare(prepare) => prepare.run(),
+            Dataset::Info(info) => info.run(),
+        }
+    }
+}
+
+impl Info {
+    fn run(self) -> Result<(), Failure> {
+        let dataset = dataset::Dataset::open(&self.folder).map_err(Failure::input)?;
+        say(&shards(dataset.manifest()));
+        if let Some(report) = Report::read(&self.folder).map_err(Failure::midway)? {
+            report.lines(dataset.manifest()).iter().for_each(|line| say(line));
+            report.notes.iter().for_each(|line| say(line));
+        }
+        match dataset.unfit().as_slice() {
+            [] => Ok(()),
+            [first, ..] => Err(Failure::midway(format!("{first}: run the command again that prepared it"))),
+        }
+    }
+}
+
+/// What a dataset is made of, in one line.
+fn shards(manifest: &Manifest) -> String {
+    let samples = |shards: &[ShardInfo]| shards.iter().map(|shard| u64::from(shard.samples)).sum::<u64>();
+    format!(
+        "{} training samples in {} shards, {} held out; {} tokens each, vocabulary {}",
+        samples(&manifest.train),
+        manifest.train.len(),
+        samples(&manifest.heldout),
+        manifest.context,
+        manifest.vocab_size,
+    )
+}
+
+fn failure(error: DatasetError) -> Failure {
+    match error {
+        DatasetError::DiskFull { .. } | DatasetError::Io { .. } | DatasetError::Damaged { .. } => {
+            Failure::midway(error)
+        }
+        error => Failure::input(error),
+    }
+}
+
+impl Prepare {
+    fn run(self) -> Result<(), Failure> {
+        let is_dry = self.dry_run;
+        let options = self.options();
         let mut notes = Notes::default();
-        let prepared = dataset::prepare(&prepare.options(), &mut notes).map_err(|error| {
+        let said = match is_dry {
+            true => dataset::preview(&options, &mut notes),
+            false => dataset::prepare(&options, &mut notes).and_then(|prepared| told(&options, &prepared)),
+        };
+        let said = said.map_err(|error| {
             // Why it failed may be among what was left out.
             notes.lines().iter().for_each(|line| eprintln!("{line}"));
-            match error {
-                DatasetError::DiskFull { .. } | DatasetError::Io { .. } | DatasetError::Damaged { .. } => {
-                    Failure::midway(error)
-                }
-                error => Failure::input(error),
-            }
+            failure(error)
         })?;
-        let manifest = &prepared.manifest;
-        let samples =
-            |shards: &[nightjar_shared::shard::ShardInfo]| shards.iter().map(|s| u64::from(s.samples)).sum::<u64>();
-        say(&format!(
-            "{} training samples in {} shards, {} held out; {} tokens each, vocabulary {}{}",
-            samples(&manifest.train),
-            manifest.train.len(),
-            samples(&manifest.heldout),
-            manifest.context,
-            manifest.vocab_size,
-            if prepared.already_done { " (prepared before)" } else { "" },
-        ));
+        let (first, rest) = said.split_at(said.len().min(1));
+        first.iter().for_each(|line| say(line));
         notes.lines().iter().for_each(|line| say(line));
+        rest.iter().for_each(|line| say(line));
         Ok(())
     }
+}
+
+/// What came of a preparation, and what to do next.
+fn told(options: &PrepareOptions, prepared: &Prepared) -> Result<Vec<String>, DatasetError> {
+    let manifest = &prepared.manifest;
+    let before = if prepared.already_done { " (prepared before)" } else { "" };
+    let mut lines = vec![format!("{}{before}", shards(manifest))];
+    let out = options.out.display();
+    if let Some(report) = Report::read(&options.out)? {
+        lines.extend(report.lines(manifest));
+        lines.push(format!("the report is a page: {out}/report.html"));
+    }
+    lines.push(format!("next: nightjar-coordinator serve --run run.toml --data {out} --state state"));
+    Ok(lines)
 }
 
 impl Prepare {
@@ -138,6 +210,8 @@ impl Prepare {
             exclude: self.exclude,
             skip_bad: self.skip_bad,
             heldout: self.heldout,
+            heldout_paths: self.heldout_path,
+            keep_duplicates: self.keep_duplicates,
             max_bytes: self.max_bytes,
             token_ids: self.token_ids,
             seed: self.seed,

@@ -78,7 +78,15 @@ mod tests {
             .map(|(name, text)| {
                 let path = folder.join(name);
                 std::fs::write(&path, text).unwrap();
-                Source { format: Format::of(&path), path, bytes: text.len() as u64, changed_ns: 0, crate_name: None }
+                Source {
+                    format: Format::of(&path),
+                    path,
+                    bytes: text.len() as u64,
+                    changed_ns: 0,
+                    crate_name: None,
+                    heldout: None,
+                    domain: String::new(),
+                }
             })
             .collect();
         let admitted = Admitted {

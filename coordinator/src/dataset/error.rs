@@ -198,7 +198,7 @@ pub enum DatasetError {
     #[error("{split} has {tokens} tokens, fewer than one sample of {needed}: {advice}")]
     TooLittle {
         /// Which part of the dataset.
-        split: &'static str,
+        split: String,
         /// What it has.
         tokens: u64,
         /// What a sample takes.

@@ -1,6 +1,11 @@
 //! The output folder: whose it is, and how far it is.
 
-use super::{error::DatasetError, journal::JOURNAL};
+use super::{
+    error::DatasetError,
+    journal::JOURNAL,
+    report::{PAGE, REPORT},
+    seen,
+};
 use nightjar_shared::{
     disk::{Disk, FolderDisk},
     ids::BlobHash,
@@ -60,7 +65,7 @@ pub fn find(disk: &FolderDisk, out: &Path, plan: &[u8]) -> Result<Found, Dataset
 /// The first entry that no preparation writes.
 fn foreign(out: &Path) -> Result<Option<String>, DatasetError> {
     let top = |name: &str, kind| match kind {
-        EntryKind::File => [PLAN, "tokenizer.json", "manifest.json"].contains(&name),
+        EntryKind::File => [PLAN, "tokenizer.json", REPORT, PAGE, "manifest.json"].contains(&name),
         EntryKind::Folder => ["blobs", "work"].contains(&name),
         EntryKind::Other => false,
     };
@@ -81,7 +86,7 @@ fn foreign(out: &Path) -> Result<Option<String>, DatasetError> {
 fn is_of_work(name: &str, kind: EntryKind) -> bool {
     let bucket = name.strip_prefix("train-").or(name.strip_prefix("heldout-"));
     let is_bucket = bucket.is_some_and(|rest| rest.bytes().all(|b| b == b'-' || b.is_ascii_digit()));
-    kind == EntryKind::File && (is_bucket || ["lock", "journal.json"].contains(&name))
+    kind == EntryKind::File && (is_bucket || ["lock", "journal.json", seen::FILE].contains(&name))
 }
 
 /// Takes a folder that was looked through: marks it as a dataset's, and keeps a second run out of it for as long as the

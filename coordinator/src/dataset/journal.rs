@@ -1,7 +1,7 @@
 //! What a preparation has finished: one small file, replaced atomically. After a kill the next run takes it from there,
 //! and comes to the same bytes as a run that was never killed.
 
-use super::{encoder::Seam, error::DatasetError, notes::Notes, read::Position, stream::StreamState};
+use super::{encoder::Seam, error::DatasetError, notes::Notes, read::Position, report::Report, stream::StreamState};
 use nightjar_shared::{
     disk::{Disk, FolderDisk},
     shard::ShardInfo,
@@ -17,6 +17,9 @@ pub struct Journal {
     /// What is to be said about what was read so far.
     #[serde(default)]
     pub notes: Notes,
+    /// What it is made of so far.
+    #[serde(default)]
+    pub report: Report,
     /// How far it is.
     pub stage: Stage,
 }
@@ -44,13 +47,19 @@ pub struct ReadState {
     pub group_crate: Option<String>,
     /// Bytes of text read so far.
     pub text_bytes: u64,
+    /// Those of files that are only measured on.
+    #[serde(default)]
+    pub heldout_bytes: u64,
+    /// Documents that are remembered so far.
+    #[serde(default)]
+    pub seen: u64,
     /// What the piece before says about the next, within a document.
     #[serde(default)]
     pub seam: Seam,
     /// What is trained on.
     pub train: StreamState,
-    /// What is held out.
-    pub heldout: StreamState,
+    /// What is held out: one stream, or one for each set of files that are only measured on.
+    pub heldout: Vec<StreamState>,
 }
 
 /// How far shuffling is.
@@ -62,6 +71,9 @@ pub struct ShuffleState {
     pub train: Vec<ShardInfo>,
     /// Finished held-out shards.
     pub heldout: Vec<ShardInfo>,
+    /// How many of them each set has.
+    #[serde(default)]
+    pub sets: Vec<usize>,
 }
 
 /// A file of samples that belong together at random.
@@ -71,6 +83,9 @@ pub struct Bucket {
     pub name: String,
     /// Whether its samples are held out.
     pub heldout: bool,
+    /// As part of which set.
+    #[serde(default)]
+    pub set: usize,
 }
 
 impl Journal {

@@ -25,10 +25,15 @@ mod parquet_column;
 mod pattern;
 mod piece;
 mod prepare;
+mod preview;
 pub(crate) mod progress;
 mod read;
 mod reading;
 mod registry;
+mod report;
+mod report_page;
+mod sample;
+mod seen;
 mod shuffle;
 mod sniff;
 mod source;
@@ -43,6 +48,8 @@ mod walk;
 #[cfg(test)]
 mod cases;
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod tests;
 
 pub use error::DatasetError;
@@ -51,5 +58,7 @@ pub use nightjar_shared::end_of_text::KNOWN as END_OF_TEXT;
 pub use notes::{Note, Notes};
 pub use open::Dataset;
 pub use prepare::{PrepareOptions, Prepared, prepare};
-pub use source::IdWidth;
+pub use preview::preview;
+pub use report::{Domain, HeldoutSet, Report};
+pub use source::{HeldoutPath, IdWidth};
 pub use vocabulary::{ByteVocabularyError, TokenizerChoice, byte_tokenizer};

@@ -57,6 +57,8 @@ pub enum Note {
     Null,
     /// Records whose text is empty.
     Empty,
+    /// Documents that were there before.
+    Duplicate,
     /// Characters that are not UTF-8.
     InvalidUtf8,
     /// Halves of characters without their other half.
@@ -166,6 +168,7 @@ impl Note {
             Note::Read
                 | Note::Null
                 | Note::Empty
+                | Note::Duplicate
                 | Note::InvalidUtf8
                 | Note::LoneSurrogate
                 | Note::ByteOrderMark
@@ -225,6 +228,10 @@ impl Note {
             Note::Bad => format!("left out: {}", of("record that cannot be read", "records that cannot be read")),
             Note::Null => format!("passed over: {}", of("record whose text is null", "records whose text is null")),
             Note::Empty => format!("passed over: {}", of("record without text", "records without text")),
+            Note::Duplicate => format!(
+                "left out: {} (--keep-duplicates keeps them)",
+                of("exact copy of a document", "exact copies of documents")
+            ),
             Note::InvalidUtf8 => {
                 format!("replaced: {}", of("character that is not UTF-8", "characters that are not UTF-8"))
             }

@@ -9,13 +9,16 @@ use super::{
     notes::{Note, Notes},
     open::Dataset,
     pattern::Patterns,
-    progress::progress,
-    read::{Next, Position, ReadOptions, Reader},
+    progress::{at_work, progress},
+    read::{Next, Position, ReadOptions},
     reading::Reading,
     registry::RegistryLimits,
+    report::{HeldoutSet, PAGE, REPORT, Report},
+    report_page,
+    sample::sample,
     shuffle::Shuffler,
-    source::{self, IdWidth, Source, Wanted},
-    split::SplitRule,
+    source::{self, HeldoutPath, IdWidth, Source, Wanted},
+    split::{GroupBy, SplitRule},
     stream::StreamState,
     token_file::Ids,
     vocabulary::{self, EndOfText, TokenizerChoice, Vocabulary},
@@ -33,8 +36,6 @@ use std::{fs, path::PathBuf};
 const REGISTRY_BYTES_MAX: u64 = 32 << 20;
 /// Buckets that what is trained on is scattered over at first: also the fewest shards.
 const TRAIN_BUCKETS: usize = 8;
-/// Text that a vocabulary is trained on, at most.
-const VOCABULARY_SAMPLE_BYTES: u64 = 16 << 20;
 
 /// What `dataset prepare` is asked for.
 #[derive(Clone, Debug)]
@@ -61,6 +62,10 @@ pub struct PrepareOptions {
     pub skip_bad: u64,
     /// Share of the groups that is held out.
     pub heldout: f64,
+    /// Files that are only measured on; where there are some, nothing else is held out.
+    pub heldout_paths: Vec<HeldoutPath>,
+    /// Whether exact copies of documents stay.
+    pub keep_duplicates: bool,
     /// Most bytes of text.
     pub max_bytes: Option<u64>,
     /// How wide the ids of .bin files are, where those hold tokens.
@@ -86,6 +91,8 @@ impl PrepareOptions {
             exclude: vec![],
             skip_bad: 0,
             heldout: 0.02,
+            heldout_paths: vec![],
+            keep_duplicates: false,
             max_bytes: None,
             token_ids: None,
             seed: 1,
@@ -144,6 +151,10 @@ struct Plan {
     end_of_text: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_id_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    heldout_sets: Vec<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    keep_duplicates: bool,
     split: SplitRule,
     /// Hash of the list of sources, with lengths and times of change.
     sources: BlobHash,
@@ -158,11 +169,7 @@ pub fn prepare(options: &PrepareOptions, notes: &mut Notes) -> Result<Prepared, 
 
 /// [`prepare`] with sizes of one's own.
 pub fn prepare_within(options: &PrepareOptions, limits: &Limits, notes: &mut Notes) -> Result<Prepared, DatasetError> {
-    let registry = options.cargo_registry.then(|| RegistryLimits {
-        cargo_home: cargo_home(),
-        bytes_max: options.max_bytes.unwrap_or(REGISTRY_BYTES_MAX).min(REGISTRY_BYTES_MAX),
-    });
-    prepare_from(options, limits, registry.as_ref(), notes)
+    prepare_from(options, limits, registry_of(options).as_ref(), notes)
 }
 
 /// [`prepare_within`] with a registry of one's own.
@@ -172,24 +179,10 @@ pub fn prepare_from(
     registry: Option<&RegistryLimits>,
     notes: &mut Notes,
 ) -> Result<Prepared, DatasetError> {
-    check(options)?;
-    let patterns = Patterns::new(&options.include, &options.exclude)?;
-    let wanted = Wanted {
-        paths: &options.paths,
-        patterns: &patterns,
-        out: &options.out,
-        has_ids: options.token_ids.is_some(),
-        cargo_registry: registry,
-    };
-    let sources = source::list(&wanted, notes)?;
-    let end = EndOfText::choose(&options.tokenizer, options.end_of_text.as_deref())?;
-    if end.token.is_none() && options.tokenizer != TokenizerChoice::Bytes {
-        notes.count(Note::NoEndOfText, 1);
-    }
-    let ids = ids_of(options, &end)?;
+    let Inputs { sources, end, ids } = Inputs::find(options, registry, notes)?;
     let (column, piece_bytes, seed) = (&*options.column, limits.piece_bytes, options.seed);
     let admitted = Admitted {
-        sources: &sources,
+        sources: trained_on(&sources),
         column,
         ids,
         max_bytes: options.max_bytes,
@@ -197,7 +190,10 @@ pub fn prepare_from(
         piece_bytes,
         seed,
     };
-    let split = admitted.rule()?;
+    let split = match options.heldout_paths.is_empty() {
+        true => admitted.rule()?,
+        false => SplitRule { by: GroupBy::Document, every: 2, piece_bytes, seed },
+    };
     let plan = Plan {
         tokenizer: options.tokenizer.fingerprint()?,
         context: options.context,
@@ -207,6 +203,8 @@ pub fn prepare_from(
         seed: options.seed,
         end_of_text: end.token.clone().filter(|_| end.is_stated),
         token_id_bytes: options.token_ids.map(IdWidth::bytes),
+        heldout_sets: options.heldout_paths.iter().map(|held| held.name.clone()).collect(),
+        keep_duplicates: options.keep_duplicates,
         split,
         sources: BlobHash::of(&json(&sources)?),
         source_bytes: sources.iter().map(|s| s.bytes).sum(),
@@ -239,10 +237,13 @@ pub fn prepare_from(
             groups: 0,
             group_crate: None,
             text_bytes: 0,
+            heldout_bytes: 0,
+            seen: 0,
             seam: Seam::default(),
             train: StreamState::new(TRAIN_BUCKETS),
-            heldout: StreamState::new(1),
+            heldout: vec![StreamState::new(1); options.heldout_paths.len().max(1)],
         }),
+        report: Report::default(),
     };
     let mut journal = Journal::load(&disk)?.unwrap_or_else(fresh);
     if let Stage::Read(state) = journal.stage.clone() {
@@ -266,11 +267,53 @@ pub fn prepare_from(
         };
         let state = shuffler.run(&mut journal, state)?;
         bar.finish();
-        finish(&disk, options, &vocabulary, &end, state)?;
+        finish(&disk, options, &vocabulary, &end, state, journal.report.with_notes(notes))?;
     }
     drop(lock);
     folder::remove_work(&disk)?;
     Ok(Prepared { manifest: Dataset::open(&options.out)?.manifest().clone(), already_done: false })
+}
+
+/// What is read, and what has to be known of its tokens.
+pub struct Inputs {
+    /// Files, those that are held out first.
+    pub sources: Vec<Source>,
+    /// What ends a document.
+    pub end: EndOfText,
+    /// What files of tokens hold.
+    pub ids: Option<Ids>,
+}
+
+impl Inputs {
+    /// Finds them, and checks what was asked for. Nothing is read yet but names and the tokenizer.
+    pub fn find(
+        options: &PrepareOptions,
+        registry: Option<&RegistryLimits>,
+        notes: &mut Notes,
+    ) -> Result<Self, DatasetError> {
+        check(options)?;
+        let patterns = Patterns::new(&options.include, &options.exclude)?;
+        let wanted = Wanted {
+            paths: &options.paths,
+            heldout: &options.heldout_paths,
+            patterns: &patterns,
+            out: &options.out,
+            has_ids: options.token_ids.is_some(),
+            cargo_registry: registry,
+        };
+        let sources = source::list(&wanted, notes)?;
+        let end = EndOfText::choose(&options.tokenizer, options.end_of_text.as_deref())?;
+        if end.token.is_none() && options.tokenizer != TokenizerChoice::Bytes {
+            notes.count(Note::NoEndOfText, 1);
+        }
+        let ids = ids_of(options, &end)?;
+        Ok(Inputs { sources, end, ids })
+    }
+}
+
+/// Those of the sources that are not only measured on.
+pub fn trained_on(sources: &[Source]) -> &[Source] {
+    &sources[sources.iter().take_while(|source| source.heldout.is_some()).count()..]
 }
 
 fn check(options: &PrepareOptions) -> Result<(), DatasetError> {
@@ -281,10 +324,26 @@ fn check(options: &PrepareOptions) -> Result<(), DatasetError> {
     if !(options.heldout > 0.0 && options.heldout <= 0.5) {
         return refuse("--heldout", options.heldout.to_string(), "a share above 0, at most 0.5");
     }
+    let names = options.heldout_paths.iter().map(|held| &held.name);
+    if let Some(twice) = names.clone().find(|name| names.clone().filter(|other| other == name).count() > 1) {
+        return refuse(
+            "--heldout-path",
+            format!("`{twice}` more than once"),
+            "a name of its own for each, as in NAME=PATH",
+        );
+    }
     if options.max_bytes == Some(0) {
         return refuse("--max-bytes", "0".into(), "at least 1");
     }
     Ok(())
+}
+
+/// What of Cargo's registry is read, where it is.
+pub fn registry_of(options: &PrepareOptions) -> Option<RegistryLimits> {
+    options.cargo_registry.then(|| RegistryLimits {
+        cargo_home: cargo_home(),
+        bytes_max: options.max_bytes.unwrap_or(REGISTRY_BYTES_MAX).min(REGISTRY_BYTES_MAX),
+    })
 }
 
 fn cargo_home() -> PathBuf {
@@ -325,8 +384,18 @@ fn choose_vocabulary(
     let json = match &options.tokenizer {
         TokenizerChoice::Train(size) => {
             let read = ReadOptions { column: &options.column, piece_bytes: split.piece_bytes, ids: None };
-            let texts = sample_text(sources, read, options.quiet)?;
-            vocabulary::train(*size, end, texts.into_iter())?
+            let mut texts = vec![];
+            let bar =
+                progress("sampling text", trained_on(sources).iter().map(Source::text_bytes).sum(), options.quiet);
+            // What is to be said about the text is noted when it is read for good.
+            sample(trained_on(sources), read, &mut Notes::default(), &bar, |next, _| {
+                let Next::Pieces(pieces) = next else { return Ok(()) };
+                texts.extend(pieces.into_iter().map(|piece| piece.text));
+                Ok(())
+            })?;
+            bar.finish();
+            let what = format!("training a vocabulary of {size} tokens");
+            at_work(&what, options.quiet, || vocabulary::train(*size, end, texts.into_iter()))?
         }
         TokenizerChoice::File(path) => fs::read(path).map_err(DatasetError::io(path))?,
         TokenizerChoice::Bytes => return Ok(Vocabulary::Bytes),
@@ -337,30 +406,6 @@ fn choose_vocabulary(
     Ok(vocabulary)
 }
 
-/// Text for a vocabulary: from the start of every source, in proportion to its size, within a fixed bound. It may
-/// include held-out text: what a vocabulary learns of it is which words are frequent.
-fn sample_text(sources: &[Source], options: ReadOptions, quiet: bool) -> Result<Vec<String>, DatasetError> {
-    let bytes: u64 = sources.iter().map(Source::text_bytes).sum();
-    let share = (VOCABULARY_SAMPLE_BYTES as f64 / bytes as f64).min(1.0);
-    let bar = progress("sampling text", bytes, quiet);
-    let (mut texts, mut taken, mut seen) = (vec![], 0, 0);
-    for source in sources {
-        seen += source.text_bytes();
-        // What is to be said about the text is noted when it is read for good.
-        let notes = &mut Notes::default();
-        let mut reader = Reader::open(source, options, Position::default(), notes)?;
-        while (taken as f64) < share * seen as f64 {
-            let Some(next) = reader.next(notes)? else { break };
-            let Next::Pieces(pieces) = next else { continue };
-            taken += pieces.iter().map(|p| p.text.len()).sum::<usize>();
-            texts.extend(pieces.into_iter().map(|p| p.text));
-        }
-        bar.set_position(seen);
-    }
-    bar.finish();
-    Ok(texts)
-}
-
 /// Writes the manifest: from here on the dataset is there.
 fn finish(
     disk: &FolderDisk,
@@ -368,6 +413,7 @@ fn finish(
     vocabulary: &Vocabulary,
     end: &EndOfText,
     state: ShuffleState,
+    mut report: Report,
 ) -> Result<(), DatasetError> {
     let write = |name: &str, bytes: &[u8]| disk.write(name, bytes).map_err(DatasetError::io(disk.path(name)));
     let tokenizer = match disk.read("tokenizer.json").map_err(DatasetError::io(disk.path("tokenizer.json")))? {
@@ -387,6 +433,10 @@ fn finish(
         train: state.train,
         heldout: state.heldout,
     };
+    let names = options.heldout_paths.iter().map(|held| held.name.clone());
+    report.heldout_sets = names.zip(state.sets).map(|(name, shards)| HeldoutSet { name, shards }).collect();
+    write(REPORT, &json(&report)?)?;
+    write(PAGE, report_page::page(&report, &manifest).as_bytes())?;
     write("manifest.json", &json(&manifest)?)?;
     fail::point("dataset.manifest");
     Ok(())

@@ -270,7 +270,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
-        let source = Source { path, format, bytes: bytes.len() as u64, changed_ns: 0, crate_name: None };
+        let source = Source {
+            path,
+            format,
+            bytes: bytes.len() as u64,
+            changed_ns: 0,
+            crate_name: None,
+            heldout: None,
+            domain: String::new(),
+        };
         (folder, source)
     }
 

@@ -9,7 +9,8 @@ use super::{
     prepare::{Limits, PrepareOptions},
     progress::progress,
     read::{Cursor, Next, ReadOptions},
-    source::Source,
+    seen::{REMEMBERED_MAX, Seen, hash_of, hash_of_file},
+    source::{Format, Source},
     split::{GroupBy, SplitRule},
     stream::{Stream, StreamState},
     token_file::Ids,
@@ -20,6 +21,7 @@ use nightjar_shared::{
     fail,
     shard::token_bytes,
 };
+use std::collections::HashSet;
 
 /// Text that is tokenized at once, in pieces on all cores.
 const BATCH_BYTES: usize = 1 << 20;
@@ -58,7 +60,9 @@ pub struct Reading<'a> {
 /// A piece, and where it belongs.
 struct Placed {
     piece: Piece,
-    heldout: bool,
+    /// The stream of what is held out, where it is.
+    heldout: Option<usize>,
+    domain: usize,
 }
 
 impl Reading<'_> {
@@ -66,7 +70,13 @@ impl Reading<'_> {
     pub fn run(&self, journal: &mut Journal, mut state: ReadState) -> Result<(), DatasetError> {
         let bar = progress("reading", self.sources.iter().map(|s| s.bytes).sum(), self.options.quiet);
         let mut train = self.open("train", &state.train)?;
-        let mut heldout = self.open("heldout", &state.heldout)?;
+        let mut heldout = vec![];
+        for (set, state) in state.heldout.iter().enumerate() {
+            let name = if self.has_sets() { format!("heldout-{set}") } else { "heldout".to_owned() };
+            heldout.push(self.open(&name, state)?);
+        }
+        let mut seen = Seen::open(&self.disk.path("work"), state.seen, REMEMBERED_MAX)?;
+        let twins = self.twins();
         let text_bytes_max = self.options.max_bytes.unwrap_or(u64::MAX);
         let (mut batch, mut batch_bytes, mut checkpoint_at) =
             (vec![], 0, state.text_bytes + self.limits.checkpoint_bytes);
@@ -75,7 +85,7 @@ impl Reading<'_> {
         if journal.notes.of(Note::Bad) > self.options.skip_bad {
             return Err(self.survey(&mut cursor, &state, &mut journal.notes));
         }
-        while state.text_bytes < text_bytes_max
+        while state.text_bytes - state.heldout_bytes < text_bytes_max
             && let Some((next, source)) = cursor.next(&mut journal.notes)?
         {
             match next {
@@ -85,15 +95,25 @@ impl Reading<'_> {
                         return Err(self.survey(&mut cursor, &state, &mut journal.notes));
                     }
                 }
+                Next::Pieces(pieces) if !self.is_new(&pieces, source, &twins, &mut seen)? => {
+                    let domain = journal.report.domain(&source.domain);
+                    journal.report.domains[domain].duplicates += 1;
+                    journal.notes.add(Note::Duplicate, source.path.display().to_string());
+                    if pieces.last().is_some_and(|piece| !piece.ends) {
+                        cursor.skip_source();
+                    }
+                }
                 Next::Pieces(pieces) => {
+                    let domain = journal.report.domain(&source.domain);
                     for piece in pieces {
                         let bytes = piece.text.len() as u64 + self.vocabulary.bytes_of(&piece.ids);
                         state.text_bytes += bytes;
+                        state.heldout_bytes += if source.heldout.is_some() { bytes } else { 0 };
+                        journal.report.domains[domain].text_bytes += bytes;
                         batch_bytes += bytes as usize;
-                        batch.push(Placed {
-                            heldout: self.split.holds_out(self.group_of(&piece, source, &mut state)),
-                            piece,
-                        });
+                        let is_held_out = self.split.holds_out(self.group_of(&piece, source, &mut state));
+                        let heldout = source.heldout.or((is_held_out && !self.has_sets()).then_some(0));
+                        batch.push(Placed { piece, heldout, domain });
                     }
                 }
             }
@@ -101,22 +121,25 @@ impl Reading<'_> {
             bar.set_position(cursor.bytes_read());
             let checkpoint_due = state.text_bytes >= checkpoint_at;
             if batch_bytes >= BATCH_BYTES || checkpoint_due {
-                self.push(&batch, &mut state.seam, &mut train, &mut heldout, &mut journal.notes)?;
+                self.push(&batch, &mut state.seam, &mut train, &mut heldout, journal)?;
                 batch.clear();
                 batch_bytes = 0;
             }
             if checkpoint_due {
                 self.check_text(&state, &journal.notes)?;
-                (state.train, state.heldout) = (train.checkpoint()?, heldout.checkpoint()?);
+                state.train = train.checkpoint()?;
+                state.heldout = heldout.iter_mut().map(Stream::checkpoint).collect::<Result<_, _>>()?;
+                state.seen = seen.checkpoint()?;
                 journal.stage = Stage::Read(state.clone());
                 journal.save(self.disk)?;
                 fail::point("dataset.checkpoint");
                 checkpoint_at = state.text_bytes + self.limits.checkpoint_bytes;
             }
         }
-        self.push(&batch, &mut state.seam, &mut train, &mut heldout, &mut journal.notes)?;
+        self.push(&batch, &mut state.seam, &mut train, &mut heldout, journal)?;
         bar.finish();
-        (state.train, state.heldout) = (train.checkpoint()?, heldout.checkpoint()?);
+        state.train = train.checkpoint()?;
+        state.heldout = heldout.iter_mut().map(Stream::checkpoint).collect::<Result<_, _>>()?;
         self.check_text(&state, &journal.notes)?;
         self.check_enough(&state)?;
         for note in [Note::Unknown, Note::Lost] {
@@ -126,8 +149,10 @@ impl Reading<'_> {
             }
             journal.notes.tell(note, format!("{share:.2} % of the text"));
         }
-        let train = train.buckets().map(|name| Bucket { name, heldout: false });
-        let heldout = heldout.buckets().map(|name| Bucket { name, heldout: true });
+        let train = train.buckets().map(|name| Bucket { name, heldout: false, set: 0 });
+        let of_set =
+            |(set, stream): (usize, Stream)| stream.buckets().map(move |name| Bucket { name, heldout: true, set });
+        let heldout = heldout.into_iter().enumerate().flat_map(of_set);
         journal.stage =
             Stage::Shuffle(ShuffleState { pending: train.chain(heldout).collect(), ..ShuffleState::default() });
         journal.save(self.disk)?;
@@ -138,6 +163,37 @@ impl Reading<'_> {
     fn open(&self, name: &str, state: &StreamState) -> Result<Stream, DatasetError> {
         let width = token_bytes(self.vocabulary.size());
         Stream::open(&self.disk.path("work"), name, self.options.seed, self.options.context, width, state.clone())
+    }
+
+    /// Whether files were named that are only measured on; then nothing else is held out.
+    fn has_sets(&self) -> bool {
+        !self.options.heldout_paths.is_empty()
+    }
+
+    /// Lengths that several files have, each a document.
+    fn twins(&self) -> HashSet<u64> {
+        let mut lengths = HashSet::new();
+        let files = self.sources.iter().filter(|source| source.format == Format::Text);
+        files.map(|source| source.bytes).filter(|bytes| !lengths.insert(*bytes)).collect()
+    }
+
+    /// Whether a document that begins here is no copy of an earlier one. Of a file that does not fit into a piece, only
+    /// another file of the same length may be a copy.
+    fn is_new(
+        &self,
+        pieces: &[Piece],
+        source: &Source,
+        twins: &HashSet<u64>,
+        seen: &mut Seen,
+    ) -> Result<bool, DatasetError> {
+        let begins = pieces.first().is_some_and(|piece| piece.begins);
+        let ends = pieces.last().is_some_and(|piece| piece.ends);
+        match source.format {
+            _ if !begins || self.options.keep_duplicates => Ok(true),
+            _ if ends => seen.is_new(hash_of(pieces)),
+            Format::Text if twins.contains(&source.bytes) => seen.is_new(hash_of_file(&source.path)?),
+            _ => Ok(true),
+        }
     }
 
     /// Number of the group that a piece belongs to; counts the group, if it begins here.
@@ -200,20 +256,23 @@ impl Reading<'_> {
         batch: &[Placed],
         seam: &mut Seam,
         train: &mut Stream,
-        heldout: &mut Stream,
-        notes: &mut Notes,
+        heldout: &mut [Stream],
+        journal: &mut Journal,
     ) -> Result<(), DatasetError> {
         let most = (BATCH_BYTES / self.split.piece_bytes).max(1);
         for part in batch.chunks(most) {
             let pieces: Vec<&Piece> = part.iter().map(|p| &p.piece).collect();
             for (placed, encoded) in part.iter().zip(self.vocabulary.encode(&pieces)?) {
                 let mut encoded = self.vocabulary.join(seam, &placed.piece, encoded)?;
-                notes.count(Note::Unknown, encoded.unspelled.unknown);
-                notes.count(Note::Lost, encoded.unspelled.lost);
+                journal.notes.count(Note::Unknown, encoded.unspelled.unknown);
+                journal.notes.count(Note::Lost, encoded.unspelled.lost);
                 if placed.piece.ends {
                     encoded.tokens.extend(self.vocabulary.end_of_document(&placed.piece.text));
                 }
-                if placed.heldout { &mut *heldout } else { &mut *train }.push(&encoded.tokens)?;
+                let stream = placed.heldout.and_then(|set| heldout.get_mut(set));
+                stream.unwrap_or(&mut *train).push(&encoded.tokens)?;
+                let (tokens, is_heldout) = (encoded.tokens.len() as u64, placed.heldout.is_some());
+                journal.report.count(placed.domain, tokens, is_heldout, placed.piece.ends);
                 *seam = encoded.seam;
             }
         }
@@ -237,7 +296,9 @@ impl Reading<'_> {
 
     fn check_enough(&self, state: &ReadState) -> Result<(), DatasetError> {
         let needed = u64::from(self.options.context) + 1;
-        let too_little = |split, tokens, advice| Err(DatasetError::TooLittle { split, tokens, needed, advice });
+        let too_little = |split: &str, tokens, advice| {
+            Err(DatasetError::TooLittle { split: split.to_owned(), tokens, needed, advice })
+        };
         if state.text_bytes == 0 {
             let what = format!("{} file(s)", self.sources.len());
             return Err(DatasetError::Empty { what });
@@ -245,12 +306,15 @@ impl Reading<'_> {
         if state.train.samples == 0 {
             return too_little("the training part", state.train.tokens, "name more text, or pass a smaller --context");
         }
-        if state.heldout.samples == 0 {
-            return too_little(
-                "the held-out part",
-                state.heldout.tokens,
-                "name more text or documents, or pass a larger --heldout",
-            );
+        let names = self.options.heldout_paths.iter().map(|held| held.name.as_str());
+        for (stream, name) in state.heldout.iter().zip(names.chain(["the held-out part"])) {
+            let advice = match self.has_sets() {
+                true => "name more files for it, or pass a smaller --context",
+                false => "name more text or documents, or pass a larger --heldout",
+            };
+            if stream.samples == 0 {
+                return too_little(name, stream.tokens, advice);
+            }
         }
         Ok(())
     }

@@ -99,6 +99,8 @@ fn files_of(name: &str, folder: &Path) -> Result<Vec<Source>, DatasetError> {
                 // A published version never changes; unpacking it again only changes its time stamps.
                 changed_ns: 0,
                 crate_name: Some(name.to_owned()),
+                heldout: None,
+                domain: "Cargo's registry".to_owned(),
             });
         }
     })?;

@@ -5,10 +5,10 @@ use super::{
     error::DatasetError,
     journal::{Bucket, Journal, ShuffleState, Stage},
     prepare::Limits,
+    progress::Progress,
     stream::{SHUFFLE, Scatter, predicted_text_bytes, seed_of_bucket},
     vocabulary::Vocabulary,
 };
-use indicatif::ProgressBar;
 use nightjar_shared::{
     disk::{Disk, FolderDisk},
     fail,
@@ -16,9 +16,10 @@ use nightjar_shared::{
     rng,
     shard::{ShardInfo, token_bytes},
 };
+use rayon::prelude::*;
 use std::{
     fs::{self, File},
-    io::{BufReader, Read},
+    io::{self, BufReader, Read},
 };
 
 /// Fewest samples at which shards are made smaller than they might be.
@@ -39,7 +40,7 @@ pub struct Shuffler<'a> {
     /// Sizes.
     pub limits: &'a Limits,
     /// Counts bytes of buckets.
-    pub bar: &'a ProgressBar,
+    pub bar: &'a Progress,
 }
 
 impl Shuffler<'_> {
@@ -51,6 +52,10 @@ impl Shuffler<'_> {
             let length = length.ok_or_else(|| DatasetError::Damaged { what: format!("{file} is missing") })?;
             if length <= self.limits.bucket_bytes_max {
                 let shards = self.shards_of(&bucket, &file)?;
+                if bucket.heldout {
+                    state.sets.resize(state.sets.len().max(bucket.set + 1), 0);
+                    state.sets[bucket.set] += shards.len();
+                }
                 if bucket.heldout { &mut state.heldout } else { &mut state.train }.extend(shards);
                 state.pending.remove(0);
                 self.bar.inc(length);
@@ -84,7 +89,7 @@ impl Shuffler<'_> {
             scatter.push(&sample)?;
         }
         scatter.sync()?;
-        Ok(scatter.children().map(|name| Bucket { name, heldout: bucket.heldout }).collect())
+        Ok(scatter.children().map(|name| Bucket { name, ..bucket.clone() }).collect())
     }
 
     fn shards_of(&self, bucket: &Bucket, file: &str) -> Result<Vec<ShardInfo>, DatasetError> {
@@ -95,14 +100,16 @@ impl Shuffler<'_> {
         let most = (self.limits.shard_bytes / self.sample_bytes()).max(SHARD_SAMPLES_MIN);
         // Parts of nearly equal size, rather than a small one at the end.
         let parts = samples.len().div_ceil(most).max(1);
-        samples.chunks(samples.len().div_ceil(parts).max(1)).map(|part| self.write(part)).collect()
+        let pack = |samples: &[&[u8]]| zstd::bulk::compress(&samples.concat(), ZSTD_LEVEL);
+        let parts: Vec<_> = samples.chunks(samples.len().div_ceil(parts).max(1)).collect();
+        let packed: Vec<_> = parts.par_iter().map(|part| pack(part)).collect();
+        parts.into_iter().zip(packed).map(|(part, frame)| self.write(part, frame)).collect()
     }
 
-    fn write(&self, samples: &[&[u8]]) -> Result<ShardInfo, DatasetError> {
+    fn write(&self, samples: &[&[u8]], frame: io::Result<Vec<u8>>) -> Result<ShardInfo, DatasetError> {
         let width = token_bytes(self.vocabulary.size());
         let text_bytes = samples.iter().map(|sample| predicted_text_bytes(sample, width, self.vocabulary)).sum();
-        let frame =
-            zstd::bulk::compress(&samples.concat(), ZSTD_LEVEL).map_err(DatasetError::io(self.disk.path("blobs")))?;
+        let frame = frame.map_err(DatasetError::io(self.disk.path("blobs")))?;
         let hash = BlobHash::of(&frame);
         let blob = format!("blobs/{hash}");
         self.disk.write(&blob, &frame).map_err(DatasetError::io(self.disk.path(&blob)))?;

@@ -80,12 +80,49 @@ pub struct Source {
     pub changed_ns: u64,
     /// The crate that it belongs to: all files of a crate are held out together.
     pub crate_name: Option<String>,
+    /// The number of the held-out set that it is part of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heldout: Option<usize>,
+    /// What its documents are called together, for people.
+    #[serde(skip)]
+    pub domain: String,
+}
+
+/// Files that are only measured on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldoutPath {
+    /// What they are called.
+    pub name: String,
+    /// A file, a folder, or a pattern.
+    pub path: PathBuf,
+}
+
+impl FromStr for HeldoutPath {
+    type Err = &'static str;
+
+    /// `NAME=PATH`, or a path by itself, whose last part is the name then.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c));
+        let (name, path) = match text.split_once('=') {
+            Some((name, path)) if is_name(name) => (name.to_owned(), path),
+            _ => {
+                let stem = Path::new(text).file_stem().unwrap_or_default().to_string_lossy();
+                (stem.split('.').next().unwrap_or_default().to_owned(), text)
+            }
+        };
+        match is_name(&name) && !path.is_empty() {
+            true => Ok(HeldoutPath { name, path: path.into() }),
+            false => Err("name a file or folder, as in --heldout-path news=heldout/news.jsonl"),
+        }
+    }
 }
 
 /// What a list is made of.
 pub struct Wanted<'a> {
     /// Files and folders.
     pub paths: &'a [PathBuf],
+    /// Those that are only measured on.
+    pub heldout: &'a [HeldoutPath],
     /// Which of their files.
     pub patterns: &'a Patterns,
     /// The folder that is written.
@@ -101,12 +138,21 @@ pub fn list(wanted: &Wanted, notes: &mut Notes) -> Result<Vec<Source>, DatasetEr
     if wanted.paths.is_empty() && wanted.cargo_registry.is_none() {
         return Err(DatasetError::NoInput);
     }
-    let walk = Walk { patterns: wanted.patterns, out: real_name(wanted.out), notes };
-    let paths = pattern::expand(wanted.paths)?;
-    let mut sources: Vec<Source> = walk.files(&paths)?.iter().map(source).collect();
-    for source in sources.iter_mut().filter(|source| wanted.has_ids && ending(&source.path) == "bin") {
-        source.format = Format::Tokens;
+    let out = real_name(wanted.out);
+    let mut heldout = vec![];
+    for (set, HeldoutPath { path, .. }) in wanted.heldout.iter().enumerate() {
+        let walk = Walk { patterns: &Patterns::default(), out: out.clone(), notes };
+        let found = walk.files(&pattern::expand(std::slice::from_ref(path))?)?;
+        if found.is_empty() {
+            return Err(DatasetError::Empty { what: path.display().to_string() });
+        }
+        heldout.extend(found.iter().map(|found| Source { heldout: Some(set), ..source(found) }));
     }
+    let walk = Walk { patterns: wanted.patterns, out, notes };
+    let mut sources: Vec<Source> = walk.files(&pattern::expand(wanted.paths)?)?.iter().map(source).collect();
+    // A file that is held out may lie in a folder that is trained on.
+    let kept: HashSet<&PathBuf> = heldout.iter().map(|source: &Source| &source.path).collect();
+    sources.retain(|source| !kept.contains(&source.path));
     wanted.patterns.note_unused(notes);
     if let Some(limits) = wanted.cargo_registry {
         let known: HashSet<PathBuf> = sources.iter().map(|s| s.path.clone()).collect();
@@ -115,6 +161,11 @@ pub fn list(wanted: &Wanted, notes: &mut Notes) -> Result<Vec<Source>, DatasetEr
     if sources.is_empty() {
         let what = wanted.paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
         return Err(DatasetError::Empty { what });
+    }
+    // What is held out comes first, so that a copy of it is not trained on.
+    let mut sources = [heldout, sources].concat();
+    for source in sources.iter_mut().filter(|source| wanted.has_ids && ending(&source.path) == "bin") {
+        source.format = Format::Tokens;
     }
     Ok(sources)
 }
@@ -175,5 +226,7 @@ fn source(found: &Found) -> Source {
         bytes: found.metadata.len(),
         changed_ns: changed.map_or(0, |d| d.as_nanos() as u64),
         crate_name: None,
+        heldout: None,
+        domain: found.domain(),
     }
 }

@@ -75,7 +75,15 @@ mod tests {
     use super::*;
 
     fn text(bytes: u64) -> Source {
-        Source { path: "t".into(), format: Format::Text, bytes, changed_ns: 0, crate_name: None }
+        Source {
+            path: "t".into(),
+            format: Format::Text,
+            bytes,
+            changed_ns: 0,
+            crate_name: None,
+            heldout: None,
+            domain: String::new(),
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn mixed_input(folder: &Path) -> PathBuf {
     fs::write(input.join("a.txt"), lines("a", 300)).unwrap();
     fs::write(input.join("deeper/b.md"), lines("b", 100)).unwrap();
     fs::write(input.join("image.png"), b"\x89PNG\0\0").unwrap();
-    let json = |i| serde_json::json!({"text": format!("json document number {i}"), "id": i}).to_string() + "\n";
+    let json = |i| serde_json::json!({"text": format!("json document number {}", i % 370), "id": i}).to_string() + "\n";
     fs::write(input.join("c.jsonl"), (0..400).map(json).collect::<String>()).unwrap();
     input
 }

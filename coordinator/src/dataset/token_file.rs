@@ -70,7 +70,7 @@ impl TokenFile {
     /// The next piece: of one document, or of a part of one.
     pub fn next(&mut self) -> Result<NextIds, DatasetError> {
         let width = self.ids.width.bytes();
-        if (self.end - self.start) % width > 0 {
+        if !(self.end - self.start).is_multiple_of(width) {
             return Ok(self.bad(&format!(
                 "its length is no multiple of {width}: it was cut off, or its ids have another width than --token-ids says"
             )));
@@ -124,7 +124,10 @@ fn number(bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    fn read(bytes: &[u8], ids: Ids, reopen: bool) -> (Vec<(Vec<u32>, bool, bool)>, Vec<String>) {
+    /// A piece: its ids, whether it begins a document, and whether it ends one.
+    type Part = (Vec<u32>, bool, bool);
+
+    fn read(bytes: &[u8], ids: Ids, reopen: bool) -> (Vec<Part>, Vec<String>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.bin");
         std::fs::write(&path, bytes).unwrap();

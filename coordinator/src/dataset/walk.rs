@@ -90,6 +90,20 @@ impl Found {
         Ok(found)
     }
 
+    /// What its documents are called together: the folder of the input that holds it, or else its name without numbers.
+    pub fn domain(&self) -> String {
+        let mut parts = self.relative.components().map(|part| part.as_os_str().to_string_lossy());
+        let first = parts.next().unwrap_or_default();
+        let name = match parts.next() {
+            Some(_) => first.as_ref(),
+            None => first.split('.').next().unwrap_or_default().trim_end_matches(|c: char| !c.is_alphabetic()),
+        };
+        // As in web-00003-of-00080.
+        let name = name.strip_suffix("-of").unwrap_or(name).trim_end_matches(|c: char| !c.is_alphabetic());
+        let root = || self.root.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.is_empty() { root() } else { name.to_owned() }
+    }
+
     /// What it has in common with its other names.
     fn same(&self) -> Same {
         #[cfg(unix)]

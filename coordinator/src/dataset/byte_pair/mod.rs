@@ -33,6 +33,9 @@ use words::Rule;
 /// Characters before this one are the same in every normal form that composes.
 const FIRST_COMPOSED: char = '\u{300}';
 
+/// Tokens by the bytes that they stand for.
+type Whole = HashMap<Box<[u8]>, u32>;
+
 /// A byte-level BPE vocabulary.
 pub struct BytePair {
     added: Added,
@@ -42,7 +45,7 @@ pub struct BytePair {
     cuts_numbers: bool,
     rule: Rule,
     /// Tokens that are whole words, where such a word is not merged.
-    whole: HashMap<Box<[u8]>, u32>,
+    whole: Whole,
     merges: Merges,
     /// Bytes of text behind each token.
     lengths: Vec<u32>,
@@ -178,7 +181,7 @@ fn rule_of_split(split: &Split) -> Option<Rule> {
 }
 
 /// The words that are not merged, and the merges.
-fn model_of(model: &BPE, json: &[u8]) -> Option<(HashMap<Box<[u8]>, u32>, Merges)> {
+fn model_of(model: &BPE, json: &[u8]) -> Option<(Whole, Merges)> {
     let is_empty = |part: &Option<String>| part.as_deref().is_none_or(str::is_empty);
     if model.dropout.is_some() || !is_empty(&model.continuing_subword_prefix) || !is_empty(&model.end_of_word_suffix) {
         return None;
