@@ -1,7 +1,7 @@
 //! Texts as they are found: what `dataset prepare` makes of a file, whatever is in it, can be trained on.
 
 use super::put;
-use nightjar_coordinator::dataset::{self, Dataset, Notes, PrepareOptions, TokenizerChoice};
+use nightjar_coordinator::dataset::{self, Dataset, Notes, PrepareOptions};
 use parquet::{
     data_type::{ByteArray, ByteArrayType},
     file::{properties::WriterProperties, writer::SerializedFileWriter},
@@ -10,28 +10,22 @@ use parquet::{
 use std::io::Write;
 
 /// How a file is named tells how it is read.
-const NAMES: [&str; 6] = ["a.txt", "a.jsonl", "a.json", "a.parquet", "a.jsonl.gz", "a.txt.zst"];
+const NAMES: [&str; 7] = ["a.txt", "a.jsonl", "a.json", "a.parquet", "a.jsonl.gz", "a.txt.zst", "a.arrow"];
+/// An Arrow stream in hexadecimal digits, as other programs write it.
+const ARROW: &str = include_str!("../../../coordinator/src/dataset/arrow/stream.hex");
 
 /// A file; the first byte says of which kind.
 pub fn dataset(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };
     let folder = put(&[(&format!("in/{}", NAMES[usize::from(*kind) % NAMES.len()]), bytes)]);
     let options = PrepareOptions {
-        paths: vec![folder.join("in")],
-        cargo_registry: false,
-        out: folder.join("out"),
-        tokenizer: TokenizerChoice::Bytes,
         context: 8,
-        end_of_text: None,
-        column: "text".into(),
-        include: vec![],
-        exclude: vec![],
         skip_bad: 1000,
         heldout: 0.3,
         // What a few bytes unpack to has no end.
         max_bytes: Some(64 << 10),
-        seed: 1,
         quiet: true,
+        ..PrepareOptions::new(vec![folder.join("in")], folder.join("out"))
     };
     let mut notes = Notes::default();
     let prepared = dataset::prepare(&options, &mut notes);
@@ -58,8 +52,14 @@ pub fn datasets() -> Vec<Vec<u8>> {
         table(&texts),
         gz.finish().expect("memory"),
         zstd::bulk::compress(plain.as_bytes(), 1).expect("memory"),
+        of_digits(ARROW),
     ];
     (0u8..).zip(all).map(|(kind, bytes)| [vec![kind], bytes].concat()).collect()
+}
+
+fn of_digits(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
 fn table(texts: &[String]) -> Vec<u8> {

@@ -3,7 +3,7 @@
 use super::*;
 use std::{fs, process::Command};
 
-/// A stream of two batches, as `pyarrow` 26 writes it: `id` (int32), `body` (string) with a null and an empty one, and
+/// A stream of two batches, as `pyarrow` 26 writes it: `id` (int32), `text` (string) with a null and an empty one, and
 /// `doc` (struct of a `text`).
 const STREAM: &str = include_str!("stream.hex");
 
@@ -31,20 +31,20 @@ fn rows_of_all_batches_are_read_from_any_row() {
     let path = folder.path().join("a.arrow");
     fs::write(&path, stream()).unwrap();
     let mut notes = Notes::default();
-    let all = read(&path, "body", 0, &mut notes).unwrap();
+    let all = read(&path, "text", 0, &mut notes).unwrap();
     assert_eq!(all, ["first", "zwölf Boxkämpfer 🥊", "fifth", "sixth"]);
     assert_eq!((notes.of(Note::Null), notes.of(Note::Empty)), (1, 1));
     assert_eq!(read(&path, "doc.text", 0, &mut notes).unwrap(), ["a", "b", "d", "e", "f"]);
     for row in 0..7 {
-        let rest = read(&path, "body", row, &mut Notes::default()).unwrap();
+        let rest = read(&path, "text", row, &mut Notes::default()).unwrap();
         assert_eq!(rest, all[[0, 1, 1, 2, 2, 3, 4][row as usize]..], "{row}");
     }
-    let mut column = ArrowColumn::open(&path, "body", 0).unwrap();
+    let mut column = ArrowColumn::open(&path, "text", 0).unwrap();
     column.next(&mut notes).unwrap();
     column.next(&mut notes).unwrap();
     assert_eq!(column.row(), 3);
-    let missing = read(&path, "text", 0, &mut notes).unwrap_err().to_string();
-    assert!(missing.ends_with("no text column `text`: pass --column with one of: body, doc.text"), "{missing}");
+    let missing = read(&path, "body", 0, &mut notes).unwrap_err().to_string();
+    assert!(missing.ends_with("no text column `body`: pass --column with one of: text, doc.text"), "{missing}");
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn what_is_cut_off_or_damaged_is_said_and_never_more() {
     let whole = stream();
     for end in 0..whole.len() - 8 {
         fs::write(&path, &whole[..end]).unwrap();
-        match read(&path, "body", 0, &mut Notes::default()) {
+        match read(&path, "text", 0, &mut Notes::default()) {
             Ok(texts) => assert!(texts.len() <= 4, "{end}: {texts:?}"),
             Err(error) => assert!(matches!(error, DatasetError::Arrow { .. }), "{end}: {error}"),
         }
@@ -65,7 +65,7 @@ fn what_is_cut_off_or_damaged_is_said_and_never_more() {
             let mut bytes = whole.clone();
             bytes[at] ^= flip;
             fs::write(&path, &bytes).unwrap();
-            match read(&path, "body", 0, &mut Notes::default()) {
+            match read(&path, "text", 0, &mut Notes::default()) {
                 Ok(_) => read_on += 1,
                 Err(_) => refused += 1,
             }
@@ -73,7 +73,7 @@ fn what_is_cut_off_or_damaged_is_said_and_never_more() {
     }
     assert!(refused > 100 && read_on > 100, "{refused} and {read_on}");
     fs::write(&path, "no Arrow at all, but text").unwrap();
-    let told = read(&path, "body", 0, &mut Notes::default()).unwrap_err().to_string();
+    let told = read(&path, "text", 0, &mut Notes::default()).unwrap_err().to_string();
     assert!(told.contains("it is no Arrow stream"), "{told}");
 }
 
