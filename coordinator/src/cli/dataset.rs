@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use nightjar_coordinator::dataset::{
     self, DatasetError, HeldoutPath, IdWidth, Notes, PrepareOptions, Prepared, Report, TokenizerChoice,
 };
+use nightjar_coordinator::store::bucket::open_inputs;
 use nightjar_shared::shard::{Manifest, ShardInfo};
 use std::path::PathBuf;
 
@@ -35,7 +36,7 @@ pub struct Info {
   nightjar-coordinator dataset prepare corpus/ --include '*.jsonl.gz' --exclude test --skip-bad 10 --out data
   nightjar-coordinator dataset prepare --cargo-registry --out data")]
 pub struct Prepare {
-    /// Files and folders to read
+    /// Files, folders and s3://BUCKET/PREFIX to read
     #[arg(value_name = "PATH", required_unless_present = "cargo_registry")]
     paths: Vec<PathBuf>,
     /// Read the crate sources that Cargo has downloaded: text that every Rust machine has, at most 32 MB
@@ -214,6 +215,7 @@ impl Prepare {
             keep_duplicates: self.keep_duplicates,
             max_bytes: self.max_bytes,
             token_ids: self.token_ids,
+            open_objects: Some(open_inputs),
             seed: self.seed,
             quiet: self.quiet,
         }

@@ -86,6 +86,7 @@ mod tests {
                     crate_name: None,
                     heldout: None,
                     domain: String::new(),
+                    object: None,
                 }
             })
             .collect();

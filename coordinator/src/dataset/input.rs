@@ -1,12 +1,11 @@
 //! One file as UTF-8: uncompressed where it is gzip or zstd, decoded where it is UTF-16, without its byte order mark.
 //! What a file is, its first bytes say; its name may be wrong.
 
+use super::remote::{Bytes, Place};
 use flate2::bufread::GzDecoder;
 use std::{
     cell::Cell,
-    fs::File,
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
-    path::Path,
+    io::{self, BufRead, BufReader, Read, SeekFrom},
     rc::Rc,
 };
 
@@ -38,18 +37,20 @@ pub struct Input {
 
 impl Input {
     /// Opens a file at a place: an offset in the file where its text stands there as it is, else one in the text.
-    pub fn open(path: &Path, at: u64) -> io::Result<Self> {
+    pub fn open(place: impl Into<Place>, at: u64) -> io::Result<Self> {
+        let place = place.into();
         let file_bytes = Rc::new(Cell::new(0));
-        let mut file = File::open(path)?;
+        let mut file = place.open()?;
         let mut magic = vec![];
         (&mut file).take(4).read_to_end(&mut magic)?;
         file.seek(SeekFrom::Start(0))?;
-        let counted = |file| BufReader::with_capacity(BUFFER_BYTES, Counted { file, bytes: file_bytes.clone() });
+        let counted =
+            |file: Box<dyn Bytes>| BufReader::with_capacity(BUFFER_BYTES, Counted { file, bytes: file_bytes.clone() });
         let unpacked: Option<Box<dyn Read>> = match magic[..] {
-            [0x1F, 0x8B, ..] => Some(Box::new(Members { member: Some(GzDecoder::new(counted(file.try_clone()?))) })),
+            [0x1F, 0x8B, ..] => Some(Box::new(Members { member: Some(GzDecoder::new(counted(place.open()?))) })),
             // The second is how a frame that is to be skipped begins; parallel compressors write one first.
             [0x28, 0xB5, 0x2F, 0xFD] | [0x50..=0x5F, 0x2A, 0x4D, 0x18] => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(counted(file.try_clone()?))?;
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(counted(place.open()?))?;
                 decoder.window_log_max(WINDOW_LOG_MAX)?;
                 Some(Box::new(decoder))
             }
@@ -74,7 +75,7 @@ impl Input {
             }
             Encoding::Utf8 if is_packed => (Box::new(BufReader::with_capacity(BUFFER_BYTES, whole(mark))), 0, true),
             Encoding::Utf8 => {
-                let mut file = File::open(path)?;
+                let mut file = place.open()?;
                 file.seek(SeekFrom::Start(at.max(mark as u64)))?;
                 (Box::new(BufReader::with_capacity(BUFFER_BYTES, file)), mark as u64, false)
             }
@@ -102,7 +103,7 @@ pub fn is_damage(error: &io::Error) -> bool {
 
 /// Counts what is read from a file.
 struct Counted {
-    file: File,
+    file: Box<dyn Bytes>,
     bytes: Rc<Cell<u64>>,
 }
 

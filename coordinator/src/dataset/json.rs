@@ -7,12 +7,13 @@ use super::{
     json_text::{Field, text_of_record},
     notes::{Note, Notes},
     read::Position,
+    remote::Place,
     text_check,
 };
 use serde::de::IgnoredAny;
 use std::{
     io::{self, BufRead, Read},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 /// A longer record is refused: it would have to be held in memory as a whole.
@@ -67,13 +68,21 @@ impl From<io::Error> for Broken {
 
 impl JsonRecords {
     /// Opens a file at a position.
-    pub fn open(path: &Path, column: &str, layout: Layout, position: Position, notes: &mut Notes) -> io::Result<Self> {
+    pub fn open(
+        place: impl Into<Place>,
+        column: &str,
+        layout: Layout,
+        position: Position,
+        notes: &mut Notes,
+    ) -> io::Result<Self> {
+        let place = place.into();
+        let path = place.path.clone();
         let mut in_array = false;
         if layout == Layout::Values {
-            let mut start = Input::open(path, 0)?;
+            let mut start = Input::open(place.clone(), 0)?;
             in_array = skip_space(&mut *start.text)?.1 == Some(b'[');
         }
-        let mut input = Input::open(path, position.at)?;
+        let mut input = Input::open(place, position.at)?;
         let refused = if position.at == 0 { text_check::refuse(input.text.fill_buf()?) } else { None };
         if let Some(reason) = refused {
             notes.add(Note::NoText, format!("{} ({reason})", path.display()));
@@ -83,7 +92,7 @@ impl JsonRecords {
         }
         let at = position.at.max(input.start);
         let position = Position { at, ..position };
-        let (path, column, inside) = (path.to_owned(), column.to_owned(), position.line > 0);
+        let (column, inside) = (column.to_owned(), position.line > 0);
         Ok(JsonRecords { input, path, column, layout, in_array, inside, position, ended: refused.is_some() })
     }
 

@@ -9,6 +9,7 @@
 
 mod admitted;
 mod arrow;
+mod bucket;
 mod byte_pair;
 mod encoder;
 mod error;
@@ -30,6 +31,7 @@ pub(crate) mod progress;
 mod read;
 mod reading;
 mod registry;
+mod remote;
 mod report;
 mod report_page;
 mod sample;
@@ -59,6 +61,7 @@ pub use notes::{Note, Notes};
 pub use open::Dataset;
 pub use prepare::{PrepareOptions, Prepared, prepare};
 pub use preview::preview;
+pub use remote::{Objects, OpenObjects};
 pub use report::{Domain, HeldoutSet, Report};
 pub use source::{HeldoutPath, IdWidth};
 pub use vocabulary::{ByteVocabularyError, TokenizerChoice, byte_tokenizer};

@@ -3,19 +3,22 @@
 use super::{
     error::DatasetError,
     notes::{Note, Notes},
+    remote::{self, Place},
     text_check,
     text_file::text_of,
 };
+use hyper::body::Bytes;
 use parquet::{
     basic::Type,
     column::reader::{ColumnReader, ColumnReaderImpl},
     data_type::{ByteArray, ByteArrayType},
     errors::ParquetError,
-    file::reader::{FileReader, SerializedFileReader},
+    file::reader::{ChunkReader, FileReader, Length, SerializedFileReader},
 };
 use std::{
     collections::VecDeque,
     fs::File,
+    io::{BufReader, Read, Seek, SeekFrom},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
@@ -25,10 +28,56 @@ const COLUMNS_NAMED_MAX: usize = 20;
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 16;
 
+/// The file, which is read in parts.
+enum Chunks {
+    File(File),
+    Object(Place, u64),
+}
+
+impl Chunks {
+    fn open(place: &Place) -> std::io::Result<Self> {
+        Ok(match &place.object {
+            None => Chunks::File(File::open(&place.path)?),
+            Some(object) => Chunks::Object(place.clone(), object.bytes),
+        })
+    }
+}
+
+impl Length for Chunks {
+    fn len(&self) -> u64 {
+        match self {
+            Chunks::File(file) => Length::len(file),
+            Chunks::Object(_, bytes) => *bytes,
+        }
+    }
+}
+
+impl ChunkReader for Chunks {
+    type T = BufReader<Box<dyn remote::Bytes>>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        let mut file: Box<dyn remote::Bytes> = match self {
+            Chunks::File(file) => Box::new(file.try_clone()?),
+            Chunks::Object(place, _) => place.open()?,
+        };
+        file.seek(SeekFrom::Start(start))?;
+        Ok(BufReader::new(file))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let mut bytes = vec![];
+        self.get_read(start)?.take(length as u64).read_to_end(&mut bytes)?;
+        match bytes.len() == length {
+            true => Ok(bytes.into()),
+            false => Err(ParquetError::EOF("it is shorter than it says".into())),
+        }
+    }
+}
+
 /// A cursor over one column.
 pub struct ParquetColumn {
     path: PathBuf,
-    file: SerializedFileReader<File>,
+    file: SerializedFileReader<Chunks>,
     file_bytes: u64,
     column: usize,
     /// Definition level of a row that is not null.
@@ -44,8 +93,10 @@ pub struct ParquetColumn {
 
 impl ParquetColumn {
     /// Opens a file at a row.
-    pub fn open(path: &Path, file_bytes: u64, column: &str, row: u64) -> Result<Self, DatasetError> {
-        let opened = File::open(path).map_err(DatasetError::io(path))?;
+    pub fn open(place: impl Into<Place>, file_bytes: u64, column: &str, row: u64) -> Result<Self, DatasetError> {
+        let place = place.into();
+        let path = place.path.as_path();
+        let opened = Chunks::open(&place).map_err(DatasetError::io(path))?;
         let file = caught(|| SerializedFileReader::new(opened)).map_err(unreadable(path))?;
         let schema = file.metadata().file_metadata().schema_descr();
         let is_text =

@@ -13,6 +13,7 @@ use super::{
     read::{Next, Position, ReadOptions},
     reading::Reading,
     registry::RegistryLimits,
+    remote::OpenObjects,
     report::{HeldoutSet, PAGE, REPORT, Report},
     report_page,
     sample::sample,
@@ -70,6 +71,8 @@ pub struct PrepareOptions {
     pub max_bytes: Option<u64>,
     /// How wide the ids of .bin files are, where those hold tokens.
     pub token_ids: Option<IdWidth>,
+    /// Opens inputs whose paths begin with `s3://`.
+    pub open_objects: Option<OpenObjects>,
     /// All that is drawn depends on it.
     pub seed: u64,
     /// Whether to show no progress bars; there are none either where stderr is no terminal.
@@ -95,6 +98,7 @@ impl PrepareOptions {
             keep_duplicates: false,
             max_bytes: None,
             token_ids: None,
+            open_objects: None,
             seed: 1,
             quiet: false,
         }
@@ -299,6 +303,7 @@ impl Inputs {
             patterns: &patterns,
             out: &options.out,
             has_ids: options.token_ids.is_some(),
+            open_objects: options.open_objects,
             cargo_registry: registry,
         };
         let sources = source::list(&wanted, notes)?;

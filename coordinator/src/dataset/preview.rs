@@ -34,7 +34,7 @@ pub fn preview(options: &PrepareOptions, notes: &mut Notes) -> Result<Vec<String
     let read = ReadOptions { column: &options.column, piece_bytes: Limits::default().piece_bytes, ids };
     let all: u64 = sources.iter().map(Source::text_bytes).sum();
     let bar = progress("looking", all, options.quiet);
-    let (mut report, mut text_bytes) = (Report::default(), 0);
+    let (mut report, mut text_bytes, mut documents) = (Report::default(), 0, 0);
     let mut said = Notes::default();
     sample(&sources, read, &mut said, &bar, |next, source| {
         match next {
@@ -42,6 +42,7 @@ pub fn preview(options: &PrepareOptions, notes: &mut Notes) -> Result<Vec<String
             Next::Pieces(pieces) => {
                 let bytes = pieces.iter().map(|piece| piece.text.len() as u64).sum::<u64>();
                 text_bytes += bytes;
+                documents += pieces.iter().filter(|piece| piece.begins).count() as u64;
                 let domain = report.domain(&source.domain);
                 report.domains[domain].text_bytes += bytes;
                 for (piece, tokens) in pieces.iter().zip(tokens_of(&pieces, vocabulary.as_ref())?) {
@@ -59,7 +60,7 @@ pub fn preview(options: &PrepareOptions, notes: &mut Notes) -> Result<Vec<String
     if sources.len() > kept.len() {
         lines.push(format!("and hold out {} files", sources.len() - kept.len()));
     }
-    let (documents, looked_at) = (report.sum(|d| d.documents), report.sum(|d| d.tokens + d.heldout_tokens));
+    let looked_at = report.sum(|d| d.tokens + d.heldout_tokens);
     let share = looked_at as f64 / text_bytes.max(1) as f64;
     let about = |of: u64| if text_bytes == 0 { looked_at } else { (of as f64 * share) as u64 };
     lines.push(format!(

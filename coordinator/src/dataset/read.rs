@@ -70,11 +70,12 @@ impl Reader {
         notes: &mut Notes,
     ) -> Result<Self, DatasetError> {
         let (path, column) = (&source.path, options.column);
+        let place = || source.place();
         let json = |layout, notes: &mut Notes| {
-            Ok(Kind::Json(Box::new(JsonRecords::open(path, column, layout, position, notes)?)))
+            Ok(Kind::Json(Box::new(JsonRecords::open(place(), column, layout, position, notes)?)))
         };
         let kind: io::Result<Kind> = match source.format {
-            Format::Parquet => match ParquetColumn::open(path, source.bytes, column, position.at) {
+            Format::Parquet => match ParquetColumn::open(place(), source.bytes, column, position.at) {
                 Ok(column) => Ok(Kind::Parquet(Box::new(column))),
                 Err(
                     error
@@ -82,7 +83,7 @@ impl Reader {
                 ) => Ok(Kind::Damaged(Some(error.to_string()))),
                 Err(error) => return Err(error),
             },
-            Format::Arrow => match ArrowColumn::open(path, column, position.at) {
+            Format::Arrow => match ArrowColumn::open(place(), column, position.at) {
                 Ok(column) => Ok(Kind::Arrow(Box::new(column))),
                 Err(
                     error @ (DatasetError::Arrow { .. } | DatasetError::Column { .. } | DatasetError::NoColumn { .. }),
@@ -90,12 +91,12 @@ impl Reader {
                 Err(error) => return Err(error),
             },
             Format::Tokens => match options.ids {
-                Some(ids) => TokenFile::open(path, ids, position.at).map(|file| Kind::Tokens(Box::new(file))),
+                Some(ids) => TokenFile::open(place(), ids, position.at).map(|file| Kind::Tokens(Box::new(file))),
                 None => return Err(DatasetError::IdsWithoutTokenizer),
             },
             Format::JsonLines => json(Layout::Lines, notes),
             Format::Json => json(Layout::Values, notes),
-            Format::Text => TextFile::open(path, position.at).map(|text| Kind::Text(Box::new(text))),
+            Format::Text => TextFile::open(place(), position.at).map(|text| Kind::Text(Box::new(text))),
         };
         let kind = kind.or_else(|error| match is_damage(&error) {
             true => Ok(Kind::Damaged(Some(format!("{}: the file is damaged: {error}", path.display())))),
@@ -278,6 +279,7 @@ mod tests {
             crate_name: None,
             heldout: None,
             domain: String::new(),
+            object: None,
         };
         (folder, source)
     }

@@ -191,7 +191,7 @@ impl Reading<'_> {
         match source.format {
             _ if !begins || self.options.keep_duplicates => Ok(true),
             _ if ends => seen.is_new(hash_of(pieces)),
-            Format::Text if twins.contains(&source.bytes) => seen.is_new(hash_of_file(&source.path)?),
+            Format::Text if twins.contains(&source.bytes) => seen.is_new(hash_of_file(&source.place())?),
             _ => Ok(true),
         }
     }

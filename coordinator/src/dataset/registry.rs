@@ -101,6 +101,7 @@ fn files_of(name: &str, folder: &Path) -> Result<Vec<Source>, DatasetError> {
                 crate_name: Some(name.to_owned()),
                 heldout: None,
                 domain: "Cargo's registry".to_owned(),
+                object: None,
             });
         }
     })?;

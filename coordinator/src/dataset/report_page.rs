@@ -8,6 +8,8 @@ use nightjar_shared::shard::Manifest;
 /// The picture of lengths, in its own units.
 const WIDTH: u64 = 720;
 const HEIGHT: u64 = 160;
+/// Bars that there is room for at least.
+const BARS_MIN: u64 = 8;
 /// Below the bars: what they are of.
 const FOOT: u64 = 22;
 /// Above them: how many.
@@ -61,7 +63,7 @@ pub fn page(report: &Report, manifest: &Manifest) -> String {
                     }
                 }
                 section {
-                    h2 { "What was left out or changed" }
+                    h2 { "What was read, left out or changed" }
                     ul { @for note in &report.notes { li { (note) } } }
                 }
             }
@@ -102,7 +104,7 @@ fn lengths(counts: &[u64; LENGTHS]) -> Markup {
         return html! { p { "There are none." } };
     };
     let (bars, most) = ((last - first + 1) as u64, counts.iter().copied().max().unwrap_or(1));
-    let step = WIDTH as f64 / bars as f64;
+    let step = WIDTH as f64 / bars.max(BARS_MIN) as f64;
     let tall = |count: u64| (HEIGHT as f64 * count as f64 / most as f64).max(if count > 0 { 1.0 } else { 0.0 });
     let place = |number: f64| format!("{number:.1}");
     html! {

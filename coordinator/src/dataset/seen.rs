@@ -1,7 +1,7 @@
 //! Documents that were read before, so that an exact copy of one is left out. Of each a hash of eight bytes is kept, in
 //! memory and in a file beside, from which a killed run has them again.
 
-use super::{error::DatasetError, piece::Piece};
+use super::{error::DatasetError, piece::Piece, remote::Place};
 use nightjar_shared::ids::BlobHash;
 use std::{
     collections::HashSet,
@@ -76,10 +76,10 @@ pub fn hash_of(pieces: &[Piece]) -> u64 {
 }
 
 /// The hash of a file that is one document, without holding it.
-pub fn hash_of_file(path: &Path) -> Result<u64, DatasetError> {
+pub fn hash_of_file(place: &Place) -> Result<u64, DatasetError> {
     let mut hasher = blake3::Hasher::new();
-    let hashed = File::open(path).and_then(|mut file| io::copy(&mut file, &mut hasher));
-    hashed.map_err(DatasetError::io(path))?;
+    let hashed = place.open().and_then(|mut file| io::copy(&mut file, &mut hasher));
+    hashed.map_err(DatasetError::io(&place.path))?;
     Ok(short(BlobHash(hasher.finalize().into())))
 }
 

@@ -1,10 +1,12 @@
 //! What is read: files named by the user or found in folders, in a fixed order.
 
 use super::{
+    bucket,
     error::DatasetError,
     notes::Notes,
     pattern::{self, Patterns},
     registry::{self, RegistryLimits},
+    remote::{Object, OpenObjects, Place},
     walk::{Found, Walk, real_name},
 };
 use serde::Serialize;
@@ -86,6 +88,9 @@ pub struct Source {
     /// What its documents are called together, for people.
     #[serde(skip)]
     pub domain: String,
+    /// Where it is, if it is no file.
+    #[serde(skip)]
+    pub object: Option<Object>,
 }
 
 /// Files that are only measured on.
@@ -129,6 +134,8 @@ pub struct Wanted<'a> {
     pub out: &'a Path,
     /// Whether files that end in .bin hold ids of tokens.
     pub has_ids: bool,
+    /// Opens the objects of a bucket.
+    pub open_objects: Option<OpenObjects>,
     /// What of Cargo's registry.
     pub cargo_registry: Option<&'a RegistryLimits>,
 }
@@ -141,15 +148,13 @@ pub fn list(wanted: &Wanted, notes: &mut Notes) -> Result<Vec<Source>, DatasetEr
     let out = real_name(wanted.out);
     let mut heldout = vec![];
     for (set, HeldoutPath { path, .. }) in wanted.heldout.iter().enumerate() {
-        let walk = Walk { patterns: &Patterns::default(), out: out.clone(), notes };
-        let found = walk.files(&pattern::expand(std::slice::from_ref(path))?)?;
+        let found = find(std::slice::from_ref(path), &Patterns::default(), out.clone(), wanted.open_objects, notes)?;
         if found.is_empty() {
             return Err(DatasetError::Empty { what: path.display().to_string() });
         }
-        heldout.extend(found.iter().map(|found| Source { heldout: Some(set), ..source(found) }));
+        heldout.extend(found.into_iter().map(|found| Source { heldout: Some(set), ..found }));
     }
-    let walk = Walk { patterns: wanted.patterns, out, notes };
-    let mut sources: Vec<Source> = walk.files(&pattern::expand(wanted.paths)?)?.iter().map(source).collect();
+    let mut sources = find(wanted.paths, wanted.patterns, out, wanted.open_objects, notes)?;
     // A file that is held out may lie in a folder that is trained on.
     let kept: HashSet<&PathBuf> = heldout.iter().map(|source: &Source| &source.path).collect();
     sources.retain(|source| !kept.contains(&source.path));
@@ -166,6 +171,23 @@ pub fn list(wanted: &Wanted, notes: &mut Notes) -> Result<Vec<Source>, DatasetEr
     let mut sources = [heldout, sources].concat();
     for source in sources.iter_mut().filter(|source| wanted.has_ids && ending(&source.path) == "bin") {
         source.format = Format::Tokens;
+    }
+    Ok(sources)
+}
+
+/// The files of some paths, and the objects of those that are addresses.
+fn find(
+    paths: &[PathBuf],
+    patterns: &Patterns,
+    out: Option<PathBuf>,
+    open: Option<OpenObjects>,
+    notes: &mut Notes,
+) -> Result<Vec<Source>, DatasetError> {
+    let (addresses, paths): (Vec<PathBuf>, _) = paths.iter().cloned().partition(|path| bucket::is_address(path));
+    let walk = Walk { patterns, out, notes };
+    let mut sources: Vec<Source> = walk.files(&pattern::expand(&paths)?)?.iter().map(source).collect();
+    for address in &addresses {
+        sources.extend(bucket::list(address, patterns, open, notes)?);
     }
     Ok(sources)
 }
@@ -201,6 +223,11 @@ fn unpacked(name: &str) -> Option<&str> {
 }
 
 impl Source {
+    /// Where it is.
+    pub fn place(&self) -> Place {
+        Place { path: self.path.clone(), object: self.object.clone() }
+    }
+
     /// The end of its name, to count files by.
     pub fn kind(&self) -> String {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
@@ -228,5 +255,6 @@ fn source(found: &Found) -> Source {
         crate_name: None,
         heldout: None,
         domain: found.domain(),
+        object: None,
     }
 }

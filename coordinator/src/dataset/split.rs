@@ -83,6 +83,7 @@ mod tests {
             crate_name: None,
             heldout: None,
             domain: String::new(),
+            object: None,
         }
     }
 

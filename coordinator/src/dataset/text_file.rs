@@ -5,6 +5,7 @@ use super::{
     input::{Input, is_damage},
     notes::{Note, Notes},
     piece::{AROUND_BYTES, BEFORE_BYTES_MAX, Piece, before, behind, cut_at},
+    remote::Place,
     text_check,
 };
 use std::{
@@ -39,14 +40,16 @@ pub enum NextPiece {
 
 impl TextFile {
     /// Opens a file at a place.
-    pub fn open(path: &Path, at: u64) -> io::Result<Self> {
+    pub fn open(place: impl Into<Place>, at: u64) -> io::Result<Self> {
+        let place = place.into();
+        let path = place.path.clone();
         let from = at.saturating_sub(BEFORE_BYTES_MAX as u64);
-        let mut input = Input::open(path, from)?;
+        let mut input = Input::open(place, from)?;
         let (from, at) = (from.max(input.start), at.max(input.start));
         let mut passed = vec![];
         (&mut input.text).take(at - from).read_to_end(&mut passed)?;
         input.take_lone();
-        Ok(TextFile { input, path: path.to_owned(), at, passed, pending: vec![], ended: false, damage: None })
+        Ok(TextFile { input, path, at, passed, pending: vec![], ended: false, damage: None })
     }
 
     /// The next piece.

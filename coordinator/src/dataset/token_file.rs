@@ -1,11 +1,15 @@
 //! A file of token ids, as nanoGPT writes it: one number after another. The ids are taken as they are; where the
 //! vocabulary has an end of text, it ends a document.
 
-use super::{error::DatasetError, piece::Piece, source::IdWidth};
+use super::{
+    error::DatasetError,
+    piece::Piece,
+    remote::{Bytes, Place},
+    source::IdWidth,
+};
 use std::{
-    fs::File,
     io::{self, BufReader, Read, Seek, SeekFrom},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 /// Ids of a piece, at most.
@@ -28,7 +32,7 @@ pub struct Ids {
 /// An open file of ids.
 pub struct TokenFile {
     path: PathBuf,
-    file: BufReader<File>,
+    file: BufReader<Box<dyn Bytes>>,
     ids: Ids,
     start: u64,
     at: u64,
@@ -48,9 +52,10 @@ pub enum NextIds {
 
 impl TokenFile {
     /// Opens a file at a place.
-    pub fn open(path: &Path, ids: Ids, at: u64) -> io::Result<Self> {
-        let mut file = BufReader::with_capacity(256 << 10, File::open(path)?);
-        let end = file.get_ref().metadata()?.len();
+    pub fn open(place: impl Into<Place>, ids: Ids, at: u64) -> io::Result<Self> {
+        let place = place.into();
+        let mut file = BufReader::with_capacity(256 << 10, place.open()?);
+        let end = place.length()?;
         let mut magic = [0; 4];
         let has_magic = end >= LLM_C_HEADER_BYTES && file.read_exact(&mut magic).is_ok();
         let has_header = has_magic && LLM_C_MAGICS.contains(&u32::from_le_bytes(magic));
@@ -64,7 +69,7 @@ impl TokenFile {
         }
         file.seek(SeekFrom::Start(at))?;
         let begins = before.is_empty() || ids.end == Some(number(&before));
-        Ok(TokenFile { path: path.to_owned(), file, ids, start, at, end, begins })
+        Ok(TokenFile { path: place.path, file, ids, start, at, end, begins })
     }
 
     /// The next piece: of one document, or of a part of one.

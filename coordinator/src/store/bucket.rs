@@ -5,11 +5,13 @@
 mod cache;
 mod failure;
 pub(crate) mod http;
+mod inputs;
 mod requests;
 mod url;
 
 pub use cache::FOLDER as CACHE_FOLDER;
 pub use failure::StoreError;
+pub use inputs::open_inputs;
 pub use url::{BadBucket, BucketUrl};
 
 use cache::{Cache, Source};

@@ -22,6 +22,8 @@ mod doors;
 mod hold;
 #[cfg(target_os = "linux")]
 mod hostile;
+#[cfg(unix)]
+mod inputs;
 mod journey;
 mod keep;
 #[cfg(unix)]

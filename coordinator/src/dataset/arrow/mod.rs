@@ -9,13 +9,13 @@ mod schema;
 use super::{
     error::DatasetError,
     notes::{Note, Notes},
+    remote::{Bytes, Place},
     text_check,
     text_file::text_of,
 };
 use flat::{Table, Vector};
-use schema::{Column, Place};
+use schema::{Buffer, Column};
 use std::{
-    fs::File,
     io::{self, BufReader, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
@@ -49,10 +49,13 @@ mod slot {
 const SCHEMA: u8 = 1;
 const BATCH: u8 = 3;
 
+/// The file.
+type Reader = BufReader<Box<dyn Bytes>>;
+
 /// A cursor over one column.
 pub struct ArrowColumn {
     path: PathBuf,
-    file: BufReader<File>,
+    file: Reader,
     file_bytes: u64,
     column: Column,
     /// Where the next message is.
@@ -117,9 +120,11 @@ const PART: Broken = Broken::Damaged("a part of it is damaged");
 
 impl ArrowColumn {
     /// Opens a file at a row.
-    pub fn open(path: &Path, column: &str, row: u64) -> Result<Self, DatasetError> {
-        let file = File::open(path).map_err(DatasetError::io(path))?;
-        let file_bytes = file.metadata().map_err(DatasetError::io(path))?.len();
+    pub fn open(place: impl Into<Place>, column: &str, row: u64) -> Result<Self, DatasetError> {
+        let place = place.into();
+        let path = place.path.as_path();
+        let file = place.open().map_err(DatasetError::io(path))?;
+        let file_bytes = place.length().map_err(DatasetError::io(path))?;
         let mut file = BufReader::with_capacity(256 << 10, file);
         let (columns, next) = read_schema(&mut file).map_err(unreadable(path))?;
         let found = columns.iter().find(|found| found.offset_bytes.is_some() && found.path == column);
@@ -260,7 +265,7 @@ impl ArrowColumn {
         let views = table.vector(slot::BATCH_VIEWS);
         let codec = table.table(slot::BATCH_COMPRESSION).map(|how| how.u8(slot::COMPRESSION_CODEC).unwrap_or(0));
         let inside = Inside { body, end: self.next, codec };
-        let number = |place: Place, more: usize| number_of(place, more, views);
+        let number = |place: Buffer, more: usize| number_of(place, more, views);
         let mut nulls = vec![];
         for place in &self.column.nulls {
             nulls.push(inside.read(&mut self.file, buffers, number(*place, 0).ok_or(PART)?)?);
@@ -280,7 +285,7 @@ impl ArrowColumn {
 }
 
 /// The number of a buffer of a batch, some behind a place.
-fn number_of(place: Place, more: usize, views: Option<Vector>) -> Option<usize> {
+fn number_of(place: Buffer, more: usize, views: Option<Vector>) -> Option<usize> {
     let mut number = place.buffer.checked_add(more)?;
     for i in 0..place.views {
         number = number.checked_add(usize::try_from(views?.i64(i)?).ok()?)?;
@@ -310,7 +315,7 @@ impl Inside {
         Ok((from, length.ok_or(PART)?))
     }
 
-    fn read(&self, file: &mut BufReader<File>, buffers: Vector, number: usize) -> Result<Vec<u8>, Broken> {
+    fn read(&self, file: &mut Reader, buffers: Vector, number: usize) -> Result<Vec<u8>, Broken> {
         let (from, length) = self.place(buffers, number)?;
         const TOO_LARGE: Broken =
             Broken::Damaged("a batch of rows is larger than can be held: write it anew in smaller batches");
@@ -352,7 +357,7 @@ impl Message {
 }
 
 /// The message at a place; `None` at the end.
-fn read_message(file: &mut BufReader<File>, at: u64) -> Result<Option<Message>, Broken> {
+fn read_message(file: &mut Reader, at: u64) -> Result<Option<Message>, Broken> {
     seek(file, at)?;
     let mut head = vec![];
     file.by_ref().take(8).read_to_end(&mut head)?;
@@ -378,7 +383,7 @@ fn read_message(file: &mut BufReader<File>, at: u64) -> Result<Option<Message>, 
 }
 
 /// The columns, and where the first message behind is.
-fn read_schema(file: &mut BufReader<File>) -> Result<(Vec<Column>, u64), Broken> {
+fn read_schema(file: &mut Reader) -> Result<(Vec<Column>, u64), Broken> {
     seek(file, 0)?;
     let mut magic = vec![];
     file.by_ref().take(FILE_MAGIC.len() as u64).read_to_end(&mut magic)?;
@@ -391,7 +396,7 @@ fn read_schema(file: &mut BufReader<File>) -> Result<(Vec<Column>, u64), Broken>
 }
 
 /// What was buffered stays of use where the place is near.
-fn seek(file: &mut BufReader<File>, at: u64) -> io::Result<()> {
+fn seek(file: &mut Reader, at: u64) -> io::Result<()> {
     let now = file.stream_position()?;
     match i64::try_from(i128::from(at) - i128::from(now)) {
         Ok(by) => file.seek_relative(by),
@@ -399,7 +404,7 @@ fn seek(file: &mut BufReader<File>, at: u64) -> io::Result<()> {
     }
 }
 
-fn read_at(file: &mut BufReader<File>, at: u64, length: u64) -> Result<Vec<u8>, Broken> {
+fn read_at(file: &mut Reader, at: u64, length: u64) -> Result<Vec<u8>, Broken> {
     seek(file, at)?;
     let mut bytes = vec![];
     match file.by_ref().take(length).read_to_end(&mut bytes)? as u64 == length {

@@ -15,12 +15,12 @@ pub struct Column {
     /// Bytes of each of its offsets, where it is text that can be read.
     pub offset_bytes: Option<usize>,
     /// Its first buffer, which tells nulls, and those of the columns that hold it.
-    pub nulls: Vec<Place>,
+    pub nulls: Vec<Buffer>,
 }
 
 /// A buffer's number: some stand behind columns that have more buffers in some batches than in others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct Buffer {
     /// Buffers before it that every batch has.
     pub buffer: usize,
     /// Columns before it that have further ones, as the batch says.
@@ -45,7 +45,7 @@ pub fn columns(schema: Table) -> Option<Vec<Column>> {
     if schema.i16(slot::SCHEMA_ENDIANNESS).unwrap_or(0) != 0 {
         return None;
     }
-    let mut walk = Walk { columns: vec![], next: Place::default() };
+    let mut walk = Walk { columns: vec![], next: Buffer::default() };
     let fields = schema.vector(slot::SCHEMA_FIELDS)?;
     for i in 0..fields.length {
         walk.field(fields.table(i)?, "", &[], true)?;
@@ -55,12 +55,12 @@ pub fn columns(schema: Table) -> Option<Vec<Column>> {
 
 struct Walk {
     columns: Vec<Column>,
-    next: Place,
+    next: Buffer,
 }
 
 impl Walk {
     /// `is_plain`: no list lies between the column and its batch, so that it has one value a row.
-    fn field(&mut self, field: Table, above: &str, holders: &[Place], is_plain: bool) -> Option<()> {
+    fn field(&mut self, field: Table, above: &str, holders: &[Buffer], is_plain: bool) -> Option<()> {
         if self.columns.len() >= FIELDS_MAX || holders.len() >= DEPTH_MAX {
             return None;
         }
