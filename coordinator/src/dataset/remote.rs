@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn an_object_is_read_like_a_file_in_few_requests() {
-        let bytes: Vec<u8> = (0..9_000_000u32).map(|i| (i * 7 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..9_000_000u32).map(|i| ((i * 7) >> 3) as u8).collect();
         let memory = Arc::new(Memory(bytes.clone(), Mutex::default()));
         let object = Object { objects: memory.clone(), name: "a".into(), bytes: bytes.len() as u64 };
         let place = Place { path: "s3://b/a".into(), object: Some(object) };

@@ -3,7 +3,7 @@
 
 use super::temporary;
 use nightjar_coordinator::{
-    dataset::{self, Dataset, Notes, PrepareOptions, TokenizerChoice},
+    dataset::{self, Dataset, Notes, PrepareOptions},
     server::{EndError, Pages, Server, Setup, Wish, state::StateFolder, token, wishes},
     store::{Access, Note, TokenRecord},
 };
@@ -76,20 +76,11 @@ impl World {
         let [input, data, state] = ["a.txt", "data", "state"].map(|name| folder.path().join(name));
         fs::write(&input, text).expect("a file");
         let options = PrepareOptions {
-            paths: vec![input],
-            cargo_registry: false,
-            out: data.clone(),
-            tokenizer: TokenizerChoice::Bytes,
             context: 8,
-            end_of_text: None,
-            column: "text".into(),
-            include: vec![],
-            exclude: vec![],
-            skip_bad: 0,
             heldout: 0.3,
-            max_bytes: None,
             seed: 1,
             quiet: true,
+            ..PrepareOptions::new(vec![input], data.clone())
         };
         let prepared = dataset::prepare(&options, &mut Notes::default()).expect("a dataset");
         let mut spec = RunSpec::new("fuzzed", 1 << 40);
