@@ -167,7 +167,7 @@ fn main(
             equal += u32(key == threshold);
         }
     }
-    scan[lane] = larger << 16u | equal;
+    scan[lane] = (larger << 16u) | equal;
     workgroupBarrier();
     for (var step = 1u; step < SIZE; step *= 2u) {
         var before = 0u;
@@ -178,7 +178,7 @@ fn main(
         scan[lane] += before;
         workgroupBarrier();
     }
-    let before = scan[lane] - (larger << 16u | equal);
+    let before = scan[lane] - ((larger << 16u) | equal);
     var equals_before = before & 0xffffu;
     var entry = chunk.entries + (before >> 16u) + min(equals_before, ties);
 
@@ -206,7 +206,7 @@ fn main(
     let split = select(bitcast<u32>(mean), 1u, all.y > 0.0);
     var mine = vec4<f32>(0.0);
     for (var j = 0u; j < EACH; j += 1u) {
-        if (sent >> j & 1u) == 1u {
+        if ((sent >> j) & 1u) == 1u {
             let key = bitcast<u32>(values[j]) & MAGNITUDE;
             if key >= split {
                 mine += vec4<f32>(0.0, 0.0, bitcast<f32>(key), 1.0);
@@ -225,7 +225,7 @@ fn main(
     for (var j = 0u; j < EACH; j += 1u) {
         let place = first + j;
         var v = values[j];
-        if (sent >> j & 1u) == 1u {
+        if ((sent >> j) & 1u) == 1u {
             let bits = bitcast<u32>(v);
             let is_high = (bits & MAGNITUDE) >= split;
             let is_negative = (bits >> 31u) == 1u;
@@ -233,7 +233,7 @@ fn main(
                 // Nothing is sent: the first places stand for it, as every such chunk has them.
                 kept[entry] = entry - chunk.entries;
             } else {
-                kept[entry] = place | u32(is_high) << 14u | u32(is_negative) << 15u;
+                kept[entry] = place | (u32(is_high) << 14u) | (u32(is_negative) << 15u);
                 let m = select(low, high, is_high);
                 v = select(v - m, v + m, is_negative);
             }
@@ -244,6 +244,6 @@ fn main(
         }
     }
     if lane == 0u && index < shape.chunks {
-        codes[index] = low_code | high_code << 8u | atomicLoad(&bad) << 16u;
+        codes[index] = low_code | (high_code << 8u) | (atomicLoad(&bad) << 16u);
     }
 }

