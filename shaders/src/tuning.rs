@@ -1,12 +1,14 @@
 //! What is settled by measuring, once a device: how much the GPU runtime tries before it settles on kernels of its own,
-//! and for each operation whether our kernel or Burn's way is the faster one here.
+//! and for each operation whether our kernel or Burn's way is the faster one here. And whether the device is right at all.
 
 mod bandwidth;
+mod known;
 mod measure;
 mod remembered;
 pub mod trials;
 
 pub use bandwidth::leave_bandwidth_unknown;
+pub use known::wrong;
 pub use measure::{NEVER_MS, copy_speed, measure, settle};
 pub use remembered::{Key, Remembered, Timing};
 

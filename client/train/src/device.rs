@@ -9,6 +9,7 @@ use crate::{
 use burn::backend::AutoGraphicsApi;
 use burn::tensor::{Device, DeviceKind, read_sync, wgpu::WgpuInitError};
 use nightjar_shaders::{
+    choice::Op,
     kernel::MatrixUnits,
     tuning::{self, Tuning},
 };
@@ -97,6 +98,17 @@ pub enum DeviceError {
         name: String,
         /// What the runtime says.
         reason: String,
+    },
+    /// The device computes something else than it is told to.
+    #[error(
+        "'{name}' computes wrongly and is not used: its result of {op} differs from the processor's; \
+         update its driver, or choose another device"
+    )]
+    Wrong {
+        /// Its name.
+        name: String,
+        /// The first operation whose result is another.
+        op: Op,
     },
     /// The thread pool already runs with another number of threads.
     #[error("this process computes with {running} threads already; {wanted} were asked for")]
@@ -264,7 +276,9 @@ fn open_cuda(index: usize, cache: Option<&Path>) -> Result<OpenDevice, DeviceErr
     let reason = "CUDA did not start; it wants NVIDIA's driver, and counts devices from 0".to_owned();
     let (device, name) = opened.map_err(|_| DeviceError::Open { name: format!("cuda:{index}"), reason })?;
     let (portion_limit, precision) = (PortionLimit::of(&name, cache), Precision::best_on(&device));
-    Ok(OpenDevice { portion_limit, ..OpenDevice::plain(device, format!("{name} (cuda)"), false, precision) })
+    let name = format!("{name} (cuda)");
+    check(&device, &name)?;
+    Ok(OpenDevice { portion_limit, ..OpenDevice::plain(device, name, false, precision) })
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -312,11 +326,17 @@ fn open_adapter(adapter: &Adapter, settings: &DeviceSettings) -> Result<OpenDevi
         tuning::settle(&device, &key, folder, MEASURED_FOR);
     }
     let (name, precision) = (format!("{} ({})", adapter.name, adapter.api), Precision::best_on(&device));
+    check(&device, &name)?;
     let portion_limit = PortionLimit::of(&adapter.name, cache);
     let device =
         OpenDevice { submits, portion_limit, gives_way, ..OpenDevice::plain(device, name, software, precision) };
     opened.push((adapter.index, device.clone()));
     Ok(device)
+}
+
+/// Refuses a device that computes wrongly, in the way that training will go there.
+fn check(device: &Device, name: &str) -> Result<(), DeviceError> {
+    tuning::wrong(device).map_or(Ok(()), |op| Err(DeviceError::Wrong { name: name.to_owned(), op }))
 }
 
 /// Starts the runtime on an adapter, and says what matrix units there are. Gives the device, its queue, and whether

@@ -2,12 +2,15 @@
 
 use burn::tensor::Device;
 use nightjar_shaders::{
-    choice::{self, Choices},
+    choice::{self, Choices, Op},
+    kernel::substitute,
+    op::swiglu,
     runtime,
 };
 use nightjar_shared::{model_spec::ModelSpec, rng};
 use nightjar_train::*;
 use std::{
+    process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -245,4 +248,32 @@ fn a_portion_takes_about_what_is_reckoned() {
         println!("{choices:?}, recompute {recompute}: {took:?} of {reckoned:?}, {ratio:.2} of a sample's");
         assert!((0.7..1.3).contains(&ratio), "{choices:?}, recompute {recompute}: {took:?} of {reckoned:?} reckoned");
     }
+}
+
+/// In a process of its own: a device is opened once, and here it is refused.
+#[test]
+fn a_device_that_computes_wrongly_is_refused() {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    let output = child.args(["--ignored", "--exact", "a_wrong_device", "--nocapture"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+#[ignore = "started by a_device_that_computes_wrongly_is_refused"]
+fn a_wrong_device() {
+    if adapters().is_empty() {
+        return;
+    }
+    choice::set(Choices::all());
+    let wrong = swiglu::FORWARD.source.replace(" * up);", ");");
+    assert_ne!(wrong, swiglu::FORWARD.source);
+    substitute("swiglu", Some(wrong.into()));
+    let settings = DeviceSettings { choice: DeviceChoice::Wgpu(None), ..DeviceSettings::default() };
+    let refusal = open_device(&settings).unwrap_err();
+    assert!(matches!(refusal, DeviceError::Wrong { op: Op::Swiglu, .. }), "{refusal}");
+    assert!(
+        refusal.to_string().contains("computes wrongly and is not used: its result of swiglu differs"),
+        "{refusal}"
+    );
 }

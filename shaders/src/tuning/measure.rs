@@ -67,7 +67,8 @@ pub fn measure(trial: &mut Trial, device: &Device) -> Timing {
     Timing { op: trial.op, ours_ms: if is_right { ours_ms } else { NEVER_MS }, other_ms }
 }
 
-fn agree(got: Option<Vec<Vec<f32>>>, want: Option<Vec<Vec<f32>>>, tolerance: f32) -> bool {
+/// Whether two results are the same but for rounding; not if there is none.
+pub(super) fn agree(got: Option<Vec<Vec<f32>>>, want: Option<Vec<Vec<f32>>>, tolerance: f32) -> bool {
     let (Some(got), Some(want)) = (got, want) else { return false };
     !want.is_empty()
         && got.len() == want.len()

@@ -20,6 +20,17 @@ const INTERMEDIATE: usize = 2816;
 /// The width of a row of logits; an eighth of the tokens have theirs in memory at once.
 const VOCABULARY: usize = 32_768;
 
+/// An update as an optimizer asks for it.
+pub(super) const UPDATE: Update = Update {
+    gradient_scale: 0.5,
+    decay: 0.9999,
+    beta1: 0.9,
+    beta2: 0.95,
+    step_size: 1e-3,
+    second_correction: 1.0,
+    epsilon: 1e-8,
+};
+
 /// Takes its state, gives the state anew, then what else it makes.
 type Step = Box<dyn FnMut(Vec<Tensor<2>>) -> Vec<Tensor<2>>>;
 
@@ -129,18 +140,9 @@ impl Trial {
             }
             Op::AdamW => {
                 let g = rows(WIDTH);
-                let update = Update {
-                    gradient_scale: 0.5,
-                    decay: 0.9999,
-                    beta1: 0.9,
-                    beta2: 0.95,
-                    step_size: 1e-3,
-                    second_correction: 1.0,
-                    epsilon: 1e-8,
-                };
                 let step = move |mut state: Vec<_>| {
                     let [w, m, v] = [state.remove(0), state.remove(0), state.remove(0)];
-                    op::adamw(w, m, v, &g, update).into()
+                    op::adamw(w, m, v, &g, UPDATE).into()
                 };
                 (28 * values, vec![rows(WIDTH), rows(WIDTH), rows(WIDTH).abs()], Box::new(step))
             }
@@ -168,10 +170,14 @@ impl Trial {
 
     /// All that a run gives, tensor by tensor, from the same start every time; `None` if the device fails at it.
     pub fn result(&mut self) -> Option<Vec<Vec<f32>>> {
-        let made = (self.step)(self.state.clone());
-        let all = made.into_iter().fold(Transaction::default(), |all, tensor| all.register(tensor.cast(DType::F32)));
-        all.try_execute().ok()?.into_iter().map(|data| data.try_to_vec::<f32>().ok()).collect()
+        read((self.step)(self.state.clone()))
     }
+}
+
+/// From the device, tensor by tensor; `None` if it fails.
+pub(super) fn read(tensors: Vec<Tensor<2>>) -> Option<Vec<Vec<f32>>> {
+    let all = tensors.into_iter().fold(Transaction::default(), |all, tensor| all.register(tensor.cast(DType::F32)));
+    all.try_execute().ok()?.into_iter().map(|data| data.try_to_vec::<f32>().ok()).collect()
 }
 
 /// 3 million parameters: the CPU's way is part of these trials, and they are to end soon on a slow one too.

@@ -90,6 +90,21 @@ fn child() {
         .replace("bitcast<f32>(key)", "bitcast<f32>(MAGNITUDE - key)");
     assert_eq!(encode(Some(turned.into())), tuning::NEVER_MS);
     assert!(encode(None) < tuning::NEVER_MS);
+    // And so is a device that computes wrongly, in whatever way its driver does: nobody trains on it.
+    assert_eq!(tuning::wrong(&device), None);
+    let known = [
+        ("rms_norm", Op::RmsNorm, "* r * gain[i]", "* r * gain[0]"),
+        ("swiglu", Op::Swiglu, " * up);", ");"),
+        ("cross_entropy", Op::CrossEntropy, "- hit + wrong", "+ wrong"),
+        ("adamw", Op::AdamW, "second[at] = v;", ""),
+        ("grad_norm", Op::GradNorm, "v * v, SQUARE", "abs(v), SQUARE"),
+    ];
+    for (name, op, from, to) in known {
+        let source = KERNELS.iter().find(|k| k.name == name).unwrap().source;
+        substitute(name, Some(source.replace(from, to).into()));
+        assert_eq!(tuning::wrong(&device), Some(op), "{name}: '{from}' -> '{to}'");
+        substitute(name, None);
+    }
     assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
     println!("all {caught} mutants are caught");
 }
