@@ -3,11 +3,13 @@
 
 use crate::orders::Report;
 use nightjar_agent::{
-    journal::Journal,
     link::{Control, Dialer, Link, LinkError},
     membership::Membership,
-    session::{Action, Event, Fault, Permission, Profile, Report as Told, Session},
     transfer::{self, TransferError},
+};
+use nightjar_session::{
+    journal::Journal,
+    session::{Action, Event, Fault, Permission, Profile, Report as Told, Session},
 };
 use nightjar_shared::{
     blob::BlobRef,

@@ -16,9 +16,9 @@ use crate::{
     transfer::Transfer,
 };
 use job::{Ahead, Checkpoint, Job, Progress};
-use nightjar_agent::{
+use nightjar_agent::quota::{self, Space};
+use nightjar_session::{
     preferences::Preferences,
-    quota::{self, Space},
     session::{Action, Ending, Event, Permission, Profile, Session},
 };
 use nightjar_shared::{

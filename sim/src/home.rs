@@ -2,7 +2,7 @@
 //! there.
 
 use crate::disk::SimDisk;
-use nightjar_agent::journal::{self, Journal};
+use nightjar_session::journal::{self, Journal};
 use nightjar_shared::{blob::BlobRef, disk::Disk, ids::BlobHash};
 use std::{io, sync::Arc};
 

@@ -9,7 +9,7 @@ use jiff::{
     Timestamp, ToSpan, Zoned,
     tz::{Offset, TimeZone},
 };
-use nightjar_agent::{
+use nightjar_session::{
     policy::{self, Decision, Hurry, Memory, Observation, Override, Power, Pressure, ProfileName, Reading, ReasonKind},
     preferences::Preferences,
     session::Permission,

@@ -3,8 +3,9 @@
 use std::{collections::BTreeSet, path::Path, process::Command};
 
 /// Crate, and what it must never pull in, through whomever.
-const FORBIDDEN: [(&str, &[&str]); 10] = [
+const FORBIDDEN: [(&str, &[&str]); 11] = [
     ("nightjar-shared", &["tokio", "quinn", "burn", "wgpu"]),
+    ("nightjar-session", &["tokio", "quinn", "axum", "zbus", "burn", "wgpu", "rustls", "ring"]),
     ("nightjar-shaders", &["tokio", "quinn"]),
     ("nightjar", &["nightjar-coordinator"]),
     ("nightjar-agent", &["burn", "wgpu", "cubecl", "nightjar-train"]),

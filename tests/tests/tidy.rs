@@ -22,17 +22,18 @@ const FORBIDDEN: [&str; 8] = [
 ];
 
 /// What decides is pure: no clock, file or task inside (ARCHITECTURE.md).
-const PURE: [&str; 3] = ["coordinator/src/engine", "client/agent/src/session", "client/agent/src/policy"];
+const PURE: [&str; 3] = ["coordinator/src/engine", "client/session/src/session", "client/session/src/policy"];
 const IMPURE: [&str; 5] = ["async ", "Instant::now", "SystemTime::now", "std::fs", "tokio::"];
 
 /// A crate's layers of modules, from the ground up: each imports only those before it. So the coordinator's engine, which
 /// decides, knows neither the ledger nor whoever serves it, and a codec knows nothing of the runs that choose it.
-const LAYERS: [(&str, &[&str]); 4] = [
+const LAYERS: [(&str, &[&str]); 5] = [
     ("shared/src/", &["range", "model_spec", "fragment", "delta", "version", "wire", "run_spec"]),
     (
         "coordinator/src/",
         &["engine", "run_file", "dataset", "baseline", "export", "identity", "store", "replay", "server", "backup"],
     ),
+    ("client/session/src/", &["preferences", "disk_words", "lease", "journal", "session", "policy"]),
     ("shaders/src/", &["cpu", "runtime", "kernel", "choice", "op", "table", "tuning"]),
     (
         "sim/src/",

@@ -1,6 +1,6 @@
 //! A group's owners: their habits, and what they want, in the words of `prefs.toml`.
 
-use nightjar_agent::preferences::{Preference, Preferences};
+use nightjar_session::preferences::{Preference, Preferences};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

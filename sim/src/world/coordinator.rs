@@ -8,8 +8,8 @@ use crate::{
     population::Role,
     results::Agreement,
 };
-use nightjar_agent::session::Event as DeviceEvent;
 use nightjar_coordinator::engine::event::{Event as EngineEvent, ReplyTo};
+use nightjar_session::session::Event as DeviceEvent;
 use nightjar_shared::{
     ids::LeaseId,
     wire::{CoordinatorMessage, Invite, coordinator_message, device_message},

@@ -7,10 +7,8 @@ use crate::{
     storage::Storage,
     transfer::{Kind, Settled, Transfer},
 };
-use nightjar_agent::{
-    quota::Space,
-    session::{Ending, Event as DeviceEvent, Fault},
-};
+use nightjar_agent::quota::Space;
+use nightjar_session::session::{Ending, Event as DeviceEvent, Fault};
 use nightjar_shared::{blob::BlobRef, ids::LeaseId, wire::DeviceMessage};
 use prost::Message;
 

@@ -25,11 +25,11 @@ use crate::{
 };
 use account::Account;
 use kills::Kills;
-use nightjar_agent::session::Event as DeviceEvent;
 use nightjar_coordinator::engine::{
     self, Mismatch,
     event::{Event as EngineEvent, ReplyTo},
 };
+use nightjar_session::session::Event as DeviceEvent;
 use nightjar_shared::{ids::LeaseId, run_spec::RunSpecError, time::Mono, wire::device_message};
 use std::{
     cmp::{Ordering, Reverse},

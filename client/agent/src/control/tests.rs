@@ -2,8 +2,23 @@
 
 use super::*;
 use crate::{history::Figures, join::JoinError, policy::ReasonKind, preferences::PreferencesError, session};
+use nightjar_shared::{ids::DeviceId, lease::LeaseKind, wire::Role};
 use std::{path::Path, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+fn volunteer() -> session::Profile {
+    session::Profile {
+        device: DeviceId([7; 32]),
+        token: b"token".to_vec(),
+        role: Role::Volunteer,
+        kinds: LeaseKind::ALL.to_vec(),
+        name: "den".into(),
+        hardware: "flex, 1 threads".into(),
+        memory_bytes: 1 << 30,
+        checkpoint_ms: 1000,
+        checkpoint_bytes_day_max: None,
+    }
+}
 
 fn status(reason: &str) -> AgentStatus {
     AgentStatus {
@@ -15,7 +30,7 @@ fn status(reason: &str) -> AgentStatus {
         why: Why { allowed: false, kind: Some(ReasonKind::InUse), reason: reason.into(), until: None },
         owner: Some(Word { kind: WordKind::RunNow, until: None, kept: true }),
         run: None,
-        session: session::Session::new(session::Profile::for_tests(), Default::default()).status(),
+        session: session::Session::new(volunteer(), Default::default()).status(),
         totals: Figures::default(),
         today: Figures::default(),
         energy_source: None,

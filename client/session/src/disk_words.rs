@@ -3,7 +3,7 @@
 use std::io;
 
 /// "the disk is full", or what else it says.
-pub(crate) fn refusal(e: &io::Error) -> String {
+pub fn refusal(e: &io::Error) -> String {
     match e.kind() {
         io::ErrorKind::StorageFull => "the disk is full".into(),
         io::ErrorKind::QuotaExceeded => "this user's share of the disk is used up".into(),

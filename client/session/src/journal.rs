@@ -134,7 +134,7 @@ pub enum JournalError {
 
 impl JournalError {
     /// What the disk says, for the owner.
-    pub(crate) fn of_disk(&self) -> String {
+    pub fn of_disk(&self) -> String {
         match self {
             JournalError::Disk { source, .. } => disk_words::refusal(source),
             other @ (JournalError::Damaged { .. } | JournalError::OtherFormat { .. }) => other.to_string(),
@@ -281,7 +281,7 @@ pub fn tidy(disk: &dyn Disk, keep: &[String]) -> io::Result<()> {
 }
 
 /// The same, from one folder.
-pub(crate) fn tidy_folder(disk: &dyn Disk, folder: &str, keep: &[String]) -> io::Result<()> {
+pub fn tidy_folder(disk: &dyn Disk, folder: &str, keep: &[String]) -> io::Result<()> {
     let keep: Vec<&str> = keep.iter().filter_map(|file| file.strip_prefix(folder)?.strip_prefix('/')).collect();
     match disk.clear(folder, &keep) {
         // A worker that is not confined may put a link in its folder's place: it goes, not what it leads to.

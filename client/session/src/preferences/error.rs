@@ -98,7 +98,8 @@ impl PreferencesError {
         matches!(self, UnknownKey { place, .. } | BadValue { place, .. } if *place == Source::CommandLine.to_string())
     }
 
-    pub(crate) fn unknown_key(place: &str, key: &str) -> Self {
+    /// There is no such key; `place` says where it stands. The nearest one is named.
+    pub fn unknown_key(place: &str, key: &str) -> Self {
         let nearest =
             PREFERENCES.iter().map(|p| (distance(p.key, key), p.key)).min().filter(|(distance, _)| *distance <= 3);
         let part = || PREFERENCES.iter().find(|p| key.len() >= 4 && p.key.contains(key)).map(|p| p.key);

@@ -22,16 +22,15 @@ mod stages;
 mod status;
 mod timers;
 mod wear;
-pub(crate) mod welcome;
+pub mod welcome;
 mod work;
 
 #[cfg(test)]
 mod tests;
 
-pub use claims::Untrue;
-pub(crate) use claims::delta_spec;
+pub use claims::{Untrue, delta_spec};
 pub use event::{Action, Ending, Event, Fault, Permission, Report, run_is_over};
-pub(crate) use messages::SOFTWARE;
+pub use messages::SOFTWARE;
 pub use setback::Setback;
 pub use status::{Status, Training};
 pub(crate) use welcome::parse_spec;
@@ -191,8 +190,8 @@ impl Session {
         limit(self.profile.memory_bytes)
     }
 
-    #[cfg(test)]
-    pub(crate) fn memory_bytes(&self) -> u64 {
+    /// Memory that it asks a lease for just now, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
         self.lease_request().memory_bytes
     }
 

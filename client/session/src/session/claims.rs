@@ -29,7 +29,7 @@ const LOST_MAX: usize = 4;
 /// What a worker said that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the worker said what cannot be: {0}")]
-pub struct Untrue(pub(crate) &'static str);
+pub struct Untrue(pub &'static str);
 
 /// What a worker said, as far as it concerns the session.
 #[derive(Clone, Debug, PartialEq)]
@@ -182,7 +182,7 @@ fn lost(said: &worker::Trained) -> Vec<String> {
 }
 
 /// How the delta of a lease is encoded.
-pub(crate) fn delta_spec(lease: &Lease, spec: &RunSpec) -> Option<DeltaSpec> {
+pub fn delta_spec(lease: &Lease, spec: &RunSpec) -> Option<DeltaSpec> {
     Some(DeltaSpec { codec: CodecId::from_number(lease.codec)?, ..spec.delta.clone() })
 }
 

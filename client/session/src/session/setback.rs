@@ -62,7 +62,7 @@ impl Session {
     }
 
     /// The lease at hand came to nothing, and the next may for the same reason.
-    pub(crate) fn set_back(&mut self, why: &str, now: Mono) {
+    pub fn set_back(&mut self, why: &str, now: Mono) {
         self.setbacks.count = self.setbacks.count.saturating_add(1);
         limits::tame(why).trim_end_matches('.').clone_into(&mut self.setbacks.why);
         let count = self.setbacks.count;

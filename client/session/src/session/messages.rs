@@ -12,7 +12,7 @@ use nightjar_shared::{
 };
 
 /// What this program calls itself.
-pub(crate) const SOFTWARE: &str = concat!("nightjar ", env!("CARGO_PKG_VERSION"));
+pub const SOFTWARE: &str = concat!("nightjar ", env!("CARGO_PKG_VERSION"));
 
 impl Session {
     /// What there is to ask, once greeted.

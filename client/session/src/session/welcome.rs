@@ -13,7 +13,8 @@ const PINS_MAX: usize = 4;
 
 /// Why a run cannot be taken part in. The sentence is the owner's.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum BadWelcome {
+pub enum BadWelcome {
+    /// It has no run's id.
     #[error("the coordinator names no run; its operator has to look at it")]
     NoRun,
     /// No program of any version reads it.
@@ -28,7 +29,7 @@ pub(crate) enum BadWelcome {
 }
 
 /// The run's id and its spec.
-pub(crate) fn read(welcome: &Welcome) -> Result<(RunId, RunSpec), BadWelcome> {
+pub fn read(welcome: &Welcome) -> Result<(RunId, RunSpec), BadWelcome> {
     let id = RunId::from_bytes(&welcome.run_id).ok_or(BadWelcome::NoRun)?;
     Ok((id, parse_spec(&welcome.run_spec_json)?))
 }
