@@ -1,8 +1,8 @@
 //! The agent: the always-on half of the client. Sensors feed the policy, the policy allows or holds the session, the
 //! session asks for leases, has a worker train them and delivers the deltas.
 //!
-//! [`policy`] and [`session`] decide and are pure, in a crate of their own; [`event_loop`] performs. Never here: Burn or a
-//! GPU.
+//! [`policy`] and [`session`] decide and are pure, in a crate of their own; [`event_loop`] performs. Never here: Burn
+//! or a GPU.
 
 pub mod clock;
 pub mod control;
