@@ -5,6 +5,8 @@
 pub mod backup;
 /// What counting alone achieves.
 pub mod baseline;
+/// What a run will cost, before it starts.
+pub mod cost;
 /// Text in, shards out.
 pub mod dataset;
 /// What decides: a pure state machine.

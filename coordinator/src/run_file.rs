@@ -1,11 +1,15 @@
 //! `run.toml`: read, and refused with the place, the key, what is there and what may be there, in words of the file.
 
 pub mod explain;
+mod known;
 mod meant;
 mod notes;
 mod syntax;
+mod template;
 
+pub use known::Known;
 pub use notes::on_dataset;
+pub use template::{comment, commented};
 
 use nightjar_shared::{
     model_spec::ModelSpecError,
@@ -70,6 +74,13 @@ impl Fault {
     }
 }
 
+/// What is wrong with another file of TOML, in its place.
+pub fn of_toml(text: &str, error: &toml::de::Error) -> RunFileError {
+    let said = error.message().lines().map(str::trim).collect::<Vec<_>>().join(", ");
+    let why = said.replace("unknown field", "there is no key").replace("missing field", "there must be a key");
+    Fault { at: error.span(), why }.placed(text)
+}
+
 /// Line and column, from 1.
 fn place(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
@@ -79,21 +90,27 @@ fn place(text: &str, at: usize) -> (usize, usize) {
 
 /// Reads a run file's bytes; its first fault if it has any.
 pub fn parse(bytes: &[u8]) -> Result<RunFile, RunFileError> {
-    parse_whole(bytes).map_err(|(first, _)| first)
+    parse_knowing(bytes, &Known::default())
+}
+
+/// The same, where something is known of the model: what the file leaves out is taken from there.
+pub fn parse_knowing(bytes: &[u8], known: &Known) -> Result<RunFile, RunFileError> {
+    parse_whole(bytes, known).map_err(|(first, _)| first)
 }
 
 /// Reads a run file's bytes; all faults that can be told apart, the first by itself. A file that is no TOML has one.
-pub fn parse_whole(bytes: &[u8]) -> Result<RunFile, (RunFileError, Vec<RunFileError>)> {
+pub fn parse_whole(bytes: &[u8], known: &Known) -> Result<RunFile, (RunFileError, Vec<RunFileError>)> {
     let text = syntax::text_of(bytes).map_err(|fault| (fault, vec![]))?;
-    read(text)
+    read(text, known)
         .map_err(|(first, others)| (first.placed(text), others.into_iter().map(|fault| fault.placed(text)).collect()))
 }
 
-fn read(text: &str) -> Result<RunFile, (Fault, Vec<Fault>)> {
+fn read(text: &str, known: &Known) -> Result<RunFile, (Fault, Vec<Fault>)> {
     let alone = |fault| (fault, vec![]);
     let document = DeTable::parse(text).map_err(|error| alone(syntax::explain(text, &error)))?;
-    let mut reading = Reading { text, spans: BTreeMap::new(), faults: vec![] };
-    let value = reading.table(Section::top(), document.get_ref());
+    let mut reading = Reading { text, known, spans: BTreeMap::new(), faults: vec![] };
+    let mut value = reading.table(Section::top(), document.get_ref());
+    known.add_model(&mut value);
     let mut faults = std::mem::take(&mut reading.faults).into_iter();
     if let Some(first) = faults.next() {
         return Err((first, faults.collect()));
@@ -104,6 +121,7 @@ fn read(text: &str) -> Result<RunFile, (Fault, Vec<Fault>)> {
 /// Goes through a file, and notes where each value is.
 struct Reading<'a> {
     text: &'a str,
+    known: &'a Known,
     /// Of each value, by section and key.
     spans: BTreeMap<String, Range<usize>>,
     /// What is wrong, in the order in which it was found.
@@ -173,7 +191,11 @@ impl Reading<'_> {
                 Err(fault) => self.faults.push(fault),
             }
         }
-        let is_there = |name: &str| table.iter().any(|(key, _)| key.get_ref() == name);
+        // What is written and wrong is told as that.
+        let is_written = |name: &str| table.iter().any(|(key, _)| key.get_ref() == name);
+        let known = self.known.of(section).filter(|(name, _)| !is_written(name));
+        values.extend(known.map(|(name, value)| (name.clone(), value.clone())));
+        let is_there = |name: &str| is_written(name) || values.contains_key(name);
         let missing: Vec<String> =
             section.needed().filter(|name| !is_there(name)).map(|name| section.path(name)).collect();
         if let Some((first, others)) = missing.split_first() {

@@ -79,8 +79,7 @@ impl ModelFolder {
     /// Reads everything but the weights, and refuses what cannot be trained.
     pub fn open(folder: &Path) -> Result<Self, ModelFolderError> {
         let path = folder.join("config.json");
-        let config::Config { mut spec, mut notes } =
-            config::read(&small_file(&path)?).map_err(|error| ModelFolderError::refused(&path, error.to_string()))?;
+        let (mut spec, mut notes) = read_config(&path)?;
         let shelf = Shelf::open(folder)?;
         let has_other_head = spec.tie_word_embeddings && shelf.has_other_head(&spec)?;
         if has_other_head {
@@ -122,6 +121,13 @@ impl ModelFolder {
         self.spec.tensors().iter().try_for_each(|tensor| self.read(tensor, &mut weights[tensor.range()]))?;
         Ok(weights)
     }
+}
+
+/// The shape that a config.json describes, without the weights that may lie beside it, and what the person should know.
+pub fn read_config(path: &Path) -> Result<(ModelSpec, Vec<String>), ModelFolderError> {
+    let config::Config { spec, notes } =
+        config::read(&small_file(path)?).map_err(|error| ModelFolderError::refused(path, error.to_string()))?;
+    Ok((spec, notes))
 }
 
 /// Opens a file, or the file that a link leads to: Hugging Face's cache is all links. Nothing else is opened, since a

@@ -8,11 +8,13 @@
 mod family;
 mod memory;
 mod role;
+mod sizes;
 
 pub use family::Family;
 pub use memory::{HOST_BLOCK, HOST_LOGITS, chunk_tokens};
 pub use role::Role;
 pub(crate) use role::{bare_name, layer_of};
+pub use sizes::{SIZES, Size};
 
 use crate::{range::Range, rng};
 use serde::{Deserialize, Serialize};

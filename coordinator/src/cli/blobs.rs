@@ -5,7 +5,7 @@ use clap::Args;
 use nightjar_coordinator::store::BucketUrl;
 
 /// Where the blobs are.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct BlobsFlag {
     /// Keep blobs and checkpoints in this S3 bucket: s3://BUCKET/PREFIX [default: where the state folder says; that
     /// folder for a new run]

@@ -1,13 +1,10 @@
 //! `serve --check`: whether a run can be served, looked at without starting or writing anything.
 
-use super::{
-    Failure, init, run_file, say,
-    serve::{Serve, unfit},
-};
+use super::{Failure, init, ledger::LedgerFlag, places::Places, run_file, say, serve::unfit};
 use nightjar_coordinator::{
     dataset::Dataset,
     engine,
-    run_file::{RunFile, on_dataset},
+    run_file::{Known, RunFile, on_dataset},
     server::{self, Found, machine::Machine, run_identity, state::StateFolder},
     store::{LedgerError, OpenLedger, look::Depth},
 };
@@ -40,14 +37,14 @@ impl Findings {
     }
 }
 
-impl Serve {
+impl Places {
     /// Looks at all that a start needs.
-    pub(super) async fn look(&self) -> Result<(), Failure> {
+    pub(super) async fn look(&self, ledger: &LedgerFlag) -> Result<(), Failure> {
         let mut found = Findings::default();
-        let spec = self.look_at_run_file(&mut found);
+        let spec = self.look_at_run_file(&self.known(ledger).await, &mut found);
         let dataset = self.look_at_dataset(spec.as_ref(), &mut found);
         let state = self.look_at_state(&mut found);
-        self.look_at_ledger(state, spec.as_ref(), dataset.as_ref(), &mut found).await;
+        self.look_at_ledger(ledger, state, spec.as_ref(), dataset.as_ref(), &mut found).await;
         if StateFolder::is_taken(&self.state) {
             found.note("a coordinator is running on this state folder, so its addresses are taken");
         } else {
@@ -66,8 +63,8 @@ impl Serve {
         }
     }
 
-    fn look_at_run_file(&self, found: &mut Findings) -> Option<RunSpec> {
-        match run_file::read_whole(&self.run) {
+    fn look_at_run_file(&self, known: &Known, found: &mut Findings) -> Option<RunSpec> {
+        match run_file::read_whole(&self.run, known) {
             Ok(RunFile { spec, notes }) => {
                 found.good(format!("run file  {}", self.run.display()));
                 notes.iter().for_each(|note| found.note(note));
@@ -105,12 +102,13 @@ impl Serve {
     /// The ledger that is there: whether it is whole, of this run, and takes over what the run file has otherwise.
     async fn look_at_ledger(
         &self,
+        ledger: &LedgerFlag,
         state: Option<Found>,
         spec: Option<&RunSpec>,
         dataset: Option<&Dataset>,
         found: &mut Findings,
     ) {
-        let Some(given) = found.take(self.ledger.database().map_err(Failure::why)) else { return };
+        let Some(given) = found.take(ledger.database().map_err(Failure::why)) else { return };
         let Some(place) = found.take(StateFolder::place(&self.state, given.as_ref())) else { return };
         let is_new = place.database().is_none() && !StateFolder::has_ledger(&self.state);
         let looked = if is_new { None } else { found.take(place.look().await) };

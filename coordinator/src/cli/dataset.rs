@@ -198,7 +198,7 @@ fn told(options: &PrepareOptions, prepared: &Prepared) -> Result<Vec<String>, Da
 }
 
 impl Prepare {
-    fn options(self) -> PrepareOptions {
+    pub(super) fn options(self) -> PrepareOptions {
         PrepareOptions {
             paths: self.paths,
             cargo_registry: self.cargo_registry,

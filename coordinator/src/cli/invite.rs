@@ -20,13 +20,14 @@ use nightjar_coordinator::{
         wall_now,
     },
     store::{
-        LedgerError, LedgerPlace,
+        DatabaseUrl, LedgerError, LedgerPlace,
         desk::{InviteRecord, Note},
     },
 };
 use nightjar_shared::{ids::DeviceId, invite, run_spec::RunSpec, wire};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Print a link that lets a device join
 ///
@@ -67,10 +68,24 @@ pub struct Invite {
     devices: Option<u64>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum InvitedRole {
+/// What an invite makes of a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InvitedRole {
+    /// Trains.
+    #[default]
     Volunteer,
+    /// Measures too, and is trusted.
     Anchor,
+}
+
+impl From<InvitedRole> for wire::Role {
+    fn from(role: InvitedRole) -> Self {
+        match role {
+            InvitedRole::Volunteer => wire::Role::Volunteer,
+            InvitedRole::Anchor => wire::Role::Anchor,
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -107,22 +122,10 @@ impl Invite {
     }
 
     async fn issue(self) -> Result<(), Failure> {
-        let state = StateFolder::open(&self.state.unwrap_or_default()).map_err(Failure::input)?;
-        let identity = Identity::open(&*state.disk).map_err(Failure::input)?;
-        let place = state.ledger(self.ledger.database()?.as_ref()).map_err(Failure::input)?;
-        let looked = place.look().await.map_err(Failure::input)?;
-        if let Some(known) = looked.key.map(DeviceId).filter(|known| *known != identity.id()) {
-            return Err(Failure::input(LedgerError::OtherKey(known.short())));
-        }
-        let opened = place.open_to_read().await.map_err(Failure::input)?;
-        let run: RunSpec = serde_json::from_str(&opened.identity.spec_json).map_err(Failure::midway)?;
-        let role = match self.role {
-            InvitedRole::Volunteer => wire::Role::Volunteer,
-            InvitedRole::Anchor => wire::Role::Anchor,
-        };
+        let database = self.ledger.database()?;
+        let role = self.role.into();
         let terms = Terms { role, addresses: self.address, days: self.expires_days, devices: self.devices };
-        let here = local_giver();
-        let (token, record) = issue(&identity, &run.name, &terms, &here.name, wall_now()).map_err(Failure::midway)?;
+        let link = link(&self.state.unwrap_or_default(), database.as_ref(), &terms).await?;
         for here in terms.addresses.iter().filter(|address| address.is_loopback) {
             // Not on stdout, which has the link alone.
             eprintln!("note: only devices on this very computer can reach {here}");
@@ -133,12 +136,28 @@ impl Invite {
                 link-local"
             );
         }
-        if let Err(error) = write_down(&place, record, &here).await {
-            eprintln!("note: the invite is good, and `invite list` shows it once a device has used it: {error}");
-        }
-        say(&invite::to_link(&token));
+        say(&link);
         Ok(())
     }
+}
+
+/// Signs an invite to the run of a state folder, has the ledger know of it, and returns its link.
+pub async fn link(state: &Path, database: Option<&DatabaseUrl>, terms: &Terms) -> Result<String, Failure> {
+    let state = StateFolder::open(state).map_err(Failure::input)?;
+    let identity = Identity::open(&*state.disk).map_err(Failure::input)?;
+    let place = state.ledger(database).map_err(Failure::input)?;
+    let looked = place.look().await.map_err(Failure::input)?;
+    if let Some(known) = looked.key.map(DeviceId).filter(|known| *known != identity.id()) {
+        return Err(Failure::input(LedgerError::OtherKey(known.short())));
+    }
+    let opened = place.open_to_read().await.map_err(Failure::input)?;
+    let run: RunSpec = serde_json::from_str(&opened.identity.spec_json).map_err(Failure::midway)?;
+    let here = local_giver();
+    let (token, record) = issue(&identity, &run.name, terms, &here.name, wall_now()).map_err(Failure::midway)?;
+    if let Err(error) = write_down(&place, record, &here).await {
+        eprintln!("note: the invite is good, and `invite list` shows it once a device has used it: {error}");
+    }
+    Ok(invite::to_link(&token))
 }
 
 /// Has the ledger know of an invite before anybody uses it.

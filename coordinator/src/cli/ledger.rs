@@ -5,7 +5,7 @@ use clap::Args;
 use nightjar_coordinator::store::DatabaseUrl;
 
 /// Where the ledger is.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct LedgerFlag {
     /// Keep the ledger in this PostgreSQL database: postgres://USER@HOST/DATABASE [default: where the state folder says; a
     /// file there for a new run]

@@ -14,11 +14,14 @@ mod keys;
 mod ledger;
 mod log;
 mod moving;
+mod new;
 mod opened;
 mod operate;
+mod places;
 mod remote;
 mod run_file;
 mod serve;
+mod serve_file;
 mod signals;
 mod stats;
 mod table;
@@ -46,17 +49,13 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 A run from nothing:
-  nightjar-coordinator dataset prepare texts/ --out data
-  nightjar-coordinator serve --run run.toml --data data --state state
-  nightjar-coordinator invite --state state --address my.host.org:4433
-  nightjar-coordinator export model --state state --data data
-
-A smallest run.toml (`keys` explains what else may stand there):
-  name = \"my first run\"
-  token_budget = 2000000";
+  nightjar-coordinator new myrun --data texts/ --model 10M --address my.host.org:4433
+  nightjar-coordinator serve myrun
+  nightjar-coordinator export model --state myrun/state --data myrun/data";
 
 #[derive(Subcommand)]
 enum Command {
+    New(Box<new::New>),
     /// Make a dataset of texts
     #[command(subcommand)]
     Dataset(dataset::Dataset),
@@ -81,6 +80,7 @@ enum Command {
 }
 
 /// Why a command ends without success: one sentence, and the exit code.
+#[derive(Debug)]
 enum Failure {
     /// What was asked for cannot be done as it was asked: exit code 2.
     Input(String),
@@ -113,6 +113,7 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     log::begin(cli.log_format, cli.verbose);
     let outcome = match cli.command {
+        Command::New(command) => in_runtime(command.run()),
         Command::Dataset(command) => command.run(),
         Command::Keys(command) => command.run(),
         Command::Key(command) => in_runtime(command.run()),

@@ -47,6 +47,11 @@ pub struct Opened {
 }
 
 impl RunFolders {
+    /// Of a run whose state folder says where all else is.
+    pub fn of(state: PathBuf, data: PathBuf) -> Self {
+        RunFolders { state, data, ledger: LedgerFlag::default(), blobs: BlobsFlag::default() }
+    }
+
     /// Has the ledger checked, thoroughly; an error where there is none.
     pub async fn check_ledger(&self) -> Result<Check, Failure> {
         let state = StateFolder::open(&self.state).map_err(Failure::input)?;

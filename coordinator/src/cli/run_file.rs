@@ -1,22 +1,27 @@
 //! `run.toml` and `--init`: read for `serve`, and refused with the place and what is allowed there.
 
 use super::Failure;
-use nightjar_coordinator::run_file::{self, RunFile, RunFileError};
+use nightjar_coordinator::run_file::{self, Known, RunFile, RunFileError};
 use nightjar_shared::{model_folder::ModelFolder, model_spec::ModelSpec, version::Weights};
 use std::{collections::BTreeSet, fs, io, io::Read, path::Path};
 
 /// Longest run file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Reads and checks a run spec.
-pub fn read(path: &Path) -> Result<RunFile, Failure> {
-    run_file::parse(&bytes_of(path)?).map_err(|error| Failure::input(at(path, &error)))
+/// Reads and checks a run spec. What it leaves out of the model is taken from what is known.
+pub fn read(path: &Path, known: &Known) -> Result<RunFile, Failure> {
+    run_file::parse_knowing(&bytes_of(path)?, known).map_err(|error| Failure::input(at(path, &error)))
+}
+
+/// Whether a run file leaves open what the model is; of one that cannot be read, whoever reads it tells more.
+pub fn wants_to_know(path: &Path) -> bool {
+    bytes_of(path).is_ok_and(|bytes| Known::is_wanted_by(&bytes))
 }
 
 /// The same, with all that is wrong with it, in the order of the file.
-pub fn read_whole(path: &Path) -> Result<RunFile, Vec<String>> {
+pub fn read_whole(path: &Path, known: &Known) -> Result<RunFile, Vec<String>> {
     let bytes = bytes_of(path).map_err(|failure| vec![failure.why()])?;
-    run_file::parse_whole(&bytes).map_err(|(first, others)| {
+    run_file::parse_whole(&bytes, known).map_err(|(first, others)| {
         let mut all: Vec<RunFileError> = std::iter::once(first).chain(others).collect();
         all.sort_by_key(|fault| fault.place.unwrap_or((usize::MAX, 0)));
         all.iter().map(|fault| at(path, fault)).collect()
@@ -24,14 +29,14 @@ pub fn read_whole(path: &Path) -> Result<RunFile, Vec<String>> {
 }
 
 /// What is wrong, with its file before it.
-fn at(path: &Path, error: &RunFileError) -> String {
+pub fn at(path: &Path, error: &RunFileError) -> String {
     match error.place {
         Some((line, column)) => format!("{}:{line}:{column}: {}", path.display(), error.why),
         None => format!("{}: {}", path.display(), error.why),
     }
 }
 
-fn bytes_of(path: &Path) -> Result<Vec<u8>, Failure> {
+pub fn bytes_of(path: &Path) -> Result<Vec<u8>, Failure> {
     let file = path.display();
     if path.is_dir() {
         return Err(Failure::input(format!("the run file {file} is a folder; name the file in it")));
@@ -111,7 +116,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.toml");
         fs::write(&path, text).unwrap();
-        match read(&path) {
+        match read(&path, &Known::default()) {
             Err(Failure::Input(why)) => why,
             _ => panic!("{text:?} was not refused as input"),
         }
@@ -132,7 +137,7 @@ mod tests {
     #[test]
     fn a_folder_is_no_run_file() {
         let folder = tempfile::tempdir().unwrap();
-        let Err(Failure::Input(why)) = read(folder.path()) else { panic!("a folder was read") };
+        let Err(Failure::Input(why)) = read(folder.path(), &Known::default()) else { panic!("a folder was read") };
         assert!(why.contains("is a folder"), "{why}");
     }
 

@@ -3,9 +3,12 @@
 use super::{
     Failure,
     blobs::BlobsFlag,
-    init,
+    init, invite,
     ledger::LedgerFlag,
-    log, run_file,
+    log,
+    places::Places,
+    run_file,
+    serve_file::Invited,
     signals::{self, Reread},
     traces::Delivery,
 };
@@ -13,7 +16,7 @@ use clap::Args;
 use nightjar_coordinator::{
     dataset::Dataset,
     engine,
-    run_file::{RunFile, on_dataset},
+    run_file::{Known, RunFile, on_dataset},
     server::{
         Say, Server, Setup,
         doors::{self, Began, Door, Pages},
@@ -25,10 +28,12 @@ use nightjar_coordinator::{
     },
     store::DatabaseUrl,
 };
+use nightjar_shared::model_spec::ModelSpec;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 const EXAMPLES: &str = "\
 Examples:
+  nightjar-coordinator serve myrun
   nightjar-coordinator serve --run run.toml --data data --state state
   nightjar-coordinator serve --run run.toml --data data --state state --listen [::]:443
   nightjar-coordinator serve --run run.toml --data data --state state --init model
@@ -99,25 +104,28 @@ Then let devices in:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Serve {
+    /// The folder that `new` made: it says what the flags below do not
+    #[arg(value_name = "RUN")]
+    pub(super) folder: Option<PathBuf>,
     /// The run spec
-    #[arg(long, value_name = "FILE")]
-    pub(super) run: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "folder")]
+    pub(super) run: Option<PathBuf>,
     /// The dataset, as `dataset prepare` wrote it
-    #[arg(long, value_name = "DIR")]
-    pub(super) data: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "folder")]
+    pub(super) data: Option<PathBuf>,
     /// Where the run's state is kept; created for a new run
-    #[arg(long, value_name = "DIR")]
-    pub(super) state: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "folder")]
+    pub(super) state: Option<PathBuf>,
     #[command(flatten)]
     pub(super) ledger: LedgerFlag,
     #[command(flatten)]
     pub(super) blobs: BlobsFlag,
-    /// Where devices connect (UDP)
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4433")]
-    pub(super) listen: SocketAddr,
-    /// Where the status page is (TCP, this machine only)
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8433")]
-    pub(super) http: SocketAddr,
+    /// Where devices connect (UDP) [default: 0.0.0.0:4433]
+    #[arg(long, value_name = "ADDR")]
+    pub(super) listen: Option<SocketAddr>,
+    /// Where the status page is (TCP, this machine only) [default: 127.0.0.1:8433]
+    #[arg(long, value_name = "ADDR")]
+    pub(super) http: Option<SocketAddr>,
     /// A name that the status page answers to, besides addresses and `localhost`: that of a proxy in front of it, say
     #[arg(long, value_name = "NAME")]
     http_name: Vec<String>,
@@ -127,7 +135,7 @@ pub struct Serve {
     limit: Vec<Limit>,
     /// Show strangers a page of the run there (TCP): what it trains, its progress, how to join; off unless it is given
     #[arg(long, value_name = "ADDR")]
-    public: Option<SocketAddr>,
+    pub(super) public: Option<SocketAddr>,
     /// Start a new run from a model that `export` or `transformers` wrote, instead of random weights
     #[arg(long, value_name = "DIR")]
     pub(super) init: Option<PathBuf>,
@@ -153,25 +161,40 @@ pub(super) fn unfit(dataset: &Dataset) -> Option<String> {
     ))
 }
 
+/// What is to be said of a model that run.toml leaves open.
+fn taken(model: &ModelSpec) -> String {
+    format!(
+        "run.toml leaves [model] open, so it is as the data and the start have it: {} layers of {}, a vocabulary of {} and a \
+         context of {} tokens",
+        model.num_hidden_layers, model.hidden_size, model.vocab_size, model.max_position_embeddings
+    )
+}
+
 impl Serve {
     pub async fn run(self, format: log::Format) -> Result<(), Failure> {
+        let places = Places::of(&self)?;
         if self.check {
-            return self.look().await;
+            return places.look(&self.ledger).await;
         }
         let say: Say = Arc::new(move |line: &str| log::say(format, line));
-        let RunFile { spec, mut notes } = run_file::read(&self.run)?;
-        let is_new = !StateFolder::has_ledger(&self.state);
-        Machine::look(&self.state).can_serve(&spec, is_new).map_err(Failure::input)?;
-        let dataset = Dataset::open(&self.data).map_err(Failure::input)?;
+        let known = places.known(&self.ledger).await;
+        let RunFile { spec, mut notes } = run_file::read(&places.run, &known)?;
+        if known != Known::default() {
+            notes.push(taken(&spec.model));
+        }
+        let is_new = !StateFolder::has_ledger(&places.state);
+        Machine::look(&places.state).can_serve(&spec, is_new).map_err(Failure::input)?;
+        let dataset = Dataset::open(&places.data).map_err(Failure::input)?;
         engine::check(&spec, dataset.manifest()).map_err(Failure::input)?;
         notes.extend(on_dataset(&spec, dataset.manifest()));
         notes.extend(unfit(&dataset));
         // A run that has begun has its weights; the folder may be gone by now.
         let ledger = self.ledger.database()?;
-        let init = match &self.init {
-            Some(folder) if !StateFolder::has_begun(&self.state, ledger.as_ref()).await => Some(folder),
+        let init = match &places.init {
+            Some(folder) if !StateFolder::has_begun(&places.state, ledger.as_ref()).await => Some(folder),
             _ => None,
         };
+        let is_init_told = init.is_some() || self.init.is_some();
         let start = init.map(|folder| run_file::read_start(folder, &spec.model)).transpose()?;
         let unknown = init.map(|folder| init::check_tokenizer(folder, &dataset)).transpose()?.flatten();
         let start = start.map(|start| {
@@ -185,30 +208,32 @@ impl Serve {
         let setup = Setup {
             spec,
             dataset,
-            state: self.state.clone(),
-            ledger,
+            state: places.state.clone(),
+            ledger: ledger.clone(),
             blobs: self.blobs.bucket()?,
-            listen: self.listen,
-            http: self.http,
+            listen: places.listen,
+            http: places.http,
             start,
             say: say.clone(),
             limits: self.limit,
             spans: traces.spans(),
         };
-        let public = self.public.map(public::listen).transpose().map_err(Failure::input)?;
+        let public = places.public.map(public::listen).transpose().map_err(Failure::input)?;
         // From here on a signal stops it in order.
         let (wish, mut wishes) = wishes();
-        let reread = Reread { file: self.run, dataset: setup.dataset.clone(), say: say.clone() };
+        let known = Known::of_model(&setup.spec.model);
+        let reread = Reread { file: places.run, known, dataset: setup.dataset.clone(), say: say.clone() };
         signals::hear(wish, reread).map_err(Failure::midway)?;
         let strangers = public.as_ref().map(|listener| listener.local_addr()).transpose().map_err(Failure::midway)?;
         let introduced = Introduced {
             name,
             parameters,
             data,
-            state: self.state,
+            state: places.state,
             notes,
-            of_init: if self.init.is_some() { Some(unknown.into_iter().chain(rounded).collect()) } else { None },
+            of_init: is_init_told.then(|| unknown.into_iter().chain(rounded).collect()),
             strangers,
+            invites: places.invites,
             say: say.clone(),
         };
         let pages = Pages { names: self.http_name, public };
@@ -227,6 +252,9 @@ impl Serve {
                 }
             };
             let ready = introduced.server(&server);
+            if server.is_new() {
+                introduced.invite(ledger.as_ref()).await;
+            }
             server.run(ready, &mut wishes).await.map_err(Failure::midway)?;
         }
         say("stopped: everything is stored; the same command goes on from here");
@@ -245,6 +273,8 @@ struct Introduced {
     of_init: Option<Vec<String>>,
     /// Where they are shown the run.
     strangers: Option<SocketAddr>,
+    /// What a first start prints.
+    invites: Vec<Invited>,
     say: Say,
 }
 
@@ -266,6 +296,16 @@ impl Introduced {
         ready
     }
 
+    /// Prints the invites that the run's folder asks for. Whatever becomes of them, the run is served.
+    async fn invite(&self, ledger: Option<&DatabaseUrl>) {
+        for invited in &self.invites {
+            match invite::link(&self.state, ledger, &invited.terms()).await {
+                Ok(link) => (self.say)(&format!("invite    {}: {link}", invited.words())),
+                Err(failure) => (self.say)(&format!("note      no invite was made: {}", failure.why())),
+            }
+        }
+    }
+
     fn door(&self, door: &Door) -> String {
         (self.say)(&format!("run       {}, led by another process: this one is a door", self.name));
         self.addresses(door.address(), door.http_address())
@@ -275,11 +315,13 @@ impl Introduced {
         let say = &self.say;
         // A socket that is bound has an address.
         let (Ok(devices), Ok(page)) = (devices, page) else { return "ready".to_owned() };
+        let reached = self.invites.first().map(|invited| invited.address.iter().map(ToString::to_string).collect());
+        let reached: Vec<String> = reached.unwrap_or_else(|| vec![format!("HOST:{}", devices.port())]);
         say(&format!("devices   {devices} (UDP); invite them with:"));
         say(&format!(
-            "          nightjar-coordinator invite --state {} --address HOST:{}",
+            "          nightjar-coordinator invite --state {} --address {}",
             self.state.display(),
-            devices.port()
+            reached.join(" ")
         ));
         say(&format!("page      http://{page}/"));
         format!("ready: {devices}")

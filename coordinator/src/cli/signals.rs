@@ -4,7 +4,7 @@ use super::{Failure, run_file};
 use nightjar_coordinator::{
     dataset::Dataset,
     engine,
-    run_file::RunFile,
+    run_file::{Known, RunFile},
     server::{Say, Wish},
 };
 use nightjar_shared::run_spec::RunSpec;
@@ -15,6 +15,8 @@ use tokio::sync::mpsc;
 pub struct Reread {
     /// Where it is.
     pub file: PathBuf,
+    /// What is known of the model.
+    pub known: Known,
     /// What it is to fit.
     pub dataset: Dataset,
     /// Where faults are told.
@@ -23,7 +25,7 @@ pub struct Reread {
 
 impl Reread {
     fn read(&self) -> Result<RunSpec, Failure> {
-        let RunFile { spec, .. } = run_file::read(&self.file)?;
+        let RunFile { spec, .. } = run_file::read(&self.file, &self.known)?;
         engine::check(&spec, self.dataset.manifest()).map_err(Failure::input)?;
         Ok(spec)
     }

@@ -169,6 +169,16 @@ fn only(section: &Section, key: &Key) -> Option<String> {
     Some(format!("Only with {} = {}.", section.path(only.key), keys::either(only.words.iter().copied())))
 }
 
+/// Everything about a key but its default, in one paragraph.
+pub(super) fn paragraph(section: &Section, key: &Key) -> String {
+    let mut said = sentences(section, key);
+    if !matches!(key.kind, Kind::Word(_)) {
+        said.push(format!("Allowed: {}.", allowed(key)));
+    }
+    said.extend(key.may_change.then(|| "It may be changed in a run that has begun.".to_owned()));
+    said.join(" ")
+}
+
 /// Everything about a key.
 fn in_full(text: &mut String, section: &Section, key: &Key, defaults: &BTreeMap<String, Value>) {
     let default = match defaults.get(&section.path(key.name)) {
@@ -194,7 +204,7 @@ fn in_full(text: &mut String, section: &Section, key: &Key, defaults: &BTreeMap<
 }
 
 /// Adds words in lines that begin at `indent`; on the first, `at` columns are taken.
-fn wrapped(text: &mut String, words: &str, at: usize, indent: usize) {
+pub(super) fn wrapped(text: &mut String, words: &str, at: usize, indent: usize) {
     let mut column = at;
     let mut is_first = true;
     for word in words.split(' ') {

@@ -57,7 +57,7 @@ fn refusal(text: &str) -> String {
 #[test]
 fn all_faults_of_a_file_are_told_at_once() {
     let text = "name = 3\nnmae = \"x\"\n[lease]\nwall_s = \"long\"\npacing = \"sometimes\"\n[merge]\nstaleness = 4\nrule = 1\n";
-    let (first, others) = parse_whole(text.as_bytes()).unwrap_err();
+    let (first, others) = parse_whole(text.as_bytes(), &Known::default()).unwrap_err();
     let all: Vec<_> = std::iter::once(first).chain(others).collect();
     let mut lines: Vec<_> = all.iter().map(|fault| fault.place.map(|(line, _)| line)).collect();
     lines.sort_unstable();

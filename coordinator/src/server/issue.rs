@@ -8,6 +8,7 @@ use nightjar_shared::{
     time::Wall,
     wire::{Invite, Role},
 };
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr},
@@ -106,6 +107,19 @@ impl Reachable {
             Ok(IpAddr::V6(address)) => address.is_unicast_link_local(),
             Err(_) => false,
         }
+    }
+}
+
+impl Serialize for Reachable {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Reachable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Reachable::parse(&text).map_err(|why| D::Error::custom(format!("{text} is no address: {why}")))
     }
 }
 

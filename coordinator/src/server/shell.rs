@@ -10,6 +10,7 @@ mod measuring;
 mod reload;
 mod stalled;
 mod sweep;
+mod trail;
 
 pub use ending::run;
 
@@ -53,6 +54,7 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
+use trail::Trail;
 
 /// How often the counters of bytes are written to the ledger.
 const COUNTERS_EVERY: Duration = Duration::from_secs(5);
@@ -189,6 +191,8 @@ struct Shell {
     ready: Option<String>,
     /// Whether it was said that devices know more than the ledger.
     said_unheard_of: bool,
+    /// How fast the run goes.
+    trail: Trail,
 }
 
 /// How many leases each device may be given.
@@ -211,6 +215,7 @@ async fn until_stopped(
     let leases = leases_of_device(&parts.spec);
     let (measurements, mut measured) = mpsc::channel(QUEUE_EVENTS_MAX);
     let stands = parts.engine.status().version.is_some();
+    let trail = Trail::new(parts.origin.elapsed().as_secs_f64(), parts.engine.status().tokens);
     let mut shell = Shell {
         parts,
         decided: Group::default(),
@@ -231,6 +236,7 @@ async fn until_stopped(
         stands,
         ready: Some(ready),
         said_unheard_of: false,
+        trail,
     };
     let mut counters_due = interval(COUNTERS_EVERY);
     counters_due.set_missed_tick_behavior(MissedTickBehavior::Delay);

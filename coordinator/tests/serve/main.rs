@@ -19,6 +19,8 @@ mod device;
 mod device_process;
 #[cfg(unix)]
 mod doors;
+#[cfg(unix)]
+mod first_run;
 mod hold;
 #[cfg(target_os = "linux")]
 mod hostile;

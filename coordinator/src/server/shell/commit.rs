@@ -10,7 +10,7 @@ use crate::{
         group::Group,
         record::Record,
     },
-    server::{clock::wall_now, news::News, publisher_thread::Order},
+    server::{clock::wall_now, news::News, publisher_thread::Order, words::span},
     store::{Counters, LedgerError},
 };
 use std::future::pending;
@@ -158,9 +158,13 @@ impl Shell {
                 let loss = self.parts.feed.newest_loss();
                 let loss =
                     loss.map_or(String::new(), |l| format!("  loss {:.4} nats a byte (version {})", l.loss, l.version));
-                let millions = status.tokens as f64 / 1e6;
+                self.trail.pass(self.parts.origin.elapsed().as_secs_f64(), status.tokens);
+                let left = self.trail.left_s(status.token_budget).filter(|_| !status.finished);
+                let left = left.map_or(String::new(), |left| format!(", {} left", span(left)));
+                let (millions, budget) = (status.tokens as f64 / 1e6, status.token_budget.max(1) as f64);
+                let percent = (100.0 * status.tokens as f64 / budget).min(100.0);
                 let line = format!(
-                    "version {:<5} {:>6} deltas {millions:>9.3} M tokens{loss}",
+                    "version {:<5} {:>6} deltas {millions:>9.3} M tokens {percent:>5.1} %{left}{loss}",
                     version.version, status.merged
                 );
                 (self.parts.say)(&line);
