@@ -231,9 +231,7 @@ impl New {
         let model = shape.model(manifest.vocab_size, manifest.context).map_err(Failure::input)?;
         shape.notes().iter().for_each(|note| say(&format!("note      {note}")));
         let mut spec = RunSpec::new("", 1);
-        if shape.init().is_none() {
-            spec.inner.learning_rate = cost::learning_rate(model.parameters() as u64);
-        }
+        spec.inner.learning_rate = cost::learning_rate(model.parameters() as u64);
         spec.model = model;
         spec.lease.wall_s = cost::lease_s(&spec);
         spec.token_budget = cost::TOKENS_A_PARAMETER * spec.model.parameters() as u64;

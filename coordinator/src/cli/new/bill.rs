@@ -17,9 +17,10 @@ pub fn lines(cost: &Cost, spec: &RunSpec, manifest: &Manifest) -> Vec<String> {
     let mut lines = vec![
         format!("model     {} parameters", si(cost.parameters as f64)),
         format!(
-            "data      {} tokens; the budget of {} goes {times:.1} times over them",
+            "data      {} tokens; the budget of {}, {} a parameter, goes {times:.1} times over them",
             si(held as f64),
-            si(cost.tokens as f64)
+            si(cost.tokens as f64),
+            si(cost.tokens as f64 / cost.parameters as f64)
         ),
         format!(
             "a device  needs {} of memory, and fetches {} when it joins",
@@ -44,12 +45,13 @@ pub fn lines(cost: &Cost, spec: &RunSpec, manifest: &Manifest) -> Vec<String> {
             POOLS.iter().map(|pool| format!("{pool}: {}", days(cost.days(usual, *pool, HOURS_A_DAY)))).collect();
         lines.push(format!("in all    so many laptops, {HOURS_A_DAY:.0} hours a night: {}", days.join("; ")));
     }
-    lines.push(
-        "          many devices see the tokens sooner than one; how much sooner the loss falls is in docs/results.md"
-            .into(),
-    );
+    lines.extend([
+        "          many devices see the tokens sooner than one; how much sooner the loss falls: docs/results.md"
+            .to_owned(),
+        "          small models reach less of a large GPU's speed".to_owned(),
+    ]);
     lines.extend(ASSUMED.iter().map(|device| {
-        let speed = format!("{} FLOP/s", si(device.flops));
+        let speed = format!("{}FLOP/s", si(device.flops));
         format!("assumed   {}: {speed}, {} of memory; {}", device.name, mib(device.memory_bytes), device.source)
     }));
     if times > 4.0 {
@@ -113,7 +115,10 @@ mod tests {
     fn a_person_reads_what_it_will_take() {
         let bill = told("125M", 2_048_000);
         assert!(bill.contains("model     110 M parameters"), "{bill}");
-        assert!(bill.contains("1.02 M tokens; the budget of 2.05 M goes 2.0 times over them"), "{bill}");
+        assert!(
+            bill.contains("1.02 M tokens; the budget of 2.05 M, 0.02 a parameter, goes 2.0 times over them"),
+            "{bill}"
+        );
         assert!(bill.contains("a device  needs 5.3 GiB of memory, and fetches 219 MB when it joins"), "{bill}");
         assert!(bill.contains("a phone   cannot take part: it is taken to have 2.0 GiB"), "{bill}");
         assert!(bill.contains("an H100   42.2 k tokens a second"), "{bill}");

@@ -13,7 +13,10 @@ fn new(words: &[&str]) -> New {
 }
 
 fn made(words: &[&str]) -> Result<(), String> {
-    tokio::runtime::Runtime::new().unwrap().block_on(new(words).run()).map_err(Failure::why)
+    // Whoever runs the tests at a terminal is not asked either.
+    let at = words.iter().position(|word| *word == "--").unwrap_or(words.len());
+    let words = [&words[..at], &["--yes"], &words[at..]].concat();
+    tokio::runtime::Runtime::new().unwrap().block_on(new(&words).run()).map_err(Failure::why)
 }
 
 fn texts(folder: &Path) -> PathBuf {
