@@ -76,11 +76,11 @@ fn of_device(cost: &Cost, device: &Assumed) -> String {
         );
     }
     format!(
-        "{:<9} {} tokens a second, {} an hour down, {} hours for all of it alone",
+        "{:<9} {} tokens a second, {} an hour down, {} of its time for all of it",
         device.name,
         si(cost.tokens_per_s(device)),
         bytes(cost.down_bytes_an_hour(device) as u64),
-        si(cost.device_hours(device))
+        span(3600.0 * cost.device_hours(device))
     )
 }
 
