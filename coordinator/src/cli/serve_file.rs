@@ -12,7 +12,7 @@ use nightjar_coordinator::{
     run_file::{comment, of_toml},
     server::issue::{DAYS_MAX, Reachable, Terms},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use std::{
     fmt::Write,
     net::SocketAddr,
@@ -58,11 +58,28 @@ pub struct Invited {
     #[serde(default)]
     pub role: InvitedRole,
     /// Where devices reach the coordinator.
+    #[serde(deserialize_with = "addresses")]
     pub address: Vec<Reachable>,
     /// Days that it lasts.
+    #[serde(default, deserialize_with = "days")]
     pub expires_days: Option<u64>,
     /// Devices that may join with it.
     pub devices: Option<u64>,
+}
+
+fn addresses<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<Reachable>, D::Error> {
+    let addresses = Vec::deserialize(value)?;
+    if addresses.is_empty() {
+        return Err(D::Error::custom("address is empty; name where devices reach this computer"));
+    }
+    Ok(addresses)
+}
+
+fn days<'de, D: Deserializer<'de>>(value: D) -> Result<Option<u64>, D::Error> {
+    let written = i64::deserialize(value)?;
+    let days = u64::try_from(written).ok().filter(|days| (1..=DAYS_MAX).contains(days));
+    let wrong = || D::Error::custom(format!("expires-days is {written}; allowed is 1 to {DAYS_MAX}"));
+    days.map(Some).ok_or_else(wrong)
 }
 
 impl Invited {
@@ -105,17 +122,6 @@ impl ServeFile {
             .map_err(|_| Failure::input(format!("{}: it is not UTF-8 text; save it as UTF-8", path.display())))?;
         let said: ServeFile =
             toml::from_str(text).map_err(|error| Failure::input(run_file::at(&path, &of_toml(text, &error))))?;
-        let days = said.invite.iter().filter_map(|invite| invite.expires_days);
-        if let Some(days) = days.into_iter().find(|days| !(1..=DAYS_MAX).contains(days)) {
-            let path = path.display();
-            return Err(Failure::input(format!("{path}: expires-days is {days}; allowed is 1 to {DAYS_MAX}")));
-        }
-        if said.invite.iter().any(|invite| invite.address.is_empty()) {
-            let path = path.display();
-            return Err(Failure::input(format!(
-                "{path}: an invite has no address; name where devices reach this computer"
-            )));
-        }
         Ok(ServeFile { data: folder.join(&said.data), init: said.init.map(|init| folder.join(init)), ..said })
     }
 
@@ -221,9 +227,13 @@ mod tests {
             ("# one\ndata = 3\n", "serve.toml:2:8: "),
             (
                 "data = \"d\"\n[[invite]]\naddress = [\"0.0.0.0:4433\"]\n",
-                "serve.toml:3:12: 0.0.0.0:4433 is no address: that",
+                "serve.toml:3:11: 0.0.0.0:4433 is no address: that",
             ),
-            ("data = \"d\"\n[[invite]]\naddress = []\nexpires-days = 0\n", "expires-days is 0; allowed is 1 to"),
+            ("data = \"d\"\n[[invite]]\naddress = []\n", "serve.toml:3:11: address is empty"),
+            (
+                "data = \"d\"\n[[invite]]\naddress = [\"h:1\"]\nexpires-days = 0\n",
+                "serve.toml:4:16: expires-days is 0; allowed is 1 to",
+            ),
             ("listen = \"127.0.0.1:1\"\n", "there must be a key `data`"),
         ] {
             let why = read(text).unwrap_err();

@@ -138,7 +138,7 @@ async fn from_a_folder_of_text_to_a_merged_delta_in_two_commands() {
         assert_ne!(lines.read_line(&mut told).unwrap(), 0, "it ended: {told}");
     }
     let version = told.lines().find(|line| line.starts_with("version 1 ")).unwrap();
-    assert!(version.contains(" % ") && version.contains(" left"), "{version}");
+    assert!(version.contains(" %, ") && version.contains(" left"), "{version}");
     drop(process);
 
     // The second start prints no invite, and the run goes on.
@@ -164,7 +164,7 @@ async fn from_a_folder_of_text_to_a_merged_delta_in_two_commands() {
     let far = |from: &[f32], to: &[f32]| from.iter().zip(to).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>();
     let [first, last, again] = [weights("run", "0"), weights("run", "1"), weights("again", "0")];
     // In bf16 it is that version, and no other.
-    assert!(far(&again, &last) < 0.1 * far(&again, &first), "{} and {}", far(&again, &last), far(&again, &first));
+    assert!(4.0 * far(&again, &last) < far(&again, &first), "{} and {}", far(&again, &last), far(&again, &first));
     for run in ["run", "again"] {
         let verified = lab.run(&["verify", "--state", &format!("{run}/state"), "--data", "run/data"]);
         assert!(verified.status.success(), "{run}: {verified:?}");

@@ -84,7 +84,8 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "model",
-        help: "The model's shape, in the keys of a Hugging Face config.json. Without the section, a run trains a model of \
+        help: "The model's shape, in the keys of a Hugging Face config.json. What is left out is taken from the dataset \
+               (vocabulary and context) and from the model of serve --init. Without either, a run trains a model of \
                0.8 million parameters over bytes.",
         keys: &[
             word("model_type", FAMILIES, "The model's family.").unset("\"llama\""),
