@@ -130,13 +130,13 @@ impl ServeFile {
         let serve = Serve::augment_args(Command::new("serve"));
         let invite = Invite::augment_args(Command::new("invite"));
         let mut text = comment(FIRST);
-        let paths = |path: &PathBuf| path.display().to_string();
-        let address = |address: &SocketAddr| address.to_string();
-        key(&mut text, &serve, "data", Some(paths(&self.data)).map(quoted), "");
-        key(&mut text, &serve, "init", self.init.as_ref().map(paths).map(quoted), "\"DIR\"");
-        key(&mut text, &serve, "listen", self.listen.as_ref().map(address).map(quoted), "\"0.0.0.0:4433\"");
-        key(&mut text, &serve, "http", self.http.as_ref().map(address).map(quoted), "\"127.0.0.1:8433\"");
-        key(&mut text, &serve, "public", self.public.as_ref().map(address).map(quoted), "\"0.0.0.0:8080\"");
+        let path = |path: &PathBuf| quoted(path.display().to_string());
+        let address = |address: &SocketAddr| quoted(address.to_string());
+        key(&mut text, &serve, "data", Some(path(&self.data)), "");
+        key(&mut text, &serve, "init", self.init.as_ref().map(path), "\"DIR\"");
+        key(&mut text, &serve, "listen", self.listen.as_ref().map(address), "\"0.0.0.0:4433\"");
+        key(&mut text, &serve, "http", self.http.as_ref().map(address), "\"127.0.0.1:8433\"");
+        key(&mut text, &serve, "public", self.public.as_ref().map(address), "\"0.0.0.0:8080\"");
         text += &format!("\n{}", comment(INVITES));
         if self.invite.is_empty() {
             text += "# [[invite]]\n# role = \"volunteer\"\n# address = [\"my.host.org:4433\"]\n";
