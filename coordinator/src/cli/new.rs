@@ -167,7 +167,11 @@ impl New {
             })?;
             let path = asker.ask("Where is the text? A file, a folder, or a prepared dataset", None, |text| {
                 let path = PathBuf::from(text);
-                if path.exists() || text.contains("://") { Ok(path) } else { Err(format!("there is no {text}")) }
+                if path.exists() || text.contains("://") || text.contains('*') {
+                    Ok(path)
+                } else {
+                    Err(format!("there is no {text}"))
+                }
             })?;
             self.data.push(path);
         }
