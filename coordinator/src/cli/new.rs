@@ -45,7 +45,7 @@ const START: &str = "start";
 ///
 /// Makes a folder with all that a run needs: the dataset, a run.toml that explains every key where it stands, and what
 /// `serve RUN` starts with. It looks at the data first, and says what the run will cost before anything starts. On a
-/// terminal it asks for what no flag says; elsewhere it never waits for an answer. Nothing that is there is overwritten.
+/// terminal it asks for what no flag says; elsewhere it never waits for an answer. Nothing is overwritten.
 #[derive(Args)]
 #[command(after_help = "Examples:
   nightjar-coordinator new myrun --data texts/ --model 10M --address my.host.org:4433
@@ -248,8 +248,8 @@ impl New {
         let has = dataset.manifest().context;
         if let Some(context) = self.context.filter(|context| *context != has) {
             return Err(Failure::input(format!(
-                "{} was prepared for contexts of {has} tokens, and --context is {context}: leave --context out, or name the \
-                 text itself with --data",
+                "{} was prepared for contexts of {has} tokens, and --context is {context}: leave --context out, or name \
+                 the text itself with --data",
                 folder.display()
             )));
         }
@@ -381,7 +381,8 @@ fn refuse_taken(folder: &Path) -> Result<(), Failure> {
     match mark::entries(folder).map_err(|error| Failure::input(format!("{shown}: {error}")))? {
         entries if entries.iter().all(|(name, kind)| ours(name, *kind)) => Ok(()),
         entries if entries.iter().all(|(name, kind)| unfinished(name, *kind)) => Err(Failure::input(format!(
-            "{shown} has a {RUN_FILE} already, which is not overwritten: move it away, or choose another name for the run"
+            "{shown} has a {RUN_FILE} already, which is not overwritten: move it away, or choose another \
+             name for the run"
         ))),
         entries => {
             let foreign = entries.iter().find(|(name, kind)| !unfinished(name, *kind)).map(|(name, _)| name.clone());

@@ -28,7 +28,8 @@ pub fn lines(cost: &Cost, spec: &RunSpec, manifest: &Manifest) -> Vec<String> {
             bytes(cost.join_bytes)
         ),
         format!(
-            "          sends {} an hour, with leases of {minutes} (`lease.wall_s`); shorter ones, which the coordinator chooses",
+            "          sends {} an hour, with leases of {minutes} (`lease.wall_s`); shorter ones, which the coordinator \
+             chooses",
             bytes(cost.up_bytes_an_hour() as u64)
         ),
         "          where deltas agree, send more".to_owned(),
@@ -56,8 +57,8 @@ pub fn lines(cost: &Cost, spec: &RunSpec, manifest: &Manifest) -> Vec<String> {
     }));
     if times > 4.0 {
         lines.push(format!(
-            "note      the data is gone over {times:.0} times: after four times, more text would help more (arXiv 2305.16264), or \
-             --tokens {}",
+            "note      the data is gone over {times:.0} times: after four times, more text would help more (arXiv 2305.16264), \
+             or --tokens {}",
             held * 4
         ));
     }

@@ -99,8 +99,8 @@ impl Shape {
         match self {
             Shape::Size(size) => Ok(size.model(vocabulary, context)),
             Shape::Config { spec, .. } if vocabulary > spec.vocab_size => Err(format!(
-                "the data has a vocabulary of {vocabulary} tokens, and the model one of {}: prepare the data with the model's \
-                 own --tokenizer",
+                "the data has a vocabulary of {vocabulary} tokens, and the model one of {}: prepare the data with the \
+                 model's own --tokenizer",
                 spec.vocab_size
             )),
             Shape::Config { spec, .. } => Ok(ModelSpec { max_position_embeddings: context, ..spec.clone() }),
