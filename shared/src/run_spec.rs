@@ -12,7 +12,7 @@ mod table;
 pub use change::{Changed, FixedKey};
 pub use keep::KeepSpec;
 pub use lease::{LeaseSpec, Pacing};
-pub use merge::{Average, Correction, Idle, MergeRule, MergeSpec, StalenessSpec};
+pub use merge::{Average, Correction, Idle, MergeRule, MergeSpec, Robust, StalenessSpec};
 pub use operator::OperatorSpec;
 pub use table::SECTIONS;
 
@@ -282,6 +282,11 @@ impl RunSpec {
     /// How deltas are averaged.
     pub fn average(&self) -> Average {
         self.merge.average.unwrap_or(if self.has_rounds() { Average::Rda } else { Average::Mean })
+    }
+
+    /// What is done about deltas that the others speak against.
+    pub fn robust(&self) -> Robust {
+        self.merge.robust.unwrap_or(Robust::None)
     }
 
     /// Whether devices train on while their deltas travel. With an optimizer that starts afresh at every lease they

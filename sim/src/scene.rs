@@ -12,7 +12,7 @@ use nightjar_shared::{
     rng,
     run_spec::{
         Average, Correction, DeltaSpec, EvaluateSpec, InnerSpec, InnerState, KeepSpec, LeaseSpec, MergeRule, MergeSpec,
-        Pacing, PublishSpec, ResidualSpec, RunSpec, StalenessSpec,
+        Pacing, PublishSpec, ResidualSpec, Robust, RunSpec, StalenessSpec,
     },
     shard::{Manifest, ShardInfo},
 };
@@ -103,6 +103,7 @@ impl Scene {
                 grace_s: self.pick(2, &[None, Some(0.0), Some(4.0)]),
                 average: self.pick(4, &[None, Some(Average::Mean), Some(Average::Rda)]),
                 correction: self.pick(5, &[Correction::None, Correction::None, Correction::Heloco]),
+                robust: self.pick(29, &[None, Some(Robust::Clip), Some(Robust::Direction)]),
                 learning_rate: 0.7,
                 staleness: self.pick(
                     15,

@@ -73,6 +73,9 @@ impl RunSpec {
         if theirs.average.is_some() {
             merge.average.get_or_insert(self.average());
         }
+        if theirs.robust.is_some() {
+            merge.robust.get_or_insert(self.robust());
+        }
         if other.lease.wall_s_end.is_some() {
             said.lease.wall_s_end.get_or_insert(self.lease.wall_s);
         }
@@ -83,7 +86,7 @@ impl RunSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run_spec::{Average, LeaseSpec, MergeRule, OperatorSpec, StalenessSpec};
+    use crate::run_spec::{Average, LeaseSpec, MergeRule, OperatorSpec, Robust, StalenessSpec};
 
     fn spec() -> RunSpec {
         serde_json::from_str(r#"{"name": "x", "token_budget": 1000}"#).unwrap()
@@ -138,6 +141,7 @@ mod tests {
         assert!(refused(&|s| s.delta.k = 1).starts_with("delta.k"));
         assert!(refused(&|s| s.publish.keyframe_every = 1).starts_with("publish.keyframe_every"));
         assert!(refused(&|s| s.merge.rule = MergeRule::Nesterov { momentum: 0.0 }).starts_with("merge.rule"));
+        assert!(refused(&|s| s.merge.robust = Some(Robust::Clip)).starts_with("merge.robust"));
         assert!(refused(&|s| s.merge.tokens_cap = 2.0).starts_with("merge.tokens_cap"));
         assert!(refused(&|s| s.merge.staleness = StalenessSpec::Constant).starts_with("merge.staleness"));
         assert!(refused(&|s| s.lease.ahead = false).starts_with("lease.ahead"));

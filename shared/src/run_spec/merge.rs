@@ -29,6 +29,8 @@ pub struct MergeSpec {
     pub average: Option<Average>,
     /// What is done to a delta before it is averaged.
     pub correction: Correction,
+    /// What is done about deltas that the others speak against. By default nothing.
+    pub robust: Option<Robust>,
     /// How much a stale delta counts.
     pub staleness: StalenessSpec,
     /// A delta more versions stale than this is not merged.
@@ -96,6 +98,20 @@ pub enum Correction {
     Heloco,
 }
 
+/// What is done about deltas of a version that its other deltas speak against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Robust {
+    /// Nothing.
+    None,
+    /// Tensors that are far from where the run was heading are drawn towards it (centred clipping, Karimireddy et al.,
+    /// arXiv 2012.10333).
+    Clip,
+    /// Deltas count by how far they point where the others point (as FLTrust, arXiv 2012.13995, weighs by a trusted
+    /// one); copies count once.
+    Direction,
+}
+
 /// How much a stale delta counts. `tau` is the number of versions published since the one it started from.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "rule", rename_all = "snake_case", deny_unknown_fields)]
@@ -138,6 +154,7 @@ impl Default for MergeSpec {
             learning_rate: 1.0,
             average: None,
             correction: Correction::None,
+            robust: None,
             staleness: StalenessSpec::Polynomial { power: 0.5 },
             staleness_max: 32,
             tokens_cap: 0.0,

@@ -331,6 +331,25 @@ pub const SECTIONS: &[Section] = &[
                 ],
                 "What is done to a delta before it is averaged.",
             ),
+            word(
+                "robust",
+                &[
+                    ("none", "nothing"),
+                    (
+                        "clip",
+                        "tensors that are far from where the run was heading are drawn towards it (centred clipping, \
+                         arXiv 2012.10333)",
+                    ),
+                    (
+                        "direction",
+                        "a delta counts by how far it points where the others point, and copies count once (after \
+                         FLTrust, arXiv 2012.13995)",
+                    ),
+                ],
+                "What is done about deltas that the version's others speak against. Of fewer than four deltas, all count \
+                 as they are.",
+            )
+            .unset("\"none\""),
             long("staleness_max", ANY, "A delta more versions stale than this is not merged.")
                 .unit("versions")
                 .may_change(),

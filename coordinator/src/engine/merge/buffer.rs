@@ -1,4 +1,4 @@
-//! The quorum buffer: deltas come in, are corrected and weighted, and go out as one averaged pseudo-gradient.
+//! The quorum buffer: deltas come in, are judged, corrected and weighted, and go out as one averaged pseudo-gradient.
 //!
 //! Each delta is weighted by its tokens (PAPAYA, Huba et al., arXiv 2111.04877) and its staleness s(τ). Whatever the
 //! average, lengths are divided by Σ tokens without s (FedBuff, Nguyen et al., arXiv 2106.06639, divides by the number
@@ -6,11 +6,14 @@
 //!
 //! All sums run in the order of the flat vector, value by value, whatever runs a codec decodes to.
 
-use super::heloco::{self, Correction};
+use super::{
+    heloco::{self, Correction},
+    robust::{COMPANY, clip, direction::Voices},
+};
 use nightjar_shared::{
     delta::{self, DeltaError, square_of},
     model_spec::{ModelSpec, Role, TensorSpec},
-    run_spec::{self, Average},
+    run_spec::{self, Average, MergeRule, Robust, RunSpec},
 };
 
 /// A shorter tensor has no direction: far below what rounds away beside a weight, and far enough from 0 that tokens
@@ -24,6 +27,13 @@ pub(super) struct Buffer {
     layout: Vec<TensorSpec>,
     average: Average,
     correction: run_spec::Correction,
+    robust: Robust,
+    /// The share of the momentum that is a version's usual step.
+    centre: f64,
+    /// Deltas that wait to be judged together, fewer than [`COMPANY`].
+    held: Vec<(Measured, Vec<u8>)>,
+    /// What those that were judged before say.
+    voices: Voices,
     /// The mean: Σ share·Δ, share being tokens·s(τ). RDA: Σ share·Δ/‖Δ‖ in every tensor but the embedding.
     sum: Vec<f32>,
     /// RDA: Σ share·‖Δ‖, a tensor.
@@ -34,13 +44,52 @@ pub(super) struct Buffer {
     pub squares: f64,
 }
 
-/// A tensor of a delta, measured.
-#[derive(Clone, Copy, Default)]
-struct Sketch {
+/// A delta, measured.
+#[derive(Clone, Debug, PartialEq)]
+struct Measured {
+    tokens: u64,
+    /// Of its staleness.
+    weight: f64,
+    /// ‖Δ‖² of each tensor.
+    squares: Vec<f64>,
+    /// Δ·m of each, where there is a momentum to go by; else empty.
+    dots: Vec<f64>,
+}
+
+/// What the others make of a delta.
+struct Verdict {
+    /// From 0 to 1, how much it counts.
+    vote: f64,
+    /// How far each tensor may be from the centre; empty for as far as it likes.
+    radii: Vec<f64>,
+}
+
+/// A tensor of a delta beside the momentum.
+#[derive(Clone, Copy)]
+struct Place {
     /// ‖Δ‖².
     square: f64,
-    /// Δ·m, where there is a momentum to correct towards.
+    /// Δ·m.
     dot: f64,
+    /// ‖m‖².
+    momentum_square: f64,
+}
+
+impl Place {
+    /// After a correction; the momentum stays.
+    fn after(self, by: Correction) -> Place {
+        let Place { square, dot, momentum_square } = self;
+        let (a, b) = (by.of_delta, by.of_momentum);
+        // ‖aΔ + bm‖² = a²‖Δ‖² + 2abΔ·m + b²‖m‖²
+        let square = (a * a * square + 2.0 * a * b * dot + b * b * momentum_square).max(0.0);
+        Place { square, dot: a * dot + b * momentum_square, momentum_square }
+    }
+
+    /// ‖Δ − c·m‖, c being the centre.
+    fn distance_from(self, centre: f64) -> f64 {
+        let far = Correction { of_delta: 1.0, of_momentum: -centre };
+        self.after(far).square.sqrt()
+    }
 }
 
 /// How a tensor of a delta enters the sum: `of_delta`·Δ + `of_momentum`·m.
@@ -55,13 +104,22 @@ struct Entry {
 }
 
 impl Buffer {
-    pub fn new(model: &ModelSpec, average: Average, correction: run_spec::Correction) -> Self {
-        let layout = model.tensors();
+    pub fn new(spec: &RunSpec) -> Self {
+        let layout = spec.model.tensors();
+        let fade = match spec.merge.rule {
+            MergeRule::Nesterov { momentum } if momentum > 0.0 => momentum,
+            MergeRule::DelayedNesterov { momentum, .. } => momentum,
+            MergeRule::Mean | MergeRule::Nesterov { .. } => f64::from(heloco::FADE),
+        };
         Buffer {
-            model: model.clone(),
-            average,
-            correction,
-            sum: vec![0.0; model.parameters()],
+            model: spec.model.clone(),
+            average: spec.average(),
+            correction: spec.merge.correction,
+            robust: spec.robust(),
+            centre: 1.0 - fade,
+            held: vec![],
+            voices: Voices::default(),
+            sum: vec![0.0; spec.model.parameters()],
             tensor_lengths: vec![0.0; layout.len()],
             layout,
             tokens: 0,
@@ -70,29 +128,81 @@ impl Buffer {
         }
     }
 
-    /// Tokens of all deltas in it.
-    pub fn tokens(&self) -> u64 {
-        self.tokens
+    /// Whether nothing waits for the next version.
+    pub fn is_empty(&self) -> bool {
+        self.tokens == 0 && self.held.is_empty()
     }
 
     /// Adds a delta that counts as `tokens`, with staleness weight `weight`; `momentum` is what a correction goes by.
     /// An error leaves the buffer as it was.
     pub fn add(&mut self, tokens: u64, weight: f64, bytes: &[u8], momentum: &[f32]) -> Result<(), DeltaError> {
-        let corrects = self.correction == run_spec::Correction::Heloco;
-        let momentum = if corrects { momentum } else { &[] };
         let squares = delta::measure(&self.model, bytes)?.squares;
-        let dots = self.dots(bytes, momentum)?;
-        let share = tokens as f64 * weight;
+        let measured = Measured { tokens, weight, squares, dots: self.dots(bytes, self.relevant(momentum))? };
+        if self.robust == Robust::None {
+            return self.take(&measured, bytes, &Verdict { vote: 1.0, radii: vec![] }, momentum);
+        }
+        self.held.push((measured, bytes.to_vec()));
+        if self.held.len() < COMPANY { Ok(()) } else { self.settle(momentum) }
+    }
+
+    /// Judges the deltas that wait by each other, and adds them. Before [`Buffer::average`].
+    pub fn settle(&mut self, momentum: &[f32]) -> Result<(), DeltaError> {
+        let held = std::mem::take(&mut self.held);
+        for ((delta, bytes), verdict) in held.iter().zip(self.verdicts(&held, momentum)?) {
+            self.take(delta, bytes, &verdict, momentum)?;
+        }
+        Ok(())
+    }
+
+    fn verdicts(&mut self, held: &[(Measured, Vec<u8>)], momentum: &[f32]) -> Result<Vec<Verdict>, DeltaError> {
+        let votes = match self.robust {
+            Robust::Direction => {
+                let company: Vec<&[u8]> = held.iter().map(|(_, bytes)| bytes.as_slice()).collect();
+                self.voices.judge(&self.model, &company)?
+            }
+            Robust::None | Robust::Clip => vec![1.0; held.len()],
+        };
+        let mut verdicts: Vec<Verdict> = votes.into_iter().map(|vote| Verdict { vote, radii: vec![] }).collect();
+        if self.robust == Robust::Clip {
+            let tokens: Vec<u64> = held.iter().map(|(delta, _)| delta.tokens).collect();
+            for tensor in 0..self.layout.len() {
+                let distance =
+                    |(delta, _): &(Measured, Vec<u8>)| self.place(tensor, delta, momentum).distance_from(self.centre);
+                let radii = clip::radii(&held.iter().map(distance).collect::<Vec<_>>(), &tokens);
+                verdicts.iter_mut().zip(radii).for_each(|(verdict, radius)| verdict.radii.push(radius));
+            }
+        }
+        Ok(verdicts)
+    }
+
+    /// Adds a delta as the verdict has it.
+    fn take(&mut self, delta: &Measured, bytes: &[u8], verdict: &Verdict, momentum: &[f32]) -> Result<(), DeltaError> {
+        if verdict.vote == 0.0 {
+            return Ok(());
+        }
+        let momentum = self.relevant(momentum);
+        let tokens = delta.tokens as f64 * verdict.vote;
         let entries: Vec<Entry> = (0..self.layout.len())
-            .map(|t| {
-                let sketch = Sketch { square: squares[t], dot: dots.get(t).copied().unwrap_or_default() };
-                self.entry(t, share, sketch, squares_of(&self.layout[t], momentum))
+            .map(|tensor| {
+                let radius = verdict.radii.get(tensor).copied().unwrap_or(f64::INFINITY);
+                self.entry(tensor, tokens * delta.weight, self.place(tensor, delta, momentum), radius)
             })
             .collect();
         self.enter(bytes, &entries, momentum)?;
         self.note(entries.iter().map(|e| e.square).sum());
-        self.tokens += tokens;
+        self.tokens += tokens as u64;
         Ok(())
+    }
+
+    /// The momentum, where deltas are held against it.
+    fn relevant<'m>(&self, momentum: &'m [f32]) -> &'m [f32] {
+        let looks_back = self.correction == run_spec::Correction::Heloco || self.robust == Robust::Clip;
+        if looks_back { momentum } else { &[] }
+    }
+
+    fn place(&self, tensor: usize, delta: &Measured, momentum: &[f32]) -> Place {
+        let dot = delta.dots.get(tensor).copied().unwrap_or_default();
+        Place { square: delta.squares[tensor], dot, momentum_square: squares_of(&self.layout[tensor], momentum) }
     }
 
     fn note(&mut self, square: f64) {
@@ -117,16 +227,17 @@ impl Buffer {
         Ok(dots)
     }
 
-    /// How a tensor enters the sum.
-    fn entry(&self, tensor: usize, share: f64, sketch: Sketch, momentum_square: f64) -> Entry {
-        let Sketch { square, dot } = sketch;
-        let Correction { of_delta, of_momentum } = match self.correction {
+    /// How a tensor enters the sum: clipped, then corrected, then weighted.
+    fn entry(&self, tensor: usize, share: f64, place: Place, radius: f64) -> Entry {
+        let clipped = clip::clip(place.distance_from(self.centre), radius, self.centre);
+        let then = place.after(clipped);
+        let corrected = match self.correction {
             run_spec::Correction::None => Correction::NONE,
-            run_spec::Correction::Heloco => heloco::correct(square.sqrt(), momentum_square.sqrt(), dot),
+            run_spec::Correction::Heloco => heloco::correct(then.square.sqrt(), then.momentum_square.sqrt(), then.dot),
         };
-        // ‖aΔ + bm‖² = a²‖Δ‖² + 2abΔ·m + b²‖m‖²
-        let cross = 2.0 * of_delta * of_momentum * dot;
-        let square = (of_delta * of_delta * square + cross + of_momentum * of_momentum * momentum_square).max(0.0);
+        let of_delta = corrected.of_delta * clipped.of_delta;
+        let of_momentum = corrected.of_delta * clipped.of_momentum + corrected.of_momentum;
+        let square = place.after(Correction { of_delta, of_momentum }).square;
         let length = square.sqrt();
         let scale = match self.average {
             Average::Rda if length < LENGTH_MIN => 0.0,
@@ -186,6 +297,7 @@ impl Buffer {
     pub fn clear(&mut self) {
         self.sum.fill(0.0);
         self.tensor_lengths.fill(0.0);
+        self.voices = Voices::default();
         (self.tokens, self.lengths, self.squares) = (0, 0.0, 0.0);
     }
 }

@@ -23,7 +23,7 @@ pub fn is_whole_checkpoint(bytes: &[u8]) -> bool {
 impl Merger {
     /// The merger's whole state, as it is right after publishing: the buffer is empty then, and is not part of it.
     pub fn checkpoint(&self) -> Vec<u8> {
-        debug_assert_eq!(self.buffer.tokens(), 0, "a checkpoint is of a version, not of what waits for the next");
+        debug_assert!(self.buffer.is_empty(), "a checkpoint is of a version, not of what waits for the next");
         let mut out = Vec::with_capacity(self.checkpoint_bytes());
         out.extend(MAGIC);
         out.extend(self.last_seq.to_le_bytes());

@@ -10,6 +10,7 @@ pub mod heloco;
 pub mod needs;
 pub mod nesterov;
 pub mod outer;
+pub mod robust;
 
 pub use checkpoint::is_whole_checkpoint;
 
@@ -19,7 +20,7 @@ use buffer::Buffer;
 use nightjar_shared::{
     delta::{self, DeltaError, Lengths},
     ids::Version,
-    run_spec::{Correction, RunSpec},
+    run_spec::{Correction, Robust, RunSpec},
     version::{VersionError, Weights, keyframe, update},
 };
 use outer::Outer;
@@ -80,7 +81,7 @@ pub struct Merger {
     buffer: Buffer,
     /// Turns their average into a step.
     outer: Outer,
-    /// What deltas are corrected towards, in a run that corrects them and whose rule has no momentum; else empty.
+    /// What deltas are corrected or clipped towards, in a run that does so and whose rule has no momentum; else empty.
     direction: Vec<f32>,
     /// Tokens of the newest deltas, newest last: what the cap is measured by.
     recent_tokens: VecDeque<u64>,
@@ -116,11 +117,11 @@ impl Merger {
     fn holding(spec: RunSpec, weights: Weights) -> Self {
         let (n, merge) = (spec.model.parameters(), &spec.merge);
         let outer = Outer::new(merge, n);
-        let needs_direction = merge.correction == Correction::Heloco && outer.momentum().is_none();
+        let needs_direction = looks_back(&spec) && outer.momentum().is_none();
         Merger {
             weights,
             feedback: vec![0.0; n],
-            buffer: Buffer::new(&spec.model, spec.average(), merge.correction),
+            buffer: Buffer::new(&spec),
             outer,
             direction: if needs_direction { vec![0.0; n] } else { vec![] },
             recent_tokens: VecDeque::new(),
@@ -180,10 +181,12 @@ impl Merger {
         if !is_first && version != have.next() {
             return Err(MergeError::WrongVersion { have, got: version });
         }
-        let update = (!is_first).then(|| {
-            self.outer_step();
-            update::publish(&self.spec.model, self.spec.publish.codec, &mut self.weights, &mut self.feedback)
-        });
+        if !is_first {
+            self.outer_step()?;
+        }
+        let publish =
+            || update::publish(&self.spec.model, self.spec.publish.codec, &mut self.weights, &mut self.feedback);
+        let update = (!is_first).then(publish);
         let keyframe = (as_keyframe || is_first).then(|| {
             keyframe::redefine(&mut self.weights, &mut self.feedback);
             keyframe::encode(&self.spec.model, &self.weights)
@@ -193,8 +196,9 @@ impl Merger {
     }
 
     /// Averages the buffer, and adds the step that the rule makes of it to the change that is wanted.
-    fn outer_step(&mut self) {
+    fn outer_step(&mut self) -> Result<(), MergeError> {
         let merge = &self.spec.merge;
+        self.buffer.settle(self.outer.momentum().unwrap_or(&self.direction))?;
         self.agreement.learn(self.buffer.square_of_sum(), self.buffer.lengths, self.buffer.squares);
         let average = self.buffer.average();
         self.outer.step(merge.learning_rate as f32, average, &mut self.feedback);
@@ -202,7 +206,13 @@ impl Merger {
             *direction = heloco::FADE * *direction + g;
         }
         self.buffer.clear();
+        Ok(())
     }
+}
+
+/// Whether deltas are held against what came before them.
+fn looks_back(spec: &RunSpec) -> bool {
+    spec.merge.correction == Correction::Heloco || spec.robust() == Robust::Clip
 }
 
 /// Deltas whose tokens are remembered.

@@ -1,11 +1,8 @@
 //! What serving a run takes of a machine, counted from what is kept and written for each parameter. A test holds the
 //! numbers against the merger's own.
 
-use super::outer::Outer;
-use nightjar_shared::{
-    delta,
-    run_spec::{Correction, RunSpec},
-};
+use super::{looks_back, outer::Outer, robust};
+use nightjar_shared::{delta, run_spec::RunSpec};
 
 /// Bytes of the program and its ledger; what follows comes on top.
 const PROGRAM_BYTES: u64 = 64 << 20;
@@ -26,8 +23,8 @@ fn parameters(spec: &RunSpec) -> u64 {
 fn checkpointed(spec: &RunSpec) -> u64 {
     // For a model of no parameters a rule has as many.
     let rule = Outer::new(&spec.merge, 0);
-    let is_corrected = spec.merge.correction == Correction::Heloco && rule.momentum().is_none();
-    1 + rule.vectors().len() as u64 + u64::from(is_corrected)
+    let has_direction = looks_back(spec) && rule.momentum().is_none();
+    1 + rule.vectors().len() as u64 + u64::from(has_direction)
 }
 
 /// Bytes of a checkpoint, nearly.
@@ -39,7 +36,8 @@ fn checkpoint_bytes(spec: &RunSpec) -> u64 {
 pub fn memory_bytes(spec: &RunSpec) -> u64 {
     let n = parameters(spec);
     let merger = 4 * (2 + checkpointed(spec)) * n;
-    let deltas = DELTAS_AT_ONCE * *delta::bytes_allowed(&spec.model, &spec.delta).end();
+    let deltas =
+        (DELTAS_AT_ONCE + robust::held_max(spec.robust())) * *delta::bytes_allowed(&spec.model, &spec.delta).end();
     // Drawn weights are as long as a checkpoint's, and are gone before the first is made.
     PROGRAM_BYTES + merger + deltas + checkpoint_bytes(spec).max(UPDATES_BYTES * n)
 }
@@ -72,6 +70,8 @@ mod tests {
             r#", "merge": {"rule": "delayed_nesterov"}"#,
             r#", "merge": {"correction": "heloco"}"#,
             r#", "merge": {"rule": "nesterov", "correction": "heloco"}"#,
+            r#", "merge": {"robust": "direction"}"#,
+            r#", "merge": {"robust": "clip"}"#,
         ] {
             let spec: RunSpec =
                 serde_json::from_str(&format!(r#"{{"name": "x", "token_budget": 1000{toml}}}"#)).unwrap();

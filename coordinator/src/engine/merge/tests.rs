@@ -5,7 +5,7 @@ use nightjar_shared::{
     ids::{BlobHash, LeaseId},
     model_spec::ModelSpec,
     rng,
-    run_spec::{Average, Correction, MergeRule, MergeSpec},
+    run_spec::{Average, Correction, MergeRule, MergeSpec, Robust},
 };
 use proptest::prelude::*;
 
@@ -112,10 +112,12 @@ fn any_merge() -> impl Strategy<Value = MergeSpec> {
     let average = prop_oneof![Just(Average::Mean), Just(Average::Rda)];
     let correction = prop_oneof![Just(Correction::None), Just(Correction::Heloco)];
     let cap = prop_oneof![Just(0.0), Just(2.0)];
-    (rule, average, correction, cap).prop_map(|(rule, average, correction, tokens_cap)| MergeSpec {
+    let robust = prop_oneof![Just(Robust::None), Just(Robust::Clip), Just(Robust::Direction)];
+    (rule, average, correction, cap, robust).prop_map(|(rule, average, correction, tokens_cap, robust)| MergeSpec {
         rule,
         average: Some(average),
         correction,
+        robust: Some(robust),
         tokens_cap,
         ..MergeSpec::default()
     })
@@ -128,7 +130,7 @@ proptest! {
     #[test]
     fn a_checkpoint_goes_on_to_the_same_bits(
         merge in any_merge(),
-        rounds in proptest::collection::vec((1u64..4, any::<bool>()), 2..7),
+        rounds in proptest::collection::vec((1u64..7, any::<bool>()), 2..7),
         stop in 0usize..7,
     ) {
         let spec = RunSpec { merge, ..spec(0.0) };

@@ -1,7 +1,7 @@
 //! `[merge]` as it is written, in files and in what devices are sent: flat, the settings of all rules beside each
 //! other. A run is known by these bytes, so their order stays, and what was once written is written again.
 
-use super::{Average, Correction, MergeRule, MergeSpec, StalenessSpec};
+use super::{Average, Correction, MergeRule, MergeSpec, Robust, StalenessSpec};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -23,6 +23,8 @@ pub(super) struct Written {
     staleness_max: u64,
     tokens_cap: f64,
     norm_factor_max: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    robust: Option<Robust>,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -76,6 +78,7 @@ impl From<Written> for MergeSpec {
             staleness_max: written.staleness_max,
             tokens_cap: written.tokens_cap,
             norm_factor_max: written.norm_factor_max,
+            robust: written.robust,
             idle,
         }
     }
@@ -104,6 +107,7 @@ impl From<MergeSpec> for Written {
             staleness_max: spec.staleness_max,
             tokens_cap: spec.tokens_cap,
             norm_factor_max: spec.norm_factor_max,
+            robust: spec.robust,
         }
     }
 }
@@ -134,7 +138,7 @@ mod tests {
     fn what_was_said_is_written_again() {
         for rule in ["mean", "nesterov", "delayed_nesterov"] {
             let json = format!(
-                r#"{{"rule":"{rule}","quorum":3,"grace_s":1.5,"learning_rate":0.7,"momentum":0.5,"interval":2,"c":0.25,"average":"rda","correction":"heloco","staleness":{{"rule":"hinge","grace":1.0,"slope":2.0}},"staleness_max":7,"tokens_cap":1.5,"norm_factor_max":3.0}}"#
+                r#"{{"rule":"{rule}","quorum":3,"grace_s":1.5,"learning_rate":0.7,"momentum":0.5,"interval":2,"c":0.25,"average":"rda","correction":"heloco","staleness":{{"rule":"hinge","grace":1.0,"slope":2.0}},"staleness_max":7,"tokens_cap":1.5,"norm_factor_max":3.0,"robust":"clip"}}"#
             );
             assert_eq!(serde_json::to_string(&read(&json)).unwrap(), json);
         }
