@@ -3,7 +3,7 @@
 mod job;
 
 use crate::{
-    byzantine,
+    byzantine::{Liar, Loot},
     coordinator::Killed,
     disk::SimDisk,
     draws::{Draws, Purpose},
@@ -112,11 +112,21 @@ pub struct Device {
     ahead: Option<Ahead>,
     /// The lease whose delta will not be found.
     lost: Option<u64>,
+    /// Where it sends what it did not train.
+    liar: Option<Box<Liar>>,
 }
 
 impl Device {
     /// Switched off. `shared` is the disk of devices that have none.
-    pub fn new(setup: &Setup, number: u32, traits: Traits, spec: &Arc<RunSpec>, shared: Option<&Arc<SimDisk>>) -> Self {
+    pub fn new(
+        setup: &Setup,
+        number: u32,
+        traits: Traits,
+        spec: &Arc<RunSpec>,
+        shared: Option<&Arc<SimDisk>>,
+        loot: &Loot,
+    ) -> Self {
+        let liar = traits.byzantine().map(|lie| Box::new(Liar::new(number, lie, loot.clone())));
         let mut draws = Draws::of_device(setup.seed, number);
         let presence = Presence::new(&traits, setup.population.start_hour, &mut draws);
         let owner = traits.group.owner.as_ref();
@@ -147,6 +157,7 @@ impl Device {
             checkpoint: None,
             ahead: None,
             lost: None,
+            liar,
         }
     }
 
@@ -405,16 +416,18 @@ impl Device {
             let none = worker::Trained { lease_id: train.lease_id, ..Default::default() };
             return Some(Reported { event: Event::Worker(from_worker::Body::Trained(none)), vanishes_s: None });
         }
-        if train.ahead_steps > 0 && job.steps == train.steps {
+        let skips = self.liar.as_ref().is_some_and(|liar| liar.skips());
+        if train.ahead_steps > 0 && job.steps == train.steps && !skips {
             let (lease_id, steps_max) = (train.lease_id, train.ahead_steps);
             self.ahead = Some(Ahead { lease_id, progress: Progress::new(now, self.step_s()), steps_max });
         }
         let train_ms = (job.progress.spent_s_with(job.steps) * 1000.0) as u64;
-        let mut said = training.finish(job.id, job.steps, train_ms);
+        let steps = self.liar.as_ref().map_or(job.steps, |liar| liar.steps(job.steps));
+        let mut said = training.finish(job.id, steps, train_ms);
         let mut vanishes_s = None;
         if let from_worker::Body::Trained(trained) = &mut said {
-            if let (Some(lie), Home::Disk(disk)) = (self.traits.byzantine(), &self.home) {
-                byzantine::tamper(disk, &self.spec, lie, trained, &mut self.draws);
+            if let (Some(liar), Home::Disk(disk)) = (&mut self.liar, &self.home) {
+                liar.tamper(disk, &self.spec, job.steps, trained, &mut self.draws);
             }
             if self.draws.falls(Purpose::Vanish, self.traits.group.deltas_lost) {
                 self.lost = Some(trained.lease_id);

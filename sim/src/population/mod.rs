@@ -151,15 +151,21 @@ pub struct Byzantine {
     pub share: f64,
     /// What they send.
     pub sends: Lie,
-    /// With `flipped` and `scaled`: how many times as long as what they trained; 1 and 10 by default.
+    /// How many times as long as what they trained; by default 10 with `scaled`, 1.9 with `patient`, else 1. With
+    /// `skipped`: the share of their steps that they take, by default a half.
     #[serde(default)]
     pub factor: Option<f64>,
 }
 
 impl Byzantine {
-    /// How many times what they trained.
+    /// How many times what they trained, or which share of their steps they take.
     pub fn factor(&self) -> f64 {
-        self.factor.unwrap_or(if self.sends == Lie::Scaled { 10.0 } else { 1.0 })
+        self.factor.unwrap_or(match self.sends {
+            Lie::Scaled => 10.0,
+            Lie::Patient => 1.9,
+            Lie::Skipped => 0.5,
+            Lie::Flipped | Lie::Random | Lie::Repeated | Lie::Reworked | Lie::Copied => 1.0,
+        })
     }
 }
 
@@ -173,6 +179,16 @@ pub enum Lie {
     Scaled,
     /// Noise of the norm of what it trained.
     Random,
+    /// The opposite, a tenth longer with each lease, so that what others send never looks short beside it.
+    Patient,
+    /// The first delta that it ever trained, byte by byte.
+    Repeated,
+    /// The same with a little noise, so that its bytes are new.
+    Reworked,
+    /// One liar trains; the others send its delta with a little noise.
+    Copied,
+    /// It takes a share of its steps, stretches the delta to the length of all of them, and says that it took them all.
+    Skipped,
 }
 
 mod default {

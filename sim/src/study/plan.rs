@@ -1,6 +1,7 @@
 //! The studies: what is asked, and the variants that answer. This file is the table to edit; a row is run again only if
 //! its own configuration changes.
 
+mod attacks;
 mod codecs;
 mod parts;
 mod pooling;
@@ -32,6 +33,7 @@ pub fn studies() -> Vec<Study> {
         churn(),
         data_split(),
         size(),
+        attacks::attacks(),
     ]
 }
 

@@ -12,6 +12,7 @@ pub use conclude::{Aftermath, aftermath, conclude};
 pub use kills::KillCounts;
 
 use crate::{
+    byzantine::Loot,
     coordinator::Coordinator,
     device::Device,
     disk::SimDisk,
@@ -185,8 +186,9 @@ impl<'s> World<'s> {
         let shared = (!has_bytes).then(|| Arc::new(SimDisk::default()));
         let traits = Traits::all(&setup.population, setup.seed);
         let account = Account::new(&traits);
-        let devices =
-            traits.into_iter().zip(0..).map(|(t, n)| Device::new(setup, n, t, &spec, shared.as_ref())).collect();
+        let loot = Loot::default();
+        let device = |(traits, number)| Device::new(setup, number, traits, &spec, shared.as_ref(), &loot);
+        let devices = traits.into_iter().zip(0..).map(device).collect();
         World {
             setup,
             now: Mono::default(),
