@@ -334,7 +334,7 @@ pub const SECTIONS: &[Section] = &[
             word(
                 "robust",
                 &[
-                    ("none", "nothing"),
+                    ("none", "nothing is done about them"),
                     (
                         "clip",
                         "tensors that are far from where the run was heading are drawn towards it (centred clipping, \

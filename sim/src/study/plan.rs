@@ -34,6 +34,7 @@ pub fn studies() -> Vec<Study> {
         data_split(),
         size(),
         attacks::attacks(),
+        attacks::on_a_warm_model(),
     ]
 }
 

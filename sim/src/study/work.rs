@@ -237,7 +237,7 @@ fn figures(result: &RunResult, setup: &Setup) -> Row {
         .with("bits_up_per_parameter_and_delta", bytes.deltas as f64 * bits / result.merged as f64)
         .with("bits_down_per_parameter_and_version", (bytes.keyframes + bytes.updates) as f64 * bits / reached)
         .with("staleness_mean", stale as f64 / deltas as f64)
-        .with("deltas_refused", result.leases.get("screened_out").copied().unwrap_or_default() as f64)
+        .with("deltas_refused", result.leases.get("screened out").copied().unwrap_or_default() as f64)
         .with("bytes_shards", bytes.shards as f64)
         .with("bytes_resent", (bytes.resent_up + bytes.resent_down) as f64)
         .with("versions_per_virtual_hour", result.versions as f64 / (result.virtual_s / 3600.0))
