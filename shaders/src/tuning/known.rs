@@ -15,8 +15,11 @@ const TOLERANCE: f32 = 1e-3;
 const ROWS: usize = 3;
 const WIDTH: usize = 300;
 
+/// Computes an operation on a device.
+type Computed = fn(&Device) -> Vec<Tensor<2>>;
+
 /// What is tried. No products of matrices: before one of a new shape, a runtime tries dozens of ways to make it.
-const KNOWN: [(Op, fn(&Device) -> Vec<Tensor<2>>); 5] = [
+const KNOWN: [(Op, Computed); 5] = [
     (Op::RmsNorm, |device| {
         <[_; 2]>::from(op::rms_norm(&rows(WIDTH, 1, device), &gain(device), 1e-5, FloatDType::F32)).into()
     }),
@@ -35,7 +38,7 @@ const KNOWN: [(Op, fn(&Device) -> Vec<Tensor<2>>); 5] = [
 /// The first operation that a device gives another result for than the processor does; `None` where all are right.
 /// Each goes the way that is chosen just then, by our kernel or by Burn's own.
 pub fn wrong(device: &Device) -> Option<Op> {
-    let is_wrong = |known: fn(&Device) -> Vec<Tensor<2>>| {
+    let is_wrong = |known: Computed| {
         let [got, want] = [device, &Device::flex()].map(|device| read(known(device)));
         !agree(got, want, TOLERANCE)
     };

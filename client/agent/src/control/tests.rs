@@ -13,6 +13,7 @@ fn volunteer() -> session::Profile {
         role: Role::Volunteer,
         kinds: LeaseKind::ALL.to_vec(),
         name: "den".into(),
+        public_name: None,
         hardware: "flex, 1 threads".into(),
         memory_bytes: 1 << 30,
         checkpoint_ms: 1000,
