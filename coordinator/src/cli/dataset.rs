@@ -152,7 +152,8 @@ fn shards(manifest: &Manifest) -> String {
     )
 }
 
-fn failure(error: DatasetError) -> Failure {
+/// What was wrong with the input, and what went wrong on the way.
+pub(super) fn failure(error: DatasetError) -> Failure {
     match error {
         DatasetError::DiskFull { .. } | DatasetError::Io { .. } | DatasetError::Damaged { .. } => {
             Failure::midway(error)
@@ -163,7 +164,7 @@ fn failure(error: DatasetError) -> Failure {
 
 impl Prepare {
     fn run(self) -> Result<(), Failure> {
-        let is_dry = self.dry_run;
+        let is_dry = self.is_dry();
         let options = self.options();
         let mut notes = Notes::default();
         let said = match is_dry {
@@ -198,6 +199,11 @@ fn told(options: &PrepareOptions, prepared: &Prepared) -> Result<Vec<String>, Da
 }
 
 impl Prepare {
+    /// Whether it is only to look.
+    pub(super) fn is_dry(&self) -> bool {
+        self.dry_run
+    }
+
     pub(super) fn options(self) -> PrepareOptions {
         PrepareOptions {
             paths: self.paths,

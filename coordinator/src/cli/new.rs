@@ -8,7 +8,7 @@ mod shape;
 
 use super::{
     Failure,
-    dataset::Prepare,
+    dataset::{Prepare, failure},
     invite::InvitedRole,
     say,
     serve_file::{Invited, RUN_FILE, SERVE_FILE, STATE_FOLDER, ServeFile},
@@ -18,7 +18,7 @@ use clap::{Args, Parser};
 use from::Earlier;
 use nightjar_coordinator::{
     cost::{self, Cost},
-    dataset::{self, Dataset, DatasetError, Notes},
+    dataset::{self, Dataset, Notes},
     engine,
     run_file::commented,
     server::issue::{DAYS_MAX, Reachable},
@@ -280,16 +280,16 @@ impl New {
             let first = said.lines().next().unwrap_or_default().trim_start_matches("error: ");
             Failure::input(format!("of what follows --: {first}; `dataset prepare --help` has all that may follow"))
         })?;
+        if prepare.is_dry() {
+            return Err(Failure::input(
+                "`new` makes a run, so --dry-run has no place here: try it with `dataset prepare`",
+            ));
+        }
         let mut notes = Notes::default();
         let prepared = dataset::prepare(&prepare.options(), &mut notes).map_err(|error| {
             // Why it failed may be among what was left out.
             notes.lines().iter().for_each(|line| eprintln!("{line}"));
-            match error {
-                DatasetError::DiskFull { .. } | DatasetError::Io { .. } | DatasetError::Damaged { .. } => {
-                    Failure::midway(error)
-                }
-                error => Failure::input(error),
-            }
+            failure(error)
         })?;
         if prepared.already_done {
             say("note      the data was prepared before");

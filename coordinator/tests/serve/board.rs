@@ -37,6 +37,9 @@ const NAMES: [&str; 6] = [
     "",
 ];
 
+/// What the first is called in public.
+const PUBLIC_NAME: &str = "Anna's owls";
+
 async fn join(device: &Device, bed: &Bed, to: SocketAddr, name: &str, role: Role) -> Link {
     let mut link = device.link(to).await;
     let hello = Hello {
@@ -46,7 +49,8 @@ async fn join(device: &Device, bed: &Bed, to: SocketAddr, name: &str, role: Role
         codecs: CodecId::ALL.iter().map(|c| *c as u32).collect(),
         kinds: vec![if role == Role::Anchor { 2 } else { 1 }],
         name: name.into(),
-        public_name: name.into(),
+        // Whoever means harm is called the same in public.
+        public_name: if name == NAMES[0] { PUBLIC_NAME } else { name }.into(),
         device: "AMD Radeon <780M>".into(),
         ..Hello::default()
     };
@@ -254,7 +258,10 @@ fn look_from_outside(browser: &Browser, origin: &str) {
     browser.open(origin);
     assert_eq!(browser.text("h1"), "bed");
     assert!(browser.text("#helpers + p").starts_with("7 devices"), "{}", browser.text("#helpers + p"));
-    assert!(!browser.text("main").contains("kitchen"), "no device is named");
+    let shown = browser.text("main");
+    assert!(shown.contains(PUBLIC_NAME) && shown.contains(NAMES[1]), "{shown}");
+    assert!(!shown.contains("kitchen"), "what a device is called is not public: {shown}");
+    assert_ne!(browser.script("return document.title", &[]), json!("pwned"));
     assert_eq!(browser.script("return document.querySelectorAll('polyline').length", &[]), json!(1));
     for view in VIEWS {
         browser.screenshot(view, &picture("public", view));

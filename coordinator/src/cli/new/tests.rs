@@ -42,6 +42,7 @@ fn what_is_missing_is_refused_with_its_flag_and_leaves_nothing() {
             vec![run_said, "--data", texts, "--model", "1M", "--", "--colum", "x"],
             "of what follows --: unexpected argument",
         ),
+        (vec![run_said, "--data", texts, "--model", "1M", "--", "--dry-run"], "--dry-run has no place here"),
         (vec![run_said, "--from", texts], "nightjar-coordinator new"),
     ] {
         let why = made(&words).unwrap_err();
