@@ -60,6 +60,9 @@ impl Merger {
             return Ok(None);
         }
         let mut merger = Self::holding(spec, weights);
+        if !merger.outer.set_arrived(arrived) {
+            return Ok(None);
+        }
         if r.remaining() != 4 * merger.vectors().iter().map(|v| v.len()).sum::<usize>() {
             return Ok(None);
         }
@@ -68,7 +71,6 @@ impl Merger {
         }
         merger.last_seq = last_seq;
         (merger.agreement.common, merger.agreement.whole) = (common, whole);
-        merger.outer.set_arrived(u32::try_from(arrived).unwrap_or(0));
         merger.recent_tokens = recent.into_iter().filter(|tokens| *tokens > 0).collect();
         Ok(Some(merger))
     }

@@ -70,9 +70,15 @@ impl Outer {
         if let Outer::DelayedNesterov(rule) = self { rule.arrived } else { 0 }
     }
 
-    pub(super) fn set_arrived(&mut self, arrived: u32) {
-        if let Outer::DelayedNesterov(rule) = self {
-            rule.arrived = arrived;
+    /// Goes on from so many arrivals; `false` if the rule is never where those are.
+    pub(super) fn set_arrived(&mut self, arrived: u64) -> bool {
+        match (self, u32::try_from(arrived)) {
+            (Outer::DelayedNesterov(rule), Ok(arrived)) if arrived < rule.interval => {
+                rule.arrived = arrived;
+                true
+            }
+            (Outer::Mean | Outer::Nesterov(_), Ok(0)) => true,
+            _ => false,
         }
     }
 }

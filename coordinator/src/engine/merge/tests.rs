@@ -242,12 +242,22 @@ fn a_damaged_checkpoint_is_none() {
         bytes[at] ^= 1;
         assert!(Merger::restore(spec.clone(), &bytes).is_none(), "{at}");
     }
-    // The last delta, an agreement, the version: numbers that nothing can follow, under a hash that fits.
-    for at in [8, 16, 24, 8 + 32 + 8 * RECENT] {
+    let with = |bytes: &[u8], at: usize, number: u64| {
         let mut body = bytes[..bytes.len() - 32].to_vec();
-        body[at..at + 8].fill(0xff);
+        body[at..at + 8].copy_from_slice(&number.to_le_bytes());
         let hash = *blake3::hash(&body).as_bytes();
-        assert!(Merger::restore(spec.clone(), &[body, hash.to_vec()].concat()).is_none(), "{at}");
+        [body, hash.to_vec()].concat()
+    };
+    // The last delta, an agreement, arrivals, the version: numbers that nothing can follow, under a hash that fits.
+    for at in [8, 16, 24, 32, 8 + 32 + 8 * RECENT] {
+        assert!(Merger::restore(spec.clone(), &with(&bytes, at, u64::MAX)).is_none(), "{at}");
+    }
+    let rule = MergeRule::DelayedNesterov { momentum: 0.5, interval: 3, c: 0.0 };
+    let delayed = RunSpec { merge: MergeSpec { rule, ..spec.merge.clone() }, ..spec.clone() };
+    let of_delayed = started(&delayed).checkpoint();
+    for (arrived, is_possible) in [(2, true), (3, false), (u64::from(u32::MAX), false)] {
+        let restored = Merger::restore(delayed.clone(), &with(&of_delayed, 32, arrived));
+        assert_eq!(restored.is_some(), is_possible, "{arrived} arrivals of 3");
     }
     let rule = MergeRule::Nesterov { momentum: 0.5 };
     let other = RunSpec { merge: MergeSpec { rule, ..spec.merge.clone() }, ..spec };
