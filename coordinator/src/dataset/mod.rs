@@ -48,9 +48,9 @@ mod vocabulary;
 mod walk;
 
 #[cfg(test)]
-mod cases;
+mod document_tests;
 #[cfg(test)]
-mod documents;
+mod input_tests;
 #[cfg(test)]
 mod tests;
 

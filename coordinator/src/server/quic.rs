@@ -123,3 +123,29 @@ pub async fn end(endpoint: Endpoint) {
 pub fn close(connection: &Connection, code: CloseCode, reason: &str) {
     connection.close((code as u32).into(), reason.as_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nightjar_shared::disk::FolderDisk;
+    use quinn::ClientConfig;
+
+    #[tokio::test]
+    async fn an_address_is_free_though_a_device_never_answers() {
+        let home = tempfile::tempdir().unwrap();
+        let identity = Identity::open_or_draw(&FolderDisk::open(home.path()).unwrap()).unwrap();
+        let listening = endpoint("127.0.0.1:0".parse().unwrap(), &identity).unwrap();
+        let address = listening.local_addr().unwrap();
+        // Its first packet is all that ever comes of it, so its connection is waited for longer than a goodbye may take.
+        let way = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let device = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let config = ClientConfig::new(Arc::new(tls::door_config(&identity).unwrap()));
+        let _connecting = device.connect_with(config, way.local_addr().unwrap(), "coordinator").unwrap();
+        let mut first = [0; 2048];
+        let (length, _) = way.recv_from(&mut first).await.unwrap();
+        way.send_to(&first[..length], address).await.unwrap();
+        let _silent = listening.accept().await.unwrap().accept().unwrap();
+        end(listening).await;
+        bind(address).unwrap();
+    }
+}

@@ -53,11 +53,13 @@ impl Who {
     }
 }
 
-/// Of one limit: what is left to whom, how often and when it was refused, and when the log was told.
+/// Of one limit: what is left to whom, how often it was refused, how much of that the leader was told, when it was last
+/// refused, and when the log was told.
 #[derive(Default)]
 struct Counted {
     buckets: Option<(Bound, Buckets<Key>)>,
     refused: u64,
+    reported: u64,
     last: Option<Instant>,
     told: Option<Instant>,
 }
@@ -71,7 +73,7 @@ pub struct Bite {
     pub kind: Kind,
     /// For whom.
     pub per: Per,
-    /// How often, since this process began.
+    /// How often, since this process began; at a leader its doors' too.
     pub times: u64,
     /// How long ago it did last.
     pub ago: Duration,
@@ -117,6 +119,34 @@ impl Rates {
     pub fn refused(&self) -> [(&'static str, u64); ALL.len()] {
         let all = self.lock();
         std::array::from_fn(|at| (ALL[at].0, all.limits[at].refused))
+    }
+
+    /// Refusals that the leader was not told of, by the limits' names. They count as told.
+    pub fn take(&self) -> Vec<(&'static str, u64)> {
+        let mut all = self.lock();
+        let limits = ALL.iter().zip(&mut all.limits);
+        let taken = limits.map(|(limit, counted)| {
+            let times = counted.refused - counted.reported;
+            counted.reported = counted.refused;
+            (limit.0, times)
+        });
+        taken.filter(|(_, times)| *times > 0).collect()
+    }
+
+    /// What was taken could not be told: it is taken again later.
+    pub fn put_back(&self, taken: &[(&'static str, u64)]) {
+        let mut all = self.lock();
+        for (limit, times) in taken {
+            all.of(limit).into_iter().for_each(|counted| counted.reported -= times);
+        }
+    }
+
+    /// A limit turned devices away at a door. A name that this release does not have is passed over.
+    pub fn add(&self, limit: &str, times: u64, now: Instant) {
+        let mut all = self.lock();
+        let Some(counted) = all.of(limit).filter(|_| times > 0) else { return };
+        counted.refused = counted.refused.saturating_add(times);
+        counted.last = Some(now);
     }
 
     /// The limits that turned somebody away not longer ago than that.
@@ -188,6 +218,11 @@ impl Rates {
 }
 
 impl All {
+    fn of(&mut self, limit: &str) -> Option<&mut Counted> {
+        let at = ALL.iter().position(|(name, ..)| *name == limit)?;
+        Some(&mut self.limits[at])
+    }
+
     /// Takes so much for the device, its address and its invite; or, where one has no more, of none.
     fn take(&mut self, kind: Kind, who: &Who, amount: f64, now: Instant) -> Result<(), (Per, Duration)> {
         let mut taken: Vec<(usize, Key, f64)> = vec![];
@@ -306,6 +341,27 @@ mod tests {
         assert!(rates.connects(&who(1, 1, 1), [3, 4], now).unwrap_err().sentence.contains("this address"));
         assert!(rates.connects(&who(1, 1, 1), [2, 5], now).unwrap_err().sentence.contains("this invite"));
         assert_eq!(refused(&rates, "connections-per-address") + refused(&rates, "connections-per-invite"), 2);
+    }
+
+    #[test]
+    fn what_doors_refuse_is_counted_once_at_the_leader() {
+        let (door, leader, now) = (rates(&["connections-per-address=1"]), rates(&[]), Instant::now());
+        let refuse = || door.connects(&who(1, 1, 1), [1, 0], now).unwrap_err();
+        let report = |is_heard: bool| {
+            let taken = door.take();
+            match is_heard {
+                true => taken.iter().for_each(|(limit, times)| leader.add(limit, *times, now)),
+                false => door.put_back(&taken),
+            }
+        };
+        (refuse(), refuse());
+        report(false);
+        refuse();
+        (report(true), report(true));
+        leader.add("a limit of a later release", 9, now);
+        assert_eq!(refused(&leader, "connections-per-address"), 3);
+        let told: Vec<_> = leader.bites(Duration::ZERO, now).iter().map(|bite| (bite.limit, bite.times)).collect();
+        assert_eq!(told, [("connections-per-address", 3)]);
     }
 
     #[test]

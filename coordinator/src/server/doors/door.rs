@@ -269,12 +269,12 @@ impl Door {
                     asks.spawn(async move { link.tell(damaged(hash)).await });
                 }
                 _ = report_due.tick() => {
-                    let (link, traffic, devices) =
-                        (link.clone(), self.context.traffic.clone(), self.context.present.devices());
+                    let (link, context) = (link.clone(), self.context.clone());
                     asks.spawn(async move {
-                        let (up, down) = traffic.take();
-                        if link.report((up, down), devices).await.is_err() {
-                            traffic.put_back(up, down);
+                        let ((up, down), refused) = (context.traffic.take(), context.rates.take());
+                        if link.report((up, down), &refused, &context.present.devices()).await.is_err() {
+                            context.traffic.put_back(up, down);
+                            context.rates.put_back(&refused);
                         }
                     });
                 }

@@ -161,10 +161,16 @@ impl Link {
         }
     }
 
-    /// What travelled through this door since the last time, and who is here.
-    pub async fn report(&self, (bytes_up, bytes_down): (u64, u64), devices: Vec<DeviceId>) -> Result<(), LinkError> {
+    /// What travelled through this door and which limits turned devices away since the last time, and who is here.
+    pub async fn report(
+        &self,
+        (bytes_up, bytes_down): (u64, u64),
+        refused: &[(&'static str, u64)],
+        devices: &[DeviceId],
+    ) -> Result<(), LinkError> {
         let devices = devices.iter().map(|device| device.0.to_vec()).collect();
-        self.ask(Kind::Report(door::Report { bytes_up, bytes_down, devices })).await.map(drop)
+        let refused = refused.iter().map(|&(limit, times)| door::Refused { limit: limit.to_owned(), times }).collect();
+        self.ask(Kind::Report(door::Report { bytes_up, bytes_down, devices, refused })).await.map(drop)
     }
 }
 

@@ -25,6 +25,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 use tokio::{sync::broadcast, task::JoinSet};
 
@@ -161,8 +162,10 @@ async fn answer(mut up: Up, mut down: Down, context: &Context, place: &Place) ->
                 blocking(&context.files, move || entry.look_again()).await?;
             }
         }
-        Kind::Report(door::Report { bytes_up, bytes_down, devices }) => {
+        Kind::Report(door::Report { bytes_up, bytes_down, devices, refused }) => {
             context.traffic.add(bytes_up, bytes_down);
+            let now = Instant::now();
+            refused.iter().for_each(|door::Refused { limit, times }| context.rates.add(limit, *times, now));
             place.holds(devices.iter().map(|device| named(device)).collect::<Result<_, _>>()?);
         }
     }
