@@ -2,6 +2,7 @@
 //! kernels in its own binary.
 
 mod change;
+mod inner;
 mod keep;
 pub mod keys;
 mod lease;
@@ -10,6 +11,7 @@ mod operator;
 mod table;
 
 pub use change::{Changed, FixedKey};
+pub use inner::{InnerOptimizer, InnerSpec, InnerState};
 pub use keep::KeepSpec;
 pub use lease::{LeaseSpec, Pacing};
 pub use merge::{Average, Correction, Idle, MergeRule, MergeSpec, Robust, StalenessSpec};
@@ -61,73 +63,6 @@ pub struct RunSpec {
     /// What stays of versions and deltas.
     #[serde(default, skip_serializing_if = "KeepSpec::is_unset")]
     pub keep: KeepSpec,
-}
-
-/// The inner optimizer: AdamW (Loshchilov and Hutter, arXiv 1711.05101) under a cosine schedule by global progress.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct InnerSpec {
-    /// Samples in one inner step's batch, over all its micro-batches.
-    pub batch_samples: u32,
-    /// The schedule's peak.
-    pub learning_rate: f64,
-    /// Share of the token budget over which the rate rises from zero.
-    pub warmup: f64,
-    /// Share of the peak at which the cosine ends.
-    pub floor: f64,
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub epsilon: f64,
-    /// Decoupled decay, on matrices only.
-    pub weight_decay: f64,
-    /// Gradients above this global norm are scaled down to it.
-    pub clip_norm: f64,
-    /// What becomes of the optimizer's state from one lease to the next.
-    pub state: InnerState,
-}
-
-/// What becomes of the inner optimizer's state from one lease to the next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InnerState {
-    /// The next lease goes on with it, as DiLoCo's workers do (arXiv 2311.08105).
-    #[default]
-    Keep,
-    /// Every lease starts with moments of zero.
-    Reset,
-}
-
-impl Default for InnerSpec {
-    fn default() -> Self {
-        InnerSpec {
-            batch_samples: 4,
-            learning_rate: 2e-3,
-            warmup: 0.03,
-            floor: 0.1,
-            beta1: 0.9,
-            beta2: 0.95,
-            epsilon: 1e-8,
-            weight_decay: 0.1,
-            clip_norm: 1.0,
-            state: InnerState::Keep,
-        }
-    }
-}
-
-impl InnerSpec {
-    /// The learning rate at `progress`, the share of the token budget that the whole run has consumed: a linear
-    /// warm-up, then a cosine from the peak down to `floor` of it.
-    pub fn learning_rate_at(&self, progress: f64) -> f64 {
-        if progress < self.warmup {
-            return self.learning_rate * progress.max(1e-3) / self.warmup;
-        }
-        let way = ((progress - self.warmup) / (1.0 - self.warmup)).min(1.0);
-        let cosine = 0.5 * (1.0 + libm::cos(std::f64::consts::PI * way));
-        self.learning_rate * (self.floor + (1.0 - self.floor) * cosine)
-    }
 }
 
 /// How versions are published.
@@ -319,16 +254,6 @@ impl RunSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_schedule_warms_up_peaks_and_ends_at_the_floor() {
-        let inner = InnerSpec::default();
-        assert!((inner.learning_rate_at(0.0) - 2e-3 * 1e-3 / 0.03).abs() < 1e-12);
-        assert!((inner.learning_rate_at(0.03) - 2e-3).abs() < 1e-12);
-        assert!((inner.learning_rate_at(0.515) - 2e-3 * 0.55).abs() < 1e-9);
-        assert!((inner.learning_rate_at(1.0) - 2e-4).abs() < 1e-12);
-        assert_eq!(inner.learning_rate_at(7.0), inner.learning_rate_at(1.0));
-    }
 
     #[test]
     fn a_bad_number_is_named() {

@@ -13,6 +13,9 @@ pub struct Options {
     /// How long each is tried, after the build.
     #[arg(long, value_name = "N", default_value_t = 600)]
     seconds: u32,
+    /// So many inputs of each instead, the same ones every time.
+    #[arg(long, value_name = "N", conflicts_with = "seconds")]
+    tries: Option<u32>,
 }
 
 /// Builds the fuzzer and runs it. What it finds stays in fuzz/found, where every test run goes through it.
@@ -45,10 +48,14 @@ pub fn run(options: &Options, children: &Children) -> Result<()> {
         for folder in [&found, &learnt] {
             fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
-        println!("fuzz: {target}, {} s", options.seconds);
+        let (bound, words) = match options.tries {
+            Some(tries) => (vec!["-seed=1".into(), format!("-runs={tries}")], format!("{tries} inputs")),
+            None => (vec![format!("-max_total_time={}", options.seconds)], format!("{} s", options.seconds)),
+        };
+        println!("fuzz: {target}, {words}");
         let mut fuzz = cargo();
         fuzz.args(["run", "--quiet", "--release", "--locked", "--"]).arg(&learnt).arg(seeds.join(&target)).arg(&found);
-        fuzz.arg(format!("-max_total_time={}", options.seconds)).arg(format!("-artifact_prefix={}/", found.display()));
+        fuzz.args(bound).arg(format!("-artifact_prefix={}/", found.display()));
         fuzz.args(["-rss_limit_mb=1024", "-timeout=10", "-print_final_stats=1", "-verbosity=0"]);
         fuzz.env("NIGHTJAR_FUZZ", &target).env_remove("RUSTFLAGS").current_dir(&folder);
         if !children.run("the fuzzer", &mut fuzz)?.success() {

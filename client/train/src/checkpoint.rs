@@ -4,7 +4,10 @@
 //! ends with the BLAKE3 hash of what precedes it. Where a step takes longer than the time between two checkpoints, what
 //! is done of it is in the file too.
 
-use crate::{optimizer::Moments, trainer::Begun};
+use crate::{
+    optimizer::{Moments, StateSizes},
+    trainer::Begun,
+};
 use nightjar_shared::{
     bytes::{Reader, Truncated},
     disk::Disk,
@@ -28,8 +31,8 @@ pub enum CheckpointError {
     /// The disk failed.
     #[error("reading the training state failed: {0}")]
     Read(#[source] io::Error),
-    /// Weights and moments are not of one length.
-    #[error("weights and moments differ in length: {weights}, {m}, {v}")]
+    /// Weights and moments are not those of the model.
+    #[error("weights and moments do not fit the model: {weights}, {m} and {v} values")]
     Lengths {
         /// Length of the weights.
         weights: usize,
@@ -88,7 +91,7 @@ pub struct Checkpoint {
 pub struct CheckpointStore<'a> {
     disk: &'a dyn Disk,
     name: String,
-    parameters: usize,
+    sizes: StateSizes,
     /// Of the checkpoint to write next.
     sequence: u64,
     /// Number and place of the newest that is whole: it takes reading all of both to find out.
@@ -96,9 +99,9 @@ pub struct CheckpointStore<'a> {
 }
 
 impl<'a> CheckpointStore<'a> {
-    /// Uses the files `name.0` and `name.1`; a model with `parameters` parameters bounds what is read.
-    pub fn open(disk: &'a dyn Disk, name: &str, parameters: usize) -> Result<Self, CheckpointError> {
-        let mut store = CheckpointStore { disk, name: name.into(), parameters, sequence: 0, newest: None };
+    /// Uses the files `name.0` and `name.1`; the sizes bound what is read.
+    pub fn open(disk: &'a dyn Disk, name: &str, sizes: StateSizes) -> Result<Self, CheckpointError> {
+        let mut store = CheckpointStore { disk, name: name.into(), sizes, sequence: 0, newest: None };
         store.newest = store.find_newest()?;
         store.sequence = store.newest.map_or(0, |(sequence, _)| sequence + 1);
         Ok(store)
@@ -108,7 +111,7 @@ impl<'a> CheckpointStore<'a> {
     /// as it is encoded: a quarter of what training takes would else be in memory twice.
     pub fn save(&mut self, checkpoint: Checkpoint) -> Result<(), CheckpointError> {
         let progress = checkpoint.progress;
-        let bytes = encode(checkpoint, self.sequence, self.parameters)?;
+        let bytes = encode(checkpoint, self.sequence, self.sizes)?;
         self.disk.write(&self.slot(self.sequence), &bytes).map_err(CheckpointError::Write)?;
         self.newest = Some((self.sequence, progress));
         self.sequence += 1;
@@ -120,7 +123,7 @@ impl<'a> CheckpointStore<'a> {
         let read = |newest: Option<(u64, LeaseProgress)>| {
             let Some((sequence, _)) = newest else { return Ok(None) };
             let bytes = self.disk.read(&self.slot(sequence)).map_err(CheckpointError::Read)?;
-            Ok(bytes.and_then(|bytes| decode(&bytes, self.parameters)))
+            Ok(bytes.and_then(|bytes| decode(&bytes, self.sizes)))
         };
         match read(self.newest)? {
             // Damaged since it was looked at: then the one before it.
@@ -153,14 +156,15 @@ impl<'a> CheckpointStore<'a> {
         let mut newest: Option<(u64, LeaseProgress)> = None;
         for slot in 0..2 {
             let name = self.slot(slot);
-            let plain = HEADER_BYTES + 12 * self.parameters + HASH_BYTES;
-            let with_begun = plain + BEGUN_BYTES + 4 * self.parameters;
+            let StateSizes { parameters, second_moments } = self.sizes;
+            let plain = HEADER_BYTES + 4 * (2 * parameters + second_moments) + HASH_BYTES;
+            let with_begun = plain + BEGUN_BYTES + 4 * parameters;
             let length = self.disk.length(&name).map_err(CheckpointError::Read)?;
             if ![plain, with_begun].iter().any(|want| length == Some(*want as u64)) {
                 continue;
             }
             let Some(bytes) = self.disk.read(&name).map_err(CheckpointError::Read)? else { continue };
-            let Some(found) = whole(&bytes).and_then(|mut r| header(&mut r, self.parameters)) else {
+            let Some(found) = whole(&bytes).and_then(|mut r| header(&mut r, parameters)) else {
                 tracing::warn!("{name} is damaged; using the checkpoint before it");
                 continue;
             };
@@ -172,16 +176,17 @@ impl<'a> CheckpointStore<'a> {
     }
 }
 
-fn encode(c: Checkpoint, sequence: u64, parameters: usize) -> Result<Vec<u8>, CheckpointError> {
+fn encode(c: Checkpoint, sequence: u64, sizes: StateSizes) -> Result<Vec<u8>, CheckpointError> {
+    let StateSizes { parameters, second_moments } = sizes;
     let (weights, m, v) = (c.weights.len(), c.moments.m.len(), c.moments.v.len());
-    if [weights, m, v] != [parameters; 3] {
+    if [weights, m, v] != [parameters, parameters, second_moments] {
         return Err(CheckpointError::Lengths { weights, m, v });
     }
     if let Some(begun) = c.begun.as_ref().filter(|begun| begun.gradient.len() != parameters) {
         return Err(CheckpointError::Begun { parameters, gradient: begun.gradient.len() });
     }
-    let vectors = if c.begun.is_some() { 4 } else { 3 };
-    let mut out = Vec::with_capacity(HEADER_BYTES + BEGUN_BYTES + 4 * vectors * parameters + HASH_BYTES);
+    let values = if c.begun.is_some() { 3 } else { 2 } * parameters + second_moments;
+    let mut out = Vec::with_capacity(HEADER_BYTES + BEGUN_BYTES + 4 * values + HASH_BYTES);
     out.extend_from_slice(MAGIC);
     let p = &c.progress;
     for number in [sequence, p.lease_id, p.base_version, p.steps, p.samples, p.tokens] {
@@ -237,19 +242,25 @@ fn header(r: &mut Reader<'_>, parameters: usize) -> Option<Header> {
 }
 
 /// `None` for anything but a whole checkpoint of this model.
-fn decode(bytes: &[u8], parameters: usize) -> Option<Checkpoint> {
+fn decode(bytes: &[u8], sizes: StateSizes) -> Option<Checkpoint> {
+    let StateSizes { parameters, second_moments } = sizes;
     let mut r = whole(bytes)?;
     let Header { progress, t, .. } = header(&mut r, parameters)?;
-    let vector = |r: &mut Reader<'_>| -> Result<Vec<f32>, Truncated> {
-        let bytes = r.take(4 * parameters)?;
+    let vector = |r: &mut Reader<'_>, values: usize| -> Result<Vec<f32>, Truncated> {
+        let bytes = r.take(4 * values)?;
         Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     };
     let mut read = || -> Result<Checkpoint, Truncated> {
-        let [weights, m, v] = [vector(&mut r)?, vector(&mut r)?, vector(&mut r)?];
+        let [weights, m, v] =
+            [vector(&mut r, parameters)?, vector(&mut r, parameters)?, vector(&mut r, second_moments)?];
         let begun = if r.remaining() == 0 {
             None
         } else {
-            Some(Begun { samples: r.u64()? as usize, nats: f64::from_bits(r.u64()?), gradient: vector(&mut r)? })
+            Some(Begun {
+                samples: r.u64()? as usize,
+                nats: f64::from_bits(r.u64()?),
+                gradient: vector(&mut r, parameters)?,
+            })
         };
         Ok(Checkpoint { progress, weights, moments: Moments { m, v, t }, begun })
     };

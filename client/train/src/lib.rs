@@ -9,13 +9,14 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let (spec, flat, compressed) = (nightjar_shared::model_spec::ModelSpec::tiny(), vec![], vec![]);
 //! # let disk = nightjar_shared::disk::FolderDisk::open("state")?;
+//! use nightjar_shared::run_spec::InnerOptimizer;
 //! use nightjar_train::*;
 //!
 //! let settings = DeviceSettings { choice: "auto".parse()?, threads: 1, ..DeviceSettings::default() };
 //! let opened = open_device(&settings)?; // before anything else computes: it bounds the threads
 //! let mut trainer = Trainer::new(&spec, &flat, AdamWConfig::default(), 4, &opened.device)?;
 //! let shard = Shard::read(&compressed, 1024, 128, spec.vocab_size)?;
-//! let mut store = CheckpointStore::open(&disk, "lease-7", spec.parameters())?;
+//! let mut store = CheckpointStore::open(&disk, "lease-7", StateSizes::of(&spec, InnerOptimizer::AdamW))?;
 //! for batch in shard.batches(0, 64, 8)? {
 //!     let report = trainer.step_while(&batch, 1e-3, |_| true)?; // false at a gate: TrainError::Stopped
 //!     println!("loss {:.3}, {} tokens", report.loss, report.tokens);
@@ -53,7 +54,7 @@ pub use device::{
 };
 pub use folder::{Folder, FolderError, TextLoss, load_folder};
 pub use model::{Model, ModelError};
-pub use optimizer::{AdamW, AdamWConfig, Moments};
+pub use optimizer::{AdamWConfig, Moments, Optimizer, OptimizerConfig, StateSizes};
 pub use precision::Precision;
 pub use sample::{Sampling, generate};
 pub use text_stream::TextStream;

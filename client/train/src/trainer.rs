@@ -3,7 +3,7 @@
 use crate::{
     batches::Batch,
     model::{Gradient, Gradients, Model, ModelError},
-    optimizer::{AdamW, AdamWConfig, Moments},
+    optimizer::{Moments, Optimizer, OptimizerConfig},
     precision::{LossScale, Precision},
     weights::{Weights, WeightsError},
 };
@@ -82,7 +82,7 @@ struct Sum {
 /// A model in training.
 pub struct Trainer {
     model: Model,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     portion: Portion,
     precision: Precision,
     loss_scale: LossScale,
@@ -191,12 +191,12 @@ impl Trainer {
     pub fn new(
         spec: &ModelSpec,
         flat: &[f32],
-        config: AdamWConfig,
+        config: impl Into<OptimizerConfig>,
         micro_batch: usize,
         device: &Device,
     ) -> Result<Self, ModelError> {
         let model = Model::new(spec, flat, device)?;
-        let optimizer = AdamW::new(config, spec, model.device());
+        let optimizer = Optimizer::new(config.into(), spec, model.device());
         let portion = Portion { micro_batch: micro_batch.max(1), recompute: false };
         let precision = Precision::Full;
         Ok(Trainer { model, optimizer, portion, precision, loss_scale: LossScale::first(precision), begun: None })

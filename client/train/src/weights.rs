@@ -33,6 +33,8 @@ pub(crate) struct Block {
     pub shape: [usize; 2],
     /// Of its first tensor.
     pub role: Role,
+    /// Of each of its tensors.
+    pub rows: Vec<Range<usize>>,
 }
 
 /// All blocks of a model, and where in the list each is.
@@ -51,8 +53,11 @@ impl Layout {
                 _ => [1, t.len()],
             };
             match blocks.get_mut(t.group) {
-                Some(block) => block.shape[0] += rows,
-                None => blocks.push(Block { shape: [rows, columns], role: t.role }),
+                Some(block) => {
+                    block.rows.push(block.shape[0]..block.shape[0] + rows);
+                    block.shape[0] += rows;
+                }
+                None => blocks.push(Block { shape: [rows, columns], role: t.role, rows: vec![0..rows] }),
             }
             places.insert((t.role, t.layer), t.group);
         }

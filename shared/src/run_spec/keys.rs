@@ -178,9 +178,11 @@ impl Section {
     pub fn misplaced(&self, key: &Key, values: &BTreeMap<String, Value>) -> Option<Misplaced> {
         let only = key.only?;
         let chooses = self.path(only.key);
-        let there = values.get(&chooses)?;
+        // A word that is not written down is its default.
+        let unset = || serde_json::from_str(self.key(only.key)?.unset).ok();
+        let there = values.get(&chooses).cloned().or_else(unset)?;
         let needed = format!("{chooses} = {}", either(only.words.iter().copied()));
-        let is_there = only.words.iter().any(|word| there == *word);
+        let is_there = only.words.iter().any(|word| there == **word);
         (!is_there).then(|| Misplaced { there: format!("{chooses} = {there}"), needed, is_refused: only.is_refused })
     }
 

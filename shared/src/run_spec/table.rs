@@ -124,8 +124,7 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "inner",
-        help: "What a device does in its inner steps: AdamW (arXiv 1711.05101) under a cosine schedule, by the progress \
-               of the whole run.",
+        help: "What a device does in its inner steps, under a cosine schedule by the progress of the whole run.",
         keys: &[
             count(
                 "batch_samples",
@@ -140,6 +139,22 @@ pub const SECTIONS: &[Section] = &[
                 "Over this share of the token budget the learning rate rises from zero to its peak.",
             ),
             number("floor", to(0.0, 1.0), "Share of the peak at which the cosine ends."),
+            word(
+                "optimizer",
+                &[
+                    ("adamw", "AdamW (arXiv 1711.05101)"),
+                    (
+                        "muon",
+                        "Muon (arXiv 2502.16982) for the matrices of the layers, AdamW for embedding, head and gains; a \
+                         step costs more, and devices of earlier releases cannot take part",
+                    ),
+                ],
+                "What makes a step of a gradient. Learning rate and decay mean the same with both.",
+            )
+            .unset("\"adamw\""),
+            number("momentum", DECAY, "How much of a matrix's momentum the next step keeps.")
+                .unset("0.95")
+                .of("optimizer", &["muon"]),
             number("beta1", DECAY, "Decay of the first moment."),
             number("beta2", DECAY, "Decay of the second moment."),
             number("epsilon", to(1e-20, 1.0).said("1e-20 to 1"), "Added to the root of the second moment."),

@@ -13,8 +13,8 @@ use crate::{
 };
 use nightjar_shared::{model_spec::ModelSpec, rng, run_spec::InnerSpec};
 use nightjar_train::{
-    AdamWConfig, Batch, DeviceSettings, Moments, StepReport, TrainError, Trainer, device::compute_alone, open_device,
-    work::WorkError,
+    Batch, DeviceSettings, Moments, OptimizerConfig, StepReport, TrainError, Trainer, device::compute_alone,
+    open_device, work::WorkError,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -145,7 +145,7 @@ impl Lab {
             DeviceSettings { choice: "flex".parse().unwrap_or_default(), threads: 1, ..DeviceSettings::default() };
         let device = open_device(&settings)?.device;
         let (weights, moments) = &self.start;
-        let mut trainer = Trainer::new(&self.model, weights, AdamWConfig::from(&self.inner), MICRO_BATCH, &device)?;
+        let mut trainer = Trainer::new(&self.model, weights, OptimizerConfig::from(&self.inner), MICRO_BATCH, &device)?;
         if let Some(moments) = moments {
             trainer.load_moments(moments)?;
         }

@@ -19,9 +19,10 @@ use nightjar_agent::{
 use nightjar_shared::{
     disk::FolderDisk,
     rng,
+    run_spec::InnerOptimizer,
     wire::worker::{Progress, Ready, Train, from_worker, to_worker},
 };
-use nightjar_train::{CheckpointStore, work::synthetic};
+use nightjar_train::{CheckpointStore, StateSizes, work::synthetic};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -91,7 +92,7 @@ pub(super) fn run(args: &Yield, format: Format) -> Result<ExitCode> {
     let trials = runtime.block_on(async {
         let mut trials = Vec::new();
         for n in 0..args.trials {
-            CheckpointStore::open(&disk, CHECKPOINT, spec.parameters())?.clear()?;
+            CheckpointStore::open(&disk, CHECKPOINT, StateSizes::of(&spec, InnerOptimizer::AdamW))?.clear()?;
             trials.push(trial(args, &scratch.0, &lease, n.into()).await?);
         }
         anyhow::Ok(trials)

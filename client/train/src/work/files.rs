@@ -1,7 +1,7 @@
 //! The worker's state files: weights of a version, and flat vectors (residual, optimizer state). A header, values in
 //! little-endian, and a BLAKE3 hash at the end, so that a damaged file is noticed before it is trained on.
 
-use crate::optimizer::Moments;
+use crate::optimizer::{Moments, StateSizes};
 use nightjar_shared::{
     bytes::{Reader, Truncated},
     disk::Disk,
@@ -105,7 +105,8 @@ pub fn read_residual(disk: &dyn Disk, file: &str, parameters: usize) -> Result<V
 }
 
 pub(super) fn write_moments(disk: &dyn Disk, file: &str, moments: &Moments) -> Result<(), FileError> {
-    let mut bytes = Vec::with_capacity(OPTIMIZER_MAGIC.len() + 8 + 8 * moments.m.len() + HASH_BYTES);
+    let mut bytes =
+        Vec::with_capacity(OPTIMIZER_MAGIC.len() + 8 + 4 * (moments.m.len() + moments.v.len()) + HASH_BYTES);
     bytes.extend_from_slice(OPTIMIZER_MAGIC);
     bytes.extend_from_slice(&moments.t.to_le_bytes());
     put_floats(&mut bytes, &moments.m);
@@ -113,12 +114,12 @@ pub(super) fn write_moments(disk: &dyn Disk, file: &str, moments: &Moments) -> R
     write(disk, file, &sealed(bytes))
 }
 
-/// An optimizer's state for `parameters` parameters.
-pub fn read_moments(disk: &dyn Disk, file: &str, parameters: usize) -> Result<Moments, FileError> {
+/// An optimizer's state of these sizes.
+pub fn read_moments(disk: &dyn Disk, file: &str, sizes: StateSizes) -> Result<Moments, FileError> {
     let bytes = read(disk, file)?;
     let moments = |mut r: Reader<'_>| -> Result<Moments, Truncated> {
         let t = r.u64()?;
-        Ok(Moments { t, m: take_floats(&mut r, parameters)?, v: take_floats(&mut r, parameters)? })
+        Ok(Moments { t, m: take_floats(&mut r, sizes.parameters)?, v: take_floats(&mut r, sizes.second_moments)? })
     };
     let reader = opened(&bytes, OPTIMIZER_MAGIC);
     reader.and_then(|r| moments(r).ok()).ok_or_else(|| FileError::Damaged(file.into()))
@@ -148,7 +149,7 @@ mod tests {
         write_moments(&disk, "o", &moments).unwrap();
         assert_eq!(read_weights(&disk, "w", &spec).unwrap(), weights);
         assert_eq!(read_residual(&disk, "r", n).unwrap(), moments.m);
-        assert_eq!(read_moments(&disk, "o", n).unwrap(), moments);
+        assert_eq!(read_moments(&disk, "o", StateSizes { parameters: n, second_moments: n }).unwrap(), moments);
 
         assert!(matches!(read_residual(&disk, "o", n), Err(FileError::Damaged(_))));
         assert!(matches!(read_residual(&disk, "r", n + 1), Err(FileError::Damaged(_))));

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     batches::{Batch, Shard},
-    optimizer::Moments,
+    optimizer::{Moments, StateSizes},
 };
 use nightjar_shared::{
     disk::Disk,
@@ -32,20 +32,15 @@ pub(super) fn batches(spec: &RunSpec, slice: &Slice, disk: &dyn Disk) -> Result<
 
 /// The optimizer's state that the lease starts from. Where its file is gone or damaged it is fresh, and that is said:
 /// it grows again, and the lease is worth more than it.
-pub(super) fn moments(
-    spec: &RunSpec,
-    job: &Train,
-    parameters: usize,
-    disk: &dyn Disk,
-) -> Result<(Moments, Option<String>), WorkError> {
-    let fresh = || Moments { m: vec![0.0; parameters], v: vec![0.0; parameters], t: 0 };
+pub(super) fn moments(spec: &RunSpec, job: &Train, disk: &dyn Disk) -> Result<(Moments, Option<String>), WorkError> {
+    let sizes = StateSizes::of(&spec.model, spec.inner.optimizer);
     if job.optimizer_file.is_empty() || spec.inner.state == InnerState::Reset {
-        return Ok((fresh(), None));
+        return Ok((sizes.zero(), None));
     }
-    match files::read_moments(disk, &job.optimizer_file, parameters) {
+    match files::read_moments(disk, &job.optimizer_file, sizes) {
         Ok(moments) => Ok((moments, None)),
         Err(e @ (FileError::Missing(_) | FileError::Damaged(_))) => {
-            Ok((fresh(), Some(format!("the optimizer's state began anew: {e}"))))
+            Ok((sizes.zero(), Some(format!("the optimizer's state began anew: {e}"))))
         }
         Err(e) => Err(e.into()),
     }

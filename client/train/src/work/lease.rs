@@ -14,7 +14,7 @@ use crate::{
     checkpoint::{Checkpoint, CheckpointStore, LeaseProgress},
     device::OpenDevice,
     model::Model,
-    optimizer::{AdamWConfig, Moments},
+    optimizer::{Moments, OptimizerConfig, StateSizes},
     portion_limit::PortionLimit,
     precision::Precision,
     submits::{Gauge, Submits},
@@ -39,7 +39,7 @@ pub struct LeaseRunner {
     precision: Precision,
     submits: Option<Submits>,
     portion_limit: PortionLimit,
-    trainer: Option<(ModelSpec, AdamWConfig, Trainer)>,
+    trainer: Option<(ModelSpec, OptimizerConfig, Trainer)>,
     end: Option<LeaseEnd>,
     /// State from earlier leases that the one at hand does without, a sentence each.
     lost: Vec<String>,
@@ -94,7 +94,8 @@ impl LeaseRunner {
         let weights = base::build(env.disk, &spec.model, base)?;
         let flat = weights.flat();
         let batches = inputs::batches(&spec, slice, env.disk)?;
-        let mut store = CheckpointStore::open(env.disk, env.checkpoint, flat.len())?;
+        let mut store =
+            CheckpointStore::open(env.disk, env.checkpoint, StateSizes::of(&spec.model, spec.inner.optimizer))?;
         let (mut trainer, mut progress, adopted) = self.take_up(&spec, job, &flat, &batches, &store, env)?;
         let course = Course::Lease { store: &mut store, adopted };
         let gauge = Gauge::new(self.submits.clone(), &self.device);
@@ -160,7 +161,7 @@ impl LeaseRunner {
             Some(Checkpoint { progress, weights, moments, begun }) => (progress, Cow::Owned(weights), moments, begun),
             None => {
                 let progress = LeaseProgress { lease_id: job.lease_id, base_version, ..Default::default() };
-                let (moments, lost) = inputs::moments(spec, job, flat.len(), env.disk)?;
+                let (moments, lost) = inputs::moments(spec, job, env.disk)?;
                 self.lost.extend(lost);
                 (progress, Cow::Borrowed(flat), moments, None)
             }
@@ -180,7 +181,7 @@ impl LeaseRunner {
         moments: &Moments,
         env: &Environment<'_>,
     ) -> Result<Trainer, WorkError> {
-        let config = AdamWConfig::from(&spec.inner);
+        let config = OptimizerConfig::from(&spec.inner);
         let portion = env.portion(spec, &self.portion_limit, &self.device, spec.inner.batch_samples as usize);
         let mut trainer = match self.trainer.take() {
             Some((model, settings, mut trainer)) if model == spec.model && settings == config => {
@@ -209,7 +210,7 @@ impl LeaseRunner {
 
     /// The trainer stays for what comes next.
     fn keep(&mut self, spec: &RunSpec, trainer: Trainer) {
-        self.trainer = Some((spec.model.clone(), AdamWConfig::from(&spec.inner), trainer));
+        self.trainer = Some((spec.model.clone(), OptimizerConfig::from(&spec.inner), trainer));
     }
 
     /// Trains on behind the lease that was trained last, as far as that may be, until there is something else to do.
@@ -242,7 +243,7 @@ impl LeaseRunner {
     /// Goes back to where a lease ended.
     pub fn resume_from(&mut self, end: LeaseEnd, env: &Environment<'_>) -> Result<(), WorkError> {
         let spec = inputs::parse_spec(&end.job.run_spec_json)?;
-        let (moments, _) = inputs::moments(&spec, &end.job, end.weights.len(), env.disk)?;
+        let (moments, _) = inputs::moments(&spec, &end.job, env.disk)?;
         let trainer = self.trainer(&spec, &end.weights, &moments, env)?;
         self.keep(&spec, trainer);
         self.end = Some(end);
