@@ -12,8 +12,12 @@ use super::{
 };
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
-use nightjar_shared::{model_spec::ModelSpec, rng};
-use nightjar_train::{AdamWConfig, Batch, Trainer};
+use nightjar_shared::{
+    model_spec::ModelSpec,
+    rng,
+    run_spec::{InnerOptimizer, InnerSpec},
+};
+use nightjar_train::{Batch, OptimizerConfig, Trainer};
 use std::{
     process::ExitCode,
     time::{Duration, Instant},
@@ -26,6 +30,9 @@ pub(super) struct Bench {
     what: Option<What>,
     #[command(flatten)]
     load: Load,
+    /// What makes a step of a gradient
+    #[arg(long, value_enum, default_value = "adamw")]
+    optimizer: Optimizer,
     /// How long to measure, after a warm-up
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
@@ -51,6 +58,15 @@ struct Load {
     /// Samples in a step
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch: u32,
+}
+
+/// An inner optimizer.
+#[derive(Clone, Copy, ValueEnum)]
+enum Optimizer {
+    /// AdamW
+    Adamw,
+    /// Muon for the matrices of the layers, AdamW for the rest
+    Muon,
 }
 
 /// A model's size.
@@ -92,7 +108,12 @@ pub(super) fn measure(args: &Bench, format: Format) -> Result<ExitCode> {
     let spec = args.load.spec();
     let samples = args.load.batch as usize;
     let context = spec.max_position_embeddings as usize;
-    let mut trainer = Trainer::new(&spec, &spec.draw_all(1), AdamWConfig::default(), samples, &compute.device)?;
+    let optimizer = match args.optimizer {
+        Optimizer::Adamw => InnerOptimizer::AdamW,
+        Optimizer::Muon => InnerOptimizer::Muon,
+    };
+    let config = OptimizerConfig::from(&InnerSpec { optimizer, ..InnerSpec::default() });
+    let mut trainer = Trainer::new(&spec, &spec.draw_all(1), config, samples, &compute.device)?;
     let tokens = (0..(samples * (context + 1)) as u64).map(|i| rng::below(1, 0, i, u64::from(spec.vocab_size)) as u32);
     let batch = Batch::new(tokens.collect(), context)?;
     for _ in 0..3 {

@@ -96,7 +96,7 @@ fn pytorchs_muon() {
         let of = |row: &serde_json::Value| [row[0].as_f64().unwrap(), row[1].as_f64().unwrap()];
         let ([loss, norm], [rounded, _]) = (of(exact), of(&plain));
         println!("{step:2} loss {:.6} ({:+.1e}) norm {:.6}", report.loss, report.loss - loss, report.grad_norm);
-        assert!((report.loss - loss).abs() < 1e-3, "step {step}: loss {}, in f32 it is {loss}", report.loss);
+        assert!((report.loss - loss).abs() < 1e-5, "step {step}: loss {}, in f32 it is {loss}", report.loss);
         assert!((report.grad_norm / norm - 1.0).abs() < 0.01, "step {step}: norm {}, not {norm}", report.grad_norm);
         // PyTorch's own iterates in bf16.
         assert!((report.loss - rounded).abs() < 2e-2, "step {step}: loss {}, PyTorch's is {rounded}", report.loss);

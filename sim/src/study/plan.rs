@@ -3,6 +3,7 @@
 
 mod attacks;
 mod codecs;
+mod inner;
 mod parts;
 mod pooling;
 
@@ -35,6 +36,7 @@ pub fn studies() -> Vec<Study> {
         size(),
         attacks::attacks(),
         attacks::on_a_warm_model(),
+        inner::inner(),
     ]
 }
 
