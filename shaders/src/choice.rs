@@ -1,7 +1,7 @@
 //! What there are two ways for, a kernel of ours and Burn's own operations, and which of them this process goes. An
 //! operation asks here; [`crate::tuning`] measures and decides.
 
-use crate::kernel::{self, Elem, MatrixUnits};
+use crate::kernel::{self, MatrixUnits, elem_of};
 use burn::tensor::{DType, Device, Tensor};
 use std::{
     fmt,
@@ -132,7 +132,7 @@ pub fn takes<const D: usize>(op: Op, tensor: &Tensor<D>) -> bool {
     // What stands between two products is of their type; all else is f32.
     let between_products = matches!(op, Op::Attention | Op::CrossEntropy | Op::Rope | Op::Swiglu | Op::SwigluBackward);
     let is_held = match tensor.dtype() {
-        dtype if between_products => Elem::of(dtype).is_some(),
+        dtype if between_products => elem_of(dtype).is_some(),
         dtype if op == Op::Product => dtype == DType::F16,
         dtype => dtype == DType::F32,
     };

@@ -6,13 +6,7 @@
 
 mod launch;
 mod matrix_units;
-mod parameters;
-mod source;
 
-pub(crate) use launch::GROUPS_MAX;
-pub use launch::{Elem, Launch, Outputs, runs_on};
+pub use launch::{Launch, Outputs, elem_of, runs_on};
 pub use matrix_units::MatrixUnits;
-pub use parameters::{Field, Parameters, Word};
-pub use source::{Kernel, substitute};
-
-pub(crate) use parameters::parameters;
+pub use nightjar_wgsl::{Elem, Field, Kernel, Parameters, substitute};

@@ -1,23 +1,6 @@
 //! All kernels of this build, and the name that they have together.
 
-use crate::{kernel::Kernel, op};
-
-/// All kernels. Tests go through it, so that none is without its checks of text, layout, twin and mutants.
-pub static KERNELS: &[&Kernel] = &[
-    &op::attention::FORWARD,
-    &op::attention::BACKWARD_QUERIES,
-    &op::attention::BACKWARD_KEYS,
-    &op::cross_entropy::IN_PLACE,
-    &op::linear::PRODUCT,
-    &op::rms_norm::FORWARD,
-    &op::rms_norm::BACKWARD,
-    &op::rope::ROTATE,
-    &op::swiglu::FORWARD,
-    &op::swiglu::BACKWARD,
-    &op::adamw::UPDATE,
-    &op::adamw::SQUARES,
-    &op::delta::ENCODE,
-];
+pub use nightjar_wgsl::KERNELS;
 
 /// Names all kernels as they are in this build, and the runtime that Burn's own come from: what was measured with
 /// others does not hold.

@@ -8,6 +8,7 @@ mod devices;
 mod format;
 mod ledger;
 mod log;
+mod man;
 mod model;
 mod open;
 mod preferences;
@@ -108,6 +109,9 @@ enum Command {
     Bench(bench::Bench),
     /// Print completions for a shell
     Completions(completions::Completions),
+    /// Write the manual's pages, one a command: for packages
+    #[command(hide = true)]
+    Man(man::Man),
     /// The icon in the menu bar: started by the agent, since macOS wants a process of its own for it
     #[cfg(target_os = "macos")]
     #[command(hide = true)]
@@ -184,6 +188,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Log(log) => log::log(&home()?, &log, format),
         Command::Service(service) => service::service(&home()?, &service, format),
         Command::Completions(completions) => completions::print::<Cli>(&completions),
+        Command::Man(man) => man::write::<Cli>(&man),
         Command::Resume => control::resume(&home()?, format),
         Command::Leave => agent::leave(home()?, format),
         // These compute, so they run in a process of their own too: a driver that crashes takes only that down.

@@ -84,6 +84,17 @@ impl Running {
         }
     }
 
+    /// The agent of this home that was started a moment ago, once it answers.
+    pub fn started(home: &Home) -> Option<Self> {
+        let asked = Instant::now();
+        loop {
+            match Running::find(home) {
+                None if asked.elapsed() < START_MAX => thread::sleep(ASK_EVERY),
+                found => return found,
+            }
+        }
+    }
+
     /// Sends a command; gives back how the agent stands after it.
     pub fn send(&self, command: Command) -> Result<AgentStatus> {
         let with_length = |path: &str, length: Option<Duration>| match length {

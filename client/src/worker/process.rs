@@ -13,7 +13,7 @@ use nightjar_shared::{
         worker::{AheadOver, Failed, FromWorker, Ready, Saved, ToWorker, from_worker, to_worker},
     },
 };
-use nightjar_train::work::{Environment, LeaseRunner, Live, WorkError};
+use nightjar_train::work::{Environment, LeaseRunner, Live};
 use std::{
     io::{self, Read, Write},
     path::Path,
@@ -90,7 +90,7 @@ fn work(
             say(from_worker::Body::Saved(Saved::default()));
         }
         say(done.unwrap_or_else(|e| {
-            let (base_is_wrong, device_failed) = (matches!(e, WorkError::Base(_)), e.is_of_device());
+            let (base_is_wrong, device_failed) = (e.is_of_base(), e.is_of_device());
             from_worker::Body::Failed(Failed {
                 sentence: e.to_string(),
                 base_is_wrong,

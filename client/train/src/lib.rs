@@ -30,8 +30,6 @@
 //! ```
 
 mod allocator;
-pub mod batches;
-pub mod checkpoint;
 pub mod device;
 pub mod folder;
 pub mod model;
@@ -47,8 +45,10 @@ mod vulkan;
 mod weights;
 pub mod work;
 
+pub use nightjar_work::{batches, checkpoint};
+
 pub use batches::{Batch, BatchError, Shard};
-pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStore, LeaseProgress};
+pub use checkpoint::{Begun, Checkpoint, CheckpointError, CheckpointStore, LeaseProgress};
 pub use device::{
     Adapter, AdapterKind, DeviceChoice, DeviceError, DeviceSettings, OpenDevice, adapters, open as open_device,
 };
@@ -58,6 +58,6 @@ pub use optimizer::{AdamWConfig, Moments, Optimizer, OptimizerConfig, StateSizes
 pub use precision::Precision;
 pub use sample::{Sampling, generate};
 pub use text_stream::TextStream;
-pub use trainer::{Begun, Gate, Portion, StepReport, TrainError, Trainer, evaluate};
+pub use trainer::{Gate, Portion, StepReport, TrainError, Trainer, evaluate};
 pub use vocabulary::{TokenizerError, Vocabulary, end_of_text};
 pub use weights::WeightsError;

@@ -3,11 +3,11 @@
 
 use crate::{
     precision::Precision,
-    weights::{Layout, Sum, Weights, WeightsError},
+    weights::{Sum, Weights, WeightsError},
 };
 use burn::tensor::{Device, FloatDType, Tensor};
 use nightjar_shaders::op::{self, Heads, Saved, Tables};
-use nightjar_shared::model_spec::{ModelSpec, ModelSpecError, Role};
+use nightjar_shared::model_spec::{Layout, ModelSpec, ModelSpecError, Role};
 use std::{
     ops::Range,
     sync::{Arc, Mutex},

@@ -2,6 +2,7 @@
 
 use crate::{
     batches::Batch,
+    checkpoint::Begun,
     model::{Gradient, Gradients, Model, ModelError},
     optimizer::{Moments, Optimizer, OptimizerConfig},
     precision::{LossScale, Precision},
@@ -56,18 +57,7 @@ pub struct StepReport {
     pub tokens: u64,
 }
 
-/// The part of a step that is done: what its first samples give of its gradient.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Begun {
-    /// So many samples.
-    pub samples: usize,
-    /// The sum of their nats.
-    pub nats: f64,
-    /// Their part of the batch's gradient, as a flat vector.
-    pub gradient: Vec<f32>,
-}
-
-/// The same on the device, `scale` times as large.
+/// [`Begun`] on the device, `scale` times as large.
 struct Sum {
     batch: Batch,
     scale: f32,

@@ -7,8 +7,8 @@
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData, Transaction};
 use nightjar_shaders::op;
-use nightjar_shared::model_spec::{ModelSpec, Role};
-use std::{collections::BTreeMap, ops::Range};
+use nightjar_shared::model_spec::{Block, Layout, ModelSpec};
+use std::ops::Range;
 
 /// A vector does not fit the model it is for.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -24,60 +24,6 @@ pub enum WeightsError {
     /// The device could not hand the values over.
     #[error("reading the weights from the device failed: {0}")]
     Read(String),
-}
-
-/// One group of the model's tensors.
-#[derive(Clone, Debug)]
-pub(crate) struct Block {
-    /// `[1, width]` for gains.
-    pub shape: [usize; 2],
-    /// Of its first tensor.
-    pub role: Role,
-    /// Of each of its tensors.
-    pub rows: Vec<Range<usize>>,
-}
-
-/// All blocks of a model, and where in the list each is.
-#[derive(Clone, Debug)]
-pub(crate) struct Layout {
-    pub blocks: Vec<Block>,
-    places: BTreeMap<(Role, Option<u32>), usize>,
-}
-
-impl Layout {
-    pub fn of(spec: &ModelSpec) -> Self {
-        let (mut blocks, mut places): (Vec<Block>, _) = (vec![], BTreeMap::new());
-        for t in spec.tensors() {
-            let [rows, columns] = match t.shape[..] {
-                [rows, columns] => [rows, columns],
-                _ => [1, t.len()],
-            };
-            match blocks.get_mut(t.group) {
-                Some(block) => {
-                    block.rows.push(block.shape[0]..block.shape[0] + rows);
-                    block.shape[0] += rows;
-                }
-                None => blocks.push(Block { shape: [rows, columns], role: t.role, rows: vec![0..rows] }),
-            }
-            places.insert((t.role, t.layer), t.group);
-        }
-        Layout { blocks, places }
-    }
-
-    /// The number of the block that has a tensor; `None` if the model has no such tensor.
-    pub fn find(&self, role: Role, layer: Option<usize>) -> Option<usize> {
-        self.places.get(&(role, layer.map(|l| l as u32))).copied()
-    }
-
-    /// The block of a tensor that every model of its family has.
-    pub fn place(&self, role: Role, layer: Option<usize>) -> usize {
-        self.find(role, layer).expect("the model's formulas fit its family")
-    }
-
-    /// The block of the head's matrix (`[vocabulary, hidden]`): the embedding where they are tied.
-    pub fn head(&self) -> usize {
-        self.find(Role::Head, None).unwrap_or_else(|| self.place(Role::Embedding, None))
-    }
 }
 
 /// One tensor a block, in flat order.

@@ -4,8 +4,8 @@ use burn::tensor::Device;
 use nightjar_shaders::{
     choice::{self, Choices, Op},
     kernel::substitute,
-    op::swiglu,
     runtime,
+    table::KERNELS,
 };
 use nightjar_shared::{model_spec::ModelSpec, rng};
 use nightjar_train::*;
@@ -266,8 +266,9 @@ fn a_wrong_device() {
         return;
     }
     choice::set(Choices::all());
-    let wrong = swiglu::FORWARD.source.replace(" * up);", ");");
-    assert_ne!(wrong, swiglu::FORWARD.source);
+    let right = KERNELS.iter().find(|kernel| kernel.name == "swiglu").unwrap().source;
+    let wrong = right.replace(" * up);", ");");
+    assert_ne!(wrong, right);
     substitute("swiglu", Some(wrong.into()));
     let settings = DeviceSettings { choice: DeviceChoice::Wgpu(None), ..DeviceSettings::default() };
     let refusal = open_device(&settings).unwrap_err();

@@ -1,7 +1,6 @@
 //! One launch of a kernel as a Burn operation: one extension, whatever the kernel. Fusion sees an opaque
 //! operation with so many tensors in and out, and puts it in its place among Burn's own.
 
-use super::{Kernel, Parameters};
 use burn::backend::{
     Backend, Dispatch, DispatchDevice, DispatchTensor, ExtensionType, backend_extension, fusion::custom::TensorSpec,
     tensor::FloatTensor,
@@ -14,37 +13,20 @@ use cubecl::{
     prelude::KernelId,
     server::{KernelArguments, MetadataBindingInfo},
 };
+use nightjar_wgsl::{Elem, Kernel, Parameters, spread};
 use std::sync::Arc;
-
-/// More workgroups than these go into rows of so many. WebGPU allows 65535 in a dimension; with fewer, tests reach the
-/// second row without gigabytes, and of the last row at most so many have nothing to do.
-const ACROSS: usize = 1024;
-/// Most workgroups in one dimension, by WebGPU's limits.
-pub(crate) const GROUPS_MAX: usize = 65_535;
 
 /// Whether WGSL kernels run on this device: not on CUDA, nor in a build whose `wgpu` devices take SPIR-V.
 pub fn runs_on(device: &Device) -> bool {
     !cfg!(feature = "vulkan") && matches!(device.as_dispatch(), DispatchDevice::Cube(cubecl::Device::Wgpu(_)))
 }
 
-/// What a kernel's `alias Elem` stands for: the type in memory, while all is computed in f32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Elem {
-    /// As the file has it.
-    #[default]
-    F32,
-    /// Where the adapter has `SHADER_F16`.
-    F16,
-}
-
-impl Elem {
-    /// What holds a tensor of this type; `None` where WGSL has nothing that does.
-    pub fn of(dtype: DType) -> Option<Self> {
-        match dtype {
-            DType::F32 => Some(Elem::F32),
-            DType::F16 => Some(Elem::F16),
-            _ => None,
-        }
+/// What holds a tensor of this type in a kernel; `None` where WGSL has nothing that does.
+pub fn elem_of(dtype: DType) -> Option<Elem> {
+    match dtype {
+        DType::F32 => Some(Elem::F32),
+        DType::F16 => Some(Elem::F16),
+        _ => None,
     }
 }
 
@@ -242,7 +224,7 @@ impl Launch {
     /// # Panics
     /// If no kernel holds this type: whoever launches has asked `choice::takes`.
     pub fn elem(mut self, dtype: DType) -> Self {
-        self.elem = Elem::of(dtype).expect("a type that kernels hold");
+        self.elem = elem_of(dtype).expect("a type that kernels hold");
         self
     }
 
@@ -315,25 +297,5 @@ impl Outputs {
     /// If there is none: kernel and wrapper are of one build.
     pub fn tensor<const D: usize>(&mut self) -> Tensor<D> {
         Tensor::from_dispatch(self.0.next().expect("one for each change and output"))
-    }
-}
-
-/// So many workgroups in two dimensions, with the least of the last row left over.
-fn spread(groups: usize) -> [u32; 3] {
-    let across = groups.clamp(1, ACROSS.max(groups.div_ceil(GROUPS_MAX)));
-    [across as u32, groups.div_ceil(across).max(1) as u32, 1]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn workgroups_are_spread_within_the_limits() {
-        assert_eq!([0, 1, 1024, 1025].map(spread), [[1, 1, 1], [1, 1, 1], [1024, 1, 1], [1024, 2, 1]]);
-        for groups in [ACROSS * GROUPS_MAX, ACROSS * GROUPS_MAX + 1, u32::MAX as usize - 262_144] {
-            let [across, down, _] = spread(groups).map(|n| n as usize);
-            assert!(across.max(down) <= GROUPS_MAX && (groups..groups + across).contains(&(across * down)), "{groups}");
-        }
     }
 }

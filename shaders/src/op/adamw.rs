@@ -4,36 +4,10 @@ use super::host::{Source, Target, tensor};
 use crate::{
     choice::{self, Op},
     cpu::{self, adamw::Update},
-    kernel::{Kernel, Launch, parameters},
+    kernel::Launch,
 };
 use burn::tensor::Tensor;
-
-parameters! {
-    /// As in `adamw.wgsl`.
-    pub struct UpdateShape {
-        values: u32,
-        gradient_scale: f32,
-        decay: f32,
-        beta1: f32,
-        beta2: f32,
-        step_size: f32,
-        second_correction: f32,
-        epsilon: f32,
-    }
-}
-parameters! {
-    /// As in `grad_norm.wgsl`.
-    pub struct SpanShape { values: u32, span: u32 }
-}
-
-/// One update, in place.
-pub static UPDATE: Kernel = Kernel::new::<UpdateShape>("adamw", include_str!("../../wgsl/adamw.wgsl"), [256, 1, 1]);
-/// Sums of squares, and sums of those.
-pub static SQUARES: Kernel =
-    Kernel::new::<SpanShape>("grad_norm", include_str!("../../wgsl/grad_norm.wgsl"), [256, 1, 1]);
-
-/// Values of one workgroup of the first launch of [`SQUARES`]: 64 an invocation.
-const SPAN: usize = 16_384;
+use nightjar_wgsl::{ADAMW, AdamWShape, GRAD_NORM, GRAD_NORM_SPAN, SpanShape};
 
 /// Updates a tensor's weights and moments (`w`, `m`, `v`, returned in that order) by its gradient.
 ///
@@ -49,7 +23,7 @@ pub fn adamw(w: Tensor<2>, m: Tensor<2>, v: Tensor<2>, g: &Tensor<2>, u: Update)
     if choice::takes(Op::AdamW, g) {
         let values = g.shape().num_elements();
         let Update { gradient_scale, decay, beta1, beta2, step_size, second_correction, epsilon } = u;
-        let shape = UpdateShape {
+        let shape = AdamWShape {
             values: values as u32,
             gradient_scale,
             decay,
@@ -59,7 +33,7 @@ pub fn adamw(w: Tensor<2>, m: Tensor<2>, v: Tensor<2>, g: &Tensor<2>, u: Update)
             second_correction,
             epsilon,
         };
-        let mut out = Launch::new(&UPDATE, &shape).change(w).change(m).change(v).read(g).run(values.div_ceil(256));
+        let mut out = Launch::new(&ADAMW, &shape).change(w).change(m).change(v).read(g).run(values.div_ceil(256));
         return [out.tensor(), out.tensor(), out.tensor()];
     }
     let g = g.clone().mul_scalar(u.gradient_scale);
@@ -77,11 +51,11 @@ pub fn sum_of_squares(g: &Tensor<2>) -> Tensor<1> {
     }
     if choice::takes(Op::GradNorm, g) {
         let values = g.shape().num_elements();
-        let spans = values.div_ceil(SPAN);
-        let shape = SpanShape { values: values as u32, span: SPAN as u32 };
-        let sums: Tensor<1> = Launch::new(&SQUARES, &shape).read(g).output([spans]).run(spans).tensor();
+        let spans = values.div_ceil(GRAD_NORM_SPAN);
+        let shape = SpanShape { values: values as u32, span: GRAD_NORM_SPAN as u32 };
+        let sums: Tensor<1> = Launch::new(&GRAD_NORM, &shape).read(g).output([spans]).run(spans).tensor();
         let shape = SpanShape { values: spans as u32, span: spans as u32 };
-        return Launch::new(&SQUARES, &shape).constant("SQUARE", 0).read(&sums).output([1]).run(1).tensor();
+        return Launch::new(&GRAD_NORM, &shape).constant("SQUARE", 0).read(&sums).output([1]).run(1).tensor();
     }
     (g.clone() * g.clone()).sum()
 }

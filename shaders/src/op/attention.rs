@@ -29,7 +29,6 @@ use crate::{
     cpu::heads::Heads,
 };
 use burn::tensor::{Bool, Device, Tensor, TensorData};
-pub use flash::{BACKWARD_KEYS, BACKWARD_QUERIES, FORWARD};
 use std::sync::OnceLock;
 
 /// How many scores of a head are in memory for each query.
@@ -62,13 +61,9 @@ pub struct Tables {
 impl Tables {
     /// Tables for `context` tokens; `theta` is the base of the wavelengths.
     pub fn new(context: usize, shape: Heads, theta: f64, device: &Device) -> Self {
-        let half = shape.size / 2;
-        let angle = |i: usize| (i / half) as f64 * theta.powf(-2.0 * (i % half) as f64 / shape.size as f64);
-        let table = |f: fn(f64) -> f64| {
-            let values: Vec<f32> = (0..context * half).map(|i| f(angle(i)) as f32).collect();
-            Tensor::from_data(TensorData::new(values, [context, half]), device)
-        };
-        Tables { cos: table(f64::cos), sin: table(f64::sin), hidden: OnceLock::new() }
+        let table = |values| Tensor::from_data(TensorData::new(values, [context, shape.size / 2]), device);
+        let [cos, sin] = nightjar_wgsl::rope_tables(context, shape.size, theta).map(table);
+        Tables { cos, sin, hidden: OnceLock::new() }
     }
 }
 

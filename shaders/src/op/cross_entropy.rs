@@ -17,19 +17,11 @@ use super::{
 use crate::{
     choice::{self, Op},
     cpu,
-    kernel::{Kernel, Launch, parameters},
+    kernel::Launch,
 };
 use burn::tensor::{DType, Int, Tensor, TensorData, activation::log_softmax};
 use nightjar_shared::model_spec::{self, HOST_LOGITS};
-
-parameters! {
-    /// As in `cross_entropy.wgsl`.
-    pub struct Shape { rows: u32, vocabulary: u32, scale: f32, gradient: u32, nan: f32 }
-}
-
-/// Loss, and gradient in place.
-pub static IN_PLACE: Kernel =
-    Kernel::new::<Shape>("cross_entropy", include_str!("../../wgsl/cross_entropy.wgsl"), [256, 1, 1]);
+use nightjar_wgsl::{CROSS_ENTROPY, CrossEntropyShape};
 
 /// Logits held at once elsewhere than on the processor: 64 MiB.
 const DEVICE_LOGITS: usize = 1 << 24;
@@ -109,8 +101,8 @@ pub fn cross_entropy(logits: Tensor<2>, targets: &[u32], scale: Option<f32>) -> 
     }
     if choice::takes(Op::CrossEntropy, &logits) {
         let (rows, vocabulary, gradient) = (n as u32, vocabulary as u32, u32::from(scale.is_some()));
-        let parameters = Shape { rows, vocabulary, scale: scale.unwrap_or(0.0), gradient, nan: f32::NAN };
-        let launch = Launch::new(&IN_PLACE, &parameters)
+        let parameters = CrossEntropyShape { rows, vocabulary, scale: scale.unwrap_or(0.0), gradient, nan: f32::NAN };
+        let launch = Launch::new(&CROSS_ENTROPY, &parameters)
             .elem(logits.dtype())
             .change(logits)
             .words(targets.iter().copied())

@@ -3,7 +3,7 @@
 
 use crate::{
     choice::{self, Op},
-    kernel::{Kernel, Launch, parameters, runs_on},
+    kernel::{Launch, runs_on},
 };
 use burn::tensor::{Device, Tensor, TensorData, Transaction};
 use nightjar_shared::{
@@ -14,20 +14,9 @@ use nightjar_shared::{
     model_spec::ModelSpec,
     run_spec::DeltaSpec,
 };
+use nightjar_wgsl::{DELTA_ENCODE, DeltaChunk, DeltaShape};
 use std::ops::Range;
 
-parameters! {
-    /// As in `delta_encode.wgsl`.
-    pub struct EncodeShape { chunks: u32, feedback: f32, zero: u32 }
-}
-parameters! {
-    /// `Chunk` in `delta_encode.wgsl`.
-    pub struct EncodeChunk { start: u32, len: u32, entries: u32, keep: u32 }
-}
-/// Choice, values and residual.
-pub static ENCODE: Kernel =
-    Kernel::new::<EncodeShape>("delta_encode", include_str!("../../wgsl/delta_encode.wgsl"), [256, 1, 1])
-        .with_table::<EncodeChunk>();
 /// Values that are on the GPU at once while a delta is encoded: 64 MiB of each vector.
 const SPAN: usize = 1 << 24;
 
@@ -52,11 +41,11 @@ pub fn select(gradient: &Tensor<1>, residual: Tensor<1>, chunks: &[Range<usize>]
     for chunk in chunks {
         let keep = planes::kept_of(k, chunk.len());
         let (start, len) = (chunk.start as u32, chunk.len() as u32);
-        table.push(EncodeChunk { start, len, entries: entries as u32, keep: keep as u32 });
+        table.push(DeltaChunk { start, len, entries: entries as u32, keep: keep as u32 });
         entries += keep;
     }
-    let shape = EncodeShape { chunks: chunks.len() as u32, feedback, zero: 0 };
-    let launch = Launch::new(&ENCODE, &shape).table(&table).words(magnitudes()).read(gradient).change(residual);
+    let shape = DeltaShape { chunks: chunks.len() as u32, feedback, zero: 0 };
+    let launch = Launch::new(&DELTA_ENCODE, &shape).table(&table).words(magnitudes()).read(gradient).change(residual);
     let mut out = launch.output([entries]).output([chunks.len()]).run(chunks.len());
     let residual = out.tensor();
     Selected { kept: out.tensor(), codes: out.tensor(), residual }

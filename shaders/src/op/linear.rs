@@ -13,17 +13,10 @@
 use super::product::{add_product, product};
 use crate::{
     choice::{self, Op},
-    kernel::{GROUPS_MAX, Kernel, Launch, MatrixUnits, parameters},
+    kernel::{Launch, MatrixUnits},
 };
 use burn::tensor::{DType, Tensor};
-
-parameters! {
-    /// As in `product.wgsl`.
-    pub struct Shape { rows: u32, inner: u32, columns: u32, share: u32 }
-}
-
-/// One product.
-pub static PRODUCT: Kernel = Kernel::new::<Shape>("product", include_str!("../../wgsl/product.wgsl"), [256, 1, 1]);
+use nightjar_wgsl::{GROUPS_MAX, PRODUCT, ProductShape};
 
 /// Workgroups that occupy a large GPU, and what one should at least have to do: so much of the inner dimension.
 const WORKGROUPS: usize = 128;
@@ -118,7 +111,7 @@ impl Factors<'_> {
         let (sharers, share) = shares(across * down, inner, units.depth());
         let [m, k, n, share] = [rows, inner, columns, share].map(|n| n as u32);
         let add = sharers == 1 && past.is_some();
-        let launch = Launch::new(&PRODUCT, &Shape { rows: m, inner: k, columns: n, share })
+        let launch = Launch::new(&PRODUCT, &ProductShape { rows: m, inner: k, columns: n, share })
             .constant("TURN_A", u32::from(self.turn_a))
             .constant("TURN_B", u32::from(self.turn_b))
             .constant("ADD", u32::from(add))

@@ -4,29 +4,10 @@ use super::host::{Source, Target, tensor};
 use crate::{
     choice::{self, Op},
     cpu,
-    kernel::{Elem, Kernel, Launch, parameters},
+    kernel::{Launch, elem_of},
 };
 use burn::tensor::{DType, FloatDType, Tensor};
-
-parameters! {
-    /// As in `rms_norm.wgsl`.
-    pub struct ForwardShape { rows: u32, width: u32, eps: f32 }
-}
-parameters! {
-    /// As in `rms_norm_backward.wgsl`.
-    pub struct BackwardShape { rows: u32, width: u32 }
-}
-
-/// Result and inverse roots.
-pub static FORWARD: Kernel =
-    Kernel::new::<ForwardShape>("rms_norm", include_str!("../../wgsl/rms_norm.wgsl"), [64, 1, 1]);
-/// Both gradients.
-pub static BACKWARD: Kernel =
-    Kernel::new::<BackwardShape>("rms_norm_backward", include_str!("../../wgsl/rms_norm_backward.wgsl"), [64, 1, 1]);
-
-/// Most workgroups of the backward kernel, each of which leaves a partial sum of the gain's width: enough to fill a
-/// large GPU, and few enough that adding them up is nothing.
-const PARTS_MAX: usize = 512;
+use nightjar_wgsl::{RMS_NORM, RMS_NORM_BACKWARD, RmsNormBackwardShape, RmsNormShape, rms_norm_backward_rows};
 
 /// `gain · x / √(mean(x²) + ε)` for rows `x` (`[n, d]`, gain `[1, d]`) in the type that a product is to take, and the
 /// rows' inverse roots (`[n, 1]`, f32) for the gradient.
@@ -41,9 +22,9 @@ pub fn rms_norm(x: &Tensor<2>, gain: &Tensor<2>, eps: f64, into: FloatDType) -> 
         cpu::rms_norm::forward(x_host.slice(), gain.slice(), eps as f32, &mut y, &mut inverse);
         return (tensor(y, [n, d]).cast(into), tensor(inverse, [n, 1]));
     }
-    if choice::takes(Op::RmsNorm, x) && Elem::of(into.into()).is_some() {
-        let shape = ForwardShape { rows: n as u32, width: d as u32, eps: eps as f32 };
-        let launch = Launch::new(&FORWARD, &shape).elem(into.into()).read(x).read(gain);
+    if choice::takes(Op::RmsNorm, x) && elem_of(into.into()).is_some() {
+        let shape = RmsNormShape { rows: n as u32, width: d as u32, eps: eps as f32 };
+        let launch = Launch::new(&RMS_NORM, &shape).elem(into.into()).read(x).read(gain);
         let mut out = launch.output_of([n, d], into.into()).output([n, 1]).run(n);
         return (out.tensor(), out.tensor());
     }
@@ -84,11 +65,10 @@ pub fn rms_norm_backward(
         let dgain = cpu::rms_norm::backward(dy.slice(), x.slice(), gain.slice(), inverse.slice(), dx.slice());
         return RmsNormBackward { dx: dx.tensor(), dgain: tensor(dgain, [1, d]), y: dy.tensor().cast(dtype) };
     }
-    if choice::takes(Op::RmsNormBackward, x) && Elem::of(dtype).is_some() {
-        // A power of two: each is a pipeline of its own.
-        let rows = n.div_ceil(PARTS_MAX).next_power_of_two();
+    if choice::takes(Op::RmsNormBackward, x) && elem_of(dtype).is_some() {
+        let rows = rms_norm_backward_rows(n);
         let parts = n.div_ceil(rows);
-        let launch = Launch::new(&BACKWARD, &BackwardShape { rows: n as u32, width: d as u32 });
+        let launch = Launch::new(&RMS_NORM_BACKWARD, &RmsNormBackwardShape { rows: n as u32, width: d as u32 });
         let launch = launch.constant("ROWS", rows as u32).elem(dtype);
         let launch = launch.change(dy).read(x).read(gain).read(inverse).change(dx).output([parts, d]);
         let mut made = launch.run(parts);

@@ -4,17 +4,10 @@ use super::host::{Source, Target, is_twins};
 use crate::{
     choice::{self, Op},
     cpu::{self, heads::Heads},
-    kernel::{Kernel, Launch, parameters},
+    kernel::Launch,
 };
 use burn::tensor::{DType, Tensor};
-
-parameters! {
-    /// As in `rope.wgsl`.
-    pub struct Shape { pairs: u32, context: u32, heads: u32, half: u32, row: u32, direction: f32 }
-}
-
-/// Rotates queries and keys.
-pub static ROTATE: Kernel = Kernel::new::<Shape>("rope", include_str!("../../wgsl/rope.wgsl"), [256, 1, 1]);
+use nightjar_wgsl::{ROPE, RopeShape};
 
 /// Rotates the heads of queries and keys of packed rows (`[tokens, (heads + 2·kv)·size]`) by `cos`, `sin` (`[context,
 /// size/2]`); `direction` is 1, or −1 to turn back, which is also the gradient.
@@ -33,8 +26,8 @@ pub fn rope(packed: Tensor<2>, shape: Heads, cos: &Tensor<2>, sin: &Tensor<2>, d
     if choice::takes(Op::Rope, &packed) {
         let pairs = shape.tokens() * (heads + kv) * half;
         let [context, heads, row] = [context, heads + kv, shape.packed_width()].map(|n| n as u32);
-        let parameters = Shape { pairs: pairs as u32, context, heads, half: half as u32, row, direction };
-        let launch = Launch::new(&ROTATE, &parameters).elem(packed.dtype()).change(packed).read(cos).read(sin);
+        let parameters = RopeShape { pairs: pairs as u32, context, heads, half: half as u32, row, direction };
+        let launch = Launch::new(&ROPE, &parameters).elem(packed.dtype()).change(packed).read(cos).read(sin);
         return launch.run(pairs.div_ceil(256)).tensor();
     }
     let (dtype, packed) = (packed.dtype(), packed.cast(DType::F32));

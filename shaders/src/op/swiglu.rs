@@ -4,20 +4,10 @@ use super::host::{Source, Target, is_twins, tensor};
 use crate::{
     choice::{self, Op},
     cpu,
-    kernel::{Kernel, Launch, parameters},
+    kernel::Launch,
 };
 use burn::tensor::{DType, Tensor, activation::sigmoid};
-
-parameters! {
-    /// As in `swiglu.wgsl` and `swiglu_backward.wgsl`.
-    pub struct Shape { results: u32, width: u32 }
-}
-
-/// The result.
-pub static FORWARD: Kernel = Kernel::new::<Shape>("swiglu", include_str!("../../wgsl/swiglu.wgsl"), [256, 1, 1]);
-/// The gradient, in place.
-pub static BACKWARD: Kernel =
-    Kernel::new::<Shape>("swiglu_backward", include_str!("../../wgsl/swiglu_backward.wgsl"), [256, 1, 1]);
+use nightjar_wgsl::{SWIGLU, SWIGLU_BACKWARD, SwigluShape};
 
 /// `silu(gate) · up` of packed rows (`[n, 2·width]` to `[n, width]`).
 ///
@@ -33,8 +23,8 @@ pub fn swiglu(gate_up: &Tensor<2>) -> Tensor<2> {
         return tensor(y, [n, width]);
     }
     if choice::takes(Op::Swiglu, gate_up) {
-        let shape = Shape { results: (n * width) as u32, width: width as u32 };
-        let launch = Launch::new(&FORWARD, &shape).elem(gate_up.dtype()).read(gate_up);
+        let shape = SwigluShape { results: (n * width) as u32, width: width as u32 };
+        let launch = Launch::new(&SWIGLU, &shape).elem(gate_up.dtype()).read(gate_up);
         return launch.output_of([n, width], gate_up.dtype()).run((n * width).div_ceil(256)).tensor();
     }
     let wide = gate_up.clone().cast(DType::F32);
@@ -64,8 +54,8 @@ pub fn swiglu_backward(gate_up: Tensor<2>, dy: Tensor<2>) -> SwigluBackward {
         return SwigluBackward { dgate_up: gate_up.tensor(), y: dy.tensor() };
     }
     if choice::takes(Op::SwigluBackward, &gate_up) {
-        let shape = Shape { results: (n * width) as u32, width: width as u32 };
-        let launch = Launch::new(&BACKWARD, &shape).elem(dtype).change(gate_up).change(dy);
+        let shape = SwigluShape { results: (n * width) as u32, width: width as u32 };
+        let launch = Launch::new(&SWIGLU_BACKWARD, &shape).elem(dtype).change(gate_up).change(dy);
         let mut made = launch.run((n * width).div_ceil(256));
         return SwigluBackward { dgate_up: made.tensor(), y: made.tensor() };
     }

@@ -10,6 +10,7 @@ mod delta;
 mod layouts;
 mod mutants;
 mod nodes;
+mod plain;
 mod product;
 mod rms_norm;
 mod rope;

@@ -28,6 +28,14 @@ pub const CASES: &[Case] = &[
     Case { kernels: &["swiglu", "swiglu_backward"], check: swiglu::check, mutants: swiglu::MUTANTS },
     Case { kernels: &["adamw"], check: adamw::update, mutants: adamw::UPDATE_MUTANTS },
     Case { kernels: &["grad_norm"], check: adamw::sum_of_squares, mutants: adamw::SQUARES_MUTANTS },
+    Case { kernels: &["product_f32"], check: plain::product, mutants: plain::PRODUCT_MUTANTS },
+    Case { kernels: &["embedding"], check: plain::embedding, mutants: plain::EMBEDDING_MUTANTS },
+    Case {
+        kernels: &["embedding_backward"],
+        check: plain::embedding_backward,
+        mutants: plain::EMBEDDING_BACKWARD_MUTANTS,
+    },
+    Case { kernels: &["column_sums"], check: plain::column_sums, mutants: plain::COLUMN_SUMS_MUTANTS },
     Case { kernels: &["delta_encode"], check: delta::encode, mutants: delta::ENCODE_MUTANTS },
 ];
 

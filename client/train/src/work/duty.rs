@@ -1,6 +1,6 @@
 //! The duty cycle: after each micro-batch as much rest as makes the share of computing what the owner allows.
 
-use super::live::Live;
+use nightjar_work::Live;
 use std::{
     collections::VecDeque,
     thread,
@@ -116,7 +116,8 @@ impl<'a> Pace<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::live::DUTY_MIN, *};
+    use super::*;
+    use nightjar_work::DUTY_MIN;
 
     const MS: Duration = Duration::from_millis(1);
 

@@ -1,9 +1,9 @@
 //! What is around a job: disk, memory, the owner's limits, and somebody who listens.
 
-use super::live::Live;
 use crate::{portion_limit::PortionLimit, trainer::Portion};
 use burn::tensor::Device;
 use nightjar_shared::{disk::Disk, run_spec::RunSpec, wire::worker::from_worker};
+use nightjar_work::Live;
 use std::sync::atomic::AtomicBool;
 
 /// What a job is worked on with: everything around it that is not the job itself.

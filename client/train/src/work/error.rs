@@ -1,44 +1,14 @@
 //! Why a lease could not be carried out, and whose fault that is.
 
-use super::{base::BaseError, files::FileError};
-use crate::{
-    batches::BatchError, checkpoint::CheckpointError, device::DeviceError, model::ModelError, trainer::TrainError,
-    weights::WeightsError,
-};
-use nightjar_shared::run_spec::RunSpecError;
+use crate::{device::DeviceError, model::ModelError, trainer::TrainError, weights::WeightsError};
+use nightjar_work::{LeaseError, base::BaseError, batches::BatchError, checkpoint::CheckpointError, files::FileError};
 
 /// A lease that could not be carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkError {
-    /// Its base weights cannot be built; a keyframe helps.
+    /// It cannot be begun, or brought to its end, whatever computes.
     #[error(transparent)]
-    Base(#[from] BaseError),
-    /// A state file cannot be used.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The run spec is malformed.
-    #[error("the run spec is not understood: {0}")]
-    SpecText(#[from] serde_json::Error),
-    /// Nothing can be trained by it.
-    #[error("the run spec is not understood: {0}")]
-    Spec(#[from] RunSpecError),
-    /// The job lacks its base or its samples.
-    #[error("the lease is incomplete")]
-    Incomplete,
-    /// A codec that this build does not have.
-    #[error("codec {0} is unknown")]
-    Codec(u32),
-    /// The owner allows less memory than the model's training state and one sample take.
-    #[error("this run's model takes at least {} MiB of memory to train, and its owner's preferences allow {} MiB", .needed >> 20, .allowed >> 20)]
-    Memory {
-        /// Bytes that it takes.
-        needed: u64,
-        /// Bytes that it may take.
-        allowed: u64,
-    },
-    /// The shard is malformed, or not as long as it should be.
-    #[error("the shard is unusable: {0}")]
-    Shard(#[from] BatchError),
+    Lease(#[from] LeaseError),
     /// There is nothing to compute on.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -48,20 +18,29 @@ pub enum WorkError {
     /// A step failed.
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// The training state cannot be saved or read.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The inner steps diverged.
-    #[error("training gave weights that are not finite")]
-    NotFinite,
 }
 
+/// What is an error of the lease's is one here.
+macro_rules! of_lease {
+    ($($error:ty),*) => {
+        $(impl From<$error> for WorkError {
+            fn from(error: $error) -> Self {
+                WorkError::Lease(error.into())
+            }
+        })*
+    };
+}
+of_lease!(BaseError, BatchError, CheckpointError, FileError);
+
 impl WorkError {
+    /// Whether the lease's base is wrong, for which a keyframe helps.
+    pub fn is_of_base(&self) -> bool {
+        matches!(self, WorkError::Lease(e) if e.is_of_base())
+    }
+
     /// Whether the disk does not take what is to be written, or does not give what is on it: not the lease's fault.
     pub fn is_of_disk(&self) -> bool {
-        let is_checkpoints =
-            matches!(self, WorkError::Checkpoint(CheckpointError::Write(_) | CheckpointError::Read(_)));
-        is_checkpoints || matches!(self, WorkError::File(FileError::Disk { .. }))
+        matches!(self, WorkError::Lease(e) if e.is_of_disk())
     }
 
     /// Whether what computes is at fault: not the lease, the disk, or the training itself.

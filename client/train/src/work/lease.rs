@@ -3,31 +3,30 @@
 
 use super::{
     ahead::LeaseEnd,
-    base,
     environment::Environment,
     error::WorkError,
-    evaluation, inputs, outputs,
+    evaluation,
     steps::{self, Course},
 };
 use crate::{
     batches::Batch,
-    checkpoint::{Checkpoint, CheckpointStore, LeaseProgress},
+    checkpoint::{CheckpointStore, LeaseProgress},
     device::OpenDevice,
     model::Model,
-    optimizer::{Moments, OptimizerConfig, StateSizes},
+    optimizer::{Moments, OptimizerConfig},
     portion_limit::PortionLimit,
     precision::Precision,
     submits::{Gauge, Submits},
     trainer::{self, Trainer},
 };
 use burn::tensor::Device;
+use nightjar_shaders::op;
 use nightjar_shared::{
-    delta::CodecId,
     model_spec::ModelSpec,
     run_spec::{DeltaSpec, RunSpec},
     wire::worker::{Evaluate, Evaluated, Train, Trained},
 };
-use std::borrow::Cow;
+use nightjar_work::{Lease, LeaseError, Start, base, lease};
 
 /// Samples that go through the model together when it is measured, if memory allows.
 const EVALUATED_AT_ONCE: usize = 16;
@@ -80,94 +79,66 @@ impl LeaseRunner {
     /// Trains a lease until its steps are done or Stop comes.
     pub fn train(&mut self, job: &Train, env: &Environment<'_>) -> Result<Trained, WorkError> {
         let _at_work = env.live.at_work();
-        let spec = inputs::parse_spec(&job.run_spec_json)?;
-        let codec = CodecId::from_number(job.codec).ok_or(WorkError::Codec(job.codec))?;
-        let delta = DeltaSpec { codec, ..spec.delta.clone() };
-        // Training on with too little would end in this process being killed, and killed again.
-        let (needed, allowed) = (spec.model.training_bytes(), env.live.memory_bytes());
-        if allowed < needed {
-            return Err(WorkError::Memory { needed, allowed });
-        }
-        let (base, slice) =
-            (job.base.as_ref().ok_or(WorkError::Incomplete)?, job.slice.as_ref().ok_or(WorkError::Incomplete)?);
+        let lease = Lease::open(job, env.disk, env.live)?;
         self.lost.clear();
-        let weights = base::build(env.disk, &spec.model, base)?;
-        let flat = weights.flat();
-        let batches = inputs::batches(&spec, slice, env.disk)?;
-        let mut store =
-            CheckpointStore::open(env.disk, env.checkpoint, StateSizes::of(&spec.model, spec.inner.optimizer))?;
-        let (mut trainer, mut progress, adopted) = self.take_up(&spec, job, &flat, &batches, &store, env)?;
+        let mut store = CheckpointStore::open(env.disk, env.checkpoint, lease.state_sizes())?;
+        let (mut trainer, mut progress, adopted) = self.take_up(&lease, &store, env)?;
+        let (spec, batches) = (&lease.spec, &lease.batches);
         let course = Course::Lease { store: &mut store, adopted };
         let gauge = Gauge::new(self.submits.clone(), &self.device);
-        steps::run(&spec, job, &batches, &mut trainer, &mut progress, course, gauge, &mut self.portion_limit, env)?;
-        let mut trained = Trained {
-            lease_id: job.lease_id,
-            steps: progress.steps as u32,
-            samples: progress.samples as u32,
-            train_ms: (progress.train_s * 1000.0) as u64,
-            loss_first: progress.loss_first,
-            loss_last: progress.loss_last,
-            begin_anew: self.submits.as_ref().is_some_and(Submits::are_too_long),
-            ..Default::default()
+        steps::run(spec, job, batches, &mut trainer, &mut progress, course, gauge, &mut self.portion_limit, env)?;
+        let after = if progress.steps > 0 { trainer.weights()? } else { vec![] };
+        let device = trainer.model().device();
+        let encode = |delta: &DeltaSpec, gradient: &[f32], residual: &mut [f32]| {
+            op::delta::encode(&spec.model, delta, gradient, residual, device)
         };
-        if progress.steps > 0 {
-            trained.weights_file = outputs::keep_weights(base, &weights, env.disk)?;
-            let after = outputs::finish(&spec, job, &delta, &flat, &trainer, &mut trained, env.disk)?;
-            self.end = LeaseEnd::behind(&spec, job, &trained, after);
-        }
+        let moments = || trainer.moments().map_err(WorkError::from);
+        let mut trained = lease.finish(&progress, &after, encode, moments, env.disk)?;
+        trained.begin_anew = self.submits.as_ref().is_some_and(Submits::are_too_long);
         trained.lost.extend(std::mem::take(&mut self.lost));
-        self.keep(&spec, trainer);
+        if progress.steps > 0 {
+            self.end = LeaseEnd::behind(spec, job, &trained, after);
+        }
+        self.keep(spec, trainer);
         Ok(trained)
     }
 
     /// Measures the loss on a lease's samples.
     pub fn evaluate(&mut self, job: &Evaluate, env: &Environment<'_>) -> Result<Evaluated, WorkError> {
         let _at_work = env.live.at_work();
-        let spec = inputs::parse_spec(&job.run_spec_json)?;
-        let (base, slice) =
-            (job.base.as_ref().ok_or(WorkError::Incomplete)?, job.slice.as_ref().ok_or(WorkError::Incomplete)?);
+        let spec = lease::parse_spec(&job.run_spec_json)?;
+        let incomplete = LeaseError::Incomplete;
+        let (Some(base), Some(slice)) = (&job.base, &job.slice) else { return Err(incomplete.into()) };
         let weights = base::build(env.disk, &spec.model, base)?;
         let model = Model::new(&spec.model, &weights.flat(), &self.device)?;
-        let samples = inputs::shard(&spec, slice, env.disk)?.range(inputs::range(slice))?;
+        let samples = lease::shard(&spec, slice, env.disk)?.range(lease::range(slice))?;
         let gauge = Gauge::new(self.submits.clone(), &self.device);
         let at_once = || env.portion(&spec, &self.portion_limit, &self.device, EVALUATED_AT_ONCE).micro_batch;
         let (nats, tokens) = evaluation::run(&model, &samples, at_once, gauge, env)?;
-        let weights_file = outputs::keep_weights(base, &weights, env.disk)?;
+        let weights_file = lease::keep_weights(base, &weights, env.disk)?;
         Ok(Evaluated { lease_id: job.lease_id, nats, tokens, weights_file })
     }
 
     /// A trainer at the lease's start, at its last checkpoint, or where training ahead has come; the last is said.
     fn take_up(
         &mut self,
-        spec: &RunSpec,
-        job: &Train,
-        flat: &[f32],
-        batches: &[Batch],
+        lease: &Lease<'_>,
         store: &CheckpointStore<'_>,
         env: &Environment<'_>,
     ) -> Result<(Trainer, LeaseProgress, bool), WorkError> {
-        let base_version = job.base.as_ref().map_or(0, |b| b.version);
-        let saved = store.progress().is_some_and(|p| (p.lease_id, p.base_version) == (job.lease_id, base_version));
-        let end = self.end.take().filter(|end| !saved && end.leads_to(job));
+        let end = self.end.take().filter(|end| !lease.is_saved_in(store) && end.leads_to(lease.job));
         if let Some(end) = end
             && let Some((_, _, mut trainer)) = self.trainer.take()
         {
-            let progress = end.moved_onto(flat, &mut trainer)?;
+            let ahead = end.moved_onto(&lease.flat, &mut trainer)?;
             self.halve(&mut trainer);
-            return Ok((trainer, LeaseProgress { lease_id: job.lease_id, base_version, ..progress }, true));
+            let LeaseProgress { lease_id, base_version, .. } = lease.progress();
+            return Ok((trainer, LeaseProgress { lease_id, base_version, ..ahead }, true));
         }
-        let checkpoint = if saved { store.load()? } else { None };
-        let (progress, weights, moments, begun) = match checkpoint {
-            Some(Checkpoint { progress, weights, moments, begun }) => (progress, Cow::Owned(weights), moments, begun),
-            None => {
-                let progress = LeaseProgress { lease_id: job.lease_id, base_version, ..Default::default() };
-                let (moments, lost) = inputs::moments(spec, job, env.disk)?;
-                self.lost.extend(lost);
-                (progress, Cow::Borrowed(flat), moments, None)
-            }
-        };
-        let mut trainer = self.trainer(spec, &weights, &moments, env)?;
-        if let (Some(begun), Some(batch)) = (begun, batches.get(progress.steps as usize)) {
+        let Start { progress, weights, moments, begun, lost } = lease.start(store, env.disk)?;
+        self.lost.extend(lost);
+        let mut trainer = self.trainer(&lease.spec, &weights, &moments, env)?;
+        if let (Some(begun), Some(batch)) = (begun, lease.batches.get(progress.steps as usize)) {
             trainer.go_on_from(batch, &begun)?;
         }
         Ok((trainer, progress, false))
@@ -226,10 +197,10 @@ impl LeaseRunner {
     }
 
     fn follow(&mut self, end: &mut LeaseEnd, env: &Environment<'_>, until: &dyn Fn() -> bool) -> Result<(), WorkError> {
-        let (_, _, trainer) = self.trainer.as_mut().ok_or(WorkError::Incomplete)?;
-        let spec = inputs::parse_spec(&end.job.run_spec_json)?;
-        let slice = end.job.slice.as_ref().ok_or(WorkError::Incomplete)?;
-        let batches = inputs::batches(&spec, slice, env.disk)?;
+        let (_, _, trainer) = self.trainer.as_mut().ok_or(LeaseError::Incomplete)?;
+        let spec = lease::parse_spec(&end.job.run_spec_json)?;
+        let slice = end.job.slice.as_ref().ok_or(LeaseError::Incomplete)?;
+        let batches = lease::batches(&spec, slice, env.disk)?;
         let gauge = Gauge::new(self.submits.clone(), trainer.model().device());
         let (course, limit) = (Course::Ahead(until), &mut self.portion_limit);
         steps::run(&spec, &end.job, &batches, trainer, &mut end.progress, course, gauge, limit, env)
@@ -242,8 +213,8 @@ impl LeaseRunner {
 
     /// Goes back to where a lease ended.
     pub fn resume_from(&mut self, end: LeaseEnd, env: &Environment<'_>) -> Result<(), WorkError> {
-        let spec = inputs::parse_spec(&end.job.run_spec_json)?;
-        let (moments, _) = inputs::moments(&spec, &end.job, env.disk)?;
+        let spec = lease::parse_spec(&end.job.run_spec_json)?;
+        let (moments, _) = lease::moments(&spec, &end.job, env.disk)?;
         let trainer = self.trainer(&spec, &end.weights, &moments, env)?;
         self.keep(&spec, trainer);
         self.end = Some(end);

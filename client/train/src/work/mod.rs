@@ -5,16 +5,11 @@
 //! Never here: a process, a pipe, a message loop. All that is around a job comes in as an [`Environment`].
 
 mod ahead;
-mod base;
 mod duty;
 mod environment;
 mod error;
 mod evaluation;
-mod files;
-mod inputs;
 mod lease;
-mod live;
-mod outputs;
 mod steps;
 pub mod synthetic;
 
@@ -22,9 +17,11 @@ pub mod synthetic;
 mod tests;
 
 pub use ahead::LeaseEnd;
-pub use base::{BaseError, build as build_base};
 pub use environment::Environment;
 pub use error::WorkError;
-pub use files::{FileError, read_moments, read_residual, read_weights};
 pub use lease::LeaseRunner;
-pub use live::{Live, Signs};
+pub use nightjar_work::{
+    LeaseError, Live, Signs,
+    base::{BaseError, build as build_base},
+    files::{FileError, read_moments, read_residual, read_weights},
+};

@@ -18,6 +18,7 @@ use nightjar_shared::{
     run_spec::RunSpec,
     wire::worker::{Progress, Saved, Train, from_worker},
 };
+use nightjar_work::lease;
 use std::{
     sync::atomic::Ordering,
     time::{Duration, Instant},
@@ -115,17 +116,9 @@ impl Steps<'_, '_> {
         let mut pace = Pace::new(self.env.live);
         let todo = batches.iter().take(self.job.steps as usize).enumerate().skip(self.progress.steps as usize);
         for (k, batch) in todo {
-            let tokens = self.job.progress_tokens as f64 + k as f64 * self.job.progress_tokens_per_step as f64;
-            let rate = self.spec.inner.learning_rate_at(tokens / self.spec.token_budget as f64);
+            let rate = lease::learning_rate(self.spec, self.job, k as u64);
             let Some(report) = self.step(batch, rate)? else { return self.save() };
-            if k == 0 {
-                self.progress.loss_first = report.loss;
-            }
-            self.progress.loss_last = report.loss;
-            self.progress.loss_sum += report.loss;
-            self.progress.steps += 1;
-            self.progress.samples += batch.samples() as u64;
-            self.progress.tokens += report.tokens;
+            self.progress.count(report.loss, batch.samples() as u64, report.tokens);
             // The update is under way still.
             self.gauge.end();
             self.progress.train_s = train_s_before + start.elapsed().as_secs_f64();

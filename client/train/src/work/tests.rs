@@ -251,10 +251,16 @@ fn nothing_is_taken_ahead_that_the_lease_does_not_allow_or_that_a_stop_forbids()
 fn a_wrong_base_is_told_apart_from_other_faults() {
     let (_folder, disk, job, _) = scene();
     let base = Base { digest: vec![1; 32], ..job.base.clone().unwrap() };
-    assert!(matches!(train(&disk, &Train { base: Some(base), ..job.clone() }, false), Err(WorkError::Base(_))));
+    assert!(matches!(
+        train(&disk, &Train { base: Some(base), ..job.clone() }, false),
+        Err(WorkError::Lease(LeaseError::Base(_)))
+    ));
     let slice = Slice { shard_samples: 19, ..job.slice.clone().unwrap() };
-    assert!(matches!(train(&disk, &Train { slice: Some(slice), ..job.clone() }, false), Err(WorkError::Shard(_))));
-    assert!(matches!(train(&disk, &Train { codec: 9, ..job }, false), Err(WorkError::Codec(9))));
+    assert!(matches!(
+        train(&disk, &Train { slice: Some(slice), ..job.clone() }, false),
+        Err(WorkError::Lease(LeaseError::Shard(_)))
+    ));
+    assert!(matches!(train(&disk, &Train { codec: 9, ..job }, false), Err(WorkError::Lease(LeaseError::Codec(9)))));
 }
 
 #[test]
@@ -294,7 +300,8 @@ fn a_residual_counts_by_its_scale() {
     let file = first.residual_file.as_str();
     assert_eq!(with(8, file, 0.0), with(9, "", 1.0));
     // Halved in the file or by the scale: the same bits.
-    files::write_residual(&disk, "work/half", &residual.iter().map(|r| r * 0.5).collect::<Vec<_>>()).unwrap();
+    nightjar_work::files::write_residual(&disk, "work/half", &residual.iter().map(|r| r * 0.5).collect::<Vec<_>>())
+        .unwrap();
     assert_eq!(with(10, file, 0.5), with(11, "work/half", 1.0));
     assert_ne!(with(12, file, 1.0), with(13, file, 0.5));
 }
@@ -443,7 +450,10 @@ fn a_model_that_the_owners_memory_cannot_hold_is_refused() {
     let live = Live::default();
     live.allow(1.0, model.training_bytes() - 1);
     let e = train_live(&disk, &job, &AtomicBool::new(false), &live, &|_| {}).unwrap_err();
-    assert!(matches!(e, WorkError::Memory { needed, .. } if needed == model.training_bytes()), "{e}");
+    assert!(
+        matches!(e, WorkError::Lease(LeaseError::Memory { needed, .. }) if needed == model.training_bytes()),
+        "{e}"
+    );
     live.allow(1.0, model.training_bytes());
     train_live(&disk, &job, &AtomicBool::new(false), &live, &|_| {}).unwrap();
 }
