@@ -8,21 +8,25 @@ use super::{
     members::Change,
     metrics::TurnedAway,
     peer::Peer,
-    quic::close,
     rates::Who,
+    session::{Session, close, close_early},
     strangers::{Admission, Slot},
     stream::{self, Down, StreamError, Up},
-    tls, transfer,
+    tls::{self, Guest},
+    transfer, web,
 };
-use nightjar_shared::wire::{
-    CoordinatorMessage, DeviceMessage, Refusal, RefusalAction, RefusalCode, StreamOpen,
-    close::CloseCode,
-    coordinator_message as answer, device_message as ask,
-    limits::{HELLO_BYTES_MAX, HELLO_S_MAX},
-    request,
-    stream_open::Kind,
+use nightjar_shared::{
+    ids::DeviceId,
+    wire::{
+        CoordinatorMessage, DeviceMessage, Refusal, RefusalAction, RefusalCode, StreamOpen,
+        close::CloseCode,
+        coordinator_message as answer, device_message as ask,
+        limits::{HELLO_BYTES_MAX, HELLO_S_MAX},
+        request,
+        stream_open::Kind,
+    },
 };
-use quinn::{Endpoint, Incoming};
+use quinn::{Connection, Endpoint, Incoming};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     task::JoinSet,
@@ -74,20 +78,62 @@ async fn welcome(incoming: Incoming, mut slot: Slot, context: Arc<Context>) {
             return tracing::debug!(%address, "a newer connection took its place");
         }
     };
-    let Some(device) = tls::device_of(&connection) else { return close(&connection, CloseCode::Malformed, "no key") };
-    if tls::is_door(&connection) {
-        if device != context.identity.id() {
-            return close(&connection, CloseCode::Malformed, "no door of this run");
-        }
-        drop(slot);
-        return doors::links::serve(connection, context).await;
-    }
+    let admitted = match tls::guest(&connection) {
+        Guest::Door => return door(connection, slot, context).await,
+        Guest::Device => device(connection),
+        Guest::Page => page(connection, &mut slot, latest, &context).await,
+    };
+    let Some((session, device)) = admitted else { return };
     tracing::debug!(%address, device = device.short(), "connected");
-    let peer = Arc::new(Peer::new(device, slot.subnet, connection));
+    let peer = Arc::new(Peer::new(device, slot.subnet, session));
     let mut streams = serve(&peer, slot, latest, &context).await;
-    context.present.leave(device, peer.connection());
+    context.present.leave(device, peer.session());
     // They find out by themselves; an upload first writes down what has arrived.
     while streams.join_next().await.is_some() {}
+}
+
+/// A device has shown its key in the handshake.
+fn device(connection: Connection) -> Option<(Session, DeviceId)> {
+    let (device, session) = (tls::device_of(&connection), Session::raw(connection));
+    if device.is_none() {
+        close(&session, CloseCode::Malformed, "no key");
+    }
+    Some((session, device?))
+}
+
+/// A page shows its key once the connection stands.
+async fn page(
+    connection: Connection,
+    slot: &mut Slot,
+    latest: Instant,
+    context: &Arc<Context>,
+) -> Option<(Session, DeviceId)> {
+    let entered = tokio::select! {
+        entered = timeout_at(latest, web::enter(connection.clone(), context)) => entered,
+        () = slot.evicted() => {
+            context.metrics.turned_away(TurnedAway::Evicted);
+            close_early(&connection, CloseCode::Full, "a newer connection took its place");
+            return None;
+        }
+    };
+    let (why, code, error) = match entered {
+        Ok(Ok(entered)) => return Some(entered),
+        Ok(Err(error)) => (TurnedAway::Handshake, CloseCode::Malformed, error.to_string()),
+        Err(_) => (TurnedAway::Slow, CloseCode::Slow, "no proof of a key came in time".to_owned()),
+    };
+    context.metrics.turned_away(why);
+    tracing::debug!(address = %connection.remote_address(), error, "a page was not let in");
+    close_early(&connection, code, &error);
+    None
+}
+
+/// A door of this run holds the run's key.
+async fn door(connection: Connection, slot: Slot, context: Arc<Context>) {
+    if tls::device_of(&connection) != Some(context.identity.id()) {
+        return close(&Session::raw(connection), CloseCode::Malformed, "no door of this run");
+    }
+    drop(slot);
+    doors::links::serve(connection, context).await;
 }
 
 type Streams = JoinSet<Result<(), StreamError>>;
@@ -102,7 +148,7 @@ async fn serve(peer: &Arc<Peer>, slot: Slot, mut latest: Instant, context: &Arc<
             slot = None;
         }
         tokio::select! {
-            opened = peer.connection().accept_bi() => match opened {
+            opened = peer.session().accept_bi() => match opened {
                 Ok((send, receive)) => {
                     let (up, down) = stream::split(send, receive, &context.traffic, &context.budget);
                     let (peer, context) = (peer.clone(), context.clone());
@@ -153,6 +199,7 @@ async fn serve_stream(peer: &Arc<Peer>, mut up: Up, down: Down, context: &Contex
         Some(Kind::Control(_)) => control(peer, up, down, context).await,
         Some(Kind::Get(request)) => transfer::get(peer, context, request, down).await,
         Some(Kind::Put(request)) => transfer::put(peer, context, request, up, down).await,
+        Some(Kind::Page(_)) => Err(StreamError::OutOfTurn("a key that is proven already")),
         None => Err(StreamError::OutOfTurn("a stream for a purpose that this version does not know")),
     }
 }
@@ -189,11 +236,11 @@ async fn answer_to(peer: &Peer, body: ask::Body, context: &Context) -> Result<an
     if is_hello && matches!(answer, answer::Body::Welcome(_)) && !peer.is_greeted() {
         // By now it may be enrolled, by another invite than before.
         who.nonce = context.members.nonce(peer.device);
-        context.present.enter(&who, peer.connection());
+        context.present.enter(&who, peer.session());
         peer.greet(true);
     }
     if is_leave && matches!(answer, answer::Body::Done(_)) {
-        context.present.leave(peer.device, peer.connection());
+        context.present.leave(peer.device, peer.session());
         peer.greet(false);
     }
     Ok(answer)

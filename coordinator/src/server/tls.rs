@@ -1,11 +1,14 @@
 //! The handshake: raw ed25519 keys on both sides (RFC 7250). The device pins the coordinator's key; whatever key a
 //! device shows is its identity, and the signature proves that it holds it. Whether it may take part is the engine's to
-//! say. A door and its leader hold the same key: each shows it and pins it.
+//! say. A door and its leader hold the same key: each shows it and pins it. A browser can do none of this: it is shown a
+//! certificate, and proves its key once the connection stands ([`super::web`]).
 
+use super::web::{ByProtocol, Web};
 use crate::identity::Identity;
 use nightjar_shared::{
     ids::DeviceId,
     invite::spki_of_ed25519,
+    web,
     wire::{ALPN, DOOR_ALPN},
 };
 use quinn::crypto::rustls::{HandshakeData, NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
@@ -51,6 +54,19 @@ pub fn server_config(identity: &Identity) -> Result<QuicServerConfig, TlsError> 
     Ok(QuicServerConfig::try_from(config)?)
 }
 
+/// The same, for devices and for pages.
+pub fn server_config_with_pages(identity: &Identity, web: Arc<Web>) -> Result<ByProtocol, TlsError> {
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_cert_resolver(web);
+    config.alpn_protocols = vec![web::ALPN.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    let page = Arc::new(QuicServerConfig::try_from(config)?);
+    Ok(ByProtocol { native: Arc::new(server_config(identity)?), page })
+}
+
 fn shown(identity: &Identity) -> Result<Arc<CertifiedKey>, TlsError> {
     let key = any_eddsa_type(&identity.pkcs8().into())?;
     Ok(Arc::new(CertifiedKey::new(vec![CertificateDer::from(identity.spki())], key)))
@@ -67,10 +83,26 @@ pub fn door_config(identity: &Identity) -> Result<QuicClientConfig, TlsError> {
     Ok(QuicClientConfig::try_from(config)?)
 }
 
-/// Whether the other end came as a door.
-pub fn is_door(connection: &quinn::Connection) -> bool {
+/// As what the other end came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guest {
+    /// A device.
+    Device,
+    /// A process of this coordinator.
+    Door,
+    /// A page.
+    Page,
+}
+
+/// As what the other end of an established connection came.
+pub fn guest(connection: &quinn::Connection) -> Guest {
     let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
-    data.is_some_and(|data| data.protocol.as_deref() == Some(DOOR_ALPN))
+    match data.and_then(|data| data.protocol).as_deref() {
+        Some(DOOR_ALPN) => Guest::Door,
+        Some(web::ALPN) => Guest::Page,
+        // The handshake lets in nobody else.
+        _ => Guest::Device,
+    }
 }
 
 /// Who is at the other end of an established connection.

@@ -2,7 +2,10 @@
 //! --public` names an address for it. Whoever asks is a stranger: connections are few, short and bounded by address,
 //! heads are small, there is no cookie and no script, and every answer is one that was drawn before.
 
+mod join;
 mod page;
+
+pub use join::{Join, JoinError, PageFiles};
 
 use super::{
     bucket::{Buckets, Rate},
@@ -88,6 +91,8 @@ struct Askers {
 
 struct Public {
     feed: Arc<Feed>,
+    /// The page for browsers, where there is one.
+    join: Option<Join>,
     drawn: Mutex<Option<Drawn>>,
     askers: Mutex<Askers>,
 }
@@ -111,9 +116,9 @@ impl Drop for Place {
 }
 
 /// Serves until the process ends.
-pub async fn serve(listener: TcpListener, feed: Arc<Feed>) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, feed: Arc<Feed>, join: Option<Join>) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let (public, places) = (Arc::new(Public::new(feed)), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+    let (public, places) = (Arc::new(Public::new(feed, join)), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
     loop {
         // Those who wait here wait in the system's queue, which is bounded too.
         let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
@@ -143,9 +148,9 @@ async fn connection(stream: TcpStream, place: &Place) {
 }
 
 impl Public {
-    fn new(feed: Arc<Feed>) -> Self {
+    fn new(feed: Arc<Feed>, join: Option<Join>) -> Self {
         let askers = Askers { requests: Buckets::new(REQUESTS, ADDRESSES_MAX), connections: HashMap::new() };
-        Public { feed, drawn: Mutex::default(), askers: Mutex::new(askers) }
+        Public { feed, join, drawn: Mutex::default(), askers: Mutex::new(askers) }
     }
 
     fn askers(&self) -> MutexGuard<'_, Askers> {
@@ -153,7 +158,8 @@ impl Public {
         self.askers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection from there; `None` where there are many already. A proxy on this machine counts its own.
+    /// A place for a connection from there; `None` where there are many already. A proxy on this machine counts its
+    /// own.
     fn enter(self: &Arc<Self>, subnet: Subnet) -> Option<Place> {
         let mut askers = self.askers();
         let count = askers.connections.entry(subnet).or_default();
@@ -187,26 +193,57 @@ impl Public {
             answer.headers_mut().insert(header::RETRY_AFTER, (wait.as_secs() + 1).into());
             return answer;
         }
-        let (kind, body) = match request.uri().path() {
+        let path = request.uri().path();
+        if let Some((join, name)) = self.join.as_ref().zip(path.strip_prefix(join::PATH)) {
+            return joining(request, join, name);
+        }
+        let (kind, body) = match path {
+            "/join" if self.join.is_some() => {
+                let mut answer = plain(StatusCode::PERMANENT_REDIRECT, "");
+                answer.headers_mut().insert(header::LOCATION, HeaderValue::from_static(join::PATH));
+                return answer;
+            }
             "/" => ("text/html; charset=utf-8", self.drawn(now).page),
             "/run.json" => ("application/json", self.drawn(now).json),
             "/public.css" => ("text/css; charset=utf-8", Bytes::from_static(include_bytes!("public.css"))),
             "/icon.svg" => ("image/svg+xml", Bytes::from_static(include_bytes!("../http/board/mark.svg"))),
             _ => return plain(StatusCode::NOT_FOUND, "nothing is here; the run's page is at /\n"),
         };
-        let tag = format!("\"{}\"", &blake3::hash(&body).to_hex()[..16]);
-        let is_known =
-            request.headers().get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
-        let mut answer = match is_known {
-            true => plain(StatusCode::NOT_MODIFIED, ""),
-            false => plain(StatusCode::OK, body),
-        };
-        let headers = answer.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(CACHE));
-        headers.extend(HeaderValue::try_from(tag).ok().map(|tag| (header::ETAG, tag)));
-        answer
+        tagged(request, kind, body, CACHE)
     }
+}
+
+/// What is below the page for browsers.
+fn joining<B>(request: &Request<B>, join: &Join, name: &str) -> Response<Body> {
+    let accepted = request.headers().get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
+    let takes_brotli = accepted.is_some_and(|accepted| accepted.split(',').any(|one| one.trim() == "br"));
+    let Some(join::Sent { kind, body, is_brotli }) = join.get(name, takes_brotli) else {
+        return plain(StatusCode::NOT_FOUND, "nothing is here; the page is at /join/\n");
+    };
+    // Files of one version belong together: each is asked for again.
+    let mut answer = tagged(request, kind, body, "no-cache");
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(join::POLICY));
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if is_brotli {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("br"));
+    }
+    answer
+}
+
+/// A body, unless whoever asks has it by its tag.
+fn tagged<B>(request: &Request<B>, kind: &'static str, body: Bytes, cache: &'static str) -> Response<Body> {
+    let tag = format!("\"{}\"", &blake3::hash(&body).to_hex()[..16]);
+    let is_known = request.headers().get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let mut answer = match is_known {
+        true => plain(StatusCode::NOT_MODIFIED, ""),
+        false => plain(StatusCode::OK, body),
+    };
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    headers.extend(HeaderValue::try_from(tag).ok().map(|tag| (header::ETAG, tag)));
+    answer
 }
 
 /// [`FRESH`], in words for caches.

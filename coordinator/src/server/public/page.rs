@@ -1,5 +1,5 @@
-//! What strangers are shown. Devices are counted. Their names are for the people of the run alone; an owner who wants to
-//! be named to everybody has chosen another name for it.
+//! What strangers are shown. Devices are counted. Their names are for the people of the run alone; an owner who wants
+//! to be named to everybody has chosen another name for it.
 
 use crate::server::{
     feed::{Feed, LossSpan, State},

@@ -21,7 +21,7 @@ fn get(public: &Public, path: &str, from: &str, now: Instant) -> Response<Body> 
 fn a_page_is_drawn_once_for_many_and_known_by_its_tag() {
     let folder = tempfile::tempdir().unwrap();
     let feed = Arc::new(feed(folder.path()));
-    let (public, now) = (Public::new(feed.clone()), Instant::now());
+    let (public, now) = (Public::new(feed.clone(), None), Instant::now());
     let first = get(&public, "/", "192.0.2.1", now);
     let header = |answer: &Response<Body>, name| answer.headers()[name].to_str().unwrap().to_owned();
     assert_eq!((first.status(), header(&first, header::CACHE_CONTROL)), (StatusCode::OK, CACHE.into()));
@@ -41,7 +41,7 @@ fn a_page_is_drawn_once_for_many_and_known_by_its_tag() {
 #[test]
 fn strangers_read_little_and_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let (public, now) = (Public::new(Arc::new(feed(folder.path()))), Instant::now());
+    let (public, now) = (Public::new(Arc::new(feed(folder.path())), None), Instant::now());
     let status = |method, path| ask(&public, method, path, HeaderMap::new(), "192.0.2.9", now).status();
     for path in ["/", "/run.json", "/public.css", "/icon.svg"] {
         assert_eq!(status(Method::GET, path), StatusCode::OK, "{path}");
@@ -57,7 +57,7 @@ fn strangers_read_little_and_change_nothing() {
 #[test]
 fn an_address_asks_so_often_and_holds_so_many_connections() {
     let folder = tempfile::tempdir().unwrap();
-    let (public, now) = (Arc::new(Public::new(Arc::new(feed(folder.path())))), Instant::now());
+    let (public, now) = (Arc::new(Public::new(Arc::new(feed(folder.path())), None)), Instant::now());
     let asked = |from: &str, now| get(&public, "/", from, now).status() == StatusCode::OK;
     let taken = (0..1000).filter(|n| asked(&format!("2001:db8:0:1::{n:x}"), now)).count();
     assert_eq!(taken as f64, REQUESTS.burst, "a household is one");
