@@ -106,7 +106,7 @@ impl Service {
     }
 
     /// The command line that the service runs.
-    fn words(&self) -> Vec<String> {
+    pub fn words(&self) -> Vec<String> {
         let mut words = vec![self.program.display().to_string()];
         if let Some(home) = &self.home {
             words.extend(["--home".to_owned(), home.display().to_string()]);

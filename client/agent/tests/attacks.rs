@@ -274,6 +274,7 @@ impl Coordinator {
                 self.uploads.lock().unwrap().push(bytes);
                 send(&mut to, &BlobStored { refusal: None }).await;
             }
+            Kind::Page(_) => panic!("a native device has shown its key already"),
         }
     }
 

@@ -82,6 +82,7 @@ impl Coordinator {
                 *self.received.lock().unwrap() = rest;
                 send(&mut to, &BlobStored { refusal: None }).await;
             }
+            Kind::Page(_) => panic!("a native device has shown its key already"),
         }
     }
 }

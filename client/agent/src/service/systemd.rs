@@ -1,4 +1,5 @@
-//! The systemd user unit. The text is that of `installers/linux/nightjar.service`, with this program's path.
+//! The systemd user unit. The text is that of `installers/linux/nightjar.service`, with this program's path. A package
+//! brings that very file: then it is enabled as it is, so that an upgrade changes it too.
 
 use super::{Manager, Service, ServiceError, ServiceState, run, unit_file};
 use std::{
@@ -8,6 +9,8 @@ use std::{
 
 const UNIT: &str = "nightjar.service";
 const TEMPLATE: &str = include_str!("../../../../installers/linux/nightjar.service");
+/// Where a package puts it.
+const PACKAGED: &str = "/usr/lib/systemd/user/nightjar.service";
 /// In every unit that this program has written.
 const FIRST_LINE: &str = "# Runs Nightjar in the user's session.";
 const TEMPLATE_COMMAND: &str = "ExecStart=/usr/bin/nightjar run\n";
@@ -36,11 +39,22 @@ fn manager_answers() -> Result<(), ServiceError> {
     answer.map_err(|e| if let ServiceError::Manager { why, .. } = e { ServiceError::NoManager(why) } else { e })
 }
 
+/// Whether the unit of a package starts just this.
+pub(super) fn is_packaged(service: &Service, packaged: &Path) -> bool {
+    let is_this = |text: String| text.contains(&format!("ExecStart={} run\n", service.program.display()));
+    service.home.is_none() && fs::read_to_string(packaged).is_ok_and(is_this)
+}
+
 fn install(service: &Service) -> Result<(), ServiceError> {
     let file = file()?;
-    unit_file::is_ours(&file, FIRST_LINE)?;
+    let was_written = unit_file::is_ours(&file, FIRST_LINE)?;
     manager_answers()?;
-    unit_file::write(&file, &unit(service), FIRST_LINE)?;
+    if !is_packaged(service, Path::new(PACKAGED)) {
+        unit_file::write(&file, &unit(service), FIRST_LINE)?;
+    } else if was_written {
+        // It would hide the package's.
+        fs::remove_file(&file).map_err(|source| ServiceError::File { place: file.display().to_string(), source })?;
+    }
     run("systemctl", &["--user", "daemon-reload"])?;
     run("systemctl", &["--user", "enable", UNIT])?;
     // One that has failed too often is not started before that is forgotten; of one that never ran there is nothing to
@@ -51,23 +65,25 @@ fn install(service: &Service) -> Result<(), ServiceError> {
 
 fn remove() -> Result<(), ServiceError> {
     let file = file()?;
-    if !unit_file::is_ours(&file, FIRST_LINE)? {
+    let was_written = unit_file::is_ours(&file, FIRST_LINE)?;
+    if !was_written && !is_wanted(&file) {
         return Ok(());
     }
     let error = |place: &Path, source| ServiceError::File { place: place.display().to_string(), source };
     let is_managed = manager_answers().is_ok();
     let stopped = if is_managed { run("systemctl", &["--user", "disable", "--now", UNIT]).map(drop) } else { Ok(()) };
-    fs::remove_file(&file).map_err(|source| error(&file, source))?;
+    if was_written {
+        fs::remove_file(&file).map_err(|source| error(&file, source))?;
+    }
     stopped?;
     if is_managed {
         return run("systemctl", &["--user", "daemon-reload"]).map(drop);
     }
     // Where no manager answers, nothing runs either; all there is of it is what its next start would find.
-    let wanted = file.with_file_name("default.target.wants").join(UNIT);
-    // systemd's own way to note it is a link to the unit.
-    if !wanted.is_symlink() {
+    if !is_wanted(&file) {
         return Ok(());
     }
+    let wanted = wanted(&file);
     match fs::remove_file(&wanted) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(error(&wanted, source)),
         _ => Ok(()),
@@ -77,5 +93,18 @@ fn remove() -> Result<(), ServiceError> {
 fn state() -> Result<ServiceState, ServiceError> {
     let file = file()?;
     let says = |question| run("systemctl", &["--user", question, UNIT]).is_ok();
-    Ok(ServiceState { installed: file.exists(), running: says("is-active"), place: file.display().to_string() })
+    let (was_written, packaged) = (file.exists(), Path::new(PACKAGED));
+    let place = if !was_written && packaged.exists() { packaged } else { &file };
+    let installed = was_written || is_wanted(&file);
+    Ok(ServiceState { installed, running: says("is-active"), place: place.display().to_string() })
+}
+
+/// Where systemd notes that a unit is started at every login.
+fn wanted(file: &Path) -> PathBuf {
+    file.with_file_name("default.target.wants").join(UNIT)
+}
+
+/// Whether it is noted: systemd's own way is a link to the unit.
+fn is_wanted(file: &Path) -> bool {
+    wanted(file).is_symlink()
 }

@@ -21,6 +21,18 @@ fn every_manager_gets_every_word_as_it_reads_words() {
     assert_eq!(task.matches(r"<UserId>HOME\Ada &lt;3</UserId>").count(), 2);
 }
 
+#[test]
+fn the_unit_of_a_package_is_used_where_it_starts_this_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let packaged = folder.path().join("nightjar.service");
+    let of = |program: &str, home: Option<&str>| Service { program: program.into(), home: home.map(Into::into) };
+    assert!(!systemd::is_packaged(&of("/usr/bin/nightjar", None), &packaged), "there is none");
+    std::fs::write(&packaged, include_str!("../../../../installers/linux/nightjar.service")).unwrap();
+    assert!(systemd::is_packaged(&of("/usr/bin/nightjar", None), &packaged));
+    assert!(!systemd::is_packaged(&of("/usr/local/bin/nightjar", None), &packaged), "another program");
+    assert!(!systemd::is_packaged(&of("/usr/bin/nightjar", Some("/srv/home")), &packaged), "another home");
+}
+
 /// `verify` returns 0 for keys that it does not know, but says so.
 #[test]
 fn systemd_has_nothing_to_say_about_the_unit() {
