@@ -1,7 +1,7 @@
 //! The folder that an export goes to. The new one is made in a folder of its own beside it, whole and synced, before
 //! the old one steps aside; and what steps aside is removed only if all of it is an export of ours, unchanged.
 
-use super::{ExportError, FILES};
+use super::{ExportError, is_of_export};
 use nightjar_shared::{
     ids::BlobHash,
     mark::{self, EntryKind, Kind, MARK_FILE, Mark},
@@ -162,9 +162,8 @@ fn check(folder: &Path, given: &Path) -> Result<Was, ExportError> {
     let entries = mark::entries(folder).map_err(ExportError::io(folder))?;
     let Some((first, _)) = entries.first() else { return Ok(Was::Empty) };
     let given = || given.to_owned();
-    let is_ours = |(name, kind): &(String, EntryKind)| {
-        *kind == EntryKind::File && (name == MARK_FILE || FILES.contains(&&**name))
-    };
+    let is_ours =
+        |(name, kind): &(String, EntryKind)| *kind == EntryKind::File && (name == MARK_FILE || is_of_export(name));
     let foreign = entries.iter().find(|entry| !is_ours(entry)).map(|(name, _)| name.clone());
     let Some(mark) = Mark::read(folder)? else {
         return Err(match foreign {
@@ -214,8 +213,11 @@ fn new_folder(parent: &Path, begin: &str) -> Result<PathBuf, ExportError> {
 /// Removes a folder of ours, name by name: whatever else is in it keeps it.
 fn remove_aside(aside: &Path) -> io::Result<()> {
     for part in ["new", "old"].map(|part| aside.join(part)) {
-        for name in FILES {
-            gone(fs::remove_file(part.join(name)))?;
+        // What is not there has no entries.
+        for (name, _) in mark::entries(&part).unwrap_or_default() {
+            if is_of_export(&name) {
+                gone(fs::remove_file(part.join(name)))?;
+            }
         }
         remove_mark(&part)?;
         gone(fs::remove_dir(part))?;
@@ -260,11 +262,12 @@ fn is_left_behind(aside: &Path) -> Result<bool, ExportError> {
         Err(e) => e.kind() == io::ErrorKind::NotFound,
     };
     let part = |name: &str, kind| ["new", "old"].contains(&name) && kind == EntryKind::Folder;
-    let file = |names: &[&str], name: &str, kind| names.contains(&name) && kind == EntryKind::File;
+    let is_lock = |name: &str, kind| name == LOCK && kind == EntryKind::File;
+    let is_ours = |name: &str, kind| is_of_export(name) && kind == EntryKind::File;
     let at = || ExportError::io(aside);
-    let mut foreign = mark::foreign(aside, |name, kind| part(name, kind) || file(&[LOCK], name, kind)).map_err(at())?;
+    let mut foreign = mark::foreign(aside, |name, kind| part(name, kind) || is_lock(name, kind)).map_err(at())?;
     for part in ["new", "old"] {
-        foreign = foreign.or(mark::foreign(&aside.join(part), |name, kind| file(&FILES, name, kind)).map_err(at())?);
+        foreign = foreign.or(mark::foreign(&aside.join(part), is_ours).map_err(at())?);
     }
     Ok(is_free && foreign.is_none())
 }

@@ -2,10 +2,26 @@
 
 use super::*;
 use nightjar_shared::model_folder::ModelFolder;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
+use std::fs;
 use tokenizers::Tokenizer;
 
-fn model() -> ModelSpec {
+/// As a run without a start has it, in the default form.
+fn written(
+    folder: &Path,
+    spec: &ModelSpec,
+    weights: &[f32],
+    vocabulary: Option<Vocabulary>,
+) -> Result<(), ExportError> {
+    let companions = Companions::default();
+    export(
+        folder,
+        Model { name: "owl", spec, weights: Weights::Flat(weights), vocabulary, companions, provenance: None },
+        Form::default(),
+    )
+}
+
+pub fn model() -> ModelSpec {
     ModelSpec {
         vocab_size: 256,
         hidden_size: 16,
@@ -22,7 +38,7 @@ fn safetensors_hold_hugging_faces_names_and_shapes() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("model");
     let weights = model().draw_all(3);
-    export(&target, &model(), &weights, None).unwrap();
+    written(&target, &model(), &weights, None).unwrap();
     let bytes = fs::read(target.join("model.safetensors")).unwrap();
     let header_bytes = u64::from_le_bytes(bytes[..8].try_into().unwrap());
     assert!(header_bytes.is_multiple_of(8), "the data is not aligned");
@@ -38,7 +54,10 @@ fn safetensors_hold_hugging_faces_names_and_shapes() {
     assert_eq!(shapes("model.norm.weight"), [16]);
     assert!(tensors.tensor("lm_head.weight").is_err(), "a tied head is not written");
     let embedding = tensors.tensor("model.embed_tokens.weight").unwrap();
-    assert_eq!((embedding.dtype(), &embedding.data()[4..8]), (Dtype::F32, weights[1].to_le_bytes().as_slice()));
+    assert_eq!(
+        (embedding.dtype(), &embedding.data()[4..8]),
+        (safetensors::Dtype::F32, weights[1].to_le_bytes().as_slice())
+    );
 }
 
 #[test]
@@ -48,7 +67,7 @@ fn what_is_exported_is_imported() {
     for tie_word_embeddings in [true, false] {
         let model = ModelSpec { tie_word_embeddings, rope_theta: 5e5, ..model() };
         let weights = model.draw_all(3);
-        export(&target, &model, &weights, None).unwrap();
+        written(&target, &model, &weights, None).unwrap();
         let read = ModelFolder::open(&target).unwrap();
         assert_eq!((read.spec(), read.weights().unwrap(), read.notes()), (&model, weights, [].as_slice()));
     }
@@ -62,7 +81,7 @@ fn what_is_exported_is_imported() {
 fn the_byte_tokenizer_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("model");
-    export(&target, &model(), &model().draw_all(3), None).unwrap();
+    written(&target, &model(), &model().draw_all(3), None).unwrap();
     let tokenizer = Tokenizer::from_file(target.join("tokenizer.json")).unwrap();
     let text = "fn main() {\n\tprintln!(\"Grüße 🦀\");\r\n}\n";
     let ids = tokenizer.encode(text, true).unwrap().get_ids().to_vec();
@@ -74,7 +93,7 @@ fn the_byte_tokenizer_is_written() {
 fn a_tokenizer_larger_than_the_model_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let model = ModelSpec { vocab_size: 200, ..model() };
-    let refused = export(&folder.path().join("model"), &model, &model.draw_all(3), None).unwrap_err();
+    let refused = written(&folder.path().join("model"), &model, &model.draw_all(3), None).unwrap_err();
     assert!(refused.to_string().contains("256 tokens, but the model's vocab_size is 200"), "{refused}");
 }
 
@@ -101,7 +120,7 @@ fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 /// A refusal that names what is in the way, and changes nothing in the whole place.
 fn refused(place: &tempfile::TempDir, target: &Path, words: &[&str]) {
     let before = contents(place.path());
-    for told in [check(target).unwrap_err(), export(target, &model(), &model().draw_all(3), None).unwrap_err()] {
+    for told in [check(target).unwrap_err(), written(target, &model(), &model().draw_all(3), None).unwrap_err()] {
         let told = told.to_string();
         for word in words {
             assert!(told.contains(word), "{word}: {told}");
@@ -111,7 +130,7 @@ fn refused(place: &tempfile::TempDir, target: &Path, words: &[&str]) {
 }
 
 fn exported(target: &Path) {
-    export(target, &model(), &model().draw_all(3), None).unwrap();
+    written(target, &model(), &model().draw_all(3), None).unwrap();
 }
 
 #[test]
@@ -217,7 +236,7 @@ fn a_failed_export_leaves_nothing() {
     exported(&target);
     let before = contents(place.path());
     let (wide, weights) = (ModelSpec { vocab_size: 300, ..model() }, model().draw_all(3));
-    assert!(export(&target, &wide, &weights, None).is_err());
+    assert!(written(&target, &wide, &weights, None).is_err());
     let draft = Target::find(&target).unwrap().draft().unwrap();
     fs::write(draft.folder().join("config.json"), "{").unwrap();
     drop(draft);
@@ -263,7 +282,146 @@ fn the_datas_own_end_of_text_is_the_models() {
     let target = folder.path().join("model");
     let model = ModelSpec { vocab_size: 300, ..model() };
     let vocabulary = Vocabulary { json: byte_tokenizer().unwrap(), end_of_text: Some(7) };
-    export(&target, &model, &model.draw_all(1), Some(vocabulary)).unwrap();
+    written(&target, &model, &model.draw_all(1), Some(vocabulary)).unwrap();
     let config: serde_json::Value = serde_json::from_slice(&fs::read(target.join("config.json")).unwrap()).unwrap();
     assert_eq!(config["eos_token_id"], 7);
+}
+
+#[test]
+fn a_model_is_cut_to_files_and_comes_back_in_every_type() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("model");
+    let spec = ModelSpec { tie_word_embeddings: false, ..model() };
+    let start = version::Weights::start(&spec, &spec.draw_all(5));
+    // What a run starts from is bf16 already, and each type but f16 holds it to the bit.
+    for (dtype, file_bytes_max) in [(Dtype::F32, 20_000), (Dtype::Bf16, 9000), (Dtype::F16, 1), (Dtype::Bf16, u64::MAX)]
+    {
+        let weights = Weights::Version(&start);
+        let written = Model {
+            name: "owl",
+            spec: &spec,
+            weights,
+            vocabulary: None,
+            companions: Companions::default(),
+            provenance: None,
+        };
+        export(&target, written, Form { dtype, file_bytes_max, ..Form::default() }).unwrap();
+        let files = fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut files: Vec<String> = files.filter(|name| name.contains("safetensors")).collect();
+        files.sort();
+        let read = ModelFolder::open(&target).unwrap();
+        assert_eq!((read.spec(), read.notes()), (&spec, [].as_slice()));
+        let far = read.weights().unwrap().iter().zip(start.flat()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        match dtype {
+            Dtype::F32 | Dtype::Bf16 => assert_eq!(far, 0.0),
+            Dtype::F16 => assert!(far < 1e-4, "{far}"),
+        }
+        let config: serde_json::Value = serde_json::from_slice(&fs::read(target.join("config.json")).unwrap()).unwrap();
+        assert_eq!(config["torch_dtype"], dtype.name());
+        if file_bytes_max == u64::MAX {
+            assert_eq!(files, ["model.safetensors"]);
+            continue;
+        }
+        let index: serde_json::Value = serde_json::from_slice(&fs::read(target.join(tensors::INDEX)).unwrap()).unwrap();
+        assert_eq!(index["metadata"]["total_size"], spec.parameters() * dtype.bytes());
+        let named: std::collections::BTreeSet<_> =
+            index["weight_map"].as_object().unwrap().values().map(|v| v.as_str()).collect();
+        assert_eq!((named.len(), files.len()), (files.len() - 1, named.len() + 1));
+        let largest = spec.tensors().iter().map(|tensor| tensor.len() * dtype.bytes()).max().unwrap() as u64;
+        for file in files.iter().filter(|name| tensors::is_shard(name)) {
+            let bytes = fs::read(target.join(file)).unwrap();
+            let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap());
+            assert!(bytes.len() as u64 - header <= file_bytes_max.max(largest), "{file}");
+        }
+    }
+}
+
+#[test]
+fn a_number_that_a_type_has_no_place_for_is_named_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("model");
+    let mut weights = model().draw_all(3);
+    *weights.last_mut().unwrap() = 70_000.0;
+    let model = model();
+    let written = Model {
+        name: "owl",
+        spec: &model,
+        weights: Weights::Flat(&weights),
+        vocabulary: None,
+        companions: Companions::default(),
+        provenance: None,
+    };
+    let refused = export(&target, written, Form { dtype: Dtype::F16, ..Form::default() }).unwrap_err().to_string();
+    assert!(refused.contains("model.norm.weight holds 7e4, and float16 has no place for it"), "{refused}");
+    assert!(!target.exists());
+}
+
+/// A tokenizer as models come with: something is put in front of every text, and there are tokens with parts to play.
+fn chatty_tokenizer() -> Vec<u8> {
+    let mut json: serde_json::Value = serde_json::from_slice(&byte_tokenizer().unwrap()).unwrap();
+    let names = ["<s>", "</s>", "<|im_end|>", "<pad>"];
+    let special = |(id, content): (usize, &&str)| {
+        serde_json::json!({"id": 256 + id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true})
+    };
+    json["added_tokens"] = names.iter().enumerate().map(special).collect();
+    let piece = |id: &str, sequence: bool| match sequence {
+        true => serde_json::json!({"Sequence": {"id": id, "type_id": 0}}),
+        false => serde_json::json!({"SpecialToken": {"id": id, "type_id": 0}}),
+    };
+    json["post_processor"] = serde_json::json!({"type": "Sequence", "processors": [
+        {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+        {"type": "TemplateProcessing", "single": [piece("<s>", false), piece("A", true)],
+         "pair": [piece("A", true), piece("B", true)],
+         "special_tokens": {"<s>": {"id": "<s>", "ids": [256], "tokens": ["<s>"]}}}]});
+    serde_json::to_vec(&json).unwrap()
+}
+
+#[test]
+fn what_a_start_says_of_its_tokens_comes_back_and_nothing_is_put_before_a_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target) = (folder.path().join("source"), folder.path().join("model"));
+    fs::create_dir(&source).unwrap();
+    let write = |name: &str, json: &serde_json::Value| fs::write(source.join(name), json.to_string()).unwrap();
+    write(
+        "tokenizer_config.json",
+        &serde_json::json!({"bos_token": "<s>", "eos_token": "<|im_end|>", "pad_token": "<pad>", "unk_token": "<none>",
+            "add_bos_token": true, "tokenizer_class": "LlamaTokenizer", "chat_template": "{{ bos_token }}hello"}),
+    );
+    write(
+        "generation_config.json",
+        &serde_json::json!({"eos_token_id": [257, 258, 2], "temperature": 0.6, "transformers_version": "4"}),
+    );
+    let spec = ModelSpec { vocab_size: 260, ..model() };
+    let weights = spec.draw_all(3);
+    let vocabulary = Vocabulary { json: chatty_tokenizer(), end_of_text: Some(257) };
+    let companions = Companions::read(&source).unwrap();
+    let written = Model {
+        name: "owl",
+        spec: &spec,
+        weights: Weights::Flat(&weights),
+        vocabulary: Some(vocabulary),
+        companions,
+        provenance: None,
+    };
+    export(&target, written, Form::default()).unwrap();
+    let read =
+        |name: &str| -> serde_json::Value { serde_json::from_slice(&fs::read(target.join(name)).unwrap()).unwrap() };
+    let (config, tokens, generation) =
+        (read("config.json"), read("tokenizer_config.json"), read("generation_config.json"));
+    // Token 2 is a byte: a library's default, which no text may end at.
+    assert_eq!((&config["bos_token_id"], &config["pad_token_id"]), (&256.into(), &259.into()));
+    assert_eq!(config["eos_token_id"], serde_json::json!([257, 258]));
+    assert_eq!((&generation["temperature"], &generation["eos_token_id"]), (&0.6.into(), &config["eos_token_id"]));
+    assert_eq!(generation.get("transformers_version"), None);
+    assert_eq!(
+        (&tokens["chat_template"], &tokens["eos_token"]),
+        (&"{{ bos_token }}hello".into(), &"<|im_end|>".into())
+    );
+    assert_eq!((&tokens["add_bos_token"], tokens.get("unk_token")), (&false.into(), None));
+    let tokenizer = Tokenizer::from_file(target.join("tokenizer.json")).unwrap();
+    assert_eq!(tokenizer.encode("ab", true).unwrap().get_ids(), [97, 98]);
+    // One that puts nothing there stays as it is.
+    let plain = byte_tokenizer().unwrap();
+    assert_eq!(config::plain_tokenizer(plain.clone()).unwrap(), plain);
 }
