@@ -12,6 +12,7 @@ use nightjar_shared::{
     ids::DeviceId,
     invite::{self, InviteError, spki_of_ed25519},
     time::Wall,
+    web::{self, CertificateHash},
     wire::Invite,
 };
 use ring::{
@@ -197,11 +198,18 @@ impl Identity {
     /// The token of an invite that pins this key and the spare. Whatever the invite says about keys is replaced.
     pub fn sign_invite(&self, invite: Invite) -> Vec<u8> {
         let invite = Invite { public_keys: self.pins().iter().map(|key| key.to_vec()).collect(), ..invite };
-        invite::seal(&invite, |message| {
-            let mut signature = [0; 64];
-            signature.copy_from_slice(self.pair.sign(message).as_ref());
-            signature
-        })
+        invite::seal(&invite, |message| self.sign(message))
+    }
+
+    /// The hashes of certificates that pages may trust, sealed by this key.
+    pub fn seal_certificates(&self, hashes: &[CertificateHash]) -> Vec<u8> {
+        web::seal_certificates(hashes, |message| self.sign(message))
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        let mut signature = [0; 64];
+        signature.copy_from_slice(self.pair.sign(message).as_ref());
+        signature
     }
 
     /// Opens a token that a device brought: it must be signed by this key, or one of before, and not expired.

@@ -5,6 +5,10 @@
 pub mod backup;
 /// What counting alone achieves.
 pub mod baseline;
+/// How pages know the coordinator.
+pub mod certificate;
+/// Curves as pictures.
+pub mod chart;
 /// What a run will cost, before it starts.
 pub mod cost;
 /// Text in, shards out.

@@ -2,11 +2,13 @@
 //! the way are lost, [`rebuild`] makes a lost blob of a version anew, and [`verify`] proves that the ledger holds
 //! together, from what is kept on.
 
+mod blend;
 mod chain;
 mod published;
 mod rows;
 mod verify;
 
+pub use blend::{Shares, blend};
 pub use published::{PublishedError, weights};
 pub use rows::Rows;
 pub use verify::{Check, Report, verify, verify_blobs, verify_facts};
@@ -342,8 +344,17 @@ fn advance(
     blobs: &Blobs,
     version: &VersionRecord,
 ) -> Result<PublishedBytes, ReplayError> {
-    merge_through(merger, lineage, blobs, version.through_seq)?;
-    let again = merger.publish(version.version, version.keyframe.is_some())?;
+    let again = match version.given {
+        // Deltas that nobody waited for any more are in no version.
+        Some(given) => {
+            merger.pass_over(version.through_seq);
+            merger.give(version.version, &blobs.read(given.hash)?)?
+        }
+        None => {
+            merge_through(merger, lineage, blobs, version.through_seq)?;
+            merger.publish(version.version, version.keyframe.is_some())?
+        }
+    };
     if !is_same(&again, version) {
         return Err(ReplayError::Diverged(version.version));
     }
@@ -420,11 +431,11 @@ fn merged_again(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, version: Versi
 /// The bytes of a blob that a version was published as, bit for bit, made of other blobs: a squash of its updates, a
 /// keyframe of whatever else leads to its version, an update of the deltas since the checkpoint before it.
 pub fn rebuild(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, hash: BlobHash) -> Result<Vec<u8>, ReplayError> {
-    let of = lineage.versions.iter().find(|v| v.blobs().any(|blob| blob.hash == hash)).ok_or(if lineage.is_cut {
-        ReplayError::Older
-    } else {
-        ReplayError::Unpublished(hash)
-    })?;
+    let of = lineage
+        .versions
+        .iter()
+        .find(|v| v.published().any(|blob| blob.hash == hash))
+        .ok_or(if lineage.is_cut { ReplayError::Older } else { ReplayError::Unpublished(hash) })?;
     // What is removed by the rule is not made again behind its back.
     if of.version < lineage.kept.removed_versions {
         return Err(ReplayError::Forgotten { version: of.version, oldest: lineage.kept.first_version });
@@ -460,5 +471,7 @@ pub fn rebuild(spec: &RunSpec, lineage: &Lineage, blobs: &Blobs, hash: BlobHash)
     if BlobHash::of(&bytes) == hash { Ok(bytes) } else { Err(ReplayError::Otherwise(hash)) }
 }
 
+#[cfg(test)]
+mod given_tests;
 #[cfg(test)]
 mod tests;

@@ -215,8 +215,8 @@ impl World {
                     }
                     self.merged.push(order);
                 }
-                Action::Publish { version, keyframe, through_seq } => {
-                    self.made = Some(self.publish(version, keyframe, through_seq));
+                Action::Publish { version, keyframe, through_seq, given } => {
+                    self.made = Some(self.publish(version, keyframe, through_seq, given));
                     if !self.publisher_is_slow {
                         self.deliver();
                     }
@@ -253,19 +253,26 @@ impl World {
             * (self.spec.model.parameters() as f64).sqrt()
     }
 
-    fn publish(&mut self, version: Version, keyframe: bool, through_seq: u64) -> event::Published {
+    fn publish(
+        &mut self,
+        version: Version,
+        keyframe: bool,
+        through_seq: u64,
+        given: Option<BlobRef>,
+    ) -> event::Published {
         if let Some((publisher, _)) = &mut self.weights {
-            return publisher.publish(version, keyframe).unwrap();
+            return publisher.publish(version, keyframe, given).unwrap();
         }
         let name = |kind: u8| BlobRef { hash: BlobHash([kind.wrapping_add(version.0 as u8); 32]), bytes: 50 };
         event::Published {
             version,
-            update: (version.0 > 0).then(|| name(0)),
+            update: (version.0 > 0 && given.is_none()).then(|| name(0)),
             keyframe: keyframe.then(|| name(100)),
             digest: [version.0 as u8; 32],
             through_seq,
             agreement: self.agreement,
             squashes: vec![],
+            given,
         }
     }
 
@@ -443,10 +450,10 @@ pub fn published(seed: u64, newest: u64) -> Published {
                 .unwrap();
         }
         let is_keyframe = version == 0 || rng::draw(seed, 9, version).is_multiple_of(1 << (2 + seed % 5));
-        let event::Published { version, update, keyframe, digest, through_seq, squashes, .. } =
-            publisher.publish(Version(version), is_keyframe).unwrap();
+        let event::Published { version, update, keyframe, digest, through_seq, squashes, given, .. } =
+            publisher.publish(Version(version), is_keyframe, None).unwrap();
         let published_at = Wall::default();
-        records.push(VersionRecord { version, update, keyframe, digest, through_seq, published_at, squashes });
+        records.push(VersionRecord { version, update, keyframe, given, digest, through_seq, published_at, squashes });
         weights.push(publisher.weights().clone());
     }
     Published { model: spec.model, blobs, records, weights, _folder: folder }

@@ -1,16 +1,18 @@
 //! An invite: the link that lets a device join a run. It names where the coordinator listens, pins its keys, and says
 //! what the holder may be; the coordinator signs it and recognises it by that signature.
 //!
-//! `nightjar:` followed by base64url of: the message [`wire::Invite`], then the 64-byte ed25519 signature over
-//! "nightjar invite 1" and that message. Signing and checking need a key, so they are functions given as arguments.
+//! `nightjar:` followed by base64url of: the message [`wire::Invite`], [sealed](crate::sealed) under
+//! "nightjar invite 1". Signing and checking need a key, so they are functions given as arguments.
 
-use crate::wire::{self, Role};
+use crate::{
+    sealed::{self, SIGNATURE_BYTES},
+    wire::{self, Role},
+};
 use data_encoding::BASE64URL_NOPAD;
 use prost::Message as _;
 
 const SCHEME: &str = "nightjar:";
 const CONTEXT: &[u8] = b"nightjar invite 1";
-const SIGNATURE_BYTES: usize = 64;
 /// Longest link accepted, in characters.
 const LINK_MAX: usize = 4096;
 /// Longest text that a link is looked for in, in bytes: a zero-width space between any two of its characters makes it
@@ -36,32 +38,24 @@ pub enum InviteError {
     Expired,
 }
 
-/// Bytes that a signature covers.
-fn signed(message: &[u8]) -> Vec<u8> {
-    [CONTEXT, message].concat()
-}
-
 /// The token (message and signature) of an invite; `sign` is the coordinator's ed25519 key.
 pub fn seal(invite: &wire::Invite, sign: impl FnOnce(&[u8]) -> [u8; SIGNATURE_BYTES]) -> Vec<u8> {
-    let mut token = invite.encode_to_vec();
-    token.extend(sign(&signed(&token)));
-    token
+    sealed::seal(CONTEXT, invite.encode_to_vec(), sign)
 }
 
 /// Opens a token. `verify(public_key, message, signature)` checks against the first of the invite's own pinned keys;
 /// a coordinator must also check that this key is its own.
 pub fn open(token: &[u8], verify: impl FnOnce(&[u8], &[u8], &[u8]) -> bool) -> Result<wire::Invite, InviteError> {
-    let at = token.len().checked_sub(SIGNATURE_BYTES).ok_or(InviteError::Damaged)?;
-    let (message, signature) = token.split_at(at);
+    let (message, signature) = sealed::split(token).ok_or(InviteError::Damaged)?;
     let invite = wire::Invite::decode(message).map_err(|_| InviteError::Damaged)?;
     let key = invite.public_keys.first().ok_or(InviteError::Damaged)?;
     if invite.addresses.is_empty()
-        || invite.public_keys.iter().any(|k| k.len() != 32)
+        || invite.public_keys.iter().chain(&invite.certificates).any(|k| k.len() != 32)
         || Role::try_from(invite.role).is_err()
     {
         return Err(InviteError::Damaged);
     }
-    if !verify(key, &signed(message), signature) {
+    if !verify(key, &sealed::covered(CONTEXT, message), signature) {
         return Err(InviteError::BadSignature);
     }
     Ok(invite)

@@ -22,10 +22,12 @@ pub mod public_name;
 pub mod range;
 pub mod rng;
 pub mod run_spec;
+pub mod sealed;
 pub mod shard;
 pub mod time;
 #[cfg(feature = "tokenizer")]
 pub mod tokenizer;
 pub mod version;
+pub mod web;
 pub mod wire;
 pub mod work_files;

@@ -6,11 +6,13 @@
 //! each tensor row-major, `[out, in]` for matrices. What is done with a tensor follows from its [`Role`].
 
 mod family;
+mod layout;
 mod memory;
 mod role;
 mod sizes;
 
 pub use family::Family;
+pub use layout::{Block, Layout};
 pub use memory::{HOST_BLOCK, HOST_LOGITS, chunk_tokens};
 pub use role::Role;
 pub(crate) use role::{bare_name, layer_of};

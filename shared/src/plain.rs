@@ -15,16 +15,21 @@ pub fn open(path: &Path, options: &OpenOptions) -> io::Result<File> {
     if fs::metadata(path).is_ok_and(|about| !about.is_file()) {
         return Err(refused());
     }
-    let mut options = options.clone();
     // It may become one in between.
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, NO_WAITING.bits().cast_signed());
+    let options = &without_waiting(options);
     let file = options.open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(refused()) }
 }
 
 #[cfg(unix)]
-const NO_WAITING: rustix::fs::OFlags = rustix::fs::OFlags::NONBLOCK.union(rustix::fs::OFlags::NOCTTY);
+fn without_waiting(options: &OpenOptions) -> OpenOptions {
+    use rustix::fs::OFlags;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = options.clone();
+    options.custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed());
+    options
+}
 
 /// Opens a plain file to read it.
 pub fn open_to_read(path: &Path) -> io::Result<File> {

@@ -9,6 +9,7 @@ mod lease;
 mod merge;
 mod operator;
 mod table;
+mod track;
 
 pub use change::{Changed, FixedKey};
 pub use inner::{InnerOptimizer, InnerSpec, InnerState};
@@ -17,6 +18,7 @@ pub use lease::{LeaseSpec, Pacing};
 pub use merge::{Average, Correction, Idle, MergeRule, MergeSpec, Robust, StalenessSpec};
 pub use operator::OperatorSpec;
 pub use table::SECTIONS;
+pub use track::TrackSpec;
 
 pub use crate::delta::{DeltaSpec, ResidualSpec};
 use crate::{delta::CodecId, model_spec::ModelSpec, model_spec::ModelSpecError, rng};
@@ -63,6 +65,9 @@ pub struct RunSpec {
     /// What stays of versions and deltas.
     #[serde(default, skip_serializing_if = "KeepSpec::is_unset")]
     pub keep: KeepSpec,
+    /// Where it is written down how the run goes.
+    #[serde(default, skip_serializing_if = "TrackSpec::is_unset")]
+    pub track: TrackSpec,
 }
 
 /// How versions are published.
@@ -194,13 +199,31 @@ impl RunSpec {
             publish: PublishSpec::default(),
             evaluate: EvaluateSpec::default(),
             keep: KeepSpec::default(),
+            track: TrackSpec::default(),
         }
     }
 
     /// Refuses what cannot be trained, naming the key and what is allowed.
     pub fn validate(&self) -> Result<(), RunSpecError> {
         self.model.validate()?;
-        keys::check(self)
+        keys::check(self)?;
+        if self.has_series() { self.is_plain_mean() } else { Ok(()) }
+    }
+
+    /// A series answers with the weighted mean of what its devices trained: whoever gives the weights has an outer
+    /// optimizer of its own.
+    fn is_plain_mean(&self) -> Result<(), RunSpecError> {
+        let is_mean = self.merge.rule == MergeRule::Mean;
+        let others = [
+            ("merge.rule", is_mean, "\"mean\""),
+            ("merge.learning_rate", self.merge.learning_rate == 1.0, "1"),
+            ("merge.average", self.average() == Average::Mean, "\"mean\""),
+            ("merge.correction", self.merge.correction == Correction::None, "\"none\""),
+        ];
+        let Some((key, _, needed)) = others.into_iter().find(|(_, fits, _)| !fits) else { return Ok(()) };
+        let value = keys::values(self).get(key).map(ToString::to_string).unwrap_or_default();
+        let there = "lease.pacing = \"series\"".to_owned();
+        Err(RunSpecError::Misplaced { key: key.to_owned(), value, there, needed: format!("{key} = {needed}") })
     }
 
     /// Deltas that make a version.
@@ -216,7 +239,10 @@ impl RunSpec {
 
     /// How deltas are averaged.
     pub fn average(&self) -> Average {
-        self.merge.average.unwrap_or(if self.has_rounds() { Average::Rda } else { Average::Mean })
+        self.merge.average.unwrap_or(match self.lease.pacing {
+            Pacing::Rounds => Average::Rda,
+            Pacing::Free | Pacing::Series => Average::Mean,
+        })
     }
 
     /// What is done about deltas that the others speak against.
@@ -225,14 +251,29 @@ impl RunSpec {
     }
 
     /// Whether devices train on while their deltas travel. With an optimizer that starts afresh at every lease they
-    /// cannot.
+    /// cannot; and in a series they would train on weights that nobody gave.
     pub fn trains_ahead(&self) -> bool {
-        self.lease.ahead && self.inner.state == InnerState::Keep
+        self.lease.ahead && self.inner.state == InnerState::Keep && !self.has_series()
     }
 
     /// Whether leases end together.
     pub fn has_rounds(&self) -> bool {
-        self.lease.pacing == Pacing::Rounds
+        self.lease.pacing != Pacing::Free
+    }
+
+    /// Whether rounds begin only when an operator gives the weights that they start from.
+    pub fn has_series(&self) -> bool {
+        self.lease.pacing == Pacing::Series
+    }
+
+    /// What devices are told of it, by words that those of earlier versions know: what is kept or written down, and who begins a round,
+    /// is the coordinator's business.
+    pub fn for_devices(&self) -> RunSpec {
+        let mut told = RunSpec { keep: KeepSpec::default(), track: TrackSpec::default(), ..self.clone() };
+        if self.has_series() {
+            (told.lease.pacing, told.lease.ahead) = (Pacing::Rounds, false);
+        }
+        told
     }
 
     /// Tokens that one inner step trains on.

@@ -147,11 +147,11 @@ impl Coordinator {
                     }
                     None
                 }
-                Action::Publish { version, keyframe, through_seq } => {
+                Action::Publish { version, keyframe, through_seq, given } => {
                     let published = match (&mut self.publisher, &mut *storage) {
                         (None, Storage::Sizes(tally)) => tally.publish(version, keyframe, through_seq),
                         (Some(publisher), _) => {
-                            publisher.publish(version, keyframe).expect("the simulated disk never fails")
+                            publisher.publish(version, keyframe, given).expect("the simulated disk never fails")
                         }
                         (None, Storage::Bytes(_)) => unreachable!("a coordinator with bytes has a publisher"),
                     };

@@ -18,7 +18,7 @@ use nightjar_shared::{
 };
 use nightjar_train::{
     Batch,
-    work::{BaseError, Environment, LeaseEnd, LeaseRunner, Live, WorkError},
+    work::{BaseError, Environment, LeaseEnd, LeaseError, LeaseRunner, Live, WorkError},
 };
 use pool::{Pool, Promise};
 use std::{
@@ -131,7 +131,7 @@ fn work(
         to_worker::Body::Train(job) => runner.train(job, &env).map(from_worker::Body::Trained),
         to_worker::Body::Evaluate(job) => runner.evaluate(job, &env).map(from_worker::Body::Evaluated),
         to_worker::Body::Stop(_) | to_worker::Body::Limits(_) | to_worker::Body::Checkpoint(_) => {
-            Err(WorkError::Incomplete)
+            Err(LeaseError::Incomplete.into())
         }
     });
     (said, disk.into_left(), runner.take_end())
@@ -184,13 +184,15 @@ impl Training for Real {
                 }
                 body
             }
-            Err(WorkError::Base(error @ (BaseError::WrongDigest(_) | BaseError::WrongVersion { .. }))) => {
+            Err(WorkError::Lease(LeaseError::Base(
+                error @ (BaseError::WrongDigest(_) | BaseError::WrongVersion { .. }),
+            ))) => {
                 // Every file on the way was whole, so the coordinator's way leads elsewhere.
                 panic!("invariant 5: device {}: {error}", job.device)
             }
             Err(error) => {
                 // State that a power cut took: the worker says so, and a keyframe comes.
-                let base_is_wrong = matches!(error, WorkError::Base(_));
+                let base_is_wrong = error.is_of_base();
                 failed(error.to_string(), base_is_wrong)
             }
         }

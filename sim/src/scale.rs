@@ -13,7 +13,8 @@ use nightjar_shared::{
     delta::CodecId,
     model_spec::ModelSpec,
     run_spec::{
-        DeltaSpec, EvaluateSpec, InnerSpec, KeepSpec, LeaseSpec, MergeSpec, Pacing, PublishSpec, RunSpec, StalenessSpec,
+        DeltaSpec, EvaluateSpec, InnerSpec, KeepSpec, LeaseSpec, MergeSpec, Pacing, PublishSpec, RunSpec,
+        StalenessSpec, TrackSpec,
     },
 };
 
@@ -72,6 +73,7 @@ pub fn spec(devices: u32) -> RunSpec {
         publish: PublishSpec { codec: CodecId::Blocks2, keyframe_every: 64 },
         evaluate: EvaluateSpec { every: 1_000_000, samples: 1 },
         keep: KeepSpec::default(),
+        track: TrackSpec::default(),
     }
 }
 

@@ -12,7 +12,7 @@ use nightjar_shared::{
     rng,
     run_spec::{
         Average, Correction, DeltaSpec, EvaluateSpec, InnerSpec, InnerState, KeepSpec, LeaseSpec, MergeRule, MergeSpec,
-        Pacing, PublishSpec, ResidualSpec, Robust, RunSpec, StalenessSpec,
+        Pacing, PublishSpec, ResidualSpec, Robust, RunSpec, StalenessSpec, TrackSpec,
     },
     shard::{Manifest, ShardInfo},
 };
@@ -130,6 +130,7 @@ impl Scene {
             },
             evaluate: EvaluateSpec { every: 2, samples: 8 },
             keep: KeepSpec::default(),
+            track: TrackSpec::default(),
         }
     }
 

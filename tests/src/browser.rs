@@ -62,6 +62,8 @@ impl Browser {
             // For root in a container. It shows one page, which is ours.
             "--no-sandbox",
             "--disable-gpu",
+            // Pages compute all the same, on the processor.
+            "--enable-unsafe-webgpu",
             "--disable-dev-shm-usage",
             "--disable-background-networking",
             "--hide-scrollbars",
@@ -174,7 +176,7 @@ impl Browser {
             "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done(true)))",
         );
         let drawn = self.tool("Page.captureScreenshot", &json!({ "format": "png" }));
-        let png = base64(drawn["data"].as_str().expect("a picture is text"));
+        let png = from_base64(drawn["data"].as_str().expect("a picture is text"));
         std::fs::write(file, png).expect("a picture can be written");
     }
 
@@ -247,9 +249,21 @@ fn in_path(names: &[&str]) -> Option<PathBuf> {
     names.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name))).find(|file| file.is_file())
 }
 
-/// Bytes from their text in base 64 (RFC 4648).
-fn base64(text: &str) -> Vec<u8> {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// The text of bytes in base 64 (RFC 4648).
+pub fn to_base64(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let gathered = three.iter().fold(0u32, |all, byte| all << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        let digit = |i: usize| DIGITS[(gathered >> (18 - 6 * i)) as usize & 63] as char;
+        text.extend((0..4).map(|i| if i <= three.len() { digit(i) } else { '=' }));
+    }
+    text
+}
+
+/// Bytes from their text in base 64.
+pub fn from_base64(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
     let (mut gathered, mut bits) = (0u32, 0);
     for digit in text.bytes().take_while(|byte| *byte != b'=') {
@@ -273,7 +287,8 @@ mod tests {
         for (text, bytes) in
             [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYmE=", "fooba"), ("Zm9vYmFy", "foobar")]
         {
-            assert_eq!(base64(text), bytes.as_bytes());
+            assert_eq!(from_base64(text), bytes.as_bytes());
+            assert_eq!(to_base64(bytes.as_bytes()), text);
         }
     }
 }

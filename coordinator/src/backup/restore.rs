@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     dataset::progress,
+    export::COMPANIONS,
     identity::{self, Identity},
     server::state::{LEDGER, RESTORED, StateFolder, StateLock},
     store::{
@@ -99,7 +100,8 @@ pub async fn restore(from: &Path, target: &Target, quiet: bool) -> Result<Restor
             (None, _) => {}
         }
     }
-    for name in identity::BESIDE.into_iter().filter(|name| restored.contents.files.contains_key(*name)) {
+    let beside = identity::BESIDE.into_iter().chain([COMPANIONS]);
+    for name in beside.filter(|name| restored.contents.files.contains_key(*name)) {
         let file = whole(&disk, from, &restored.contents, name)?;
         let bytes = disk.read(&stored(file.hash)).map_err(failed(from))?.unwrap_or_default();
         state.disk.write_private(name, &bytes).map_err(&io)?;

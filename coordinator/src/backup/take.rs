@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     dataset::progress::{progress, rows},
+    export::COMPANIONS,
     identity::{self, Identity},
     server::state::{LEDGER, StateFolder},
     store::{
@@ -98,7 +99,7 @@ pub async fn take(options: &Options) -> Result<Taken, BackupError> {
     let secret = BlobRef::of(key.pkcs8());
     disk.write_private(&stored(secret.hash), key.pkcs8()).map_err(&io)?;
     files.insert(identity::FILE.to_owned(), secret);
-    for name in identity::BESIDE {
+    for name in identity::BESIDE.into_iter().chain([COMPANIONS]) {
         if let Some(bytes) = state.disk.read(name).map_err(failed(folder))? {
             let file = BlobRef::of(&bytes);
             disk.write_private(&stored(file.hash), &bytes).map_err(&io)?;

@@ -93,7 +93,7 @@ pub struct Prepare {
 }
 
 /// A number of bytes as people write it.
-fn bytes(text: &str) -> Result<u64, String> {
+pub fn bytes(text: &str) -> Result<u64, String> {
     let small = text.trim().to_lowercase().replace('_', "");
     let digits = small.trim_end_matches(|c: char| c.is_ascii_alphabetic() && c != 'e').trim_end();
     let unit = match small[digits.len()..].trim().trim_end_matches('b') {

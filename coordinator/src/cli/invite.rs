@@ -39,6 +39,7 @@ use std::path::{Path, PathBuf};
   nightjar-coordinator invite --state state --address my.host.org:4433
   nightjar-coordinator invite --state state --address 192.0.2.7:4433 --expires-days 30 --devices 10
   nightjar-coordinator invite --state state --address 10.0.0.2:4433 --role anchor --devices 1
+  nightjar-coordinator invite --state state --address my.host.org:4433 --page https://my.host.org/join/
   nightjar-coordinator invite list --token-file ann.token
   nightjar-coordinator invite revoke 0f12… --token-file ann.token
 
@@ -66,6 +67,23 @@ pub struct Invite {
     /// Devices that may join with it [default: any number]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     devices: Option<u64>,
+    /// Print a link for browsers: the address of the page, as `serve --web-page` or any other place serves it. The
+    /// coordinator must be served with --web
+    #[arg(long, value_name = "URL", value_parser = page)]
+    page: Option<String>,
+}
+
+/// The address of a page. Browsers give no key, storage or graphics processor to a page that came unprotected, but from
+/// the same computer.
+fn page(text: &str) -> Result<String, String> {
+    let is_safe = text.starts_with("https://")
+        || ["http://localhost", "http://127.0.0.1"]
+            .iter()
+            .any(|here| text.strip_prefix(here).is_some_and(|rest| rest.starts_with(['/', ':'])));
+    if is_safe && !text.contains(['#', ' ']) {
+        return Ok(text.to_owned());
+    }
+    Err("write it as https://HOST/PATH/; browsers need https, but for http://localhost".into())
 }
 
 /// What an invite makes of a device.
@@ -123,9 +141,10 @@ impl Invite {
 
     async fn issue(self) -> Result<(), Failure> {
         let database = self.ledger.database()?;
-        let role = self.role.into();
-        let terms = Terms { role, addresses: self.address, days: self.expires_days, devices: self.devices };
+        let (role, for_pages) = (self.role.into(), self.page.is_some());
+        let terms = Terms { role, addresses: self.address, days: self.expires_days, devices: self.devices, for_pages };
         let link = link(&self.state.unwrap_or_default(), database.as_ref(), &terms).await?;
+        let link = self.page.map_or(link.clone(), |page| format!("{page}#{link}"));
         for here in terms.addresses.iter().filter(|address| address.is_loopback) {
             // Not on stdout, which has the link alone.
             eprintln!("note: only devices on this very computer can reach {here}");

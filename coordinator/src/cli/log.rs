@@ -21,8 +21,8 @@ pub const SAID: &str = "said";
 pub fn begin(format: Format, verbose: u8) {
     let level = ["warn", "info", "nightjar_coordinator=debug,info"][usize::from(verbose.min(2))];
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| level.to_owned());
-    // What the program says is said, whatever else is asked for.
-    let filter = EnvFilter::new(format!("{asked},{SAID}=info"));
+    // What the program says is said, whatever else is asked for. What a page sends that HTTP/3 does not know is no news.
+    let filter = EnvFilter::new(format!("web_transport_quinn=error,{asked},{SAID}=info"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         Format::Text => {

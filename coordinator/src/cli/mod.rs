@@ -3,6 +3,7 @@
 mod backup;
 mod blobs;
 mod check;
+mod compare;
 mod dataset;
 mod device;
 mod export;
@@ -22,6 +23,7 @@ mod remote;
 mod run_file;
 mod serve;
 mod serve_file;
+mod shell;
 mod signals;
 mod stats;
 mod table;
@@ -71,12 +73,16 @@ enum Command {
     Token(token::Token),
     Verify(verify::Verify),
     Stats(stats::Stats),
+    Compare(compare::Compare),
     Top(top::Top),
     Export(export::Export),
     Backup(backup::Backup),
     Restore(backup::Restore),
     Move(moving::Move),
     Gc(gc::Gc),
+    Completions(shell::Completions),
+    #[command(hide = true)]
+    Man(shell::Man),
 }
 
 /// Why a command ends without success: one sentence, and the exit code.
@@ -125,12 +131,15 @@ pub fn run() -> ExitCode {
         Command::Token(command) => in_runtime(command.run()),
         Command::Verify(command) => in_runtime(command.run()),
         Command::Stats(command) => in_runtime(command.run()),
+        Command::Compare(command) => in_runtime(command.run()),
         Command::Top(command) => command.run(),
         Command::Export(command) => in_runtime(command.run()),
         Command::Backup(command) => in_runtime(command.run()),
         Command::Restore(command) => in_runtime(command.run()),
         Command::Move(command) => in_runtime(command.run()),
         Command::Gc(command) => in_runtime(command.run()),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
     };
     let (code, why) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,

@@ -34,6 +34,8 @@ pub struct RunFolders {
 pub struct Opened {
     /// What it is.
     pub spec: RunSpec,
+    /// Its state folder.
+    pub state: StateFolder,
     /// What it trains on.
     pub dataset: Dataset,
     /// Everything that happened.
@@ -79,6 +81,6 @@ impl RunFolders {
         }
         let kept = pass::weight_kept(&*ledger).await.map_err(Failure::midway)?;
         let disk = disk_reserve::now(&self.state, &spec);
-        Ok(Opened { spec, dataset, ledger, blobs, kept, disk })
+        Ok(Opened { spec, state, dataset, ledger, blobs, kept, disk })
     }
 }

@@ -7,8 +7,16 @@ use super::{
     serve::Serve,
     serve_file::{Invited, RUN_FILE, STATE_FOLDER, ServeFile},
 };
-use nightjar_coordinator::{dataset::Dataset, run_file::Known, server::state::StateFolder};
-use nightjar_shared::{model_folder::ModelFolder, model_spec::ModelSpec, run_spec::RunSpec};
+use nightjar_coordinator::{
+    dataset::Dataset,
+    run_file::Known,
+    server::{state::StateFolder, track},
+};
+use nightjar_shared::{
+    model_folder::ModelFolder,
+    model_spec::ModelSpec,
+    run_spec::{RunSpec, TrackSpec},
+};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -60,6 +68,13 @@ impl Places {
     /// Those of a run in a folder that `new` made.
     pub fn of_folder(folder: &Path) -> Result<Self, Failure> {
         Ok(Self::said(folder, ServeFile::read(folder)?))
+    }
+
+    /// Where it is written down how the run goes: beside the run file, where that does not say otherwise.
+    pub fn track(&self, spec: &TrackSpec) -> track::Places {
+        let beside = self.run.parent().unwrap_or(Path::new(""));
+        let place = |path: &Option<String>| path.as_ref().map(|path| beside.join(path));
+        track::Places { tensorboard: place(&spec.tensorboard), csv: place(&spec.csv) }
     }
 
     /// What is known of the model where the run file leaves it open: a run that has begun has one, else the start does,

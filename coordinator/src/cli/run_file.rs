@@ -1,7 +1,11 @@
 //! `run.toml` and `--init`: read for `serve`, and refused with the place and what is allowed there.
 
 use super::Failure;
-use nightjar_coordinator::run_file::{self, Known, RunFile, RunFileError};
+use nightjar_coordinator::{
+    export::Companions,
+    run_file::{self, Known, RunFile, RunFileError},
+    server,
+};
 use nightjar_shared::{model_folder::ModelFolder, model_spec::ModelSpec, version::Weights};
 use std::{collections::BTreeSet, fs, io, io::Read, path::Path};
 
@@ -56,10 +60,10 @@ pub fn bytes_of(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// The weights that a run is to start from, and what is to be said about them.
+/// The model that a run is to start from, and what is to be said about it.
 pub struct Start {
-    /// As one flat vector.
-    pub weights: Vec<f32>,
+    /// The model.
+    pub model: server::Start,
     /// What of the folder is not used, or used otherwise than it says.
     pub notes: Vec<String>,
 }
@@ -87,7 +91,8 @@ pub fn read_start(folder: &Path, model: &ModelSpec) -> Result<Start, Failure> {
     let weights = found.weights().map_err(Failure::input)?;
     Weights::check_start(model, &weights)
         .map_err(|error| Failure::input(format!("no run can start from the model in {}: {error}", folder.display())))?;
-    Ok(Start { weights, notes })
+    let companions = Companions::read(folder).map_err(Failure::input)?;
+    Ok(Start { model: server::Start { weights, companions }, notes })
 }
 
 /// The first key in which two models differ, in words. A run may train shorter contexts than a model was made for.
@@ -200,7 +205,7 @@ mod tests {
         ] {
             match (read_start(&cases.join(case).join("in"), model), right) {
                 (Ok(start), Ok(words)) => {
-                    assert_eq!(start.weights.len(), model.parameters(), "{case}");
+                    assert_eq!(start.model.weights.len(), model.parameters(), "{case}");
                     assert!(start.notes.join("; ").contains(words), "{case}: {:?}", start.notes);
                 }
                 (Err(Failure::Input(why)), Err(words)) => assert!(why.contains(words), "{case}: {why}"),

@@ -22,7 +22,7 @@ use nightjar_coordinator::{
         doors::{self, Began, Door, Pages},
         limits::Limit,
         machine::Machine,
-        public,
+        public::{self, PageFiles},
         state::{StateError, StateFolder},
         wishes,
     },
@@ -123,6 +123,13 @@ pub struct Serve {
     /// Where devices connect (UDP) [default: 0.0.0.0:4433]
     #[arg(long, value_name = "ADDR")]
     pub(super) listen: Option<SocketAddr>,
+    /// Let browsers take part, too: they connect to the same UDP port, by WebTransport
+    #[arg(long)]
+    pub(super) web: bool,
+    /// Serve the page that makes a browser a device under /join/ of the public page: the folder that `cargo xtask web`
+    /// wrote
+    #[arg(long, value_name = "DIR", requires = "web")]
+    web_page: Option<PathBuf>,
     /// Where the status page is (TCP, this machine only) [default: 127.0.0.1:8433]
     #[arg(long, value_name = "ADDR")]
     pub(super) http: Option<SocketAddr>,
@@ -199,12 +206,13 @@ impl Serve {
         let unknown = init.map(|folder| init::check_tokenizer(folder, &dataset)).transpose()?.flatten();
         let start = start.map(|start| {
             notes.extend(start.notes);
-            start.weights
+            start.model
         });
-        let rounded = start.as_deref().and_then(|weights| init::rounding(&spec.model, weights));
+        let rounded = start.as_ref().and_then(|start| init::rounding(&spec.model, &start.weights));
         let (name, parameters, manifest) = (spec.name.clone(), spec.model.parameters(), dataset.manifest());
         let data = format!("{} samples in {} shards", manifest.train_samples(), manifest.train.len());
         let traces = Delivery::begin(&spec.name)?;
+        let track = places.track(&spec.track);
         let setup = Setup {
             spec,
             dataset,
@@ -212,12 +220,20 @@ impl Serve {
             ledger: ledger.clone(),
             blobs: self.blobs.bucket()?,
             listen: places.listen,
+            web: self.web,
+            page: self.web_page.as_deref().map(PageFiles::open).transpose().map_err(Failure::input)?.map(Arc::new),
             http: places.http,
             start,
             say: say.clone(),
             limits: self.limit,
             spans: traces.spans(),
+            track,
         };
+        if self.web_page.is_some() && places.public.is_none() {
+            return Err(Failure::input(
+                "--web-page is served with the public page: name its address with --public, too",
+            ));
+        }
         let public = places.public.map(public::listen).transpose().map_err(Failure::input)?;
         // From here on a signal stops it in order.
         let (wish, mut wishes) = wishes();

@@ -86,7 +86,7 @@ impl Invited {
     /// As it is signed.
     pub fn terms(&self) -> Terms {
         let addresses = self.address.clone();
-        Terms { role: self.role.into(), addresses, days: self.expires_days, devices: self.devices }
+        Terms { role: self.role.into(), addresses, days: self.expires_days, devices: self.devices, for_pages: false }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `stats`: what the ledger tells about a run, as a table for people and as JSON for programs.
 
-mod count;
+pub mod count;
 mod figures;
 
 use super::{Failure, gc::mega, opened::RunFolders, say};

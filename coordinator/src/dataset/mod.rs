@@ -54,6 +54,7 @@ mod input_tests;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use byte_pair::{Rule, WordRule, merges_of, word_rule};
 pub use error::DatasetError;
 pub use identity::{TokenizerMismatch, check_same_tokenizer};
 pub use nightjar_shared::end_of_text::KNOWN as END_OF_TEXT;

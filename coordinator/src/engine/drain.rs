@@ -1,7 +1,7 @@
 //! What changes for a whole run while it is served: no more leases, before a stop, and another run spec, where that may
 //! change.
 
-use super::{Engine, turn::Turn};
+use super::{Engine, told_to_devices, turn::Turn};
 use nightjar_shared::{
     ids::DeviceId,
     run_spec::RunSpec,
@@ -37,7 +37,7 @@ impl Engine {
     /// the engine was built.
     pub(super) fn change_spec(&mut self, spec: RunSpec) {
         debug_assert!(self.spec.changed_to(&spec).is_ok());
-        self.spec_json = serde_json::to_string(&spec).unwrap_or_default();
+        self.spec_json = told_to_devices(&spec);
         self.spec = spec;
     }
 }

@@ -104,6 +104,8 @@ pub struct Published {
     pub agreement: Option<f64>,
     /// Changes from earlier versions, each of several updates in one; the shortest first.
     pub squashes: Vec<Squash>,
+    /// What it was made of, if that was given.
+    pub given: Option<BlobRef>,
 }
 
 /// What is to be done.
@@ -138,7 +140,7 @@ pub enum Action {
     },
     /// Add a delta to the merge buffer. It is in the ledger already.
     Merge(MergeOrder),
-    /// Make a version of what is in the buffer, store its blobs, and come back with [`Event::Published`].
+    /// Make a version, store its blobs, and come back with [`Event::Published`].
     Publish {
         /// The new version's number.
         version: Version,
@@ -146,6 +148,8 @@ pub enum Action {
         keyframe: bool,
         /// All deltas up to this one are in it.
         through_seq: u64,
+        /// The weights that it is made of; `None`: it is made of what is in the buffer. What is in there is dropped.
+        given: Option<BlobRef>,
     },
 }
 

@@ -96,7 +96,8 @@ impl Engine {
     fn version_to_evaluate(&self, newest: Version) -> Option<Version> {
         let every = self.spec.evaluate.every;
         let is_last = self.finished() && self.versions.newest().is_some_and(|v| v.through_seq == self.last_seq);
-        let wanted = if is_last { newest } else { Version(newest.0 - newest.0 % every) };
+        // Who gives weights asks for the loss of what comes of them.
+        let wanted = if is_last || self.series_is_over() { newest } else { Version(newest.0 - newest.0 % every) };
         let is_taken = self.evaluating.is_some_and(|(version, _)| version >= wanted)
             || self.evaluation.as_ref().is_some_and(|e| e.version >= wanted);
         let is_possible =
@@ -152,6 +153,10 @@ impl Engine {
         };
         if !session.trains {
             return Err(nothing(self));
+        }
+        if let Some(wait) = self.idle(now) {
+            let sentence = "The run waits for its lab to begin the next rounds. This device asks again by itself.";
+            return Err(self.retry(RefusalCode::NoWork, sentence, wait, device, now));
         }
         if let Some(refusal) = self.held_for_refusals(device, now) {
             return Err(refusal);

@@ -3,7 +3,7 @@
 use super::{pace::Pace, pool::SampleRange, record::LeaseRecord};
 use nightjar_shared::{
     ids::{DeviceId, LeaseId},
-    run_spec::{Pacing, RunSpec},
+    run_spec::RunSpec,
     time::Mono,
 };
 use std::{
@@ -24,7 +24,7 @@ pub(super) fn steps_for(spec: &RunSpec, pace: &Pace, lease_s: f64) -> u32 {
     } else if let Some(tokens) = pace.tokens_in(lease_s) {
         let steps = tokens / spec.tokens_per_step() as f64;
         // In a round all wait for whoever takes a step too many.
-        let steps = if lease.pacing == Pacing::Rounds { steps.floor() } else { steps.round() };
+        let steps = if spec.has_rounds() { steps.floor() } else { steps.round() };
         steps.max(1.0) as u32
     } else {
         lease.calibration_steps
@@ -115,6 +115,11 @@ impl Leases {
 
     pub fn of_device(&self, device: DeviceId) -> Option<&OpenLease> {
         self.by_device.get(&device).and_then(|id| self.open.get(id))
+    }
+
+    /// All that train.
+    pub fn training(&self) -> Vec<LeaseId> {
+        self.open.values().filter(|l| l.record.kind.trains()).map(|l| l.record.id).collect()
     }
 
     /// What is kept behind a lease's range, to be kept on without it.

@@ -28,6 +28,7 @@ mod refused;
 mod roster;
 mod round;
 mod screen;
+pub mod series;
 pub mod snapshot;
 mod status;
 #[cfg(test)]
@@ -50,7 +51,7 @@ use nightjar_shared::{
     delta,
     ids::{BlobHash, DeviceId, Generation, LeaseId, RunId, Version},
     lease::LeaseKind,
-    run_spec::{KeepSpec, RunSpec},
+    run_spec::RunSpec,
     shard::Manifest,
     time::{Mono, Wall},
     wire::{
@@ -59,7 +60,7 @@ use nightjar_shared::{
 };
 use pace::Pace;
 use pool::{Pool, SampleRange};
-use record::{EvaluationRecord, LeaseOutcome, Record};
+use record::{EvaluationRecord, LeaseOutcome, Record, SeriesRecord};
 use roster::Roster;
 use round::Round;
 use screen::Screen;
@@ -118,6 +119,10 @@ pub struct Engine {
     standing: Standing,
     /// The version that an open lease is evaluating.
     evaluating: Option<(Version, LeaseId)>,
+    /// The newest, in a run of series.
+    series: Option<SeriesRecord>,
+    /// Since when none trains, if none does.
+    idle_since: Mono,
     /// The latest wall time seen: what is written never goes back, even where the clock does.
     wall: Wall,
 }
@@ -154,9 +159,7 @@ impl Engine {
         let training_bytes = spec.model.training_bytes();
         let is_anchors = |id| roster.get(id).is_some_and(|d| d.record.role == Role::Anchor);
         let mut engine = Engine {
-            // What the coordinator keeps is no business of devices, and those of an earlier version could not read it.
-            spec_json: serde_json::to_string(&RunSpec { keep: KeepSpec::default(), ..spec.clone() })
-                .unwrap_or_default(),
+            spec_json: told_to_devices(&spec),
             shard_by_hash: manifest.train.iter().zip(0..).map(|(s, i)| (s.hash, i)).collect(),
             screen: Screen::restore(&spec, parameters, &snapshot.recent_deltas, is_anchors),
             merged_blobs: MergedBlobs::restore(&snapshot.merged_blobs),
@@ -186,8 +189,15 @@ impl Engine {
             unheard_of: None,
             standing: snapshot.standing,
             evaluating,
+            series: snapshot.series,
+            idle_since: now,
             wall,
         };
+        if engine.spec.has_series() {
+            // There are only so many rounds: none is made up of those alone who came back before the restart.
+            let ends = now + Duration::from_secs_f64(engine.round_s());
+            engine.round.go_on(engine.leases.training(), ends);
+        }
         let mut turn = Turn::default();
         engine.publish_if_due(now, &mut turn);
         (engine, turn.actions())
@@ -229,7 +239,7 @@ impl Engine {
             Event::Drain => self.drain(now, &mut turn),
             Event::SpecChanged(spec) => self.change_spec(*spec),
             Event::Ordered { reply_to, order, giver } => {
-                let done = self.ordered(&order, &giver, &mut turn);
+                let done = self.ordered(&order, &giver, now, &mut turn);
                 turn.effects.push(Action::Obeyed { to: reply_to, done });
             }
             Event::Tick => {}
@@ -423,6 +433,12 @@ impl Engine {
 fn hello_again() -> Refusal {
     let sentence = "The coordinator was started anew.";
     Refusal::with(RefusalCode::StaleGeneration, RefusalAction::HelloAgain, sentence)
+}
+
+/// The run spec in a welcome.
+fn told_to_devices(spec: &RunSpec) -> String {
+    // It cannot fail: a spec is plain data.
+    serde_json::to_string(&spec.for_devices()).unwrap_or_default()
 }
 
 fn range_of(lease: &record::LeaseRecord) -> SampleRange {

@@ -4,11 +4,12 @@
 use super::{
     Engine,
     record::{AuditRecord, LeaseOutcome, Record},
-    roster,
+    roster, told_to_devices,
     turn::Turn,
 };
 use data_encoding::HEXLOWER;
 use nightjar_shared::{
+    blob::BlobRef,
     ids::DeviceId,
     time::{Mono, Wall},
     wire::{Invite, Refusal, RefusalCode, limits},
@@ -48,6 +49,20 @@ pub enum Order {
         /// More than until now.
         token_budget: u64,
     },
+    /// A series begins; one that is not over ends without an answer.
+    BeginSeries {
+        /// What the operator calls it.
+        name: String,
+        /// The weights that it starts from: a blob that is stored.
+        weights: BlobRef,
+        /// Versions to be made of them; 0: they are only evaluated.
+        rounds: u32,
+    },
+    /// The newest series ends with whatever is there.
+    CutSeries {
+        /// What the operator calls it.
+        name: String,
+    },
 }
 
 impl Order {
@@ -61,6 +76,8 @@ impl Order {
             Order::Pause => ("run pause", String::new()),
             Order::Resume => ("run resume", String::new()),
             Order::Extend { token_budget } => ("run extend", token_budget.to_string()),
+            Order::BeginSeries { name, .. } => ("series begin", name.clone()),
+            Order::CutSeries { name } => ("series cut", name.clone()),
         }
     }
 }
@@ -107,12 +124,33 @@ pub enum NotDone {
     /// Nobody could pay for it.
     #[error("a token budget is at most {TOKEN_BUDGET_MAX}")]
     TooLong,
+    /// Its rounds follow each other by themselves.
+    #[error("this run takes no weights: its rounds follow each other; lease.pacing = \"series\" makes a run that does")]
+    NoSeries,
+    /// Version 0 is not there.
+    #[error("the run's first version is being made; try again in a moment")]
+    TooEarly,
+    /// The token budget is used up.
+    #[error("the run's token budget is used up; `run extend` raises it")]
+    Over,
+    /// The name is another's.
+    #[error("a series of this name was begun with other weights; choose another name")]
+    OtherSeries,
+    /// Only the newest series can be told of or ended.
+    #[error("series {0} is not the newest, or there never was one")]
+    NoSuchSeries(String),
 }
 
 impl Engine {
     /// Carries out an order.
-    pub(super) fn ordered(&mut self, order: &Order, giver: &Giver, turn: &mut Turn) -> Result<Obeyed, NotDone> {
-        let done = self.carry_out(order, turn);
+    pub(super) fn ordered(
+        &mut self,
+        order: &Order,
+        giver: &Giver,
+        now: Mono,
+        turn: &mut Turn,
+    ) -> Result<Obeyed, NotDone> {
+        let done = self.carry_out(order, now, turn);
         let (action, subject) = order.words();
         let outcome = match &done {
             Ok(done) => done.told.clone(),
@@ -122,7 +160,7 @@ impl Engine {
         done
     }
 
-    fn carry_out(&mut self, order: &Order, turn: &mut Turn) -> Result<Obeyed, NotDone> {
+    fn carry_out(&mut self, order: &Order, now: Mono, turn: &mut Turn) -> Result<Obeyed, NotDone> {
         match order {
             Order::RevokeDevice(id) => {
                 let record = self.roster.known(*id).ok_or(NotDone::NoSuchDevice(*id))?;
@@ -168,6 +206,8 @@ impl Engine {
                 }
                 Ok(Obeyed { told: told.to_owned(), ..Obeyed::default() })
             }
+            Order::BeginSeries { name, weights, rounds } => self.begin_series(name, *weights, *rounds, turn),
+            Order::CutSeries { name } => self.cut_series(name, now, turn),
             Order::Extend { token_budget } => {
                 let (now, then) = (self.spec.token_budget, *token_budget);
                 match then {
@@ -176,7 +216,7 @@ impl Engine {
                     _ => {
                         self.standing.token_budget = Some(then);
                         self.spec.token_budget = then;
-                        self.spec_json = serde_json::to_string(&self.spec).unwrap_or_default();
+                        self.spec_json = told_to_devices(&self.spec);
                         // Learning rates follow the budget: every device is told of it, in the answer to a new hello.
                         self.roster.forget_sessions();
                         turn.records.push(Record::Extended { token_budget: then });

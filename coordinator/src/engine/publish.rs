@@ -21,7 +21,9 @@ impl Engine {
             Some(newest) => {
                 let (version, buffered) = (newest.version.next(), self.buffered());
                 let is_due = if self.finished() {
-                    buffered > 0
+                    buffered > 0 || self.spec.has_series() && self.series_is_due(newest.version, buffered, now)
+                } else if self.spec.has_series() {
+                    self.series_is_due(newest.version, buffered, now)
                 } else if self.spec.has_rounds() {
                     self.round_is_complete(buffered, now)
                 } else {
@@ -35,11 +37,13 @@ impl Engine {
         };
         // However rare keyframes are to be, one must be in reach of the longest path.
         let every = self.spec.publish.keyframe_every.min(limits::UPDATE_STEPS_MAX as u64);
+        let given = self.given(version);
         // Where blobs are lost, a newcomer may have nowhere to begin.
-        let keyframe = version.0.is_multiple_of(every) || !self.versions.has_beginning();
+        let has_no_way = given.is_some() || !self.versions.has_beginning();
+        let keyframe = version.0.is_multiple_of(every) || has_no_way || self.ends_series(version);
         self.publishing = Some(version);
         self.grace_until = None;
-        turn.effects.push(Action::Publish { version, keyframe, through_seq: self.last_seq });
+        turn.effects.push(Action::Publish { version, keyframe, through_seq: self.last_seq, given });
     }
 
     /// Whether more deltas are to be waited for, now that the quorum is there.
@@ -54,17 +58,23 @@ impl Engine {
     }
 
     pub(super) fn published(&mut self, published: Published, now: Mono, turn: &mut Turn) {
-        let Published { version, update, keyframe, digest, through_seq, agreement, squashes } = published;
+        let Published { version, update, keyframe, digest, through_seq, agreement, squashes, given } = published;
         if self.publishing != Some(version) {
             return;
         }
         self.publishing = None;
-        self.round.adapt(agreement, through_seq - self.versions.newest().map_or(0, |v| v.through_seq));
-        self.agreement = agreement;
+        if given.is_none() {
+            self.round.adapt(agreement, through_seq - self.versions.newest().map_or(0, |v| v.through_seq));
+            self.agreement = agreement;
+        }
         let record =
-            VersionRecord { version, update, keyframe, digest, through_seq, published_at: self.wall, squashes };
+            VersionRecord { version, update, keyframe, given, digest, through_seq, published_at: self.wall, squashes };
         turn.records.push(Record::Version(record.clone()));
         self.versions.push(record);
-        self.next_round(true, now, turn);
+        self.series_went_on(now, turn);
+        // Weights that were given meanwhile come first: devices wait for those.
+        if self.given(version.next()).is_none() {
+            self.next_round(true, now, turn);
+        }
     }
 }

@@ -33,6 +33,8 @@ pub enum Record {
     Version(VersionRecord),
     /// Held-out loss was measured.
     Evaluation(EvaluationRecord),
+    /// A series was begun, cut short or ended: as it stands now.
+    Series(SeriesRecord),
     /// A device is no part of the run any more.
     DeviceRevoked {
         /// Which.
@@ -213,6 +215,8 @@ pub struct VersionRecord {
     pub update: Option<BlobRef>,
     /// The whole, where it was published.
     pub keyframe: Option<BlobRef>,
+    /// The weights that an operator gave and that it was made of, with no update; `None`: it follows from deltas.
+    pub given: Option<BlobRef>,
     /// Digest of the weights.
     pub digest: [u8; 32],
     /// All deltas up to this one are in it.
@@ -235,7 +239,43 @@ pub struct Squash {
 impl VersionRecord {
     /// All that it was published as.
     pub fn blobs(&self) -> impl Iterator<Item = BlobRef> + '_ {
+        let own = [self.update, self.keyframe, self.given];
+        own.into_iter().flatten().chain(self.squashes.iter().map(|s| s.blob))
+    }
+
+    /// Those of them that devices fetch.
+    pub fn published(&self) -> impl Iterator<Item = BlobRef> + '_ {
         self.update.into_iter().chain(self.keyframe).chain(self.squashes.iter().map(|s| s.blob))
+    }
+}
+
+/// Rounds in a row from weights that an operator gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeriesRecord {
+    /// Position among all series, from 1.
+    pub number: u64,
+    /// As the operator calls it; no two in a row have the same.
+    pub name: String,
+    /// The weights: f32, little-endian, in flat order.
+    pub weights: BlobRef,
+    /// The version that is made of them.
+    pub first: Version,
+    /// Versions that are made after it; 0: it is only evaluated.
+    pub rounds: u32,
+    /// Whether it ends at once, with whatever is there.
+    pub is_cut: bool,
+    /// Deltas up to this one were merged before it, and count for nothing in it.
+    pub after_seq: u64,
+    /// Leases and deltas that were on their way when it began or ended, from weights that were no longer wanted.
+    pub left_out: u64,
+    /// When it was begun.
+    pub begun_at: Wall,
+}
+
+impl SeriesRecord {
+    /// The version that answers it.
+    pub fn last(&self) -> Version {
+        Version(self.first.0.saturating_add(self.rounds.into()))
     }
 }
 

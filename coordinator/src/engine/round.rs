@@ -75,6 +75,11 @@ impl Round {
         Round { wanted_s, ..Round::default() }
     }
 
+    /// Leases of a round that was on its way when the last process ended are waited for until then.
+    pub fn go_on(&mut self, out: Vec<LeaseId>, ends: Mono) {
+        (self.out, self.ends) = (out.into_iter().collect(), ends);
+    }
+
     /// The requests that are held, which the next round answers no more.
     pub fn let_go(&mut self) -> Vec<(DeviceId, ReplyTo)> {
         std::mem::take(&mut self.held).into_iter().map(|(device, (to, _))| (device, to)).collect()

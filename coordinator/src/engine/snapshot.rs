@@ -1,6 +1,6 @@
 //! What the engine goes on from after a start: the little that a ledger tells of everything that it holds.
 
-use super::record::{DeviceRecord, EvaluationRecord, LeaseRecord, VersionRecord};
+use super::record::{DeviceRecord, EvaluationRecord, LeaseRecord, SeriesRecord, VersionRecord};
 use nightjar_shared::{
     ids::{BlobHash, DeviceId, Generation, LeaseId},
     time::Wall,
@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub evaluation: Option<EvaluationRecord>,
     /// What operators ordered.
     pub standing: Standing,
+    /// The newest series.
+    pub series: Option<SeriesRecord>,
 }
 
 /// What operators ordered, as far as it holds still.

@@ -1,6 +1,6 @@
 //! The run at a glance, for people.
 
-use super::{Engine, Refusals, record::EvaluationRecord, roster::Device};
+use super::{Engine, Refusals, record::EvaluationRecord, roster::Device, series::SeriesStatus};
 use nightjar_shared::{
     ids::{DeviceId, Generation, Version},
     public_name::PublicName,
@@ -35,6 +35,8 @@ pub struct Status {
     pub finished: bool,
     /// Since when an operator has paused it.
     pub paused_at: Option<Wall>,
+    /// The newest series, in a run of series.
+    pub series: Option<SeriesStatus>,
 }
 
 /// A device at a glance.
@@ -86,6 +88,7 @@ impl Engine {
             refused: self.refusals,
             finished: self.finished(),
             paused_at: self.standing.paused_at,
+            series: self.series_status(),
         }
     }
 

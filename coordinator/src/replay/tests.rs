@@ -52,6 +52,41 @@ fn a_sound_ledger_passes() {
     assert_eq!(details[6], "1 squashes", "from version 0 to 4, where a keyframe ends it");
 }
 
+/// By its definition, from each version by itself.
+fn averaged(world: &World, shares: &[(u64, f64)]) -> Vec<f32> {
+    let lineage = world.ledger.facts().lineage;
+    let mut sum = vec![0f64; world.spec.model.parameters()];
+    for (version, share) in shares {
+        let (weights, _) = weights(&world.spec, &lineage.versions, blobs(world), Version(*version)).unwrap();
+        sum.iter_mut().zip(weights.flat()).for_each(|(sum, value)| *sum += share * f64::from(value));
+    }
+    sum.into_iter().map(|value| value as f32).collect()
+}
+
+#[test]
+fn an_average_is_that_of_its_versions_also_where_an_update_is_lost() {
+    let (folder, world) = run();
+    let lineage = world.ledger.facts().lineage;
+    let third = 1.0 / 3.0;
+    let even = averaged(&world, &[(3, third), (4, third), (5, third)]);
+    let ema = averaged(&world, &[(3, 1.0 / 7.0), (4, 2.0 / 7.0), (5, 4.0 / 7.0)]);
+    let cases = [(Shares::even(Version(5), 3), even), (Shares::exponential(Version(5), 0.5, Version(3)), ema)];
+    let newest = weights(&world.spec, &lineage.versions, blobs(&world), Version(5)).unwrap().0;
+    let alone = blend(&world.spec, &lineage, blobs(&world), &Shares::even(Version(5), 1)).unwrap().0;
+    assert_eq!(alone, newest.flat());
+    // Version 4 has a keyframe; version 5 can be merged again.
+    for lost in [None, Some(4), Some(5)] {
+        let update = lost.and_then(|version: usize| lineage.versions[version].update);
+        update.into_iter().for_each(|update| std::fs::remove_file(path_of(&folder, update.hash)).unwrap());
+        for (shares, right) in &cases {
+            let (average, told) = blend(&world.spec, &lineage, blobs(&world), shares).unwrap();
+            assert_eq!(told.len(), usize::from(lost == Some(5)), "{told:?}");
+            let far = average.iter().zip(right).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(far < 1e-6, "{far}");
+        }
+    }
+}
+
 #[test]
 fn every_way_of_recovering_ends_in_the_same_bits() {
     let (folder, world) = run();
@@ -127,6 +162,7 @@ fn a_lost_delta_of_a_published_version_costs_feedback_and_momenta_and_no_more() 
         facts.lineage.versions.push(VersionRecord {
             version: Version(6),
             update: made.update.map(put),
+            given: None,
             keyframe: None,
             digest: made.digest,
             through_seq: made.through_seq,

@@ -92,7 +92,7 @@ fn all_blobs(lineage: &Lineage, blobs: &Blobs) -> Result<String, String> {
         name(d.blob, format!("delta {} of lease {}", d.seq, d.lease));
     }
     for v in versions.iter().filter(|v| v.version >= kept.first_version) {
-        for (blob, what) in [(v.update, "update"), (v.keyframe, "keyframe")] {
+        for (blob, what) in [(v.update, "update"), (v.keyframe, "keyframe"), (v.given, "given weights")] {
             blob.into_iter().for_each(|blob| name(blob, format!("the {what} of version {}", v.version)));
         }
         for Squash { from, blob } in &v.squashes {

@@ -155,7 +155,8 @@ fn values_of_another_kind_are_named() {
     );
     assert!(below("[lease]\nahead = \"yes\"").contains("lease.ahead is \"yes\"; true or false is needed"));
     assert!(
-        below("[lease]\npacing = \"round\"").contains("allowed is \"free\" or \"rounds\"; did you mean \"rounds\"?")
+        below("[lease]\npacing = \"round\"")
+            .contains("allowed is \"free\", \"rounds\" or \"series\"; did you mean \"rounds\"?")
     );
     assert!(below("[merge]\nrule = 1").contains("allowed is \"mean\", \"nesterov\""));
     assert!(
@@ -314,7 +315,7 @@ fn the_cases_that_failed_once() {
             "r11-vocab-small" => Refused(&["vocab_size = 500"]),
             "r12-context" => Refused(&["--context 128"]),
             "r13-lr-string" => Refused(&["inner.learning_rate is \"2e-3\"", "a number is needed"]),
-            "r14-pacing" => Refused(&["lease.pacing is \"round\"", "\"free\" or \"rounds\""]),
+            "r14-pacing" => Refused(&["lease.pacing is \"round\"", "\"free\", \"rounds\" or \"series\""]),
             "r15-mean-momentum" => Refused(&["merge.momentum is 0.9", "merge.rule = \"nesterov\""]),
             "r16-warmup-steps" => Refused(&["inner.warmup is 100", "a share", "0 to 0.99"]),
             // What it needs is compared with what the machine has when it is served.

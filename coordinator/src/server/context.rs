@@ -11,13 +11,14 @@ use super::{
     members::Members,
     metrics::Metrics,
     peer::Peer,
-    quic::close,
     rates::{Rates, Who},
+    session::{Session, close},
     strangers::Strangers,
     stream::Traffic,
     subnet::Subnet,
     traces::Traces,
     uploads::Uploads,
+    web::Web,
 };
 use crate::{
     identity::Identity,
@@ -25,12 +26,12 @@ use crate::{
 };
 use nightjar_shared::{
     ids::DeviceId,
+    run_spec::RunSpec,
     wire::{
         close::CloseCode,
         limits::{CONNECTIONS_MAX, STRANGERS_MAX},
     },
 };
-use quinn::Connection;
 use std::{
     collections::HashMap,
     hash::Hash,
@@ -40,8 +41,12 @@ use tokio::sync::Semaphore;
 
 /// What all connections share.
 pub struct Context {
+    /// The run's, as it was when this process began.
+    pub spec: Arc<RunSpec>,
     /// Signs and checks invites.
     pub identity: Identity,
+    /// What pages know it by, where they are served.
+    pub web: Option<Arc<Web>>,
     /// What may be downloaded.
     pub catalog: Arc<Catalog>,
     /// Where uploads go.
@@ -94,25 +99,25 @@ pub struct Present {
 
 #[derive(Default)]
 struct Connected {
-    by_device: HashMap<DeviceId, (Connection, Subnet, Option<Vec<u8>>)>,
+    by_device: HashMap<DeviceId, (Session, Subnet, Option<Vec<u8>>)>,
     by_subnet: HashMap<Subnet, usize>,
     by_invite: HashMap<Vec<u8>, usize>,
 }
 
 impl Connected {
-    fn insert(&mut self, who: &Who, connection: &Connection) -> Option<Connection> {
+    fn insert(&mut self, who: &Who, session: &Session) -> Option<Session> {
         let older = self.remove(who.device);
         *self.by_subnet.entry(who.subnet).or_default() += 1;
         who.nonce.iter().for_each(|nonce| *self.by_invite.entry(nonce.clone()).or_default() += 1);
-        self.by_device.insert(who.device, (connection.clone(), who.subnet, who.nonce.clone()));
+        self.by_device.insert(who.device, (session.clone(), who.subnet, who.nonce.clone()));
         older
     }
 
-    fn remove(&mut self, device: DeviceId) -> Option<Connection> {
-        let (connection, subnet, nonce) = self.by_device.remove(&device)?;
+    fn remove(&mut self, device: DeviceId) -> Option<Session> {
+        let (session, subnet, nonce) = self.by_device.remove(&device)?;
         one_less(&mut self.by_subnet, &subnet);
         nonce.iter().for_each(|nonce| one_less(&mut self.by_invite, nonce));
-        Some(connection)
+        Some(session)
     }
 }
 
@@ -153,19 +158,19 @@ impl Present {
 
     /// A device has one connection: the newest. What lingers of an older one, after a change of networks, say, is
     /// closed.
-    pub fn enter(&self, who: &Who, connection: &Connection) {
+    pub fn enter(&self, who: &Who, session: &Session) {
         let mut all = self.lock();
         self.shown.connected(who.device, true);
-        if let Some(older) = all.insert(who, connection) {
+        if let Some(older) = all.insert(who, session) {
             close(&older, CloseCode::Replaced, "the device has connected again");
         }
     }
 
     /// Ends a device's connection, if it has one.
     pub fn end(&self, device: DeviceId, code: CloseCode, reason: &str) {
-        if let Some(connection) = self.lock().remove(device) {
+        if let Some(session) = self.lock().remove(device) {
             self.shown.connected(device, false);
-            close(&connection, code, reason);
+            close(&session, code, reason);
         }
     }
 
@@ -182,9 +187,9 @@ impl Present {
         has_room.then(|| [of_address, of_invite].map(Option::unwrap_or_default))
     }
 
-    pub fn leave(&self, device: DeviceId, connection: &Connection) {
+    pub fn leave(&self, device: DeviceId, session: &Session) {
         let mut all = self.lock();
-        if all.by_device.get(&device).is_some_and(|(c, ..)| c.stable_id() == connection.stable_id()) {
+        if all.by_device.get(&device).is_some_and(|(s, ..)| s.stable_id() == session.stable_id()) {
             all.remove(device);
             self.shown.connected(device, false);
         }

@@ -150,6 +150,7 @@ mod tests {
         VersionRecord {
             version: Version(n),
             update,
+            given: None,
             keyframe: None,
             digest: [0; 32],
             through_seq,

@@ -1,6 +1,7 @@
 //! Issuing an invite: where devices reach the coordinator, what the invite makes of them, and what the ledger keeps of it.
 
 use crate::{
+    certificate::CertificateKey,
     identity::{self, Identity, IdentityError},
     store::desk::InviteRecord,
 };
@@ -30,7 +31,13 @@ pub struct Terms {
     pub days: Option<u64>,
     /// Devices that may hold a place by it; `None`: any number.
     pub devices: Option<u64>,
+    /// Whether browsers may join with it: then it says how they recognise the coordinator.
+    pub for_pages: bool,
 }
+
+/// Certificates that an invite names: pages find their way by it for three weeks at least, and after that by the place
+/// that they come from.
+const CERTIFICATES_NAMED: u64 = 3;
 
 /// Signs an invite. Returns its token, and what the ledger keeps of it.
 pub fn issue(
@@ -48,6 +55,8 @@ pub fn issue(
         issued_at: now,
         issued_by: by.to_owned(),
     };
+    let named = if terms.for_pages { CERTIFICATES_NAMED } else { 0 };
+    let certificates = CertificateKey::of(identity).hashes(now, named);
     let token = identity.sign_invite(Invite {
         addresses: terms.addresses.iter().map(ToString::to_string).collect(),
         public_keys: vec![],
@@ -56,6 +65,7 @@ pub fn issue(
         expires_unix_ms: record.expires_at.map_or(0, |at| at.unix_ms),
         devices_max: record.devices_max,
         nonce: record.nonce.clone(),
+        certificates: certificates.iter().map(|hash| hash.to_vec()).collect(),
     });
     Ok((token, record))
 }

@@ -94,9 +94,13 @@ impl News {
             Record::LeaseIssued(_) | Record::Evaluation(_) => None,
             Record::LeaseClosed { id, .. } => Some(News::LeaseClosed(*id)),
             Record::Delta(delta) => Some(News::DeltaMerged { device: delta.device, delta: delta.blob }),
-            Record::Version(version) => Some(News::Published(version.blobs().collect())),
+            Record::Version(version) => Some(News::Published(version.published().collect())),
             Record::DeviceRevoked { id, .. } => Some(News::Revoked(*id)),
-            Record::InviteRevoked { .. } | Record::Paused(_) | Record::Extended { .. } | Record::Audit(_) => None,
+            Record::InviteRevoked { .. }
+            | Record::Paused(_)
+            | Record::Extended { .. }
+            | Record::Series(_)
+            | Record::Audit(_) => None,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{
     clock::wall_now,
     disk_reserve::DiskReserve,
-    serve::ServeError,
+    setup::ServeError,
     state::{Found, StateFolder},
     trouble::Say,
 };
@@ -13,8 +13,9 @@ use crate::{
     store::{Blobs, LedgerError, LedgerPlace, OpenLedger, RunIdentity, look::Depth},
 };
 use nightjar_shared::{
-    ids::{DeviceId, RunId},
+    ids::{BlobHash, DeviceId, RunId},
     run_spec::RunSpec,
+    shard::Manifest,
 };
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -32,6 +33,15 @@ pub fn ordered(standing: &Standing, spec: &RunSpec) -> Vec<String> {
     });
     let paused = standing.paused_at.map(|_| "the run is paused: `run resume` gives out leases again".to_owned());
     raised.into_iter().chain(paused).collect()
+}
+
+/// What a ledger belongs to: the run's name is the hash of the spec that it begins with and of its data.
+pub fn run_identity(spec: &RunSpec, manifest: &Manifest) -> RunIdentity {
+    // Neither can fail: both are plain data.
+    let spec_json = serde_json::to_string(spec).unwrap_or_default();
+    let manifest_hash = BlobHash::of(serde_json::to_string(manifest).unwrap_or_default().as_bytes());
+    let run_id = RunId(BlobHash::of(&[spec_json.as_bytes(), &manifest_hash.0].concat()).0);
+    RunIdentity { run_id, spec_json, manifest_hash }
 }
 
 /// Marks the bucket, where there is one, as this run's.

@@ -4,8 +4,9 @@
 
 use super::{
     budget::{Budget, Share},
-    quic::close,
+    session::{self, Session},
     subnet::Subnet,
+    web::SESSION_STREAMS,
 };
 use nightjar_shared::{
     ids::DeviceId,
@@ -18,7 +19,6 @@ use nightjar_shared::{
         },
     },
 };
-use quinn::Connection;
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -66,24 +66,24 @@ impl InFlight {
 
 /// See the module.
 pub struct Peer {
-    /// Who, by the key that the handshake has proven.
+    /// Who, by the key that it has proven.
     pub device: DeviceId,
     /// From where.
     pub subnet: Subnet,
-    connection: Connection,
+    session: Session,
     greeted: watch::Sender<bool>,
     in_flight: Mutex<InFlight>,
 }
 
 impl Peer {
     /// A stranger.
-    pub fn new(device: DeviceId, subnet: Subnet, connection: Connection) -> Self {
-        Peer { device, subnet, connection, greeted: watch::Sender::new(false), in_flight: Mutex::default() }
+    pub fn new(device: DeviceId, subnet: Subnet, session: Session) -> Self {
+        Peer { device, subnet, session, greeted: watch::Sender::new(false), in_flight: Mutex::default() }
     }
 
     /// The connection.
-    pub fn connection(&self) -> &Connection {
-        &self.connection
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Whether its valid hello has come; changes are to be waited for.
@@ -103,15 +103,16 @@ impl Peer {
 
     /// Its hello was good: it is served like a device. Or it has left: it is a stranger again.
     pub fn greet(&self, is_good: bool) {
-        let streams = if is_good { STREAMS_PER_CONNECTION_MAX } else { 1 };
-        self.connection.set_max_concurrent_bi_streams(streams.into());
+        let of_device = if is_good { STREAMS_PER_CONNECTION_MAX } else { 1 };
+        let of_session = if session::is_page(&self.session) { SESSION_STREAMS } else { 0 };
+        self.session.set_max_concurrent_bi_streams((of_device + of_session).into());
         self.greeted.send_replace(is_good);
         self.set_windows(&self.lock());
     }
 
     /// Ends the connection.
     pub fn close(&self, code: CloseCode, reason: &str) {
-        close(&self.connection, code, reason);
+        session::close(&self.session, code, reason);
     }
 
     fn lock(&self) -> MutexGuard<'_, InFlight> {
@@ -121,8 +122,8 @@ impl Peer {
 
     fn set_windows(&self, in_flight: &InFlight) {
         let for_control = if self.is_greeted() { CONTROL_WINDOW_BYTES } else { STRANGER_WINDOW_BYTES };
-        self.connection.set_receive_window((for_control + in_flight.up).into());
-        self.connection.set_send_window(u64::from(CONTROL_WINDOW_BYTES + in_flight.down));
+        self.session.set_receive_window((for_control + in_flight.up).into());
+        self.session.set_send_window(u64::from(CONTROL_WINDOW_BYTES + in_flight.down));
     }
 
     /// Room for a blob of which so many bytes are to travel, for as long as what is given back lives.

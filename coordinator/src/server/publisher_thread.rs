@@ -11,7 +11,7 @@ use crate::{
     engine::event::{MergeOrder, Published},
     store::{BlobError, PublishError, Publisher},
 };
-use nightjar_shared::ids::Version;
+use nightjar_shared::{blob::BlobRef, ids::Version};
 use std::{
     sync::Arc,
     thread::JoinHandle,
@@ -35,12 +35,14 @@ const LOST_AGAIN_MAX: u32 = 4;
 pub enum Order {
     /// Add a delta to the buffer.
     Merge(MergeOrder),
-    /// Make a version of the buffer.
+    /// Make a version.
     Publish {
         /// Its number.
         version: Version,
         /// Whether as a keyframe too.
         keyframe: bool,
+        /// What to make it of, if not of the buffer.
+        given: Option<BlobRef>,
     },
 }
 
@@ -100,7 +102,7 @@ fn carry_out(
             Order::Publish { keyframe, .. } if !reserve.fits(publisher.version_bytes(*keyframe)) => {
                 Err(PublishError::Blob(BlobError::DiskFull))
             }
-            Order::Publish { version, keyframe } => publisher.publish(*version, *keyframe).map(Some),
+            Order::Publish { version, keyframe, given } => publisher.publish(*version, *keyframe, *given).map(Some),
         };
         let error = match outcome {
             Err(error) if error.may_pass() => error,
@@ -166,7 +168,7 @@ mod tests {
         let (troubles, reserve) = (Arc::new(Troubles::default()), Arc::new(DiskReserve::open(disk, space, &spec)));
         let (thread, orders, mut published) =
             start(publisher, troubles.clone(), reserve, Arc::default(), Traces::default());
-        orders.blocking_send(Order::Publish { version: Version(0), keyframe: true }).unwrap();
+        orders.blocking_send(Order::Publish { version: Version(0), keyframe: true, given: None }).unwrap();
         while troubles.of(Who::Publisher).is_none() && published.is_empty() && !published.is_closed() {
             std::thread::sleep(LOOK);
         }

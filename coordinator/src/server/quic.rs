@@ -1,12 +1,15 @@
 //! The endpoint: one UDP socket, and the bounds of what any device may take of this process.
 
-use super::tls::{self, TlsError};
+use super::{
+    tls::{self, TlsError},
+    web::{self, Web},
+};
 use crate::identity::Identity;
 use nightjar_shared::wire::{
     close::CloseCode,
     limits::{CONTROL_WINDOW_BYTES, STRANGER_WINDOW_BYTES, STRANGERS_MAX, TRANSFER_WINDOW_BYTES},
 };
-use quinn::{Connection, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
+use quinn::{Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
 use std::{
@@ -15,7 +18,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// A connection that is silent for this long is over. Devices that stay keep it alive; this side never does, or it
 /// would hold those who only came to take a place.
@@ -27,6 +30,8 @@ const INCOMING_BYTES_MAX_OF_ALL: u64 = 4 << 20;
 
 /// Longest wait, when stopping, for devices to hear of it.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
+/// How often it is looked whether the address is free.
+const LET_GO_LOOK: Duration = Duration::from_millis(10);
 
 /// An endpoint that cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -63,11 +68,15 @@ pub fn bind(address: SocketAddr) -> Result<UdpSocket, EndpointError> {
     UdpSocket::bind(address).map_err(failed(address))
 }
 
-/// Opens the endpoint.
-pub fn endpoint(address: SocketAddr, identity: &Identity) -> Result<Endpoint, EndpointError> {
+/// Opens the endpoint: for devices, and for pages where there is what they know the coordinator by.
+pub fn endpoint(address: SocketAddr, identity: &Identity, web: Option<&Arc<Web>>) -> Result<Endpoint, EndpointError> {
     let socket = bind(address)?;
-    let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls::server_config(identity)?));
-    config.transport_config(Arc::new(transport()));
+    let crypto: Arc<dyn quinn::crypto::ServerConfig> = match web {
+        Some(web) => Arc::new(tls::server_config_with_pages(identity, web.clone())?),
+        None => Arc::new(tls::server_config(identity)?),
+    };
+    let mut config = quinn::ServerConfig::with_crypto(crypto);
+    config.transport_config(Arc::new(transport(web.is_some())));
     config.max_incoming(STRANGERS_MAX);
     config.incoming_buffer_size(INCOMING_BYTES_MAX).incoming_buffer_size_total(INCOMING_BYTES_MAX_OF_ALL);
     Endpoint::new(endpoint_config(identity), Some(config), socket, Arc::new(TokioRuntime)).map_err(failed(address))
@@ -87,12 +96,15 @@ fn endpoint_config(identity: &Identity) -> EndpointConfig {
 }
 
 /// As a connection begins: a stranger's. [`super::peer`] widens it after a valid hello, and while blobs travel.
-fn transport() -> TransportConfig {
+/// Whether it is a page's is not known yet: what HTTP/3 needs before its handshake is done, all are allowed, and it is
+/// nothing of value.
+fn transport(with_pages: bool) -> TransportConfig {
     let mut transport = TransportConfig::default();
+    let (uni_streams, datagrams) = if with_pages { (web::UNI_STREAMS, Some(web::DATAGRAM_BYTES)) } else { (0, None) };
     transport
         .max_concurrent_bidi_streams(1u32.into())
-        .max_concurrent_uni_streams(0u32.into())
-        .datagram_receive_buffer_size(None)
+        .max_concurrent_uni_streams(uni_streams.into())
+        .datagram_receive_buffer_size(datagrams)
         .stream_receive_window(TRANSFER_WINDOW_BYTES.into())
         .receive_window(STRANGER_WINDOW_BYTES.into())
         .send_window(u64::from(CONTROL_WINDOW_BYTES))
@@ -110,6 +122,7 @@ pub async fn end(endpoint: Endpoint) {
     if timeout(GOODBYE_MAX, endpoint.wait_idle()).await.is_ok() {
         return;
     }
+    let address = endpoint.local_addr();
     // The endpoint keeps the socket before the last one, too: so twice.
     for _ in 0..2 {
         let nowhere = endpoint.local_addr().and_then(|at| UdpSocket::bind((at.ip(), 0)));
@@ -117,11 +130,12 @@ pub async fn end(endpoint: Endpoint) {
             tracing::warn!(%error, "the address of connections that are over is let go of only later");
         }
     }
-}
-
-/// Closes a connection with a code and a reason.
-pub fn close(connection: &Connection, code: CloseCode, reason: &str) {
-    connection.close((code as u32).into(), reason.as_bytes());
+    // Connections let go of it when they are next looked at.
+    let is_free = || address.as_ref().is_ok_and(|address| UdpSocket::bind(address).is_ok());
+    let until = Instant::now() + GOODBYE_MAX;
+    while !is_free() && Instant::now() < until {
+        sleep(LET_GO_LOOK).await;
+    }
 }
 
 #[cfg(test)]
@@ -134,7 +148,7 @@ mod tests {
     async fn an_address_is_free_though_a_device_never_answers() {
         let home = tempfile::tempdir().unwrap();
         let identity = Identity::open_or_draw(&FolderDisk::open(home.path()).unwrap()).unwrap();
-        let listening = endpoint("127.0.0.1:0".parse().unwrap(), &identity).unwrap();
+        let listening = endpoint("127.0.0.1:0".parse().unwrap(), &identity, None).unwrap();
         let address = listening.local_addr().unwrap();
         // Its first packet is all that ever comes of it, so its connection is waited for longer than a goodbye may take.
         let way = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();

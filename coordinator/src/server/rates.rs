@@ -354,10 +354,12 @@ mod tests {
                 false => door.put_back(&taken),
             }
         };
-        (refuse(), refuse());
+        refuse();
+        refuse();
         report(false);
         refuse();
-        (report(true), report(true));
+        report(true);
+        report(true);
         leader.add("a limit of a later release", 9, now);
         assert_eq!(refused(&leader, "connections-per-address"), 3);
         let told: Vec<_> = leader.bites(Duration::ZERO, now).iter().map(|bite| (bite.limit, bite.times)).collect();

@@ -139,7 +139,7 @@ impl Repairer {
 }
 
 fn what_it_is(lineage: &Lineage, hash: BlobHash) -> String {
-    let of = lineage.versions.iter().find(|v| v.blobs().any(|blob| blob.hash == hash));
+    let of = lineage.versions.iter().find(|v| v.published().any(|blob| blob.hash == hash));
     match of {
         Some(v) if v.keyframe.is_some_and(|blob| blob.hash == hash) => format!("the keyframe of version {}", v.version),
         Some(v) if v.update.is_some_and(|blob| blob.hash == hash) => format!("the update to version {}", v.version),

@@ -12,52 +12,42 @@ use super::{
     handle::{self, Question},
     health::Health,
     history::History,
-    http::{self, HttpError},
+    http,
     keeper::{self, Keeper},
-    limits::{Limit, Limits},
+    limits::Limits,
     members::Members,
     metrics::Metrics,
     news::Knowledge,
-    opening::{LOCKED_AGAIN, LOCKED_MAX, LedgerOfRun, claim, ordered},
-    public,
-    quic::{self, EndpointError},
+    opening::{LOCKED_AGAIN, LOCKED_MAX, LedgerOfRun, claim, ordered, run_identity},
+    public::{self, Join},
+    quic,
     rates::Rates,
     repair::{self, Repairer},
+    setup::{ServeError, Setup},
     shell::{self, Parts, ShellError},
     start::{self, Progress},
-    state::{self, Found, Known, StateError, StateFolder, StateLock},
+    state::{self, Found, Known, StateFolder, StateLock},
     store_watch,
     strangers::{self, Strangers},
     stream::Traffic,
-    traces::{Spans, Traces},
-    trouble::{Say, Troubles},
+    traces::Traces,
+    track::{Points, Tracker},
+    trouble::Troubles,
     uploads::Uploads,
+    web::Web,
     wish::Wishes,
 };
 use crate::{
-    dataset::Dataset,
-    engine::{self, Engine, Mismatch, event::Action},
-    identity::{Identity, IdentityError},
-    replay::{self, ReplayError, Resumed},
-    store::{
-        BlobError, BucketUrl, DatabaseUrl, Kept, LedgerError, Lineage, OpenLedger, Publisher, RunIdentity, Shards,
-        bucket::ClaimError,
-    },
+    engine::{self, Engine, event::Action},
+    identity::Identity,
+    replay::{self, Resumed},
+    store::{Kept, Lineage, OpenLedger, Publisher, RunIdentity, Shards},
 };
-use nightjar_shared::{
-    delta,
-    disk::FolderDisk,
-    ids::{BlobHash, RunId, Version},
-    run_spec::RunSpec,
-    shard::Manifest,
-    time::Mono,
-    wire::limits::FILES_AT_ONCE_MAX,
-};
+use nightjar_shared::{delta, disk::FolderDisk, ids::Version, time::Mono, wire::limits::FILES_AT_ONCE_MAX};
 use quinn::Endpoint;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -70,95 +60,6 @@ use tokio::{
 
 /// A run that lost a delta is taken up without it, if it was served for so long before: what comes at once comes again.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
-
-/// What to serve.
-#[derive(Clone)]
-pub struct Setup {
-    /// The run.
-    pub spec: RunSpec,
-    /// What it trains on.
-    pub dataset: Dataset,
-    /// Where its state is.
-    pub state: PathBuf,
-    /// The database that its ledger is in; `None`: where the state folder says, a file of its own for a new run.
-    pub ledger: Option<DatabaseUrl>,
-    /// The bucket that its blobs are in; `None`: where the state folder says, that folder for a new run.
-    pub blobs: Option<BucketUrl>,
-    /// Where devices connect (UDP).
-    pub listen: SocketAddr,
-    /// Where the status page is (TCP, loopback).
-    pub http: SocketAddr,
-    /// Version 0's weights as one flat vector; `None` draws them from the run spec. Not used once the run has begun.
-    pub start: Option<Vec<f32>>,
-    /// Where lines for the person at the terminal go.
-    pub say: Say,
-    /// Limits that are otherwise than their defaults.
-    pub limits: Vec<Limit>,
-    /// Takes what traces are made of, where anybody wants them.
-    pub spans: Option<Arc<dyn Spans>>,
-}
-
-/// A run that cannot be served. Each says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The dataset is not for this run.
-    #[error(transparent)]
-    Mismatch(#[from] Mismatch),
-    /// The state folder.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The key.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// The UDP socket.
-    #[error(transparent)]
-    Endpoint(#[from] EndpointError),
-    /// The TCP socket.
-    #[error(transparent)]
-    Http(#[from] HttpError),
-    /// Either socket has no address.
-    #[error("a socket cannot be used: {0}")]
-    Socket(#[source] io::Error),
-    /// The ledger.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// The way back to the ledger's tip.
-    #[error(transparent)]
-    Replay(#[from] ReplayError),
-    /// The blobs.
-    #[error(transparent)]
-    Blob(#[from] BlobError),
-    /// The bucket is not this run's.
-    #[error(transparent)]
-    Claim(#[from] ClaimError),
-    /// The dataset's folder.
-    #[error("the dataset cannot be read: {0}")]
-    Dataset(#[source] io::Error),
-    /// The ledger knows the spare as the key already.
-    #[error("a change of the run's key was cut short: run `nightjar-coordinator key rotate` again, then start this")]
-    RotationCutShort,
-    /// A thread died.
-    #[error("the start failed: {0}")]
-    Thread(#[from] tokio::task::JoinError),
-    /// A door without the run's key.
-    #[error(
-        "another process leads this run, and the state folder has no key to answer its devices with: copy the files \
-         of that process's state folder, but for its reserve and incoming, to this one"
-    )]
-    NoKeyYet,
-}
-
-impl ServeError {
-    /// Whether an address is taken; perhaps by what this process itself has just closed.
-    pub fn is_in_use(&self) -> bool {
-        matches!(self, ServeError::Endpoint(EndpointError::InUse { .. }) | ServeError::Http(HttpError::InUse(_)))
-    }
-
-    /// Whether another process leads, or may.
-    pub fn is_fenced(&self) -> bool {
-        matches!(self, ServeError::Ledger(LedgerError::Fenced(_)))
-    }
-}
 
 /// Why a run is served no longer. Nothing that was acknowledged is lost.
 #[derive(Debug, thiserror::Error)]
@@ -194,15 +95,6 @@ pub struct Server {
     _lock: StateLock,
 }
 
-/// What a ledger belongs to: the run's name is the hash of the spec that it begins with and of its data.
-pub fn run_identity(spec: &RunSpec, manifest: &Manifest) -> RunIdentity {
-    // Neither can fail: both are plain data.
-    let spec_json = serde_json::to_string(spec).unwrap_or_default();
-    let manifest_hash = BlobHash::of(serde_json::to_string(manifest).unwrap_or_default().as_bytes());
-    let run_id = RunId(BlobHash::of(&[spec_json.as_bytes(), &manifest_hash.0].concat()).0);
-    RunIdentity { run_id, spec_json, manifest_hash }
-}
-
 impl Server {
     /// Opens everything that a run needs and comes back to its ledger's tip. Sockets come first: a port that is taken
     /// leaves the state folder as it was, or empty.
@@ -216,7 +108,22 @@ impl Server {
         space: impl FnOnce(Arc<FolderDisk>) -> Box<dyn Space>,
     ) -> Result<Server, ServeError> {
         let again = Setup { start: None, ..setup.clone() };
-        let Setup { spec, dataset, state, ledger: given, blobs, listen, http, start, say, limits, spans } = setup;
+        let Setup {
+            spec,
+            dataset,
+            state,
+            ledger: given,
+            blobs,
+            listen,
+            web,
+            http,
+            start,
+            say,
+            limits,
+            spans,
+            track,
+            page: _,
+        } = setup;
         let limits = Limits::of(&spec).with(&limits);
         engine::check(&spec, dataset.manifest())?;
         let (state, lock, found) = StateFolder::take(&state)?;
@@ -226,7 +133,8 @@ impl Server {
         };
         let (place, bucket) = (state.ledger(given.as_ref())?, state.bucket(blobs.as_ref())?);
         let blobs = state.blobs_to_serve(bucket.as_ref())?;
-        let endpoint = quic::endpoint(listen, &identity)?;
+        let web = web.then(|| Arc::new(Web::new(&identity)));
+        let endpoint = quic::endpoint(listen, &identity, web.as_ref())?;
         let http = http::listen(http)?;
         store_watch::reached(&blobs, &say).await?;
 
@@ -257,10 +165,14 @@ impl Server {
         changes.extend(ordered(&snapshot.standing, &spec));
         let lineage = ledger.lineage(replay::since(&blobs)?).await?;
         let history = History::taken_up(&lineage, &ledger.curves().await?);
+        let tracker = Tracker::open(&track, &run_id.short(), Points::taken_up(&history, &lineage))?;
         let newest = lineage.versions.last().map(|v| v.version);
         let traces = Traces::new(spans, run_id);
         traces.take_up(&snapshot.open_leases, &lineage);
         let is_new = newest.is_none();
+        if let Some(start) = start.as_ref().filter(|_| is_new) {
+            start.companions.keep(&*state.disk).map_err(ServeError::Companions)?;
+        }
         let (report, damaged) = mpsc::channel(catalog::DAMAGED_MAX);
         let catalog = Arc::new(Catalog::new(&dataset, blobs.clone(), report).map_err(ServeError::Dataset)?);
         let members = Arc::new(Members::default());
@@ -268,7 +180,7 @@ impl Server {
         let Kept { first_version, removed_versions, .. } = lineage.kept;
         snapshot.versions.retain(|v| v.version >= first_version);
         // Devices on their way over versions that were given up still find them.
-        catalog.add(lineage.versions.iter().filter(|v| v.version >= removed_versions).flat_map(|v| v.blobs()));
+        catalog.add(lineage.versions.iter().filter(|v| v.version >= removed_versions).flat_map(|v| v.published()));
         let known = Known::of(&*ledger, &blobs, newest, snapshot.open_leases.len(), wall_now()).await?;
         let (of_spec, of_blobs, of_ledger) = (spec.clone(), blobs.clone(), ledger.clone());
         let (drawn, to_replay) = (Progress::default(), start::deltas_to_replay(&lineage, &blobs));
@@ -277,7 +189,7 @@ impl Server {
             let cleared = known.map(|known| state::clear_away(known, &of_blobs, &of_spec.model)).transpose()?;
             let cleared = cleared.unwrap_or_default();
             tracing::debug!(cleared.removed, "cleared away what nothing names");
-            let mut start = start;
+            let mut start = start.map(|start| start.weights);
             let mut draw = || start.take().unwrap_or_else(|| start::draw(&of_spec.model, of_spec.seed, &of_drawing));
             let whole = || Handle::current().block_on(of_ledger.lineage(Version(0)));
             let resume = |lineage: &Lineage| replay::resume(&of_spec, lineage, &of_blobs, &mut draw);
@@ -353,7 +265,7 @@ impl Server {
             rule,
         };
         let files = Arc::new(Semaphore::new(FILES_AT_ONCE_MAX));
-        let (present, of_connections) = (Arc::new(Present::new(devices)), ledger.clone());
+        let (present, of_connections, of_operators) = (Arc::new(Present::new(devices)), ledger.clone(), spec.clone());
         let parts = Parts {
             engine,
             ledger,
@@ -368,6 +280,7 @@ impl Server {
             traffic: traffic.clone(),
             spec,
             feed: feed.clone(),
+            tracker,
             origin,
             say,
             handle: handle.clone(),
@@ -380,7 +293,9 @@ impl Server {
             keep,
         };
         let context = Arc::new(Context {
+            spec: of_operators,
             identity,
+            web,
             catalog,
             blobs,
             handle,
@@ -491,6 +406,7 @@ impl Server {
 
     async fn until_ended(self, ready: String, wishes: &mut Wishes) -> Result<(), ShellError> {
         let pages = self.pages();
+        let page_files = self.setup.page.clone();
         let Server {
             parts,
             publisher,
@@ -508,9 +424,10 @@ impl Server {
         let repairing = tokio::spawn(repair::run(repairer, damaged));
         let keeping = tokio::spawn(keeper::run(keeper));
         let watching = tokio::spawn(store_watch::run(parts.blobs.clone(), parts.troubles.clone()));
+        let join = page_files.map(|files| Join { files, context: context.clone() });
         let accepting = tokio::spawn(connection::accept(endpoint.clone(), context));
         let public = public.and_then(|listener| listener.try_clone().ok());
-        let public = public.map(|listener| tokio::spawn(public::serve(listener, parts.feed.clone())));
+        let public = public.map(|listener| tokio::spawn(public::serve(listener, parts.feed.clone(), join)));
         let page = tokio::spawn(http::serve(http, pages));
         let ended = shell::run(parts, publisher, first, questions, ready, wishes).await;
         page.abort();

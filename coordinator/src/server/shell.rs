@@ -26,6 +26,7 @@ use super::{
     publisher_thread::{self, Order},
     stream::Traffic,
     traces::Traces,
+    track::Tracker,
     trouble::{Say, Troubles},
 };
 use crate::{
@@ -114,6 +115,8 @@ pub struct Parts {
     pub spec: Arc<RunSpec>,
     /// What the pages are drawn from.
     pub feed: Arc<Feed>,
+    /// Writes down how the run goes.
+    pub tracker: Tracker,
     /// When monotonic time began: what the engine was restored at is zero.
     pub origin: Instant,
     /// Tells the person at the terminal what happens.

@@ -5,6 +5,7 @@ mod places;
 
 use super::disk_reserve::RESERVE_FILE;
 use crate::{
+    export::COMPANIONS,
     identity,
     store::{
         BlobError, Blobs, DatabaseUrl, Ledger, LedgerError, LedgerPlace, Unnamed,
@@ -39,7 +40,7 @@ const PLACE: &str = "ledger.url";
 /// Where the blobs are, if they are not in the folder: a bucket's address, without keys.
 const BUCKET: &str = "blobs.url";
 /// All that a state folder has besides its mark.
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "lock",
     identity::FILE,
     identity::BESIDE[0],
@@ -47,6 +48,7 @@ const FILES: [&str; 13] = [
     identity::BESIDE[2],
     RESERVE_FILE,
     RESTORED,
+    COMPANIONS,
     PLACE,
     BUCKET,
     LEDGER,
@@ -244,6 +246,11 @@ impl StateFolder {
     /// Where the ledger of a folder is, or of a new run in it would be; `given` is where somebody says it is.
     pub fn place(folder: &Path, given: Option<&DatabaseUrl>) -> Result<LedgerPlace, StateError> {
         places::ledger(folder, given)
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Whether a run has begun in a folder.

@@ -8,7 +8,6 @@ use nightjar_shared::wire::{
     limits::{CHUNK_BYTES, PIECE_S_MAX, TRANSFER_WINDOW_BYTES},
 };
 use prost::Message;
-use quinn::{ReadError, ReadExactError, RecvStream, SendStream, WriteError};
 use std::{
     future::Future,
     sync::{
@@ -18,6 +17,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, timeout, timeout_at};
+use web_transport_quinn::{ReadError, ReadExactError, RecvStream, SendStream, WriteError};
 
 /// Longest time that a message or a chunk may take, either way.
 const PIECE_MAX: Duration = Duration::from_secs(PIECE_S_MAX);

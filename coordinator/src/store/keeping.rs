@@ -66,7 +66,7 @@ pub struct Point {
 pub struct Weight {
     /// Versions.
     pub versions: u64,
-    /// Bytes of their updates, squashes and keyframes.
+    /// Bytes of their updates, squashes and keyframes, and of the weights that they were made of.
     pub version_bytes: u64,
     /// Merged deltas.
     pub deltas: u64,
@@ -121,6 +121,9 @@ pub trait Keeping: Send + Sync {
 
     /// Which of these blobs a merged delta after one is, too.
     fn named_after(&self, seq: u64, blobs: BTreeSet<BlobHash>) -> Answer<'_, BTreeSet<BlobHash>>;
+
+    /// Which of these blobs a version from one on was made of, as weights that were given.
+    fn given_from(&self, from: Version, blobs: BTreeSet<BlobHash>) -> Answer<'_, BTreeSet<BlobHash>>;
 
     /// Versions from which merging began anew, and deltas that were lost, each in their order.
     fn losses(&self) -> Answer<'_, (Vec<Version>, Vec<u64>)>;

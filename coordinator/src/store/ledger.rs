@@ -57,6 +57,17 @@ pub fn curve_versions(newest: u64) -> impl Iterator<Item = u64> {
     std::iter::successors(Some(newest), move |at| at.checked_sub(if *at > lately { 1 } else { stride }))
 }
 
+/// What deltas come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Merged {
+    /// Devices that trained any of them.
+    pub devices: u64,
+    /// Their tokens.
+    pub tokens: u64,
+    /// Σ of their last steps' losses, each times its delta's tokens: nats.
+    pub nats: f64,
+}
+
 /// Newest entries of each kind that are looked at for the time of the last.
 pub const ENTRIES_LOOKED: usize = 1024;
 
@@ -150,6 +161,9 @@ pub trait Ledger: Desk + Keeping {
     /// answers, however long the ledger is.
     fn leases_of(&self, device: DeviceId, before: LeaseId, most: u32) -> Answer<'_, Vec<LeaseOfDevice>>;
 
+    /// What the deltas after one, up to another, come to.
+    fn merged(&self, after_seq: u64, through_seq: u64) -> Answer<'_, Merged>;
+
     /// Everything, in pieces: what is kept, devices and versions, then leases in their order, each with its delta and its
     /// measurement.
     fn go_through<'a>(&'a self, hear: &'a mut (dyn FnMut(Facts) + Send)) -> Answer<'a, ()>;
@@ -222,6 +236,7 @@ pub fn check(record: &Record) -> Result<(), LedgerError> {
                 ("versions.version", v.version.0),
                 ("versions.update_bytes", bytes(v.update)),
                 ("versions.keyframe_bytes", bytes(v.keyframe)),
+                ("versions.given_bytes", bytes(v.given)),
                 ("versions.through_seq", v.through_seq),
                 ("versions.published_at", v.published_at.unix_ms),
             ])?;
@@ -241,6 +256,17 @@ pub fn check(record: &Record) -> Result<(), LedgerError> {
             ])?;
             tokens("evaluations.tokens", e.tokens)?;
             real("evaluations.nats", e.nats)
+        }
+        Record::Series(s) => {
+            check_text("series.name", &s.name)?;
+            integers(&[
+                ("series.number", s.number),
+                ("series.weights_bytes", s.weights.bytes),
+                ("series.first_version", s.first.0),
+                ("series.after_seq", s.after_seq),
+                ("series.left_out", s.left_out),
+                ("series.begun_at", s.begun_at.unix_ms),
+            ])
         }
         Record::DeviceRevoked { at, .. } => integers(&[("revoked_devices.revoked_at", at.unix_ms)]),
         Record::InviteRevoked { at, .. } => integers(&[("revoked_invites.revoked_at", at.unix_ms)]),

@@ -6,12 +6,13 @@ mod desk;
 mod keeping;
 
 use super::{
-    BadRow, Closed, Counters, Curves, Facts, LeaseFacts, LeaseOfDevice, Ledger, LedgerError, Lineage, Shards, Unnamed,
+    BadRow, Closed, Counters, Curves, Facts, LeaseFacts, LeaseOfDevice, Ledger, LedgerError, Lineage, Merged, Shards,
+    Unnamed,
     ledger::{Answer, CURVE_POINTS, ENTRIES_LOOKED, check, curve_stride, curve_versions},
     samples::Taken,
 };
 use crate::engine::{
-    record::{EvaluationRecord, LeaseOutcome, LeaseRecord, Record, VersionRecord},
+    record::{EvaluationRecord, LeaseOutcome, LeaseRecord, Record, SeriesRecord, VersionRecord},
     snapshot::{BLOBS_KEPT, DeviceSummary, MergedRange, RecentDelta, RecentDeltas, Snapshot, Standing, VERSIONS_KEPT},
 };
 use nightjar_shared::{
@@ -37,6 +38,7 @@ struct State {
     generation: Generation,
     facts: Facts,
     standing: Standing,
+    series: Vec<SeriesRecord>,
     notes: desk::Notes,
     counters: Counters,
     commits: Vec<Vec<Record>>,
@@ -74,8 +76,8 @@ impl MemoryLedger {
     /// Writes records in one transaction: all of them, or none.
     pub fn commit(&self, records: &[Record]) -> Result<(), LedgerError> {
         let mut state = self.to_write()?;
-        let State { facts, standing, .. } = &mut *state;
-        let result = records.iter().try_for_each(|record| apply(facts, standing, record));
+        let State { facts, standing, series, .. } = &mut *state;
+        let result = records.iter().try_for_each(|record| apply(facts, standing, series, record));
         if result.is_ok() {
             state.commits.push(records.to_vec());
             let audit = records.iter().filter_map(|record| match record {
@@ -89,9 +91,10 @@ impl MemoryLedger {
             let lineage = Lineage { restarts, lost_deltas, kept, ..Lineage::default() };
             let links = std::mem::take(&mut state.facts.links);
             let mut facts = Facts { lineage, links, ..Facts::default() };
-            let mut standing = Standing::default();
-            state.commits.iter().flatten().try_for_each(|record| apply(&mut facts, &mut standing, record))?;
-            (state.facts, state.standing) = (facts, standing);
+            let (mut standing, mut series) = (Standing::default(), vec![]);
+            let mut again = state.commits.iter().flatten();
+            again.try_for_each(|record| apply(&mut facts, &mut standing, &mut series, record))?;
+            (state.facts, state.standing, state.series) = (facts, standing, series);
         }
         result
     }
@@ -104,7 +107,8 @@ impl MemoryLedger {
     /// What the engine is restored from.
     pub fn snapshot(&self, shards: &Shards) -> Snapshot {
         let state = self.state();
-        Snapshot { standing: state.standing.clone(), ..snapshot_of(&state.facts, shards) }
+        let (standing, series) = (state.standing.clone(), state.series.last().cloned());
+        Snapshot { standing, series, ..snapshot_of(&state.facts, shards) }
     }
 
     fn note(&self, restart: Option<Version>, deltas: &[u64]) -> Result<(), LedgerError> {
@@ -166,7 +170,8 @@ impl MemoryLedger {
     fn unnamed_of(&self, mut blobs: BTreeSet<BlobHash>, now: Wall) -> Unnamed {
         let facts = self.facts();
         let Lineage { versions, deltas, .. } = &facts.lineage;
-        for named in versions.iter().flat_map(|v| v.blobs()).chain(deltas.iter().map(|d| d.blob)) {
+        let given: Vec<_> = self.state().series.iter().map(|series| series.weights).collect();
+        for named in versions.iter().flat_map(|v| v.blobs()).chain(deltas.iter().map(|d| d.blob)).chain(given) {
             blobs.remove(&named.hash);
         }
         let leases = newest(&facts.leases).flat_map(|l| [Some(l.lease.issued_at), l.closed.map(|c| c.at)]).flatten();
@@ -252,6 +257,10 @@ impl Ledger for MemoryLedger {
         Box::pin(ready(Ok(leases_of(&self.state().facts, device, before, most))))
     }
 
+    fn merged(&self, after_seq: u64, through_seq: u64) -> Answer<'_, Merged> {
+        Box::pin(ready(Ok(merged_of(&self.state().facts, after_seq, through_seq))))
+    }
+
     fn go_through<'a>(&'a self, hear: &'a mut (dyn FnMut(Facts) + Send)) -> Answer<'a, ()> {
         let mut facts = self.facts();
         facts.lineage.deltas.sort_by_key(|d| d.lease);
@@ -268,7 +277,12 @@ fn contradiction<T>(record: &Record) -> Result<T, LedgerError> {
     Err(LedgerError::Contradiction(format!("{record:?}")))
 }
 
-fn apply(facts: &mut Facts, standing: &mut Standing, record: &Record) -> Result<(), LedgerError> {
+fn apply(
+    facts: &mut Facts,
+    standing: &mut Standing,
+    all_series: &mut Vec<SeriesRecord>,
+    record: &Record,
+) -> Result<(), LedgerError> {
     check(record)?;
     match record {
         Record::Device(device) => match facts.devices.binary_search_by_key(&device.id, |d| d.id) {
@@ -310,6 +324,10 @@ fn apply(facts: &mut Facts, standing: &mut Standing, record: &Record) -> Result<
             let at = facts.evaluations.partition_point(|e| e.lease < evaluation.lease);
             facts.evaluations.insert(at, evaluation.clone());
         }
+        Record::Series(series) => match all_series.iter_mut().find(|known| known.number == series.number) {
+            Some(known) => known.clone_from(series),
+            None => all_series.push(series.clone()),
+        },
         Record::DeviceRevoked { id, at } => {
             let is_known = facts.devices.iter().any(|d| d.id == *id);
             if !is_known || standing.revoked_devices.insert(*id, *at).is_some() {
@@ -409,5 +427,18 @@ fn snapshot_of(facts: &Facts, shards: &Shards) -> Snapshot {
         versions: facts.lineage.versions[facts.lineage.versions.len().saturating_sub(VERSIONS_KEPT)..].to_vec(),
         evaluation: facts.evaluations.iter().max_by_key(|e| (e.version, e.lease)).cloned(),
         standing: Standing::default(),
+        series: None,
     }
+}
+
+fn merged_of(facts: &Facts, after_seq: u64, through_seq: u64) -> Merged {
+    let deltas = facts.lineage.deltas.iter().filter(|d| (after_seq + 1..=through_seq).contains(&d.seq));
+    let mut devices = BTreeSet::new();
+    let mut merged = Merged::default();
+    for d in deltas {
+        devices.insert(d.device);
+        merged.tokens += d.tokens;
+        merged.nats += d.tokens as f64 * d.loss_last;
+    }
+    Merged { devices: devices.len() as u64, ..merged }
 }

@@ -27,7 +27,7 @@ pub use desk::{Access, Desk, Note, TokenRecord};
 pub use error::{BadRow, LedgerError};
 pub use facts::{Closed, Facts, LeaseFacts, LeaseOfDevice, Lineage};
 pub use keeping::{Keeping, Kept, Point, Span, Standing, Weight, chain::Link};
-pub use ledger::{Counters, Curves, Ledger, RunIdentity, Unnamed};
+pub use ledger::{Counters, Curves, Ledger, Merged, RunIdentity, Unnamed};
 pub use memory::MemoryLedger;
 pub use place::{DatabaseUrl, LedgerPlace, OpenLedger};
 pub use postgres::PostgresLedger;

@@ -64,6 +64,7 @@ fn migrations() -> Migrator {
         step(4, "desk", include_str!("postgres/migrations/0004_desk.sql")),
         step(5, "leases of devices", include_str!("postgres/migrations/0005_leases_of_devices.sql")),
         step(6, "public names", include_str!("postgres/migrations/0006_public_names.sql")),
+        step(7, "series", include_str!("postgres/migrations/0007_series.sql")),
     ])
 }
 

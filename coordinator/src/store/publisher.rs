@@ -78,10 +78,16 @@ impl Publisher {
     /// Performs `Action::Publish`: stores the version's blobs, squashes that end at it and, with a keyframe, a
     /// checkpoint. The result is the event to answer with. After an error that may pass, the same order goes on from
     /// there.
-    pub fn publish(&mut self, version: Version, keyframe: bool) -> Result<Published, PublishError> {
-        let made = match self.made.take().filter(|made| made.version == version) {
-            Some(made) => made,
-            None => self.merger.publish(version, keyframe)?,
+    pub fn publish(
+        &mut self,
+        version: Version,
+        keyframe: bool,
+        given: Option<BlobRef>,
+    ) -> Result<Published, PublishError> {
+        let made = match (self.made.take().filter(|made| made.version == version), given) {
+            (Some(made), _) => made,
+            (None, Some(given)) => self.merger.give(version, &self.blobs.read(given.hash)?)?,
+            (None, None) => self.merger.publish(version, keyframe)?,
         };
         let made = self.made.insert(made);
         let put = |bytes: &Option<Vec<u8>>| -> Result<Option<BlobRef>, BlobError> {
@@ -109,7 +115,7 @@ impl Publisher {
         }
         let (digest, through_seq, agreement) = (made.digest, made.through_seq, made.agreement);
         self.made = None;
-        Ok(Published { version, update, keyframe, digest, through_seq, agreement, squashes })
+        Ok(Published { version, update, keyframe, digest, through_seq, agreement, squashes, given })
     }
 
     /// Whether there is any blob at all.
@@ -162,11 +168,11 @@ mod tests {
             let names: &[&str] = if keyframe { &["blobs", "checkpoints"] } else { &["blobs"] };
             for name in names {
                 take(here.path(), name);
-                assert!(troubled.publish(version, keyframe).unwrap_err().may_pass(), "{name}");
+                assert!(troubled.publish(version, keyframe, None).unwrap_err().may_pass(), "{name}");
                 put_back(here.path(), name);
             }
-            let made = troubled.publish(version, keyframe).unwrap();
-            assert_eq!(made, untroubled.publish(version, keyframe).unwrap());
+            let made = troubled.publish(version, keyframe, None).unwrap();
+            assert_eq!(made, untroubled.publish(version, keyframe, None).unwrap());
         }
         assert_eq!(troubled.weights(), untroubled.weights());
     }

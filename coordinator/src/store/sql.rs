@@ -14,7 +14,7 @@ pub(super) mod tables;
 mod whole;
 
 use super::{
-    BadRow, Counters, Curves, Facts, LeaseOfDevice, Ledger, LedgerError, Lineage, RunIdentity, Shards, Unnamed,
+    BadRow, Counters, Curves, Facts, LeaseOfDevice, Ledger, LedgerError, Lineage, Merged, RunIdentity, Shards, Unnamed,
     desk::Note,
     ledger::{Answer, integer},
 };
@@ -428,6 +428,10 @@ impl<D: Dialect> Ledger for SqlLedger<D> {
 
     fn leases_of(&self, device: DeviceId, before: LeaseId, most: u32) -> Answer<'_, Vec<LeaseOfDevice>> {
         Box::pin(self.read_leases_of(device, before, most))
+    }
+
+    fn merged(&self, after_seq: u64, through_seq: u64) -> Answer<'_, Merged> {
+        Box::pin(self.read_merged(after_seq, through_seq))
     }
 
     fn go_through<'a>(&'a self, hear: &'a mut (dyn FnMut(Facts) + Send)) -> Answer<'a, ()> {

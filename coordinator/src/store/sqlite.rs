@@ -38,6 +38,7 @@ fn migrations() -> Migrator {
         step(6, "desk", include_str!("sqlite/migrations/0006_desk.sql")),
         step(7, "leases of devices", include_str!("sqlite/migrations/0007_leases_of_devices.sql")),
         step(8, "public names", include_str!("sqlite/migrations/0008_public_names.sql")),
+        step(9, "series", include_str!("sqlite/migrations/0009_series.sql")),
     ])
 }
 

@@ -158,6 +158,7 @@ mod tests {
             records.push(VersionRecord {
                 version: v,
                 update,
+                given: None,
                 keyframe,
                 digest,
                 through_seq: 0,

@@ -3,6 +3,7 @@
 mod desk;
 mod keeping;
 mod random;
+mod series;
 mod sums;
 
 use super::{
@@ -104,6 +105,11 @@ macro_rules! suite {
             #[tokio::test]
             async fn what_is_kept_is_noted_and_only_moves_on() {
                 super::keeping::what_is_kept_is_noted_and_only_moves_on::<$place>().await
+            }
+
+            #[tokio::test]
+            async fn a_series_is_kept_with_what_it_was_given() {
+                super::series::a_series_is_kept_with_what_it_was_given::<$place>().await
             }
 
             #[tokio::test]

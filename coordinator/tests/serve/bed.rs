@@ -3,7 +3,7 @@
 use nightjar_coordinator::{
     dataset::Dataset,
     identity::Identity,
-    server::{EndError, Server, Setup, Wish, disk_reserve::Space, public, state::StateFolder, wishes},
+    server::{EndError, Server, Setup, Wish, disk_reserve::Space, public, state::StateFolder, track, wishes},
     store::{BucketUrl, DatabaseUrl},
 };
 use nightjar_shared::{
@@ -34,6 +34,10 @@ pub struct Bed {
     pub spec: RunSpec,
     ledger: Option<DatabaseUrl>,
     blobs: Option<BucketUrl>,
+    /// Whether pages may connect.
+    pub web: bool,
+    /// The page that makes a browser a device, where it is served.
+    pub page: Option<PathBuf>,
     /// As `serve --limit` takes them.
     pub limits: Vec<&'static str>,
 }
@@ -56,10 +60,15 @@ impl Bed {
         // Few steps: a delta is not taken before anybody can have trained it.
         (spec.lease.pacing, spec.lease.steps_max) = (Pacing::Free, 8);
         (spec.merge.quorum, spec.merge.grace_s) = (Some(1), Some(0.0));
-        let bed = Bed { root, spec, ledger: None, blobs: None, limits: vec![] };
+        let bed = Bed { root, spec, ledger: None, blobs: None, web: false, page: None, limits: vec![] };
         bed.write_dataset();
         fs::write(bed.run_file(), bed.run_toml()).unwrap();
         bed
+    }
+
+    /// The same, where pages may connect, too.
+    pub fn with_pages() -> Self {
+        Bed { web: true, ..Self::new() }
     }
 
     /// The same, with its ledger in a database.
@@ -150,6 +159,11 @@ impl Bed {
         self.up(Server::open(self.setup()).await.unwrap())
     }
 
+    /// The same, where devices find it again.
+    pub async fn serve_at(&self, address: SocketAddr) -> Serving {
+        self.up(Server::open(Setup { listen: address, ..self.setup() }).await.unwrap())
+    }
+
     /// The same, on a disk of which the test says how much room it has.
     pub async fn serve_on(&self, space: Box<dyn Space>) -> Serving {
         self.up(Server::open_on(self.setup(), |_| space).await.unwrap())
@@ -163,6 +177,11 @@ impl Bed {
         (self.up(Server::open(Setup { say: Arc::new(say), ..self.setup() }).await.unwrap()), told)
     }
 
+    /// The same, and it is written down how the run goes.
+    pub async fn serve_tracked(&self, track: track::Places) -> Serving {
+        self.up(Server::open(Setup { track, ..self.setup() }).await.unwrap())
+    }
+
     pub fn setup(&self) -> Setup {
         let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
         Setup {
@@ -172,11 +191,14 @@ impl Bed {
             ledger: self.ledger.clone(),
             blobs: self.blobs.clone(),
             listen: loopback,
+            web: self.web,
+            page: self.page.as_deref().map(|folder| Arc::new(public::PageFiles::open(folder).unwrap())),
             http: loopback,
             start: None,
             say: Arc::new(|_| {}),
             limits: self.limits.iter().map(|text| text.parse().unwrap()).collect(),
             spans: None,
+            track: track::Places::default(),
         }
     }
 

@@ -16,6 +16,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -60,13 +61,25 @@ async fn join(device: &Device, bed: &Bed, to: SocketAddr, name: &str, role: Role
 
 /// A run that has trained and measured for so many rounds; its devices are still there.
 async fn run(bed: &Bed, server: &Serving, rounds: u64) -> (Vec<Device>, Vec<Link>) {
+    let (devices, mut links) = trained_in(bed, server, 0..rounds).await;
+    // Some train on, one has turned its back.
+    for link in &mut links[..3] {
+        link.lease(LeaseRequest::default()).await;
+    }
+    drop(links.remove(4));
+    server.until(|status| status["states"]["away"] == 1).await;
+    (devices, links)
+}
+
+/// Trains and measures in these rounds, which begin where the run is. The anchor's link is the last.
+pub async fn trained_in(bed: &Bed, server: &Serving, rounds: Range<u64>) -> (Vec<Device>, Vec<Link>) {
     let devices: Vec<Device> = (0..=NAMES.len()).map(|_| Device::new(bed)).collect();
     let mut links = vec![];
     for (device, name) in devices.iter().zip(NAMES) {
         links.push(join(device, bed, server.address, name, Role::Volunteer).await);
     }
     let mut anchor = join(&devices[NAMES.len()], bed, server.address, "anchor-1", Role::Anchor).await;
-    for round in 0..rounds {
+    for round in rounds {
         let link = &mut links[(round * round % 5) as usize];
         let lease = link.lease(LeaseRequest::default()).await;
         let (delta, offer) = trained(&bed.spec.model, &lease, round);
@@ -81,13 +94,7 @@ async fn run(bed: &Bed, server: &Serving, rounds: u64) -> (Vec<Device>, Vec<Link
         let done = Evaluation { lease_id: lease.id, generation: lease.generation, nats, tokens };
         assert!(matches!(anchor.ask(ask::Body::Evaluation(done)).await, answer::Body::Done(_)));
     }
-    // Some train on, one has turned its back.
-    for link in &mut links[..3] {
-        link.lease(LeaseRequest::default()).await;
-    }
     links.push(anchor);
-    drop(links.remove(4));
-    server.until(|status| status["states"]["away"] == 1).await;
     (devices, links)
 }
 

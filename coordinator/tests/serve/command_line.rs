@@ -26,6 +26,9 @@ pub fn serve_command(bed: &Bed) -> Command {
     let mut command = program();
     command.args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--run"]).arg(bed.run_file());
     command.arg("--data").arg(bed.data()).arg("--state").arg(bed.state());
+    if bed.web {
+        command.arg("--web");
+    }
     command
 }
 

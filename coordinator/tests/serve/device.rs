@@ -1,6 +1,9 @@
 //! A device, as small as can be: it speaks the protocol and trains nothing.
 
-use crate::bed::Bed;
+use crate::{
+    bed::Bed,
+    page::{self, Trust},
+};
 use nightjar_shared::{
     delta::{self, CodecId},
     ids::BlobHash,
@@ -10,12 +13,12 @@ use nightjar_shared::{
     run_spec::DeltaSpec,
     wire::{
         ALPN, Blob, BlobGet, BlobHead, BlobPut, BlobStored, ControlOpen, CoordinatorMessage, DeltaOffer, DeviceMessage,
-        Hello, Lease, LeaseRequest, Refusal, RefusalAction, RefusalCode, Role, StreamOpen,
+        Hello, Lease, LeaseRequest, Refusal, RefusalAction, RefusalCode, Role, StreamOpen, close::CloseCode,
         coordinator_message as answer, device_message as ask, frame, stream_open::Kind,
     },
 };
 use prost::Message;
-use quinn::{Connection, Endpoint, RecvStream, SendStream, TransportConfig, crypto::rustls::QuicClientConfig};
+use quinn::{Connection, ConnectionError, Endpoint, TransportConfig, crypto::rustls::QuicClientConfig};
 use ring::{rand::SystemRandom, signature::Ed25519KeyPair, signature::KeyPair};
 use rustls::{
     DigitallySignedStruct, Error, SignatureScheme,
@@ -23,22 +26,38 @@ use rustls::{
         AlwaysResolvesClientRawPublicKeys,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{ring::default_provider, ring::sign::any_eddsa_type, verify_tls13_signature_with_raw_key},
+    crypto::{
+        ring::default_provider, ring::sign::any_eddsa_type, verify_tls13_signature, verify_tls13_signature_with_raw_key,
+    },
     pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
     sign::CertifiedKey,
 };
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use web_transport_quinn::{ClientError, RecvStream, SendStream, Session, SessionError, WebTransportError};
+
+/// How a device connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Native,
+    Page,
+}
+
+impl Way {
+    pub const ALL: [Way; 2] = [Way::Native, Way::Page];
+}
 
 /// A key of a device.
 pub struct Device {
     pkcs8: Vec<u8>,
     pinned: Vec<u8>,
     transport: Arc<TransportConfig>,
+    /// What it knows of the coordinator, where it is a page.
+    page: Option<Trust>,
 }
 
 /// A device's connection, with its control stream.
 pub struct Link {
-    pub connection: Connection,
+    pub connection: Session,
     send: SendStream,
     receive: RecvStream,
     requests: u64,
@@ -51,13 +70,21 @@ impl Device {
         Self::pinning(bed.identity().public_key())
     }
 
+    /// One that connects so.
+    pub fn by(way: Way, bed: &Bed) -> Self {
+        match way {
+            Way::Native => Self::new(bed),
+            Way::Page => Device { page: Some(Trust::of(bed)), ..Self::new(bed) },
+        }
+    }
+
     pub fn pinning(key: [u8; 32]) -> Self {
         Self::with_key(drawn_key(), key)
     }
 
     /// A device that was there before.
     pub fn with_key(pkcs8: Vec<u8>, pinned: [u8; 32]) -> Self {
-        Device { pkcs8, pinned: spki_of_ed25519(&pinned), transport: Arc::default() }
+        Device { pkcs8, pinned: spki_of_ed25519(&pinned), transport: Arc::default(), page: None }
     }
 
     /// That keeps its connection alive, whatever else it does not do.
@@ -67,14 +94,33 @@ impl Device {
         Device { transport: Arc::new(transport), ..self }
     }
 
-    pub async fn connect(&self, to: SocketAddr) -> Result<Connection, quinn::ConnectionError> {
+    pub async fn connect(&self, to: SocketAddr) -> Result<Session, ConnectionError> {
         Ok(self.connect_from(to).await?.1)
     }
 
-    async fn connect_from(&self, to: SocketAddr) -> Result<(Endpoint, Connection), quinn::ConnectionError> {
-        let pair = Ed25519KeyPair::from_pkcs8(&self.pkcs8).unwrap();
-        let spki = spki_of_ed25519(pair.public_key().as_ref().try_into().unwrap());
-        self.connect_showing(to, spki, &[ALPN]).await
+    async fn connect_from(&self, to: SocketAddr) -> Result<(Endpoint, Session), ConnectionError> {
+        if let Some(trust) = &self.page {
+            let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+            return match page::enter(trust, self, &endpoint, to).await {
+                Ok((session, _)) => Ok((endpoint, session)),
+                Err(ClientError::Connection(error)) => Err(error),
+                Err(error) => panic!("{error}"),
+            };
+        }
+        let spki = spki_of_ed25519(self.key().public_key().as_ref().try_into().unwrap());
+        let (endpoint, connection) = self.connect_showing(to, spki, &[ALPN]).await?;
+        Ok((endpoint, Session::raw(connection)))
+    }
+
+    pub fn key(&self) -> Ed25519KeyPair {
+        Ed25519KeyPair::from_pkcs8(&self.pkcs8).unwrap()
+    }
+
+    /// How it speaks QUIC.
+    pub fn quic(&self, tls: rustls::ClientConfig) -> quinn::ClientConfig {
+        let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+        config.transport_config(self.transport.clone());
+        config
     }
 
     /// Connects with this in the place of its public key, and under these protocols.
@@ -83,20 +129,15 @@ impl Device {
         to: SocketAddr,
         spki: Vec<u8>,
         protocols: &[&[u8]],
-    ) -> Result<(Endpoint, Connection), quinn::ConnectionError> {
+    ) -> Result<(Endpoint, Connection), ConnectionError> {
         let key = any_eddsa_type(&PrivatePkcs8KeyDer::from(self.pkcs8.clone())).unwrap();
         let shown = CertifiedKey::new(vec![CertificateDer::from(spki)], key);
-        let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pin(self.pinned.clone())))
+        let pinned = self.pinned.clone();
+        let mut tls = pinning(move |shown| shown == pinned, true)
             .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(Arc::new(shown))));
         tls.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
-        let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-        config.transport_config(self.transport.clone());
-        endpoint.set_default_client_config(config);
+        endpoint.set_default_client_config(self.quic(tls));
         let connection = endpoint.connect(to, "coordinator").unwrap().await?;
         Ok((endpoint, connection))
     }
@@ -129,20 +170,28 @@ pub fn drawn_key() -> Vec<u8> {
 }
 
 /// Opens a stream for a purpose.
-pub async fn open(connection: &Connection, kind: Kind) -> (SendStream, RecvStream) {
+pub async fn open(connection: &Session, kind: Kind) -> (SendStream, RecvStream) {
     try_open(connection, kind).await.unwrap()
 }
 
 /// The same, if the connection stands.
-pub async fn try_open(connection: &Connection, kind: Kind) -> Option<(SendStream, RecvStream)> {
+pub async fn try_open(connection: &Session, kind: Kind) -> Option<(SendStream, RecvStream)> {
     let (mut send, receive) = connection.open_bi().await.ok()?;
     send.write_all(&frame::encode(&StreamOpen { kind: Some(kind) })).await.ok()?;
     Some((send, receive))
 }
 
 /// Why a connection was closed, which must be soon.
-pub async fn closed(connection: &Connection) -> quinn::ConnectionError {
+pub async fn closed(connection: &Session) -> SessionError {
     tokio::time::timeout(Duration::from_secs(10), connection.closed()).await.expect("the connection was to be closed")
+}
+
+/// The code that the coordinator closed it with.
+pub fn close_code(error: &SessionError) -> Option<CloseCode> {
+    match error {
+        SessionError::WebTransportError(WebTransportError::Closed(code, _)) => CloseCode::from_number((*code).into()),
+        _ => None,
+    }
 }
 
 /// The next message of a stream.
@@ -215,7 +264,7 @@ impl Link {
         assert_eq!((head.bytes, head.offset, head.refusal), (blob.bytes, 0, None));
         let mut bytes = vec![0; middle as usize];
         receive.read_exact(&mut bytes).await.unwrap();
-        receive.stop(0u32.into()).unwrap();
+        receive.stop(0).unwrap();
         let (_send, mut receive) =
             open(&self.connection, Kind::Get(BlobGet { hash: blob.hash.clone(), offset: middle })).await;
         let head: BlobHead = message(&mut receive).await;
@@ -279,20 +328,42 @@ pub fn trained(model: &ModelSpec, lease: &Lease, seed: u64) -> (Vec<u8>, DeltaOf
     (bytes, offer)
 }
 
-/// Accepts one key.
-#[derive(Debug)]
-struct Pin(Vec<u8>);
+/// The beginning of a configuration that takes whom `is_known` takes, by what it shows: a raw key or a certificate.
+pub fn pinning(
+    is_known: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
+    raw: bool,
+) -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert> {
+    rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Pin { is_known: Box::new(is_known), raw }))
+}
+
+/// Whether a certificate or key is the right one.
+type IsKnown = dyn Fn(&[u8]) -> bool + Send + Sync;
+
+struct Pin {
+    is_known: Box<IsKnown>,
+    raw: bool,
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pin")
+    }
+}
 
 impl ServerCertVerifier for Pin {
     fn verify_server_cert(
         &self,
-        key: &CertificateDer<'_>,
+        shown: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if key.as_ref() == self.0 {
+        if (self.is_known)(shown) {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(Error::General("not the pinned key".into()))
@@ -311,23 +382,23 @@ impl ServerCertVerifier for Pin {
     fn verify_tls13_signature(
         &self,
         message: &[u8],
-        key: &CertificateDer<'_>,
+        shown: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = default_provider().signature_verification_algorithms;
-        verify_tls13_signature_with_raw_key(
-            message,
-            &SubjectPublicKeyInfoDer::from(key.as_ref()),
-            signature,
-            &algorithms,
-        )
+        if self.raw {
+            let key = SubjectPublicKeyInfoDer::from(shown.as_ref());
+            verify_tls13_signature_with_raw_key(message, &key, signature, &algorithms)
+        } else {
+            verify_tls13_signature(message, shown, signature, &algorithms)
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
+        vec![SignatureScheme::ED25519, SignatureScheme::ECDSA_NISTP256_SHA256]
     }
 
     fn requires_raw_public_keys(&self) -> bool {
-        true
+        self.raw
     }
 }

@@ -4,7 +4,8 @@
 use crate::{
     bed::Bed,
     command_line::{Process, of_run},
-    device::{Device, Link, message, open, trained},
+    device::{Device, Link, Way, close_code, message, open, trained},
+    page::{self, Trust},
 };
 use nightjar_shared::{
     ids::BlobHash,
@@ -15,8 +16,10 @@ use nightjar_shared::{
         coordinator_message as answer, device_message as ask, limits::STREAMS_PER_CONNECTION_MAX, stream_open::Kind,
     },
 };
-use quinn::{ConnectionError, VarInt};
+use quinn::{ConnectionError, Endpoint};
+use ring::signature::KeyPair;
 use std::net::{SocketAddr, UdpSocket};
+use web_transport_quinn::{RecvStream, SendStream};
 
 /// Streams that are opened on one connection, over all rounds.
 const STREAMS: usize = 10_000;
@@ -84,10 +87,10 @@ async fn bad_handshakes(bed: &Bed, to: SocketAddr) {
 }
 
 /// From as many ports as files may be open, and each says nothing.
-async fn flood(bed: &Bed, to: SocketAddr) {
+async fn flood(way: Way, bed: &Bed, to: SocketAddr) {
     let mut all = vec![];
-    for n in 0..150 {
-        let device = Device::new(bed);
+    for n in 0..75 {
+        let device = Device::by(way, bed);
         if n % 3 == 0 {
             // Given up in the midst of the handshake.
             drop(tokio::time::timeout(std::time::Duration::from_millis(1), device.connect(to)).await);
@@ -96,6 +99,27 @@ async fn flood(bed: &Bed, to: SocketAddr) {
         }
     }
     assert!(!all.is_empty());
+}
+
+/// Pages that show a key which is not theirs, sign what was signed before, or nothing of the kind.
+async fn liars(bed: &Bed, to: SocketAddr) {
+    let (trust, endpoint) = (Trust::of(bed), Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap());
+    let device = Device::by(Way::Page, bed);
+    let (key, other) = (device.key(), Device::new(bed).key());
+    let first = trust.session(&device, &endpoint, to).await.unwrap();
+    let first = page::challenged(&first, key.public_key().as_ref()).await.unwrap();
+    let replayed = first.signature(&key);
+    for lie in [replayed, vec![], vec![0; 64], vec![7; 4000], first.signature(&other)] {
+        let session = trust.session(&device, &endpoint, to).await.unwrap();
+        let challenged = page::challenged(&session, key.public_key().as_ref()).await.unwrap();
+        let _receive = challenged.answer(lie).await;
+        assert_eq!(close_code(&session.closed().await), Some(CloseCode::Malformed));
+    }
+    // A key that is none.
+    for key in [&[][..], &[1; 31], &[0xff; 4000]] {
+        let session = trust.session(&device, &endpoint, to).await.unwrap();
+        assert!(page::challenged(&session, key).await.is_err());
+    }
 }
 
 /// Streams without end: empty, half a length, a length without a message, reset, a purpose that nobody knows of.
@@ -112,15 +136,15 @@ async fn streams(link: &Link, seed: u64) {
         if bytes.is_empty() {
             send.finish().unwrap();
         } else {
-            send.reset(VarInt::from_u32(7)).unwrap();
+            send.reset(7).unwrap();
         }
-        receive.stop(VarInt::from_u32(7)).unwrap();
+        receive.stop(7).unwrap();
     }
     assert!(link.connection.close_reason().is_none(), "nothing of it is against the protocol");
 }
 
 /// As many streams as there may be, each with the beginning of a message of 200 bytes; more are not to be had.
-async fn half_open(link: &Link) -> Vec<(quinn::SendStream, quinn::RecvStream)> {
+async fn half_open(link: &Link) -> Vec<(SendStream, RecvStream)> {
     let mut held = vec![];
     // One is the control stream.
     for _ in 1..STREAMS_PER_CONNECTION_MAX {
@@ -212,12 +236,13 @@ async fn too_long(bed: &Bed, link: &mut Link, seed: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_is_flat_and_devices_are_served_whatever_comes() {
-    let bed = Bed::new();
+    let bed = Bed::with_pages();
     let process = Process::start(&bed);
     let to = process.address;
-    let join = async || Device::new(&bed).dawdling().join(to, bed.invite(Role::Volunteer)).await;
-    let (mut good, mut thief, opener) = (join().await, join().await, join().await);
-    let slow = join().await;
+    let join = async |way| Device::by(way, &bed).dawdling().join(to, bed.invite(Role::Volunteer)).await;
+    let (mut good, mut thief) = (join(Way::Native).await, join(Way::Page).await);
+    let openers = [join(Way::Native).await, join(Way::Page).await];
+    let slow = join(Way::Page).await;
     let half = half_open(&slow).await;
     let (mut merged, mut first) = (0, None);
     for round in 0..ROUNDS {
@@ -226,17 +251,23 @@ async fn memory_is_flat_and_devices_are_served_whatever_comes() {
         garbage(to, seed);
         bad_handshakes(&bed, to).await;
         works(&bed, &mut good, seed + 1).await;
-        flood(&bed, to).await;
+        for way in Way::ALL {
+            flood(way, &bed, to).await;
+        }
+        liars(&bed, to).await;
         let last = works(&bed, &mut good, seed + 2).await;
-        streams(&opener, seed).await;
+        for opener in &openers {
+            streams(opener, seed).await;
+        }
         replays(&bed, to, &mut good, &last).await;
         // New connections, since each has asked for more than a device may; a new device, for the same reason.
-        good = join().await;
-        let mut open_lease = join().await;
+        good = join(Way::Native).await;
+        let mut open_lease = join(Way::ALL[round as usize % 2]).await;
         let lease = open_lease.lease(LeaseRequest::default()).await;
         others_leases(&bed, &mut thief, &lease).await;
         unknown(&mut thief).await;
-        too_long(&bed, &mut good, seed + 3).await;
+        too_long(&bed, &mut if round % 2 == 0 { join(Way::Page).await } else { join(Way::Native).await }, seed + 3)
+            .await;
         let renewal = LeaseRenew { lease_id: lease.id, generation: lease.generation, steps_done: 0 };
         let renewed = open_lease.ask(ask::Body::LeaseRenew(renewal)).await;
         assert!(matches!(renewed, answer::Body::Done(_)), "its owner has it still: {renewed:?}");
@@ -251,12 +282,7 @@ async fn memory_is_flat_and_devices_are_served_whatever_comes() {
     while send.write_all(&[0]).await.is_ok() && slow.connection.close_reason().is_none() {
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
-    match slow.connection.closed().await {
-        ConnectionError::ApplicationClosed(close) => {
-            assert_eq!(CloseCode::from_number(close.error_code.into_inner()), Some(CloseCode::Slow))
-        }
-        other => panic!("{other}"),
-    }
+    assert_eq!(close_code(&slow.connection.closed().await), Some(CloseCode::Slow));
     works(&bed, &mut good, 9999).await;
     drop(process);
     let verified = of_run(&bed, &["verify"]);

@@ -43,7 +43,7 @@ async fn enrol_lease_download_upload_merge_publish() {
     wait_until(async || server.status().await["bytes_up"].as_u64().unwrap() > 0).await;
     // Written bytes travel before a close does only if they are given the time.
     tokio::time::sleep(Duration::from_millis(200)).await;
-    link.connection.close(0u32.into(), b"dropped");
+    link.connection.close(0, b"dropped");
 
     // The same device comes back, without its invite, and goes on from there.
     let mut link = device.join(server.address, vec![]).await;

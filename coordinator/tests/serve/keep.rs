@@ -1,4 +1,5 @@
-//! A run that forgets by its rule, from outside: what is removed, what stays, and what a kill between two removals leaves.
+//! A run that forgets by its rule, from outside: what is removed, what stays, and what a kill between two removals
+//! leaves.
 
 use crate::{
     bed::Bed,
@@ -67,7 +68,7 @@ fn way(lease: &Lease) -> Vec<Blob> {
     lease.keyframe.iter().chain(lease.updates.iter().flat_map(|u| &u.update)).cloned().collect()
 }
 
-async fn is_sent(connection: &quinn::Connection, blob: &Blob) -> bool {
+async fn is_sent(connection: &web_transport_quinn::Session, blob: &Blob) -> bool {
     let get = BlobGet { hash: blob.hash.clone(), offset: 0 };
     let (_send, mut receive) = open(connection, stream_open::Kind::Get(get)).await;
     let head: BlobHead = message(&mut receive).await;

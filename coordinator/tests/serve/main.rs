@@ -26,8 +26,11 @@ mod hold;
 mod hostile;
 #[cfg(unix)]
 mod inputs;
+#[cfg(unix)]
+mod joining;
 mod journey;
 mod keep;
+mod labs;
 #[cfg(unix)]
 mod leadership;
 mod loss;
@@ -42,6 +45,7 @@ mod operating;
 mod orders;
 #[cfg(all(unix, feature = "otel"))]
 mod otel;
+mod page;
 #[cfg(unix)]
 mod postgres;
 #[cfg(unix)]
@@ -52,7 +56,9 @@ mod process;
 mod processes;
 #[cfg(unix)]
 mod restoring;
+mod series;
 mod siege;
+mod web;
 
 #[cfg(unix)]
 use std::time::{Duration, Instant};

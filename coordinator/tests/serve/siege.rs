@@ -2,7 +2,7 @@
 
 use crate::{
     bed::{Bed, get},
-    device::{Device, Link, closed, message, open, trained},
+    device::{Device, Link, Way, close_code, closed, message, open, trained},
 };
 use nightjar_shared::{
     ids::BlobHash,
@@ -17,20 +17,13 @@ use nightjar_shared::{
         stream_open::Kind,
     },
 };
-use quinn::{Connection, ConnectionError};
 use std::{fs, time::Duration};
-
-fn code_of(error: &ConnectionError) -> Option<CloseCode> {
-    match error {
-        ConnectionError::ApplicationClosed(close) => CloseCode::from_number(close.error_code.into_inner()),
-        _ => None,
-    }
-}
+use web_transport_quinn::{SendStream, Session};
 
 /// Waits for a close, however late.
-async fn end_of(connection: &Connection) -> Option<CloseCode> {
+async fn end_of(connection: &Session) -> Option<CloseCode> {
     let error = tokio::time::timeout(Duration::from_secs(60), connection.closed()).await.expect("it was to be closed");
-    code_of(&error)
+    close_code(&error)
 }
 
 fn refusal(body: answer::Body) -> nightjar_shared::wire::Refusal {
@@ -41,7 +34,7 @@ fn refusal(body: answer::Body) -> nightjar_shared::wire::Refusal {
 }
 
 /// Bytes that a stream takes before the other side reads any.
-async fn bytes_taken(send: &mut quinn::SendStream) -> usize {
+async fn bytes_taken(send: &mut SendStream) -> usize {
     let mut taken = 0;
     while let Ok(Ok(n)) = tokio::time::timeout(Duration::from_millis(500), send.write(&[0; 16 << 10])).await {
         taken += n;
@@ -51,86 +44,94 @@ async fn bytes_taken(send: &mut quinn::SendStream) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_hold_a_place_for_moments_and_next_to_nothing_else() {
-    let bed = Bed::new();
-    let server = bed.serve().await;
-    let mut strangers = vec![];
-    for _ in 0..STRANGERS_PER_ADDRESS_MAX + 44 {
-        strangers.push(Device::new(&bed).connect(server.address).await.unwrap());
-    }
-    // Whoever says hello gets in, though the strangers have all places of this address.
-    let device = Device::new(&bed);
-    let mut link = device.join(server.address, bed.invite(Role::Volunteer)).await;
-    link.lease(LeaseRequest::default()).await;
-    // The one that waited longest has made room, or its time is over.
-    assert!(matches!(code_of(&closed(&strangers[0]).await), Some(CloseCode::Full | CloseCode::Slow)));
+    for way in Way::ALL {
+        let bed = Bed::with_pages();
+        let server = bed.serve().await;
+        let mut strangers = vec![];
+        for _ in 0..STRANGERS_PER_ADDRESS_MAX + 44 {
+            strangers.push(Device::by(way, &bed).connect(server.address).await.unwrap());
+        }
+        // Whoever says hello gets in, though the strangers have all places of this address.
+        let device = Device::new(&bed);
+        let mut link = device.join(server.address, bed.invite(Role::Volunteer)).await;
+        link.lease(LeaseRequest::default()).await;
+        // The one that waited longest has made room, or its time is over.
+        assert!(matches!(close_code(&closed(&strangers[0]).await), Some(CloseCode::Full | CloseCode::Slow)));
 
-    strangers.push(Device::new(&bed).connect(server.address).await.unwrap());
-    let last = strangers.last().unwrap();
-    let (mut send, _receive) = last.open_bi().await.unwrap();
-    assert!(tokio::time::timeout(Duration::from_millis(500), last.open_bi()).await.is_err(), "one stream");
-    send.write_all(&(HELLO_BYTES_MAX as u32).to_le_bytes()).await.unwrap();
-    let taken = bytes_taken(&mut send).await;
-    assert!(taken <= 2 * STRANGER_WINDOW_BYTES as usize, "{taken} bytes");
+        strangers.push(Device::by(way, &bed).connect(server.address).await.unwrap());
+        let last = strangers.last().unwrap();
+        let (mut send, _receive) = last.open_bi().await.unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(500), last.open_bi()).await.is_err(), "one stream");
+        send.write_all(&(HELLO_BYTES_MAX as u32).to_le_bytes()).await.unwrap();
+        let taken = bytes_taken(&mut send).await;
+        assert!(taken <= 2 * STRANGER_WINDOW_BYTES as usize, "{taken} bytes");
 
-    for stranger in &strangers {
-        assert!(matches!(end_of(stranger).await, Some(CloseCode::Full | CloseCode::Slow | CloseCode::Malformed)));
+        for stranger in &strangers {
+            assert!(matches!(end_of(stranger).await, Some(CloseCode::Full | CloseCode::Slow | CloseCode::Malformed)));
+        }
+        // The device is served through all of it.
+        assert!(link.connection.close_reason().is_none());
+        link.lease(LeaseRequest::default()).await;
+        server.stop().await;
     }
-    // The device is served through all of it.
-    assert!(link.connection.close_reason().is_none());
-    link.lease(LeaseRequest::default()).await;
-    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_good_hello_widens_a_connection() {
-    let bed = Bed::new();
-    let server = bed.serve().await;
-    let mut link = Device::new(&bed).link(server.address).await;
-    assert_eq!(refusal(link.hello(b"junk".repeat(40), Role::Volunteer).await).code(), RefusalCode::Invite);
-    assert!(tokio::time::timeout(Duration::from_millis(500), link.connection.open_bi()).await.is_err());
-    assert!(matches!(link.hello(bed.invite(Role::Volunteer), Role::Volunteer).await, answer::Body::Welcome(_)));
-    let (mut send, _receive) = open(&link.connection, Kind::Control(ControlOpen {})).await;
-    // A request that never ends is kept as far as a request may go, no further.
-    send.write_all(&(REQUEST_BYTES_MAX as u32).to_le_bytes()).await.unwrap();
-    let taken = bytes_taken(&mut send).await;
-    assert!(taken <= 2 * CONTROL_WINDOW_BYTES as usize, "{taken} bytes");
-    server.stop().await;
+    for way in Way::ALL {
+        let bed = Bed::with_pages();
+        let server = bed.serve().await;
+        let mut link = Device::by(way, &bed).link(server.address).await;
+        assert_eq!(refusal(link.hello(b"junk".repeat(40), Role::Volunteer).await).code(), RefusalCode::Invite);
+        assert!(tokio::time::timeout(Duration::from_millis(500), link.connection.open_bi()).await.is_err());
+        assert!(matches!(link.hello(bed.invite(Role::Volunteer), Role::Volunteer).await, answer::Body::Welcome(_)));
+        let (mut send, _receive) = open(&link.connection, Kind::Control(ControlOpen {})).await;
+        // A request that never ends is kept as far as a request may go, no further.
+        send.write_all(&(REQUEST_BYTES_MAX as u32).to_le_bytes()).await.unwrap();
+        let taken = bytes_taken(&mut send).await;
+        assert!(taken <= 2 * CONTROL_WINDOW_BYTES as usize, "{taken} bytes");
+        server.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_short_and_so_are_their_lists() {
-    let bed = Bed::new();
-    let server = bed.serve().await;
-    let device = Device::new(&bed);
-    let mut link = device.join(server.address, bed.invite(Role::Volunteer)).await;
-    let long = LeaseRequest { shards: vec![vec![]; SHARDS_NAMED_MAX + 1], ..LeaseRequest::default() };
-    assert_eq!(refusal(link.ask(ask::Body::LeaseRequest(long)).await).code(), RefusalCode::Limit);
-    let many = Hello { codecs: vec![1; 4000], ..Hello::default() };
-    assert_eq!(refusal(link.ask(ask::Body::Hello(many)).await).code(), RefusalCode::Limit);
-    // As many as are allowed are no matter.
-    let full = LeaseRequest { shards: vec![vec![7; 32]; SHARDS_NAMED_MAX], ..LeaseRequest::default() };
-    link.lease(full).await;
-    let (mut send, _receive) = open(&link.connection, Kind::Control(ControlOpen {})).await;
-    send.write_all(&(REQUEST_BYTES_MAX as u32 + 1).to_le_bytes()).await.unwrap();
-    assert_eq!(end_of(&link.connection).await, Some(CloseCode::Malformed));
-    server.stop().await;
+    for way in Way::ALL {
+        let bed = Bed::with_pages();
+        let server = bed.serve().await;
+        let device = Device::by(way, &bed);
+        let mut link = device.join(server.address, bed.invite(Role::Volunteer)).await;
+        let long = LeaseRequest { shards: vec![vec![]; SHARDS_NAMED_MAX + 1], ..LeaseRequest::default() };
+        assert_eq!(refusal(link.ask(ask::Body::LeaseRequest(long)).await).code(), RefusalCode::Limit);
+        let many = Hello { codecs: vec![1; 4000], ..Hello::default() };
+        assert_eq!(refusal(link.ask(ask::Body::Hello(many)).await).code(), RefusalCode::Limit);
+        // As many as are allowed are no matter.
+        let full = LeaseRequest { shards: vec![vec![7; 32]; SHARDS_NAMED_MAX], ..LeaseRequest::default() };
+        link.lease(full).await;
+        let (mut send, _receive) = open(&link.connection, Kind::Control(ControlOpen {})).await;
+        send.write_all(&(REQUEST_BYTES_MAX as u32 + 1).to_le_bytes()).await.unwrap();
+        assert_eq!(end_of(&link.connection).await, Some(CloseCode::Malformed));
+        server.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn before_a_hello_messages_are_shorter_still() {
-    let bed = Bed::new();
-    let server = bed.serve().await;
-    let too_long = (HELLO_BYTES_MAX as u32 + 1).to_le_bytes();
-    let first = Device::new(&bed).connect(server.address).await.unwrap();
-    let (mut send, _receive) = first.open_bi().await.unwrap();
-    send.write_all(&too_long).await.unwrap();
-    let second = Device::new(&bed).connect(server.address).await.unwrap();
-    let (mut send, _receive) = open(&second, Kind::Control(ControlOpen {})).await;
-    send.write_all(&too_long).await.unwrap();
-    for stranger in [first, second] {
-        assert_eq!(end_of(&stranger).await, Some(CloseCode::Malformed));
+    for way in Way::ALL {
+        let bed = Bed::with_pages();
+        let server = bed.serve().await;
+        let too_long = (HELLO_BYTES_MAX as u32 + 1).to_le_bytes();
+        let first = Device::by(way, &bed).connect(server.address).await.unwrap();
+        let (mut send, _receive) = first.open_bi().await.unwrap();
+        send.write_all(&too_long).await.unwrap();
+        let second = Device::by(way, &bed).connect(server.address).await.unwrap();
+        let (mut send, _receive) = open(&second, Kind::Control(ControlOpen {})).await;
+        send.write_all(&too_long).await.unwrap();
+        for stranger in [first, second] {
+            assert_eq!(end_of(&stranger).await, Some(CloseCode::Malformed));
+        }
+        server.stop().await;
     }
-    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,7 +217,7 @@ async fn a_lease_has_one_delta_and_takes_it_along() {
                 continue;
             }
             send.write_all(&delta[..100]).await.unwrap();
-            let _ = send.reset(0u32.into());
+            let _ = send.reset(0);
             break start;
         };
         assert_eq!(start, Ok(0));
@@ -350,12 +351,12 @@ async fn what_an_invite_may_take_is_bounded_and_its_refusals_are_counted() {
     let mut third = devices[2].link(server.address).await;
     let stranger = refusal(third.hello(invite(), Role::Volunteer).await);
     assert!(stranger.action() == RefusalAction::Retry && stranger.retry_ms > 0, "{stranger:?}");
-    first.connection.close(0u32.into(), b"");
+    first.connection.close(0, b"");
     server
         .until(|status| status["devices"].as_array().unwrap().iter().filter(|d| d["online"] == true).count() == 1)
         .await;
     assert!(matches!(third.hello(invite(), Role::Volunteer).await, answer::Body::Welcome(_)));
-    second.connection.close(0u32.into(), b"");
+    second.connection.close(0, b"");
     server
         .until(|status| status["devices"].as_array().unwrap().iter().filter(|d| d["online"] == true).count() == 1)
         .await;

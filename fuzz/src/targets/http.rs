@@ -4,7 +4,7 @@
 use super::temporary;
 use nightjar_coordinator::{
     dataset::{self, Dataset, Notes, PrepareOptions},
-    server::{EndError, Pages, Server, Setup, Wish, state::StateFolder, token, wishes},
+    server::{EndError, Pages, Server, Setup, Wish, state::StateFolder, token, track, wishes},
     store::{Access, Note, TokenRecord},
 };
 use nightjar_shared::{model_spec::ModelSpec, run_spec::RunSpec, time::Wall};
@@ -102,11 +102,14 @@ impl World {
             ledger: None,
             blobs: None,
             listen: loopback,
+            web: false,
+            page: None,
             http: loopback,
             start: None,
             say: Arc::new(|_| {}),
             limits: vec![],
             spans: None,
+            track: track::Places::default(),
         };
         let (wish, mut wishes) = wishes();
         let (pages, served) = runtime.block_on(async {

@@ -63,7 +63,7 @@ pub struct InnerSpec {
     pub optimizer: InnerOptimizer,
     /// With `muon`: how much of a matrix's momentum the next step keeps.
     #[serde(skip_serializing_if = "is_default_momentum")]
-    pub momentum: f64,
+    pub muon_momentum: f64,
     /// Decay of the first moment.
     pub beta1: f64,
     /// Decay of the second moment.
@@ -94,7 +94,7 @@ impl Default for InnerSpec {
         InnerSpec {
             batch_samples: 4,
             optimizer: InnerOptimizer::AdamW,
-            momentum: MOMENTUM,
+            muon_momentum: MOMENTUM,
             learning_rate: 2e-3,
             warmup: 0.03,
             floor: 0.1,
@@ -150,10 +150,11 @@ mod tests {
     #[test]
     fn a_spec_of_earlier_versions_stays_as_it_was() {
         let json = serde_json::to_value(InnerSpec::default()).unwrap();
-        assert!(json.get("optimizer").is_none() && json.get("momentum").is_none(), "{json}");
-        let muon: InnerSpec = serde_json::from_str(r#"{"optimizer": "muon", "momentum": 0.9}"#).unwrap();
-        assert_eq!((muon.optimizer, muon.momentum), (InnerOptimizer::Muon, 0.9));
-        let refused = RunSpec { inner: InnerSpec { momentum: 0.9, ..InnerSpec::default() }, ..RunSpec::new("x", 10) };
+        assert!(json.get("optimizer").is_none() && json.get("muon_momentum").is_none(), "{json}");
+        let muon: InnerSpec = serde_json::from_str(r#"{"optimizer": "muon", "muon_momentum": 0.9}"#).unwrap();
+        assert_eq!((muon.optimizer, muon.muon_momentum), (InnerOptimizer::Muon, 0.9));
+        let refused =
+            RunSpec { inner: InnerSpec { muon_momentum: 0.9, ..InnerSpec::default() }, ..RunSpec::new("x", 10) };
         let why = refused.validate().unwrap_err().to_string();
         assert!(
             why.ends_with("inner.optimizer = \"adamw\" does not have; it needs inner.optimizer = \"muon\""),

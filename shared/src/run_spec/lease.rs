@@ -51,6 +51,9 @@ pub enum Pacing {
     /// (docs/study.md).
     #[default]
     Rounds,
+    /// In rounds, but only as many in a row as an operator orders from weights that it gives: a *series*
+    /// (`engine/series.rs`). Between two series nobody trains.
+    Series,
 }
 
 impl Default for LeaseSpec {

@@ -37,6 +37,8 @@ const fn to(least: f64, most: f64) -> Range {
 
 /// Longest description, in bytes: a few sentences.
 const DESCRIPTION_BYTES_MAX: usize = 1024;
+/// Longest path that systems take, in bytes.
+const PATH_BYTES_MAX: usize = 4096;
 /// Any number of 64 bits.
 const ANY: Range = to(0.0, f64::MAX).said("0 or more, below 2^64");
 /// Families of models.
@@ -152,7 +154,7 @@ pub const SECTIONS: &[Section] = &[
                 "What makes a step of a gradient. Learning rate and decay mean the same with both.",
             )
             .unset("\"adamw\""),
-            number("momentum", DECAY, "How much of a matrix's momentum the next step keeps.")
+            number("muon_momentum", DECAY, "How much of a matrix's momentum the next step keeps.")
                 .unset("0.95")
                 .of("optimizer", &["muon"]),
             number("beta1", DECAY, "Decay of the first moment."),
@@ -187,6 +189,11 @@ pub const SECTIONS: &[Section] = &[
                         "rounds",
                         "all together; a version is made when all leases of the round are back, so no delta is stale",
                     ),
+                    (
+                        "series",
+                        "as rounds, but so many at a time, each time from weights that an operator gives; for \
+                         `nightjar-flower`. merge.rule is then \"mean\", with a learning rate of 1",
+                    ),
                 ],
                 "When leases end.",
             ),
@@ -214,7 +221,7 @@ pub const SECTIONS: &[Section] = &[
                  fixed, all rounds are as long as wall_s.",
             )
             .unit("seconds")
-            .with("pacing", &["rounds"])
+            .with("pacing", &["rounds", "series"])
             .may_change(),
             flag(
                 "ahead",
@@ -337,7 +344,7 @@ pub const SECTIONS: &[Section] = &[
                 ],
                 "How the deltas of the buffer are averaged.",
             )
-            .unset("\"rda\" with rounds, \"mean\" without"),
+            .unset("\"rda\" with lease.pacing = \"rounds\", else \"mean\""),
             word(
                 "correction",
                 &[
@@ -474,6 +481,20 @@ pub const SECTIONS: &[Section] = &[
             .unit("versions")
             .unset("version 0 alone")
             .may_change(),
+        ],
+    },
+    Section {
+        name: "track",
+        help: "Where the coordinator writes down how the run goes: held-out and training loss, speed, traffic, over tokens. \
+               A path that does not begin at the root begins at the folder that run.toml is in. What is changed here holds \
+               from the next start.",
+        keys: &[
+            text("tensorboard", [1, PATH_BYTES_MAX], "The folder for TensorBoard's event files: `tensorboard --logdir FOLDER` shows them.")
+                .unset("not written")
+                .may_change(),
+            text("csv", [1, PATH_BYTES_MAX], "A CSV file, one number a line: time, version, tokens, name, value.")
+                .unset("not written")
+                .may_change(),
         ],
     },
 ];

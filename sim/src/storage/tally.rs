@@ -120,7 +120,7 @@ impl Tally {
         match record {
             Record::Device(_) | Record::Version(_) | Record::Evaluation(_) => Ok(()),
             Record::DeviceRevoked { .. } | Record::InviteRevoked { .. } => Ok(()),
-            Record::Paused(_) | Record::Extended { .. } | Record::Audit(_) => Ok(()),
+            Record::Paused(_) | Record::Extended { .. } | Record::Series(_) | Record::Audit(_) => Ok(()),
             Record::LeaseIssued(l) => {
                 let range = Range { epoch: l.epoch, shard: l.shard, first: l.first_sample, samples: l.samples };
                 let range = if l.kind.trains() { range } else { Range { samples: 0, ..range } };
@@ -260,6 +260,7 @@ impl Tally {
             digest: made_up_hash("weights", version.0).0,
             through_seq,
             agreement: None,
+            given: None,
         }
     }
 }

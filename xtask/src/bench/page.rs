@@ -3,7 +3,7 @@
 use super::{
     claims::{self, Claim},
     codec, coordinator,
-    report::{Carried, Codecs, Growth, Guest, Machine, Report, Row},
+    report::{Carried, Codecs, Growth, Guest, Machine, PreparedRow, Preparing, Report, Row},
 };
 use std::fmt::Write;
 
@@ -34,6 +34,10 @@ pub fn whole(report: &Report) -> String {
     for of_one in &report.codecs {
         text.push('\n');
         text.push_str(&codecs(of_one));
+    }
+    for of_one in &report.preparing {
+        text.push('\n');
+        text.push_str(&preparing(of_one));
     }
     for of_one in &report.coordinators {
         text.push('\n');
@@ -79,6 +83,22 @@ pub fn carried(carried: &Carried) -> String {
                 carried.cores_idle
             ),
         );
+    }
+    text
+}
+
+/// How text is prepared on one processor.
+pub fn preparing(preparing: &Preparing) -> String {
+    let Preparing { processor, cores, rows } = preparing;
+    let mut text = format!(
+        "## Preparing text, {processor}\n\nBy `cargo xtask bench prepare`: made text, a vocabulary of 32,768 tokens that is there, {cores} \
+         cores. *A core* divides by all of them, whatever else they did.\n\n\
+         | text | time | a core | memory at its peak |\n|---|---|---|---|\n"
+    );
+    for PreparedRow { megabytes, seconds, peak_bytes } in rows {
+        let a_core = *megabytes as f64 / seconds / *cores as f64;
+        let peak = *peak_bytes as f64 / f64::from(1 << 20);
+        put(&mut text, format_args!("| {megabytes} MB | {seconds:.0} s | {a_core:.1} MB/s | {peak:.0} MiB |\n"));
     }
     text
 }

@@ -9,6 +9,9 @@ pub struct Report {
     /// The delta codecs on each processor.
     #[serde(default)]
     pub codecs: Vec<Codecs>,
+    /// How text is prepared on each processor.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preparing: Vec<Preparing>,
     /// What a coordinator carries, on each machine and with each ledger.
     #[serde(default)]
     pub coordinators: Vec<Carried>,
@@ -50,6 +53,24 @@ pub struct Load {
     /// Bytes.
     pub written_a_lease: f64,
     pub syncs_a_lease: Option<f64>,
+}
+
+/// How text is prepared on one processor.
+#[derive(Serialize, Deserialize)]
+pub struct Preparing {
+    pub processor: String,
+    pub cores: usize,
+    pub rows: Vec<PreparedRow>,
+}
+
+/// One input.
+#[derive(Serialize, Deserialize)]
+pub struct PreparedRow {
+    /// Of text.
+    pub megabytes: u64,
+    pub seconds: f64,
+    /// The most memory that the process had.
+    pub peak_bytes: u64,
 }
 
 /// The delta codecs on one core; all speeds in bytes a second of dense f32 covered.

@@ -3,6 +3,7 @@
 
 use super::Material;
 use crate::cli::{Failure, export, opened::RunFolders, places::Places, say};
+use nightjar_coordinator::export::{Companions, Form};
 use nightjar_shared::run_spec::RunSpec;
 use std::{fs, path::Path};
 
@@ -21,7 +22,9 @@ impl Earlier<'_> {
         let run = RunFolders::of(places.state, places.data).open().await?;
         fs::create_dir_all(start.parent().unwrap_or(start))
             .map_err(|error| Failure::input(format!("{}: {error}", start.display())))?;
-        let version = export::write(&run, start, self.version).await?;
+        let wanted = export::Wanted { version: self.version, ..export::Wanted::default() };
+        let companions = Companions::kept(run.state.folder()).map_err(Failure::input)?;
+        let version = export::write(&run, start, &wanted, companions, Form::default(), None).await?.last();
         say(&format!(
             "start     version {version} of {}; the schedule of the learning rate and all counts begin anew",
             self.run.display()

@@ -46,6 +46,8 @@ pub struct Counted {
     through: Vec<u64>,
     evaluations: Vec<EvaluationRecord>,
     last: Option<LeaseId>,
+    /// Deltas behind this one do not count.
+    through_seq: Option<u64>,
 }
 
 /// A device's part.
@@ -72,6 +74,11 @@ pub struct CountedLease {
 }
 
 impl Counted {
+    /// Of the deltas up to one, and no further; leases and measurements count all the same.
+    pub fn through(seq: u64) -> Self {
+        Counted { through_seq: Some(seq), ..Counted::default() }
+    }
+
     /// Takes in a piece.
     pub fn take(&mut self, piece: &Facts) {
         for device in &piece.devices {
@@ -83,7 +90,9 @@ impl Counted {
             self.through.push(version.through_seq);
         }
         piece.leases.iter().for_each(|lease| self.lease(lease));
-        piece.lineage.deltas.iter().for_each(|delta| self.delta(delta));
+        let counts = |delta: &&DeltaRecord| self.through_seq.is_none_or(|last| delta.seq <= last);
+        let deltas: Vec<&DeltaRecord> = piece.lineage.deltas.iter().filter(counts).collect();
+        deltas.into_iter().for_each(|delta| self.delta(delta));
         self.evaluations.extend(piece.evaluations.iter().cloned());
     }
 

@@ -267,6 +267,7 @@ mod tests {
         let version = |n, through_seq| VersionRecord {
             version: Version(n),
             update: None,
+            given: None,
             keyframe: Some(BlobRef { hash: BlobHash([n as u8; 32]), bytes: 50 }),
             digest: [0; 32],
             through_seq,

@@ -28,7 +28,7 @@ use tokenizers::{
     pre_tokenizers::split::{Split, SplitPattern},
 };
 use unicode_normalization_alignments::{IsNormalized, is_nfc_quick};
-use words::Rule;
+pub use words::Rule;
 
 /// Characters before this one are the same in every normal form that composes.
 const FIRST_COMPOSED: char = '\u{300}';
@@ -36,14 +36,21 @@ const FIRST_COMPOSED: char = '\u{300}';
 /// Tokens by the bytes that they stand for.
 type Whole = HashMap<Box<[u8]>, u32>;
 
+/// How a text is cut to words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WordRule {
+    /// Whether the text is brought to normal form C first.
+    pub normalizes: bool,
+    /// Whether each number is cut off before words are looked for.
+    pub cuts_numbers: bool,
+    /// Where words end.
+    pub rule: Rule,
+}
+
 /// A byte-level BPE vocabulary.
 pub struct BytePair {
     added: Added,
-    /// Whether the text is brought to normal form C first.
-    normalizes: bool,
-    /// Whether each number is cut off before words are looked for.
-    cuts_numbers: bool,
-    rule: Rule,
+    words: WordRule,
     /// Tokens that are whole words, where such a word is not merged.
     whole: Whole,
     merges: Merges,
@@ -73,11 +80,11 @@ enum Pair {
 
 impl Pair {
     /// The two names; `None` for a line that speaks of the file's version.
-    fn names(&self) -> Option<(&str, &str)> {
+    fn names(self) -> Option<(String, String)> {
         match self {
             Pair::Two(left, right) => Some((left, right)),
             Pair::Line(line) if line.starts_with("#version") => None,
-            Pair::Line(line) => line.split_once(' '),
+            Pair::Line(line) => line.split_once(' ').map(|(left, right)| (left.to_owned(), right.to_owned())),
         }
     }
 }
@@ -89,15 +96,10 @@ impl BytePair {
         if !matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
             return None;
         }
-        let normalizes = match tokenizer.get_normalizer() {
-            None => false,
-            Some(NormalizerWrapper::NFC(_)) => true,
-            Some(_) => return None,
-        };
-        let (cuts_numbers, rule) = rule_of(tokenizer.get_pre_tokenizer()?)?;
+        let words = word_rule(tokenizer)?;
         classes::CLASSES.as_ref()?;
         let (whole, merges) = model_of(model, json)?;
-        let added = Added::of(tokenizer, normalizes)?;
+        let added = Added::of(tokenizer, words.normalizes)?;
         let mut lengths = vec![];
         let mut set = |token: u32, length: usize| {
             lengths.resize(lengths.len().max(token as usize + 1), 0);
@@ -106,7 +108,7 @@ impl BytePair {
         model.get_vocab().iter().for_each(|(name, token)| set(*token, name.chars().count()));
         tokenizer.get_added_tokens_decoder().iter().for_each(|(id, token)| set(*id, token.content.len()));
         let caches = Mutex::default();
-        Some(BytePair { added, normalizes, cuts_numbers, rule, whole, merges, lengths, caches })
+        Some(BytePair { added, words, whole, merges, lengths, caches })
     }
 
     /// Bytes of text that a token stands for.
@@ -116,7 +118,7 @@ impl BytePair {
 
     /// A text's tokens; `None` where the library has to be asked, since the text would be normalized.
     pub fn encode(&self, text: &str) -> Option<Vec<u32>> {
-        if self.normalizes && !is_normal(text) {
+        if self.words.normalizes && !is_normal(text) {
             return None;
         }
         let caches = || self.caches.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,7 +126,7 @@ impl BytePair {
         let mut tokens = Vec::with_capacity(text.len() / 3);
         self.added.split(text, |text, token| match token {
             Some(token) => tokens.push(token),
-            None if self.cuts_numbers => {
+            None if self.words.cuts_numbers => {
                 for part in text.split_inclusive(char::is_numeric) {
                     let number = part.char_indices().next_back().filter(|(_, c)| c.is_numeric());
                     let (before, number) = part.split_at(number.map_or(part.len(), |(at, _)| at));
@@ -139,7 +141,7 @@ impl BytePair {
     }
 
     fn words(&self, text: &str, cache: &mut Cache, tokens: &mut Vec<u32>) {
-        self.rule.words(text, |word| {
+        self.words.rule.words(text, |word| {
             cache.get(word, tokens, |scratch, tokens| match self.whole.get(word) {
                 Some(token) => tokens.push(*token),
                 None => self.merges.encode(word, scratch, tokens),
@@ -154,7 +156,18 @@ fn is_normal(text: &str) -> bool {
         || matches!(is_nfc_quick(text.chars()), IsNormalized::Yes)
 }
 
-/// How a text is cut to words: whether numbers are cut off first, and the rule.
+/// How a tokenizer cuts a text to words; `None` where that is not known here.
+pub fn word_rule(tokenizer: &Tokenizer) -> Option<WordRule> {
+    let normalizes = match tokenizer.get_normalizer() {
+        None => false,
+        Some(NormalizerWrapper::NFC(_)) => true,
+        Some(_) => return None,
+    };
+    let (cuts_numbers, rule) = rule_of(tokenizer.get_pre_tokenizer()?)?;
+    Some(WordRule { normalizes, cuts_numbers, rule })
+}
+
+/// Whether numbers are cut off first, and the rule.
 fn rule_of(pre_tokenizer: &PreTokenizerWrapper) -> Option<(bool, Rule)> {
     let steps = match pre_tokenizer {
         PreTokenizerWrapper::Sequence(steps) => steps.as_ref(),
@@ -180,6 +193,12 @@ fn rule_of_split(split: &Split) -> Option<Rule> {
     Rule::of(pattern).filter(|_| keeps_matches)
 }
 
+/// The merges of a tokenizer.json, the first to be made first; `None` where it has no list of them.
+pub fn merges_of(json: &[u8]) -> Option<Vec<(String, String)>> {
+    let file: File = serde_json::from_slice(json).ok()?;
+    Some(file.model.merges.into_iter().filter_map(Pair::names).collect())
+}
+
 /// The words that are not merged, and the merges.
 fn model_of(model: &BPE, json: &[u8]) -> Option<(Whole, Merges)> {
     let is_empty = |part: &Option<String>| part.as_deref().is_none_or(str::is_empty);
@@ -196,11 +215,10 @@ fn model_of(model: &BPE, json: &[u8]) -> Option<(Whole, Merges)> {
     for (character, token) in characters.iter().zip(&mut bytes) {
         *token = *vocabulary.get(character.encode_utf8(&mut [0; 4]))?;
     }
-    let file: File = serde_json::from_slice(json).ok()?;
     let mut pairs = vec![];
-    for (left, right) in file.model.merges.iter().filter_map(Pair::names) {
+    for (left, right) in merges_of(json)? {
         let token = |name: &str| vocabulary.get(name).copied();
-        pairs.push((token(left)?, token(right)?, token(&[left, right].concat())?));
+        pairs.push((token(&left)?, token(&right)?, token(&[left, right].concat())?));
     }
     let byte_of: HashMap<char, u8> = characters.into_iter().zip(0..=255).collect();
     let spelled = |(name, token): (&String, &u32)| {

@@ -12,6 +12,7 @@ pub mod nesterov;
 pub mod outer;
 pub mod robust;
 
+pub use anew::{GivenError, given_bytes, read_given};
 pub use checkpoint::is_whole_checkpoint;
 
 use super::event::{Measured, MergeOrder};
@@ -51,6 +52,9 @@ pub enum MergeError {
     /// A keyframe that is none for this model.
     #[error("a keyframe cannot be read: {0}")]
     Keyframe(#[from] VersionError),
+    /// Weights that an operator gave, and that are none for this model.
+    #[error("given weights cannot be taken: {0}")]
+    Given(#[from] GivenError),
 }
 
 /// A version as it is to be stored.

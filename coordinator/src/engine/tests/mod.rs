@@ -9,3 +9,4 @@ mod orders;
 mod random;
 mod rounds;
 mod scenarios;
+mod series;

@@ -13,6 +13,7 @@ fn versions(newest: u64) -> Versions {
     let record = |v: u64| VersionRecord {
         version: Version(v),
         update: (v > 0).then_some(BlobRef { hash: BlobHash([v as u8; 32]), bytes: 10 }),
+        given: None,
         keyframe: v.is_multiple_of(4).then(|| BlobRef { hash: BlobHash([100u8.wrapping_add(v as u8); 32]), bytes: 25 }),
         digest: [v as u8; 32],
         through_seq: v,

@@ -19,9 +19,10 @@ use crate::{
         limits::Limits,
         members::Members,
         news::{Knowledge, News},
+        opening::run_identity,
         quic,
         rates::Rates,
-        serve::{ServeError, Setup},
+        setup::{ServeError, Setup},
         state::{Found, StateFolder, StateLock},
         strangers::{self, Strangers},
         stream::Traffic,
@@ -29,6 +30,7 @@ use crate::{
         transfer,
         trouble::Say,
         uploads::{Rubbish, Uploads},
+        web::Web,
     },
     store::{
         Ledger, LedgerError, LedgerPlace, Shards,
@@ -96,14 +98,15 @@ pub struct Door {
 impl Door {
     /// Opens what a door needs. Nothing is written to the ledger.
     pub async fn open(setup: Setup, http_names: Names) -> Result<Door, ServeError> {
-        let Setup { dataset, state, ledger: given, blobs, listen, http, say, limits, spans, .. } = setup;
+        let Setup { dataset, state, ledger: given, blobs, listen, web, http, say, limits, spans, .. } = setup;
         let (state, lock, found) = StateFolder::take(&state)?;
         if found == Found::New {
             return Err(ServeError::NoKeyYet);
         }
         let identity = Identity::open(&*state.disk)?;
         let place = state.ledger(given.as_ref())?;
-        let endpoint = quic::endpoint(listen, &identity)?;
+        let web = web.then(|| Arc::new(Web::new(&identity)));
+        let endpoint = quic::endpoint(listen, &identity, web.as_ref())?;
         let http = http::listen(http)?;
         let (spec, run_id, to_look_into) = spec_of(&place, dataset.manifest()).await?;
         let bucket = state.bucket(blobs.as_ref())?;
@@ -122,8 +125,11 @@ impl Door {
         handle.stall(true);
         let reserve = Arc::new(DiskReserve::open(state.disk.clone(), space, &spec));
         let health = Arc::new(Health::new(reserve.clone(), Arc::default(), Instant::now()));
+        let spec = Arc::new(spec);
         let context = Arc::new(Context {
+            spec: spec.clone(),
             identity,
+            web,
             catalog: knowledge.catalog.clone(),
             blobs,
             handle,
@@ -295,7 +301,7 @@ impl Door {
         let lineage = ledger.lineage(replay::since(&self.context.blobs).map_err(ServeError::Blob)?).await?;
         ledger.close().await;
         snapshot.devices.iter().for_each(|device| self.knowledge.members.note(&(&device.record).into()));
-        self.knowledge.catalog.add(lineage.versions.iter().flat_map(|version| version.blobs()));
+        self.knowledge.catalog.add(lineage.versions.iter().flat_map(|version| version.published()));
         let open: HashSet<LeaseId> = snapshot.open_leases.iter().map(|lease| lease.id).collect();
         self.knowledge.uploads.end_all_but(|id| open.contains(&id));
         for lease in snapshot.open_leases {
@@ -336,7 +342,7 @@ async fn spec_of(place: &LedgerPlace, manifest: &Manifest) -> Result<(RunSpec, R
     let damaged = |_| LedgerError::Damaged("its run spec cannot be read");
     let spec: RunSpec = serde_json::from_str(&opened.identity.spec_json).map_err(damaged)?;
     engine::check(&spec, manifest)?;
-    if opened.identity.manifest_hash != crate::server::serve::run_identity(&spec, manifest).manifest_hash {
+    if opened.identity.manifest_hash != run_identity(&spec, manifest).manifest_hash {
         return Err(LedgerError::OtherData.into());
     }
     Ok((spec, opened.identity.run_id, opened.ledger))

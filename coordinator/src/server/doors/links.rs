@@ -5,7 +5,7 @@ use crate::server::{
     context::Context,
     feed::Devices,
     news::News,
-    quic::close,
+    session::{Session, close},
     stream::{self, Down, StreamError, Traffic, Up},
     transfer::blocking,
 };
@@ -111,14 +111,14 @@ pub async fn serve(connection: Connection, context: Arc<Context>) {
     connection.set_max_concurrent_bi_streams(ASKS_MAX.into());
     connection.set_receive_window(LINK_WINDOW_BYTES.into());
     connection.set_send_window(LINK_WINDOW_BYTES.into());
-    let address = connection.remote_address();
+    let (address, session) = (connection.remote_address(), Session::raw(connection));
     tracing::info!(%address, "a door has come");
     // What doors say is no device's traffic.
     let (place, apart) = (Arc::new(Place::take(context.doors.clone())), Arc::new(Traffic::default()));
     let mut asks = JoinSet::new();
     loop {
         tokio::select! {
-            opened = connection.accept_bi() => match opened {
+            opened = session.accept_bi() => match opened {
                 Ok((send, receive)) => {
                     let (up, down) = stream::split(send, receive, &apart, &context.budget);
                     let (context, place) = (context.clone(), place.clone());
@@ -130,7 +130,7 @@ pub async fn serve(connection: Connection, context: Arc<Context>) {
                 if let Ok(Err(error)) = ended
                     && let Some(code @ CloseCode::Malformed) = error.close_code()
                 {
-                    close(&connection, code, &error.to_string());
+                    close(&session, code, &error.to_string());
                 }
             }
         }

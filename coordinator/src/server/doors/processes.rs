@@ -4,7 +4,8 @@ use super::door::{Door, Ended};
 use crate::{
     server::{
         http::Names,
-        serve::{EndError, ServeError, Server, Setup},
+        serve::{EndError, Server},
+        setup::{ServeError, Setup},
         shell::ShellError,
         trouble::Say,
         wish::{Wish, Wishes, wishes as wishes_of},

@@ -302,6 +302,7 @@ impl Devices {
                 | Record::InviteRevoked { .. }
                 | Record::Paused(_)
                 | Record::Extended { .. }
+                | Record::Series(_)
                 | Record::Audit(_) => {}
             }
         }

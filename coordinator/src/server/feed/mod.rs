@@ -187,6 +187,7 @@ impl Run {
             | Record::InviteRevoked { .. }
             | Record::Paused(_)
             | Record::Extended { .. }
+            | Record::Series(_)
             | Record::Audit(_) => {}
         }
         self.history.keep_newest(NEWEST_KEPT);

@@ -27,6 +27,7 @@ pub fn status(agreement: Option<f64>) -> Status {
         agreement,
         finished: false,
         paused_at: None,
+        series: None,
         refused: Default::default(),
     }
 }
@@ -51,6 +52,7 @@ fn version(n: u64, through_seq: u64, unix_ms: u64) -> Record {
     Record::Version(VersionRecord {
         version: Version(n),
         update: None,
+        given: None,
         keyframe: None,
         digest: [0; 32],
         through_seq,

@@ -101,6 +101,7 @@ impl Shell {
     /// Does what rests on a commit, in order; what follows a failure does not happen.
     async fn perform(&mut self, commit: Commit) -> Result<(), ShellError> {
         self.parts.feed.committed(commit.group.records(), commit.status);
+        self.parts.tracker.committed(commit.group.records());
         for (records, effects) in commit.group.into_turns() {
             records.iter().for_each(|record| self.tell(record));
             for effect in effects {
@@ -127,7 +128,9 @@ impl Shell {
             }
             Action::MeasureDelta { to, device, offer } => self.measure(to, device, offer),
             Action::Merge(order) => self.order(Order::Merge(order)).await?,
-            Action::Publish { version, keyframe, .. } => self.order(Order::Publish { version, keyframe }).await?,
+            Action::Publish { version, keyframe, given, .. } => {
+                self.order(Order::Publish { version, keyframe, given }).await?;
+            }
         }
         Ok(())
     }
@@ -179,6 +182,7 @@ impl Shell {
             | Record::LeaseClosed { .. }
             | Record::Delta(_)
             | Record::Evaluation(_)
+            | Record::Series(_)
             | Record::DeviceRevoked { .. }
             | Record::InviteRevoked { .. }
             | Record::Paused(_)

@@ -40,6 +40,13 @@ impl Shell {
                 "a delta is to be merged"
             ),
             Record::Version(v) => debug!(version = v.version.0, through_seq = v.through_seq, "a version was published"),
+            Record::Series(s) => debug!(
+                number = s.number,
+                first = s.first.0,
+                rounds = s.rounds,
+                left_out = s.left_out,
+                "a series was written down"
+            ),
             // These are said aloud.
             Record::DeviceRevoked { .. }
             | Record::InviteRevoked { .. }

@@ -20,8 +20,8 @@ use crate::{
         wish::{Wish, wishes},
     },
     store::{
-        BadRow, Curves, Desk, Facts, Keeping, Kept, LeaseOfDevice, Lineage, Link, MemoryLedger, Note, Point, Shards,
-        Span, Standing, TokenRecord, Unnamed, Weight,
+        BadRow, Curves, Desk, Facts, Keeping, Kept, LeaseOfDevice, Lineage, Link, MemoryLedger, Merged, Note, Point,
+        Shards, Span, Standing, TokenRecord, Unnamed, Weight,
         desk::{AuditEntry, InviteFacts},
         ledger::Answer,
     },
@@ -81,6 +81,7 @@ impl Ledger for Gate {
         curves() -> Curves;
         unnamed(blobs: BTreeSet<BlobHash>, now: Wall) -> Unnamed;
         leases_of(device: DeviceId, before: LeaseId, most: u32) -> Vec<LeaseOfDevice>;
+        merged(after_seq: u64, through_seq: u64) -> Merged;
         go_through(hear: &'a mut (dyn FnMut(Facts) + Send)) -> ();
     }
 
@@ -108,6 +109,7 @@ impl Keeping for Gate {
         add_link(link: &'a Link) -> ();
         links(from: Version, most: usize) -> Vec<Link>;
         versions_from(from: Version, most: usize) -> Vec<VersionRecord>;
+        given_from(from: Version, blobs: BTreeSet<BlobHash>) -> BTreeSet<BlobHash>;
         keyframe_upto(upto: Version) -> Option<Point>;
         deltas_after(seq: u64, most: usize) -> Vec<DeltaRecord>;
         named_after(seq: u64, blobs: BTreeSet<BlobHash>) -> BTreeSet<BlobHash>;
@@ -184,6 +186,7 @@ impl Bed {
             doors: Arc::new(Doors::new(devices)),
             traffic,
             feed: Arc::new(feed),
+            tracker: Tracker::default(),
             origin,
             say: Arc::new(|_| {}),
             handle: handle.clone(),

@@ -125,6 +125,7 @@ impl Traces {
             | Record::InviteRevoked { .. }
             | Record::Paused(_)
             | Record::Extended { .. }
+            | Record::Series(_)
             | Record::Audit(_) => {}
         }
     }

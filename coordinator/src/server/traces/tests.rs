@@ -82,6 +82,7 @@ fn version(number: u64, through_seq: u64) -> VersionRecord {
     VersionRecord {
         version: Version(number),
         update: None,
+        given: None,
         keyframe: None,
         digest: [0; 32],
         through_seq,

@@ -105,6 +105,10 @@ impl Rows {
         self.hasher.update(&v.digest);
         self.blob(v.update);
         self.blob(v.keyframe);
+        // Chains of earlier versions know of none.
+        if v.given.is_some() {
+            self.blob(v.given);
+        }
         for squash in &v.squashes {
             self.numbers(b's', &[squash.from.0]);
             self.blob(Some(squash.blob));

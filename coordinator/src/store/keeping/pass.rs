@@ -208,7 +208,11 @@ async fn remove_versions(
         let stays = v.keyframe.filter(|_| rule.is_milestone(v.version)).map(|blob| blob.hash);
         v.blobs().map(|blob| blob.hash).filter(move |hash| Some(*hash) != stays).collect::<Vec<_>>()
     };
-    let names: Vec<BlobHash> = page.iter().flat_map(of_version).collect();
+    let mut names: Vec<BlobHash> = page.iter().flat_map(of_version).collect();
+    // The same weights may be given again.
+    let given = page.iter().filter_map(|v| v.given.map(|blob| blob.hash)).collect();
+    let needed = ledger.given_from(kept.first_version, given).await?;
+    names.retain(|hash| !needed.contains(hash));
     before(&names);
     remove(blobs, names).await?;
     fail::point("keep.versions");

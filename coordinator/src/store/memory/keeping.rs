@@ -132,6 +132,13 @@ impl Keeping for MemoryLedger {
         Box::pin(ready(Ok(after.filter(|hash| blobs.contains(hash)).collect())))
     }
 
+    fn given_from(&self, from: Version, blobs: BTreeSet<BlobHash>) -> Answer<'_, BTreeSet<BlobHash>> {
+        let state = self.state();
+        let later = state.facts.lineage.versions.iter().filter(|v| v.version >= from);
+        let given = later.filter_map(|v| v.given.map(|blob| blob.hash));
+        Box::pin(ready(Ok(given.filter(|hash| blobs.contains(hash)).collect())))
+    }
+
     fn losses(&self) -> Answer<'_, (Vec<Version>, Vec<u64>)> {
         let Lineage { restarts, lost_deltas, .. } = &self.state().facts.lineage;
         Box::pin(ready(Ok((restarts.clone(), lost_deltas.clone()))))

@@ -84,6 +84,7 @@ impl<'r> Batch<'r> {
                 | Record::InviteRevoked { .. }
                 | Record::Paused(_)
                 | Record::Extended { .. }
+                | Record::Series(_)
                 | Record::Audit(_) => {
                     batch.orders.push(record);
                     true

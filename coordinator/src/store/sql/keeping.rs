@@ -170,6 +170,20 @@ impl<D: Dialect> SqlLedger<D> {
         }
     }
 
+    async fn read_given(&self, from: Version, blobs: BTreeSet<BlobHash>) -> Result<BTreeSet<BlobHash>, LedgerError> {
+        if blobs.is_empty() {
+            return Ok(blobs);
+        }
+        let given = sql("/* names: given */ SELECT DISTINCT given_hash FROM versions
+             WHERE given_hash IS NOT NULL AND version >= $1");
+        let rows = self.dialect.begin().await?.rows(given.bind(integer("versions.version", from.0)?)).await?;
+        let mut named = BTreeSet::new();
+        for row in &rows {
+            named.extend(blobs.get(&BlobHash(rows::hash(row, "given_hash")?)));
+        }
+        Ok(named)
+    }
+
     async fn read_losses(&self) -> Result<(Vec<Version>, Vec<u64>), LedgerError> {
         read::losses::<D>(&mut self.dialect.begin().await?).await
     }
@@ -177,7 +191,7 @@ impl<D: Dialect> SqlLedger<D> {
     async fn read_weight(&self, span: Span) -> Result<Weight, LedgerError> {
         let mut tx = self.dialect.begin().await?;
         let versions = sql("/* weight: versions */ SELECT count(*) AS rows_there,
-                 CAST(coalesce(sum(coalesce(update_bytes, 0)), 0) AS BIGINT) AS update_bytes,
+                 CAST(coalesce(sum(coalesce(update_bytes, 0) + coalesce(given_bytes, 0)), 0) AS BIGINT) AS other_bytes,
                  CAST(coalesce(sum(CASE WHEN $3 > 0 AND version % (CASE WHEN $3 > 0 THEN $3 ELSE 1 END) = 0 THEN 0
                                    ELSE coalesce(keyframe_bytes, 0) END), 0) AS BIGINT) AS keyframe_bytes
              FROM versions WHERE version >= $1 AND version < $2");
@@ -200,7 +214,7 @@ impl<D: Dialect> SqlLedger<D> {
         };
         Ok(Weight {
             versions: of(&versions, "rows_there")?,
-            version_bytes: of(&versions, "update_bytes")? + of(&versions, "keyframe_bytes")? + read::unsigned(squashes),
+            version_bytes: of(&versions, "other_bytes")? + of(&versions, "keyframe_bytes")? + read::unsigned(squashes),
             deltas: of(&deltas, "rows_there")?,
             delta_bytes: of(&deltas, "bytes")?,
         })
@@ -251,6 +265,10 @@ impl<D: Dialect> Keeping for SqlLedger<D> {
 
     fn named_after(&self, seq: u64, blobs: BTreeSet<BlobHash>) -> Answer<'_, BTreeSet<BlobHash>> {
         Box::pin(self.read_named(seq, blobs))
+    }
+
+    fn given_from(&self, from: Version, blobs: BTreeSet<BlobHash>) -> Answer<'_, BTreeSet<BlobHash>> {
+        Box::pin(self.read_given(from, blobs))
     }
 
     fn losses(&self) -> Answer<'_, (Vec<Version>, Vec<u64>)> {

@@ -7,8 +7,11 @@ use super::{
     tables::{Cells, Tables, sql},
 };
 use crate::{
-    engine::snapshot::{self, DeviceSummary, RecentDelta, RecentDeltas, Snapshot},
-    store::{BadRow, LedgerError, Lineage, Shards, ledger::integer},
+    engine::{
+        record::SeriesRecord,
+        snapshot::{self, DeviceSummary, RecentDelta, RecentDeltas, Snapshot},
+    },
+    store::{BadRow, LedgerError, Lineage, Merged, Shards, ledger::integer},
 };
 use nightjar_shared::ids::{BlobHash, Generation, LeaseId, Version};
 use sqlx::AssertSqlSafe;
@@ -52,9 +55,22 @@ impl<D: Dialect> SqlLedger<D> {
             versions: rows::versions(&mut tx, versions.iter().rev(), &mut aside).await?,
             evaluation: aside.readable(&evaluations, rows::evaluation).pop(),
             standing: desk::standing::<D>(&mut tx).await?,
+            series: newest_series::<D>(&mut tx).await?,
         };
         aside.told();
         Ok(snapshot)
+    }
+
+    pub(super) async fn read_merged(&self, after_seq: u64, through_seq: u64) -> Result<Merged, LedgerError> {
+        let merged = sql("/* merged */ SELECT count(DISTINCT device) AS devices,
+                 CAST(coalesce(sum(tokens), 0) AS BIGINT) AS tokens,
+                 CAST(coalesce(sum(tokens * loss_last), 0) AS DOUBLE PRECISION) AS nats
+             FROM deltas WHERE seq > $1 AND seq <= $2");
+        let merged = merged.bind(integer("deltas.seq", after_seq)?).bind(integer("deltas.seq", through_seq)?);
+        let rows = self.dialect.begin().await?.rows(merged).await?;
+        let Some(row) = rows.first() else { return Ok(Merged::default()) };
+        let [devices, tokens] = [unsigned(row.integer("devices")?), unsigned(row.integer("tokens")?)];
+        Ok(Merged { devices, tokens, nats: row.real("nats")? })
     }
 
     pub(super) async fn read_lineage(&self, since: Version) -> Result<Lineage, LedgerError> {
@@ -72,6 +88,15 @@ impl<D: Dialect> SqlLedger<D> {
         aside.told();
         Ok(lineage)
     }
+}
+
+/// The newest series.
+async fn newest_series<D: Dialect>(tx: &mut D::Transaction) -> Result<Option<SeriesRecord>, LedgerError> {
+    if tx.number(sql(D::HAS_TABLE).bind("series")).await? == 0 {
+        return Ok(None);
+    }
+    let newest = tx.rows(sql("/* series: newest */ SELECT * FROM series ORDER BY number DESC LIMIT 1")).await?;
+    Ok(newest.first().map(rows::series::read).transpose()?)
 }
 
 /// All devices, and what each has done.

@@ -1,5 +1,7 @@
 //! Rows and records: how each fact is written to a table and read back.
 
+pub(super) mod series;
+
 use super::{
     batch::End,
     desk,
@@ -261,6 +263,8 @@ pub(super) fn of_version(v: &VersionRecord) -> Result<Vec<Value>, LedgerError> {
         &v.digest[..],
         integer("through_seq", v.through_seq)?,
         integer("published_at", v.published_at.unix_ms)?,
+        v.given.as_ref().map(|blob| &blob.hash.0[..]),
+        v.given.map(|blob| integer("given_bytes", blob.bytes)).transpose()?,
     ]
 }
 
@@ -298,6 +302,7 @@ pub(super) fn of_order(record: &Record) -> Result<Option<Statement>, LedgerError
         Record::Extended { token_budget } => {
             sql("/* extended */ UPDATE run SET token_budget = $1").bind(integer("token_budget", *token_budget)?)
         }
+        Record::Series(series) => series::write(series)?,
         Record::Audit(entry) => desk::audit_row(entry)?,
         Record::Device(_)
         | Record::LeaseIssued(_)
@@ -501,6 +506,11 @@ pub(super) fn version(row: &impl Cells, aside: &mut SetAside) -> Result<VersionR
         version: Version(cells.number("version")?),
         update: cells.blob_if_any("update_hash", "update_bytes")?,
         keyframe: cells.blob_if_any("keyframe_hash", "keyframe_bytes")?,
+        // A ledger of an earlier version that is only read has no such column.
+        given: match row.bytes("given_hash") {
+            Err(sqlx::Error::ColumnNotFound(_)) => None,
+            _ => cells.blob_if_any("given_hash", "given_bytes")?,
+        },
         digest: cells.hash("digest")?,
         through_seq: cells.number("through_seq")?,
         published_at: aside.or_unknown(cells.wall("published_at")),

@@ -17,7 +17,7 @@ use sqlx::AssertSqlSafe;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where blobs are named, and where a name is that is none.
-const NAMES: [(&str, &str); 4] = [
+const NAMES: [(&str, &str); 6] = [
     ("SELECT blob AS name FROM deltas WHERE substr(blob, 1, 8)", "deltas"),
     (
         "SELECT update_hash AS name FROM versions WHERE update_hash IS NOT NULL AND substr(update_hash, 1, 8)",
@@ -28,6 +28,9 @@ const NAMES: [(&str, &str); 4] = [
         "versions",
     ),
     ("SELECT hash AS name FROM squashes WHERE substr(hash, 1, 8)", "squashes"),
+    ("SELECT given_hash AS name FROM versions WHERE given_hash IS NOT NULL AND substr(given_hash, 1, 8)", "versions"),
+    // Weights of which no version is made yet.
+    ("SELECT weights_hash AS name FROM series WHERE substr(weights_hash, 1, 8)", "series"),
 ];
 const NAMELESS: [(&str, &str, &str); 3] = [
     ("/* names: none */ SELECT seq AS n FROM deltas WHERE length(blob) <> 32 LIMIT 1", "deltas", "blob"),

@@ -2,7 +2,8 @@
 
 use super::OWL;
 use crate::engine::record::{
-    AuditRecord, DeltaRecord, DeviceRecord, EvaluationRecord, LeaseOutcome, LeaseRecord, Record, Squash, VersionRecord,
+    AuditRecord, DeltaRecord, DeviceRecord, EvaluationRecord, LeaseOutcome, LeaseRecord, Record, SeriesRecord, Squash,
+    VersionRecord,
 };
 use nightjar_shared::{
     blob::BlobRef,
@@ -108,17 +109,26 @@ pub fn record() -> impl Strategy<Value = Record> {
     let squash = (integer(), blob()).prop_map(|(from, blob)| Squash { from: Version(from), blob });
     let version = (
         integer(),
-        prop::option::of(blob()),
-        prop::option::of(blob()),
+        [prop::option::of(blob()), prop::option::of(blob()), prop::option::of(blob())],
         any::<[u8; 32]>(),
         integer(),
         wall(),
         prop::collection::vec(squash, 0..4),
     );
-    let version = version.prop_map(|(version, update, keyframe, digest, through_seq, published_at, squashes)| {
-        let version = Version(version);
-        Record::Version(VersionRecord { version, update, keyframe, digest, through_seq, published_at, squashes })
-    });
+    let version =
+        version.prop_map(|(version, [update, keyframe, given], digest, through_seq, published_at, squashes)| {
+            let version = Version(version);
+            Record::Version(VersionRecord {
+                version,
+                update,
+                keyframe,
+                given,
+                digest,
+                through_seq,
+                published_at,
+                squashes,
+            })
+        });
     let evaluation =
         (integer(), real(), integer(), integer(), wall()).prop_map(|(version, nats, tokens, text_bytes, at)| {
             let (version, lease) = (Version(version), LeaseId(1));
@@ -133,5 +143,11 @@ pub fn record() -> impl Strategy<Value = Record> {
             Record::Audit(AuditRecord { at, name, from, action, subject, outcome })
         }),
     ];
-    prop_oneof![device, issued, closed, delta, version, evaluation, order]
+    let series = (integer(), text(), blob(), integer(), any::<(u32, bool)>(), [integer(), integer()], wall());
+    let series =
+        series.prop_map(|(number, name, weights, first, (rounds, is_cut), [after_seq, left_out], begun_at)| {
+            let first = Version(first);
+            Record::Series(SeriesRecord { number, name, weights, first, rounds, is_cut, after_seq, left_out, begun_at })
+        });
+    prop_oneof![device, issued, closed, delta, version, evaluation, series, order]
 }

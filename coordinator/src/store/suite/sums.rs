@@ -81,6 +81,7 @@ fn version_of_one_delta(n: u64) -> Vec<Record> {
     let version = VersionRecord {
         version: Version(n),
         update: Some(blob),
+        given: None,
         keyframe: None,
         digest: [n as u8; 32],
         through_seq: n + 1,

@@ -23,14 +23,14 @@ pub fn inner() -> Study {
         OPTIMIZERS.into_iter().flat_map(move |(name, optimizer)| {
             LEARNING_RATES.into_iter().map(move |rate| {
                 let work = stepped(of(devices), optimizer, rate);
-                let variant = Variant::new(title(pool, name, rate), work).at(&format!("{name}, {pool}"), rate);
+                let variant = Variant::new(title(pool, name, rate), work).at(format!("{name}, {pool}"), rate);
                 Variant { group: pool.into(), ..variant }
             })
         })
     });
     let above = |pool: &str| {
         let how = How::PercentAbove(title(pool, "AdamW", 3e-3));
-        Column::compared(&format!("above AdamW at 0.003, {pool}"), Measure::Loss, how)
+        Column::compared(format!("above AdamW at 0.003, {pool}"), Measure::Loss, how)
     };
     Study {
         key: "inner",

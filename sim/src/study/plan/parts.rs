@@ -16,7 +16,7 @@ use nightjar_shared::{
     model_spec::ModelSpec,
     run_spec::{
         Average, DeltaSpec, EvaluateSpec, InnerSpec, KeepSpec, LeaseSpec, MergeRule, MergeSpec, Pacing, PublishSpec,
-        RunSpec,
+        RunSpec, TrackSpec,
     },
 };
 
@@ -44,6 +44,7 @@ fn run_spec(name: &str, model: ModelSpec, token_budget: u64, inner: InnerSpec) -
         publish: PublishSpec { codec: CodecId::Blocks8, ..PublishSpec::default() },
         evaluate: EvaluateSpec { every: 3, ..EvaluateSpec::default() },
         keep: KeepSpec::default(),
+        track: TrackSpec::default(),
     }
 }
 

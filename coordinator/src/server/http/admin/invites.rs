@@ -178,7 +178,8 @@ fn terms(wanted: NewInvite) -> Result<Terms, ApiError> {
         Reachable::parse(text).map_err(|why| ApiError::Wrong(format!("an address leads no device here: {why}")))
     });
     let addresses = addresses.collect::<Result<_, _>>()?;
-    Ok(Terms { role, addresses, days: wanted.expires_days, devices: wanted.devices_max })
+    let (days, devices) = (wanted.expires_days, wanted.devices_max);
+    Ok(Terms { role, addresses, days, devices, for_pages: false })
 }
 
 /// Let nobody enrol with an invite any more

@@ -21,6 +21,7 @@ mod devices;
 mod invites;
 mod log;
 mod run;
+mod series;
 mod session;
 
 use crate::{
@@ -55,6 +56,8 @@ pub(super) struct Admin {
     context: Arc<Context>,
     sessions: Sessions,
     gate: Gate,
+    /// Held while weights of a whole model travel.
+    weights: tokio::sync::Mutex<()>,
 }
 
 /// Each route once: its method, its path, its handler. Router and document come from the same lines.
@@ -96,12 +99,19 @@ api! {
     post "/api/v1/run/pause" => run::pause;
     post "/api/v1/run/resume" => run::resume;
     post "/api/v1/run/extend" => run::extend;
+    get "/api/v1/model" => series::model;
+    put "/api/v1/weights/{hash}" => series::store;
+    get "/api/v1/series" => series::show;
+    post "/api/v1/series/begin" => series::begin;
+    post "/api/v1/series/cut" => series::cut;
+    get "/api/v1/series/weights" => series::weights;
     get "/api/v1/audit" => log::list;
 }
 
 /// All routes.
 pub(super) fn routes(run: String, context: Arc<Context>) -> Router {
-    let admin = Admin { run, context, sessions: Sessions::default(), gate: Gate::default() };
+    let (sessions, gate, weights) = (Sessions::default(), Gate::default(), tokio::sync::Mutex::default());
+    let admin = Admin { run, context, sessions, gate, weights };
     routed()
         .route("/api/v1/openapi.json", get(|| async { Json(Document::openapi()) }))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

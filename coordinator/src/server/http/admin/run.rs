@@ -46,7 +46,11 @@ impl Admin {
     pub(super) async fn order(&self, order: Order, caller: &Caller) -> Result<Obeyed, ApiError> {
         self.context.handle.order(order, caller.giver()).await?.map_err(|why| match why {
             NotDone::NoSuchDevice(_) => ApiError::Missing(why.to_string()),
-            NotDone::NotLonger { .. } => ApiError::Conflict(why.to_string()),
+            NotDone::NoSuchSeries(_) => ApiError::Missing(why.to_string()),
+            NotDone::NotLonger { .. } | NotDone::NoSeries | NotDone::Over | NotDone::OtherSeries => {
+                ApiError::Conflict(why.to_string())
+            }
+            NotDone::TooEarly => ApiError::NotNow,
             NotDone::TooLong => ApiError::Wrong(why.to_string()),
         })
     }

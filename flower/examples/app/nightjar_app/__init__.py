@@ -1,0 +1,1 @@
+"""A small Llama, averaged by Flower, trained by volunteers who run Nightjar."""
