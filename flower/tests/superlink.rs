@@ -178,7 +178,6 @@ fn series(cohort: &Cohort) -> Option<Value> {
 }
 
 #[test]
-#[ignore = "not seen to pass yet: it is run by name"]
 fn a_stock_app_is_trained_by_volunteers_and_notices_nothing() {
     let usual = || std::env::home_dir().map(|home| home.join(".cache/nightjar/tools/flower"));
     let flower = std::env::var_os("NIGHTJAR_FLOWER").map(PathBuf::from).or_else(usual).map(|folder| folder.join("bin"));

@@ -91,10 +91,10 @@ impl OpenGpu {
         let descriptor = GpuDeviceDescriptor::new();
         descriptor.set_required_limits(limits.unchecked_ref());
         let device = adapter.request_device_with_descriptor(&descriptor).await.map_err(refused)?;
-        Ok(Self::of(device, &adapter.info()))
+        Self::of(device, &adapter.info())
     }
 
-    fn of(device: GpuDevice, info: &GpuAdapterInfo) -> Self {
+    fn of(device: GpuDevice, info: &GpuAdapterInfo) -> Result<Self, GpuError> {
         let found = Rc::new(RefCell::new(Found::default()));
         let of_error = found.clone();
         let on_error = Closure::<dyn FnMut(GpuUncapturedErrorEvent)>::new(move |event: GpuUncapturedErrorEvent| {
@@ -108,9 +108,9 @@ impl OpenGpu {
         let _ = device.lost().then(&on_loss);
         let parts = [info.vendor(), info.architecture(), info.description()];
         let name = parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(" ");
-        let staging = buffer(&device, READ_BYTES, usage::MAP_READ | usage::COPY_DST).expect("16 MiB are allowed");
+        let staging = buffer(&device, READ_BYTES, usage::MAP_READ | usage::COPY_DST).map_err(refused)?;
         let queue = device.queue();
-        OpenGpu {
+        Ok(OpenGpu {
             queue,
             name: if name.is_empty() { "a GPU".into() } else { name },
             found,
@@ -119,7 +119,7 @@ impl OpenGpu {
             device,
             _on_error: on_error,
             _on_loss: on_loss,
-        }
+        })
     }
 
     /// What the browser calls it.
